@@ -1,0 +1,5 @@
+"""`python -m esops` is `esops`."""
+
+from esops.cli import main
+
+main()

@@ -1,0 +1,104 @@
+"""What the catalogue says: tables, columns, keys, partitions. Layout detection asks here, never `SELECT *`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psycopg
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column as the catalogue has it; `type` is format_type's text, `kind` the type's own name."""
+
+    name: str
+    type: str
+    kind: str
+    not_null: bool
+    has_default: bool
+    generated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table or view: what it is, its columns in their physical order, and its primary key's."""
+
+    oid: int
+    schema: str
+    name: str
+    kind: str
+    """pg_class.relkind: r table, p partitioned table, v view, m materialised view, f foreign table."""
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    partitioned_by: tuple[str, ...]
+    owner: str
+    row_security: bool
+
+    def has(self, *names: str) -> bool:
+        """Whether all these columns are there."""
+        return set(names) <= {column.name for column in self.columns}
+
+    def column(self, name: str) -> Column:
+        """The column of that name. Raises KeyError."""
+        return {column.name: column for column in self.columns}[name]
+
+
+_TABLE = """
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, pg_get_userbyid(c.relowner), c.relrowsecurity,
+       (SELECT coalesce(array_agg(a.attname::text ORDER BY k.ordinality), '{}') FROM pg_index i
+          CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, ordinality)
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+         WHERE i.indrelid = c.oid AND i.indisprimary),
+       (SELECT coalesce(array_agg(a.attname::text), '{}') FROM pg_partitioned_table p
+          CROSS JOIN LATERAL unnest(p.partattrs::int2[]) AS k(attnum)
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+         WHERE p.partrelid = c.oid)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+
+_COLUMNS = """
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname, a.attnotnull, a.atthasdef OR a.attidentity <> '',
+       a.attgenerated <> '' OR a.attidentity = 'a'
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+
+
+def find_table(connection: psycopg.Connection, schema: str, name: str) -> Table | None:
+    """A table or view with its columns; None where there is none of that name."""
+    row = connection.execute(_TABLE, (schema, name)).fetchone()
+    if row is None:
+        return None
+    oid, schema, name, kind, owner, row_security, key, partitioned_by = row
+    columns = tuple(Column(*column) for column in connection.execute(_COLUMNS, (oid,)).fetchall())
+    return Table(oid, schema, name, kind, columns, tuple(key), tuple(partitioned_by), owner, row_security)
+
+
+def schemas_with(connection: psycopg.Connection, *tables: str) -> list[str]:
+    """The schemas that hold all these tables, by name; the search path's own first."""
+    rows = connection.execute(
+        "SELECT n.nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid "
+        "WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p') GROUP BY n.nspname HAVING count(*) = %s "
+        "ORDER BY n.nspname <> ALL(current_schemas(false)), n.nspname",
+        (list(tables), len(tables)),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def relation_tree(connection: psycopg.Connection, oid: int) -> list[int]:
+    """A table's oid and those of its partitions at every level."""
+    rows = connection.execute(
+        "SELECT relid::oid::bigint FROM pg_partition_tree(%s::oid::regclass) UNION SELECT %s::bigint", (oid, oid)
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def sequence_of(connection: psycopg.Connection, schema: str, name: str) -> tuple[int, int] | None:
+    """A sequence's oid and its CACHE; None where there is none."""
+    row = connection.execute(
+        "SELECT c.oid, s.seqcache FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "JOIN pg_sequence s ON s.seqrelid = c.oid WHERE n.nspname = %s AND c.relname = %s",
+        (schema, name),
+    ).fetchone()
+    return None if row is None else (row[0], row[1])

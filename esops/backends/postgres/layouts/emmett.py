@@ -1,0 +1,200 @@
+"""Emmett's tables (0.38 to 0.44): emt_streams, emt_messages, emt_processors (up to 0.41: emt_subscriptions).
+
+Rows carry their transaction's id, and the library reads in the order of (transaction id, global position) what lies below
+the oldest running transaction; esops does the same, or reads by global position with `ordering = "position"`. A
+partition of Emmett's is a tenant here. Facts: Emmett's PostgreSQL event store sources; see docs/reference/layouts.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import psycopg
+from psycopg import sql
+
+from esops.backends.base import WrongExpectedVersion
+from esops.backends.postgres import catalog
+from esops.backends.postgres.layouts.base import Layout, Mapped
+from esops.backends.postgres.settle import SequenceLockers, SettleRule, TransactionIds
+from esops.config import StoreSettings
+from esops.errors import Refused, Unavailable
+from esops.events import Checkpoint, NewEvent, Position
+
+DEFAULT_PARTITION = "emt:default"
+SEQUENCE = "emt_global_message_position"
+_PAIR = re.compile(r"(\d{20}):(\d{19})\Z")
+_C = sql.Identifier
+
+
+def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
+    """Emmett's stores in a database."""
+    schemas = catalog.schemas_with(connection, "emt_messages", "emt_streams")
+    return [
+        _read(connection, schema, settings) for schema in schemas if settings.db_schema is None or schema == settings.db_schema
+    ]
+
+
+def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) -> Layout:
+    sequence = catalog.sequence_of(connection, schema, SEQUENCE)
+    if sequence is None:
+        raise Unavailable(f"schema {schema!r} has emt_messages but no sequence {SEQUENCE}", hint="Is it a copy without it?")
+    processors = "emt_processors" if catalog.find_table(connection, schema, "emt_processors") else "emt_subscriptions"
+    many = connection.execute(
+        sql.SQL("SELECT count(*) FROM pg_inherits WHERE inhparent = {}::regclass").format(
+            sql.Literal(_C(schema, "emt_messages").as_string(None))
+        )
+    ).fetchone()
+    tenants = settings.tenant is None and many is not None and many[0] > 1
+    own: sql.Composable = sql.SQL("message_kind = 'E'")
+    if settings.tenant is not None:
+        own = sql.SQL("{} AND partition = {}").format(own, sql.Literal(settings.tenant))
+    by_position = settings.ordering == "position"
+
+    def make_rule() -> SettleRule:
+        name = _C(schema, SEQUENCE)
+        return SequenceLockers(name, sequence[0]) if by_position else TransactionIds(name)
+
+    number = (_C("global_position"), _C("global_position"), "bigint")
+    transaction = (sql.SQL("transaction_id::text::bigint"), _C("transaction_id"), "xid8")
+    order = (number,) if by_position else (transaction, number)
+    return Layout(
+        name="emmett",
+        schema=schema,
+        version="0.42 or later" if processors == "emt_processors" else "0.41 or earlier",
+        events=_C(schema, "emt_messages"),
+        mapped=Mapped(
+            id=_C("message_id"),
+            stream=_C("stream_id"),
+            version=_C("stream_position"),
+            type=_C("message_type"),
+            data=_C("message_data"),
+            metadata=_C("message_metadata"),
+            recorded_at=_C("created"),
+            tenant=_C("partition") if tenants else sql.SQL("''"),
+        ),
+        order=tuple(selected for selected, _, _ in order),
+        order_columns=tuple(column for _, column, _ in order),
+        order_casts=tuple(cast for _, _, cast in order),
+        rule=make_rule,
+        own=own,
+        alive=sql.SQL("is_archived = FALSE"),
+        archived=_C("is_archived"),
+        in_category=lambda name: sql.SQL("split_part(stream_id, '-', 1) = {}").format(sql.Literal(name)),
+        stream_equals=lambda name: sql.SQL("stream_id = {}").format(sql.Literal(name)),
+        append=_Append(schema, settings.tenant or DEFAULT_PARTITION),
+        checkpoints=lambda on: _checkpoints(on, schema, processors, by_position),
+        tenants=tenants,
+        detail={"ordering": "global position" if by_position else "transaction id, global position", "processors": processors},
+        warnings=lambda on: [] if by_position else _from_the_future(on, schema),
+    )
+
+
+def _from_the_future(connection: psycopg.Connection, schema: str) -> list[str]:
+    """After a restore into another cluster, transaction ids may not have happened yet there; such events are invisible."""
+    row = connection.execute(
+        sql.SQL(
+            "SELECT transaction_id::text FROM {} WHERE transaction_id >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1"
+        ).format(_C(schema, "emt_messages"))
+    ).fetchone()
+    if row is None:
+        return []
+    return [
+        f"there are events with transaction ids in this cluster's future (such as {row[0]}): restored from another cluster, "
+        'they are invisible to readers; read with ordering = "position", or raise the cluster\'s transaction counter'
+    ]
+
+
+class _Append:
+    """What Emmett's append function does: the stream's row first, then its messages with their transaction's id."""
+
+    def __init__(self, schema: str, partition: str) -> None:
+        self._streams, self._messages = _C(schema, "emt_streams"), _C(schema, "emt_messages")
+        self._partition = partition
+
+    def __call__(
+        self, connection: psycopg.Connection, stream: str, events: Sequence[NewEvent], expected_version: int | None
+    ) -> Position:
+        row = connection.execute(
+            sql.SQL("SELECT stream_position, is_archived FROM {} WHERE stream_id = %s AND partition = %s FOR UPDATE").format(
+                self._streams
+            ),
+            (stream, self._partition),
+        ).fetchone()
+        version, archived = row if row is not None else (0, False)
+        if archived:
+            raise Refused(f"stream {stream!r} is archived and takes no more events")
+        if expected_version is not None and version != expected_version:
+            raise WrongExpectedVersion(f"stream {stream!r} is at version {version}, not {expected_version}")
+        if row is None:
+            connection.execute(
+                sql.SQL(
+                    "INSERT INTO {} (stream_id, stream_position, partition, stream_type, stream_metadata, is_archived) "
+                    "VALUES (%s, %s, %s, %s, '{{}}', FALSE)"
+                ).format(self._streams),
+                (stream, len(events), self._partition, stream.partition("-")[0]),
+            )
+        else:
+            connection.execute(
+                sql.SQL("UPDATE {} SET stream_position = %s WHERE stream_id = %s AND partition = %s").format(self._streams),
+                (version + len(events), stream, self._partition),
+            )
+        position = Position((0, 0))
+        for offset, event in enumerate(events, 1):
+            written = connection.execute(
+                sql.SQL(
+                    "INSERT INTO {} (stream_id, stream_position, partition, message_kind, message_schema_version, message_id, "
+                    "message_type, message_data, message_metadata, transaction_id) "
+                    "VALUES (%s, %s, %s, 'E', '1', %s, %s, %s::jsonb, %s::jsonb, pg_current_xact_id()) "
+                    "RETURNING transaction_id::text::bigint, global_position"
+                ).format(self._messages),
+                (
+                    stream,
+                    version + offset,
+                    self._partition,
+                    event.id,
+                    event.type,
+                    event.data.decode(),
+                    event.metadata.decode(),
+                ),
+            ).fetchone()
+            assert written is not None
+            position = Position(written)
+        return position
+
+
+def _checkpoints(connection: psycopg.Connection, schema: str, processors: str, by_position: bool) -> list[Checkpoint]:
+    """Emmett's processors. The text is a pair since 0.43, and the global position alone before."""
+    table = catalog.find_table(connection, schema, processors)
+    if table is None:
+        return []
+    identity = "processor_id" if table.has("processor_id") else "subscription_id"
+    text = "last_processed_checkpoint" if table.has("last_processed_checkpoint") else "last_processed_position"
+    state = _C("status") if table.has("status") else sql.SQL("'unknown'")
+    updated = _C("last_updated") if table.has("last_updated") else sql.SQL("NULL::timestamptz")
+    rows = connection.execute(
+        sql.SQL(
+            "SELECT {}, version, {}::text, last_processed_transaction_id::text::bigint, {}, {}, partition FROM {} ORDER BY 1, 2"
+        ).format(_C(identity), _C(text), state, updated, _C(schema, processors))
+    ).fetchall()
+    found = []
+    for name, version, checkpoint, transaction, status, updated_at, partition in rows:
+        pair = _PAIR.match(checkpoint)
+        number = int(pair[2] if pair else checkpoint)
+        if pair:
+            transaction = int(pair[1])
+        elif not by_position:
+            transaction = _transaction_of(connection, schema, number, transaction)
+        position = None if number == 0 else Position((number,) if by_position else (transaction, number))
+        detail = {"version": str(version), "partition": partition, "form": "pair" if pair else "global position"}
+        found.append(Checkpoint(name, position, status, updated_at, detail))
+    return found
+
+
+def _transaction_of(connection: psycopg.Connection, schema: str, number: int, otherwise: int) -> int:
+    """The transaction that wrote an event: up to 0.42 a checkpoint keeps the number alone (its own column is another's)."""
+    row = connection.execute(
+        sql.SQL("SELECT transaction_id::text::bigint FROM {} WHERE global_position = %s").format(_C(schema, "emt_messages")),
+        (number,),
+    ).fetchone()
+    return otherwise if row is None else int(row[0])

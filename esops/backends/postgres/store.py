@@ -1,0 +1,265 @@
+"""An event store in Postgres, whatever its layout: what is settled, bulk reads in pages, short reads, appends.
+
+Each page of a bulk read is a statement and a snapshot of its own, of about a second at most, so that a read of a hundred
+million events leaves no old snapshot behind that would hold back vacuum or the application's own daemon.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+from psycopg import sql
+
+from esops.backends.base import EVERYTHING, Batch, Capabilities, Holder, StoreInfo
+from esops.backends.postgres import bulk
+from esops.backends.postgres.connect import connect, translated
+from esops.backends.postgres.layouts import find_layout
+from esops.backends.postgres.layouts.base import Layout
+from esops.config import StoreSettings
+from esops.errors import ConnectionLost
+from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, category_of
+
+PAGE = 200_000
+"""Numbers a page of a bulk read: the best of those measured (docs/explanation/speed.md)."""
+_EXACT_COUNT = 1_000_000
+"""Beyond this many numbers a lag is not counted row by row."""
+
+
+def open_postgres(name: str, settings: StoreSettings) -> PostgresStore:
+    """Connect and find the layout. Raises Unavailable or UsageError."""
+    return PostgresStore(name, settings)
+
+
+class PostgresStore:
+    """EventStore over Postgres; see esops.backends.base for what each method promises."""
+
+    def __init__(self, name: str, settings: StoreSettings) -> None:
+        """Connect and find the layout in the catalogue."""
+        assert settings.dsn is not None
+        self.name = name
+        self._dsn = settings.dsn
+        self._connection: psycopg.Connection | None = None
+        with translated():
+            self.layout: Layout = find_layout(self._control(), name, settings)
+        self._bulk = bulk.BulkReader(settings.dsn)
+        self._rule = self.layout.rule()
+        self.capabilities = Capabilities(append=True, count_between=True, tenants=self.layout.tenants, checkpoints=True)
+
+    def _control(self) -> psycopg.Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self._dsn, f"store {self.name}")
+        return self._connection
+
+    def _ask(self, statement: sql.Composable, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with translated():
+            return self._control().execute(statement, parameters or None).fetchall()
+
+    def ping(self) -> StoreInfo:
+        """Version, clock and variant."""
+        row = self._ask(sql.SQL("SELECT current_setting('server_version'), clock_timestamp()"))[0]
+        with translated():
+            warnings = self.layout.warnings(self._control())
+        detail = {"schema": self.layout.schema, "written by": f"{self.layout.name} {self.layout.version}", **self.layout.detail}
+        return StoreInfo("postgres", self.layout.name, row[0], row[1].astimezone(UTC), detail, warnings)
+
+    def head(self, patience: timedelta = timedelta(seconds=1), after: Position | None = None) -> Position | None:
+        """The newest settled position by the layout's rule."""
+        if after is not None:
+            self._rule.known_settled(after)
+        try:
+            with translated():
+                return self._rule.advance(self._control(), patience)
+        except ConnectionLost:
+            # What was being waited for belongs to a server that is gone; look afresh on the next.
+            self._rule = self.layout.rule()
+            raise
+
+    def held_back_by(self) -> list[Holder]:
+        """Sessions and holes that the last head waited for in vain."""
+        with translated():
+            return self._rule.held_back_by(self._control())
+
+    def read_all(
+        self, after: Position | None = None, until: Position | None = None, filter: EventFilter = EVERYTHING
+    ) -> Iterator[list[RecordedEvent]]:
+        """In pages of numbers, or by key where a position has more than one part."""
+        until = self.head(after=after) if until is None else until
+        if until is None or (after is not None and after >= until):
+            return
+        if len(self.layout.order) == 1:
+            yield from self._read_statements(self._number_pages(after, until, filter))
+        else:
+            yield from self._read_by_key(after, until, filter)
+
+    def _read_statements(self, statements: Iterator[str]) -> Iterator[list[RecordedEvent]]:
+        for batch in self._bulk.read(statements):
+            if batch.num_rows:
+                yield bulk.to_events(batch, len(self.layout.order))
+
+    def _number_pages(self, after: Position | None, until: Position, filter: EventFilter) -> Iterator[str]:
+        low, high = (after[0] if after else 0), until[0]
+        where = self.layout.where(filter)
+        if high - low > PAGE:
+            # A sequence may have been set far ahead: begin where the numbers do.
+            low = max(low, self._next_number(low) - 1)
+        while low < high:
+            top = min(low + PAGE, high)
+            yield self._select(
+                where, self.layout.beyond(Position((low,))), self.layout.up_to(Position((top,))), self.layout.ascending
+            )
+            low = top if top == high else max(top, self._next_number(top) - 1)
+
+    def _next_number(self, after: int) -> int:
+        """The first number after one, over all rows, so that a gap of a billion numbers costs one look."""
+        (column,) = self.layout.order_columns
+        # Asked from the fetching thread; a psycopg connection takes one statement at a time, by a lock of its own.
+        row = (
+            self._control()
+            .execute(
+                sql.SQL("SELECT min({}) FROM {} WHERE {}").format(
+                    column, self.layout.events, self.layout.beyond(Position((after,)))
+                )
+            )
+            .fetchone()
+        )
+        return after + 1 if row is None or row[0] is None else int(row[0])
+
+    def _read_by_key(self, after: Position | None, until: Position, filter: EventFilter) -> Iterator[list[RecordedEvent]]:
+        where = self.layout.where(filter)
+        limit = sql.SQL("{} LIMIT {}").format(self.layout.ascending, sql.Literal(PAGE))
+        while True:
+            beyond = self.layout.beyond(after) if after is not None else sql.SQL("TRUE")
+            seen = 0
+            for events in self._read_statements(iter([self._select(where, beyond, self.layout.up_to(until), limit)])):
+                seen += len(events)
+                after = events[-1].position
+                yield events
+            if seen < PAGE:
+                return
+
+    def _select(self, *parts: sql.Composable) -> str:
+        """A statement for events: conditions, and last what to order by."""
+        m = self.layout.mapped
+        columns = (m.id, m.stream, m.version, m.type, m.data, m.metadata, m.recorded_at, m.tenant, *self.layout.order)
+        return (
+            sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}")
+            .format(sql.SQL(", ").join(columns), self.layout.events, sql.SQL(" AND ").join(parts[:-1]), parts[-1])
+            .as_string(None)
+        )
+
+    def follow(
+        self,
+        after: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        stop: Callable[[], bool] = lambda: False,
+        poll: timedelta = timedelta(milliseconds=100),
+    ) -> Iterator[Batch]:
+        """Read on as the head moves; an empty batch after each round says how far everything has been seen."""
+        while not stop():
+            head = self.head(timedelta(milliseconds=20), after)
+            if head is not None and (after is None or head > after):
+                for events in self.read_all(after, head, filter):
+                    yield Batch(events, events[-1].position)
+                    if stop():
+                        return
+                after = head
+                yield Batch([], after)
+            else:
+                yield Batch([], after)
+                time.sleep(poll.total_seconds())
+
+    def read_stream(
+        self, stream: str, after_version: int | None = None, backwards: bool = False, limit: int | None = None
+    ) -> Iterator[RecordedEvent]:
+        """By version, in pages, so that long streams stay flat in memory."""
+        m = self.layout.mapped
+        low, step = after_version, 5_000
+        while limit is None or limit > 0:
+            conditions = [self.layout.where(EventFilter(stream=stream, archived=True))]
+            if low is not None:
+                operator = sql.SQL("<") if backwards else sql.SQL(">")
+                conditions.append(sql.SQL("{} {} {}").format(m.version, operator, sql.Literal(low)))
+            page = step if limit is None else min(step, limit)
+            order = sql.SQL("{} {}, {} LIMIT {}").format(
+                m.version, sql.SQL("DESC" if backwards else "ASC"), self.layout.ascending, sql.Literal(page)
+            )
+            seen = 0
+            for events in self._read_statements(iter([self._select(*conditions, order)])):
+                seen += len(events)
+                low = events[-1].version
+                yield from events
+            if seen < page:
+                return
+            limit = None if limit is None else limit - seen
+
+    def stream_info(self, stream: str) -> StreamInfo | None:
+        """Counted from the stream's rows, so that it is true for compacted and trimmed streams too."""
+        return next(self.streams(EventFilter(stream=stream, archived=True)), None)
+
+    def streams(self, filter: EventFilter = EVERYTHING, limit: int | None = None) -> Iterator[StreamInfo]:
+        """Grouped in the server, given out through a cursor."""
+        m = self.layout.mapped
+        statement = sql.SQL(
+            "SELECT {stream}, {tenant}, count(*), min({version}), max({version}), min({at}), max({at}), bool_and({archived}) "
+            "FROM {events} WHERE {where} GROUP BY 1, 2 ORDER BY 1, 2 {limit}"
+        ).format(
+            stream=m.stream,
+            tenant=m.tenant,
+            version=m.version,
+            at=m.recorded_at,
+            archived=self.layout.archived,
+            events=self.layout.events,
+            where=self.layout.where(filter),
+            limit=sql.SQL("") if limit is None else sql.SQL("LIMIT {}").format(sql.Literal(limit)),
+        )
+        with translated(), connect(self._dsn, f"streams {self.name}") as connection:
+            connection.autocommit = False
+            with connection.cursor("esops_streams") as cursor:
+                cursor.itersize = 10_000
+                for name, tenant, length, first, last, first_at, last_at, archived in cursor.execute(statement):
+                    yield StreamInfo(name, category_of(name), length, first, last, first_at, last_at, bool(archived), tenant)
+
+    def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:
+        """As the layout's library does it, in one transaction."""
+        with translated():
+            connection = self._control()
+            with connection.transaction():
+                return self.layout.append(connection, stream, events, expected_version)
+
+    def count_between(self, after: Position | None, until: Position | None) -> int:
+        """Exact up to a million numbers; beyond, the numbers between (an upper bound) where a position is one number."""
+        if until is None or (after is not None and after >= until):
+            return 0
+        if len(until) == 1:
+            numbers = until[0] - (after[0] if after else 0)
+            if numbers > _EXACT_COUNT:
+                return numbers
+        beyond = self.layout.beyond(after) if after is not None else sql.SQL("TRUE")
+        rows = self._ask(
+            sql.SQL("SELECT count(*) FROM {} WHERE {} AND {} AND {}").format(
+                self.layout.events, self.layout.where(EVERYTHING), beyond, self.layout.up_to(until)
+            )
+        )
+        return int(rows[0][0])
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """From the library's own table."""
+        with translated():
+            return self.layout.checkpoints(self._control())
+
+    def close(self) -> None:
+        """Close both connections."""
+        self._bulk.close()
+        if self._connection is not None:
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,243 @@
+"""The root command, the options that work everywhere, and what an error looks like."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import typing
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+if TYPE_CHECKING:
+    from esops.term import Output
+
+_GLOBAL_PANEL = "Options that work everywhere"
+_LONGEST_SUMMARY = 90
+_META = "esops.global"
+
+
+def _global(*names: str, **more: Any) -> Any:
+    return typer.Option(None, *names, rich_help_panel=_GLOBAL_PANEL, show_default=False, **more)
+
+
+_GLOBALS: dict[str, tuple[Any, Any]] = {
+    "config_": (str | None, _global("--config", metavar="FILE", help="The configuration; else ESOPS_CONFIG, or esops.toml here or above.")),
+    "store_": (str | None, _global("--store", metavar="NAME", help="The store, where the configuration has several.")),
+    "output_": (Literal["table", "json", "ndjson", "csv"] | None, _global("--output", help="How results are written.")),
+    "quiet_": (bool | None, _global("--quiet", help="Only results and errors.", is_flag=True)),
+    "verbose_": (bool | None, _global("--verbose", help="More of the log.", is_flag=True)),
+    "debug_": (bool | None, _global("--debug", help="All of the log, and tracebacks.", is_flag=True)),
+    "log_format_": (Literal["console", "json"] | None, _global("--log-format", help="How the log is written.")),
+    "no_color_": (bool | None, _global("--no-color", help="No colour.", is_flag=True)),
+}
+
+
+def with_globals(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command (whose first parameter is the context) take the options that work everywhere."""
+
+    @functools.wraps(function)
+    def command(*args: Any, **kwargs: Any) -> Any:
+        given = {name: kwargs.pop(name) for name in _GLOBALS}
+        context: typer.Context = kwargs["context"]
+        kept = context.find_root().meta.setdefault(_META, {})
+        kept.update({name: value for name, value in given.items() if value is not None})
+        return function(*args, **kwargs)
+
+    signature = inspect.signature(function)
+    extra = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in _GLOBALS.items()
+    ]
+    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *extra])  # type: ignore[attr-defined]
+    command.__annotations__ = typing.get_type_hints(function) | {name: kind for name, (kind, _) in _GLOBALS.items()}
+    return command
+
+
+class _Help:
+    """Help in plain text: the example first, then options in groups. Without rich, whose import takes longer than all else."""
+
+    help: str | None
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """Write the docstring; its paragraphs that begin with `esops` are examples."""
+        paragraphs = [paragraph.strip() for paragraph in (ctx.command.help or "").split("\n\n")]
+        for example in (each for each in paragraphs if each.startswith("esops ")):
+            formatter.write("\nExample:\n")
+            for line in example.splitlines():
+                formatter.write(f"  {line.strip()}\n")
+        for paragraph in (each for each in paragraphs if not each.startswith("esops ")):
+            formatter.write("\n")
+            formatter.write_text(" ".join(paragraph.split()))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options by their groups, those that work everywhere last; then the commands."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in ctx.command.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                panel = getattr(parameter, "rich_help_panel", None)
+                panel = panel or ("Arguments" if parameter.param_type_name == "argument" else "Options")
+                groups.setdefault(panel, []).append(record)
+        everywhere = groups.pop(_GLOBAL_PANEL, None)
+        if isinstance(self, TyperGroup):
+            commands = [self.commands[name] for name in self.list_commands(ctx)]
+            groups = {"Commands": [(each.name or "", summary(each.help)) for each in commands if not each.hidden]} | groups
+        if everywhere:
+            groups[_GLOBAL_PANEL] = everywhere
+        for panel, records in groups.items():
+            with formatter.section(panel):
+                formatter.write_dl(records)
+
+
+class Command(_Help, TyperCommand):  # type: ignore[misc]
+    """A command whose help is ours."""
+
+
+class Group(_Help, TyperGroup):  # type: ignore[misc]
+    """A command group whose help is ours; lists its commands in the order in which they were added."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's form
+        """The names."""
+        return list(self.commands)
+
+
+def summary(text: str | None) -> str:
+    """The first paragraph of a docstring that is no example, in a line."""
+    paragraphs = [each for each in (text or "").split("\n\n") if not each.strip().startswith("esops ")]
+    line = " ".join(paragraphs[0].split()) if paragraphs else ""
+    return line if len(line) <= _LONGEST_SUMMARY else line[: _LONGEST_SUMMARY - 1] + "…"
+
+
+app = typer.Typer(
+    name="esops",
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from esops import __version__
+
+        typer.echo(f"esops {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+@with_globals
+def root(
+    context: typer.Context,  # noqa: ARG001 - where the global options are kept
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Say which version this is."),  # noqa: ARG001
+) -> None:
+    """Operate event-sourced systems in production.
+
+    esops rebuild cart_summary --blue-green
+    """
+
+
+def command(at: typer.Typer, name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add a command to the root or a group; it takes the global options too."""
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        at.command(name, cls=Command)(with_globals(function))
+        return function
+
+    return add
+
+
+def group(name: str, help: str) -> typer.Typer:
+    """A command group under the root."""
+    made = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
+
+    def callback(context: typer.Context) -> None:
+        """Nothing of its own."""
+
+    made.callback(help=help)(with_globals(callback))
+    app.add_typer(made, name=name, help=help)
+    return made
+
+
+def current_output(context: typer.Context) -> Output:
+    """The way out for the running command, by the global options, with logging set up."""
+    from pathlib import Path
+
+    from esops import term
+
+    given = context.find_root().meta.get(_META, {})
+    settings = term.Settings(
+        config=Path(given["config_"]) if given.get("config_") else None,
+        store=given.get("store_"),
+        output=given.get("output_"),
+        quiet=bool(given.get("quiet_")),
+        verbose=bool(given.get("verbose_")),
+        debug=bool(given.get("debug_")),
+        log_format=given.get("log_format_") or "console",
+        color=not given.get("no_color_"),
+    )
+    term.set_up_logging(settings)
+    return term.Output(settings)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    from esops.cli import load
+
+    load.commands()
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_guarded(lambda: app(args=arguments, standalone_mode=False), debug))
+
+
+def _guarded(run: Callable[[], Any], debug: bool) -> int:
+    """Run, and turn what is raised into a sentence, a hint and an exit code; a traceback only for --debug."""
+    try:
+        code = run()
+    except typer.TyperException as error:
+        return _usage_error(error)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.stderr.write("error: interrupted\n")
+        return 5
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last resort
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        return _tell(error)
+    # 130 is what Typer makes of an interrupt
+    return 5 if code == 130 else code if isinstance(code, int) else 0
+
+
+def _usage_error(error: typer.TyperException) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+        sys.stderr.write(context.get_help() + "\n")
+        return 2
+    sys.stderr.write(f"error: {error.format_message()}\n")
+    sys.stderr.write(f"hint: See `{context.command_path if context else 'esops'} --help`.\n")
+    return error.exit_code if error.exit_code != 1 else 2
+
+
+def _tell(error: Exception) -> int:
+    from esops import term
+    from esops.errors import EsopsError, Unavailable
+
+    output = term.Output(term.Settings(color="--no-color" not in sys.argv))
+    if type(error).__module__.startswith("psycopg") and not isinstance(error, EsopsError):
+        first = str(error).strip().splitlines()
+        error = Unavailable(f"the database gave up: {first[0] if first else type(error).__name__}", hint="See --debug.")
+    if not isinstance(error, EsopsError):
+        error = EsopsError(
+            f"a defect in esops: {type(error).__name__}: {error}",
+            hint="Run it again with --debug and report what that prints.",
+        )
+    output.error(error)
+    return error.exit_code

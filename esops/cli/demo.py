@@ -1,0 +1,1 @@
+"""`esops demo` (filled in with the demo)."""

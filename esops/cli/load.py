@@ -1,0 +1,13 @@
+"""Brings the command groups onto the root, in the order in which help lists them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+MODULES = ("rebuild", "run", "projection", "events", "demo")
+
+
+def commands() -> None:
+    """Import the modules of all commands; each is light."""
+    for module in MODULES:
+        import_module(f"esops.cli.{module}")

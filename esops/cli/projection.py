@@ -1,0 +1,209 @@
+"""`esops projection`: the versions of read models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from esops.cli.app import command, current_output, group
+from esops.cli.shared import complete_projection, is_interactive
+
+if TYPE_CHECKING:
+    from esops.rebuild.versions import Switched
+    from esops.term import Output
+
+projection = group("projection", "The versions of read models: show them, switch, roll back, retire.")
+
+_NAME = typer.Argument(..., help="The projection.", autocompletion=complete_projection)
+_STALE = typer.Option(False, "--allow-stale", help="Serve the version even if it is behind what serves now.")
+_DRY = typer.Option(False, "--dry-run", help="Print the statements and change nothing.")
+
+
+@command(projection, "list")
+def list_(context: typer.Context) -> None:
+    """List the projections of the configuration and the version that serves of each.
+
+    esops projection list
+    """
+    from esops.config import load_config
+    from esops.rebuild import versions
+
+    output = current_output(context)
+    config = load_config(output.settings.config)
+    rows = []
+    for name, settings in config.projections.items():
+        shown = versions.show(config, name, output.settings.store)
+        active = next((each for each in shown if each.version.state == "active"), None)
+        rows.append(
+            {
+                "projection": name,
+                "store": settings.store or config.store(output.settings.store or settings.store)[0],
+                "kind": settings.kind,
+                "active": active.version.version if active else None,
+                "lag_events": active.lag_events if active else None,
+                "versions": len([each for each in shown if each.version.state in {"active", "standby", "building"}]),
+            }
+        )
+    _rows(output, rows, ["projection", "store", "kind", "active", "lag_events", "versions"])
+
+
+@command(projection)
+def show(context: typer.Context, name: str = _NAME) -> None:
+    """Show a projection's versions: which serves, how far each is, and who keeps it fresh.
+
+    esops projection show cart_summary --output json
+    """
+    from esops.config import load_config
+    from esops.rebuild import versions
+
+    output = current_output(context)
+    config = load_config(output.settings.config)
+    settings = config.projection(name)
+    found = [versions.as_dict(each) for each in versions.show(config, name, output.settings.store)]
+    if output.format("table", "json") == "json":
+        output.json(
+            {
+                "projection": name,
+                "store": config.store(output.settings.store or settings.store)[0],
+                "kind": settings.kind,
+                "active": next((each["version"] for each in found if each["state"] == "active"), None),
+                "versions": found,
+            }
+        )
+        return
+    output.line(
+        f"{name}: {settings.kind} over store {config.store(output.settings.store or settings.store)[0]}, read as {settings.tables[0]}"
+    )
+    if not found:
+        output.line(f"It was never built. Build it with: esops rebuild {name} --blue-green")
+        return
+    _rows(output, found, ["version", "state", "position", "lag_events", "rows", "tables", "updated_at", "followed_by"])
+
+
+@command(projection, "versions")
+def versions_(context: typer.Context, name: str = _NAME) -> None:
+    """List a projection's versions, the retired ones too.
+
+    esops projection versions cart_summary
+    """
+    from esops.config import load_config
+    from esops.rebuild import versions
+
+    output = current_output(context)
+    config = load_config(output.settings.config)
+    found = [versions.as_dict(each) for each in versions.show(config, name, output.settings.store)]
+    _rows(output, found, ["version", "state", "position", "lag_events", "events", "rows", "updated_at"])
+
+
+@command(projection)
+def switch(
+    context: typer.Context,
+    name: str = _NAME,
+    to: int | None = typer.Option(None, "--to", metavar="V", help="Which version; left out: the newest that stands by."),
+    allow_stale: bool = _STALE,
+    dry_run: bool = _DRY,
+) -> None:
+    """Point the name that the application reads at another version, in one transaction.
+
+    esops projection switch cart_summary --to 3
+    """
+    from esops.config import load_config
+    from esops.rebuild import versions
+
+    output = current_output(context)
+    config = load_config(output.settings.config)
+    _tell(output, versions.switch_to(config, name, to, allow_stale=allow_stale, dry_run=dry_run), dry_run)
+
+
+@command(projection)
+def rollback(context: typer.Context, name: str = _NAME, allow_stale: bool = _STALE, dry_run: bool = _DRY) -> None:
+    """Go back to the version that served before; it is brought up to date first.
+
+    esops projection rollback cart_summary
+    """
+    from esops.config import load_config
+    from esops.rebuild import versions
+
+    output = current_output(context)
+    config = load_config(output.settings.config)
+    _tell(output, versions.roll_back(config, name, allow_stale=allow_stale, dry_run=dry_run), dry_run)
+
+
+@command(projection)
+def retire(
+    context: typer.Context,
+    name: str = _NAME,
+    version: int | None = typer.Argument(None, help="Which version; left out: all that stand by."),
+    yes: bool = typer.Option(False, "--yes", help="Do not ask before tables are dropped."),
+    dry_run: bool = _DRY,
+) -> None:
+    """Drop the tables of versions that no longer serve.
+
+    esops projection retire cart_summary
+    """
+    from esops.config import load_config
+    from esops.rebuild import versions
+
+    output = current_output(context)
+    config = load_config(output.settings.config)
+    found = versions.retirable(config, name, version)
+    tables = ", ".join(".".join(each.table) for each in found)
+    if dry_run:
+        output.line(f"would drop {tables}")
+        return
+    if is_interactive() and not yes:
+        typer.confirm(f"Drop {tables}?", abort=True, err=True)
+    statements = versions.retire(config, found)
+    if output.as_json:
+        output.json({"projection": name, "retired": [each.version for each in found], "statements": statements})
+    else:
+        output.line(f"{name}: retired {', '.join(f'v{each.version}' for each in found)}; dropped {tables}")
+
+
+@command(projection, "dead-letters")
+def dead_letters(context: typer.Context, name: str = _NAME) -> None:
+    """List the events that a projection could not project and passed (on_error = "dead-letter").
+
+    esops projection dead-letters cart_summary
+    """
+    from esops.config import load_config
+    from esops.projections.letters import dead_letters as listed
+
+    output = current_output(context)
+    config = load_config(output.settings.config)
+    columns = ["version", "position", "event_id", "stream", "stream_version", "type", "at", "error"]
+    _rows(output, listed(config, name), columns)
+
+
+def _rows(output: Output, rows: list[dict[str, object]], columns: list[str]) -> None:
+    match output.format("table", "json", "ndjson", "csv"):
+        case "json":
+            output.json(rows)
+        case "ndjson":
+            output.ndjson(rows)
+        case "csv":
+            output.csv(rows, columns)
+        case _:
+            output.table("", columns, [[row[column] for column in columns] for row in rows])
+
+
+def _tell(output: Output, done: Switched, dry_run: bool) -> None:
+    if output.as_json:
+        output.json(
+            {
+                "projection": done.projection,
+                "from_version": done.from_version,
+                "to_version": done.to_version,
+                "position": None if done.position is None else str(done.position),
+                "statements": list(done.statements),
+                "dry_run": dry_run,
+            }
+        )
+        return
+    for statement in done.statements if dry_run else ():
+        output.line(f"{statement};")
+    if not dry_run:
+        output.line(
+            f"{done.projection} serves v{done.to_version} now, at position {done.position}; v{done.from_version} stands by."
+        )

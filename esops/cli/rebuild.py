@@ -1,0 +1,258 @@
+"""`esops rebuild`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from esops.cli.app import app, command, current_output
+from esops.cli.shared import complete_projection, is_interactive, stop_on_signals
+
+if TYPE_CHECKING:
+    from esops.rebuild.steps import Outcome
+    from esops.term import Output, ProgressLine
+
+_HOW = "How it goes about it"
+
+
+@command(app)
+def rebuild(
+    context: typer.Context,
+    projection: str | None = typer.Argument(
+        None, help="The projection; may be left out where there is one.", autocompletion=complete_projection
+    ),
+    blue_green: bool = typer.Option(False, "--blue-green", help="Build beside the version that serves, verify, switch."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan, with every statement, and change nothing."),
+    resume: bool = typer.Option(False, "--resume", help="Go on with an unfinished rebuild."),
+    abort: bool = typer.Option(False, "--abort", help="Give an unfinished rebuild up and drop what it built."),
+    yes: bool = typer.Option(False, "--yes", help="Do not ask before --abort drops a table."),
+    no_switch: bool = typer.Option(
+        False, "--no-switch", help="Build and verify, and leave the switch to `projection switch`.", rich_help_panel=_HOW
+    ),
+    switch_lag: int | None = typer.Option(
+        None, "--switch-lag", min=0, metavar="N", help="Switch when at most N events behind (100).", rich_help_panel=_HOW
+    ),
+    compare: str | None = typer.Option(
+        None,
+        "--compare",
+        metavar="HOW",
+        help="exact, columns (those that both have), counts or none; exact where the columns allow it.",
+        rich_help_panel=_HOW,
+    ),
+    max_diff: str | None = typer.Option(
+        None, "--max-diff", metavar="N|P%", help="Switch although so many rows differ (0).", rich_help_panel=_HOW
+    ),
+    batch_size: int | None = typer.Option(
+        None,
+        "--batch-size",
+        min=1,
+        metavar="N",
+        help="At most N events a checkpoint; left out: by time and memory.",
+        rich_help_panel=_HOW,
+    ),
+) -> int:
+    """Rebuild a read model beside the one that serves, verify it, and switch in one transaction.
+
+    esops rebuild cart_summary --blue-green --dry-run
+    esops rebuild cart_summary --blue-green
+    esops projection rollback cart_summary
+
+    It can be killed at any moment and gone on with by --resume. Until the switch nothing that readers see is touched.
+    """
+    from esops.config import load_config
+    from esops.errors import UsageError
+
+    output = current_output(context)
+    output.format("table", "json")
+    config = load_config(output.settings.config)
+    if not blue_green:
+        raise UsageError(
+            "say how: a rebuild beside the version that serves is --blue-green", hint="esops rebuild NAME --blue-green"
+        )
+    if resume + abort + dry_run > 1:
+        raise UsageError("--resume, --abort and --dry-run exclude each other")
+    name = projection or _only(list(config.projections), str(config.path))
+    given = {"switch_lag": switch_lag, "compare": compare, "max_diff": max_diff, "batch_size": batch_size}
+    options = {key: value for key, value in given.items() if value is not None} | ({"switch": False} if no_switch else {})
+    return _Job(output, config, name, options, dry_run=dry_run, resume=resume, abort=abort, yes=yes).run()
+
+
+def _only(names: list[str], path: str) -> str:
+    from esops.errors import UsageError
+
+    if len(names) != 1:
+        raise UsageError(f"{path}: which projection?", hint="There is: " + (", ".join(names) or "none") + ".")
+    return names[0]
+
+
+class _Job:
+    """One call of the command."""
+
+    def __init__(self, output: Output, config: object, name: str, options: dict[str, object], **ways: bool) -> None:
+        self.output, self.config, self.name, self.options, self.ways = output, config, name, options, ways
+        self._line: ProgressLine | None = None
+
+    def run(self) -> int:
+        """Plan, do, and tell."""
+        from esops.backends import open_store
+        from esops.backends.postgres.connect import connect
+        from esops.config import Config
+        from esops.rebuild import verify
+        from esops.rebuild.plan import Options, make_plan, resolve
+        from esops.rebuild.steps import Rebuild
+
+        assert isinstance(self.config, Config)
+        options = Options(**self.options)  # type: ignore[arg-type]
+        verify.tolerated(verify.Verification("none", 0, 0, 0), options.max_diff)
+        read_model = self.config.readmodel_of(self.name)
+        stop = stop_on_signals()
+        with connect(read_model.dsn, f"plan {self.name}") as planning:
+            target = resolve(self.config, self.name, self.output.settings.store, planning)
+            _, store_settings = self.config.store(target.store_name)
+            with open_store(target.store_name, store_settings) as store:
+                if self.ways["dry_run"]:
+                    plan = make_plan(self.config, target, options, store, planning)
+                    return self._show_plan(plan)
+                with Rebuild(target, store, self, stop.is_set) as work:
+                    if self.ways["abort"]:
+                        return self._abort(work)
+                    try:
+                        if self.ways["resume"]:
+                            outcome = work.resume(self.options)
+                        else:
+                            plan = make_plan(self.config, target, options, store, planning)
+                            self.output.say("\n".join(plan.lines()) + "\n")
+                            outcome = work.begin(plan, options)
+                    finally:
+                        self._close_line()
+        self._tell(outcome)
+        return 1 if outcome.findings else 0
+
+    def say(self, text: str) -> None:
+        """See Watcher."""
+        self._close_line()
+        self.output.say(text)
+
+    def progress(self, done: int, total: int | None) -> None:
+        """See Watcher."""
+        if self._line is None:
+            self._line = self.output.progress(f"rebuild {self.name}: events", total)
+        self._line.update(done)
+
+    def _close_line(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def _show_plan(self, plan: object) -> int:
+        from esops.rebuild.plan import Plan
+
+        assert isinstance(plan, Plan)
+        if self.output.as_json:
+            self.output.json(
+                {
+                    "projection": self.name,
+                    "from_version": plan.source.version if plan.source else None,
+                    "to_version": plan.to_version,
+                    "events": plan.events,
+                    "position": None if plan.head is None else str(plan.head),
+                    "compare": plan.compare,
+                    "statements": [
+                        *plan.create,
+                        *plan.drop_now,
+                        *(each.statement for each in plan.after_load),
+                        *plan.switch,
+                    ],
+                    "notes": list(plan.notes),
+                }
+            )
+        else:
+            for line in plan.lines():
+                self.output.line(line)
+            self.output.line("\nNothing was changed (--dry-run).")
+        return 0
+
+    def _abort(self, work: object) -> int:
+        from esops.rebuild.steps import Rebuild
+
+        assert isinstance(work, Rebuild)
+        if is_interactive() and not self.ways["yes"]:
+            typer.confirm(f"Give up the rebuild of {self.name} and drop what it built?", abort=True, err=True)
+        self._tell(work.abort())
+        return 0
+
+    def _tell(self, outcome: Outcome) -> None:
+        if self.output.as_json:
+            self.output.json(_as_dict(outcome))
+            return
+        for line in _summary(outcome):
+            self.output.line(line)
+
+
+def _as_dict(outcome: Outcome) -> dict[str, object]:
+    """Under the documented field names."""
+    return {
+        "rebuild": outcome.rebuild,
+        "projection": outcome.projection,
+        "state": outcome.state,
+        "from_version": outcome.from_version,
+        "to_version": outcome.to_version,
+        "events": outcome.events,
+        "rows": outcome.rows,
+        "seconds": round(outcome.seconds, 3),
+        "events_per_second": round(outcome.events_per_second),
+        "position": None if outcome.position is None else str(outcome.position),
+        "verification": outcome.verification,
+    }
+
+
+def _summary(outcome: Outcome) -> list[str]:
+    from esops.term import duration, to_json
+
+    name, lines = outcome.projection, []
+    found = outcome.verification
+    if found is not None and found["method"] != "none":
+        where = f" at position {found['position']}" if found.get("position") else ""
+        lines.append(
+            f"verified ({found['method']}{where}): {found['rows_blue']:,} rows in blue, {found['rows_green']:,} in green, "
+            f"{found['differing']:,} differ"
+        )
+        if found.get("note"):
+            lines.append(f"  {found['note']}")
+        for column, count in found.get("columns", {}).items():
+            lines.append(f"  column {column}: {count:,} rows differ")
+        lines += [f"  only in blue: {found['only_blue']:,} rows"] if found.get("only_blue") else []
+        lines += [f"  only in green: {found['only_green']:,} rows"] if found.get("only_green") else []
+        lines += [f"  for example {to_json(sample)}" for sample in found.get("samples", ())]
+    lines += [f"  assertion failed: {each}" for each in (found or {}).get("failed_assertions", ())]
+    did = (
+        f"{outcome.events:,} events into {outcome.rows or 0:,} rows in {duration(outcome.seconds)} "
+        f"({outcome.events_per_second:,.0f} events a second)"
+    )
+    if outcome.state == "switched":
+        back = (
+            f"\nTo go back: esops projection rollback {name}. When all is well: esops projection retire {name}."
+            if outcome.from_version
+            else ""
+        )
+        keep = (
+            ""
+            if outcome.followed
+            else f"\nKeep it fresh with `esops run` (if it runs already, it takes v{outcome.to_version} over within seconds)."
+        )
+        lines.append(f"{name} serves v{outcome.to_version} now: {did}.{back}{keep}")
+    elif outcome.findings:
+        lines.append(
+            f"{name} v{outcome.to_version} differs from what serves; nothing was switched: {did}.\n"
+            f"Go on with --resume --max-diff N (or P%) if that is what you want, or give it up with --abort."
+        )
+    elif outcome.state == "aborted":
+        lines.append(f"rebuild {outcome.rebuild} of {name} is given up; its tables are dropped, nothing else was changed.")
+    elif outcome.state == "verified":
+        lines.append(
+            f"{name} v{outcome.to_version} stands by: {did}.\nSwitch with: esops projection switch {name} --to {outcome.to_version}"
+        )
+    else:
+        lines.append(f"rebuild {outcome.rebuild} of {name} is {outcome.state}: {did}.")
+    return lines

@@ -1,0 +1,255 @@
+"""esops.toml: found, read, checked, and given out as frozen settings.
+
+Every error names the file, the key, and the nearest known key. `${VAR}` reads the environment, so that secrets stay out of
+the file; no setting's value appears in an error, since it may be one. Documented in docs/reference/configuration.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from esops.errors import UsageError, nearest
+
+T = TypeVar("T")
+
+FILE_NAME = "esops.toml"
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)\Z")
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_duration(text: object) -> timedelta:
+    """Read `90s`, `15m`, `36h`, `180d` or `500ms`. Raises ValueError that shows the forms."""
+    if isinstance(text, timedelta):
+        return text
+    found = _DURATION.match(text.strip()) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError("a duration is written like 500ms, 90s, 15m, 36h or 180d")
+    return timedelta(**{_UNITS[found[2]]: float(found[1])})
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+
+
+class Settings(BaseModel):
+    """What all sections share: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class StoreSettings(Settings):
+    """`[stores.NAME]`: where events come from."""
+
+    backend: str = "postgres"
+    dsn: str | None = None
+    """Any libpq string or URL; what it leaves out comes from PG* variables, .pgpass and service files."""
+    layout: str | None = None
+    """Left out: detected from the catalogue."""
+    db_schema: str | None = Field(default=None, alias="schema")
+    """Left out: the one schema that holds a layout."""
+    tenant: str | None = None
+    """Only this tenant's events (Marten's tenant_id, Emmett's partition)."""
+    append: Literal["auto", "quick"] = "auto"
+    """Marten: `quick` says that every writer draws its numbers inside its transaction, so that holes need no watching."""
+    ordering: Literal["native", "position"] = "native"
+    """Emmett: `position` reads by global position instead of by transaction id."""
+    hole_threshold: Duration = timedelta(seconds=3)
+    """How long a missing number must have been missing before it may be taken for dead."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> StoreSettings:
+        if self.backend == "postgres" and self.dsn is None:
+            raise ValueError("a store of backend 'postgres' needs `dsn`")
+        return self
+
+
+class ReadModelSettings(Settings):
+    """`[readmodels.NAME]`: the Postgres database that projections write to."""
+
+    dsn: str
+    db_schema: str | None = Field(default=None, alias="schema")
+    """The schema of the read models' tables; left out: the role's own current schema."""
+
+
+class VerifySettings(Settings):
+    """`verify.*` of a projection: what must hold before a switch."""
+
+    assertions: tuple[str, ...] = ()
+    """SQL that must return true; {table} stands for green's table."""
+    ignore: tuple[str, ...] = ()
+    """Columns that are not compared."""
+
+
+class VersionSettings(Settings):
+    """`versions.N` of a projection: the code that keeps that one version fresh."""
+
+    python: str
+
+
+class ProjectionSettings(Settings):
+    """`[projections.NAME]`: what turns events into rows."""
+
+    store: str | None = None
+    kind: Literal["fold"] = "fold"
+    python: str
+    events: tuple[str, ...] = ()
+    category: str | None = None
+    include_archived: bool = False
+    tables: tuple[str, ...] = Field(min_length=1, max_length=1)
+    ddl: Path | None = None
+    switch: Literal["view", "rename"] = "view"
+    live: Literal["esops", "app"] = "esops"
+    readmodel: str | None = None
+    on_error: Literal["stop", "dead-letter"] = "stop"
+    verify: VerifySettings = VerifySettings()
+    versions: Mapping[str, VersionSettings] = {}
+
+
+class Config(Settings):
+    """All of esops.toml."""
+
+    stores: Mapping[str, StoreSettings] = {}
+    readmodels: Mapping[str, ReadModelSettings] = {}
+    projections: Mapping[str, ProjectionSettings] = {}
+    path: Path = Field(default=Path(FILE_NAME), exclude=True)
+
+    @property
+    def directory(self) -> Path:
+        """The folder that relative paths and Python modules are looked for in."""
+        return self.path.parent
+
+    def store(self, name: str | None = None) -> tuple[str, StoreSettings]:
+        """The store of that name, or the only one there is. Raises UsageError."""
+        return _pick(self.stores, name, "store", self.path)
+
+    def projection(self, name: str) -> ProjectionSettings:
+        """The projection of that name. Raises UsageError that names the nearest."""
+        return _pick(self.projections, name, "projection", self.path)[1]
+
+    def readmodel_of(self, name: str) -> ReadModelSettings:
+        """Where a projection writes: its read model, the only one there is, or its own Postgres store."""
+        projection = self.projection(name)
+        if projection.readmodel is not None or len(self.readmodels) == 1:
+            return _pick(self.readmodels, projection.readmodel, "readmodel", self.path)[1]
+        if self.readmodels:
+            raise UsageError(
+                f"{self.path}: projections.{name}.readmodel: there are several read models, and none is named",
+                hint="Name one of: " + ", ".join(sorted(self.readmodels)),
+            )
+        _, store = self.store(projection.store)
+        if store.dsn is None:
+            raise UsageError(
+                f"{self.path}: projections.{name}: its store is not a Postgres database, so it needs a read model",
+                hint='Add a section [readmodels.main] with dsn = "…".',
+            )
+        return ReadModelSettings(dsn=store.dsn)
+
+
+def find_config(explicit: Path | None = None) -> Path:
+    """The configuration's path: as given, from ESOPS_CONFIG, or esops.toml here or in a parent. Raises UsageError."""
+    given = explicit or (Path(os.environ["ESOPS_CONFIG"]) if os.environ.get("ESOPS_CONFIG") else None)
+    if given is not None:
+        if not given.is_file():
+            raise UsageError(f"there is no configuration file at {given}", hint="Check --config or ESOPS_CONFIG.")
+        return given.resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    raise UsageError(
+        f"there is no {FILE_NAME} in {here} or a parent of it",
+        hint="Name one with --config FILE or ESOPS_CONFIG; docs/reference/configuration.md shows what goes in.",
+    )
+
+
+def load_config(explicit: Path | None = None) -> Config:
+    """Find, read and check the configuration. Raises UsageError that names file and key."""
+    path = find_config(explicit)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: this is not valid TOML: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse_config(document, path)
+
+
+def parse_config(document: Mapping[str, Any], path: Path) -> Config:
+    """Check a parsed document, with `${VAR}` read from the environment. Raises UsageError that names file and key."""
+    if "path" in document:
+        raise UsageError(f"{path}: path: unknown key", hint=nearest("path", _keys_of(Config)))
+    expanded = _expand(document, path, ())
+    try:
+        return Config.model_validate({**expanded, "path": path})
+    except ValidationError as error:
+        raise _first_problem(error, path) from None
+
+
+def _pick(things: Mapping[str, T], name: str | None, what: str, path: Path) -> tuple[str, T]:
+    if name is None:
+        if len(things) == 1:
+            return next(iter(things.items()))
+        what_there_is = f"Name one of: {', '.join(sorted(things))}" if things else f"Add a section [{what}s.NAME]."
+        raise UsageError(f"{path}: there {'are several' if things else 'is no'} {what}{'s' * bool(things)}", hint=what_there_is)
+    if name not in things:
+        raise UsageError(f"{path}: there is no {what} named {name!r}", hint=nearest(name, things))
+    return name, things[name]
+
+
+def _expand(value: Any, path: Path, keys: tuple[str, ...]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _expand(inner, path, (*keys, str(key))) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_expand(inner, path, (*keys, str(index))) for index, inner in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+
+    def read(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise UsageError(
+                f"{path}: {'.'.join(keys)}: the environment variable {match[1]} is not set",
+                hint=f"Set {match[1]}, or write the value without ${{…}}.",
+            )
+        return os.environ[match[1]]
+
+    return _VARIABLE.sub(read, value)
+
+
+def _first_problem(error: ValidationError, path: Path) -> UsageError:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location) or "the file"
+    if problem["type"] == "extra_forbidden":
+        return UsageError(f"{path}: {key}: unknown key", hint=nearest(location[-1], _known_beside(location)))
+    if problem["type"] == "missing":
+        return UsageError(f"{path}: {key}: this key is missing")
+    return UsageError(f"{path}: {key}: {problem['msg'].removeprefix('Value error, ')}")
+
+
+_SECTIONS: dict[str, type[Settings]] = {
+    "stores": StoreSettings,
+    "readmodels": ReadModelSettings,
+    "projections": ProjectionSettings,
+}
+
+
+def _known_beside(location: list[str]) -> list[str]:
+    """The keys that may stand where an unknown one stood."""
+    if len(location) == 1:
+        return _keys_of(Config)
+    section = _SECTIONS[location[0]]
+    if len(location) > 3:
+        section = {"verify": VerifySettings, "versions": VersionSettings}[location[2]]
+    return _keys_of(section)
+
+
+def _keys_of(section: type[Settings]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items() if not field.exclude]

@@ -1,0 +1,229 @@
+"""`esops run`: one process for each live version, so that each goes on with the code that it was started with.
+
+When new code is deployed and a rebuild makes a new version, that one's process loads the new code, while the process of the
+version before still runs the old: so both stay fresh, each by its own logic, and a rollback serves what blue would have
+been. After a restart only the code on disk is left; a version that stands by and was made by other code is then not
+touched, unless `versions.N.python` names where its code has gone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+
+import structlog
+
+from esops import backends, term
+from esops.backends.postgres.connect import connect, translated
+from esops.config import Config, load_config
+from esops.errors import Busy, ConnectionLost, EsopsError, Stopped
+from esops.events import EventFilter
+from esops.projections import locks, registry
+from esops.projections.definition import FoldDefinition, fingerprint, load_definition
+from esops.projections.registry import Version
+from esops.projections.runner import Runner, Work
+
+log = structlog.get_logger("esops.run")
+LOOK_EVERY = timedelta(seconds=1)
+_RETRY_MOST = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """How one version's process ended. `error` is None where it did what it was to do."""
+
+    projection: str
+    version: int
+    exit_code: int
+
+
+@dataclass
+class _Child:
+    process: SpawnProcess
+    started: float
+
+
+def code_of(config: Config, version: Version) -> tuple[FoldDefinition, bool]:
+    """The code to keep a version fresh with, and whether it is the code that the version was made by."""
+    settings = config.projection(version.projection)
+    override = settings.versions.get(str(version.version))
+    where = f"{config.path}: projections.{version.projection}"
+    if override is not None:
+        return load_definition(override.python, config.directory, f"{where}.versions.{version.version}.python"), True
+    definition = load_definition(settings.python, config.directory, f"{where}.python")
+    return definition, version.fingerprint in {None, fingerprint(definition)}
+
+
+def open_runner(config: Config, version: Version, *, stop: Callable[[], bool], store: str | None = None) -> tuple[Runner, bool]:
+    """A runner for a version with its own store, and whether its code is the one that the version was made by."""
+    settings = config.projection(version.projection)
+    definition, same = code_of(config, version)
+    name, store_settings = config.store(store or version.store)
+    filter = EventFilter(settings.events, settings.category, archived=settings.include_archived)
+    work = Work(version.projection, version.version, definition, filter, settings.on_error)
+    dsn = config.readmodel_of(version.projection).dsn
+    runner = Runner(backends.open_store(name, store_settings), dsn, work, stop=stop, lock_patience=timedelta(seconds=2))
+    return runner, same
+
+
+class Host:
+    """Looks after the processes of all versions of some projections."""
+
+    def __init__(self, config: Config, projections: Sequence[str], settings: term.Settings, until_caught_up: bool) -> None:
+        """Take the projections' names (none: all of the configuration). Raises UsageError for one that is not there."""
+        for name in projections:
+            config.projection(name)
+        self._config, self._settings, self._until_caught_up = config, settings, until_caught_up
+        self._names = list(projections) or list(config.projections)
+        self._children: dict[tuple[str, int], _Child] = {}
+        self._not_before: dict[tuple[str, int], float] = {}
+        self._failures: dict[tuple[str, int], int] = {}
+        self._done: set[tuple[str, int]] = set()
+        self._told: set[tuple[str, int, str]] = set()
+        self.ended: list[Followed] = []
+        self._context = multiprocessing.get_context("spawn")
+
+    def run(self, stop: threading.Event) -> None:
+        """Start what is missing, note what ended, until asked to stop, or until all have caught up."""
+        try:
+            while not stop.is_set():
+                self._reap()
+                live = self._live()
+                for version in live:
+                    self._start(version)
+                if self._until_caught_up and not self._children and live is not None:
+                    return
+                stop.wait(0.2 if self._until_caught_up else LOOK_EVERY.total_seconds())
+        finally:
+            self._end()
+
+    def _live(self) -> list[Version]:
+        found: list[Version] = []
+        for name in self._names:
+            try:
+                with translated(), connect(self._config.readmodel_of(name).dsn, "run") as connection:
+                    found += [each for each in registry.versions(connection, name) if each.state in registry.LIVE_STATES]
+            except ConnectionLost as lost:
+                self._tell(name, 0, f"waiting for the database: {lost.message}")
+        return found
+
+    def _start(self, version: Version) -> None:
+        key = (version.projection, version.version)
+        if key in self._children or key in self._done or time.monotonic() < self._not_before.get(key, 0):
+            return
+        if version.position is None and version.events == 0 and version.fingerprint is None:
+            self._tell(*key, "adopted as it was, without a checkpoint: not followed")
+            self._done.add(key)
+            return
+        if version.state == "active" and self._config.projection(version.projection).live == "app":
+            self._tell(*key, "the application keeps it fresh: not followed")
+            self._done.add(key)
+            return
+        process = self._context.Process(
+            target=_follow,
+            args=(self._config.path, version.projection, version.version, self._settings, self._until_caught_up),
+            name=f"{version.projection} v{version.version}",
+            daemon=True,
+        )
+        process.start()
+        self._children[key] = _Child(process, time.monotonic())
+        log.info("following", projection=version.projection, version=version.version, state=version.state, pid=process.pid)
+
+    def _reap(self) -> None:
+        for key, child in list(self._children.items()):
+            code = child.process.exitcode
+            if code is None:
+                continue
+            del self._children[key]
+            if code == 0 or self._until_caught_up:
+                self._failures.pop(key, None)
+                self.ended.append(Followed(*key, exit_code=code))
+                if self._until_caught_up:
+                    self._done.add(key)
+                continue
+            if time.monotonic() - child.started > _RETRY_MOST.total_seconds():
+                self._failures.pop(key, None)
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            pause = min(2.0**failures, _RETRY_MOST.total_seconds())
+            self._not_before[key] = time.monotonic() + pause
+            log.warning("stopped", projection=key[0], version=key[1], exit_code=code, again_in_seconds=pause)
+
+    def _tell(self, projection: str, version: int, text: str) -> None:
+        if (projection, version, text) not in self._told:
+            self._told.add((projection, version, text))
+            log.info(text, projection=projection, version=version)
+
+    def _end(self) -> None:
+        for child in self._children.values():
+            child.process.terminate()
+        for child in self._children.values():
+            child.process.join(20)
+            if child.process.exitcode is None:
+                child.process.kill()
+
+
+def _follow(config_path: Path, projection: str, number: int, settings: term.Settings, until_caught_up: bool) -> None:
+    """One version's process. Exits with the code of what stopped it."""
+    term.set_up_logging(settings)
+    parent = os.getppid()
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def stop() -> bool:
+        return asked.is_set() or os.getppid() != parent
+
+    try:
+        _follow_version(load_config(config_path), projection, number, settings.store, stop, until_caught_up)
+    except Stopped:
+        raise SystemExit(0) from None
+    except EsopsError as error:
+        log.error(error.message, projection=projection, version=number, hint=error.hint)
+        raise SystemExit(error.exit_code) from None
+
+
+def _follow_version(
+    config: Config, projection: str, number: int, store: str | None, stop: Callable[[], bool], until_caught_up: bool
+) -> None:
+    with translated(), connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection:
+        version = registry.version(connection, projection, number)
+        lock = locks.version_lock(projection, number)
+        holder = locks.holder(connection, lock)
+        if holder is not None:
+            time.sleep(1)
+            holder = locks.holder(connection, lock)
+        if holder is not None:
+            raise Busy(f"{projection} v{number} is kept fresh by {holder}")
+    runner, same = open_runner(config, version, stop=stop, store=store)
+    try:
+        if not same and version.state == "standby":
+            log.warning(
+                "made by other code than there is now: left as it is",
+                projection=projection,
+                version=number,
+                hint=f"name its code with projections.{projection}.versions.{number}.python, or retire it",
+            )
+            while not (stop() or until_caught_up):
+                time.sleep(1)
+            return
+        if not same:
+            log.warning(
+                "the code has changed since this version was made: old events keep their old rows",
+                projection=projection,
+                version=number,
+            )
+        if until_caught_up:
+            while runner.step(timedelta(seconds=1)):
+                pass
+        else:
+            runner.follow()
+    finally:
+        runner.close()

@@ -1,0 +1,201 @@
+"""The versions of read models as esops keeps them (registry.sql): which serves, how far each is, who works on it.
+
+A checkpoint moves here, in the same transaction as the rows, by compare-and-set: if anybody else moved it, the transaction
+fails and nothing is written. The row is locked first and the rows are written after, so whoever holds the row (a switch)
+sees a version that stands still without holding any lock on its tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from esops.errors import Busy, UsageError
+from esops.events import Position
+
+LIVE_STATES = ("active", "standby")
+SCHEMA_SQL = files("esops.projections").joinpath("registry.sql").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a projection's read model. `tables` gives for each plain name its schema and physical name."""
+
+    projection: str
+    version: int
+    state: str
+    store: str
+    position: Position | None
+    events: int
+    rows: int | None
+    tables: Mapping[str, tuple[str, str]]
+    fingerprint: str | None
+    value_types: Mapping[str, str] = field(default_factory=dict)
+    after_load: tuple[Mapping[str, Any], ...] = ()
+    updated_at: datetime | None = None
+
+    @property
+    def table(self) -> tuple[str, str]:
+        """Schema and physical name of the first table (a fold has just this one)."""
+        return next(iter(self.tables.values()))
+
+
+_COLUMNS = "projection, version, state, store, position, events, rows, tables, fingerprint, value_types, after_load, updated_at"
+
+
+def installed(connection: psycopg.Connection) -> bool:
+    """Whether the esops schema is there."""
+    row = connection.execute("SELECT to_regclass('esops.rebuild_log') IS NOT NULL").fetchone()
+    return bool(row and row[0])
+
+
+def install(connection: psycopg.Connection) -> None:
+    """Create what is missing. Safe against another esops doing the same at this moment."""
+    if installed(connection):
+        return
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('esops:install', 0))")
+        connection.execute(SCHEMA_SQL.encode())
+
+
+def versions(connection: psycopg.Connection, projection: str | None = None) -> list[Version]:
+    """The versions of a projection, or of all, oldest first. Empty where esops was never here."""
+    if not installed(connection):
+        return []
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM esops.versions WHERE %s::text IS NULL OR projection = %s ORDER BY projection, version".encode(),
+        (projection, projection),
+    ).fetchall()
+    return [_version(row) for row in rows]
+
+
+def version(connection: psycopg.Connection, projection: str, number: int) -> Version:
+    """One version. Raises UsageError that names those there are."""
+    found = {each.version: each for each in versions(connection, projection)}
+    if number not in found:
+        there_is = ", ".join(str(n) for n in found) or "none"
+        raise UsageError(f"projection {projection!r} has no version {number}", hint=f"Versions: {there_is}.")
+    return found[number]
+
+
+def active(connection: psycopg.Connection, projection: str) -> Version | None:
+    """The version that serves now."""
+    return next((each for each in versions(connection, projection) if each.state == "active"), None)
+
+
+def insert(connection: psycopg.Connection, new: Version) -> None:
+    """Enter a version."""
+    connection.execute(
+        "INSERT INTO esops.versions (projection, version, state, store, position, events, rows, tables, fingerprint, after_load) "
+        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (
+            new.projection,
+            new.version,
+            new.state,
+            new.store,
+            None if new.position is None else str(new.position),
+            new.events,
+            new.rows,
+            Jsonb(dict(new.tables)),
+            new.fingerprint,
+            Jsonb(list(new.after_load)),
+        ),
+    )
+
+
+def set_state(connection: psycopg.Connection, projection: str, number: int, state: str) -> None:
+    """Move a version to another state."""
+    connection.execute(
+        "UPDATE esops.versions SET state = %s, updated_at = now() WHERE projection = %s AND version = %s",
+        (state, projection, number),
+    )
+
+
+def set_tables(connection: psycopg.Connection, projection: str, number: int, tables: Mapping[str, tuple[str, str]]) -> None:
+    """Note that a version's tables have other physical names now."""
+    connection.execute(
+        "UPDATE esops.versions SET tables = %s WHERE projection = %s AND version = %s",
+        (Jsonb(dict(tables)), projection, number),
+    )
+
+
+def set_active(connection: psycopg.Connection, projection: str, to_version: int, from_version: int | None) -> None:
+    """Note which version serves from now on; the one before stands by."""
+    if from_version is not None:
+        set_state(connection, projection, from_version, "standby")
+    set_state(connection, projection, to_version, "active")
+    connection.execute(
+        "INSERT INTO esops.projections (projection, active_version, previous_version) VALUES (%s, %s, %s) "
+        "ON CONFLICT (projection) DO UPDATE SET active_version = EXCLUDED.active_version, "
+        "previous_version = EXCLUDED.previous_version, updated_at = now()",
+        (projection, to_version, from_version),
+    )
+
+
+def previous(connection: psycopg.Connection, projection: str) -> int | None:
+    """The version that served before the one that serves now."""
+    row = connection.execute("SELECT previous_version FROM esops.projections WHERE projection = %s", (projection,)).fetchone()
+    return None if row is None else row[0]
+
+
+def lock_row(connection: psycopg.Connection, projection: str, number: int) -> Position | None:
+    """Hold a version's checkpoint still until the transaction ends, and return it."""
+    row = connection.execute(
+        "SELECT position FROM esops.versions WHERE projection = %s AND version = %s FOR UPDATE", (projection, number)
+    ).fetchone()
+    assert row is not None
+    return None if row[0] is None else Position.parse(row[0])
+
+
+def position(connection: psycopg.Connection, projection: str, number: int) -> Position | None:
+    """A version's checkpoint."""
+    row = connection.execute(
+        "SELECT position FROM esops.versions WHERE projection = %s AND version = %s", (projection, number)
+    ).fetchone()
+    return None if row is None or row[0] is None else Position.parse(row[0])
+
+
+def move_checkpoint(connection: psycopg.Connection, at: Version, old: Position | None, new: Position, events: int) -> None:
+    """Move a checkpoint by compare-and-set, in the transaction that writes the rows. Raises Busy if it is not where it was."""
+    moved = connection.execute(
+        "UPDATE esops.versions SET position = %s, events = events + %s, updated_at = now() "
+        "WHERE projection = %s AND version = %s AND position IS NOT DISTINCT FROM %s AND state IN ('building', 'standby', 'active')",
+        (str(new), events, at.projection, at.version, None if old is None else str(old)),
+    ).rowcount
+    if moved != 1:
+        raise Busy(
+            f"the checkpoint of {at.projection} v{at.version} was moved, or the version retired, by somebody else",
+            hint=f"See `esops projection show {at.projection}` for who works on it.",
+        )
+
+
+def note_rows(connection: psycopg.Connection, at: Version, change: int, value_types: Mapping[str, str]) -> None:
+    """Keep a version's row count and the Python types of its columns, in the transaction that writes the rows."""
+    connection.execute(
+        "UPDATE esops.versions SET rows = rows + %s, value_types = %s WHERE projection = %s AND version = %s",
+        (change, Jsonb(dict(value_types)), at.projection, at.version),
+    )
+
+
+def _version(row: tuple[Any, ...]) -> Version:
+    (projection, number, state, store, position_text, events, rows, tables, code, types, after_load, updated_at) = row
+    return Version(
+        projection,
+        number,
+        state,
+        store,
+        None if position_text is None else Position.parse(position_text),
+        events,
+        rows,
+        {name: (physical[0], physical[1]) for name, physical in tables.items()},
+        code,
+        types,
+        tuple(after_load),
+        updated_at,
+    )

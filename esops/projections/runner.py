@@ -1,0 +1,321 @@
+"""Keeps one version of a read model fresh: catch up, checkpoint, follow; exactly once, whatever dies.
+
+The checkpoint of a version and its rows commit in one transaction. After any failure the cache is dropped and the work goes
+on from the checkpoint, so nothing is ever applied twice or left out. A lost connection is waited for. A poison event is
+narrowed down to itself, by committing in ever smaller pieces, and then stops the projection or goes to the dead letters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from esops.backends.base import EventStore
+from esops.backends.postgres import catalog
+from esops.backends.postgres.connect import connect, translated
+from esops.errors import Busy, ConnectionLost, PoisonEvent, Stopped, Unavailable
+from esops.events import EventFilter, Position, RecordedEvent
+from esops.projections import locks, readmodel, registry
+from esops.projections.definition import FoldDefinition
+from esops.projections.fold import BadEvent, Fold
+from esops.projections.registry import Version
+
+log = structlog.get_logger("esops.runner")
+
+COMMIT_EVERY = timedelta(seconds=5)
+"""At most this much work is done again after a crash."""
+_PATIENCE = timedelta(minutes=10)
+_WIDEST = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a runner has done so far: events applied by it, and up to where they are committed."""
+
+    events: int
+    position: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a runner needs to know: the version, its code, and which events it is made of."""
+
+    projection: str
+    version: int
+    definition: FoldDefinition
+    filter: EventFilter
+    on_error: str
+    commit_events: int | None = None
+    """At most so many events a checkpoint; None leaves it to time and memory."""
+
+
+class Runner:
+    """The one process that moves a version on. Holds the version's lock as long as it lives."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        dsn: str,
+        work: Work,
+        *,
+        stop: Callable[[], bool] = lambda: False,
+        report: Callable[[Progress], None] = lambda _: None,
+        say: Callable[[str], None] = lambda _: None,
+        lock_patience: timedelta = timedelta(0),
+    ) -> None:
+        """Connect to the read model and take the version's lock. Raises Busy if another process has it."""
+        self._store, self._dsn, self._work = store, dsn, work
+        self._stop, self._report, self._say = stop, report, say
+        self.events = 0
+        self._skip: dict[Position, str] = {}
+        self._letters: list[tuple[RecordedEvent, str]] = []
+        self._open(lock_patience)
+
+    def _open(self, lock_patience: timedelta) -> None:
+        work = self._work
+        self.connection = connect(self._dsn, f"run {work.projection} v{work.version}")
+        name = locks.version_lock(work.projection, work.version)
+        with translated():
+            if not locks.take(self.connection, name, lock_patience):
+                holder = locks.holder(self.connection, name)
+                self.connection.close()
+                raise Busy(
+                    f"{work.projection} v{work.version} is kept fresh by {holder or 'another process'}",
+                    hint="Only one process can move a version on.",
+                )
+            self._version = registry.version(self.connection, work.projection, work.version)
+            self.position = self._version.position
+            self._fold = self._new_fold()
+
+    def _new_fold(self) -> Fold:
+        version = self._version
+        table = catalog.find_table(self.connection, *version.table)
+        if table is None:
+            raise Unavailable(f"the table {'.'.join(version.table)} of {version.projection} v{version.version} is gone")
+        self._keyed = bool(table.key)
+        return Fold(
+            self._work.definition,
+            table,
+            version.value_types,
+            key=table.key or key_noted(version),
+            conjoined=self._store.capabilities.tenants,
+            empty=version.events == 0 and version.state == "building",
+            ensure_key=self._ensure_key,
+        )
+
+    def _ensure_key(self) -> None:
+        if not self._keyed:
+            self._say("building the key")
+            readmodel.build(self.connection, self._version, primary_only=True)
+            self._keyed = True
+
+    def run_until(self, target: Position) -> None:
+        """Apply everything after the checkpoint up to a position and leave the checkpoint exactly there.
+
+        Raises Stopped when asked to stop, PoisonEvent, Busy, or Unavailable when the database stays away.
+        """
+        narrow: int | None = None  # pieces to commit, while an event is searched that the table does not take
+        poison: BadEvent | None = None
+        while self.position is None or self.position < target:
+            try:
+                for _ in self._pass(target, narrow, poison.event.position if poison and poison.event else None):
+                    if narrow is not None and poison is None:
+                        narrow = narrow * 2 if narrow < _WIDEST else None
+                        break
+                else:
+                    if poison is not None:
+                        raise self._poisoned(poison)
+            except BadEvent as bad:
+                applied = self._since_commit
+                self._reset()
+                if bad.event is None and applied > 1:
+                    narrow = max(1, applied // 16)
+                    continue
+                bad.event = bad.event or self._last
+                assert bad.event is not None
+                if self._work.on_error == "stop":
+                    poison, narrow = bad, None
+                else:
+                    self._skip[bad.event.position] = bad.reason
+                    narrow = max(1, applied // 4)
+            except ConnectionLost as lost:
+                self._reconnect(lost)
+
+    def _pass(self, target: Position, narrow: int | None, before: Position | None) -> Iterator[None]:
+        """Read and apply once through, up to a poison event if there is one; yields after each commit."""
+        self._since_commit = 0
+        piece = min((size for size in (narrow, self._work.commit_events) if size is not None), default=None)
+        self._last: RecordedEvent | None = None
+        since = time.monotonic()
+        reached = self.position
+        for events in self._store.read_all(self.position, target, self._work.filter):
+            for part in _pieces(events, piece):
+                if before is not None and part[-1].position >= before:
+                    part = [event for event in part if event.position < before]  # noqa: PLW2901 - cut at the poison
+                    if part:
+                        self._apply(part)
+                        reached = part[-1].position
+                    if self._since_commit and reached is not None:
+                        self._commit(reached)
+                    return
+                self._apply(part)
+                reached = part[-1].position
+                enough = piece is not None and self._since_commit >= piece
+                if enough or self._fold.full or time.monotonic() - since >= COMMIT_EVERY.total_seconds():
+                    self._commit(reached)
+                    since = time.monotonic()
+                    yield
+                if self._stop():
+                    self._commit(reached)
+                    raise Stopped(f"stopped at position {reached}")
+        self._commit(target)
+        yield
+
+    def _apply(self, events: list[RecordedEvent]) -> None:
+        self._since_commit += len(events)
+        self._last = events[-1]
+        wanted = events
+        if self._skip:
+            self._letters += [(event, self._skip[event.position]) for event in events if event.position in self._skip]
+            wanted = [event for event in events if event.position not in self._skip]
+        with translated():
+            self._fold.apply(wanted, self.connection)
+
+    def _commit(self, position: Position) -> None:
+        with translated():
+            with self.connection.transaction():
+                self.connection.execute("SET LOCAL synchronous_commit = on")
+                registry.move_checkpoint(self.connection, self._version, self.position, position, self._since_commit)
+                change = self._fold.flush(self.connection)
+                if self._since_commit:
+                    registry.note_rows(self.connection, self._version, change, self._fold.value_types)
+                self._write_letters()
+            self._fold.flushed()
+        self.position = position
+        self.events += self._since_commit
+        self._since_commit = 0
+        self._report(Progress(self.events, position))
+
+    def _write_letters(self) -> None:
+        for event, reason in self._letters:
+            self.connection.execute(
+                "INSERT INTO esops.dead_letters (projection, version, position, event_id, stream, stream_version, type, error) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                (
+                    self._work.projection,
+                    self._work.version,
+                    str(event.position),
+                    event.id,
+                    event.stream,
+                    event.version,
+                    event.type,
+                    reason,
+                ),
+            )
+            log.warning("dead letter", position=str(event.position), stream=event.stream, type=event.type, error=reason)
+            self._skip.pop(event.position, None)
+        self._letters = []
+
+    def _poisoned(self, bad: BadEvent) -> PoisonEvent:
+        event = bad.event
+        assert event is not None
+        error = PoisonEvent(
+            f"{self._work.projection} v{self._work.version} cannot project event {event.id} "
+            f"({event.type}, version {event.version} of stream {event.stream!r}, position {event.position}): {bad.reason}",
+            hint='Mend the projection and go on, or set on_error = "dead-letter". What came before it is committed.',
+        )
+        error.__cause__ = bad.__cause__
+        return error
+
+    def _reset(self) -> None:
+        """Drop what is not committed and go back to the checkpoint."""
+        self._letters = []
+        with translated():
+            self._version = registry.version(self.connection, self._work.projection, self._work.version)
+            self.position = self._version.position
+            self._fold = self._new_fold()
+            self._since_commit = 0
+
+    def _reconnect(self, lost: ConnectionLost) -> None:
+        """Wait for the database, in ever longer pauses, and take everything up again. Raises Unavailable after ten minutes."""
+        self._say(f"waiting for the database: {lost.message}")
+        log.warning("connection lost", error=lost.message)
+        deadline, pause = time.monotonic() + _PATIENCE.total_seconds(), 0.2
+        self.connection.close()
+        while True:
+            if self._stop():
+                raise Stopped("stopped while the database was away")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 5.0)
+            try:
+                self._store.ping()
+                self._open(timedelta(seconds=5))
+            except ConnectionLost as still:
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"the database stayed away for ten minutes: {still.message}") from still
+            else:
+                self._say("the database is back")
+                log.info("reconnected", position=str(self.position))
+                self._letters = []
+                self._since_commit = 0
+                return
+
+    def step(self, patience: timedelta = timedelta(milliseconds=20)) -> bool:
+        """Go on to what is settled now; whether there was anything. Waits for a database that went away."""
+        try:
+            head = self._store.head(patience, self.position)
+        except ConnectionLost as lost:
+            self._reconnect(lost)
+            return True
+        if head is None or (self.position is not None and head <= self.position):
+            return False
+        self.run_until(head)
+        return True
+
+    def follow(self, poll: timedelta = timedelta(milliseconds=100)) -> None:
+        """Go on until asked to stop, or until the version is retired."""
+        checked = time.monotonic()
+        while not self._stop():
+            try:
+                worked = self.step()
+            except Stopped:
+                return
+            except Busy:
+                if self._retired():
+                    return
+                raise
+            if not worked:
+                time.sleep(poll.total_seconds())
+            if time.monotonic() - checked > 1:
+                checked = time.monotonic()
+                if self._retired():
+                    return
+
+    def _retired(self) -> bool:
+        try:
+            with translated():
+                version = registry.version(self.connection, self._work.projection, self._work.version)
+        except ConnectionLost:
+            return False
+        return version.state not in registry.LIVE_STATES and version.state != "building"
+
+    def close(self) -> None:
+        """Give the lock back."""
+        self.connection.close()
+
+
+def key_noted(version: Version) -> tuple[str, ...]:
+    """The key's columns as noted for after the load."""
+    return next((tuple(item["key"]) for item in version.after_load if item["primary"] and item.get("key")), ())
+
+
+def _pieces(events: Sequence[RecordedEvent], size: int | None) -> Iterator[list[RecordedEvent]]:
+    if size is None or size >= len(events):
+        yield list(events) if not isinstance(events, list) else events
+        return
+    for start in range(0, len(events), size):
+        yield list(events[start : start + size])

@@ -1,0 +1,126 @@
+"""The journal of rebuilds: the only state that a rebuild has, so that any process can go on where another one died."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from esops.projections import registry
+
+PLANNED, PROVISIONED, CATCHING_UP, FOLLOWING, VERIFIED = "planned", "provisioned", "catching-up", "following", "verified"
+SWITCHED, PAUSED, ABORTED, ROLLED_BACK, RETIRED = "switched", "paused", "aborted", "rolled-back", "retired"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One rebuild as the journal has it. `resume_state` is where a paused one goes on; `seconds` its working time so far."""
+
+    rebuild: int
+    projection: str
+    state: str
+    resume_state: str | None
+    from_version: int | None
+    to_version: int
+    options: Mapping[str, Any]
+    verification: Mapping[str, Any] | None
+    reason: str | None
+    host: str
+    pid: int
+    seconds: float
+    started_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+
+
+_COLUMNS = (
+    b"rebuild, projection, state, resume_state, from_version, to_version, options, verification, reason, host, pid, seconds, "
+    b"started_at, updated_at, finished_at"
+)
+
+
+def begin(
+    connection: psycopg.Connection, projection: str, from_version: int | None, to_version: int, options: Mapping[str, Any]
+) -> Entry:
+    """Enter a planned rebuild."""
+    row = connection.execute(
+        b"INSERT INTO esops.rebuilds (projection, state, from_version, to_version, options, host, pid) "
+        b"VALUES (%s, 'planned', %s, %s, %s, %s, %s) RETURNING " + _COLUMNS,
+        (projection, from_version, to_version, Jsonb(dict(options)), socket.gethostname(), os.getpid()),
+    ).fetchone()
+    assert row is not None
+    entry = Entry(*row)
+    note(connection, entry.rebuild, PLANNED, "done")
+    return entry
+
+
+def latest(connection: psycopg.Connection, projection: str) -> Entry | None:
+    """The newest rebuild of a projection, finished or not."""
+    if not registry.installed(connection):
+        return None
+    row = connection.execute(
+        b"SELECT " + _COLUMNS + b" FROM esops.rebuilds WHERE projection = %s ORDER BY rebuild DESC LIMIT 1", (projection,)
+    ).fetchone()
+    return None if row is None else Entry(*row)
+
+
+def take_up(connection: psycopg.Connection, entry: Entry) -> Entry:
+    """Make an unfinished rebuild this process's own and put it back into the state where it works on."""
+    state = entry.resume_state if entry.state == PAUSED and entry.resume_state else entry.state
+    row = connection.execute(
+        b"UPDATE esops.rebuilds SET state = %s, resume_state = NULL, reason = NULL, host = %s, pid = %s, updated_at = now() "
+        b"WHERE rebuild = %s RETURNING " + _COLUMNS,
+        (state, socket.gethostname(), os.getpid(), entry.rebuild),
+    ).fetchone()
+    assert row is not None
+    note(connection, entry.rebuild, state, "resumed")
+    return Entry(*row)
+
+
+def enter(connection: psycopg.Connection, rebuild: int, state: str, *, finished: bool = False) -> None:
+    """Note that a state has been reached."""
+    connection.execute(
+        "UPDATE esops.rebuilds SET state = %s, updated_at = now(), "
+        "finished_at = CASE WHEN %s THEN now() ELSE finished_at END WHERE rebuild = %s",
+        (state, finished, rebuild),
+    )
+    note(connection, rebuild, state, "done")
+
+
+def pause(connection: psycopg.Connection, entry: Entry, state: str, reason: str) -> None:
+    """Note that work stopped in a state, and why."""
+    connection.execute(
+        "UPDATE esops.rebuilds SET state = 'paused', resume_state = %s, reason = %s, updated_at = now() WHERE rebuild = %s",
+        (state, reason, entry.rebuild),
+    )
+    note(connection, entry.rebuild, state, "paused", {"reason": reason})
+
+
+def add_seconds(connection: psycopg.Connection, rebuild: int, seconds: float) -> float:
+    """Add working time; returns the sum."""
+    row = connection.execute(
+        "UPDATE esops.rebuilds SET seconds = seconds + %s WHERE rebuild = %s RETURNING seconds", (seconds, rebuild)
+    ).fetchone()
+    return float(row[0]) if row else seconds
+
+
+def keep_verification(connection: psycopg.Connection, rebuild: int, verification: Mapping[str, Any] | None) -> None:
+    """Keep the outcome of a comparison."""
+    connection.execute(
+        "UPDATE esops.rebuilds SET verification = %s WHERE rebuild = %s",
+        (None if verification is None else Jsonb(dict(verification)), rebuild),
+    )
+
+
+def note(connection: psycopg.Connection, rebuild: int, step: str, event: str, detail: Mapping[str, Any] | None = None) -> None:
+    """Add a line to a rebuild's log."""
+    connection.execute(
+        "INSERT INTO esops.rebuild_log (rebuild, step, event, detail) VALUES (%s, %s, %s, %s)",
+        (rebuild, step, event, Jsonb(dict(detail or {}))),
+    )

@@ -1,0 +1,221 @@
+"""What a person or a pipe gets to see: results on stdout, progress and logs on stderr, nothing printed anywhere else.
+
+A terminal gets tables, a progress bar and colour; a pipe gets plain lines without control characters. Jobs return data;
+the command hands it here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+import structlog
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from esops.errors import EsopsError, UsageError
+
+Format = Literal["table", "json", "ndjson", "csv"]
+PLAIN_EVERY = timedelta(seconds=3)
+
+
+@dataclass
+class Settings:
+    """The options that work everywhere."""
+
+    config: Path | None = None
+    store: str | None = None
+    output: str | None = None
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+    log_format: str = "console"
+    color: bool = True
+
+
+@dataclass
+class Output:
+    """One command's way out: where data, talk and progress go."""
+
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        """Look at what the streams are."""
+        plain = not self.settings.color
+        self.data = Console(file=sys.stdout, no_color=plain, highlight=False, soft_wrap=True)
+        self.talk = Console(file=sys.stderr, no_color=plain, highlight=False, soft_wrap=True)
+
+    def format(self, *allowed: Format) -> Format:
+        """The format asked for, or the first allowed one. Raises UsageError where it is not allowed here."""
+        if self.settings.output is None:
+            return allowed[0]
+        for each in allowed:
+            if each == self.settings.output:
+                return each
+        raise UsageError(f"--output {self.settings.output} is not possible here", hint="Possible: " + ", ".join(allowed))
+
+    @property
+    def as_json(self) -> bool:
+        """Whether one JSON document is wanted."""
+        return self.settings.output == "json"
+
+    def json(self, document: object) -> None:
+        """Write one JSON document."""
+        sys.stdout.write(to_json(document, indent=self.data.is_terminal) + "\n")
+        sys.stdout.flush()
+
+    def ndjson(self, rows: Iterable[object]) -> None:
+        """Write one object a line, as they come."""
+        for row in rows:
+            sys.stdout.write(to_json(row) + "\n")
+        sys.stdout.flush()
+
+    def csv(self, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+        """Write rows with a header, as they come."""
+        writer = csv.writer(sys.stdout)
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_cell(row.get(column)) for column in columns])
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Write a table: ruled at a terminal, aligned by spaces in a pipe."""
+        texts = [[_cell(value) for value in row] for row in rows]
+        if self.data.is_terminal:
+            table = Table(title=title or None, title_justify="left", header_style="bold")
+            for column in columns:
+                table.add_column(column)
+            for row in texts:
+                table.add_row(*row)
+            self.data.print(table)
+            return
+        widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
+        buffer = io.StringIO()
+        for row in (list(columns), *texts):
+            buffer.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+        sys.stdout.write(buffer.getvalue())
+
+    def line(self, text: str = "") -> None:
+        """Write a line of the result."""
+        self.data.print(text, markup=False)
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Tell the operator something, unless --quiet."""
+        if not self.settings.quiet:
+            self.talk.print(text, style=style, markup=False)
+
+    def error(self, error: EsopsError) -> None:
+        """Tell what went wrong and what to do."""
+        self.talk.print("error: ", style="bold red", end="")
+        self.talk.print(error.message, markup=False)
+        if error.hint:
+            self.talk.print("hint: ", style="bold cyan", end="")
+            self.talk.print(error.hint, markup=False)
+
+    def progress(self, what: str, total: int | None) -> ProgressLine:
+        """A progress line for a long job."""
+        return ProgressLine(self, what, total)
+
+
+class ProgressLine:
+    """A bar at a terminal, or a plain line every few seconds; both with rate and time left. Never swallows a log line."""
+
+    def __init__(self, output: Output, what: str, total: int | None) -> None:
+        """Take what is done and how much there is to do, if that is known."""
+        self._output, self._what, self._total = output, what, total
+        self._started = self._last = time.monotonic()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        if output.talk.is_terminal and not output.settings.quiet:
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=output.talk,
+                transient=True,
+            )
+            self._task = self._bar.add_task(what, total=total, rate="")
+            self._bar.start()
+
+    def update(self, done: int, note: str = "") -> None:
+        """Say how much is done."""
+        now = time.monotonic()
+        rate = done / max(now - self._started, 1e-6)
+        if self._bar is not None:
+            description = f"{self._what} ({note})" if note else self._what
+            self._bar.update(self._task, completed=done, rate=f"{rate:,.0f}/s", description=description)
+        elif now - self._last >= PLAIN_EVERY.total_seconds():
+            self._last = now
+            left = ""
+            if self._total is not None and self._total > done and rate > 0:
+                left = f", about {duration((self._total - done) / rate)} left"
+            of = f" of {self._total:,}" if self._total is not None else ""
+            self._output.say(f"{self._what}: {done:,}{of}, {rate:,.0f}/s{left}{f' ({note})' if note else ''}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def to_json(document: object, *, indent: bool = False) -> str:
+    """JSON with ISO 8601 times in UTC; positions and anything else that is no JSON as text."""
+    option = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
+    if indent:
+        option |= orjson.OPT_INDENT_2
+    return orjson.dumps(document, default=str, option=option).decode()
+
+
+def set_up_logging(settings: Settings) -> None:
+    """Send structlog to stderr, as lines for people or as JSON."""
+    level = logging.DEBUG if settings.debug or settings.verbose else logging.WARNING if settings.quiet else logging.INFO
+    renderer: Callable[..., Any] = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=settings.color and sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, Mapping | list):
+        return to_json(value)
+    return str(value)
