@@ -49,7 +49,7 @@ class StoreSettings(Settings):
     """`[stores.NAME]`: where events come from."""
 
     backend: str = "postgres"
-    dsn: str | None = None
+    dsn: str | None = Field(default=None, repr=False)
     """Any libpq string or URL; what it leaves out comes from PG* variables, .pgpass and service files."""
     layout: str | None = None
     """Left out: detected from the catalogue."""
@@ -74,7 +74,7 @@ class StoreSettings(Settings):
 class ReadModelSettings(Settings):
     """`[readmodels.NAME]`: the Postgres database that projections write to."""
 
-    dsn: str
+    dsn: str = Field(repr=False)
     db_schema: str | None = Field(default=None, alias="schema")
     """The schema of the read models' tables; left out: the role's own current schema."""
 
@@ -109,6 +109,8 @@ class ProjectionSettings(Settings):
     live: Literal["esops", "app"] = "esops"
     readmodel: str | None = None
     on_error: Literal["stop", "dead-letter"] = "stop"
+    cache_rows: int = Field(default=32_768, ge=2)
+    """The most rows that a fold keeps in memory: the limit of its cache."""
     verify: VerifySettings = VerifySettings()
     versions: Mapping[str, VersionSettings] = {}
 

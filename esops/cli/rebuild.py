@@ -122,7 +122,7 @@ class _Job:
                             outcome = work.resume(self.options)
                         else:
                             plan = make_plan(self.config, target, options, store, planning)
-                            self.output.say("\n".join(plan.lines()) + "\n")
+                            self.output.say("\n".join(plan.lines(statements=self.output.settings.verbose)) + "\n")
                             outcome = work.begin(plan, options)
                     finally:
                         self._close_line()

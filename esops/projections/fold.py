@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -26,10 +27,13 @@ from esops.errors import Refused, UsageError, nearest
 from esops.events import RecordedEvent
 from esops.projections.definition import FoldDefinition, Key, Row, blame
 
-GENERATION = 24_576
-"""Rows a generation of the cache holds; two generations are kept."""
+CACHE_ROWS = 32_768
+"""Rows that the cache holds if nothing else is asked for, in two generations."""
 _BLOOM_BYTES = 8 << 20
 _DELTA = sql.Identifier("esops_delta")
+_TIMES = frozenset({"timestamp", "timestamptz", "date", "time", "timetz"})
+_NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8"})
+_TEXTS = frozenset({"text", "varchar", "bpchar", "citext"})
 
 
 class BadEvent(Exception):
@@ -75,7 +79,7 @@ class Fold:
         conjoined: bool,
         empty: bool,
         ensure_key: Callable[[], None],
-        generation: int = GENERATION,
+        cache_rows: int = CACHE_ROWS,
     ) -> None:
         """Take the definition and green's table with its key's columns (the key itself may not be built yet).
 
@@ -91,7 +95,7 @@ class Fold:
         self._columns = {column.name: column for column in table.columns}
         self._json = frozenset(column.name for column in table.columns if column.kind in {"json", "jsonb"})
         self._written = Bloom() if empty else None
-        self._generation = generation
+        self._generation = max(cache_rows // 2, 1)
         self._young: dict[Key, Row | None] = {}
         self._old: dict[Key, Row | None] = {}
         self._dirty: set[Key] = set()
@@ -119,7 +123,7 @@ class Fold:
     def apply(self, events: Sequence[RecordedEvent], connection: psycopg.Connection) -> None:
         """Fold events into the cached rows, fetching first those that are missing. Raises BadEvent."""
         try:
-            keys = [self._key_of(event) for event in events]
+            keys = list(map(self._key_of, events))
             missing = self._missing(keys)
         except Exception as error:
             raise self._blame_key(events, error) from error
@@ -133,15 +137,13 @@ class Fold:
         event = None
         try:
             for key, event in zip(keys, events, strict=True):
-                row = evolve(rows[key], event)
-                if row is not None and not isinstance(row, dict):
-                    raise BadEvent(f"the function returned {_article(row)}, not a row (a dict) or None", event)
-                rows[key] = row
-        except BadEvent:
-            raise
+                rows[key] = evolve(rows[key], event)
         except Exception as error:
             raise BadEvent(blame(error), event, error) from error
-        self._dirty.update(keys)
+        touched = set(keys)
+        for kind in {type(rows[key]) for key in touched} - {dict, type(None)}:
+            raise BadEvent(f"the function returned a {kind.__name__}, not a row (a dict) or None", None)
+        self._dirty |= touched
 
     def flush(self, connection: psycopg.Connection) -> int:
         """Write what changed, in the transaction that the connection is in; returns the change in the number of rows.
@@ -207,10 +209,10 @@ class Fold:
             return
         self._ensure_key()
         columns = [name for name in self.value_types if name in self._columns] or list(self.key_columns)
-        statement = sql.SQL("SELECT k.esops_n, {} FROM {} JOIN unnest({}) WITH ORDINALITY AS k({}, esops_n) ON {}").format(
-            sql.SQL(", ").join(sql.Identifier("t", name) for name in columns),
-            sql.SQL("{} AS t").format(qualified(self.table.schema, self.table.name)),
-            sql.SQL(", ").join(sql.SQL("%s::{}[]").format(sql.SQL(self._columns[c].type)) for c in self.key_columns),  # type: ignore[arg-type]
+        statement = sql.SQL("SELECT k.esops_n, {} FROM {} AS t JOIN unnest({}) WITH ORDINALITY AS k({}, esops_n) ON {}").format(
+            sql.SQL(", ").join(self._selected(name) for name in columns),
+            qualified(self.table.schema, self.table.name),
+            sql.SQL(", ").join(sql.SQL(f"%s::{self._columns[name].type}[]") for name in self.key_columns),  # type: ignore[arg-type]
             sql.SQL(", ").join(sql.Identifier(f"k{n}") for n in range(len(self.key_columns))),
             sql.SQL(" AND ").join(
                 sql.SQL("{} = {}").format(sql.Identifier("t", name), sql.Identifier("k", f"k{n}"))
@@ -218,10 +220,38 @@ class Fold:
             ),
         )
         parts = [[_key_text(part) for part in column] for column in zip(*map(self._parts, keys), strict=True)]
+        converters = [self._converter(name) for name in columns]
+        converted = [(place, convert) for place, convert in enumerate(converters) if convert is not None]
         with connection.cursor(row_factory=tuple_row) as cursor:
             for number, *values in cursor.execute(statement, parts):
-                pairs = zip(columns, values, strict=True)
-                yield keys[number - 1], {name: self._as_written(name, value) for name, value in pairs}
+                for place, convert in converted:
+                    if values[place] is not None:
+                        values[place] = convert(values[place])
+                yield keys[number - 1], dict(zip(columns, values, strict=True))
+
+    def _selected(self, name: str) -> sql.Composable:
+        """A column to be read back; a uuid that was written as text comes as text at once."""
+        column = sql.Identifier("t", name)
+        if self._columns[name].kind == "uuid" and self.value_types.get(name) == "str":
+            return sql.SQL("{}::text").format(column)
+        return column
+
+    def _converter(self, name: str) -> Callable[[Any], Any] | None:
+        """How a column's value becomes again what the function wrote: numeric as int or float, times as text, and so on."""
+        if name in self._json:
+            return None
+        kind, written = self._columns[name].kind, self.value_types.get(name)
+        if written == "str":
+            return _isoformat if kind in _TIMES else str if kind in {"numeric", *_NUMBERS} else None
+        if written in {"int", "float"} and kind in {"numeric", *_NUMBERS, *_TEXTS}:
+            return int if written == "int" else float
+        if written == "Decimal" and kind in {*_NUMBERS, *_TEXTS}:
+            return Decimal
+        if written == "UUID" and kind in _TEXTS:
+            return uuid.UUID
+        if written == "datetime" and kind in _TEXTS:
+            return datetime.fromisoformat
+        return None
 
     def _parts(self, key: Key) -> tuple[Any, ...]:
         parts = key if isinstance(key, tuple) else (key,)
@@ -229,43 +259,20 @@ class Fold:
             raise ValueError(f"the key {key!r} has {len(parts)} parts, the table's has {len(self.key_columns)}")
         return parts
 
-    def _as_written(self, name: str, value: Any) -> Any:
-        """A value as the function wrote it: numeric as int or float, times and uuids as text, where it did so."""
-        if value is None or name in self._json:
-            return value
-        match self.value_types.get(name), value:
-            case "int", Decimal() if value == int(value):
-                return int(value)
-            case "float", Decimal() | int():
-                return float(value)
-            case "int", str():
-                return int(value)
-            case "float", str():
-                return float(value)
-            case "Decimal", int() | float() | str():
-                return Decimal(value)
-            case "str", datetime() | date():
-                return value.isoformat()
-            case "str", uuid.UUID() | Decimal() | int():
-                return str(value)
-            case "UUID", str():
-                return uuid.UUID(value)
-            case "datetime", str():
-                return datetime.fromisoformat(value)
-        return value
-
     def _with_key(self, key: Key, row: Row) -> Row:
         """The row with its key's columns, which it may leave out. Raises BadEvent where they are something else."""
-        parts = self._parts(key)
-        if all(name in row for name in self.key_columns):
-            for name, part in zip(self.key_columns, parts, strict=True):
-                if row[name] != part and str(row[name]) != str(part):
-                    raise BadEvent(
-                        f"its row has {name} = {row[name]!r}, but its key is {part!r}: give fold() the key function that makes it",
-                        None,
-                    )
+        if len(self.key_columns) == 1 and row.get(self.key_columns[0]) == key:
             return row
-        return {**dict(zip(self.key_columns, parts, strict=True)), **row}
+        parts = self._parts(key)
+        if not all(name in row for name in self.key_columns):
+            return {**dict(zip(self.key_columns, parts, strict=True)), **row}
+        for name, part in zip(self.key_columns, parts, strict=True):
+            if row[name] != part and str(row[name]) != str(part):
+                raise BadEvent(
+                    f"its row has {name} = {row[name]!r}, but its key is {part!r}: give fold() the key function that makes it",
+                    None,
+                )
+        return row
 
     def _by_columns(self, rows: list[Row]) -> Iterable[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
         groups: dict[tuple[str, ...], list[Row]] = {}
@@ -274,7 +281,24 @@ class Fold:
         for columns, group in groups.items():
             if columns not in self._checked:
                 self._check(columns)
-            yield columns, [self._values(columns, row) for row in group]
+            values = [tuple(row.values()) for row in group]
+            self._note_types(columns, values)
+            yield columns, values if self._json.isdisjoint(columns) else self._wrapped(columns, values)
+
+    def _note_types(self, columns: tuple[str, ...], values: list[tuple[Any, ...]]) -> None:
+        """Keep the widest Python type of each column, column by column in C."""
+        for name, column in zip(columns, zip(*values, strict=True), strict=True):
+            for kind in set(map(type, column)):
+                known, found = self.value_types.get(name), kind.__name__ if kind is not type(None) else "None"
+                if known is None or (known != found and found != "None"):
+                    self.value_types[name] = _wider(known, found)
+
+    def _wrapped(self, columns: tuple[str, ...], values: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        json = [name in self._json for name in columns]
+        return [
+            tuple(Jsonb(value, dumps=orjson.dumps) if is_json and value is not None else value for is_json, value in zip(json, row, strict=True))
+            for row in values
+        ]
 
     def _check(self, columns: tuple[str, ...]) -> None:
         for name in columns:
@@ -283,21 +307,6 @@ class Fold:
                     f"its row has a column {name!r} that {self.table.name} has not. {nearest(name, self._columns)}", None
                 )
         self._checked.add(columns)
-
-    def _values(self, columns: tuple[str, ...], row: Row) -> tuple[Any, ...]:
-        types, out = self.value_types, []
-        for name in columns:
-            value = row[name]
-            if value is not None:
-                kind = type(value).__name__
-                if types.get(name) != kind:
-                    types[name] = _wider(types.get(name), kind)
-                if name in self._json:
-                    value = Jsonb(value, dumps=orjson.dumps)
-            elif name not in types:
-                types[name] = "None"
-            out.append(value)
-        return tuple(out)
 
     def _insert(self, connection: psycopg.Connection, rows: list[Row]) -> int:
         for columns, values in self._by_columns(rows):
@@ -408,9 +417,7 @@ def check_key(definition: FoldDefinition, table: Table, key: tuple[str, ...], *,
 def _key_function(definition: FoldDefinition, columns: int) -> Callable[[RecordedEvent], Key]:
     if definition.key is not None:
         return definition.key
-    if columns == 2:
-        return lambda event: (event.tenant, event.stream)
-    return lambda event: event.stream
+    return attrgetter("tenant", "stream") if columns == 2 else attrgetter("stream")
 
 
 def _is_bad_row(error: psycopg.Error) -> bool:
@@ -430,6 +437,10 @@ def _one_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
+def _isoformat(value: datetime | date) -> str:
+    return value.isoformat()
+
+
 def _key_text(part: Any) -> Any:
     return part if part is None or isinstance(part, str) else str(part)
 
@@ -441,7 +452,3 @@ def _wider(known: str | None, new: str) -> str:
     if known in order and new in order:
         return max(known, new, key=order.index)
     return "str" if "str" in {known, new} else new
-
-
-def _article(value: object) -> str:
-    return f"a {type(value).__name__}"

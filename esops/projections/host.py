@@ -68,7 +68,7 @@ def open_runner(config: Config, version: Version, *, stop: Callable[[], bool], s
     definition, same = code_of(config, version)
     name, store_settings = config.store(store or version.store)
     filter = EventFilter(settings.events, settings.category, archived=settings.include_archived)
-    work = Work(version.projection, version.version, definition, filter, settings.on_error)
+    work = Work(version.projection, version.version, definition, filter, settings.on_error, settings.cache_rows)
     dsn = config.readmodel_of(version.projection).dsn
     runner = Runner(backends.open_store(name, store_settings), dsn, work, stop=stop, lock_patience=timedelta(seconds=2))
     return runner, same

@@ -81,8 +81,8 @@ class Plan:
     installs: bool
     notes: Sequence[str] = field(default_factory=list)
 
-    def lines(self) -> list[str]:
-        """The plan for a person, statements word for word."""
+    def lines(self, *, statements: bool = True) -> list[str]:
+        """The plan for a person; with every statement, word for word, unless only the summary is wanted."""
         source = "nothing serves yet" if self.source is None else f"v{self.source.version} serves now"
         if self.adopt:
             source = f"the table {self.target.plain} serves now and becomes v1 at the switch"
@@ -91,12 +91,18 @@ class Plan:
             f"  store {self.target.store_name}: {self.events:,} events up to position {self.head}",
             f"  green: {self.target.schema}.{self.physical}; blue takes {size(self.blue_bytes)}, green will take about as much",
             f"  verification: {self.compare}",
-            "",
-            "Statements:",
         ]
+        if statements:
+            lines += ["", "Statements:", *self._statement_lines()]
+        if self.notes:
+            lines += ["", "Beware:", *(f"  - {note}" for note in self.notes)]
+        return lines
+
+    def _statement_lines(self) -> list[str]:
+        lines: list[str] = []
         if self.installs:
             lines += ["  -- once, for esops' own tables", *(f"  {line}" for line in registry.SCHEMA_SQL.splitlines())]
-        lines += ["  -- make green", *(f"  {each};" for each in (*self.create, *self.drop_now))]
+        lines += ["  -- make green", *(f"  {each.strip().removesuffix(';')};" for each in (*self.create, *self.drop_now))]
         lines += [
             "  -- load: rows by COPY and INSERT … ON CONFLICT, each with the checkpoint in esops.versions in one transaction",
             "  -- after the load",
@@ -105,8 +111,6 @@ class Plan:
             f"  -- switch, in one transaction with lock_timeout {int(switch.LOCK_TIMEOUT.total_seconds() * 1000)} ms",
             *(f"  {each};" for each in self.switch),
         ]
-        if self.notes:
-            lines += ["", "Beware:", *(f"  - {note}" for note in self.notes)]
         return lines
 
     def _green(self) -> str:

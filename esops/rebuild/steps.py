@@ -253,7 +253,7 @@ class Rebuild:
             if lag > self._options.switch_lag:
                 self._watcher.say(f"following: {lag:,} events behind")
             elif small < 2:
-                time.sleep(0.1)
+                time.sleep(0.05)
 
     def _verify(self) -> bool:
         """Compare green with blue at one position, and ask the user's assertions; whether the switch may go on."""
@@ -418,6 +418,7 @@ class Rebuild:
                 target.definition,
                 target.filter,
                 target.settings.on_error,
+                target.settings.cache_rows,
                 self._options.batch_size,
             )
             self._done_before = green.events

@@ -6,6 +6,7 @@ Memory is bounded by the size of a few batches, stated in bytes, whatever the nu
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Iterator
@@ -21,8 +22,8 @@ from psycopg.conninfo import make_conninfo
 from esops.backends.postgres.connect import application_name, translated
 from esops.events import Position, RecordedEvent
 
-BATCH_BYTES = 4 << 20
-_AHEAD = 2
+BATCH_BYTES = 2 << 20
+_AHEAD = 3
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIZE_HINT = adbc_driver_postgresql.StatementOptions.BATCH_SIZE_HINT_BYTES.value
 
@@ -35,6 +36,7 @@ class BulkReader:
         self._dsn = dsn
         self._batch_bytes = batch_bytes
         self._connection: Any = None
+        self._under_way: tuple[threading.Thread, threading.Event] | None = None
 
     def read(self, statements: Iterator[str]) -> Iterator[pa.RecordBatch]:
         """Run the statements one after the other and give out their batches, the next ones being fetched meanwhile.
@@ -60,12 +62,14 @@ class BulkReader:
                                 return
                             hand_over(batch)
                 hand_over(None)
-            except BaseException as error:
-                self.close()
+            except BaseException as error:  # noqa: BLE001 - raised in the reader's thread
+                self._disconnect()
                 hand_over(error)
 
         thread = threading.Thread(target=fetch, name="esops-bulk", daemon=True)
+        self._end_read()
         thread.start()
+        self._under_way = (thread, stop)
         try:
             while (item := ready.get()) is not None:
                 if isinstance(item, BaseException):
@@ -74,6 +78,7 @@ class BulkReader:
         finally:
             stop.set()
             thread.join()
+            self._under_way = None
 
     def _batches(self, statement: str) -> Iterator[pa.RecordBatch]:
         if self._connection is None:
@@ -86,13 +91,25 @@ class BulkReader:
                 yield from reader
 
     def close(self) -> None:
-        """Close the connection; a later read opens a new one."""
+        """End a read that was left in the middle and close the connection; a later read opens a new one."""
+        self._end_read()
+        self._disconnect()
+
+    def _end_read(self) -> None:
+        if self._under_way is not None:
+            thread, stop = self._under_way
+            stop.set()
+            thread.join()
+            self._under_way = None
+
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
+            with contextlib.suppress(Exception):  # a broken connection may also fail to close
                 connection.close()
-            except Exception:  # noqa: BLE001 - a connection that is broken may also fail to close
-                return
+
+
+_new: Any = tuple.__new__
 
 
 def to_events(batch: pa.RecordBatch, position_parts: int) -> list[RecordedEvent]:
@@ -100,14 +117,16 @@ def to_events(batch: pa.RecordBatch, position_parts: int) -> list[RecordedEvent]
     identifier, stream, version, kind, data, metadata, recorded_at, tenant = batch.columns[:8]
     parts = [column.to_pylist() for column in batch.columns[8 : 8 + position_parts]]
     micros = recorded_at.cast(pa.int64()).to_pylist()
+    # tuple.__new__ over an iterator of rows makes each event in C; _make would run a line of Python for each
     return list(
         map(
-            RecordedEvent._make,
+            _new,
+            repeat(RecordedEvent),
             zip(
                 identifier.to_pylist(),
                 stream.to_pylist(),
                 version.to_pylist(),
-                map(Position, zip(*parts, strict=True)),
+                map(_new, repeat(Position), zip(*parts, strict=True)),
                 kind.to_pylist(),
                 _bytes(data),
                 _bytes(metadata),

@@ -26,7 +26,7 @@ from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEv
 
 PAGE = 200_000
 """Numbers a page of a bulk read: the best of those measured (docs/explanation/speed.md)."""
-_EXACT_COUNT = 1_000_000
+_EXACT_COUNT = 100_000
 """Beyond this many numbers a lag is not counted row by row."""
 
 
@@ -232,7 +232,7 @@ class PostgresStore:
                 return self.layout.append(connection, stream, events, expected_version)
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
-        """Exact up to a million numbers; beyond, the numbers between (an upper bound) where a position is one number."""
+        """Exact up to a hundred thousand numbers; beyond, the numbers between (an upper bound) where a position is one number."""
         if until is None or (after is not None and after >= until):
             return 0
         if len(until) == 1:

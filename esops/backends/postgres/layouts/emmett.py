@@ -82,7 +82,7 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
         archived=_C("is_archived"),
         in_category=lambda name: sql.SQL("split_part(stream_id, '-', 1) = {}").format(sql.Literal(name)),
         stream_equals=lambda name: sql.SQL("stream_id = {}").format(sql.Literal(name)),
-        append=_Append(schema, settings.tenant or DEFAULT_PARTITION),
+        append=_Append(schema, settings.tenant or DEFAULT_PARTITION, by_position),
         checkpoints=lambda on: _checkpoints(on, schema, processors, by_position),
         tenants=tenants,
         detail={"ordering": "global position" if by_position else "transaction id, global position", "processors": processors},
@@ -108,7 +108,8 @@ def _from_the_future(connection: psycopg.Connection, schema: str) -> list[str]:
 class _Append:
     """What Emmett's append function does: the stream's row first, then its messages with their transaction's id."""
 
-    def __init__(self, schema: str, partition: str) -> None:
+    def __init__(self, schema: str, partition: str, by_position: bool) -> None:
+        self._by_position = by_position
         self._streams, self._messages = _C(schema, "emt_streams"), _C(schema, "emt_messages")
         self._partition = partition
 
@@ -159,7 +160,7 @@ class _Append:
                 ),
             ).fetchone()
             assert written is not None
-            position = Position(written)
+            position = Position(written[1:] if self._by_position else written)
         return position
 
 

