@@ -35,6 +35,7 @@ log = structlog.get_logger("esops.settle")
 
 _SIGHT = 1_000_000
 """How many numbers one statement looks through for holes: some 100 ms, so that no snapshot of ours lives long."""
+_MOST_LOGGED = 10
 _MOST_HOLES = 100_000
 """How many ranges of missing numbers are watched at a time; the bound waits before the next."""
 
@@ -256,17 +257,17 @@ class HolesWatched:
     def _bury(self) -> None:
         dead = {id(hole) for hole in self._judged}
         self._holes = [hole for hole in self._holes if id(hole) not in dead]
-        for hole in self._judged[:20]:
-            log.info(
-                "hole passed",
-                first=hole.first,
-                last=hole.last,
-                missing_for_seconds=round(time.monotonic() - hole.seen, 1),
-                evidence="older than the threshold; all writers of that moment have ended; not in a new snapshot",
-            )
-        if len(self._judged) > 20:
-            log.info("more holes passed", ranges=len(self._judged) - 20)
-        self.dead += sum(hole.last - hole.first + 1 for hole in self._judged)
+        numbers = sum(hole.last - hole.first + 1 for hole in self._judged)
+        oldest = min(hole.seen for hole in self._judged)
+        log.info(
+            "holes passed",
+            numbers=numbers,
+            ranges=[f"{hole.first}-{hole.last}" for hole in self._judged[:_MOST_LOGGED]],
+            more=max(0, len(self._judged) - _MOST_LOGGED),
+            missing_for_seconds=round(time.monotonic() - oldest, 1),
+            evidence="older than the threshold; all writers of that moment have ended; not in a new snapshot",
+        )
+        self.dead += numbers
         self._judged = []
 
     def held_back_by(self, connection: psycopg.Connection) -> list[Holder]:
