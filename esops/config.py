@@ -249,7 +249,8 @@ def _known_beside(location: list[str]) -> list[str]:
         return _keys_of(Config)
     section = _SECTIONS[location[0]]
     if len(location) > 3:
-        section = {"verify": VerifySettings, "versions": VersionSettings}[location[2]]
+        nested: dict[str, type[Settings]] = {"verify": VerifySettings, "versions": VersionSettings}
+        section = nested[location[2]]
     return _keys_of(section)
 
 

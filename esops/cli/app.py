@@ -25,7 +25,10 @@ def _global(*names: str, **more: Any) -> Any:
 
 
 _GLOBALS: dict[str, tuple[Any, Any]] = {
-    "config_": (str | None, _global("--config", metavar="FILE", help="The configuration; else ESOPS_CONFIG, or esops.toml here or above.")),
+    "config_": (
+        str | None,
+        _global("--config", metavar="FILE", help="The configuration; else ESOPS_CONFIG, or esops.toml here or above."),
+    ),
     "store_": (str | None, _global("--store", metavar="NAME", help="The store, where the configuration has several.")),
     "output_": (Literal["table", "json", "ndjson", "csv"] | None, _global("--output", help="How results are written.")),
     "quiet_": (bool | None, _global("--quiet", help="Only results and errors.", is_flag=True)),
@@ -93,11 +96,11 @@ class _Help:
                 formatter.write_dl(records)
 
 
-class Command(_Help, TyperCommand):  # type: ignore[misc]
+class Command(_Help, TyperCommand):
     """A command whose help is ours."""
 
 
-class Group(_Help, TyperGroup):  # type: ignore[misc]
+class Group(_Help, TyperGroup):
     """A command group whose help is ours; lists its commands in the order in which they were added."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's form
@@ -133,8 +136,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 @with_globals
 def root(
-    context: typer.Context,  # noqa: ARG001 - where the global options are kept
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Say which version this is."),  # noqa: ARG001
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Say which version this is."),
 ) -> None:
     """Operate event-sourced systems in production.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -176,7 +177,7 @@ def dead_letters(context: typer.Context, name: str = _NAME) -> None:
     _rows(output, listed(config, name), columns)
 
 
-def _rows(output: Output, rows: list[dict[str, object]], columns: list[str]) -> None:
+def _rows(output: Output, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
     match output.format("table", "json", "ndjson", "csv"):
         case "json":
             output.json(rows)

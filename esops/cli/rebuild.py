@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,7 +11,7 @@ from esops.cli.app import app, command, current_output
 from esops.cli.shared import complete_projection, is_interactive, stop_on_signals
 
 if TYPE_CHECKING:
-    from esops.rebuild.steps import Outcome
+    from esops.rebuild.outcome import Outcome
     from esops.term import Output, ProgressLine
 
 _HOW = "How it goes about it"
@@ -89,7 +90,7 @@ def _only(names: list[str], path: str) -> str:
 class _Job:
     """One call of the command."""
 
-    def __init__(self, output: Output, config: object, name: str, options: dict[str, object], **ways: bool) -> None:
+    def __init__(self, output: Output, config: object, name: str, options: Mapping[str, object], **ways: bool) -> None:
         self.output, self.config, self.name, self.options, self.ways = output, config, name, options, ways
         self._line: ProgressLine | None = None
 

@@ -26,7 +26,7 @@ def write(dsn: str, stop: threading.Event, *, seed: int, rate: float, schema: st
     chance = random.Random(seed)
     carts: list[tuple[str, Any, int]] = []
     written, slowest, number = 0, 0.0, 0
-    with open_postgres("shop", StoreSettings(dsn=dsn, db_schema=schema, append="quick")) as store:
+    with open_postgres("shop", StoreSettings(dsn=dsn, schema=schema, append="quick")) as store:
         while not stop.is_set():
             if len(carts) < 20:
                 number += 1
@@ -47,9 +47,7 @@ def write(dsn: str, stop: threading.Event, *, seed: int, rate: float, schema: st
     return {"who": "writer", "events": written, "slowest_seconds": round(slowest, 4)}
 
 
-def read(
-    dsn: str, stop: threading.Event, *, query: str, prepared: bool, pause: float = 0.0
-) -> dict[str, Any]:
+def read(dsn: str, stop: threading.Event, *, query: str, prepared: bool, pause: float = 0.0) -> dict[str, Any]:
     """Ask a query that gives one number, over and over; it may fail never and go back never. Reports both, and the slowest answer."""
     reads, failures, steps_back, slowest = 0, [], 0, 0.0
     last: Any = None

@@ -161,18 +161,38 @@ def position(connection: psycopg.Connection, projection: str, number: int) -> Po
     return None if row is None or row[0] is None else Position.parse(row[0])
 
 
+class TablesMoved(Exception):
+    """A version's tables have got other names, by a switch of kind `rename`."""
+
+
 def move_checkpoint(connection: psycopg.Connection, at: Version, old: Position | None, new: Position, events: int) -> None:
-    """Move a checkpoint by compare-and-set, in the transaction that writes the rows. Raises Busy if it is not where it was."""
+    """Move a checkpoint by compare-and-set, in the transaction that writes the rows, and hold the row until its end.
+
+    Raises TablesMoved if the tables are not called what they were: then what was read by the old names may be another
+    version's. Raises Busy if the checkpoint is not where it was.
+    """
     moved = connection.execute(
         "UPDATE esops.versions SET position = %s, events = events + %s, updated_at = now() "
-        "WHERE projection = %s AND version = %s AND position IS NOT DISTINCT FROM %s AND state IN ('building', 'standby', 'active')",
-        (str(new), events, at.projection, at.version, None if old is None else str(old)),
+        "WHERE projection = %s AND version = %s AND position IS NOT DISTINCT FROM %s AND tables = %s "
+        "AND state IN ('building', 'standby', 'active')",
+        (
+            str(new),
+            events,
+            at.projection,
+            at.version,
+            None if old is None else str(old),
+            Jsonb(dict(at.tables)),
+        ),
     ).rowcount
-    if moved != 1:
-        raise Busy(
-            f"the checkpoint of {at.projection} v{at.version} was moved, or the version retired, by somebody else",
-            hint=f"See `esops projection show {at.projection}` for who works on it.",
-        )
+    if moved == 1:
+        return
+    now = version(connection, at.projection, at.version)
+    if now.tables != at.tables and now.position == old:
+        raise TablesMoved
+    raise Busy(
+        f"the checkpoint of {at.projection} v{at.version} was moved, or the version retired, by somebody else",
+        hint=f"See `esops projection show {at.projection}` for who works on it.",
+    )
 
 
 def note_rows(connection: psycopg.Connection, at: Version, change: int, value_types: Mapping[str, str]) -> None:

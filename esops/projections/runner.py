@@ -23,8 +23,9 @@ from esops.errors import Busy, ConnectionLost, PoisonEvent, Stopped, Unavailable
 from esops.events import EventFilter, Position, RecordedEvent
 from esops.projections import locks, readmodel, registry
 from esops.projections.definition import FoldDefinition
-from esops.projections.fold import BadEvent, Fold
+from esops.projections.fold import Fold
 from esops.projections.registry import Version
+from esops.projections.rows import BadEvent
 
 log = structlog.get_logger("esops.runner")
 
@@ -124,54 +125,43 @@ class Runner:
 
         Raises Stopped when asked to stop, PoisonEvent, Busy, or Unavailable when the database stays away.
         """
-        narrow: int | None = None  # pieces to commit, while an event is searched that the table does not take
-        poison: BadEvent | None = None
+        narrow: int | None = None  # pieces to commit, while a poison event is searched
         while self.position is None or self.position < target:
             try:
-                for _ in self._pass(target, narrow, poison.event.position if poison and poison.event else None):
-                    if narrow is not None and poison is None:
+                for _ in self._pass(target, narrow):
+                    if narrow is not None:
                         narrow = narrow * 2 if narrow < _WIDEST else None
                         break
-                else:
-                    if poison is not None:
-                        raise self._poisoned(poison)
-            except BadEvent as bad:
-                applied = self._since_commit
+            except registry.TablesMoved:
                 self._reset()
-                if bad.event is None and applied > 1:
+            except BadEvent as bad:
+                applied, known_as = self._since_commit, self._version.tables
+                self._reset()
+                if self._version.tables != known_as:
+                    continue  # rows were read by a name that is another version's by now
+                if applied > 1:
+                    # Not the event at which it showed is to blame, but the one that spoiled the row.
                     narrow = max(1, applied // 16)
-                    continue
-                bad.event = bad.event or self._last
-                assert bad.event is not None
-                if self._work.on_error == "stop":
-                    poison, narrow = bad, None
+                elif self._work.on_error == "stop":
+                    raise self._poisoned(bad) from bad.__cause__
                 else:
-                    self._skip[bad.event.position] = bad.reason
-                    narrow = max(1, applied // 4)
+                    assert self._last is not None
+                    self._skip[self._last.position] = bad.reason
             except ConnectionLost as lost:
                 self._reconnect(lost)
 
-    def _pass(self, target: Position, narrow: int | None, before: Position | None) -> Iterator[None]:
-        """Read and apply once through, up to a poison event if there is one; yields after each commit."""
+    def _pass(self, target: Position, narrow: int | None) -> Iterator[None]:
+        """Read and apply once through; yields after each commit."""
         with _collecting_at_commits():
-            yield from self._read_and_apply(target, narrow, before)
+            yield from self._read_and_apply(target, narrow)
 
-    def _read_and_apply(self, target: Position, narrow: int | None, before: Position | None) -> Iterator[None]:
+    def _read_and_apply(self, target: Position, narrow: int | None) -> Iterator[None]:
         self._since_commit = 0
         piece = min((size for size in (narrow, self._work.commit_events) if size is not None), default=None)
         self._last: RecordedEvent | None = None
         since = time.monotonic()
-        reached = self.position
         for events in self._store.read_all(self.position, target, self._work.filter):
             for part in _pieces(events, piece):
-                if before is not None and part[-1].position >= before:
-                    part = [event for event in part if event.position < before]  # noqa: PLW2901 - cut at the poison
-                    if part:
-                        self._apply(part)
-                        reached = part[-1].position
-                    if self._since_commit and reached is not None:
-                        self._commit(reached)
-                    return
                 self._apply(part)
                 reached = part[-1].position
                 enough = piece is not None and self._since_commit >= piece
@@ -202,7 +192,7 @@ class Runner:
                 registry.move_checkpoint(self.connection, self._version, self.position, position, self._since_commit)
                 change = self._fold.flush(self.connection)
                 if self._since_commit:
-                    registry.note_rows(self.connection, self._version, change, self._fold.value_types)
+                    registry.note_rows(self.connection, self._version, change, self._fold.rows.value_types)
                 self._write_letters()
             self._fold.flushed()
         self._uncollected += self._since_commit
@@ -235,15 +225,13 @@ class Runner:
         self._letters = []
 
     def _poisoned(self, bad: BadEvent) -> PoisonEvent:
-        event = bad.event
+        event = self._last
         assert event is not None
-        error = PoisonEvent(
+        return PoisonEvent(
             f"{self._work.projection} v{self._work.version} cannot project event {event.id} "
             f"({event.type}, version {event.version} of stream {event.stream!r}, position {event.position}): {bad.reason}",
             hint='Mend the projection and go on, or set on_error = "dead-letter". What came before it is committed.',
         )
-        error.__cause__ = bad.__cause__
-        return error
 
     def _reset(self) -> None:
         """Drop what is not committed and go back to the checkpoint."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from esops.backends.base import EventStore, StoreInfo
+from esops.backends.base import EventStore
 from esops.backends.postgres import catalog
 from esops.backends.postgres.catalog import Table
 from esops.backends.postgres.connect import qualified, translated
@@ -160,7 +160,7 @@ def make_plan(config: Config, target: Target, options: Options, store: EventStor
         if source is not None and blue is None:
             raise Refused(f"the table {'.'.join(source.table)} of v{source.version}, which should serve, is gone")
         to_version = max([each.version for each in known] + [source.version if source else 0]) + 1
-        return _try_out(config, target, options, store, connection, info, source, blue, adopt, to_version)
+        return _try_out(config, target, options, store, connection, source, blue, adopt, to_version)
 
 
 def adopted(connection: psycopg.Connection, target: Target, current: Table) -> Version:
@@ -190,7 +190,6 @@ def _try_out(
     options: Options,
     store: EventStore,
     connection: psycopg.Connection,
-    info: StoreInfo,
     source: Version | None,
     blue: Table | None,
     adopt: bool,

@@ -7,68 +7,31 @@ nothing but the comparison's reads and the one transaction of the switch.
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Self
 
 import psycopg
 import structlog
 
 from esops.backends.base import EventStore, Holder
 from esops.backends.postgres import catalog
-from esops.backends.postgres.connect import connect, process_name, qualified, translated
-from esops.errors import Busy, ConnectionLost, EsopsError, Refused, Stopped, Unavailable, UsageError
+from esops.backends.postgres.connect import qualified, translated
+from esops.errors import ConnectionLost, EsopsError, Refused, Stopped, UsageError
 from esops.events import Position
-from esops.projections import locks, readmodel, registry
+from esops.projections import readmodel, registry
 from esops.projections.registry import Version
-from esops.projections.runner import Progress, Runner, Work, key_noted
+from esops.projections.runner import Progress, Runner, Work
 from esops.rebuild import journal, switch, verify
+from esops.rebuild.compare import Comparer
+from esops.rebuild.outcome import Outcome, Watcher
 from esops.rebuild.plan import Options, Plan, Target, green_of
+from esops.rebuild.session import Session
 
 log = structlog.get_logger("esops.rebuild")
-T = TypeVar("T")
 _SETTLE_PATIENCE = timedelta(seconds=1)
-_FREEZE_PATIENCE = timedelta(seconds=30)
-_RECONNECT_PATIENCE = timedelta(minutes=10)
-
-
-class Watcher(Protocol):
-    """Who wants to know how a rebuild goes."""
-
-    def say(self, text: str) -> None:
-        """A state was reached, or something is waited for."""
-        ...
-
-    def progress(self, done: int, total: int | None) -> None:
-        """So many events of so many are in green."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a rebuild did. `seconds` is working time over all its sessions; `events` what green was made of."""
-
-    rebuild: int
-    projection: str
-    state: str
-    from_version: int | None
-    to_version: int
-    events: int
-    rows: int | None
-    seconds: float
-    position: Position | None
-    verification: Mapping[str, Any] | None
-    findings: bool = False
-    followed: bool = False
-
-    @property
-    def events_per_second(self) -> float:
-        """Over the working time."""
-        return self.events / self.seconds if self.seconds > 0 else 0.0
 
 
 class Rebuild:
@@ -81,74 +44,71 @@ class Rebuild:
         self._runner: Runner | None = None
         self._entry: journal.Entry | None = None
         self._options = Options()
-        self.connection = connect(target.dsn, f"rebuild {target.name}")
-        try:
-            self._take_lock(timedelta(0))
-        except BaseException:
-            self.connection.close()
-            raise
+        self._state = journal.PLANNED
+        self._compared = False
+        self._session = Session(target.dsn, target.name, stop, watcher.say)
 
-    def __enter__(self) -> Rebuild:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._runner is not None:
             self._runner.close()
-        self.connection.close()
+        self._session.close()
 
     # -- ways in
 
     def begin(self, plan: Plan, options: Options) -> Outcome:
         """Do a plan from its start. Raises Refused if another rebuild is unfinished."""
         with translated():
-            entry = journal.latest(self.connection, self.target.name)
+            entry = journal.latest(self._session.connection, self.target.name)
             if entry is not None and entry.finished_at is None:
                 raise Refused(
                     f"rebuild {entry.rebuild} of {self.target.name} is not finished: {entry.state}"
                     + (f" ({entry.reason})" if entry.reason else ""),
                     hint="Go on with --resume, or give it up with --abort.",
                 )
-            registry.install(self.connection)
+            registry.install(self._session.connection)
             from_version = plan.source.version if plan.source else None
-            with self.connection.transaction():
+            with self._session.connection.transaction():
                 if plan.adopt and plan.source is not None:
-                    registry.insert(self.connection, plan.source)
-                    registry.set_active(self.connection, self.target.name, plan.source.version, None)
+                    registry.insert(self._session.connection, plan.source)
+                    registry.set_active(self._session.connection, self.target.name, plan.source.version, None)
                 entry = journal.begin(
-                    self.connection,
+                    self._session.connection,
                     self.target.name,
                     from_version,
                     plan.to_version,
                     {**options.as_dict(), "compare": plan.compare, "create": [*plan.create, *plan.drop_now]},
                 )
-                registry.insert(self.connection, self._planned_version(plan))
+                registry.insert(self._session.connection, self._planned_version(plan))
         return self._run(entry)
 
     def resume(self, options: Mapping[str, Any]) -> Outcome:
         """Go on where the last process stopped or died, with these options changed. A finished one is only reported."""
         with translated():
-            entry = journal.latest(self.connection, self.target.name)
+            entry = journal.latest(self._session.connection, self.target.name)
             if entry is None:
                 raise UsageError(f"no rebuild of {self.target.name} was ever begun", hint="Leave --resume out.")
             if entry.finished_at is not None:
                 self._entry = entry
                 return self._outcome(findings=False)
-            entry = replace(journal.take_up(self.connection, entry), options={**entry.options, **options})
+            entry = replace(journal.take_up(self._session.connection, entry), options={**entry.options, **options})
         self._watcher.say(f"resuming rebuild {entry.rebuild} of {self.target.name} at state {entry.state}")
         return self._run(entry)
 
     def abort(self) -> Outcome:
         """Give an unfinished rebuild up and drop green. Raises UsageError where there is none."""
         with translated():
-            entry = journal.latest(self.connection, self.target.name)
+            entry = journal.latest(self._session.connection, self.target.name)
             if entry is None or entry.finished_at is not None:
                 raise UsageError(f"there is no unfinished rebuild of {self.target.name} to abort")
-            with self.connection.transaction():
-                green = registry.version(self.connection, self.target.name, entry.to_version)
-                readmodel.drop(self.connection, green)
-                registry.set_state(self.connection, self.target.name, green.version, "aborted")
-                journal.enter(self.connection, entry.rebuild, journal.ABORTED, finished=True)
-            self._entry = journal.latest(self.connection, self.target.name)
+            with self._session.connection.transaction():
+                green = registry.version(self._session.connection, self.target.name, entry.to_version)
+                readmodel.drop(self._session.connection, green)
+                registry.set_state(self._session.connection, self.target.name, green.version, "aborted")
+                journal.enter(self._session.connection, entry.rebuild, journal.ABORTED, finished=True)
+            self._entry = journal.latest(self._session.connection, self.target.name)
         return self._outcome(findings=False)
 
     # -- the story
@@ -158,37 +118,37 @@ class Rebuild:
         known = {key: value for key, value in entry.options.items() if key in Options.__dataclass_fields__}
         self._options = Options(**known)
         log.info("rebuild", rebuild=entry.rebuild, projection=entry.projection, to_version=entry.to_version, state=entry.state)
-        state = entry.state
+        self._state = entry.state
         try:
             self._check_code()
-            if state == journal.PLANNED:
-                state = self._provision()
-            if state in {journal.PROVISIONED, journal.CATCHING_UP}:
-                state = self._catch_up()
-            if state == journal.FOLLOWING:
+            if self._state == journal.PLANNED:
+                self._provision()
+            if self._state in {journal.PROVISIONED, journal.CATCHING_UP}:
+                self._catch_up()
+            if self._state == journal.FOLLOWING:
                 self._follow()
                 if not self._verify():
-                    self._pause(state, "the verification found differences")
+                    self._pause("the verification found differences")
                     return self._outcome(findings=True)
-                state = self._enter(journal.VERIFIED)
-            if not self._options.switch:
-                self._stand_by()
-            elif state == journal.VERIFIED:
+                self._enter(journal.VERIFIED)
+            if self._options.switch:
                 self._follow()
                 self._switch()
+            else:
+                self._stand_by()
         except Stopped as stopped:
-            self._pause(state, "asked to stop")
+            self._pause("asked to stop")
             raise Stopped(
                 f"rebuild {entry.rebuild} of {self.target.name} is paused: {stopped.message}", hint="Go on with --resume."
             ) from None
         except ConnectionLost:
             raise
         except EsopsError as error:
-            self._pause(state, error.message)
+            self._pause(error.message)
             raise
         return self._outcome(findings=False)
 
-    def _provision(self) -> str:
+    def _provision(self) -> None:
         """Make green, and take its indexes off, in one transaction."""
         self._watcher.say(f"making green: {self._green().table[1]}")
 
@@ -200,28 +160,28 @@ class Rebuild:
                         connection.execute(statement.encode())
                 journal.enter(connection, self._the_entry.rebuild, journal.PROVISIONED)
 
-        self._journal(make)
-        return journal.PROVISIONED
+        self._session.do(make)
+        self._state = journal.PROVISIONED
 
-    def _catch_up(self) -> str:
+    def _catch_up(self) -> None:
         """Load all events that are settled, build keys and indexes, analyse; compare on the way where blue stands still."""
         self._enter(journal.CATCHING_UP)
         runner = self._take_runner()
         blue = self._blue()
         head = self._head()
-        standing = blue.position if blue is not None and not self._followed(blue) else None
+        standing = blue.position if blue is not None and not self._session.followed(blue) else None
         early = standing is not None and head is not None and (runner.position is None or runner.position <= standing <= head)
         if early and standing is not None:
             self._watcher.say(f"catching up to v{blue.version if blue else '?'}, which stands still at position {standing}")
             self._load(runner, standing)
             self._build(runner)
             if blue is not None:
-                self._compare_in_snapshot(blue, str(standing))
+                self._kept(self._comparer().as_they_stand(blue, str(standing)))
         if head is not None:
             self._watcher.say(f"catching up to position {head}")
             self._load(runner, head)
         self._build(runner)
-        return self._enter(journal.FOLLOWING)
+        self._enter(journal.FOLLOWING)
 
     def _load(self, runner: Runner, until: Position) -> None:
         self._total = self._done + self.store.count_between(runner.position, until)
@@ -260,16 +220,16 @@ class Rebuild:
         runner = self._take_runner()
         self._build(runner)
         blue = self._blue()
-        entry = self._refresh()
-        if blue is None:
-            self._keep(verify.Verification("none", None, self._rows(), 0, str(runner.position), note="nothing served before"))
-        elif entry.verification is None:
+        if blue is None or self._options.compare == "none":
+            note = "nothing served before" if blue is None else None
+            self._keep(verify.Verification("none", None, self._rows(), 0, str(runner.position), note=note))
+        elif self._must_compare(blue, runner):
             self._watcher.say("verifying")
             if blue.position is None:
                 note = f"v{blue.version} has no checkpoint: compared as it stood"
-                self._compare_in_snapshot(blue, str(runner.position), note)
+                self._kept(self._comparer().as_they_stand(blue, str(runner.position), note))
             else:
-                self._compare_at_one_position(blue, runner)
+                self._kept(self._comparer().at_one_position(blue, runner))
         found = self._assertions(self._verification())
         fine = verify.tolerated(found, self._options.max_diff)
         if not fine:
@@ -277,53 +237,26 @@ class Rebuild:
             self._keep(found)
         return fine
 
-    def _compare_at_one_position(self, blue: Version, runner: Runner) -> None:
-        """Hold blue's checkpoint still, bring green exactly there, take a snapshot of both, and let go."""
-        deadline = time.monotonic() + _FREEZE_PATIENCE.total_seconds()
-        while True:
-            with translated(), connect(self.target.dsn, f"verify {self.target.name}") as snapshot:
-                with self.connection.transaction(force_rollback=True):
-                    held = registry.lock_row(self.connection, blue.projection, blue.version)
-                    assert held is not None
-                    if runner.position is None or runner.position <= held:
-                        if runner.position != held:
-                            runner.run_until(held)
-                        self._begin_snapshot(snapshot)
-                if snapshot.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS:
-                    self._compare(snapshot, blue, str(held), None)
-                    return
-            if not self._followed(blue) or time.monotonic() >= deadline:
-                lag = self.store.count_between(held, runner.position)
-                note = f"v{blue.version} stands {lag:,} events behind green and nobody moves it on: rows of these events differ"
-                self._compare_in_snapshot(blue, str(runner.position), note)
-                return
-            time.sleep(0.02)
-
-    def _compare_in_snapshot(self, blue: Version, position: str, note: str | None = None) -> None:
-        with translated(), connect(self.target.dsn, f"verify {self.target.name}") as snapshot:
-            self._begin_snapshot(snapshot)
-            self._compare(snapshot, blue, position, note)
-
-    @staticmethod
-    def _begin_snapshot(snapshot: psycopg.Connection) -> None:
-        snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        snapshot.execute("SELECT pg_current_snapshot()")
-
-    def _compare(self, snapshot: psycopg.Connection, blue: Version, position: str, note: str | None) -> None:
-        green = self._green()
-        blue_table, green_table = catalog.find_table(snapshot, *blue.table), catalog.find_table(snapshot, *green.table)
-        if blue_table is None or green_table is None:
-            raise Refused("a table that was to be compared is gone")
-        key = green_table.key or key_noted(green)
+    def _comparer(self) -> Comparer:
         method: verify.Method = self._options.compare or "exact"  # type: ignore[assignment]
-        found = verify.compare(snapshot, blue_table, green_table, key, method, self.target.settings.verify.ignore)
-        self._keep(replace(found, position=position, note=found.note or note))
+        ignore = self.target.settings.verify.ignore
+        return Comparer(self._session, self.target.dsn, self.store, self._green(), method, ignore)
+
+    def _kept(self, found: verify.Verification) -> None:
+        self._keep(found)
+        self._compared = True
+
+    def _must_compare(self, blue: Version, runner: Runner) -> bool:
+        """Not again what was compared on the way, at blue's position, since green has gone past it; else anew after a pause."""
+        return self._refresh().verification is None or (
+            not self._compared and (blue.position in {None, runner.position} or self._session.followed(blue))
+        )
 
     def _assertions(self, found: verify.Verification) -> verify.Verification:
         with translated():
-            green = catalog.find_table(self.connection, *self._green().table)
+            green = catalog.find_table(self._session.connection, *self._green().table)
             assert green is not None
-            failed = verify.check_assertions(self.connection, green, self.target.settings.verify.assertions)
+            failed = verify.check_assertions(self._session.connection, green, self.target.settings.verify.assertions)
         return replace(found, failed_assertions=failed)
 
     def _switch(self) -> None:
@@ -354,7 +287,7 @@ class Rebuild:
                 say=self._watcher.say,
             )
 
-        self._journal(do)
+        self._session.do(do)
 
     def _stand_by(self) -> None:
         green = self._green()
@@ -364,7 +297,7 @@ class Rebuild:
                 registry.set_state(connection, green.projection, green.version, "standby")
                 journal.enter(connection, self._the_entry.rebuild, journal.VERIFIED, finished=True)
 
-        self._journal(do)
+        self._session.do(do)
 
     # -- what the steps stand on
 
@@ -456,29 +389,25 @@ class Rebuild:
                 said = True
 
     def _green(self) -> Version:
-        return self._journal(lambda on: registry.version(on, self.target.name, self._the_entry.to_version))
+        return self._session.do(lambda on: registry.version(on, self.target.name, self._the_entry.to_version))
 
     def _blue(self) -> Version | None:
         number = self._the_entry.from_version
-        return None if number is None else self._journal(lambda on: registry.version(on, self.target.name, number))
-
-    def _followed(self, version: Version) -> bool:
-        name = locks.version_lock(version.projection, version.version)
-        return self._journal(lambda on: locks.holder(on, name)) is not None
+        return None if number is None else self._session.do(lambda on: registry.version(on, self.target.name, number))
 
     def _rows(self) -> int:
         return self._green().rows or 0
 
-    def _enter(self, state: str) -> str:
-        self._journal(lambda on: journal.enter(on, self._the_entry.rebuild, state))
+    def _enter(self, state: str) -> None:
+        self._session.do(lambda on: journal.enter(on, self._the_entry.rebuild, state))
+        self._state = state
         log.info("state", rebuild=self._the_entry.rebuild, state=state)
-        return state
 
     def _note(self, event: str, detail: Mapping[str, Any]) -> None:
-        self._journal(lambda on: journal.note(on, self._the_entry.rebuild, self._the_entry.state, event, detail))
+        self._session.do(lambda on: journal.note(on, self._the_entry.rebuild, self._state, event, detail))
 
     def _keep(self, found: verify.Verification) -> None:
-        self._journal(lambda on: journal.keep_verification(on, self._the_entry.rebuild, found.as_dict()))
+        self._session.do(lambda on: journal.keep_verification(on, self._the_entry.rebuild, found.as_dict()))
 
     def _verification(self) -> verify.Verification:
         kept = self._refresh().verification
@@ -486,15 +415,15 @@ class Rebuild:
         return verify.Verification(**kept)
 
     def _refresh(self) -> journal.Entry:
-        entry = self._journal(lambda on: journal.latest(on, self.target.name))
+        entry = self._session.do(lambda on: journal.latest(on, self.target.name))
         assert entry is not None
         self._entry = replace(entry, options=self._the_entry.options)
         return entry
 
-    def _pause(self, state: str, reason: str) -> None:
+    def _pause(self, reason: str) -> None:
         try:
-            journal.pause(self.connection, self._the_entry, state, reason)
-            journal.add_seconds(self.connection, self._the_entry.rebuild, self._take_seconds())
+            journal.pause(self._session.connection, self._the_entry, self._state, reason)
+            journal.add_seconds(self._session.connection, self._the_entry.rebuild, self._take_seconds())
         except psycopg.Error as error:
             log.warning("the pause could not be noted", error=str(error))
 
@@ -507,7 +436,7 @@ class Rebuild:
         entry = self._refresh()
         seconds = entry.seconds
         if self._runner is not None:
-            seconds = self._journal(lambda on: journal.add_seconds(on, entry.rebuild, self._take_seconds()))
+            seconds = self._session.do(lambda on: journal.add_seconds(on, entry.rebuild, self._take_seconds()))
         green = self._green()
         return Outcome(
             entry.rebuild,
@@ -521,59 +450,5 @@ class Rebuild:
             green.position,
             entry.verification,
             findings,
-            followed=self._followed(green) and self._runner is None,
+            followed=self._session.followed(green) and self._runner is None,
         )
-
-    def _journal(self, do: Callable[[psycopg.Connection], T]) -> T:
-        """Do something on the journal's connection; if that is lost, wait for the database and do it again."""
-        deadline, pause = time.monotonic() + _RECONNECT_PATIENCE.total_seconds(), 0.2
-        while True:
-            try:
-                with translated():
-                    if self.connection.closed:
-                        self.connection = connect(self.target.dsn, f"rebuild {self.target.name}")
-                        self._take_lock(timedelta(seconds=5))
-                    return do(self.connection)
-            except ConnectionLost as lost:
-                self.connection.close()
-                if self._stop():
-                    raise Stopped("stopped while the database was away") from None
-                if time.monotonic() >= deadline:
-                    raise Unavailable(f"the database stayed away for ten minutes: {lost.message}") from lost
-                self._watcher.say(f"waiting for the database: {lost.message}")
-                time.sleep(pause)
-                pause = min(pause * 1.5, 5.0)
-
-    def _take_lock(self, patience: timedelta) -> None:
-        name = locks.rebuild_lock(self.target.name)
-        with translated():
-            if locks.take(self.connection, name, patience):
-                return
-            holder = locks.holder(self.connection, name)
-            entry = journal.latest(self.connection, self.target.name)
-            if holder is not None and entry is not None and _dead(entry, holder):
-                # The process that began it is gone; its server session may still be at a long statement.
-                self.connection.execute("SELECT pg_terminate_backend(%s)", (holder.pid,))
-                if locks.take(self.connection, name, timedelta(seconds=10)):
-                    return
-            if locks.take(self.connection, name, timedelta(seconds=1)):
-                return
-        raise Busy(
-            f"another rebuild of {self.target.name} is at work: {holder or 'its session is just ending'}",
-            hint="Wait for it, or stop it; it can be resumed.",
-        )
-
-
-def _dead(entry: journal.Entry, holder: locks.LockHolder) -> bool:
-    """Whether a lock's holder is the session of an unfinished rebuild whose process ran on this host and is gone."""
-    if entry.finished_at is not None or not holder.application.startswith(process_name(entry.host, entry.pid) + " "):
-        return False
-    if entry.host != socket.gethostname() or entry.pid == os.getpid():
-        return False
-    try:
-        os.kill(entry.pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

@@ -97,7 +97,9 @@ def perform(
     """Point the plain name at a version, in one transaction. Returns the statements executed.
 
     `bring_to` brings the target's checkpoint to a position or past it, by other connections, or raises. `record` writes
-    whatever belongs into the same transaction. `forced` serves the target even where it is behind. Raises Unavailable when the lock cannot be had within a minute.
+    whatever belongs into the same transaction. `forced` serves the target even where it is behind.
+
+    Raises Unavailable when the lock cannot be had within a minute.
     """
     deadline, attempt = time.monotonic() + _PATIENCE.total_seconds(), 0
     while True:
@@ -187,4 +189,6 @@ def _blockers(connection: psycopg.Connection, plain: Plain) -> str:
     ).fetchall()
     if not rows:
         return "its holder has gone meanwhile"
-    return "held by " + ", ".join(f"session {pid} ({name or 'no name'}, since {since:%H:%M:%S})" for pid, name, since in rows)
+    return "held by " + ", ".join(
+        f"session {pid} ({name or 'no name'}{f', since {since:%H:%M:%S}' if since else ''})" for pid, name, since in rows
+    )

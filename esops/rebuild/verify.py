@@ -1,5 +1,7 @@
-"""Does green say what blue says? Counts and bucketed hashes, computed in the server in one snapshot; then only the buckets
-that differ are compared row by row, and the differences are counted by column and shown with samples.
+"""Does green say what blue says?
+
+Counts and bucketed hashes are computed in the server, in one snapshot; then only the buckets that differ are compared row
+by row, and the differences are counted by column and shown with samples.
 
 A thousand buckets of a commutative hash find a single differing row among millions at the cost of one pass over each
 table, without a sort (the idea of Merkle-tree repair in Dynamo, DeCandia et al., SOSP 2007, one level deep).

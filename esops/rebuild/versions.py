@@ -196,7 +196,7 @@ def _switch(
 
     def bring_to(position: Position) -> None:
         if not allow_stale:
-            _bring(config, connection, target, position)
+            _bring(config, target, position)
 
     if source is not None and source.position is not None and not allow_stale:
         bring_to(source.position)  # the long way before the lock, the short rest under it
@@ -227,7 +227,7 @@ def _switch(
     return Switched(target.projection, source.version if source else 0, target.version, position, statements)
 
 
-def _bring(config: Config, connection: psycopg.Connection, target: Version, position: Position) -> None:
+def _bring(config: Config, target: Version, position: Position) -> None:
     """See to it that a version reaches a position: wait for the process that follows it, or do it here."""
     name = locks.version_lock(target.projection, target.version)
     deadline = time.monotonic() + _BRING_PATIENCE.total_seconds()

@@ -23,9 +23,11 @@ def test_rebuilds_killed_fifty_times_equal_the_fold_over_all_events(dsn, connect
         people.add("writer", dsn, seed=1, rate=150)
         people.add("writer", dsn, seed=2, rate=150)
         while kills < KILLS:
-            process = project.start("rebuild", "--blue-green", "--resume", "--batch-size", "1500", "--quiet") if _unfinished(
-                connection
-            ) else project.start("rebuild", "--blue-green", "--batch-size", "1500", "--quiet")
+            process = (
+                project.start("rebuild", "--blue-green", "--resume", "--batch-size", "1500", "--quiet")
+                if _unfinished(connection)
+                else project.start("rebuild", "--blue-green", "--batch-size", "1500", "--quiet")
+            )
             time.sleep(0.25 + chance.random() * 1.6)
             if process.poll() is None:
                 process.kill()

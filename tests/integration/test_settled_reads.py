@@ -135,7 +135,9 @@ def test_settled_reader_misses_nothing_where_a_naive_one_does(case, dsn, connect
     assert sampler.strong == []
     assert max(each["slowest"] for each in told) < 5
     read_in_all[case] = len(seen)
-    print(f"\n{case}: {len(committed):,} events, settled missed 0, naive missed {naive_missed:,}, {writers.killed} writers killed")
+    print(
+        f"\n{case}: {len(committed):,} events, settled missed 0, naive missed {naive_missed:,}, {writers.killed} writers killed"
+    )
 
 
 def test_all_cases_together_read_two_hundred_thousand_events():

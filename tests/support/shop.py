@@ -11,7 +11,7 @@ import psycopg
 
 from esops.demo import store
 
-PROJECTION = '''
+PROJECTION = """
 from esops import fold
 
 @fold(key="stream")
@@ -25,7 +25,7 @@ def cart_summary(row, event):
         count = sign * data["Quantity"]
         return {**row, "items": row["items"] + count, "total": row["total"] + count * data["UnitPrice"], "position": at}
     return {**row, "status": kind.rpartition("_")[2], "position": at}
-'''
+"""
 
 DDL = """
 CREATE TABLE {table} (
@@ -37,7 +37,15 @@ COMMENT ON TABLE {table} IS 'what is in each cart';
 """
 
 
-def configure(project, dsn: str, *, store_options: str = 'append = "quick"', projection_options: str = "", code: str = PROJECTION, ddl: str = DDL):
+def configure(
+    project,
+    dsn: str,
+    *,
+    store_options: str = 'append = "quick"',
+    projection_options: str = "",
+    code: str = PROJECTION,
+    ddl: str = DDL,
+):
     quoted = json.dumps(dsn)
     project.write(
         "esops.toml",

@@ -21,6 +21,7 @@ _LOST_TEXTS = re.compile(
     r"|SSL SYSCALL|Broken pipe",
     re.IGNORECASE,
 )
+_DENIED = re.compile(r'authentication failed|(role|database) ".*" does not exist|no pg_hba.conf entry|no password supplied')
 _PASSWORD = re.compile(r"(password\s*=\s*)('[^']*'|\S+)|(://[^:/@\s]*:)[^@\s]*(?=@)", re.IGNORECASE)
 
 
@@ -69,9 +70,7 @@ def translated() -> Iterator[None]:
         raise Unavailable(_first_line(error), hint="Check the database's name in the DSN.") from error
     except psycopg.Error as error:
         if is_lost(error):
-            raise ConnectionLost(
-                _without_secrets(_first_line(error)), hint="Check that the server runs and the DSN names it."
-            ) from error
+            raise _lost(_first_line(error)) from error
         raise
     except Exception as error:
         if type(error).__module__.startswith("adbc_driver_manager"):
@@ -96,6 +95,14 @@ def qualified(schema: str, name: str) -> sql.Identifier:
 def literal_sql(statement: LiteralString) -> sql.SQL:
     """A constant as SQL; here so that a layout needs one import."""
     return sql.SQL(statement)
+
+
+def _lost(text: str) -> Unavailable:
+    """What libpq says when there is no connection: a login that is denied will not get better by waiting."""
+    text = re.sub(r"^(connection failed|connection is bad): ", "", text)
+    if _DENIED.search(text):
+        return Unavailable(f"the database denies the login: {text}", hint="Check user, password and database in the DSN.")
+    return ConnectionLost(f"the database cannot be reached: {text}", hint="Check that the server runs and the DSN names it.")
 
 
 def _first_line(error: BaseException) -> str:

@@ -182,10 +182,12 @@ class HolesWatched:
         number: sql.Identifier,
         relations: Callable[[psycopg.Connection], list[int]],
         threshold: timedelta,
-        numbered: sql.Composable = sql.SQL("TRUE"),
+        numbered: sql.Composable,
     ) -> None:
-        """Take the inner rule, the events table with its number column, how to find the table's oids (partitions too), and
-        the condition for rows that are numbered from this sequence.
+        """Take the inner rule and where to look for numbers.
+
+        `relations` finds the oids of the events table and its partitions; `numbered` is the condition for rows that are
+        numbered from this sequence.
         """
         self._lockers = lockers
         self._holes_query = sql.SQL(_HOLES).format(events=events, number=number, numbered=numbered)

@@ -55,9 +55,9 @@ class PostgresStore:
             self._connection = connect(self._dsn, f"store {self.name}")
         return self._connection
 
-    def _ask(self, statement: sql.Composable, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def _ask(self, statement: sql.SQL | sql.Composed) -> list[tuple[Any, ...]]:
         with translated():
-            return self._control().execute(statement, parameters or None).fetchall()
+            return self._control().execute(statement).fetchall()
 
     def ping(self) -> StoreInfo:
         """Version, clock and variant."""

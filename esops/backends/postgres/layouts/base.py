@@ -103,10 +103,10 @@ class Layout:
         if len(position) != len(self.order):
             raise ValueError(f"{position} is not a position of layout {self.name}")
         numbers = [
-            sql.SQL("{}::" + cast).format(sql.Literal(str(number)))  # type: ignore[arg-type]
+            sql.SQL("{}::" + cast).format(sql.Literal(str(number)))
             for number, cast in zip(position, self.order_casts, strict=True)
         ]
         left, right = sql.SQL(", ").join(self.order_columns), sql.SQL(", ").join(numbers)
         if len(numbers) == 1:
-            return sql.SQL("{} " + operator + " {}").format(left, right)  # type: ignore[arg-type]
-        return sql.SQL("({}) " + operator + " ({})").format(left, right)  # type: ignore[arg-type]
+            return sql.SQL("{} " + operator + " {}").format(left, right)
+        return sql.SQL("({}) " + operator + " ({})").format(left, right)

@@ -100,8 +100,10 @@ def _from_the_future(connection: psycopg.Connection, schema: str) -> list[str]:
     if row is None:
         return []
     return [
-        f"there are events with transaction ids in this cluster's future (such as {row[0]}): restored from another cluster, "
-        'they are invisible to readers; read with ordering = "position", or raise the cluster\'s transaction counter'
+        (
+            f"there are events with transaction ids in this cluster's future (such as {row[0]}): restored from another cluster, "
+            'they are invisible to readers; read with ordering = "position", or raise the cluster\'s transaction counter'
+        )
     ]
 
 
@@ -179,13 +181,10 @@ def _checkpoints(connection: psycopg.Connection, schema: str, processors: str, b
         ).format(_C(identity), _C(text), state, updated, _C(schema, processors))
     ).fetchall()
     found = []
-    for name, version, checkpoint, transaction, status, updated_at, partition in rows:
+    for name, version, checkpoint, written_in, status, updated_at, partition in rows:
         pair = _PAIR.match(checkpoint)
         number = int(pair[2] if pair else checkpoint)
-        if pair:
-            transaction = int(pair[1])
-        elif not by_position:
-            transaction = _transaction_of(connection, schema, number, transaction)
+        transaction = int(pair[1]) if pair else _transaction_of(connection, schema, number, written_in)
         position = None if number == 0 else Position((number,) if by_position else (transaction, number))
         detail = {"version": str(version), "partition": partition, "form": "pair" if pair else "global position"}
         found.append(Checkpoint(name, position, status, updated_at, detail))

@@ -229,7 +229,7 @@ class _Append:
         )
         connection.execute(
             sql.SQL(
-                f"INSERT INTO {{}} (seq_id, id, stream_id, version, data, type, tenant_id{extra}) "  # type: ignore[arg-type]
+                f"INSERT INTO {{}} (seq_id, id, stream_id, version, data, type, tenant_id{extra}) "
                 f"VALUES (%(number)s, %(id)s, {self._id}, %(version)s, %(data)s::jsonb, %(type)s, %(tenant)s{values})"
             ).format(self._events),
             {
@@ -245,7 +245,7 @@ class _Append:
         return int(drawn[0])
 
     def _sql(self, statement: str) -> sql.Composed:
-        return sql.SQL(statement).format(self._streams)  # type: ignore[arg-type]
+        return sql.SQL(statement).format(self._streams)
 
 
 def _checkpoints(connection: psycopg.Connection, schema: str) -> list[Checkpoint]:

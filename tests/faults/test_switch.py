@@ -1,0 +1,119 @@
+"""The switch under readers at full speed: no error, no missing table, no step back, forwards and back."""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+import pytest
+
+from tests.support import shop
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("mode", ["view", "rename"])
+def test_readers_see_no_error_and_time_never_goes_back(mode, dsn, connection, project):
+    shop.make(dsn, 20_000)
+    shop.configure(project, dsn, projection_options=f'switch = "{mode}"')
+    project.ok("rebuild", "--blue-green")
+    query = "SELECT max(position) FROM cart_summary"
+    with shop.People() as people:
+        follower = project.start("run", "--quiet")
+        people.add("writer", dsn, seed=1, rate=200)
+        for prepared in (False, True):
+            people.add("reader", dsn, query=query, prepared=prepared)
+        people.add("reader", dsn, query="SELECT count(*) FROM (SELECT * FROM cart_summary) AS all_of_it", prepared=True)
+        done = project.ok("rebuild", "--blue-green", "--output", "json").json
+        assert done["state"] == "switched"
+        assert done["verification"]["differing"] == 0
+        for _ in range(4):
+            time.sleep(0.5)
+            project.ok("projection", "rollback", "cart_summary")
+        project.ok("projection", "switch", "cart_summary", "--to", "1") if _active(connection) == 2 else None
+        reports = people.stop()
+        follower.terminate()
+        follower.communicate(timeout=30)
+    readers = [each for each in reports if each["who"] == "reader"]
+    assert [(each["failures"], each["first_failures"], each["steps_back"]) for each in readers] == [(0, [], 0)] * 3
+    assert sum(each["reads"] for each in readers) > 2_000
+    project.ok("run", "--until-caught-up")
+    positions = {row[0] for row in connection.execute("SELECT position FROM esops.versions").fetchall()}
+    assert len(positions) == 1
+    name = connection.execute("SELECT tables->'cart_summary'->>1 FROM esops.versions WHERE version = 2").fetchone()[0]
+    assert shop.table(connection, name) == shop.truth(connection, int(positions.pop()))
+
+
+def test_a_long_reader_makes_the_switch_wait_and_not_the_readers_behind_it(dsn, connection, project):
+    shop.make(dsn, 1_000)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    with psycopg.connect(dsn) as long_reader, shop.People() as people:
+        long_reader.execute("SELECT count(*) FROM cart_summary")
+        people.add("reader", dsn, query="SELECT count(*) FROM cart_summary")
+        process = project.start("rebuild", "--blue-green")
+        time.sleep(3)
+        assert process.poll() is None
+        assert _active(connection) == 1
+        long_reader.rollback()
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 0, err
+        assert "waiting for readers" in err
+        assert f"session {long_reader.info.backend_pid}" in err
+        report = people.stop()[0]
+    assert _active(connection) == 2
+    assert report["failures"] == 0
+    assert report["slowest_seconds"] < 1, "a reader queued behind the switch for longer than its lock timeout"
+
+
+def test_columns_that_change_are_warned_of_and_readers_by_name_see_no_error(dsn, connection, project):
+    shop.make(dsn, 1_000)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    connection.execute("CREATE ROLE reader_of_carts; GRANT SELECT ON cart_summary TO reader_of_carts")
+    changed = shop.DDL.replace("status text NOT NULL,", "status text NOT NULL, currency text DEFAULT 'EUR',")
+    shop.configure(project, dsn, ddl=changed)
+    plan = project.ok("rebuild", "--blue-green", "--dry-run").out
+    assert "new column currency" in plan
+    assert "prepared SELECT * of the application fails once" in plan
+    assert "DROP VIEW" in plan
+    with shop.People() as people:
+        people.add("reader", dsn, query="SELECT max(position) FROM cart_summary", prepared=True)
+        assert project.ok("rebuild", "--blue-green", "--output", "json").json["verification"]["method"] == "columns"
+        report = people.stop()[0]
+    assert (report["failures"], report["steps_back"]) == (0, 0)
+    assert connection.execute("SELECT DISTINCT currency FROM cart_summary").fetchall() == [("EUR",)]
+    may = connection.execute("SELECT has_table_privilege('reader_of_carts', 'cart_summary', 'SELECT')").fetchone()
+    connection.execute("DROP OWNED BY reader_of_carts; DROP ROLE reader_of_carts")
+    assert may == (True,)
+
+
+def test_rollback_to_a_version_left_behind_is_refused_when_its_code_is_gone(dsn, connection, project):
+    shop.make(dsn, 1_000)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    shop.configure(project, dsn, code=shop.PROJECTION.replace('"status": "open"', '"status": "OPEN"'))
+    project.ok("rebuild", "--blue-green", "--max-diff", "100%")
+    from esops.demo import store
+
+    store.generate(connection, 100, after=5_000, first_cart=5_000)
+    project.ok("run", "--until-caught-up")
+    refused = project.run("projection", "rollback", "cart_summary")
+    assert refused.code == 6
+    assert "would serve old data" in refused.err
+    assert "versions.1.python" in refused.err
+    assert _active(connection) == 2
+    (project.folder / "old_projections.py").write_text(shop.PROJECTION)
+    shop.configure(
+        project,
+        dsn,
+        code=shop.PROJECTION.replace('"status": "open"', '"status": "OPEN"'),
+        projection_options='versions.1.python = "old_projections:cart_summary"',
+    )
+    project.ok("projection", "rollback", "cart_summary")
+    assert _active(connection) == 1
+    shop.check_version(connection, 1)
+
+
+def _active(connection):
+    return connection.execute("SELECT active_version FROM esops.projections").fetchone()[0]

@@ -1,0 +1,107 @@
+"""Events that cannot be projected: found exactly, told with coordinates, and passed only when asked to."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import shop
+
+PLACE = "    if event.position[0] == AT:\n        {what}\n"
+KINDS = {
+    "raises": ("raise KeyError('quantity')", "KeyError: 'quantity' (in cart_summary"),
+    "returns nonsense": ("return ['not', 'a', 'row']", "the function returned a list"),
+    "returns an unknown column": (
+        "return {**(row or {}), 'totl': 1}",
+        "a column 'totl' that cart_summary__v1 has not. Did you mean 'total'?",
+    ),
+    "returns a wrong type": ("return {**row, 'items': 'many'} if row else None", "invalid input syntax for type integer"),
+    "returns too much": ("return {**row, 'total': 10 ** 20} if row else None", "numeric field overflow"),
+    "breaks a constraint": ("return {**row, 'client': None} if row else None", 'null value in column "client"'),
+    "returns what cannot be stored": ("return {**row, 'status': object()} if row else None", "cannot adapt type 'object'"),
+    "returns a NUL": ("return {**row, 'status': chr(0)} if row else None", "NUL"),
+    "has another key": (
+        "return {**row, 'cart_id': 'stolen'} if row else None",
+        "its row has cart_id = 'stolen', but its key is",
+    ),
+}
+
+
+def last_of_a_cart(connection, after: int) -> int:
+    """The last event of some cart, so that no later one puts its row right again before it is written."""
+    return connection.execute("SELECT min(seq_id) FROM shop.mt_events WHERE seq_id > %s AND version = 10", (after,)).fetchone()[
+        0
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_poison_event_stops_with_its_coordinates_and_what_was_before_is_kept(kind, dsn, connection, project):
+    what, reason = KINDS[kind]
+    shop.make(dsn, 3_000)
+    at = last_of_a_cart(connection, 1_234)
+    code = shop.PROJECTION.replace("    at = event", PLACE.format(what=what).replace("AT", str(at)) + "    at = event")
+    shop.configure(project, dsn, code=code)
+    result = project.run("rebuild", "--blue-green")
+    assert result.code == 6
+    event = connection.execute("SELECT id, type, version, stream_id FROM shop.mt_events WHERE seq_id = %s", (at,)).fetchone()
+    assert (
+        f"cannot project event {event[0]} ({event[1]}, version {event[2]} of stream '{event[3]}', position {at})" in result.err
+    )
+    assert reason in result.err, result.err
+    position = connection.execute("SELECT position FROM esops.versions").fetchone()[0]
+    assert int(position) == at - 1
+    assert shop.table(connection, "cart_summary__v1") == shop.truth(connection, at - 1)
+    assert connection.execute("SELECT to_regclass('cart_summary')").fetchone() == (None,)
+
+
+@pytest.mark.parametrize("kind", ["raises", "returns a wrong type", "returns nonsense"])
+def test_dead_letters_are_kept_and_passed(kind, dsn, connection, project):
+    what, reason = KINDS[kind]
+    shop.make(dsn, 3_000)
+    at = {last_of_a_cart(connection, number) for number in (1_234, 1_240, 2_900)}
+    code = shop.PROJECTION.replace("    at = event", PLACE.format(what=what).replace("== AT", f"in {at}") + "    at = event")
+    shop.configure(project, dsn, code=code, projection_options='on_error = "dead-letter"')
+    done = project.ok("rebuild", "--blue-green", "--output", "json").json
+    assert done["events"] == 3_000
+    letters = project.ok("projection", "dead-letters", "cart_summary", "--output", "json").json
+    assert [letter["position"] for letter in letters] == [str(number) for number in sorted(at)]
+    assert reason in letters[0]["error"]
+    carts = connection.execute("SELECT stream_id FROM shop.mt_events WHERE seq_id = ANY(%s)", (list(at),)).fetchall()
+    spoiled = {row[0] for row in carts}
+    found, expected = shop.table(connection, "cart_summary"), shop.truth(connection, 3_000)
+    assert {k: v for k, v in found.items() if k not in spoiled} == {k: v for k, v in expected.items() if k not in spoiled}
+    assert len(found) == len(expected)
+
+
+def test_rows_that_collide_on_a_unique_key_are_refused_by_name(dsn, connection, project):
+    shop.make(dsn, 1_000)
+    shop.configure(project, dsn, ddl=shop.DDL + "CREATE UNIQUE INDEX one_each ON {table} (status);")
+    result = project.run("rebuild", "--blue-green")
+    assert result.code == 6
+    assert "collide on one_each" in result.err
+    assert "(status)=" in result.err
+    assert connection.execute("SELECT to_regclass('cart_summary')").fetchone() == (None,)
+
+
+def test_two_keys_that_are_one_in_the_table_are_refused(dsn, connection, project):
+    shop.make(dsn, 1_000)
+    ddl = shop.DDL.replace("cart_id text PRIMARY KEY", "cart_id numeric PRIMARY KEY")
+    code = (
+        shop.PROJECTION.replace('key="stream"', "key=lambda e: '1' if e.version < 5 else '1.0'")
+        .replace('"cart_id": event.stream, ', "")
+        .replace("**row", "**(row or {'client': 'x', 'items': 0, 'total': 0, 'status': 'y'})")
+        .replace('row["items"]', '(row or {"items": 0})["items"]')
+        .replace('row["total"]', '(row or {"total": 0})["total"]')
+    )
+    shop.configure(project, dsn, code=code, ddl=ddl)
+    result = project.run("rebuild", "--blue-green")
+    assert result.code == 6
+    assert "collide on cart_summary__v1_pkey" in result.err
+
+
+def test_the_event_that_spoils_a_row_is_blamed_and_not_the_one_that_stumbles_over_it(dsn, connection, project):
+    shop.make(dsn, 3_000)
+    at = connection.execute("SELECT min(seq_id) FROM shop.mt_events WHERE seq_id > 800 AND version = 3").fetchone()[0]
+    spoil = PLACE.format(what="return {**row, 'items': 'many'}").replace("AT", str(at))
+    shop.configure(project, dsn, code=shop.PROJECTION.replace("    at = event", spoil + "    at = event"))
+    result = project.run("rebuild", "--blue-green")
+    assert f"position {at}): the table does not take its row: invalid input syntax for type integer" in result.err
