@@ -188,9 +188,13 @@ def to_json(document: object, *, indent: bool = False) -> str:
     return orjson.dumps(document, default=str, option=option).decode()
 
 
-def set_up_logging(settings: Settings) -> None:
-    """Send structlog to stderr, as lines for people or as JSON."""
-    level = logging.DEBUG if settings.debug or settings.verbose else logging.WARNING if settings.quiet else logging.INFO
+def set_up_logging(settings: Settings, *, talks: bool = False) -> None:
+    """Send structlog to stderr, as lines for people or as JSON. `talks`: the command tells a person what it does by itself."""
+    level = logging.INFO
+    if settings.debug or settings.verbose:
+        level = logging.DEBUG
+    elif settings.quiet or (talks and settings.log_format == "console"):
+        level = logging.WARNING
     renderer: Callable[..., Any] = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"

@@ -167,8 +167,11 @@ def group(name: str, help: str) -> typer.Typer:
     return made
 
 
-def current_output(context: typer.Context) -> Output:
-    """The way out for the running command, by the global options, with logging set up."""
+def current_output(context: typer.Context, *, talks: bool = True) -> Output:
+    """The way out for the running command, by the global options, with logging set up.
+
+    `talks`: the command tells a person what it does, so that the console needs no log beside it.
+    """
     from pathlib import Path
 
     from esops import term
@@ -184,7 +187,7 @@ def current_output(context: typer.Context) -> Output:
         log_format=given.get("log_format_") or "console",
         color=not given.get("no_color_"),
     )
-    term.set_up_logging(settings)
+    term.set_up_logging(settings, talks=talks)
     return term.Output(settings)
 
 

@@ -79,7 +79,8 @@ def show(context: typer.Context, name: str = _NAME) -> None:
     if not found:
         output.line(f"It was never built. Build it with: esops rebuild {name} --blue-green")
         return
-    _rows(output, found, ["version", "state", "position", "lag_events", "rows", "tables", "updated_at", "followed_by"])
+    shown = [{**each, "tables": ", ".join(each["tables"].values())} for each in found]
+    _rows(output, shown, ["version", "state", "position", "lag_events", "rows", "tables", "updated_at", "followed_by"])
 
 
 @command(projection, "versions")

@@ -238,11 +238,9 @@ def _summary(outcome: Outcome) -> list[str]:
             else ""
         )
         keep = (
-            ""
-            if outcome.followed
-            else f"\nKeep it fresh with `esops run` (if it runs already, it takes v{outcome.to_version} over within seconds)."
+            "`esops run` takes it over within seconds." if outcome.followed else "Nobody keeps it fresh now: start `esops run`."
         )
-        lines.append(f"{name} serves v{outcome.to_version} now: {did}.{back}{keep}")
+        lines.append(f"{name} serves v{outcome.to_version} now: {did}.\n{keep}{back}")
     elif outcome.findings:
         lines.append(
             f"{name} v{outcome.to_version} differs from what serves; nothing was switched: {did}.\n"

@@ -24,7 +24,7 @@ def run(
     from esops.config import load_config
     from esops.projections.host import Host
 
-    output = current_output(context)
+    output = current_output(context, talks=False)
     config = load_config(output.settings.config)
     host = Host(config, projections or [], output.settings, until_caught_up)
     output.say("following; stop with Ctrl-C or SIGTERM" if not until_caught_up else "catching up")

@@ -66,10 +66,12 @@ def parse_name(text: str, default_schema: str) -> Plain:
             if end == -1 or (end + 1 < len(rest) and rest[end + 1] != "."):
                 raise UsageError(f"the table name {text!r} has quotes that do not match")
             part, rest = rest[1:end].replace('""', '"'), rest[end + 1 :]
-            rest = rest.removeprefix(".")
+            dot, rest = rest[:1], rest[1:]
         else:
-            part, _, rest = rest.partition(".")
+            part, dot, rest = rest.partition(".")
         parts.append(part)
+        if dot and not rest:
+            parts.append("")
     if not parts or len(parts) > 2 or not all(parts):
         raise UsageError(f"{text!r} is not the name of a table", hint='Write name, schema.name or "a schema"."a name".')
     return Plain(parts[-2] if len(parts) == 2 else default_schema, parts[-1])

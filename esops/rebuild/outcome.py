@@ -23,7 +23,10 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a rebuild did. `seconds` is working time over all its sessions; `events` what green was made of."""
+    """What a rebuild did. `seconds` is working time over all its sessions; `events` what green was made of.
+
+    `followed`: a process that keeps the version before fresh is there, and will take the new one over.
+    """
 
     rebuild: int
     projection: str

@@ -46,7 +46,8 @@ class Rebuild:
         self._options = Options()
         self._state = journal.PLANNED
         self._compared = False
-        self._session = Session(target.dsn, target.name, stop, watcher.say)
+        self._taken_over = False
+        self._session = Session(target.dsn, target.name, stop, self._say)
 
     def __enter__(self) -> Self:
         return self
@@ -94,7 +95,6 @@ class Rebuild:
                 self._entry = entry
                 return self._outcome(findings=False)
             entry = replace(journal.take_up(self._session.connection, entry), options={**entry.options, **options})
-        self._watcher.say(f"resuming rebuild {entry.rebuild} of {self.target.name} at state {entry.state}")
         return self._run(entry)
 
     def abort(self) -> Outcome:
@@ -117,6 +117,7 @@ class Rebuild:
         self._entry = entry
         known = {key: value for key, value in entry.options.items() if key in Options.__dataclass_fields__}
         self._options = Options(**known)
+        self._say(f"begins at state {entry.state}, to build v{entry.to_version}")
         log.info("rebuild", rebuild=entry.rebuild, projection=entry.projection, to_version=entry.to_version, state=entry.state)
         self._state = entry.state
         try:
@@ -150,7 +151,7 @@ class Rebuild:
 
     def _provision(self) -> None:
         """Make green, and take its indexes off, in one transaction."""
-        self._watcher.say(f"making green: {self._green().table[1]}")
+        self._say(f"making green: {self._green().table[1]}")
 
         def make(connection: psycopg.Connection) -> None:
             with connection.transaction():
@@ -172,13 +173,13 @@ class Rebuild:
         standing = blue.position if blue is not None and not self._session.followed(blue) else None
         early = standing is not None and head is not None and (runner.position is None or runner.position <= standing <= head)
         if early and standing is not None:
-            self._watcher.say(f"catching up to v{blue.version if blue else '?'}, which stands still at position {standing}")
+            self._say(f"catching up to v{blue.version if blue else '?'}, which stands still at position {standing}")
             self._load(runner, standing)
             self._build(runner)
             if blue is not None:
                 self._kept(self._comparer().as_they_stand(blue, str(standing)))
         if head is not None:
-            self._watcher.say(f"catching up to position {head}")
+            self._say(f"catching up to position {head}")
             self._load(runner, head)
         self._build(runner)
         self._enter(journal.FOLLOWING)
@@ -189,7 +190,6 @@ class Rebuild:
 
     def _build(self, runner: Runner) -> None:
         """Build what is missing of keys and indexes, then the statistics."""
-        self._watcher.say("building keys and indexes")
         green = self._green()
         with translated():
             built = readmodel.build(runner.connection, green)
@@ -197,6 +197,7 @@ class Rebuild:
                 name = qualified(*green.table)
                 runner.connection.execute(b"ANALYZE " + name.as_bytes(runner.connection))
         if built:
+            self._say(f"built {', '.join(built)}")
             self._note("built", {"built": built})
 
     def _follow(self) -> None:
@@ -211,7 +212,7 @@ class Rebuild:
             lag = self.store.count_between(runner.position, head) if head is not None else 0
             small = small + 1 if lag <= self._options.switch_lag else 0
             if lag > self._options.switch_lag:
-                self._watcher.say(f"following: {lag:,} events behind")
+                self._say(f"following: {lag:,} events behind")
             elif small < 2:
                 time.sleep(0.05)
 
@@ -224,7 +225,7 @@ class Rebuild:
             note = "nothing served before" if blue is None else None
             self._keep(verify.Verification("none", None, self._rows(), 0, str(runner.position), note=note))
         elif self._must_compare(blue, runner):
-            self._watcher.say("verifying")
+            self._say("verifying")
             if blue.position is None:
                 note = f"v{blue.version} has no checkpoint: compared as it stood"
                 self._kept(self._comparer().as_they_stand(blue, str(runner.position), note))
@@ -263,7 +264,8 @@ class Rebuild:
         """Point the name at green, with green at or past blue, in one transaction with the journal's entry."""
         runner = self._take_runner()
         blue, green = self._blue(), self._green()
-        self._watcher.say(f"switching {self.target.plain} to v{green.version}")
+        self._taken_over = blue is not None and self._session.followed(blue)
+        self._say(f"switching {self.target.plain} to v{green.version}")
 
         def record(connection: psycopg.Connection) -> None:
             journal.enter(connection, self._the_entry.rebuild, journal.SWITCHED, finished=True)
@@ -284,7 +286,7 @@ class Rebuild:
                 bring_to=bring_to,
                 record=record,
                 stop=self._stop,
-                say=self._watcher.say,
+                say=self._say,
             )
 
         self._session.do(do)
@@ -361,7 +363,7 @@ class Rebuild:
                 work,
                 stop=self._stop,
                 report=self._report,
-                say=self._watcher.say,
+                say=self._say,
                 lock_patience=timedelta(seconds=10),
             )
         return self._runner
@@ -379,13 +381,13 @@ class Rebuild:
                 head = self.store.head(_SETTLE_PATIENCE, self._runner.position if self._runner else None)
                 holders: list[Holder] = self.store.held_back_by() if head is None else []
             except ConnectionLost as lost:
-                self._watcher.say(f"waiting for the store: {lost.message}")
+                self._say(f"waiting for the store: {lost.message}")
                 time.sleep(1)
                 continue
             if head is not None or not holders:
                 return head
             if not said:
-                self._watcher.say(f"nothing is settled yet: held back by {holders[0].who}, {holders[0].what}")
+                self._say(f"nothing is settled yet: held back by {holders[0].who}, {holders[0].what}")
                 said = True
 
     def _green(self) -> Version:
@@ -397,6 +399,11 @@ class Rebuild:
 
     def _rows(self) -> int:
         return self._green().rows or 0
+
+    def _say(self, text: str) -> None:
+        """Tell the operator, with the run's id."""
+        number = f"rebuild {self._entry.rebuild}" if self._entry is not None else "rebuild"
+        self._watcher.say(f"{number}: {text}")
 
     def _enter(self, state: str) -> None:
         self._session.do(lambda on: journal.enter(on, self._the_entry.rebuild, state))
@@ -450,5 +457,5 @@ class Rebuild:
             green.position,
             entry.verification,
             findings,
-            followed=self._session.followed(green) and self._runner is None,
+            followed=self._taken_over,
         )

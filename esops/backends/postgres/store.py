@@ -88,6 +88,7 @@ class PostgresStore:
         self, after: Position | None = None, until: Position | None = None, filter: EventFilter = EVERYTHING
     ) -> Iterator[list[RecordedEvent]]:
         """In pages of numbers, or by key where a position has more than one part."""
+        self._check(after, until)
         until = self.head(after=after) if until is None else until
         if until is None or (after is not None and after >= until):
             return
@@ -95,6 +96,12 @@ class PostgresStore:
             yield from self._read_statements(self._number_pages(after, until, filter))
         else:
             yield from self._read_by_key(after, until, filter)
+
+    def _check(self, *positions: Position | None) -> None:
+        parts = len(self.layout.order)
+        for position in positions:
+            if position is not None and len(position) != parts:
+                raise ValueError(f"{position} is not a position of this store: those have {parts} part{'s' * (parts > 1)}")
 
     def _read_statements(self, statements: Iterator[str]) -> Iterator[list[RecordedEvent]]:
         for batch in self._bulk.read(statements):
@@ -160,6 +167,7 @@ class PostgresStore:
         poll: timedelta = timedelta(milliseconds=100),
     ) -> Iterator[Batch]:
         """Read on as the head moves; an empty batch after each round says how far everything has been seen."""
+        self._check(after)
         while not stop():
             head = self.head(timedelta(milliseconds=20), after)
             if head is not None and (after is None or head > after):

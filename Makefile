@@ -1,0 +1,45 @@
+# `make demo` and `make test` need Python 3.11+ and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-fast lint format bench setup picture clean
+
+demo: $(VENV)/.ready
+	$(BIN)/esops demo
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest
+
+# what needs no database or little of it
+test-fast: $(VENV)/.ready
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.rebuild
+	$(BIN)/python -m benchmarks.startup
+
+# the terminal in the README, recorded from a real run
+picture: $(VENV)/.ready
+	$(BIN)/python -m docs.picture.record
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'esops needs Python 3.11 or later'"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .esops-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
