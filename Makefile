@@ -31,7 +31,7 @@ bench: $(VENV)/.ready
 
 # the terminal in the README, recorded from a real run
 picture: $(VENV)/.ready
-	$(BIN)/python -m docs.picture.record
+	$(BIN)/python docs/picture/record.py
 
 setup: $(VENV)/.ready
 

@@ -109,7 +109,7 @@ class ProjectionSettings(Settings):
     live: Literal["esops", "app"] = "esops"
     readmodel: str | None = None
     on_error: Literal["stop", "dead-letter"] = "stop"
-    cache_rows: int = Field(default=32_768, ge=2)
+    cache_rows: int = Field(default=24_576, ge=2)
     """The most rows that a fold keeps in memory: the limit of its cache."""
     verify: VerifySettings = VerifySettings()
     versions: Mapping[str, VersionSettings] = {}

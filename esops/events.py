@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import orjson
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
+
+_loads = orjson.loads
 
 CORRELATION_KEYS = ("correlationId", "$correlationId", "correlation_id", "correlation-id", "CorrelationId")
 CAUSATION_KEYS = ("causationId", "$causationId", "causation_id", "causation-id", "CausationId")
@@ -41,14 +43,7 @@ class Position(tuple[int, ...]):
         return cls(int(part) for part in text.split(":"))
 
 
-class RecordedEvent(NamedTuple):
-    """One event as its store has it.
-
-    `version` is the event's position in its stream, counted as the store counts; `position` its place in the log of all.
-    `data` and `metadata` are the stored bytes (UTF-8 JSON, or whatever the application wrote); `metadata` is empty where
-    the store keeps none. `recorded_at` is UTC. `tenant` is empty where the store has no tenants.
-    """
-
+class _Fields(NamedTuple):
     id: str
     stream: str
     version: int
@@ -59,9 +54,26 @@ class RecordedEvent(NamedTuple):
     recorded_at: datetime
     tenant: str = ""
 
+
+class RecordedEvent(_Fields):
+    """One event as its store has it: a named tuple.
+
+    `version` is the event's position in its stream, counted as the store counts; `position` its place in the log of all.
+    `data` and `metadata` are the stored bytes (UTF-8 JSON, or whatever the application wrote); `metadata` is empty where
+    the store keeps none. `recorded_at` is UTC. `tenant` is empty where the store has no tenants.
+    """
+
+    __slots__ = ()
+
+    @property
+    def recorded_at(self) -> datetime:
+        """When it was recorded. A bulk read leaves microseconds in the tuple, which become a datetime only when asked for."""
+        value: Any = self[7]
+        return value if isinstance(value, datetime) else datetime.fromtimestamp(value / 1e6, UTC)
+
     def json(self) -> Any:
         """Decode the payload. Raises orjson.JSONDecodeError where it is not JSON."""
-        return orjson.loads(self.data)
+        return _loads(self.data)
 
     def meta(self) -> dict[str, Any]:
         """Decode the metadata; an empty dict where there is none."""

@@ -4,7 +4,7 @@ from esops import fold
 
 
 @fold(key="stream")
-def carts(row, event):  # noqa: ANN001, ANN201
+def carts(row, event):
     """A cart's row."""
     data, kind, number = event.json(), event.type, event.position[0]
     if kind == "product_item_added":

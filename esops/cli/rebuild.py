@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from esops.term import Output, ProgressLine
 
 _HOW = "How it goes about it"
+_SAMPLES = 3
 
 
 @command(app)
@@ -225,7 +226,7 @@ def _summary(outcome: Outcome) -> list[str]:
             lines.append(f"  column {column}: {count:,} rows differ")
         lines += [f"  only in blue: {found['only_blue']:,} rows"] if found.get("only_blue") else []
         lines += [f"  only in green: {found['only_green']:,} rows"] if found.get("only_green") else []
-        lines += [f"  for example {to_json(sample)}" for sample in found.get("samples", ())]
+        lines += [f"  for example {to_json(sample)}" for sample in found.get("samples", ())[:_SAMPLES]]
     lines += [f"  assertion failed: {each}" for each in (found or {}).get("failed_assertions", ())]
     did = (
         f"{outcome.events:,} events into {outcome.rows or 0:,} rows in {duration(outcome.seconds)} "

@@ -18,7 +18,8 @@ Say = Callable[[str], None]
 def tour(directory: Path, say: Say, heading: Say, *, aside: bool = False) -> dict[str, Any]:
     """Run the tour in a fresh demo folder, and clean up. Returns what happened, in figures.
 
-    `aside`: what the commands print goes to stderr, since stdout is for the figures alone. Raises EsopsError if a step failed."""
+    `aside`: what the commands print goes to stderr, since stdout is for the figures alone. Raises EsopsError if a step failed.
+    """
     place = Place(directory, aside=aside)
     people: list[Person] = []
     follower: subprocess.Popen[str] | None = None

@@ -19,7 +19,7 @@ from esops.events import RecordedEvent
 from esops.projections.definition import FoldDefinition, Key, Row, blame
 from esops.projections.rows import BadEvent, Rows, is_bad_row, one_line
 
-CACHE_ROWS = 32_768
+CACHE_ROWS = 24_576
 """Rows that the cache holds if nothing else is asked for, in two generations."""
 _BLOOM_BYTES = 8 << 20
 
@@ -32,11 +32,14 @@ class Bloom:
         self._bits = bytearray(size)
         self._mask = size * 8 - 1
 
-    def add(self, key: Key) -> None:
-        """Remember a key."""
-        code = hash(key)
-        for place in (code & self._mask, (code >> 27) & self._mask):
-            self._bits[place >> 3] |= 1 << (place & 7)
+    def update(self, keys: Iterable[Key]) -> None:
+        """Remember keys."""
+        bits, mask = self._bits, self._mask
+        for key in keys:
+            code = hash(key)
+            first, second = code & mask, (code >> 27) & mask
+            bits[first >> 3] |= 1 << (first & 7)
+            bits[second >> 3] |= 1 << (second & 7)
 
     def __contains__(self, key: Key) -> bool:
         code = hash(key)
@@ -83,7 +86,8 @@ class Fold:
         """Fold events into the cached rows, fetching first those that are missing. Raises BadEvent."""
         try:
             keys = list(map(self._key_of, events))
-            missing = self._missing(keys)
+            touched = set(keys)
+            missing = self._missing(touched)
         except Exception as error:
             raise BadEvent(f"its key cannot be had: {blame(error)}") from error
         try:
@@ -98,9 +102,6 @@ class Fold:
                 rows[key] = evolve(rows[key], event)
         except Exception as error:
             raise BadEvent(blame(error)) from error
-        touched = set(keys)
-        for kind in {type(rows[key]) for key in touched} - {dict, type(None)}:
-            raise BadEvent(f"the function returned a {kind.__name__}, not a row (a dict) or None")
         self._dirty |= touched
 
     def flush(self, connection: psycopg.Connection) -> int:
@@ -108,21 +109,15 @@ class Fold:
 
         Raises BadEvent for a row that the table will not take.
         """
-        inserts: list[Row] = []
-        upserts: list[Row] = []
-        deletes: list[Key] = []
-        for key in self._dirty:
-            row = self._young[key]
-            if row is None:
-                if key not in self._fresh:
-                    deletes.append(key)
-            else:
-                complete = self.rows.with_key(key, row)
-                (inserts if key in self._fresh else upserts).append(complete)
+        young, fresh, with_key = self._young, self._fresh, self.rows.with_key
+        for kind in {type(young[key]) for key in self._dirty} - {dict, type(None)}:
+            raise BadEvent(f"the function returned a {kind.__name__}, not a row (a dict) or None")
         try:
+            inserts = [with_key(key, row) for key in self._dirty & fresh if (row := young[key]) is not None]
+            known = [(key, young[key]) for key in self._dirty - fresh]
             change = self.rows.insert(connection, inserts)
-            change += self.rows.upsert(connection, upserts)
-            change -= self.rows.delete(connection, deletes)
+            change += self.rows.upsert(connection, [with_key(key, row) for key, row in known if row is not None])
+            change -= self.rows.delete(connection, [key for key, row in known if row is None])
         except (psycopg.Error, TypeError, ValueError) as error:
             if isinstance(error, psycopg.Error) and not is_bad_row(error):
                 raise
@@ -130,23 +125,22 @@ class Fold:
         return change
 
     def flushed(self) -> None:
-        """Take note that the transaction with the flush has committed."""
-        if self._written is not None:
-            for key in self._dirty:
-                if self._young[key] is not None:
-                    self._written.add(key)
+        """Take note that the transaction with the flush has committed, and make room."""
+        young = self._young
         # A fresh key without a row stays fresh: nothing of it is in the table.
-        self._fresh = {key for key in self._fresh if self._young.get(key) is None and key in self._young}
+        self._fresh = {key for key in self._fresh if young[key] is None}
         self._dirty = set()
         if self.full:
-            self._old, self._young = self._young, {}
-            self._fresh = set()
+            if self._written is not None:
+                self._written.update(young)
+            self._old, self._young, self._fresh = young, {}, set()
 
     def _missing(self, keys: Iterable[Key]) -> set[Key]:
-        missing = set(keys) - self._young.keys()
-        if self._old:
-            for key in missing & self._old.keys():
-                self._young[key] = self._old.pop(key)
+        young, old = self._young, self._old
+        missing = {key for key in keys if key not in young}
+        if old:
+            for key in [key for key in missing if key in old]:
+                young[key] = old.pop(key)
                 missing.discard(key)
         return missing
 

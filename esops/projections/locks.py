@@ -18,6 +18,12 @@ class LockHolder:
     client: str
     since: datetime | None
 
+    @property
+    def process(self) -> str:
+        """`host:pid` of a process of esops; else the server's own process."""
+        words = self.application.split()
+        return words[1] if len(words) > 1 and words[0] == "esops" else f"backend {self.pid}"
+
     def __str__(self) -> str:
         since = f", since {self.since:%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
         return f"{self.application or 'a session'} (backend {self.pid}, from {self.client}{since})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from psycopg import sql
 
 from esops.backends.postgres import catalog
 from esops.backends.postgres.catalog import Table
-from esops.backends.postgres.connect import qualified
+from esops.backends.postgres.connect import connect, qualified, translated
 from esops.errors import Refused, UsageError
 from esops.projections.registry import Version
 
@@ -247,26 +248,46 @@ def exists(connection: psycopg.Connection, table: Table, item: AfterLoad | Mappi
     return bool(row and row[0])
 
 
-def build(connection: psycopg.Connection, version: Version, *, primary_only: bool = False) -> list[str]:
+def build(connection: psycopg.Connection, version: Version, *, primary_only: bool = False, dsn: str | None = None) -> list[str]:
     """Build what is noted for after the load and not there yet; returns the names built.
 
-    Raises Refused where rows collide on a unique key.
+    With a DSN, plain indexes are built two at a time, on connections of their own. Raises Refused where rows collide on a
+    unique key.
     """
     table = catalog.find_table(connection, *version.table)
     assert table is not None
-    built: list[str] = []
-    for item in version.after_load:
-        if (primary_only and not item["primary"]) or exists(connection, table, item):
-            continue
-        try:
-            connection.execute(item["statement"].encode())
-        except psycopg.errors.UniqueViolation as error:
-            raise Refused(
-                f"rows of {version.projection} v{version.version} collide on {item['what']}: {error.diag.message_detail}",
-                hint="Two keys of the projection give rows with the same unique value: mend its key or the table's constraint.",
-            ) from error
-        built.append(item["what"])
-    return built
+    wanted = [
+        item for item in version.after_load if (item["primary"] or not primary_only) and not exists(connection, table, item)
+    ]
+    plain = [item for item in wanted if item["statement"].startswith("CREATE INDEX")] if dsn is not None else []
+    for item in wanted:
+        if item not in plain and not item["statement"].startswith("COMMENT ON INDEX"):
+            _build_one(connection, version, item)
+    if plain and dsn is not None:
+        _build_side_by_side(dsn, version, plain)
+    for item in wanted:
+        if item["statement"].startswith("COMMENT ON INDEX"):
+            _build_one(connection, version, item)
+    return [item["what"] for item in wanted if not item["statement"].startswith("COMMENT")]
+
+
+def _build_side_by_side(dsn: str, version: Version, items: Sequence[Mapping[str, Any]]) -> None:
+    def build_one(item: Mapping[str, Any]) -> None:
+        with translated(), connect(dsn, f"index {version.projection}") as own:
+            _build_one(own, version, item)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(build_one, items))
+
+
+def _build_one(connection: psycopg.Connection, version: Version, item: Mapping[str, Any]) -> None:
+    try:
+        connection.execute(item["statement"].encode())
+    except psycopg.errors.UniqueViolation as error:
+        raise Refused(
+            f"rows of {version.projection} v{version.version} collide on {item['what']}: {error.diag.message_detail}",
+            hint="Two keys of the projection give rows with the same unique value: mend its key or the table's constraint.",
+        ) from error
 
 
 def drop(connection: psycopg.Connection, version: Version) -> list[str]:

@@ -188,7 +188,6 @@ class Runner:
     def _commit(self, position: Position) -> None:
         with translated():
             with self.connection.transaction():
-                self.connection.execute("SET LOCAL synchronous_commit = on")
                 registry.move_checkpoint(self.connection, self._version, self.position, position, self._since_commit)
                 change = self._fold.flush(self.connection)
                 if self._since_commit:

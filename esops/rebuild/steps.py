@@ -192,7 +192,7 @@ class Rebuild:
         """Build what is missing of keys and indexes, then the statistics."""
         green = self._green()
         with translated():
-            built = readmodel.build(runner.connection, green)
+            built = readmodel.build(runner.connection, green, dsn=self.target.dsn)
             if built or runner.events:
                 name = qualified(*green.table)
                 runner.connection.execute(b"ANALYZE " + name.as_bytes(runner.connection))
@@ -201,7 +201,7 @@ class Rebuild:
             self._note("built", {"built": built})
 
     def _follow(self) -> None:
-        """Keep up until the lag has been small twice."""
+        """Keep up until the lag has been small twice in a row, or nothing is left."""
         runner = self._take_runner()
         small = 0
         while small < 2:
@@ -210,8 +210,10 @@ class Rebuild:
             runner.step(timedelta(milliseconds=50))
             head = self._head()
             lag = self.store.count_between(runner.position, head) if head is not None else 0
+            if lag == 0:
+                return
             small = small + 1 if lag <= self._options.switch_lag else 0
-            if lag > self._options.switch_lag:
+            if not small:
                 self._say(f"following: {lag:,} events behind")
             elif small < 2:
                 time.sleep(0.05)

@@ -266,7 +266,7 @@ def _shown(connection: psycopg.Connection, events: EventStore, head: Position | 
     live = version.state in {*registry.LIVE_STATES, "building"}
     lag = events.count_between(version.position, head) if live and (version.position or version.fingerprint) else None
     holder = locks.holder(connection, locks.version_lock(version.projection, version.version)) if live else None
-    return Shown(version, lag, None if holder is None else holder.application or f"backend {holder.pid}")
+    return Shown(version, lag, None if holder is None else holder.process)
 
 
 def _lowest(versions: Sequence[Version]) -> Position | None:

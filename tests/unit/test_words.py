@@ -74,15 +74,13 @@ def test_a_hole_splits_into_what_is_still_missing(first, more, filled):
 @given(st.sets(st.text() | st.integers() | st.tuples(st.text(), st.text()), max_size=200))
 def test_a_bloom_filter_never_forgets(keys):
     bloom = Bloom(1 << 12)
-    for key in keys:
-        bloom.add(key)
+    bloom.update(keys)
     assert all(key in bloom for key in keys)
 
 
 def test_a_bloom_filter_seldom_claims_what_was_never_added():
     bloom = Bloom(1 << 16)
-    for number in range(20_000):
-        bloom.add(f"key-{number}")
+    bloom.update(f"key-{number}" for number in range(20_000))
     assert sum(f"other-{number}" in bloom for number in range(20_000)) < 1_500
 
 
