@@ -1,0 +1,54 @@
+"""The docs say what is there: every key, command and option, every link, every figure's limit."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from esops.config import ProjectionSettings, ReadModelSettings, StoreSettings
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("section", [StoreSettings, ReadModelSettings, ProjectionSettings])
+def test_every_configuration_key_is_in_the_reference(section):
+    text = (ROOT / "docs/reference/configuration.md").read_text()
+    for name, field in section.model_fields.items():
+        key = field.alias or name
+        assert f"`{key}" in text, key
+
+
+def test_every_command_and_option_is_in_the_reference(project):
+    text = (ROOT / "docs/reference/commands.md").read_text()
+    known = set(re.findall(r"--[a-z-]+", text))
+    groups = {(): ["rebuild", "run", "events", "projection", "demo"]}
+    for command in (
+        [],
+        *([each] for each in groups[()]),
+        *(["projection", each] for each in ("list", "show", "versions", "switch", "rollback", "retire", "dead-letters")),
+    ):
+        shown = project.ok(*command, "--help").out
+        options = set(re.findall(r"^  (--[a-z-]+)", shown, re.MULTILINE)) - {
+            "--install-completion",
+            "--show-completion",
+            "--version",
+        }
+        assert options <= known, (command, options - known)
+        if len(command) == 2:
+            assert f"`{command[1]}" in text
+
+
+def test_no_page_and_no_package_file_names_a_host_or_a_path_of_a_machine():
+    for page in [*PAGES, ROOT / "constraints.txt", ROOT / "pyproject.toml", ROOT / "Makefile"]:
+        assert not re.search(r"(^|[^A-Za-z0-9_.:-])/(work|root|home)/", page.read_text()), page
+    assert "://" not in (ROOT / "constraints.txt").read_text()
