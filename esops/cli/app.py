@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from esops.cli.shared import complete_store
+
 if TYPE_CHECKING:
     from esops.term import Output
 
@@ -29,7 +31,12 @@ _GLOBALS: dict[str, tuple[Any, Any]] = {
         str | None,
         _global("--config", metavar="FILE", help="The configuration; else ESOPS_CONFIG, or esops.toml here or above."),
     ),
-    "store_": (str | None, _global("--store", metavar="NAME", help="The store, where the configuration has several.")),
+    "store_": (
+        str | None,
+        _global(
+            "--store", metavar="NAME", help="The store, where the configuration has several.", autocompletion=complete_store
+        ),
+    ),
     "output_": (Literal["table", "json", "ndjson", "csv"] | None, _global("--output", help="How results are written.")),
     "quiet_": (bool | None, _global("--quiet", help="Only results and errors.", is_flag=True)),
     "verbose_": (bool | None, _global("--verbose", help="More of the log.", is_flag=True)),

@@ -25,6 +25,11 @@ def complete_projection(incomplete: str) -> list[str]:
     return [name for name in _names("projections") if name.startswith(incomplete)]
 
 
+def complete_store(incomplete: str) -> list[str]:
+    """The stores of the configuration that begin so."""
+    return [name for name in _names("stores") if name.startswith(incomplete)]
+
+
 def _names(section: str) -> list[str]:
     import tomllib
 

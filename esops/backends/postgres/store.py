@@ -1,7 +1,7 @@
 """An event store in Postgres, whatever its layout: what is settled, bulk reads in pages, short reads, appends.
 
-Each page of a bulk read is a statement and a snapshot of its own, of about a second at most, so that a read of a hundred
-million events leaves no old snapshot behind that would hold back vacuum or the application's own daemon.
+Each page of a bulk read is a statement and a snapshot of its own, of about two seconds at most, so that a read of a hundred
+million events, or a slow projection, leaves no old snapshot behind that would hold back vacuum or the application's own daemon.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from esops.backends.postgres.connect import connect, translated
 from esops.backends.postgres.layouts import find_layout
 from esops.backends.postgres.layouts.base import Layout
 from esops.config import StoreSettings
-from esops.errors import ConnectionLost
+from esops.errors import ConnectionLost, Refused
 from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, category_of
 
 PAGE = 200_000
-"""Numbers a page of a bulk read: the best of those measured (docs/explanation/speed.md)."""
+"""Numbers a page of a bulk read at most: the best of those measured (docs/explanation/speed.md)."""
+_SMALLEST_PAGE = 1_000
+_PAGE_SECONDS = 2.0
 _EXACT_COUNT = 100_000
 """Beyond this many numbers a lag is not counted row by row."""
 
@@ -33,6 +35,27 @@ _EXACT_COUNT = 100_000
 def open_postgres(name: str, settings: StoreSettings) -> PostgresStore:
     """Connect and find the layout. Raises Unavailable or UsageError."""
     return PostgresStore(name, settings)
+
+
+class PageSize:
+    """How much to read in one statement, so that its snapshot lives about two seconds however slow the reader is."""
+
+    def __init__(self) -> None:
+        """Begin at the largest."""
+        self.size = PAGE
+        self._since: float | None = None
+
+    def begin(self) -> int:
+        """Judge the page before by the time since it began, and say how large the next one is to be."""
+        now = time.monotonic()
+        if self._since is not None:
+            took = now - self._since
+            if took > _PAGE_SECONDS:
+                self.size = max(_SMALLEST_PAGE, int(self.size * _PAGE_SECONDS / took))
+            elif took < _PAGE_SECONDS / 2:
+                self.size = min(PAGE, self.size * 2)
+        self._since = now
+        return self.size
 
 
 class PostgresStore:
@@ -45,6 +68,7 @@ class PostgresStore:
         self._dsn = settings.dsn
         self._connection: psycopg.Connection | None = None
         with translated():
+            self._refuse_replica()
             self.layout: Layout = find_layout(self._control(), name, settings)
         self._bulk = bulk.BulkReader(settings.dsn)
         self._rule = self.layout.rule()
@@ -54,6 +78,14 @@ class PostgresStore:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._dsn, f"store {self.name}")
         return self._connection
+
+    def _refuse_replica(self) -> None:
+        row = self._control().execute("SELECT pg_is_in_recovery()").fetchone()
+        if row is not None and row[0]:
+            raise Refused(
+                f"stores.{self.name}: this server is a replica, and what is settled can be known on the primary alone",
+                hint="Name the primary in the DSN (target_session_attrs=read-write finds it among several hosts).",
+            )
 
     def _ask(self, statement: sql.SQL | sql.Composed) -> list[tuple[Any, ...]]:
         with translated():
@@ -114,8 +146,9 @@ class PostgresStore:
         if high - low > PAGE:
             # A sequence may have been set far ahead: begin where the numbers do.
             low = max(low, self._next_number(low) - 1)
+        page = PageSize()
         while low < high:
-            top = min(low + PAGE, high)
+            top = min(low + page.begin(), high)
             yield self._select(
                 where, self.layout.beyond(Position((low,))), self.layout.up_to(Position((top,))), self.layout.ascending
             )
@@ -138,15 +171,17 @@ class PostgresStore:
 
     def _read_by_key(self, after: Position | None, until: Position, filter: EventFilter) -> Iterator[list[RecordedEvent]]:
         where = self.layout.where(filter)
-        limit = sql.SQL("{} LIMIT {}").format(self.layout.ascending, sql.Literal(PAGE))
+        page = PageSize()
         while True:
+            size = page.begin()
+            limit = sql.SQL("{} LIMIT {}").format(self.layout.ascending, sql.Literal(size))
             beyond = self.layout.beyond(after) if after is not None else sql.SQL("TRUE")
             seen = 0
             for events in self._read_statements(iter([self._select(where, beyond, self.layout.up_to(until), limit)])):
                 seen += len(events)
                 after = events[-1].position
                 yield events
-            if seen < PAGE:
+            if seen < size:
                 return
 
     def _select(self, *parts: sql.Composable) -> str:

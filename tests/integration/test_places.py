@@ -1,0 +1,129 @@
+"""Where things may be: read model and store apart, a role with few rights, a replica; and what is left out."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import psycopg
+import pytest
+
+from esops.backends import open_store
+from esops.backends.postgres.store import PAGE, PageSize
+from esops.config import StoreSettings
+from esops.errors import Refused
+from tests.support import shop
+
+
+def test_the_read_model_may_be_in_another_database(dsn, server, project):
+    shop.make(dsn, 3_000)
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE elsewhere")
+    try:
+        shop.configure(project, dsn)
+        config = (project.folder / "esops.toml").read_text()
+        (project.folder / "esops.toml").write_text(
+            config + f'[readmodels.main]\ndsn = {json.dumps(server.dsn("elsewhere"))}\nschema = "pages"\n'
+        )
+        with psycopg.connect(server.dsn("elsewhere"), autocommit=True) as there:
+            there.execute("CREATE SCHEMA pages")
+            for version in (1, 2):
+                assert project.ok("rebuild", "--blue-green", "--output", "json").json["to_version"] == version
+            found = shop.table(there, "pages.cart_summary")
+        with psycopg.connect(dsn, autocommit=True) as here:
+            assert found == shop.truth(here, 3_000)
+            assert here.execute("SELECT to_regnamespace('esops')").fetchone() == (None,)
+        project.ok("projection", "rollback", "cart_summary")
+    finally:
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            admin.execute("DROP DATABASE elsewhere WITH (FORCE)")
+
+
+def test_a_role_with_the_documented_rights_can_do_all_of_it(dsn, connection, project):
+    shop.make(dsn, 1_000)
+    database = connection.info.dbname
+    connection.execute(f"""
+        CREATE ROLE shop_owner LOGIN; CREATE ROLE operator LOGIN;
+        GRANT CREATE ON DATABASE {database} TO operator; GRANT CREATE, USAGE ON SCHEMA public TO operator, shop_owner;
+        GRANT USAGE ON SCHEMA shop TO operator; GRANT SELECT ON ALL TABLES IN SCHEMA shop TO operator;
+        GRANT SELECT ON SEQUENCE shop.mt_events_sequence TO operator; GRANT shop_owner TO operator;
+        SET ROLE shop_owner;
+    """)
+    connection.execute(shop.DDL.replace("{table}", "cart_summary").encode())
+    connection.execute("RESET ROLE")
+    shop.configure(project, psycopg.conninfo.make_conninfo(dsn, user="operator"))
+    try:
+        project.ok("events", "--limit", "1")
+        project.ok("rebuild", "--blue-green", "--max-diff", "100")
+        project.ok("rebuild", "--blue-green")
+        project.ok("run", "--until-caught-up")
+        project.ok("projection", "rollback", "cart_summary")
+        project.ok("projection", "switch", "cart_summary", "--to", "3")
+        project.ok("projection", "retire", "cart_summary", "--yes")
+        owners = connection.execute(
+            "SELECT relname, pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE 'cart_summary%' AND relkind IN ('r', 'v') ORDER BY 1"
+        )
+        assert owners.fetchall() == [("cart_summary", "shop_owner"), ("cart_summary__v3", "shop_owner")]
+        shop.check_version(connection, 3)
+        for lost, command in (
+            ("REVOKE SELECT ON SEQUENCE shop.mt_events_sequence FROM operator", ["events"]),
+            ("REVOKE SELECT ON shop.mt_events FROM operator", ["rebuild", "--blue-green"]),
+        ):
+            connection.execute(lost)
+            result = project.run(*command)
+            assert (result.code, "denies this role a right: permission denied for" in result.err) == (3, True)
+    finally:
+        connection.execute("DROP OWNED BY operator; DROP OWNED BY shop_owner; DROP ROLE operator; DROP ROLE shop_owner")
+
+
+def test_a_projection_of_some_events_has_the_checkpoint_of_all(dsn, connection, project):
+    shop.make(dsn, 2_000)
+    code = "from esops import fold\n@fold()\ndef cart_summary(row, event):\n    return {'n': (row or {'n': 0})['n'] + 1, 'kinds': event.type}\n"
+    shop.configure(
+        project,
+        dsn,
+        code=code,
+        ddl="CREATE TABLE {table} (id text PRIMARY KEY, n int, kinds text);",
+        projection_options='events = ["shopping_cart_opened", "shopping_cart_canceled"]',
+    )
+    done = project.ok("rebuild", "--blue-green", "--output", "json").json
+    expected = connection.execute(
+        "SELECT count(*) FROM shop.mt_events WHERE type IN ('shopping_cart_opened', 'shopping_cart_canceled')"
+    ).fetchone()[0]
+    assert (done["events"], done["rows"], done["position"]) == (expected, 200, "2000")
+    assert connection.execute("SELECT sum(n)::int FROM cart_summary").fetchone() == (expected,)
+
+
+@pytest.mark.slow
+def test_a_replica_is_refused(own_server):
+    shop.make(own_server.dsn(), 100)
+    own_server.stop()
+    (own_server.folder / "standby.signal").touch()
+    own_server.restart()
+    with pytest.raises(Refused, match="is a replica"):
+        open_store("s", StoreSettings(dsn=own_server.dsn()))
+
+
+def test_pages_get_smaller_for_a_slow_reader_and_larger_again(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    page = PageSize()
+    assert page.begin() == PAGE
+    now[0] += 20
+    assert page.begin() == PAGE // 10
+    now[0] += 200_000
+    assert page.begin() == 1_000
+    for _ in range(10):
+        now[0] += 0.1
+        page.begin()
+    assert page.size == PAGE
+
+
+def test_names_are_completed(dsn, project):
+    import subprocess
+
+    shop.configure(project, dsn)
+    for words, index, expected in (("esops rebuild ca", 2, "cart_summary"), ("esops events --store s", 3, "shop")):
+        environment = {**project.environ(), "_ESOPS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(index)}
+        done = subprocess.run(project.command(), cwd=project.folder, env=environment, capture_output=True, text=True)
+        assert done.stdout.split() == [expected], done.stderr
