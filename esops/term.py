@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO, cast
 
 import orjson
 import structlog
@@ -121,17 +121,17 @@ class Output:
             self.talk.print("hint: ", style="bold cyan", end="")
             self.talk.print(error.hint, markup=False)
 
-    def progress(self, what: str, total: int | None) -> ProgressLine:
-        """A progress line for a long job."""
-        return ProgressLine(self, what, total)
+    def progress(self, what: str, done: int, total: int | None) -> ProgressLine:
+        """A progress line for a long job, so much of which is done already."""
+        return ProgressLine(self, what, done, total)
 
 
 class ProgressLine:
     """A bar at a terminal, or a plain line every few seconds; both with rate and time left. Never swallows a log line."""
 
-    def __init__(self, output: Output, what: str, total: int | None) -> None:
-        """Take what is done and how much there is to do, if that is known."""
-        self._output, self._what, self._total = output, what, total
+    def __init__(self, output: Output, what: str, done: int, total: int | None) -> None:
+        """Take what is counted, how much is done before it begins, and how much there is to do, if that is known."""
+        self._output, self._what, self._before, self._total = output, what, done, total
         self._started = self._last = time.monotonic()
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -146,23 +146,23 @@ class ProgressLine:
                 console=output.talk,
                 transient=True,
             )
-            self._task = self._bar.add_task(what, total=total, rate="")
+            self._task = self._bar.add_task(what, total=total, completed=done, rate="")
             self._bar.start()
 
-    def update(self, done: int, note: str = "") -> None:
-        """Say how much is done."""
+    def update(self, done: int, total: int | None) -> None:
+        """Say how much is done, and of how much."""
         now = time.monotonic()
-        rate = done / max(now - self._started, 1e-6)
+        self._total = total
+        rate = (done - self._before) / max(now - self._started, 0.01)
         if self._bar is not None:
-            description = f"{self._what} ({note})" if note else self._what
-            self._bar.update(self._task, completed=done, rate=f"{rate:,.0f}/s", description=description)
+            self._bar.update(self._task, completed=done, total=total, rate=f"{rate:,.0f}/s")
         elif now - self._last >= PLAIN_EVERY.total_seconds():
             self._last = now
             left = ""
             if self._total is not None and self._total > done and rate > 0:
                 left = f", about {duration((self._total - done) / rate)} left"
             of = f" of {self._total:,}" if self._total is not None else ""
-            self._output.say(f"{self._what}: {done:,}{of}, {rate:,.0f}/s{left}{f' ({note})' if note else ''}")
+            self._output.say(f"{self._what}: {done:,}{of}, {rate:,.0f}/s{left}")
 
     def close(self) -> None:
         """Take the bar away."""
@@ -208,9 +208,19 @@ def set_up_logging(settings: Settings, *, talks: bool = False) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=False,
     )
+
+
+class _Stderr:
+    """Standard error as it is at each write: a progress bar puts itself before it, so that log lines come out above the bar."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def _cell(value: object) -> str:

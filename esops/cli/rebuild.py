@@ -133,14 +133,15 @@ class _Job:
 
     def say(self, text: str) -> None:
         """See Watcher."""
-        self._close_line()
         self.output.say(text)
 
     def progress(self, done: int, total: int | None) -> None:
         """See Watcher."""
         if self._line is None:
-            self._line = self.output.progress(f"rebuild {self.name}: events", total)
-        self._line.update(done)
+            self._line = self.output.progress(f"rebuild {self.name}: events", done, total)
+        self._line.update(done, total)
+        if total is not None and done >= total:
+            self._close_line()
 
     def _close_line(self) -> None:
         if self._line is not None:

@@ -178,15 +178,18 @@ class Rebuild:
             self._build(runner)
             if blue is not None:
                 self._kept(self._comparer().as_they_stand(blue, str(standing)))
-        if head is not None:
+        if head is not None and (runner.position is None or runner.position < head):
             self._say(f"catching up to position {head}")
             self._load(runner, head)
         self._build(runner)
         self._enter(journal.FOLLOWING)
 
     def _load(self, runner: Runner, until: Position) -> None:
-        self._total = self._done + self.store.count_between(runner.position, until)
+        done = self._done
+        self._total = done + self.store.count_between(runner.position, until)
+        self._watcher.progress(done, self._total)
         runner.run_until(until)
+        self._watcher.progress(self._total, self._total)
 
     def _build(self, runner: Runner) -> None:
         """Build what is missing of keys and indexes, then the statistics."""
