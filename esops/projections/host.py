@@ -38,7 +38,7 @@ _RETRY_MOST = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """How one version's process ended. `error` is None where it did what it was to do."""
+    """How one version's process ended: 0 where it did what it was to do."""
 
     projection: str
     version: int

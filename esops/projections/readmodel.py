@@ -235,15 +235,13 @@ def read_after_load(connection: psycopg.Connection, table: Table) -> tuple[list[
     return later, now
 
 
-def exists(connection: psycopg.Connection, table: Table, item: AfterLoad | Mapping[str, Any]) -> bool:
+def exists(connection: psycopg.Connection, table: Table, item: Mapping[str, Any]) -> bool:
     """Whether a key or index is there already, so that building can be gone on with after a crash."""
-    what = item.what if isinstance(item, AfterLoad) else item["what"]
-    statement = item.statement if isinstance(item, AfterLoad) else item["statement"]
-    if statement.startswith("COMMENT"):
+    if item["statement"].startswith("COMMENT"):
         return False
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = %s AND c.relname = %s)",
-        (table.oid, what),
+        (table.oid, item["what"]),
     ).fetchone()
     return bool(row and row[0])
 

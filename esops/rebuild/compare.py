@@ -61,6 +61,15 @@ class Comparer:
             self._begin_snapshot(snapshot)
             return self._compare(snapshot, blue, position, note)
 
+    def assertions(self, found: verify.Verification, assertions: Sequence[str]) -> verify.Verification:
+        """A verification with those of the user's SQL assertions that do not hold of green."""
+        with translated():
+            green = catalog.find_table(self._session.connection, *self._green.table)
+            if green is None:
+                raise Refused("green is gone")
+            failed = verify.check_assertions(self._session.connection, green, assertions)
+        return replace(found, failed_assertions=failed)
+
     @staticmethod
     def _begin_snapshot(snapshot: psycopg.Connection) -> None:
         snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")

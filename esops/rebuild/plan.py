@@ -113,6 +113,30 @@ class Plan:
         ]
         return lines
 
+    def version(self) -> Version:
+        """The version that will be built, as the registry keeps it."""
+        after_load = tuple(
+            {
+                "what": each.what,
+                "statement": each.statement,
+                "primary": each.primary,
+                "key": list(self.key) if each.primary else [],
+            }
+            for each in self.after_load
+        )
+        return Version(
+            projection=self.target.name,
+            version=self.to_version,
+            state="building",
+            store=self.target.store_name,
+            position=None,
+            events=0,
+            rows=0,
+            tables={self.target.plain.name: (self.target.plain.schema, self.physical)},
+            fingerprint=self.target.code,
+            after_load=after_load,
+        )
+
     def _green(self) -> str:
         return qualified(self.target.plain.schema, self.physical).as_string(None)
 
@@ -222,7 +246,7 @@ def _try_out(
         check_key(target.definition, green, green.key, conjoined=store.capabilities.tenants)
         after_load, drop_now = readmodel.read_after_load(connection, green)
         version = Version(
-            target.name, to_version, "building", target.store_name, None, 0, 0, {plain.name: green_of(plain, physical)}, None
+            target.name, to_version, "building", target.store_name, None, 0, 0, {plain.name: (plain.schema, physical)}, None
         )
         pointed = switch.statements(connection, plain, settings.switch, green, source, version)
     notes += _column_notes(blue, green, settings.verify.ignore)
@@ -255,11 +279,6 @@ def _try_out(
         installs=not registry.installed(connection),
         notes=notes,
     )
-
-
-def green_of(plain: Plain, physical: str) -> tuple[str, str]:
-    """Schema and physical name, as the registry keeps them."""
-    return (plain.schema, physical)
 
 
 def _method(options: Options, blue: Table | None, green: Table) -> verify.Method:

@@ -27,7 +27,7 @@ from esops.projections.runner import Progress, Runner, Work
 from esops.rebuild import journal, switch, verify
 from esops.rebuild.compare import Comparer
 from esops.rebuild.outcome import Outcome, Watcher
-from esops.rebuild.plan import Options, Plan, Target, green_of
+from esops.rebuild.plan import Options, Plan, Target
 from esops.rebuild.session import Session
 
 log = structlog.get_logger("esops.rebuild")
@@ -47,15 +47,20 @@ class Rebuild:
         self._state = journal.PLANNED
         self._compared = False
         self._taken_over = False
+        self._worked = False
         self._session = Session(target.dsn, target.name, stop, self._say)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._let_runner_go()
+        self._session.close()
+
+    def _let_runner_go(self) -> None:
         if self._runner is not None:
             self._runner.close()
-        self._session.close()
+            self._runner = None
 
     # -- ways in
 
@@ -82,7 +87,7 @@ class Rebuild:
                     plan.to_version,
                     {**options.as_dict(), "compare": plan.compare, "create": [*plan.create, *plan.drop_now]},
                 )
-                registry.insert(self._session.connection, self._planned_version(plan))
+                registry.insert(self._session.connection, plan.version())
         return self._run(entry)
 
     def resume(self, options: Mapping[str, Any]) -> Outcome:
@@ -120,34 +125,44 @@ class Rebuild:
         self._say(f"begins at state {entry.state}, to build v{entry.to_version}")
         log.info("rebuild", rebuild=entry.rebuild, projection=entry.projection, to_version=entry.to_version, state=entry.state)
         self._state = entry.state
-        try:
-            self._check_code()
-            if self._state == journal.PLANNED:
-                self._provision()
-            if self._state in {journal.PROVISIONED, journal.CATCHING_UP}:
-                self._catch_up()
-            if self._state == journal.FOLLOWING:
-                self._follow()
-                if not self._verify():
-                    self._pause("the verification found differences")
-                    return self._outcome(findings=True)
-                self._enter(journal.VERIFIED)
-            if self._options.switch:
-                self._follow()
-                self._switch()
-            else:
-                self._stand_by()
-        except Stopped as stopped:
-            self._pause("asked to stop")
-            raise Stopped(
-                f"rebuild {entry.rebuild} of {self.target.name} is paused: {stopped.message}", hint="Go on with --resume."
-            ) from None
-        except ConnectionLost:
-            raise
-        except EsopsError as error:
-            self._pause(error.message)
-            raise
-        return self._outcome(findings=False)
+        self._worked = True
+        while True:
+            try:
+                return self._outcome(findings=not self._story())
+            except Stopped as stopped:
+                self._pause("asked to stop")
+                raise Stopped(
+                    f"rebuild {entry.rebuild} of {self.target.name} is paused: {stopped.message}", hint="Go on with --resume."
+                ) from None
+            except ConnectionLost as lost:
+                # Each step can be done again: wait for the database, and take the story up where it was.
+                self._say(f"waiting for the database: {lost.message}")
+                self._let_runner_go()
+                time.sleep(1)
+                self._session.do(lambda _: None)
+            except EsopsError as error:
+                self._pause(error.message)
+                raise
+
+    def _story(self) -> bool:
+        """All steps from the state that is reached; False where the verification found what is not tolerated."""
+        self._check_code()
+        if self._state == journal.PLANNED:
+            self._provision()
+        if self._state in {journal.PROVISIONED, journal.CATCHING_UP}:
+            self._catch_up()
+        if self._state == journal.FOLLOWING:
+            self._follow()
+            if not self._verify():
+                self._pause("the verification found differences")
+                return False
+            self._enter(journal.VERIFIED)
+        if self._options.switch:
+            self._follow()
+            self._switch()
+        else:
+            self._stand_by()
+        return True
 
     def _provision(self) -> None:
         """Make green, and take its indexes off, in one transaction."""
@@ -236,7 +251,7 @@ class Rebuild:
                 self._kept(self._comparer().as_they_stand(blue, str(runner.position), note))
             else:
                 self._kept(self._comparer().at_one_position(blue, runner))
-        found = self._assertions(self._verification())
+        found = self._comparer().assertions(self._verification(), self.target.settings.verify.assertions)
         fine = verify.tolerated(found, self._options.max_diff)
         if not fine:
             # Kept for the summary; a resumed rebuild compares again.
@@ -257,13 +272,6 @@ class Rebuild:
         return self._refresh().verification is None or (
             not self._compared and (blue.position in {None, runner.position} or self._session.followed(blue))
         )
-
-    def _assertions(self, found: verify.Verification) -> verify.Verification:
-        with translated():
-            green = catalog.find_table(self._session.connection, *self._green().table)
-            assert green is not None
-            failed = verify.check_assertions(self._session.connection, green, self.target.settings.verify.assertions)
-        return replace(found, failed_assertions=failed)
 
     def _switch(self) -> None:
         """Point the name at green, with green at or past blue, in one transaction with the journal's entry."""
@@ -316,29 +324,6 @@ class Rebuild:
     @property
     def _done(self) -> int:
         return self._green().events
-
-    def _planned_version(self, plan: Plan) -> Version:
-        after_load = tuple(
-            {
-                "what": each.what,
-                "statement": each.statement,
-                "primary": each.primary,
-                "key": list(plan.key) if each.primary else [],
-            }
-            for each in plan.after_load
-        )
-        return Version(
-            projection=self.target.name,
-            version=plan.to_version,
-            state="building",
-            store=self.target.store_name,
-            position=None,
-            events=0,
-            rows=0,
-            tables={self.target.plain.name: green_of(self.target.plain, plan.physical)},
-            fingerprint=self.target.code,
-            after_load=after_load,
-        )
 
     def _check_code(self) -> None:
         """A version is made by one code from its first event to its last."""
@@ -447,7 +432,7 @@ class Rebuild:
     def _outcome(self, *, findings: bool) -> Outcome:
         entry = self._refresh()
         seconds = entry.seconds
-        if self._runner is not None:
+        if self._worked:
             seconds = self._session.do(lambda on: journal.add_seconds(on, entry.rebuild, self._take_seconds()))
         green = self._green()
         return Outcome(

@@ -76,3 +76,27 @@ def _wait_for_events(dsn: str, events: int) -> None:
                     return
             time.sleep(0.02)
     raise AssertionError("the rebuild did not come that far")
+
+
+def test_a_restart_while_the_switch_waits_for_a_reader_loses_nothing(own_server, project):
+    dsn = own_server.dsn()
+    shop.make(dsn, 1_000)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    reader = psycopg.connect(dsn)
+    reader.execute("SELECT count(*) FROM cart_summary")
+    process = project.start("rebuild", "--blue-green")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and connection.execute(
+            "SELECT max(state) FROM esops.rebuilds WHERE rebuild = 2"
+        ).fetchone() != ("verified",):
+            time.sleep(0.05)
+    own_server.restart("immediate")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "waiting for the database" in err
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        assert connection.execute("SELECT active_version FROM esops.projections").fetchone() == (2,)
+        assert shop.check_version(connection, 2) == 100
+    reader.close()

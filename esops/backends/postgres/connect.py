@@ -7,7 +7,6 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import LiteralString
 
 import psycopg
 from psycopg import errors, sql
@@ -92,11 +91,6 @@ def is_lost(error: psycopg.Error) -> bool:
 def qualified(schema: str, name: str) -> sql.Identifier:
     """A table's quoted name with its schema."""
     return sql.Identifier(schema, name)
-
-
-def literal_sql(statement: LiteralString) -> sql.SQL:
-    """A constant as SQL; here so that a layout needs one import."""
-    return sql.SQL(statement)
 
 
 def _lost(text: str) -> Unavailable:
