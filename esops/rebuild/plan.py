@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -24,6 +25,9 @@ from esops.projections.fold import check_key
 from esops.projections.readmodel import Plain
 from esops.projections.registry import Version
 from esops.rebuild import switch, verify
+
+SETTLING = timedelta(seconds=5)
+"""Long enough for old holes in the numbers to be judged, so that they do not cut the first, bulky part of the work short."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +264,7 @@ def _try_out(
         )
     elif source is not None and locks.holder(connection, locks.version_lock(target.name, source.version)) is None:
         notes.append(f"nobody keeps v{source.version} fresh at the moment (`esops run` does): a rollback would need that first")
-    head = store.head()
+    head = store.head(SETTLING)
     return Plan(
         target=target,
         source=source,

@@ -27,11 +27,12 @@ from esops.projections.runner import Progress, Runner, Work
 from esops.rebuild import journal, switch, verify
 from esops.rebuild.compare import Comparer
 from esops.rebuild.outcome import Outcome, Watcher
-from esops.rebuild.plan import Options, Plan, Target
+from esops.rebuild.plan import SETTLING, Options, Plan, Target
 from esops.rebuild.session import Session
 
 log = structlog.get_logger("esops.rebuild")
 _SETTLE_PATIENCE = timedelta(seconds=1)
+_BULKY = 10_000
 
 
 class Rebuild:
@@ -184,20 +185,24 @@ class Rebuild:
         self._enter(journal.CATCHING_UP)
         runner = self._take_runner()
         blue = self._blue()
-        head = self._head()
+        head = self._head(SETTLING)
         standing = blue.position if blue is not None and not self._session.followed(blue) else None
         early = standing is not None and head is not None and (runner.position is None or runner.position <= standing <= head)
-        if early and standing is not None:
-            self._say(f"catching up to v{blue.version if blue else '?'}, which stands still at position {standing}")
+        if early and standing is not None and blue is not None:
+            self._say(f"catching up to v{blue.version}, which stands still at position {standing}")
             self._load(runner, standing)
             self._build(runner)
-            if blue is not None:
-                self._kept(self._comparer().as_they_stand(blue, str(standing)))
-        if head is not None and (runner.position is None or runner.position < head):
+            self._kept(self._comparer().as_they_stand(blue, str(standing)))
+        # All that is many goes in before the indexes are built; what comes meanwhile is for following.
+        while head is not None and self._behind(runner, head) > (_BULKY if runner.position else 0):
             self._say(f"catching up to position {head}")
             self._load(runner, head)
+            head = self._head()
         self._build(runner)
         self._enter(journal.FOLLOWING)
+
+    def _behind(self, runner: Runner, head: Position) -> int:
+        return self.store.count_between(runner.position, head)
 
     def _load(self, runner: Runner, until: Position) -> None:
         done = self._done
@@ -227,7 +232,7 @@ class Rebuild:
                 raise Stopped(f"stopped at position {runner.position}")
             runner.step(timedelta(milliseconds=50))
             head = self._head()
-            lag = self.store.count_between(runner.position, head) if head is not None else 0
+            lag = self._behind(runner, head) if head is not None else 0
             if lag == 0:
                 return
             small = small + 1 if lag <= self._options.switch_lag else 0
@@ -361,14 +366,14 @@ class Rebuild:
     def _report(self, progress: Progress) -> None:
         self._watcher.progress(self._done_before + progress.events, getattr(self, "_total", None))
 
-    def _head(self) -> Position | None:
+    def _head(self, patience: timedelta = _SETTLE_PATIENCE) -> Position | None:
         """The settled head; says by whom it is held back where nothing is settled yet."""
         said = False
         while True:
             if self._stop():
                 raise Stopped("stopped while waiting for the first settled position")
             try:
-                head = self.store.head(_SETTLE_PATIENCE, self._runner.position if self._runner else None)
+                head = self.store.head(patience, self._runner.position if self._runner else None)
                 holders: list[Holder] = self.store.held_back_by() if head is None else []
             except ConnectionLost as lost:
                 self._say(f"waiting for the store: {lost.message}")

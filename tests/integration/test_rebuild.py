@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import psycopg
 import pytest
@@ -285,6 +286,24 @@ ddl = "odd.sql"
     assert len(connection.execute(f"SELECT * FROM {view}".encode()).fetchall()) == 10
 
 
+def test_old_holes_in_the_numbers_do_not_cut_the_load_short(dsn, connection, project):
+    shop.make(dsn, 30_000)
+    connection.execute("DELETE FROM shop.mt_events WHERE seq_id IN (17, 18, 20000)")
+    connection.execute(
+        "DELETE FROM shop.mt_events WHERE stream_id IN (SELECT stream_id FROM shop.mt_events GROUP BY 1 HAVING min(version) > 1)"
+    )
+    shop.configure(project, dsn, store_options="")
+    left = connection.execute("SELECT count(*) FROM shop.mt_events").fetchone()[0]
+    begin = time.monotonic()
+    plan = project.ok("rebuild", "--blue-green", "--dry-run", "--output", "json").json
+    assert (plan["events"], plan["position"]) == (left, "30000")
+    err = project.ok("rebuild", "--blue-green").err
+    assert time.monotonic() - begin < 25
+    assert err.count("catching up to position") == 1
+    assert err.index("catching up to position 30000") < err.index("built ")
+    shop.check_version(connection, 1)
+
+
 def test_a_second_rebuild_at_the_same_time_is_told_who_is_at_it(dsn, connection, project):
     shop.make(dsn, 2_000)
     shop.configure(project, dsn)
@@ -298,8 +317,6 @@ def test_a_second_rebuild_at_the_same_time_is_told_who_is_at_it(dsn, connection,
             row = connection.execute("SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone()
             if row == ("verified",):
                 break
-            import time
-
             time.sleep(0.05)
         second = project.run("rebuild", "--blue-green")
         assert second.code == 4
@@ -313,7 +330,6 @@ def test_a_second_rebuild_at_the_same_time_is_told_who_is_at_it(dsn, connection,
 
 def test_interrupted_it_pauses_and_goes_on(dsn, connection, project):
     import signal
-    import time
 
     shop.make(dsn, 300_000)
     shop.configure(project, dsn)
