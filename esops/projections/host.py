@@ -62,16 +62,15 @@ def code_of(config: Config, version: Version) -> tuple[FoldDefinition, bool]:
     return definition, version.fingerprint in {None, fingerprint(definition)}
 
 
-def open_runner(config: Config, version: Version, *, stop: Callable[[], bool], store: str | None = None) -> tuple[Runner, bool]:
-    """A runner for a version with its own store, and whether its code is the one that the version was made by."""
+def open_runner(config: Config, version: Version, *, stop: Callable[[], bool], store: str | None = None) -> Runner:
+    """A runner for a version, with its own store. Raises Busy if another process keeps it fresh."""
     settings = config.projection(version.projection)
-    definition, same = code_of(config, version)
+    definition, _ = code_of(config, version)
     name, store_settings = config.store(store or version.store)
     filter = EventFilter(settings.events, settings.category, archived=settings.include_archived)
     work = Work(version.projection, version.version, definition, filter, settings.on_error, settings.cache_rows)
     dsn = config.readmodel_of(version.projection).dsn
-    runner = Runner(backends.open_store(name, store_settings), dsn, work, stop=stop, lock_patience=timedelta(seconds=2))
-    return runner, same
+    return Runner(backends.open_store(name, store_settings), dsn, work, stop=stop, lock_patience=timedelta(seconds=2))
 
 
 class Host:
@@ -188,6 +187,11 @@ def _follow(config_path: Path, projection: str, number: int, settings: term.Sett
     except EsopsError as error:
         log.error(error.message, projection=projection, version=number, hint=error.hint)
         raise SystemExit(error.exit_code) from None
+    except Exception as error:
+        if settings.debug:
+            raise
+        log.error("a defect in esops", projection=projection, version=number, error=f"{type(error).__name__}: {error}")
+        raise SystemExit(EsopsError.exit_code) from None
 
 
 def _follow_version(
@@ -202,24 +206,25 @@ def _follow_version(
             holder = locks.holder(connection, lock)
         if holder is not None:
             raise Busy(f"{projection} v{number} is kept fresh by {holder}")
-    runner, same = open_runner(config, version, stop=stop, store=store)
+    same = code_of(config, version)[1]
+    if not same and version.state == "standby":
+        log.warning(
+            "made by other code than there is now: left as it is",
+            projection=projection,
+            version=number,
+            hint=f"name its code with projections.{projection}.versions.{number}.python, or retire it",
+        )
+        while not (stop() or until_caught_up) and _state(config, projection, number) == "standby":
+            time.sleep(1)
+        return
+    if not same:
+        log.warning(
+            "the code has changed since this version was made: old events keep their old rows",
+            projection=projection,
+            version=number,
+        )
+    runner = open_runner(config, version, stop=stop, store=store)
     try:
-        if not same and version.state == "standby":
-            log.warning(
-                "made by other code than there is now: left as it is",
-                projection=projection,
-                version=number,
-                hint=f"name its code with projections.{projection}.versions.{number}.python, or retire it",
-            )
-            while not (stop() or until_caught_up):
-                time.sleep(1)
-            return
-        if not same:
-            log.warning(
-                "the code has changed since this version was made: old events keep their old rows",
-                projection=projection,
-                version=number,
-            )
         if until_caught_up:
             while runner.step(timedelta(seconds=1)):
                 pass
@@ -227,3 +232,12 @@ def _follow_version(
             runner.follow()
     finally:
         runner.close()
+
+
+def _state(config: Config, projection: str, number: int) -> str:
+    """A version's state; as it was for all we know, while the database is away."""
+    try:
+        with translated(), connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection:
+            return registry.version(connection, projection, number).state
+    except ConnectionLost:
+        return "standby"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+import psycopg
 import structlog
 
 from esops.backends.base import EventStore
@@ -285,7 +286,8 @@ class Runner:
                 worked = self.step()
             except Stopped:
                 return
-            except Busy:
+            except (Busy, psycopg.errors.UndefinedTable):
+                # Retired between two looks: its checkpoint moves no more, or its table is gone.
                 if self._retired():
                     return
                 raise

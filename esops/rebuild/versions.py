@@ -255,7 +255,7 @@ def _catch_up_here(config: Config, target: Version, position: Position) -> None:
             "it would serve old data",
             hint=f"Name its code with projections.{target.projection}.versions.{target.version}.python, or accept with --allow-stale.",
         )
-    runner, _ = open_runner(config, target, stop=lambda: False)
+    runner = open_runner(config, target, stop=lambda: False)
     try:
         runner.run_until(position)
     finally:

@@ -1,0 +1,89 @@
+"""`esops run`: each version by its own code, whatever is deployed meanwhile."""
+
+from __future__ import annotations
+
+import time
+
+from tests.support import shop
+
+NEW_CODE = shop.PROJECTION.replace('"status": "open"', '"status": "OPEN"')
+
+
+def position(connection, version: int) -> int:
+    return int(connection.execute("SELECT position FROM esops.versions WHERE version = %s", (version,)).fetchone()[0])
+
+
+def wait_for(connection, version: int, number: int) -> None:
+    deadline = time.monotonic() + 30
+    while position(connection, version) < number:
+        assert time.monotonic() < deadline, f"v{version} stays at {position(connection, version)}"
+        time.sleep(0.1)
+
+
+def statuses(connection, version: int, after: int) -> set[str]:
+    rows = connection.execute(
+        f"SELECT DISTINCT status FROM cart_summary__v{version} WHERE cart_id IN "
+        "(SELECT stream_id FROM shop.mt_events WHERE type = 'shopping_cart_opened' AND seq_id > %s) AND status ILIKE 'open'",
+        (after,),
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
+def write(dsn) -> None:
+    with shop.People() as people:
+        people.add("writer", dsn, seed=int(time.time()) % 1000, rate=300)
+        time.sleep(1.5)
+        people.stop()
+
+
+def test_a_running_host_keeps_the_old_version_by_the_old_code_and_takes_the_new_one_over(dsn, connection, project):
+    shop.make(dsn, 1_000)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    host = project.start("run", "cart_summary")
+    try:
+        write(dsn)
+        wait_for(connection, 1, connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0])
+        shop.configure(project, dsn, code=NEW_CODE)
+        done = project.ok("rebuild", "--blue-green", "--max-diff", "100%")
+        assert "`esops run` takes it over within seconds" in done.out
+        switched = connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0]
+        write(dsn)
+        last = connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0]
+        assert last > switched
+        for version in (1, 2):
+            wait_for(connection, version, last)
+        assert statuses(connection, 1, switched) == {"open"}
+        assert statuses(connection, 2, switched) == {"OPEN"}
+        project.ok("projection", "rollback", "cart_summary")
+        project.ok("projection", "switch", "cart_summary", "--to", "2")
+        project.ok("projection", "retire", "cart_summary", "--yes")
+        write(dsn)
+        wait_for(connection, 2, connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0])
+    finally:
+        host.terminate()
+        out, err = host.communicate(timeout=30)
+    assert host.returncode == 0
+    assert "Traceback" not in err
+    assert "error" not in err
+
+
+def test_a_restarted_host_does_not_mix_two_codes_in_a_version(dsn, connection, project):
+    shop.make(dsn, 1_000)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    shop.configure(project, dsn, code=NEW_CODE)
+    project.ok("rebuild", "--blue-green", "--max-diff", "100%")
+    host = project.start("run")
+    try:
+        write(dsn)
+        wait_for(connection, 2, connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0])
+        assert position(connection, 1) == 1_000
+        begin = time.monotonic()
+        refused = project.run("projection", "rollback", "cart_summary")
+        assert (refused.code, "would serve old data" in refused.err) == (6, True)
+        assert time.monotonic() - begin < 10
+    finally:
+        host.terminate()
+        err = host.communicate(timeout=30)[1]
+    assert "made by other code than there is now" in err
