@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from esops.errors import UsageError, nearest
+from esops.events import EventFilter
 
 T = TypeVar("T")
 
@@ -113,6 +114,11 @@ class ProjectionSettings(Settings):
     """The most rows that a fold keeps in memory: the limit of its cache."""
     verify: VerifySettings = VerifySettings()
     versions: Mapping[str, VersionSettings] = {}
+
+    @property
+    def filter(self) -> EventFilter:
+        """Which events the projection is made of."""
+        return EventFilter(self.events, self.category, archived=self.include_archived)
 
 
 class Config(Settings):

@@ -25,7 +25,6 @@ from esops import backends, term
 from esops.backends.postgres.connect import connect, translated
 from esops.config import Config, load_config
 from esops.errors import Busy, ConnectionLost, EsopsError, Stopped
-from esops.events import EventFilter
 from esops.projections import locks, registry
 from esops.projections.definition import FoldDefinition, fingerprint, load_definition
 from esops.projections.registry import Version
@@ -67,8 +66,7 @@ def open_runner(config: Config, version: Version, *, stop: Callable[[], bool], s
     settings = config.projection(version.projection)
     definition, _ = code_of(config, version)
     name, store_settings = config.store(store or version.store)
-    filter = EventFilter(settings.events, settings.category, archived=settings.include_archived)
-    work = Work(version.projection, version.version, definition, filter, settings.on_error, settings.cache_rows)
+    work = Work(version.projection, version.version, definition, settings.filter, settings.on_error, settings.cache_rows)
     dsn = config.readmodel_of(version.projection).dsn
     return Runner(backends.open_store(name, store_settings), dsn, work, stop=stop, lock_patience=timedelta(seconds=2))
 

@@ -51,11 +51,6 @@ def take(connection: psycopg.Connection, name: str, patience: timedelta = timede
         time.sleep(0.05)
 
 
-def release(connection: psycopg.Connection, name: str) -> None:
-    """Give a lock back."""
-    connection.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
-
-
 def holder(connection: psycopg.Connection, name: str) -> LockHolder | None:
     """Who holds a lock now; None where nobody does."""
     row = connection.execute(

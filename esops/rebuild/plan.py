@@ -162,7 +162,7 @@ def resolve(config: Config, name: str, store: str | None, connection: psycopg.Co
         read_model.dsn,
         plain.schema,
         plain,
-        EventFilter(settings.events, settings.category, archived=settings.include_archived),
+        settings.filter,
     )
 
 

@@ -47,6 +47,8 @@ class Rebuild:
         self._options = Options()
         self._state = journal.PLANNED
         self._compared = False
+        self._done_before = 0
+        self._total: int | None = None
         self._taken_over = False
         self._worked = False
         self._session = Session(target.dsn, target.name, stop, self._say)
@@ -205,8 +207,8 @@ class Rebuild:
         return self.store.count_between(runner.position, head)
 
     def _load(self, runner: Runner, until: Position) -> None:
-        done = self._done
-        self._total = done + self.store.count_between(runner.position, until)
+        done = self._green().events
+        self._total = done + self._behind(runner, until)
         self._watcher.progress(done, self._total)
         runner.run_until(until)
         self._watcher.progress(self._total, self._total)
@@ -248,7 +250,7 @@ class Rebuild:
         blue = self._blue()
         if blue is None or self._options.compare == "none":
             note = "nothing served before" if blue is None else None
-            self._keep(verify.Verification("none", None, self._rows(), 0, str(runner.position), note=note))
+            self._keep(verify.Verification("none", None, self._green().rows or 0, 0, str(runner.position), note=note))
         elif self._must_compare(blue, runner):
             self._say("verifying")
             if blue.position is None:
@@ -326,10 +328,6 @@ class Rebuild:
         assert self._entry is not None
         return self._entry
 
-    @property
-    def _done(self) -> int:
-        return self._green().events
-
     def _check_code(self) -> None:
         """A version is made by one code from its first event to its last."""
         green = self._green()
@@ -364,7 +362,7 @@ class Rebuild:
         return self._runner
 
     def _report(self, progress: Progress) -> None:
-        self._watcher.progress(self._done_before + progress.events, getattr(self, "_total", None))
+        self._watcher.progress(self._done_before + progress.events, self._total)
 
     def _head(self, patience: timedelta = _SETTLE_PATIENCE) -> Position | None:
         """The settled head; says by whom it is held back where nothing is settled yet."""
@@ -391,9 +389,6 @@ class Rebuild:
     def _blue(self) -> Version | None:
         number = self._the_entry.from_version
         return None if number is None else self._session.do(lambda on: registry.version(on, self.target.name, number))
-
-    def _rows(self) -> int:
-        return self._green().rows or 0
 
     def _say(self, text: str) -> None:
         """Tell the operator, with the run's id."""

@@ -14,9 +14,6 @@ class Column:
     name: str
     type: str
     kind: str
-    not_null: bool
-    has_default: bool
-    generated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +55,7 @@ WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f
 """
 
 _COLUMNS = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname, a.attnotnull, a.atthasdef OR a.attidentity <> '',
-       a.attgenerated <> '' OR a.attidentity = 'a'
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
