@@ -89,14 +89,16 @@ class Host:
         self._context = multiprocessing.get_context("spawn")
 
     def run(self, stop: threading.Event) -> None:
-        """Start what is missing, note what ended, until asked to stop, or until all have caught up."""
+        """Start what is missing, note what ended, until asked to stop, or until all have caught up.
+
+        Waits for a database that is away; with `until_caught_up` raises ConnectionLost instead.
+        """
         try:
             while not stop.is_set():
                 self._reap()
-                live = self._live()
-                for version in live:
+                for version in self._live():
                     self._start(version)
-                if self._until_caught_up and not self._children and live is not None:
+                if self._until_caught_up and not self._children:
                     return
                 stop.wait(0.2 if self._until_caught_up else LOOK_EVERY.total_seconds())
         finally:
@@ -109,6 +111,8 @@ class Host:
                 with translated(), connect(self._config.readmodel_of(name).dsn, "run") as connection:
                     found += [each for each in registry.versions(connection, name) if each.state in registry.LIVE_STATES]
             except ConnectionLost as lost:
+                if self._until_caught_up:
+                    raise  # a cron job must not be told that all is caught up
                 self._tell(name, 0, f"waiting for the database: {lost.message}")
         return found
 

@@ -58,6 +58,9 @@ def test_a_server_that_is_down_is_one_sentence_and_exit_3(own_server, project):
     assert result.code == 3
     assert result.err.startswith("error: the database cannot be reached")
     assert result.err.count("\n") <= 2
+    caught_up = project.run("run", "--until-caught-up")
+    assert caught_up.code == 3
+    assert "error: the database cannot be reached" in caught_up.err
     own_server.start()
 
 
