@@ -1,0 +1,330 @@
+"""The log ($all) and its streams, with the rules of the server's index writer and its readers."""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import json
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+NO_STREAM, ANY, STREAM_EXISTS = -1, -2, -4
+DELETED = 2**63 - 1
+"""The revision of a tombstone, and the `$tb` of a soft-deleted stream."""
+
+LINK, METADATA, TOMBSTONE = "$>", "$metadata", "$streamDeleted"
+_HEADER = 60
+"""Bytes that a record takes beside its names and its content; positions are byte offsets."""
+
+
+class WrongExpectedVersion(Exception):
+    def __init__(self, expected: int, actual: int) -> None:
+        super().__init__(f"expected {expected}, actual {actual}")
+        self.expected, self.actual = expected, actual
+
+
+class StreamDeleted(Exception):
+    pass
+
+
+class InvalidPosition(Exception):
+    pass
+
+
+class Proposed:
+    """An event as a client proposes it."""
+
+    __slots__ = ("data", "id", "is_json", "metadata", "type")
+
+    def __init__(
+        self, type: str, data: bytes = b"", metadata: bytes = b"", is_json: bool = True, id: uuid.UUID | None = None
+    ) -> None:
+        self.id, self.type, self.data, self.metadata, self.is_json = id or uuid.uuid4(), type, data, metadata, is_json
+
+    @property
+    def size(self) -> int:
+        return len(self.data) + len(self.metadata) + len(self.type.encode())
+
+
+class Record:
+    """An event in the log. `created` is in ticks of 100 ns since 1970."""
+
+    __slots__ = ("created", "data", "id", "is_json", "metadata", "position", "revision", "stream", "type")
+
+    def __init__(self, event: Proposed, stream: str, revision: int, position: int, created: int) -> None:
+        self.id, self.type, self.data, self.metadata, self.is_json = (
+            event.id,
+            event.type,
+            event.data,
+            event.metadata,
+            event.is_json,
+        )
+        self.stream, self.revision, self.position, self.created = stream, revision, position, created
+
+    @property
+    def target(self) -> tuple[str, int] | None:
+        """Where a link points."""
+        if self.type != LINK:
+            return None
+        revision, _, stream = self.data.decode().partition("@")
+        return (stream, int(revision)) if revision.isdigit() else None
+
+
+@dataclass
+class StreamSettings:
+    """The system's part of a stream's metadata."""
+
+    max_count: int | None = None
+    max_age: int | None = None
+    truncate_before: int = 0
+    acl: dict[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, data: bytes) -> StreamSettings:
+        try:
+            document = json.loads(data)
+        except ValueError:
+            return cls()
+        if not isinstance(document, dict):
+            return cls()
+        return cls(document.get("$maxCount"), document.get("$maxAge"), document.get("$tb") or 0, document.get("$acl") or {})
+
+
+class Stream:
+    """A stream: what is still in the log of it. Records are without gaps, since only a prefix ever leaves."""
+
+    __slots__ = ("ids", "name", "records", "settings")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.records: list[Record] = []
+        self.ids: dict[uuid.UUID, int] = {}
+        self.settings = StreamSettings(max_count=1) if name.startswith("$$") else StreamSettings()
+
+    @property
+    def last(self) -> int:
+        return self.records[-1].revision if self.records else NO_STREAM
+
+    @property
+    def soft_deleted(self) -> bool:
+        return self.settings.truncate_before == DELETED
+
+    @property
+    def tombstoned(self) -> bool:
+        return self.last == DELETED
+
+    def first_readable(self) -> int:
+        settings = self.settings
+        first = max(self.records[0].revision if self.records else 0, settings.truncate_before)
+        if settings.max_count is not None:
+            first = max(first, self.last - settings.max_count + 1)
+        return first
+
+    def is_young(self, record: Record) -> bool:
+        return self.settings.max_age is None or record.created >= now_ticks() - self.settings.max_age * 10_000_000
+
+    def at(self, revision: int) -> Record | None:
+        index = revision - self.records[0].revision if self.records else -1
+        return self.records[index] if 0 <= index < len(self.records) else None
+
+
+def now_ticks() -> int:
+    return time.time_ns() // 100
+
+
+@dataclass(frozen=True)
+class Written:
+    position: int
+    revision: int
+
+
+class Storage:
+    """All of a cluster's data, in memory."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.positions: list[int] = []
+        self.starts: list[int] = []
+        """Where each record ever written began: what is a position for a reader, even after a scavenge."""
+        self.streams: dict[str, Stream] = {}
+        self.end = 0
+        self.changed = asyncio.Event()
+        for user in ("admin", "ops"):
+            document = json.dumps({"loginName": user, "groups": ["$admins" if user == "admin" else "$ops"]}).encode()
+            self.append(f"$user-{user}", NO_STREAM, [Proposed("$UserCreated", document)])
+
+    # -- writing
+
+    def append(self, name: str, expected: int, events: Sequence[Proposed]) -> Written:
+        """Append atomically. Raises WrongExpectedVersion, StreamDeleted."""
+        stream = self.streams.get(name)
+        if stream is not None and stream.tombstoned:
+            raise StreamDeleted(name)
+        again = self._decide(stream, expected, [event.id for event in events])
+        if again is not None:
+            record = stream.at(again) if stream else None
+            return Written(record.position if record else self.end, again)
+        if stream is None:
+            if not events:
+                return Written(self.end, NO_STREAM)
+            stream = self.streams[name] = Stream(name)
+            stream.settings = self._settings_of(name)
+        if stream.soft_deleted and events:
+            self._recreate(stream)
+        created = now_ticks()
+        for revision, event in enumerate(events, stream.last + 1):
+            self._write(stream, event, revision, created)
+        self._notify()
+        return Written(self.positions[-1] if events else self.end, stream.last)
+
+    def delete(self, name: str, expected: int) -> int:
+        """Delete softly: the name can be used again."""
+        stream = self._checked_for_deletion(name, expected)
+        if stream is None:
+            raise WrongExpectedVersion(expected, NO_STREAM)
+        document = self._metadata_document(name)
+        document["$tb"] = DELETED
+        written = self.append("$$" + name, ANY, [Proposed(METADATA, json.dumps(document).encode())])
+        stream.settings.truncate_before = DELETED
+        return written.position
+
+    def tombstone(self, name: str, expected: int) -> int:
+        """Delete for ever."""
+        stream = self._checked_for_deletion(name, expected)
+        if stream is None:
+            stream = self.streams[name] = Stream(name)
+        self._write(stream, Proposed(TOMBSTONE), DELETED, now_ticks())
+        self._notify()
+        return self.positions[-1]
+
+    def _checked_for_deletion(self, name: str, expected: int) -> Stream | None:
+        self._check_not_tombstoned(name)
+        stream = self.streams.get(name)
+        if expected == STREAM_EXISTS and stream is not None and stream.soft_deleted:
+            raise StreamDeleted(name)
+        if self._decide(stream, expected, [uuid.uuid4()], deleting=True) is not None:
+            raise WrongExpectedVersion(expected, stream.last if stream else NO_STREAM)
+        return stream
+
+    def _check_not_tombstoned(self, name: str) -> None:
+        for one in (name, name.removeprefix("$$")):
+            found = self.streams.get(one)
+            if found is not None and found.tombstoned:
+                raise StreamDeleted(one)
+
+    @staticmethod
+    def _decide(stream: Stream | None, expected: int, ids: Sequence[uuid.UUID], deleting: bool = False) -> int | None:
+        """None: go ahead. A revision: these events stand there already. Raises WrongExpectedVersion."""
+        current = stream.last if stream else NO_STREAM
+        if expected == STREAM_EXISTS and (stream is None or stream.soft_deleted):
+            raise WrongExpectedVersion(expected, current)
+        if expected in (ANY, STREAM_EXISTS):
+            if stream is None or not ids or ids[0] not in stream.ids:
+                return None
+            if any(one not in stream.ids for one in ids):
+                raise WrongExpectedVersion(expected, current)
+            return stream.ids[ids[-1]]
+        if expected == current:
+            return None
+        if expected > current or stream is None:
+            raise WrongExpectedVersion(expected, current)
+        for revision, one in enumerate(ids, expected + 1):
+            standing = stream.at(revision)
+            if standing is None or standing.id != one:
+                if revision == expected + 1 and expected == NO_STREAM and stream.soft_deleted and not deleting:
+                    return None
+                raise WrongExpectedVersion(expected, current)
+        return expected + len(ids)
+
+    def _recreate(self, stream: Stream) -> None:
+        document = self._metadata_document(stream.name)
+        document["$tb"] = stream.last + 1
+        self.append("$$" + stream.name, ANY, [Proposed(METADATA, json.dumps(document).encode())])
+
+    def _metadata_document(self, name: str) -> dict[str, object]:
+        meta = self.streams.get("$$" + name)
+        try:
+            found = json.loads(meta.records[-1].data) if meta and meta.records else {}
+        except ValueError:
+            found = {}
+        return found if isinstance(found, dict) else {}
+
+    def _settings_of(self, name: str) -> StreamSettings:
+        if name.startswith("$$"):
+            return StreamSettings(max_count=1)
+        meta = self.streams.get("$$" + name)
+        return StreamSettings.parse(meta.records[-1].data) if meta and meta.records else StreamSettings()
+
+    def _write(self, stream: Stream, event: Proposed, revision: int, created: int) -> None:
+        record = Record(event, stream.name, revision, self.end, created)
+        self.records.append(record)
+        self.positions.append(record.position)
+        self.starts.append(record.position)
+        stream.records.append(record)
+        stream.ids[event.id] = revision
+        self.end += _HEADER + len(stream.name) + event.size
+        if stream.name.startswith("$$") and event.type == METADATA:
+            about = self.streams.get(stream.name[2:])
+            if about is not None:
+                about.settings = StreamSettings.parse(event.data)
+
+    def _notify(self) -> None:
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+    # -- reading
+
+    def stream(self, name: str) -> Stream | None:
+        """The stream as a reader may see it; None where the answer is "not found". Raises StreamDeleted."""
+        self._check_not_tombstoned(name)
+        stream = self.streams.get(name)
+        return None if stream is None or stream.soft_deleted or not stream.records else stream
+
+    def forwards(self, stream: Stream, start: int) -> Iterator[Record]:
+        revision = max(start, stream.first_readable())
+        while (record := stream.at(revision)) is not None:
+            if stream.is_young(record):
+                yield record
+            revision += 1
+
+    def backwards(self, stream: Stream, start: int | None) -> Iterator[Record]:
+        revision = stream.last if start is None else min(start, stream.last)
+        while revision >= stream.first_readable() and (record := stream.at(revision)) is not None:
+            if not stream.is_young(record):
+                return
+            yield record
+            revision -= 1
+
+    def page(self, position: int, size: int) -> list[Record]:
+        """Records at or after a position."""
+        index = bisect.bisect_left(self.positions, position)
+        return self.records[index : index + size]
+
+    def page_backwards(self, position: int, size: int) -> list[Record]:
+        """Records before a position, the newest first."""
+        index = bisect.bisect_left(self.positions, position)
+        return self.records[max(0, index - size) : index][::-1]
+
+    def check_position(self, position: int) -> None:
+        """Raises InvalidPosition for one that no record ever began at, or that lies past the end."""
+        if position in (0, self.end):
+            return
+        index = bisect.bisect_left(self.starts, position)
+        if index == len(self.starts) or self.starts[index] != position:
+            raise InvalidPosition(position)
+
+    def last_position(self) -> int:
+        return self.positions[-1] if self.positions else -1
+
+    def resolve(self, record: Record) -> Record | None:
+        """What a link points to, or None when it is gone (deleted streams' events are gone for readers of links)."""
+        target = record.target
+        if target is None:
+            return None
+        stream = self.streams.get(target[0])
+        if stream is None or stream.tombstoned or stream.soft_deleted:
+            return None
+        found = stream.at(target[1])
+        return found if found is not None and found.revision >= stream.first_readable() and stream.is_young(found) else None

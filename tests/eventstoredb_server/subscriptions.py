@@ -1,0 +1,101 @@
+"""Streams.Read that goes on: catch-up subscriptions to a stream or to $all, with checkpoints and "caught up"."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+
+from esdbclient.protos.Grpc import streams_pb2
+
+from tests.eventstoredb_server import filters, wire
+from tests.eventstoredb_server.calls import stream_deleted
+from tests.eventstoredb_server.reads import start_of_all, wants_text
+from tests.eventstoredb_server.storage import DELETED, Storage, StreamDeleted
+
+SEARCH_WINDOW = 200
+Options = streams_pb2.ReadReq.Options
+Response = streams_pb2.ReadResp
+
+
+def _confirmation() -> Response:
+    return Response(confirmation=Response.SubscriptionConfirmation(subscription_id=str(uuid.uuid4())))
+
+
+def _caught_up() -> Response:
+    return Response(caught_up=Response.CaughtUp())
+
+
+def _checkpoint(position: int) -> Response:
+    return Response(checkpoint=Response.Checkpoint(commit_position=position, prepare_position=position))
+
+
+async def to_stream(options: Options, storage: Storage, says_caught_up: bool) -> AsyncIterator[Response]:
+    name = wire.stream_name(options.stream.stream_identifier)
+    yield _confirmation()
+    which = options.stream.WhichOneof("revision_option")
+    try:
+        stream = storage.stream(name)
+    except StreamDeleted:
+        raise stream_deleted(name) from None
+    if which == "end":
+        next_revision = stream.last + 1 if stream else 0
+    else:
+        next_revision = options.stream.revision + 1 if which == "revision" else 0
+    told = False
+    while True:
+        changed = storage.changed
+        try:
+            stream = storage.stream(name)
+        except StreamDeleted:
+            raise stream_deleted(name) from None
+        if stream is not None:
+            for record in list(storage.forwards(stream, next_revision)):
+                if record.revision == DELETED:
+                    raise stream_deleted(name)
+                yield wire.read_event(record, storage.resolve(record), options.resolve_links, wants_text(options))
+                next_revision = record.revision + 1
+        if not told and says_caught_up:
+            told = True
+            yield _caught_up()
+        await changed.wait()
+
+
+async def to_all(
+    options: Options, storage: Storage, says_caught_up: bool, checkpoint_at_the_end_of_the_log: bool
+) -> AsyncIterator[Response]:
+    """`checkpoint_at_the_end_of_the_log`: as before 22.10, where going live sent the position of the event to come."""
+    passes = filters.from_options(options)
+    filtered = options.WhichOneof("filter_option") == "filter"
+    window = options.filter.max if options.filter.WhichOneof("window") == "max" and options.filter.max else SEARCH_WINDOW
+    interval = window * max(1, options.filter.checkpointIntervalMultiplier)
+    start = start_of_all(options, storage)
+    which = options.all.WhichOneof("all_option")
+    seen = {"start": -1, "end": storage.last_position()}.get(which or "start", start)
+    if which == "position" and start == storage.end:
+        seen = storage.last_position() if options.all.position.commit_position == wire.UINT64_MAX else start
+    yield _confirmation()
+    text, considered, sent_checkpoint, live = wants_text(options), 0, -1, False
+    while True:
+        changed = storage.changed
+        page = storage.page(seen + 1, window)
+        for record in page:
+            seen = record.position
+            considered += 1
+            if passes(record):
+                yield wire.read_event(record, storage.resolve(record), options.resolve_links, text)
+            if filtered and considered >= interval:
+                considered = 0
+                if seen > sent_checkpoint:
+                    sent_checkpoint = seen
+                    yield _checkpoint(seen)
+        if len(page) == window:
+            continue
+        if not live:
+            live = True
+            ahead = storage.end if checkpoint_at_the_end_of_the_log else seen
+            if filtered and ahead > sent_checkpoint >= -1 and ahead >= 0:
+                sent_checkpoint = ahead
+                yield _checkpoint(ahead)
+            if says_caught_up:
+                yield _caught_up()
+        await changed.wait()
