@@ -52,6 +52,8 @@ class StoreSettings(Settings):
     backend: str = "postgres"
     dsn: str | None = Field(default=None, repr=False)
     """Any libpq string or URL; what it leaves out comes from PG* variables, .pgpass and service files."""
+    uri: str | None = Field(default=None, repr=False)
+    """EventStoreDB: any `esdb://` connection string; cluster, TLS, user and node preference are said in it."""
     layout: str | None = None
     """Left out: detected from the catalogue."""
     db_schema: str | None = Field(default=None, alias="schema")
@@ -69,6 +71,8 @@ class StoreSettings(Settings):
     def _complete(self) -> StoreSettings:
         if self.backend == "postgres" and self.dsn is None:
             raise ValueError("a store of backend 'postgres' needs `dsn`")
+        if self.backend == "eventstoredb" and self.uri is None:
+            raise ValueError("a store of backend 'eventstoredb' needs `uri`")
         return self
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -123,17 +123,21 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """One stream: how long it is and since when. Times are UTC."""
+    """One stream: how many events of it can be read, which, and since when. Times are UTC, None where nothing can be read."""
 
     name: str
     category: str | None
     length: int
     first_version: int
     last_version: int
-    first_at: datetime
-    last_at: datetime
+    first_at: datetime | None
+    last_at: datetime | None
     archived: bool = False
     tenant: str = ""
+    deleted: Literal["", "soft", "tombstone"] = ""
+    """Soft: nothing can be read, and the name can be used again. Tombstone: it never can."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The store's own settings of the stream, such as EventStoreDB's $maxCount, $maxAge and $tb."""
 
 
 @dataclass(frozen=True, slots=True)

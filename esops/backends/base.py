@@ -23,12 +23,31 @@ class Capabilities:
     """What a store can do beyond being read."""
 
     append: bool = False
+    """Events can be appended by esops."""
     count_between: bool = False
-    """It can say how many events lie between two positions."""
+    """It can say how many events lie between two positions; else that is an estimate."""
     tenants: bool = False
     """The same stream id may stand for two streams, of two tenants."""
     checkpoints: bool = False
     """It keeps the positions of the application's own processors."""
+    find: bool = False
+    """Events can be found by correlation id."""
+    metadata: bool = False
+    """Streams have metadata of their own."""
+    truncate: bool = False
+    """The beginning of a stream can be cut off."""
+    delete: bool = False
+    """A stream can be deleted such that its name can be used again."""
+    tombstone: bool = False
+    """A stream can be deleted for ever."""
+    scavenge: bool = False
+    """What is truncated or deleted stays on disk until a scavenge, which esops can start and watch."""
+    persistent_subscriptions: bool = False
+    """The server pushes events to groups of consumers, and parks what they cannot take."""
+    server_projections: bool = False
+    """Projections run inside the server."""
+    first_version: int = 1
+    """The version of a stream's first event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +76,13 @@ class Batch(NamedTuple):
 
     events: list[RecordedEvent]
     position: Position | None
+
+
+class Found(NamedTuple):
+    """What a search found, and how: through an index of the store, or by a scan and at what cost."""
+
+    events: Iterator[RecordedEvent]
+    how: str
 
 
 class WrongExpectedVersion(Refused):
@@ -89,8 +115,11 @@ class EventStore(Protocol):
         after: Position | None = None,
         until: Position | None = None,
         filter: EventFilter = EVERYTHING,
-    ) -> Iterator[list[RecordedEvent]]:
-        """All events after a position up to another (left out: the head), in order, in lists of bounded memory."""
+    ) -> Iterator[Batch]:
+        """All events after a position up to another (left out: the head), in order, in batches of bounded memory.
+
+        A batch may be empty: then nothing that passes the filter was found up to its position, which is worth a checkpoint.
+        """
         ...
 
     def follow(
@@ -118,14 +147,18 @@ class EventStore(Protocol):
         ...
 
     def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:
-        """Append in one transaction. `expected_version` None asks for nothing, 0 for a new stream.
+        """Append in one transaction. `expected_version` is that of the stream's last event; None asks for nothing.
 
+        One below the store's first version asks for a new stream (Postgres layouts 0, EventStoreDB -1).
         Returns the position of the last event. Raises WrongExpectedVersion.
         """
         ...
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
-        """How many events lie after one position up to another; an upper bound where an exact count would be dear."""
+        """How many events lie after one position up to another; an upper bound or an estimate where a count would be dear.
+
+        0 only where there is really none.
+        """
         ...
 
     def checkpoints(self) -> list[Checkpoint]:

@@ -63,7 +63,7 @@ def events(
             if follow:
                 found = (event for batch in store.follow(position, filter, stop.is_set) for event in batch.events)
             else:
-                found = (event for batch in store.read_all(position, None, filter) for event in batch)
+                found = (event for batch in store.read_all(position, None, filter) for event in batch.events)
             rows = (_as_dict(event) for _, event in zip(range(limit), found, strict=False)) if limit else map(_as_dict, found)
             if form == "ndjson":
                 for row in rows:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
 import psycopg
 import structlog
 
-from esops.backends.base import EventStore
+from esops.backends.base import Batch, EventStore
 from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import connect, translated
 from esops.errors import Busy, ConnectionLost, PoisonEvent, Stopped, Unavailable
@@ -161,10 +161,10 @@ class Runner:
         piece = min((size for size in (narrow, self._work.commit_events) if size is not None), default=None)
         self._last: RecordedEvent | None = None
         since = time.monotonic()
-        for events in self._store.read_all(self.position, target, self._work.filter):
-            for part in _pieces(events, piece):
-                self._apply(part)
-                reached = part[-1].position
+        for batch in self._store.read_all(self.position, target, self._work.filter):
+            for part, reached in _pieces(batch, piece):
+                if part:
+                    self._apply(part)
                 enough = piece is not None and self._since_commit >= piece
                 if enough or self._fold.full or time.monotonic() - since >= COMMIT_EVERY.total_seconds():
                     self._commit(reached)
@@ -328,9 +328,11 @@ def key_noted(version: Version) -> tuple[str, ...]:
     return next((tuple(item["key"]) for item in version.after_load if item["primary"] and item.get("key")), ())
 
 
-def _pieces(events: Sequence[RecordedEvent], size: int | None) -> Iterator[list[RecordedEvent]]:
-    if size is None or size >= len(events):
-        yield list(events) if not isinstance(events, list) else events
-        return
-    for start in range(0, len(events), size):
-        yield list(events[start : start + size])
+def _pieces(batch: Batch, size: int | None) -> Iterator[tuple[list[RecordedEvent], Position]]:
+    """A batch in pieces, each with the position up to which everything has been seen with it."""
+    events, seen = batch
+    assert seen is not None
+    step = size or len(events) or 1
+    for start in range(0, max(1, len(events)), step):
+        part = events[start : start + step] if len(events) > step else events
+        yield part, part[-1].position if start + step < len(events) else seen

@@ -34,7 +34,7 @@ class Kit:
         return [NewEvent(str(uuid.uuid4()), kind, orjson.dumps({"n": n, **data})) for n, kind in enumerate(types)]
 
     def all(self, **filter) -> list:
-        return [event for batch in self.store.read_all(filter=EventFilter(**filter)) for event in batch]
+        return [event for batch in self.store.read_all(filter=EventFilter(**filter)) for event in batch.events]
 
 
 @pytest.fixture(params=[*marten.VARIANTS, "marten-quick", "marten-tenant", "emmett", "emmett-by-position", "emmett-0.41"])
@@ -97,9 +97,9 @@ def test_what_is_appended_is_read_back_in_order(kit):
 def test_reading_between_positions_takes_the_upper_bound_in_and_the_lower_out(kit):
     stream = kit.stream()
     positions = [kit.store.append(stream, kit.events("x")) for _ in range(6)]
-    found = [e.version for batch in kit.store.read_all(positions[1], positions[4]) for e in batch]
+    found = [e.version for batch in kit.store.read_all(positions[1], positions[4]) for e in batch.events]
     assert found == [3, 4, 5]
-    assert [e for batch in kit.store.read_all(positions[5]) for e in batch] == []
+    assert [e for batch in kit.store.read_all(positions[5]) for e in batch.events] == []
     assert kit.store.count_between(positions[1], positions[4]) == 3
     assert kit.store.count_between(None, positions[5]) == 6
 
@@ -208,11 +208,11 @@ def test_an_uncommitted_event_holds_the_head_and_is_never_skipped(kit):
             slow.layout.append(control, kit.stream(), kit.events("slow"), None)
             kit.store.append(kit.stream(), kit.events("fast"))
             held = kit.store.head(timedelta(milliseconds=100))
-            assert [e.type for b in kit.store.read_all(settled, held) for e in b] == []
+            assert [e.type for b in kit.store.read_all(settled, held) for e in b.events] == []
             assert kit.store.held_back_by()
             assert str(control.info.backend_pid) in kit.store.held_back_by()[0].who
     after = kit.store.head(timedelta(seconds=3))
-    assert [e.type for b in kit.store.read_all(held, after) for e in b] == ["slow", "fast"]
+    assert [e.type for b in kit.store.read_all(held, after) for e in b.events] == ["slow", "fast"]
 
 
 def test_a_prepared_transaction_holds_the_head(kit):
@@ -227,9 +227,12 @@ def test_a_prepared_transaction_holds_the_head(kit):
         control.rollback()
     kit.store.append(kit.stream(), kit.events("fast"))
     held = kit.store.head(timedelta(milliseconds=300))
-    assert [e.type for b in kit.store.read_all(settled, held) for e in b] == []
+    assert [e.type for b in kit.store.read_all(settled, held) for e in b.events] == []
     kit.connection.execute("COMMIT PREPARED 'later'")
-    assert [e.type for b in kit.store.read_all(held, kit.store.head(timedelta(seconds=3))) for e in b] == ["prepared", "fast"]
+    assert [e.type for b in kit.store.read_all(held, kit.store.head(timedelta(seconds=3))) for e in b.events] == [
+        "prepared",
+        "fast",
+    ]
 
 
 def test_a_rolled_back_writer_leaves_no_gap_behind_that_holds_readers(kit):
@@ -272,7 +275,7 @@ def test_memory_stays_flat_over_large_payloads(kit):
     stream = kit.stream()
     for _ in range(12):
         kit.store.append(stream, kit.events("big", text="x" * 1_000_000))
-    sizes = [sum(len(e.data) for e in batch) for batch in kit.store.read_all()]
+    sizes = [sum(len(e.data) for e in batch.events) for batch in kit.store.read_all()]
     assert sum(sizes) > 12_000_000
     assert max(sizes) < 6_000_000
 

@@ -30,7 +30,11 @@ from tests.eventstoredb_server.small_services import (
 )
 from tests.eventstoredb_server.writes import Streams
 
-_OPTIONS = [("grpc.max_receive_message_length", 17 * 1024 * 1024), ("grpc.so_reuseport", 0)]
+_OPTIONS = [
+    ("grpc.max_receive_message_length", 17 * 1024 * 1024),
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+]
 
 
 class _QuietServer(uvicorn.Server):

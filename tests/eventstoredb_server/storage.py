@@ -15,7 +15,7 @@ DELETED = 2**63 - 1
 """The revision of a tombstone, and the `$tb` of a soft-deleted stream."""
 
 LINK, METADATA, TOMBSTONE = "$>", "$metadata", "$streamDeleted"
-_HEADER = 60
+_HEADER = 100
 """Bytes that a record takes beside its names and its content; positions are byte offsets."""
 
 

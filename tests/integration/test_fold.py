@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esops import fold
-from esops.backends.base import Capabilities
+from esops.backends.base import Batch, Capabilities
 from esops.events import EventFilter, Position, RecordedEvent
 from esops.projections import registry
 from esops.projections.registry import Version
@@ -31,7 +31,8 @@ class ListStore:
     def read_all(self, after, until, filter=None):
         wanted = [e for e in self.events if (after is None or e.position > after) and e.position <= until]
         for start in range(0, len(wanted), self.pieces):
-            yield wanted[start : start + self.pieces]
+            part = wanted[start : start + self.pieces]
+            yield Batch(part, part[-1].position)
 
 
 @fold(key="stream")

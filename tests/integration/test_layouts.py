@@ -25,7 +25,7 @@ def new(kind="x", metadata=None, **data):
 
 
 def every(store, **filter):
-    return [event for batch in store.read_all(filter=EventFilter(**filter)) for event in batch]
+    return [event for batch in store.read_all(filter=EventFilter(**filter)) for event in batch.events]
 
 
 def test_marten_metadata_columns_become_metadata(dsn, connection):

@@ -104,7 +104,7 @@ def test_settled_reader_misses_nothing_where_a_naive_one_does(case, dsn, connect
         head = store.head(patience, position)
         if head is not None and (position is None or head > position):
             for batch in store.read_all(position, head):
-                seen.extend(event.position[-1] for event in batch)
+                seen.extend(event.position[-1] for event in batch.events)
             position = head
 
     while time.monotonic() < until or (len(seen) < ENOUGH and time.monotonic() < until + 60):

@@ -118,16 +118,18 @@ class PostgresStore:
 
     def read_all(
         self, after: Position | None = None, until: Position | None = None, filter: EventFilter = EVERYTHING
-    ) -> Iterator[list[RecordedEvent]]:
+    ) -> Iterator[Batch]:
         """In pages of numbers, or by key where a position has more than one part."""
         self._check(after, until)
         until = self.head(after=after) if until is None else until
         if until is None or (after is not None and after >= until):
             return
         if len(self.layout.order) == 1:
-            yield from self._read_statements(self._number_pages(after, until, filter))
+            pages = self._read_statements(self._number_pages(after, until, filter))
         else:
-            yield from self._read_by_key(after, until, filter)
+            pages = self._read_by_key(after, until, filter)
+        for events in pages:
+            yield Batch(events, events[-1].position)
 
     def _check(self, *positions: Position | None) -> None:
         parts = len(self.layout.order)
@@ -206,8 +208,8 @@ class PostgresStore:
         while not stop():
             head = self.head(timedelta(milliseconds=20), after)
             if head is not None and (after is None or head > after):
-                for events in self.read_all(after, head, filter):
-                    yield Batch(events, events[-1].position)
+                for batch in self.read_all(after, head, filter):
+                    yield batch
                     if stop():
                         return
                 after = head

@@ -1,0 +1,109 @@
+"""Persistent subscriptions: what there is, how far each is, and its parked messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from esdbclient import exceptions as esdb
+
+from esops.backends.eventstoredb.connect import Link
+from esops.errors import UsageError
+from esops.events import Position, RecordedEvent
+
+if TYPE_CHECKING:
+    from esops.backends.eventstoredb.store import EventStoreDBStore
+
+_PLACE = re.compile(r"C:(\d+)/P:(\d+)\Z")
+ALL = "$all"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A persistent subscription to a stream or to $all.
+
+    `known` and `checkpoint` are the newest event it knows and the last that it noted as done, as the server writes them: a revision,
+    or a position of $all. `parked` counts the messages that consumers could not take.
+    """
+
+    stream: str
+    name: str
+    status: str
+    strategy: str
+    consumers: int
+    in_flight: int
+    parked: int
+    known: str
+    checkpoint: str
+
+    @property
+    def place(self) -> Position | None:
+        """The checkpoint, where it is a position of $all."""
+        return parse_place(self.checkpoint)
+
+
+class PersistentSubscriptions:
+    """The groups of a node. Listing them and replaying what is parked takes the rights of $ops or $admins."""
+
+    def __init__(self, talking: Callable[[str], AbstractContextManager[Link]], store: EventStoreDBStore) -> None:
+        """Take how to talk to the node, and the store to read parked messages from."""
+        self._talking, self._store = talking, store
+
+    def all(self) -> list[Group]:
+        """All groups; none where the node keeps none."""
+        with self._talking("list persistent subscriptions") as link:
+            try:
+                return [_group(info) for info in link.client.list_subscriptions(timeout=link.deadline)]
+            except esdb.NotFound:
+                return []
+
+    def info(self, stream: str, name: str) -> Group:
+        """One group. Raises UsageError where there is none."""
+        with self._talking(f"tell of group {name!r}") as link:
+            try:
+                return _group(link.client.get_subscription_info(name, _source(stream), timeout=link.deadline))
+            except esdb.NotFound:
+                raise _no_group(stream, name) from None
+
+    def parked(self, stream: str, name: str) -> Iterator[RecordedEvent]:
+        """The parked messages: the events that the consumers could not take, oldest first."""
+        return self._store.read_stream(f"$persistentsubscription-{stream}::{name}-parked")
+
+    def replay(self, stream: str, name: str) -> None:
+        """Push all parked messages to the consumers again. Raises UsageError where there is no such group."""
+        with self._talking(f"replay what group {name!r} parked") as link:
+            try:
+                link.client.replay_parked_events(name, _source(stream), timeout=link.deadline)
+            except esdb.NotFound:
+                raise _no_group(stream, name) from None
+
+
+def parse_place(text: str) -> Position | None:
+    """Read a position of $all as the server writes it, `C:12/P:12`; None for anything else."""
+    found = _PLACE.match(text)
+    return Position((int(found[1]), int(found[2]))) if found else None
+
+
+def _source(stream: str) -> str | None:
+    return None if stream == ALL else stream
+
+
+def _no_group(stream: str, name: str) -> UsageError:
+    return UsageError(f"there is no persistent subscription {name!r} to {stream}")
+
+
+def _group(info: Any) -> Group:
+    return Group(
+        stream=info.event_source,
+        name=info.group_name,
+        status=info.status,
+        strategy=info.consumer_strategy,
+        consumers=len(info.connections),
+        in_flight=info.total_in_flight_messages,
+        parked=info.parked_message_count,
+        known=info.last_known_event_position,
+        checkpoint=info.last_checkpointed_event_position,
+    )

@@ -1,0 +1,102 @@
+"""Questions about single streams, and the names of all of them."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import orjson
+
+from esops.backends.eventstoredb import bulk, live
+from esops.backends.eventstoredb.connect import Connector, Link
+from esops.backends.eventstoredb.errors import StreamGone
+from esops.events import EventFilter, RecordedEvent, StreamInfo, category_of
+
+SOFT_DELETED = 2**63 - 1
+"""The `$tb` of a stream that was deleted softly."""
+AT_ONCE = 8
+"""Questions about streams that are on their way at the same time."""
+CORRELATION = "$correlationId"
+
+
+def metadata(link: Link, stream: str) -> tuple[dict[str, Any], int | None]:
+    """A stream's metadata and their version. A tombstoned stream has none."""
+    found = bulk.first(
+        link, bulk.read_stream_request(f"$${stream}", backwards=True, limit=1), f"read the metadata of {stream!r}"
+    )
+    if not found:
+        return {}, None
+    try:
+        document = found[0].json()
+    except orjson.JSONDecodeError:
+        document = {}
+    return (document if isinstance(document, dict) else {}), found[0].version
+
+
+def stream_info(link: Link, stream: str) -> StreamInfo | None:
+    """What of a stream can be read, its settings, and how it was deleted, if so; None where there never was one."""
+    what = f"read stream {stream!r}"
+    category = category_of(stream)
+    try:
+        last = bulk.first(link, bulk.read_stream_request(stream, backwards=True, limit=1), what)
+        settings, _ = metadata(link, stream)
+    except StreamGone:
+        return StreamInfo(stream, category, 0, 0, -1, None, None, deleted="tombstone")
+    if last is None:
+        if settings.get("$tb") == SOFT_DELETED:
+            return StreamInfo(stream, category, 0, 0, -1, None, None, deleted="soft", settings=settings)
+        return None
+    first = bulk.first(link, bulk.read_stream_request(stream, limit=1), what)
+    if not first or not last:
+        # Too old, all of it: the stream is there, and empty.
+        return StreamInfo(stream, category, 0, 0, -1, None, None, settings=settings)
+    low, high = first[0], last[0]
+    length = high.version - low.version + 1
+    return StreamInfo(stream, category, length, low.version, high.version, low.recorded_at, high.recorded_at, settings=settings)
+
+
+def wanted(name: str, filter: EventFilter) -> bool:
+    """Whether a stream is asked for; the system's only by name."""
+    if bulk.is_system(name) and not bulk.wants_system(filter):
+        return False
+    if filter.stream is not None and name != filter.stream:
+        return False
+    return filter.category is None or category_of(name) == filter.category
+
+
+def names_from_links(link: Link) -> Iterator[str]:
+    """The names in `$streams`: each link points to a stream's first event."""
+    for event in live.events_of_stream(link, bulk.read_stream_request("$streams"), "$streams"):
+        yield event.data.decode().partition("@")[2]
+
+
+def infos(connector: Connector, names: Iterator[str], limit: int | None) -> Iterator[StreamInfo]:
+    """The streams of these names that can be read, by name, each once; several asked about at the same time.
+
+    Names are sorted on disk, so that millions of them need no memory.
+    """
+    with sqlite3.connect("") as sorted_names, ThreadPoolExecutor(AT_ONCE, "esops streams") as pool:
+        sorted_names.execute("CREATE TABLE names (name TEXT PRIMARY KEY) WITHOUT ROWID")
+        sorted_names.executemany("INSERT OR IGNORE INTO names VALUES (?)", ((name,) for name in names))
+        link = connector.link
+        found = (name for (name,) in sorted_names.execute("SELECT name FROM names ORDER BY name"))
+        given = 0
+        while chunk := list(itertools.islice(found, AT_ONCE * 8)):
+            for info in pool.map(lambda name: stream_info(link, name), chunk):
+                if info is not None and not info.deleted:
+                    if limit is not None and given >= limit:
+                        return
+                    given += 1
+                    yield info
+
+
+def correlation_of(event: RecordedEvent) -> str | None:
+    """The conventional correlation id in an event's metadata."""
+    try:
+        found = event.meta().get(CORRELATION)
+    except orjson.JSONDecodeError:
+        return None
+    return None if found is None else str(found)
