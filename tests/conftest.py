@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from esops.demo.server import EmbeddedServer
+from tests.support.esdb import Nodes
 
 settings.register_profile("esops", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("esops")
@@ -48,6 +49,20 @@ def own_server():
     yield server
     server.remove()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def node():
+    """A node of EventStoreDB (the one in tests/) with the system's projections running, shared by the whole run."""
+    with Nodes("--system-projections") as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="session")
+def old_node():
+    """One that behaves like 21.10: no "caught up", a checkpoint past the end of the log, no projections running."""
+    with Nodes("--version", "21.10") as nodes:
+        yield nodes
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ async def open_node(node: Node, folder: Path, arguments: argparse.Namespace, por
 
 async def main(arguments: argparse.Namespace) -> None:
     version = tuple(int(part) for part in arguments.version.split("."))
-    cluster = Cluster()
+    cluster = Cluster(arguments.file)
     with tempfile.TemporaryDirectory(prefix="esdb-") as folder:
         kept = []
         for number in range(arguments.nodes):
@@ -93,6 +93,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--listen", default="localhost", help="the address to listen on")
     parser.add_argument("--version", default="24.10", help="the server's version to behave like, such as 21.10")
     parser.add_argument("--system-projections", action="store_true", help="let the system's projections run from the start")
+    parser.add_argument("--file", type=Path, help="keep the log here, so that a killed node can be started again with it")
     parser.add_argument("--certificate", help="PEM; with it the node asks for TLS and for credentials")
     parser.add_argument("--key", help="PEM")
     return parser.parse_args()

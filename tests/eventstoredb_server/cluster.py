@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tests.eventstoredb_server.faults import Faults
 from tests.eventstoredb_server.groups import Groups
@@ -39,8 +40,8 @@ class Node:
 
 
 class Cluster:
-    def __init__(self) -> None:
-        self.storage = Storage()
+    def __init__(self, file: Path | None = None) -> None:
+        self.storage = Storage(file)
         self.nodes: list[Node] = []
         self.leader: Node | None = None
         self.groups = Groups(self.storage)

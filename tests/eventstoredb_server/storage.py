@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import bisect
+import contextlib
 import json
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 NO_STREAM, ANY, STREAM_EXISTS = -1, -2, -4
 DELETED = 2**63 - 1
@@ -134,6 +137,27 @@ def now_ticks() -> int:
     return time.time_ns() // 100
 
 
+class Journal:
+    """The log in a file, so that a node that was killed comes back with what it had acknowledged. Scavenges are not kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._out = path.open("a", encoding="utf-8")
+
+    def read(self) -> Iterator[tuple[Proposed, str, int, int, int]]:
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):  # the last line of a node that was killed while it wrote
+                id, type, data, metadata, is_json, *place = json.loads(line)
+                event = Proposed(type, base64.b64decode(data), base64.b64decode(metadata), is_json, uuid.UUID(id))
+                yield event, *place
+
+    def write(self, record: Record) -> None:
+        data, metadata = (base64.b64encode(part).decode() for part in (record.data, record.metadata))
+        place = (record.stream, record.revision, record.position, record.created)
+        self._out.write(json.dumps([str(record.id), record.type, data, metadata, record.is_json, *place]) + "\n")
+        self._out.flush()
+
+
 @dataclass(frozen=True)
 class Written:
     position: int
@@ -143,7 +167,8 @@ class Written:
 class Storage:
     """All of a cluster's data, in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = Journal(file) if file is not None else None
         self.records: list[Record] = []
         self.positions: list[int] = []
         self.starts: list[int] = []
@@ -151,9 +176,19 @@ class Storage:
         self.streams: dict[str, Stream] = {}
         self.end = 0
         self.changed = asyncio.Event()
+        if self._file is not None and self._load(self._file):
+            return
         for user in ("admin", "ops"):
             document = json.dumps({"loginName": user, "groups": ["$admins" if user == "admin" else "$ops"]}).encode()
             self.append(f"$user-{user}", NO_STREAM, [Proposed("$UserCreated", document)])
+
+    def _load(self, journal: Journal) -> bool:
+        for event, stream, revision, position, created in journal.read():
+            self.end = position
+            self._write(self.streams.setdefault(stream, Stream(stream)), event, revision, created, known=True)
+        for stream in self.streams.values():
+            stream.settings = self._settings_of(stream.name)
+        return bool(self.records)
 
     # -- writing
 
@@ -257,8 +292,10 @@ class Storage:
         meta = self.streams.get("$$" + name)
         return StreamSettings.parse(meta.records[-1].data) if meta and meta.records else StreamSettings()
 
-    def _write(self, stream: Stream, event: Proposed, revision: int, created: int) -> None:
+    def _write(self, stream: Stream, event: Proposed, revision: int, created: int, known: bool = False) -> None:
         record = Record(event, stream.name, revision, self.end, created)
+        if self._file is not None and not known:
+            self._file.write(record)
         self.records.append(record)
         self.positions.append(record.position)
         self.starts.append(record.position)
