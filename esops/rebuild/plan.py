@@ -80,6 +80,8 @@ class Plan:
     key: tuple[str, ...]
     compare: verify.Method
     events: int
+    counted: bool
+    """Whether `events` is a count, and no estimate."""
     head: Position | None
     blue_bytes: int
     installs: bool
@@ -92,7 +94,7 @@ class Plan:
             source = f"the table {self.target.plain} serves now and becomes v1 at the switch"
         lines = [
             f"Plan: rebuild {self.target.name} blue-green, as v{self.to_version} ({source})",
-            f"  store {self.target.store_name}: {self.events:,} events up to position {self.head}",
+            f"  store {self.target.store_name}: {'' if self.counted else 'about '}{self.events:,} events up to position {self.head}",
             f"  green: {self.target.schema}.{self.physical}; blue takes {size(self.blue_bytes)}, green will take about as much",
             f"  verification: {self.compare}",
         ]
@@ -278,6 +280,7 @@ def _try_out(
         key=green.key,
         compare=compare,
         events=store.count_between(None, head) if head is not None else 0,
+        counted=store.capabilities.count_between,
         head=head,
         blue_bytes=_bytes(connection, blue),
         installs=not registry.installed(connection),

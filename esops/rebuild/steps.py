@@ -49,6 +49,7 @@ class Rebuild:
         self._compared = False
         self._done_before = 0
         self._total: int | None = None
+        self._target_position: Position | None = None
         self._taken_over = False
         self._worked = False
         self._session = Session(target.dsn, target.name, stop, self._say)
@@ -209,9 +210,12 @@ class Rebuild:
     def _load(self, runner: Runner, until: Position) -> None:
         done = self._green().events
         self._total = done + self._behind(runner, until)
+        self._target_position = until
         self._watcher.progress(done, self._total)
         runner.run_until(until)
-        self._watcher.progress(self._total, self._total)
+        self._target_position = None
+        done = self._green().events
+        self._watcher.progress(done, done)
 
     def _build(self, runner: Runner) -> None:
         """Build what is missing of keys and indexes, then the statistics."""
@@ -362,7 +366,11 @@ class Rebuild:
         return self._runner
 
     def _report(self, progress: Progress) -> None:
-        self._watcher.progress(self._done_before + progress.events, self._total)
+        done = self._done_before + progress.events
+        if self._target_position is not None and not self.store.capabilities.count_between:
+            # An estimate of what is left gets better as more is read.
+            self._total = done + self.store.count_between(progress.position, self._target_position)
+        self._watcher.progress(done, self._total)
 
     def _head(self, patience: timedelta = _SETTLE_PATIENCE) -> Position | None:
         """The settled head; says by whom it is held back where nothing is settled yet."""

@@ -6,7 +6,9 @@ go over a channel of their own to the same node, made of the same parts: see bul
 
 from __future__ import annotations
 
+import atexit
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,16 @@ def read_uri(name: str, uri: str) -> ConnectionSpec:
     return spec
 
 
+_open_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what is open before the interpreter ends: esdbclient's client, when it is only then let go, waits for ever."""
+    for link in list(_open_links):
+        link.close()
+
+
 class Link:
     """One node that is connected to."""
 
@@ -54,6 +66,7 @@ class Link:
         self.spec = spec
         with translated(",".join(spec.targets), "connect"):
             self.client = EventStoreDBClient(spec.uri)
+            _open_links.add(self)
             if target is not None:
                 self.client.reconnect(target)
         self.target = self.client.connection_target
@@ -80,7 +93,9 @@ class Link:
 
     def close(self) -> None:
         """Close both channels."""
-        self.channel.close()
+        _open_links.discard(self)
+        if hasattr(self, "channel"):
+            self.channel.close()
         self.client.close()
 
 

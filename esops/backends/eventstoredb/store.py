@@ -72,8 +72,12 @@ class EventStoreDBStore:
         self.name = name
         self._connector = Connector(name, settings.uri)
         self._bytes_an_event: float | None = None
-        with self._talking() as link:
-            link.client.read_gossip(timeout=link.deadline)
+        try:
+            with self._talking("tell the cluster's members") as link:
+                link.client.read_gossip(timeout=link.deadline)
+        except BaseException:
+            self.close()
+            raise
 
     # -- the connection
 
@@ -160,6 +164,14 @@ class EventStoreDBStore:
         until = self.head() if until is None else until
         if until is None or (after is not None and after >= until):
             return
+        read, start = 0, after[0] if after else 0
+        for batch in self._between(after, until, filter):
+            read += len(batch.events)
+            if read > _SAMPLE and batch.position is not None:
+                self._bytes_an_event = max(1.0, (batch.position[0] - start) / read)
+            yield batch
+
+    def _between(self, after: Position | None, until: Position, filter: EventFilter) -> Iterator[Batch]:
         long = until[0] - (after[0] if after else 0) > _LONG
         try:
             link = self._connector.link
@@ -198,13 +210,14 @@ class EventStoreDBStore:
         return max(1, round(between / self._event_size()))
 
     def _event_size(self) -> float:
-        """Bytes of log for each event that is not the system's, from the newest ones."""
+        """Bytes of log for each event that is wanted: as the last read found it; before one, as the newest events show."""
         if self._bytes_an_event is None:
-            request = bulk.read_all_request(None, backwards=True, limit=_SAMPLE)
+            filter = bulk.server_filter(EVERYTHING)
+            request = bulk.read_all_request(None, backwards=True, limit=_SAMPLE, filter=filter)
             found = self._twice(lambda link: bulk.first(link, request, "read $all"), "read $all") or []
-            users = sum(not bulk.is_system(event.stream) and not bulk.is_system(event.type) for event in found)
-            span = found[0].position[0] - found[-1].position[0] if found else 0
-            self._bytes_an_event = max(100.0, span / max(users, 1))
+            if len(found) < 2:
+                return 100.0
+            self._bytes_an_event = max(1.0, (found[0].position[0] - found[-1].position[0]) / (len(found) - 1))
         return self._bytes_an_event
 
     # -- streams
