@@ -46,8 +46,8 @@ class Door:
             finally:
                 self._writers.discard(inner_writer)
                 inner_writer.close()
-        except OSError:
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # the other side went away, or the node ends
         finally:
             self._writers.discard(writer)
             with contextlib.suppress(OSError, RuntimeError):

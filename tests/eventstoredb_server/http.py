@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 
 from starlette.applications import Starlette
@@ -219,11 +220,11 @@ class _Administration:
         """`cut` connections, let the node `die`; or set the seconds that a scavenge or a projection's page takes."""
         what = request.path_params["what"]
         if what == "cut":
-            self.node.door.cut()
+            asyncio.get_running_loop().call_later(0.05, self.node.door.cut)
         elif what == "die":
             self.node.alive = False
             self.cluster.elect_another()
-            self.node.door.close()
+            asyncio.get_running_loop().call_later(0.05, self.node.door.close)  # after this answer
         elif what == "scavenge-takes":
             self.cluster.scavenger.pause = float((await request.body()).decode())
         elif what == "projections-take":
