@@ -56,6 +56,10 @@ class Nodes:
     def tell(self, what: str, number: int = 0, body: str = "") -> None:
         httpx.post(f"http://localhost:{self.ports[number]}/test/{what}", content=body, trust_env=False).raise_for_status()
 
+    def resign(self, number: int) -> None:
+        """Let a leader give up its role."""
+        httpx.post(f"http://localhost:{self.ports[number]}/admin/node/resign", trust_env=False).raise_for_status()
+
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()

@@ -1,0 +1,287 @@
+"""EventStoreDB going wrong in every way that a test can make it: nothing is lost or doubled, and what cannot go on says why."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import threading
+import time
+import uuid
+
+import pytest
+from esdbclient import EventStoreDBClient, NewEvent, StreamState
+
+from esops.backends import open_store
+from esops.backends.eventstoredb import bulk
+from esops.config import StoreSettings
+from esops.errors import Refused
+from esops.events import EventFilter, Position
+from tests.support import billing
+from tests.support.esdb import Nodes
+from tests.support.esdb_writers import Writers
+
+
+def settings(uri: str) -> StoreSettings:
+    return StoreSettings(backend="eventstoredb", uri=uri)
+
+
+def new(type: str = "happened") -> NewEvent:
+    return NewEvent(type, b"{}", id=uuid.uuid4())
+
+
+@pytest.mark.slow
+def test_a_rebuild_killed_and_resumed_under_live_appends_equals_the_fold(tmp_path, project, dsn, connection):
+    """Killed in every state, the node killed and started again in between, writers on all the time."""
+    chance = random.Random(7)
+    with Nodes("--file", str(tmp_path / "log")) as nodes:
+        billing.configure(project, nodes.uri, dsn)
+        with Writers(nodes.uri, 2) as writers:
+            time.sleep(2)
+            kills, finished, node_kills = 0, 0, 0
+            deadline = time.monotonic() + 60
+            pending: tuple[str, ...] = ()
+            while kills < 8 or finished < 2 or node_kills < 2:
+                assert time.monotonic() < deadline, f"{kills} kills, {finished} finished, {node_kills} of the node"
+                rebuild = project.start("rebuild", "cart_totals", "--blue-green", *pending)
+                try:
+                    rebuild.communicate(timeout=1.0 + chance.random() * 1.2)
+                except Exception:
+                    if chance.random() < 0.3 and node_kills < 3:
+                        nodes.kill()
+                        time.sleep(0.5)
+                        nodes.start()
+                        node_kills += 1
+                    rebuild.send_signal(signal.SIGKILL)
+                    rebuild.communicate()
+                    kills += 1
+                    pending = ("--resume",)
+                else:
+                    assert rebuild.returncode in (0, 2), rebuild.returncode  # 2: killed before the journal knew of it, nothing to resume
+                    finished += rebuild.returncode == 0
+                    pending = ()
+            if pending:
+                result = project.run("rebuild", "cart_totals", "--blue-green", "--resume")
+                assert result.code in (0, 2), result.err
+            written = writers.stop()
+        project.ok("run", "--until-caught-up")
+        truth, events = billing.truth(nodes)
+        assert events == written
+        versions = project.ok("projection", "show", "cart_totals", "--output", "json").json["versions"]
+        assert {version["state"] for version in versions} <= {"active", "standby"}
+        for version in versions:
+            assert billing.table(connection, f"cart_totals__v{version['version']}") == truth
+        assert billing.table(connection, "cart_totals") == truth
+
+
+def follow_all(nodes_uri: str, stream: str, count: int, disturb) -> list[int]:
+    """Follow a store while `disturb` is at work; the numbers of the stream's events in the order seen."""
+    seen: list[int] = []
+    with open_store("s", settings(nodes_uri)) as store:
+        deadline = time.monotonic() + 60
+        disturber = threading.Thread(target=disturb)
+        disturber.start()
+        last = None
+        for batch in store.follow(filter=EventFilter(types=("happened",)), stop=lambda: len(seen) >= count or time.monotonic() > deadline):
+            seen += [event.version for event in batch.events if event.stream == stream]
+            assert last is None or batch.position is None or batch.position >= last
+            last = batch.position
+        disturber.join()
+        # what came after the last batch that was asked for
+        return seen
+
+
+def append_slowly(client, stream: str, first: int, count: int) -> None:
+    for number in range(first, first + count):
+        client.append_to_stream(stream, current_version=StreamState.ANY if number == 0 else number - 1, events=new())
+        time.sleep(0.005)
+
+
+def test_a_follow_goes_on_when_the_node_is_killed_and_started_again(tmp_path):
+    with Nodes("--file", str(tmp_path / "log")) as nodes:
+
+        def disturb() -> None:
+            for round in range(3):
+                client = nodes.client()
+                append_slowly(client, "s-1", round * 40, 40)
+                client.close()
+                nodes.kill()
+                time.sleep(0.7)
+                nodes.start()
+
+        assert follow_all(nodes.uri, "s-1", 120, disturb) == list(range(120))
+
+
+@pytest.mark.parametrize("fault", ["cut", "drop in the middle of a read", "consumer too slow", "busy"])
+def test_a_follow_goes_on_from_its_last_position(fault):
+    with Nodes() as nodes:
+
+        def disturb() -> None:
+            client = nodes.client()
+            for round in range(5):
+                append_slowly(client, "s-1", round * 20, 10)
+                if fault == "cut":
+                    nodes.tell("cut")
+                    time.sleep(0.1)
+                else:
+                    options = {"drop in the middle of a read": "drop_after", "consumer too slow": "too_slow_after", "busy": "busy"}
+                    nodes.faults(**{options[fault]: 3})
+                append_slowly(client, "s-1", round * 20 + 10, 10)
+            nodes.faults()
+            client.close()
+
+        assert follow_all(nodes.uri, "s-1", 100, disturb) == list(range(100))
+
+
+def test_a_follow_goes_to_the_new_leader_when_the_leader_moves_or_dies():
+    with Nodes("--nodes", "3") as nodes:
+
+        def disturb() -> None:
+            for round, leader_goes in enumerate([lambda: nodes.resign(0), lambda: nodes.tell("die", 1), lambda: None]):
+                client = EventStoreDBClient(nodes.uri_of(*([0, 1, 2] if round < 2 else [0, 2])))
+                append_slowly(client, "s-1", round * 30, 30)
+                client.close()
+                leader_goes()
+
+        assert follow_all(nodes.uri_of(0, 1, 2), "s-1", 90, disturb) == list(range(90))
+
+
+def test_a_position_of_an_old_server_is_safe_to_resume_from(old_node):
+    """Servers before 22.10 send a checkpoint where the next event will be: whoever resumes there never sees that event."""
+    rare = EventFilter(types=(f"rare{uuid.uuid4().hex}",))
+    client = old_node.client()
+    client.append_to_stream(f"s-{uuid.uuid4()}", current_version=StreamState.ANY, events=[new(), new()])
+    with open_store("s", settings(old_node.uri)) as store:
+        link = store._connector.link
+        raw = bulk.Messages(link, bulk.read_all_request(None, filter=bulk.server_filter(rare), subscribe=True), "read $all")
+        checkpoint = next(message.checkpoint for message in raw.each() if message.WhichOneof("content") == "checkpoint")
+        unsafe = Position((checkpoint.commit_position, checkpoint.prepare_position))
+        deadline = time.monotonic() + 3
+        positions = [batch.position for batch in store.follow(filter=rare, stop=lambda: time.monotonic() > deadline)]
+        assert positions[-1] is not None
+        assert positions[-1] < unsafe
+        stream = f"s-{uuid.uuid4()}"
+        client.append_to_stream(stream, current_version=StreamState.ANY, events=[new(rare.types[0])])
+        head = store.head()
+        assert head == unsafe, "the test is worth nothing if the event is not where the checkpoint was"
+
+        def resumed(position: Position) -> list[str]:
+            return [event.stream for batch in store.read_all(position, head, rare) for event in batch.events]
+
+        assert resumed(unsafe) == []
+        assert resumed(positions[-1]) == [stream]
+    client.close()
+
+
+def test_progress_is_kept_where_nothing_matches(node):
+    client = node.client()
+    big = json.dumps({"text": "x" * 100_000}).encode()
+    with open_store("s", settings(node.uri)) as store:
+        begin = store.head()
+        for _ in range(60):
+            client.append_to_stream(f"big-{uuid.uuid4()}", current_version=StreamState.ANY, events=[NewEvent("big", big)])
+        for _ in range(25):
+            client.append_to_stream(f"small-{uuid.uuid4()}", current_version=StreamState.ANY, events=[new() for _ in range(1_000)])
+        head = store.head()
+        batches = list(store.read_all(begin, head, EventFilter(types=("never",))))
+        assert [batch.events for batch in batches] == [[]] * len(batches)
+        assert len(batches) > 2
+        assert batches[-1].position == head
+        positions = [batch.position for batch in batches]
+        assert positions == sorted(set(positions))
+    client.close()
+
+
+def test_a_foreign_position_is_refused(node):
+    with open_store("s", settings(node.uri)) as store:
+        head = store.head()
+        with pytest.raises(Refused, match="none of this store's log"):
+            list(store.read_all(Position((head[0] - 1, head[1] - 1)), head))
+        with pytest.raises(ValueError, match="2 parts"):
+            list(store.read_all(Position((5,))))
+
+
+# -- what an operator sees
+
+
+def configure(project, uri: str) -> None:
+    project.write("esops.toml", f'[stores.billing]\nbackend = "eventstoredb"\nuri = "{uri}"\n')
+
+
+def test_nothing_listens(project):
+    configure(project, "esdb://localhost:1?tls=false")
+    result = project.run("events")
+    assert result.code == 3
+    assert "localhost:1 cannot be reached" in result.err
+    assert "hint: Check that the node runs" in result.err
+
+
+def test_no_node_of_a_cluster_answers(project):
+    configure(project, "esdb://localhost:1,localhost:2?tls=false&maxDiscoverAttempts=1")
+    result = project.run("events")
+    assert result.code == 3
+    assert "no node of the cluster tells its members" in result.err
+
+
+def test_a_follower_named_alone_says_who_leads_and_serves_who_prefers_followers(project):
+    with Nodes("--nodes", "2") as nodes:
+        nodes.client().append_to_stream("s-1", current_version=StreamState.ANY, events=new())
+        configure(project, nodes.uri_of(1))
+        result = project.run("events")
+        assert result.code == 3
+        assert f"is not the leader; that is localhost:{nodes.ports[0]}" in result.err
+        assert "nodePreference=follower" in result.err
+        configure(project, nodes.uri_of(0, 1, query="nodePreference=follower"))
+        nodes.faults(0, unavailable=True)
+        nodes.faults(0)
+        assert '"s-1"' in project.ok("events").out
+        configure(project, nodes.uri_of(1, query="nodePreference=follower"))
+        assert '"s-1"' in project.ok("events").out
+
+
+def test_a_deadline_that_passes(project):
+    with Nodes() as nodes:
+        configure(project, nodes.uri_of(0, query="defaultDeadline=1"))
+        nodes.faults(hang=True)
+        result = project.run("events")
+        assert result.code == 3
+        assert "in time" in result.err
+
+
+def test_a_node_that_is_not_ready(project):
+    with Nodes() as nodes:
+        configure(project, nodes.uri)
+        nodes.faults(unavailable=True)
+        result = project.run("events")
+        assert result.code == 3
+        assert "Server Is Not Ready" in result.err
+
+
+def test_a_bad_uri_names_the_key_and_no_secret(project):
+    for uri, said in [
+        ("http://user:hidden@host", "Invalid URI scheme"),
+        ("esdb://host:2113", "Username and password are required"),
+        ("esdb://user:hidden@host:2113?tlsVerifyCert=false", "tlsVerifyCert"),
+        ("esdb://user:hidden@host:2113?tlsCaFile=/no/such.pem", "no file"),
+        ("esdb://user:hidden@host:2113?wrong=1", "Unknown field"),
+    ]:
+        configure(project, uri)
+        result = project.run("events")
+        assert result.code == 2, uri
+        assert "stores.billing.uri" in result.err
+        assert said in result.err
+        assert "hidden" not in result.err
+
+
+def test_an_append_whose_answer_is_lost_is_written_once():
+    with Nodes() as nodes, open_store("s", settings(nodes.uri)) as store:
+        from esops.errors import ConnectionLost
+        from esops.events import NewEvent as Event
+
+        events = [Event(str(uuid.uuid4()), "happened", b"{}")]
+        nodes.faults(append_timeout=1)
+        with pytest.raises(ConnectionLost) as lost:
+            store.append("s-1", events, -1)
+        assert "written once" in lost.value.hint
+        store.append("s-1", events, -1)
+        assert len(list(store.read_stream("s-1"))) == 1
