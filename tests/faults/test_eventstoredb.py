@@ -57,7 +57,9 @@ def test_a_rebuild_killed_and_resumed_under_live_appends_equals_the_fold(tmp_pat
                     kills += 1
                     pending = ("--resume",)
                 else:
-                    assert rebuild.returncode in (0, 2), rebuild.returncode  # 2: killed before the journal knew of it, nothing to resume
+                    assert rebuild.returncode in (0, 2), (
+                        rebuild.returncode
+                    )  # 2: killed before the journal knew of it, nothing to resume
                     finished += rebuild.returncode == 0
                     pending = ()
             if pending:
@@ -82,7 +84,9 @@ def follow_all(nodes_uri: str, stream: str, count: int, disturb) -> list[int]:
         disturber = threading.Thread(target=disturb)
         disturber.start()
         last = None
-        for batch in store.follow(filter=EventFilter(types=("happened",)), stop=lambda: len(seen) >= count or time.monotonic() > deadline):
+        for batch in store.follow(
+            filter=EventFilter(types=("happened",)), stop=lambda: len(seen) >= count or time.monotonic() > deadline
+        ):
             seen += [event.version for event in batch.events if event.stream == stream]
             assert last is None or batch.position is None or batch.position >= last
             last = batch.position
@@ -124,7 +128,11 @@ def test_a_follow_goes_on_from_its_last_position(fault):
                     nodes.tell("cut")
                     time.sleep(0.1)
                 else:
-                    options = {"drop in the middle of a read": "drop_after", "consumer too slow": "too_slow_after", "busy": "busy"}
+                    options = {
+                        "drop in the middle of a read": "drop_after",
+                        "consumer too slow": "too_slow_after",
+                        "busy": "busy",
+                    }
                     nodes.faults(**{options[fault]: 3})
                 append_slowly(client, "s-1", round * 20 + 10, 10)
             nodes.faults()
@@ -181,7 +189,9 @@ def test_progress_is_kept_where_nothing_matches(node):
         for _ in range(60):
             client.append_to_stream(f"big-{uuid.uuid4()}", current_version=StreamState.ANY, events=[NewEvent("big", big)])
         for _ in range(25):
-            client.append_to_stream(f"small-{uuid.uuid4()}", current_version=StreamState.ANY, events=[new() for _ in range(1_000)])
+            client.append_to_stream(
+                f"small-{uuid.uuid4()}", current_version=StreamState.ANY, events=[new() for _ in range(1_000)]
+            )
         head = store.head()
         batches = list(store.read_all(begin, head, EventFilter(types=("never",))))
         assert [batch.events for batch in batches] == [[]] * len(batches)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Self
 
 from esdbclient import EventStoreDBClient, NewEvent, StreamState
 from esdbclient import exceptions as esdb
@@ -31,7 +32,10 @@ def main(uri: str, seed: int, pause: float) -> None:
     while not stop:
         stream = f"cart-{seed}-{chance.randrange(60)}"
         events = [
-            NewEvent(chance.choice(["item_added", "item_removed", "looked_at"]), json.dumps({"amount": chance.randrange(100)}).encode())
+            NewEvent(
+                chance.choice(["item_added", "item_removed", "looked_at"]),
+                json.dumps({"amount": chance.randrange(100)}).encode(),
+            )
             for _ in range(chance.randrange(1, 6))
         ]
         while not stop:
@@ -59,7 +63,8 @@ class Writers:
     def __init__(self, uri: str, count: int, pause: float = 0.01) -> None:
         command = [sys.executable, "-m", "tests.support.esdb_writers", uri]
         self._running = [
-            subprocess.Popen([*command, str(seed), str(pause)], cwd=ROOT, stdout=subprocess.PIPE, text=True) for seed in range(count)
+            subprocess.Popen([*command, str(seed), str(pause)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+            for seed in range(count)
         ]
         for process in self._running:
             assert process.stdout.readline() == "ready\n"
@@ -72,7 +77,7 @@ class Writers:
         self._running = []
         return sum(report["written"] for report in reports)
 
-    def __enter__(self) -> Writers:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

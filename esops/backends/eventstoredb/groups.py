@@ -6,10 +6,15 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import grpc
 from esdbclient import exceptions as esdb
+from esdbclient.protos.Grpc import persistent_pb2 as pb
+from esdbclient.protos.Grpc import persistent_pb2_grpc
 
+from esops.backends.eventstoredb import bulk
 from esops.backends.eventstoredb.connect import Link
 from esops.errors import UsageError
 from esops.events import Position, RecordedEvent
@@ -53,24 +58,44 @@ class PersistentSubscriptions:
         self._talking, self._store = talking, store
 
     def all(self) -> list[Group]:
-        """All groups; none where the node keeps none."""
+        """All groups."""
         with self._talking("list persistent subscriptions") as link:
-            try:
-                return [_group(info) for info in link.client.list_subscriptions(timeout=link.deadline)]
-            except esdb.NotFound:
-                return []
+            request = pb.ListReq()
+            request.options.list_all_subscriptions.SetInParent()
+            return [_group(info) for info in self._call(link, "List", request).subscriptions]
 
     def info(self, stream: str, name: str) -> Group:
         """One group. Raises UsageError where there is none."""
         with self._talking(f"tell of group {name!r}") as link:
+            request = pb.GetInfoReq()
+            request.options.group_name = name
+            if stream == ALL:
+                request.options.all.SetInParent()
+            else:
+                request.options.stream_identifier.stream_name = stream.encode()
             try:
-                return _group(link.client.get_subscription_info(name, _source(stream), timeout=link.deadline))
-            except esdb.NotFound:
-                raise _no_group(stream, name) from None
+                return _group(self._call(link, "GetInfo", request).subscription_info)
+            except grpc.RpcError as error:
+                if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.NOT_FOUND:
+                    raise _no_group(stream, name) from None
+                raise
+
+    @staticmethod
+    def _call(link: Link, method: str, request: Any) -> Any:
+        # esdbclient's own answers leave the consumers out.
+        stub: Any = persistent_pb2_grpc.PersistentSubscriptionsStub(link.channel)  # type: ignore[no-untyped-call]
+        return getattr(stub, method)(request, timeout=link.deadline, metadata=link.metadata, credentials=link.credentials)
+
+    def oldest_parked(self, stream: str, name: str) -> datetime | None:
+        """When the oldest of the parked messages was parked."""
+        parked = _parked_stream(stream, name)
+        with self._talking(f"read stream {parked!r}") as link:
+            found = bulk.first(link, bulk.read_stream_request(parked, limit=1), f"read stream {parked!r}")
+        return found[0].recorded_at if found else None
 
     def parked(self, stream: str, name: str) -> Iterator[RecordedEvent]:
         """The parked messages: the events that the consumers could not take, oldest first."""
-        return self._store.read_stream(f"$persistentsubscription-{stream}::{name}-parked")
+        return self._store.read_stream(_parked_stream(stream, name))
 
     def replay(self, stream: str, name: str) -> None:
         """Push all parked messages to the consumers again. Raises UsageError where there is no such group."""
@@ -87,6 +112,10 @@ def parse_place(text: str) -> Position | None:
     return Position((int(found[1]), int(found[2]))) if found else None
 
 
+def _parked_stream(stream: str, name: str) -> str:
+    return f"$persistentsubscription-{stream}::{name}-parked"
+
+
 def _source(stream: str) -> str | None:
     return None if stream == ALL else stream
 
@@ -100,7 +129,7 @@ def _group(info: Any) -> Group:
         stream=info.event_source,
         name=info.group_name,
         status=info.status,
-        strategy=info.consumer_strategy,
+        strategy=info.named_consumer_strategy,
         consumers=len(info.connections),
         in_flight=info.total_in_flight_messages,
         parked=info.parked_message_count,

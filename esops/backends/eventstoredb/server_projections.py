@@ -74,12 +74,15 @@ class ServerProjections:
         return found[0] if found else None
 
     def runs(self, name: str) -> bool:
-        """Whether a projection runs and is caught up so far that its streams can be relied on; False where that is not known."""
+        """Whether a projection runs and lies no more than a hundredth of the log behind; False where that is not known.
+
+        What such a projection has made lacks what was written in the last moments.
+        """
         try:
             found = self.get(name)
         except Unavailable:
             return False
-        return found is not None and found.running and found.progress >= 100
+        return found is not None and found.running and found.progress >= 99
 
     def _statistics(self, request: Any) -> list[ServerProjection]:
         with self._talking("tell the projections' statistics") as link:
