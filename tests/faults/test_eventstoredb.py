@@ -87,7 +87,7 @@ def follow_all(nodes_uri: str, stream: str, count: int, disturb) -> list[int]:
         for batch in store.follow(
             filter=EventFilter(types=("happened",)), stop=lambda: len(seen) >= count or time.monotonic() > deadline
         ):
-            seen += [event.version for event in batch.events if event.stream == stream]
+            seen.extend(event.version for event in batch.events if event.stream == stream)
             assert last is None or batch.position is None or batch.position >= last
             last = batch.position
         disturber.join()

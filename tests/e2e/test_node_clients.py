@@ -1,0 +1,51 @@
+"""Other people's clients on the node in tests/: what it speaks is the protocol, and not what esops happens to ask."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent / "node" / "client.mjs"
+PACKAGES = {"@eventstore/db-client": "6.2.1", "@kurrent/kurrentdb-client": "1.3.1"}
+
+
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory):
+    """A folder with both clients from npm."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("node and npm are not on this machine")
+    folder = tmp_path_factory.mktemp("node")
+    wanted = [f"{name}@{version}" for name, version in PACKAGES.items()]
+    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), *wanted]
+    installed = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    if installed.returncode:
+        pytest.skip(f"npm could not install the clients: {installed.stderr.strip()[-200:]}")
+    shutil.copy(SCRIPT, folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_node_client_appends_reads_and_subscribes_unchanged(node, modules, package):
+    done = subprocess.run(
+        ["node", "client.mjs", package, node.uri], cwd=modules, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["wrong"] in ("wrong-expected-version", "WrongExpectedVersionError")
+    assert told["missing"] in ("stream-not-found", "StreamNotFoundError")
+    assert told["deleted"] in ("stream-not-found", "StreamNotFoundError")
+    assert told == {
+        **told,
+        "next": "2",
+        "forwards": [1, 2, 3],
+        "backwards": [3, 2],
+        "all": [3, 2, 1],
+        "subscribed": [1, 2, 3, 4],
+        "group": [1, 2, 3, 4],
+        "readable": [3, 4],
+    }
