@@ -36,7 +36,9 @@ def open_(uri: str) -> EventStore:
 
 def fill(nodes: Nodes, count: int) -> None:
     client = nodes.client()
-    data = json.dumps({"ClientId": str(uuid4()), "Quantity": 3, "UnitPrice": 12.5, "Product": "a thing of some length"}).encode()
+    data = json.dumps(
+        {"ClientId": str(uuid4()), "Quantity": 3, "UnitPrice": 12.5, "Product": "a thing of some length"}
+    ).encode()
     for number in range(count // 500):
         events = [NewEvent("product_item_added", data) for _ in range(500)]
         client.append_to_stream(f"cart-{number}", current_version=StreamState.ANY, events=events)
@@ -107,7 +109,9 @@ def main() -> int:
     speed = statistics.median(bare["seconds"] / esops["seconds"] for esops, bare in pairs)
     whole = statistics.median(esops["seconds"] for esops, _ in pairs)
     memory = statistics.median(esops["memory"] for esops, _ in pairs) / statistics.median(small)
-    print(f"read_all {EVENTS / whole:,.0f} events a second, {speed:.2f} times the bare loop (median of {RUNS} pairs, limit {SPEED_LIMIT})")
+    print(
+        f"read_all {EVENTS / whole:,.0f} events a second, {speed:.2f} times the bare loop (median of {RUNS} pairs, limit {SPEED_LIMIT})"
+    )
     print(f"peak memory at {EVENTS:,} events {memory:.2f} times that at {FEW:,} (medians, limit {MEMORY_LIMIT})")
     print(f"two halves side by side: {whole / statistics.median(halves):.2f} times one read")
     return 0 if speed >= SPEED_LIMIT and memory <= MEMORY_LIMIT else 1

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from esops.errors import UsageError, nearest
 from esops.events import EventFilter
@@ -103,12 +104,18 @@ class ProjectionSettings(Settings):
     """`[projections.NAME]`: what turns events into rows."""
 
     store: str | None = None
-    kind: Literal["fold"] = "fold"
-    python: str
+    kind: Literal["fold", "server"] = "fold"
+    python: str = ""
     events: tuple[str, ...] = ()
     category: str | None = None
     include_archived: bool = False
-    tables: tuple[str, ...] = Field(min_length=1, max_length=1)
+    tables: tuple[str, ...] = Field(default=(), max_length=1)
+    javascript: Path | None = None
+    """Kind server: the query of the projection that runs inside the store."""
+    emit: bool = False
+    """Kind server: whether the query emits events, to streams that are tracked."""
+    handover: tuple[str, ...] = ()
+    """Kind server: the program that moves readers from one projection to another."""
     ddl: Path | None = None
     switch: Literal["view", "rename"] = "view"
     live: Literal["esops", "app"] = "esops"
@@ -118,6 +125,18 @@ class ProjectionSettings(Settings):
     """The most rows that a fold keeps in memory: the limit of its cache."""
     verify: VerifySettings = VerifySettings()
     versions: Mapping[str, VersionSettings] = {}
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> ProjectionSettings:
+        needed = {"fold": ("python", "tables"), "server": ("javascript",)}
+        others = {"fold": ("javascript", "emit", "handover"), "server": ("python", "tables", "ddl", "events", "category")}
+        for key in needed[self.kind]:
+            if not getattr(self, key):
+                raise PydanticCustomError("of_kind", "this key is missing", {"key": key})
+        for key in others[self.kind]:
+            if getattr(self, key):
+                raise PydanticCustomError("of_kind", f"this key is not for a projection of kind {self.kind!r}", {"key": key})
+        return self
 
     @property
     def filter(self) -> EventFilter:
@@ -149,6 +168,8 @@ class Config(Settings):
     def readmodel_of(self, name: str) -> ReadModelSettings:
         """Where a projection writes: its read model, the only one there is, or its own Postgres store."""
         projection = self.projection(name)
+        if projection.kind == "server":
+            raise UsageError(f"{name} runs inside its store and writes to no database")
         if projection.readmodel is not None or len(self.readmodels) == 1:
             return _pick(self.readmodels, projection.readmodel, "readmodel", self.path)[1]
         if self.readmodels:
@@ -238,6 +259,8 @@ def _expand(value: Any, path: Path, keys: tuple[str, ...]) -> Any:
 def _first_problem(error: ValidationError, path: Path) -> UsageError:
     problem = error.errors(include_url=False, include_input=False)[0]
     location = [str(part) for part in problem["loc"]]
+    if problem["type"] == "of_kind":
+        location.append(problem["ctx"]["key"])
     key = ".".join(location) or "the file"
     if problem["type"] == "extra_forbidden":
         return UsageError(f"{path}: {key}: unknown key", hint=nearest(location[-1], _known_beside(location)))

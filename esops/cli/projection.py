@@ -11,6 +11,7 @@ from esops.cli.app import command, current_output, group
 from esops.cli.shared import complete_projection, is_interactive
 
 if TYPE_CHECKING:
+    from esops.config import Config
     from esops.rebuild.versions import Switched
     from esops.term import Output
 
@@ -34,16 +35,16 @@ def list_(context: typer.Context) -> None:
     config = load_config(output.settings.config)
     rows = []
     for name, settings in config.projections.items():
-        shown = versions.show(config, name, output.settings.store)
-        active = next((each for each in shown if each.version.state == "active"), None)
+        shown = versions.described(config, name, output.settings.store)
+        active = next((each for each in shown if each["state"] == "active"), None)
         rows.append(
             {
                 "projection": name,
                 "store": settings.store or config.store(output.settings.store or settings.store)[0],
                 "kind": settings.kind,
-                "active": active.version.version if active else None,
-                "lag_events": active.lag_events if active else None,
-                "versions": len([each for each in shown if each.version.state in {"active", "standby", "building"}]),
+                "active": active["version"] if active else None,
+                "lag_events": active["lag_events"] if active else None,
+                "versions": len([each for each in shown if each["state"] in {"active", "standby", "building"}]),
             }
         )
     _rows(output, rows, ["projection", "store", "kind", "active", "lag_events", "versions"])
@@ -61,7 +62,7 @@ def show(context: typer.Context, name: str = _NAME) -> None:
     output = current_output(context)
     config = load_config(output.settings.config)
     settings = config.projection(name)
-    found = [versions.as_dict(each) for each in versions.show(config, name, output.settings.store)]
+    found = versions.described(config, name, output.settings.store)
     if output.format("table", "json") == "json":
         output.json(
             {
@@ -73,9 +74,8 @@ def show(context: typer.Context, name: str = _NAME) -> None:
             }
         )
         return
-    output.line(
-        f"{name}: {settings.kind} over store {config.store(output.settings.store or settings.store)[0]}, read as {settings.tables[0]}"
-    )
+    where = f"read as {settings.tables[0]}" if settings.tables else "inside the store"
+    output.line(f"{name}: {settings.kind} over store {config.store(output.settings.store or settings.store)[0]}, {where}")
     if not found:
         output.line(f"It was never built. Build it with: esops rebuild {name} --blue-green")
         return
@@ -94,7 +94,7 @@ def versions_(context: typer.Context, name: str = _NAME) -> None:
 
     output = current_output(context)
     config = load_config(output.settings.config)
-    found = [versions.as_dict(each) for each in versions.show(config, name, output.settings.store)]
+    found = versions.described(config, name, output.settings.store)
     _rows(output, found, ["version", "state", "position", "lag_events", "events", "rows", "updated_at"])
 
 
@@ -115,7 +115,10 @@ def switch(
 
     output = current_output(context)
     config = load_config(output.settings.config)
-    _tell(output, versions.switch_to(config, name, to, allow_stale=allow_stale, dry_run=dry_run), dry_run)
+    if config.projection(name).kind == "server":
+        _move(output, config, name, to, back=False, dry_run=dry_run)
+    else:
+        _tell(output, versions.switch_to(config, name, to, allow_stale=allow_stale, dry_run=dry_run), dry_run)
 
 
 @command(projection)
@@ -129,7 +132,10 @@ def rollback(context: typer.Context, name: str = _NAME, allow_stale: bool = _STA
 
     output = current_output(context)
     config = load_config(output.settings.config)
-    _tell(output, versions.roll_back(config, name, allow_stale=allow_stale, dry_run=dry_run), dry_run)
+    if config.projection(name).kind == "server":
+        _move(output, config, name, None, back=True, dry_run=dry_run)
+    else:
+        _tell(output, versions.roll_back(config, name, allow_stale=allow_stale, dry_run=dry_run), dry_run)
 
 
 @command(projection)
@@ -149,18 +155,36 @@ def retire(
 
     output = current_output(context)
     config = load_config(output.settings.config)
-    found = versions.retirable(config, name, version)
-    tables = ", ".join(".".join(each.table) for each in found)
+    if config.projection(name).kind == "server":
+        from esops.rebuild.server import versions as in_server
+
+        standing = in_server.retirable(config, name, version)
+        what = ", ".join(f"projection {each.name}" for each in standing)
+        numbers = [each.version for each in standing]
+
+        def do() -> list[str]:
+            return in_server.retire(config, name, standing)
+
+        verb, past = "delete", "deleted"
+    else:
+        found = versions.retirable(config, name, version)
+        what = ", ".join(".".join(each.table) for each in found)
+        numbers = [each.version for each in found]
+
+        def do() -> list[str]:
+            return versions.retire(config, found)
+
+        verb, past = "drop", "dropped"
     if dry_run:
-        output.line(f"would drop {tables}")
+        output.line(f"would {verb} {what}")
         return
     if is_interactive() and not yes:
-        typer.confirm(f"Drop {tables}?", abort=True, err=True)
-    statements = versions.retire(config, found)
+        typer.confirm(f"{verb.capitalize()} {what}?", abort=True, err=True)
+    statements = do()
     if output.as_json:
-        output.json({"projection": name, "retired": [each.version for each in found], "statements": statements})
+        output.json({"projection": name, "retired": numbers, "statements": statements})
     else:
-        output.line(f"{name}: retired {', '.join(f'v{each.version}' for each in found)}; dropped {tables}")
+        output.line(f"{name}: retired {', '.join(f'v{each}' for each in numbers)}; {past} {what}")
 
 
 @command(projection, "dead-letters")
@@ -188,6 +212,19 @@ def _rows(output: Output, rows: Sequence[Mapping[str, Any]], columns: list[str])
             output.csv(rows, columns)
         case _:
             output.table("", columns, [[row[column] for column in columns] for row in rows])
+
+
+def _move(output: Output, config: Config, name: str, to: int | None, *, back: bool, dry_run: bool) -> None:
+    from esops.rebuild.server import versions
+
+    old, new, run = versions.move(config, name, to, back=back, dry_run=dry_run, say=output.say)
+    if output.as_json:
+        told = {"from_version": old.version, "to_version": new.version, "position": None, "statements": run, "dry_run": dry_run}
+        output.json({"projection": name, **told})
+    elif dry_run:
+        output.line(f"would hand over from {old.name} to {new.name} by running: {run[0]}")
+    else:
+        output.line(f"{name} serves v{new.version} now, by {new.name}; {old.name} runs on beside it.")
 
 
 def _tell(output: Output, done: Switched, dry_run: bool) -> None:

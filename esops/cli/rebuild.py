@@ -11,7 +11,9 @@ from esops.cli.app import app, command, current_output
 from esops.cli.shared import complete_projection, is_interactive, stop_on_signals
 
 if TYPE_CHECKING:
+    from esops.config import Config
     from esops.rebuild.outcome import Outcome
+    from esops.rebuild.plan import Options
     from esops.term import Output, ProgressLine
 
 _HOW = "How it goes about it"
@@ -107,6 +109,8 @@ class _Job:
         assert isinstance(self.config, Config)
         options = Options(**self.options)  # type: ignore[arg-type]
         verify.tolerated(verify.Verification("none", 0, 0, 0), options.max_diff)
+        if self.config.projection(self.name).kind == "server":
+            return self._run_in_server(self.config, options)
         read_model = self.config.readmodel_of(self.name)
         stop = stop_on_signals()
         with connect(read_model.dsn, f"plan {self.name}") as planning:
@@ -128,6 +132,35 @@ class _Job:
                             outcome = work.begin(plan, options)
                     finally:
                         self._close_line()
+        self._tell(outcome)
+        return 1 if outcome.findings else 0
+
+    def _run_in_server(self, config: Config, options: Options) -> int:
+        from esops.backends import open_store
+        from esops.rebuild.server.work import ServerRebuild, as_server, make_plan
+
+        store_name, settings = config.store(self.output.settings.store or config.projection(self.name).store)
+        stop = stop_on_signals()
+        with open_store(store_name, settings) as opened:
+            store = as_server(opened)
+            if self.ways["dry_run"]:
+                plan = make_plan(config, self.name, store, options)
+                self._show_lines(plan.lines(), {"projection": self.name, "to": plan.target.name, "query": plan.query})
+                return 0
+            work = ServerRebuild(config, self.name, store, self, stop.is_set)
+            if self.ways["abort"]:
+                self._confirm_abort()
+                self._tell(work.abort())
+                return 0
+            try:
+                if self.ways["resume"]:
+                    outcome = work.resume(self.options)
+                else:
+                    plan = make_plan(config, self.name, store, options)
+                    self.output.say("\n".join(plan.lines()) + "\n")
+                    outcome = work.begin(plan, options)
+            finally:
+                self._close_line()
         self._tell(outcome)
         return 1 if outcome.findings else 0
 
@@ -171,17 +204,26 @@ class _Job:
                 }
             )
         else:
-            for line in plan.lines():
-                self.output.line(line)
-            self.output.line("\nNothing was changed (--dry-run).")
+            self._show_lines(plan.lines(), {})
         return 0
+
+    def _show_lines(self, lines: list[str], document: Mapping[str, object]) -> None:
+        if self.output.as_json:
+            self.output.json(document)
+            return
+        for line in lines:
+            self.output.line(line)
+        self.output.line("\nNothing was changed (--dry-run).")
+
+    def _confirm_abort(self) -> None:
+        if is_interactive() and not self.ways["yes"]:
+            typer.confirm(f"Give up the rebuild of {self.name} and drop what it built?", abort=True, err=True)
 
     def _abort(self, work: object) -> int:
         from esops.rebuild.steps import Rebuild
 
         assert isinstance(work, Rebuild)
-        if is_interactive() and not self.ways["yes"]:
-            typer.confirm(f"Give up the rebuild of {self.name} and drop what it built?", abort=True, err=True)
+        self._confirm_abort()
         self._tell(work.abort())
         return 0
 
@@ -189,8 +231,15 @@ class _Job:
         if self.output.as_json:
             self.output.json(_as_dict(outcome))
             return
-        for line in _summary(outcome):
+        for line in _summary(outcome, self._kind):
             self.output.line(line)
+
+    @property
+    def _kind(self) -> str:
+        from esops.config import Config
+
+        assert isinstance(self.config, Config)
+        return self.config.projection(self.name).kind
 
 
 def _as_dict(outcome: Outcome) -> dict[str, object]:
@@ -210,27 +259,29 @@ def _as_dict(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _summary(outcome: Outcome) -> list[str]:
+def _summary(outcome: Outcome, kind: str = "fold") -> list[str]:
     from esops.term import duration, to_json
+
+    rows = "partitions" if kind == "server" else "rows"
 
     name, lines = outcome.projection, []
     found = outcome.verification
     if found is not None and found["method"] != "none":
         where = f" at position {found['position']}" if found.get("position") else ""
         lines.append(
-            f"verified ({found['method']}{where}): {found['rows_blue']:,} rows in blue, {found['rows_green']:,} in green, "
+            f"verified ({found['method']}{where}): {found['rows_blue']:,} {rows} in blue, {found['rows_green']:,} in green, "
             f"{found['differing']:,} differ"
         )
         if found.get("note"):
             lines.append(f"  {found['note']}")
         for column, count in found.get("columns", {}).items():
-            lines.append(f"  column {column}: {count:,} rows differ")
-        lines += [f"  only in blue: {found['only_blue']:,} rows"] if found.get("only_blue") else []
-        lines += [f"  only in green: {found['only_green']:,} rows"] if found.get("only_green") else []
+            lines.append(f"  column {column}: {count:,} {rows} differ")
+        lines += [f"  only in blue: {found['only_blue']:,} {rows}"] if found.get("only_blue") else []
+        lines += [f"  only in green: {found['only_green']:,} {rows}"] if found.get("only_green") else []
         lines += [f"  for example {to_json(sample)}" for sample in found.get("samples", ())[:_SAMPLES]]
     lines += [f"  assertion failed: {each}" for each in (found or {}).get("failed_assertions", ())]
     did = (
-        f"{outcome.events:,} events into {outcome.rows or 0:,} rows in {duration(outcome.seconds)} "
+        f"{outcome.events:,} events into {outcome.rows or 0:,} {rows} in {duration(outcome.seconds)} "
         f"({outcome.events_per_second:,.0f} events a second)"
     )
     if outcome.state == "switched":
@@ -240,7 +291,11 @@ def _summary(outcome: Outcome) -> list[str]:
             else ""
         )
         keep = (
-            "`esops run` takes it over within seconds." if outcome.followed else "Nobody keeps it fresh now: start `esops run`."
+            "It runs inside the store."
+            if kind == "server"
+            else "`esops run` takes it over within seconds."
+            if outcome.followed
+            else "Nobody keeps it fresh now: start `esops run`."
         )
         lines.append(f"{name} serves v{outcome.to_version} now: {did}.\n{keep}{back}")
     elif outcome.findings:
@@ -249,7 +304,7 @@ def _summary(outcome: Outcome) -> list[str]:
             f"Go on with --resume --max-diff N (or P%) if that is what you want, or give it up with --abort."
         )
     elif outcome.state == "aborted":
-        lines.append(f"rebuild {outcome.rebuild} of {name} is given up; its tables are dropped, nothing else was changed.")
+        lines.append(f"rebuild {outcome.rebuild} of {name} is given up; what it built is dropped, nothing else was changed.")
     elif outcome.state == "verified":
         lines.append(
             f"{name} v{outcome.to_version} stands by: {did}.\nSwitch with: esops projection switch {name} --to {outcome.to_version}"

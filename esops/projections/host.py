@@ -24,7 +24,7 @@ import structlog
 from esops import backends, term
 from esops.backends.postgres.connect import connect, translated
 from esops.config import Config, load_config
-from esops.errors import Busy, ConnectionLost, EsopsError, Stopped
+from esops.errors import Busy, ConnectionLost, EsopsError, Stopped, UsageError
 from esops.projections import locks, registry
 from esops.projections.definition import FoldDefinition, fingerprint, load_definition
 from esops.projections.registry import Version
@@ -77,9 +77,10 @@ class Host:
     def __init__(self, config: Config, projections: Sequence[str], settings: term.Settings, until_caught_up: bool) -> None:
         """Take the projections' names (none: all of the configuration). Raises UsageError for one that is not there."""
         for name in projections:
-            config.projection(name)
+            if config.projection(name).kind == "server":
+                raise UsageError(f"{name} runs inside its store: there is nothing for `esops run` to do")
         self._config, self._settings, self._until_caught_up = config, settings, until_caught_up
-        self._names = list(projections) or list(config.projections)
+        self._names = list(projections) or [name for name, each in config.projections.items() if each.kind != "server"]
         self._children: dict[tuple[str, int], _Child] = {}
         self._not_before: dict[tuple[str, int], float] = {}
         self._failures: dict[tuple[str, int], int] = {}

@@ -45,6 +45,15 @@ class Switched:
     statements: Sequence[str]
 
 
+def described(config: Config, name: str, store: str | None = None) -> list[dict[str, Any]]:
+    """All versions of a projection of any kind, under the documented field names."""
+    if config.projection(name).kind == "server":
+        from esops.rebuild.server import versions
+
+        return versions.show(config, name, store)
+    return [as_dict(each) for each in show(config, name, store)]
+
+
 def show(config: Config, name: str, store: str | None = None) -> list[Shown]:
     """All versions of a projection with their lag in events. Raises UsageError for an unknown projection."""
     settings = config.projection(name)

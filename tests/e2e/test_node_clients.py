@@ -31,9 +31,7 @@ def modules(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_node_client_appends_reads_and_subscribes_unchanged(node, modules, package):
-    done = subprocess.run(
-        ["node", "client.mjs", package, node.uri], cwd=modules, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(["node", "client.mjs", package, node.uri], cwd=modules, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["wrong"] in ("wrong-expected-version", "WrongExpectedVersionError")

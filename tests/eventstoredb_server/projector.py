@@ -226,6 +226,10 @@ class Projector:
         if partition is None:
             return
         before = projection.states.get(partition)
+        if before is None and partition:
+            self._write_once(
+                projection, "", 0, f"$projections-{projection.name}-partitions", "$partition", partition.encode(), {}
+            )
         outcome = query.process(record, query.initial() if before is None else before)
         projection.states[partition], projection.results[partition] = outcome.state, outcome.result
         projection.processed += 1
@@ -249,12 +253,16 @@ class Projector:
         data: bytes,
         metadata: dict[str, object],
     ) -> None:
-        mark = (stream, str(cause.id), number)
-        if mark in projection.written:
-            return
-        projection.written.add(mark)
-        kept = json.dumps({**metadata, "$causedBy": str(cause.id)}).encode()
-        self.storage.append(stream, ANY, [Proposed(type, data, kept, type != LINK)])
+        self._write_once(projection, str(cause.id), number, stream, type, data, {**metadata, "$causedBy": str(cause.id)})
+
+    def _write_once(
+        self, projection: Projection, cause: str, number: int, stream: str, type: str, data: bytes, metadata: dict[str, object]
+    ) -> None:
+        mark = (stream, cause or data.decode(), number)
+        if mark not in projection.written:
+            projection.written.add(mark)
+            is_json = type not in (LINK, "$partition")
+            self.storage.append(stream, ANY, [Proposed(type, data, json.dumps(metadata).encode(), is_json)])
 
     @staticmethod
     def _is_of(source: dict[str, object], record: Record) -> bool:
