@@ -28,6 +28,7 @@ format: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.rebuild
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.eventstoredb
 
 # the terminal in the README, recorded from a real run
 picture: $(VENV)/.ready

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,13 @@ def test_every_configuration_key_is_in_the_reference(section):
     for name, field in section.model_fields.items():
         key = field.alias or name
         assert f"`{key}" in text, key
+
+
+def test_the_table_of_capabilities_is_what_the_code_says():
+    script = runpy.run_path(str(ROOT / "docs/reference/capabilities.py"))
+    page = (ROOT / "docs/reference/stores.md").read_text()
+    assert page == script["written"](page), "run: python docs/reference/capabilities.py"
+    assert "| `scavenge` | no | no | yes |" in page
 
 
 def test_every_command_and_option_is_in_the_reference(project):

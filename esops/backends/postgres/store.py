@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -61,6 +62,8 @@ class PageSize:
 class PostgresStore:
     """EventStore over Postgres; see esops.backends.base for what each method promises."""
 
+    capabilities = Capabilities(append=True, count_between=True, checkpoints=True)
+
     def __init__(self, name: str, settings: StoreSettings) -> None:
         """Connect and find the layout in the catalogue."""
         assert settings.dsn is not None
@@ -72,7 +75,7 @@ class PostgresStore:
             self.layout: Layout = find_layout(self._control(), name, settings)
         self._bulk = bulk.BulkReader(settings.dsn)
         self._rule = self.layout.rule()
-        self.capabilities = Capabilities(append=True, count_between=True, tenants=self.layout.tenants, checkpoints=True)
+        self.capabilities = replace(self.capabilities, tenants=self.layout.tenants)
 
     def _control(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:

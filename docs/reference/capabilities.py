@@ -1,0 +1,57 @@
+"""Writes the table of capabilities in stores.md from the code: `python docs/reference/capabilities.py`. A test holds it up to date."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from dataclasses import fields
+from pathlib import Path
+
+from esops.backends import base
+from esops.backends.eventstoredb import EventStoreDBStore
+from esops.backends.postgres import PostgresStore
+from esops.backends.postgres.layouts import LAYOUTS
+
+PAGE = Path(__file__).with_name("stores.md")
+BEGIN, END = "<!-- capabilities: written by capabilities.py -->", "<!-- end of capabilities -->"
+STORES = {
+    **{name.capitalize(): PostgresStore.capabilities for name in LAYOUTS},
+    "EventStoreDB": EventStoreDBStore.capabilities,
+}
+BY_VARIANT = {("Marten", "tenants"): "where conjoined"}
+
+
+def meanings() -> dict[str, str]:
+    """What each field of Capabilities says of itself in the source."""
+    (definition,) = ast.parse(inspect.getsource(base.Capabilities)).body
+    assert isinstance(definition, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, after in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            assert isinstance(field.target, ast.Name)
+            found[field.target.id] = str(after.value.value)
+    return found
+
+
+def table() -> str:
+    """The table in Markdown."""
+    lines = [f"| capability | {' | '.join(STORES)} | |", "|---|" + "---|" * (len(STORES) + 1)]
+    told = meanings()
+    for field in fields(base.Capabilities):
+        cells = []
+        for name, capabilities in STORES.items():
+            value = getattr(capabilities, field.name)
+            shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+            cells.append(BY_VARIANT.get((name, field.name), shown))
+        lines.append(f"| `{field.name}` | {' | '.join(cells)} | {told[field.name]} |")
+    return "\n".join(lines)
+
+
+def written(page: str) -> str:
+    """The page with the table as it should be."""
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.partition(END)[2]}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
