@@ -54,14 +54,14 @@ def own_server():
 @pytest.fixture(scope="session")
 def node():
     """A node of EventStoreDB (the one in tests/) with the system's projections running, shared by the whole run."""
-    with Nodes("--system-projections") as nodes:
+    with Nodes() as nodes:
         yield nodes
 
 
 @pytest.fixture(scope="session")
 def old_node():
     """One that behaves like 21.10: no "caught up", a checkpoint past the end of the log, no projections running."""
-    with Nodes("--version", "21.10") as nodes:
+    with Nodes("--version", "21.10", "--no-system-projections") as nodes:
         yield nodes
 
 

@@ -73,7 +73,7 @@ async def main(arguments: argparse.Namespace) -> None:
         for number in range(arguments.nodes):
             node = cluster.add(arguments.host, 0, version, insecure=not arguments.certificate)
             kept += await open_node(node, Path(folder), arguments, arguments.port + number if arguments.port else 0)
-        if arguments.system_projections:
+        if not arguments.no_system_projections:
             for name in SYSTEM:
                 cluster.projector.enable(name)
         print(json.dumps({"ports": [node.port for node in cluster.nodes]}), flush=True)
@@ -92,7 +92,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--host", default="localhost", help="the name that the nodes give themselves in gossip")
     parser.add_argument("--listen", default="localhost", help="the address to listen on")
     parser.add_argument("--version", default="24.10", help="the server's version to behave like, such as 21.10")
-    parser.add_argument("--system-projections", action="store_true", help="let the system's projections run from the start")
+    parser.add_argument(
+        "--no-system-projections", action="store_true", help="leave the system's projections stopped at the start"
+    )
     parser.add_argument("--file", type=Path, help="keep the log here, so that a killed node can be started again with it")
     parser.add_argument("--certificate", help="PEM; with it the node asks for TLS and for credentials")
     parser.add_argument("--key", help="PEM")

@@ -118,6 +118,8 @@ class Guard(grpc.aio.ServerInterceptor):
 
     ALWAYS = ("/event_store.client.gossip.", "/event_store.client.server_features.")
 
+    LEADER = ("/event_store.client.persistent_subscriptions.",)
+
     def __init__(self, node) -> None:
         self.node = node
 
@@ -130,10 +132,14 @@ class Guard(grpc.aio.ServerInterceptor):
         if faults.busy > 0:
             faults.busy -= 1
             raise Status("UNAVAILABLE", "Server Is Too Busy")
+        left = context.time_remaining()
+        if left is not None and left < 0.001:
+            raise Status("DEADLINE_EXCEEDED", "Deadline Exceeded")
         user_of(context, self.node)
         if method.startswith(self.ALWAYS):
             return
-        if (faults.not_leader or not self.node.is_leader) and requires_leader(context):
+        only_on_the_leader = method.startswith(self.LEADER) or requires_leader(context)
+        if (faults.not_leader or not self.node.is_leader) and only_on_the_leader:
             leader = self.node.cluster.leader
             if leader is None:
                 raise Status("UNKNOWN", "No leader info available in response")

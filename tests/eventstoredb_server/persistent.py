@@ -150,7 +150,6 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
             elif which == "nack":
                 action = pb.ReadReq.Nack.Action.Name(request.nack.action)
                 group.nack(consumer, [wire.read_uuid(id) for id in request.nack.ids], action, request.nack.reason)
-        consumer.queue.put_nowait(None)
 
     # -- help
 

@@ -173,6 +173,19 @@ def test_persistent_subscriptions_are_listed_and_what_is_parked_is_replayed(node
         store.subscriptions.replay(stream, group)
 
 
+def test_a_reader_of_followers_asks_the_leader_for_what_only_that_knows():
+    with (
+        Nodes("--nodes", "2") as nodes,
+        open_store("s", settings(nodes.uri_of(0, 1, query="nodePreference=follower"))) as store,
+    ):
+        assert store.ping().detail["state"] == "follower"
+        client = nodes.client()
+        client.create_subscription_to_all("g")
+        assert [group.name for group in store.subscriptions.all()] == ["g"]
+        assert store.subscriptions.info("$all", "g").parked == 0
+        client.close()
+
+
 def test_server_projections(store, stream):
     name = f"p{uuid.uuid4().hex}"
     query = f"fromStream('{stream}').when({{$init: () => ({{n: 0}}), happened: (s, e) => {{ s.n++; }}}}).outputState()"

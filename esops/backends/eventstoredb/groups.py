@@ -16,6 +16,7 @@ from esdbclient.protos.Grpc import persistent_pb2_grpc
 
 from esops.backends.eventstoredb import bulk
 from esops.backends.eventstoredb.connect import Link
+from esops.backends.eventstoredb.errors import trailers
 from esops.errors import UsageError
 from esops.events import Position, RecordedEvent
 
@@ -53,32 +54,43 @@ class Group:
 class PersistentSubscriptions:
     """The groups of a node. Listing them and replaying what is parked takes the rights of $ops or $admins."""
 
-    def __init__(self, talking: Callable[[str], AbstractContextManager[Link]], store: EventStoreDBStore) -> None:
-        """Take how to talk to the node, and the store to read parked messages from."""
-        self._talking, self._store = talking, store
+    def __init__(
+        self,
+        talking: Callable[[str], AbstractContextManager[Link]],
+        ask: Callable[[Callable[[Link], Any], str], Any],
+        store: EventStoreDBStore,
+    ) -> None:
+        """Take how to talk to the node, how to ask it (a follower names the leader, which is asked then), and the store."""
+        self._talking, self._ask, self._store = talking, ask, store
 
     def all(self) -> list[Group]:
         """All groups."""
-        with self._talking("list persistent subscriptions") as link:
-            request = pb.ListReq()
-            request.options.list_all_subscriptions.SetInParent()
-            return [_group(info) for info in self._call(link, "List", request).subscriptions]
+        request = pb.ListReq()
+        request.options.list_all_subscriptions.SetInParent()
+        found = self._ask(lambda link: self._call(link, "List", request), "list persistent subscriptions")
+        return [_group(info) for info in found.subscriptions]
 
     def info(self, stream: str, name: str) -> Group:
         """One group. Raises UsageError where there is none."""
-        with self._talking(f"tell of group {name!r}") as link:
-            request = pb.GetInfoReq()
-            request.options.group_name = name
-            if stream == ALL:
-                request.options.all.SetInParent()
-            else:
-                request.options.stream_identifier.stream_name = stream.encode()
+        request = pb.GetInfoReq()
+        request.options.group_name = name
+        if stream == ALL:
+            request.options.all.SetInParent()
+        else:
+            request.options.stream_identifier.stream_name = stream.encode()
+
+        def ask(link: Link) -> Any:
             try:
-                return _group(self._call(link, "GetInfo", request).subscription_info)
+                return self._call(link, "GetInfo", request)
             except grpc.RpcError as error:
-                if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.NOT_FOUND:
+                if (
+                    isinstance(error, grpc.Call)
+                    and trailers(error).get("exception") == "persistent-subscription-does-not-exist"
+                ):
                     raise _no_group(stream, name) from None
                 raise
+
+        return _group(self._ask(ask, f"tell of group {name!r}").subscription_info)
 
     @staticmethod
     def _call(link: Link, method: str, request: Any) -> Any:
@@ -89,8 +101,8 @@ class PersistentSubscriptions:
     def oldest_parked(self, stream: str, name: str) -> datetime | None:
         """When the oldest of the parked messages was parked."""
         parked = _parked_stream(stream, name)
-        with self._talking(f"read stream {parked!r}") as link:
-            found = bulk.first(link, bulk.read_stream_request(parked, limit=1), f"read stream {parked!r}")
+        what = f"read stream {parked!r}"
+        found = self._ask(lambda link: bulk.first(link, bulk.read_stream_request(parked, limit=1), what), what)
         return found[0].recorded_at if found else None
 
     def parked(self, stream: str, name: str) -> Iterator[RecordedEvent]:

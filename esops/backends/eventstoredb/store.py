@@ -24,7 +24,7 @@ from esops.backends.eventstoredb.errors import StreamGone
 from esops.backends.eventstoredb.groups import PersistentSubscriptions
 from esops.backends.eventstoredb.server_projections import ServerProjections
 from esops.config import StoreSettings
-from esops.errors import ConnectionLost, Refused
+from esops.errors import ConnectionLost, Refused, Unavailable
 from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ class EventStoreDBStore:
     @property
     def subscriptions(self) -> PersistentSubscriptions:
         """The persistent subscriptions."""
-        return PersistentSubscriptions(self._talking, self)
+        return PersistentSubscriptions(self._talking, self._twice, self)
 
     @property
     def projections(self) -> ServerProjections:
@@ -134,9 +134,9 @@ class EventStoreDBStore:
         try:
             with self.admin as admin:
                 told = admin.info()
-        except ConnectionLost as lost:
+        except Unavailable as error:
             # Where only gRPC gets through, the version stays unknown.
-            log.debug("no HTTP", error=lost.message)
+            log.debug("no HTTP", error=error.message)
             return StoreInfo("eventstoredb", "eventstoredb", "unknown", datetime.now(UTC), detail)
         return StoreInfo("eventstoredb", "eventstoredb", told.version, told.clock, detail)
 
