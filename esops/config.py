@@ -47,6 +47,29 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+class TableSettings(Settings):
+    """`[stores.NAME.table]`: a table of somebody's own, by its columns."""
+
+    name: str
+    """`table` or `schema.table`."""
+    stream: str
+    version: str
+    position: str
+    """The column that orders all events, filled by a sequence."""
+    type: str
+    data: str
+    metadata: str | None = None
+    time: str | None = None
+    id: str | None = None
+    """Left out: made of stream and version."""
+    category: str | None = None
+    """A column; left out: what stands before the first `-` of the stream."""
+    correlation: str | None = None
+    causation: str | None = None
+    sequence: str | None = None
+    """Left out: the one behind the position's default."""
+
+
 class StoreSettings(Settings):
     """`[stores.NAME]`: where events come from."""
 
@@ -59,6 +82,10 @@ class StoreSettings(Settings):
     """Left out: detected from the catalogue."""
     db_schema: str | None = Field(default=None, alias="schema")
     """Left out: the one schema that holds a layout."""
+    application: str | None = None
+    """Python's eventsourcing: which application, where a database holds several."""
+    table: TableSettings | None = None
+    """Layout custom: where the events are."""
     tenant: str | None = None
     """Only this tenant's events (Marten's tenant_id, Emmett's partition)."""
     append: Literal["auto", "quick"] = "auto"
@@ -282,7 +309,7 @@ def _known_beside(location: list[str]) -> list[str]:
         return _keys_of(Config)
     section = _SECTIONS[location[0]]
     if len(location) > 3:
-        nested: dict[str, type[Settings]] = {"verify": VerifySettings, "versions": VersionSettings}
+        nested: dict[str, type[Settings]] = {"verify": VerifySettings, "versions": VersionSettings, "table": TableSettings}
         section = nested[location[2]]
     return _keys_of(section)
 

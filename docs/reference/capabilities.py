@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from esops.backends import base
@@ -14,8 +14,10 @@ from esops.backends.postgres.layouts import LAYOUTS
 
 PAGE = Path(__file__).with_name("stores.md")
 BEGIN, END = "<!-- capabilities: written by capabilities.py -->", "<!-- end of capabilities -->"
+NAMES = {"marten": "Marten", "emmett": "Emmett", "messagedb": "message-db"}
+OF_LAYOUT = {"messagedb": {"first_version": 0}, "custom": {"append": False, "checkpoints": False}}
 STORES = {
-    **{name.capitalize(): PostgresStore.capabilities for name in LAYOUTS},
+    **{NAMES.get(name, name): replace(PostgresStore.capabilities, **OF_LAYOUT.get(name, {})) for name in LAYOUTS},
     "EventStoreDB": EventStoreDBStore.capabilities,
 }
 BY_VARIANT = {("Marten", "tenants"): "where conjoined"}

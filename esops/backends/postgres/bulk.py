@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Any
 
@@ -21,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 from esops.backends.postgres.connect import application_name, translated
 from esops.events import Position, RecordedEvent
 
+Decode = Callable[[bytes], tuple[bytes, int]]
 BATCH_BYTES = 2 << 20
 _AHEAD = 3
 _SIZE_HINT = adbc_driver_postgresql.StatementOptions.BATCH_SIZE_HINT_BYTES.value
@@ -117,10 +118,18 @@ class BulkReader:
 _new: Any = tuple.__new__
 
 
-def to_events(batch: pa.RecordBatch, position_parts: int) -> list[RecordedEvent]:
-    """Turn a batch into events. Its columns: id, stream, version, type, data, metadata, time, tenant, then the position's."""
+def to_events(batch: pa.RecordBatch, position_parts: int, decode: Decode | None = None) -> list[RecordedEvent]:
+    """Turn a batch into events. Its columns: id, stream, version, type, data, metadata, time, tenant, then the position's.
+
+    `decode` makes plain JSON of a payload, and tells the time inside it, for layouts that have none beside it.
+    """
     identifier, stream, version, kind, data, metadata, recorded_at, tenant = batch.columns[:8]
     parts = [column.to_pylist() for column in batch.columns[8 : 8 + position_parts]]
+    payloads, times = _bytes(data), recorded_at.cast(pa.int64()).to_pylist()
+    if decode is not None:
+        payloads, times = zip(*map(decode, payloads), strict=True)
+    elif recorded_at.null_count:
+        times = [time or 0 for time in times]
     # tuple.__new__ over an iterator of rows makes each event in C; _make would run a line of Python for each
     return list(
         map(
@@ -132,10 +141,9 @@ def to_events(batch: pa.RecordBatch, position_parts: int) -> list[RecordedEvent]
                 version.to_pylist(),
                 map(_new, repeat(Position), zip(*parts, strict=True)),
                 kind.to_pylist(),
-                _bytes(data),
+                payloads,
                 _bytes(metadata),
-                # as microseconds: a datetime for each would take as long as all the rest of this
-                recorded_at.cast(pa.int64()).to_pylist(),
+                times,  # as microseconds: a datetime for each would take as long as all the rest of this
                 tenant.to_pylist() if tenant.null_count or _any_text(tenant) else repeat(""),
                 strict=False,
             ),

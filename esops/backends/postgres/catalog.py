@@ -98,3 +98,32 @@ def sequence_of(connection: psycopg.Connection, schema: str, name: str) -> tuple
         (schema, name),
     ).fetchone()
     return None if row is None else (row[0], row[1])
+
+
+def sequence_behind(connection: psycopg.Connection, table: Table, column: str) -> tuple[str, str, int, int] | None:
+    """The sequence that a column's default or identity draws from: schema, name, oid and CACHE; None where there is none."""
+    row = connection.execute(
+        "SELECT n.nspname, s.relname, s.oid, q.seqcache FROM pg_attribute a "
+        "LEFT JOIN pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum "
+        "JOIN pg_depend d ON (d.classid = 'pg_attrdef'::regclass AND d.objid = e.oid AND d.refclassid = 'pg_class'::regclass) "
+        "  OR (d.classid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i')) "
+        "JOIN pg_class s ON s.relkind = 'S' AND s.oid = CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid ELSE d.refobjid END "
+        "JOIN pg_namespace n ON n.oid = s.relnamespace JOIN pg_sequence q ON q.seqrelid = s.oid "
+        "WHERE a.attrelid = %s AND a.attname = %s LIMIT 1",
+        (table.oid, column),
+    ).fetchone()
+    return None if row is None else (row[0], row[1], row[2], row[3])
+
+
+def tables_with(connection: psycopg.Connection, columns: list[str], schema: str | None = None) -> list[Table]:
+    """The tables that have all these columns, by schema and name; esops' and the system's own are left out."""
+    rows = connection.execute(
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = ANY(%s) AND NOT a.attisdropped "
+        "WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND (%s::text IS NULL OR n.nspname = %s) "
+        "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'esops') "
+        "GROUP BY 1, 2 HAVING count(*) = %s ORDER BY 1, 2",
+        (columns, schema, schema, len(columns)),
+    ).fetchall()
+    found = [find_table(connection, row[0], row[1]) for row in rows]
+    return [table for table in found if table is not None]

@@ -75,7 +75,9 @@ class PostgresStore:
             self.layout: Layout = find_layout(self._control(), name, settings)
         self._bulk = bulk.BulkReader(settings.dsn)
         self._rule = self.layout.rule()
-        self.capabilities = replace(self.capabilities, tenants=self.layout.tenants)
+        self.capabilities = replace(
+            self.capabilities, tenants=self.layout.tenants, append=self.layout.appends, first_version=self.layout.first_version
+        )
 
     def _control(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
@@ -143,7 +145,7 @@ class PostgresStore:
     def _read_statements(self, statements: Iterator[str]) -> Iterator[list[RecordedEvent]]:
         for batch in self._bulk.read(statements):
             if batch.num_rows:
-                yield bulk.to_events(batch, len(self.layout.order))
+                yield bulk.to_events(batch, len(self.layout.order), self.layout.decode)
 
     def _number_pages(self, after: Position | None, until: Position, filter: EventFilter) -> Iterator[str]:
         low, high = (after[0] if after else 0), until[0]

@@ -3,38 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 
 import psycopg
 
-from esops.backends.postgres.layouts import emmett, marten
+from esops.backends.postgres.layouts import custom, emmett, eventsourcing, marten, messagedb
 from esops.backends.postgres.layouts.base import Layout
 from esops.config import StoreSettings
 from esops.errors import UsageError, nearest
 
 Detect = Callable[[psycopg.Connection, StoreSettings], list[Layout]]
 
-LAYOUTS: Mapping[str, Detect] = {"marten": marten.detect, "emmett": emmett.detect}
+ENTRY_POINT = "esops.layouts"
+LAYOUTS: Mapping[str, Detect] = {
+    "marten": marten.detect,
+    "emmett": emmett.detect,
+    "messagedb": messagedb.detect,
+    "eventsourcing": eventsourcing.detect,
+    "custom": custom.detect,
+}
+
+
+def known() -> dict[str, Detect]:
+    """The layouts by name: esops' own, and those that installed packages bring by the entry point `esops.layouts`."""
+    brought = {point.name: point.load() for point in entry_points(group=ENTRY_POINT)}
+    return {**brought, **LAYOUTS}
+
+
+def find_all(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
+    """Every event store that a database holds, of any layout."""
+    return [layout for detect in known().values() for layout in detect(connection, settings)]
 
 
 def find_layout(connection: psycopg.Connection, name: str, settings: StoreSettings) -> Layout:
     """The one layout that a database holds under these settings. Raises UsageError where there is none, or several."""
-    if settings.layout is not None and settings.layout not in LAYOUTS:
+    layouts = known()
+    if settings.layout is not None and settings.layout not in layouts:
         raise UsageError(
-            f"stores.{name}.layout: there is no layout named {settings.layout!r}", hint=nearest(settings.layout, LAYOUTS)
+            f"stores.{name}.layout: there is no layout named {settings.layout!r}", hint=nearest(settings.layout, layouts)
         )
-    wanted = [settings.layout] if settings.layout else list(LAYOUTS)
-    found = [layout for each in wanted for layout in LAYOUTS[each](connection, settings)]
+    asked = settings.layout or ("custom" if settings.table is not None else None)
+    wanted = [asked] if asked else list(layouts)
+    try:
+        found = [layout for each in wanted for layout in layouts[each](connection, settings)]
+    except UsageError as error:
+        raise UsageError(f"stores.{name}.{error.message}", hint=error.hint) from None
     database = connection.info.dbname
     if not found:
         where = f"schema {settings.db_schema!r} of database {database!r}" if settings.db_schema else f"database {database!r}"
         raise UsageError(
             f"stores.{name}: {where} holds no event store that esops knows ({', '.join(wanted)})",
-            hint="Check dsn and schema; Marten has tables mt_events and mt_streams, Emmett emt_messages and emt_streams.",
+            hint="Check dsn and schema. A table of your own can be described under [stores.NAME.table].",
         )
     if len(found) > 1:
-        there_are = ", ".join(f"{layout.name} in schema {layout.schema!r}" for layout in found)
+        there_are = ", ".join(f"{described(layout)} in schema {layout.schema!r}" for layout in found)
+        several = len({layout.detail.get("application") for layout in found}) > 1
         raise UsageError(
             f"stores.{name}: database {database!r} holds several event stores: {there_are}",
-            hint="Name one with `schema` (and `layout`).",
+            hint="Name one with `application`." if several else "Name one with `schema` (and `layout`).",
         )
     return found[0]
+
+
+def described(layout: Layout) -> str:
+    """A layout's name, with its application's where it has one."""
+    inside = layout.detail.get("application")
+    return f"{layout.name} of {inside}" if inside else layout.name

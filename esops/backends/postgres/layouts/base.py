@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from datetime import timedelta
+from typing import Any, Protocol
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
-from esops.backends.postgres.settle import SettleRule
+from esops.backends.postgres import catalog
+from esops.backends.postgres.bulk import Decode
+from esops.backends.postgres.catalog import Table
+from esops.backends.postgres.settle import HolesWatched, SequenceLockers, SettleRule
+from esops.errors import Unavailable
 from esops.events import Checkpoint, EventFilter, NewEvent, Position
 
 TRUE = sql.SQL("TRUE")
@@ -43,6 +49,74 @@ class Append(Protocol):
         ...
 
 
+def same_uuid(column: str, text: str) -> sql.Composable:
+    """The condition that a uuid column has a value given as text; a text that is no uuid names nothing."""
+    try:
+        return sql.SQL("{} = {}::uuid").format(sql.Identifier(column), sql.Literal(str(UUID(text))))
+    except ValueError:
+        return sql.SQL("FALSE")
+
+
+def numbered(
+    connection: psycopg.Connection,
+    table: Table,
+    number: str,
+    *,
+    name: str,
+    version: str,
+    mapped: Mapped,
+    append: Append,
+    sequence: tuple[str, str, int, int] | None = None,
+    watched: timedelta | None = None,
+    **more: Any,
+) -> Layout:
+    """A layout of one table in the order of one column, which a sequence fills.
+
+    `watched`: holes are watched, and taken for dead after so long, as where numbers may be drawn outside of the writers'
+    transactions; so they are where the sequence gives out numbers ahead. Raises Unavailable where no sequence is behind the column.
+    """
+    found = sequence or catalog.sequence_behind(connection, table, number)
+    if found is None:
+        raise Unavailable(
+            f"no sequence is behind {table.schema}.{table.name}.{number}, so that nobody can say what is settled",
+            hint="Is it a copy without it? A table of your own can name its `sequence`.",
+        )
+    schema, sequence_name, oid, cache = found
+    identifier = sql.Identifier(schema, sequence_name)
+    column = sql.Identifier(number)
+    events = sql.Identifier(table.schema, table.name)
+
+    def rule() -> SettleRule:
+        lockers = SequenceLockers(identifier, oid)
+        if watched is None and cache == 1:
+            return lockers
+        threshold = watched or timedelta(seconds=3)
+        return HolesWatched(lockers, events, column, lambda on: catalog.relation_tree(on, table.oid), threshold, TRUE)
+
+    stream = mapped.stream
+    parts: dict[str, Any] = {
+        "own": TRUE,
+        "alive": TRUE,
+        "archived": sql.SQL("FALSE"),
+        "in_category": lambda value: sql.SQL("split_part({}, '-', 1) = {}").format(stream, sql.Literal(value)),
+        "stream_equals": lambda value: sql.SQL("{} = {}").format(stream, sql.Literal(value)),
+        "checkpoints": lambda _: [],
+    }
+    return Layout(
+        name=name,
+        schema=table.schema,
+        version=version,
+        events=events,
+        mapped=mapped,
+        order=(column,),
+        order_columns=(column,),
+        order_casts=("bigint",),
+        rule=rule,
+        append=append,
+        **{**parts, **more},
+    )
+
+
 @dataclass(frozen=True)
 class Layout:
     """One library's tables in one schema, in the variant that was found."""
@@ -70,6 +144,12 @@ class Layout:
     append: Append
     checkpoints: Callable[[psycopg.Connection], list[Checkpoint]]
     tenants: bool = False
+    appends: bool = True
+    """Whether esops knows how events are appended."""
+    first_version: int = 1
+    """The version of a stream's first event."""
+    decode: Decode | None = None
+    """Makes plain JSON of a payload that the library wrapped, and tells the time that is inside (microseconds since 1970)."""
     detail: Mapping[str, str] = field(default_factory=dict)
     warnings: Callable[[psycopg.Connection], list[str]] = lambda _: []
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import psycopg
 from psycopg import sql
 
 from esops.backends.base import WrongExpectedVersion
 from esops.backends.postgres import catalog
-from esops.backends.postgres.layouts.base import TRUE, Layout, Mapped
+from esops.backends.postgres.layouts.base import TRUE, Layout, Mapped, same_uuid
 from esops.backends.postgres.settle import HolesWatched, SequenceLockers, SettleRule
 from esops.config import StoreSettings
 from esops.errors import Refused, Unavailable, UsageError
@@ -163,11 +162,7 @@ def _in_category(schema: str, name: str, by_string: bool, conjoined: bool) -> sq
 def _stream_equals(name: str, by_string: bool) -> sql.Composable:
     if by_string:
         return sql.SQL("stream_id = {}").format(sql.Literal(name))
-    try:
-        # A name that is no uuid names no stream; comparing as text would lose the index.
-        return sql.SQL("stream_id = {}::uuid").format(sql.Literal(str(UUID(name))))
-    except ValueError:
-        return sql.SQL("FALSE")
+    return same_uuid("stream_id", name)
 
 
 class _Append:

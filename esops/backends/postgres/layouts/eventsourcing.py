@@ -1,0 +1,153 @@
+"""The Python library eventsourcing (9.x): a table of events for each application, states as its transcoder made them.
+
+Writers lock the table before they draw numbers, unless the library's database functions write; the general rule reads both. An event
+has no id of its own: one is made of its stream and version. A state that is compressed or encrypted stays the bytes that it is.
+Facts: the library's postgres.py and persistence.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg import sql
+
+from esops.backends.base import WrongExpectedVersion
+from esops.backends.postgres import catalog
+from esops.backends.postgres.layouts.base import Layout, Mapped, numbered, same_uuid
+from esops.config import StoreSettings
+from esops.events import Checkpoint, NewEvent, Position
+
+_COLUMNS = ["originator_id", "originator_version", "topic", "state", "notification_id"]
+_MIGRATED = "__migration__"
+_C = sql.Identifier
+
+
+def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
+    """The applications whose events are in a database; each is a store."""
+    found = catalog.tables_with(connection, _COLUMNS, settings.db_schema)
+    return [
+        _read(connection, table)
+        for table in found
+        if settings.application is None or application(table.name) == settings.application.lower()
+    ]
+
+
+def application(table: str) -> str:
+    """The application's name in its table's."""
+    return table.removesuffix("_events")
+
+
+def _read(connection: psycopg.Connection, table: catalog.Table) -> Layout:
+    events = _C(table.schema, table.name)
+    aggregate = sql.SQL("split_part(split_part(topic, ':', 2), '.', 1)")
+    sample = connection.execute(sql.SQL("SELECT state FROM {} ORDER BY notification_id LIMIT 1").format(events)).fetchone()
+    plain = sample is None or bytes(sample[0] or b"{")[:1] == b"{"
+    return numbered(
+        connection,
+        table,
+        "notification_id",
+        name="eventsourcing",
+        version="9.x",
+        mapped=Mapped(
+            id=sql.SQL("md5(originator_id::text || ':' || originator_version)::uuid::text"),
+            stream=sql.SQL("originator_id::text"),
+            version=_C("originator_version"),
+            type=sql.SQL("regexp_replace(topic, '^.*[.:]', '')"),
+            data=_C("state"),
+            metadata=sql.SQL("NULL::text"),
+            recorded_at=sql.SQL("NULL::timestamptz"),
+            tenant=sql.SQL("''"),
+        ),
+        append=_Append(table),
+        in_category=lambda name: sql.SQL("{} = {}").format(aggregate, sql.Literal(name)),
+        stream_equals=lambda name: (
+            same_uuid("originator_id", name)
+            if table.column("originator_id").kind == "uuid"
+            else sql.SQL("originator_id = {}").format(sql.Literal(name))
+        ),
+        checkpoints=lambda on: _checkpoints(on, table.schema),
+        decode=decode,
+        detail={
+            "application": application(table.name),
+            "states": "JSON" if plain else "compressed or encrypted: left as they are, and their times are not known",
+        },
+    )
+
+
+def decode(state: bytes) -> tuple[bytes, int]:
+    """A state as plain JSON, and its timestamp in microseconds; what is no JSON as it is, at 0."""
+    try:
+        value = orjson.loads(state)
+    except orjson.JSONDecodeError:
+        return state, 0
+    if b'"_type_"' in state:
+        value = _unwrapped(value)
+        state = orjson.dumps(value)
+    at = value.get("timestamp") if isinstance(value, dict) else None
+    try:
+        return state, round(datetime.fromisoformat(at).timestamp() * 1e6) if isinstance(at, str) else 0
+    except ValueError:
+        return state, 0
+
+
+def _unwrapped(value: Any) -> Any:
+    """What the transcoder wrapped as {"_type_": …, "_data_": …}, without the wrapping."""
+    if isinstance(value, dict):
+        if value.keys() == {"_type_", "_data_"}:
+            return _unwrapped(value["_data_"])
+        return {key: _unwrapped(inner) for key, inner in value.items()}
+    return [_unwrapped(inner) for inner in value] if isinstance(value, list) else value
+
+
+class _Append:
+    """What the library does: the table's lock, the key's next version, a notification of those who wait."""
+
+    def __init__(self, table: catalog.Table) -> None:
+        self._events, self._channel = _C(table.schema, table.name), table.name
+
+    def __call__(
+        self, connection: psycopg.Connection, stream: str, events: Sequence[NewEvent], expected_version: int | None
+    ) -> Position:
+        connection.execute(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(self._events))
+        row = connection.execute(
+            sql.SQL("SELECT coalesce(max(originator_version), 0) FROM {} WHERE originator_id = %s").format(self._events),
+            (stream,),
+        ).fetchone()
+        assert row is not None
+        version: int = row[0]
+        if expected_version is not None and version != expected_version:
+            raise WrongExpectedVersion(f"stream {stream!r} is at version {version}, not {expected_version}")
+        written: tuple[int, ...] = (0,)
+        for offset, event in enumerate(events, 1):
+            found = connection.execute(
+                sql.SQL(
+                    "INSERT INTO {} (originator_id, originator_version, topic, state) VALUES (%s, %s, %s, %s) RETURNING notification_id"
+                ).format(self._events),
+                (stream, version + offset, event.type, event.data),
+            ).fetchone()
+            assert found is not None
+            written = found
+        connection.execute("SELECT pg_notify(%s, '')", (self._channel,))
+        return Position(written)
+
+
+def _checkpoints(connection: psycopg.Connection, schema: str) -> list[Checkpoint]:
+    """Tracking rows of the schema: one an application, or before 9.4 one a notification, of which the newest counts."""
+    found = []
+    for table in catalog.tables_with(connection, ["application_name", "notification_id"], schema):
+        rows = connection.execute(
+            sql.SQL(
+                "SELECT application_name, max(notification_id) FROM {} WHERE application_name <> %s GROUP BY 1 ORDER BY 1"
+            ).format(_C(table.schema, table.name)),
+            (_MIGRATED,),
+        ).fetchall()
+        found += [
+            Checkpoint(f"{table.name.removesuffix('_tracking')}/{name}", Position((number,)), "tracked", None)
+            for name, number in rows
+            if number is not None
+        ]
+    return found
