@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from esops.config import ProjectionSettings, ReadModelSettings, StoreSettings
+from esops.health.metrics import NAMES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -36,10 +37,21 @@ def test_the_table_of_capabilities_is_what_the_code_says():
     assert re.search(r"\| `scavenge` \|( no \|)+ yes \|", page)
 
 
+def test_dashboard_and_alerts_name_metrics_that_exist():
+    for page in ("alerts.yml", "grafana.json"):
+        named = set(re.findall(r"\besops_[a-z_]+", (ROOT / "docs/monitoring" / page).read_text()))
+        assert named
+        assert named <= set(NAMES), named - set(NAMES)
+    reference = (ROOT / "docs/reference/metrics.md").read_text()
+    for name, (_, labels) in NAMES.items():
+        assert f"`{name}`" in reference
+        assert all(f"`{label}`" in reference for label in labels)
+
+
 def test_every_command_and_option_is_in_the_reference(project):
     text = (ROOT / "docs/reference/commands.md").read_text()
     known = set(re.findall(r"--[a-z-]+", text))
-    groups = {(): ["rebuild", "run", "events", "projection", "demo"]}
+    groups = {(): ["init", "doctor", "status", "metrics", "rebuild", "run", "events", "projection", "demo"]}
     for command in (
         [],
         *([each] for each in groups[()]),

@@ -19,6 +19,7 @@ from esops.errors import ConnectionLost, EsopsError, Refused, Unavailable
 
 Code = grpc.StatusCode
 _CREDENTIALS = re.compile(r"(://)[^/@\s]*@")
+_ROUNDABOUT = re.compile(r"failed to connect to all addresses; last error: (UNKNOWN: )?")
 _LEADER = (
     "Name all nodes in the URI or use esdb+discover://, so that the leader is found; or read here with nodePreference=follower."
 )
@@ -166,5 +167,5 @@ class NotLeader(ConnectionLost):
 
 
 def without_secrets(text: str) -> str:
-    """A text in which no URI shows its user and password."""
-    return _CREDENTIALS.sub(r"\1***@", text.strip())
+    """A text in which no URI shows its user and password, and gRPC's telling of a failed connection is cut to its cause."""
+    return _CREDENTIALS.sub(r"\1***@", _ROUNDABOUT.sub("", text.strip()))

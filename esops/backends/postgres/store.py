@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, timedelta
 from types import TracebackType
@@ -83,6 +84,12 @@ class PostgresStore:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._dsn, f"store {self.name}")
         return self._connection
+
+    @contextmanager
+    def control(self) -> Iterator[psycopg.Connection]:
+        """The connection for short questions, with errors made ours."""
+        with translated():
+            yield self._control()
 
     def _refuse_replica(self) -> None:
         row = self._control().execute("SELECT pg_is_in_recovery()").fetchone()

@@ -113,6 +113,8 @@ def numbered(
         order_casts=("bigint",),
         rule=rule,
         append=append,
+        reads=(events,),
+        sequences=(identifier,),
         **{**parts, **more},
     )
 
@@ -143,6 +145,10 @@ class Layout:
     archived: sql.Composable
     append: Append
     checkpoints: Callable[[psycopg.Connection], list[Checkpoint]]
+    reads: tuple[sql.Identifier, ...] = ()
+    """The tables that are read, with their schema."""
+    sequences: tuple[sql.Identifier, ...] = ()
+    """The sequences that number the events."""
     tenants: bool = False
     appends: bool = True
     """Whether esops knows how events are appended."""

@@ -77,6 +77,8 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
         order_columns=tuple(column for _, column, _ in order),
         order_casts=tuple(cast for _, _, cast in order),
         rule=make_rule,
+        reads=tuple(_C(schema, name) for name in ("emt_messages", "emt_streams", processors)),
+        sequences=(_C(schema, SEQUENCE),),
         own=own,
         alive=sql.SQL("is_archived = FALSE"),
         archived=_C("is_archived"),

@@ -101,6 +101,12 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
         order_columns=(_C("seq_id"),),
         order_casts=("bigint",),
         rule=make_rule,
+        reads=tuple(
+            _C(schema, name)
+            for name in ("mt_events", "mt_streams", "mt_event_progression")
+            if catalog.find_table(connection, schema, name)
+        ),
+        sequences=(_C(schema, sequence_name),),
         own=sql.SQL(" AND ").join(own),
         alive=sql.SQL("is_archived IS NOT TRUE") if archivable else TRUE,
         archived=sql.SQL("is_archived IS TRUE") if archivable else sql.SQL("FALSE"),

@@ -1,0 +1,55 @@
+"""`esops metrics`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from esops.cli.app import app, command, current_output
+from esops.cli.shared import stop_on_signals
+
+
+@command(app)
+def metrics(
+    context: typer.Context,
+    textfile: Path | None = typer.Option(
+        None, "--textfile", metavar="FILE", help="Write a file for node_exporter, as from cron."
+    ),
+    serve: str | None = typer.Option(
+        None, "--serve", metavar="[HOST:]PORT", help="Answer Prometheus over HTTP, until stopped."
+    ),
+) -> None:
+    """Give what `status` knows as Prometheus metrics.
+
+    esops metrics
+    esops metrics --serve 9187
+    """
+    from esops.config import load_config
+    from esops.errors import UsageError
+    from esops.health import metrics as found
+
+    output = current_output(context)
+    config = load_config(output.settings.config)
+    store = output.settings.store
+    if textfile is not None and serve is not None:
+        raise UsageError("--textfile and --serve exclude each other")
+    if textfile is not None:
+        found.write_textfile(config, textfile, store)
+    elif serve is None:
+        output.line(found.text(config, store).rstrip("\n"))
+    else:
+        from prometheus_client import start_http_server
+
+        host, _, port = serve.rpartition(":")
+        if not port.isdigit():
+            raise UsageError(f"--serve {serve!r} is no port", hint="Write it like 9187 or 127.0.0.1:9187.")
+        stop = stop_on_signals()
+        try:
+            server, thread = start_http_server(int(port), host or "127.0.0.1", found.registry(config, store))
+        except OSError as error:
+            raise UsageError(f"--serve {serve}: {error.strerror}") from None
+        output.say(f"serving metrics on {host or '127.0.0.1'}:{server.server_port}; stop with Ctrl-C or SIGTERM")
+        stop.wait()
+        server.shutdown()
+        thread.join()

@@ -1,0 +1,50 @@
+"""What `esops doctor` can find: each with a code that stays, so that alerts and documents can name it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "note"]
+
+CODES: dict[str, tuple[Severity, str]] = {
+    "ESOPS-D001": ("error", "a store cannot be opened"),
+    "ESOPS-D002": ("error", "a read model's database cannot be reached"),
+    "ESOPS-D003": ("error", "a projection's code or settings do not load"),
+    "ESOPS-D004": ("error", "an address is that of a log of topics, which is no event store"),
+    "ESOPS-D010": ("error", "a right is missing to read a store"),
+    "ESOPS-D011": ("warning", "a sequence gives out numbers ahead"),
+    "ESOPS-D012": ("warning", "the settled head is held back"),
+    "ESOPS-D013": ("error", "events are invisible or out of order"),
+    "ESOPS-D014": ("note", "an index is missing that a rebuild would use"),
+    "ESOPS-D015": ("warning", "a server is of a version that is not supported"),
+    "ESOPS-D016": ("warning", "clocks differ"),
+    "ESOPS-D017": ("note", "a system projection does not run that esops would use"),
+    "ESOPS-D018": ("warning", "a projection inside the server is faulted"),
+    "ESOPS-D019": ("warning", "messages are parked"),
+    "ESOPS-D020": ("warning", "a rebuild is unfinished and nobody works on it"),
+    "ESOPS-D021": ("warning", "a table was left behind"),
+    "ESOPS-D022": ("warning", "nobody keeps a version fresh that serves"),
+    "ESOPS-D023": ("warning", "events were passed as dead letters"),
+    "ESOPS-D024": ("error", "a right is missing to write a read model"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is missing or dangerous: where, what, and the statement or command that mends it."""
+
+    code: str
+    subject: str
+    message: str
+    fix: str | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """error: something does not work; warning: something will not; note: something could be better."""
+        return CODES[self.code][0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, with the documentation's anchor."""
+        anchor = f"docs/reference/doctor.md#{self.code.lower()}"
+        return {**asdict(self), "severity": self.severity, "documentation": anchor}

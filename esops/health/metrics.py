@@ -1,0 +1,93 @@
+"""What `esops status` knows, as Prometheus metrics: looked at afresh whenever they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, exposition
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from esops.config import Config
+from esops.health.status import Status, look
+
+NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "esops_store_up": ("1 where the store could be reached and has nothing to complain of", ("store", "backend", "layout")),
+    "esops_store_held_back": ("Sessions and holes that hold the settled head back", ("store",)),
+    "esops_processor_lag_events": ("Events that a processor of the application is behind", ("store", "processor")),
+    "esops_processor_lag_seconds": ("Age of the oldest event that a processor has not seen", ("store", "processor")),
+    "esops_version_lag_events": ("Events that a version of a read model is behind", ("projection", "version", "state")),
+    "esops_version_lag_seconds": ("Age of the oldest event that a version has not seen", ("projection", "version", "state")),
+    "esops_version_rows": ("Rows of a version", ("projection", "version", "state")),
+    "esops_version_followed": ("1 where a process keeps the version fresh", ("projection", "version", "state")),
+    "esops_rebuild": ("1 for the state that the newest rebuild is in", ("projection", "state")),
+    "esops_rebuild_seconds": ("Working time of the newest rebuild", ("projection",)),
+}
+
+
+class StatusCollector(Collector):
+    """Looks at everything that a configuration names at each collection."""
+
+    def __init__(self, config: Config, store: str | None = None) -> None:
+        """Take the configuration, and the one store that is asked about, if so."""
+        self._config, self._store = config, store
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics of this moment."""
+        families = {name: GaugeMetricFamily(name, text, labels=labels) for name, (text, labels) in NAMES.items()}
+        for name, labels, value in samples(look(self._config, self._store)):
+            families[name].add_metric(labels, value)
+        return families.values()
+
+
+def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
+    """Each metric's name, its labels' values and its value; what is not known is left out."""
+    for store in status.stores:
+        yield "esops_store_up", [store["store"], store["backend"], store["layout"] or ""], float(store["ok"])
+        if store["ok"]:
+            yield "esops_store_held_back", [store["store"]], float(len(store.get("held_back_by", ())))
+    for each in status.processors:
+        labels = [each["store"], each["name"]]
+        yield from _known("esops_processor_lag_events", labels, each["lag_events"])
+        yield from _known("esops_processor_lag_seconds", labels, each["lag_seconds"])
+    for each in status.projections:
+        if each.get("version") is None:
+            continue
+        labels = [each["projection"], str(each["version"]), each["state"]]
+        yield from _known("esops_version_lag_events", labels, each["lag_events"])
+        yield from _known("esops_version_lag_seconds", labels, each.get("lag_seconds"))
+        yield from _known("esops_version_rows", labels, each["rows"])
+        yield "esops_version_followed", labels, float(each["followed_by"] is not None)
+    for each in status.rebuilds:
+        yield "esops_rebuild", [each["projection"], each["state"]], 1.0
+        yield "esops_rebuild_seconds", [each["projection"]], float(each["seconds"])
+
+
+def _known(name: str, labels: list[str], value: Any) -> Iterator[tuple[str, list[str], float]]:
+    if value is not None:
+        yield name, labels, float(value)
+
+
+def registry(config: Config, store: str | None = None) -> CollectorRegistry:
+    """A registry that looks when it is asked."""
+    made = CollectorRegistry(auto_describe=False)
+    made.register(_Undescribed(config, store))
+    return made
+
+
+class _Undescribed(StatusCollector):
+    def describe(self) -> Iterable[Metric]:
+        """Nothing beforehand: registering must not look at every store."""
+        return ()
+
+
+def text(config: Config, store: str | None = None) -> str:
+    """The exposition format."""
+    return exposition.generate_latest(registry(config, store)).decode()
+
+
+def write_textfile(config: Config, path: Path, store: str | None = None) -> None:
+    """Write a file for node_exporter's textfile collector, whole or not at all."""
+    exposition.write_to_textfile(str(path), registry(config, store))

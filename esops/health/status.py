@@ -1,0 +1,156 @@
+"""What `esops status` shows: stores with what holds them back, the application's own processors, versions, rebuilds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from esops.backends import open_store
+from esops.backends.base import EventStore
+from esops.backends.postgres.connect import connect, translated
+from esops.config import Config
+from esops.errors import EsopsError, Unavailable
+from esops.events import Checkpoint, Position
+from esops.rebuild import journal, versions
+
+PATIENCE = timedelta(milliseconds=300)
+"""How long a look waits for writers that are under way."""
+
+
+@dataclass
+class Status:
+    """One look at everything. `reached` is False where something could not be."""
+
+    stores: list[dict[str, Any]] = field(default_factory=list)
+    processors: list[dict[str, Any]] = field(default_factory=list)
+    projections: list[dict[str, Any]] = field(default_factory=list)
+    rebuilds: list[dict[str, Any]] = field(default_factory=list)
+    archives: list[dict[str, Any]] = field(default_factory=list)
+    reached: bool = True
+
+    def as_dict(self) -> dict[str, Any]:
+        """Under the documented field names."""
+        return {
+            "stores": self.stores,
+            "processors": self.processors,
+            "projections": self.projections,
+            "rebuilds": self.rebuilds,
+            "archives": self.archives,
+        }
+
+
+def look(config: Config, store: str | None = None) -> Status:
+    """Look at everything that the configuration names, or at one store of it. Raises UsageError for an unknown store."""
+    status = Status()
+    names = [config.store(store)[0]] if store is not None else list(config.stores)
+    for name in names:
+        _look_at_store(config, name, status)
+    for name, settings in config.projections.items():
+        if store is None or (settings.store or config.store(settings.store)[0]) == store:
+            _look_at_projection(config, name, status)
+    return status
+
+
+def _look_at_store(config: Config, name: str, status: Status) -> None:
+    settings = config.stores[name]
+    shown: dict[str, Any] = {"store": name, "backend": settings.backend, "layout": settings.layout, "head": None, "ok": False}
+    status.stores.append(shown)
+    try:
+        with open_store(name, settings) as store:
+            info = store.ping()
+            shown["layout"] = info.layout
+            head = store.head(PATIENCE)
+            shown["head"] = None if head is None else str(head)
+            held = store.held_back_by()
+            shown["held_back_by"] = [{"who": each.who, "what": each.what, "since": each.since} for each in held]
+            shown["version"] = info.version
+            shown["detail"] = "; ".join([*info.warnings, *(f"held back by {each.who}: {each.what}" for each in held[:2])])
+            shown["ok"] = not info.warnings
+            status.processors += [_processor(name, store, head, each) for each in store.checkpoints()]
+    except EsopsError as error:
+        shown["detail"] = error.message
+        status.reached &= not isinstance(error, Unavailable)
+
+
+def _processor(name: str, store: EventStore, head: Position | None, checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "store": name,
+        "name": checkpoint.name,
+        "position": None if checkpoint.position is None else str(checkpoint.position),
+        "lag_events": _quietly(lambda: store.count_between(checkpoint.position, head)),
+        "lag_seconds": _quietly(lambda: lag_seconds(store, checkpoint.position, head)),
+        "state": checkpoint.state,
+        "updated_at": checkpoint.updated_at,
+        **({"detail": dict(checkpoint.detail)} if checkpoint.detail else {}),
+    }
+
+
+def lag_seconds(store: EventStore, position: Position | None, head: Position | None) -> float | None:
+    """The age of the oldest event after a position; 0 where there is none, None where its time is not known."""
+    if head is None or (position is not None and position >= head):
+        return 0.0
+    for batch in store.read_all(position, head):
+        if batch.events:
+            at = batch.events[0].recorded_at
+            return None if at.year == 1970 else round(max(0.0, (datetime.now(UTC) - at).total_seconds()), 1)
+    return 0.0
+
+
+def _quietly(ask: Callable[[], Any]) -> Any:
+    """A figure that may not be had: a position of a stream, or of a log that was replaced."""
+    try:
+        return ask()
+    except (EsopsError, ValueError):
+        return None
+
+
+def _look_at_projection(config: Config, name: str, status: Status) -> None:
+    settings = config.projections[name]
+    try:
+        store = settings.store or config.store(settings.store)[0]
+        found = versions.described(config, name)
+    except EsopsError as error:
+        status.projections.append({"projection": name, "kind": settings.kind, "state": "unknown", "detail": error.message})
+        status.reached &= not isinstance(error, Unavailable)
+        return
+    active = next((each["version"] for each in found if each["state"] == "active"), None)
+    head = {"projection": name, "store": store, "kind": settings.kind, "active": active}
+    shown = [each for each in found if each["state"] in ("active", "standby", "building")]
+    if shown and settings.kind != "server":
+        _add_ages(config, store, shown)
+    status.projections += [{**head, **each} for each in shown] or [{**head, "version": None, "state": "never built"}]
+    if settings.kind != "server":
+        _look_at_rebuild(config, name, status)
+
+
+def _add_ages(config: Config, store: str, shown: list[dict[str, Any]]) -> None:
+    def ages() -> None:
+        with open_store(store, config.stores[store]) as opened:
+            head = opened.head(PATIENCE)
+            for each in shown:
+                position = Position.parse(each["position"]) if each["position"] else None
+                each["lag_seconds"] = lag_seconds(opened, position, head)
+
+    _quietly(ages)
+
+
+def _look_at_rebuild(config: Config, name: str, status: Status) -> None:
+    with translated(), connect(config.readmodel_of(name).dsn, "status") as connection:
+        entry = journal.latest(connection, name)
+    if entry is not None:
+        status.rebuilds.append(
+            {
+                "rebuild": entry.rebuild,
+                "projection": name,
+                "state": entry.state,
+                "from_version": entry.from_version,
+                "to_version": entry.to_version,
+                "reason": entry.reason,
+                "seconds": round(entry.seconds, 3),
+                "started_at": entry.started_at,
+                "updated_at": entry.updated_at,
+                "finished_at": entry.finished_at,
+            }
+        )

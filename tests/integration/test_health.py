@@ -1,0 +1,354 @@
+"""`esops init`, `doctor` and `status`: what they find in databases that are well, and in each way that they can be ill."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import uuid
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from esops.health.findings import CODES
+from tests.support import billing, emmett, eventsourcing, marten, messagedb, shop
+from tests.support.esdb import Nodes
+
+CODE = """
+from esops import fold
+
+@fold(key="stream")
+def totals(row, event):
+    return {"id": event.stream, "n": (row or {"n": 0})["n"] + 1}
+"""
+
+
+def configure(project, dsn: str, more: str = "") -> None:
+    project.write(
+        "esops.toml",
+        f"""
+[stores.shop]
+dsn = {json.dumps(dsn)}
+{more}
+[projections.totals]
+python = "totals:totals"
+tables = ["totals"]
+ddl = "totals.sql"
+""",
+    )
+    project.write("totals.py", CODE)
+    project.write("totals.sql", "CREATE TABLE {table} (id text PRIMARY KEY, n int);")
+
+
+def findings(project, *arguments: str) -> dict[str, dict]:
+    result = project.run("doctor", "--output", "json", *arguments)
+    found = {each["code"]: each for each in result.json["findings"]}
+    serious = [each for each in found.values() if each["severity"] != "note"]
+    assert result.code == (1 if serious else 0)
+    return found
+
+
+# -- init
+
+
+MAKERS = {
+    "marten": lambda on: marten.create(on, marten.Variant(text_ids=True)),
+    "emmett": emmett.create,
+    "messagedb": messagedb.create,
+    "eventsourcing": eventsourcing.create,
+}
+
+
+@pytest.mark.parametrize("layout", MAKERS)
+def test_init_writes_a_configuration_that_works(project, dsn, connection, layout):
+    MAKERS[layout](connection)
+    connection.execute('CREATE TABLE "carts" (_id text PRIMARY KEY, data jsonb, metadata jsonb, _version bigint)')
+    done = project.ok("init", "--dsn", dsn, "--output", "json").json
+    assert [store["layout"] for store in done["stores"]] == [layout]
+    assert done["read_models"] == ["public.carts"]
+    written = tomllib.loads((project.folder / "esops.toml").read_text())
+    (settings,) = written["stores"].values()
+    assert settings["layout"] == layout
+    assert project.ok("events").out == ""
+    again = project.run("init", "--dsn", dsn)
+    assert again.code == 2
+    assert "not written over" in again.err
+
+
+def test_init_finds_several_stores_and_names_each(project, dsn, connection):
+    for make in MAKERS.values():
+        make(connection)
+    eventsourcing.create(connection, "payments")
+    project.ok("init", "--dsn", dsn)
+    written = tomllib.loads((project.folder / "esops.toml").read_text())
+    assert len(written["stores"]) == 5
+    for name in written["stores"]:
+        assert project.ok("events", "--store", name).out == ""
+
+
+def test_init_keeps_the_password_out_of_the_file(project, dsn, connection):
+    emmett.create(connection)
+    connection.execute("CREATE ROLE carrier LOGIN PASSWORD 'hidden'; GRANT USAGE ON SCHEMA public TO carrier")
+    connection.execute(
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO carrier; GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO carrier"
+    )
+    try:
+        project.ok("init", "--dsn", f"{dsn} user=carrier password=hidden")
+        text = (project.folder / "esops.toml").read_text()
+        assert "hidden" not in text
+        assert "${ESOPS_STORE_PASSWORD}" in text
+        assert project.run("events").code == 2
+        project.environment["ESOPS_STORE_PASSWORD"] = "hidden"
+        project.ok("events")
+    finally:
+        connection.execute("DROP OWNED BY carrier; DROP ROLE carrier")
+
+
+def test_init_for_a_node_and_for_what_is_none(project, node, dsn):
+    project.ok("init", "--uri", node.uri)
+    assert tomllib.loads((project.folder / "esops.toml").read_text())["stores"]["events"]["uri"] == node.uri
+    project.ok("events", "--limit", "1")
+    kafka = project.run("init", "--dsn", "kafka://broker:9092", "--file", "other.toml")
+    assert kafka.code == 2
+    assert "no event store" in kafka.err
+    nothing = project.run("init", "--dsn", dsn, "--file", "other.toml")
+    assert nothing.code == 1
+    assert "found no event store" in nothing.out
+    tomllib.loads((project.folder / "other.toml").read_text())
+    assert project.run("init").code == 2
+    assert project.run("init", "--dsn", dsn, "--dry-run").out.startswith("# Written by")
+
+
+# -- doctor
+
+
+def test_a_healthy_store_has_no_findings(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    configure(project, dsn)
+    assert findings(project) == {}
+    assert project.ok("doctor").out == "0 findings\n"
+
+
+def test_every_code_is_documented(project):
+    from pathlib import Path
+
+    page = (Path(__file__).parents[2] / "docs/reference/doctor.md").read_text()
+    for code in CODES:
+        assert f"### {code}" in page, code
+
+
+def test_d001_d002_what_cannot_be_reached(project, dsn, connection):
+    configure(project, "host=localhost port=1 dbname=x")
+    found = findings(project)
+    assert set(found) == {"ESOPS-D001", "ESOPS-D002"}
+    assert found["ESOPS-D001"]["subject"] == "store shop"
+    assert found["ESOPS-D001"]["documentation"] == "docs/reference/doctor.md#esops-d001"
+
+
+def test_d003_code_that_does_not_load(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    configure(project, dsn)
+    project.write("totals.py", "def other(): pass")
+    assert "totals" in findings(project)["ESOPS-D003"]["message"]
+    configure(project, dsn)
+    (project.folder / "totals.sql").unlink()
+    assert "no file totals.sql" in findings(project)["ESOPS-D003"]["message"]
+
+
+def test_d004_a_log_of_topics(project):
+    project.write("esops.toml", '[stores.shop]\ndsn = "kafka://broker:9092"\n')
+    assert "no event store" in findings(project)["ESOPS-D004"]["message"]
+
+
+def test_d010_d024_rights_that_are_missing_and_the_grants_that_give_them(project, dsn, connection):
+    emmett.create(connection)
+    connection.execute("CREATE ROLE guest LOGIN; GRANT USAGE ON SCHEMA public TO guest")
+    connection.execute("GRANT SELECT ON emt_messages TO guest; GRANT SELECT ON SEQUENCE emt_global_message_position TO guest")
+    connection.execute("GRANT SELECT ON emt_streams TO guest")
+    try:
+        configure(project, f"{dsn} user=guest")
+        found = findings(project)
+        assert found["ESOPS-D010"]["fix"] == 'GRANT SELECT ON "public"."emt_processors" TO "guest";'
+        assert "create" in found["ESOPS-D024"]["message"]
+        for _ in range(5):
+            for each in findings(project).values():
+                if each["code"] in ("ESOPS-D010", "ESOPS-D024"):
+                    connection.execute(each["fix"])
+        assert not findings(project).keys() & {"ESOPS-D010", "ESOPS-D024"}
+        project.ok("rebuild", "totals", "--blue-green")
+        project.ok("events")
+        project.ok("status")
+    finally:
+        connection.execute("DROP OWNED BY guest; DROP ROLE guest")
+
+
+def test_d011_a_sequence_that_gives_out_numbers_ahead(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    configure(project, dsn)
+    connection.execute("ALTER SEQUENCE mt_events_sequence CACHE 20")
+    fix = findings(project)["ESOPS-D011"]["fix"]
+    connection.execute(fix)
+    assert findings(project) == {}
+
+
+def test_d012_who_holds_the_head_back(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    configure(project, dsn)
+    with psycopg.connect(dsn) as slow:
+        slow.execute("SELECT nextval('mt_events_sequence')")
+        message = findings(project)["ESOPS-D012"]["message"]
+        assert str(slow.info.backend_pid) in message
+        shown = project.ok("status", "--output", "json").json["stores"][0]
+        assert str(slow.info.backend_pid) in shown["detail"]
+        slow.rollback()
+    assert "ESOPS-D012" not in findings(project)
+
+
+def test_d013_d014_events_of_the_future_and_an_index_that_is_not_there(project, dsn, connection):
+    emmett.create(connection)
+    configure(project, dsn)
+    found = findings(project)
+    assert set(found) == {"ESOPS-D014"}
+    assert found["ESOPS-D014"]["severity"] == "note"
+    connection.execute(found["ESOPS-D014"]["fix"])
+    assert findings(project) == {}
+    connection.execute(
+        "INSERT INTO emt_messages (stream_id, stream_position, transaction_id, message_kind, message_schema_version, message_id, "
+        "message_type, message_data, message_metadata, partition) "
+        "VALUES ('s-1', 1, '99999999', 'E', '1', 'id-1', 'opened', '{}', '{}', 'emt:default')"
+    )
+    assert "future" in findings(project)["ESOPS-D013"]["message"]
+
+
+def test_d017_d018_d019_what_a_node_lacks(project, dsn):
+    with Nodes("--no-system-projections") as nodes:
+        billing.configure(project, nodes.uri, dsn)
+        assert set(findings(project)) == {"ESOPS-D017"}
+        client = nodes.client()
+        client.create_projection(query="fromAll().when({", name="broken")
+        stream = f"s-{uuid.uuid4()}"
+        from esdbclient import NewEvent, StreamState
+
+        client.create_subscription_to_stream("group", stream)
+        client.append_to_stream(stream, current_version=StreamState.ANY, events=[NewEvent("bad", b"{}")])
+        subscription = client.read_subscription_to_stream("group", stream, timeout=20)
+        subscription.nack(next(subscription), "park")
+        for _ in range(50):
+            found = findings(project)
+            if "ESOPS-D019" in found:
+                break
+        assert "1 messages of group group" in found["ESOPS-D019"]["message"]
+        assert "broken is faulted" in found["ESOPS-D018"]["message"]
+        subscription.stop()
+        client.close()
+
+
+def test_d020_d021_d022_d023_what_rebuilds_leave_behind(project, dsn, connection):
+    shop.make(dsn, 300)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    assert set(findings(project)) == {"ESOPS-D022"}
+    connection.execute("CREATE TABLE cart_summary__v9 (n int)")
+    found = findings(project)
+    assert found["ESOPS-D021"]["fix"] == 'DROP TABLE "public"."cart_summary__v9";'
+    connection.execute(found["ESOPS-D021"]["fix"])
+    shop.configure(project, dsn, code=shop.PROJECTION.replace('"items": 0, "total": 0', '"items": 1, "total": 0'))
+    assert project.run("rebuild", "--blue-green").code == 1
+    found = findings(project)
+    assert "stopped in state paused" in found["ESOPS-D020"]["message"]
+    project.ok("rebuild", "--blue-green", "--abort", "--yes")
+    assert "ESOPS-D020" not in findings(project)
+    connection.execute(
+        "INSERT INTO esops.dead_letters (projection, version, position, event_id, stream, stream_version, type, error) "
+        "VALUES ('cart_summary', 1, '1', 'e', 's', 1, 't', 'x')"
+    )
+    assert "1 events could not be projected" in findings(project)["ESOPS-D023"]["message"]
+
+
+# -- status
+
+
+def test_status_shows_stores_processors_versions_and_rebuilds(project, dsn, connection):
+    shop.make(dsn, 300)
+    shop.configure(project, dsn)
+    never = project.ok("status", "--output", "json").json
+    assert never["projections"][0]["state"] == "never built"
+    project.ok("rebuild", "--blue-green")
+    shown = project.ok("status", "--output", "json").json
+    (store,) = shown["stores"]
+    assert (store["store"], store["backend"], store["layout"], store["ok"]) == ("shop", "postgres", "marten", True)
+    (version,) = shown["projections"]
+    expected = {"projection": "cart_summary", "version": 1, "active": 1, "state": "active", "lag_events": 0, "lag_seconds": 0.0}
+    assert {key: version[key] for key in expected} == expected
+    assert version["position"] == store["head"]
+    assert shown["rebuilds"][0]["state"] == "switched"
+    assert shown["archives"] == []
+    text = project.ok("status").out
+    assert "cart_summary" in text
+    assert "switched" in text
+
+
+def test_status_shows_the_checkpoints_that_are_there(project, dsn, connection, shared):
+    for name, expected in [
+        ("emmett-0.42.0", "400"),
+        ("eventsourcing-9.5.6", "150"),
+        ("message-db-1.3.1", "700"),
+    ]:
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        emmett.restore(connection, (shared / "fixtures" / f"{name}.sql").read_text())
+        (project.folder / "esops.toml").unlink(missing_ok=True)
+        project.ok("init", "--dsn", dsn)
+        stores = tomllib.loads((project.folder / "esops.toml").read_text())["stores"]
+        wanted = name.partition("-")[0].replace("message", "messagedb")
+        store = next(each for each, settings in stores.items() if settings["layout"] == wanted)
+        shown = project.ok("status", "--store", store, "--output", "json").json
+        positions = [each["position"].rpartition(":")[2] for each in shown["processors"] if each["position"]]
+        assert expected in positions, name
+        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS message_store CASCADE"))
+
+
+def test_status_of_what_cannot_be_reached_shows_the_rest(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    configure(project, dsn, '[stores.gone]\ndsn = "host=localhost port=1 dbname=x"\n')
+    text = (project.folder / "esops.toml").read_text().replace("[projections.totals]", '[projections.totals]\nstore = "shop"')
+    project.write("esops.toml", text)
+    result = project.run("status", "--output", "json")
+    assert result.code == 3
+    by_name = {each["store"]: each for each in result.json["stores"]}
+    assert by_name["shop"]["ok"]
+    assert "cannot be reached" in by_name["gone"]["detail"]
+    assert project.run("status", "--store", "nothing").code == 2
+
+
+def test_status_of_a_node(project, node, dsn):
+    billing.configure(project, node.uri, dsn)
+    shown = project.ok("status", "--output", "json").json
+    assert shown["stores"][0]["layout"] == "eventstoredb"
+    assert "$by_category" in [each["name"] for each in shown["processors"]]
+
+
+# -- metrics
+
+
+def test_metrics_on_stdout_in_a_file_and_over_http(project, dsn, connection):
+    import re
+    import urllib.request
+
+    shop.make(dsn, 300)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    text = project.ok("metrics").out
+    assert 'esops_store_up{backend="postgres",layout="marten",store="shop"} 1.0' in text
+    assert 'esops_version_lag_events{projection="cart_summary",state="active",version="1"} 0.0' in text
+    assert 'esops_version_followed{projection="cart_summary",state="active",version="1"} 0.0' in text
+    assert 'esops_rebuild{projection="cart_summary",state="switched"} 1.0' in text
+    project.ok("metrics", "--textfile", "esops.prom")
+    assert "esops_version_rows" in (project.folder / "esops.prom").read_text()
+    server = project.start("metrics", "--serve", "0")
+    address = re.search(r"127\.0\.0\.1:\d+", server.stderr.readline())[0]
+    with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+        assert b"esops_store_up" in answer.read()
+    server.terminate()
+    server.communicate(timeout=20)
+    assert server.returncode == 0
+    assert project.run("metrics", "--serve", "x").code == 2
