@@ -159,5 +159,13 @@ def category_of(stream: str) -> str | None:
     return None if _UUID.match(stream) else stream.partition("-")[0]
 
 
+def asked_for(**ids: str | None) -> tuple[str, str]:
+    """The one id that a search is for: which and its value. Raises ValueError for none or several."""
+    given = [(which, value) for which, value in ids.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError("a search is for one of " + ", ".join(ids))
+    return given[0]
+
+
 def _first(meta: Mapping[str, Any], keys: Iterable[str]) -> str | None:
     return next((str(meta[key]) for key in keys if meta.get(key) is not None), None)

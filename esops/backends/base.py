@@ -30,8 +30,6 @@ class Capabilities:
     """The same stream id may stand for two streams, of two tenants."""
     checkpoints: bool = False
     """It keeps the positions of the application's own processors."""
-    find: bool = False
-    """Events can be found by correlation id."""
     metadata: bool = False
     """Streams have metadata of their own."""
     truncate: bool = False
@@ -144,6 +142,13 @@ class EventStore(Protocol):
 
     def streams(self, filter: EventFilter = EVERYTHING, limit: int | None = None) -> Iterator[StreamInfo]:
         """The streams with an event that passes the filter, by name."""
+        ...
+
+    def find(self, *, event_id: str | None = None, correlation_id: str | None = None, causation_id: str | None = None) -> Found:
+        """Events by their own id, or by the correlation or causation id in their metadata; exactly one is asked for.
+
+        Through an index where the store has one, else by a scan, which is said.
+        """
         ...
 
     def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from esops.cli.app import app, command, current_output
+from esops.cli.app import Group, app, command, current_output, with_globals
 from esops.cli.shared import stop_on_signals
 
 if TYPE_CHECKING:
@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 _WHICH = "Which events"
 
 
-@command(app)
-def events(
+events = typer.Typer(cls=Group, rich_markup_mode=None, invoke_without_command=True)
+app.add_typer(events, name="events")
+
+
+@events.callback()
+@with_globals
+def read(
     context: typer.Context,
     stream: str | None = typer.Option(None, "--stream", metavar="S", help="Of one stream, by version.", rich_help_panel=_WHICH),
     category: str | None = typer.Option(
@@ -34,7 +39,10 @@ def events(
 
     esops events --type product_item_added --limit 20
     esops events --follow | jq .type
+    esops events show 0f21ddb6-6cad-4a26-8d11-6ece1738f7d9
     """
+    if context.invoked_subcommand is not None:
+        return
     from esops.backends import open_store
     from esops.config import load_config
     from esops.errors import UsageError
@@ -76,6 +84,43 @@ def events(
                 _lines(output, rows)
         except ValueError as error:
             raise UsageError(str(error)) from None
+
+
+@command(events)
+def show(
+    context: typer.Context,
+    id: str = typer.Argument(..., help="The event's id."),
+) -> int:
+    """Show one event by its id, with all that the store has of it.
+
+    esops events show 0f21ddb6-6cad-4a26-8d11-6ece1738f7d9
+
+    Exits with 1 where there is none of that id.
+    """
+    from esops.backends import open_store
+    from esops.config import load_config
+    from esops.term import to_json
+
+    output = current_output(context)
+    form = output.format("table", "json", "ndjson")
+    config = load_config(output.settings.config)
+    name, settings = config.store(output.settings.store)
+    with open_store(name, settings) as store:
+        found = store.find(event_id=id)
+        if found.how.startswith("a scan"):
+            output.say(f"looking by {found.how}")
+        rows = [_as_dict(event) for event in found.events]
+    if form == "ndjson":
+        output.ndjson(rows)
+    elif form == "json":
+        output.json(rows[0] if len(rows) == 1 else rows)
+    else:
+        for row in rows:
+            for key, value in row.items():
+                output.line(f"{key:<12} {to_json(value, indent=True) if isinstance(value, dict | list) else value}")
+    if not rows:
+        output.say(f"store {name} has no event {id}")
+    return 0 if rows else 1
 
 
 def _lines(output: Any, rows: Any) -> None:

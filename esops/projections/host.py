@@ -131,7 +131,7 @@ class Host:
             return
         process = self._context.Process(
             target=_follow,
-            args=(self._config.path, version.projection, version.version, self._settings, self._until_caught_up),
+            args=(self._config.path, version.projection, version.version, self._settings, self._until_caught_up, os.getpid()),
             name=f"{version.projection} v{version.version}",
             daemon=True,
         )
@@ -172,10 +172,11 @@ class Host:
                 child.process.kill()
 
 
-def _follow(config_path: Path, projection: str, number: int, settings: term.Settings, until_caught_up: bool) -> None:
-    """One version's process. Exits with the code of what stopped it."""
+def _follow(
+    config_path: Path, projection: str, number: int, settings: term.Settings, until_caught_up: bool, parent: int
+) -> None:
+    """One version's process. Exits with the code of what stopped it, and when its parent (a process id) is gone."""
     term.set_up_logging(settings)
-    parent = os.getppid()
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)

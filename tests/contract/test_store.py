@@ -234,6 +234,27 @@ def test_a_wrong_expectation_appends_nothing(kit):
     assert [e.type for e in kit.all()] == ["a", "b", "c"]
 
 
+def test_an_event_is_found_by_its_id_and_its_metadata(kit):
+    correlation, causation = str(uuid.uuid4()), str(uuid.uuid4())
+    about = orjson.dumps({"$correlationId": correlation, "$causationId": causation})
+    event = kit.events("placed")[0]._replace(metadata=about)
+    kit.store.append(kit.stream(), [event, *kit.events("other")])
+    (first, _) = kit.all()
+
+    def found(**ids) -> list[str]:
+        return [e.type for e in kit.store.find(**ids).events]
+
+    assert found(event_id=first.id) == ["placed"]
+    assert found(event_id=str(uuid.uuid4())) == []
+    assert "index" in kit.store.find(event_id=first.id).how or "scan" in kit.store.find(event_id=first.id).how
+    if first.meta():
+        assert eventually(lambda: found(correlation_id=correlation) == ["placed"])
+        assert found(causation_id=causation) == ["placed"]
+    assert found(correlation_id="none") == []
+    with pytest.raises(ValueError, match="one of"):
+        kit.store.find()
+
+
 def test_stream_info_counts_what_is_there(kit):
     category = f"c{uuid.uuid4().hex}"
     first, second = sorted([kit.stream(category), kit.stream(category)])

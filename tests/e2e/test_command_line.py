@@ -159,7 +159,7 @@ def test_a_database_that_is_no_event_store(dsn, project, connection):
     shop.configure(project, dsn)
     result = project.run("rebuild", "--blue-green")
     assert result.code == 2
-    assert "holds no event store that esops knows (marten, emmett)" in result.err
+    assert "holds no event store that esops knows (marten, emmett, messagedb" in result.err
     assert everything(connection) == []
 
 

@@ -19,7 +19,6 @@ SOFT_DELETED = 2**63 - 1
 """The `$tb` of a stream that was deleted softly."""
 AT_ONCE = 8
 """Questions about streams that are on their way at the same time."""
-CORRELATION = "$correlationId"
 
 
 def metadata(link: Link, stream: str) -> tuple[dict[str, Any], int | None]:
@@ -93,10 +92,11 @@ def infos(connector: Connector, names: Iterator[str], limit: int | None) -> Iter
                     yield info
 
 
-def correlation_of(event: RecordedEvent) -> str | None:
-    """The conventional correlation id in an event's metadata."""
+def is_wanted(event: RecordedEvent, which: str, value: str) -> bool:
+    """Whether an event has the id that is searched for."""
+    if which == "event_id":
+        return event.id == value.lower()
     try:
-        found = event.meta().get(CORRELATION)
+        return (event.correlation_id if which == "correlation_id" else event.causation_id) == value
     except orjson.JSONDecodeError:
-        return None
-    return None if found is None else str(found)
+        return False

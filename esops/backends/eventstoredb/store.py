@@ -25,7 +25,7 @@ from esops.backends.eventstoredb.groups import PersistentSubscriptions
 from esops.backends.eventstoredb.server_projections import ServerProjections
 from esops.config import StoreSettings
 from esops.errors import ConnectionLost, Refused, Unavailable
-from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
+from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, asked_for
 
 T = TypeVar("T")
 log = structlog.get_logger("esops.eventstoredb")
@@ -54,7 +54,6 @@ class EventStoreDBStore:
 
     capabilities = Capabilities(
         append=True,
-        find=True,
         metadata=True,
         truncate=True,
         delete=True,
@@ -275,16 +274,15 @@ class EventStoreDBStore:
         for batch in self.read_all(filter=filter):
             yield from (event.stream for event in batch.events)
 
-    def find(self, *, correlation_id: str) -> Found:
-        """Events of a correlation id, from `$bc-…` where that projection runs, else by a scan of $all."""
-        if self.projections.runs("$by_correlation_id"):
-            return Found(self.read_stream(f"$bc-{correlation_id}"), f"the stream $bc-{correlation_id}")
-        events = (
-            event for batch in self.read_all() for event in batch.events if lookup.correlation_of(event) == correlation_id
-        )
-        head = self.head()
-        count = self.count_between(None, head)
-        return Found(events, f"a scan of $all, about {count:,} events; the projection $by_correlation_id would make an index")
+    def find(self, *, event_id: str | None = None, correlation_id: str | None = None, causation_id: str | None = None) -> Found:
+        """A correlation id from `$bc-…` where that projection runs; all else by a scan of $all."""
+        which, value = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
+        if which == "correlation_id" and self.projections.runs("$by_correlation_id"):
+            return Found(self.read_stream(f"$bc-{value}"), f"the stream $bc-{value}")
+        events = (event for batch in self.read_all() for event in batch.events if lookup.is_wanted(event, which, value))
+        count = self.count_between(None, self.head())
+        better = "; the projection $by_correlation_id would make an index" if which == "correlation_id" else ""
+        return Found(events, f"a scan of $all, about {count:,} events{better}")
 
     def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:
         """Append atomically. The same events (with their ids) asked for again after a lost answer are written once.

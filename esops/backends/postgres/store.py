@@ -17,14 +17,25 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from esops.backends.base import EVERYTHING, Batch, Capabilities, Holder, StoreInfo
+from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, StoreInfo
 from esops.backends.postgres import bulk
 from esops.backends.postgres.connect import connect, translated
 from esops.backends.postgres.layouts import find_layout
 from esops.backends.postgres.layouts.base import Layout
 from esops.config import StoreSettings
 from esops.errors import ConnectionLost, Refused
-from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, category_of
+from esops.events import (
+    CAUSATION_KEYS,
+    CORRELATION_KEYS,
+    Checkpoint,
+    EventFilter,
+    NewEvent,
+    Position,
+    RecordedEvent,
+    StreamInfo,
+    asked_for,
+    category_of,
+)
 
 PAGE = 200_000
 """Numbers a page of a bulk read at most: the best of those measured (docs/explanation/speed.md)."""
@@ -253,6 +264,26 @@ class PostgresStore:
             if seen < page:
                 return
             limit = None if limit is None else limit - seen
+
+    def find(self, *, event_id: str | None = None, correlation_id: str | None = None, causation_id: str | None = None) -> Found:
+        """By the layout's index of ids, else by a scan of the table."""
+        which, value = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
+        m, literal = self.layout.mapped, sql.Literal(value)
+        how = f"a scan of {self.layout.events.as_string(None)}"
+        if which == "event_id":
+            if self.layout.id_equals is not None:
+                condition, how = self.layout.id_equals(value), "the index of ids"
+            else:
+                condition = sql.SQL("{} = {}").format(m.id, literal)
+        else:
+            keys = CORRELATION_KEYS if which == "correlation_id" else CAUSATION_KEYS
+            each = [
+                sql.SQL("{} = {}").format(sql.SQL("({})::jsonb ->> {}").format(m.metadata, sql.Literal(key)), literal)
+                for key in keys
+            ]
+            condition = sql.SQL("({})").format(sql.SQL(" OR ").join(each))
+        statement = self._select(self.layout.own, condition, self.layout.ascending)
+        return Found((event for page in self._read_statements(iter([statement])) for event in page), how)
 
     def stream_info(self, stream: str) -> StreamInfo | None:
         """Counted from the stream's rows, so that it is true for compacted and trimmed streams too."""

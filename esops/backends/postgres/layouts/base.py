@@ -150,6 +150,8 @@ class Layout:
     sequences: tuple[sql.Identifier, ...] = ()
     """The sequences that number the events."""
     tenants: bool = False
+    id_equals: Callable[[str], sql.Composable] | None = None
+    """The condition that finds an event by its id through an index; None where there is none."""
     appends: bool = True
     """Whether esops knows how events are appended."""
     first_version: int = 1

@@ -111,6 +111,7 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
         alive=sql.SQL("is_archived IS NOT TRUE") if archivable else TRUE,
         archived=sql.SQL("is_archived IS TRUE") if archivable else sql.SQL("FALSE"),
         in_category=lambda name: _in_category(schema, name, by_string, conjoined),
+        id_equals=lambda value: same_uuid("id", value),
         stream_equals=lambda name: _stream_equals(name, by_string),
         append=_Append(schema, by_string, conjoined, sequence_name, tenant or DEFAULT_TENANT, streams, events),
         checkpoints=lambda on: _checkpoints(on, schema),

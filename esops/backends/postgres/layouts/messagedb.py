@@ -13,7 +13,7 @@ from psycopg import sql
 
 from esops.backends.base import WrongExpectedVersion
 from esops.backends.postgres import catalog
-from esops.backends.postgres.layouts.base import Layout, Mapped, numbered
+from esops.backends.postgres.layouts.base import Layout, Mapped, numbered, same_uuid
 from esops.config import StoreSettings
 from esops.events import Checkpoint, NewEvent, Position
 
@@ -48,6 +48,7 @@ def _read(connection: psycopg.Connection, table: catalog.Table) -> Layout:
         ),
         append=_Append(_C(table.schema, table.name)),
         checkpoints=lambda on: _checkpoints(on, _C(table.schema, table.name)),
+        id_equals=lambda value: same_uuid("id", value),
         first_version=0,
     )
 
