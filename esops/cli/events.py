@@ -102,7 +102,7 @@ def show(
     from esops.term import to_json
 
     output = current_output(context)
-    form = output.format("table", "json", "ndjson")
+    form = output.format("table", "json", "ndjson") if output.settings.output or output.data.is_terminal else "json"
     config = load_config(output.settings.config)
     name, settings = config.store(output.settings.store)
     with open_store(name, settings) as store:

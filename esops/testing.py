@@ -1,0 +1,262 @@
+"""What every event store has to do, as a pytest kit: a backend or layout of a package of your own proves itself with it.
+
+    from esops.testing import Kit, StoreContract
+
+    class TestMyStore(StoreContract):
+        @pytest.fixture
+        def kit(self):
+            settings = StoreSettings(backend="mine", dsn="…")
+            with open_store("mine", settings) as store:
+                yield Kit(store, settings)
+
+A kit sees only what its test wrote, so that a store that others use will do. What a store's capabilities say that it cannot, is skipped.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+
+from esops.backends import open_store
+from esops.backends.base import EventStore, WrongExpectedVersion
+from esops.config import StoreSettings
+from esops.events import EventFilter, NewEvent, Position, RecordedEvent
+
+PATIENCE = 10.0
+"""Seconds that what a store derives of its events may take to come."""
+
+
+@dataclass
+class Kit:
+    """A store, and what a test does with it.
+
+    `text_ids`: streams are named by any text; else by a UUID. `begin`: where the store stood before the test. `more`: what the store's
+    library puts into every payload. `timed`: events come back with the time at which they were recorded.
+    """
+
+    store: EventStore
+    settings: StoreSettings
+    text_ids: bool = True
+    begin: Position | None = None
+    more: Mapping[str, object] = field(default_factory=dict)
+    timed: bool = True
+    streams: set[str] = field(default_factory=set)
+
+    def stream(self, category: str = "cart") -> str:
+        """A new stream's name."""
+        name = f"{category}-{uuid.uuid4()}" if self.text_ids else str(uuid.uuid4())
+        self.streams.add(name)
+        return name
+
+    def events(self, *types: str, **data: object) -> list[NewEvent]:
+        """New events of these types, numbered in their payload."""
+        return [NewEvent(str(uuid.uuid4()), kind, orjson.dumps({"n": n, **data, **self.more})) for n, kind in enumerate(types)]
+
+    def read(self, after: Position | None = None, until: Position | None = None, **filter: Any) -> list[RecordedEvent]:
+        """What this test wrote, between two positions."""
+        batches = self.store.read_all(after or self.begin, until, EventFilter(**filter))
+        return [event for batch in batches for event in batch.events if event.stream in self.streams]
+
+    def after(self, count: int) -> int:
+        """The version of a stream of so many events."""
+        return count - 1 + self.store.capabilities.first_version
+
+
+def eventually(holds: Callable[[], bool], patience: float = PATIENCE) -> bool:
+    """Whether something comes to hold within `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+class StoreContract:
+    """The tests. A subclass gives the fixture `kit`."""
+
+    def test_ping_says_what_it_is(self, kit: Kit) -> None:
+        """Backend and clock are right, and a healthy store warns of nothing."""
+        info = kit.store.ping()
+        assert info.backend == kit.settings.backend
+        assert info.layout
+        assert abs(info.clock - datetime.now(UTC)) < timedelta(minutes=1)
+        assert list(info.warnings) == []
+
+    def test_what_is_appended_is_read_back_in_order(self, kit: Kit) -> None:
+        """Streams, versions, types, payloads, times and ids come back, positions grow."""
+        first, second = kit.stream(), kit.stream()
+        a = kit.store.append(first, kit.events("opened", "added"), kit.after(0))
+        b = kit.store.append(second, kit.events("opened"), kit.after(0))
+        c = kit.store.append(first, kit.events("confirmed", text="ü\u2028\\"), kit.after(2))
+        head = kit.store.head()
+        assert head is not None
+        assert a < b < c <= head
+        events = kit.read()
+        assert [(e.stream, e.version, e.type) for e in events] == [
+            (first, kit.after(1), "opened"),
+            (first, kit.after(2), "added"),
+            (second, kit.after(1), "opened"),
+            (first, kit.after(3), "confirmed"),
+        ]
+        assert {**events[-1].json(), **kit.more} == {"n": 0, "text": "ü\u2028\\", **kit.more}
+        assert [e.position for e in events] == sorted(e.position for e in events)
+        assert all(e.recorded_at.tzinfo is UTC for e in events)
+        if kit.timed:
+            assert all(abs(e.recorded_at - datetime.now(UTC)) < timedelta(minutes=1) for e in events)
+        assert len({e.id for e in events}) == 4
+        assert all(uuid.UUID(e.id) for e in events)
+
+    def test_reading_between_positions_takes_the_upper_bound_in_and_the_lower_out(self, kit: Kit) -> None:
+        """So that a checkpoint is where the next read begins."""
+        stream = kit.stream()
+        positions = [kit.store.append(stream, kit.events("x")) for _ in range(6)]
+        assert [e.version for e in kit.read(positions[1], positions[4])] == [kit.after(3), kit.after(4), kit.after(5)]
+        assert kit.read(positions[5]) == []
+        assert kit.store.count_between(positions[1], positions[4]) == 3
+        assert kit.store.count_between(kit.begin, positions[5]) == 6
+
+    def test_a_batch_says_how_far_everything_has_been_seen(self, kit: Kit) -> None:
+        """Positions of batches grow, and no event lies beyond its batch's."""
+        stream = kit.stream()
+        for _ in range(3):
+            kit.store.append(stream, kit.events(*"abc"))
+        last = kit.begin
+        for events, position in kit.store.read_all(kit.begin):
+            assert position is not None
+            assert all(event.position <= position for event in events)
+            assert last is None or position >= last
+            last = position
+
+    def test_positions_are_text_and_back(self, kit: Kit) -> None:
+        """What is printed can be given again."""
+        position = kit.store.append(kit.stream(), kit.events("x"))
+        assert Position.parse(str(position)) == position
+
+    def test_filters_by_type_and_stream(self, kit: Kit) -> None:
+        """Everything given must hold."""
+        first, second = kit.stream(), kit.stream()
+        kit.store.append(first, kit.events("opened", "added", "confirmed"))
+        kit.store.append(second, kit.events("opened", "added"))
+        assert [(e.stream, e.type) for e in kit.read(types=("opened",))] == [(first, "opened"), (second, "opened")]
+        assert [e.type for e in kit.read(types=("opened", "confirmed"), stream=first)] == ["opened", "confirmed"]
+        assert kit.read(stream="no such stream") == []
+        assert kit.read(types=("it's none",)) == []
+
+    def test_filter_by_category(self, kit: Kit) -> None:
+        """A category is what stands before the first `-`."""
+        if not kit.text_ids:
+            pytest.skip("a uuid has no category")
+        kit.store.append(kit.stream("cart"), kit.events("a"))
+        kit.store.append(kit.stream("cartel"), kit.events("b"))
+        kit.store.append(kit.stream("order"), kit.events("c"))
+        assert [e.type for e in kit.read(category="cart")] == ["a"]
+        assert [e.category for e in kit.read(category="order")] == ["order"]
+
+    def test_a_stream_is_read_both_ways(self, kit: Kit) -> None:
+        """From a version on, with a limit, and nothing where there is none."""
+        stream = kit.stream()
+        kit.store.append(stream, kit.events(*"abcde"))
+        assert [e.type for e in kit.store.read_stream(stream)] == list("abcde")
+        assert [e.type for e in kit.store.read_stream(stream, backwards=True)] == list("edcba")
+        assert [e.type for e in kit.store.read_stream(stream, after_version=kit.after(2), limit=2)] == ["c", "d"]
+        assert [e.type for e in kit.store.read_stream(stream, after_version=kit.after(3), backwards=True)] == ["b", "a"]
+        assert list(kit.store.read_stream(kit.stream())) == []
+
+    def test_a_wrong_expectation_appends_nothing(self, kit: Kit) -> None:
+        """And says at which version the stream is."""
+        stream = kit.stream()
+        kit.store.append(stream, kit.events("a", "b"), kit.after(0))
+        for wrong in (kit.after(0), kit.after(1), kit.after(3)):
+            with pytest.raises(WrongExpectedVersion, match=f"version {kit.after(2)}"):
+                kit.store.append(stream, kit.events("c"), wrong)
+        assert kit.store.append(stream, kit.events("c"), kit.after(2))
+        assert [e.type for e in kit.read()] == ["a", "b", "c"]
+
+    def test_an_event_is_found_by_its_id_and_its_metadata(self, kit: Kit) -> None:
+        """By one thing at a time, and the way is told."""
+        correlation, causation = str(uuid.uuid4()), str(uuid.uuid4())
+        about = orjson.dumps({"$correlationId": correlation, "$causationId": causation})
+        event = kit.events("placed")[0]._replace(metadata=about)
+        kit.store.append(kit.stream(), [event, *kit.events("other")])
+        (first, _) = kit.read()
+
+        def found(**ids: str) -> list[str]:
+            return [e.type for e in kit.store.find(**ids).events]
+
+        assert found(event_id=first.id) == ["placed"]
+        assert found(event_id=str(uuid.uuid4())) == []
+        assert kit.store.find(event_id=first.id).how
+        if first.meta():
+            assert eventually(lambda: found(correlation_id=correlation) == ["placed"])
+            assert found(causation_id=causation) == ["placed"]
+        assert found(correlation_id="none") == []
+        with pytest.raises(ValueError, match="one of"):
+            kit.store.find()
+
+    def test_stream_info_counts_what_is_there(self, kit: Kit) -> None:
+        """Streams are listed by name."""
+        category = f"c{uuid.uuid4().hex}"
+        first, second = sorted([kit.stream(category), kit.stream(category)])
+        kit.store.append(first, kit.events("a", "b", "c"))
+        kit.store.append(second, kit.events("a"))
+        info = kit.store.stream_info(first)
+        assert info is not None
+        assert (info.name, info.length, info.first_version, info.last_version) == (first, 3, kit.after(1), kit.after(3))
+        assert not info.archived
+        assert info.first_at is None or info.last_at is None or info.first_at <= info.last_at
+        mine = EventFilter(category=category if kit.text_ids else None)
+        assert eventually(lambda: [s.name for s in kit.store.streams(mine) if s.name in kit.streams] == [first, second])
+        if kit.text_ids:
+            assert [s.name for s in kit.store.streams(mine, limit=1)] == [first]
+        assert kit.store.stream_info(kit.stream()) is None
+
+    def test_follow_goes_on_as_events_come_and_loses_none(self, kit: Kit) -> None:
+        """With a writer of its own connection beside it."""
+        kit.store.append(kit.stream(), kit.events("first"))
+        seen: list[str] = []
+        stop = threading.Event()
+
+        def write() -> None:
+            with open_store("writer", kit.settings) as other:
+                for n in range(20):
+                    other.append(kit.stream(), kit.events(f"n{n}"))
+                    time.sleep(0.01)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        deadline = time.monotonic() + 2 * PATIENCE
+        last: Position | None = None
+        for batch in kit.store.follow(kit.begin, stop=lambda: stop.is_set() or time.monotonic() > deadline):
+            seen += [e.type for e in batch.events if e.stream in kit.streams]
+            assert last is None or (batch.position is not None and batch.position >= last)
+            last = batch.position
+            if len(seen) == 21:
+                stop.set()
+        writer.join()
+        assert seen == ["first", *(f"n{n}" for n in range(20))]
+
+    def test_a_read_left_in_the_middle_does_not_break_the_next(self, kit: Kit) -> None:
+        """A reader that stops early leaves nothing behind."""
+        kit.store.append(kit.stream(), kit.events(*"abcdef"))
+        reader = iter(kit.store.read_all(kit.begin))
+        next(reader)
+        del reader
+        assert len(kit.read()) == 6
+
+    def test_memory_stays_flat_over_large_payloads(self, kit: Kit) -> None:
+        """No batch holds more than some megabytes."""
+        stream = kit.stream()
+        for _ in range(12):
+            kit.store.append(stream, kit.events("big", text="x" * 1_000_000))
+        sizes = [sum(len(e.data) for e in batch.events) for batch in kit.store.read_all(kit.begin)]
+        assert sum(sizes) > 12_000_000
+        assert max(sizes) < 6_000_000
