@@ -1,0 +1,113 @@
+"""The libraries themselves write, several processes at once, while esops reads: it misses nothing and sees nothing twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from esops.backends import open_store
+from esops.backends.base import EventStore
+from esops.config import StoreSettings
+from tests.support import bank
+
+ROOT = Path(__file__).parents[2]
+VERSION = "1.3.1"
+
+
+def read_while(store: EventStore, writers: Sequence[subprocess.Popen]) -> list[int]:
+    """All numbers in the order in which esops gives them, until the writers are done and nothing more comes."""
+    seen: list[int] = []
+    position = None
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        writing = any(writer.poll() is None for writer in writers)
+        head = store.head(timedelta(milliseconds=50), position)
+        if head is not None and (position is None or head > position):
+            for batch in store.read_all(position, head):
+                seen += [event.position[-1] for event in batch.events]
+            position = head
+        elif not writing:
+            break
+    assert all(writer.wait(timeout=30) == 0 for writer in writers)
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("functions", ["n", "y"], ids=["table lock", "database functions, no lock"])
+def test_eventsourcings_own_application_is_read_whole(dsn, connection, functions):
+    parts = conninfo_to_dict(dsn)
+    environment = {
+        **os.environ,
+        "PERSISTENCE_MODULE": "eventsourcing.postgres",
+        "POSTGRES_DBNAME": parts["dbname"],
+        "POSTGRES_HOST": parts["host"],
+        "POSTGRES_PORT": str(parts.get("port", 5432)),
+        "POSTGRES_USER": parts["user"],
+        "POSTGRES_PASSWORD": "none",
+        "POSTGRES_ENABLE_DB_FUNCTIONS": functions,
+    }
+    command = [sys.executable, "-m", "tests.support.bank"]
+    subprocess.run([*command, "1", "0"], cwd=ROOT, env=environment, check=True)  # makes the tables
+    with open_store("bank", StoreSettings(dsn=dsn)) as store:
+        assert store.ping().detail["application"] == "accounts"
+        writers = [subprocess.Popen([*command, "150", str(seed)], cwd=ROOT, env=environment) for seed in range(1, 4)]
+        seen = read_while(store, writers)
+        truth = [row[0] for row in connection.execute("SELECT notification_id FROM accounts_events ORDER BY 1")]
+        assert len(truth) > 1_000
+        assert seen == truth
+        events = [event for batch in store.read_all() for event in batch.events]
+        assert {event.type for event in events} == {"Opened", "Deposited"}
+        deposited = next(event for event in events if event.type == "Deposited")
+        assert isinstance(deposited.json()["amount"], int)
+        assert deposited.recorded_at.year >= 2026
+    assert bank.Account  # the topics name the module that this test imports
+
+
+@pytest.fixture(scope="module")
+def message_db(tmp_path_factory):
+    """message-db's SQL from npm, in the order in which its own script runs it."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not on this machine")
+    folder = tmp_path_factory.mktemp("message-db")
+    command = [
+        "npm",
+        "install",
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        str(folder),
+        f"@eventide/message-db@{VERSION}",
+    ]
+    installed = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    if installed.returncode:
+        pytest.skip(f"npm could not install message-db: {installed.stderr.strip()[-200:]}")
+    database = folder / "node_modules" / "@eventide" / "message-db" / "database"
+    functions = "hash-64 acquire-lock category is-category id cardinal-id stream-version write-message".split()
+    files = ["schema/message-store", "tables/messages", "types/message", *(f"functions/{name}" for name in functions)]
+    indexes = ["indexes/messages-id", "indexes/messages-stream"]
+    return [(database / f"{name}.sql").read_text() for name in (*files, *indexes)]
+
+
+@pytest.mark.slow
+def test_message_dbs_own_function_writes_and_is_read_whole(dsn, connection, message_db):
+    connection.execute("CREATE SCHEMA IF NOT EXISTS message_store; SET search_path = message_store, public")
+    for statement in message_db:
+        connection.execute(statement.replace("CONCURRENTLY", ""))
+    command = [sys.executable, "-m", "tests.support.messagedb_writer", dsn]
+    with open_store("messages", StoreSettings(dsn=dsn)) as store:
+        writers = [subprocess.Popen([*command, str(seed), "250"], cwd=ROOT) for seed in range(4)]
+        seen = read_while(store, writers)
+        truth = [row[0] for row in connection.execute("SELECT global_position FROM message_store.messages ORDER BY 1")]
+        assert len(truth) > 1_000
+        assert seen == truth
+        assert truth != list(range(1, len(truth) + 1)), "no writer rolled back"
