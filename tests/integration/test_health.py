@@ -10,6 +10,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from esops.backends import open_store
+from esops.config import StoreSettings
+from esops.events import NewEvent
 from esops.health.findings import CODES
 from tests.support import billing, emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
@@ -263,6 +266,49 @@ def test_d020_d021_d022_d023_what_rebuilds_leave_behind(project, dsn, connection
         "VALUES ('cart_summary', 1, '1', 'e', 's', 1, 't', 'x')"
     )
     assert "1 events could not be projected" in findings(project)["ESOPS-D023"]["message"]
+
+
+# -- rights
+
+
+@pytest.mark.parametrize("layout", ["marten", "emmett", "messagedb"])
+def test_a_role_with_the_printed_grants_runs_each_command_and_without_one_is_told_which(project, dsn, connection, layout):
+    MAKERS[layout](connection)
+    with open_store("s", StoreSettings(dsn=dsn)) as store:
+        for n in range(5):
+            store.append(f"cart-{n}", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
+    connection.execute("CREATE ROLE least LOGIN")
+    try:
+        configure(project, dsn)
+        granted = project.ok("doctor", "--grants", "least", "--output", "json").json["statements"]
+        for statement in granted:
+            connection.execute(statement)
+        configure(project, f"{dsn} user=least")
+        for command in (
+            ("events",),
+            ("rebuild", "totals", "--blue-green"),
+            ("rebuild", "totals", "--blue-green"),
+            ("run", "--until-caught-up"),
+            ("projection", "rollback", "totals"),
+            ("projection", "show", "totals"),
+            ("projection", "retire", "totals"),
+            ("status",),
+            ("metrics",),
+        ):
+            project.ok(*command)
+        assert "ESOPS-D010" not in findings(project)
+        for statement in granted:
+            if "SELECT" not in statement:
+                continue
+            name = statement.rpartition('"."')[2].partition('"')[0]
+            connection.execute(statement.replace("GRANT", "REVOKE").replace(" TO ", " FROM "))
+            told = project.run("status")
+            found = findings(project)
+            assert name in told.out + told.err + json.dumps(found), statement
+            assert found.keys() & {"ESOPS-D010", "ESOPS-D001"}
+            connection.execute(statement)
+    finally:
+        connection.execute("DROP OWNED BY least; DROP ROLE least")
 
 
 # -- status

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
+import uuid
 
-from tests.support import shop
+from esops.backends import open_store
+from esops.config import StoreSettings
+from esops.events import NewEvent
+from tests.support import emmett, shop
 
 NEW_CODE = shop.PROJECTION.replace('"status": "open"', '"status": "OPEN"')
 
@@ -87,3 +92,42 @@ def test_a_restarted_host_does_not_mix_two_codes_in_a_version(dsn, connection, p
         host.terminate()
         err = host.communicate(timeout=30)[1]
     assert "made by other code than there is now" in err
+
+
+def test_followers_on_emmett_rest_when_nothing_comes(dsn, connection, project):
+    """Its order is by transaction ids, which a follower's own checkpoints use up: two must not drive each other on for ever."""
+    emmett.create(connection)
+    with open_store("s", StoreSettings(dsn=dsn)) as store:
+        for n in range(20):
+            store.append(f"cart-{n}", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
+    project.write(
+        "esops.toml",
+        f'[stores.s]\ndsn = {json.dumps(dsn)}\n[projections.totals]\npython = "totals:totals"\ntables = ["totals"]\nddl = "totals.sql"\n',
+    )
+    project.write(
+        "totals.py", "from esops import fold\n@fold(key='stream')\ndef totals(row, event):\n    return {'id': event.stream}\n"
+    )
+    project.write("totals.sql", "CREATE TABLE {table} (id text PRIMARY KEY);")
+    for _ in range(2):
+        project.ok("rebuild", "totals", "--blue-green")
+    project.ok("run", "--until-caught-up", timeout=30)
+    host = project.start("run")
+    try:
+        time.sleep(3)
+
+        def transactions() -> int:
+            return connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()[0]
+
+        before = transactions()
+        time.sleep(4)
+        assert transactions() - before < 12, "idle followers write"
+        with open_store("s", StoreSettings(dsn=dsn)) as store:
+            store.append("cart-new", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
+        deadline = time.monotonic() + 10
+        for version in (1, 2):
+            while connection.execute(f"SELECT count(*) FROM totals__v{version}").fetchone() != (21,):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+    finally:
+        host.terminate()
+        host.communicate(timeout=20)

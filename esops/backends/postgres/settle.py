@@ -283,6 +283,10 @@ class HolesWatched:
         return holders
 
 
+RESTS = 5.0
+"""Seconds that a bound by transaction ids stays where it is while no number is drawn."""
+
+
 class TransactionIds:
     """Settled is every row whose transaction id lies below that of each running transaction of the cluster."""
 
@@ -293,12 +297,18 @@ class TransactionIds:
         ).format(sequence)
         self._xmax = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
         self._held = False
+        self._quiet: tuple[int, Position, float] | None = None
 
     def known_settled(self, position: Position) -> None:
         """Nothing to save: the bound is found without looking at rows."""
 
     def advance(self, connection: psycopg.Connection, patience: timedelta) -> Position | None:
-        """See SettleRule. Waits until what ran at the call has ended; the bound is never below what is visible as settled."""
+        """See SettleRule. Waits until what ran at the call has ended; the bound is never below what is visible as settled.
+
+        Every transaction of the cluster moves the bound, a follower's own checkpoints too. So while no number was drawn since a look at
+        which nothing ran, it stays where it was: two followers would else drive each other on for ever. It moves again after
+        `RESTS`, for a number that was drawn by a transaction that had no id yet.
+        """
         deadline = time.monotonic() + patience.total_seconds()
         target = connection.execute(self._xmax).fetchone()
         assert target is not None
@@ -307,9 +317,18 @@ class TransactionIds:
             row = connection.execute(self._query).fetchone()
             assert row is not None
             xmin, last, called = row
+            if not called:
+                return None
+            if self._quiet is not None and self._quiet[0] == last and time.monotonic() - self._quiet[2] < RESTS:
+                self._held = False
+                return self._quiet[1]
             self._held = xmin < target[0]
-            if not self._held or time.monotonic() >= deadline:
-                return Position((xmin - 1, last)) if called else None
+            bound = Position((xmin - 1, last))
+            if not self._held:
+                self._quiet = (last, bound, time.monotonic())
+                return bound
+            if time.monotonic() >= deadline:
+                return bound
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
 

@@ -1,0 +1,70 @@
+"""The rights that a role needs, and no more: what to grant for the stores and read models of a configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from psycopg import sql
+
+from esops.backends import open_store
+from esops.backends.postgres import catalog
+from esops.backends.postgres.connect import connect, translated
+from esops.config import Config
+from esops.errors import UsageError
+from esops.projections import readmodel, registry
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from esops.backends.postgres.store import PostgresStore
+
+
+def statements(config: Config, role: str) -> list[str]:
+    """The GRANTs for a role, to be executed by the owner of each; comments say in which database. Raises Unavailable."""
+    lines: list[str] = []
+    for name, settings in config.stores.items():
+        if settings.backend == "postgres":
+            with open_store(name, settings) as store, cast("PostgresStore", store).control() as connection:
+                lines += [f"-- store {name}, in database {connection.info.dbname}: to read, and to know what is settled"]
+                lines += _of_store(cast("PostgresStore", store), connection, role)
+        else:
+            lines.append(f"-- store {name} is no Postgres database: see docs/how-to/eventstoredb.md for its rights")
+    for name, projection in config.projections.items():
+        if projection.kind == "server":
+            continue
+        target = config.readmodel_of(name)
+        with connect(target.dsn, "grants") as connection, translated():
+            schema = readmodel.parse_name(projection.tables[0], readmodel.default_schema(connection, target.db_schema))
+            lines += [f"-- projection {name}, in database {connection.info.dbname}: to build and to switch"]
+            lines += _of_read_model(connection, schema, role)
+    if not lines:
+        raise UsageError("the configuration names no store and no projection")
+    return list(dict.fromkeys(lines))
+
+
+def _of_store(store: PostgresStore, connection: psycopg.Connection, role: str) -> list[str]:
+    layout = store.layout
+    to = sql.Identifier(role)
+    found = [sql.SQL("GRANT USAGE ON SCHEMA {} TO {};").format(sql.Identifier(layout.schema), to)]
+    found += [sql.SQL("GRANT SELECT ON {} TO {};").format(table, to) for table in layout.reads]
+    found += [sql.SQL("GRANT SELECT ON SEQUENCE {} TO {};").format(sequence, to) for sequence in layout.sequences]
+    return [each.as_string(connection) for each in found]
+
+
+def _of_read_model(connection: psycopg.Connection, plain: readmodel.Plain, role: str) -> list[str]:
+    to = sql.Identifier(role)
+    found: list[sql.Composable] = [sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {};").format(sql.Identifier(plain.schema), to)]
+    notes: list[str] = []
+    if registry.installed(connection):
+        found.append(sql.SQL("GRANT USAGE ON SCHEMA esops TO {};").format(to))
+        found.append(sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA esops TO {};").format(to))
+        found.append(sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA esops TO {};").format(to))
+    else:
+        database = sql.Identifier(connection.info.dbname)
+        found.append(sql.SQL("GRANT CREATE ON DATABASE {} TO {};").format(database, to))
+    table = catalog.find_table(connection, plain.schema, plain.name)
+    if table is not None and table.owner != role:
+        # Only an owner may rename, replace or drop it.
+        owner = sql.SQL("GRANT {} TO {};").format(sql.Identifier(table.owner), to).as_string(connection)
+        notes.append(f"{owner}  -- {plain} is {table.owner}'s, and only an owner may switch it")
+    return [*(each.as_string(connection) for each in found), *notes]
