@@ -64,8 +64,15 @@ class EmbeddedServer:
 
     def stop(self, mode: str = "fast") -> None:
         """Stop it: `smart`, `fast`, or `immediate` (as in a crash)."""
-        if self.running:
+        if not self.running:
+            return
+        try:
             self._control("stop", "-m", mode)
+        except subprocess.SubprocessError as error:
+            if self.running:  # else it ended by itself between the question and the command
+                raise Unavailable(
+                    f"the embedded Postgres does not stop: {error}", hint=f"See {self.folder / 'log'}."
+                ) from error
 
     def restart(self, mode: str = "fast") -> None:
         """Stop and start."""

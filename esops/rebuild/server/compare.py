@@ -14,7 +14,7 @@ from esops.rebuild.verify import SAMPLES, Verification
 Method = Literal["exact", "columns", "counts", "none"]
 METHODS: tuple[Method, ...] = ("exact", "columns", "counts", "none")
 AT_ONCE = 8
-ROUNDS = 8
+ROUNDS = 6
 PAUSE = 0.5
 """Seconds between two looks at what differs: both run on while they are compared, and the one may be a moment ahead."""
 _MISSING = object()
