@@ -209,3 +209,16 @@ def first(link: Link, request: streams_pb2.ReadReq, what: str) -> list[RecordedE
             if kind == "event" and message.event.HasField("event"):
                 found.append(to_event(message.event.event))
     return found
+
+
+def span(link: Link, request: streams_pb2.ReadReq, what: str) -> tuple[int, int]:
+    """How many events a short read of $all gives, and the bytes of log between the first and the last; keeps none of them."""
+    count, first_at, last_at = 0, 0, 0
+    with link.call(what):
+        call = link.streams.Read(request, timeout=link.deadline, metadata=link.metadata, credentials=link.credentials)
+        for message in call:
+            if message.WhichOneof("content") == "event":
+                last_at = message.event.event.commit_position
+                first_at = first_at if count else last_at
+                count += 1
+    return count, abs(first_at - last_at)

@@ -26,6 +26,8 @@ PATIENCE = 600.0
 """Seconds that a follower goes on looking for a node."""
 SILENCE = 10.0
 """Seconds after which a server that sends neither event nor checkpoint is asked in another way: old ones never say "caught up"."""
+_AHEAD = 128
+"""Messages that are read ahead of the follower: few enough that 128 of the largest take no more than 128 MiB."""
 LINGER = 0.02
 """Seconds that the first event of a batch waits for others, live."""
 _WHAT = "read $all"
@@ -173,7 +175,7 @@ class _Subscription:
         request = bulk.read_all_request(after, filter=bulk.server_filter(filter), subscribe=True)
         # Live, silence is no sign of trouble; a connection that is gone is noticed by gRPC's keep-alive.
         self._messages = bulk.Messages(link, request, _WHAT, idle=float("inf"))
-        self._queue: queue.Queue[Any] = queue.Queue(maxsize=4 * bulk.PAGE_EVENTS)
+        self._queue: queue.Queue[Any] = queue.Queue(maxsize=_AHEAD)
         self._ended = threading.Event()
         threading.Thread(target=self._read, name="esops follow", daemon=True).start()
 

@@ -213,10 +213,10 @@ class EventStoreDBStore:
         if self._bytes_an_event is None:
             filter = bulk.server_filter(EVERYTHING)
             request = bulk.read_all_request(None, backwards=True, limit=_SAMPLE, filter=filter)
-            found = self._twice(lambda link: bulk.first(link, request, "read $all"), "read $all") or []
-            if len(found) < 2:
+            count, length = self._twice(lambda link: bulk.span(link, request, "read $all"), "read $all")
+            if count < 2:
                 return 100.0
-            self._bytes_an_event = max(1.0, (found[0].position[0] - found[-1].position[0]) / (len(found) - 1))
+            self._bytes_an_event = max(1.0, length / (count - 1))
         return self._bytes_an_event
 
     # -- streams
