@@ -41,6 +41,17 @@ def read_while(store: EventStore, writers: Sequence[subprocess.Popen]) -> list[i
     return seen
 
 
+def from_npm(folder: Path, *packages: str) -> Path:
+    """A folder with these packages in it; skips with the reason where they cannot be had."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("node and npm are not on this machine")
+    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), *packages]
+    installed = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    if installed.returncode:
+        pytest.skip(f"npm could not install {packages[0]}: {installed.stderr.strip()[-200:]}")
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("functions", ["n", "y"], ids=["table lock", "database functions, no lock"])
 def test_eventsourcings_own_application_is_read_whole(dsn, connection, functions):
@@ -73,24 +84,37 @@ def test_eventsourcings_own_application_is_read_whole(dsn, connection, functions
 
 
 @pytest.fixture(scope="module")
+def emmett_writer(tmp_path_factory):
+    """Emmett from npm, and a script that appends through it."""
+    folder = from_npm(
+        tmp_path_factory.mktemp("emmett"), "@event-driven-io/emmett-postgresql@0.42.0", "@event-driven-io/emmett@0.42.0"
+    )
+    return shutil.copy(Path(__file__).with_name("emmett_writer.mjs"), folder)
+
+
+@pytest.mark.slow
+def test_emmetts_own_event_store_writes_and_is_read_whole(dsn, connection, emmett_writer):
+    parts = conninfo_to_dict(dsn)
+    uri = f"postgresql://{parts['user']}@localhost/{parts['dbname']}?host={parts['host']}"
+    command = ["node", str(emmett_writer), uri]
+    subprocess.run([*command, "0", "0"], check=True, timeout=60)
+    with open_store("carts", StoreSettings(dsn=dsn)) as store:
+        assert store.ping().layout == "emmett"
+        writers = [subprocess.Popen([*command, str(seed), "250"]) for seed in range(1, 4)]
+        seen = read_while(store, writers)
+        truth = [
+            row[0]
+            for row in connection.execute("SELECT global_position FROM emt_messages ORDER BY transaction_id, global_position")
+        ]
+        assert len(truth) > 1_000
+        assert seen == truth
+        assert sum(info.length for info in store.streams()) == len(truth)
+
+
+@pytest.fixture(scope="module")
 def message_db(tmp_path_factory):
     """message-db's SQL from npm, in the order in which its own script runs it."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not on this machine")
-    folder = tmp_path_factory.mktemp("message-db")
-    command = [
-        "npm",
-        "install",
-        "--silent",
-        "--no-audit",
-        "--no-fund",
-        "--prefix",
-        str(folder),
-        f"@eventide/message-db@{VERSION}",
-    ]
-    installed = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    if installed.returncode:
-        pytest.skip(f"npm could not install message-db: {installed.stderr.strip()[-200:]}")
+    folder = from_npm(tmp_path_factory.mktemp("message-db"), f"@eventide/message-db@{VERSION}")
     database = folder / "node_modules" / "@eventide" / "message-db" / "database"
     functions = "hash-64 acquire-lock category is-category id cardinal-id stream-version write-message".split()
     files = ["schema/message-store", "tables/messages", "types/message", *(f"functions/{name}" for name in functions)]
