@@ -337,13 +337,13 @@ def test_run_until_caught_up_follows_all_versions(small, dsn, connection):
 
 
 def test_progress_in_a_pipe_is_plain_lines(dsn, project):
-    shop.make(dsn, 60_000)
+    shop.make(dsn, 40_000)
     code = shop.PROJECTION.replace("    data, kind", "    import time; time.sleep(0.0002)\n    data, kind")
     shop.configure(project, dsn, code=code)
     err = project.ok("rebuild", "--blue-green", "--batch-size", "5000").err
     assert "\x1b" not in err
     assert "\r" not in err
-    lines = [line for line in err.splitlines() if " of 60,000, " in line]
+    lines = [line for line in err.splitlines() if " of 40,000, " in line]
     assert lines
     assert all(line.startswith("rebuild cart_summary: events: ") and "left" in line for line in lines[:1])
 
