@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 OLDEST_POSTGRES = 14
 OLDEST_NODE = (20, 10)
-CHECKPOINTS_ARE_SAFE = (22, 10)
 SKEW = timedelta(seconds=5)
 PATIENCE = timedelta(seconds=5)
 """How long the head may be waited for: a writer that takes longer is worth a word, and a hole is judged within it."""

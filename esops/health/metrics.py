@@ -34,6 +34,10 @@ class StatusCollector(Collector):
         """Take the configuration, and the one store that is asked about, if so."""
         self._config, self._store = config, store
 
+    def describe(self) -> Iterable[Metric]:
+        """Nothing beforehand: registering must not look at every store."""
+        return ()
+
     def collect(self) -> Iterable[Metric]:
         """The metrics of this moment."""
         families = {name: GaugeMetricFamily(name, text, labels=labels) for name, (text, labels) in NAMES.items()}
@@ -73,14 +77,8 @@ def _known(name: str, labels: list[str], value: Any) -> Iterator[tuple[str, list
 def registry(config: Config, store: str | None = None) -> CollectorRegistry:
     """A registry that looks when it is asked."""
     made = CollectorRegistry(auto_describe=False)
-    made.register(_Undescribed(config, store))
+    made.register(StatusCollector(config, store))
     return made
-
-
-class _Undescribed(StatusCollector):
-    def describe(self) -> Iterable[Metric]:
-        """Nothing beforehand: registering must not look at every store."""
-        return ()
 
 
 def text(config: Config, store: str | None = None) -> str:

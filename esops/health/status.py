@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from esops.backends import open_store
 from esops.backends.base import EventStore
@@ -41,37 +43,45 @@ class Status:
         }
 
 
+class _Opened(NamedTuple):
+    store: EventStore
+    head: Position | None
+
+
 def look(config: Config, store: str | None = None) -> Status:
     """Look at everything that the configuration names, or at one store of it. Raises UsageError for an unknown store."""
     status = Status()
     names = [config.store(store)[0]] if store is not None else list(config.stores)
-    for name in names:
-        _look_at_store(config, name, status)
-    for name, settings in config.projections.items():
-        if store is None or (settings.store or config.store(settings.store)[0]) == store:
-            _look_at_projection(config, name, status)
+    with ExitStack() as stack:
+        opened = {name: found for name in names if (found := _look_at_store(config, name, status, stack)) is not None}
+        for name, settings in config.projections.items():
+            if store is None or (settings.store or config.store(settings.store)[0]) == store:
+                _look_at_projection(config, name, status, opened)
     return status
 
 
-def _look_at_store(config: Config, name: str, status: Status) -> None:
+def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) -> _Opened | None:
+    """Show a store. Returns it, open until the stack ends, with its head; None where it cannot be reached."""
     settings = config.stores[name]
     shown: dict[str, Any] = {"store": name, "backend": settings.backend, "layout": settings.layout, "head": None, "ok": False}
     status.stores.append(shown)
     try:
-        with open_store(name, settings) as store:
-            info = store.ping()
-            shown["layout"] = info.layout
-            head = store.head(PATIENCE)
-            shown["head"] = None if head is None else str(head)
-            held = store.held_back_by()
-            shown["held_back_by"] = [{"who": each.who, "what": each.what, "since": each.since} for each in held]
-            shown["version"] = info.version
-            shown["detail"] = "; ".join([*info.warnings, *(f"held back by {each.who}: {each.what}" for each in held[:2])])
-            shown["ok"] = not info.warnings
-            status.processors += [_processor(name, store, head, each) for each in store.checkpoints()]
+        store = stack.enter_context(open_store(name, settings))
+        info = store.ping()
+        shown["layout"] = info.layout
+        head = store.head(PATIENCE)
+        shown["head"] = None if head is None else str(head)
+        held = store.held_back_by()
+        shown["held_back_by"] = [{"who": each.who, "what": each.what, "since": each.since} for each in held]
+        shown["version"] = info.version
+        shown["detail"] = "; ".join([*info.warnings, *(f"held back by {each.who}: {each.what}" for each in held[:2])])
+        shown["ok"] = not info.warnings
+        status.processors += [_processor(name, store, head, each) for each in store.checkpoints()]
     except EsopsError as error:
         shown["detail"] = error.message
         status.reached &= not isinstance(error, Unavailable)
+        return None
+    return _Opened(store, head)
 
 
 def _processor(name: str, store: EventStore, head: Position | None, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -106,7 +116,7 @@ def _quietly(ask: Callable[[], Any]) -> Any:
         return None
 
 
-def _look_at_projection(config: Config, name: str, status: Status) -> None:
+def _look_at_projection(config: Config, name: str, status: Status, opened: Mapping[str, _Opened]) -> None:
     settings = config.projections[name]
     try:
         store = settings.store or config.store(settings.store)[0]
@@ -118,22 +128,17 @@ def _look_at_projection(config: Config, name: str, status: Status) -> None:
     active = next((each["version"] for each in found if each["state"] == "active"), None)
     head = {"projection": name, "store": store, "kind": settings.kind, "active": active}
     shown = [each for each in found if each["state"] in ("active", "standby", "building")]
-    if shown and settings.kind != "server":
-        _add_ages(config, store, shown)
+    if store in opened and settings.kind != "server":
+        _add_ages(opened[store], shown)
     status.projections += [{**head, **each} for each in shown] or [{**head, "version": None, "state": "never built"}]
     if settings.kind != "server":
         _look_at_rebuild(config, name, status)
 
 
-def _add_ages(config: Config, store: str, shown: list[dict[str, Any]]) -> None:
-    def ages() -> None:
-        with open_store(store, config.stores[store]) as opened:
-            head = opened.head(PATIENCE)
-            for each in shown:
-                position = Position.parse(each["position"]) if each["position"] else None
-                each["lag_seconds"] = lag_seconds(opened, position, head)
-
-    _quietly(ages)
+def _add_ages(opened: _Opened, shown: list[dict[str, Any]]) -> None:
+    for each in shown:
+        position = Position.parse(each["position"]) if each["position"] else None
+        each["lag_seconds"] = _quietly(partial(lag_seconds, opened.store, position, opened.head))
 
 
 def _look_at_rebuild(config: Config, name: str, status: Status) -> None:

@@ -11,14 +11,14 @@ import contextlib
 import re
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from esdbclient.protos.Grpc import shared_pb2, streams_pb2
 
 from esops.backends.eventstoredb.connect import Link
 from esops.errors import ConnectionLost
-from esops.events import EventFilter, Position, RecordedEvent
+from esops.events import EventFilter, Position, RecordedEvent, category_of
 
 Options = streams_pb2.ReadReq.Options
 PAGE_EVENTS = 2_000
@@ -29,11 +29,6 @@ WINDOW = 1_000
 """Events that the server looks at between two checkpoints of a filtered subscription, times ten."""
 NO_LIMIT = 2**63 - 1
 _NOTHING = shared_pb2.Empty()
-
-
-def is_system(name: str) -> bool:
-    """Whether a stream's or type's name is the system's."""
-    return name.startswith("$")
 
 
 def wants_system(filter: EventFilter) -> bool:
@@ -61,18 +56,26 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\\*+?|{}\[\]()^$.# ])", r"\\\1", text)
 
 
-def passes(filter: EventFilter) -> Any:
-    """A function of an event that says whether it is wanted, for what the server did not look at; None where nothing is left."""
-    system = wants_system(filter)
-    category = filter.category
+def wanted_streams(filter: EventFilter) -> Callable[[str], bool]:
+    """A function of a stream's name that says whether a filter wants it; the system's streams only where they are named."""
+    system, category = wants_system(filter), filter.category
 
-    def wanted(event: RecordedEvent) -> bool:
-        stream = event[1]
-        if not system and (stream[:1] == "$" or event[4][:1] == "$"):
+    def wanted(stream: str) -> bool:
+        if not system and stream[:1] == "$":
             return False
         if filter.stream is not None and stream != filter.stream:
             return False
-        return category is None or event.category == category
+        return category is None or category_of(stream) == category
+
+    return wanted
+
+
+def passes(filter: EventFilter) -> Callable[[RecordedEvent], bool]:
+    """A function of an event that says whether it is wanted, for what the server did not look at."""
+    system, stream_wanted = wants_system(filter), wanted_streams(filter)
+
+    def wanted(event: RecordedEvent) -> bool:
+        return (system or event[4][:1] != "$") and stream_wanted(event[1])
 
     return wanted
 
@@ -201,8 +204,7 @@ def first(link: Link, request: streams_pb2.ReadReq, what: str) -> list[RecordedE
     """The events of a short read, within the deadline; None where the stream is not found."""
     found: list[RecordedEvent] = []
     with link.call(what):
-        call = link.streams.Read(request, timeout=link.deadline, metadata=link.metadata, credentials=link.credentials)
-        for message in call:
+        for message in link.ask(link.streams.Read, request):
             kind = message.WhichOneof("content")
             if kind == "stream_not_found":
                 return None
@@ -215,8 +217,7 @@ def span(link: Link, request: streams_pb2.ReadReq, what: str) -> tuple[int, int]
     """How many events a short read of $all gives, and the bytes of log between the first and the last; keeps none of them."""
     count, first_at, last_at = 0, 0, 0
     with link.call(what):
-        call = link.streams.Read(request, timeout=link.deadline, metadata=link.metadata, credentials=link.credentials)
-        for message in call:
+        for message in link.ask(link.streams.Read, request):
             if message.WhichOneof("content") == "event":
                 last_at = message.event.event.commit_position
                 first_at = first_at if count else last_at

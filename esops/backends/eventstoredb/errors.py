@@ -23,6 +23,16 @@ _ROUNDABOUT = re.compile(r"failed to connect to all addresses; last error: (UNKN
 _LEADER = (
     "Name all nodes in the URI or use esdb+discover://, so that the leader is found; or read here with nodePreference=follower."
 )
+_CA = "Name the CA's file with tlsCaFile in the URI."
+_REACH = "Check that the node runs and the URI names it."
+_OVERLOADED = "The node may be overloaded; see its statistics."
+_GRANT = "Grant it, or use another user in the URI."
+_ANEW = "Read the stream again, and decide anew."
+_FEWER = "Append fewer events at a time."
+
+
+def _without(preference: str) -> str:
+    return f"Leave nodePreference={preference} out of the URI."
 
 
 class StreamGone(Refused):
@@ -50,55 +60,38 @@ def of_client(error: esdb.EventStoreDBClientException, target: str, what: str) -
     inner = error.args[0] if error.args and isinstance(error.args[0], grpc.Call) else error.__cause__
     if isinstance(inner, grpc.Call) and not isinstance(error, esdb.DiscoveryFailed):
         return of_status(inner, target, what)
-    for kind, message, hint in _BY_CLASS:
+    for kind, ours, message, hint in _BY_CLASS:
         if isinstance(error, kind):
-            return _make(kind, message.format(target=target, what=what or "answer", text=without_secrets(str(error))), hint)
+            return ours(message.format(target=target, what=what or "answer", text=without_secrets(str(error))), hint=hint)
     return Unavailable(f"{target}: {without_secrets(str(error)) or type(error).__name__}")
 
 
-_BY_CLASS: tuple[tuple[type[esdb.EventStoreDBClientException], str, str | None], ...] = (
-    (esdb.SSLError, "the certificate of {target} is not accepted: {text}", "Name the CA's file with tlsCaFile in the URI."),
-    (esdb.ServiceUnavailable, "{target} cannot be reached: {text}", "Check that the node runs and the URI names it."),
-    (esdb.FollowerNotFound, "the cluster has no follower to read from", "Leave nodePreference=follower out of the URI."),
+_BY_CLASS: tuple[tuple[type[esdb.EventStoreDBClientException], type[EsopsError], str, str | None], ...] = (
+    (esdb.SSLError, Unavailable, "the certificate of {target} is not accepted: {text}", _CA),
+    (esdb.ServiceUnavailable, ConnectionLost, "{target} cannot be reached: {text}", _REACH),
+    (esdb.FollowerNotFound, Unavailable, "the cluster has no follower to read from", _without("follower")),
+    (esdb.ReadOnlyReplicaNotFound, Unavailable, "the cluster has no read-only replica", _without("readonlyreplica")),
+    (esdb.LeaderNotFound, ConnectionLost, "the cluster has no leader at the moment ({text})", None),
     (
-        esdb.ReadOnlyReplicaNotFound,
-        "the cluster has no read-only replica",
-        "Leave nodePreference=readonlyreplica out of the URI.",
+        esdb.DiscoveryFailed,
+        ConnectionLost,
+        "no node of the cluster tells its members: {text}",
+        "Check hosts and ports, and tls, in the URI.",
     ),
-    (esdb.LeaderNotFound, "the cluster has no leader at the moment ({text})", None),
-    (esdb.DiscoveryFailed, "no node of the cluster tells its members: {text}", "Check hosts and ports, and tls, in the URI."),
-    (esdb.DeadlineExceeded, "{target} did not {what} in time", "The node may be overloaded; see its statistics."),
-    (esdb.ConsumerTooSlow, "{target} ended the subscription: this reader is too slow for it", None),
-    (esdb.AbortedByServer, "{target} gave up: {text}", None),
-    (esdb.NodeIsNotLeader, "{target} is not the leader, which alone takes what was asked", _LEADER),
-    (esdb.AccessDeniedError, "{target} denies the right to {what}", "Grant it, or use another user in the URI."),
-    (esdb.StreamIsDeleted, "the stream was tombstoned: it is gone for ever, and its name can never be used again", None),
-    (esdb.WrongCurrentVersion, "{text}", "Read the stream again, and decide anew."),
+    (esdb.DeadlineExceeded, ConnectionLost, "{target} did not {what} in time", _OVERLOADED),
+    (esdb.ConsumerTooSlow, ConnectionLost, "{target} ended the subscription: this reader is too slow for it", None),
+    (esdb.AbortedByServer, ConnectionLost, "{target} gave up: {text}", None),
+    (esdb.NodeIsNotLeader, Unavailable, "{target} is not the leader, which alone takes what was asked", _LEADER),
+    (esdb.AccessDeniedError, Unavailable, "{target} denies the right to {what}", _GRANT),
     (
-        esdb.MaximumAppendSizeExceededError,
-        "the append is larger than the server takes at once: {text}",
-        "Append fewer events at a time.",
+        esdb.StreamIsDeleted,
+        StreamGone,
+        "the stream was tombstoned: it is gone for ever, and its name can never be used again",
+        None,
     ),
+    (esdb.WrongCurrentVersion, WrongExpectedVersion, "{text}", _ANEW),
+    (esdb.MaximumAppendSizeExceededError, Refused, "the append is larger than the server takes at once: {text}", _FEWER),
 )
-_TRANSIENT = (
-    esdb.LeaderNotFound,
-    esdb.DeadlineExceeded,
-    esdb.AbortedByServer,
-)
-
-
-def _make(kind: type[esdb.EventStoreDBClientException], message: str, hint: str | None) -> EsopsError:
-    if kind is esdb.WrongCurrentVersion:
-        return WrongExpectedVersion(message, hint=hint)
-    if kind is esdb.StreamIsDeleted:
-        return StreamGone(message)
-    if kind is esdb.MaximumAppendSizeExceededError:
-        return Refused(message, hint=hint)
-    if issubclass(kind, (*_TRANSIENT, esdb.ServiceUnavailable)) and kind is not esdb.SSLError:
-        return ConnectionLost(message, hint=hint)
-    if kind is esdb.DiscoveryFailed:
-        return ConnectionLost(message, hint=hint)
-    return Unavailable(message, hint=hint)
 
 
 def trailers(error: grpc.RpcError) -> Mapping[str, str]:
@@ -122,23 +115,17 @@ def of_status(error: grpc.RpcError, target: str, what: str) -> EsopsError:
         actual = about.get("actual-version")
         return WrongExpectedVersion(
             f"the stream {about.get('stream-name')!r} is at version {actual}, not at {about.get('expected-version')}",
-            hint="Read the stream again, and decide anew.",
+            hint=_ANEW,
         )
     if reason and reason.startswith("maximum-append"):
-        return Refused(f"the append is larger than the server takes at once: {details}", hint="Append fewer events at a time.")
+        return Refused(f"the append is larger than the server takes at once: {details}", hint=_FEWER)
     if code is Code.PERMISSION_DENIED or reason == "access-denied":
-        hint = (
-            "Reading $all is for admins unless an ACL grants it."
-            if "$all" in what
-            else "Grant it, or use another user in the URI."
-        )
+        hint = "Reading $all is for admins unless an ACL grants it." if "$all" in what else _GRANT
         return Unavailable(f"{target} denies this user the right to {what or 'do this'}", hint=hint)
     if code is Code.UNAUTHENTICATED:
         return Unavailable(f"{target} denies the login", hint="Check user and password in the URI.")
     if code is Code.DEADLINE_EXCEEDED:
-        return ConnectionLost(
-            f"{target} did not {what or 'answer'} in time", hint="The node may be overloaded; see its statistics."
-        )
+        return ConnectionLost(f"{target} did not {what or 'answer'} in time", hint=_OVERLOADED)
     if code is Code.INVALID_ARGUMENT and "invalid position" in details:
         return Refused(
             "the position is none of this store's log",
@@ -146,14 +133,10 @@ def of_status(error: grpc.RpcError, target: str, what: str) -> EsopsError:
         )
     if code in (Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED) or "No leader info" in details:
         if "SSL" in details or "CERTIFICATE" in details or "Ssl handshake" in details:
-            return Unavailable(
-                f"the certificate of {target} is not accepted: {details}", hint="Name the CA's file with tlsCaFile in the URI."
-            )
+            return Unavailable(f"the certificate of {target} is not accepted: {details}", hint=_CA)
         if "too slow" in details:
             return ConnectionLost(f"{target} ended the subscription: this reader is too slow for it")
-        return ConnectionLost(
-            f"{target} cannot be reached: {details or code.name}", hint="Check that the node runs and the URI names it."
-        )
+        return ConnectionLost(f"{target} cannot be reached: {details or code.name}", hint=_REACH)
     return Unavailable(f"{target} did not {what or 'answer'}: {details or code.name}")
 
 

@@ -96,7 +96,7 @@ class PersistentSubscriptions:
     def _call(link: Link, method: str, request: Any) -> Any:
         # esdbclient's own answers leave the consumers out.
         stub: Any = persistent_pb2_grpc.PersistentSubscriptionsStub(link.channel)  # type: ignore[no-untyped-call]
-        return getattr(stub, method)(request, timeout=link.deadline, metadata=link.metadata, credentials=link.credentials)
+        return link.ask(getattr(stub, method), request)
 
     def oldest_parked(self, stream: str, name: str) -> datetime | None:
         """When the oldest of the parked messages was parked."""

@@ -204,7 +204,6 @@ class _Subscription:
             except queue.Empty:
                 if page.events:
                     position = page.events[-1].position
-                assert position is not None or not page.events
                 yield page.take(position) if position is not None else Batch([], None)
                 continue
             if isinstance(item, Exception):

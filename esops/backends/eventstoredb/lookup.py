@@ -13,7 +13,7 @@ import orjson
 from esops.backends.eventstoredb import bulk, live
 from esops.backends.eventstoredb.connect import Connector, Link
 from esops.backends.eventstoredb.errors import StreamGone
-from esops.events import EventFilter, RecordedEvent, StreamInfo, category_of
+from esops.events import RecordedEvent, StreamInfo, category_of
 
 SOFT_DELETED = 2**63 - 1
 """The `$tb` of a stream that was deleted softly."""
@@ -55,15 +55,6 @@ def stream_info(link: Link, stream: str) -> StreamInfo | None:
     low, high = first[0], last[0]
     length = high.version - low.version + 1
     return StreamInfo(stream, category, length, low.version, high.version, low.recorded_at, high.recorded_at, settings=settings)
-
-
-def wanted(name: str, filter: EventFilter) -> bool:
-    """Whether a stream is asked for; the system's only by name."""
-    if bulk.is_system(name) and not bulk.wants_system(filter):
-        return False
-    if filter.stream is not None and name != filter.stream:
-        return False
-    return filter.category is None or category_of(name) == filter.category
 
 
 def names_from_links(link: Link) -> Iterator[str]:

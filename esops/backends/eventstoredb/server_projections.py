@@ -86,10 +86,8 @@ class ServerProjections:
 
     def _statistics(self, request: Any) -> list[ServerProjection]:
         with self._talking("tell the projections' statistics") as link:
-            stub: Any = projections_pb2_grpc.ProjectionsStub(link.channel)  # type: ignore[no-untyped-call]
-            call = stub.Statistics(request, timeout=link.deadline, metadata=link.metadata, credentials=link.credentials)
             try:
-                return [_statistics(message.details) for message in call]
+                return [_statistics(message.details) for message in _ask(link, "Statistics", request)]
             except grpc.RpcError as error:
                 if _is_missing(error):
                     return []
@@ -156,15 +154,18 @@ class ServerProjections:
 
     def _value(self, method: str, request: Any, field: str, name: str) -> Any:
         with self._talking(f"tell the {field} of projection {name!r}") as link:
-            stub: Any = projections_pb2_grpc.ProjectionsStub(link.channel)  # type: ignore[no-untyped-call]
-            call = getattr(stub, method)
             try:
-                answer = call(request, timeout=link.deadline, metadata=link.metadata, credentials=link.credentials)
+                answer = _ask(link, method, request)
             except grpc.RpcError as error:
                 if _is_missing(error):
                     raise _no_projection(name) from None
                 raise
             return json_format.MessageToDict(getattr(answer, field))
+
+
+def _ask(link: Link, method: str, request: Any) -> Any:
+    stub: Any = projections_pb2_grpc.ProjectionsStub(link.channel)  # type: ignore[no-untyped-call]
+    return link.ask(getattr(stub, method), request)
 
 
 def _is_missing(error: grpc.RpcError) -> bool:

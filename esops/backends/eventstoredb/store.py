@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -267,8 +266,9 @@ class EventStoreDBStore:
         )
 
     def _names_from_links(self, filter: EventFilter) -> Iterator[str]:
+        wanted = bulk.wanted_streams(filter)
         with self._talking("read stream '$streams'") as link:
-            yield from (name for name in lookup.names_from_links(link) if lookup.wanted(name, filter))
+            yield from (name for name in lookup.names_from_links(link) if wanted(name))
 
     def _names_by_scan(self, filter: EventFilter) -> Iterator[str]:
         for batch in self.read_all(filter=filter):
@@ -346,7 +346,7 @@ class EventStoreDBStore:
 
     def checkpoints(self) -> list[Checkpoint]:
         """The server's projections and persistent subscriptions: how far they are."""
-        now = datetime.fromtimestamp(time.time(), UTC)
+        now = datetime.now(UTC)
         found = [
             Checkpoint(one.name, one.place, one.status, now, {"kind": "projection", "progress": f"{one.progress:.1f} %"})
             for one in self.projections.all()

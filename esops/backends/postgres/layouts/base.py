@@ -6,7 +6,7 @@ of settling, and writes the statements for appending and for the application's c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
+from esops.backends.base import WrongExpectedVersion
 from esops.backends.postgres import catalog
 from esops.backends.postgres.bulk import Decode
 from esops.backends.postgres.catalog import Table
@@ -55,6 +56,22 @@ def same_uuid(column: str, text: str) -> sql.Composable:
         return sql.SQL("{} = {}::uuid").format(sql.Identifier(column), sql.Literal(str(UUID(text))))
     except ValueError:
         return sql.SQL("FALSE")
+
+
+def expect(stream: str, version: int, expected_version: int | None) -> None:
+    """Raises WrongExpectedVersion where a stream is not at the version that was expected."""
+    if expected_version is not None and version != expected_version:
+        raise WrongExpectedVersion(f"stream {stream!r} is at version {version}, not {expected_version}")
+
+
+def insert_each(connection: psycopg.Connection, statement: sql.Composed, rows: Iterable[Sequence[Any]]) -> Position:
+    """Insert rows one after the other, so that their numbers are in their order; the position that the last one RETURNs."""
+    last: tuple[int, ...] = (0,)
+    for row in rows:
+        written = connection.execute(statement, row).fetchone()
+        assert written is not None
+        last = written
+    return Position(last)
 
 
 def numbered(

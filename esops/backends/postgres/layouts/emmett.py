@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import psycopg
 from psycopg import sql
 
-from esops.backends.base import WrongExpectedVersion
 from esops.backends.postgres import catalog
-from esops.backends.postgres.layouts.base import Layout, Mapped
+from esops.backends.postgres.layouts.base import Layout, Mapped, expect, insert_each
 from esops.backends.postgres.settle import SequenceLockers, SettleRule, TransactionIds
 from esops.config import StoreSettings
 from esops.errors import Refused, Unavailable
@@ -113,7 +112,7 @@ class _Append:
     """What Emmett's append function does: the stream's row first, then its messages with their transaction's id."""
 
     def __init__(self, schema: str, partition: str, by_position: bool) -> None:
-        self._by_position = by_position
+        self._number = sql.SQL("global_position" if by_position else "transaction_id::text::bigint, global_position")
         self._streams, self._messages = _C(schema, "emt_streams"), _C(schema, "emt_messages")
         self._partition = partition
 
@@ -129,8 +128,7 @@ class _Append:
         version, archived = row if row is not None else (0, False)
         if archived:
             raise Refused(f"stream {stream!r} is archived and takes no more events")
-        if expected_version is not None and version != expected_version:
-            raise WrongExpectedVersion(f"stream {stream!r} is at version {version}, not {expected_version}")
+        expect(stream, version, expected_version)
         if row is None:
             connection.execute(
                 sql.SQL(
@@ -144,28 +142,16 @@ class _Append:
                 sql.SQL("UPDATE {} SET stream_position = %s WHERE stream_id = %s AND partition = %s").format(self._streams),
                 (version + len(events), stream, self._partition),
             )
-        position = Position((0, 0))
-        for offset, event in enumerate(events, 1):
-            written = connection.execute(
-                sql.SQL(
-                    "INSERT INTO {} (stream_id, stream_position, partition, message_kind, message_schema_version, message_id, "
-                    "message_type, message_data, message_metadata, transaction_id) "
-                    "VALUES (%s, %s, %s, 'E', '1', %s, %s, %s::jsonb, %s::jsonb, pg_current_xact_id()) "
-                    "RETURNING transaction_id::text::bigint, global_position"
-                ).format(self._messages),
-                (
-                    stream,
-                    version + offset,
-                    self._partition,
-                    event.id,
-                    event.type,
-                    event.data.decode(),
-                    event.metadata.decode(),
-                ),
-            ).fetchone()
-            assert written is not None
-            position = Position(written[1:] if self._by_position else written)
-        return position
+        statement = sql.SQL(
+            "INSERT INTO {} (stream_id, stream_position, partition, message_kind, message_schema_version, message_id, "
+            "message_type, message_data, message_metadata, transaction_id) "
+            "VALUES (%s, %s, %s, 'E', '1', %s, %s, %s::jsonb, %s::jsonb, pg_current_xact_id()) RETURNING {}"
+        ).format(self._messages, self._number)
+        rows = (
+            (stream, number, self._partition, event.id, event.type, event.data.decode(), event.metadata.decode())
+            for number, event in enumerate(events, version + 1)
+        )
+        return insert_each(connection, statement, rows)
 
 
 def _checkpoints(connection: psycopg.Connection, schema: str, processors: str, by_position: bool) -> list[Checkpoint]:

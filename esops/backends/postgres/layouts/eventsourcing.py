@@ -15,9 +15,8 @@ import orjson
 import psycopg
 from psycopg import sql
 
-from esops.backends.base import WrongExpectedVersion
 from esops.backends.postgres import catalog
-from esops.backends.postgres.layouts.base import Layout, Mapped, numbered, same_uuid
+from esops.backends.postgres.layouts.base import Layout, Mapped, expect, insert_each, numbered, same_uuid
 from esops.config import StoreSettings
 from esops.events import Checkpoint, NewEvent, Position
 
@@ -119,20 +118,14 @@ class _Append:
         ).fetchone()
         assert row is not None
         version: int = row[0]
-        if expected_version is not None and version != expected_version:
-            raise WrongExpectedVersion(f"stream {stream!r} is at version {version}, not {expected_version}")
-        written: tuple[int, ...] = (0,)
-        for offset, event in enumerate(events, 1):
-            found = connection.execute(
-                sql.SQL(
-                    "INSERT INTO {} (originator_id, originator_version, topic, state) VALUES (%s, %s, %s, %s) RETURNING notification_id"
-                ).format(self._events),
-                (stream, version + offset, event.type, event.data),
-            ).fetchone()
-            assert found is not None
-            written = found
+        expect(stream, version, expected_version)
+        statement = sql.SQL(
+            "INSERT INTO {} (originator_id, originator_version, topic, state) VALUES (%s, %s, %s, %s) RETURNING notification_id"
+        ).format(self._events)
+        rows = ((stream, number, event.type, event.data) for number, event in enumerate(events, version + 1))
+        position = insert_each(connection, statement, rows)
         connection.execute("SELECT pg_notify(%s, '')", (self._channel,))
-        return Position(written)
+        return position
 
 
 def _checkpoints(connection: psycopg.Connection, schema: str) -> list[Checkpoint]:

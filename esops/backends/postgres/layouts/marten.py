@@ -13,9 +13,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from esops.backends.base import WrongExpectedVersion
 from esops.backends.postgres import catalog
-from esops.backends.postgres.layouts.base import TRUE, Layout, Mapped, same_uuid
+from esops.backends.postgres.layouts.base import TRUE, Layout, Mapped, expect, same_uuid
 from esops.backends.postgres.settle import HolesWatched, SequenceLockers, SettleRule
 from esops.config import StoreSettings
 from esops.errors import Refused, Unavailable, UsageError
@@ -210,8 +209,7 @@ class _Append:
         version, archived = row if row is not None else (0, False)
         if archived:
             raise Refused(f"stream {stream!r} is archived and takes no more events (MT001)")
-        if expected_version is not None and version != expected_version:
-            raise WrongExpectedVersion(f"stream {stream!r} is at version {version}, not {expected_version}")
+        expect(stream, version, expected_version)
         number = 0
         for offset, event in enumerate(events, 1):
             number = self._insert(connection, known, version + offset, event)

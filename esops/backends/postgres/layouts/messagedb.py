@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import psycopg
 from psycopg import sql
 
-from esops.backends.base import WrongExpectedVersion
 from esops.backends.postgres import catalog
-from esops.backends.postgres.layouts.base import Layout, Mapped, numbered, same_uuid
+from esops.backends.postgres.layouts.base import Layout, Mapped, expect, insert_each, numbered, same_uuid
 from esops.config import StoreSettings
 from esops.events import Checkpoint, NewEvent, Position
 
@@ -69,20 +68,16 @@ class _Append:
         ).fetchone()
         assert row is not None
         version: int = row[0]
-        if expected_version is not None and version != expected_version:
-            raise WrongExpectedVersion(f"stream {stream!r} is at version {version}, not {expected_version}")
-        written: tuple[int, ...] = (0,)
-        for offset, event in enumerate(events, 1):
-            found = connection.execute(
-                sql.SQL(
-                    "INSERT INTO {} (id, stream_name, position, type, data, metadata) "
-                    "VALUES (%s, %s, %s, %s, %s::jsonb, %s::jsonb) RETURNING global_position"
-                ).format(self._messages),
-                (event.id, stream, version + offset, event.type, event.data.decode(), event.metadata.decode()),
-            ).fetchone()
-            assert found is not None
-            written = found
-        return Position(written)
+        expect(stream, version, expected_version)
+        statement = sql.SQL(
+            "INSERT INTO {} (id, stream_name, position, type, data, metadata) "
+            "VALUES (%s, %s, %s, %s, %s::jsonb, %s::jsonb) RETURNING global_position"
+        ).format(self._messages)
+        rows = (
+            (event.id, stream, number, event.type, event.data.decode(), event.metadata.decode())
+            for number, event in enumerate(events, version + 1)
+        )
+        return insert_each(connection, statement, rows)
 
 
 def _checkpoints(connection: psycopg.Connection, messages: sql.Identifier) -> list[Checkpoint]:
