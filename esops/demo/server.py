@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,21 @@ class EmbeddedServer:
         """How to connect, as a libpq string."""
         return make_conninfo(host=self._socket(), user="postgres", dbname=database, **more)
 
+    @contextmanager
+    def replica(self) -> Iterator[EmbeddedServer]:
+        """A streaming replica of it, on a socket of its own, which is gone at the end."""
+        folder = self.folder.with_name(f"{self.folder.name}-replica")
+        folder.mkdir(mode=0o700)
+        if _server_user():
+            shutil.chown(folder, _server_user())
+        source = make_conninfo(host=self._socket(), user="postgres")
+        self._run("pg_basebackup", "--pgdata", str(folder), "--dbname", source, "--write-recovery-conf", "--checkpoint=fast")
+        replica = EmbeddedServer(folder).start()
+        try:
+            yield replica
+        finally:
+            replica.remove()
+
     def _socket(self) -> str:
         if self._server is None:
             self._server = self._library.get_server(self.folder, cleanup_mode=None, start=False)
@@ -97,12 +113,17 @@ class EmbeddedServer:
         return self._last_socket
 
     def _control(self, *arguments: str) -> None:
-        user = "pgserver" if hasattr(os, "geteuid") and os.geteuid() == 0 else None
-        self._library.pgexec.pgexec(
-            "pg_ctl", ("-w", "-D", str(self.folder.resolve()), *arguments), bin_path=self._binaries(), user=user, timeout=60
-        )
+        self._run("pg_ctl", "-w", "-D", str(self.folder.resolve()), *arguments)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        self._library.pgexec.pgexec(program, arguments, bin_path=self._binaries(), user=_server_user(), timeout=60)
 
     def _binaries(self) -> Path:
         if self._server is None:
             self._server = self._library.get_server(self.folder, cleanup_mode=None, start=False)
         return Path(self._server.bin_path)
+
+
+def _server_user() -> str | None:
+    """Whom the wheel's server runs as: Postgres refuses root."""
+    return "pgserver" if hasattr(os, "geteuid") and os.geteuid() == 0 else None

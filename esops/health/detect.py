@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 import psycopg
-from psycopg import conninfo
+from psycopg import conninfo, sql
 
 from esops.backends import open_store
 from esops.backends.postgres.catalog import Table, tables_with
@@ -16,6 +16,10 @@ from esops.backends.postgres.layouts.base import Layout
 from esops.config import StoreSettings
 from esops.errors import UsageError
 
+_LOOKED_AT = 100_000
+_SHOWN = 20
+_CHECKPOINT = re.compile(r"(checkpoint|tracking|projection_(state|position|progress)|last_position)s?$", re.IGNORECASE)
+_LIBRARYS_OWN = re.compile(r"^(mt_|emt_|messages$)|_(tracking|snapshots|events|checkpoints?)$", re.IGNORECASE)
 NO_EVENT_STORE = re.compile(r"^(kafka|pulsar)(\+\w+)?://", re.IGNORECASE)
 WHY_NOT = (
     "a log of topics is no event store: it cannot append to one stream with an expectation of its version, "
@@ -34,6 +38,8 @@ class Found:
     read_models: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     secret: str | None = None
+    hints: dict[int, list[str]] = field(default_factory=dict)
+    """Comments for a layout's section, by the layout's id()."""
 
 
 def look(address: str) -> Found:
@@ -47,6 +53,7 @@ def look(address: str) -> Found:
         found.read_models = _read_models(connection, found.layouts)
         for layout in found.layouts:
             found.notes += [f"{described(layout)}: {warning}" for warning in layout.warnings(connection)]
+            found.hints[id(layout)] = _hints(connection, layout)
     _hide_password(found)
     return found
 
@@ -79,10 +86,25 @@ def _hide_password(found: Found) -> None:
 
 def _read_models(connection: psycopg.Connection, layouts: list[Layout]) -> list[str]:
     """Tables that a library projects to: Marten's documents, Pongo's collections, tables with a checkpoint beside them."""
-    own = {layout.events.as_string(connection) for layout in layouts}
+    own = {each.as_string(connection) for layout in layouts for each in (layout.events, *layout.reads)}
     marten = [table for table in tables_with(connection, ["id", "data", "mt_version"]) if table.name.startswith("mt_doc_")]
     pongo = tables_with(connection, ["_id", "data", "_version"])
-    return [_name(table) for table in (*marten, *pongo) if f'"{table.schema}"."{table.name}"' not in own]
+    beside = [table for keeper in _checkpoint_tables(connection) for table in tables_with(connection, [], keeper.schema)]
+    names = [
+        _name(table)
+        for table in (*marten, *pongo, *(each for each in beside if not _LIBRARYS_OWN.search(each.name)))
+        if sql.Identifier(table.schema, table.name).as_string(connection) not in own and table.key
+    ]
+    return list(dict.fromkeys(names))[:_SHOWN]
+
+
+def _checkpoint_tables(connection: psycopg.Connection) -> list[Table]:
+    """Tables named like a projection's checkpoint, with a number in them."""
+    return [
+        table
+        for table in tables_with(connection, [])
+        if _CHECKPOINT.search(table.name) and any(column.type in ("bigint", "integer", "numeric") for column in table.columns)
+    ]
 
 
 def _name(table: Table) -> str:
@@ -106,8 +128,9 @@ def configuration(found: Found) -> str:
             f"dsn = {_quoted(found.address)}",
             f"layout = {_quoted(layout.name)}",
             f"schema = {_quoted(layout.schema)}",
-            *([f"application = {_quoted(layout.detail['application'])}"] if "application" in layout.detail else []),
+            *(f"{key} = {_quoted(layout.detail[key])}" for key in ("application", "tenant") if key in layout.detail),
             *_advice(layout),
+            *found.hints.get(id(layout), ()),
             "",
         ]
     if not found.layouts and not found.is_node:
@@ -123,11 +146,35 @@ def configuration(found: Found) -> str:
 
 
 def _advice(layout: Layout) -> list[str]:
-    if layout.name == "marten":
-        return ['# append = "quick"                # if all writers use quick appends: holes need no watching then']
+    known = [f"# {what}: {value}" for what, value in layout.detail.items() if what not in ("application", "tenant", "append")]
     if layout.name == "emmett":
-        return ['# ordering = "position"           # to read by global position instead of by transaction id']
-    return []
+        known.append('# ordering = "position"           # to read by global position instead of by transaction id')
+    return known
+
+
+def _hints(connection: psycopg.Connection, layout: Layout) -> list[str]:
+    """What only the rows or functions tell: how Marten appends, which tenants there are."""
+    lines = []
+    if layout.name == "marten":
+        row = connection.execute(
+            "SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+            "WHERE n.nspname = %s AND p.proname = 'mt_quick_append_events')",
+            (layout.schema,),
+        ).fetchone()
+        if row is not None and row[0]:
+            lines.append('# append = "quick"                # if all writers use quick appends: holes need no watching then')
+        else:
+            lines.append(
+                "# Writers use rich appends (there is no function for quick ones), so holes in the numbers are watched."
+            )
+    if layout.tenants:
+        statement = sql.SQL("SELECT DISTINCT {} FROM (SELECT * FROM {} LIMIT {}) AS some_events ORDER BY 1 LIMIT {}").format(
+            layout.mapped.tenant, layout.events, sql.Literal(_LOOKED_AT), sql.Literal(_SHOWN)
+        )
+        tenants = [row[0] for row in connection.execute(statement).fetchall()]
+        lines.append(f"# tenant = {_quoted(tenants[0] if tenants else '…')}   # left out: all of them")
+        lines += [f"# Tenants seen: {', '.join(tenants)}"] if tenants else []
+    return lines
 
 
 def _store_names(layouts: list[Layout]) -> list[str]:

@@ -15,6 +15,7 @@ from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import connect, translated
 from esops.config import Config
 from esops.errors import EsopsError, UsageError
+from esops.health import lint, room
 from esops.health.detect import NO_EVENT_STORE, WHY_NOT
 from esops.health.findings import Finding
 from esops.projections import locks, readmodel, registry
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 OLDEST_POSTGRES = 14
 OLDEST_NODE = (20, 10)
 SKEW = timedelta(seconds=5)
+_CONCERNS = {"reused ids": "ESOPS-D025", "orphan progress": "ESOPS-D026"}
 PATIENCE = timedelta(seconds=5)
 """How long the head may be waited for: a writer that takes longer is worth a word, and a hole is judged within it."""
 
@@ -36,7 +38,7 @@ PATIENCE = timedelta(seconds=5)
 def examine(config: Config, store: str | None = None) -> list[Finding]:
     """Look at all stores and projections of the configuration, or at those of one store. Raises UsageError for an unknown one."""
     names = [config.store(store)[0]] if store is not None else list(config.stores)
-    found: list[Finding] = []
+    found = list(lint.examine(config)) if store is None else []
     for name in names:
         found += _of_store(config, name)
     for name, settings in config.projections.items():
@@ -90,6 +92,8 @@ def _of_postgres(subject: str, info: StoreInfo, store: PostgresStore) -> Iterato
         )
     layout = store.layout
     with store.control() as connection:
+        for concern in layout.concerns(connection):
+            yield Finding(_CONCERNS[concern.kind], subject, concern.message, concern.fix)
         yield from _rights(subject, connection, layout.reads, layout.sequences)
         for name in layout.sequences:
             schema, short = _parts(name)
@@ -198,6 +202,7 @@ def _of_projection(config: Config, name: str) -> Iterator[Finding]:
             schema = readmodel.default_schema(connection, read_model.db_schema)
             plain = readmodel.parse_name(settings.tables[0], schema)
             yield from _may_write(subject, connection, plain.schema)
+            yield from room.examine(subject, connection, sql.Identifier(plain.schema, plain.name).as_string(connection))
             if registry.installed(connection):
                 yield from _versions(config, name, connection, plain.schema, plain.name)
     except EsopsError as error:

@@ -27,6 +27,13 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D022": ("warning", "nobody keeps a version fresh that serves"),
     "ESOPS-D023": ("warning", "events were passed as dead letters"),
     "ESOPS-D024": ("error", "a right is missing to write a read model"),
+    "ESOPS-D025": ("warning", "ids of archived streams are used again"),
+    "ESOPS-D026": ("warning", "progress is kept that nobody makes any more"),
+    "ESOPS-D027": ("warning", "a rebuild would not find room on the disk"),
+    "ESOPS-D028": ("warning", "a replication slot keeps WAL, or would be lost by a rebuild's"),
+    "ESOPS-D029": ("warning", "a replica lags"),
+    "ESOPS-D030": ("warning", "a password stands in the configuration"),
+    "ESOPS-D031": ("note", "a part of the configuration has no effect"),
 }
 
 

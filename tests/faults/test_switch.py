@@ -52,13 +52,17 @@ def test_a_long_reader_makes_the_switch_wait_and_not_the_readers_behind_it(dsn, 
         long_reader.execute("SELECT count(*) FROM cart_summary")
         people.add("reader", dsn, query="SELECT count(*) FROM cart_summary")
         process = project.start("rebuild", "--blue-green")
-        time.sleep(3)
+        seen = ""
+        while "waiting for readers" not in seen:
+            line = process.stderr.readline()
+            assert line, f"it ended without waiting: {seen}"
+            seen += line
         assert process.poll() is None
         assert _active(connection) == 1
         long_reader.rollback()
-        out, err = process.communicate(timeout=30)
+        _, rest = process.communicate(timeout=60)
+        err = seen + rest
         assert process.returncode == 0, err
-        assert "waiting for readers" in err
         assert f"session {long_reader.info.backend_pid}" in err
         report = people.stop()[0]
     assert _active(connection) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 import uuid
 
@@ -11,8 +12,9 @@ import pytest
 from psycopg import sql
 
 from esops.backends import open_store
-from esops.config import StoreSettings
+from esops.config import StoreSettings, load_config
 from esops.events import NewEvent
+from esops.health import doctor
 from esops.health.findings import CODES
 from tests.support import billing, emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
@@ -122,6 +124,32 @@ def test_init_for_a_node_and_for_what_is_none(project, node, dsn):
     assert project.run("init", "--dsn", dsn, "--dry-run").out.startswith("# Written by")
 
 
+def test_init_tells_tenants_append_modes_and_tables_beside_a_checkpoint(project, dsn, connection):
+    variant = marten.Variant(conjoined=True, text_ids=True, partitioned=True)
+    marten.create(connection, variant)
+    connection.execute("CREATE SCHEMA shop; CREATE TABLE shop.orders (id text PRIMARY KEY); CREATE TABLE shop.loose (id text)")
+    connection.execute("CREATE TABLE shop.projection_checkpoints (name text PRIMARY KEY, last_position bigint)")
+    for tenant in ("red", "blue"):
+        with open_store("s", StoreSettings(dsn=dsn, tenant=tenant)) as store:
+            store.append("cart-1", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
+    done = project.ok("init", "--dsn", dsn, "--output", "json").json
+    assert done["read_models"] == ["shop.orders"]
+    assert "# Tenants seen: blue, red" in done["config"]
+    assert "# partitioned by: is_archived" in done["config"]
+    assert "Writers use rich appends" in done["config"]
+    connection.execute("CREATE FUNCTION mt_quick_append_events() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    assert '# append = "quick"' in project.ok("init", "--dsn", dsn, "--dry-run").out
+
+
+def test_init_makes_a_store_of_each_tenant_that_has_numbers_of_its_own(project, dsn, connection):
+    marten.create_numbered_by_tenant(connection)
+    project.ok("init", "--dsn", dsn)
+    stores = tomllib.loads((project.folder / "esops.toml").read_text())["stores"]
+    assert [settings["tenant"] for settings in stores.values()] == ["Blue Inc", "Red Inc"]
+    for name in stores:
+        assert project.ok("events", "--store", name).out == ""
+
+
 # -- doctor
 
 
@@ -138,6 +166,100 @@ def test_every_code_is_documented(project):
     page = (Path(__file__).parents[2] / "docs/reference/doctor.md").read_text()
     for code in CODES:
         assert f"### {code}" in page, code
+
+
+def test_d015_d016_an_old_server_and_a_clock_that_differs(project, dsn, connection):
+    """The server is asked by functions that a schema earlier in the search path can put itself before."""
+    marten.create(connection, marten.Variant(text_ids=True))
+    connection.execute("""
+        CREATE SCHEMA past;
+        CREATE FUNCTION past.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS
+            $$ SELECT pg_catalog.clock_timestamp() - interval '1 minute' $$;
+        CREATE FUNCTION past.current_setting(name text) RETURNS text LANGUAGE sql AS
+            $$ SELECT CASE name WHEN 'server_version' THEN '12.4' ELSE pg_catalog.current_setting(name) END $$;
+    """)
+    configure(project, f"{dsn} options='-csearch_path=past,pg_catalog,public'")
+    found = findings(project)
+    assert "PostgreSQL 12.4 is older than 14" in found["ESOPS-D015"]["message"]
+    assert "60 s apart" in found["ESOPS-D016"]["message"]
+
+
+def test_d025_d026_martens_ids_used_again_and_progress_that_nobody_makes(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True, partitioned=True))
+    connection.execute(
+        "INSERT INTO mt_streams (id, version, is_archived) VALUES ('a', 1, TRUE), ('b', 1, TRUE), ('c', 1, FALSE)"
+    )
+    connection.execute("INSERT INTO mt_event_progression VALUES ('HighWaterMark', 9), ('Carts:All', 9), ('Late:All', 5)")
+    configure(project, dsn)
+    assert findings(project) == {}
+    connection.execute("INSERT INTO mt_streams (id, version, is_archived) VALUES ('a', 1, FALSE)")
+    connection.execute("INSERT INTO mt_event_progression VALUES ('Gone:All', 4, now() - interval '2 days')")
+    found = findings(project)
+    assert "1 ids of archived streams are used again, such as a" in found["ESOPS-D025"]["message"]
+    assert "Gone:All stands at 4" in found["ESOPS-D026"]["message"]
+    connection.execute(found["ESOPS-D026"]["fix"])
+    connection.execute("DELETE FROM mt_streams WHERE id = 'a' AND NOT is_archived")
+    assert findings(project) == {}
+
+
+def test_d027_a_disk_too_small_for_green(project, dsn, connection, monkeypatch):
+    marten.create(connection, marten.Variant(text_ids=True))
+    connection.execute("CREATE TABLE totals AS SELECT g::text AS id, 1 AS n FROM generate_series(1, 10000) g")
+    configure(project, dsn)
+    config = load_config(project.folder / "esops.toml")
+    assert doctor.examine(config) == []
+    full = os.statvfs_result((4096, 4096, 1000, 90, 90, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    (found,) = doctor.examine(config)
+    assert found.code == "ESOPS-D027"
+    assert "368.6 kB are free" in found.message
+
+
+def test_d028_slots_that_keep_wal(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    configure(project, dsn)
+    connection.execute("SELECT pg_create_physical_replication_slot('esops_d028', true)")
+    try:
+        found = findings(project)["ESOPS-D028"]
+        assert "slot esops_d028 has no consumer" in found["message"]
+    finally:
+        connection.execute("SELECT pg_drop_replication_slot('esops_d028')")
+    assert found["fix"].startswith("SELECT pg_drop_replication_slot('esops_d028')")
+    assert findings(project) == {}
+
+
+def test_d029_a_replica_that_lags(project, own_server):
+    with own_server.replica() as replica, psycopg.connect(own_server.dsn(), autocommit=True) as primary:
+        marten.create(primary, marten.Variant(text_ids=True))
+        configure(project, own_server.dsn())
+        with psycopg.connect(replica.dsn(), autocommit=True) as connection:
+            connection.execute("SELECT pg_wal_replay_pause()")
+            primary.execute("CREATE TABLE filler AS SELECT repeat(md5(g::text), 50) FROM generate_series(1, 80000) g")
+            assert findings(project) == {}, "far behind, and not for long"
+            # A minute of lag without waiting for it: the server's own view, seen through one that says so.
+            primary.execute("""
+                CREATE SCHEMA past;
+                CREATE VIEW past.pg_stat_replication AS SELECT pid, application_name, client_addr, state, flush_lsn, replay_lsn,
+                    interval '5 minutes' AS replay_lag, flush_lag FROM pg_catalog.pg_stat_replication;
+                ALTER ROLE postgres SET search_path = past, pg_catalog, public;
+            """)
+            assert "of WAL behind" in findings(project)["ESOPS-D029"]["message"]
+
+
+def test_d030_d031_a_configuration_that_is_allowed_and_not_meant(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    others = f'[readmodels.a]\ndsn = "{dsn}"\n[readmodels.b]\ndsn = "{dsn} password=hidden"'
+    configure(project, dsn, f'layout = "marten"\nordering = "position"\n{others}')
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", text.replace('ddl = "totals.sql"', 'ddl = "totals.sql"\nreadmodel = "a"'))
+    result = project.run("doctor", "--output", "json")
+    messages = {each["message"]: each["code"] for each in result.json["findings"]}
+    assert messages == {
+        "readmodels.b: a password stands in the file": "ESOPS-D030",
+        "stores.shop.ordering has an effect with layout 'emmett' alone": "ESOPS-D031",
+        "readmodels.b: no projection writes there": "ESOPS-D031",
+    }
+    assert "hidden" not in result.out
 
 
 def test_d001_d002_what_cannot_be_reached(project, dsn, connection):

@@ -86,20 +86,10 @@ def test_marten_tenants_share_ids_and_keep_apart(dsn, connection):
 
 
 def test_marten_events_numbered_by_tenant_want_a_tenant(dsn, connection):
-    connection.execute("""
-        CREATE TABLE mt_streams (tenant_id varchar, id varchar, type varchar, version bigint, timestamp timestamptz DEFAULT now(),
-            created timestamptz DEFAULT now(), is_archived boolean DEFAULT FALSE, PRIMARY KEY (tenant_id, id));
-        CREATE TABLE mt_events (seq_id bigint, id uuid NOT NULL, stream_id varchar NOT NULL, version bigint NOT NULL,
-            data jsonb NOT NULL, type varchar(500) NOT NULL, timestamp timestamptz NOT NULL DEFAULT now(), tenant_id varchar,
-            mt_dotnet_type varchar, is_archived boolean DEFAULT FALSE, PRIMARY KEY (seq_id, tenant_id)) PARTITION BY LIST (tenant_id);
-        CREATE TABLE mt_tenant_partitions (partition_value varchar PRIMARY KEY, partition_suffix varchar);
-        INSERT INTO mt_tenant_partitions VALUES ('Red Inc', 'red'), ('Blue Inc', 'blue');
-        CREATE TABLE mt_events_red PARTITION OF mt_events FOR VALUES IN ('Red Inc');
-        CREATE TABLE mt_events_blue PARTITION OF mt_events FOR VALUES IN ('Blue Inc');
-        CREATE SEQUENCE mt_events_sequence; CREATE SEQUENCE mt_events_sequence_red; CREATE SEQUENCE mt_events_sequence_blue;
-    """)
-    with pytest.raises(UsageError, match="each tenant on its own"):
+    marten.create_numbered_by_tenant(connection)
+    with pytest.raises(UsageError, match="several event stores: marten of Blue Inc") as several:
         store_of(dsn)
+    assert several.value.hint == "Name one with `tenant`."
     with pytest.raises(UsageError, match="no numbers for a tenant 'Green'"):
         store_of(dsn, tenant="Green")
     for tenant in ("Red Inc", "Blue Inc"):

@@ -63,6 +63,22 @@ def create(connection, v: Variant = Variant()) -> None:
             """)
 
 
+def create_numbered_by_tenant(connection) -> None:
+    """Events partitioned by tenant, each tenant with numbers of its own."""
+    connection.execute("""
+        CREATE TABLE mt_streams (tenant_id varchar, id varchar, type varchar, version bigint, timestamp timestamptz DEFAULT now(),
+            created timestamptz DEFAULT now(), is_archived boolean DEFAULT FALSE, PRIMARY KEY (tenant_id, id));
+        CREATE TABLE mt_events (seq_id bigint, id uuid NOT NULL, stream_id varchar NOT NULL, version bigint NOT NULL,
+            data jsonb NOT NULL, type varchar(500) NOT NULL, timestamp timestamptz NOT NULL DEFAULT now(), tenant_id varchar,
+            mt_dotnet_type varchar, is_archived boolean DEFAULT FALSE, PRIMARY KEY (seq_id, tenant_id)) PARTITION BY LIST (tenant_id);
+        CREATE TABLE mt_tenant_partitions (partition_value varchar PRIMARY KEY, partition_suffix varchar);
+        INSERT INTO mt_tenant_partitions VALUES ('Red Inc', 'red'), ('Blue Inc', 'blue');
+        CREATE TABLE mt_events_red PARTITION OF mt_events FOR VALUES IN ('Red Inc');
+        CREATE TABLE mt_events_blue PARTITION OF mt_events FOR VALUES IN ('Blue Inc');
+        CREATE SEQUENCE mt_events_sequence; CREATE SEQUENCE mt_events_sequence_red; CREATE SEQUENCE mt_events_sequence_blue;
+    """)
+
+
 def archive(connection, v: Variant, stream: str) -> None:
     """What mt_archive_stream does."""
     schema = sql.Identifier(v.schema).as_string(None)

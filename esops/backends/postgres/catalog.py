@@ -119,10 +119,10 @@ def tables_with(connection: psycopg.Connection, columns: list[str], schema: str 
     """The tables that have all these columns, by schema and name; esops' and the system's own are left out."""
     rows = connection.execute(
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = ANY(%s) AND NOT a.attisdropped "
+        "LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = ANY(%s) AND NOT a.attisdropped "
         "WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND (%s::text IS NULL OR n.nspname = %s) "
         "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'esops') "
-        "GROUP BY 1, 2 HAVING count(*) = %s ORDER BY 1, 2",
+        "GROUP BY 1, 2 HAVING count(a.attname) = %s ORDER BY 1, 2",
         (columns, schema, schema, len(columns)),
     ).fetchall()
     found = [find_table(connection, row[0], row[1]) for row in rows]

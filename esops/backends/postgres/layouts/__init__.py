@@ -57,15 +57,17 @@ def find_layout(connection: psycopg.Connection, name: str, settings: StoreSettin
         )
     if len(found) > 1:
         there_are = ", ".join(f"{described(layout)} in schema {layout.schema!r}" for layout in found)
-        several = len({layout.detail.get("application") for layout in found}) > 1
+        told_apart_by = next(
+            (key for key in ("application", "tenant") if len({layout.detail.get(key) for layout in found}) > 1), None
+        )
         raise UsageError(
             f"stores.{name}: database {database!r} holds several event stores: {there_are}",
-            hint="Name one with `application`." if several else "Name one with `schema` (and `layout`).",
+            hint=f"Name one with `{told_apart_by}`." if told_apart_by else "Name one with `schema` (and `layout`).",
         )
     return found[0]
 
 
 def described(layout: Layout) -> str:
-    """A layout's name, with its application's where it has one."""
-    inside = layout.detail.get("application")
+    """A layout's name, with its application's or tenant's where that tells it from others."""
+    inside = layout.detail.get("application") or layout.detail.get("tenant")
     return f"{layout.name} of {inside}" if inside else layout.name

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 import psycopg
@@ -20,7 +20,7 @@ from esops.backends.postgres import catalog
 from esops.backends.postgres.bulk import Decode
 from esops.backends.postgres.catalog import Table
 from esops.backends.postgres.settle import HolesWatched, SequenceLockers, SettleRule
-from esops.errors import Unavailable
+from esops.errors import Refused, Unavailable
 from esops.events import Checkpoint, EventFilter, NewEvent, Position
 
 TRUE = sql.SQL("TRUE")
@@ -38,6 +38,14 @@ class Mapped:
     metadata: sql.Composable
     recorded_at: sql.Composable
     tenant: sql.Composable
+
+
+class Concern(NamedTuple):
+    """Something in the library's own bookkeeping that an operator should look at, and what mends it."""
+
+    kind: Literal["reused ids", "orphan progress"]
+    message: str
+    fix: str
 
 
 class Append(Protocol):
@@ -64,7 +72,9 @@ def expect(stream: str, version: int, expected_version: int | None) -> None:
         raise WrongExpectedVersion(f"stream {stream!r} is at version {version}, not {expected_version}")
 
 
-def insert_each(connection: psycopg.Connection, statement: sql.Composed, rows: Iterable[Sequence[Any]]) -> Position:
+def insert_each(
+    connection: psycopg.Connection, statement: sql.Composed, rows: Iterable[Sequence[Any] | Mapping[str, Any]]
+) -> Position:
     """Insert rows one after the other, so that their numbers are in their order; the position that the last one RETURNs."""
     last: tuple[int, ...] = (0,)
     for row in rows:
@@ -72,6 +82,45 @@ def insert_each(connection: psycopg.Connection, statement: sql.Composed, rows: I
         assert written is not None
         last = written
     return Position(last)
+
+
+class AppendBesideStreamRow:
+    """Appending where each stream has a row of its own: the row is made or locked and checked, events inserted, the row moved on.
+
+    The statements take `stream`; `insert` also `version`, `id`, `type`, `data` and `metadata` as text, and RETURNs the position;
+    `move` also `version`. `lock` gives the stream's version and whether it is archived.
+    """
+
+    def __init__(self, *, make: sql.Composed, lock: sql.Composed, insert: sql.Composed, move: sql.Composed) -> None:
+        """Take the four statements."""
+        self._make, self._lock, self._insert, self._move = make, lock, insert, move
+
+    def __call__(
+        self, connection: psycopg.Connection, stream: str, events: Sequence[NewEvent], expected_version: int | None
+    ) -> Position:
+        """Append; raises Refused for an archived stream."""
+        known = {"stream": stream}
+        connection.execute(self._make, known)
+        row = connection.execute(self._lock, known).fetchone()
+        assert row is not None
+        version, archived = row
+        if archived:
+            raise Refused(f"stream {stream!r} is archived and takes no more events")
+        expect(stream, version, expected_version)
+        rows = (
+            {
+                **known,
+                "version": number,
+                "id": event.id,
+                "type": event.type,
+                "data": event.data.decode(),
+                "metadata": event.metadata.decode(),
+            }
+            for number, event in enumerate(events, version + 1)
+        )
+        position = insert_each(connection, self._insert, rows)
+        connection.execute(self._move, {**known, "version": version + len(events)})
+        return position
 
 
 def numbered(
@@ -177,6 +226,9 @@ class Layout:
     """Makes plain JSON of a payload that the library wrapped, and tells the time that is inside (microseconds since 1970)."""
     detail: Mapping[str, str] = field(default_factory=dict)
     warnings: Callable[[psycopg.Connection], list[str]] = lambda _: []
+    """What makes reading wrong; a rebuild is refused while there is any."""
+    concerns: Callable[[psycopg.Connection], list[Concern]] = lambda _: []
+    """What an operator should look at in the library's own bookkeeping."""
 
     def where(self, filter: EventFilter) -> sql.Composable:
         """The condition for the events that a filter wants."""

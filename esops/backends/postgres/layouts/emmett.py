@@ -8,17 +8,16 @@ partition of Emmett's is a tenant here. Facts: Emmett's PostgreSQL event store s
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import psycopg
 from psycopg import sql
 
 from esops.backends.postgres import catalog
-from esops.backends.postgres.layouts.base import Layout, Mapped, expect, insert_each
+from esops.backends.postgres.layouts.base import AppendBesideStreamRow, Layout, Mapped
 from esops.backends.postgres.settle import SequenceLockers, SettleRule, TransactionIds
 from esops.config import StoreSettings
-from esops.errors import Refused, Unavailable
-from esops.events import Checkpoint, NewEvent, Position
+from esops.errors import Unavailable
+from esops.events import Checkpoint, Position
 
 DEFAULT_PARTITION = "emt:default"
 SEQUENCE = "emt_global_message_position"
@@ -39,12 +38,12 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
     if sequence is None:
         raise Unavailable(f"schema {schema!r} has emt_messages but no sequence {SEQUENCE}", hint="Is it a copy without it?")
     processors = "emt_processors" if catalog.find_table(connection, schema, "emt_processors") else "emt_subscriptions"
-    many = connection.execute(
+    partitions = connection.execute(
         sql.SQL("SELECT count(*) FROM pg_inherits WHERE inhparent = {}::regclass").format(
             sql.Literal(_C(schema, "emt_messages").as_string(None))
         )
     ).fetchone()
-    tenants = settings.tenant is None and many is not None and many[0] > 1
+    tenants = settings.tenant is None and partitions is not None and partitions[0] > 1
     own: sql.Composable = sql.SQL("message_kind = 'E'")
     if settings.tenant is not None:
         own = sql.SQL("{} AND partition = {}").format(own, sql.Literal(settings.tenant))
@@ -83,7 +82,7 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
         archived=_C("is_archived"),
         in_category=lambda name: sql.SQL("split_part(stream_id, '-', 1) = {}").format(sql.Literal(name)),
         stream_equals=lambda name: sql.SQL("stream_id = {}").format(sql.Literal(name)),
-        append=_Append(schema, settings.tenant or DEFAULT_PARTITION, by_position),
+        append=_appending(schema, settings.tenant or DEFAULT_PARTITION, by_position),
         checkpoints=lambda on: _checkpoints(on, schema, processors, by_position),
         tenants=tenants,
         detail={"ordering": "global position" if by_position else "transaction id, global position", "processors": processors},
@@ -108,50 +107,31 @@ def _from_the_future(connection: psycopg.Connection, schema: str) -> list[str]:
     ]
 
 
-class _Append:
+def _appending(schema: str, partition: str, by_position: bool) -> AppendBesideStreamRow:
     """What Emmett's append function does: the stream's row first, then its messages with their transaction's id."""
-
-    def __init__(self, schema: str, partition: str, by_position: bool) -> None:
-        self._number = sql.SQL("global_position" if by_position else "transaction_id::text::bigint, global_position")
-        self._streams, self._messages = _C(schema, "emt_streams"), _C(schema, "emt_messages")
-        self._partition = partition
-
-    def __call__(
-        self, connection: psycopg.Connection, stream: str, events: Sequence[NewEvent], expected_version: int | None
-    ) -> Position:
-        row = connection.execute(
-            sql.SQL("SELECT stream_position, is_archived FROM {} WHERE stream_id = %s AND partition = %s FOR UPDATE").format(
-                self._streams
-            ),
-            (stream, self._partition),
-        ).fetchone()
-        version, archived = row if row is not None else (0, False)
-        if archived:
-            raise Refused(f"stream {stream!r} is archived and takes no more events")
-        expect(stream, version, expected_version)
-        if row is None:
-            connection.execute(
-                sql.SQL(
-                    "INSERT INTO {} (stream_id, stream_position, partition, stream_type, stream_metadata, is_archived) "
-                    "VALUES (%s, %s, %s, %s, '{{}}', FALSE)"
-                ).format(self._streams),
-                (stream, len(events), self._partition, stream.partition("-")[0]),
-            )
-        else:
-            connection.execute(
-                sql.SQL("UPDATE {} SET stream_position = %s WHERE stream_id = %s AND partition = %s").format(self._streams),
-                (version + len(events), stream, self._partition),
-            )
-        statement = sql.SQL(
-            "INSERT INTO {} (stream_id, stream_position, partition, message_kind, message_schema_version, message_id, "
-            "message_type, message_data, message_metadata, transaction_id) "
-            "VALUES (%s, %s, %s, 'E', '1', %s, %s, %s::jsonb, %s::jsonb, pg_current_xact_id()) RETURNING {}"
-        ).format(self._messages, self._number)
-        rows = (
-            (stream, number, self._partition, event.id, event.type, event.data.decode(), event.metadata.decode())
-            for number, event in enumerate(events, version + 1)
-        )
-        return insert_each(connection, statement, rows)
+    names = {
+        "streams": _C(schema, "emt_streams"),
+        "messages": _C(schema, "emt_messages"),
+        "partition": sql.Literal(partition),
+        "number": sql.SQL("global_position" if by_position else "transaction_id::text::bigint, global_position"),
+    }
+    of_stream = "WHERE stream_id = %(stream)s AND partition = {partition}"
+    return AppendBesideStreamRow(
+        make=sql.SQL(
+            "INSERT INTO {streams} (stream_id, stream_position, partition, stream_type, stream_metadata, is_archived) "
+            "SELECT %(stream)s, 0, {partition}, split_part(%(stream)s, '-', 1), '{{}}', FALSE "
+            f"WHERE NOT EXISTS (SELECT FROM {{streams}} {of_stream}) ON CONFLICT DO NOTHING"
+        ).format(**names),
+        lock=sql.SQL(
+            f"SELECT stream_position, is_archived FROM {{streams}} {of_stream} ORDER BY is_archived DESC LIMIT 1 FOR UPDATE"
+        ).format(**names),
+        insert=sql.SQL(
+            "INSERT INTO {messages} (stream_id, stream_position, partition, message_kind, message_schema_version, message_id, "
+            "message_type, message_data, message_metadata, transaction_id) VALUES (%(stream)s, %(version)s, {partition}, 'E', '1', "
+            "%(id)s, %(type)s, %(data)s::jsonb, %(metadata)s::jsonb, pg_current_xact_id()) RETURNING {number}"
+        ).format(**names),
+        move=sql.SQL(f"UPDATE {{streams}} SET stream_position = %(version)s {of_stream}").format(**names),
+    )
 
 
 def _checkpoints(connection: psycopg.Connection, schema: str, processors: str, by_position: bool) -> list[Checkpoint]:

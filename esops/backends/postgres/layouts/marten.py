@@ -7,18 +7,15 @@ it by the rich one; so holes are watched unless the store says `append = "quick"
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import psycopg
 from psycopg import sql
 
 from esops.backends.postgres import catalog
-from esops.backends.postgres.layouts.base import TRUE, Layout, Mapped, expect, same_uuid
+from esops.backends.postgres.layouts import marten_daemon
+from esops.backends.postgres.layouts.base import TRUE, AppendBesideStreamRow, Layout, Mapped, same_uuid
 from esops.backends.postgres.settle import HolesWatched, SequenceLockers, SettleRule
 from esops.config import StoreSettings
-from esops.errors import Refused, Unavailable, UsageError
-from esops.events import Checkpoint, NewEvent, Position
+from esops.errors import Unavailable, UsageError
 
 DEFAULT_TENANT = "*DEFAULT*"
 _METADATA = (
@@ -31,26 +28,37 @@ _C = sql.Identifier
 
 
 def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
-    """Marten's stores in a database, each in the variant that its catalogue shows."""
-    schemas = catalog.schemas_with(connection, "mt_events", "mt_streams")
-    return [
-        _read(connection, schema, settings) for schema in schemas if settings.db_schema is None or schema == settings.db_schema
-    ]
+    """Marten's stores in a database, each in the variant that its catalogue shows.
+
+    Where each tenant's events are numbered on their own they have no common order, so that each tenant is a store.
+    """
+    found: list[Layout] = []
+    for schema in catalog.schemas_with(connection, "mt_events", "mt_streams"):
+        if settings.db_schema is None or schema == settings.db_schema:
+            own_numbers = _sequences_of_tenants(connection, schema)
+            if own_numbers and settings.tenant is not None and settings.tenant not in own_numbers:
+                raise UsageError(
+                    f"schema {schema!r} has no numbers for a tenant {settings.tenant!r}",
+                    hint="There is: " + ", ".join(own_numbers),
+                )
+            tenants = list(own_numbers) if own_numbers and settings.tenant is None else [settings.tenant]
+            found += [_read(connection, schema, settings, tenant, own_numbers.get(tenant or "")) for tenant in tenants]
+    return found
 
 
-def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) -> Layout:
+def _read(
+    connection: psycopg.Connection, schema: str, settings: StoreSettings, tenant: str | None, own_sequence: str | None
+) -> Layout:
     events = catalog.find_table(connection, schema, "mt_events")
     streams = catalog.find_table(connection, schema, "mt_streams")
     assert events is not None
     assert streams is not None
     by_string = streams.column("id").kind != "uuid"
     conjoined = "tenant_id" in streams.key
-    tenant = settings.tenant
-    sequence_name = _sequence_name(connection, schema, events, tenant)
+    sequence_name = own_sequence or "mt_events_sequence"
     sequence = catalog.sequence_of(connection, schema, sequence_name)
     if sequence is None:
         raise Unavailable(f"schema {schema!r} has mt_events but no sequence {sequence_name}", hint="Is it a copy without it?")
-    per_tenant = sequence_name != "mt_events_sequence"
 
     data: sql.Composable = _C("data")
     if events.has("bdata"):
@@ -77,7 +85,7 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
             _C("seq_id"),
             lambda on: catalog.relation_tree(on, events.oid),
             settings.hole_threshold,
-            tenant_condition if per_tenant else TRUE,
+            tenant_condition if own_sequence else TRUE,
         )
 
     tenant_condition = sql.SQL("tenant_id = {}").format(sql.Literal(tenant or DEFAULT_TENANT))
@@ -94,7 +102,7 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
             data=data,
             metadata=metadata,
             recorded_at=_C("timestamp"),
-            tenant=_C("tenant_id") if conjoined or per_tenant else sql.SQL("''"),
+            tenant=_C("tenant_id") if conjoined or own_sequence else sql.SQL("''"),
         ),
         order=(_C("seq_id"),),
         order_columns=(_C("seq_id"),),
@@ -102,7 +110,7 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
         rule=make_rule,
         reads=tuple(
             _C(schema, name)
-            for name in ("mt_events", "mt_streams", "mt_event_progression")
+            for name in ("mt_events", "mt_streams", "mt_event_progression", *marten_daemon.TABLES)
             if catalog.find_table(connection, schema, name)
         ),
         sequences=(_C(schema, sequence_name),),
@@ -112,45 +120,36 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
         in_category=lambda name: _in_category(schema, name, by_string, conjoined),
         id_equals=lambda value: same_uuid("id", value),
         stream_equals=lambda name: _stream_equals(name, by_string),
-        append=_Append(schema, by_string, conjoined, sequence_name, tenant or DEFAULT_TENANT, streams, events),
-        checkpoints=lambda on: _checkpoints(on, schema),
-        tenants=(conjoined or per_tenant) and tenant is None,
+        append=_appending(schema, by_string, sequence_name, tenant, streams, events),
+        checkpoints=lambda on: marten_daemon.checkpoints(on, schema),
+        concerns=lambda on: marten_daemon.concerns(on, schema, streams),
+        tenants=conjoined and tenant is None,
         detail={
             "stream ids": "text" if by_string else "uuid",
             "tenancy": "conjoined" if conjoined else "single",
             "partitioned by": ", ".join(events.partitioned_by) or "nothing",
             "append": settings.append,
+            **({"tenant": tenant} if own_sequence and tenant else {}),
         },
     )
 
 
-def _sequence_name(connection: psycopg.Connection, schema: str, events: catalog.Table, tenant: str | None) -> str:
-    """The sequence that numbers come from; with events partitioned by tenant each tenant may have its own."""
-    if events.partitioned_by != ("tenant_id",):
-        return "mt_events_sequence"
+def _sequences_of_tenants(connection: psycopg.Connection, schema: str) -> dict[str, str]:
+    """The sequence of each tenant, where events are partitioned by tenant and numbered for each on its own."""
+    events = catalog.find_table(connection, schema, "mt_events")
+    if events is None or events.partitioned_by != ("tenant_id",):
+        return {}
     rows = connection.execute(
-        "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "SELECT substr(c.relname, length('mt_events_sequence_') + 1), c.relname FROM pg_class c "
+        "JOIN pg_namespace n ON n.oid = c.relnamespace "
         "WHERE n.nspname = %s AND c.relkind = 'S' AND c.relname LIKE 'mt\\_events\\_sequence\\_%%' ORDER BY 1",
         (schema,),
     ).fetchall()
-    if not rows:
-        return "mt_events_sequence"
-    if tenant is None:
-        raise UsageError(
-            f"the events in schema {schema!r} are numbered for each tenant on its own, so they have no common order",
-            hint="Name one tenant with `tenant` in the store's section.",
-        )
-    suffixes = {row[0].removeprefix("mt_events_sequence_"): row[0] for row in rows}
-    if catalog.find_table(connection, schema, "mt_tenant_partitions") is not None:
-        found = connection.execute(
-            sql.SQL("SELECT partition_suffix FROM {} WHERE partition_value = %s").format(_C(schema, "mt_tenant_partitions")),
-            (tenant,),
-        ).fetchone()
-        if found is not None and found[0] in suffixes:
-            return str(suffixes[found[0]])
-    if tenant in suffixes:
-        return str(suffixes[tenant])
-    raise UsageError(f"schema {schema!r} has no numbers for a tenant {tenant!r}", hint="There is: " + ", ".join(suffixes))
+    by_suffix: dict[str, str] = dict(rows)
+    if catalog.find_table(connection, schema, "mt_tenant_partitions") is None:
+        return by_suffix
+    named = sql.SQL("SELECT partition_value, partition_suffix FROM {} ORDER BY 1").format(_C(schema, "mt_tenant_partitions"))
+    return {tenant: by_suffix[suffix] for tenant, suffix in connection.execute(named).fetchall() if suffix in by_suffix}
 
 
 def _in_category(schema: str, name: str, by_string: bool, conjoined: bool) -> sql.Composable:
@@ -171,96 +170,36 @@ def _stream_equals(name: str, by_string: bool) -> sql.Composable:
     return same_uuid("stream_id", name)
 
 
-class _Append:
-    """What Marten's quick append does, statement by statement, so that numbers are drawn inside the transaction."""
-
-    def __init__(
-        self,
-        schema: str,
-        by_string: bool,
-        conjoined: bool,
-        sequence: str,
-        tenant: str,
-        streams: catalog.Table,
-        events: catalog.Table,
-    ) -> None:
-        self._id = "%(stream)s" if by_string else "%(stream)s::uuid"
-        self._tenant_and = "AND tenant_id = %(tenant)s" if conjoined else ""
-        self._sequence = sql.Literal(sql.Identifier(schema, sequence).as_string(None))
-        self._streams, self._events = _C(schema, "mt_streams"), _C(schema, "mt_events")
-        self._tenant = tenant
-        self._stream_tenant = streams.has("tenant_id")
-        self._metadata = [(key, column) for key, column in _METADATA if events.has(column)]
-
-    def __call__(
-        self, connection: psycopg.Connection, stream: str, events: Sequence[NewEvent], expected_version: int | None
-    ) -> Position:
-        known: dict[str, Any] = {"stream": stream, "tenant": self._tenant}
-        tenant_column, tenant_value = (", tenant_id", ", %(tenant)s") if self._stream_tenant else ("", "")
-        connection.execute(
-            self._sql(
-                f"INSERT INTO {{}} (id, version{tenant_column}) VALUES ({self._id}, 0{tenant_value}) ON CONFLICT DO NOTHING"
-            ),
-            known,
-        )
-        row = connection.execute(
-            self._sql(f"SELECT version, is_archived FROM {{}} WHERE id = {self._id} {self._tenant_and} FOR UPDATE"), known
-        ).fetchone()
-        version, archived = row if row is not None else (0, False)
-        if archived:
-            raise Refused(f"stream {stream!r} is archived and takes no more events (MT001)")
-        expect(stream, version, expected_version)
-        number = 0
-        for offset, event in enumerate(events, 1):
-            number = self._insert(connection, known, version + offset, event)
-        connection.execute(
-            self._sql(f"UPDATE {{}} SET version = %(version)s, timestamp = now() WHERE id = {self._id} {self._tenant_and}"),
-            {**known, "version": version + len(events)},
-        )
-        return Position((number,))
-
-    def _insert(self, connection: psycopg.Connection, known: dict[str, Any], version: int, event: NewEvent) -> int:
-        drawn = connection.execute(sql.SQL("SELECT nextval({}::regclass)").format(self._sequence)).fetchone()
-        assert drawn is not None
-        extra = "".join(f", {column}" for _, column in self._metadata)
-        values = "".join(
-            f", %(metadata)s::jsonb -> '{key}'" if column == "headers" else f", %(metadata)s::jsonb ->> '{key}'"
-            for key, column in self._metadata
-        )
-        connection.execute(
-            sql.SQL(
-                f"INSERT INTO {{}} (seq_id, id, stream_id, version, data, type, tenant_id{extra}) "
-                f"VALUES (%(number)s, %(id)s, {self._id}, %(version)s, %(data)s::jsonb, %(type)s, %(tenant)s{values})"
-            ).format(self._events),
-            {
-                **known,
-                "number": drawn[0],
-                "id": event.id,
-                "version": version,
-                "data": event.data.decode(),
-                "type": event.type,
-                "metadata": event.metadata.decode(),
-            },
-        )
-        return int(drawn[0])
-
-    def _sql(self, statement: str) -> sql.Composed:
-        return sql.SQL(statement).format(self._streams)
-
-
-def _checkpoints(connection: psycopg.Connection, schema: str) -> list[Checkpoint]:
-    """The daemon's shards and its high-water mark."""
-    if catalog.find_table(connection, schema, "mt_event_progression") is None:
-        return []
-    rows = connection.execute(
-        sql.SQL("SELECT name, last_seq_id, last_updated FROM {} ORDER BY name").format(_C(schema, "mt_event_progression"))
-    ).fetchall()
-    return [
-        Checkpoint(
-            name,
-            None if number is None else Position((number,)),
-            "high-water mark" if name.startswith("HighWaterMark") else "shard",
-            updated,
-        )
-        for name, number, updated in rows
-    ]
+def _appending(
+    schema: str, by_string: bool, sequence: str, tenant: str | None, streams: catalog.Table, events: catalog.Table
+) -> AppendBesideStreamRow:
+    """What Marten's quick append does, so that numbers are drawn inside the transaction."""
+    extra = [(key, column) for key, column in _METADATA if events.has(column)]
+    names = {
+        "streams": _C(schema, "mt_streams"),
+        "events": _C(schema, "mt_events"),
+        "sequence": sql.Literal(_C(schema, sequence).as_string(None)),
+        "tenant": sql.Literal(tenant or DEFAULT_TENANT),
+        "id": sql.SQL("%(stream)s::varchar" if by_string else "%(stream)s::uuid"),
+        "columns": sql.SQL("").join(sql.SQL(", {}").format(_C(column)) for _, column in extra),
+        "values": sql.SQL("").join(
+            sql.SQL(", %(metadata)s::jsonb {} {}").format(sql.SQL("->" if key == "headers" else "->>"), sql.Literal(key))
+            for key, _ in extra
+        ),
+    }
+    of_stream = "WHERE id = {id}" + (" AND tenant_id = {tenant}" if "tenant_id" in streams.key else "")
+    column, value = (", tenant_id", ", {tenant}") if streams.has("tenant_id") else ("", "")
+    return AppendBesideStreamRow(
+        make=sql.SQL(
+            f"INSERT INTO {{streams}} (id, version{column}) SELECT {{id}}, 0{value} "
+            f"WHERE NOT EXISTS (SELECT FROM {{streams}} {of_stream}) ON CONFLICT DO NOTHING"
+        ).format(**names),
+        lock=sql.SQL(
+            f"SELECT version, is_archived FROM {{streams}} {of_stream} ORDER BY is_archived DESC LIMIT 1 FOR UPDATE"
+        ).format(**names),
+        insert=sql.SQL(
+            "INSERT INTO {events} (seq_id, id, stream_id, version, data, type, tenant_id{columns}) VALUES (nextval({sequence}), "
+            "%(id)s, {id}, %(version)s, %(data)s::jsonb, %(type)s, {tenant}{values}) RETURNING seq_id"
+        ).format(**names),
+        move=sql.SQL(f"UPDATE {{streams}} SET version = %(version)s, timestamp = now() {of_stream}").format(**names),
+    )
