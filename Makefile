@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast lint format bench setup picture clean
+.PHONY: demo test test-fast lint docs format bench setup picture clean
 
 demo: $(VENV)/.ready
 	$(BIN)/esops demo
@@ -20,6 +20,11 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory docs
+
+# the documentation as a site, in build/site; any broken link or page without a place is an error
+docs: $(VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 format: $(VENV)/.ready
 	$(BIN)/ruff format .

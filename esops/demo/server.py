@@ -94,10 +94,12 @@ class EmbeddedServer:
         """A streaming replica of it, on a socket of its own, which is gone at the end."""
         folder = self.folder.with_name(f"{self.folder.name}-replica")
         folder.mkdir(mode=0o700)
-        if _server_user():
-            shutil.chown(folder, _server_user())
+        if (user := _server_user()) is not None:
+            shutil.chown(folder, user)
         source = make_conninfo(host=self._socket(), user="postgres")
         self._run("pg_basebackup", "--pgdata", str(folder), "--dbname", source, "--write-recovery-conf", "--checkpoint=fast")
+        for lock in folder.glob(".s.PGSQL.*.lock"):  # the wheel keeps its socket in the data folder, and copies its lock
+            lock.unlink()
         replica = EmbeddedServer(folder).start()
         try:
             yield replica

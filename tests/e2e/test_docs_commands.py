@@ -1,0 +1,58 @@
+"""Every command line that the docs show is run, in a shop as they describe it, with the exit code of something that works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support import shop
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINE = re.compile(r"^ {4}(?:\S*/)?esops (?P<arguments>.+)$", re.MULTILINE)
+NOT_HERE = {"demo": "tests/e2e/test_demo.py runs the demo"}
+ENDLESS = ("--follow", "--watch", "--serve")
+
+
+def documented() -> list[tuple[str, list[str]]]:
+    """Each page's command lines in their order, up to a pipe, a redirection or a comment."""
+    found = []
+    for page in PAGES:
+        for match in LINE.finditer(page.read_text()):
+            line = re.split(r"\s[|>]\s|\s>|\s#|\s\(or", match["arguments"])[0]
+            found.append((str(page.relative_to(ROOT)), shlex.split(line)))
+    return found
+
+
+def test_pages_show_commands():
+    assert len(documented()) > 20
+
+
+@pytest.mark.parametrize("page", sorted({page for page, _ in documented()}))
+def test_each_command_line_of_a_page_works(project, dsn, connection, page):
+    shop.make(dsn, 2_000)
+    shop.configure(project, dsn)
+    for _ in range(2):
+        project.ok("rebuild", "cart_summary", "--blue-green")
+    project.environment["ESOPS_STORE_PASSWORD"] = "unused"
+    for of_page, arguments in documented():
+        if of_page != page or arguments[0] in NOT_HERE:
+            continue
+        line = [dsn if argument == "service=shop" else argument for argument in arguments]
+        if line[0] == "init":
+            line += ["--file", "written.toml"]
+        if line[:2] == ["projection", "retire"]:
+            project.run("projection", "switch", "cart_summary")
+        process = project.start(*line)
+        try:
+            out, err = process.communicate(timeout=5 if set(ENDLESS) & set(line) or line[0] == "run" else 60)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=30)
+        assert process.returncode in (0, 1, 5), f"{page}: esops {shlex.join(line)}: exit {process.returncode}\n{out}\n{err}"
+        assert "Traceback" not in err
