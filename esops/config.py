@@ -70,6 +70,52 @@ class TableSettings(Settings):
     """Left out: the one behind the position's default."""
 
 
+Removal = Literal["keep", "delete", "archive", "truncate", "tombstone"]
+
+
+class PolicySettings(Settings):
+    """`[archives.NAME.policies.NAME]`: which streams are archived, and what becomes of them in the store."""
+
+    store: str | None = None
+    category: str | None = None
+    stream: str | None = None
+    """A pattern of stream names: `*` for anything, `?` for one character."""
+    tenant: str | None = None
+    idle_for: Duration = timedelta(0)
+    """How long ago the last event must have been recorded."""
+    closed_by: tuple[str, ...] = ()
+    """The last event must be of one of these types."""
+    min_length: int = Field(default=1, ge=1)
+    """The fewest events that a stream must have."""
+    keep_last: int = Field(default=0, ge=0)
+    """So many of a stream's last events stay in the store."""
+    remove: Removal = "keep"
+    scavenge: bool = False
+    """EventStoreDB: start a scavenge after a removal, and wait for it."""
+    batch: int = Field(default=1_000, ge=1)
+    """At most so many events are removed in one transaction."""
+    max_rate: int | None = Field(default=None, ge=1)
+    """At most so many events are removed a second."""
+    lock_timeout: Duration = timedelta(seconds=1)
+    statement_timeout: Duration = timedelta(seconds=30)
+    max_duration: Duration | None = None
+
+
+class ArchiveSettings(Settings):
+    """`[archives.NAME]`: where archives are kept, and the policies that fill it."""
+
+    repository: str
+    """A directory, or `s3://`, `gs://` or `az://` with a bucket and a prefix."""
+    encrypt_to: tuple[str, ...] = ()
+    """age recipients; left out: not encrypted."""
+    identity: str | None = Field(default=None, repr=False)
+    """The age identity that decrypts, usually `${VARIABLE}`."""
+    identity_file: Path | None = None
+    file_size: int = Field(default=64 << 20, ge=1 << 16)
+    """Bytes from which on a file is closed and the next begun."""
+    policies: Mapping[str, PolicySettings] = {}
+
+
 class StoreSettings(Settings):
     """`[stores.NAME]`: where events come from."""
 
@@ -94,9 +140,18 @@ class StoreSettings(Settings):
     """Emmett: `position` reads by global position instead of by transaction id."""
     hole_threshold: Duration = timedelta(seconds=3)
     """How long a missing number must have been missing before it may be taken for dead."""
+    repository: str | None = None
+    """Backend archive: the repository, as in `[archives.NAME]`, whose keys are used."""
+    archive: str | None = None
+    """The archive that this store's old streams went to: they are read from there, joined with those that are here."""
+    of: str | None = None
+    """Backend archive: the store whose events are read, where a repository holds those of several."""
+    cold: ArchiveSettings | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="after")
     def _complete(self) -> StoreSettings:
+        if self.backend == "archive" and self.cold is None:
+            raise ValueError("a store of backend 'archive' needs `repository`, or `archive` with the name of one")
         if self.backend == "postgres" and self.dsn is None:
             raise ValueError("a store of backend 'postgres' needs `dsn`")
         if self.backend == "eventstoredb" and self.uri is None:
@@ -174,6 +229,7 @@ class ProjectionSettings(Settings):
 class Config(Settings):
     """All of esops.toml."""
 
+    archives: Mapping[str, ArchiveSettings] = {}
     stores: Mapping[str, StoreSettings] = {}
     readmodels: Mapping[str, ReadModelSettings] = {}
     projections: Mapping[str, ProjectionSettings] = {}
@@ -191,6 +247,25 @@ class Config(Settings):
     def projection(self, name: str) -> ProjectionSettings:
         """The projection of that name. Raises UsageError that names the nearest."""
         return _pick(self.projections, name, "projection", self.path)[1]
+
+    def archive(self, name: str | None = None) -> tuple[str, ArchiveSettings]:
+        """The archive of that name, or the only one there is. Raises UsageError."""
+        return _pick(self.archives, name, "archive", self.path)
+
+    def policy(self, name: str) -> tuple[str, ArchiveSettings, PolicySettings]:
+        """A policy with its archive and that one's name; `ARCHIVE/POLICY` tells two of one name apart. Raises UsageError."""
+        known = {
+            f"{archive}/{policy}": (archive, settings, settings.policies[policy])
+            for archive, settings in self.archives.items()
+            for policy in settings.policies
+        }
+        found = [key for key in known if key == name or key.partition("/")[2] == name]
+        if len(found) > 1:
+            raise UsageError(f"{self.path}: there are several policies named {name!r}", hint="Name one of: " + ", ".join(found))
+        if not found:
+            hint = nearest(name, (key.partition("/")[2] for key in known))
+            raise UsageError(f"{self.path}: there is no policy named {name!r}", hint=hint)
+        return known[found[0]]
 
     def readmodel_of(self, name: str) -> ReadModelSettings:
         """Where a projection writes: its read model, the only one there is, or its own Postgres store."""
@@ -247,10 +322,38 @@ def parse_config(document: Mapping[str, Any], path: Path) -> Config:
     if "path" in document:
         raise UsageError(f"{path}: path: unknown key", hint=nearest("path", _keys_of(Config)))
     expanded = _expand(document, path, ())
+    _find_archives(expanded, path)
     try:
         return Config.model_validate({**expanded, "path": path})
     except ValidationError as error:
         raise _first_problem(error, path) from None
+
+
+def _find_archives(document: dict[str, Any], path: Path) -> None:
+    """Make addresses of archives absolute, and give each store that names an archive its settings."""
+    archives, stores = document.get("archives", {}), document.get("stores", {})
+    sections = [section for each in (archives, stores) if isinstance(each, dict) for section in each.values()]
+    for section in sections:
+        if isinstance(section, dict):
+            for key in ("repository", "identity_file"):
+                value = section.get(key)
+                if isinstance(value, str) and "://" not in value:
+                    section[key] = str(path.parent / Path(value).expanduser())
+    if not isinstance(stores, dict) or not isinstance(archives, dict):
+        return
+    by_address = {each["repository"]: each for each in archives.values() if isinstance(each, dict) and "repository" in each}
+    for name, store in stores.items():
+        if not isinstance(store, dict):
+            continue
+        if "cold" in store:
+            raise UsageError(f"{path}: stores.{name}.cold: unknown key", hint=nearest("cold", _keys_of(StoreSettings)))
+        if isinstance(store.get("archive"), str):
+            if store["archive"] not in archives:
+                hint = nearest(store["archive"], archives)
+                raise UsageError(f"{path}: stores.{name}.archive: there is no archive named {store['archive']!r}", hint=hint)
+            store["cold"] = archives[store["archive"]]
+        elif isinstance(store.get("repository"), str):
+            store["cold"] = by_address.get(store["repository"], {"repository": store["repository"]})
 
 
 def _pick(things: Mapping[str, T], name: str | None, what: str, path: Path) -> tuple[str, T]:
@@ -300,6 +403,7 @@ _SECTIONS: dict[str, type[Settings]] = {
     "stores": StoreSettings,
     "readmodels": ReadModelSettings,
     "projections": ProjectionSettings,
+    "archives": ArchiveSettings,
 }
 
 
@@ -309,8 +413,13 @@ def _known_beside(location: list[str]) -> list[str]:
         return _keys_of(Config)
     section = _SECTIONS[location[0]]
     if len(location) > 3:
-        nested: dict[str, type[Settings]] = {"verify": VerifySettings, "versions": VersionSettings, "table": TableSettings}
-        section = nested[location[2]]
+        nested: dict[str, type[Settings]] = {
+            "verify": VerifySettings,
+            "versions": VersionSettings,
+            "table": TableSettings,
+            "policies": PolicySettings,
+        }
+        section = nested.get(location[2], section)
     return _keys_of(section)
 
 

@@ -121,6 +121,13 @@ class EventFilter:
         return not self.types and self.category is None and self.stream is None
 
 
+class StreamKey(NamedTuple):
+    """What names a stream: its id, and its tenant where the store has tenants."""
+
+    stream: str
+    tenant: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
     """One stream: how many events of it can be read, which, and since when. Times are UTC, None where nothing can be read."""
@@ -138,6 +145,15 @@ class StreamInfo:
     """Soft: nothing can be read, and the name can be used again. Tombstone: it never can."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The store's own settings of the stream, such as EventStoreDB's $maxCount, $maxAge and $tb."""
+    closed: bool | None = None
+    """Whether its last event is of a type that closes it; None where that was not asked."""
+    bytes: int | None = None
+    """What its events take in the store; None where that was not asked, or is not known."""
+
+    @property
+    def key(self) -> StreamKey:
+        """What names it."""
+        return StreamKey(self.name, self.tenant)
 
 
 @dataclass(frozen=True, slots=True)

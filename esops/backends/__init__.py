@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from typing import cast
 
 from esops.backends.base import EventStore
 from esops.config import StoreSettings
@@ -21,4 +22,19 @@ def open_store(name: str, settings: StoreSettings) -> EventStore:
         )
     opener = found[settings.backend].load()
     store: EventStore = opener(name, settings)
-    return store
+    if settings.cold is None or settings.backend == "archive":
+        return store
+    return _joined(store, settings)
+
+
+def _joined(hot: EventStore, settings: StoreSettings) -> EventStore:
+    """A store with the archive that its old streams went to."""
+    from esops.backends.archive.joined import JoinedStore
+    from esops.backends.archive.store import ArchiveStore
+
+    try:
+        cold = ArchiveStore(hot.name, settings.model_copy(update={"of": settings.of or hot.name}))
+    except BaseException:
+        hot.close()
+        raise
+    return cast("EventStore", JoinedStore(hot, cold))

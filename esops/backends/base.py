@@ -6,14 +6,17 @@ command that needs more names what is missing and what to do instead. Nothing as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, Self
 
-from esops.errors import Refused
-from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
+from esops.errors import Refused, UsageError
+from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, StreamKey
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 EVERYTHING = EventFilter()
 
@@ -46,6 +49,46 @@ class Capabilities:
     """Projections run inside the server."""
     first_version: int = 1
     """The version of a stream's first event."""
+    ways_out: tuple[str, ...] = ()
+    """How archived streams can be taken out of it: `archive`, `delete`, `truncate`, `tombstone`."""
+    put_back: Literal["", "in place", "anywhere"] = ""
+    """Archived events can come back as they were: to the store that they came from, or to any of its kind."""
+
+
+class Part(NamedTuple):
+    """Events of a stream that are to be taken out: those of versions `low` to `high`."""
+
+    key: StreamKey
+    low: int
+    high: int
+    last_version: int
+    """The version that the stream was at when it was archived; at another it is left alone."""
+    ends: bool
+    """Whether this is all that is to go."""
+
+
+class Removed(NamedTuple):
+    """What became of a part: how many events went, and why none did."""
+
+    part: Part
+    events: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WayOut:
+    """A way to take archived streams out of a store."""
+
+    name: str
+    keeps: int = 0
+    """How many of a stream's last events have to stay."""
+    whole: bool = False
+    """Whether it takes streams as a whole alone."""
+    never: str = ""
+    """A pattern of streams that are not taken, such as those that consumers keep their positions in."""
+    what: str = ""
+    statements: Sequence[str] = ()
+    """What is executed, word for word, with the streams as parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +183,18 @@ class EventStore(Protocol):
         """One stream's length and ages; None where there is none."""
         ...
 
-    def streams(self, filter: EventFilter = EVERYTHING, limit: int | None = None) -> Iterator[StreamInfo]:
-        """The streams with an event that passes the filter, by name."""
+    def streams(
+        self,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+        *,
+        closed_by: Sequence[str] = (),
+        measured: bool = False,
+    ) -> Iterator[StreamInfo]:
+        """The streams with an event that passes the filter, by name.
+
+        With `closed_by`, whether each is closed by an event of one of these types; `measured`: with the bytes that it takes.
+        """
         ...
 
     def find(self, *, event_id: str | None = None, correlation_id: str | None = None, causation_id: str | None = None) -> Found:
@@ -170,6 +223,38 @@ class EventStore(Protocol):
         """The application's own processors, from the store's own bookkeeping."""
         ...
 
+    # -- archiving; only of stores that say so in their capabilities
+
+    def further_columns(self) -> list[str]:
+        """The names of what the store keeps of an event beside the archive's own columns."""
+        ...
+
+    def export(self, streams: Iterable[StreamInfo], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """All that the store has of streams, in the archive's schema, a stream after the other, by version.
+
+        `columns`: the further columns; left out: all that there are.
+        """
+        ...
+
+    def stream_rows(self, streams: Sequence[StreamInfo]) -> Mapping[StreamKey, str]:
+        """The store's own row of each stream as JSON, where it has such."""
+        ...
+
+    def way_out(self, how: str) -> WayOut:
+        """A way to take archived streams out. Raises UsageError for one that the store does not have."""
+        ...
+
+    def remove(self, how: str, parts: Sequence[Part], lock_timeout: timedelta, statement_timeout: timedelta) -> list[Removed]:
+        """Take parts of streams out, those that are as they were when they were archived. May be asked again for the same."""
+        ...
+
+    def put_back(self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]) -> int:
+        """Bring archived streams back as they were; returns how many events were not there.
+
+        Raises Refused where that would change what is there.
+        """
+        ...
+
     def close(self) -> None:
         """Give back all connections."""
         ...
@@ -177,3 +262,14 @@ class EventStore(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+class NothingArchived:
+    """The methods of archiving, for stores that say in their capabilities that they have none."""
+
+    name: str
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise UsageError(f"esops cannot archive the streams of store {self.name}, nor bring them back")
+
+    further_columns = export = stream_rows = way_out = remove = put_back = _refuse

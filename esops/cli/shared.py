@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from typing import Any
 
 
 def stop_on_signals() -> threading.Event:
@@ -25,22 +26,32 @@ def complete_projection(incomplete: str) -> list[str]:
     return [name for name in _names("projections") if name.startswith(incomplete)]
 
 
+def complete_policy(incomplete: str) -> list[str]:
+    """The policies of the configuration's archives that begin so."""
+    archives = _sections().get("archives", {}).values()
+    return [name for archive in archives for name in archive.get("policies", {}) if name.startswith(incomplete)]
+
+
 def complete_store(incomplete: str) -> list[str]:
     """The stores of the configuration that begin so."""
     return [name for name in _names("stores") if name.startswith(incomplete)]
 
 
 def _names(section: str) -> list[str]:
+    return list(_sections().get(section, {}))
+
+
+def _sections() -> dict[str, Any]:
+    """esops.toml as it is written; nothing where there is none or it cannot be read."""
     import tomllib
 
     from esops.config import find_config
     from esops.errors import UsageError
 
     try:
-        path = find_config(None)
-        return list(tomllib.loads(path.read_text(encoding="utf-8")).get(section, {}))
+        return tomllib.loads(find_config(None).read_text(encoding="utf-8"))
     except (UsageError, OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
-        return []
+        return {}
 
 
 def is_interactive() -> bool:

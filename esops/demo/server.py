@@ -120,6 +120,10 @@ class EmbeddedServer:
     def _run(self, program: str, *arguments: str) -> None:
         self._library.pgexec.pgexec(program, arguments, bin_path=self._binaries(), user=_server_user(), timeout=60)
 
+    def program(self, name: str) -> Path:
+        """One of the server's programs, such as psql."""
+        return self._binaries() / name
+
     def _binaries(self) -> Path:
         if self._server is None:
             self._server = self._library.get_server(self.folder, cleanup_mode=None, start=False)

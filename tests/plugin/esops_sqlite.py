@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
-from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, StoreInfo, WrongExpectedVersion
+from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, NothingArchived, StoreInfo, WrongExpectedVersion
 from esops.config import StoreSettings
 from esops.errors import Unavailable
 from esops.events import (
@@ -36,7 +36,7 @@ def open_sqlite(name: str, settings: StoreSettings) -> SqliteStore:
     return SqliteStore(name, settings)
 
 
-class SqliteStore:
+class SqliteStore(NothingArchived):
     capabilities = Capabilities(append=True, count_between=True)
 
     def __init__(self, name: str, settings: StoreSettings) -> None:
@@ -105,7 +105,14 @@ class SqliteStore:
     def stream_info(self, stream: str) -> StreamInfo | None:
         return next((info for info in self._infos("WHERE stream = ?", [stream])), None)
 
-    def streams(self, filter: EventFilter = EVERYTHING, limit: int | None = None) -> Iterator[StreamInfo]:
+    def streams(
+        self,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+        *,
+        closed_by: Sequence[str] = (),
+        measured: bool = False,
+    ) -> Iterator[StreamInfo]:
         found = (info for info in self._infos("", []) if filter.category in (None, info.category))
         return (info for _, info in zip(range(limit), found, strict=False)) if limit is not None else found
 

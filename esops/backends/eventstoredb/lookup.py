@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -35,7 +35,7 @@ def metadata(link: Link, stream: str) -> tuple[dict[str, Any], int | None]:
     return (document if isinstance(document, dict) else {}), found[0].version
 
 
-def stream_info(link: Link, stream: str) -> StreamInfo | None:
+def stream_info(link: Link, stream: str, closed_by: Sequence[str] = ()) -> StreamInfo | None:
     """What of a stream can be read, its settings, and how it was deleted, if so; None where there never was one."""
     what = f"read stream {stream!r}"
     category = category_of(stream)
@@ -54,7 +54,9 @@ def stream_info(link: Link, stream: str) -> StreamInfo | None:
         return StreamInfo(stream, category, 0, 0, -1, None, None, settings=settings)
     low, high = first[0], last[0]
     length = high.version - low.version + 1
-    return StreamInfo(stream, category, length, low.version, high.version, low.recorded_at, high.recorded_at, settings=settings)
+    closed = high.type in closed_by if closed_by else None
+    ends = (low.version, high.version, low.recorded_at, high.recorded_at)
+    return StreamInfo(stream, category, length, *ends, settings=settings, closed=closed)
 
 
 def names_from_links(link: Link) -> Iterator[str]:
@@ -63,7 +65,7 @@ def names_from_links(link: Link) -> Iterator[str]:
         yield event.data.decode().partition("@")[2]
 
 
-def infos(connector: Connector, names: Iterator[str], limit: int | None) -> Iterator[StreamInfo]:
+def infos(connector: Connector, names: Iterator[str], limit: int | None, closed_by: Sequence[str] = ()) -> Iterator[StreamInfo]:
     """The streams of these names that can be read, by name, each once; several asked about at the same time.
 
     Names are sorted on disk, so that millions of them need no memory.
@@ -75,7 +77,7 @@ def infos(connector: Connector, names: Iterator[str], limit: int | None) -> Iter
         found = (name for (name,) in sorted_names.execute("SELECT name FROM names ORDER BY name"))
         given = 0
         while chunk := list(itertools.islice(found, AT_ONCE * 8)):
-            for info in pool.map(lambda name: stream_info(link, name), chunk):
+            for info in pool.map(lambda name: stream_info(link, name, closed_by), chunk):
                 if info is not None and not info.deleted:
                     if limit is not None and given >= limit:
                         return

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID
 
+import pyarrow as pa
 import structlog
 from esdbclient import NewEvent as Proposed
 from esdbclient import StreamState
 from esdbclient import exceptions as esdb
 
-from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, StoreInfo, WrongExpectedVersion
-from esops.backends.eventstoredb import bulk, live, lookup
+from esops.backends.base import (
+    EVERYTHING,
+    Batch,
+    Capabilities,
+    Found,
+    Holder,
+    Part,
+    Removed,
+    StoreInfo,
+    WayOut,
+    WrongExpectedVersion,
+)
+from esops.backends.eventstoredb import bulk, live, lookup, shelve
 from esops.backends.eventstoredb.admin import Admin, Scavenges
 from esops.backends.eventstoredb.connect import Connector, Link
 from esops.backends.eventstoredb.errors import StreamGone
@@ -24,7 +36,7 @@ from esops.backends.eventstoredb.groups import PersistentSubscriptions
 from esops.backends.eventstoredb.server_projections import ServerProjections
 from esops.config import StoreSettings
 from esops.errors import ConnectionLost, Refused, Unavailable
-from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, asked_for
+from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, StreamKey, asked_for
 
 T = TypeVar("T")
 log = structlog.get_logger("esops.eventstoredb")
@@ -62,6 +74,8 @@ class EventStoreDBStore:
         server_projections=True,
         checkpoints=True,
         first_version=0,
+        ways_out=tuple(sorted(shelve.WAYS)),
+        put_back="in place",
     )
 
     def __init__(self, name: str, settings: StoreSettings) -> None:
@@ -248,12 +262,19 @@ class EventStoreDBStore:
         """What can be read of it, by two reads of one event each, and its settings by a third."""
         return self._twice(lambda link: lookup.stream_info(link, stream), f"read stream {stream!r}")
 
-    def streams(self, filter: EventFilter = EVERYTHING, limit: int | None = None) -> Iterator[StreamInfo]:
+    def streams(
+        self,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+        *,
+        closed_by: Sequence[str] = (),
+        measured: bool = False,  # noqa: ARG002 - what a stream takes is not told here
+    ) -> Iterator[StreamInfo]:
         """Names from $streams where that projection runs, else from a scan of $all; then each stream's ends."""
         source = self.streams_come_from()
         log.info("streams", source=source)
         names = self._names_by_scan(filter) if source.startswith("a scan") else self._names_from_links(filter)
-        return lookup.infos(self._connector, names, limit)
+        return lookup.infos(self._connector, names, limit, closed_by)
 
     def streams_come_from(self) -> str:
         """Where `streams` gets the names, and what that costs."""
@@ -343,6 +364,43 @@ class EventStoreDBStore:
         """Delete for ever: the name can never be used again."""
         with self._talking(f"tombstone {stream!r}") as link, _not_there(stream):
             link.client.tombstone_stream(stream, current_version=_state(expected_version), timeout=link.deadline)
+
+    # -- archiving
+
+    def further_columns(self) -> list[str]:
+        """The content type."""
+        return list(shelve.COLUMNS)
+
+    def export(self, streams: Iterable[StreamInfo], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """A read of each stream, one after the other."""
+        try:
+            yield from shelve.export(self._connector.link, streams, columns)
+        except ConnectionLost as lost:
+            self._connector.lost(lost)
+            raise
+
+    def stream_rows(self, streams: Sequence[StreamInfo]) -> Mapping[StreamKey, str]:
+        """Each stream's metadata."""
+        with self._talking("read streams' metadata") as link:
+            return shelve.rows(link, streams)
+
+    def way_out(self, how: str) -> WayOut:
+        """Truncate, delete or tombstone."""
+        return shelve.way_out(how)
+
+    def remove(
+        self,
+        how: str,
+        parts: Sequence[Part],
+        lock_timeout: timedelta,  # noqa: ARG002 - nothing is locked here
+        statement_timeout: timedelta,  # noqa: ARG002
+    ) -> list[Removed]:
+        """Stream by stream, each with the expectation of its last version."""
+        return shelve.remove(self, how, parts)
+
+    def put_back(self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]) -> int:
+        """By the metadata that each stream had, while no scavenge has removed its events."""
+        return shelve.put_back(self, streams, rows, batches)
 
     def checkpoints(self) -> list[Checkpoint]:
         """The server's projections and persistent subscriptions: how far they are."""

@@ -7,7 +7,7 @@ million events, or a slow projection, leaves no old snapshot behind that would h
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, timedelta
@@ -15,13 +15,15 @@ from types import TracebackType
 from typing import Any, Self
 
 import psycopg
+import pyarrow as pa
 from psycopg import sql
 
-from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, StoreInfo
+from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, Part, Removed, StoreInfo, WayOut
 from esops.backends.postgres import bulk
 from esops.backends.postgres.connect import connect, translated
 from esops.backends.postgres.layouts import find_layout
 from esops.backends.postgres.layouts.base import Layout
+from esops.backends.postgres.shelve import Shelving
 from esops.config import StoreSettings
 from esops.errors import ConnectionLost, Refused
 from esops.events import (
@@ -33,6 +35,7 @@ from esops.events import (
     Position,
     RecordedEvent,
     StreamInfo,
+    StreamKey,
     asked_for,
     category_of,
 )
@@ -87,8 +90,15 @@ class PostgresStore:
             self.layout: Layout = find_layout(self._control(), name, settings)
         self._bulk = bulk.BulkReader(settings.dsn)
         self._rule = self.layout.rule()
+        self._shelving = Shelving(self.layout, settings.dsn, self._bulk)
+        shelf = self.layout.shelf
         self.capabilities = replace(
-            self.capabilities, tenants=self.layout.tenants, append=self.layout.appends, first_version=self.layout.first_version
+            self.capabilities,
+            tenants=self.layout.tenants,
+            append=self.layout.appends,
+            first_version=self.layout.first_version,
+            ways_out=tuple(sorted(shelf.ways)) if shelf else (),
+            put_back="anywhere" if shelf is not None else "",
         )
 
     def _control(self) -> psycopg.Connection:
@@ -289,18 +299,35 @@ class PostgresStore:
         """Counted from the stream's rows, so that it is true for compacted and trimmed streams too."""
         return next(self.streams(EventFilter(stream=stream, archived=True)), None)
 
-    def streams(self, filter: EventFilter = EVERYTHING, limit: int | None = None) -> Iterator[StreamInfo]:
+    def streams(
+        self,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+        *,
+        closed_by: Sequence[str] = (),
+        measured: bool = False,
+    ) -> Iterator[StreamInfo]:
         """Grouped in the server, given out through a cursor."""
         m = self.layout.mapped
+        closed: sql.Composable = sql.SQL("NULL::boolean")
+        size: sql.Composable = sql.SQL("NULL::bigint")
+        if closed_by:
+            closed = sql.SQL("coalesce(max({version}) FILTER (WHERE {type} = ANY({types})) = max({version}), FALSE)").format(
+                version=m.version, type=m.type, types=sql.Literal(list(closed_by))
+            )
+        if measured:
+            size = sql.SQL("sum(pg_column_size({}) + coalesce(pg_column_size({}), 0))").format(m.data, m.metadata)
         statement = sql.SQL(
-            "SELECT {stream}, {tenant}, count(*), min({version}), max({version}), min({at}), max({at}), bool_and({archived}) "
-            "FROM {events} WHERE {where} GROUP BY 1, 2 ORDER BY 1, 2 {limit}"
+            "SELECT {stream}, {tenant}, count(*), min({version}), max({version}), min({at}), max({at}), bool_and({archived}), "
+            "{closed}, {size} FROM {events} WHERE {where} GROUP BY 1, 2 ORDER BY 1, 2 {limit}"
         ).format(
             stream=m.stream,
             tenant=m.tenant,
             version=m.version,
             at=m.recorded_at,
             archived=self.layout.archived,
+            closed=closed,
+            size=size,
             events=self.layout.events,
             where=self.layout.where(filter),
             limit=sql.SQL("") if limit is None else sql.SQL("LIMIT {}").format(sql.Literal(limit)),
@@ -309,8 +336,22 @@ class PostgresStore:
             connection.autocommit = False
             with connection.cursor("esops_streams") as cursor:
                 cursor.itersize = 10_000
-                for name, tenant, length, first, last, first_at, last_at, archived in cursor.execute(statement):
-                    yield StreamInfo(name, category_of(name), length, first, last, first_at, last_at, bool(archived), tenant)
+                for name, tenant, length, first, last, first_at, last_at, archived, is_closed, taken in cursor.execute(
+                    statement
+                ):
+                    yield StreamInfo(
+                        name,
+                        category_of(name),
+                        length,
+                        first,
+                        last,
+                        first_at,
+                        last_at,
+                        bool(archived),
+                        tenant,
+                        closed=is_closed,
+                        bytes=None if taken is None else int(taken),
+                    )
 
     def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:
         """As the layout's library does it, in one transaction."""
@@ -339,6 +380,32 @@ class PostgresStore:
         """From the library's own table."""
         with translated():
             return self.layout.checkpoints(self._control())
+
+    def further_columns(self) -> list[str]:
+        """The columns of the events' table that are not part of every event."""
+        with translated():
+            return self._shelving.columns(self._control())
+
+    def export(self, streams: Iterable[StreamInfo], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """In groups of streams, each a statement and a snapshot of its own."""
+        return self._shelving.export(self._control(), streams, columns)
+
+    def stream_rows(self, streams: Sequence[StreamInfo]) -> Mapping[StreamKey, str]:
+        """From the layout's table of streams."""
+        with translated():
+            return self._shelving.rows(self._control(), streams)
+
+    def way_out(self, how: str) -> WayOut:
+        """As the layout says."""
+        return self._shelving.way(how)
+
+    def remove(self, how: str, parts: Sequence[Part], lock_timeout: timedelta, statement_timeout: timedelta) -> list[Removed]:
+        """In one transaction, or in smaller ones where something is in the way."""
+        return self._shelving.remove(how, parts, lock_timeout, statement_timeout)
+
+    def put_back(self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]) -> int:
+        """In one transaction."""
+        return self._shelving.put_back(streams, rows, batches)
 
     def close(self) -> None:
         """Close both connections."""

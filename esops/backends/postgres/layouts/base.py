@@ -19,6 +19,7 @@ from esops.backends.base import WrongExpectedVersion
 from esops.backends.postgres import catalog
 from esops.backends.postgres.bulk import Decode
 from esops.backends.postgres.catalog import Table
+from esops.backends.postgres.layouts.shelf import Shelf
 from esops.backends.postgres.settle import HolesWatched, SequenceLockers, SettleRule
 from esops.errors import Refused, Unavailable
 from esops.events import Checkpoint, EventFilter, NewEvent, Position
@@ -224,6 +225,14 @@ class Layout:
     """The version of a stream's first event."""
     decode: Decode | None = None
     """Makes plain JSON of a payload that the library wrapped, and tells the time that is inside (microseconds since 1970)."""
+    stream_column: sql.Composable | None = None
+    """The column of the stream's id as an index has it; left out: as it is mapped."""
+    stream_kind: str = "text"
+    """That column's type."""
+    scope: sql.Composable = field(default_factory=lambda: TRUE)
+    """What holds for all rows of the tenant that was asked for."""
+    shelf: Shelf | None = None
+    """How streams leave and come back; None where events can only be copied out."""
     detail: Mapping[str, str] = field(default_factory=dict)
     warnings: Callable[[psycopg.Connection], list[str]] = lambda _: []
     """What makes reading wrong; a rebuild is refused while there is any."""
@@ -242,6 +251,11 @@ class Layout:
         if filter.stream is not None:
             conditions.append(self.stream_equals(filter.stream))
         return sql.SQL(" AND ").join(conditions)
+
+    def any_stream(self, names: Sequence[str]) -> sql.Composable:
+        """The condition for events of any of these streams, which an index answers."""
+        column = self.stream_column or self.mapped.stream
+        return sql.SQL("{} = ANY({}::{}[])").format(column, sql.Literal(list(names)), sql.SQL(self.stream_kind))
 
     def beyond(self, position: Position, strictly: bool = True) -> sql.Composable:
         """The condition for what lies after a position."""

@@ -17,11 +17,13 @@ from psycopg import sql
 
 from esops.backends.postgres import catalog
 from esops.backends.postgres.layouts.base import Layout, Mapped, expect, insert_each, numbered, same_uuid
+from esops.backends.postgres.layouts.shelf import numbered_shelf
 from esops.config import StoreSettings
 from esops.events import Checkpoint, NewEvent, Position
 
 _COLUMNS = ["originator_id", "originator_version", "topic", "state", "notification_id"]
 _MIGRATED = "__migration__"
+_EVENT = {"stream": "originator_id", "version": "originator_version", "data": "state"}
 _C = sql.Identifier
 
 
@@ -70,6 +72,9 @@ def _read(connection: psycopg.Connection, table: catalog.Table) -> Layout:
         ),
         checkpoints=lambda on: _checkpoints(on, table.schema),
         decode=decode,
+        stream_column=_C("originator_id"),
+        stream_kind=table.column("originator_id").kind,
+        shelf=numbered_shelf(events, _EVENT, "notification_id", table.column("originator_id").kind),
         detail={
             "application": application(table.name),
             "states": "JSON" if plain else "compressed or encrypted: left as they are, and their times are not known",

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from esops.backends.postgres import catalog
-from esops.backends.postgres.layouts import marten_daemon
+from esops.backends.postgres.layouts import marten_daemon, marten_shelf
 from esops.backends.postgres.layouts.base import TRUE, AppendBesideStreamRow, Layout, Mapped, same_uuid
 from esops.backends.postgres.settle import HolesWatched, SequenceLockers, SettleRule
 from esops.config import StoreSettings
@@ -71,8 +71,9 @@ def _read(
     own: list[sql.Composable] = [sql.SQL("type <> 'tombstone'")]
     if events.has("is_skipped"):
         own.append(sql.SQL("is_skipped IS NOT TRUE"))
+    scope: sql.Composable = TRUE
     if tenant is not None and events.has("tenant_id"):
-        own.append(sql.SQL("tenant_id = {}").format(sql.Literal(tenant)))
+        scope = sql.SQL("tenant_id = {}").format(sql.Literal(tenant))
     archivable = events.has("is_archived")
 
     def make_rule() -> SettleRule:
@@ -114,7 +115,8 @@ def _read(
             if catalog.find_table(connection, schema, name)
         ),
         sequences=(_C(schema, sequence_name),),
-        own=sql.SQL(" AND ").join(own),
+        own=sql.SQL(" AND ").join([*own, scope]),
+        scope=scope,
         alive=sql.SQL("is_archived IS NOT TRUE") if archivable else TRUE,
         archived=sql.SQL("is_archived IS TRUE") if archivable else sql.SQL("FALSE"),
         in_category=lambda name: _in_category(schema, name, by_string, conjoined),
@@ -123,6 +125,9 @@ def _read(
         append=_appending(schema, by_string, sequence_name, tenant, streams, events),
         checkpoints=lambda on: marten_daemon.checkpoints(on, schema),
         concerns=lambda on: marten_daemon.concerns(on, schema, streams),
+        stream_column=_C("stream_id"),
+        stream_kind="varchar" if by_string else "uuid",
+        shelf=marten_shelf.shelf(connection, schema, streams, events, data_is_binary=events.has("bdata")),
         tenants=conjoined and tenant is None,
         detail={
             "stream ids": "text" if by_string else "uuid",

@@ -13,10 +13,20 @@ from psycopg import sql
 
 from esops.backends.postgres import catalog
 from esops.backends.postgres.layouts.base import Layout, Mapped, expect, insert_each, numbered, same_uuid
+from esops.backends.postgres.layouts.shelf import numbered_shelf
 from esops.config import StoreSettings
 from esops.events import Checkpoint, NewEvent, Position
 
 _COLUMNS = ["global_position", "position", "time", "stream_name", "type", "data", "metadata", "id"]
+_EVENT = {
+    "stream": "stream_name",
+    "version": "position",
+    "type": "type",
+    "id": "id",
+    "data": "data",
+    "metadata": "metadata",
+    "recorded_at": "time",
+}
 _C = sql.Identifier
 _POSITION_STREAM = r"^[^-]+:position(-.*)?$"
 """Consumers write to `<category>:position` or `<category>:position-<identifier>`."""
@@ -49,6 +59,8 @@ def _read(connection: psycopg.Connection, table: catalog.Table) -> Layout:
         checkpoints=lambda on: _checkpoints(on, _C(table.schema, table.name)),
         id_equals=lambda value: same_uuid("id", value),
         first_version=0,
+        stream_column=_C("stream_name"),
+        shelf=numbered_shelf(_C(table.schema, table.name), _EVENT, "global_position", never=_POSITION_STREAM),
     )
 
 

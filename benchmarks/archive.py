@@ -1,0 +1,98 @@
+"""`esops archive run` (export, read back, hashed, compared with the store) against a dump that is compressed and hashed.
+
+Limits (docs/explanation/speed.md): at most 1.3 times the wall time of `COPY (… ORDER BY stream, version) | zstd -3` followed by
+`zstd -d | sha256sum`, as whole processes, for 1,000,000 events; a result no larger; memory at 2,000,000 events at most 1.1 times that at
+200,000. Prints the figures; exits with 1 if a limit is not kept. Takes the `zstd` command.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psycopg
+
+from benchmarks.rebuild import timed
+from esops.demo import store
+from esops.demo.server import EmbeddedServer
+
+RUNS = 5
+TIME_LIMIT, SIZE_LIMIT, MEMORY_LIMIT = 1.3, 1.0, 1.1
+EVENTS = 1_000_000
+
+
+def dump(server: EmbeddedServer, folder: Path, schema: str) -> tuple[float, int]:
+    """Seconds and bytes of the dump by hand."""
+    target = folder / "dump.zst"
+    copy = f"COPY (SELECT * FROM {schema}.mt_events ORDER BY stream_id, version) TO STDOUT"
+    script = (
+        f'set -o pipefail; "{server.program("psql")}" "{server.dsn()}" -qc "{copy}" | zstd -q -3 -f -o {target}; '
+        f"zstd -qdc {target} | sha256sum"
+    )
+    began = time.monotonic()
+    subprocess.run(["bash", "-c", script], check=True, capture_output=True)
+    return time.monotonic() - began, target.stat().st_size
+
+
+def archive(folder: Path, dsn: str, schema: str, events: int) -> tuple[float, int, float]:
+    """Seconds, bytes in the repository, and peak memory in MB, of a run that keeps the store as it is."""
+    shutil.rmtree(folder / "cold", ignore_errors=True)
+    (folder / "esops.toml").write_text(
+        f'[stores.s]\ndsn = {json.dumps(dsn)}\nschema = "{schema}"\nappend = "quick"\n'
+        '[archives.cold]\nrepository = "cold"\n[archives.cold.policies.all]\ncategory = "cart"\n'
+    )
+    seconds, memory, output = timed(
+        [sys.executable, "-m", "esops", "archive", "run", "all", "--quiet", "--output", "json"], folder
+    )
+    done = json.loads(output)
+    assert (done["state"], done["events"]) == ("verified", events), done
+    return seconds, done["stored_bytes"], memory
+
+
+def main() -> int:
+    if shutil.which("zstd") is None:
+        sys.exit("this takes the zstd command")
+    folder = Path(tempfile.mkdtemp(prefix="esops-bench-"))
+    folder.chmod(0o755)
+    server = EmbeddedServer(folder / "pg").start()
+    try:
+        return measure(server, folder)
+    finally:
+        server.remove()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure(server: EmbeddedServer, folder: Path) -> int:
+    """Print the figures; returns 1 if a limit is not kept."""
+    dsn = server.dsn()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for events in (200_000, EVENTS, 2_000_000):
+            store.create(connection, f"s{events}")
+            store.generate(connection, events, f"s{events}", window=2_000)
+            connection.execute("VACUUM ANALYZE")
+    pairs = []
+    for _ in range(RUNS):
+        by_hand, size_by_hand = dump(server, folder, f"s{EVENTS}")
+        seconds, size, _ = archive(folder, dsn, f"s{EVENTS}", EVENTS)
+        pairs.append((seconds / by_hand, size / size_by_hand))
+        print(f"esops {seconds:.2f} s, {size / 1e6:.1f} MB; by hand {by_hand:.2f} s, {size_by_hand / 1e6:.1f} MB", flush=True)
+    slower = statistics.median(ratio for ratio, _ in pairs)
+    larger = statistics.median(ratio for _, ratio in pairs)
+    memory = {
+        events: statistics.median(archive(folder, dsn, f"s{events}", events)[2] for _ in range(3))
+        for events in (200_000, 2_000_000)
+    }
+    more = memory[2_000_000] / memory[200_000]
+    print(f"time {slower:.2f} x by hand (limit {TIME_LIMIT}), size {larger:.2f} x (limit {SIZE_LIMIT})")
+    print(f"memory {more:.2f} x ({memory[2_000_000]:.0f} MB, {memory[200_000]:.0f} MB; limit {MEMORY_LIMIT})")
+    return int(slower > TIME_LIMIT or larger > SIZE_LIMIT or more > MEMORY_LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

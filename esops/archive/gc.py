@@ -1,0 +1,54 @@
+"""What is in a repository and counts for nothing: files that no manifest names, and the runs that they were left by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from esops.backends.archive.catalog import RUNS, Catalog, Run
+from esops.backends.archive.repository import Repository
+
+_NOTES = ("plan.json", "manifest.json", "verified.json", "done.json", "failed.json")
+YOUNG = timedelta(hours=1)
+"""Files younger than this are left: a run may be about to seal them."""
+
+
+@dataclass
+class Garbage:
+    """What was found, and whether it was deleted. `young` counts files that were left, since a run may still need them."""
+
+    files: int = 0
+    bytes: int = 0
+    young: int = 0
+    deleted: bool = False
+    names: list[str] = field(default_factory=list)
+
+
+def collect(repository: Repository, *, delete: bool, older_than: timedelta = YOUNG) -> Garbage:
+    """Find the files that no manifest names, and delete them if asked. A sealed run is never touched."""
+    told = Garbage(deleted=delete)
+    limit = datetime.now(UTC) - older_than
+    for run in Catalog(repository).runs():
+        entries = list(repository.entries(f"{RUNS}/{run.name}"))
+        kept = _kept(run)
+        abandoned = not kept and all(entry.modified < limit for entry in entries)
+        for entry in entries:
+            short = entry.name.rpartition("/")[2]
+            if short in kept or (short in _NOTES and not abandoned):
+                continue
+            if entry.modified >= limit:
+                told.young += 1
+                continue
+            told.files += 1
+            told.bytes += entry.size
+            told.names.append(entry.name)
+            if delete:
+                repository.delete(entry.name)
+    return told
+
+
+def _kept(run: Run) -> set[str]:
+    """The files that a run's manifest names, and its notes; nothing where it is not sealed."""
+    if run.read("manifest.json") is None:
+        return set()
+    return {*_NOTES, *(entry.name for entry in run.manifest().files)}

@@ -1,0 +1,181 @@
+"""Which streams a policy selects, and what it would do with them."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from esops.backends.archive.catalog import Catalog
+from esops.backends.base import EventStore, WayOut
+from esops.config import PolicySettings, Removal
+from esops.errors import UsageError
+from esops.events import EventFilter, StreamInfo
+
+KEEP = WayOut("keep", what="removes nothing")
+
+
+def way_out(store: EventStore, policy: PolicySettings, how: Removal) -> WayOut:
+    """How a policy's streams leave their store. Raises UsageError where the store or the policy does not allow it."""
+    if how == "keep":
+        return KEEP
+    if how not in store.capabilities.ways_out:
+        there_are = ", ".join(store.capabilities.ways_out) or "none"
+        raise UsageError(
+            f"store {store.name} has no way {how!r} to take streams out", hint=f"Ways that it has: {there_are}; or keep."
+        )
+    way = store.way_out(how)
+    if way.whole and policy.keep_last:
+        raise UsageError(f"keep_last = {policy.keep_last}: {how!r} takes streams as a whole alone", hint="Leave keep_last out.")
+    return way
+
+
+def selected(
+    store: EventStore, policy: PolicySettings, way: WayOut, now: datetime, known: Known | None, *, measured: bool = False
+) -> Iterator[StreamInfo]:
+    """The streams that a policy is for, by name.
+
+    Those of which nothing would be removed, or which are in the archive already as they are, are left out.
+    """
+    stays = max(policy.keep_last, way.keeps)
+    never = re.compile(way.never) if way.never else None
+    for info in store.streams(EventFilter(category=policy.category), closed_by=policy.closed_by, measured=measured):
+        if info.name.startswith("$") or (never is not None and never.search(info.name)):
+            continue
+        if policy.stream is not None and not fnmatchcase(info.name, policy.stream):
+            continue
+        if policy.tenant is not None and info.tenant != policy.tenant:
+            continue
+        if info.length < policy.min_length or (policy.closed_by and not info.closed):
+            continue
+        if way.name != "keep" and info.length <= stays:
+            continue
+        if policy.idle_for and not _idle(store, info, policy, now):
+            continue
+        if known is not None and known.has(info):
+            continue
+        yield info
+
+
+def _idle(store: EventStore, info: StreamInfo, policy: PolicySettings, now: datetime) -> bool:
+    last = info.last_at
+    if last is None:
+        event = next(iter(store.read_stream(info.name, backwards=True, limit=1)), None)
+        last = event.recorded_at if event is not None and event.recorded_at.year > 1970 else None
+    return last is not None and now - last >= policy.idle_for
+
+
+class Notes:
+    """Facts about streams that may be many, in a temporary file instead of in memory."""
+
+    def __init__(self) -> None:
+        """Make the file; it is gone when this is closed, or when the process dies."""
+        self._file = tempfile.NamedTemporaryFile(prefix="esops-archive-")  # noqa: SIM115 - closed by close()
+        self._base = sqlite3.connect(self._file.name)
+        self._base.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; "
+            "CREATE TABLE notes (stream TEXT, tenant TEXT, value, PRIMARY KEY (stream, tenant)) WITHOUT ROWID;"
+        )
+
+    def put(self, stream: str, tenant: str, value: Any) -> None:
+        """Note something of a stream, in place of what was noted before."""
+        self._base.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (stream, tenant, value))
+
+    def get(self, stream: str, tenant: str) -> Any:
+        """What is noted of a stream; None where nothing is."""
+        row = self._base.execute("SELECT value FROM notes WHERE stream = ? AND tenant = ?", (stream, tenant)).fetchone()
+        return None if row is None else row[0]
+
+    def close(self) -> None:
+        """Forget all of it."""
+        self._base.close()
+        self._file.close()
+
+
+class Known(Notes):
+    """The streams of a store that an archive holds, with the version that each is archived up to."""
+
+    def __init__(self, catalog: Catalog, store: str) -> None:
+        """Read the lists of streams of all sealed runs."""
+        super().__init__()
+        for run, manifest in catalog.sealed(store):
+            for digest, _ in run.streams(manifest):
+                before = self.get(*digest.key)
+                if before is None or before < digest.last_version:
+                    self.put(*digest.key, digest.last_version)
+
+    def has(self, info: StreamInfo) -> bool:
+        """Whether all of a stream is archived."""
+        up_to = self.get(info.name, info.tenant)
+        return up_to is not None and info.last_version <= up_to
+
+
+class Chosen:
+    """The streams that were selected, in a temporary file: the statement that selects has ended when the export begins."""
+
+    def __init__(self, streams: Iterable[StreamInfo]) -> None:
+        """Take them all."""
+        self.count, self.events = 0, 0
+        self._file = tempfile.TemporaryFile(prefix="esops-archive-")  # noqa: SIM115 - closed by __exit__
+        for info in streams:
+            self.count += 1
+            self.events += info.length
+            kept = (info.name, info.category, info.length, info.first_version, info.last_version, info.tenant)
+            self._file.write(orjson.dumps(kept) + b"\n")
+
+    def __iter__(self) -> Iterator[StreamInfo]:
+        """Each of them, as far as an export needs to know it."""
+        self._file.seek(0)
+        for line in self._file:
+            name, category, length, first, last, tenant = orjson.loads(line)
+            yield StreamInfo(name, category, length, first, last, None, None, tenant=tenant)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+
+@dataclass
+class Plan:
+    """What a run would do. `bytes` is what the events take in the store, None where it does not tell."""
+
+    policy: str
+    archive: str
+    store: str
+    remove: Removal
+    streams: int = 0
+    events: int = 0
+    bytes: int | None = None
+    oldest: datetime | None = None
+    newest: datetime | None = None
+    longest: list[StreamInfo] = field(default_factory=list)
+    statements: Sequence[str] = ()
+    what: str = ""
+    stays: int = 0
+
+    def add(self, info: StreamInfo) -> None:
+        """Count a stream."""
+        self.streams += 1
+        self.events += info.length
+        if info.bytes is not None:
+            self.bytes = (self.bytes or 0) + info.bytes
+        if info.first_at is not None:
+            self.oldest = min(self.oldest or info.first_at, info.first_at)
+        if info.last_at is not None:
+            self.newest = max(self.newest or info.last_at, info.last_at)
+        self.longest = sorted([*self.longest, info], key=lambda each: -each.length)[:5]
+
+
+def now() -> datetime:
+    """The time that ages are counted from."""
+    return datetime.now(UTC)

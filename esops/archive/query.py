@@ -1,0 +1,65 @@
+"""SQL over archives, by DuckDB: a view `events` and a view `streams` over the files of all runs, or of some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pyarrow.parquet as pq
+
+from esops.backends.archive.catalog import Catalog
+from esops.backends.archive.reading import Database
+from esops.errors import UsageError
+
+
+@contextmanager
+def answered(
+    catalog: Catalog, statement: str, runs: Sequence[str] = ()
+) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]], Any]]:
+    """Run a statement, with JSON as JSON instead of text if that is asked for; gives the names of its columns, its rows, and the relation to write to a file.
+
+    Raises UsageError for a statement that DuckDB refuses, or where there is no sealed run.
+    """
+    chosen = [(run, manifest) for run, manifest in catalog.sealed() if not runs or run.name in runs]
+    if missing := set(runs) - {run.name for run, _ in chosen}:
+        raise UsageError(f"there is no sealed run {min(missing)!r} in {catalog.repository.address}")
+    if not chosen:
+        raise UsageError(f"there is no sealed run in {catalog.repository.address}", hint="esops archive run POLICY makes one.")
+    with Database(chosen) as database:
+        database.lock()
+        try:
+            result = database.connection.sql(statement)
+            if result is None:
+                raise UsageError("this statement gives no rows", hint="SELECT from the views `events` and `streams`.")
+            yield result.columns, _rows(result, [str(kind) for kind in result.types], as_json), result
+        except duckdb.Error as error:
+            raise UsageError(f"DuckDB: {str(error).splitlines()[0]}", hint="The views are `events` and `streams`.") from None
+
+
+def _rows(result: Any, kinds: Sequence[str], as_json: bool) -> Iterator[tuple[Any, ...]]:
+    while rows := result.fetchmany(1_000):
+        for row in rows:
+            yield tuple(_value(value, kind, as_json) for value, kind in zip(row, kinds, strict=True))
+
+
+def _value(value: Any, kind: str, as_json: bool) -> Any:
+    """Times are UTC; JSON stays JSON where the output is."""
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
+    return orjson.Fragment(value) if as_json and kind == "JSON" and value is not None else value
+
+
+def write_parquet(result: Any, path: Path) -> int:
+    """Write a result to a Parquet file; returns the number of rows."""
+    rows = 0
+    reader = result.to_arrow_reader(10_000)
+    with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+    return rows

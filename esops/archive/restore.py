@@ -1,0 +1,188 @@
+"""Streams back from an archive: into the store they came from, as they were, or into another."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from esops.archive.verify import compare
+from esops.backends.archive.catalog import Manifest, Run
+from esops.backends.archive.format import Digest
+from esops.backends.archive.reading import events_from
+from esops.backends.base import EventStore
+from esops.errors import EsopsError, Refused, UsageError
+from esops.events import NewEvent, RecordedEvent
+
+_EVENTS_AT_ONCE = 5_000
+_STREAMS_AT_ONCE = 500
+_APPENDED_AT_ONCE = 200
+
+
+@dataclass
+class Restored:
+    """What a restore did. `there`: streams of which nothing was missing."""
+
+    run: str
+    store: str
+    streams: int = 0
+    events: int = 0
+    there: int = 0
+    skipped: list[dict[str, str]] = field(default_factory=list)
+
+
+def restore(
+    run: Run,
+    manifest: Manifest,
+    store: EventStore,
+    names: Sequence[str] = (),
+    *,
+    go_on: Callable[[], None] = lambda: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Restored:
+    """Bring back all streams of a run, or those that are named. May be asked again after it was killed.
+
+    Same ids, versions, positions, times and payloads where the store is of the kind that they came from; else events are appended, with
+    their ids, types and payloads, to streams that are not there. Raises Refused, before it writes to a stream, where an event that is
+    there is another; UsageError for a name that the run has not.
+    """
+    told = Restored(run.name, store.name)
+    wanted = frozenset(names)
+    found: set[str] = set()
+    way = store.capabilities.put_back
+    at_home = store.name == manifest.store or way == "anywhere"
+    as_they_were = bool(way) and at_home and store.ping().layout == manifest.layout
+    done = 0
+    for group, rows, batches in _groups(run, manifest, wanted):
+        go_on()
+        if as_they_were:
+            _put_back(told, run, manifest, group, rows, batches, store)
+        else:
+            _append(told, manifest, group, list(batches), store)
+        deque(batches, 0)  # what was not needed, so that the next group begins at its own events
+        done += len(group)
+        progress(done, len(wanted) or manifest.streams)
+        found |= wanted & {digest.stream for digest in group}
+    if missing := wanted - found:
+        raise UsageError(f"run {run.name} has no stream {min(missing)!r}", hint=f"esops archive show {run.name} --streams")
+    return told
+
+
+def _put_back(
+    told: Restored,
+    run: Run,
+    manifest: Manifest,
+    group: Sequence[Digest],
+    rows: Sequence[str | None],
+    batches: Iterable[pa.RecordBatch],
+    store: EventStore,
+) -> None:
+    missing: list[int] = []
+    for number, (digest, how) in enumerate(compare(run, manifest, group, store)):
+        if how.status == "differs":
+            raise Refused(
+                f"stream {digest.stream}: {how.detail}", hint="Nothing is written over. --into restores to another store."
+            )
+        if how.status == "same":
+            told.there += 1
+        else:
+            missing.append(number)
+    if not missing:
+        return
+    chosen = [group[number] for number in missing]
+    keys = [digest.key for digest in chosen]
+    told.events += store.put_back(keys, [rows[number] for number in missing], (_only(batch, keys) for batch in batches))
+    for digest, how in compare(run, manifest, chosen, store):
+        if how.status not in ("same", "partly") or how.detail:
+            raise EsopsError(f"stream {digest.stream} was restored and is not as it was: {how.status} {how.detail}")
+    told.streams += len(chosen)
+
+
+def _only(batch: pa.RecordBatch, keys: Sequence[tuple[str, str]]) -> pa.RecordBatch:
+    """The rows of some streams."""
+    wanted = set(keys)
+    pairs = zip(batch.column("stream").to_pylist(), batch.column("tenant").to_pylist(), strict=True)
+    return batch.filter(pa.array([pair in wanted for pair in pairs], pa.bool_()))
+
+
+def _append(
+    told: Restored, manifest: Manifest, group: Sequence[Digest], batches: Sequence[pa.RecordBatch], store: EventStore
+) -> None:
+    """Into a store of another kind, or one that cannot take positions: versions are those that the store gives."""
+    if not store.capabilities.append:
+        raise UsageError(f"store {store.name} takes no events")
+    base = store.capabilities.first_version
+    for digest in group:
+        if digest.first_version != manifest.first_version:
+            raise Refused(
+                f"stream {digest.stream} begins at version {digest.first_version} in the archive: it would get others"
+            )
+        here = store.stream_info(digest.stream)
+        written = 0 if here is None else here.last_version - base + 1
+        if written > digest.events or (here is not None and here.first_version != base):
+            raise Refused(f"stream {digest.stream} is there already", hint="Restore into a store that has it not.")
+        if written == digest.events:
+            told.there += 1
+            continue
+        events = [event for batch in batches for event in events_from(_only(batch, [digest.key]), manifest)]
+        if len(events) != digest.events:
+            raise Refused(f"stream {digest.stream} holds rows that are no events, which another store cannot take")
+        if written:
+            _refuse_others(digest, events[:written], store)
+        for at in range(written, len(events), _APPENDED_AT_ONCE):
+            some = [
+                NewEvent(event.id, event.type, event.data, event.metadata or b"{}")
+                for event in events[at : at + _APPENDED_AT_ONCE]
+            ]
+            store.append(digest.stream, some, base + at - 1)
+            told.events += len(some)
+        told.streams += 1
+
+
+def _refuse_others(digest: Digest, expected: Sequence[RecordedEvent], store: EventStore) -> None:
+    """A restore that was killed left the beginning of a stream; events of somebody else's are another thing."""
+    for event, here in zip(expected, store.read_stream(digest.stream, limit=len(expected)), strict=False):
+        if event.id != here.id:
+            raise Refused(f"stream {digest.stream} is there already", hint="Restore into a store that has it not.")
+
+
+def _groups(
+    run: Run, manifest: Manifest, wanted: frozenset[str]
+) -> Iterator[tuple[list[Digest], list[str | None], Iterator[pa.RecordBatch]]]:
+    """Streams with their events, some thousand events at a time."""
+    events = _events(run, manifest, wanted)
+    waiting: list[pa.RecordBatch] = []
+    group: list[Digest] = []
+    rows: list[str | None] = []
+    count = 0
+    for digest, row in run.streams(manifest):
+        if wanted and digest.stream not in wanted:
+            continue
+        group.append(digest)
+        rows.append(row)
+        count += digest.events
+        if count >= _EVENTS_AT_ONCE or len(group) >= _STREAMS_AT_ONCE:
+            yield group, rows, _taken(events, waiting, count)
+            group, rows, count = [], [], 0
+    if group:
+        yield group, rows, _taken(events, waiting, count)
+
+
+def _events(run: Run, manifest: Manifest, wanted: frozenset[str]) -> Iterator[pa.RecordBatch]:
+    for entry in manifest.event_files:
+        for batch in run.batches(entry):
+            yield batch if not wanted else batch.filter(pc.is_in(batch.column("stream"), pa.array(sorted(wanted))))
+
+
+def _taken(events: Iterator[pa.RecordBatch], waiting: list[pa.RecordBatch], count: int) -> Iterator[pa.RecordBatch]:
+    """The next so many rows; what is left of a batch waits for the next group."""
+    while count:
+        batch = waiting.pop() if waiting else next(events)
+        if batch.num_rows > count:
+            waiting.append(batch.slice(count))
+        taken = batch.slice(0, count)
+        count -= taken.num_rows
+        yield taken

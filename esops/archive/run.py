@@ -1,0 +1,355 @@
+"""One run of a policy: select, export, seal, verify, remove. Each step is noted in the repository, and a killed run is gone on with.
+
+All state is in the repository, so that an archive works the same for every store, needs no table in the application's database, and
+outlives it. A run without a seal begins its export again, under names of its own. Each process that removes has verified before, itself.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from esops import __version__
+from esops.archive import passed, policy
+from esops.archive.remove import Removal, remove
+from esops.archive.verify import Compared, Verified, verify
+from esops.archive.writer import Export
+from esops.backends import open_store
+from esops.backends.archive.catalog import Catalog, Manifest, Run
+from esops.backends.archive.format import Digest, from_micros
+from esops.backends.archive.lease import Lease
+from esops.backends.archive.repository import Repository
+from esops.backends.base import EventStore, WayOut
+from esops.config import Config, PolicySettings
+from esops.config import Removal as How
+from esops.errors import EsopsError, Stopped, UsageError
+from esops.events import Position, StreamInfo
+
+log = structlog.get_logger("esops.archive")
+
+Progress = Callable[[str, int, int | None], None]
+
+
+@dataclass
+class Outcome:
+    """What a run did. `state`: nothing (no stream was selected), verified (nothing was to be removed), done, or failed."""
+
+    policy: str
+    archive: str
+    store: str
+    remove: str
+    run: str | None = None
+    state: str = "nothing"
+    streams: int = 0
+    events: int = 0
+    bytes: int = 0
+    files: int = 0
+    stored_bytes: int = 0
+    removed: int = 0
+    removed_events: int = 0
+    left_alone: int = 0
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    scavenge: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass
+class Journey:
+    """What all steps of a run need."""
+
+    config: Config
+    policy_name: str
+    archive: str
+    policy: PolicySettings
+    file_size: int
+    store_name: str
+    store: EventStore
+    how: How
+    way: WayOut
+    run: Run
+    lease: Lease
+    despite_checkpoints: bool
+    go_on: Callable[[], None]
+    """Raises Stopped when it is time to stop."""
+    progress: Progress
+
+
+def plan(config: Config, name: str, how: How | None = None) -> policy.Plan:
+    """What a run would do now; nothing is touched. Raises UsageError, Unavailable."""
+    archive, settings, chosen = config.policy(name)
+    store_name, store_settings = config.store(chosen.store)
+    wanted = how or chosen.remove
+    with open_store(store_name, store_settings) as store:
+        way = policy.way_out(store, chosen, wanted)
+        found = policy.Plan(name, archive, store_name, wanted, statements=way.statements, what=way.what)
+        found.stays = max(chosen.keep_last, way.keeps)
+        repository = Repository(settings)
+        known = policy.Known(Catalog(repository), store_name) if wanted == "keep" else None
+        for info in policy.selected(store, chosen, way, policy.now(), known, measured=True):
+            found.add(info)
+    return found
+
+
+def run(
+    config: Config,
+    name: str,
+    *,
+    how: How | None = None,
+    despite_checkpoints: bool = False,
+    max_duration: timedelta | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Progress = lambda *_: None,
+) -> Outcome:
+    """Run a policy, or go on with its unfinished run.
+
+    Raises Busy while another process is at it, Stopped between two steps, Refused where projections have not passed what would go.
+    """
+    archive, settings, chosen = config.policy(name)
+    store_name, store_settings = config.store(chosen.store)
+    began = time.monotonic()
+    limit = max_duration or chosen.max_duration
+
+    def go_on() -> None:
+        if stop():
+            raise Stopped("interrupted", hint=f"Go on with: esops archive run {name}")
+        if limit is not None and time.monotonic() - began > limit.total_seconds():
+            raise Stopped(f"out of time after {limit}", hint=f"Go on with: esops archive run {name}")
+
+    short = name.rpartition("/")[2]
+    repository = Repository(settings)
+    if repository.encrypts and not repository.decrypts:
+        hint = "Name it with `identity` or `identity_file`: nothing is removed that was not read back."
+        raise UsageError(f"archives.{archive} encrypts, and has no key to read back what it wrote", hint=hint)
+    with Lease(repository, f"{archive}/{short}") as lease, ExitStack() as stack:
+        catalog = Catalog(repository)
+        unfinished = _unfinished(catalog, f"{archive}/{short}", store_name)
+        wanted = how or (unfinished[1].get("remove") if unfinished else None) or chosen.remove
+        store = stack.enter_context(open_store(store_name, store_settings))
+        way = policy.way_out(store, chosen, wanted)
+        current = unfinished[0] if unfinished else Run(repository, _new_name(short))
+        journey = Journey(
+            config, f"{archive}/{short}", archive, chosen, settings.file_size, store_name, store, wanted, way, current, lease,
+            despite_checkpoints, go_on, progress,
+        )  # fmt: skip
+        outcome = Outcome(short, archive, store_name, wanted)
+        _go(journey, catalog, outcome)
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def _go(journey: Journey, catalog: Catalog, outcome: Outcome) -> None:
+    current = journey.run
+    if current.read("manifest.json") is None:
+        manifest = _export(journey, catalog)
+        if manifest is None:
+            return
+    else:
+        manifest = current.manifest()
+        log.info("going on", run=current.name, streams=manifest.streams, events=manifest.events)
+    catalog.enter(current, manifest)
+    outcome.run, outcome.streams, outcome.events, outcome.bytes = (
+        current.name,
+        manifest.streams,
+        manifest.events,
+        manifest.bytes,
+    )
+    outcome.files, outcome.stored_bytes = len(manifest.files), sum(entry.size for entry in manifest.files)
+    notes = policy.Notes()
+    try:
+        found = _verify(journey, manifest, notes)
+        if not found.ok:
+            current.note("failed.json", {"problems": found.problems, "at": _now()})
+            outcome.state, outcome.problems = "failed", found.problems
+            return
+        outcome.state = "verified"
+        if journey.how != "keep":
+            _remove(journey, manifest, notes, outcome)
+            outcome.state = "done"
+    finally:
+        notes.close()
+    current.note(
+        "done.json",
+        {
+            "at": _now(),
+            "remove": journey.how,
+            "removed": outcome.removed,
+            "removed_events": outcome.removed_events,
+            "left_alone": outcome.left_alone,
+            "skipped": outcome.skipped,
+            "scavenge": outcome.scavenge,
+        },
+    )
+
+
+# -- select, export, seal
+
+
+def _export(journey: Journey, catalog: Catalog) -> Manifest | None:
+    """Export what the policy selects, and seal it; None where it selects nothing."""
+    selected_at = policy.now()
+    known = policy.Known(catalog, journey.store_name) if journey.how == "keep" else None
+    try:
+        chosen = policy.selected(journey.store, journey.policy, journey.way, selected_at, known)
+        with policy.Chosen(_counting(journey, chosen)) as streams:
+            if not streams.count:
+                return None
+            if journey.run.read("plan.json") is None:
+                plan_ = {"policy": journey.policy_name, "store": journey.store_name, "remove": journey.how, "at": _now()}
+                journey.run.note("plan.json", plan_)
+            log.info("exporting", run=journey.run.name, streams=streams.count, events=streams.events)
+            return _write_and_seal(journey, streams, selected_at)
+    finally:
+        if known is not None:
+            known.close()
+
+
+def _counting(journey: Journey, streams: Iterator[StreamInfo]) -> Iterator[StreamInfo]:
+    for number, info in enumerate(streams, 1):
+        if number % 1_000 == 0:
+            journey.go_on()
+            journey.progress("streams selected", number, None)
+        yield info
+
+
+def _write_and_seal(journey: Journey, streams: policy.Chosen, selected_at: datetime) -> Manifest | None:
+    store, current = journey.store, journey.run
+    info = store.ping()
+    head = store.head()
+    parts = len(head) if head is not None else 1
+    columns = store.further_columns()
+    export = Export(current, journey.lease.number, columns, parts, journey.file_size)
+    for so_far in export.add(streams, lambda chosen: store.export(chosen, columns), store.stream_rows):
+        journey.go_on()
+        journey.progress("events exported", so_far.events, streams.events)
+    event_files, stream_files = export.close()
+    found = export.found
+    if not found.streams:  # all of them went since they were selected
+        return None
+    manifest = Manifest(
+        run=current.name,
+        policy=journey.policy_name,
+        store=journey.store_name,
+        backend=info.backend,
+        layout=info.layout,
+        position_parts=parts,
+        first_version=store.capabilities.first_version,
+        columns=tuple(columns),
+        selected_at=selected_at,
+        sealed_at=datetime.now(UTC),
+        esops=__version__,
+        streams=found.streams,
+        events=found.events,
+        bytes=found.bytes,
+        first_position=str(found.first_position),
+        last_position=str(found.last_position),
+        first_at=from_micros(found.first_at),
+        last_at=from_micros(found.last_at),
+        event_files=event_files,
+        stream_files=stream_files,
+    )
+    journey.lease.check()
+    current.note("manifest.json", manifest.model_dump(mode="json"), if_absent=True)
+    log.info("sealed", run=current.name, files=len(manifest.files), events=manifest.events)
+    return manifest
+
+
+# -- verify
+
+
+def _verify(journey: Journey, manifest: Manifest, notes: policy.Notes) -> Verified:
+    """Read everything back and compare it with the store; notes the streams that are not to be removed, with the reason."""
+
+    def each(digest: Digest, how: Compared) -> None:
+        if how.last_version is not None and how.last_version > digest.last_version:
+            reason = f"it changed since it was archived: at version {how.last_version}, not {digest.last_version}"
+            notes.put(*digest.key, reason)
+
+    def tick(done: int, total: int) -> None:
+        journey.go_on()
+        journey.progress("events verified", done, total)
+
+    found = verify(journey.run, manifest, journey.store, each=each, tick=tick)
+    note = {"at": _now(), "ok": found.ok, "streams": found.streams, "events": found.events, "problems": found.problems}
+    journey.run.note("verified.json", note)
+    log.info("verified", run=journey.run.name, ok=found.ok, files=found.files, events=found.events)
+    return found
+
+
+# -- remove
+
+
+def _remove(journey: Journey, manifest: Manifest, notes: policy.Notes, outcome: Outcome) -> None:
+    if not journey.despite_checkpoints:
+        position = Position.parse(manifest.last_position)
+        passed.refuse_unless_passed(journey.config, journey.store, journey.store_name, position)
+    told = Removal()
+
+    def before_each() -> None:
+        journey.go_on()
+        journey.lease.check()
+        journey.progress("streams removed", told.streams + told.left_alone, manifest.streams)
+
+    def to_go() -> Iterable[Digest]:
+        for digest, _ in journey.run.streams(manifest):
+            reason = notes.get(*digest.key)
+            if reason is not None:
+                told.skip(digest.stream, reason)
+            else:
+                yield digest
+
+    remove(journey.store, journey.way, journey.policy, to_go(), told, before_each)
+    outcome.removed, outcome.removed_events = told.streams, told.events
+    outcome.left_alone, outcome.skipped = told.left_alone, told.skipped
+    log.info("removed", run=journey.run.name, how=journey.how, streams=told.streams, left_alone=told.left_alone)
+    if journey.policy.scavenge and journey.store.capabilities.scavenge:
+        outcome.scavenge = _scavenge(journey)
+
+
+def _scavenge(journey: Journey) -> str:
+    """Start a scavenge of the node and wait for it, so that what was removed leaves the disk."""
+    store: Any = journey.store
+    with store.admin as admin:
+        number = str(admin.start_scavenge())
+    result = "InProgress"
+    for seen in store.scavenges.watch(number):
+        journey.go_on()
+        journey.progress("chunks scavenged", seen.chunks, None)
+        result = seen.result
+    if result != "Success":
+        raise EsopsError(f"scavenge {number} ended with {result}")
+    return number
+
+
+# -- names
+
+
+def _unfinished(catalog: Catalog, policy_name: str, store_name: str) -> tuple[Run, dict[str, Any]] | None:
+    """The newest run of a policy that is neither done nor failed."""
+    for found in reversed(catalog.runs()):
+        if found.name.rpartition("-")[0].partition("-")[2] != policy_name.rpartition("/")[2]:
+            continue
+        told = found.read("plan.json")
+        if told is None or told["policy"] != policy_name:
+            continue
+        if found.state in ("done", "failed"):
+            return None
+        if told["store"] != store_name:
+            raise UsageError(f"run {found.name} of this policy is unfinished, and of store {told['store']}, not {store_name}")
+        return found, told
+    return None
+
+
+def _new_name(policy_name: str) -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{policy_name}-{secrets.token_hex(3)}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

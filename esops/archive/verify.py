@@ -1,0 +1,238 @@
+"""Is what the archive holds what was written, and what the store has? Everything is read back from the repository."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+
+from esops.backends.archive.catalog import FileEntry, Manifest, Run, as_info
+from esops.backends.archive.format import Damaged, Digest, digests, join_ids
+from esops.backends.archive.repository import Missing
+from esops.backends.base import EventStore
+from esops.errors import UsageError
+
+_AT_ONCE = 2_000
+MOST_PROBLEMS = 100
+
+
+class Compared(NamedTuple):
+    """How a stream in the store compares with the archive's.
+
+    same: all of it is there as it was archived. gone: nothing of it is there. partly: what is there is as it was archived, and some
+    is gone or was appended since. differs: an event is another.
+    """
+
+    status: Literal["same", "gone", "partly", "differs"]
+    detail: str = ""
+    last_version: int | None = None
+
+
+@dataclass
+class Verified:
+    """What a verification found. `files` were read; `problems` are sentences, at most a hundred of `found`."""
+
+    run: str
+    files: int = 0
+    streams: int = 0
+    events: int = 0
+    found: int = 0
+    problems: list[str] = field(default_factory=list)
+    sampled: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.found
+
+    def problem(self, text: str) -> None:
+        """Note a problem."""
+        self.found += 1
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(text)
+
+
+Tick = Callable[[int, int], None]
+
+
+def verify(
+    run: Run,
+    manifest: Manifest,
+    store: EventStore | None = None,
+    *,
+    sample: float = 1.0,
+    each: Callable[[Digest, Compared], None] | None = None,
+    tick: Tick = lambda *_: None,
+) -> Verified:
+    """Read a run back, hash and decode it, count it, and compare it with its list of streams and, where one is given, the store.
+
+    `sample`: the part of the files of events that is read (0 to 1); the list of streams is always read.
+    `each` is told how each stream compares with the store. `tick` is told events done and to do.
+    """
+    found = Verified(run.name)
+    try:
+        if sample >= 1:
+            _verify_whole(found, run, manifest, store, each, tick)
+        else:
+            _verify_sample(found, run, manifest, sample)
+    except (Damaged, Missing) as error:
+        found.problem(error.message)
+        _check_files(found, run, manifest)
+    return found
+
+
+def _check_files(found: Verified, run: Run, manifest: Manifest) -> None:
+    """After a first problem: which other files have one."""
+    for entry in manifest.files:
+        try:
+            run.content(entry)
+        except (Damaged, Missing) as error:
+            if error.message not in found.problems:
+                found.problem(error.message)
+
+
+def _verify_whole(
+    found: Verified,
+    run: Run,
+    manifest: Manifest,
+    store: EventStore | None,
+    each: Callable[[Digest, Compared], None] | None,
+    tick: Tick,
+) -> None:
+    listed = run.streams(manifest)
+    there = digests(_all_batches(found, run, manifest))
+    while group := [digest for digest, _ in islice(listed, _AT_ONCE)]:
+        for digest in group:
+            read = next(there, None)
+            if read != digest:
+                found.problem(f"stream {digest.stream}: its events in {run.name} are not those of its list of streams")
+                if read is None:
+                    return
+            found.streams += 1
+            found.events += digest.events
+        if store is not None:
+            for digest, how in compare(run, manifest, group, store):
+                if how.status == "differs":
+                    found.problem(f"stream {digest.stream}: {how.detail}")
+                if each is not None:
+                    each(digest, how)
+        tick(found.events, manifest.events)
+    for digest in there:
+        found.problem(f"stream {digest.stream} has events in {run.name}, and is not in its list of streams")
+    found.files += len(manifest.stream_files)
+    for what, count, stated in (("streams", found.streams, manifest.streams), ("events", found.events, manifest.events)):
+        if count != stated:
+            found.problem(f"{run.name} has {count:,} {what}, and its manifest says {stated:,}")
+
+
+def _all_batches(found: Verified, run: Run, manifest: Manifest) -> Iterator[pa.RecordBatch]:
+    for entry in manifest.event_files:
+        yield from _counted(run, entry)
+        found.files += 1
+
+
+def _counted(run: Run, entry: FileEntry) -> Iterator[pa.RecordBatch]:
+    rows = 0
+    for batch in run.batches(entry):
+        rows += batch.num_rows
+        yield batch
+    if rows != entry.rows:
+        raise Damaged(f"{run.name}/{entry.name} has {rows:,} rows, and the manifest says {entry.rows:,}")
+
+
+def _verify_sample(found: Verified, run: Run, manifest: Manifest, sample: float) -> None:
+    """Some files of events, wholly; streams that lie in one of them wholly are compared with their digests."""
+    count = max(1, round(len(manifest.event_files) * sample))
+    chosen = random.sample(manifest.event_files, min(count, len(manifest.event_files)))
+    found.sampled = f"{len(chosen)} of {len(manifest.event_files)} files of events"
+    ends = {name for entry in chosen for name in (entry.first, entry.last)}
+    read: dict[tuple[str, str], Digest] = {}
+    for entry in chosen:
+        for digest in digests(_counted(run, entry)):
+            found.events += digest.events
+            if digest.stream not in ends:
+                read[digest.key] = digest
+        found.files += 1
+    for digest, _ in run.streams(manifest):
+        found.streams += 1
+        if read.pop(digest.key, digest) != digest:
+            found.problem(f"stream {digest.stream}: its events in {run.name} are not those of its list of streams")
+    for key in read:
+        found.problem(f"stream {key[0]} has events in {run.name}, and is not in its list of streams")
+    found.files += len(manifest.stream_files)
+
+
+def compare(run: Run, manifest: Manifest, streams: Sequence[Digest], store: EventStore) -> Iterator[tuple[Digest, Compared]]:
+    """Compare some streams of a run with the store: by their digests, and event by event where these differ."""
+    if len(manifest.first_position.split(":")) != manifest.position_parts:
+        raise Damaged(f"{run.name}: its manifest contradicts itself")
+    infos = [as_info(digest) for digest in streams]
+    here = {digest.key: digest for digest in digests(store.export(infos, list(manifest.columns)))}
+    for digest in streams:
+        other = here.get(digest.key)
+        if other is None:
+            yield digest, Compared("gone")
+        elif other == digest:
+            yield digest, Compared("same", last_version=other.last_version)
+        else:
+            yield digest, _look_closely(run, manifest, digest, other, store)
+
+
+def _look_closely(run: Run, manifest: Manifest, digest: Digest, other: Digest, store: EventStore) -> Compared:
+    archived = chain.from_iterable(_by_version(batch) for batch in events_of(run, manifest, digest))
+    now = chain.from_iterable(_by_version(batch) for batch in store.export([as_info(digest)], list(manifest.columns)))
+    ahead = next(archived, None)
+    for version, values in now:
+        while ahead is not None and ahead[0] < version:
+            ahead = next(archived, None)
+        before = ahead[1] if ahead is not None and ahead[0] == version else None
+        if before is None:
+            if version <= digest.last_version:
+                return Compared(
+                    "differs", f"the store has an event of version {version}, and the archive has not", other.last_version
+                )
+            continue
+        different = [name for name in before if before[name] != values[name]]
+        if different:
+            return Compared(
+                "differs", f"version {version} differs from the store's in {', '.join(different)}", other.last_version
+            )
+    return Compared("partly", "", other.last_version)
+
+
+def _by_version(batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any]]]:
+    ids = join_ids(batch)
+    for row, identifier in zip(batch.to_pylist(), ids, strict=True):
+        yield row["version"], {**row, "id": identifier, "id_text": None}
+
+
+def events_of(run: Run, manifest: Manifest, digest: Digest) -> Iterator[pa.RecordBatch]:
+    """The events of one stream of a run, from those files that may hold them."""
+    seen = False
+    for entry in manifest.event_files:
+        # Files follow one another in the store's own order of names, which need not be Python's: only the ends tell for sure.
+        if seen and digest.stream not in (entry.first, entry.last):
+            return
+        for batch in run.batches(entry):
+            mask = [
+                stream == digest.stream and tenant == digest.tenant
+                for stream, tenant in zip(batch.column("stream").to_pylist(), batch.column("tenant").to_pylist(), strict=True)
+            ]
+            if any(mask):
+                seen = True
+                yield batch.filter(pa.array(mask))
+
+
+def parse_sample(text: str) -> float:
+    """Read `10%` or `0.1` as a part. Raises UsageError."""
+    try:
+        part = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        part = 0.0
+    if not 0 < part <= 1:
+        raise UsageError(f"--sample {text}: this is no part of the whole", hint="Like 10% or 0.1.")
+    return part

@@ -1,0 +1,184 @@
+"""Events and streams into Parquet files of about one size, written to the repository one after the other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from esops.backends.archive.catalog import FileEntry, Run, as_info
+from esops.backends.archive.format import FURTHER, STREAMS, Digest, digests, schema_with
+from esops.backends.archive.repository import ENCRYPTED
+from esops.events import Position, StreamInfo, StreamKey
+
+_GROUP_BYTES = 16 << 20
+_GROUP_ROWS = 100_000
+_STREAMS_AT_ONCE = 5_000
+_NUMBERS = ("version", "position_1", "position_2", "recorded_at", "events", "first_version", "last_version", "bytes")
+_OF_NUMBERS = "DELTA_BINARY_PACKED"
+
+
+class Files:
+    """Rows of one schema into files of about a size each."""
+
+    def __init__(self, run: Run, prefix: str, schema: pa.Schema, file_size: int) -> None:
+        """Nothing is written before there are rows."""
+        self._run, self._prefix, self._schema, self._file_size = run, prefix, schema, file_size
+        self._waiting: list[pa.RecordBatch] = []
+        self._rows, self._bytes = 0, 0
+        self._sink: pa.BufferOutputStream | None = None
+        self._writer: pq.ParquetWriter | None = None
+        self._in_file = 0
+        self._first, self._last = "", ""
+        self.entries: list[FileEntry] = []
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take rows; whole row groups are written when there are enough."""
+        self._waiting.append(batch)
+        self._rows += batch.num_rows
+        self._bytes += batch.nbytes
+        if self._rows >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        if not self._rows:
+            return
+        if self._writer is None:
+            self._sink = pa.BufferOutputStream()
+            self._writer = pq.ParquetWriter(self._sink, self._schema, **_options(self._schema))
+            self._first = self._waiting[0].column("stream")[0].as_py()
+        self._last = self._waiting[-1].column("stream")[-1].as_py()
+        self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=max(self._rows, 1))
+        self._in_file += self._rows
+        self._waiting, self._rows, self._bytes = [], 0, 0
+        assert self._sink is not None
+        if self._sink.tell() >= self._file_size:
+            self._close_file()
+
+    def _close_file(self) -> None:
+        if self._writer is None or self._sink is None:
+            return
+        self._writer.close()
+        content = self._run.repository.seal(self._sink.getvalue().to_pybytes())
+        suffix = ENCRYPTED if self._run.repository.encrypts else ""
+        name = f"{self._prefix}-{len(self.entries) + 1:05d}.parquet{suffix}"
+        digest = hashlib.sha256(content).hexdigest()
+        self._run.repository.put(self._run.path(name), content)
+        self.entries.append(
+            FileEntry(name=name, sha256=digest, size=len(content), rows=self._in_file, first=self._first, last=self._last)
+        )
+        self._sink, self._writer, self._in_file = None, None, 0
+
+    def close(self) -> tuple[FileEntry, ...]:
+        """Write what is left; returns all files."""
+        self._write_group()
+        self._close_file()
+        return tuple(self.entries)
+
+
+def _options(schema: pa.Schema) -> dict[str, Any]:
+    """zstd; repeated texts by dictionary, numbers as differences, ids as they are."""
+    words = [name for name in schema.names if name in ("stream", "tenant", "type") or name.startswith(FURTHER)]
+    return {
+        "compression": "zstd",
+        "compression_level": 3,
+        "use_dictionary": words,
+        "column_encoding": {name: _OF_NUMBERS for name in schema.names if name in _NUMBERS},
+        "version": "2.6",
+    }
+
+
+class Exported:
+    """What an export found, beside the files: counts, bytes, and the ends of the log that it covers."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.streams, self.events, self.bytes = 0, 0, 0
+        self.first_position: Position | None = None
+        self.last_position: Position | None = None
+        self.first_at: int | None = None
+        self.last_at: int | None = None
+
+    def see(self, batch: pa.RecordBatch, parts: int) -> None:
+        """Note the ends of a batch: its smallest and greatest position."""
+        columns = [batch.column(f"position_{part}") for part in range(1, parts + 1)]
+        low, high = pc.min_max(columns[0]).as_py().values()
+        for end, choose in ((low, min), (high, max)):
+            at = [end]
+            if parts > 1:
+                seconds = columns[1].filter(pc.equal(columns[0], end))
+                at.append(pc.min_max(seconds).as_py()["min" if choose is min else "max"])
+            position = Position(at)
+            if choose is min:
+                self.first_position = position if self.first_position is None else min(self.first_position, position)
+            else:
+                self.last_position = position if self.last_position is None else max(self.last_position, position)
+
+    def count(self, digest: Digest) -> None:
+        """Count a stream."""
+        self.streams += 1
+        self.events += digest.events
+        self.bytes += digest.size
+        if digest.first_at is not None:
+            self.first_at = digest.first_at if self.first_at is None else min(self.first_at, digest.first_at)
+        if digest.last_at is not None:
+            self.last_at = digest.last_at if self.last_at is None else max(self.last_at, digest.last_at)
+
+
+class Export:
+    """Streams on their way into a run's files."""
+
+    def __init__(self, run: Run, attempt: int, columns: Sequence[str], position_parts: int, file_size: int) -> None:
+        """`attempt` goes into the files' names, so that an older attempt can write over none of them."""
+        self.found = Exported()
+        self._parts = position_parts
+        self._events = Files(run, f"{attempt:06d}-events", schema_with(columns), file_size)
+        self._streams = Files(run, f"{attempt:06d}-streams", STREAMS, file_size)
+
+    def add(
+        self,
+        streams: Iterable[StreamInfo],
+        export: Callable[[Iterable[StreamInfo]], Iterator[pa.RecordBatch]],
+        rows: Callable[[Sequence[StreamInfo]], Mapping[StreamKey, str]],
+    ) -> Iterator[Exported]:
+        """Write the streams' events as they come, and their digests; says how far it is after some thousands of streams."""
+        group: list[Digest] = []
+        for digest in digests(self._passing(export(streams))):
+            self.found.count(digest)
+            group.append(digest)
+            if len(group) >= _STREAMS_AT_ONCE:
+                self._streams.add(stream_batch(group, rows([as_info(each) for each in group])))
+                group = []
+                yield self.found
+        if group:
+            self._streams.add(stream_batch(group, rows([as_info(each) for each in group])))
+        yield self.found
+
+    def _passing(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            self._events.add(batch)
+            self.found.see(batch, self._parts)
+            yield batch
+
+    def close(self) -> tuple[tuple[FileEntry, ...], tuple[FileEntry, ...]]:
+        """The files of events and of streams."""
+        return self._events.close(), self._streams.close()
+
+
+def stream_batch(streams: list[Digest], rows: Mapping[StreamKey, str]) -> pa.RecordBatch:
+    """Streams as rows of their file."""
+    columns = list(zip(*streams, strict=True))
+    arrays = [
+        pa.array(columns[0]),
+        pa.array(columns[1]),
+        *(pa.array(column, pa.int64()) for column in columns[2:5]),
+        *(pa.array(column, pa.int64()).cast(pa.timestamp("us", "UTC")) for column in columns[5:7]),
+        pa.array(columns[7], pa.int64()),
+        pa.array(columns[8], pa.binary(32)),
+        pa.array([rows.get(digest.key) for digest in streams], pa.string()),
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=STREAMS)

@@ -1,0 +1,325 @@
+"""The archive's format, version 1: what its Parquet files hold, what its manifest says, and how both are hashed.
+
+An archive has to be readable without esops: Parquet with plain columns, and JSON. docs/reference/archive-format.md is its description
+for others; change nothing here without a new VERSION.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from esops.errors import EsopsError, UsageError
+from esops.events import StreamKey
+
+FORMAT = "esops-archive"
+VERSION = 1
+FURTHER = "x_"
+"""Begins the name of a column that holds, as text, a further column of the store's own table."""
+
+EVENTS = pa.schema(
+    [
+        pa.field("stream", pa.string(), nullable=False),
+        pa.field("tenant", pa.string(), nullable=False),
+        pa.field("version", pa.int64(), nullable=False),
+        pa.field("position_1", pa.int64(), nullable=False),
+        pa.field("position_2", pa.int64()),
+        pa.field("type", pa.string(), nullable=False),
+        pa.field("id", pa.binary(16)),
+        pa.field("id_text", pa.string()),
+        pa.field("recorded_at", pa.timestamp("us", "UTC")),
+        pa.field("data", pa.binary()),
+        pa.field("metadata", pa.binary()),
+        pa.field("hidden", pa.bool_(), nullable=False),
+    ]
+)
+"""Sorted by stream, tenant and version. `id` where it is a UUID in its usual form, else `id_text`. `hidden`: the store itself does not
+give it out as an event (a gap filler, a skipped event, a command)."""
+
+STREAMS = pa.schema(
+    [
+        pa.field("stream", pa.string(), nullable=False),
+        pa.field("tenant", pa.string(), nullable=False),
+        pa.field("events", pa.int64(), nullable=False),
+        pa.field("first_version", pa.int64(), nullable=False),
+        pa.field("last_version", pa.int64(), nullable=False),
+        pa.field("first_at", pa.timestamp("us", "UTC")),
+        pa.field("last_at", pa.timestamp("us", "UTC")),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.binary(32), nullable=False),
+        pa.field("row", pa.string()),
+    ]
+)
+"""A row a stream. `sha256` as `digests` makes it; `row` is the store's own row of the stream as JSON, where it has one."""
+
+BLOCK = 1_000
+"""Events of a stream that are hashed at a time; a part of the format."""
+_NO_TIME = -(2**63)
+_HYPHENS = (8, 13, 18, 23)
+
+
+class Damaged(EsopsError):
+    """A file of an archive is not what was written."""
+
+    exit_code = 1
+
+
+def schema_with(further: Sequence[str]) -> pa.Schema:
+    """The schema of events with the further columns of a store, in the order of their names."""
+    fields = [pa.field(f"{FURTHER}{name}", pa.string()) for name in sorted(further)]
+    return pa.schema([*EVENTS, *fields])
+
+
+def further_in(schema: pa.Schema) -> list[str]:
+    """The names of a store's further columns in a schema."""
+    return [name.removeprefix(FURTHER) for name in schema.names if name.startswith(FURTHER)]
+
+
+def split_ids(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Ids given as text, as (sixteen bytes where all of them are UUIDs in the usual form, text)."""
+    count = len(texts)
+    texts = texts.cast(pa.string())
+    if texts.null_count == 0 and count:
+        offsets, joined = memoryview(texts.buffers()[1]).cast("i"), texts.buffers()[2]
+        low, high = offsets[texts.offset], offsets[texts.offset + count]
+        raw = bytes(memoryview(joined)[low:high]) if joined is not None else b""
+        lengths = pc.min_max(pc.binary_length(texts)).as_py()
+        usual = lengths == {"min": 36, "max": 36} and all(raw[at::36] == b"-" * count for at in _HYPHENS)
+        if usual and raw.count(b"-") == 4 * count and raw == raw.lower():
+            try:
+                packed = bytes.fromhex(raw.replace(b"-", b"").decode())
+            except ValueError:
+                packed = b""
+            if len(packed) == 16 * count:
+                ids = pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(packed)])
+                return ids, pa.nulls(count, pa.string())
+    return pa.nulls(count, pa.binary(16)), texts
+
+
+def join_ids(batch: pa.RecordBatch) -> list[str]:
+    """The ids of a batch as text."""
+    packed, texts = batch.column("id").to_pylist(), batch.column("id_text")
+    plain = texts.to_pylist() if texts.null_count < len(texts) else [None] * len(packed)
+    return [text if raw is None else _uuid_text(raw.hex()) for raw, text in zip(packed, plain, strict=True)]
+
+
+def _uuid_text(digits: str) -> str:
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+class Digest(NamedTuple):
+    """What one stream's events are: how many, from where to where, and the SHA-256 of all that is in them."""
+
+    stream: str
+    tenant: str
+    events: int
+    first_version: int
+    last_version: int
+    first_at: int | None
+    """Microseconds since 1970."""
+    last_at: int | None
+    size: int
+    """Bytes of data and metadata."""
+    sha256: bytes
+
+    @property
+    def key(self) -> StreamKey:
+        """What names the stream."""
+        return StreamKey(self.stream, self.tenant)
+
+
+def digests(batches: Iterable[pa.RecordBatch]) -> Iterator[Digest]:
+    """The digest of each stream in batches that are sorted by stream, however they are cut.
+
+    A stream is hashed in blocks of a thousand events: for each column in the schema's order its values one after the other (null as the
+    smallest integer or as zeros), or, where they vary in length, all lengths (four bytes each, -1 for null) and then all bytes.
+    Integers are little-endian.
+    """
+    pending: pa.RecordBatch | None = None
+    open_stream: _Open | None = None
+    for batch in batches:
+        joined = batch if pending is None else _concatenated(pending, batch)
+        pending = None
+        if not joined.num_rows:
+            continue
+        slices = _Slices(joined)
+        ends = _run_ends(joined)
+        low = 0
+        for end in ends:
+            stream, tenant = slices.key(low)
+            if open_stream is not None and (open_stream.stream, open_stream.tenant) != (stream, tenant):
+                yield open_stream.closed()
+                open_stream = None
+            if open_stream is None:
+                open_stream = _Open(stream, tenant)
+            last = end == joined.num_rows
+            top = low + (end - low) // BLOCK * BLOCK if last else end
+            for start in range(low, top, BLOCK):
+                open_stream.add(slices, start, min(start + BLOCK, top))
+            if last:
+                pending = joined.slice(top) if top < end else None
+            else:
+                yield open_stream.closed()
+                open_stream = None
+            low = end
+    if pending is not None:
+        slices = _Slices(pending)
+        open_stream = open_stream or _Open(*slices.key(0))
+        open_stream.add(slices, 0, pending.num_rows)
+    if open_stream is not None:
+        yield open_stream.closed()
+
+
+class _Open:
+    """A stream whose blocks are being hashed."""
+
+    def __init__(self, stream: str, tenant: str) -> None:
+        self.stream, self.tenant = stream, tenant
+        self._hash = hashlib.sha256()
+        self._events, self._bytes = 0, 0
+        self._first: tuple[int, int | None] = (0, None)
+        self._last: tuple[int, int | None] = (0, None)
+
+    def add(self, slices: _Slices, low: int, high: int) -> None:
+        if not self._events:
+            self._first = slices.ends(low)
+        self._last = slices.ends(high - 1)
+        self._events += high - low
+        self._bytes += slices.payload(low, high)
+        self._hash.update(slices.content(low, high))
+
+    def closed(self) -> Digest:
+        return Digest(
+            self.stream,
+            self.tenant,
+            self._events,
+            self._first[0],
+            self._last[0],
+            self._first[1],
+            self._last[1],
+            self._bytes,
+            self._hash.digest(),
+        )
+
+
+class _Column(NamedTuple):
+    """A column's bytes. `width` is 0 where values vary in length."""
+
+    width: int
+    fixed: memoryview
+    """The values, or their lengths, one after the other."""
+    offsets: memoryview
+    values: memoryview
+
+
+_NOTHING = memoryview(b"")
+
+
+class _Slices:
+    """The bytes of any rows of a batch, without a Python object for each value."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self._streams, self._tenants = batch.column("stream"), batch.column("tenant")
+        columns = {field.name: _column(batch.column(field.name)) for field in batch.schema}
+        self._columns = list(columns.values())
+        self._versions = columns["version"].fixed.cast("q")
+        self._times = columns["recorded_at"].fixed.cast("q")
+        self._payloads = (columns["data"].offsets, columns["metadata"].offsets)
+
+    def key(self, at: int) -> tuple[str, str]:
+        return self._streams[at].as_py(), self._tenants[at].as_py()
+
+    def ends(self, at: int) -> tuple[int, int | None]:
+        time = self._times[at]
+        return self._versions[at], None if time == _NO_TIME else time
+
+    def payload(self, low: int, high: int) -> int:
+        return sum(offsets[high] - offsets[low] for offsets in self._payloads)
+
+    def content(self, low: int, high: int) -> bytes:
+        parts: list[memoryview] = []
+        for width, fixed, offsets, values in self._columns:
+            if width:
+                parts.append(fixed[low * width : high * width])
+            else:
+                parts.append(fixed[low * 4 : high * 4])
+                parts.append(values[offsets[low] : offsets[high]])
+        return b"".join(parts)
+
+
+def _column(column: pa.Array) -> _Column:
+    if _variable(column.type):
+        plain = column.cast(pa.binary())
+        lengths = pc.fill_null(pc.binary_length(plain), -1) if plain.null_count else pc.binary_length(plain)
+        filled = pc.fill_null(plain, b"") if plain.null_count else plain
+        offsets = memoryview(filled.buffers()[1]).cast("i")[filled.offset :]
+        return _Column(0, _raw(lengths, 4), offsets, memoryview(filled.buffers()[2] or b""))
+    if pa.types.is_fixed_size_binary(column.type):
+        return _Column(16, _raw(pc.fill_null(column, bytes(16)) if column.null_count else column, 16), _NOTHING, _NOTHING)
+    if pa.types.is_boolean(column.type):
+        return _Column(1, _raw(column.cast(pa.uint8()), 1), _NOTHING, _NOTHING)
+    numbers = column.cast(pa.int64())
+    return _Column(8, _raw(pc.fill_null(numbers, _NO_TIME) if numbers.null_count else numbers, 8), _NOTHING, _NOTHING)
+
+
+def _variable(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_dictionary(kind))
+
+
+def _raw(column: pa.Array, width: int) -> memoryview:
+    buffer = memoryview(column.buffers()[1])
+    return buffer[column.offset * width : (column.offset + len(column)) * width]
+
+
+def _concatenated(first: pa.RecordBatch, second: pa.RecordBatch) -> pa.RecordBatch:
+    table = pa.Table.from_batches([first, second]).combine_chunks()
+    return table.to_batches()[0] if table.num_rows else second
+
+
+def _run_ends(batch: pa.RecordBatch) -> list[int]:
+    """Where each stream ends in a batch."""
+    key = batch.column("stream").cast(pa.string())
+    tenants = batch.column("tenant").cast(pa.string())
+    if pc.any(pc.greater(pc.binary_length(tenants), 0)).as_py():
+        key = pc.binary_join_element_wise(key, tenants, "\0")
+    ends: list[int] = pc.run_end_encode(key).run_ends.to_pylist()
+    return ends
+
+
+# -- sealed JSON
+
+
+def sealed(document: Mapping[str, Any]) -> bytes:
+    """A document as JSON with its own SHA-256 in it, so that any byte that changes is noticed."""
+    body = {key: value for key, value in document.items() if key != "sha256"}
+    digest = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return orjson.dumps({**body, "sha256": digest}, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+
+
+def unsealed(name: str, content: bytes) -> dict[str, Any]:
+    """Read what `sealed` made. Raises Damaged where one byte is another."""
+    try:
+        document = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise Damaged(f"{name} is no JSON: {error}") from None
+    if not isinstance(document, dict) or sealed(document) != content:
+        raise Damaged(f"{name} is not what was written: its SHA-256 is another")
+    if document.get("format") != FORMAT:
+        raise Damaged(f"{name} is not of an archive of esops")
+    if document.get("version") != VERSION:
+        raise UsageError(
+            f"{name} is of version {document.get('version')} of the format, and this esops reads {VERSION}",
+            hint="Use the esops that wrote it, or a newer one.",
+        )
+    return document
+
+
+def from_micros(value: int | None) -> datetime | None:
+    """Microseconds since 1970 as a time in UTC."""
+    return None if value is None else datetime.fromtimestamp(value / 1_000_000, UTC)

@@ -1,0 +1,332 @@
+"""Streams out of Postgres and back: exported as the archive's batches, removed in small transactions, restored row by row.
+
+What a layout's `Shelf` says is executed here. No statement waits long for a lock, and a stream that a writer works on is passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pyarrow as pa
+from psycopg import errors, sql
+
+from esops.backends.archive import format as archived
+from esops.backends.base import Part, Removed, WayOut
+from esops.backends.postgres import catalog
+from esops.backends.postgres.connect import connect, translated
+from esops.backends.postgres.layouts.base import Layout
+from esops.backends.postgres.layouts.shelf import Shelf, Way
+from esops.errors import Refused, UsageError
+from esops.events import StreamInfo, StreamKey
+
+if TYPE_CHECKING:
+    from esops.backends.postgres.bulk import BulkReader
+
+_AT_ONCE_EVENTS = 100_000
+_AT_ONCE_STREAMS = 10_000
+_PUT_BACK = 1_000
+
+
+class Shelving:
+    """Exports, removes and restores the streams of one layout."""
+
+    def __init__(self, layout: Layout, dsn: str, bulk: BulkReader) -> None:
+        """Take the layout, and how to connect for removals."""
+        self._layout, self._dsn, self._bulk = layout, dsn, bulk
+        self._table: catalog.Table | None = None
+
+    # -- export
+
+    def columns(self, connection: psycopg.Connection) -> list[str]:
+        """The names of the further columns that an export keeps."""
+        return sorted(self._further(connection))
+
+    def _further(self, connection: psycopg.Connection) -> dict[str, sql.Composable]:
+        shelf = self._layout.shelf
+        if self._table is None:
+            parts = self._layout.events._obj  # noqa: SLF001 - psycopg gives no other way to ask
+            self._table = catalog.find_table(connection, *parts)
+        assert self._table is not None
+        return {} if shelf is None else shelf.kept_as_text(self._table)
+
+    def export(
+        self, connection: psycopg.Connection, streams: Iterable[StreamInfo], columns: Sequence[str] | None
+    ) -> Iterator[pa.RecordBatch]:
+        """All events of the streams, also those that the store does not give out, by stream and version."""
+        further = self._further(connection)
+        names = sorted(further) if columns is None else list(columns)
+        if missing := [name for name in names if name not in further]:
+            raise Refused(f"the store's table has no column {missing[0]!r} any more, which the archive has")
+        schema = archived.schema_with(names)
+        parts = len(self._layout.order)
+        statements = (self._statement(group, [further[name] for name in names]) for group in _groups(streams))
+        for batch in self._bulk.read(statements):
+            if batch.num_rows:
+                yield _as_archived(batch, schema, parts)
+
+    def _statement(self, streams: Sequence[StreamInfo], further: Sequence[sql.Composable]) -> str:
+        layout, m = self._layout, self._layout.mapped
+        hidden = sql.SQL("NOT ({})").format(layout.own)
+        columns = [
+            m.stream,
+            m.tenant,
+            m.version,
+            *layout.order,
+            m.type,
+            m.id,
+            m.recorded_at,
+            m.data,
+            m.metadata,
+            hidden,
+            *further,
+        ]
+        by_tenant: dict[str, list[str]] = {}
+        for stream in streams:
+            by_tenant.setdefault(stream.tenant, []).append(stream.name)
+        wanted = [
+            sql.SQL("({} AND {})").format(
+                layout.any_stream(names),
+                sql.SQL("{} = {}").format(m.tenant, sql.Literal(tenant)) if tenant else sql.SQL("TRUE"),
+            )
+            for tenant, names in by_tenant.items()
+        ]
+        order = [layout.stream_column or m.stream, *([m.tenant] if layout.tenants else []), m.version]
+        return (
+            sql.SQL("SELECT {} FROM {} WHERE {} AND {} AND ({}) ORDER BY {}")
+            .format(
+                sql.SQL(", ").join(columns),
+                layout.events,
+                layout.alive,
+                layout.scope,
+                sql.SQL(" OR ").join(wanted),
+                sql.SQL(", ").join(order),
+            )
+            .as_string(None)
+        )
+
+    def rows(self, connection: psycopg.Connection, streams: Sequence[StreamInfo]) -> dict[StreamKey, str]:
+        """The store's own rows of streams, as JSON text."""
+        shelf = self._layout.shelf
+        if shelf is None or shelf.row is None:
+            return {}
+        found = connection.execute(shelf.row, _keys([stream.key for stream in streams])).fetchall()
+        return {StreamKey(stream, tenant): row for stream, tenant, row in found}
+
+    # -- removal
+
+    def way(self, how: str) -> WayOut:
+        """A way out, with the statements that it takes. Raises UsageError where the layout has none of that name."""
+        shelf = self._layout.shelf
+        if shelf is None or how not in shelf.ways:
+            there_are = ", ".join(sorted(shelf.ways)) if shelf else "none"
+            hint = f"Ways that it offers: {there_are}; or `keep`."
+            raise UsageError(f"layout {self._layout.name} in this variant has no way {how!r} out of the store", hint=hint)
+        way = shelf.ways[how]
+        statements = [each.as_string(None) for each in (shelf.guard, way.rows, *way.end) if each is not None]
+        return WayOut(how, way.keeps, whole=way.rows is None, never=way.never, what=way.what, statements=statements)
+
+    def remove(self, how: str, parts: Sequence[Part], lock_timeout: timedelta, statement_timeout: timedelta) -> list[Removed]:
+        """Remove parts of streams in one transaction; where it fails, in smaller ones, down to the stream that is to blame."""
+        shelf = self._layout.shelf
+        assert shelf is not None
+        with translated(), connect(self._dsn, "archive") as connection:
+            connection.execute(
+                "SELECT set_config('lock_timeout', %s, false)", (f"{round(lock_timeout.total_seconds() * 1000)}ms",)
+            )
+            connection.execute(
+                "SELECT set_config('statement_timeout', %s, false)", (f"{round(statement_timeout.total_seconds() * 1000)}ms",)
+            )
+            return _remove(connection, shelf, shelf.ways[how], list(parts))
+
+    # -- restore
+
+    def put_back(self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]) -> int:
+        """Bring events of streams back as they were, in one transaction; returns how many were not there.
+
+        Raises Refused where an event of the same stream and version is there and another, or a stream's row cannot be made.
+        """
+        shelf = self._layout.shelf
+        if shelf is None:
+            raise UsageError(f"esops knows no way back into layout {self._layout.name}")
+        with translated(), connect(self._dsn, "restore") as connection, connection.transaction():
+            connection.execute("SET LOCAL lock_timeout = '5s'")
+            self._make_streams(connection, shelf, streams, rows)
+            put = 0
+            for batch in batches:
+                put += self._insert(connection, shelf, batch)
+            return put
+
+    def _make_streams(
+        self, connection: psycopg.Connection, shelf: Shelf, streams: Sequence[StreamKey], rows: Sequence[str | None]
+    ) -> None:
+        keys = _keys(streams)
+        for statement in shelf.revive:
+            connection.execute(statement, keys)
+        if shelf.adopt is None:
+            return
+        there = {(stream, tenant) for stream, tenant, *_ in connection.execute(shelf.guard, keys).fetchall()}
+        new = [row for key, row in zip(streams, rows, strict=True) if key not in there and row is not None]
+        if len(new) + len(there) < len(streams):
+            raise Refused("a stream's row is in use by a writer, or the archive has none of it", hint="Try again later.")
+        if new:
+            connection.execute(shelf.adopt, {"row": new})
+
+    def _insert(self, connection: psycopg.Connection, shelf: Shelf, batch: pa.RecordBatch) -> int:
+        rows = _values(batch, shelf)
+        if not rows:
+            return 0
+        self._further(connection)
+        assert self._table is not None
+        kinds = {column.name: column.type for column in self._table.columns}
+        names = [name for name in rows[0] if name in kinds]
+        if lost := [name for name in rows[0] if name not in kinds]:
+            raise Refused(f"the table {self._table.name} has no column {lost[0]!r}, which the archive has")
+        insert = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
+            self._layout.events,
+            sql.SQL(", ").join(map(sql.Identifier, names)),
+            sql.SQL(", ").join(_placeholder(kinds[name]) for name in names),
+        )
+        put = 0
+        with connection.cursor() as cursor:
+            for at in range(0, len(rows), _PUT_BACK):
+                group = rows[at : at + _PUT_BACK]
+                cursor.executemany(insert, [[_parameter(row[name], kinds[name]) for name in names] for row in group])
+                put += cursor.rowcount
+        return put
+
+
+def _placeholder(kind: str) -> sql.Composable:
+    return sql.SQL("%s") if kind == "bytea" else sql.SQL("%s::text::{}").format(sql.SQL(kind))
+
+
+def _parameter(value: Any, kind: str) -> Any:
+    if isinstance(value, bytes) and kind != "bytea":
+        return value.decode()
+    return value
+
+
+def _values(batch: pa.RecordBatch, shelf: Shelf) -> list[dict[str, Any]]:
+    """Each event of a batch as the values of its columns, as text or bytes."""
+    columns: dict[str, list[Any]] = {}
+    for field, column in shelf.columns.items():
+        if field == "id":
+            columns[column] = archived.join_ids(batch)
+        elif field == "recorded_at":
+            columns[column] = [
+                None if time is None else f"{time:%Y-%m-%d %H:%M:%S.%f}+00" for time in batch.column("recorded_at").to_pylist()
+            ]
+        else:
+            columns[column] = [str(value) if isinstance(value, int) else value for value in batch.column(field).to_pylist()]
+    for number, column in enumerate(shelf.position, 1):
+        columns[column] = [str(value) for value in batch.column(f"position_{number}").to_pylist()]
+    for name in archived.further_in(batch.schema):
+        columns[name] = batch.column(f"{archived.FURTHER}{name}").to_pylist()
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    for row in rows:
+        shelf.fill(row)
+    return rows
+
+
+def _as_archived(batch: pa.RecordBatch, schema: pa.Schema, position_parts: int) -> pa.RecordBatch:
+    """A batch as the server gave it, in the archive's schema."""
+    stream, tenant, version, *rest = batch.columns
+    positions, rest = rest[:position_parts], rest[position_parts:]
+    kind, identifier, recorded_at, data, metadata, hidden, *further = rest
+    count = batch.num_rows
+    packed, text = archived.split_ids(identifier)
+    second = positions[1] if position_parts > 1 else pa.nulls(count, pa.int64())
+    columns = [
+        stream,
+        tenant,
+        version.cast(pa.int64()),
+        positions[0].cast(pa.int64()),
+        second.cast(pa.int64()),
+        kind,
+        packed,
+        text,
+        _in_utc(recorded_at),
+        _plain(data),
+        _plain(metadata),
+        hidden,
+        *further,
+    ]
+    return pa.RecordBatch.from_arrays(
+        [
+            column.cast(field.type) if column.type != field.type else column
+            for column, field in zip(columns, schema, strict=True)
+        ],
+        schema=schema,
+    )
+
+
+def _in_utc(times: pa.Array) -> pa.Array:
+    return times.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.timestamp("us", "UTC"))
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    plain = column.storage if isinstance(column, pa.ExtensionArray) else column
+    return plain.cast(pa.binary())
+
+
+def _groups(streams: Iterable[StreamInfo]) -> Iterator[list[StreamInfo]]:
+    """Streams in groups that a statement can name and that are read in about a second."""
+    group: list[StreamInfo] = []
+    events = 0
+    for stream in streams:
+        group.append(stream)
+        events += stream.length
+        if events >= _AT_ONCE_EVENTS or len(group) >= _AT_ONCE_STREAMS:
+            yield group
+            group, events = [], 0
+    if group:
+        yield group
+
+
+def _keys(streams: Sequence[StreamKey]) -> dict[str, Any]:
+    return {"stream": [key.stream for key in streams], "tenant": [key.tenant for key in streams]}
+
+
+def _remove(connection: psycopg.Connection, shelf: Shelf, way: Way, parts: list[Part]) -> list[Removed]:
+    try:
+        with connection.transaction():
+            return _remove_at_once(connection, shelf, way, parts)
+    except (errors.LockNotAvailable, errors.QueryCanceled, errors.IntegrityError, errors.RaiseException) as error:
+        if len(parts) == 1:
+            reason = "a writer holds it" if isinstance(error, errors.LockNotAvailable) else str(error).splitlines()[0]
+            return [Removed(parts[0], 0, reason)]
+    middle = len(parts) // 2
+    return [*_remove(connection, shelf, way, parts[:middle]), *_remove(connection, shelf, way, parts[middle:])]
+
+
+def _remove_at_once(connection: psycopg.Connection, shelf: Shelf, way: Way, parts: list[Part]) -> list[Removed]:
+    there = {
+        StreamKey(stream, tenant): (version, archived)
+        for stream, tenant, version, archived in connection.execute(shelf.guard, _keys([part.key for part in parts])).fetchall()
+    }
+    done: list[Removed] = []
+    going: list[Part] = []
+    for part in parts:
+        version, archived = there.get(part.key, (None, False))
+        if version is None:
+            done.append(Removed(part, 0, "a writer holds it, or it is gone"))
+        elif version != part.last_version:
+            done.append(Removed(part, 0, f"it changed since it was archived: at version {version}, not {part.last_version}"))
+        elif archived and way.rows is None:
+            done.append(Removed(part, 0, None))  # by a run before
+        else:
+            going.append(part)
+    if way.rows is not None and going:
+        keys = {
+            **_keys([part.key for part in going]),
+            "low": [part.low for part in going],
+            "high": [part.high for part in going],
+        }
+        connection.execute(way.rows, keys)
+    ending = [part for part in going if part.ends]
+    if ending:
+        for statement in way.end:
+            connection.execute(statement, _keys([part.key for part in ending]))
+    return [*done, *(Removed(part, part.high - part.low + 1, None) for part in going)]

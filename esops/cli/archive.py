@@ -1,0 +1,469 @@
+"""`esops archive`: old streams out of the hot store, into an archive that is proven before anything is removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import typer
+
+from esops.cli.app import command, current_output, group
+from esops.cli.shared import complete_policy, is_interactive, stop_on_signals
+
+if TYPE_CHECKING:
+    from esops.archive.run import Outcome
+    from esops.backends.archive.catalog import Catalog
+    from esops.config import Config, Removal
+    from esops.term import Output, ProgressLine
+
+archive = group("archive", "Old streams out of the hot store: plan, run, verify, query, restore.")
+
+_POLICY = typer.Argument(..., help="The policy, of [archives.NAME.policies].", autocompletion=complete_policy)
+_ARCHIVE = typer.Option(None, "--archive", metavar="NAME", help="The archive, where the configuration has several.")
+_REMOVE = typer.Option(
+    None, "--remove", metavar="HOW", help="keep, delete, archive, truncate or tombstone; left out: as the policy says."
+)
+
+
+@command(archive)
+def plan(context: typer.Context, policy: str = _POLICY, remove: str | None = _REMOVE) -> None:
+    """Show what a run would do: which streams, how many events, and each statement that would remove them. Touches nothing.
+
+    esops archive plan old-carts
+    """
+    from rich.filesize import decimal
+
+    from esops.archive.run import plan as planned
+    from esops.config import load_config
+
+    output = current_output(context)
+    config = load_config(output.settings.config)
+    found = planned(config, policy, _how(remove))
+    if output.format("table", "json") == "json":
+        output.json(
+            {
+                "policy": policy,
+                "archive": found.archive,
+                "store": found.store,
+                "remove": found.remove,
+                "streams": found.streams,
+                "events": found.events,
+                "bytes": found.bytes,
+                "oldest": found.oldest,
+                "newest": found.newest,
+                "stays": found.stays,
+                "longest": [{"stream": each.name, "length": each.length, "last_at": each.last_at} for each in found.longest],
+                "statements": list(found.statements),
+            }
+        )
+        return
+    size = f", {decimal(found.bytes)} in the store" if found.bytes is not None else ""
+    output.line(
+        f"Policy {policy} of archive {found.archive}: {found.streams:,} streams, {found.events:,} events of {found.store}{size}"
+    )
+    if found.oldest is not None and found.newest is not None:
+        output.line(f"  from {found.oldest:%Y-%m-%d %H:%M} to {found.newest:%Y-%m-%d %H:%M} UTC")
+    for each in found.longest:
+        output.line(f"  {each.name}: {each.length:,} events")
+    stays = f"; the last {found.stays} of each stream stay" if found.stays else ""
+    output.line(f"A run exports them, reads all of it back, compares it with the store, and then {found.what}{stays}")
+    for statement in found.statements:
+        output.line(f"    {statement}")
+    output.line(f"Next: esops archive run {policy}" if found.streams else "There is nothing to do.")
+
+
+@command(archive)
+def run(
+    context: typer.Context,
+    policy: str = _POLICY,
+    remove: str | None = _REMOVE,
+    despite_checkpoints: bool = typer.Option(
+        False, "--despite-checkpoints", help="Remove although projections have not passed these events."
+    ),
+    max_duration: str | None = typer.Option(
+        None, "--max-duration", metavar="D", help="Stop after so long, like 2h; run again to go on."
+    ),
+) -> int:
+    """Archive what a policy selects, prove that it is there, and then remove it; or go on with the policy's unfinished run.
+
+    esops archive run old-carts --quiet
+
+    Exits with 1 where the verification found something, and then removes nothing; with 6 where projections have not passed the events.
+    """
+    from esops.archive.run import run as archived
+    from esops.config import load_config, parse_duration
+    from esops.errors import UsageError
+
+    output = current_output(context)
+    config = load_config(output.settings.config)
+    try:
+        limit = parse_duration(max_duration) if max_duration is not None else None
+    except ValueError as error:
+        raise UsageError(f"--max-duration: {error}") from None
+    shown = _Shown(output)
+    try:
+        outcome = archived(
+            config,
+            policy,
+            how=_how(remove),
+            despite_checkpoints=despite_checkpoints,
+            max_duration=limit,
+            stop=stop_on_signals().is_set,
+            progress=shown.update,
+        )
+    finally:
+        shown.close()
+    if output.format("table", "json") == "json":
+        output.json(
+            {
+                "run": outcome.run,
+                "policy": outcome.policy,
+                "store": outcome.store,
+                "state": outcome.state,
+                "streams": outcome.streams,
+                "events": outcome.events,
+                "bytes": outcome.bytes,
+                "files": outcome.files,
+                "stored_bytes": outcome.stored_bytes,
+                "remove": outcome.remove,
+                "removed": outcome.removed,
+                "removed_events": outcome.removed_events,
+                "left_alone": outcome.left_alone,
+                "skipped": outcome.skipped,
+                "problems": outcome.problems,
+                "scavenge": outcome.scavenge,
+                "seconds": round(outcome.seconds, 3),
+            }
+        )
+    else:
+        _tell(output, outcome)
+    return 1 if outcome.state == "failed" else 0
+
+
+def _tell(output: Output, outcome: Outcome) -> None:
+    """One line of what was done, and more where there is something to look at."""
+    from rich.filesize import decimal
+
+    if outcome.state == "nothing":
+        output.line(f"{outcome.policy}: nothing to archive in store {outcome.store}")
+        return
+    archived = (
+        f"{outcome.policy}: {outcome.events:,} events of {outcome.streams:,} streams archived in run {outcome.run} "
+        f"({outcome.files} files, {decimal(outcome.stored_bytes)})"
+    )
+    if outcome.state == "failed":
+        output.line(f"{archived}, and the verification failed; nothing was removed")
+        for problem in outcome.problems:
+            output.line(f"  {problem}")
+        return
+    removed = "nothing removed"
+    if outcome.remove != "keep":
+        removed = f"{outcome.removed_events:,} events of {outcome.removed:,} streams removed ({outcome.remove})"
+    alone = f", {outcome.left_alone:,} streams left alone" if outcome.left_alone else ""
+    output.line(f"{archived}, verified; {removed}{alone}, in {outcome.seconds:.1f} s")
+    for each in outcome.skipped[:5]:
+        output.say(f"  left alone: {each['stream']}: {each['reason']}")
+
+
+@command(archive, "list")
+def list_(context: typer.Context, archive: str | None = _ARCHIVE) -> None:
+    """List the runs of an archive, the newest last.
+
+    esops archive list
+    """
+    from esops.archive.listed import runs
+
+    output = current_output(context)
+    rows = list(runs(_catalog(output, archive)))
+    if output.format("table", "json", "csv") == "json":
+        output.json(rows)
+        return
+    columns = ["run", "policy", "store", "state", "streams", "events", "stored_bytes", "sealed_at"]
+    if output.format("table", "json", "csv") == "csv":
+        output.csv(rows, columns)
+    else:
+        output.table("runs", columns, [[row.get(column) for column in columns] for row in rows])
+
+
+@command(archive)
+def show(
+    context: typer.Context,
+    run: str = typer.Argument(..., help="The run."),
+    archive: str | None = _ARCHIVE,
+    streams: bool = typer.Option(False, "--streams", help="List its streams, one a line."),
+) -> None:
+    """Show a run: what was asked for, what is in it, and what was removed and left alone.
+
+    esops archive show 20260301T020000Z-old-carts-1f2e3d --streams
+    """
+    from esops.archive.listed import described, stream_rows
+
+    output = current_output(context)
+    found = _catalog(output, archive).run(run)
+    if streams:
+        rows = stream_rows(found)
+        form = output.format("table", "json", "ndjson", "csv")
+        if form == "json":
+            output.json(list(rows))
+        elif form == "ndjson":
+            for row in rows:
+                output.ndjson([row])
+        elif form == "csv":
+            output.csv(
+                rows, ["stream", "tenant", "events", "first_version", "last_version", "first_at", "last_at", "bytes", "sha256"]
+            )
+        else:
+            for row in rows:
+                output.line(
+                    f"{row['stream']}  {row['events']:,} events, versions {row['first_version']} to {row['last_version']}"
+                )
+        return
+    told = described(found)
+    if output.format("table", "json") == "json":
+        output.json(told)
+        return
+    for key, value in told.items():
+        if isinstance(value, list):
+            output.line(f"{key}: {len(value)}")
+            for each in value[:20]:
+                output.line(
+                    "  " + (", ".join(f"{name} {of}" for name, of in each.items()) if isinstance(each, dict) else str(each))
+                )
+        else:
+            output.line(f"{key}: {value}")
+
+
+@command(archive)
+def verify(
+    context: typer.Context,
+    run: str | None = typer.Argument(None, help="The run; left out: all that are sealed."),
+    archive: str | None = _ARCHIVE,
+    against_store: bool = typer.Option(
+        False, "--against-store", help="Compare each event with the store, too, where it is still there."
+    ),
+    sample: str | None = typer.Option(
+        None, "--sample", metavar="PART", help="Read only a part of the files of events, like 10%."
+    ),
+) -> int:
+    """Read archives back, hash and decode all of it, and compare it with what was sealed. Exits with 1 where something is wrong.
+
+    esops archive verify
+    esops archive verify 20260301T020000Z-old-carts-1f2e3d --against-store
+    """
+    from esops.archive.listed import verified
+    from esops.archive.verify import parse_sample
+    from esops.config import load_config
+    from esops.errors import UsageError
+
+    output = current_output(context)
+    if sample is not None and against_store:
+        raise UsageError(
+            "--sample reads some files alone, and cannot be compared with the store", hint="Leave one of both out."
+        )
+    part = parse_sample(sample) if sample is not None else 1.0
+    config = load_config(output.settings.config)
+    shown = _Shown(output)
+    try:
+        results = list(verified(config, _catalog(output, archive), run, against_store, part, shown.update))
+    finally:
+        shown.close()
+    if output.format("table", "json") == "json":
+        documents = [
+            {
+                "run": each.run,
+                "ok": each.ok,
+                "files": each.files,
+                "streams": each.streams,
+                "events": each.events,
+                "sampled": each.sampled,
+                "problems": each.problems,
+            }
+            for each in results
+        ]
+        output.json(documents[0] if run is not None else documents)
+    else:
+        for each in results:
+            part_of = f" ({each.sampled})" if each.sampled else ""
+            state = "ok" if each.ok else f"{each.found:,} problems"
+            output.line(
+                f"{each.run}: {state}; {each.files} files, {each.streams:,} streams, {each.events:,} events read{part_of}"
+            )
+            for problem in each.problems:
+                output.line(f"  {problem}")
+        if not results:
+            output.line("There is no sealed run.")
+    return 0 if all(each.ok for each in results) else 1
+
+
+@command(archive)
+def restore(
+    context: typer.Context,
+    run: str = typer.Argument(..., help="The run."),
+    streams: list[str] | None = typer.Argument(None, help="Which streams; left out: all of the run."),
+    into: str | None = typer.Option(
+        None, "--into", metavar="STORE", help="Another store; left out: the one that they came from."
+    ),
+    archive: str | None = _ARCHIVE,
+    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+) -> None:
+    """Bring streams back: the same ids, versions, positions, times and payloads. Writes over nothing.
+
+    esops archive restore 20260301T020000Z-old-carts-1f2e3d cart-4711
+    """
+    from esops.archive.restore import restore as restored
+    from esops.backends import open_store
+    from esops.config import load_config
+    from esops.errors import Stopped
+
+    output = current_output(context)
+    config = load_config(output.settings.config)
+    found = _catalog(output, archive).run(run)
+    manifest = found.manifest()
+    name, settings = config.store(into or output.settings.store or manifest.store)
+    what = f"{len(streams)} streams" if streams else f"all {manifest.streams:,} streams"
+    if not yes and is_interactive() and not typer.confirm(f"Restore {what} of {run} into store {name}?", err=True):
+        raise Stopped("nothing was restored")
+    stop = stop_on_signals()
+
+    def go_on() -> None:
+        if stop.is_set():
+            raise Stopped("interrupted", hint="Restore again: what is there already is left.")
+
+    shown = _Shown(output)
+    try:
+        with open_store(name, settings.model_copy(update={"cold": None})) as store:
+            told = restored(
+                found,
+                manifest,
+                store,
+                streams or (),
+                go_on=go_on,
+                progress=lambda done, total: shown.update("streams restored", done, total),
+            )
+    finally:
+        shown.close()
+    if output.format("table", "json") == "json":
+        output.json({"run": run, "store": name, "streams": told.streams, "events": told.events, "there": told.there})
+    else:
+        there = f"; {told.there:,} streams were there as they are in the archive" if told.there else ""
+        output.line(f"{run}: {told.streams:,} streams restored into {name}, {told.events:,} events written{there}")
+
+
+@command(archive)
+def query(
+    context: typer.Context,
+    statement: str = typer.Argument(..., help="SQL over the views `events` and `streams`."),
+    runs: list[str] | None = typer.Option(
+        None, "--run", metavar="RUN", help="Of these runs alone; may be given several times."
+    ),
+    archive: str | None = _ARCHIVE,
+    to: Path | None = typer.Option(None, "--to", metavar="FILE", help="Write Parquet to a file instead."),
+) -> None:
+    """Run SQL over an archive, without restoring anything. DuckDB's dialect, with its JSON functions.
+
+    esops archive query "SELECT type, count(*) FROM events GROUP BY type ORDER BY 2 DESC"
+    esops archive query "SELECT stream, data->>'ProductId' FROM events WHERE category = 'cart'" --output csv
+    """
+    from esops.archive.query import answered, write_parquet
+
+    output = current_output(context)
+    form = output.format("table", "json", "ndjson", "csv")
+    with answered(_catalog(output, archive), statement, runs or (), as_json=form in ("json", "ndjson")) as (
+        names,
+        rows,
+        result,
+    ):
+        if to is not None:
+            output.line(f"{write_parquet(result, to):,} rows written to {to}")
+        elif form == "table":
+            output.table("", names, rows)
+        elif form == "csv":
+            output.csv((dict(zip(names, row, strict=True)) for row in rows), names)
+        elif form == "ndjson":
+            for row in rows:
+                output.ndjson([dict(zip(names, row, strict=True))])
+        else:
+            output.json([dict(zip(names, row, strict=True)) for row in rows])
+
+
+@command(archive)
+def gc(
+    context: typer.Context,
+    archive: str | None = _ARCHIVE,
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would go, and delete nothing."),
+    older_than: str = typer.Option(
+        "1h", "--older-than", metavar="D", help="Leave files that are younger: a run may need them."
+    ),
+) -> None:
+    """Delete what killed runs left behind: files that no manifest names. Sealed runs are never touched.
+
+    esops archive gc --dry-run
+    """
+    from rich.filesize import decimal
+
+    from esops.archive.gc import collect
+    from esops.config import parse_duration
+    from esops.errors import UsageError
+
+    output = current_output(context)
+    try:
+        age = parse_duration(older_than)
+    except ValueError as error:
+        raise UsageError(f"--older-than: {error}") from None
+    told = collect(_catalog(output, archive).repository, delete=not dry_run, older_than=age)
+    if output.format("table", "json") == "json":
+        output.json(
+            {"files": told.files, "bytes": told.bytes, "young": told.young, "deleted": told.deleted, "names": told.names}
+        )
+        return
+    for name in told.names:
+        output.say(f"  {name}")
+    verb = "deleted" if told.deleted else "would be deleted"
+    output.line(f"{told.files:,} files ({decimal(told.bytes)}) {verb}; {told.young:,} younger ones left")
+
+
+# -- shared by these
+
+
+def _catalog(output: Output, name: str | None) -> Catalog:
+    from esops.backends.archive.catalog import Catalog
+    from esops.backends.archive.repository import Repository
+    from esops.config import load_config
+
+    config: Config = load_config(output.settings.config)
+    return Catalog(Repository(config.archive(name)[1]))
+
+
+def _how(remove: str | None) -> Removal | None:
+    from typing import get_args
+
+    from esops.config import Removal
+    from esops.errors import UsageError, nearest
+
+    ways = get_args(Removal)
+    if remove is not None and remove not in ways:
+        raise UsageError(f"--remove {remove}: there is no such way", hint=nearest(remove, ways))
+    return cast("Removal | None", remove)
+
+
+class _Shown:
+    """One progress line after the other, as the work goes from one thing to the next."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._what = ""
+        self._line: ProgressLine | None = None
+
+    def update(self, what: str, done: int, total: int | None) -> None:
+        """Say what is counted, how much is done, and of how much."""
+        if what != self._what:
+            self.close()
+            self._what, self._line = what, self._output.progress(what, 0, total)
+        if self._line is not None:
+            self._line.update(done, total)
+
+    def close(self) -> None:
+        """Take the line away."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
