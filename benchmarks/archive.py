@@ -40,12 +40,13 @@ def dump(server: EmbeddedServer, folder: Path, schema: str) -> tuple[float, int]
     return time.monotonic() - began, target.stat().st_size
 
 
-def archive(folder: Path, dsn: str, schema: str, events: int) -> tuple[float, int, float]:
+def archive(folder: Path, dsn: str, schema: str, events: int, file_size: int = 32 << 20) -> tuple[float, int, float]:
     """Seconds, bytes in the repository, and peak memory in MB, of a run that keeps the store as it is."""
     shutil.rmtree(folder / "cold", ignore_errors=True)
     (folder / "esops.toml").write_text(
         f'[stores.s]\ndsn = {json.dumps(dsn)}\nschema = "{schema}"\nappend = "quick"\n'
-        '[archives.cold]\nrepository = "cold"\n[archives.cold.policies.all]\ncategory = "cart"\n'
+        '[archives.cold]\nrepository = "cold"\n'
+        f'file_size = {file_size}\n[archives.cold.policies.all]\ncategory = "cart"\n'
     )
     seconds, memory, output = timed(
         [sys.executable, "-m", "esops", "archive", "run", "all", "--quiet", "--output", "json"], folder

@@ -111,7 +111,7 @@ class ArchiveSettings(Settings):
     identity: str | None = Field(default=None, repr=False)
     """The age identity that decrypts, usually `${VARIABLE}`."""
     identity_file: Path | None = None
-    file_size: int = Field(default=64 << 20, ge=1 << 16)
+    file_size: int = Field(default=32 << 20, ge=1 << 16)
     """Bytes from which on a file is closed and the next begun."""
     policies: Mapping[str, PolicySettings] = {}
 

@@ -106,14 +106,18 @@ class Known(Notes):
     def __init__(self, catalog: Catalog, store: str) -> None:
         """Read the lists of streams of all sealed runs."""
         super().__init__()
+        self._any = False
         for run, manifest in catalog.sealed(store):
             for digest, _ in run.streams(manifest):
+                self._any = True
                 before = self.get(*digest.key)
                 if before is None or before < digest.last_version:
                     self.put(*digest.key, digest.last_version)
 
     def has(self, info: StreamInfo) -> bool:
         """Whether all of a stream is archived."""
+        if not self._any:
+            return False
         up_to = self.get(info.name, info.tenant)
         return up_to is not None and info.last_version <= up_to
 

@@ -19,9 +19,11 @@ from esops.errors import UsageError
 
 @contextmanager
 def answered(
-    catalog: Catalog, statement: str, runs: Sequence[str] = ()
+    catalog: Catalog, statement: str, runs: Sequence[str] = (), *, as_json: bool = False
 ) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]], Any]]:
-    """Run a statement, with JSON as JSON instead of text if that is asked for; gives the names of its columns, its rows, and the relation to write to a file.
+    """Run a statement; gives the names of its columns, its rows, and the relation to write to a file.
+
+    `as_json`: JSON stays JSON instead of becoming text.
 
     Raises UsageError for a statement that DuckDB refuses, or where there is no sealed run.
     """

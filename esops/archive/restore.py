@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from esops.archive.verify import compare
+from esops.archive.verify import Rows, compare
 from esops.backends.archive.catalog import Manifest, Run
 from esops.backends.archive.format import Digest
 from esops.backends.archive.reading import events_from
@@ -153,8 +153,7 @@ def _groups(
     run: Run, manifest: Manifest, wanted: frozenset[str]
 ) -> Iterator[tuple[list[Digest], list[str | None], Iterator[pa.RecordBatch]]]:
     """Streams with their events, some thousand events at a time."""
-    events = _events(run, manifest, wanted)
-    waiting: list[pa.RecordBatch] = []
+    events = Rows(_events(run, manifest, wanted))
     group: list[Digest] = []
     rows: list[str | None] = []
     count = 0
@@ -165,24 +164,13 @@ def _groups(
         rows.append(row)
         count += digest.events
         if count >= _EVENTS_AT_ONCE or len(group) >= _STREAMS_AT_ONCE:
-            yield group, rows, _taken(events, waiting, count)
+            yield group, rows, events.next(count)
             group, rows, count = [], [], 0
     if group:
-        yield group, rows, _taken(events, waiting, count)
+        yield group, rows, events.next(count)
 
 
 def _events(run: Run, manifest: Manifest, wanted: frozenset[str]) -> Iterator[pa.RecordBatch]:
     for entry in manifest.event_files:
         for batch in run.batches(entry):
             yield batch if not wanted else batch.filter(pc.is_in(batch.column("stream"), pa.array(sorted(wanted))))
-
-
-def _taken(events: Iterator[pa.RecordBatch], waiting: list[pa.RecordBatch], count: int) -> Iterator[pa.RecordBatch]:
-    """The next so many rows; what is left of a batch waits for the next group."""
-    while count:
-        batch = waiting.pop() if waiting else next(events)
-        if batch.num_rows > count:
-            waiting.append(batch.slice(count))
-        taken = batch.slice(0, count)
-        count -= taken.num_rows
-        yield taken

@@ -147,10 +147,12 @@ def run(
 
 def _go(journey: Journey, catalog: Catalog, outcome: Outcome) -> None:
     current = journey.run
-    if current.read("manifest.json") is None:
-        manifest = _export(journey, catalog)
-        if manifest is None:
+    resumed = current.read("manifest.json") is not None
+    if not resumed:
+        exported = _export(journey, catalog)
+        if exported is None:
             return
+        manifest = exported
     else:
         manifest = current.manifest()
         log.info("going on", run=current.name, streams=manifest.streams, events=manifest.events)
@@ -164,7 +166,7 @@ def _go(journey: Journey, catalog: Catalog, outcome: Outcome) -> None:
     outcome.files, outcome.stored_bytes = len(manifest.files), sum(entry.size for entry in manifest.files)
     notes = policy.Notes()
     try:
-        found = _verify(journey, manifest, notes)
+        found = _verify(journey, manifest, notes, resumed=resumed)
         if not found.ok:
             current.note("failed.json", {"problems": found.problems, "at": _now()})
             outcome.state, outcome.problems = "failed", found.problems
@@ -264,7 +266,7 @@ def _write_and_seal(journey: Journey, streams: policy.Chosen, selected_at: datet
 # -- verify
 
 
-def _verify(journey: Journey, manifest: Manifest, notes: policy.Notes) -> Verified:
+def _verify(journey: Journey, manifest: Manifest, notes: policy.Notes, *, resumed: bool) -> Verified:
     """Read everything back and compare it with the store; notes the streams that are not to be removed, with the reason."""
 
     def each(digest: Digest, how: Compared) -> None:
@@ -276,7 +278,7 @@ def _verify(journey: Journey, manifest: Manifest, notes: policy.Notes) -> Verifi
         journey.go_on()
         journey.progress("events verified", done, total)
 
-    found = verify(journey.run, manifest, journey.store, each=each, tick=tick)
+    found = verify(journey.run, manifest, journey.store, rehash=resumed, each=each, tick=tick)
     note = {"at": _now(), "ok": found.ok, "streams": found.streams, "events": found.events, "problems": found.problems}
     journey.run.note("verified.json", note)
     log.info("verified", run=journey.run.name, ok=found.ok, files=found.files, events=found.events)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
@@ -11,12 +12,12 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 
 from esops.backends.archive.catalog import FileEntry, Manifest, Run, as_info
-from esops.backends.archive.format import Damaged, Digest, digests, join_ids
+from esops.backends.archive.format import Damaged, Digest, digests, join_ids, run_ends
 from esops.backends.archive.repository import Missing
 from esops.backends.base import EventStore
 from esops.errors import UsageError
 
-_AT_ONCE = 2_000
+_AT_ONCE = 1_000
 MOST_PROBLEMS = 100
 
 
@@ -65,18 +66,20 @@ def verify(
     store: EventStore | None = None,
     *,
     sample: float = 1.0,
+    rehash: bool = True,
     each: Callable[[Digest, Compared], None] | None = None,
     tick: Tick = lambda *_: None,
 ) -> Verified:
     """Read a run back, hash and decode it, count it, and compare it with its list of streams and, where one is given, the store.
 
+    `rehash`: hash each stream again; left out where the same process made the hashes, and events are compared with the store.
     `sample`: the part of the files of events that is read (0 to 1); the list of streams is always read.
     `each` is told how each stream compares with the store. `tick` is told events done and to do.
     """
     found = Verified(run.name)
     try:
         if sample >= 1:
-            _verify_whole(found, run, manifest, store, each, tick)
+            _verify_whole(found, run, manifest, store, each, tick, rehash=rehash)
         else:
             _verify_sample(found, run, manifest, sample)
     except (Damaged, Missing) as error:
@@ -102,31 +105,108 @@ def _verify_whole(
     store: EventStore | None,
     each: Callable[[Digest, Compared], None] | None,
     tick: Tick,
+    *,
+    rehash: bool,
 ) -> None:
     listed = run.streams(manifest)
-    there = digests(_all_batches(found, run, manifest))
+    rows = Rows(_all_batches(found, run, manifest))
     while group := [digest for digest, _ in islice(listed, _AT_ONCE)]:
+        beside = (
+            Beside(store.export([as_info(digest) for digest in group], list(manifest.columns))) if store is not None else None
+        )
+        batches = rows.next(sum(digest.events for digest in group), beside)
+        there = iter(digests(batches) if rehash else lengths(batches))
         for digest in group:
             read = next(there, None)
-            if read != digest:
+            if read != (digest if rehash else (digest.stream, digest.tenant, digest.events)):
                 found.problem(f"stream {digest.stream}: its events in {run.name} are not those of its list of streams")
-                if read is None:
-                    return
             found.streams += 1
             found.events += digest.events
-        if store is not None:
-            for digest, how in compare(run, manifest, group, store):
+        deque(batches, 0)
+        if store is not None and beside is not None:
+            same = beside.equal()
+            for digest, how in _all_same(group) if same else compare(run, manifest, group, store):
                 if how.status == "differs":
                     found.problem(f"stream {digest.stream}: {how.detail}")
                 if each is not None:
                     each(digest, how)
         tick(found.events, manifest.events)
-    for digest in there:
+    for digest in digests(rows.next(None, None)):
         found.problem(f"stream {digest.stream} has events in {run.name}, and is not in its list of streams")
     found.files += len(manifest.stream_files)
     for what, count, stated in (("streams", found.streams, manifest.streams), ("events", found.events, manifest.events)):
         if count != stated:
             found.problem(f"{run.name} has {count:,} {what}, and its manifest says {stated:,}")
+
+
+def _all_same(group: Sequence[Digest]) -> Iterator[tuple[Digest, Compared]]:
+    for digest in group:
+        yield digest, Compared("same", last_version=digest.last_version)
+
+
+def lengths(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, str, int]]:
+    """Each stream in batches, with its tenant and how many rows it has."""
+    last: tuple[str, str, int] | None = None
+    for batch in batches:
+        low = 0
+        for end in run_ends(batch):
+            stream, tenant = batch.column("stream")[low].as_py(), batch.column("tenant")[low].as_py()
+            if last is not None and last[:2] == (stream, tenant):
+                last = (stream, tenant, last[2] + end - low)
+            else:
+                if last is not None:
+                    yield last
+                last = (stream, tenant, end - low)
+            low = end
+    if last is not None:
+        yield last
+
+
+class Rows:
+    """The rows of batches, some at a time."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        """Take the batches; they are read as rows are asked for."""
+        self._batches = batches
+        self._waiting: list[pa.RecordBatch] = []
+
+    def next(self, count: int | None, beside: Beside | None = None) -> Iterator[pa.RecordBatch]:
+        """The next so many rows (None: all), each held beside others as it passes."""
+        while count is None or count:
+            batch = self._waiting.pop() if self._waiting else next(self._batches, None)
+            if batch is None:
+                return
+            taken = batch if count is None else batch.slice(0, count)
+            if batch.num_rows > taken.num_rows:
+                self._waiting.append(batch.slice(taken.num_rows))
+            if count is not None:
+                count -= taken.num_rows
+            if beside is not None:
+                beside.hold(taken)
+            yield taken
+
+
+class Beside:
+    """Whether rows that come in batches are the same as others that come in batches of other sizes."""
+
+    def __init__(self, others: Iterator[pa.RecordBatch]) -> None:
+        """Take the others."""
+        self._others = Rows(others)
+        self._equal = True
+
+    def hold(self, batch: pa.RecordBatch) -> None:
+        """Compare some rows with as many of the others."""
+        at = 0
+        while self._equal and at < batch.num_rows:
+            other = next(self._others.next(batch.num_rows - at), None)
+            if other is None or not other.equals(batch.slice(at, other.num_rows)):
+                self._equal = False
+            else:
+                at += other.num_rows
+
+    def equal(self) -> bool:
+        """Whether all were the same, and there are no more of the others."""
+        return self._equal and next(self._others.next(1), None) is None
 
 
 def _all_batches(found: Verified, run: Run, manifest: Manifest) -> Iterator[pa.RecordBatch]:

@@ -15,9 +15,9 @@ from esops.backends.archive.format import FURTHER, STREAMS, Digest, digests, sch
 from esops.backends.archive.repository import ENCRYPTED
 from esops.events import Position, StreamInfo, StreamKey
 
-_GROUP_BYTES = 16 << 20
+_GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 100_000
-_STREAMS_AT_ONCE = 5_000
+_STREAMS_AT_ONCE = 1_000
 _NUMBERS = ("version", "position_1", "position_2", "recorded_at", "events", "first_version", "last_version", "bytes")
 _OF_NUMBERS = "DELTA_BINARY_PACKED"
 
@@ -63,13 +63,20 @@ class Files:
         if self._writer is None or self._sink is None:
             return
         self._writer.close()
-        content = self._run.repository.seal(self._sink.getvalue().to_pybytes())
+        content = self._run.repository.seal(memoryview(self._sink.getvalue()))
         suffix = ENCRYPTED if self._run.repository.encrypts else ""
         name = f"{self._prefix}-{len(self.entries) + 1:05d}.parquet{suffix}"
         digest = hashlib.sha256(content).hexdigest()
         self._run.repository.put(self._run.path(name), content)
         self.entries.append(
-            FileEntry(name=name, sha256=digest, size=len(content), rows=self._in_file, first=self._first, last=self._last)
+            FileEntry(
+                name=name,
+                sha256=digest,
+                size=memoryview(content).nbytes,
+                rows=self._in_file,
+                first=self._first,
+                last=self._last,
+            )
         )
         self._sink, self._writer, self._in_file = None, None, 0
 

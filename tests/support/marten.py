@@ -61,6 +61,34 @@ def create(connection, v: Variant = Variant()) -> None:
                 CREATE TABLE {schema}.{table}_default PARTITION OF {schema}.{table} DEFAULT;
                 CREATE TABLE {schema}.{table}_archived PARTITION OF {schema}.{table} FOR VALUES IN (TRUE);
             """)
+    create_archive_function(connection, v)
+
+
+def create_archive_function(connection, v: Variant) -> None:
+    """`mt_archive_stream` as it behaves: marks the stream and its events, or moves both to the archived partitions."""
+    schema = sql.Identifier(v.schema).as_string(None)
+    identity = "varchar" if v.text_ids else "uuid"
+    parameters = f"streamid {identity}" + (", tenantid varchar" if v.conjoined else "")
+    of_stream = "id = streamid" + (" AND tenant_id = tenantid" if v.conjoined else "")
+    of_events = "stream_id = streamid" + (" AND tenant_id = tenantid" if v.conjoined else "")
+    body = f"""
+        UPDATE {schema}.mt_streams SET is_archived = TRUE WHERE {of_stream};
+        UPDATE {schema}.mt_events SET is_archived = TRUE WHERE {of_events};
+    """
+    if v.partitioned:
+        tables = (("mt_streams", of_stream), ("mt_events", of_events))
+        body = "".join(
+            f"""
+            CREATE TEMP TABLE moving ON COMMIT DROP AS SELECT * FROM {schema}.{table} WHERE {which} AND NOT is_archived;
+            UPDATE moving SET is_archived = TRUE;
+            INSERT INTO {schema}.{table} SELECT * FROM moving;
+            DROP TABLE moving;
+            """
+            for table, which in tables
+        ) + "".join(f"DELETE FROM {schema}.{table} WHERE {which} AND NOT is_archived;" for table, which in reversed(tables))
+    connection.execute(
+        f"CREATE FUNCTION {schema}.mt_archive_stream({parameters}) RETURNS void LANGUAGE plpgsql AS $f$ BEGIN {body} END; $f$"
+    )
 
 
 def create_numbered_by_tenant(connection) -> None:

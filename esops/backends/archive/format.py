@@ -137,9 +137,10 @@ class Digest(NamedTuple):
 def digests(batches: Iterable[pa.RecordBatch]) -> Iterator[Digest]:
     """The digest of each stream in batches that are sorted by stream, however they are cut.
 
-    A stream is hashed in blocks of a thousand events: for each column in the schema's order its values one after the other (null as the
-    smallest integer or as zeros), or, where they vary in length, all lengths (four bytes each, -1 for null) and then all bytes.
-    Integers are little-endian.
+    What is hashed is the stream, a zero byte, the tenant, and then the events in blocks of a thousand. Of a block, each column after the
+    tenant in the schema's order, but for those in which all is null or false: the column's number (one byte), and its values one after the
+    other (null as the smallest integer or as zeros), or, where they vary in length, all lengths (four bytes each, -1 for null) and then
+    all bytes. Integers are little-endian.
     """
     pending: pa.RecordBatch | None = None
     open_stream: _Open | None = None
@@ -149,7 +150,7 @@ def digests(batches: Iterable[pa.RecordBatch]) -> Iterator[Digest]:
         if not joined.num_rows:
             continue
         slices = _Slices(joined)
-        ends = _run_ends(joined)
+        ends = run_ends(joined)
         low = 0
         for end in ends:
             stream, tenant = slices.key(low)
@@ -181,7 +182,7 @@ class _Open:
 
     def __init__(self, stream: str, tenant: str) -> None:
         self.stream, self.tenant = stream, tenant
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256(f"{stream}\0{tenant}".encode())
         self._events, self._bytes = 0, 0
         self._first: tuple[int, int | None] = (0, None)
         self._last: tuple[int, int | None] = (0, None)
@@ -211,11 +212,14 @@ class _Open:
 class _Column(NamedTuple):
     """A column's bytes. `width` is 0 where values vary in length."""
 
+    number: bytes
     width: int
     fixed: memoryview
     """The values, or their lengths, one after the other."""
     offsets: memoryview
     values: memoryview
+    nothing: bytes
+    """What `fixed` holds for a value that is null or false; empty where there is no such value in the batch."""
 
 
 _NOTHING = memoryview(b"")
@@ -226,11 +230,12 @@ class _Slices:
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._streams, self._tenants = batch.column("stream"), batch.column("tenant")
-        columns = {field.name: _column(batch.column(field.name)) for field in batch.schema}
-        self._columns = list(columns.values())
-        self._versions = columns["version"].fixed.cast("q")
-        self._times = columns["recorded_at"].fixed.cast("q")
-        self._payloads = (columns["data"].offsets, columns["metadata"].offsets)
+        numbered = enumerate(zip(batch.schema.names, batch.columns, strict=True))
+        columns = {name: _column(number, column) for number, (name, column) in numbered if number > 1}
+        self._columns = [column for column in columns.values() if column is not None]
+        self._versions = memoryview(_numbers(batch.column("version"))).cast("q")
+        self._times = memoryview(_numbers(batch.column("recorded_at"))).cast("q")
+        self._payloads = [found.offsets for name in ("data", "metadata") if (found := columns[name]) is not None]
 
     def key(self, at: int) -> tuple[str, str]:
         return self._streams[at].as_py(), self._tenants[at].as_py()
@@ -240,32 +245,53 @@ class _Slices:
         return self._versions[at], None if time == _NO_TIME else time
 
     def payload(self, low: int, high: int) -> int:
-        return sum(offsets[high] - offsets[low] for offsets in self._payloads)
+        total = 0
+        for offsets in self._payloads:
+            total += offsets[high] - offsets[low]
+        return total
 
     def content(self, low: int, high: int) -> bytes:
-        parts: list[memoryview] = []
-        for width, fixed, offsets, values in self._columns:
-            if width:
-                parts.append(fixed[low * width : high * width])
-            else:
-                parts.append(fixed[low * 4 : high * 4])
-                parts.append(values[offsets[low] : offsets[high]])
+        parts: list[bytes | memoryview] = []
+        for number, width, fixed, offsets, values, nothing in self._columns:
+            step = width or 4
+            piece = fixed[low * step : high * step]
+            if nothing and piece == nothing * (high - low):
+                continue
+            parts += (number, piece) if width else (number, piece, values[offsets[low] : offsets[high]])
         return b"".join(parts)
 
 
-def _column(column: pa.Array) -> _Column:
+def _column(number: int, column: pa.Array) -> _Column | None:
+    """A column's bytes; None where all of it is null or false."""
+    if column.null_count == len(column):
+        return None
+    mark = bytes([number])
     if _variable(column.type):
         plain = column.cast(pa.binary())
-        lengths = pc.fill_null(pc.binary_length(plain), -1) if plain.null_count else pc.binary_length(plain)
-        filled = pc.fill_null(plain, b"") if plain.null_count else plain
-        offsets = memoryview(filled.buffers()[1]).cast("i")[filled.offset :]
-        return _Column(0, _raw(lengths, 4), offsets, memoryview(filled.buffers()[2] or b""))
+        lengths = pc.binary_length(plain)
+        if not plain.null_count:
+            return _Column(mark, 0, _raw(lengths, 4), *_values(plain), b"")
+        absent = (-1).to_bytes(4, "little", signed=True)
+        return _Column(mark, 0, _raw(pc.fill_null(lengths, -1), 4), *_values(pc.fill_null(plain, b"")), absent)
     if pa.types.is_fixed_size_binary(column.type):
-        return _Column(16, _raw(pc.fill_null(column, bytes(16)) if column.null_count else column, 16), _NOTHING, _NOTHING)
+        absent = bytes(16) if column.null_count else b""
+        return _Column(mark, 16, _raw(pc.fill_null(column, bytes(16)) if absent else column, 16), _NOTHING, _NOTHING, absent)
     if pa.types.is_boolean(column.type):
-        return _Column(1, _raw(column.cast(pa.uint8()), 1), _NOTHING, _NOTHING)
+        if not pc.any(column).as_py():
+            return None
+        return _Column(mark, 1, _raw(column.cast(pa.uint8()), 1), _NOTHING, _NOTHING, b"\0")
+    absent = _NO_TIME.to_bytes(8, "little", signed=True) if column.null_count else b""
+    return _Column(mark, 8, _numbers(column), _NOTHING, _NOTHING, absent)
+
+
+def _numbers(column: pa.Array) -> memoryview:
     numbers = column.cast(pa.int64())
-    return _Column(8, _raw(pc.fill_null(numbers, _NO_TIME) if numbers.null_count else numbers, 8), _NOTHING, _NOTHING)
+    return _raw(pc.fill_null(numbers, _NO_TIME) if numbers.null_count else numbers, 8)
+
+
+def _values(column: pa.Array) -> tuple[memoryview, memoryview]:
+    """Where each value begins, and the bytes of all of them."""
+    return memoryview(column.buffers()[1]).cast("i")[column.offset :], memoryview(column.buffers()[2] or b"")
 
 
 def _variable(kind: pa.DataType) -> bool:
@@ -282,7 +308,7 @@ def _concatenated(first: pa.RecordBatch, second: pa.RecordBatch) -> pa.RecordBat
     return table.to_batches()[0] if table.num_rows else second
 
 
-def _run_ends(batch: pa.RecordBatch) -> list[int]:
+def run_ends(batch: pa.RecordBatch) -> list[int]:
     """Where each stream ends in a batch."""
     key = batch.column("stream").cast(pa.string())
     tenants = batch.column("tenant").cast(pa.string())

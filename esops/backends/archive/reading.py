@@ -28,7 +28,8 @@ CREATE VIEW events AS SELECT
          ELSE split_part(stream, '-', 1) END AS category,
     version, position_1, position_2, type,
     coalesce(id_text, regexp_replace(lower(hex(id)), '(.{{8}})(.{{4}})(.{{4}})(.{{4}})(.{{12}})', '\\1-\\2-\\3-\\4-\\5')) AS id,
-    make_timestamp(epoch_us(recorded_at)) AS recorded_at, try(decode(data))::JSON AS data, try(decode(metadata))::JSON AS metadata{further}, run
+    make_timestamp(epoch_us(recorded_at)) AS recorded_at,
+    try(decode(data))::JSON AS data, try(decode(metadata))::JSON AS metadata{further}, run
 FROM stored WHERE NOT hidden{once}
 """
 _ONCE = " QUALIFY row_number() OVER (PARTITION BY store, position_1, position_2, stream, version ORDER BY run DESC) = 1"

@@ -79,14 +79,14 @@ class Repository:
         """Whether encrypted files can be read."""
         return bool(self._identities)
 
-    def put(self, name: str, content: bytes, *, if_absent: bool = False) -> None:
+    def put(self, name: str, content: bytes | memoryview, *, if_absent: bool = False) -> None:
         """Write an object. Raises Taken where it is there and `if_absent` is asked for."""
         with self._telling(f"write {name}"):
             # Some stores answer a create that they have done with "exists" when it was sent again after a lost answer.
             try:
-                obstore.put(self._store, name, content, mode="create" if if_absent else "overwrite")
+                obstore.put(self._store, name, bytes(content), mode="create" if if_absent else "overwrite")
             except obstore.exceptions.AlreadyExistsError:
-                if self.get(name) != content:
+                if self.get(name) != bytes(content):
                     raise Taken(f"{name} is there already in {self.address}") from None
         self._to_disk(name)
 
@@ -138,9 +138,9 @@ class Repository:
 
     # -- encryption (age, by pyrage)
 
-    def seal(self, content: bytes) -> bytes:
+    def seal(self, content: memoryview) -> bytes | memoryview:
         """What is to be stored for a content."""
-        return pyrage.encrypt(content, self._recipients) if self._recipients else content
+        return bytes(pyrage.encrypt(bytes(content), self._recipients)) if self._recipients else content
 
     def open(self, name: str, content: bytes) -> bytes:
         """The content of what was stored. Raises Damaged where it cannot be decrypted, UsageError without a key."""

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from esops.backends.postgres.bulk import BulkReader
 
 _AT_ONCE_EVENTS = 100_000
-_AT_ONCE_STREAMS = 10_000
+_AT_ONCE_STREAMS = 1_000
+"""So many keys the planner still looks up in the index, in its order; for many more it scans and sorts the table."""
 _PUT_BACK = 1_000
 
 

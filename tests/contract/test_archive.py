@@ -1,0 +1,224 @@
+"""Streams of every store leave it by each way that it has, are read from the archive as they were, and come back as they were."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import orjson
+import pytest
+
+from esops.archive.restore import restore
+from esops.archive.run import plan, run
+from esops.archive.verify import verify
+from esops.backends import open_store
+from esops.backends.archive.catalog import Catalog
+from esops.backends.archive.repository import Repository
+from esops.config import parse_config
+from esops.errors import Refused, UsageError
+from esops.events import EventFilter, NewEvent
+from tests.contract.test_store import LAYOUTS, eventstoredb_kit, layout_kit
+
+
+@pytest.fixture(params=[*LAYOUTS, "eventstoredb", "eventstoredb-21.10", "eventstoredb-real"])
+def kit(request):
+    if request.param.startswith("eventstoredb"):
+        yield from eventstoredb_kit(request)
+    else:
+        yield from layout_kit(request.param, request.getfixturevalue("dsn"), request.getfixturevalue("connection"))
+
+
+def configured(kit, folder, pattern: str, **policy):
+    document = {
+        "archives": {"cold": {"repository": "cold", "file_size": 1 << 16, "policies": {"old": {"stream": pattern, **policy}}}},
+        "stores": {"cold": {"backend": "archive", "archive": "cold"}},
+    }
+    config = parse_config(document, folder / "esops.toml")
+    policies = config.archives["cold"].policies["old"].model_copy(update={"store": "s"})
+    archives = {"cold": config.archives["cold"].model_copy(update={"policies": {"old": policies}})}
+    return config.model_copy(update={"stores": {**config.stores, "s": kit.settings}, "archives": archives})
+
+
+def catalog_of(config) -> Catalog:
+    return Catalog(Repository(config.archives["cold"]))
+
+
+def rows(kit) -> list:
+    """All that the store has: every row of its tables, or every event and the metadata of this test's streams."""
+    if hasattr(kit, "connection") and kit.connection is not None:
+        tables = [
+            each.as_string(kit.connection)
+            for each in kit.store.layout.reads
+            if "progress" not in each.as_string(kit.connection)
+        ]
+        return [kit.connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1").fetchall() for table in tables]
+    return [(list(kit.store.read_stream(stream)), kit.store.metadata(stream)[0]) for stream in kit.streams]
+
+
+def fill(kit) -> dict[str, list]:
+    """Three streams, one of them long, their events among each other's; what each is made of."""
+    short, long, single = kit.stream(), kit.stream(), kit.stream()
+    kit.store.append(short, kit.events("opened", "added"))
+    for _ in range(11):
+        kit.store.append(long, kit.events(*["added"] * 100))
+    metadata = orjson.dumps({"correlationId": "c-1", "causationId": "e-1"})
+    extra = [
+        NewEvent(event.id, event.type, event.data, metadata) for event in kit.events("confirmed", text="ü\u2028\\", big=2**60)
+    ]
+    kit.store.append(short, extra)
+    kit.store.append(single, kit.events("opened"))
+    kit.store.append(long, kit.events("closed"))
+    kit.store.head(timedelta(seconds=5))
+    return {stream: list(kit.store.read_stream(stream)) for stream in (short, long, single)}
+
+
+def ways(kit) -> list[str]:
+    return [way for way in kit.store.capabilities.ways_out if way != "tombstone"]
+
+
+def test_streams_leave_by_each_way_and_come_back_as_they_were(kit, tmp_path):
+    before = fill(kit)
+    was = rows(kit)
+    log = kit.read()
+    assert ways(kit)
+    for number, how in enumerate(ways(kit)):
+        folder = tmp_path / how
+        folder.mkdir()
+        config = configured(kit, folder, "*", remove=how, batch=64)
+        names = set(before)
+        stays = kit.store.way_out(how).keeps
+        planned = plan(config, "old")
+        assert planned.statements
+        outcome = run(config, "old", despite_checkpoints=True)
+        left = {stream: [event.version for event in kit.store.read_stream(stream)] for stream in names}
+        hot = {stream: info for stream in names if (info := kit.store.stream_info(stream)) is not None and not info.deleted}
+        (found,) = catalog_of(config).sealed()
+        archived = {digest.stream: digest for digest, _ in found[0].streams(found[1])}
+        gone = {stream for stream in names if stream in archived}
+        assert outcome.state == "done"
+        assert gone == {stream for stream in names if len(before[stream]) > stays}
+        for stream in gone:
+            assert archived[stream].events == len(before[stream])
+            if how == "archive" or (how == "delete" and not stays):
+                assert hot.get(stream) is None or hot[stream].archived or not left[stream]
+            else:
+                assert left[stream] == [before[stream][-1].version]
+
+        with open_store("cold", config.stores["cold"]) as cold:
+            for stream in gone:
+                assert list(cold.read_stream(stream)) == before[stream]
+        joined = kit.settings.model_copy(update={"cold": config.archives["cold"]})
+        with open_store("s", joined) as both:
+            seen = [event for batch in both.read_all(kit.begin) for event in batch.events if event.stream in kit.streams]
+            assert seen == log
+            for stream in names:
+                assert list(both.read_stream(stream)) == before[stream]
+                assert both.stream_info(stream).length == len(before[stream])
+
+        told = restore(*found, kit.store)
+        assert told.streams == outcome.streams
+        assert rows(kit) == was, (number, how)
+        assert {stream: list(kit.store.read_stream(stream)) for stream in before} == before
+        assert restore(*found, kit.store).there == outcome.streams
+        assert verify(*found, kit.store).ok
+
+
+def test_a_stream_goes_on_after_it_was_archived_or_says_that_it_cannot(kit, tmp_path):
+    """Versions never begin again: an append gets the next one, or is refused by the store."""
+    before = fill(kit)
+    for how in ways(kit)[:1]:
+        config = configured(kit, tmp_path, "*", remove=how)
+        run(config, "old", despite_checkpoints=True)
+        stream = next(iter(before))
+        try:
+            kit.store.append(stream, kit.events("late"))
+        except Refused:
+            continue
+        assert [event.version for event in kit.store.read_stream(stream)][-1] == before[stream][-1].version + 1
+
+
+def test_what_changed_since_it_was_selected_is_left_alone(kit, tmp_path):
+    before = fill(kit)
+    stream = next(iter(before))
+    how = ways(kit)[0]
+    config = configured(kit, tmp_path, "*", remove=how)
+    late = []
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if what == "events verified" and not late:
+            late.append(kit.store.append(stream, kit.events("late")))
+
+    outcome = run(config, "old", despite_checkpoints=True, progress=progress)
+    reasons = {each["stream"]: each["reason"] for each in outcome.skipped}
+    assert "changed" in reasons[stream]
+    now = list(kit.store.read_stream(stream))
+    assert [event.id for event in now[:-1]] == [event.id for event in before[stream]]
+
+
+def test_restore_writes_over_nothing(kit, tmp_path):
+    before = fill(kit)
+    config = configured(kit, tmp_path, "*")
+    run(config, "old")
+    ((found, manifest),) = catalog_of(config).sealed()
+    stream = next(iter(before))
+    if getattr(kit, "connection", None) is None:
+        pytest.skip("events of this store cannot be changed")
+    shelf = kit.store.layout.shelf
+    data, version = shelf.columns["data"], shelf.columns["version"]
+    table = kit.store.layout.events.as_string(kit.connection)
+    condition = kit.store.layout.stream_equals(stream).as_string(kit.connection)
+    changed = "'\\x7b2278223a317d'" if kit.store.layout.name == "eventsourcing" else "'{\"x\": 1}'"
+    kit.connection.execute(f"UPDATE {table} SET {data} = {changed} WHERE {condition} AND {version} = {kit.after(1)}")
+    assert not verify(found, manifest, kit.store).ok
+    with pytest.raises(Refused, match=f"version {kit.after(1)} differs"):
+        restore(found, manifest, kit.store, [stream])
+    with pytest.raises(UsageError, match="no stream 'nonesuch'"):
+        restore(found, manifest, kit.store, ["nonesuch"])
+
+
+def test_a_way_that_the_store_has_not_is_refused(kit, tmp_path):
+    how = "tombstone" if "tombstone" not in kit.store.capabilities.ways_out else "archive"
+    with pytest.raises(UsageError, match=f"no way {how!r}"):
+        plan(configured(kit, tmp_path, "*", remove=how), "old")
+
+
+def test_events_are_selected_from_the_archive_as_from_a_store(kit, tmp_path):
+    """Positions, filters, search: what the contract asks of a store that is read-only."""
+    before = fill(kit)
+    config = configured(kit, tmp_path, "*")
+    run(config, "old")
+    log = [event for event in kit.read() if event.stream in before]
+    with open_store("cold", config.stores["cold"]) as cold:
+        assert cold.ping().backend == "archive"
+        read = [event for batch in cold.read_all() for event in batch.events if event.stream in before]
+        assert read == log
+        middle = log[len(log) // 2].position
+        after = [event for batch in cold.read_all(middle) for event in batch.events if event.stream in before]
+        assert after == [event for event in log if event.position > middle]
+        kinds = [event for batch in cold.read_all(filter=EventFilter(("opened",))) for event in batch.events]
+        assert [event for event in kinds if event.stream in before] == [event for event in log if event.type == "opened"]
+        assert [event.id for event in cold.find(event_id=log[0].id).events] == [log[0].id]
+        assert cold.count_between(None, cold.head()) >= len(log)
+        stream = next(iter(before))
+        assert cold.stream_info(stream).length == len(before[stream])
+        assert list(cold.read_stream(stream, backwards=True, limit=1)) == before[stream][-1:]
+        with pytest.raises(UsageError, match="read-only"):
+            cold.append(stream, kit.events("x"))
+
+
+def test_a_store_without_ways_says_so(tmp_path, connection, dsn):
+    connection.execute(
+        "CREATE TABLE mine (at bigserial, stream text, version int, kind text, body jsonb, PRIMARY KEY (stream, version));"
+        "INSERT INTO mine (stream, version, kind, body) VALUES ('a-1', 1, 'x', '{\"a\": 1.10}'), ('a-1', 2, 'y', '{}')"
+    )
+    table = {"name": "mine", "stream": "stream", "version": "version", "position": "at", "type": "kind", "data": "body"}
+    document = {
+        "archives": {"cold": {"repository": "cold", "policies": {"old": {"category": "a", "store": "mine"}}}},
+        "stores": {"mine": {"dsn": dsn, "table": table}},
+    }
+    config = parse_config(document, tmp_path / "esops.toml")
+    assert run(config, "old").events == 2
+    (found,) = catalog_of(config).sealed()
+    with open_store("mine", config.stores["mine"]) as store:
+        assert verify(*found, store).ok
+        with pytest.raises(UsageError, match="no way 'delete'"):
+            plan(config, "old", "delete")
