@@ -112,7 +112,9 @@ class ArchiveSettings(Settings):
     """The age identity that decrypts, usually `${VARIABLE}`."""
     identity_file: Path | None = None
     file_size: int = Field(default=32 << 20, ge=1 << 16)
-    """Bytes from which on a file is closed and the next begun."""
+    """Bytes from which on a file is closed and the next begun; so much is held in memory."""
+    timeout: Duration = timedelta(seconds=60)
+    """How long an object store may take for one request."""
     policies: Mapping[str, PolicySettings] = {}
 
 

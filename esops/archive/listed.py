@@ -95,9 +95,12 @@ def verified(
 ) -> Iterator[Verified]:
     """Verify a run, or all that were ever sealed: one whose manifest is lost has a problem. Raises UsageError for an unknown one."""
     listed = set(catalog.listed())
+    # A file that is lost from the catalog alone is made anew by the next run; nothing hangs on it.
     for run in [catalog.run(name)] if name is not None else catalog.runs():
         result = Verified(run.name)
         try:
+            if run.name in listed:
+                catalog.check_entry(run.name)
             if run.read("manifest.json") is None:
                 if run.name not in listed and name is None:
                     continue  # never sealed

@@ -368,14 +368,12 @@ def query(
 
     output = current_output(context)
     form = output.format("table", "json", "ndjson", "csv")
-    with answered(_catalog(output, archive), statement, runs or (), as_json=form in ("json", "ndjson")) as (
-        names,
-        rows,
-        result,
-    ):
-        if to is not None:
-            output.line(f"{write_parquet(result, to):,} rows written to {to}")
-        elif form == "table":
+    catalog = _catalog(output, archive)
+    if to is not None:
+        output.line(f"{write_parquet(catalog, statement, to, runs or ()):,} rows written to {to}")
+        return
+    with answered(catalog, statement, runs or (), as_json=form in ("json", "ndjson")) as (names, rows):
+        if form == "table":
             output.table("", names, rows)
         elif form == "csv":
             output.csv((dict(zip(names, row, strict=True)) for row in rows), names)

@@ -55,6 +55,9 @@ def _show(output: Output, found: Status) -> None:
         ["projection", "version", "state", "position", "lag_events", "lag_seconds", "rows", "followed_by"],
     )
     _section(output, "rebuilds", found.rebuilds, ["rebuild", "projection", "state", "from_version", "to_version", "updated_at"])
+    _section(
+        output, "archives", found.archives, ["archive", "policy", "run", "state", "streams", "events", "removed", "sealed_at"]
+    )
 
 
 def _section(output: Output, title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "esops_version_rows": ("Rows of a version", ("projection", "version", "state")),
     "esops_version_followed": ("1 where a process keeps the version fresh", ("projection", "version", "state")),
     "esops_rebuild": ("1 for the state that the newest rebuild is in", ("projection", "state")),
+    "esops_archive_run": ("1 for the state that the last run of a policy is in", ("archive", "policy", "state")),
+    "esops_archive_run_time_seconds": ("When the last run of a policy ended, in seconds since 1970", ("archive", "policy")),
     "esops_rebuild_seconds": ("Working time of the newest rebuild", ("projection",)),
 }
 
@@ -67,6 +70,12 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
     for each in status.rebuilds:
         yield "esops_rebuild", [each["projection"], each["state"]], 1.0
         yield "esops_rebuild_seconds", [each["projection"]], float(each["seconds"])
+    for each in status.archives:
+        policy = str(each.get("policy"))
+        yield "esops_archive_run", [each["archive"], policy, each["state"]], 1.0
+        if each.get("finished_at"):
+            ended = datetime.fromisoformat(each["finished_at"]).timestamp()
+            yield "esops_archive_run_time_seconds", [each["archive"], policy], ended
 
 
 def _known(name: str, labels: list[str], value: Any) -> Iterator[tuple[str, list[str], float]]:

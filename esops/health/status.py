@@ -9,10 +9,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
+from esops.archive.listed import runs
 from esops.backends import open_store
+from esops.backends.archive.catalog import Catalog
+from esops.backends.archive.repository import Repository
 from esops.backends.base import EventStore
 from esops.backends.postgres.connect import connect, translated
-from esops.config import Config
+from esops.config import ArchiveSettings, Config
 from esops.errors import EsopsError, Unavailable
 from esops.events import Checkpoint, Position
 from esops.rebuild import journal, versions
@@ -57,6 +60,8 @@ def look(config: Config, store: str | None = None) -> Status:
         for name, settings in config.projections.items():
             if store is None or (settings.store or config.store(settings.store)[0]) == store:
                 _look_at_projection(config, name, status, opened)
+    for name, archive in config.archives.items():
+        _look_at_archive(name, archive, store, status)
     return status
 
 
@@ -139,6 +144,20 @@ def _add_ages(opened: _Opened, shown: list[dict[str, Any]]) -> None:
     for each in shown:
         position = Position.parse(each["position"]) if each["position"] else None
         each["lag_seconds"] = _quietly(partial(lag_seconds, opened.store, position, opened.head))
+
+
+def _look_at_archive(name: str, settings: ArchiveSettings, store: str | None, status: Status) -> None:
+    """The last run of each policy of an archive."""
+    last: dict[str, dict[str, Any]] = {}
+    try:
+        for told in runs(Catalog(Repository(settings))):
+            if store is None or told.get("store") == store:
+                last[str(told.get("policy") or told["run"])] = {"archive": name, **told}
+    except EsopsError as error:
+        status.archives.append({"archive": name, "run": None, "state": "unknown", "detail": error.message})
+        status.reached &= not isinstance(error, Unavailable)
+        return
+    status.archives += last.values()
 
 
 def _look_at_rebuild(config: Config, name: str, status: Status) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from esops.backends.archive.elsewhere import Elsewhere, removed_from
 from esops.backends.base import EventStore
 from esops.backends.postgres import catalog
 from esops.backends.postgres.catalog import Table
@@ -227,7 +228,11 @@ def _try_out(
 ) -> Plan:
     plain, settings = target.plain, target.settings
     physical = readmodel.physical_name(plain.name, to_version)
-    notes: list[str] = []
+    notes = (
+        []
+        if config.stores[target.store_name].archive
+        else [_not_seen(each) for each in removed_from(config, target.store_name)]
+    )
     if catalog.find_table(connection, plain.schema, physical) is not None:
         raise Refused(
             f"there is a table {plain.schema}.{physical} already, which is no version that esops knows",
@@ -300,6 +305,10 @@ def _method(options: Options, blue: Table | None, green: Table) -> verify.Method
                 raise UsageError("--compare exact is not possible: the columns change", hint="Use --compare columns.")
             return method
     raise UsageError(f"there is no comparison {options.compare!r}", hint=nearest(options.compare, methods))
+
+
+def _not_seen(archived: Elsewhere) -> str:
+    return f'{archived} and are not seen; archive = "{archived.archive}" on the store reads them too'
 
 
 def _column_notes(blue: Table | None, green: Table, ignore: Sequence[str]) -> list[str]:

@@ -141,7 +141,7 @@ class Run:
         content = self.content(entry)
         try:
             file = pq.ParquetFile(pa.BufferReader(content))
-            yield from file.iter_batches(_ROWS, columns=columns)
+            yield from file.iter_batches(_ROWS, columns=columns, use_threads=False)
         except (pa.ArrowInvalid, OSError) as error:
             raise Damaged(f"{self.name}/{entry.name} cannot be decoded: {error}") from None
 
@@ -172,6 +172,11 @@ class Catalog:
     def listed(self) -> list[str]:
         """The runs that were sealed, as the catalog knows them."""
         return [entry.name.rpartition("/")[2].removesuffix(".json") for entry in self.repository.entries(CATALOG)]
+
+    def check_entry(self, name: str) -> None:
+        """Raises Damaged where a run's entry in the catalog is not what was written."""
+        path = f"{CATALOG}/{name}.json"
+        unsealed(path, self.repository.get(path))
 
     def run(self, name: str) -> Run:
         """The run of that name. Raises UsageError."""

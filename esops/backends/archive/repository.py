@@ -22,7 +22,6 @@ from esops.backends.archive.format import Damaged
 from esops.config import ArchiveSettings
 from esops.errors import EsopsError, Unavailable, UsageError
 
-TIMEOUT = "30s"
 ENCRYPTED = ".age"
 
 
@@ -61,10 +60,11 @@ class Repository:
                 self.folder = Path(self.address.removeprefix("file://"))
                 self._store: Any = obstore.store.LocalStore(self.folder, mkdir=True)
             else:
+                plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
                 self._store = obstore.store.from_url(
                     self.address,
-                    client_options={"timeout": TIMEOUT, "connect_timeout": "10s"},
-                    retry_config={"max_retries": 3},
+                    client_options={"timeout": settings.timeout, "connect_timeout": "10s", "allow_http": plain},
+                    retry_config={"max_retries": 3, "retry_timeout": 4 * settings.timeout},
                 )
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
             raise UsageError(f"the repository {self.address} cannot be opened: {_short(error)}") from None
