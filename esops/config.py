@@ -100,6 +100,12 @@ class PolicySettings(Settings):
     statement_timeout: Duration = timedelta(seconds=30)
     max_duration: Duration | None = None
 
+    @model_validator(mode="after")
+    def _says_which(self) -> PolicySettings:
+        if self.category is None and self.stream is None:
+            raise ValueError('a policy says which streams it is for: by `category`, or by `stream`, such as "*"')
+        return self
+
 
 class ArchiveSettings(Settings):
     """`[archives.NAME]`: where archives are kept, and the policies that fill it."""

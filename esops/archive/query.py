@@ -23,7 +23,8 @@ def answered(
 ) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]]]]:
     """Run a statement; gives the names of its columns and its rows.
 
-    `as_json`: JSON stays JSON instead of becoming text. Raises UsageError for a statement that DuckDB refuses, or where there is no sealed run.
+    `as_json`: JSON stays JSON instead of becoming text.
+    Raises UsageError for a statement that DuckDB refuses, or where there is no sealed run.
     """
     with _opened(catalog, runs) as connection:
         result = connection.execute(statement)

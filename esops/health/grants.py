@@ -27,6 +27,10 @@ def statements(config: Config, role: str) -> list[str]:
             with open_store(name, settings) as store, cast("PostgresStore", store).control() as connection:
                 lines += [f"-- store {name}, in database {connection.info.dbname}: to read, and to know what is settled"]
                 lines += _of_store(cast("PostgresStore", store), connection, role)
+                policies = [policy for archive in config.archives.values() for policy in archive.policies.values()]
+                if any(config.store(policy.store)[0] == name and policy.remove != "keep" for policy in policies):
+                    lines += ["-- to take archived streams out, and to bring them back"]
+                    lines += _of_archiving(cast("PostgresStore", store), connection, role)
         else:
             lines.append(f"-- store {name} is no Postgres database: see docs/how-to/eventstoredb.md for its rights")
     for name, projection in config.projections.items():
@@ -49,6 +53,19 @@ def _of_store(store: PostgresStore, connection: psycopg.Connection, role: str) -
     found += [sql.SQL("GRANT SELECT ON {} TO {};").format(table, to) for table in layout.reads]
     found += [sql.SQL("GRANT SELECT ON SEQUENCE {} TO {};").format(sequence, to) for sequence in layout.sequences]
     return [each.as_string(connection) for each in found]
+
+
+def _of_archiving(store: PostgresStore, connection: psycopg.Connection, role: str) -> list[str]:
+    """Rows of events go and come; those of streams are locked, marked, and made where a library partitions by the mark."""
+    shelf = store.layout.shelf
+    if shelf is None:
+        return []
+    tables = [
+        store.layout.events,
+        *(table for table in store.layout.reads if shelf.row is not None and "streams" in table.as_string()),
+    ]
+    statement = sql.SQL("GRANT INSERT, UPDATE, DELETE ON {} TO {};")
+    return list(dict.fromkeys(statement.format(table, sql.Identifier(role)).as_string(connection) for table in tables))
 
 
 def _of_read_model(connection: psycopg.Connection, plain: readmodel.Plain, role: str) -> list[str]:

@@ -28,7 +28,8 @@ from esops.errors import UsageError, nearest
 from esops.events import StreamInfo
 
 RUNS, CATALOG = "runs", "catalog"
-_ROWS = 65_536
+_ROWS = 32_768
+_STREAMS = 2_048
 
 State = Literal["planned", "sealed", "verified", "done", "failed"]
 
@@ -136,19 +137,19 @@ class Run:
             raise Damaged(f"{self.name}/{entry.name} is not what was written: its SHA-256 is another{size}")
         return pa.py_buffer(self.repository.open(entry.name, stored))
 
-    def batches(self, entry: FileEntry, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def batches(self, entry: FileEntry, rows: int = _ROWS) -> Iterator[pa.RecordBatch]:
         """A file's rows. Raises Damaged, also where a file with the right hash cannot be decoded."""
         content = self.content(entry)
         try:
             file = pq.ParquetFile(pa.BufferReader(content))
-            yield from file.iter_batches(_ROWS, columns=columns, use_threads=False)
+            yield from file.iter_batches(rows, use_threads=False)
         except (pa.ArrowInvalid, OSError) as error:
             raise Damaged(f"{self.name}/{entry.name} cannot be decoded: {error}") from None
 
     def streams(self, manifest: Manifest) -> Iterator[tuple[Digest, str | None]]:
         """Each stream of the run, with the store's own row of it, in the order of the events."""
         for entry in manifest.stream_files:
-            for batch in self.batches(entry):
+            for batch in self.batches(entry, _STREAMS):
                 # Times stay microseconds: a datetime for each would take as long as all the rest.
                 columns = [batch.column(name) for name in STREAMS.names]
                 plain = [

@@ -1,0 +1,371 @@
+"""`esops archive` as its user meets it: what is selected, what is refused, what is said, and what rebuilds see afterwards."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+
+from esops.archive.restore import restore
+from esops.archive.run import run
+from esops.backends import open_store
+from esops.backends.archive.catalog import Catalog
+from esops.backends.archive.repository import Repository
+from esops.config import StoreSettings, load_config
+from esops.events import NewEvent
+from tests.support import emmett, eventsourcing, marten, messagedb, shop
+from tests.support.esdb import Nodes
+
+FIELDS = {"run", "policy", "state", "streams", "events", "bytes", "removed", "skipped"}
+
+
+def new(kind: str = "added", **data) -> NewEvent:
+    return NewEvent(str(uuid.uuid4()), kind, orjson.dumps(data))
+
+
+def write(project, stores: str, policy: str, more: str = "") -> None:
+    project.write(
+        "esops.toml",
+        f"{stores}\n[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\n{policy}\n"
+        f"[stores.cold]\nbackend = 'archive'\narchive = 'cold'\n{more}",
+    )
+
+
+def of(dsn: str, name: str = "s", more: str = 'append = "quick"') -> str:
+    return f"[stores.{name}]\ndsn = {json.dumps(dsn)}\n{more}\n"
+
+
+def planned(project) -> set[str]:
+    """The streams that a run selects, by a plan that lists few."""
+    told = project.ok("archive", "plan", "old", "--output", "json").json
+    assert told["streams"] <= 5
+    return {each["stream"] for each in told["longest"]}
+
+
+def test_what_a_policy_selects(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True, conjoined=True))
+    for tenant in ("red", "blue"):
+        with open_store("s", StoreSettings(dsn=dsn, tenant=tenant)) as store:
+            store.append("cart-1", [new("opened"), new(), new("confirmed")])
+            store.append("cart-2", [new("opened"), new("confirmed"), new("reopened")])
+            store.append("order-1", [new("placed")])
+    connection.execute("UPDATE mt_events SET timestamp = now() - interval '10 days' WHERE tenant_id = 'red'")
+    connection.execute("UPDATE mt_streams SET type = 'Cart' WHERE id LIKE 'cart%'")
+    cases = {
+        'category = "cart"': {"cart-1", "cart-2"},
+        'category = "Cart"': {"cart-1", "cart-2"},
+        'stream = "*-1"': {"cart-1", "order-1"},
+        'stream = "cart-?"\nclosed_by = ["confirmed"]': {"cart-1"},
+        'stream = "*"\nmin_length = 3\nidle_for = "9d"': {"cart-1", "cart-2"},
+        'stream = "*"\nidle_for = "11d"': set(),
+        'stream = "*"\ntenant = "red"\nmin_length = 2': {"cart-1", "cart-2"},
+        'stream = "*"\nremove = "delete"\nkeep_last = 1': {"cart-1", "cart-2"},
+    }
+    for policy, names in cases.items():
+        write(project, of(dsn), f'store = "s"\n{policy}')
+        told = project.ok("archive", "plan", "old", "--output", "json").json
+        assert {each["stream"] for each in told["longest"]} <= names, policy
+        one_tenant = "tenant" in policy or "9d" in policy
+        assert told["streams"] == len(names) * (1 if one_tenant else 2), policy
+    assert not (project.folder / "cold" / "runs").exists(), "a plan touches nothing"
+
+
+def test_a_policy_has_to_say_which_streams(project, dsn, connection):
+    write(project, of(dsn), 'store = "s"\nmin_length = 3')
+    result = project.run("archive", "plan", "old")
+    assert result.code == 2
+    assert "category" in result.err
+    write(project, of(dsn), 'store = "s"\ncategory = "cart"\nremove = "archve"')
+    assert project.run("archive", "plan", "old").code == 2
+    write(project, of(dsn), 'store = "s"\ncategory = "cart"')
+    assert "Did you mean 'old'" in project.run("archive", "plan", "odl").err
+    assert "Did you mean 'delete'" in project.run("archive", "run", "old", "--remove", "delet").err
+
+
+def test_positions_of_consumers_are_never_archived(project, dsn, connection):
+    messagedb.create(connection)
+    with open_store("s", StoreSettings(dsn=dsn)) as store:
+        store.append("account-1", [new("a"), new("b")])
+        store.append("account:position-1", [new("Recorded", position=1), new("Recorded", position=2)])
+    write(project, of(dsn, more=""), 'store = "s"\nstream = "*"\nremove = "delete"')
+    assert planned(project) == {"account-1"}
+
+
+def test_times_inside_of_payloads_count(project, dsn, connection):
+    """Python's eventsourcing has no time beside its states."""
+    eventsourcing.create(connection)
+    old, young = str(uuid.uuid4()), str(uuid.uuid4())
+    with open_store("s", StoreSettings(dsn=dsn)) as store:
+        for stream, at in ((old, datetime.now(UTC) - timedelta(days=30)), (young, datetime.now(UTC))):
+            stamp = {"timestamp": {"_type_": "datetime_iso", "_data_": at.isoformat()}}
+            store.append(stream, [new("bank:Account.Opened", **stamp), new("bank:Account.Closed", **stamp)])
+    write(project, of(dsn, more=""), 'store = "s"\nstream = "*"\nidle_for = "7d"\nclosed_by = ["Closed"]')
+    assert planned(project) == {old}
+
+
+def test_one_line_for_cron_and_documented_fields(project, dsn, connection):
+    shop.make(dsn, 2_000)
+    connection.execute("SET search_path = shop")
+    marten.create_archive_function(connection, marten.Variant(schema="shop", text_ids=True))
+    write(project, of(dsn, more='schema = "shop"'), 'store = "s"\ncategory = "cart"\nremove = "archive"')
+    plan = project.ok("archive", "plan", "old").out
+    assert "200 streams, 2,000 events" in plan
+    assert 'SELECT "shop"."mt_archive_stream"' in plan
+    done = project.ok("archive", "run", "old", "--quiet")
+    assert len(done.out.splitlines()) == 1
+    assert done.err == ""
+    assert "2,000 events of 200 streams removed (archive)" in done.out
+    again = project.ok("archive", "run", "old", "--output", "json").json
+    assert again.keys() >= FIELDS
+    assert (again["run"], again["state"]) == (None, "nothing")
+    listed = project.ok("archive", "list", "--output", "json").json
+    assert [(each["state"], each["events"], each["removed"]) for each in listed] == [("done", 2_000, 200)]
+    name = listed[0]["run"]
+    assert len(project.ok("archive", "show", name, "--streams").out.splitlines()) == 200
+    shown = project.ok("archive", "show", name, "--output", "json").json
+    assert shown["layout"] == "marten"
+    verified = project.ok("archive", "verify", name, "--against-store", "--output", "json").json
+    assert verified.keys() >= {"run", "ok", "files", "problems"}
+    assert "1 of 1 files" in project.ok("archive", "verify", "--sample", "10%").out
+    status = project.ok("status", "--output", "json").json["archives"]
+    assert [(each["archive"], each["policy"], each["state"]) for each in status] == [("cold", "cold/old", "done")]
+    assert 'esops_archive_run{archive="cold",policy="cold/old",state="done"} 1.0' in project.ok("metrics").out
+    assert project.run("archive", "verify", "nonesuch").code == 2
+    assert project.run("archive", "verify", "--sample", "0").code == 2
+
+
+def test_queries_over_an_archive(project, dsn, connection):
+    emmett.create(connection)
+    with open_store("s", StoreSettings(dsn=dsn)) as store:
+        for number in range(3):
+            store.append(f"cart-{number}", [new("opened", n=number), new("confirmed", n=number, big=2**60)])
+    write(project, of(dsn, more=""), 'store = "s"\ncategory = "cart"')
+    assert project.run("archive", "query", "SELECT 1").code == 2
+    for _ in range(2):
+        project.ok("archive", "run", "old")
+    query = "SELECT stream, (data->>'big')::BIGINT AS big FROM events WHERE type = 'confirmed' ORDER BY 1"
+    rows = project.ok("archive", "query", query, "--output", "json").json
+    assert rows == [{"stream": f"cart-{number}", "big": 2**60} for number in range(3)]
+    assert project.ok("archive", "query", query, "--output", "csv").out.splitlines()[0] == "stream,big"
+    row = project.ok("archive", "query", "SELECT * FROM events LIMIT 1", "--output", "json").json[0]
+    assert isinstance(row["data"], dict)
+    assert datetime.fromisoformat(row["recorded_at"]).tzinfo is not None
+    assert project.ok("archive", "query", "SELECT events FROM streams LIMIT 1", "--output", "ndjson").out == '{"events":2}\n'
+    project.ok("archive", "query", query, "--to", "found.parquet")
+    assert pq.read_table(project.folder / "found.parquet").num_rows == 3
+    for wrong in ("SELEC", "SELECT * FROM read_csv('/etc/passwd')", "SELECT nothing FROM events"):
+        refused = project.run("archive", "query", wrong)
+        assert refused.code == 2
+        assert "DuckDB" in refused.err
+
+
+def test_what_projections_have_not_passed_is_not_removed(project, dsn, connection):
+    shop.make(dsn, 1_000)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    archive = "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstore = 'shop'\ncategory = 'cart'\nremove = 'delete'\n"
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", f"{text}\n{archive}")
+    with open_store("s", StoreSettings(dsn=dsn, schema="shop", append="quick")) as store:
+        store.append("cart-99999999", [NewEvent(str(uuid.uuid4()), "shopping_cart_opened", b'{"ClientId": "c"}')])
+    connection.execute("INSERT INTO shop.mt_event_progression VALUES ('Totals:All', 7)")
+    refused = project.run("archive", "run", "old")
+    assert refused.code == 6
+    assert "Totals:All at 7" in refused.err
+    assert "projection cart_summary v1 at 1000" in refused.err
+    assert connection.execute("SELECT count(*) FROM shop.mt_events").fetchone() == (1_001,)
+    connection.execute("DELETE FROM shop.mt_event_progression")
+    assert project.run("archive", "run", "old").code == 6
+    project.ok("run", "--until-caught-up")
+    done = project.ok("archive", "run", "old", "--output", "json").json
+    assert done["removed"] == 101
+    assert len(project.ok("archive", "list", "--output", "json").json) == 1, "it went on with the sealed run"
+
+
+@pytest.mark.parametrize("how", ["delete", "archive"])
+def test_a_rebuild_says_what_it_cannot_see_and_sees_it_with_the_archive(project, dsn, connection, how):
+    shop.make(dsn, 3_000)
+    marten.create_archive_function(connection, marten.Variant(schema="shop", text_ids=True))
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    before = connection.execute("SELECT * FROM cart_summary ORDER BY 1").fetchall()
+    archive = (
+        "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstore = 'shop'\nstream = 'cart-0000000*'\n"
+        f"remove = '{how}'\n"
+    )
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", f"{text}\n{archive}")
+    assert project.ok("archive", "run", "old", "--output", "json").json["removed"] == 9
+    plan = project.ok("rebuild", "--blue-green", "--dry-run").out
+    assert "90 events of 9 streams were archived" in plan
+    assert 'archive = "cold" on the store reads them too' in plan
+    differs = project.run("rebuild", "--blue-green", "--output", "json")
+    assert differs.code == 1
+    assert differs.json["verification"]["only_blue"] == 9
+    project.ok("rebuild", "--blue-green", "--abort", "--yes")
+    project.write("esops.toml", f"{text}\n{archive}".replace('schema = "shop"', 'schema = "shop"\narchive = "cold"'))
+    assert "archived" not in project.ok("rebuild", "--blue-green", "--dry-run").out
+    rebuilt = project.ok("rebuild", "--blue-green", "--output", "json").json
+    assert (rebuilt["events"], rebuilt["verification"]["differing"]) == (3_000, 0)
+    assert connection.execute("SELECT * FROM cart_summary ORDER BY 1").fetchall() == before
+    events = [json.loads(line) for line in project.ok("events").out.splitlines()]
+    assert [int(event["position"]) for event in events] == list(range(1, 3_001))
+
+
+def test_out_of_time_and_gone_on_with(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+        for number in range(60):
+            store.append(f"cart-{number}", [new(n=n) for n in range(10)])
+    write(project, of(dsn), 'store = "s"\ncategory = "cart"\nremove = "delete"\nbatch = 50\nmax_rate = 200')
+    stopped = project.run("archive", "run", "old", "--max-duration", "1s")
+    assert stopped.code == 5
+    assert "out of time" in stopped.err
+    left = connection.execute("SELECT count(*) FROM mt_events").fetchone()[0]
+    assert 0 < left < 600
+    write(project, of(dsn), 'store = "s"\ncategory = "cart"\nremove = "delete"')
+    assert project.ok("archive", "run", "old", "--output", "json").json["removed"] == 60
+    assert connection.execute("SELECT count(*), bool_and(is_archived), max(version) FROM mt_streams").fetchone() == (
+        60,
+        True,
+        10,
+    )
+    assert connection.execute("SELECT count(*) FROM mt_events").fetchone() == (0,)
+
+
+def test_restored_into_another_database_of_the_same_layout(project, server, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True, optional=True))
+    with open_store("s", StoreSettings(dsn=dsn)) as store:
+        store.append("cart-1", [NewEvent(str(uuid.uuid4()), "a", b'{"n": 1.50}', b'{"correlationId": "c"}'), new("b")])
+    connection.execute("CREATE DATABASE elsewhere")
+    other = server.dsn("elsewhere")
+    try:
+        with psycopg.connect(other, autocommit=True) as there:
+            marten.create(there, marten.Variant(text_ids=True, optional=True))
+        write(project, of(dsn) + of(other, "copy"), 'store = "s"\ncategory = "cart"')
+        name = project.ok("archive", "run", "old", "--output", "json").json["run"]
+        project.ok("archive", "restore", name, "--into", "copy", "--yes")
+        with psycopg.connect(other) as there:
+            for table in ("mt_events", "mt_streams"):
+                query = f"SELECT t::text FROM {table} t ORDER BY 1"
+                assert there.execute(query).fetchall() == connection.execute(query).fetchall()
+    finally:
+        connection.execute("DROP DATABASE elsewhere WITH (FORCE)")
+
+
+def test_restored_into_a_store_of_another_kind(project, dsn, connection, node):
+    """Ids, versions, types, payloads and metadata; positions and times are the other store's."""
+    marten.create(connection, marten.Variant(text_ids=True, optional=True))
+    stream = f"cart-{uuid.uuid4()}"
+    with open_store("s", StoreSettings(dsn=dsn)) as store:
+        store.append(
+            stream, [NewEvent(str(uuid.uuid4()), "a", b'{"n": 1}', b'{"correlationId": "c"}'), *(new("b") for _ in range(450))]
+        )
+        before = list(store.read_stream(stream))
+    nodes = f"[stores.node]\nbackend = 'eventstoredb'\nuri = '{node.uri}'\n"
+    write(project, of(dsn) + nodes, 'store = "s"\ncategory = "cart"')
+    name = project.ok("archive", "run", "old", "--output", "json").json["run"]
+    told = project.ok("archive", "restore", name, "--into", "node", "--yes", "--output", "json").json
+    assert told["events"] == 451
+    assert project.ok("archive", "restore", name, "--into", "node", "--yes", "--output", "json").json["there"] == 1
+    with open_store("n", StoreSettings(backend="eventstoredb", uri=node.uri)) as store:
+        after = list(store.read_stream(stream))
+        assert [(e.id, e.version + 1, e.type, e.json(), e.correlation_id) for e in after] == [
+            (e.id, e.version, e.type, e.json(), e.correlation_id) for e in before
+        ]
+        store.append(stream, [new("more")])
+    assert project.run("archive", "restore", name, "--into", "node", "--yes").code == 6
+
+
+def test_a_scavenge_after_a_removal_and_no_way_back_but_into_another_store(project):
+    with Nodes() as nodes, Nodes() as others:
+        settings = StoreSettings(backend="eventstoredb", uri=nodes.uri)
+        with open_store("s", settings) as store:
+            store.append("cart-1", [new(n=n) for n in range(5)])
+            store.append("cart-2", [new(n=n) for n in range(5)])
+            before = list(store.read_stream("cart-1"))
+            stores = f"[stores.s]\nbackend = 'eventstoredb'\nuri = '{nodes.uri}'\n[stores.copy]\nbackend = 'eventstoredb'\nuri = '{others.uri}'\n"
+            write(project, stores, "store = 's'\ncategory = 'cart'\nremove = 'truncate'\nscavenge = true")
+            told = project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json
+            assert told["scavenge"]
+            assert [event.version for event in store.read_stream("cart-1")] == [4]
+            assert len([event for batch in store.read_all() for event in batch.events if event.stream == "cart-1"]) == 1
+            refused = project.run("archive", "restore", told["run"], "--yes")
+            assert refused.code == 6
+            assert "scavenge" in refused.err
+            assert "--into" in refused.err
+            assert [event.version for event in store.read_stream("cart-1")] == [4]
+        project.ok("archive", "restore", told["run"], "--into", "copy", "--yes")
+        with open_store("copy", StoreSettings(backend="eventstoredb", uri=others.uri)) as store:
+            after = list(store.read_stream("cart-1"))
+        assert [(e.id, e.version, e.type, e.data, e.metadata) for e in after] == [
+            (e.id, e.version, e.type, e.data, e.metadata) for e in before
+        ]
+
+
+@pytest.mark.parametrize("name", ["emmett-0.42.0", "message-db-1.3.1", "eventsourcing-9.5.6"])
+def test_databases_of_the_real_libraries_go_and_come_back(project, shared, dsn, connection, name):
+    emmett.restore(connection, (shared / "fixtures" / f"{name}.sql").read_text())
+    truth = json.loads((shared / "fixtures" / f"{name}.json").read_text())
+    more = 'ordering = "position"' if name.startswith("emmett") else ""
+    write(project, of(dsn, more=more), 'store = "s"\nstream = "*"\nremove = "delete"')
+    config = load_config(project.folder / "esops.toml")
+    with open_store("s", config.stores["s"]) as store:
+        tables = [each.as_string(connection) for each in store.layout.reads]
+        was = {table: connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1").fetchall() for table in tables}
+        before = [event for batch in store.read_all() for event in batch.events]
+        assert before
+        assert truth
+        done = run(config, "old", despite_checkpoints=True)
+        assert done.removed_events > 0
+        assert len([event for batch in store.read_all() for event in batch.events]) < len(before)
+        with open_store("s", config.stores["s"].model_copy(update={"cold": config.archives["cold"]})) as joined:
+            assert [event for batch in joined.read_all() for event in batch.events] == before
+        for found in Catalog(Repository(config.archives["cold"])).sealed():
+            restore(*found, store)
+        assert {table: connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1").fetchall() for table in tables} == was
+
+
+def test_a_role_with_the_printed_grants_archives_and_restores(project, dsn, connection):
+    emmett.create(connection)
+    with open_store("s", StoreSettings(dsn=dsn)) as store:
+        store.append("cart-1", [new(), new()])
+    write(project, of(dsn, more=""), 'store = "s"\ncategory = "cart"\nremove = "archive"')
+    connection.execute("CREATE ROLE archivist LOGIN")
+    try:
+        grants = project.ok("doctor", "--grants", "archivist").out
+        connection.execute(grants)
+        write(project, of(f"{dsn} user=archivist", more=""), 'store = "s"\ncategory = "cart"\nremove = "archive"')
+        done = project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json
+        assert done["removed"] == 1
+        project.ok("archive", "restore", done["run"], "--yes")
+        connection.execute("REVOKE UPDATE ON emt_messages FROM archivist")
+        missing = project.run("archive", "run", "old", "--despite-checkpoints")
+        assert missing.code == 3
+        assert "emt_messages" in missing.err
+    finally:
+        connection.execute("DROP OWNED BY archivist; DROP ROLE archivist")
+
+
+def test_an_archive_of_several_stores_asks_which(project, server, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    connection.execute("CREATE SCHEMA emmetts; SET search_path = emmetts")
+    emmett.create(connection)
+    stores = of(dsn, "m", 'layout = "marten"') + of(dsn, "e", 'layout = "emmett"')
+    for name, layout in (("m", "marten"), ("e", "emmett")):
+        with open_store(name, StoreSettings(dsn=dsn, layout=layout)) as store:
+            store.append("cart-1", [new(of=name)])
+    more = "[archives.cold.policies.other]\nstore = 'e'\ncategory = 'cart'\n[stores.only]\nbackend = 'archive'\narchive = 'cold'\nof = 'e'\n"
+    write(project, stores, "store = 'm'\ncategory = 'cart'", more)
+    project.ok("archive", "run", "old")
+    project.ok("archive", "run", "other")
+    asked = project.run("events", "--store", "cold")
+    assert asked.code == 2
+    assert "several stores: e, m" in asked.err
+    (line,) = project.ok("events", "--store", "only").out.splitlines()
+    assert json.loads(line)["data"] == {"of": "e"}
