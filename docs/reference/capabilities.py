@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from esops.backends import base
+from esops.backends.archive.store import ArchiveStore
 from esops.backends.eventstoredb import EventStoreDBStore
 from esops.backends.postgres import PostgresStore
 from esops.backends.postgres.layouts import LAYOUTS
@@ -15,12 +16,20 @@ from esops.backends.postgres.layouts import LAYOUTS
 PAGE = Path(__file__).with_name("stores.md")
 BEGIN, END = "<!-- capabilities: written by capabilities.py -->", "<!-- end of capabilities -->"
 NAMES = {"marten": "Marten", "emmett": "Emmett", "messagedb": "message-db"}
-OF_LAYOUT = {"messagedb": {"first_version": 0}, "custom": {"append": False, "checkpoints": False}}
+BACK = {"put_back": "anywhere"}
+OF_LAYOUT: dict[str, dict[str, object]] = {
+    "marten": {"ways_out": ("archive", "delete"), **BACK},
+    "emmett": {"ways_out": ("archive", "delete"), **BACK},
+    "messagedb": {"first_version": 0, "ways_out": ("delete",), **BACK},
+    "eventsourcing": {"ways_out": ("delete",), **BACK},
+    "custom": {"append": False, "checkpoints": False},
+}
 STORES = {
     **{NAMES.get(name, name): replace(PostgresStore.capabilities, **OF_LAYOUT.get(name, {})) for name in LAYOUTS},
     "EventStoreDB": EventStoreDBStore.capabilities,
+    "archive": replace(ArchiveStore.capabilities, first_version=0),
 }
-BY_VARIANT = {("Marten", "tenants"): "where conjoined"}
+BY_VARIANT = {("Marten", "tenants"): "where conjoined", ("archive", "first_version"): "as it was"}
 
 
 def meanings() -> dict[str, str]:
@@ -44,6 +53,10 @@ def table() -> str:
         for name, capabilities in STORES.items():
             value = getattr(capabilities, field.name)
             shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+            if value in ((), ""):
+                shown = "no"
+            elif isinstance(value, tuple):
+                shown = ", ".join(value)
             cells.append(BY_VARIANT.get((name, field.name), shown))
         lines.append(f"| `{field.name}` | {' | '.join(cells)} | {told[field.name]} |")
     return "\n".join(lines)

@@ -10,12 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import shop
+from tests.support import marten, shop
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINE = re.compile(r"^ {4}(?:\S*/)?esops (?P<arguments>.+)$", re.MULTILINE)
 NOT_HERE = {"demo": "tests/e2e/test_demo.py runs the demo"}
+ARCHIVE = """
+[archives.cold]
+repository = "cold"
+[archives.cold.policies.old-carts]
+store = "shop"
+category = "shopping_cart"
+closed_by = ["shopping_cart_confirmed", "shopping_cart_canceled"]
+remove = "archive"
+"""
 ENDLESS = ("--follow", "--watch", "--serve")
 
 
@@ -24,7 +33,7 @@ def documented() -> list[tuple[str, list[str]]]:
     found = []
     for page in PAGES:
         for match in LINE.finditer(page.read_text()):
-            line = re.split(r"\s[|>]\s|\s>|\s#|\s\(or", match["arguments"])[0]
+            line = re.split(r"\s[|>]\s|\s\|\|\s|\s>|\s#|\s\(or", match["arguments"])[0]
             found.append((str(page.relative_to(ROOT)), shlex.split(line)))
     return found
 
@@ -37,13 +46,20 @@ def test_pages_show_commands():
 def test_each_command_line_of_a_page_works(project, dsn, connection, page):
     shop.make(dsn, 2_000)
     shop.configure(project, dsn)
+    marten.create_archive_function(connection, marten.Variant(schema="shop", text_ids=True))
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", text + ARCHIVE)
     for _ in range(2):
         project.ok("rebuild", "cart_summary", "--blue-green")
+    if page.endswith("archive-old-streams.md"):
+        project.ok("archive", "run", "old-carts", "--remove", "keep")
     project.environment["ESOPS_STORE_PASSWORD"] = "unused"
     for of_page, arguments in documented():
         if of_page != page or arguments[0] in NOT_HERE:
             continue
-        line = [dsn if argument == "service=shop" else argument for argument in arguments]
+        runs = sorted(path.name for path in (project.folder / "cold" / "runs").glob("*"))
+        meant = {"service=shop": dsn, "RUN": runs[0] if runs else ""}
+        line = [meant.get(argument, argument) for argument in arguments]
         if line[0] == "init":
             line += ["--file", "written.toml"]
         if line[:2] == ["projection", "retire"]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from esops.config import ProjectionSettings, ReadModelSettings, StoreSettings
+from esops.config import ArchiveSettings, PolicySettings, ProjectionSettings, ReadModelSettings, StoreSettings
 from esops.health.metrics import NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -22,11 +22,13 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("section", [StoreSettings, ReadModelSettings, ProjectionSettings])
+@pytest.mark.parametrize("section", [StoreSettings, ReadModelSettings, ProjectionSettings, ArchiveSettings, PolicySettings])
 def test_every_configuration_key_is_in_the_reference(section):
     text = (ROOT / "docs/reference/configuration.md").read_text()
     for name, field in section.model_fields.items():
         key = field.alias or name
+        if field.exclude:
+            continue
         assert f"`{key}" in text, key
 
 
@@ -51,11 +53,12 @@ def test_dashboard_and_alerts_name_metrics_that_exist():
 def test_every_command_and_option_is_in_the_reference(project):
     text = (ROOT / "docs/reference/commands.md").read_text()
     known = set(re.findall(r"--[a-z-]+", text))
-    groups = {(): ["init", "doctor", "status", "metrics", "rebuild", "run", "events", "projection", "demo"]}
+    groups = {(): ["init", "doctor", "status", "metrics", "rebuild", "run", "events", "projection", "archive", "demo"]}
     for command in (
         [],
         *([each] for each in groups[()]),
         *(["projection", each] for each in ("list", "show", "versions", "switch", "rollback", "retire", "dead-letters")),
+        *(["archive", each] for each in ("plan", "run", "list", "show", "verify", "restore", "query", "gc")),
     ):
         shown = project.ok(*command, "--help").out
         options = set(re.findall(r"^  (--[a-z-]+)", shown, re.MULTILINE)) - {
