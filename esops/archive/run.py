@@ -227,11 +227,11 @@ def _write_and_seal(journey: Journey, streams: policy.Chosen, selected_at: datet
     head = store.head()
     parts = len(head) if head is not None else 1
     columns = store.further_columns()
-    export = Export(current, journey.lease.number, columns, parts, journey.file_size)
-    for so_far in export.add(streams, lambda chosen: store.export(chosen, columns), store.stream_rows):
-        journey.go_on()
-        journey.progress("events exported", so_far.events, streams.events)
-    event_files, stream_files = export.close()
+    with Export(current, journey.lease.number, columns, parts, journey.file_size) as export:
+        for so_far in export.add(streams, lambda chosen: store.export(chosen, columns), store.stream_rows):
+            journey.go_on()
+            journey.progress("events exported", so_far.events, streams.events)
+        event_files, stream_files = export.close()
     found = export.found
     if not found.streams:  # all of them went since they were selected
         return None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +21,7 @@ from esops.events import Position, StreamInfo, StreamKey
 _GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 100_000
 _STREAMS_AT_ONCE = 1_000
+_BEHIND = 4
 _NUMBERS = ("version", "position_1", "position_2", "recorded_at", "events", "first_version", "last_version", "bytes")
 _OF_NUMBERS = "DELTA_BINARY_PACKED"
 
@@ -137,11 +141,13 @@ class Exported:
 
 
 class Export:
-    """Streams on their way into a run's files."""
+    """Streams on their way into a run's files. A context manager."""
 
     def __init__(self, run: Run, attempt: int, columns: Sequence[str], position_parts: int, file_size: int) -> None:
         """`attempt` goes into the files' names, so that an older attempt can write over none of them."""
         self.found = Exported()
+        self._worker = ThreadPoolExecutor(1, "esops-archive")
+        self._tasks: deque[Future[None]] = deque()
         self._parts = position_parts
         self._events = Files(run, f"{attempt:06d}-events", schema_with(columns), file_size)
         self._streams = Files(run, f"{attempt:06d}-streams", STREAMS, file_size)
@@ -158,22 +164,39 @@ class Export:
             self.found.count(digest)
             group.append(digest)
             if len(group) >= _STREAMS_AT_ONCE:
-                self._streams.add(stream_batch(group, rows([as_info(each) for each in group])))
+                self._behind(self._add_streams, group, rows)
                 group = []
                 yield self.found
         if group:
-            self._streams.add(stream_batch(group, rows([as_info(each) for each in group])))
+            self._behind(self._add_streams, group, rows)
         yield self.found
 
     def _passing(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            self._events.add(batch)
+            self._behind(self._events.add, batch)
             self.found.see(batch, self._parts)
             yield batch
 
+    def _add_streams(self, group: list[Digest], rows: Callable[[Sequence[StreamInfo]], Mapping[StreamKey, str]]) -> None:
+        self._streams.add(stream_batch(group, rows([as_info(each) for each in group])))
+
+    def _behind(self, task: Callable[..., None], *arguments: Any) -> None:
+        """Compress and write in a thread beside the one that reads and hashes, a few batches behind it."""
+        self._tasks.append(self._worker.submit(task, *arguments))
+        while len(self._tasks) > _BEHIND:
+            self._tasks.popleft().result()
+
     def close(self) -> tuple[tuple[FileEntry, ...], tuple[FileEntry, ...]]:
-        """The files of events and of streams."""
+        """Wait until all is written; the files of events and of streams."""
+        while self._tasks:
+            self._tasks.popleft().result()
         return self._events.close(), self._streams.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._worker.shutdown(cancel_futures=True)
 
 
 def stream_batch(streams: list[Digest], rows: Mapping[StreamKey, str]) -> pa.RecordBatch:

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, cast
 import psycopg
 from psycopg import sql
 
+from esops.archive.listed import runs
 from esops.backends import open_store
+from esops.backends.archive.catalog import Catalog
+from esops.backends.archive.lease import Lease
+from esops.backends.archive.repository import Repository
 from esops.backends.base import EventStore, StoreInfo
 from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import connect, translated
-from esops.config import Config
+from esops.config import ArchiveSettings, Config
 from esops.errors import EsopsError, UsageError
 from esops.health import lint, room
 from esops.health.detect import NO_EVENT_STORE, WHY_NOT
@@ -44,6 +48,9 @@ def examine(config: Config, store: str | None = None) -> list[Finding]:
     for name, settings in config.projections.items():
         if store is None or settings.store == store or len(config.stores) == 1:
             found += _of_projection(config, name)
+    if store is None:
+        for name, archive in config.archives.items():
+            found += _of_archive(name, archive)
     return found
 
 
@@ -251,3 +258,25 @@ def _versions(config: Config, name: str, connection: psycopg.Connection, schema:
     if letters:
         fix = f"esops projection dead-letters {name}"
         yield Finding("ESOPS-D023", subject, f"{len(letters):,} events could not be projected and were passed", fix)
+
+
+# -- archives
+
+
+def _of_archive(name: str, settings: ArchiveSettings) -> Iterator[Finding]:
+    subject = f"archive {name}"
+    try:
+        repository = Repository(settings)
+        last = {told.get("policy"): told for told in runs(Catalog(repository))}
+        for policy, told in last.items():
+            short = str(policy).rpartition("/")[2]
+            if told["state"] == "damaged":
+                yield Finding("ESOPS-D032", subject, told["detail"], "Restore the file from a copy.")
+            elif told["state"] == "failed":
+                fix = f"esops archive show {told['run']}, and then: esops archive run {short}"
+                yield Finding("ESOPS-D033", subject, f"run {told['run']} failed its verification; nothing was removed", fix)
+            elif told["state"] != "done" and Lease(repository, str(policy)).holder() is None:
+                message = f"run {told['run']} stopped in state {told['state']}"
+                yield Finding("ESOPS-D034", subject, message, f"esops archive run {short}")
+    except EsopsError as error:
+        yield Finding("ESOPS-D032", subject, error.message, error.hint)

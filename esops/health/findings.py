@@ -33,6 +33,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D028": ("warning", "a replication slot keeps WAL, or would be lost by a rebuild's"),
     "ESOPS-D029": ("warning", "a replica lags"),
     "ESOPS-D030": ("warning", "a password stands in the configuration"),
+    "ESOPS-D032": ("error", "an archive cannot be read"),
+    "ESOPS-D033": ("error", "the last run of an archive's policy failed its verification"),
+    "ESOPS-D034": ("warning", "a run of an archive's policy is unfinished and nobody works on it"),
     "ESOPS-D031": ("note", "a part of the configuration has no effect"),
 }
 

@@ -369,3 +369,23 @@ def test_an_archive_of_several_stores_asks_which(project, server, dsn, connectio
     assert "several stores: e, m" in asked.err
     (line,) = project.ok("events", "--store", "only").out.splitlines()
     assert json.loads(line)["data"] == {"of": "e"}
+
+
+def test_a_read_model_is_built_from_an_archive_alone(project, dsn, connection):
+    """Rows and order as from the store that the events came from."""
+    shop.make(dsn, 2_000)
+    shop.configure(project, dsn)
+    text = (project.folder / "esops.toml").read_text()
+    archive = "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstore = 'shop'\ncategory = 'cart'\n"
+    more = f"[stores.cold]\nbackend = 'archive'\narchive = 'cold'\n[readmodels.main]\ndsn = {json.dumps(dsn)}\n"
+    project.write(
+        "esops.toml", text.replace("[projections.cart_summary]", "[projections.cart_summary]\nstore = 'shop'") + archive + more
+    )
+    project.ok("archive", "run", "old")
+    project.ok("rebuild", "--blue-green")
+    hot = connection.execute("SELECT * FROM cart_summary ORDER BY 1").fetchall()
+    connection.execute("DROP VIEW cart_summary; DROP TABLE cart_summary__v1; DROP SCHEMA esops CASCADE")
+    built = project.ok("rebuild", "--blue-green", "--store", "cold", "--output", "json").json
+    assert built["events"] == 2_000
+    assert connection.execute("SELECT * FROM cart_summary ORDER BY 1").fetchall() == hot
+    assert len(hot) == 200

@@ -12,6 +12,7 @@ import pytest
 from psycopg import sql
 
 from esops.backends import open_store
+from esops.backends.archive.format import sealed
 from esops.config import StoreSettings, load_config
 from esops.events import NewEvent
 from esops.health import doctor
@@ -260,6 +261,28 @@ def test_d030_d031_a_configuration_that_is_allowed_and_not_meant(project, dsn, c
         "readmodels.b: no projection writes there": "ESOPS-D031",
     }
     assert "hidden" not in result.out
+
+
+def test_d032_d033_d034_archives_that_are_away_failed_or_unfinished(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    with open_store("s", StoreSettings(dsn=dsn)) as store:
+        store.append("cart-1", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
+    policy = "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstream = '*'\nremove = 'delete'\n"
+    configure(project, dsn, f'append = "quick"\n{policy}')
+    assert findings(project) == {}
+    connection.execute("INSERT INTO mt_event_progression VALUES ('Late:All', 0)")
+    assert project.run("archive", "run", "old").code == 6
+    assert "stopped in state verified" in findings(project)["ESOPS-D034"]["message"]
+    connection.execute("DELETE FROM mt_event_progression")
+    project.ok(*findings(project)["ESOPS-D034"]["fix"].split()[1:])
+    assert findings(project) == {}
+    run = next((project.folder / "cold" / "runs").iterdir())
+    (run / "failed.json").write_bytes(sealed({"format": "esops-archive", "version": 1, "problems": []}))
+    assert "failed its verification" in findings(project)["ESOPS-D033"]["message"]
+    (run / "manifest.json").write_text("{}")
+    assert "manifest.json" in findings(project)["ESOPS-D032"]["message"]
+    configure(project, dsn, policy.replace("'cold'", "'totals.py'"))
+    assert "ESOPS-D032" in findings(project)
 
 
 def test_d001_d002_what_cannot_be_reached(project, dsn, connection):

@@ -37,14 +37,10 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        holder = self.holder()
+        if holder is not None:
+            raise Busy(f"{holder} works on it", hint="Wait for it; a lease of a process that is gone ends by itself.")
         newest = self._newest()
-        if newest:
-            told = self._read(newest)
-            if told is not None and not told.get("released") and _lives(told):
-                raise Busy(
-                    f"{told['host']}:{told['pid']} works on it, since {told['since']}",
-                    hint="Wait for it; a lease of a process that is gone ends by itself.",
-                )
         self.number = newest + 1
         self._since = _now()
         try:
@@ -56,6 +52,14 @@ class Lease:
         for number in range(max(1, newest - 5), newest):
             self._repository.delete(self._path(number))
         return self
+
+    def holder(self) -> str | None:
+        """Who works on it now, and since when; None where nobody does."""
+        newest = self._newest()
+        told = self._read(newest) if newest else None
+        if told is None or told.get("released") or not _lives(told):
+            return None
+        return f"{told['host']}:{told['pid']}, since {told['since']},"
 
     def check(self) -> None:
         """Raises Stopped where another took over, since this process was not heard of for too long."""
