@@ -28,6 +28,20 @@ ESOPS = Path(sys.executable).with_name("esops")
 _numbers = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items):
+    """The longest first, so that the two processes that share the tests end at about the same time."""
+
+    def long_first(item) -> int:
+        if "faults" in item.path.parts:
+            return 0
+        return 1 if item.get_closest_marker("slow") or item.path.name in LONG else 2
+
+    items.sort(key=long_first)
+
+
+LONG = ("test_demo.py", "test_server_projections.py", "test_settled_reads.py", "test_docs_commands.py", "test_real_writers.py")
+
+
 @pytest.fixture(scope="session")
 def server():
     # Not in pytest's own folder: a path to a Unix socket has to be short, and the server's user has to get there.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from esops.backends.archive.format import Digest
 from esops.backends.base import EventStore, Part, WayOut
 from esops.config import PolicySettings
+from esops.events import StreamKey
 
 _STREAMS_AT_ONCE = 500
 
@@ -39,43 +40,73 @@ def parts_of(digest: Digest, stays: int, batch: int) -> Iterator[Part]:
         low = top + 1
 
 
+Check = Callable[[Sequence[Digest]], Mapping[StreamKey, str]]
+
+
 def remove(
     store: EventStore,
     way: WayOut,
     policy: PolicySettings,
     streams: Iterable[Digest],
     tell: Removal,
+    check: Check,
     before_each: Callable[[], None],
 ) -> None:
-    """Remove streams, at most `policy.batch` events a transaction; `before_each` may raise to stop between two."""
+    """Remove streams, at most `policy.batch` events a transaction; `before_each` may raise to stop between two.
+
+    `check` is asked right before some streams go, and gives the reasons why any of them should not.
+    """
     stays = max(policy.keep_last, way.keeps)
+    pace = _Pace(policy.max_rate)
+    for group in _groups(streams, policy.batch):
+        before_each()
+        reasons = check(group)
+        parts: list[Part] = []
+        for digest in group:
+            if digest.key in reasons:
+                tell.skip(digest.stream, reasons[digest.key])
+            elif way.whole:
+                parts.append(Part(digest.key, digest.first_version, digest.last_version, digest.last_version, ends=True))
+            else:
+                parts += parts_of(digest, stays, policy.batch)
+        for batch in _batches(parts, policy.batch):
+            before_each()
+            for removed in store.remove(way.name, batch, policy.lock_timeout, policy.statement_timeout):
+                if removed.reason is not None:
+                    tell.skip(removed.part.key.stream, removed.reason)
+                else:
+                    tell.events += removed.events
+                    tell.streams += removed.part.ends
+            pace.after(sum(part.high - part.low + 1 for part in batch))
+
+
+def _groups(streams: Iterable[Digest], batch: int) -> Iterator[list[Digest]]:
+    """Streams of about a batch's events together; a longer one alone."""
+    group: list[Digest] = []
+    events = 0
+    for digest in streams:
+        if group and (events + digest.events > batch or len(group) >= _STREAMS_AT_ONCE):
+            yield group
+            group, events = [], 0
+        group.append(digest)
+        events += digest.events
+    if group:
+        yield group
+
+
+def _batches(parts: Sequence[Part], size: int) -> Iterator[list[Part]]:
+    """Parts in their order, at most so many events at a time: those of one stream follow each other."""
     batch: list[Part] = []
     events = 0
-    pace = _Pace(policy.max_rate)
-    for digest in streams:
-        parts = [Part(digest.key, digest.first_version, digest.last_version, digest.last_version, ends=True)]
-        for part in parts if way.whole else parts_of(digest, stays, policy.batch):
-            batch.append(part)
-            events += part.high - part.low + 1
-            # Parts of one stream are taken one after the other: the last one ends it.
-            if events >= policy.batch or len(batch) >= _STREAMS_AT_ONCE:
-                _remove_batch(store, way, policy, batch, tell, before_each)
-                pace.after(events)
-                batch, events = [], 0
+    for part in parts:
+        count = part.high - part.low + 1
+        if batch and events + count > size:
+            yield batch
+            batch, events = [], 0
+        batch.append(part)
+        events += count
     if batch:
-        _remove_batch(store, way, policy, batch, tell, before_each)
-
-
-def _remove_batch(
-    store: EventStore, way: WayOut, policy: PolicySettings, batch: list[Part], tell: Removal, before_each: Callable[[], None]
-) -> None:
-    before_each()
-    for removed in store.remove(way.name, batch, policy.lock_timeout, policy.statement_timeout):
-        if removed.reason is not None:
-            tell.skip(removed.part.key.stream, removed.reason)
-        else:
-            tell.events += removed.events
-            tell.streams += removed.part.ends
+        yield batch
 
 
 class _Pace:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ import structlog
 from esops import __version__
 from esops.archive import passed, policy
 from esops.archive.remove import Removal, remove
-from esops.archive.verify import Compared, Verified, verify
+from esops.archive.verify import Compared, Verified, compare, verify
 from esops.archive.writer import Export
 from esops.backends import open_store
 from esops.backends.archive.catalog import Catalog, Manifest, Run
@@ -30,7 +30,7 @@ from esops.backends.base import EventStore, WayOut
 from esops.config import Config, PolicySettings
 from esops.config import Removal as How
 from esops.errors import EsopsError, Stopped, UsageError
-from esops.events import Position, StreamInfo
+from esops.events import Position, StreamInfo, StreamKey
 
 log = structlog.get_logger("esops.archive")
 
@@ -307,7 +307,12 @@ def _remove(journey: Journey, manifest: Manifest, notes: policy.Notes, outcome: 
             else:
                 yield digest
 
-    remove(journey.store, journey.way, journey.policy, to_go(), told, before_each)
+    def check(streams: Sequence[Digest]) -> dict[StreamKey, str]:
+        """Compared once more right before they go: hours may lie between the verification and a removal at a low rate."""
+        found = compare(journey.run, manifest, streams, journey.store)
+        return {digest.key: how.detail for digest, how in found if how.status == "differs"}
+
+    remove(journey.store, journey.way, journey.policy, to_go(), told, check, before_each)
     outcome.removed, outcome.removed_events = told.streams, told.events
     outcome.left_alone, outcome.skipped = told.left_alone, told.skipped
     log.info("removed", run=journey.run.name, how=journey.how, streams=told.streams, left_alone=told.left_alone)

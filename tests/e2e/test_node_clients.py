@@ -13,6 +13,9 @@ SCRIPT = Path(__file__).parent / "node" / "client.mjs"
 PACKAGES = {"@eventstore/db-client": "6.2.1", "@kurrent/kurrentdb-client": "1.3.1"}
 
 
+pytestmark = pytest.mark.xdist_group("node clients")  # they share what npm installs
+
+
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory):
     """A folder with both clients from npm."""

@@ -389,3 +389,40 @@ def test_a_read_model_is_built_from_an_archive_alone(project, dsn, connection):
     assert built["events"] == 2_000
     assert connection.execute("SELECT * FROM cart_summary ORDER BY 1").fetchall() == hot
     assert len(hot) == 200
+
+
+def test_the_last_events_stay_where_that_is_asked_for(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+        store.append("cart-1", [new(n=n) for n in range(7)])
+        write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "delete"\nkeep_last = 2\nbatch = 3')
+        told = project.ok("archive", "run", "old", "--output", "json").json
+        assert (told["removed"], told["removed_events"]) == (1, 5)
+        assert [event.version for event in store.read_stream("cart-1")] == [6, 7]
+        assert project.ok("archive", "run", "old", "--output", "json").json["state"] == "nothing"
+        store.append("cart-1", [new(n=8)])
+        assert [event.version for event in store.read_stream("cart-1")] == [6, 7, 8]
+        project.ok("archive", "restore", told["run"], "--yes")
+        assert [event.version for event in store.read_stream("cart-1")] == list(range(1, 9))
+    write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "archive"\nkeep_last = 2')
+    assert project.run("archive", "plan", "old").code == 2
+
+
+def test_an_event_that_was_changed_after_the_verification_is_not_removed(project, dsn, connection):
+    """Such as by a masking of personal data: the archive has the event as it was, and the store's is another."""
+    marten.create(connection, marten.Variant(text_ids=True))
+    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+        for number in range(3):
+            store.append(f"cart-{number}", [new(name="Ann"), new(name="Ann")])
+    write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "delete"')
+    masked = []
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if what == "streams removed" and not masked:
+            connection.execute("UPDATE mt_events SET data = '{}' WHERE stream_id = 'cart-1' AND version = 2")
+            masked.append(True)
+
+    outcome = run(load_config(project.folder / "esops.toml"), "old", progress=progress)
+    assert outcome.removed == 2
+    assert outcome.skipped == [{"stream": "cart-1", "reason": "version 2 differs from the store's in data"}]
+    assert connection.execute("SELECT count(*) FROM mt_events").fetchone() == (2,)

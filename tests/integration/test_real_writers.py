@@ -83,6 +83,9 @@ def test_eventsourcings_own_application_is_read_whole(dsn, connection, functions
     assert bank.Account  # the topics name the module that this test imports
 
 
+pytestmark = pytest.mark.xdist_group("real writers")  # they share what npm installs
+
+
 @pytest.fixture(scope="module")
 def emmett_writer(tmp_path_factory):
     """Emmett from npm, and a script that appends through it."""

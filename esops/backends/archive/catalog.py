@@ -191,10 +191,15 @@ class Catalog:
         return [Run(self.repository, name) for name in self.names()]
 
     def sealed(self, store: str | None = None) -> list[tuple[Run, Manifest]]:
-        """The runs that count, the oldest first; of one store, where it is named."""
+        """The runs that count, the oldest first; of one store, where it is named. One that failed its verification does not."""
+        files: dict[str, set[str]] = {}
+        for entry in self.repository.entries(RUNS):
+            _, name, file = entry.name.rsplit("/", 2)
+            files.setdefault(name, set()).add(file)
         found = []
-        for run in self.runs():
-            if self.repository.has(run.path("manifest.json")):
+        for name, there in sorted(files.items()):
+            if "manifest.json" in there and "failed.json" not in there:
+                run = Run(self.repository, name)
                 manifest = run.manifest()
                 if store is None or manifest.store == store:
                     found.append((run, manifest))

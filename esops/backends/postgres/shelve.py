@@ -326,7 +326,8 @@ def _remove_at_once(connection: psycopg.Connection, shelf: Shelf, way: Way, part
             "high": [part.high for part in going],
         }
         connection.execute(way.rows, keys)
-    ending = [part for part in going if part.ends]
+    # Where events stay, the stream stays as it is.
+    ending = [part for part in going if part.ends and part.high == part.last_version]
     if ending:
         for statement in way.end:
             connection.execute(statement, _keys([part.key for part in ending]))
