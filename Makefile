@@ -34,6 +34,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.rebuild
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.eventstoredb
+	$(BIN)/python -m benchmarks.archive
 
 # the terminal in the README, recorded from a real run
 picture: $(VENV)/.ready

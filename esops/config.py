@@ -156,6 +156,11 @@ class StoreSettings(Settings):
     """Backend archive: the store whose events are read, where a repository holds those of several."""
     cold: ArchiveSettings | None = Field(default=None, exclude=True, repr=False)
 
+    @property
+    def alone(self) -> StoreSettings:
+        """The store without the archive that it is joined with."""
+        return self if self.backend == "archive" else self.model_copy(update={"cold": None})
+
     @model_validator(mode="after")
     def _complete(self) -> StoreSettings:
         if self.backend == "archive" and self.cold is None:

@@ -121,7 +121,7 @@ def _verified(config: Config, run: Run, against_store: bool, sample: float, prog
         store = None
         if against_store:
             name, settings = config.store(manifest.store)
-            store = stack.enter_context(open_store(name, settings.model_copy(update={"cold": None})))
+            store = stack.enter_context(open_store(name, settings.alone))
         return verify(
             run,
             manifest,

@@ -179,6 +179,12 @@ class Plan:
             self.newest = max(self.newest or info.last_at, info.last_at)
         self.longest = sorted([*self.longest, info], key=lambda each: -each.length)[:5]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Under the documented field names."""
+        told = {key: value for key, value in vars(self).items() if key != "what"}
+        longest = [{"stream": each.name, "length": each.length, "last_at": each.last_at} for each in self.longest]
+        return {**told, "longest": longest, "statements": list(self.statements)}
+
 
 def now() -> datetime:
     """The time that ages are counted from."""

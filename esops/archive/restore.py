@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,7 +31,6 @@ class Restored:
     streams: int = 0
     events: int = 0
     there: int = 0
-    skipped: list[dict[str, str]] = field(default_factory=list)
 
 
 def restore(

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -60,6 +60,10 @@ class Outcome:
     scavenge: str | None = None
     seconds: float = 0.0
 
+    def as_dict(self) -> dict[str, Any]:
+        """Under the documented field names."""
+        return {**asdict(self), "seconds": round(self.seconds, 3)}
+
 
 @dataclass
 class Journey:
@@ -87,7 +91,7 @@ def plan(config: Config, name: str, how: How | None = None) -> policy.Plan:
     archive, settings, chosen = config.policy(name)
     store_name, store_settings = config.store(chosen.store)
     wanted = how or chosen.remove
-    with open_store(store_name, store_settings) as store:
+    with open_store(store_name, store_settings.alone) as store:
         way = policy.way_out(store, chosen, wanted)
         found = policy.Plan(name, archive, store_name, wanted, statements=way.statements, what=way.what)
         found.stays = max(chosen.keep_last, way.keeps)
@@ -132,7 +136,7 @@ def run(
         catalog = Catalog(repository)
         unfinished = _unfinished(catalog, f"{archive}/{short}", store_name)
         wanted = how or (unfinished[1].get("remove") if unfinished else None) or chosen.remove
-        store = stack.enter_context(open_store(store_name, store_settings))
+        store = stack.enter_context(open_store(store_name, store_settings.alone))
         way = policy.way_out(store, chosen, wanted)
         current = unfinished[0] if unfinished else Run(repository, _new_name(short))
         journey = Journey(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
@@ -49,6 +49,10 @@ class Verified:
     def ok(self) -> bool:
         """Whether nothing was found."""
         return not self.found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Under the documented field names."""
+        return {**asdict(self), "ok": self.ok}
 
     def problem(self, text: str) -> None:
         """Note a problem."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import typer
 
 from esops.cli.app import command, current_output, group
-from esops.cli.shared import complete_policy, is_interactive, stop_on_signals
+from esops.cli.shared import Shown, complete_policy, is_interactive, stop_on_signals
 
 if TYPE_CHECKING:
     from esops.archive.run import Outcome
     from esops.backends.archive.catalog import Catalog
     from esops.config import Config, Removal
-    from esops.term import Output, ProgressLine
+    from esops.term import Output
 
 archive = group("archive", "Old streams out of the hot store: plan, run, verify, query, restore.")
 
@@ -40,22 +41,7 @@ def plan(context: typer.Context, policy: str = _POLICY, remove: str | None = _RE
     config = load_config(output.settings.config)
     found = planned(config, policy, _how(remove))
     if output.format("table", "json") == "json":
-        output.json(
-            {
-                "policy": policy,
-                "archive": found.archive,
-                "store": found.store,
-                "remove": found.remove,
-                "streams": found.streams,
-                "events": found.events,
-                "bytes": found.bytes,
-                "oldest": found.oldest,
-                "newest": found.newest,
-                "stays": found.stays,
-                "longest": [{"stream": each.name, "length": each.length, "last_at": each.last_at} for each in found.longest],
-                "statements": list(found.statements),
-            }
-        )
+        output.json(found.as_dict())
         return
     size = f", {decimal(found.bytes)} in the store" if found.bytes is not None else ""
     output.line(
@@ -100,7 +86,7 @@ def run(
         limit = parse_duration(max_duration) if max_duration is not None else None
     except ValueError as error:
         raise UsageError(f"--max-duration: {error}") from None
-    shown = _Shown(output)
+    shown = Shown(output)
     try:
         outcome = archived(
             config,
@@ -114,27 +100,7 @@ def run(
     finally:
         shown.close()
     if output.format("table", "json") == "json":
-        output.json(
-            {
-                "run": outcome.run,
-                "policy": outcome.policy,
-                "store": outcome.store,
-                "state": outcome.state,
-                "streams": outcome.streams,
-                "events": outcome.events,
-                "bytes": outcome.bytes,
-                "files": outcome.files,
-                "stored_bytes": outcome.stored_bytes,
-                "remove": outcome.remove,
-                "removed": outcome.removed,
-                "removed_events": outcome.removed_events,
-                "left_alone": outcome.left_alone,
-                "skipped": outcome.skipped,
-                "problems": outcome.problems,
-                "scavenge": outcome.scavenge,
-                "seconds": round(outcome.seconds, 3),
-            }
-        )
+        output.json(outcome.as_dict())
     else:
         _tell(output, outcome)
     return 1 if outcome.state == "failed" else 0
@@ -262,24 +228,13 @@ def verify(
         )
     part = parse_sample(sample) if sample is not None else 1.0
     config = load_config(output.settings.config)
-    shown = _Shown(output)
+    shown = Shown(output)
     try:
         results = list(verified(config, _catalog(output, archive), run, against_store, part, shown.update))
     finally:
         shown.close()
     if output.format("table", "json") == "json":
-        documents = [
-            {
-                "run": each.run,
-                "ok": each.ok,
-                "files": each.files,
-                "streams": each.streams,
-                "events": each.events,
-                "sampled": each.sampled,
-                "problems": each.problems,
-            }
-            for each in results
-        ]
+        documents = [each.as_dict() for each in results]
         output.json(documents[0] if run is not None else documents)
     else:
         for each in results:
@@ -329,9 +284,9 @@ def restore(
         if stop.is_set():
             raise Stopped("interrupted", hint="Restore again: what is there already is left.")
 
-    shown = _Shown(output)
+    shown = Shown(output)
     try:
-        with open_store(name, settings.model_copy(update={"cold": None})) as store:
+        with open_store(name, settings.alone) as store:
             told = restored(
                 found,
                 manifest,
@@ -343,7 +298,7 @@ def restore(
     finally:
         shown.close()
     if output.format("table", "json") == "json":
-        output.json({"run": run, "store": name, "streams": told.streams, "events": told.events, "there": told.there})
+        output.json(asdict(told))
     else:
         there = f"; {told.there:,} streams were there as they are in the archive" if told.there else ""
         output.line(f"{run}: {told.streams:,} streams restored into {name}, {told.events:,} events written{there}")
@@ -410,9 +365,7 @@ def gc(
         raise UsageError(f"--older-than: {error}") from None
     told = collect(_catalog(output, archive).repository, delete=not dry_run, older_than=age)
     if output.format("table", "json") == "json":
-        output.json(
-            {"files": told.files, "bytes": told.bytes, "young": told.young, "deleted": told.deleted, "names": told.names}
-        )
+        output.json(asdict(told))
         return
     for name in told.names:
         output.say(f"  {name}")
@@ -442,26 +395,3 @@ def _how(remove: str | None) -> Removal | None:
     if remove is not None and remove not in ways:
         raise UsageError(f"--remove {remove}: there is no such way", hint=nearest(remove, ways))
     return cast("Removal | None", remove)
-
-
-class _Shown:
-    """One progress line after the other, as the work goes from one thing to the next."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-        self._what = ""
-        self._line: ProgressLine | None = None
-
-    def update(self, what: str, done: int, total: int | None) -> None:
-        """Say what is counted, how much is done, and of how much."""
-        if what != self._what:
-            self.close()
-            self._what, self._line = what, self._output.progress(what, 0, total)
-        if self._line is not None:
-            self._line.update(done, total)
-
-    def close(self) -> None:
-        """Take the line away."""
-        if self._line is not None:
-            self._line.close()
-            self._line = None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from esops.term import Output, ProgressLine
 
 
 def stop_on_signals() -> threading.Event:
@@ -59,3 +62,27 @@ def is_interactive() -> bool:
     import sys
 
     return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+class Shown:
+    """One progress line after the other, as the work goes from one thing to the next."""
+
+    def __init__(self, output: Output) -> None:
+        """Nothing is shown yet."""
+        self._output = output
+        self._what = ""
+        self._line: ProgressLine | None = None
+
+    def update(self, what: str, done: int, total: int | None) -> None:
+        """Say what is counted, how much is done, and of how much."""
+        if what != self._what:
+            self.close()
+            self._what, self._line = what, self._output.progress(what, 0, total)
+        if self._line is not None:
+            self._line.update(done, total)
+
+    def close(self) -> None:
+        """Take the line away."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None

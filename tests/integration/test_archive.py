@@ -215,6 +215,8 @@ def test_a_rebuild_says_what_it_cannot_see_and_sees_it_with_the_archive(project,
     assert connection.execute("SELECT * FROM cart_summary ORDER BY 1").fetchall() == before
     events = [json.loads(line) for line in project.ok("events").out.splitlines()]
     assert [int(event["position"]) for event in events] == list(range(1, 3_001))
+    assert project.ok("archive", "plan", "old", "--output", "json").json["streams"] == 0, "the archive is not archived again"
+    assert project.ok("archive", "run", "old", "--output", "json").json["state"] == "nothing"
 
 
 def test_out_of_time_and_gone_on_with(project, dsn, connection):

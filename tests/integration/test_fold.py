@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
+from datetime import timedelta
 from decimal import Decimal
 
 import orjson
@@ -18,6 +19,9 @@ from esops.projections import registry
 from esops.projections.registry import Version
 from esops.projections.runner import Runner, Work
 from tests.unit.test_words import event
+
+PATIENCE = timedelta(seconds=10)
+"""For the server to notice that the session before has ended."""
 
 
 class ListStore:
@@ -89,7 +93,7 @@ def test_any_history_in_any_pieces_with_any_cache_and_restarts(dsn, connection, 
     work = Work("odd", 1, odd, EventFilter(), "stop", cache, commit)
     for stop in [*sorted(stop for stop in stops if 0 < stop < len(events)), len(events)]:
         if stop:
-            runner = Runner(store, dsn, work)
+            runner = Runner(store, dsn, work, lock_patience=PATIENCE)
             runner.run_until(Position((stop,)))
             runner.close()
     rows = connection.execute("SELECT id, n, amount, note, at, tags, more FROM odd__v1").fetchall()
@@ -135,7 +139,7 @@ def test_a_row_comes_back_as_the_function_wrote_it(kind, dsn, connection):
         work = Work("odd", 1, keeps, EventFilter(), "stop", 100)
         events = [event(position=Position((n,))) for n in (1, 2)]
         for n in (1, 2):
-            runner = Runner(ListStore(events, 10), dsn, work)
+            runner = Runner(ListStore(events, 10), dsn, work, lock_patience=PATIENCE)
             runner.run_until(Position((n,)))
             runner.close()
         assert seen[0] is None
@@ -153,7 +157,7 @@ def test_two_runners_of_a_version_exclude_each_other(dsn, connection, clean):
     with pytest.raises(Busy, match="is kept fresh by"):
         Runner(ListStore([], 1), dsn, work)
     runner.close()
-    Runner(ListStore([], 1), dsn, work).close()
+    Runner(ListStore([], 1), dsn, work, lock_patience=PATIENCE).close()
 
 
 def test_a_checkpoint_that_somebody_else_moved_writes_nothing(dsn, connection, clean):
