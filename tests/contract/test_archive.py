@@ -27,7 +27,8 @@ def kit(request):
         yield from layout_kit(request.param, request.getfixturevalue("dsn"), request.getfixturevalue("connection"))
 
 
-def configured(kit, folder, pattern: str, **policy):
+def configured(kit, folder, **policy):
+    pattern = f"{tag(kit)}-*" if kit.text_ids else "*"
     document = {
         "archives": {"cold": {"repository": "cold", "file_size": 1 << 16, "policies": {"old": {"stream": pattern, **policy}}}},
         "stores": {"cold": {"backend": "archive", "archive": "cold"}},
@@ -54,11 +55,17 @@ def rows(kit) -> list:
     return [(list(kit.store.read_stream(stream)), kit.store.metadata(stream)[0]) for stream in kit.streams]
 
 
-def fill(kit) -> dict[str, list]:
-    """Three streams, one of them long, their events among each other's; what each is made of."""
-    short, long, single = kit.stream(), kit.stream(), kit.stream()
+def tag(kit) -> str:
+    """A category of this test's own: nodes are shared."""
+    return f"c{id(kit):x}"
+
+
+def fill(kit, hundreds: int = 0) -> dict[str, list]:
+    """Three streams, one of them long if that is asked for, their events among each other's; what each is made of."""
+    short, long, single = (kit.stream(tag(kit)) for _ in range(3))
     kit.store.append(short, kit.events("opened", "added"))
-    for _ in range(11):
+    kit.store.append(long, kit.events(*["added"] * 20))
+    for _ in range(hundreds):
         kit.store.append(long, kit.events(*["added"] * 100))
     metadata = orjson.dumps({"correlationId": "c-1", "causationId": "e-1"})
     extra = [
@@ -76,14 +83,14 @@ def ways(kit) -> list[str]:
 
 
 def test_streams_leave_by_each_way_and_come_back_as_they_were(kit, tmp_path):
-    before = fill(kit)
+    before = fill(kit, hundreds=11)  # more than the block that a stream's hash is made of
     was = rows(kit)
     log = kit.read()
     assert ways(kit)
     for number, how in enumerate(ways(kit)):
         folder = tmp_path / how
         folder.mkdir()
-        config = configured(kit, folder, "*", remove=how, batch=64)
+        config = configured(kit, folder, remove=how, batch=64)
         names = set(before)
         stays = kit.store.way_out(how).keeps
         planned = plan(config, "old")
@@ -126,7 +133,7 @@ def test_a_stream_goes_on_after_it_was_archived_or_says_that_it_cannot(kit, tmp_
     """Versions never begin again: an append gets the next one, or is refused by the store."""
     before = fill(kit)
     for how in ways(kit)[:1]:
-        config = configured(kit, tmp_path, "*", remove=how)
+        config = configured(kit, tmp_path, remove=how)
         run(config, "old", despite_checkpoints=True)
         stream = next(iter(before))
         try:
@@ -140,7 +147,7 @@ def test_what_changed_since_it_was_selected_is_left_alone(kit, tmp_path):
     before = fill(kit)
     stream = next(iter(before))
     how = ways(kit)[0]
-    config = configured(kit, tmp_path, "*", remove=how)
+    config = configured(kit, tmp_path, remove=how)
     late = []
 
     def progress(what: str, done: int, total: int | None) -> None:
@@ -156,7 +163,7 @@ def test_what_changed_since_it_was_selected_is_left_alone(kit, tmp_path):
 
 def test_restore_writes_over_nothing(kit, tmp_path):
     before = fill(kit)
-    config = configured(kit, tmp_path, "*")
+    config = configured(kit, tmp_path)
     run(config, "old")
     ((found, manifest),) = catalog_of(config).sealed()
     stream = next(iter(before))
@@ -178,13 +185,13 @@ def test_restore_writes_over_nothing(kit, tmp_path):
 def test_a_way_that_the_store_has_not_is_refused(kit, tmp_path):
     how = "tombstone" if "tombstone" not in kit.store.capabilities.ways_out else "archive"
     with pytest.raises(UsageError, match=f"no way {how!r}"):
-        plan(configured(kit, tmp_path, "*", remove=how), "old")
+        plan(configured(kit, tmp_path, remove=how), "old")
 
 
 def test_events_are_selected_from_the_archive_as_from_a_store(kit, tmp_path):
     """Positions, filters, search: what the contract asks of a store that is read-only."""
     before = fill(kit)
-    config = configured(kit, tmp_path, "*")
+    config = configured(kit, tmp_path)
     run(config, "old")
     log = [event for event in kit.read() if event.stream in before]
     with open_store("cold", config.stores["cold"]) as cold:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from esops.archive.restore import restore
-from esops.archive.run import run
+from esops.archive.run import plan, run
 from esops.backends import open_store
 from esops.backends.archive.catalog import Catalog
 from esops.backends.archive.repository import Repository
@@ -68,10 +68,10 @@ def test_what_a_policy_selects(project, dsn, connection):
     }
     for policy, names in cases.items():
         write(project, of(dsn), f'store = "s"\n{policy}')
-        told = project.ok("archive", "plan", "old", "--output", "json").json
-        assert {each["stream"] for each in told["longest"]} <= names, policy
+        told = plan(load_config(project.folder / "esops.toml"), "old")
+        assert {each.name for each in told.longest} <= names, policy
         one_tenant = "tenant" in policy or "9d" in policy
-        assert told["streams"] == len(names) * (1 if one_tenant else 2), policy
+        assert told.streams == len(names) * (1 if one_tenant else 2), policy
     assert not (project.folder / "cold" / "runs").exists(), "a plan touches nothing"
 
 

@@ -283,6 +283,8 @@ class HolesWatched:
         return holders
 
 
+SETTLES = 0.25
+"""Seconds for which a number must have been the newest before the bound rests: its transaction may have no id yet when it is drawn."""
 RESTS = 5.0
 """Seconds that a bound by transaction ids stays where it is while no number is drawn."""
 
@@ -298,6 +300,8 @@ class TransactionIds:
         self._xmax = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
         self._held = False
         self._quiet: tuple[int, Position, float] | None = None
+        self._newest: tuple[int, float] = (0, 0.0)
+        """The newest number that was seen, and since when it is the newest."""
 
     def known_settled(self, position: Position) -> None:
         """Nothing to save: the bound is found without looking at rows."""
@@ -305,9 +309,9 @@ class TransactionIds:
     def advance(self, connection: psycopg.Connection, patience: timedelta) -> Position | None:
         """See SettleRule. Waits until what ran at the call has ended; the bound is never below what is visible as settled.
 
-        Every transaction of the cluster moves the bound, a follower's own checkpoints too. So while no number was drawn since a look at
-        which nothing ran, it stays where it was: two followers would else drive each other on for ever. It moves again after
-        `RESTS`, for a number that was drawn by a transaction that had no id yet.
+        Every transaction of the cluster moves the bound, a follower's own checkpoints too. So when no number was drawn for `SETTLES` and
+        nothing ran at a look, it stays where it was: two followers would else drive each other on for ever. It moves again after
+        `RESTS`, for a number that was drawn so long ago by a transaction that had no id yet.
         """
         deadline = time.monotonic() + patience.total_seconds()
         target = connection.execute(self._xmax).fetchone()
@@ -324,8 +328,11 @@ class TransactionIds:
                 return self._quiet[1]
             self._held = xmin < target[0]
             bound = Position((xmin - 1, last))
+            if last != self._newest[0]:
+                self._newest = (last, time.monotonic())
             if not self._held:
-                self._quiet = (last, bound, time.monotonic())
+                if time.monotonic() - self._newest[1] > SETTLES:
+                    self._quiet = (last, bound, time.monotonic())
                 return bound
             if time.monotonic() >= deadline:
                 return bound
