@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from esops.backends.archive.catalog import RUNS, Catalog, Run
+from esops.backends.archive.lease import Lease
 from esops.backends.archive.repository import Repository
 
 _NOTES = ("plan.json", "manifest.json", "verified.json", "done.json", "failed.json")
 YOUNG = timedelta(hours=1)
-"""Files younger than this are left: a run may be about to seal them."""
+"""Files younger than this are left, and those of a run that somebody works on: it may be about to seal them."""
 
 
 @dataclass
@@ -28,15 +29,20 @@ def collect(repository: Repository, *, delete: bool, older_than: timedelta = YOU
     """Find the files that no manifest names, and delete them if asked. A sealed run is never touched."""
     told = Garbage(deleted=delete)
     limit = datetime.now(UTC) - older_than
-    for run in Catalog(repository).runs():
+    catalog = Catalog(repository)
+    sealed = set(catalog.listed())
+    for run in catalog.runs():
         entries = list(repository.entries(f"{RUNS}/{run.name}"))
         kept = _kept(run)
+        if not kept and run.name in sealed:
+            continue  # its manifest is lost, and its events may be nowhere else: `verify` says so
+        at_work = not kept and _somebody_works_on(run)
         abandoned = not kept and all(entry.modified < limit for entry in entries)
         for entry in entries:
             short = entry.name.rpartition("/")[2]
             if short in kept or (short in _NOTES and not abandoned):
                 continue
-            if entry.modified >= limit:
+            if entry.modified >= limit or at_work:
                 told.young += 1
                 continue
             told.files += 1
@@ -52,3 +58,9 @@ def _kept(run: Run) -> set[str]:
     if run.read("manifest.json") is None:
         return set()
     return {*_NOTES, *(entry.name for entry in run.manifest().files)}
+
+
+def _somebody_works_on(run: Run) -> bool:
+    """Whether a run that is not sealed may be about to be."""
+    plan = run.read("plan.json")
+    return plan is not None and Lease(run.repository, str(plan["policy"])).holder() is not None

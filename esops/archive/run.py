@@ -151,8 +151,7 @@ def run(
 
 def _go(journey: Journey, catalog: Catalog, outcome: Outcome) -> None:
     current = journey.run
-    resumed = current.read("manifest.json") is not None
-    if not resumed:
+    if current.read("manifest.json") is None:
         exported = _export(journey, catalog)
         if exported is None:
             return
@@ -170,7 +169,7 @@ def _go(journey: Journey, catalog: Catalog, outcome: Outcome) -> None:
     outcome.files, outcome.stored_bytes = len(manifest.files), sum(entry.size for entry in manifest.files)
     notes = policy.Notes()
     try:
-        found = _verify(journey, manifest, notes, resumed=resumed)
+        found = _verify(journey, manifest, notes)
         if not found.ok:
             current.note("failed.json", {"problems": found.problems, "at": _now()})
             outcome.state, outcome.problems = "failed", found.problems
@@ -270,7 +269,7 @@ def _write_and_seal(journey: Journey, streams: policy.Chosen, selected_at: datet
 # -- verify
 
 
-def _verify(journey: Journey, manifest: Manifest, notes: policy.Notes, *, resumed: bool) -> Verified:
+def _verify(journey: Journey, manifest: Manifest, notes: policy.Notes) -> Verified:
     """Read everything back and compare it with the store; notes the streams that are not to be removed, with the reason."""
 
     def each(digest: Digest, how: Compared) -> None:
@@ -282,7 +281,7 @@ def _verify(journey: Journey, manifest: Manifest, notes: policy.Notes, *, resume
         journey.go_on()
         journey.progress("events verified", done, total)
 
-    found = verify(journey.run, manifest, journey.store, rehash=resumed, each=each, tick=tick)
+    found = verify(journey.run, manifest, journey.store, each=each, tick=tick)
     note = {"at": _now(), "ok": found.ok, "streams": found.streams, "events": found.events, "problems": found.problems}
     journey.run.note("verified.json", note)
     log.info("verified", run=journey.run.name, ok=found.ok, files=found.files, events=found.events)

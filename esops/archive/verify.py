@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 
 from esops.backends.archive.catalog import FileEntry, Manifest, Run, as_info
-from esops.backends.archive.format import Damaged, Digest, digests, join_ids, run_ends
+from esops.backends.archive.format import Damaged, Digest, digests, join_ids
 from esops.backends.archive.repository import Missing
 from esops.backends.base import EventStore
 from esops.errors import UsageError
@@ -61,6 +61,19 @@ class Verified:
             self.problems.append(text)
 
 
+def together(results: Sequence[Verified]) -> dict[str, Any]:
+    """The verifications of several runs as one, with each of them in `runs`."""
+    return {
+        "run": None,
+        "ok": all(each.ok for each in results),
+        "files": sum(each.files for each in results),
+        "streams": sum(each.streams for each in results),
+        "events": sum(each.events for each in results),
+        "problems": [problem for each in results for problem in each.problems],
+        "runs": [each.as_dict() for each in results],
+    }
+
+
 Tick = Callable[[int, int], None]
 
 
@@ -70,20 +83,18 @@ def verify(
     store: EventStore | None = None,
     *,
     sample: float = 1.0,
-    rehash: bool = True,
     each: Callable[[Digest, Compared], None] | None = None,
     tick: Tick = lambda *_: None,
 ) -> Verified:
     """Read a run back, hash and decode it, count it, and compare it with its list of streams and, where one is given, the store.
 
-    `rehash`: hash each stream again; left out where the same process made the hashes, and events are compared with the store.
     `sample`: the part of the files of events that is read (0 to 1); the list of streams is always read.
     `each` is told how each stream compares with the store. `tick` is told events done and to do.
     """
     found = Verified(run.name)
     try:
         if sample >= 1:
-            _verify_whole(found, run, manifest, store, each, tick, rehash=rehash)
+            _verify_whole(found, run, manifest, store, each, tick)
         else:
             _verify_sample(found, run, manifest, sample)
     except (Damaged, Missing) as error:
@@ -109,8 +120,6 @@ def _verify_whole(
     store: EventStore | None,
     each: Callable[[Digest, Compared], None] | None,
     tick: Tick,
-    *,
-    rehash: bool,
 ) -> None:
     listed = run.streams(manifest)
     rows = Rows(_all_batches(found, run, manifest))
@@ -119,10 +128,9 @@ def _verify_whole(
             Beside(store.export([as_info(digest) for digest in group], list(manifest.columns))) if store is not None else None
         )
         batches = rows.next(sum(digest.events for digest in group), beside)
-        there = iter(digests(batches) if rehash else lengths(batches))
+        there = digests(batches)
         for digest in group:
-            read = next(there, None)
-            if read != (digest if rehash else (digest.stream, digest.tenant, digest.events)):
+            if next(there, None) != digest:
                 found.problem(f"stream {digest.stream}: its events in {run.name} are not those of its list of streams")
             found.streams += 1
             found.events += digest.events
@@ -146,24 +154,6 @@ def _verify_whole(
 def _all_same(group: Sequence[Digest]) -> Iterator[tuple[Digest, Compared]]:
     for digest in group:
         yield digest, Compared("same", last_version=digest.last_version)
-
-
-def lengths(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[str, str, int]]:
-    """Each stream in batches, with its tenant and how many rows it has."""
-    last: tuple[str, str, int] | None = None
-    for batch in batches:
-        low = 0
-        for end in run_ends(batch):
-            stream, tenant = batch.column("stream")[low].as_py(), batch.column("tenant")[low].as_py()
-            if last is not None and last[:2] == (stream, tenant):
-                last = (stream, tenant, last[2] + end - low)
-            else:
-                if last is not None:
-                    yield last
-                last = (stream, tenant, end - low)
-            low = end
-    if last is not None:
-        yield last
 
 
 class Rows:

@@ -217,7 +217,7 @@ def verify(
     esops archive verify 20260301T020000Z-old-carts-1f2e3d --against-store
     """
     from esops.archive.listed import verified
-    from esops.archive.verify import parse_sample
+    from esops.archive.verify import parse_sample, together
     from esops.config import load_config
     from esops.errors import UsageError
 
@@ -234,8 +234,7 @@ def verify(
     finally:
         shown.close()
     if output.format("table", "json") == "json":
-        documents = [each.as_dict() for each in results]
-        output.json(documents[0] if run is not None else documents)
+        output.json(results[0].as_dict() if len(results) == 1 else together(results))
     else:
         for each in results:
             part_of = f" ({each.sampled})" if each.sampled else ""

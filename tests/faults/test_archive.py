@@ -20,7 +20,7 @@ import pytest
 from esops.archive.listed import verified
 from esops.archive.restore import restore
 from esops.backends import open_store
-from esops.backends.archive.catalog import Catalog
+from esops.backends.archive.catalog import Catalog, Run
 from esops.backends.archive.format import Damaged
 from esops.backends.archive.lease import Lease
 from esops.backends.archive.repository import Repository, Taken
@@ -247,7 +247,7 @@ def test_an_object_store_holds_an_archive_and_all_commands_work_on_it(project, d
     write(project, dsn, "archive", bucket, f'encrypt_to = ["{identity.to_public()}"]\nidentity = "${{AGE_KEY}}"')
     run = project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json
     assert run["streams"] == 8
-    assert project.ok("archive", "verify", "--output", "json").json[0]["ok"]
+    assert project.ok("archive", "verify", "--output", "json").json["ok"]
     count = sum(len(events) for events in before.values())
     assert project.ok("archive", "query", "SELECT count(*) AS n FROM events", "--output", "json").json == [{"n": count}]
     assert len(project.ok("events", "--store", "cold").out.splitlines()) == count
@@ -351,6 +351,7 @@ def test_a_lost_file_a_lost_manifest_and_a_lost_run_are_found(project, dsn, conn
         assert result.code == 1
         assert words in result.out
         events.write_bytes(content)
+    assert "0 files" in project.ok("archive", "gc", "--older-than", "0s").out, "a run whose manifest is lost is no garbage"
     subprocess.run(["rm", "-r", str(folder)], check=True)
     assert "has no manifest" in project.run("archive", "verify").out
 
@@ -365,6 +366,12 @@ def test_what_killed_runs_leave_is_collected_and_sealed_runs_are_not(project, ds
         assert "0 files" in project.ok("archive", "gc").out, "too young"
         archiver.begin()
         assert archiver.end()[0] == 0
+    repository = Repository(load_config(project.folder / "esops.toml").archives["cold"])
+    left = Run(repository, "20260101T000000Z-old-abcdef")
+    left.note("plan.json", {"policy": "cold/old", "store": "s", "remove": "delete"})
+    with Lease(repository, "cold/old"):
+        assert "1 younger ones left" in project.ok("archive", "gc", "--older-than", "0s", "--dry-run").out, "at work"
+    os.unlink(project.folder / "cold" / left.path("plan.json"))
     would = project.ok("archive", "gc", "--older-than", "0s", "--dry-run", "--output", "json").json
     assert would["files"] == 1
     assert not would["deleted"]
