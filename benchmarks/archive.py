@@ -22,7 +22,7 @@ from benchmarks.rebuild import timed
 from esops.demo import store
 from esops.demo.server import EmbeddedServer
 
-RUNS = 5
+RUNS = 3
 TIME_LIMIT, SIZE_LIMIT, MEMORY_LIMIT = 1.3, 1.0, 1.1
 EVENTS = 1_000_000
 
