@@ -13,8 +13,8 @@ import psycopg
 from psycopg import sql
 
 from esops.backends.postgres import catalog
+from esops.backends.postgres.layouts import emmett_shelf
 from esops.backends.postgres.layouts.base import TRUE, AppendBesideStreamRow, Layout, Mapped
-from esops.backends.postgres.layouts.shelf import PARTS, STREAMS, Shelf, Way
 from esops.backends.postgres.settle import SequenceLockers, SettleRule, TransactionIds
 from esops.config import StoreSettings
 from esops.errors import Unavailable
@@ -23,15 +23,6 @@ from esops.events import Checkpoint, Position
 DEFAULT_PARTITION = "emt:default"
 SEQUENCE = "emt_global_message_position"
 _PAIR = re.compile(r"(\d{20}):(\d{19})\Z")
-_EVENT = {
-    "stream": "stream_id",
-    "version": "stream_position",
-    "type": "message_type",
-    "id": "message_id",
-    "data": "message_data",
-    "metadata": "message_metadata",
-    "recorded_at": "created",
-}
 _C = sql.Identifier
 
 
@@ -97,7 +88,7 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
         checkpoints=lambda on: _checkpoints(on, schema, processors, by_position),
         tenants=tenants,
         stream_column=_C("stream_id"),
-        shelf=_shelf(schema, tenants, settings.tenant, by_position),
+        shelf=emmett_shelf.shelf(schema, tenants, settings.tenant, by_position),
         detail={"ordering": "global position" if by_position else "transaction id, global position", "processors": processors},
         warnings=lambda on: [] if by_position else _from_the_future(on, schema),
     )
@@ -144,55 +135,6 @@ def _appending(schema: str, partition: str, by_position: bool) -> AppendBesideSt
             "%(id)s, %(type)s, %(data)s::jsonb, %(metadata)s::jsonb, pg_current_xact_id()) RETURNING {number}"
         ).format(**names),
         move=sql.SQL(f"UPDATE {{streams}} SET stream_position = %(version)s {of_stream}").format(**names),
-    )
-
-
-def _shelf(schema: str, tenants: bool, tenant: str | None, by_position: bool) -> Shelf:
-    """Streams and messages move to the archived partitions together; a stream's row stays when its messages are deleted."""
-    partition = "k.tenant" if tenants else "{partition}" if tenant is not None else "{table}.partition"
-    names = {
-        "streams": _C(schema, "emt_streams"),
-        "messages": _C(schema, "emt_messages"),
-        "k": STREAMS,
-        "parts": PARTS,
-        "partition": sql.Literal(tenant or ""),
-    }
-    of_streams = f"s.stream_id = k.stream AND s.partition = {partition.replace('{table}', 's')}"
-    of_messages = f"m.stream_id = k.stream AND m.partition = {partition.replace('{table}', 'm')}"
-    which = "k.stream, k.tenant"
-    moved = [
-        sql.SQL(
-            f"UPDATE {{messages}} m SET is_archived = {after} FROM {{k}} WHERE {of_messages} AND m.is_archived = {before}"
-        ).format(**names)
-        for before, after in (("FALSE", "TRUE"), ("TRUE", "FALSE"))
-    ]
-    marked = [
-        sql.SQL(
-            f"UPDATE {{streams}} s SET is_archived = {after} FROM {{k}} WHERE {of_streams} AND s.is_archived = {before}"
-        ).format(**names)
-        for before, after in (("FALSE", "TRUE"), ("TRUE", "FALSE"))
-    ]
-    rows = sql.SQL(
-        f"DELETE FROM {{messages}} m USING {{parts}} WHERE {of_messages} AND m.stream_position BETWEEN k.low AND k.high "
-        "AND m.is_archived = FALSE"
-    ).format(**names)
-    return Shelf(
-        columns=_EVENT,
-        position=("global_position",) if by_position else ("transaction_id", "global_position"),
-        beside=("is_archived",),
-        guard=sql.SQL(
-            f"SELECT {which}, s.stream_position, s.is_archived FROM {{streams}} s JOIN {{k}} ON {of_streams} "
-            "ORDER BY s.is_archived DESC FOR UPDATE OF s SKIP LOCKED"
-        ).format(**names),
-        ways={
-            "archive": Way(end=(moved[0], marked[0]), what="moves messages and streams to the archived partitions"),
-            "delete": Way(rows=rows, end=(marked[0],), what="deletes messages; each stream's row stays, marked as archived"),
-        },
-        revive=(moved[1], marked[1]),
-        row=sql.SQL(f"SELECT {which}, to_jsonb(s)::text FROM {{streams}} s JOIN {{k}} ON {of_streams}").format(**names),
-        adopt=sql.SQL(
-            "INSERT INTO {streams} SELECT (jsonb_populate_record(NULL::{streams}, r::jsonb)).* FROM unnest(%(row)s::text[]) AS r"
-        ).format(**names),
     )
 
 
