@@ -40,7 +40,8 @@ def _disk(subject: str, connection: psycopg.Connection, needed: int) -> Iterator
     """Green takes what blue takes, and its WAL as much again. Only a server on this machine shows its disk."""
     if not (connection.info.host or "/").startswith("/"):
         return
-    row = connection.execute("SELECT current_setting('data_directory', true)").fetchone()
+    # Not current_setting(): that is an error to a role that may not see it, and here there is no row.
+    row = connection.execute("SELECT setting FROM pg_settings WHERE name = 'data_directory'").fetchone()
     if row is None or not row[0] or not Path(row[0]).exists():
         return
     disk = os.statvfs(row[0])

@@ -216,6 +216,16 @@ def test_d027_a_disk_too_small_for_green(project, dsn, connection, monkeypatch):
     assert "368.6 kB are free" in found.message
 
 
+def test_a_role_that_may_not_see_where_the_server_keeps_its_data_is_told_nothing_wrong(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    connection.execute("CREATE ROLE nobody_much LOGIN")
+    try:
+        configure(project, f"{dsn} user=nobody_much")
+        assert findings(project).keys() == {"ESOPS-D010", "ESOPS-D024"}, "rights are missing, and the database can be reached"
+    finally:
+        connection.execute("DROP ROLE nobody_much")
+
+
 def test_d028_slots_that_keep_wal(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True))
     configure(project, dsn)

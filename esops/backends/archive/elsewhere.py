@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from esops.backends.archive.catalog import Catalog
-from esops.backends.archive.repository import Repository
 from esops.config import Config
 from esops.errors import EsopsError
 
@@ -29,6 +27,10 @@ def removed_from(config: Config, store: str) -> list[Elsewhere]:
     for name, settings in config.archives.items():
         if not any(config.store(policy.store)[0] == store for policy in settings.policies.values()):
             continue
+        # Imported where there is an archive to ask: a rebuild without one needs neither Parquet nor object stores.
+        from esops.backends.archive.catalog import Catalog
+        from esops.backends.archive.repository import Repository
+
         runs, streams, events = 0, 0, 0
         try:
             for run, _ in Catalog(Repository(settings)).sealed(store):

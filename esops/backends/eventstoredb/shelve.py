@@ -11,9 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import orjson
-import pyarrow as pa
 
-from esops.backends.archive import format as archived
 from esops.backends.base import Part, Removed, WayOut, WrongExpectedVersion
 from esops.backends.eventstoredb import bulk, lookup
 from esops.backends.eventstoredb.errors import StreamGone
@@ -21,6 +19,8 @@ from esops.errors import Refused, UsageError
 from esops.events import RecordedEvent, StreamInfo, StreamKey
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from esops.backends.eventstoredb.connect import Link
     from esops.backends.eventstoredb.store import EventStoreDBStore
 
@@ -50,6 +50,8 @@ WAYS = {
 
 def export(link: Link, streams: Iterable[StreamInfo], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
     """Streams as they are, links unresolved; events of several short streams share a batch."""
+    from esops.backends.archive import format as archived  # with all of Arrow, which reading does without
+
     names = COLUMNS if columns is None else list(columns)
     if missing := [name for name in names if name not in COLUMNS]:
         raise Refused(f"this store keeps no {missing[0]!r} of an event, which the archive has")
@@ -75,6 +77,10 @@ def _events(link: Link, stream: str) -> Iterator[tuple[RecordedEvent, str]]:
 
 
 def _batch(events: Sequence[tuple[RecordedEvent, str]], schema: pa.Schema) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    from esops.backends.archive import format as archived
+
     ids, texts = archived.split_ids(pa.array([event.id for event, _ in events], pa.string()))
     count = len(events)
     columns = [

@@ -7,10 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
-import pyarrow as pa
 import structlog
 from esdbclient import NewEvent as Proposed
 from esdbclient import StreamState
@@ -37,6 +36,9 @@ from esops.backends.eventstoredb.server_projections import ServerProjections
 from esops.config import StoreSettings
 from esops.errors import ConnectionLost, Refused, Unavailable
 from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, StreamKey, asked_for
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 T = TypeVar("T")
 log = structlog.get_logger("esops.eventstoredb")

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, timedelta
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import psycopg
-import pyarrow as pa
 from psycopg import sql
 
 from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, Part, Removed, StoreInfo, WayOut
@@ -23,7 +23,6 @@ from esops.backends.postgres import bulk
 from esops.backends.postgres.connect import connect, translated
 from esops.backends.postgres.layouts import find_layout
 from esops.backends.postgres.layouts.base import Layout
-from esops.backends.postgres.shelve import Shelving
 from esops.config import StoreSettings
 from esops.errors import ConnectionLost, Refused
 from esops.events import (
@@ -39,6 +38,11 @@ from esops.events import (
     asked_for,
     category_of,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from esops.backends.postgres.shelve import Shelving
 
 PAGE = 200_000
 """Numbers a page of a bulk read at most: the best of those measured (docs/explanation/speed.md)."""
@@ -90,7 +94,6 @@ class PostgresStore:
             self.layout: Layout = find_layout(self._control(), name, settings)
         self._bulk = bulk.BulkReader(settings.dsn)
         self._rule = self.layout.rule()
-        self._shelving = Shelving(self.layout, settings.dsn, self._bulk)
         shelf = self.layout.shelf
         self.capabilities = replace(
             self.capabilities,
@@ -100,6 +103,13 @@ class PostgresStore:
             ways_out=tuple(sorted(shelf.ways)) if shelf else (),
             put_back="anywhere" if shelf is not None else "",
         )
+
+    @cached_property
+    def _shelving(self) -> Shelving:
+        # Imported for archiving alone: it brings all of Arrow's compute functions, which reading does without.
+        from esops.backends.postgres.shelve import Shelving
+
+        return Shelving(self.layout, self._dsn, self._bulk)
 
     def _control(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
