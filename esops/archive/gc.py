@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from esops.backends.archive.catalog import RUNS, Catalog, Run
+from esops.backends.archive.catalog import NOTES, RUNS, Catalog, Run
 from esops.backends.archive.lease import Lease
 from esops.backends.archive.repository import Repository
 
-_NOTES = ("plan.json", "manifest.json", "verified.json", "done.json", "failed.json")
 YOUNG = timedelta(hours=1)
 """Files younger than this are left, and those of a run that somebody works on: it may be about to seal them."""
 
@@ -40,7 +39,7 @@ def collect(repository: Repository, *, delete: bool, older_than: timedelta = YOU
         abandoned = not kept and all(entry.modified < limit for entry in entries)
         for entry in entries:
             short = entry.name.rpartition("/")[2]
-            if short in kept or (short in _NOTES and not abandoned):
+            if short in kept or (short in NOTES and not abandoned):
                 continue
             if entry.modified >= limit or at_work:
                 told.young += 1
@@ -55,9 +54,8 @@ def collect(repository: Repository, *, delete: bool, older_than: timedelta = YOU
 
 def _kept(run: Run) -> set[str]:
     """The files that a run's manifest names, and its notes; nothing where it is not sealed."""
-    if run.read("manifest.json") is None:
-        return set()
-    return {*_NOTES, *(entry.name for entry in run.manifest().files)}
+    manifest = run.seal()
+    return set() if manifest is None else {"manifest.json", *NOTES, *(entry.name for entry in manifest.files)}
 
 
 def _somebody_works_on(run: Run) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 from esops.archive.verify import Verified, verify
 from esops.backends import open_store
-from esops.backends.archive.catalog import Catalog, Run
+from esops.backends.archive.catalog import NOTES, Catalog, Manifest, Run
 from esops.backends.archive.format import Damaged, from_micros
 from esops.config import Config
 
@@ -23,13 +23,15 @@ def runs(catalog: Catalog) -> Iterator[dict[str, Any]]:
 
 
 def _short(run: Run) -> dict[str, Any]:
+    return _short_of(run, run.seal(), run.read("done.json") or {})
+
+
+def _short_of(run: Run, manifest: Manifest | None, done: Mapping[str, Any]) -> dict[str, Any]:
     state = run.state
-    if run.read("manifest.json") is None:
+    if manifest is None:
         plan = run.read("plan.json") or {}
         lost = "the catalog knows it, and its manifest is lost" if not plan or state != "planned" else None
         return {"run": run.name, "policy": plan.get("policy"), "store": plan.get("store"), "state": state, "detail": lost}
-    manifest = run.manifest()
-    done = run.read("done.json") or {}
     return {
         "run": run.name,
         "policy": manifest.policy,
@@ -48,13 +50,17 @@ def _short(run: Run) -> dict[str, Any]:
     }
 
 
+def last_of_each_policy(catalog: Catalog) -> list[dict[str, Any]]:
+    """The newest run of each policy in short, and all that are damaged."""
+    return list({str(told.get("policy") or told["run"]): told for told in runs(catalog)}.values())
+
+
 def described(run: Run) -> dict[str, Any]:
     """All that is known of a run."""
-    told = _short(run)
-    if told["state"] == "planned":
+    manifest, done = run.seal(), run.read("done.json") or {}
+    told = _short_of(run, manifest, done)
+    if manifest is None:
         return told
-    manifest = run.manifest()
-    done = run.read("done.json") or {}
     failed = run.read("failed.json") or {}
     verified = run.read("verified.json") or {}
     return {
@@ -101,21 +107,21 @@ def verified(
         try:
             if run.name in listed:
                 catalog.check_entry(run.name)
-            if run.read("manifest.json") is None:
+            manifest = run.seal()
+            if manifest is None:
                 if run.name not in listed and name is None:
                     continue  # never sealed
                 result.problem(f"{run.name} has no manifest" + (", and the catalog knows it" if run.name in listed else ""))
                 yield result
                 continue
-            yield _verified(config, run, against_store, sample, progress)
+            yield _verified(config, run, manifest, against_store, sample, progress)
         except Damaged as error:
             result.problem(error.message)
             yield result
 
 
-def _verified(config: Config, run: Run, against_store: bool, sample: float, progress: Any) -> Verified:
-    manifest = run.manifest()
-    for note in ("plan.json", "verified.json", "done.json", "failed.json"):
+def _verified(config: Config, run: Run, manifest: Manifest, against_store: bool, sample: float, progress: Any) -> Verified:
+    for note in NOTES:
         run.read(note)
     with ExitStack() as stack:
         store = None

@@ -151,14 +151,11 @@ def run(
 
 def _go(journey: Journey, catalog: Catalog, outcome: Outcome) -> None:
     current = journey.run
-    if current.read("manifest.json") is None:
-        exported = _export(journey, catalog)
-        if exported is None:
-            return
-        manifest = exported
-    else:
-        manifest = current.manifest()
+    manifest = current.seal()
+    if manifest is not None:
         log.info("going on", run=current.name, streams=manifest.streams, events=manifest.events)
+    elif (manifest := _export(journey, catalog)) is None:
+        return
     catalog.enter(current, manifest)
     outcome.run, outcome.streams, outcome.events, outcome.bytes = (
         current.name,

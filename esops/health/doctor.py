@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING, cast
 import psycopg
 from psycopg import sql
 
-from esops.archive.listed import runs
 from esops.backends import open_store
-from esops.backends.archive.catalog import Catalog
-from esops.backends.archive.lease import Lease
-from esops.backends.archive.repository import Repository
 from esops.backends.base import EventStore, StoreInfo
 from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import connect, translated
@@ -264,18 +260,23 @@ def _versions(config: Config, name: str, connection: psycopg.Connection, schema:
 
 
 def _of_archive(name: str, settings: ArchiveSettings) -> Iterator[Finding]:
+    from esops.archive.listed import last_of_each_policy
+    from esops.backends.archive.catalog import Catalog
+    from esops.backends.archive.lease import Lease
+    from esops.backends.archive.repository import Repository
+
     subject = f"archive {name}"
     try:
         repository = Repository(settings)
-        last = {told.get("policy"): told for told in runs(Catalog(repository))}
-        for policy, told in last.items():
-            short = str(policy).rpartition("/")[2]
+        for told in last_of_each_policy(Catalog(repository)):
+            policy = str(told.get("policy"))
+            short = policy.rpartition("/")[2]
             if told["state"] == "damaged":
                 yield Finding("ESOPS-D032", subject, told["detail"], "Restore the file from a copy.")
             elif told["state"] == "failed":
                 fix = f"esops archive show {told['run']}, and then: esops archive run {short}"
                 yield Finding("ESOPS-D033", subject, f"run {told['run']} failed its verification; nothing was removed", fix)
-            elif told["state"] != "done" and Lease(repository, str(policy)).holder() is None:
+            elif told["state"] != "done" and Lease(repository, policy).holder() is None:
                 message = f"run {told['run']} stopped in state {told['state']}"
                 yield Finding("ESOPS-D034", subject, message, f"esops archive run {short}")
     except EsopsError as error:

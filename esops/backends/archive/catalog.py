@@ -28,6 +28,8 @@ from esops.errors import UsageError, nearest
 from esops.events import StreamInfo
 
 RUNS, CATALOG = "runs", "catalog"
+NOTES = ("plan.json", "verified.json", "done.json", "failed.json")
+"""What a run notes beside its seal."""
 _ROWS = 32_768
 _STREAMS = 2_048
 
@@ -121,9 +123,16 @@ class Run:
 
     def manifest(self) -> Manifest:
         """The seal. Raises UsageError where there is none, Damaged."""
-        found = self.read("manifest.json")
+        found = self.seal()
         if found is None:
             raise UsageError(f"run {self.name} was not sealed: there is nothing in it that counts")
+        return found
+
+    def seal(self) -> Manifest | None:
+        """The seal; None where there is none. Raises Damaged."""
+        found = self.read("manifest.json")
+        if found is None:
+            return None
         try:
             return Manifest.model_validate(found)
         except ValidationError as error:
