@@ -1,7 +1,8 @@
 """One run of a policy: select, export, seal, verify, remove. Each step is noted in the repository, and a killed run is gone on with.
 
 All state is in the repository, so that an archive works the same for every store, needs no table in the application's database, and
-outlives it. A run without a seal begins its export again, under names of its own. Each process that removes has verified before, itself.
+outlives it. A run without a seal begins its export again, under names of its own. Each process that removes has verified before, itself:
+the one that exports reads every file back as soon as it is written, one that goes on with a sealed run reads it whole and beside the store.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from esops.archive.remove import Removal, remove
 from esops.archive.verify import Compared, Verified, compare, verify
 from esops.archive.writer import Export
 from esops.backends import open_store
-from esops.backends.archive.catalog import Catalog, Manifest, Run
-from esops.backends.archive.format import Digest, from_micros
+from esops.backends.archive.catalog import RUNS, Catalog, Manifest, Run
+from esops.backends.archive.format import Damaged, Digest, from_micros
 from esops.backends.archive.lease import Lease
-from esops.backends.archive.repository import Repository
+from esops.backends.archive.repository import Missing, Repository
 from esops.backends.base import EventStore, WayOut
 from esops.config import Config, PolicySettings
 from esops.config import Removal as How
@@ -152,24 +153,29 @@ def run(
 def _go(journey: Journey, catalog: Catalog, outcome: Outcome) -> None:
     current = journey.run
     manifest = current.seal()
-    if manifest is not None:
-        log.info("going on", run=current.name, streams=manifest.streams, events=manifest.events)
-    elif (manifest := _export(journey, catalog)) is None:
-        return
-    catalog.enter(current, manifest)
-    outcome.run, outcome.streams, outcome.events, outcome.bytes = (
-        current.name,
-        manifest.streams,
-        manifest.events,
-        manifest.bytes,
-    )
-    outcome.files, outcome.stored_bytes = len(manifest.files), sum(entry.size for entry in manifest.files)
+    found: Verified | None = None
     notes = policy.Notes()
     try:
-        found = _verify(journey, manifest, notes)
-        if not found.ok:
+        if manifest is not None:
+            log.info("going on", run=current.name, streams=manifest.streams, events=manifest.events)
+            _tell(outcome, current, manifest)
+            catalog.enter(current, manifest)
+            found = _verify(journey, manifest, notes)
+        else:
+            try:
+                manifest = _export(journey, catalog)
+            except _NotAsWritten as error:
+                found = Verified(current.name, found=1, problems=[error.message])
+            else:
+                if manifest is None:
+                    return
+                _tell(outcome, current, manifest)
+                catalog.enter(current, manifest)
+                found = Verified(current.name, len(manifest.files), manifest.streams, manifest.events)
+        _note_verified(journey, found)
+        if manifest is None or not found.ok:
             current.note("failed.json", {"problems": found.problems, "at": _now()})
-            outcome.state, outcome.problems = "failed", found.problems
+            outcome.run, outcome.state, outcome.problems = current.name, "failed", found.problems
             return
         outcome.state = "verified"
         if journey.how != "keep":
@@ -191,7 +197,21 @@ def _go(journey: Journey, catalog: Catalog, outcome: Outcome) -> None:
     )
 
 
+def _tell(outcome: Outcome, current: Run, manifest: Manifest) -> None:
+    outcome.run, outcome.streams, outcome.events, outcome.bytes = (
+        current.name,
+        manifest.streams,
+        manifest.events,
+        manifest.bytes,
+    )
+    outcome.files, outcome.stored_bytes = len(manifest.files), sum(entry.size for entry in manifest.files)
+
+
 # -- select, export, seal
+
+
+class _NotAsWritten(EsopsError):
+    """The repository does not give back what was written to it."""
 
 
 def _export(journey: Journey, catalog: Catalog) -> Manifest | None:
@@ -207,7 +227,10 @@ def _export(journey: Journey, catalog: Catalog) -> Manifest | None:
                 plan_ = {"policy": journey.policy_name, "store": journey.store_name, "remove": journey.how, "at": _now()}
                 journey.run.note("plan.json", plan_)
             log.info("exporting", run=journey.run.name, streams=streams.count, events=streams.events)
-            return _write_and_seal(journey, streams, selected_at)
+            try:
+                return _write_and_seal(journey, streams, selected_at)
+            except (Damaged, Missing) as error:
+                raise _NotAsWritten(error.message) from error
     finally:
         if known is not None:
             known.close()
@@ -258,9 +281,22 @@ def _write_and_seal(journey: Journey, streams: policy.Chosen, selected_at: datet
         stream_files=stream_files,
     )
     journey.lease.check()
+    _still_there(current, manifest)
     current.note("manifest.json", manifest.model_dump(mode="json"), if_absent=True)
+    if current.seal() != manifest:
+        raise Damaged(f"{current.name}/manifest.json: what is read back is not what was written")
     log.info("sealed", run=current.name, files=len(manifest.files), events=manifest.events)
     return manifest
+
+
+def _still_there(current: Run, manifest: Manifest) -> None:
+    """Each file was read back when it was written, which may be hours ago. Raises Missing, Damaged."""
+    sizes = {entry.name.rpartition("/")[2]: entry.size for entry in current.repository.entries(f"{RUNS}/{current.name}")}
+    for entry in manifest.files:
+        if entry.name not in sizes:
+            raise Missing(f"{current.name}/{entry.name} is not in the repository any more")
+        if sizes[entry.name] != entry.size:
+            raise Damaged(f"{current.name}/{entry.name} has {sizes[entry.name]:,} bytes instead of {entry.size:,}")
 
 
 # -- verify
@@ -278,11 +314,13 @@ def _verify(journey: Journey, manifest: Manifest, notes: policy.Notes) -> Verifi
         journey.go_on()
         journey.progress("events verified", done, total)
 
-    found = verify(journey.run, manifest, journey.store, each=each, tick=tick)
+    return verify(journey.run, manifest, journey.store, each=each, tick=tick)
+
+
+def _note_verified(journey: Journey, found: Verified) -> None:
     note = {"at": _now(), "ok": found.ok, "streams": found.streams, "events": found.events, "problems": found.problems}
     journey.run.note("verified.json", note)
     log.info("verified", run=journey.run.name, ok=found.ok, files=found.files, events=found.events)
-    return found
 
 
 # -- remove

@@ -1,4 +1,7 @@
-"""Events and streams into Parquet files of about one size, written to the repository one after the other."""
+"""Events and streams into Parquet files of about one size, written to the repository one after the other, each read back at once.
+
+What is read back is held beside what the store gave: both are hashed row by row, so that neither has to stay in memory.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from esops.backends.archive.catalog import FileEntry, Run, as_info
-from esops.backends.archive.format import FURTHER, STREAMS, Digest, digests, schema_with
+from esops.backends.archive.format import FURTHER, STREAMS, Content, Damaged, Digest, digests, schema_with
 from esops.backends.archive.repository import ENCRYPTED
 from esops.events import Position, StreamInfo, StreamKey
 
@@ -37,6 +40,7 @@ class Files:
         self._sink: pa.BufferOutputStream | None = None
         self._writer: pq.ParquetWriter | None = None
         self._in_file = 0
+        self._content = Content()
         self._first, self._last = "", ""
         self.entries: list[FileEntry] = []
 
@@ -57,6 +61,8 @@ class Files:
             self._first = self._waiting[0].column("stream")[0].as_py()
         self._last = self._waiting[-1].column("stream")[-1].as_py()
         self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=max(self._rows, 1))
+        for batch in self._waiting:
+            self._content.add(batch)
         self._in_file += self._rows
         self._waiting, self._rows, self._bytes = [], 0, 0
         assert self._sink is not None
@@ -70,22 +76,31 @@ class Files:
         content = self._run.repository.seal(memoryview(self._sink.getvalue()))
         suffix = ENCRYPTED if self._run.repository.encrypts else ""
         name = f"{self._prefix}-{len(self.entries) + 1:05d}.parquet{suffix}"
-        digest = hashlib.sha256(content).hexdigest()
-        self._run.repository.put(self._run.path(name), content)
-        self.entries.append(
-            FileEntry(
-                name=name,
-                sha256=digest,
-                size=memoryview(content).nbytes,
-                rows=self._in_file,
-                first=self._first,
-                last=self._last,
-            )
+        entry = FileEntry(
+            name=name,
+            sha256=hashlib.sha256(content).hexdigest(),
+            size=memoryview(content).nbytes,
+            rows=self._in_file,
+            first=self._first,
+            last=self._last,
         )
+        self._run.repository.put(self._run.path(name), content)
+        del content
         self._sink, self._writer, self._in_file = None, None, 0
+        self._read_back(entry)
+        self._content = Content()
+        self.entries.append(entry)
+
+    def _read_back(self, entry: FileEntry) -> None:
+        """Hold what the repository gives beside what was written to it. Raises Damaged, Missing."""
+        found = Content()
+        for batch in self._run.batches(entry):
+            found.add(batch)
+        if found.digest() != self._content.digest():
+            raise Damaged(f"{self._run.name}/{entry.name}: what is read back is not what the store gave")
 
     def close(self) -> tuple[FileEntry, ...]:
-        """Write what is left; returns all files."""
+        """Write what is left; returns all files. Raises Damaged, Missing where one is not read back as it was written."""
         self._write_group()
         self._close_file()
         return tuple(self.entries)

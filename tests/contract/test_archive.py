@@ -151,7 +151,7 @@ def test_what_changed_since_it_was_selected_is_left_alone(kit, tmp_path):
     late = []
 
     def progress(what: str, done: int, total: int | None) -> None:
-        if what == "events verified" and not late:
+        if what == "streams removed" and not late:
             late.append(kit.store.append(stream, kit.events("late")))
 
     outcome = run(config, "old", despite_checkpoints=True, progress=progress)

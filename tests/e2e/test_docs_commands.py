@@ -42,6 +42,10 @@ def test_pages_show_commands():
     assert len(documented()) > 20
 
 
+def _endless(line: list[str]) -> bool:
+    return bool(set(ENDLESS) & set(line)) or (line[0] == "run" and "--until-caught-up" not in line)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [0, 1])
 def test_each_command_line_works(project, dsn, connection, part):
@@ -68,7 +72,7 @@ def test_each_command_line_works(project, dsn, connection, part):
             project.run("projection", "switch", "cart_summary")
         process = project.start(*line)
         try:
-            out, err = process.communicate(timeout=3 if set(ENDLESS) & set(line) or line[0] == "run" else 60)
+            out, err = process.communicate(timeout=3 if _endless(line) else 60)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
             out, err = process.communicate(timeout=30)

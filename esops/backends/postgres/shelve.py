@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import psycopg
 import pyarrow as pa
 from psycopg import errors, sql
@@ -77,7 +78,7 @@ class Shelving:
             m.version,
             *layout.order,
             m.type,
-            m.id,
+            layout.id_bytes or m.id,
             m.recorded_at,
             m.data,
             m.metadata,
@@ -113,7 +114,8 @@ class Shelving:
         shelf = self._layout.shelf
         if shelf is None or shelf.row is None:
             return {}
-        found = connection.execute(shelf.row, _keys([stream.key for stream in streams])).fetchall()
+        keys = {"stream": _array([each.name for each in streams]), "tenant": _array([each.tenant for each in streams])}
+        found = connection.execute(shelf.row, keys).fetchall()
         return {StreamKey(stream, tenant): row for stream, tenant, row in found}
 
     # -- removal
@@ -237,7 +239,10 @@ def _as_archived(batch: pa.RecordBatch, schema: pa.Schema, position_parts: int) 
     positions, rest = rest[:position_parts], rest[position_parts:]
     kind, identifier, recorded_at, data, metadata, hidden, *further = rest
     count = batch.num_rows
-    packed, text = archived.split_ids(identifier)
+    if pa.types.is_binary(identifier.type):
+        packed, text = identifier.cast(pa.binary(16)), pa.nulls(count, pa.string())
+    else:
+        packed, text = archived.split_ids(identifier)
     second = positions[1] if position_parts > 1 else pa.nulls(count, pa.int64())
     columns = [
         stream,
@@ -284,6 +289,12 @@ def _groups(streams: Iterable[StreamInfo]) -> Iterator[list[StreamInfo]]:
             group, events = [], 0
     if group:
         yield group
+
+
+def _array(texts: list[str]) -> str | list[str]:
+    """Texts as the literal of an array, where it needs no escapes: psycopg's own takes as long as the statement."""
+    json = orjson.dumps(texts).decode()
+    return texts if "\\" in json else f"{{{json[1:-1]}}}"
 
 
 def _keys(streams: Sequence[StreamKey]) -> dict[str, Any]:

@@ -219,6 +219,8 @@ class Layout:
     tenants: bool = False
     id_equals: Callable[[str], sql.Composable] | None = None
     """The condition that finds an event by its id through an index; None where there is none."""
+    id_bytes: sql.Composable | None = None
+    """The id as its sixteen bytes, where its column is a uuid."""
     appends: bool = True
     """Whether esops knows how events are appended."""
     first_version: int = 1

@@ -121,6 +121,7 @@ def _read(
         archived=sql.SQL("is_archived IS TRUE") if archivable else sql.SQL("FALSE"),
         in_category=lambda name: _in_category(schema, name, by_string, conjoined),
         id_equals=lambda value: same_uuid("id", value),
+        id_bytes=sql.SQL("uuid_send(id)"),
         stream_equals=lambda name: _stream_equals(name, by_string),
         append=_appending(schema, by_string, sequence_name, tenant, streams, events),
         checkpoints=lambda on: marten_daemon.checkpoints(on, schema),

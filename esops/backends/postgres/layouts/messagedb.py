@@ -58,6 +58,7 @@ def _read(connection: psycopg.Connection, table: catalog.Table) -> Layout:
         append=_Append(_C(table.schema, table.name)),
         checkpoints=lambda on: _checkpoints(on, _C(table.schema, table.name)),
         id_equals=lambda value: same_uuid("id", value),
+        id_bytes=sql.SQL("uuid_send(id)"),
         first_version=0,
         stream_column=_C("stream_name"),
         shelf=numbered_shelf(_C(table.schema, table.name), _EVENT, "global_position", never=_POSITION_STREAM),
