@@ -7,7 +7,7 @@ one C call (`RecordedEvent._make`). Payloads stay the bytes that the store had a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -18,8 +18,16 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 
 _loads = orjson.loads
 
-CORRELATION_KEYS = ("correlationId", "$correlationId", "correlation_id", "correlation-id", "CorrelationId")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+CORRELATION_KEYS = (
+    "correlationId", "$correlationId", "correlation_id", "correlation-id", "CorrelationId", "correlationStreamName",
+)  # fmt: skip
+"""The last is message-db's, whose correlation is the name of a stream."""
 CAUSATION_KEYS = ("causationId", "$causationId", "causation_id", "causation-id", "CausationId")
+CAUSATION_STREAM, CAUSATION_VERSION = "causationMessageStreamName", "causationMessagePosition"
+"""message-db's causation: not an id, but a stream and a position in it."""
+TRACEPARENT = "traceparent"
 
 
 class Position(tuple[int, ...]):
@@ -149,6 +157,8 @@ class StreamInfo:
     """Whether its last event is of a type that closes it; None where that was not asked."""
     bytes: int | None = None
     """What its events take in the store; None where that was not asked, or is not known."""
+    recent: int | None = None
+    """How many of its events are younger than a time that was asked for."""
 
     @property
     def key(self) -> StreamKey:
@@ -175,12 +185,19 @@ def category_of(stream: str) -> str | None:
     return None if _UUID.match(stream) else stream.partition("-")[0]
 
 
-def asked_for(**ids: str | None) -> tuple[str, str]:
-    """The one id that a search is for: which and its value. Raises ValueError for none or several."""
+def asked_for(**ids: str | Sequence[str] | None) -> tuple[str, tuple[str, ...]]:
+    """What a search is for: the one kind of id, and its values. Raises ValueError for none or several kinds."""
     given = [(which, value) for which, value in ids.items() if value is not None]
     if len(given) != 1:
         raise ValueError("a search is for one of " + ", ".join(ids))
-    return given[0]
+    which, value = given[0]
+    return which, (value,) if isinstance(value, str) else tuple(value)
+
+
+def trace_id_of(meta: Mapping[str, Any]) -> str | None:
+    """The trace's id in W3C's `traceparent` (version-traceid-parentid-flags), where an event has one."""
+    found = _TRACEPARENT.match(str(meta.get(TRACEPARENT, "")))
+    return found[1] if found else None
 
 
 def _first(meta: Mapping[str, Any], keys: Iterable[str]) -> str | None:

@@ -189,7 +189,7 @@ class StoreContract:
         kit.store.append(kit.stream(), [event, *kit.events("other")])
         (first, _) = kit.read()
 
-        def found(**ids: str) -> list[str]:
+        def found(**ids: Any) -> list[str]:
             return [e.type for e in kit.store.find(**ids).events]
 
         assert found(event_id=first.id) == ["placed"]
@@ -199,8 +199,39 @@ class StoreContract:
             assert eventually(lambda: found(correlation_id=correlation) == ["placed"])
             assert found(causation_id=causation) == ["placed"]
         assert found(correlation_id="none") == []
+        (other,) = [e for e in kit.read() if e.type == "other"]
+        assert found(event_id=[first.id, other.id, str(uuid.uuid4())]) == ["placed", "other"]
         with pytest.raises(ValueError, match="one of"):
             kit.store.find()
+
+    def test_lengths_are_counted_and_the_longest_found(self, kit: Kit) -> None:
+        """By category where names have one; from a list of streams, or from the events."""
+        category = f"c{uuid.uuid4().hex}"
+        long, short, other = kit.stream(category), kit.stream(category), kit.stream("other")
+        for stream, types in ((long, "abcde"), (short, "ab"), (other, "xyz")):
+            kit.store.append(stream, kit.events(*types))
+        for counted in (False, True):
+            found = kit.store.lengths(counted=counted)
+            assert found.how
+            counts = [each for each in found.counts if not (each.category or "").startswith("$")]
+            assert sorted((each.length, each.streams) for each in counts) == [(2, 1), (3, 1), (5, 1)]
+            if kit.text_ids:
+                assert {each.length for each in counts if each.category == category} == {2, 5}
+                assert [each.name for each in kit.store.longest(5, EventFilter(category=category), counted=counted)] == [
+                    long,
+                    short,
+                ]
+        began = datetime.now(UTC) - timedelta(hours=1)
+        longest = kit.store.longest(2, since=began)
+        assert [(info.name, info.length, info.last_version) for info in longest] == [
+            (long, 5, kit.after(5)),
+            (other, 3, kit.after(3)),
+        ]
+        assert [info.name for info in kit.store.longest(9, over=4)] == [long]
+        if longest[0].first_at is not None:
+            assert longest[0].recent == 5
+            assert sorted((info.name, recent) for info, recent in kit.store.grown(began, 2)) == sorted([(long, 5), (other, 3)])
+            assert list(kit.store.grown(datetime.now(UTC) + timedelta(hours=1), 0)) == []
 
     def test_stream_info_counts_what_is_there(self, kit: Kit) -> None:
         """Streams are listed by name."""

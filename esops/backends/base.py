@@ -124,6 +124,30 @@ class Found(NamedTuple):
 
     events: Iterator[RecordedEvent]
     how: str
+    scans: int | None = None
+    """About how many events are looked at, where no index answers; None where one does."""
+    remedy: str = ""
+    """The statement, or what else, would make such an index."""
+
+
+class LengthCount(NamedTuple):
+    """How many streams of a category and tenant have one length."""
+
+    category: str | None
+    tenant: str
+    length: int
+    streams: int
+
+
+class Lengths(NamedTuple):
+    """How many streams there are of each length, and where that is known from."""
+
+    counts: Iterator[LengthCount]
+    how: str
+
+
+Ids = str | Sequence[str]
+"""One id, or any of several."""
 
 
 class WrongExpectedVersion(Refused):
@@ -197,10 +221,45 @@ class EventStore(Protocol):
         """
         ...
 
-    def find(self, *, event_id: str | None = None, correlation_id: str | None = None, causation_id: str | None = None) -> Found:
-        """Events by their own id, or by the correlation or causation id in their metadata; exactly one is asked for.
+    def lengths(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> Lengths:
+        """How many streams there are of each length, exactly, from the store's own list of streams where it has one.
 
-        Through an index where the store has one, else by a scan, which is said.
+        `counted`: from the events themselves, also where such a list says how long streams have ever been.
+        """
+        ...
+
+    def longest(
+        self,
+        limit: int,
+        filter: EventFilter = EVERYTHING,
+        *,
+        over: int = 0,
+        closed_by: Sequence[str] = (),
+        since: datetime | None = None,
+        counted: bool = False,
+    ) -> list[StreamInfo]:
+        """The longest streams, of more than `over` events each, the longest first, measured.
+
+        With `since`, how many events each has since then, in `recent`.
+        """
+        ...
+
+    def grown(self, since: datetime, over: int, filter: EventFilter = EVERYTHING) -> Iterator[tuple[StreamInfo, int]]:
+        """The streams to which more than `over` events were appended since then, and how many. Nothing where times are not known."""
+        ...
+
+    def find(
+        self,
+        *,
+        event_id: Ids | None = None,
+        correlation_id: Ids | None = None,
+        causation_id: Ids | None = None,
+        keys: Sequence[str] = (),
+    ) -> Found:
+        """Events by their own ids, or by the correlation or causation ids in their metadata; exactly one kind is asked for.
+
+        Through an index where the store has one, else by a scan, which is said before anything is read.
+        `keys`: the keys of the metadata; left out: those of the field's conventions.
         """
         ...
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, NothingArchived, StoreInfo, WrongExpectedVersion
+from esops.backends.counting import CountedOneByOne
 from esops.config import StoreSettings
 from esops.errors import Unavailable
 from esops.events import (
@@ -36,7 +37,7 @@ def open_sqlite(name: str, settings: StoreSettings) -> SqliteStore:
     return SqliteStore(name, settings)
 
 
-class SqliteStore(NothingArchived):
+class SqliteStore(NothingArchived, CountedOneByOne):
     capabilities = Capabilities(append=True, count_between=True)
 
     def __init__(self, name: str, settings: StoreSettings) -> None:
@@ -116,13 +117,16 @@ class SqliteStore(NothingArchived):
         found = (info for info in self._infos("", []) if filter.category in (None, info.category))
         return (info for _, info in zip(range(limit), found, strict=False)) if limit is not None else found
 
-    def find(self, *, event_id=None, correlation_id=None, causation_id=None) -> Found:
-        which, value = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
+    def find(self, *, event_id=None, correlation_id=None, causation_id=None, keys=()) -> Found:
+        which, values = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
+        among = f"({', '.join('?' * len(values))})"
         if which == "event_id":
-            return Found(self._select("id = ?", [value]), "a scan of the file")
-        keys = CORRELATION_KEYS if which == "correlation_id" else CAUSATION_KEYS
-        condition = " OR ".join("json_extract(CAST(metadata AS TEXT), ?) = ?" for _ in keys)
-        return Found(self._select(condition, [part for key in keys for part in (f'$."{key}"', value)]), "a scan of the file")
+            return Found(self._select(f"id IN {among}", values), "the key of the table")
+        keys = keys or (CORRELATION_KEYS if which == "correlation_id" else CAUSATION_KEYS)
+        condition = " OR ".join(f"json_extract(CAST(metadata AS TEXT), ?) IN {among}" for _ in keys)
+        (count,) = self._db.execute("SELECT count(*) FROM events").fetchone()
+        asked = [part for key in keys for part in (f'$."{key}"', *values)]
+        return Found(self._select(condition, asked), "a scan of the file", count)
 
     def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:
         self._db.execute("BEGIN IMMEDIATE")

@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from esops.backends.archive.store import ArchiveStore
-from esops.backends.base import EVERYTHING, Batch, EventStore, Found
+from esops.backends.base import EVERYTHING, Batch, EventStore, Found, Ids
+from esops.backends.counting import CountedOneByOne
 from esops.events import EventFilter, Position, RecordedEvent, StreamInfo
 
 _AT_ONCE = 5_000
 
 
-class JoinedStore:
+class JoinedStore(CountedOneByOne):
     """EventStore over a hot store and its archive. What is not about reading is the hot store's alone."""
 
     def __init__(self, hot: EventStore, cold: ArchiveStore) -> None:
@@ -95,12 +96,20 @@ class JoinedStore:
                 given += 1
                 yield replace(info, archived=True)
 
-    def find(self, *, event_id: str | None = None, correlation_id: str | None = None, causation_id: str | None = None) -> Found:
+    def find(
+        self,
+        *,
+        event_id: Ids | None = None,
+        correlation_id: Ids | None = None,
+        causation_id: Ids | None = None,
+        keys: Sequence[str] = (),
+    ) -> Found:
         """In both."""
         ids = {"event_id": event_id, "correlation_id": correlation_id, "causation_id": causation_id}
-        hot, cold = self._hot.find(**ids), self._cold.find(**ids)
+        hot, cold = self._hot.find(**ids, keys=keys), self._cold.find(**ids, keys=keys)
         merged = _each_once(heapq.merge(hot.events, cold.events, key=_place))
-        return Found(merged, f"{hot.how}; {cold.how}")
+        scans = None if hot.scans is None and cold.scans is None else (hot.scans or 0) + (cold.scans or 0)
+        return Found(merged, f"{hot.how}; {cold.how}", scans, hot.remedy)
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
         """Both together: an upper bound where an event is in both."""

@@ -12,12 +12,15 @@ from esops.backends.archive.catalog import Catalog
 from esops.backends.archive.format import from_micros
 from esops.backends.archive.reading import Database, read
 from esops.backends.archive.repository import Repository
-from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, NothingArchived, StoreInfo
+from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, Ids, NothingArchived, StoreInfo
+from esops.backends.counting import CountedOneByOne
 from esops.config import StoreSettings
 from esops.errors import UsageError
 from esops.events import (
     CAUSATION_KEYS,
+    CAUSATION_STREAM,
     CORRELATION_KEYS,
+    TRACEPARENT,
     Checkpoint,
     EventFilter,
     NewEvent,
@@ -29,7 +32,7 @@ from esops.events import (
 )
 
 
-class ArchiveStore(NothingArchived):
+class ArchiveStore(NothingArchived, CountedOneByOne):
     """EventStore over a repository; see esops.backends.base for what each method promises."""
 
     capabilities = Capabilities(count_between=True)
@@ -186,21 +189,34 @@ class ArchiveStore(NothingArchived):
         finally:
             cursor.close()
 
-    def find(self, *, event_id: str | None = None, correlation_id: str | None = None, causation_id: str | None = None) -> Found:
+    def find(
+        self,
+        *,
+        event_id: Ids | None = None,
+        correlation_id: Ids | None = None,
+        causation_id: Ids | None = None,
+        keys: Sequence[str] = (),
+    ) -> Found:
         """By a scan of the files."""
-        which, value = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
+        which, ids = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
         if which == "event_id":
-            where = "coalesce(id_text, lower(hex(id))) IN (?, ?)"
-            values: list[Any] = [value, value.replace("-", "").lower()]
+            values: list[Any] = [*ids, *(value.replace("-", "").lower() for value in ids)]
+            where = f"coalesce(id_text, lower(hex(id))) IN ({', '.join('?' * len(values))})"
         else:
-            keys = CORRELATION_KEYS if which == "correlation_id" else CAUSATION_KEYS
-            quoted = [f"json_extract_string(try(decode(metadata)), '$.\"{key}\"') = ?" for key in keys]
-            where, values = f"({' OR '.join(quoted)})", [value] * len(keys)
+            wanted = keys or (CORRELATION_KEYS if which == "correlation_id" else (*CAUSATION_KEYS, CAUSATION_STREAM))
+            each = [f"json_extract_string(try(decode(metadata)), '$.\"{key}\"')" for key in wanted]
+            among = ", ".join("?" * len(ids))
+            conditions, values = [f"{value} IN ({among})" for value in each], [*ids] * len(each)
+            if which == "correlation_id":
+                traceparent = f"json_extract_string(try(decode(metadata)), '$.{TRACEPARENT}')"
+                conditions.append(f"regexp_extract({traceparent}, '^..-([0-9a-f]{{32}})-', 1) IN ({among})")
+                values += ids
+            where = f"({' OR '.join(conditions)})"
         how = f"a scan of {len(self._runs)} archived runs"
         if not self._runs:
-            return Found(iter(()), how)
+            return Found(iter(()), how, 0)
         found = read(self._database, self._parts, self._layout, f"store = ? AND {where}", [self._of, *values])
-        return Found((event for events in found for event in events), how)
+        return Found((event for events in found for event in events), how, self.count_between(None, self.head()))
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
         """Counted."""

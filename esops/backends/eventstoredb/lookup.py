@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +13,7 @@ import orjson
 from esops.backends.eventstoredb import bulk, live
 from esops.backends.eventstoredb.connect import Connector, Link
 from esops.backends.eventstoredb.errors import StreamGone
-from esops.events import RecordedEvent, StreamInfo, category_of
+from esops.events import RecordedEvent, StreamInfo, category_of, trace_id_of
 
 SOFT_DELETED = 2**63 - 1
 """The `$tb` of a stream that was deleted softly."""
@@ -85,11 +85,14 @@ def infos(connector: Connector, names: Iterator[str], limit: int | None, closed_
                     yield info
 
 
-def is_wanted(event: RecordedEvent, which: str, value: str) -> bool:
-    """Whether an event has the id that is searched for."""
+def is_wanted(event: RecordedEvent, which: str, values: Container[str], keys: Sequence[str]) -> bool:
+    """Whether an event has one of the ids that are searched for."""
     if which == "event_id":
-        return event.id == value.lower()
+        return event.id in values
     try:
-        return (event.correlation_id if which == "correlation_id" else event.causation_id) == value
+        meta = event.meta()
     except orjson.JSONDecodeError:
         return False
+    if any(str(meta[key]) in values for key in keys if key in meta):
+        return True
+    return which == "correlation_id" and trace_id_of(meta) in values

@@ -21,12 +21,14 @@ from esops.backends.base import (
     Capabilities,
     Found,
     Holder,
+    Ids,
     Part,
     Removed,
     StoreInfo,
     WayOut,
     WrongExpectedVersion,
 )
+from esops.backends.counting import CountedOneByOne
 from esops.backends.eventstoredb import bulk, live, lookup, shelve
 from esops.backends.eventstoredb.admin import Admin, Scavenges
 from esops.backends.eventstoredb.connect import Connector, Link
@@ -35,7 +37,18 @@ from esops.backends.eventstoredb.groups import PersistentSubscriptions
 from esops.backends.eventstoredb.server_projections import ServerProjections
 from esops.config import StoreSettings
 from esops.errors import ConnectionLost, Refused, Unavailable
-from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, StreamKey, asked_for
+from esops.events import (
+    CAUSATION_KEYS,
+    CORRELATION_KEYS,
+    Checkpoint,
+    EventFilter,
+    NewEvent,
+    Position,
+    RecordedEvent,
+    StreamInfo,
+    StreamKey,
+    asked_for,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +71,7 @@ def open_eventstoredb(name: str, settings: StoreSettings) -> EventStoreDBStore:
     return EventStoreDBStore(name, settings)
 
 
-class EventStoreDBStore:
+class EventStoreDBStore(CountedOneByOne):
     """EventStore over EventStoreDB; see esops.backends.base for what each method promises.
 
     Positions are (commit, prepare). Versions (revisions) count from 0. Events of the system are left out unless a filter
@@ -288,6 +301,9 @@ class EventStoreDBStore:
             f"a scan of $all, about {events:,} events, then two reads a stream; with the projection $streams enabled, no scan"
         )
 
+    def _how(self) -> str:
+        return self.streams_come_from()
+
     def _names_from_links(self, filter: EventFilter) -> Iterator[str]:
         wanted = bulk.wanted_streams(filter)
         with self._talking("read stream '$streams'") as link:
@@ -297,15 +313,27 @@ class EventStoreDBStore:
         for batch in self.read_all(filter=filter):
             yield from (event.stream for event in batch.events)
 
-    def find(self, *, event_id: str | None = None, correlation_id: str | None = None, causation_id: str | None = None) -> Found:
+    def find(
+        self,
+        *,
+        event_id: Ids | None = None,
+        correlation_id: Ids | None = None,
+        causation_id: Ids | None = None,
+        keys: Sequence[str] = (),
+    ) -> Found:
         """A correlation id from `$bc-…` where that projection runs; all else by a scan of $all."""
-        which, value = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
-        if which == "correlation_id" and self.projections.runs("$by_correlation_id"):
-            return Found(self.read_stream(f"$bc-{value}"), f"the stream $bc-{value}")
-        events = (event for batch in self.read_all() for event in batch.events if lookup.is_wanted(event, which, value))
+        which, values = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
+        by_correlation = which == "correlation_id"
+        if by_correlation and not keys and self.projections.runs("$by_correlation_id"):
+            streams = [f"$bc-{value}" for value in values]
+            events = (event for stream in streams for event in self.read_stream(stream))
+            return Found(events, "the stream" + "s" * (len(streams) > 1) + " " + ", ".join(streams[:3]))
+        wanted = keys or (CORRELATION_KEYS if by_correlation else CAUSATION_KEYS)
+        asked = {value.lower() for value in values} if which == "event_id" else set(values)
+        found = (event for batch in self.read_all() for event in batch.events if lookup.is_wanted(event, which, asked, wanted))
+        better = "enable the projection $by_correlation_id" if by_correlation else ""
         count = self.count_between(None, self.head())
-        better = "; the projection $by_correlation_id would make an index" if which == "correlation_id" else ""
-        return Found(events, f"a scan of $all, about {count:,} events{better}")
+        return Found(found, f"a scan of $all, about {count:,} events", count, better)
 
     def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:
         """Append atomically. The same events (with their ids) asked for again after a lost answer are written once.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 from psycopg import sql
 
-from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, Part, Removed, StoreInfo, WayOut
+from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, Ids, Lengths, Part, Removed, StoreInfo, WayOut
 from esops.backends.postgres import bulk
 from esops.backends.postgres.connect import connect, translated
+from esops.backends.postgres.counting import Counting
 from esops.backends.postgres.layouts import find_layout
 from esops.backends.postgres.layouts.base import Layout
+from esops.backends.postgres.search import Search
 from esops.config import StoreSettings
 from esops.errors import ConnectionLost, Refused
 from esops.events import (
-    CAUSATION_KEYS,
-    CORRELATION_KEYS,
     Checkpoint,
     EventFilter,
     NewEvent,
@@ -36,7 +36,6 @@ from esops.events import (
     StreamInfo,
     StreamKey,
     asked_for,
-    category_of,
 )
 
 if TYPE_CHECKING:
@@ -94,6 +93,7 @@ class PostgresStore:
             self.layout: Layout = find_layout(self._control(), name, settings)
         self._bulk = bulk.BulkReader(settings.dsn)
         self._rule = self.layout.rule()
+        self._counting = Counting(self.layout, self._own_connection)
         shelf = self.layout.shelf
         self.capabilities = replace(
             self.capabilities,
@@ -110,6 +110,11 @@ class PostgresStore:
         from esops.backends.postgres.shelve import Shelving
 
         return Shelving(self.layout, self._dsn, self._bulk)
+
+    @contextmanager
+    def _own_connection(self) -> Iterator[psycopg.Connection]:
+        with translated(), connect(self._dsn, f"streams {self.name}") as connection:
+            yield connection
 
     def _control(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
@@ -285,25 +290,24 @@ class PostgresStore:
                 return
             limit = None if limit is None else limit - seen
 
-    def find(self, *, event_id: str | None = None, correlation_id: str | None = None, causation_id: str | None = None) -> Found:
-        """By the layout's index of ids, else by a scan of the table."""
-        which, value = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
-        m, literal = self.layout.mapped, sql.Literal(value)
-        how = f"a scan of {self.layout.events.as_string(None)}"
-        if which == "event_id":
-            if self.layout.id_equals is not None:
-                condition, how = self.layout.id_equals(value), "the index of ids"
-            else:
-                condition = sql.SQL("{} = {}").format(m.id, literal)
-        else:
-            keys = CORRELATION_KEYS if which == "correlation_id" else CAUSATION_KEYS
-            each = [
-                sql.SQL("{} = {}").format(sql.SQL("({})::jsonb ->> {}").format(m.metadata, sql.Literal(key)), literal)
-                for key in keys
-            ]
-            condition = sql.SQL("({})").format(sql.SQL(" OR ").join(each))
-        statement = self._select(self.layout.own, condition, self.layout.ascending)
-        return Found((event for page in self._read_statements(iter([statement])) for event in page), how)
+    def find(
+        self,
+        *,
+        event_id: Ids | None = None,
+        correlation_id: Ids | None = None,
+        causation_id: Ids | None = None,
+        keys: Sequence[str] = (),
+    ) -> Found:
+        """By an index where there is one, else by a scan of the table."""
+        which, values = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
+        with translated():
+            search = Search(self._control(), self.layout, which, values, keys)
+            scans = search.scans()
+        statement = self._select(self.layout.own, search.condition, self.layout.ascending)
+        events = (event for page in self._read_statements(iter([statement])) for event in page)
+        if scans is None:
+            return Found(events, f"an index on {search.what}")
+        return Found(events, f"a scan of {self.layout.events.as_string(None)} for {search.what}", scans, search.index())
 
     def stream_info(self, stream: str) -> StreamInfo | None:
         """Counted from the stream's rows, so that it is true for compacted and trimmed streams too."""
@@ -318,50 +322,28 @@ class PostgresStore:
         measured: bool = False,
     ) -> Iterator[StreamInfo]:
         """Grouped in the server, given out through a cursor."""
-        m = self.layout.mapped
-        closed: sql.Composable = sql.SQL("NULL::boolean")
-        size: sql.Composable = sql.SQL("NULL::bigint")
-        if closed_by:
-            closed = sql.SQL("coalesce(max({version}) FILTER (WHERE {type} = ANY({types})) = max({version}), FALSE)").format(
-                version=m.version, type=m.type, types=sql.Literal(list(closed_by))
-            )
-        if measured:
-            size = sql.SQL("sum(pg_column_size({}) + coalesce(pg_column_size({}), 0))").format(m.data, m.metadata)
-        statement = sql.SQL(
-            "SELECT {stream}, {tenant}, count(*), min({version}), max({version}), min({at}), max({at}), bool_and({archived}), "
-            "{closed}, {size} FROM {events} WHERE {where} GROUP BY 1, 2 ORDER BY 1, 2 {limit}"
-        ).format(
-            stream=m.stream,
-            tenant=m.tenant,
-            version=m.version,
-            at=m.recorded_at,
-            archived=self.layout.archived,
-            closed=closed,
-            size=size,
-            events=self.layout.events,
-            where=self.layout.where(filter),
-            limit=sql.SQL("") if limit is None else sql.SQL("LIMIT {}").format(sql.Literal(limit)),
-        )
-        with translated(), connect(self._dsn, f"streams {self.name}") as connection:
-            connection.autocommit = False
-            with connection.cursor("esops_streams") as cursor:
-                cursor.itersize = 10_000
-                for name, tenant, length, first, last, first_at, last_at, archived, is_closed, taken in cursor.execute(
-                    statement
-                ):
-                    yield StreamInfo(
-                        name,
-                        category_of(name),
-                        length,
-                        first,
-                        last,
-                        first_at,
-                        last_at,
-                        bool(archived),
-                        tenant,
-                        closed=is_closed,
-                        bytes=None if taken is None else int(taken),
-                    )
+        return self._counting.streams(filter, limit, closed_by, measured)
+
+    def lengths(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> Lengths:
+        """From the library's table of streams where it has one, else by one grouping that the index answers."""
+        return self._counting.lengths(filter, counted)
+
+    def longest(
+        self,
+        limit: int,
+        filter: EventFilter = EVERYTHING,
+        *,
+        over: int = 0,
+        closed_by: Sequence[str] = (),
+        since: datetime | None = None,
+        counted: bool = False,
+    ) -> list[StreamInfo]:
+        """Found like `lengths`; their events are then read through the index."""
+        return self._counting.longest(limit, filter, over, closed_by, since, counted)
+
+    def grown(self, since: datetime, over: int, filter: EventFilter = EVERYTHING) -> Iterator[tuple[StreamInfo, int]]:
+        """From the events since then alone."""
+        return self._counting.grown(since, over, filter)
 
     def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:
         """As the layout's library does it, in one transaction."""

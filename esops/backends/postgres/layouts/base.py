@@ -49,6 +49,22 @@ class Concern(NamedTuple):
     fix: str
 
 
+@dataclass(frozen=True)
+class StreamTable:
+    """A library's own list of its streams: expressions over one table, a row a stream."""
+
+    table: sql.Identifier
+    stream: sql.Composable
+    tenant: sql.Composable
+    category: sql.Composable
+    length: sql.Composable
+    alive: sql.Composable
+    in_category: Callable[[str], sql.Composable]
+    note: str
+    """What its lengths mean."""
+    scope: sql.Composable = field(default_factory=lambda: TRUE)
+
+
 class Append(Protocol):
     """Append events to a stream inside the transaction that the connection is in."""
 
@@ -65,6 +81,13 @@ def same_uuid(column: str, text: str) -> sql.Composable:
         return sql.SQL("{} = {}::uuid").format(sql.Identifier(column), sql.Literal(str(UUID(text))))
     except ValueError:
         return sql.SQL("FALSE")
+
+
+def category_in(name: sql.Composable) -> sql.Composable:
+    """The category in a stream's name: what stands before the first `-`, and nothing where the whole is a UUID."""
+    return sql.SQL(
+        "CASE WHEN {0} LIKE '________-____-____-____-____________' THEN NULL ELSE split_part({0}, '-', 1) END"
+    ).format(name)
 
 
 def expect(stream: str, version: int, expected_version: int | None) -> None:
@@ -235,6 +258,12 @@ class Layout:
     """What holds for all rows of the tenant that was asked for."""
     shelf: Shelf | None = None
     """How streams leave and come back; None where events can only be copied out."""
+    stream_table: StreamTable | None = None
+    """The library's own list of streams; None where streams are found from their events alone."""
+    fields: Mapping[str, sql.Composable] = field(default_factory=dict)
+    """Keys of the metadata that have a column of their own."""
+    loose: sql.Composable | None = None
+    """The column that other keys of the metadata are in; left out: as it is mapped."""
     detail: Mapping[str, str] = field(default_factory=dict)
     warnings: Callable[[psycopg.Connection], list[str]] = lambda _: []
     """What makes reading wrong; a rebuild is refused while there is any."""
@@ -253,6 +282,13 @@ class Layout:
         if filter.stream is not None:
             conditions.append(self.stream_equals(filter.stream))
         return sql.SQL(" AND ").join(conditions)
+
+    def field(self, key: str) -> sql.Composable:
+        """A value in the metadata, as an index would have it."""
+        own = self.fields.get(key)
+        if own is not None:
+            return own
+        return sql.SQL("({})::jsonb ->> {}").format(self.loose or self.mapped.metadata, sql.Literal(key))
 
     def any_stream(self, names: Sequence[str]) -> sql.Composable:
         """The condition for events of any of these streams, which an index answers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -80,10 +81,15 @@ def _read(
     if asked.time is not None:
         form = "{}" if table.column(asked.time).kind == "timestamptz" else "({} AT TIME ZONE 'utc')"
         time = sql.SQL(form).format(_C(asked.time))
-    more = {}
+    more: dict[str, Any] = {}
     if asked.category is not None:
         category = text.format(_C(asked.category))
         more["in_category"] = lambda value: sql.SQL("{} = {}").format(category, sql.Literal(value))
+    more["fields"] = {
+        key: text.format(_C(column))
+        for key, column in (("correlationId", asked.correlation), ("causationId", asked.causation))
+        if column is not None
+    }
     return numbered(
         connection,
         table,

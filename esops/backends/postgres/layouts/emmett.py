@@ -14,7 +14,7 @@ from psycopg import sql
 
 from esops.backends.postgres import catalog
 from esops.backends.postgres.layouts import emmett_shelf
-from esops.backends.postgres.layouts.base import TRUE, AppendBesideStreamRow, Layout, Mapped
+from esops.backends.postgres.layouts.base import TRUE, AppendBesideStreamRow, Layout, Mapped, StreamTable, category_in
 from esops.backends.postgres.settle import SequenceLockers, SettleRule, TransactionIds
 from esops.config import StoreSettings
 from esops.errors import Unavailable
@@ -88,6 +88,17 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
         checkpoints=lambda on: _checkpoints(on, schema, processors, by_position),
         tenants=tenants,
         stream_column=_C("stream_id"),
+        stream_table=StreamTable(
+            table=_C(schema, "emt_streams"),
+            stream=_C("stream_id"),
+            tenant=_C("partition") if tenants else sql.SQL("''"),
+            category=category_in(_C("stream_id")),
+            length=_C("stream_position"),
+            alive=sql.SQL("is_archived = FALSE"),
+            in_category=lambda name: sql.SQL("split_part(stream_id, '-', 1) = {}").format(sql.Literal(name)),
+            note="the positions in emt_streams",
+            scope=scope,
+        ),
         shelf=emmett_shelf.shelf(schema, tenants, settings.tenant, by_position),
         detail={"ordering": "global position" if by_position else "transaction id, global position", "processors": processors},
         warnings=lambda on: [] if by_position else _from_the_future(on, schema),

@@ -12,7 +12,15 @@ from psycopg import sql
 
 from esops.backends.postgres import catalog
 from esops.backends.postgres.layouts import marten_daemon, marten_shelf
-from esops.backends.postgres.layouts.base import TRUE, AppendBesideStreamRow, Layout, Mapped, same_uuid
+from esops.backends.postgres.layouts.base import (
+    TRUE,
+    AppendBesideStreamRow,
+    Layout,
+    Mapped,
+    StreamTable,
+    category_in,
+    same_uuid,
+)
 from esops.backends.postgres.settle import HolesWatched, SequenceLockers, SettleRule
 from esops.config import StoreSettings
 from esops.errors import Unavailable, UsageError
@@ -128,6 +136,9 @@ def _read(
         concerns=lambda on: marten_daemon.concerns(on, schema, streams),
         stream_column=_C("stream_id"),
         stream_kind="varchar" if by_string else "uuid",
+        stream_table=_stream_table(schema, by_string, conjoined, tenant, streams),
+        fields={key: _C(column) for key, column in kept if key != "headers"},
+        loose=_C("headers") if events.has("headers") else None,
         shelf=marten_shelf.shelf(connection, schema, streams, events, data_is_binary=events.has("bdata")),
         tenants=conjoined and tenant is None,
         detail={
@@ -168,6 +179,29 @@ def _in_category(schema: str, name: str, by_string: bool, conjoined: bool) -> sq
     if not by_string:
         return by_type
     return sql.SQL("({} OR split_part(stream_id, '-', 1) = {})").format(by_type, sql.Literal(name))
+
+
+def _stream_table(schema: str, by_string: bool, conjoined: bool, tenant: str | None, streams: catalog.Table) -> StreamTable:
+    """mt_streams, whose version is what has ever been written: it does not go back where a stream is compacted or trimmed."""
+    of_name = sql.SQL("FALSE")
+    category: sql.Composable = _C("type")
+    scope: sql.Composable = TRUE
+    if by_string:
+        category = category_in(_C("id"))
+        of_name = sql.SQL("split_part(id, '-', 1) = {}")
+    if tenant is not None and streams.has("tenant_id"):
+        scope = sql.SQL("tenant_id = {}").format(sql.Literal(tenant))
+    return StreamTable(
+        table=_C(schema, "mt_streams"),
+        stream=_C("id"),
+        tenant=_C("tenant_id") if conjoined else sql.SQL("''"),
+        category=category,
+        length=_C("version"),
+        alive=sql.SQL("is_archived IS NOT TRUE") if streams.has("is_archived") else TRUE,
+        in_category=lambda name: sql.SQL("(type = {} OR {})").format(sql.Literal(name), of_name.format(sql.Literal(name))),
+        note="the versions in mt_streams: a stream that was compacted or trimmed counts as long as it has ever been",
+        scope=scope,
+    )
 
 
 def _stream_equals(name: str, by_string: bool) -> sql.Composable:

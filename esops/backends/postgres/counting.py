@@ -1,0 +1,211 @@
+"""How long the streams of a layout are: from its own table of streams where it has one, else by grouping its events.
+
+The grouping names nothing but the stream's column, so that the index on (stream, version) answers it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from esops.backends.base import LengthCount, Lengths
+from esops.backends.postgres.layouts.base import TRUE, Layout, category_in
+from esops.events import EventFilter, StreamInfo, StreamKey, category_of
+
+_SLACK = timedelta(hours=1)
+"""Numbers are not quite in the order of the times beside them."""
+_PAGE = 10_000
+
+Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
+
+
+class Counting:
+    """Questions about all streams of one layout."""
+
+    def __init__(self, layout: Layout, connect: Connect) -> None:
+        """Take the layout, and how to get a connection of one's own."""
+        self._layout, self._connect = layout, connect
+
+    def streams(
+        self,
+        filter: EventFilter,
+        limit: int | None,
+        closed_by: Sequence[str],
+        measured: bool,
+        names: Sequence[str] | None = None,
+    ) -> Iterator[StreamInfo]:
+        """Each stream, grouped in the server from its events, given out through a cursor by name."""
+        where = self._layout.where(filter)
+        if names is not None:
+            where = sql.SQL("{} AND {}").format(where, self._layout.any_stream(names))
+        end = sql.SQL("ORDER BY 1, 2 {}").format(_limit(limit))
+        yield from self._listed(self._grouped(where, closed_by, measured, None, end))
+
+    def _grouped(
+        self, where: sql.Composable, closed_by: Sequence[str], measured: bool, since: datetime | None, end: sql.Composable
+    ) -> sql.Composed:
+        m = self._layout.mapped
+        closed: sql.Composable = sql.SQL("NULL::boolean")
+        size: sql.Composable = sql.SQL("NULL::bigint")
+        recent: sql.Composable = sql.SQL("NULL::bigint")
+        if closed_by:
+            closed = sql.SQL("coalesce(max({version}) FILTER (WHERE {type} = ANY({types})) = max({version}), FALSE)").format(
+                version=m.version, type=m.type, types=sql.Literal(list(closed_by))
+            )
+        if measured:
+            size = sql.SQL("sum(pg_column_size({}) + coalesce(pg_column_size({}), 0))").format(m.data, m.metadata)
+        if since is not None:
+            recent = sql.SQL("count(*) FILTER (WHERE {} >= {})").format(m.recorded_at, sql.Literal(since))
+        return sql.SQL(
+            "SELECT {stream}, {tenant}, count(*), min({version}), max({version}), min({at}), max({at}), bool_and({archived}), "
+            "{closed}, {size}, {recent} FROM {events} WHERE {where} GROUP BY 1, 2 {end}"
+        ).format(
+            stream=m.stream,
+            tenant=m.tenant,
+            version=m.version,
+            at=m.recorded_at,
+            archived=self._layout.archived,
+            closed=closed,
+            size=size,
+            recent=recent,
+            events=self._layout.events,
+            where=where,
+            end=end,
+        )
+
+    def _listed(self, statement: sql.Composed) -> Iterator[StreamInfo]:
+        for name, tenant, length, first, last, first_at, last_at, archived, closed, size, recent in self._rows(statement):
+            yield StreamInfo(
+                name,
+                category_of(name),
+                length,
+                first,
+                last,
+                first_at,
+                last_at,
+                bool(archived),
+                tenant,
+                closed=closed,
+                bytes=None if size is None else int(size),
+                recent=recent,
+            )
+
+    def _rows(self, statement: sql.Composed) -> Iterator[tuple[Any, ...]]:
+        with self._connect() as connection:
+            connection.autocommit = False
+            with connection.cursor("esops_counting") as cursor:
+                cursor.itersize = _PAGE
+                yield from cursor.execute(statement)
+
+    # -- lengths
+
+    def lengths(self, filter: EventFilter, counted: bool) -> Lengths:
+        """A row for each length that there is, whatever the number of streams."""
+        statement = sql.SQL("SELECT category, tenant, length, count(*) FROM {} s GROUP BY 1, 2, 3").format(
+            self._by_stream(filter, counted)
+        )
+        return Lengths((LengthCount(*row) for row in self._rows(statement)), self.how(counted))
+
+    def how(self, counted: bool) -> str:
+        """Where lengths come from."""
+        own = self._layout.stream_table
+        if own is None or counted:
+            return f"counted from {self._layout.events.as_string(None)}"
+        return own.note
+
+    def _by_stream(self, filter: EventFilter, counted: bool) -> sql.Composed:
+        """All streams as a subquery: stream (as an index has it), tenant, category, length."""
+        layout, own = self._layout, self._layout.stream_table
+        if own is not None and not counted and not filter.types and filter.stream is None:
+            conditions = [own.scope, sql.SQL("{} > 0").format(own.length)]
+            if not filter.archived:
+                conditions.append(own.alive)
+            if filter.category is not None:
+                conditions.append(own.in_category(filter.category))
+            return sql.SQL(
+                "(SELECT {stream} AS stream, {tenant} AS tenant, {category} AS category, {length}::bigint AS length "
+                "FROM {table} WHERE {where})"
+            ).format(
+                stream=own.stream,
+                tenant=own.tenant,
+                category=own.category,
+                length=own.length,
+                table=own.table,
+                where=sql.SQL(" AND ").join(conditions),
+            )
+        column = layout.stream_column or layout.mapped.stream
+        category = sql.SQL("NULL::text") if layout.stream_kind == "uuid" else category_in(sql.Identifier("stream"))
+        return sql.SQL(
+            "(SELECT stream, tenant, {category} AS category, length FROM (SELECT {column} AS stream, {tenant} AS tenant, "
+            "count(*) AS length FROM {events} WHERE {where} GROUP BY 1, 2) g)"
+        ).format(
+            category=category,
+            column=column,
+            tenant=layout.mapped.tenant,
+            events=layout.events,
+            where=layout.where(filter),
+        )
+
+    def longest(
+        self, limit: int, filter: EventFilter, over: int, closed_by: Sequence[str], since: datetime | None, counted: bool
+    ) -> list[StreamInfo]:
+        """The longest, and then what their events say of them, through the index."""
+        statement = sql.SQL(
+            "SELECT stream::text, tenant, category, length FROM {} s WHERE length > {} ORDER BY length DESC, stream {}"
+        ).format(self._by_stream(filter, counted), sql.Literal(over), _limit(limit))
+        found = {StreamKey(name, tenant): (category, length) for name, tenant, category, length in self._rows(statement)}
+        if not found:
+            return []
+        where = sql.SQL("{} AND {}").format(
+            self._layout.where(replace(filter, category=None)), self._layout.any_stream([key.stream for key in found])
+        )
+        details = {
+            info.key: info for info in self._listed(self._grouped(where, closed_by, True, since, sql.SQL("")))
+        }  # no order: they are looked up
+        streams = []
+        for key, (category, length) in found.items():
+            info = details.get(key) or StreamInfo(key.stream, category, length, 0, 0, None, None, tenant=key.tenant)
+            streams.append(replace(info, category=category, length=info.length if counted else length))
+        return streams
+
+    def grown(self, since: datetime, over: int, filter: EventFilter) -> Iterator[tuple[StreamInfo, int]]:
+        """From the events since then, found by their numbers where there is no index on the time."""
+        at = self._layout.mapped.recorded_at
+        conditions = [self._layout.where(filter), sql.SQL("{} >= {}").format(at, sql.Literal(since)), self._from(since)]
+        statement = self._grouped(
+            sql.SQL(" AND ").join(conditions), (), False, since, sql.SQL("HAVING count(*) > {}").format(sql.Literal(over))
+        )
+        return ((info, info.recent or 0) for info in self._listed(statement))
+
+    def _from(self, since: datetime) -> sql.Composable:
+        """A condition on the number, which has an index, that no event since then fails: halved until it is found."""
+        layout = self._layout
+        if len(layout.order_columns) != 1:
+            return TRUE
+        (number,) = layout.order_columns
+        with self._connect() as connection:
+            ends = connection.execute(sql.SQL("SELECT min({0}), max({0}) FROM {1}").format(number, layout.events)).fetchone()
+            if ends is None or ends[0] is None:
+                return TRUE
+            low, high = ends
+            at_or_after = sql.SQL("SELECT {}, {} FROM {} WHERE {} >= %s ORDER BY {} LIMIT 1").format(
+                number, layout.mapped.recorded_at, layout.events, number, number
+            )
+            while low < high:
+                middle = (low + high) // 2
+                row = connection.execute(at_or_after, (middle,)).fetchone()
+                if row is None or row[1] is None or row[1] >= since - _SLACK:
+                    high = middle
+                else:
+                    low = row[0] + 1
+        return sql.SQL("{} >= {}").format(number, sql.Literal(low))
+
+
+def _limit(limit: int | None) -> sql.Composable:
+    return sql.SQL("") if limit is None else sql.SQL("LIMIT {}").format(sql.Literal(limit))
