@@ -21,8 +21,8 @@ from esdbclient import EventStoreDBClient, NewEvent, StreamState
 
 from esops.backends import open_store
 from esops.backends.base import EventStore
-from esops.config import StoreSettings
 from esops.events import Position
+from esops.settings import StoreSettings
 from tests.support.esdb import Nodes
 
 EVENTS, FEW = 200_000, 20_000

@@ -27,8 +27,8 @@ import pytest
 
 from esops.backends import open_store
 from esops.backends.base import EventStore, WrongExpectedVersion
-from esops.config import StoreSettings
 from esops.events import EventFilter, NewEvent, Position, RecordedEvent
+from esops.settings import StoreSettings
 
 PATIENCE = 10.0
 """Seconds that what a store derives of its events may take to come."""

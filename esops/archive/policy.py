@@ -16,9 +16,9 @@ import orjson
 
 from esops.backends.archive.catalog import Catalog
 from esops.backends.base import EventStore, WayOut
-from esops.config import PolicySettings, Removal
 from esops.errors import UsageError
 from esops.events import EventFilter, StreamInfo
+from esops.settings import PolicySettings, Removal
 
 KEEP = WayOut("keep", what="removes nothing")
 

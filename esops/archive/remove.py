@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from esops.backends.archive.format import Digest
 from esops.backends.base import EventStore, Part, WayOut
-from esops.config import PolicySettings
 from esops.events import StreamKey
+from esops.settings import PolicySettings
 
 _STREAMS_AT_ONCE = 500
 

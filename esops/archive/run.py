@@ -28,10 +28,11 @@ from esops.backends.archive.format import Damaged, Digest, from_micros
 from esops.backends.archive.lease import Lease
 from esops.backends.archive.repository import Missing, Repository
 from esops.backends.base import EventStore, WayOut
-from esops.config import Config, PolicySettings
-from esops.config import Removal as How
+from esops.config import Config
 from esops.errors import EsopsError, Stopped, UsageError
 from esops.events import Position, StreamInfo, StreamKey
+from esops.settings import PolicySettings
+from esops.settings import Removal as How
 
 log = structlog.get_logger("esops.archive")
 

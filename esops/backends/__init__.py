@@ -6,8 +6,8 @@ from importlib.metadata import entry_points
 from typing import cast
 
 from esops.backends.base import EventStore
-from esops.config import StoreSettings
 from esops.errors import UsageError, nearest
+from esops.settings import StoreSettings
 
 ENTRY_POINT = "esops.backends"
 

@@ -14,7 +14,8 @@ from esops.cli.shared import Shown, complete_policy, is_interactive, stop_on_sig
 if TYPE_CHECKING:
     from esops.archive.run import Outcome
     from esops.backends.archive.catalog import Catalog
-    from esops.config import Config, Removal
+    from esops.config import Config
+    from esops.settings import Removal
     from esops.term import Output
 
 archive = group("archive", "Old streams out of the hot store: plan, run, verify, query, restore.")
@@ -77,8 +78,9 @@ def run(
     Exits with 1 where the verification found something, and then removes nothing; with 6 where projections have not passed the events.
     """
     from esops.archive.run import run as archived
-    from esops.config import load_config, parse_duration
+    from esops.config import load_config
     from esops.errors import UsageError
+    from esops.settings import parse_duration
 
     output = current_output(context)
     config = load_config(output.settings.config)
@@ -354,8 +356,8 @@ def gc(
     from rich.filesize import decimal
 
     from esops.archive.gc import collect
-    from esops.config import parse_duration
     from esops.errors import UsageError
+    from esops.settings import parse_duration
 
     output = current_output(context)
     try:
@@ -387,8 +389,8 @@ def _catalog(output: Output, name: str | None) -> Catalog:
 def _how(remove: str | None) -> Removal | None:
     from typing import get_args
 
-    from esops.config import Removal
     from esops.errors import UsageError, nearest
+    from esops.settings import Removal
 
     ways = get_args(Removal)
     if remove is not None and remove not in ways:

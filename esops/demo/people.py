@@ -17,8 +17,8 @@ import orjson
 import psycopg
 
 from esops.backends.postgres.store import open_postgres
-from esops.config import StoreSettings
 from esops.demo import store as shop
+from esops.settings import StoreSettings
 
 
 def write(dsn: str, stop: threading.Event, *, seed: int, rate: float, schema: str = shop.SCHEMA) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from esops.backends.postgres.catalog import Table, tables_with
 from esops.backends.postgres.connect import connect, translated
 from esops.backends.postgres.layouts import described, find_all
 from esops.backends.postgres.layouts.base import Layout
-from esops.config import StoreSettings
 from esops.errors import UsageError
+from esops.settings import StoreSettings
 
 _LOOKED_AT = 100_000
 _SHOWN = 20

@@ -13,7 +13,7 @@ from esops.backends import open_store
 from esops.backends.base import EventStore, StoreInfo
 from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import connect, translated
-from esops.config import ArchiveSettings, Config
+from esops.config import Config
 from esops.errors import EsopsError, UsageError
 from esops.health import lint, room
 from esops.health.detect import NO_EVENT_STORE, WHY_NOT
@@ -22,6 +22,7 @@ from esops.projections import locks, readmodel, registry
 from esops.projections.definition import load_definition
 from esops.projections.letters import dead_letters
 from esops.rebuild import journal
+from esops.settings import ArchiveSettings
 
 if TYPE_CHECKING:
     from esops.backends.eventstoredb import EventStoreDBStore

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from esops.backends import open_store
 from esops.backends.base import EventStore
 from esops.backends.postgres.connect import connect, translated
-from esops.config import ArchiveSettings, Config
+from esops.config import Config
 from esops.errors import EsopsError, Unavailable
 from esops.events import Checkpoint, Position
 from esops.rebuild import journal, versions
+from esops.settings import ArchiveSettings
 
 PATIENCE = timedelta(milliseconds=300)
 """How long a look waits for writers that are under way."""

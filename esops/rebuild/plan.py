@@ -17,7 +17,7 @@ from esops.backends.base import EventStore
 from esops.backends.postgres import catalog
 from esops.backends.postgres.catalog import Table
 from esops.backends.postgres.connect import qualified, translated
-from esops.config import Config, ProjectionSettings
+from esops.config import Config
 from esops.errors import Refused, UsageError, nearest
 from esops.events import EventFilter, Position
 from esops.projections import locks, readmodel, registry
@@ -26,6 +26,7 @@ from esops.projections.fold import check_key
 from esops.projections.readmodel import Plain
 from esops.projections.registry import Version
 from esops.rebuild import switch, verify
+from esops.settings import ProjectionSettings
 
 SETTLING = timedelta(seconds=5)
 """Long enough for old holes in the numbers to be judged, so that they do not cut the first, bulky part of the work short."""

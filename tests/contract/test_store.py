@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from esops.backends import open_store
-from esops.config import StoreSettings
 from esops.errors import Refused
+from esops.settings import StoreSettings
 from esops.testing import Kit, StoreContract
 from tests.support import emmett, eventsourcing, marten, messagedb
 

@@ -24,9 +24,10 @@ from esops.backends.archive.catalog import Catalog, Run
 from esops.backends.archive.format import Damaged
 from esops.backends.archive.lease import Lease
 from esops.backends.archive.repository import Repository, Taken
-from esops.config import StoreSettings, load_config
+from esops.config import load_config
 from esops.errors import Busy, EsopsError, Stopped
 from esops.events import NewEvent
+from esops.settings import StoreSettings
 from tests.support import emmett, marten, messagedb
 from tests.support.archiver import Archiver
 from tests.support.objects import ObjectStore

@@ -14,9 +14,9 @@ from esdbclient import EventStoreDBClient, NewEvent, StreamState
 
 from esops.backends import open_store
 from esops.backends.eventstoredb import bulk
-from esops.config import StoreSettings
 from esops.errors import Refused
 from esops.events import EventFilter, Position
+from esops.settings import StoreSettings
 from tests.support import billing
 from tests.support.esdb import Nodes
 from tests.support.esdb_writers import Writers

@@ -16,8 +16,9 @@ from esops.archive.run import plan, run
 from esops.backends import open_store
 from esops.backends.archive.catalog import Catalog
 from esops.backends.archive.repository import Repository
-from esops.config import StoreSettings, load_config
+from esops.config import load_config
 from esops.events import NewEvent
+from esops.settings import StoreSettings
 from tests.support import emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
 

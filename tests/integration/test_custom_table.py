@@ -7,9 +7,9 @@ import json
 import pytest
 
 from esops.backends import open_store
-from esops.config import StoreSettings, TableSettings
 from esops.errors import Refused, Unavailable, UsageError
 from esops.events import EventFilter, NewEvent, Position
+from esops.settings import StoreSettings, TableSettings
 
 DESCRIBED = {
     "name": "ledger.entries",

@@ -99,7 +99,7 @@ def test_events_counts_what_the_truth_counts(restored, project):
 
 def test_the_stopped_processor_is_a_checkpoint(restored, dsn):
     from esops.backends import open_store
-    from esops.config import StoreSettings
+    from esops.settings import StoreSettings
 
     with open_store("shop", StoreSettings(dsn=dsn)) as store:
         (shipping,) = store.checkpoints()

@@ -13,9 +13,9 @@ import trustme
 from esops.backends import open_store
 from esops.backends.base import WrongExpectedVersion
 from esops.backends.eventstoredb.errors import StreamGone
-from esops.config import StoreSettings
 from esops.errors import Busy, ConnectionLost, Refused, Unavailable, UsageError
 from esops.events import EventFilter, NewEvent
+from esops.settings import StoreSettings
 from tests.support import billing
 from tests.support.esdb import Nodes
 

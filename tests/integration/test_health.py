@@ -13,10 +13,11 @@ from psycopg import sql
 
 from esops.backends import open_store
 from esops.backends.archive.format import sealed
-from esops.config import StoreSettings, load_config
+from esops.config import load_config
 from esops.events import NewEvent
 from esops.health import doctor
 from esops.health.findings import CODES
+from esops.settings import StoreSettings
 from tests.support import billing, emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
 

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from esops.backends import open_store
-from esops.config import StoreSettings
 from esops.errors import Unavailable, UsageError
 from esops.events import EventFilter, NewEvent, Position
+from esops.settings import StoreSettings
 from tests.support import emmett, marten
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from esops.backends import open_store
 from esops.backends.postgres.layouts import eventsourcing
-from esops.config import StoreSettings
 from esops.errors import UsageError
 from esops.events import EventFilter, NewEvent, Position
+from esops.settings import StoreSettings
 from tests.support import emmett
 from tests.support import eventsourcing as tables
 

@@ -10,8 +10,8 @@ import pytest
 
 from esops.backends import open_store
 from esops.backends.postgres.store import PAGE, PageSize
-from esops.config import StoreSettings
 from esops.errors import Refused
+from esops.settings import StoreSettings
 from tests.support import shop
 
 

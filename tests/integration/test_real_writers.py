@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from esops.backends import open_store
 from esops.backends.base import EventStore
-from esops.config import StoreSettings
+from esops.settings import StoreSettings
 from tests.support import bank
 
 ROOT = Path(__file__).parents[2]

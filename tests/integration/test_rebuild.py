@@ -259,8 +259,8 @@ ddl = "odd.sql"
 """,
     )
     from esops.backends import open_store
-    from esops.config import StoreSettings
     from esops.events import NewEvent
+    from esops.settings import StoreSettings
 
     with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
         for n in range(30):

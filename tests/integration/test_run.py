@@ -7,8 +7,8 @@ import time
 import uuid
 
 from esops.backends import open_store
-from esops.config import StoreSettings
 from esops.events import NewEvent
+from esops.settings import StoreSettings
 from tests.support import emmett, shop
 
 NEW_CODE = shop.PROJECTION.replace('"status": "open"', '"status": "OPEN"')

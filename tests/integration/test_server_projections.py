@@ -78,7 +78,7 @@ def states(project) -> dict[int, str]:
 
 def names(nodes) -> list[str]:
     from esops.backends import open_store
-    from esops.config import StoreSettings
+    from esops.settings import StoreSettings
 
     with open_store("s", StoreSettings(backend="eventstoredb", uri=nodes.uri)) as store:
         return sorted(one.name for one in store.projections.all() if not one.name.startswith("$"))

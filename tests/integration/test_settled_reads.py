@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from esops.backends import open_store
-from esops.config import StoreSettings
+from esops.settings import StoreSettings
 from tests.support import emmett, marten
 from tests.support.writers import Writers
 

@@ -13,7 +13,6 @@ from typing import Self
 
 from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, NothingArchived, StoreInfo, WrongExpectedVersion
 from esops.backends.counting import CountedOneByOne
-from esops.config import StoreSettings
 from esops.errors import Unavailable
 from esops.events import (
     CAUSATION_KEYS,
@@ -26,6 +25,7 @@ from esops.events import (
     asked_for,
     category_of,
 )
+from esops.settings import StoreSettings
 
 _TABLE = """CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT, stream TEXT, version INTEGER, type TEXT,
     data BLOB, metadata BLOB, at INTEGER, UNIQUE (stream, version))"""

@@ -15,9 +15,10 @@ from esops.backends.eventstoredb.connect import read_uri
 from esops.backends.postgres.layouts import eventsourcing
 from esops.cli.app import main
 from esops.cli.events import _as_dict
-from esops.config import ProjectionSettings, ReadModelSettings, StoreSettings, TableSettings, parse_config
+from esops.config import parse_config
 from esops.errors import UsageError
 from esops.events import Position
+from esops.settings import ProjectionSettings, ReadModelSettings, StoreSettings, TableSettings
 from esops.term import to_json
 from tests.unit.test_words import event
 

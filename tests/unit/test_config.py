@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esops.config import Config, load_config, parse_config, parse_duration
+from esops.config import Config, load_config, parse_config
 from esops.errors import UsageError
+from esops.settings import parse_duration
 
 GOOD = {
     "stores": {"shop": {"dsn": "service=shop", "schema": "shop"}},

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from esops.config import ArchiveSettings, PolicySettings, ProjectionSettings, ReadModelSettings, StoreSettings
 from esops.health.metrics import NAMES
+from esops.settings import ArchiveSettings, PolicySettings, ProjectionSettings, ReadModelSettings, StoreSettings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from esops.backends.base import EventStore
-    from esops.config import StoreSettings
+    from esops.settings import StoreSettings
 
 
 def open_archive(name: str, settings: StoreSettings) -> EventStore:

@@ -19,8 +19,8 @@ import obstore.store
 import pyrage
 
 from esops.backends.archive.format import Damaged
-from esops.config import ArchiveSettings
 from esops.errors import EsopsError, Unavailable, UsageError
+from esops.settings import ArchiveSettings
 
 ENCRYPTED = ".age"
 

@@ -14,7 +14,6 @@ from esops.backends.archive.reading import Database, read
 from esops.backends.archive.repository import Repository
 from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, Ids, NothingArchived, StoreInfo
 from esops.backends.counting import CountedOneByOne
-from esops.config import StoreSettings
 from esops.errors import UsageError
 from esops.events import (
     CAUSATION_KEYS,
@@ -30,6 +29,7 @@ from esops.events import (
     asked_for,
     category_of,
 )
+from esops.settings import StoreSettings
 
 
 class ArchiveStore(NothingArchived, CountedOneByOne):

@@ -35,7 +35,6 @@ from esops.backends.eventstoredb.connect import Connector, Link
 from esops.backends.eventstoredb.errors import StreamGone
 from esops.backends.eventstoredb.groups import PersistentSubscriptions
 from esops.backends.eventstoredb.server_projections import ServerProjections
-from esops.config import StoreSettings
 from esops.errors import ConnectionLost, Refused, Unavailable
 from esops.events import (
     CAUSATION_KEYS,
@@ -49,6 +48,7 @@ from esops.events import (
     StreamKey,
     asked_for,
 )
+from esops.settings import StoreSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -25,7 +25,6 @@ from esops.backends.postgres.counting import Counting
 from esops.backends.postgres.layouts import find_layout
 from esops.backends.postgres.layouts.base import Layout
 from esops.backends.postgres.search import Search
-from esops.config import StoreSettings
 from esops.errors import ConnectionLost, Refused
 from esops.events import (
     Checkpoint,
@@ -37,6 +36,7 @@ from esops.events import (
     StreamKey,
     asked_for,
 )
+from esops.settings import StoreSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa

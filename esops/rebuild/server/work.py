@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from esops.backends.base import EventStore
 from esops.backends.eventstoredb.server_projections import ServerProjection
 from esops.backends.eventstoredb.store import EventStoreDBStore
-from esops.config import Config, ProjectionSettings
+from esops.config import Config
 from esops.errors import ConnectionLost, EsopsError, Refused, Stopped, UsageError
 from esops.rebuild import journal as states
 from esops.rebuild import verify
@@ -20,6 +20,7 @@ from esops.rebuild.plan import Options
 from esops.rebuild.server import compare
 from esops.rebuild.server.handover import hand_over
 from esops.rebuild.server.journal import Entry, Journal, Version
+from esops.settings import ProjectionSettings
 
 T = TypeVar("T")
 SUFFIX = "{suffix}"

@@ -9,8 +9,8 @@ import psycopg
 
 from esops.backends.postgres.layouts import custom, emmett, eventsourcing, marten, messagedb
 from esops.backends.postgres.layouts.base import Layout
-from esops.config import StoreSettings
 from esops.errors import UsageError, nearest
+from esops.settings import StoreSettings
 
 Detect = Callable[[psycopg.Connection, StoreSettings], list[Layout]]
 

@@ -11,9 +11,9 @@ from psycopg import sql
 
 from esops.backends.postgres import catalog
 from esops.backends.postgres.layouts.base import Layout, Mapped, numbered
-from esops.config import StoreSettings, TableSettings
 from esops.errors import Refused, UsageError, nearest
 from esops.events import NewEvent, Position
+from esops.settings import StoreSettings, TableSettings
 
 _C = sql.Identifier
 _NUMBERS = {"int2", "int4", "int8"}

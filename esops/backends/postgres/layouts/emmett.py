@@ -16,9 +16,9 @@ from esops.backends.postgres import catalog
 from esops.backends.postgres.layouts import emmett_shelf
 from esops.backends.postgres.layouts.base import TRUE, AppendBesideStreamRow, Layout, Mapped, StreamTable, category_in
 from esops.backends.postgres.settle import SequenceLockers, SettleRule, TransactionIds
-from esops.config import StoreSettings
 from esops.errors import Unavailable
 from esops.events import Checkpoint, Position
+from esops.settings import StoreSettings
 
 DEFAULT_PARTITION = "emt:default"
 SEQUENCE = "emt_global_message_position"

@@ -22,8 +22,8 @@ from esops.backends.postgres.layouts.base import (
     same_uuid,
 )
 from esops.backends.postgres.settle import HolesWatched, SequenceLockers, SettleRule
-from esops.config import StoreSettings
 from esops.errors import Unavailable, UsageError
+from esops.settings import StoreSettings
 
 DEFAULT_TENANT = "*DEFAULT*"
 _METADATA = (

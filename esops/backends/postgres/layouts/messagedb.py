@@ -14,8 +14,8 @@ from psycopg import sql
 from esops.backends.postgres import catalog
 from esops.backends.postgres.layouts.base import Layout, Mapped, expect, insert_each, numbered, same_uuid
 from esops.backends.postgres.layouts.shelf import numbered_shelf
-from esops.config import StoreSettings
 from esops.events import Checkpoint, NewEvent, Position
+from esops.settings import StoreSettings
 
 _COLUMNS = ["global_position", "position", "time", "stream_name", "type", "data", "metadata", "id"]
 _EVENT = {
