@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-MODULES = ("init", "doctor", "status", "metrics", "rebuild", "run", "projection", "archive", "events", "demo")
+MODULES = ("init", "doctor", "status", "metrics", "rebuild", "run", "projection", "archive", "audit", "trace", "events", "demo")
 
 
 def commands() -> None:

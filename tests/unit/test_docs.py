@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from esops.health.metrics import NAMES
-from esops.settings import ArchiveSettings, PolicySettings, ProjectionSettings, ReadModelSettings, StoreSettings
+from esops.settings import (
+    ArchiveSettings,
+    AuditSettings,
+    BudgetSettings,
+    PolicySettings,
+    ProjectionSettings,
+    ReadModelSettings,
+    StoreSettings,
+    TraceSettings,
+)
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -22,7 +31,11 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("section", [StoreSettings, ReadModelSettings, ProjectionSettings, ArchiveSettings, PolicySettings])
+SECTIONS = [StoreSettings, ReadModelSettings, ProjectionSettings, ArchiveSettings, PolicySettings]
+SECTIONS += [AuditSettings, BudgetSettings, TraceSettings]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
 def test_every_configuration_key_is_in_the_reference(section):
     text = (ROOT / "docs/reference/configuration.md").read_text()
     for name, field in section.model_fields.items():
@@ -53,11 +66,28 @@ def test_dashboard_and_alerts_name_metrics_that_exist():
 def test_every_command_and_option_is_in_the_reference(project):
     text = (ROOT / "docs/reference/commands.md").read_text()
     known = set(re.findall(r"--[a-z-]+", text))
-    groups = {(): ["init", "doctor", "status", "metrics", "rebuild", "run", "events", "projection", "archive", "demo"]}
+    groups = {
+        (): [
+            "init",
+            "doctor",
+            "status",
+            "metrics",
+            "rebuild",
+            "run",
+            "events",
+            "projection",
+            "archive",
+            "audit",
+            "trace",
+            "demo",
+        ]
+    }
     for command in (
         [],
         *([each] for each in groups[()]),
         *(["projection", each] for each in ("list", "show", "versions", "switch", "rollback", "retire", "dead-letters")),
+        *(["audit", each] for each in ("streams", "stream", "events", "modelling")),
+        *(["trace", each] for each in ("correlation", "event", "stream")),
         *(["archive", each] for each in ("plan", "run", "list", "show", "verify", "restore", "query", "gc")),
     ):
         shown = project.ok(*command, "--help").out

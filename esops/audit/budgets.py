@@ -1,0 +1,111 @@
+"""Budgets of categories, and the streams that break them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import Any
+
+from esops.backends.base import EventStore
+from esops.errors import UsageError
+from esops.events import EventFilter, StreamInfo
+from esops.settings import AuditSettings, BudgetSettings
+
+MOST = 1_000
+"""Findings that are named; all are counted."""
+NONE = BudgetSettings()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A stream that breaks a rule."""
+
+    stream: str
+    category: str | None
+    rule: str
+    limit: float
+    value: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Under the documented field names."""
+        return dict(vars(self))
+
+
+class Budgets:
+    """Which budget a category has."""
+
+    def __init__(self, settings: AuditSettings) -> None:
+        """Take what is configured. Raises UsageError for a budget that cannot be judged."""
+        self._by_pattern: Mapping[str, BudgetSettings] = settings.budgets
+        self._closed_by = settings.closed_by
+        if self._asks("open_for") and not settings.closed_by:
+            raise UsageError(
+                "audit.budgets: `open_for` takes the types that close a stream",
+                hint='Name them: audit.closed_by = ["…"].',
+            )
+
+    def of(self, category: str | None) -> BudgetSettings:
+        """The budget whose pattern fits a category most closely: its own name, else the longest pattern."""
+        name = category or ""
+        if name in self._by_pattern:
+            return self._by_pattern[name]
+        fitting = [pattern for pattern in self._by_pattern if fnmatchcase(name, pattern)]
+        return self._by_pattern[max(fitting, key=len)] if fitting else NONE
+
+    def _asks(self, what: str) -> bool:
+        return any(getattr(budget, what) is not None for budget in self._by_pattern.values())
+
+    @property
+    def dear(self) -> bool:
+        """Whether judging takes a look at every event: of bytes, and of what is open, no list of streams tells."""
+        return self._asks("bytes") or self._asks("open_for")
+
+    def too_long(self, over: Mapping[str | None, Callable[[int], int]]) -> int:
+        """How many streams are longer than their budget. `over` says of each category how many are longer than a number."""
+        limits = ((count, self.of(category).length) for category, count in over.items())
+        return sum(count(limit) for count, limit in limits if limit is not None)
+
+    def longest(
+        self, store: EventStore, over: Mapping[str | None, Callable[[int], int]], filter: EventFilter
+    ) -> Iterator[Finding]:
+        """The streams that are too long, at most a thousand of each category."""
+        for category, count in over.items():
+            limit = self.of(category).length
+            if limit is None or not count(limit):
+                continue
+            wanted = EventFilter(category=category or filter.category, archived=filter.archived)
+            # One category's streams are asked for by name; those without a category are picked from all.
+            for info in store.longest(MOST if category else 10 * MOST, wanted, over=limit):
+                if info.category == category:
+                    yield Finding(info.name, category, "length", limit, info.length)
+
+    def others(self, store: EventStore, filter: EventFilter, window: timedelta) -> Iterator[Finding]:
+        """Each stream that breaks another budget than that of length."""
+        if self._asks("growth_per_day"):
+            yield from self._growing(store, filter, window)
+        if self.dear:
+            yield from self._measured(store, filter)
+
+    def _growing(self, store: EventStore, filter: EventFilter, window: timedelta) -> Iterator[Finding]:
+        days = window / timedelta(days=1)
+        limits = [budget.growth_per_day for budget in self._by_pattern.values() if budget.growth_per_day is not None]
+        for info, recent in store.grown(datetime.now(UTC) - window, int(min(limits) * days), filter):
+            limit = self.of(info.category).growth_per_day
+            if limit is not None and recent > limit * days:
+                yield Finding(info.name, info.category, "growth_per_day", limit, round(recent / days, 2))
+
+    def _measured(self, store: EventStore, filter: EventFilter) -> Iterator[Finding]:
+        now = datetime.now(UTC)
+        for info in store.streams(filter, closed_by=self._closed_by, measured=True):
+            yield from self._of_one(info, now)
+
+    def _of_one(self, info: StreamInfo, now: datetime) -> Iterable[Finding]:
+        budget = self.of(info.category)
+        if budget.bytes is not None and info.bytes is not None and info.bytes > budget.bytes:
+            yield Finding(info.name, info.category, "bytes", budget.bytes, info.bytes)
+        if budget.open_for is not None and info.closed is False and info.first_at is not None:
+            age = (now - info.first_at).total_seconds()
+            if age > budget.open_for.total_seconds():
+                yield Finding(info.name, info.category, "open_for", budget.open_for.total_seconds(), round(age))

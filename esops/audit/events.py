@@ -1,0 +1,209 @@
+"""One pass over the events: what types there are, how large, since when, and what a reviewer of the model would look at.
+
+Payloads are decoded for a sample alone. Memory holds something for each type, and caches of a stated size.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from esops.backends.base import EventStore
+from esops.events import EventFilter, RecordedEvent, category_of
+
+_DECODED_FIRST, _DECODED_EVERY = 200, 100
+_SHAPES = 20
+_KEYS = 500
+_STREAMS = 200_000
+_IDS = 500_000
+_EXAMPLES = 3
+
+_DAY = 86_400_000_000
+
+Tick = Callable[[int], None]
+
+
+def _moment(micros: int) -> datetime | None:
+    return datetime.fromtimestamp(micros / 1e6, UTC) if micros else None
+
+
+@dataclass
+class EventType:
+    """One type of event, over all streams."""
+
+    name: str
+    events: int = 0
+    bytes: int = 0
+    largest: int = 0
+    first_micros: int = 0
+    last_micros: int = 0
+    categories: Counter[str | None] = field(default_factory=Counter)
+    shapes: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    """The sets of keys that decoded payloads had: more than one is a schema that changed."""
+    versions: Counter[str] = field(default_factory=Counter)
+    """What the metadata of decoded events says of the schema's version."""
+    uncorrelated: int = 0
+    uncaused: int = 0
+    decoded: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Under the documented field names."""
+        return {
+            "type": self.name,
+            "events": self.events,
+            "bytes": self.bytes,
+            "mean_bytes": round(self.bytes / self.events, 1) if self.events else 0.0,
+            "largest_bytes": self.largest,
+            "first_at": _moment(self.first_micros),
+            "last_at": _moment(self.last_micros),
+            "categories": [category for category, _ in self.categories.most_common(10)],
+            "shapes": [{"keys": list(keys), "events": count} for keys, count in self.shapes.most_common()],
+            "versions": dict(self.versions),
+        }
+
+
+@dataclass
+class EventsAudit:
+    """What a pass found."""
+
+    store: str
+    events: int = 0
+    types: dict[str, EventType] = field(default_factory=dict)
+    days: Counter[tuple[str | None, int]] = field(default_factory=Counter)
+    """Events by category and day since 1970."""
+    keys: dict[str, Counter[str]] = field(default_factory=dict)
+    """By the name of a key, however deep: the types whose decoded payloads have it."""
+    backwards: list[str] = field(default_factory=list)
+    """Streams, as examples, in which an event was recorded before the one before it."""
+    backwards_count: int = 0
+    duplicates: list[str] = field(default_factory=list)
+    duplicates_count: int = 0
+    ids_looked_at: float = 1.0
+    """The share of ids that were compared: those with a certain hash, so that two of the same are always compared."""
+
+    def months(self) -> dict[str | None, Counter[str]]:
+        """Events by category and month."""
+        found: dict[str | None, Counter[str]] = {}
+        for (category, day), events in self.days.items():
+            found.setdefault(category, Counter())[f"{datetime.fromtimestamp(day * 86_400, UTC):%Y-%m}"] += events
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Under the documented field names."""
+        types = sorted(self.types.values(), key=lambda each: -each.events)
+        return {"store": self.store, "events": self.events, "types": [each.as_dict() for each in types]}
+
+
+class _Ids:
+    """Finds duplicates among ids, or among those of an ever smaller share by hash when there are too many to keep."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self.modulus = 1
+
+    def seen(self, identifier: str) -> bool:
+        value = hash(identifier)
+        if value % self.modulus:
+            return False
+        if value in self._seen:
+            return True
+        self._seen.add(value)
+        if len(self._seen) > _IDS:
+            self.modulus *= 2
+            self._seen = {each for each in self._seen if not each % self.modulus}
+        return False
+
+
+def audit_events(
+    store: EventStore, *, category: str | None = None, limit: int | None = None, tick: Tick = lambda _: None
+) -> EventsAudit:
+    """Read all events of a store or category, or the first so many."""
+    found = EventsAudit(store.name)
+    ids = _Ids()
+    newest: dict[str, int | datetime] = {}
+    for batch in store.read_all(filter=EventFilter(category=category)):
+        for event in batch.events:
+            _look_at(found, event, ids, newest)
+            if limit is not None and found.events >= limit:
+                found.ids_looked_at = 1 / ids.modulus
+                return found
+        tick(found.events)
+    found.ids_looked_at = 1 / ids.modulus
+    return found
+
+
+def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[str, Any]) -> None:
+    found.events += 1
+    kind = found.types.get(event.type)
+    if kind is None:
+        kind = found.types[event.type] = EventType(event.type)
+    size = len(event.data) + len(event.metadata)
+    kind.events += 1
+    kind.bytes += size
+    kind.largest = max(kind.largest, size)
+    category = category_of(event.stream)
+    kind.categories[category] += 1
+    # Microseconds as they were read: a datetime for each event would take as long as all the rest.
+    at: Any = event[7]
+    known = at > 0 if isinstance(at, int) else at.year > 1970
+    if known:
+        before = newest.get(event.stream)
+        if before is not None and at < before:
+            found.backwards_count += 1
+            if len(found.backwards) < _EXAMPLES and event.stream not in found.backwards:
+                found.backwards.append(event.stream)
+        if len(newest) >= _STREAMS and event.stream not in newest:
+            newest.clear()
+        newest[event.stream] = at
+        _note_time(found, kind, category, at)
+    if ids.seen(event.id):
+        found.duplicates_count += 1
+        if len(found.duplicates) < _EXAMPLES:
+            found.duplicates.append(event.id)
+    if kind.events <= _DECODED_FIRST or kind.events % _DECODED_EVERY == 0:
+        _decode(found, kind, event)
+
+
+def _note_time(found: EventsAudit, kind: EventType, category: str | None, at: Any) -> None:
+    micros = at if isinstance(at, int) else round(at.timestamp() * 1e6)
+    kind.first_micros = min(kind.first_micros or micros, micros)
+    kind.last_micros = max(kind.last_micros, micros)
+    found.days[category, micros // _DAY] += 1
+
+
+def _decode(found: EventsAudit, kind: EventType, event: RecordedEvent) -> None:
+    kind.decoded += 1
+    try:
+        meta = event.meta()
+        kind.uncorrelated += event.correlation_id is None
+        kind.uncaused += event.causation_id is None
+        version = meta.get("schemaVersion") or meta.get("$schemaVersion") or meta.get("version")
+        if version is not None:
+            kind.versions[str(version)] += 1
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        value = event.json()
+    except orjson.JSONDecodeError:
+        return
+    if isinstance(value, dict):
+        shape = tuple(sorted(value))
+        if shape in kind.shapes or len(kind.shapes) < _SHAPES:
+            kind.shapes[shape] += 1
+        _keys_in(found, kind, value)
+
+
+def _keys_in(found: EventsAudit, kind: EventType, value: Any) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in found.keys or len(found.keys) < _KEYS:
+                found.keys.setdefault(key, Counter())[kind.name] += 1
+            _keys_in(found, kind, inner)
+    elif isinstance(value, list):
+        for inner in value[:5]:
+            _keys_in(found, kind, inner)

@@ -1,0 +1,1 @@
+"""`esops trace`: what happened because of something, and why."""

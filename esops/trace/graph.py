@@ -1,0 +1,184 @@
+"""The forest of causes: which event was caused by which, whatever is missing, doubled or in a circle.
+
+An event names its cause by an id, or (message-db) by a stream and a version in it. Each event has at most one cause here, so that
+what is built is a forest, once circles are cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from esops.events import (
+    CAUSATION_KEYS,
+    CAUSATION_STREAM,
+    CAUSATION_VERSION,
+    CORRELATION_KEYS,
+    RecordedEvent,
+    category_of,
+    trace_id_of,
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    """An event of a trace. `cause` is what it says caused it: an id, or `stream/version`; None where it says nothing."""
+
+    store: str
+    id: str
+    stream: str
+    version: int
+    position: str
+    type: str
+    recorded_at: datetime | None
+    correlation_id: str | None
+    cause: str | None
+    data: bytes = field(default=b"", repr=False)
+    order: tuple[Any, ...] = ()
+    """Its place in its own store's log."""
+
+    @property
+    def place(self) -> str:
+        """How message-db names it."""
+        return f"{self.stream}/{self.version}"
+
+    @property
+    def category(self) -> str:
+        """What it is coloured by."""
+        return category_of(self.stream) or self.store
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Which keys of the metadata hold the ids; empty: those of the conventions."""
+
+    correlation: Sequence[str] = ()
+    causation: Sequence[str] = ()
+
+
+def node(store: str, event: RecordedEvent, keys: Keys) -> Node:
+    """An event as a node. Metadata that is no JSON says nothing."""
+    try:
+        meta = event.meta()
+    except orjson.JSONDecodeError:
+        meta = {}
+    correlation = _first(meta, keys.correlation or CORRELATION_KEYS) or trace_id_of(meta)
+    cause = _first(meta, keys.causation or CAUSATION_KEYS)
+    if cause is None and meta.get(CAUSATION_STREAM) is not None and meta.get(CAUSATION_VERSION) is not None:
+        cause = f"{meta[CAUSATION_STREAM]}/{meta[CAUSATION_VERSION]}"
+    at = event.recorded_at if event.recorded_at.year > 1970 else None
+    return Node(
+        store,
+        event.id,
+        event.stream,
+        event.version,
+        str(event.position),
+        event.type,
+        at,
+        correlation,
+        cause,
+        event.data,
+        tuple(event.position),
+    )
+
+
+def _first(meta: dict[str, Any], keys: Iterable[str]) -> str | None:
+    return next((str(meta[key]) for key in keys if meta.get(key) is not None), None)
+
+
+@dataclass
+class Forest:
+    """Events in the order that they happened in, and what follows from what. Events are named by their index."""
+
+    nodes: list[Node] = field(default_factory=list)
+    parent: list[int | None] = field(default_factory=list)
+    children: list[list[int]] = field(default_factory=list)
+    depth: list[int] = field(default_factory=list)
+    roots: list[int] = field(default_factory=list)
+    """Those whose cause is not among them: they name none, or it is missing, or it was cut off from a circle."""
+    missing: list[str] = field(default_factory=list)
+    """Causes that are named and not there, in the order of the events."""
+    circles: list[list[int]] = field(default_factory=list)
+    """Events that cause each other; the earliest of each is a root."""
+    duplicates: list[str] = field(default_factory=list)
+    """Ids that several events have; the first of them is the cause of what names the id."""
+
+    def walk(self) -> Iterable[int]:
+        """All events, each root followed by all that came of it, causes before effects."""
+        waiting = list(reversed(self.roots))
+        while waiting:
+            at = waiting.pop()
+            yield at
+            waiting += reversed(self.children[at])
+
+
+def build(found: Iterable[Node]) -> Forest:
+    """Build the forest of some events; the same event given twice (from the same store) counts once."""
+    unique = {(each.store, each.stream, each.version, each.id): each for each in found}
+    forest = Forest(nodes=_in_order(unique.values()))
+    nodes = forest.nodes
+    by_name: dict[str, int] = {}
+    for at, each in enumerate(nodes):
+        if each.id in by_name and each.id not in forest.duplicates:
+            forest.duplicates.append(each.id)
+        by_name.setdefault(each.id, at)
+        by_name.setdefault(each.place, at)
+    forest.parent = [_cause_of(each, by_name, forest.missing) for each in nodes]
+    _cut_circles(forest)
+    forest.children = [[] for _ in nodes]
+    for at, parent in enumerate(forest.parent):
+        if parent is None:
+            forest.roots.append(at)
+        else:
+            forest.children[parent].append(at)
+    forest.depth = [0] * len(nodes)
+    for at in forest.walk():
+        parent = forest.parent[at]
+        forest.depth[at] = 0 if parent is None else forest.depth[parent] + 1
+    return forest
+
+
+def _in_order(nodes: Iterable[Node]) -> list[Node]:
+    """By store and its own order, and across stores by time: a time never puts two events of one store the wrong way round."""
+    by_store: dict[str, list[Node]] = {}
+    for each in nodes:
+        by_store.setdefault(each.store, []).append(each)
+    keyed = []
+    for store, theirs in by_store.items():
+        latest: datetime | None = None
+        for number, each in enumerate(sorted(theirs, key=lambda it: (it.order, it.stream, it.version))):
+            if each.recorded_at is not None and (latest is None or each.recorded_at > latest):
+                latest = each.recorded_at
+            keyed.append((latest.timestamp() if latest else 0.0, store, number, each))
+    return [each for *_, each in sorted(keyed, key=lambda it: it[:3])]
+
+
+def _cause_of(each: Node, by_name: dict[str, int], missing: list[str]) -> int | None:
+    if each.cause is None:
+        return None
+    parent = by_name.get(each.cause)
+    if parent is None and each.cause not in missing:
+        missing.append(each.cause)
+    return parent
+
+
+def _cut_circles(forest: Forest) -> None:
+    """Find each circle by following causes, and make its earliest event a root."""
+    state = [0] * len(forest.nodes)  # 0: not seen, 1: on the way, 2: done
+    for start in range(len(forest.nodes)):
+        way: list[int] = []
+        at: int | None = start
+        while at is not None and state[at] == 0:
+            state[at] = 1
+            way.append(at)
+            at = forest.parent[at]
+        if at is not None and state[at] == 1:
+            circle = way[way.index(at) :]
+            forest.circles.append(sorted(circle))
+            forest.parent[min(circle)] = None
+        for each in way:
+            state[each] = 2

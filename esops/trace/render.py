@@ -1,0 +1,206 @@
+"""A trace as a tree, a timeline, JSON, Mermaid, DOT, or OTLP spans."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from esops.trace.graph import Forest, Node
+from esops.trace.search import Trace
+
+COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
+_GAP = timedelta(seconds=1)
+"""Between two events of a timeline, from which on a gap is a line of its own."""
+
+
+def as_dict(trace: Trace) -> dict[str, Any]:
+    """Under the documented field names."""
+    forest = trace.forest
+    return {
+        "trace": trace.about,
+        "events": [
+            {
+                "store": each.store,
+                "id": each.id,
+                "stream": each.stream,
+                "version": each.version,
+                "position": each.position,
+                "type": each.type,
+                "recorded_at": each.recorded_at,
+                "correlation_id": each.correlation_id,
+                "causation_id": _cause(forest, at),
+                "depth": forest.depth[at],
+            }
+            for at, each in enumerate(forest.nodes)
+        ],
+        "roots": [forest.nodes[at].id for at in forest.roots],
+        "missing_causes": forest.missing,
+        "circles": [[forest.nodes[at].id for at in circle] for circle in forest.circles],
+        "duplicates": forest.duplicates,
+        "limited": trace.limited,
+        "searched": trace.how,
+    }
+
+
+def _cause(forest: Forest, at: int) -> str | None:
+    """The id of the cause where it is known, else what the event says of it."""
+    parent = forest.parent[at]
+    return forest.nodes[parent].id if parent is not None else forest.nodes[at].cause
+
+
+def categories(forest: Forest) -> dict[str, str]:
+    """A colour for each category, in the order in which they occur."""
+    found = dict.fromkeys(each.category for each in forest.nodes)
+    return {category: COLOURS[at % len(COLOURS)] for at, category in enumerate(found)}
+
+
+def apart(delta: timedelta) -> str:
+    """A stretch of time, short: `+0.004 s`, `+2 m 05 s`, `+3 d 04 h`."""
+    seconds = delta.total_seconds()
+    sign, seconds = ("+" if seconds >= 0 else "-"), abs(seconds)
+    if seconds < 60:
+        return f"{sign}{seconds:.3f} s"
+    if seconds < 3_600:
+        return f"{sign}{int(seconds // 60)} m {int(seconds % 60):02} s"
+    if seconds < 86_400:
+        return f"{sign}{int(seconds // 3_600)} h {int(seconds % 3_600 // 60):02} m"
+    return f"{sign}{int(seconds // 86_400)} d {int(seconds % 86_400 // 3_600):02} h"
+
+
+def tree(forest: Forest) -> Iterator[tuple[str, Node, str]]:
+    """Lines of a tree: the branches before an event, the event, and how long after its cause it came."""
+    for root in forest.roots:
+        waiting: list[tuple[int, str, str]] = [(root, "", "")]
+        while waiting:
+            at, before, below = waiting.pop()
+            parent = forest.parent[at]
+            since = _since(forest.nodes[parent], forest.nodes[at]) if parent is not None else ""
+            yield before, forest.nodes[at], since
+            children = forest.children[at]
+            for number, child in reversed(list(enumerate(children))):
+                last = number == len(children) - 1
+                waiting.append((child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  ")))
+
+
+def _since(earlier: Node, later: Node) -> str:
+    if earlier.recorded_at is None or later.recorded_at is None:
+        return ""
+    return apart(later.recorded_at - earlier.recorded_at)
+
+
+def timeline(forest: Forest) -> Iterator[tuple[str, Node | None, int]]:
+    """Lines of a timeline: since the first event, the event (None for a gap), and its depth."""
+    first: datetime | None = None
+    before: datetime | None = None
+    for at, each in enumerate(forest.nodes):
+        moment = each.recorded_at
+        if moment is not None:
+            first = first or moment
+            if before is not None and moment - before >= _GAP:
+                yield apart(moment - before), None, 0
+            before = moment
+        yield apart(moment - first) if moment is not None and first is not None else "?", each, forest.depth[at]
+
+
+def mermaid(forest: Forest) -> Iterator[str]:
+    """A flow chart that Mermaid draws."""
+    yield "flowchart TD"
+    names = categories(forest)
+    for at, each in enumerate(forest.nodes):
+        label = f"{each.type}<br/>{each.stream} @{each.version}".replace('"', "#quot;")
+        yield f'    e{at}["{label}"]:::c{list(names).index(each.category)}'
+    for number, cause in enumerate(forest.missing):
+        yield f'    m{number}["missing: {cause}"]:::missing'.replace("\n", " ")
+    for source, target in _edges(forest):
+        yield f"    {source} --> {target}"
+    for number, colour in enumerate(names.values()):
+        yield f"    classDef c{number} stroke:{colour},stroke-width:2px"
+    yield "    classDef missing stroke:red,stroke-dasharray: 4"
+
+
+def dot(forest: Forest) -> Iterator[str]:
+    """A graph that Graphviz draws."""
+    yield "digraph trace {"
+    yield '    rankdir = "LR"; node [shape = "box", style = "rounded"];'
+    names = categories(forest)
+    for at, each in enumerate(forest.nodes):
+        label = f"{_quoted(each.type)}\\n{_quoted(each.stream)} @{each.version}"
+        yield f'    e{at} [label = "{label}", color = "{names[each.category]}"];'
+    for number, cause in enumerate(forest.missing):
+        yield f'    m{number} [label = "missing: {_quoted(cause)}", style = "dashed", color = "red"];'
+    for source, target in _edges(forest):
+        yield f"    {source} -> {target};"
+    yield "}"
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+
+
+def _edges(forest: Forest) -> Iterator[tuple[str, str]]:
+    for at, parent in enumerate(forest.parent):
+        cause = forest.nodes[at].cause
+        if parent is not None:
+            yield f"e{parent}", f"e{at}"
+        elif cause in forest.missing:
+            yield f"m{forest.missing.index(cause)}", f"e{at}"
+
+
+def otlp(trace: Trace) -> dict[str, Any]:
+    """Spans in OTLP's JSON, as Jaeger and Tempo take them: a span an event, from its cause's time to its own.
+
+    Ids are made of the events' own, so that an export again gives the same spans. Source: opentelemetry-proto's JSON mapping
+    (ids in hex, times as text in nanoseconds).
+    """
+    forest = trace.forest
+    correlation = next((each.correlation_id for each in forest.nodes if each.correlation_id), trace.about)
+    trace_id = correlation if _is_hex(correlation, 32) else hashlib.sha256(correlation.encode()).hexdigest()[:32]
+    by_store: dict[str, list[dict[str, Any]]] = {}
+    for at, each in enumerate(forest.nodes):
+        parent = forest.parent[at]
+        ended = each.recorded_at or datetime.fromtimestamp(0, UTC)
+        began = (forest.nodes[parent].recorded_at if parent is not None else None) or ended
+        span: dict[str, Any] = {
+            "traceId": trace_id,
+            "spanId": _span(each),
+            "name": each.type,
+            "kind": 5 if parent is not None else 4,  # consumer, producer
+            "startTimeUnixNano": _nanoseconds(min(began, ended)),
+            "endTimeUnixNano": _nanoseconds(ended),
+            "attributes": [
+                {"key": key, "value": {"stringValue": value}}
+                for key, value in (
+                    ("event.id", each.id),
+                    ("event.stream", each.stream),
+                    ("event.version", str(each.version)),
+                    ("event.position", each.position),
+                    ("event.correlation_id", each.correlation_id or ""),
+                )
+            ],
+        }
+        if parent is not None:
+            span["parentSpanId"] = _span(forest.nodes[parent])
+        by_store.setdefault(each.store, []).append(span)
+    return {
+        "resourceSpans": [
+            {
+                "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": store}}]},
+                "scopeSpans": [{"scope": {"name": "esops"}, "spans": spans}],
+            }
+            for store, spans in by_store.items()
+        ]
+    }
+
+
+def _span(each: Node) -> str:
+    return hashlib.sha256(f"{each.store}\0{each.id}\0{each.stream}\0{each.version}".encode()).hexdigest()[:16]
+
+
+def _nanoseconds(at: datetime) -> str:
+    return str(round(at.timestamp() * 1_000_000) * 1_000)
+
+
+def _is_hex(text: str, length: int) -> bool:
+    return len(text) == length and all(character in "0123456789abcdef" for character in text)

@@ -1,0 +1,178 @@
+"""Audits and traces of databases that the real libraries wrote, and of a shop, as a user asks for them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import orjson
+import pytest
+
+from esops.backends import open_store
+from esops.events import NewEvent
+from esops.settings import StoreSettings
+from tests.support import emmett, marten
+
+FIXTURES = ("emmett-0.42.0", "message-db-1.3.1", "eventsourcing-9.5.6")
+CONFIG = """
+[stores.bank]
+dsn = {dsn}
+[audit]
+closed_by = ["Closed", "ShoppingCartConfirmed", "ShoppingCartCancelled"]
+[audit.budgets]
+"*" = {budget}
+"""
+
+
+@pytest.fixture(params=FIXTURES)
+def restored(request, shared, dsn, connection, project):
+    emmett.restore(connection, (shared / "fixtures" / f"{request.param}.sql").read_text())
+    connection.execute("ANALYZE")
+    project.write("esops.toml", CONFIG.format(dsn=json.dumps(dsn), budget=100))
+    return json.loads((shared / "fixtures" / f"{request.param}.json").read_text())
+
+
+def test_lengths_are_the_truth_and_the_long_one_breaks_the_budget(restored, project):
+    truth = restored["streams"]
+    for more in ([], ["--count"]):
+        result = project.run("audit", "streams", "--output", "json", *more)
+        assert result.code == 1, result.err
+        found = result.json
+        assert {each["stream"]: each["length"] for each in found["streams"]} == truth
+        assert found["summary"]["streams"] == len(truth)
+        assert found["summary"]["events"] == sum(truth.values())
+        assert found["summary"]["max"] == max(truth.values())
+        long = {name: length for name, length in truth.items() if length > 100}
+        assert {each["stream"]: each["value"] for each in found["findings"]} == long
+        assert {(each["rule"], each["limit"]) for each in found["findings"]} == {("length", 100)}
+        assert found["findings_total"] == len(long)
+    assert all(each["first_at"] <= each["last_at"] for each in found["streams"])
+    rows = [json.loads(line) for line in project.ok("audit", "streams", "--all", "--output", "ndjson").out.splitlines()]
+    assert {each["stream"]: each["length"] for each in rows} == truth
+
+
+def test_without_a_broken_budget_nothing_is_found(restored, project, dsn):
+    project.write("esops.toml", CONFIG.format(dsn=json.dumps(dsn), budget=10_000))
+    found = project.ok("audit", "streams", "--longest", "3", "--percentiles", "--growth", "--since", "3650d")
+    assert "No budget is broken." in found.out
+    assert len(project.ok("audit", "streams", "--over", "100", "--output", "json").json["streams"]) == sum(
+        length > 100 for length in restored["streams"].values()
+    )
+
+
+def test_types_and_one_stream_are_the_truth(restored, project):
+    found = {each["type"]: each["events"] for each in project.ok("audit", "events", "--output", "json").json["types"]}
+    assert sum(found.values()) == sum(restored["streams"].values())
+    if "types" in restored:
+        assert found == restored["types"]
+    name, length = max(restored["streams"].items(), key=lambda each: each[1])
+    one = project.ok("audit", "stream", name, "--output", "json").json
+    assert (one["length"], one["gaps"]) == (length, [])
+    assert sum(each["events"] for each in one["types"]) == length
+    assert project.ok("audit", "stream", name).out.startswith(f"{name}: {length} events")
+    assert project.run("audit", "stream", "nonesuch").code == 1
+    assert project.run("audit", "modelling", "--output", "json").code in (0, 1)
+
+
+def test_the_traced_ids_are_the_truth(restored, project):
+    if "trace" not in restored:
+        assert project.run("trace", "correlation", "nonesuch").code == 1
+        return
+    truth = restored["trace"]
+    value = truth.get("correlationId") or truth["correlationStreamName"]
+    ids = truth.get("eventIds") or truth["messageIds"]
+    found = project.ok("trace", "correlation", value, "--output", "json").json
+    traced = [each for each in found["events"] if each["correlation_id"] == value]
+    assert [each["id"] for each in traced] == ids
+    assert found["missing_causes"] == [] or "causationId" not in truth
+    for form in ("tree", "timeline", "mermaid", "dot", "otlp"):
+        assert project.ok("trace", "correlation", value, "--format", form).out.strip()
+    of_one = project.ok("trace", "event", ids[0], "--output", "json").json
+    assert ids[0] in [each["id"] for each in of_one["events"]]
+    stream = traced[0]["stream"]
+    assert len(project.ok("trace", "stream", stream, "--output", "json").json["events"]) >= restored["streams"][stream]
+
+
+def test_what_is_not_there_is_said(restored, project):
+    for arguments in (("correlation", "none"), ("event", "00000000-0000-4000-8000-000000000000"), ("stream", "none")):
+        result = project.run("trace", *arguments)
+        assert result.code == 1
+        assert f"there is nothing of {' '.join(arguments)} in bank" in result.err
+
+
+CHAIN = "0b1c2a4e-8f6d-4c55-9d0e-3a2b1c0d9e{:02x}"
+
+
+def chained(number: int, cause: int | None, correlation: str = "request-1") -> NewEvent:
+    about = {"correlationId": correlation} | ({"causationId": CHAIN.format(cause)} if cause is not None else {})
+    return NewEvent(CHAIN.format(number), f"step_{number}_taken", b"{}", orjson.dumps(about))
+
+
+@pytest.fixture
+def chain(dsn, connection, project):
+    """1 -> 2 -> 3 over three streams, 4 from 2, and 5 from something that is not there, among a thousand others."""
+    marten.create(connection, marten.Variant(text_ids=True, optional=True))
+    project.write("esops.toml", f"[stores.shop]\ndsn = {json.dumps(dsn)}\n")
+    with open_store("shop", StoreSettings(dsn=dsn)) as store:
+        for number in range(50):
+            store.append(f"cart-{number}", [NewEvent(str(uuid.uuid4()), "item_added", b'{"sku": 1}') for _ in range(20)])
+        store.append("a-1", [chained(1, None)])
+        store.append("b-1", [chained(2, 1)])
+        store.append("c-1", [chained(3, 2)])
+        store.append("a-1", [chained(4, 2)])
+        store.append("d-1", [chained(5, 99)])
+    return connection
+
+
+def test_causes_and_effects_across_streams(chain, project):
+    found = project.ok("trace", "event", CHAIN.format(2), "--output", "json").json
+    assert [(each["id"], each["depth"]) for each in found["events"]] == [
+        (CHAIN.format(1), 0),
+        (CHAIN.format(2), 1),
+        (CHAIN.format(3), 2),
+        (CHAIN.format(4), 2),
+    ]
+    assert [each["causation_id"] for each in found["events"]][1:] == [CHAIN.format(1), CHAIN.format(2), CHAIN.format(2)]
+    whole = project.ok("trace", "correlation", "request-1", "--output", "json").json
+    assert whole["missing_causes"] == [CHAIN.format(99)]
+    assert len(whole["roots"]) == 2
+    shown = project.ok("trace", "correlation", "request-1")
+    assert 'CREATE INDEX CONCURRENTLY ON "public"."mt_events" (("correlation_id"))' in shown.err
+    assert f"its cause {CHAIN.format(99)} is missing" in shown.out
+    assert "What else happened within 1h" in project.ok("trace", "stream", "b-1", "--format", "timeline", "--around", "1h").out
+    project.ok("trace", "event", CHAIN.format(1), "--format", "dot", "-o", "trace.dot")
+    assert (project.folder / "trace.dot").read_text().count(" -> ") == 3
+
+
+def test_an_index_answers_once_there_is_one(chain, project):
+    chain.execute("CREATE INDEX ON mt_events ((correlation_id))")
+    with open_store("shop", StoreSettings(dsn=chain.info.dsn)) as store:
+        found = store.find(correlation_id="request-1")
+        assert found.scans is None
+        assert len(list(found.events)) == 5
+        assert store.find(causation_id="x").scans == 1_005
+    assert "INDEX" not in project.ok("trace", "correlation", "request-1", "--format", "tree").err.split("causation_id")[0]
+
+
+def test_a_scan_of_a_large_store_is_refused_until_told(chain, project):
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", text + "\n[trace]\nscan_limit = 100\n")
+    result = project.run("trace", "correlation", "nonesuch")
+    assert result.code == 6
+    assert "has no index for this: it would look at about 1,0" in result.err
+    assert project.run("trace", "correlation", "nonesuch", "--scan").code == 1
+
+
+def test_a_rule_that_there_is_not_and_other_mistakes(chain, project):
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", text + "\n[audit.rules]\ncrud-event = false\n")
+    assert project.run("audit", "modelling").code == 2
+    project.write("esops.toml", text + "\n[audit.budgets]\ncart = { lenght = 3 }\n")
+    result = project.run("audit", "streams")
+    assert result.code == 2
+    assert "length" in result.err
+    project.write("esops.toml", text + "\n[audit.budgets]\ncart = { growth_per_day = 1, bytes = 10 }\n")
+    found = project.run("audit", "streams", "--output", "json")
+    assert found.code == 1
+    assert {each["rule"] for each in found.json["findings"]} == {"growth_per_day", "bytes"}
+    assert project.run("audit", "streams", "--since", "soon").code == 2

@@ -1,0 +1,126 @@
+"""Forests of causes against a builder that tries everything, on random events with circles, missing and doubled causes."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esops.events import Position, RecordedEvent
+from esops.trace import render
+from esops.trace.graph import Keys, Node, build, node
+from esops.trace.search import Trace
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def made(number: int, identifier: str, cause: str | None) -> Node:
+    at = BEGAN + timedelta(seconds=number)
+    return Node("s", identifier, f"cart-{number % 3}", number, str(number), "Happened", at, "c", cause, order=(number,))
+
+
+@st.composite
+def graphs(draw):
+    count = draw(st.integers(1, 25))
+    names = [f"e{draw(st.integers(0, count))}" for _ in range(count)]  # some of them twice
+    causes = [draw(st.none() | st.sampled_from([f"e{number}" for number in range(count + 3)])) for _ in range(count)]
+    return [made(number, name, cause) for number, (name, cause) in enumerate(zip(names, causes, strict=True))]
+
+
+def brute_force(nodes: list[Node]) -> tuple[dict[int, int | None], set[str], set[frozenset[int]]]:
+    """Parents, missing causes and circles, by following every chain from every event to its end."""
+    first = {}
+    for at, each in enumerate(nodes):
+        first.setdefault(each.id, at)
+    parent = {at: first.get(each.cause) if each.cause else None for at, each in enumerate(nodes)}
+    missing = {each.cause for each in nodes if each.cause and each.cause not in first}
+    circles = set()
+    for start in parent:
+        way, at = [], start
+        while at is not None and at not in way:
+            way.append(at)
+            at = parent[at]
+        if at == start:
+            circles.add(frozenset(way))
+    for circle in circles:
+        parent[min(circle)] = None
+    return parent, missing, circles
+
+
+@given(graphs())
+def test_a_forest_is_what_a_builder_that_tries_everything_builds(nodes):
+    forest = build(nodes)
+    parent, missing, circles = brute_force(nodes)
+    assert forest.nodes == nodes
+    assert dict(enumerate(forest.parent)) == parent
+    assert set(forest.missing) == missing
+    assert {frozenset(circle) for circle in forest.circles} == circles
+    assert set(forest.roots) == {at for at, cause in parent.items() if cause is None}
+    ids = [each.id for each in nodes]
+    assert set(forest.duplicates) == {each for each in ids if ids.count(each) > 1}
+    walked = list(forest.walk())
+    assert sorted(walked) == list(range(len(nodes))), "each once"
+    place = {at: number for number, at in enumerate(walked)}
+    for at, cause in parent.items():
+        assert forest.depth[at] == (0 if cause is None else forest.depth[cause] + 1)
+        assert cause is None or place[cause] < place[at]
+
+
+@given(graphs())
+def test_every_form_shows_every_event_once(nodes):
+    trace = Trace("correlation c", build(nodes))
+    assert len(list(render.tree(trace.forest))) == len(nodes)
+    assert sum(each is not None for _, each, _ in render.timeline(trace.forest)) == len(nodes)
+    document = render.as_dict(trace)
+    assert [each["id"] for each in document["events"]] == [each.id for each in nodes]
+    spans = render.otlp(trace)["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    known = {span["spanId"] for span in spans}
+    assert len(known) == len(spans) == len(nodes)
+    assert all(span["parentSpanId"] in known for span in spans if "parentSpanId" in span)
+    assert all(re.fullmatch("[0-9a-f]{16}", span["spanId"]) and re.fullmatch("[0-9a-f]{32}", span["traceId"]) for span in spans)
+    assert all(int(span["startTimeUnixNano"]) <= int(span["endTimeUnixNano"]) for span in spans)
+    edges = sum(each is not None for each in trace.forest.parent)
+    assert sum(" --> e" in line and not line.strip().startswith("m") for line in render.mermaid(trace.forest)) == edges
+    assert sum("-> e" in line and not line.strip().startswith("m") for line in render.dot(trace.forest)) == edges
+
+
+def event(metadata: object, number: int = 1, stream: str = "order-1") -> RecordedEvent:
+    return RecordedEvent("i", stream, number, Position((number,)), "Placed", b"{}", orjson.dumps(metadata), BEGAN)
+
+
+def test_what_an_event_says_of_its_cause():
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert node("s", event({"traceparent": parent}), Keys()).correlation_id == "4bf92f3577b34da6a3ce929d0e0e4736"
+    found = node("s", event({"causationMessageStreamName": "account:command-1", "causationMessagePosition": 0}), Keys())
+    assert found.cause == "account:command-1/0"
+    assert node("s", event({"$causationId": "x", "$correlationId": 7}), Keys()).correlation_id == "7"
+    assert node("s", event({"flow": "f", "causationId": "x"}), Keys(("flow",), ("because",))).cause is None
+    assert node("s", event({})._replace(metadata=b"\xff"), Keys()).cause is None
+
+
+def test_a_cause_by_stream_and_version_is_found():
+    command = node("s", event({}, 0, "account:command-1"), Keys())
+    effect = node(
+        "s", event({"causationMessageStreamName": "account:command-1", "causationMessagePosition": 0}, 3, "account-1"), Keys()
+    )
+    forest = build([effect, command])
+    assert [each.stream for each in forest.nodes] == ["account:command-1", "account-1"]
+    assert forest.depth == [0, 1]
+    assert not forest.missing
+
+
+def test_stretches_of_time_are_short_to_read():
+    told = [render.apart(timedelta(seconds=seconds)) for seconds in (0.0041, 59.9, 125, 3_700, 90_000, -2)]
+    assert told == ["+0.004 s", "+59.900 s", "+2 m 05 s", "+1 h 01 m", "+1 d 01 h", "-2.000 s"]
+
+
+def test_names_with_quotes_do_not_break_a_graph():
+    odd = Node("s", "i", 'cart-"1"', 1, "1", 'A "quoted" one', BEGAN, None, 'x"y', order=(1,))
+    text = "\n".join(render.dot(build([odd])))
+    assert len(re.findall(r'(?<!\\)"', text)) % 2 == 0
+    assert '\\"quoted\\"' in text
+    assert json.dumps(render.otlp(Trace("t", build([odd]))))
