@@ -1,0 +1,130 @@
+"""`esops audit streams` against the best SQL by hand, and `esops trace` against the bare query; start-up aside.
+
+Limits (docs/explanation/speed.md), for 1,000,000 events in 100,000 streams: 1.5 times the statement by hand where the store has a list
+of its streams, 1.2 times where streams are grouped through an index alone, 1.5 times for a correlation id that is indexed; memory for
+1,000,000 streams at most 1.1 times that for 10,000, for the summary and for the list of all. Prints the figures; exits with 1 if a
+limit is not kept.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+
+from benchmarks.rebuild import timed
+from esops.audit.streams import audit_streams
+from esops.backends import open_store
+from esops.demo import store
+from esops.demo.server import EmbeddedServer
+from esops.settings import AuditSettings, StoreSettings
+from esops.trace.search import Tracer
+
+RUNS = 9
+BY_LIST = (
+    "SELECT count(*), sum(version), percentile_disc(ARRAY[0.5, 0.75, 0.9, 0.95, 0.99]) WITHIN GROUP (ORDER BY version), max(version), "
+    "count(*) FILTER (WHERE version > 9) FROM shop.mt_streams WHERE NOT is_archived"
+)
+BY_INDEX = (
+    "SELECT count(*), sum(n), percentile_disc(ARRAY[0.5, 0.75, 0.9, 0.95, 0.99]) WITHIN GROUP (ORDER BY n), max(n), "
+    "count(*) FILTER (WHERE n > 9) FROM (SELECT stream_name, count(*) AS n FROM message_store.messages GROUP BY 1) s"
+)
+MESSAGES = """
+CREATE SCHEMA message_store;
+CREATE TABLE message_store.messages (global_position bigserial PRIMARY KEY, position bigint NOT NULL, time timestamp NOT NULL DEFAULT now(),
+    stream_name text NOT NULL, type text NOT NULL, data jsonb, metadata jsonb, id uuid NOT NULL DEFAULT gen_random_uuid());
+INSERT INTO message_store.messages (position, stream_name, type, data, metadata)
+SELECT version - 1, stream_id, type, data, jsonb_build_object('correlationId', 'request-' || seq_id / 5)
+FROM shop.mt_events ORDER BY seq_id;
+CREATE UNIQUE INDEX ON message_store.messages (id);
+CREATE UNIQUE INDEX ON message_store.messages (stream_name, position);
+CREATE INDEX ON message_store.messages ((metadata ->> 'correlationId'));
+"""
+
+MORE = """
+INSERT INTO s1000000.mt_streams (id, type, version) SELECT 'order-' || n, 'order', 1 FROM generate_series(1, 900000) n;
+INSERT INTO s1000000.mt_events (seq_id, id, stream_id, version, data, type)
+SELECT 2000000 + n, gen_random_uuid(), 'order-' || n, 1, '{}', 'order_placed' FROM generate_series(1, 900000) n;
+"""
+"""Beside a hundred thousand streams of ten events, nine hundred thousand of one."""
+
+
+def median(function: Callable[[], object]) -> float:
+    """Seconds of the middle of some runs, after one to warm up."""
+    function()
+    found = []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        function()
+        found.append(time.perf_counter() - began)
+    return statistics.median(found)
+
+
+def told(what: str, ours: float, by_hand: float, limit: float) -> bool:
+    """Print a ratio; whether it is kept."""
+    print(f"{what}: {ours * 1000:.1f} ms, by hand {by_hand * 1000:.1f} ms: {ours / by_hand:.2f} x (limit {limit})", flush=True)
+    return ours / by_hand <= limit
+
+
+def memory(folder: Path, dsn: str, schema: str, *more: str) -> float:
+    """Peak memory in MB of a whole process."""
+    (folder / "esops.toml").write_text(f'[stores.s]\ndsn = {json.dumps(dsn)}\nschema = "{schema}"\n')
+    return timed([sys.executable, "-m", "esops", "audit", "streams", *more], folder)[1]
+
+
+def main() -> int:
+    folder = Path(tempfile.mkdtemp(prefix="esops-bench-"))
+    folder.chmod(0o755)
+    server = EmbeddedServer(folder / "pg").start()
+    try:
+        return measure(server.dsn(), folder)
+    finally:
+        server.remove()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def measure(dsn: str, folder: Path) -> int:
+    """Print the figures; returns 1 if a limit is not kept."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        store.create(connection)
+        store.generate(connection, 1_000_000)
+        connection.execute(MESSAGES)
+        for streams in (10_000, 1_000_000):
+            store.create(connection, f"s{streams}")
+            store.generate(connection, streams * 10 if streams < 100_000 else streams, f"s{streams}")
+        connection.execute(MORE)
+        connection.execute("VACUUM ANALYZE")
+        kept = []
+        settings = AuditSettings.model_validate({"budgets": {"*": 9}})
+        for schema, what, statement, limit in (
+            ("shop", "with a list of streams", BY_LIST, 1.5),
+            ("message_store", "grouped through the index", BY_INDEX, 1.2),
+        ):
+            with open_store("s", StoreSettings(dsn=dsn, schema=schema)) as opened:
+                quiet = settings.model_copy(update={"budgets": AuditSettings.model_validate({"budgets": {"*": 10}}).budgets})
+                ours = median(lambda opened=opened, quiet=quiet: audit_streams(opened, quiet, longest=0))
+            by_hand = median(lambda statement=statement: connection.execute(statement).fetchall())
+            kept.append(told(f"summary, percentiles and findings {what}", ours, by_hand, limit))
+        bare = (
+            "SELECT id::text, stream_name, position, type, data, metadata, time, global_position FROM message_store.messages "
+            "WHERE metadata ->> 'correlationId' = 'request-1000' ORDER BY global_position"
+        )
+        with open_store("s", StoreSettings(dsn=dsn, schema="message_store")) as opened:
+            ours = median(lambda: Tracer([opened]).correlation("request-1000"))
+        kept.append(told("trace by an indexed correlation id", ours, median(lambda: connection.execute(bare).fetchall()), 1.5))
+    for more in (("--output", "json"), ("--all", "--output", "ndjson")):
+        few, many = (memory(folder, dsn, f"s{streams}", *more) for streams in (10_000, 1_000_000))
+        print(f"memory of {' '.join(more)}: {many / few:.2f} x ({many:.0f} MB, {few:.0f} MB; limit 1.1)", flush=True)
+        kept.append(many / few <= 1.1)
+    return int(not all(kept))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
