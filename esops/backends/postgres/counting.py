@@ -28,9 +28,9 @@ Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
 class Counting:
     """Questions about all streams of one layout."""
 
-    def __init__(self, layout: Layout, connect: Connect) -> None:
-        """Take the layout, and how to get a connection of one's own."""
-        self._layout, self._connect = layout, connect
+    def __init__(self, layout: Layout, connect: Connect, control: Connect) -> None:
+        """Take the layout, how to get a connection of one's own for what is read bit by bit, and the one for short questions."""
+        self._layout, self._connect, self._control = layout, connect, control
 
     def streams(
         self,
@@ -110,7 +110,9 @@ class Counting:
         statement = sql.SQL("SELECT category, tenant, length, count(*) FROM {} s GROUP BY 1, 2, 3").format(
             self._by_stream(filter, counted)
         )
-        return Lengths((LengthCount(*row) for row in self._rows(statement)), self.how(counted))
+        with self._control() as connection:
+            found = connection.execute(statement).fetchall()  # as many as there are different lengths: some thousands at most
+        return Lengths((LengthCount(*row) for row in found), self.how(counted))
 
     def how(self, counted: bool) -> str:
         """Where lengths come from."""

@@ -93,7 +93,7 @@ class PostgresStore:
             self.layout: Layout = find_layout(self._control(), name, settings)
         self._bulk = bulk.BulkReader(settings.dsn)
         self._rule = self.layout.rule()
-        self._counting = Counting(self.layout, self._own_connection)
+        self._counting = Counting(self.layout, self._own_connection, self.control)
         shelf = self.layout.shelf
         self.capabilities = replace(
             self.capabilities,

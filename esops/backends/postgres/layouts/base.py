@@ -85,8 +85,10 @@ def same_uuid(column: str, text: str) -> sql.Composable:
 
 def category_in(name: sql.Composable) -> sql.Composable:
     """The category in a stream's name: what stands before the first `-`, and nothing where the whole is a UUID."""
+    # The length first: it is told without a look at the text, and few names have that of a UUID.
     return sql.SQL(
-        "CASE WHEN {0} LIKE '________-____-____-____-____________' THEN NULL ELSE split_part({0}, '-', 1) END"
+        "CASE WHEN octet_length({0}) = 36 AND {0} LIKE '________-____-____-____-____________' THEN NULL "
+        "ELSE split_part({0}, '-', 1) END"
     ).format(name)
 
 
