@@ -16,6 +16,7 @@ from esops.backends.archive.repository import Repository
 from esops.config import parse_config
 from esops.errors import Refused, UsageError
 from esops.events import EventFilter, NewEvent
+from esops.testing import eventually
 from tests.contract.test_store import LAYOUTS, eventstoredb_kit, layout_kit
 
 
@@ -75,6 +76,9 @@ def fill(kit, hundreds: int = 0) -> dict[str, list]:
     kit.store.append(single, kit.events("opened"))
     kit.store.append(long, kit.events("closed"))
     kit.store.head(timedelta(seconds=5))
+    # A node's own list of streams comes a moment after the events.
+    wanted = EventFilter(category=tag(kit)) if kit.text_ids else EventFilter()
+    assert eventually(lambda: {short, long, single} <= {info.name for info in kit.store.streams(wanted)})
     return {stream: list(kit.store.read_stream(stream)) for stream in (short, long, single)}
 
 
