@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import typer
 
 from esops.cli.app import command, current_output, group
-from esops.cli.shared import Shown, complete_policy, is_interactive, stop_on_signals
+from esops.cli.shared import Shown, complete_policy, duration, is_interactive, stop_on_signals
 
 if TYPE_CHECKING:
     from esops.archive.run import Outcome
@@ -79,15 +79,10 @@ def run(
     """
     from esops.archive.run import run as archived
     from esops.config import load_config
-    from esops.errors import UsageError
-    from esops.settings import parse_duration
 
     output = current_output(context)
     config = load_config(output.settings.config)
-    try:
-        limit = parse_duration(max_duration) if max_duration is not None else None
-    except ValueError as error:
-        raise UsageError(f"--max-duration: {error}") from None
+    limit = duration("--max-duration", max_duration) if max_duration is not None else None
     shown = Shown(output)
     try:
         outcome = archived(

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from esops.cli.app import command, current_output, group
-from esops.cli.shared import Shown
+from esops.cli.shared import Shown, duration
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from esops.audit.streams import StreamsAudit
     from esops.backends.base import EventStore
     from esops.config import Config
@@ -50,7 +48,7 @@ def streams(
 
     output = current_output(context)
     config = load_config(output.settings.config)
-    window = _duration(since)
+    window = duration("--since", since)
     if all_:
         return _list_all(output, config, category, archived)
     form = output.format("table", "json", "csv", "ndjson")
@@ -278,13 +276,3 @@ def _opened(output: Output, config: Config) -> EventStore:
 
     name, settings = config.store(output.settings.store)
     return open_store(name, settings)
-
-
-def _duration(text: str) -> timedelta:
-    from esops.errors import UsageError
-    from esops.settings import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"--since: {error}") from None

@@ -7,6 +7,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from esops.term import Output, ProgressLine
 
 
@@ -22,6 +24,17 @@ def stop_on_signals() -> threading.Event:
     signal.signal(signal.SIGINT, ask)
     signal.signal(signal.SIGTERM, ask)
     return asked
+
+
+def duration(option: str, text: str) -> timedelta:
+    """A duration that an option was given. Raises UsageError that names the option."""
+    from esops.errors import UsageError
+    from esops.settings import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def complete_projection(incomplete: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from esops.cli.app import command, current_output, group
+from esops.cli.shared import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,14 +190,9 @@ def _coloured(found: Trace, form: Form) -> list[object]:
 
 
 def _neighbours(tracer: Tracer, found: Trace, around: str) -> list[object]:
-    from esops.errors import UsageError
-    from esops.settings import parse_duration
-
-    try:
-        distance = parse_duration(around)
-    except ValueError as error:
-        raise UsageError(f"--around: {error}") from None
-    others = sorted(tracer.neighbours(found, distance), key=lambda each: (str(each.recorded_at), each.store, each.order))
+    others = sorted(
+        tracer.neighbours(found, duration("--around", around)), key=lambda each: (str(each.recorded_at), each.store, each.order)
+    )
     lines: list[object] = ["", f"What else happened within {around}: {len(others):,} events"]
     lines += [f"  {each.recorded_at:%H:%M:%S.%f}  {each.type}  {each.stream} @{each.version}" for each in others]
     return lines

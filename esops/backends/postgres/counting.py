@@ -32,18 +32,9 @@ class Counting:
         """Take the layout, how to get a connection of one's own for what is read bit by bit, and the one for short questions."""
         self._layout, self._connect, self._control = layout, connect, control
 
-    def streams(
-        self,
-        filter: EventFilter,
-        limit: int | None,
-        closed_by: Sequence[str],
-        measured: bool,
-        names: Sequence[str] | None = None,
-    ) -> Iterator[StreamInfo]:
+    def streams(self, filter: EventFilter, limit: int | None, closed_by: Sequence[str], measured: bool) -> Iterator[StreamInfo]:
         """Each stream, grouped in the server from its events, given out through a cursor by name."""
         where = self._layout.where(filter)
-        if names is not None:
-            where = sql.SQL("{} AND {}").format(where, self._layout.any_stream(names))
         end = sql.SQL("ORDER BY 1, 2 {}").format(_limit(limit))
         yield from self._listed(self._grouped(where, closed_by, measured, None, end))
 
