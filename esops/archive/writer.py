@@ -9,6 +9,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from esops.backends.archive.catalog import FileEntry, Run, as_info
+from esops.backends.archive.catalog import FileEntry, Run
 from esops.backends.archive.format import FURTHER, STREAMS, Content, Damaged, Digest, digests, schema_with
 from esops.backends.archive.repository import ENCRYPTED
 from esops.events import Position, StreamInfo, StreamKey
@@ -24,16 +25,43 @@ from esops.events import Position, StreamInfo, StreamKey
 _GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 100_000
 _STREAMS_AT_ONCE = 1_000
-_BEHIND = 4
 _NUMBERS = ("version", "position_1", "position_2", "recorded_at", "events", "first_version", "last_version", "bytes")
 _OF_NUMBERS = "DELTA_BINARY_PACKED"
+
+
+class Behind:
+    """A thread that does tasks in their order, at most so many behind the one that sets them. A context manager."""
+
+    def __init__(self, name: str, most: int) -> None:
+        """Nothing to do yet."""
+        self._worker = ThreadPoolExecutor(1, f"esops-archive-{name}")
+        self._tasks: deque[Future[None]] = deque()
+        self._most = most
+
+    def do(self, task: Callable[..., None], *arguments: Any) -> None:
+        """Set a task; waits while too many are open. Raises what an earlier one raised."""
+        self._tasks.append(self._worker.submit(task, *arguments))
+        while len(self._tasks) > self._most:
+            self._tasks.popleft().result()
+
+    def wait(self) -> None:
+        """Until all is done. Raises what a task raised."""
+        while self._tasks:
+            self._tasks.popleft().result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._worker.shutdown(cancel_futures=True)
 
 
 class Files:
     """Rows of one schema into files of about a size each."""
 
-    def __init__(self, run: Run, prefix: str, schema: pa.Schema, file_size: int) -> None:
-        """Nothing is written before there are rows."""
+    def __init__(self, run: Run, prefix: str, schema: pa.Schema, file_size: int, reader: Behind) -> None:
+        """Nothing is written before there are rows. `reader` reads the files back."""
+        self._reader = reader
         self._run, self._prefix, self._schema, self._file_size = run, prefix, schema, file_size
         self._waiting: list[pa.RecordBatch] = []
         self._rows, self._bytes = 0, 0
@@ -87,22 +115,23 @@ class Files:
         self._run.repository.put(self._run.path(name), content)
         del content
         self._sink, self._writer, self._in_file = None, None, 0
-        self._read_back(entry)
+        self._reader.do(self._read_back, entry, self._content.digest())
         self._content = Content()
         self.entries.append(entry)
 
-    def _read_back(self, entry: FileEntry) -> None:
+    def _read_back(self, entry: FileEntry, written: bytes) -> None:
         """Hold what the repository gives beside what was written to it. Raises Damaged, Missing."""
         found = Content()
         for batch in self._run.batches(entry):
             found.add(batch)
-        if found.digest() != self._content.digest():
+        if found.digest() != written:
             raise Damaged(f"{self._run.name}/{entry.name}: what is read back is not what the store gave")
 
     def close(self) -> tuple[FileEntry, ...]:
         """Write what is left; returns all files. Raises Damaged, Missing where one is not read back as it was written."""
         self._write_group()
         self._close_file()
+        self._reader.wait()
         return tuple(self.entries)
 
 
@@ -161,17 +190,20 @@ class Export:
     def __init__(self, run: Run, attempt: int, columns: Sequence[str], position_parts: int, file_size: int) -> None:
         """`attempt` goes into the files' names, so that an older attempt can write over none of them."""
         self.found = Exported()
-        self._worker = ThreadPoolExecutor(1, "esops-archive")
-        self._tasks: deque[Future[None]] = deque()
         self._parts = position_parts
-        self._events = Files(run, f"{attempt:06d}-events", schema_with(columns), file_size)
-        self._streams = Files(run, f"{attempt:06d}-streams", STREAMS, file_size)
+        # Compressing, asking for the streams' rows and reading back each take about as long as reading and hashing.
+        self._threads = ExitStack()
+        self._of_events, self._of_streams, reader = (
+            self._threads.enter_context(Behind(name, most)) for name, most in (("events", 4), ("streams", 4), ("read-back", 1))
+        )
+        self._events = Files(run, f"{attempt:06d}-events", schema_with(columns), file_size, reader)
+        self._streams = Files(run, f"{attempt:06d}-streams", STREAMS, file_size, reader)
 
     def add(
         self,
         streams: Iterable[StreamInfo],
         export: Callable[[Iterable[StreamInfo]], Iterator[pa.RecordBatch]],
-        rows: Callable[[Sequence[StreamInfo]], Mapping[StreamKey, str]],
+        rows: Callable[[Sequence[StreamKey]], Mapping[StreamKey, str]],
     ) -> Iterator[Exported]:
         """Write the streams' events as they come, and their digests; says how far it is after some thousands of streams."""
         group: list[Digest] = []
@@ -179,39 +211,33 @@ class Export:
             self.found.count(digest)
             group.append(digest)
             if len(group) >= _STREAMS_AT_ONCE:
-                self._behind(self._add_streams, group, rows)
+                self._of_streams.do(self._add_streams, group, rows)
                 group = []
                 yield self.found
         if group:
-            self._behind(self._add_streams, group, rows)
+            self._of_streams.do(self._add_streams, group, rows)
         yield self.found
 
     def _passing(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            self._behind(self._events.add, batch)
+            self._of_events.do(self._events.add, batch)
             self.found.see(batch, self._parts)
             yield batch
 
-    def _add_streams(self, group: list[Digest], rows: Callable[[Sequence[StreamInfo]], Mapping[StreamKey, str]]) -> None:
-        self._streams.add(stream_batch(group, rows([as_info(each) for each in group])))
-
-    def _behind(self, task: Callable[..., None], *arguments: Any) -> None:
-        """Compress and write in a thread beside the one that reads and hashes, a few batches behind it."""
-        self._tasks.append(self._worker.submit(task, *arguments))
-        while len(self._tasks) > _BEHIND:
-            self._tasks.popleft().result()
+    def _add_streams(self, group: list[Digest], rows: Callable[[Sequence[StreamKey]], Mapping[StreamKey, str]]) -> None:
+        self._streams.add(stream_batch(group, rows([each.key for each in group])))
 
     def close(self) -> tuple[tuple[FileEntry, ...], tuple[FileEntry, ...]]:
-        """Wait until all is written; the files of events and of streams."""
-        while self._tasks:
-            self._tasks.popleft().result()
+        """Wait until all is written and read back; the files of events and of streams."""
+        self._of_events.wait()
+        self._of_streams.wait()
         return self._events.close(), self._streams.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._worker.shutdown(cancel_futures=True)
+        self._threads.close()
 
 
 def stream_batch(streams: list[Digest], rows: Mapping[StreamKey, str]) -> pa.RecordBatch:

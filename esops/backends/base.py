@@ -295,7 +295,7 @@ class EventStore(Protocol):
         """
         ...
 
-    def stream_rows(self, streams: Sequence[StreamInfo]) -> Mapping[StreamKey, str]:
+    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[StreamKey, str]:
         """The store's own row of each stream as JSON, where it has such."""
         ...
 

@@ -103,9 +103,9 @@ def _batch(events: Sequence[tuple[RecordedEvent, str]], schema: pa.Schema) -> pa
     return pa.RecordBatch.from_arrays(columns[: len(schema)], schema=schema)
 
 
-def rows(link: Link, streams: Sequence[StreamInfo]) -> dict[StreamKey, str]:
+def rows(link: Link, streams: Sequence[StreamKey]) -> dict[StreamKey, str]:
     """Streams' metadata, as JSON text."""
-    found = {info.key: lookup.metadata(link, info.name)[0] for info in streams}
+    found = {key: lookup.metadata(link, key.stream)[0] for key in streams}
     return {key: orjson.dumps(document).decode() for key, document in found.items()}
 
 

@@ -409,7 +409,7 @@ class EventStoreDBStore(CountedOneByOne):
             self._connector.lost(lost)
             raise
 
-    def stream_rows(self, streams: Sequence[StreamInfo]) -> Mapping[StreamKey, str]:
+    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[StreamKey, str]:
         """Each stream's metadata."""
         with self._talking("read streams' metadata") as link:
             return shelve.rows(link, streams)

@@ -6,10 +6,10 @@ The grouping names nothing but the stream's column, so that the index on (stream
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
@@ -18,9 +18,15 @@ from esops.backends.base import LengthCount, Lengths
 from esops.backends.postgres.layouts.base import TRUE, Layout, category_in
 from esops.events import EventFilter, StreamInfo, StreamKey, category_of
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from esops.backends.postgres.bulk import BulkReader
+
 _SLACK = timedelta(hours=1)
 """Numbers are not quite in the order of the times beside them."""
 _PAGE = 10_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
 
@@ -28,15 +34,21 @@ Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
 class Counting:
     """Questions about all streams of one layout."""
 
-    def __init__(self, layout: Layout, connect: Connect, control: Connect) -> None:
-        """Take the layout, how to get a connection of one's own for what is read bit by bit, and the one for short questions."""
-        self._layout, self._connect, self._control = layout, connect, control
+    def __init__(self, layout: Layout, connect: Connect, control: Connect, bulk: Callable[[], BulkReader]) -> None:
+        """Take the layout, how to get a connection or a bulk reader of one's own, and the connection for short questions."""
+        self._layout, self._connect, self._control, self._bulk = layout, connect, control, bulk
 
     def streams(self, filter: EventFilter, limit: int | None, closed_by: Sequence[str], measured: bool) -> Iterator[StreamInfo]:
-        """Each stream, grouped in the server from its events, given out through a cursor by name."""
+        """Each stream by name, grouped in the server from its events.
+
+        Read by COPY: the server uses several processes for that, and one alone for what is read through a cursor.
+        """
         where = self._layout.where(filter)
         end = sql.SQL("ORDER BY 1, 2 {}").format(_limit(limit))
-        yield from self._listed(self._grouped(where, closed_by, measured, None, end))
+        statement = self._grouped(where, closed_by, measured, None, end).as_string(None)
+        with closing(self._bulk()) as reader:
+            for batch in reader.read(iter([statement])):
+                yield from map(_info, zip(*map(_values, batch.columns), strict=True))
 
     def _grouped(
         self, where: sql.Composable, closed_by: Sequence[str], measured: bool, since: datetime | None, end: sql.Composable
@@ -50,7 +62,7 @@ class Counting:
                 version=m.version, type=m.type, types=sql.Literal(list(closed_by))
             )
         if measured:
-            size = sql.SQL("sum(pg_column_size({}) + coalesce(pg_column_size({}), 0))").format(m.data, m.metadata)
+            size = sql.SQL("sum(pg_column_size({}) + coalesce(pg_column_size({}), 0))::bigint").format(m.data, m.metadata)
         if since is not None:
             recent = sql.SQL("count(*) FILTER (WHERE {} >= {})").format(m.recorded_at, sql.Literal(since))
         return sql.SQL(
@@ -71,21 +83,7 @@ class Counting:
         )
 
     def _listed(self, statement: sql.Composed) -> Iterator[StreamInfo]:
-        for name, tenant, length, first, last, first_at, last_at, archived, closed, size, recent in self._rows(statement):
-            yield StreamInfo(
-                name,
-                category_of(name),
-                length,
-                first,
-                last,
-                first_at,
-                last_at,
-                bool(archived),
-                tenant,
-                closed=closed,
-                bytes=None if size is None else int(size),
-                recent=recent,
-            )
+        return map(_info, self._rows(statement))
 
     def _rows(self, statement: sql.Composed) -> Iterator[tuple[Any, ...]]:
         with self._connect() as connection:
@@ -198,6 +196,20 @@ class Counting:
                 else:
                     low = row[0] + 1
         return sql.SQL("{} >= {}").format(number, sql.Literal(low))
+
+
+def _info(row: tuple[Any, ...]) -> StreamInfo:
+    name, tenant, length, first, last, first_at, last_at, archived, closed, size, recent = row
+    ends = (first, last, first_at, last_at)
+    return StreamInfo(name, category_of(name), length, *ends, bool(archived), tenant, closed=closed, bytes=size, recent=recent)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """A column's values; times made here, which takes Arrow five times as long."""
+    if not str(column.type).startswith("timestamp"):
+        values: list[Any] = column.to_pylist()
+        return values
+    return [None if at is None else _EPOCH + timedelta(microseconds=at) for at in column.cast("int64").to_pylist()]
 
 
 def _limit(limit: int | None) -> sql.Composable:

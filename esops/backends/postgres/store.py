@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -93,7 +93,7 @@ class PostgresStore:
             self.layout: Layout = find_layout(self._control(), name, settings)
         self._bulk = bulk.BulkReader(settings.dsn)
         self._rule = self.layout.rule()
-        self._counting = Counting(self.layout, self._own_connection, self.control)
+        self._counting = Counting(self.layout, self._own_connection, self.control, partial(bulk.BulkReader, settings.dsn))
         shelf = self.layout.shelf
         self.capabilities = replace(
             self.capabilities,
@@ -382,7 +382,7 @@ class PostgresStore:
         """In groups of streams, each a statement and a snapshot of its own."""
         return self._shelving.export(self._control(), streams, columns)
 
-    def stream_rows(self, streams: Sequence[StreamInfo]) -> Mapping[StreamKey, str]:
+    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[StreamKey, str]:
         """From the layout's table of streams."""
         with translated():
             return self._shelving.rows(self._control(), streams)
