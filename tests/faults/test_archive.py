@@ -17,6 +17,7 @@ import psycopg
 import pyrage
 import pytest
 
+from esops.archive import run as runs
 from esops.archive.listed import verified
 from esops.archive.restore import restore
 from esops.backends import open_store
@@ -398,6 +399,45 @@ def test_a_store_that_is_locked_is_left_alone(project, dsn, connection):
         assert told["skipped"] == [{"stream": "cart-002", "reason": "a writer holds it"}]
     assert project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json["removed"] == 1
     assert_nothing_lost(project, dsn, before)
+
+
+@pytest.mark.parametrize("harm", ["lost", "shortened", "another seal"])
+def test_what_befalls_files_between_reading_back_and_the_seal_is_found(project, dsn, connection, monkeypatch, harm):
+    """Files are read back as they are written, and hours may pass before the last of them: nothing is removed."""
+    MAKERS["marten"][0](connection)
+    before = fill(dsn, 6)
+    write(project, dsn, "delete")
+    check, put = Lease.check, Repository.put
+
+    def befall(lease: Lease) -> None:  # asked last before the seal
+        check(lease)
+        for path in (project.folder / "cold").rglob("*events*.parquet"):
+            if harm == "lost":
+                path.unlink()
+            elif harm == "shortened":
+                path.write_bytes(path.read_bytes()[:-1])
+
+    def alter(repository: Repository, name: str, content: bytes, **how: bool) -> None:
+        if harm == "another seal" and name.endswith("manifest.json"):
+            content = bytes(content).replace(b'"events"', b'"eventz"', 1)
+        put(repository, name, content, **how)
+
+    with monkeypatch.context() as fault:
+        fault.setattr(Lease, "check", befall)
+        fault.setattr(Repository, "put", alter)
+        told = runs.run(load_config(project.folder / "esops.toml"), "old", despite_checkpoints=True)
+        assert told.state == "failed"
+        assert {"lost": "not in the repository any more", "shortened": "bytes instead of"}.get(
+            harm, "SHA-256"
+        ) in told.problems[0]
+        assert told.removed == 0
+    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+        assert {stream: list(store.read_stream(stream)) for stream in before} == before
+    if harm == "another seal":  # it stands where a run's own would be: the run stays failed, and `verify` says so
+        assert project.run("archive", "verify").code == 1
+    else:
+        project.ok("archive", "run", "old", "--despite-checkpoints")
+        check_the_end(project, dsn, before)
 
 
 def test_a_damaged_manifest_is_no_traceback(project, dsn, connection):
