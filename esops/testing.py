@@ -235,6 +235,11 @@ class StoreContract:
             grown = [(info.name, recent) for info, recent in kit.store.grown(began, 2, wanted)]
             assert sorted(grown) == sorted([(long, 5), (middle, 3)])
             assert list(kit.store.grown(datetime.now(UTC) + timedelta(hours=1), 0, wanted)) == []
+            months = kit.store.monthly(wanted)
+            assert sum(each.events for each in months) == 10
+            assert {each.month for each in months} <= {f"{at:%Y-%m}" for at in (began, datetime.now(UTC))}
+            assert not kit.text_ids or {each.category for each in months} == {category}
+        assert kit.store.sample_lengths(10, wanted) is None, "so few are counted"
 
     def test_stream_info_counts_what_is_there(self, kit: Kit) -> None:
         """Streams are listed by name."""

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from esops.demo.server import EmbeddedServer
+from tests.support.browser import browser  # noqa: F401 - a fixture
 from tests.support.esdb import Nodes
 
 settings.register_profile("esops", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

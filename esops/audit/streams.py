@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import chain
 from typing import Any
 
 from esops.audit.budgets import MOST, Budgets, Finding
@@ -31,7 +32,7 @@ class StreamsAudit:
     longest: list[StreamInfo] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     broken: int = 0
-    """How many findings there are; the first of them are in `findings`."""
+    """How many findings there are; the worst of them are in `findings`."""
 
     def as_dict(self, *, full: bool = False, growth: bool = False) -> dict[str, Any]:
         """Under the documented field names."""
@@ -118,12 +119,20 @@ def audit_streams(
         for category in {name for name, _ in found.categories}
     }
     found.broken = budgets.too_long(over_in)
-    found.findings = list(islice(budgets.longest(store, over_in, filter), MOST))
-    for finding in budgets.others(store, filter, window):
-        found.broken += 1
-        if len(found.findings) < MOST:
-            found.findings.append(finding)
+    others = budgets.others(store, filter, window)
+    found.findings = heapq.nlargest(MOST, chain(budgets.longest(store, over_in, filter), _counting(found, others)), _excess)
     return found
+
+
+def _counting(found: StreamsAudit, findings: Iterable[Finding]) -> Iterator[Finding]:
+    for finding in findings:
+        found.broken += 1
+        yield finding
+
+
+def _excess(finding: Finding) -> float:
+    """How many times its limit a value is: the worst are named first."""
+    return finding.value / finding.limit if finding.limit else float(finding.value)
 
 
 def listed(store: EventStore, settings: AuditSettings, category: str | None, archived: bool) -> Iterator[StreamInfo]:

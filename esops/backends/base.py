@@ -146,6 +146,31 @@ class Lengths(NamedTuple):
     how: str
 
 
+class MonthCount(NamedTuple):
+    """How many events of a category a month (`2026-11`) has."""
+
+    category: str | None
+    month: str
+    events: int
+
+
+class SampledPage(NamedTuple):
+    """Of one page of a table, taken at random: how many events it has, and how long the stream of one of them is."""
+
+    category: str | None
+    tenant: str
+    events: int
+    length: int
+
+
+class LengthSample(NamedTuple):
+    """Pages of a table, each of which was taken with the same probability, `share` (0 to 1)."""
+
+    share: float
+    pages: list[SampledPage]
+    how: str
+
+
 Ids = str | Sequence[str]
 """One id, or any of several."""
 
@@ -246,6 +271,14 @@ class EventStore(Protocol):
 
     def grown(self, since: datetime, over: int, filter: EventFilter = EVERYTHING) -> Iterator[tuple[StreamInfo, int]]:
         """The streams to which more than `over` events were appended since then, and how many. Nothing where times are not known."""
+        ...
+
+    def monthly(self, filter: EventFilter = EVERYTHING) -> list[MonthCount]:
+        """Events by category and month (UTC). Looks at every event. Empty where times are not known."""
+        ...
+
+    def sample_lengths(self, pages: int, filter: EventFilter = EVERYTHING) -> LengthSample | None:
+        """About so many pages of the events, taken at random; None where exact lengths cost as little, or a sample is not to be had."""
         ...
 
     def find(

@@ -9,12 +9,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from esops.backends.base import EVERYTHING, LengthCount, Lengths
-from esops.events import EventFilter, StreamInfo
+from esops.backends.base import EVERYTHING, LengthCount, Lengths, LengthSample, MonthCount
+from esops.events import EventFilter, StreamInfo, category_of
+
+_DAY = 86_400_000_000
 
 
 class CountedOneByOne:
-    """`lengths`, `longest` and `grown` of a store from its `streams`. Memory holds the longest, and a number for each length."""
+    """Lengths and growth of a store from its `streams` and events. Memory holds the longest, and a number for each length."""
 
     streams: Any
 
@@ -50,6 +52,25 @@ class CountedOneByOne:
                 if recent > over:
                     yield info, recent
 
+    def monthly(self, filter: EventFilter = EVERYTHING) -> list[MonthCount]:
+        """From a read of all events."""
+        days: Counter[tuple[str | None, int]] = Counter()
+        for batch in self.read_all(filter=filter):
+            for event in batch.events:
+                # Microseconds as they were read: a datetime for each event would take as long as all the rest.
+                at: Any = event[7]
+                micros = at if isinstance(at, int) else round(at.timestamp() * 1e6)
+                if micros > 0 and not event.stream.startswith("$"):
+                    days[category_of(event.stream), micros // _DAY] += 1
+        months: Counter[tuple[str | None, str]] = Counter()
+        for (category, day), events in days.items():
+            months[category, f"{datetime.fromtimestamp(day * 86_400, UTC):%Y-%m}"] += events
+        return [MonthCount(*key, events) for key, events in months.items()]
+
+    def sample_lengths(self, pages: int, filter: EventFilter = EVERYTHING) -> LengthSample | None:  # noqa: ARG002 - none is made
+        """There is none: each stream is looked at."""
+        return None
+
     def _some(self, filter: EventFilter, **more: Any) -> Iterator[StreamInfo]:
         """Streams of which something can be read, without the store's own."""
         return (info for info in self.streams(filter, **more) if info.length and not info.name.startswith("$"))
@@ -63,6 +84,7 @@ class CountedOneByOne:
         return recent
 
     read_stream: Any
+    read_all: Any
 
     def _how(self) -> str:
         return "each stream is looked at"

@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
@@ -46,12 +46,13 @@ _GLOBALS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def with_globals(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a command (whose first parameter is the context) take the options that work everywhere."""
+def with_globals(function: Callable[..., Any], own: Collection[str] = ()) -> Callable[..., Any]:
+    """Let a command (whose first parameter is the context) take the options that work everywhere, but for those that it has its own of."""
+    options = {name: option for name, option in _GLOBALS.items() if name not in own}
 
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> Any:
-        given = {name: kwargs.pop(name) for name in _GLOBALS}
+        given = {name: kwargs.pop(name) for name in options}
         context: typer.Context = kwargs["context"]
         kept = context.find_root().meta.setdefault(_META, {})
         kept.update({name: value for name, value in given.items() if value is not None})
@@ -60,10 +61,10 @@ def with_globals(function: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(function)
     extra = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, (kind, default) in _GLOBALS.items()
+        for name, (kind, default) in options.items()
     ]
     command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *extra])  # type: ignore[attr-defined]
-    command.__annotations__ = typing.get_type_hints(function) | {name: kind for name, (kind, _) in _GLOBALS.items()}
+    command.__annotations__ = typing.get_type_hints(function) | {name: kind for name, (kind, _) in options.items()}
     return command
 
 
@@ -152,11 +153,13 @@ def root(
     """
 
 
-def command(at: typer.Typer, name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add a command to the root or a group; it takes the global options too."""
+def command(
+    at: typer.Typer, name: str | None = None, *, own: Collection[str] = ()
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add a command to the root or a group; it takes the global options too, but for those that it has its own of."""
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        at.command(name, cls=Command)(with_globals(function))
+        at.command(name, cls=Command)(with_globals(function, own))
         return function
 
     return add

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,6 +20,8 @@ audit = group("audit", "Which streams are too long, what is in them, and how the
 
 _CATEGORY = typer.Option(None, "--category", metavar="C", help="Of one category's streams alone.")
 _IN_TABLE = 20
+_MANY = 5_000_000
+"""Events that are looked at in some seconds."""
 
 
 @command(audit)
@@ -35,11 +38,16 @@ def streams(
     since: str = typer.Option("7d", "--since", metavar="D", help="The days that growth and its budgets are about."),
     count: bool = typer.Option(False, "--count", help="Count the events themselves, not the store's list of streams."),
     archived: bool = typer.Option(False, "--archived", help="Also streams that the store has marked as archived."),
+    report: Path | None = typer.Option(None, "--report", metavar="FILE.html", help="Write a page with plots, too."),
+    estimate: bool = typer.Option(
+        False, "--estimate", help="Estimate from a sample, with its error, where counting all events would be dear."
+    ),
 ) -> int:
     """Show how long streams are, the longest of them, and which break the budgets of [audit.budgets].
 
     esops audit streams --category ShoppingCart --longest 50
     esops audit streams --output json | jq .findings
+    esops audit streams --report audit.html
 
     Exits with 1 where a budget is broken.
     """
@@ -51,6 +59,8 @@ def streams(
     window = duration("--since", since)
     if all_:
         return _list_all(output, config, category, archived)
+    if estimate and _estimated(output, config, category, archived):
+        return 0
     form = output.format("table", "json", "csv", "ndjson")
     limit = longest if longest is not None else _IN_TABLE if form == "table" else LONGEST
     with _opened(output, config) as store:
@@ -58,7 +68,7 @@ def streams(
             store,
             config.audit,
             category=category,
-            longest=limit,
+            longest=limit if report is None else max(limit, 100),
             over=over,
             window=window,
             counted=count,
@@ -66,6 +76,9 @@ def streams(
             growth=growth,
             say=output.say,
         )
+        if report is not None:
+            _report(output, store, config, report, found, category, archived)
+    found.longest = found.longest[:limit]
     _show(output, form, found, percentiles, growth)
     return 1 if found.broken else 0
 
@@ -81,6 +94,63 @@ def _list_all(output: Output, config: Config, category: str | None, archived: bo
         else:
             output.ndjson(rows)
     return 0
+
+
+def _estimated(output: Output, config: Config, category: str | None, archived: bool) -> bool:
+    """Show an estimate; False where the store is counted instead, which is then said."""
+    from esops.audit.estimate import estimate
+    from esops.events import EventFilter
+
+    form = output.format("table", "json")
+    with _opened(output, config) as store:
+        found = estimate(store, EventFilter(category=category, archived=archived))
+    if found is None:
+        output.say("this store's lengths are known, or counted in little time: no estimate is made")
+        return False
+    if form == "json":
+        output.json(found.as_dict())
+        return True
+    whole = {name: each.as_dict() for name, each in found.summary.items()}
+    output.line(f"Store {found.store}: {found.how}; the longest stream that was drawn has {found.longest_seen:,} events")
+    output.line()
+    rows: list[tuple[object, ...]] = [
+        (name, each["value"], f"{each['low']:,} to {each['high']:,}") for name, each in whole.items()
+    ]
+    output.table("Estimates", ["of", "value", "with 95 % probability"], rows)
+    output.line()
+    named = [
+        (category or "-", streams.as_dict(), events.as_dict()) for category, _, streams, events in found.categories[:_IN_TABLE]
+    ]
+    output.table(
+        "Categories",
+        ["category", "streams", "events"],
+        [(name, *(f"{each['value']:,} ({each['low']:,} to {each['high']:,})" for each in both)) for name, *both in named],
+    )
+    output.line("Budgets are judged by exact lengths alone: leave --estimate out for them.")
+    return True
+
+
+def _report(
+    output: Output,
+    store: EventStore,
+    config: Config,
+    file: Path,
+    found: StreamsAudit,
+    category: str | None,
+    archived: bool,
+) -> None:
+    from esops.audit.report import write_report
+    from esops.errors import UsageError
+    from esops.events import EventFilter
+
+    if found.whole.events > _MANY:
+        output.say(f"the report's plots over time take a look at each of {found.whole.events:,} events")
+    months = store.monthly(EventFilter(category=category, archived=archived))
+    try:
+        write_report(file, found, months, category=category, budgets=bool(config.audit.budgets))
+    except OSError as error:
+        raise UsageError(f"--report: {error}") from None
+    output.say(f"written: {file}")
 
 
 _COLUMNS = ("stream", "category", "length", "first_at", "last_at", "bytes", "archived", "closed", "growth_per_day")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from esops.cli.app import command, current_output, group
-from esops.cli.shared import duration
+from esops.cli.shared import complete_store, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 
 trace = group("trace", "What happened because of something: by correlation id, event or stream.")
 
-Form = Literal["tree", "timeline", "json", "mermaid", "dot", "otlp"]
+Form = Literal["tree", "timeline", "json", "mermaid", "dot", "html", "otlp"]
 _FORM = typer.Option(None, "--format", help="How it is shown; left out: a tree, or JSON with --output json.")
 _FILE = typer.Option(None, "-o", "--to", metavar="FILE", help="Write it to a file.")
 _STORES = typer.Option(
-    None, "--in", metavar="STORE", help="Search this store; may be repeated. `all`: all of the configuration's."
+    None,
+    "--store",
+    metavar="NAME",
+    help="Search this store; may be repeated. `all`: all of the configuration's.",
+    autocompletion=complete_store,
 )
+_OWN = ("store_",)
 _SCAN = typer.Option(False, "--scan", help="Go on where no index answers, however many events are looked at.")
 _LIMIT = typer.Option(10_000, "--limit", metavar="N", min=1, help="At most N events.")
 _AROUND = typer.Option(
@@ -33,7 +38,7 @@ _AROUND = typer.Option(
 )
 
 
-@command(trace)
+@command(trace, own=_OWN)
 def correlation(
     context: typer.Context,
     id: str = typer.Argument(..., help="A correlation id, a W3C trace id, or message-db's correlation stream."),
@@ -53,7 +58,7 @@ def correlation(
     return _run(context, lambda tracer: tracer.correlation(id), form, file, stores, around, scan, limit)
 
 
-@command(trace)
+@command(trace, own=_OWN)
 def event(
     context: typer.Context,
     id: str = typer.Argument(..., help="The event's id."),
@@ -73,7 +78,7 @@ def event(
     return _run(context, lambda tracer: tracer.event(id), form, file, stores, around, scan, limit)
 
 
-@command(trace)
+@command(trace, own=_OWN)
 def stream(
     context: typer.Context,
     name: str = typer.Argument(..., help="The stream."),
@@ -105,11 +110,14 @@ def _run(
 ) -> int:
     from esops.backends import open_store
     from esops.config import load_config
+    from esops.errors import UsageError
     from esops.trace.graph import Keys
     from esops.trace.search import Tracer
 
     output = current_output(context)
     config = load_config(output.settings.config)
+    if form == "html" and file is None and output.data.is_terminal:
+        raise UsageError("--format html is a page of some megabytes", hint="Write it to a file: -o trace.html.")
     wanted: Form = form or ("json" if output.format("table", "json") == "json" else "tree")
     with ExitStack() as stack:
         opened = [stack.enter_context(open_store(name, config.stores[name])) for name in _names(config, output, stores)]
@@ -151,6 +159,10 @@ def _lines(output: Output, found: Trace, form: Form, to_terminal: bool) -> list[
         return [to_json(render.as_dict(found), indent=output.data.is_terminal or not to_terminal)]
     if form == "otlp":
         return [to_json(render.otlp(found))]
+    if form == "html":
+        from esops.trace.page import trace_page
+
+        return [trace_page(found)]
     if form == "mermaid":
         return list(render.mermaid(found.forest))
     if form == "dot":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from datetime import timedelta
 from itertools import pairwise
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 
 from esops.audit.budgets import Budgets
 from esops.audit.distribution import Distribution
+from esops.audit.estimate import judged
 from esops.audit.events import EventsAudit, EventType, _Ids
 from esops.audit.modelling import RULES, Seen, is_past, observe, words
 from esops.audit.streams import StreamsAudit
+from esops.backends.base import LengthSample, SampledPage
 from esops.errors import UsageError
 from esops.settings import AuditSettings
 
@@ -131,3 +134,31 @@ def test_every_rule_says_who_wrote_about_it_and_is_explained():
         assert rule.source.startswith("https://")
         assert f"## {name}\n" in page
         assert rule.source in page
+
+
+def test_estimates_hold_the_truth_as_often_as_they_say():
+    """Over tables at random: streams of all lengths, their events anywhere; pages drawn as TABLESAMPLE does."""
+    chance = random.Random(8)
+    held = dict.fromkeys(("streams", "events", "p50", "p90"), 0)
+    rounds = 120
+    for _ in range(rounds):
+        lengths = [max(1, int(chance.lognormvariate(1.5, 1.1))) for _ in range(2_000)]
+        rows = [stream for stream, length in enumerate(lengths) for _ in range(length)]
+        chance.shuffle(rows)
+        pages = [rows[at : at + 20] for at in range(0, len(rows), 20)]
+        drawn = [page for page in pages if chance.random() < 0.25]
+        sample = [SampledPage("c", "", len(page), lengths[chance.choice(page)]) for page in drawn]
+        guessed = judged("s", LengthSample(0.25, sample, "")).summary
+        truth = Distribution()
+        for length in lengths:
+            truth.add(length)
+        p50, p90 = truth.percentiles([0.5, 0.9])
+        for name, value in (("streams", truth.streams), ("events", truth.events), ("p50", p50), ("p90", p90)):
+            held[name] += guessed[name].low <= value <= guessed[name].high
+    assert all(count >= 0.87 * rounds for count in held.values()), held
+
+
+def test_an_estimate_of_nothing_is_nothing():
+    told = judged("s", LengthSample(0.1, [], "a sample")).as_dict()
+    assert told["summary"]["streams"] == {"value": 0, "low": 0, "high": 0}
+    assert told["categories"] == []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from esops.backends.base import LengthCount, Lengths
+from esops.backends.base import LengthCount, Lengths, LengthSample, MonthCount, SampledPage
 from esops.backends.postgres.layouts.base import TRUE, Layout, category_in
 from esops.events import EventFilter, StreamInfo, StreamKey, category_of
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _SLACK = timedelta(hours=1)
 """Numbers are not quite in the order of the times beside them."""
 _PAGE = 10_000
+_WORTH_A_SAMPLE = 10
+"""A table of less than so many times the pages of a sample is counted instead."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
@@ -164,6 +166,67 @@ class Counting:
             info = details.get(key) or StreamInfo(key.stream, category, length, 0, 0, None, None, tenant=key.tenant)
             streams.append(replace(info, category=category, length=info.length if counted else length))
         return streams
+
+    def monthly(self, filter: EventFilter) -> list[MonthCount]:
+        """Grouped in the server by stream and month, and then by category."""
+        layout, own = self._layout, self._layout.stream_table
+        if layout.decode is not None:
+            return []  # the time is inside the payload
+        # A stream without a name of its own has its category in the library's list of streams.
+        listed = own if own is not None and layout.stream_kind == "uuid" else None
+        statement = sql.SQL(
+            "SELECT {category}, to_char(month, 'YYYY-MM'), sum(n)::bigint FROM (SELECT {column} AS stream, {tenant} AS tenant, "
+            "date_trunc('month', {at} AT TIME ZONE 'UTC') AS month, count(*) AS n FROM {events} WHERE {where} GROUP BY 1, 2, 3) g "
+            "{join} GROUP BY 1, 2"
+        ).format(
+            category=category_in(sql.SQL("g.stream::text")) if listed is None else listed.category,
+            column=layout.stream_column or layout.mapped.stream,
+            tenant=layout.mapped.tenant,
+            at=layout.mapped.recorded_at,
+            events=layout.events,
+            where=layout.where(filter),
+            join=sql.SQL("")
+            if listed is None
+            else sql.SQL("JOIN {} ON {} = g.stream AND {} = g.tenant").format(listed.table, listed.stream, listed.tenant),
+        )
+        with self._control() as connection:
+            return [MonthCount(*row) for row in connection.execute(statement).fetchall() if row[1] is not None]
+
+    def sample(self, pages: int, filter: EventFilter) -> LengthSample | None:
+        """Of each page that the server picks at random, one event, and through the index the length of its stream."""
+        layout, m = self._layout, self._layout.mapped
+        own = layout.stream_table
+        if own is not None and not filter.types and filter.stream is None:
+            return None
+        with self._control() as connection:
+            size = connection.execute(
+                "SELECT sum(pg_relation_size(relid)) / current_setting('block_size')::bigint FROM pg_partition_tree(%(table)s::regclass) "
+                "UNION ALL SELECT pg_relation_size(%(table)s::regclass) / current_setting('block_size')::bigint",
+                {"table": layout.events.as_string(None)},
+            ).fetchall()
+            there_are = max(int(each[0] or 0) for each in size)
+            if there_are <= pages * _WORTH_A_SAMPLE:
+                return None
+            share = pages / there_are
+            column = layout.stream_column or m.stream
+            statement = sql.SQL(
+                "SELECT {category}, tenant, events, (SELECT count(*) FROM {table} WHERE {where} AND {column} = p.stream "
+                "AND {tenant} = p.tenant) FROM (SELECT DISTINCT ON (part, page) stream, tenant, "
+                "count(*) OVER (PARTITION BY part, page) AS events FROM (SELECT tableoid AS part, (ctid::text::point)[0] AS page, "
+                "{column} AS stream, {tenant} AS tenant FROM {table} TABLESAMPLE SYSTEM ({percent}) WHERE {where}) s "
+                "ORDER BY part, page, random()) p"
+            ).format(
+                category=sql.SQL("NULL::text") if layout.stream_kind == "uuid" else category_in(sql.SQL("stream")),
+                table=layout.events,
+                where=layout.where(filter),
+                column=column,
+                tenant=m.tenant,
+                percent=sql.Literal(100 * share),
+            )
+            found = [SampledPage(*row) for row in connection.execute(statement).fetchall()]
+        return LengthSample(
+            share, found, f"estimated from {len(found):,} of {there_are:,} pages of {layout.events.as_string(None)}"
+        )
 
     def grown(self, since: datetime, over: int, filter: EventFilter) -> Iterator[tuple[StreamInfo, int]]:
         """From the events since then, found by their numbers where there is no index on the time."""

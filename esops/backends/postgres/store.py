@@ -18,7 +18,21 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 from psycopg import sql
 
-from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, Ids, Lengths, Part, Removed, StoreInfo, WayOut
+from esops.backends.base import (
+    EVERYTHING,
+    Batch,
+    Capabilities,
+    Found,
+    Holder,
+    Ids,
+    Lengths,
+    LengthSample,
+    MonthCount,
+    Part,
+    Removed,
+    StoreInfo,
+    WayOut,
+)
 from esops.backends.postgres import bulk
 from esops.backends.postgres.connect import connect, translated
 from esops.backends.postgres.counting import Counting
@@ -344,6 +358,14 @@ class PostgresStore:
     def grown(self, since: datetime, over: int, filter: EventFilter = EVERYTHING) -> Iterator[tuple[StreamInfo, int]]:
         """From the events since then alone."""
         return self._counting.grown(since, over, filter)
+
+    def monthly(self, filter: EventFilter = EVERYTHING) -> list[MonthCount]:
+        """Grouped in the server."""
+        return self._counting.monthly(filter)
+
+    def sample_lengths(self, pages: int, filter: EventFilter = EVERYTHING) -> LengthSample | None:
+        """By TABLESAMPLE, where the library has no list of its streams and the table is large."""
+        return self._counting.sample(pages, filter)
 
     def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:
         """As the layout's library does it, in one transaction."""

@@ -1,0 +1,119 @@
+"""`esops audit streams --estimate`: what an audit would find, from a sample of the events, with its error.
+
+Of each page of the table that is drawn, one event is taken at random, and the length of its stream is found through the index. A stream of
+n events is drawn n times as often as one of a single event, so each counts for 1/n: the estimator of Horvitz and Thompson (1952) for
+the pages, that of Hansen and Hurwitz (1943) for the streams. Intervals are of 95 %; those of percentiles are by ranks (Woodruff 1952).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from esops.backends.base import EventStore, LengthSample, SampledPage
+from esops.events import EventFilter
+
+PAGES = 2_000
+_SURE = 1.96
+_SHARES = {"p50": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A value and the interval in which it is with a probability of 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, int]:
+        """Whole numbers."""
+        return {name: round(value) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sample says of a store's streams."""
+
+    store: str
+    how: str
+    summary: dict[str, Guess]
+    longest_seen: int
+    """The longest stream that was drawn: the longest of all is no shorter."""
+    categories: list[tuple[str | None, str, Guess, Guess]]
+    """Category, tenant, streams and events."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Under the documented field names."""
+        return {
+            "store": self.store,
+            "estimated": True,
+            "counted_from": self.how,
+            "summary": {
+                **{name: guess.as_dict() for name, guess in self.summary.items()},
+                "longest_seen": self.longest_seen,
+            },
+            "categories": [
+                {"category": category, "tenant": tenant, "streams": streams.as_dict(), "events": events.as_dict()}
+                for category, tenant, streams, events in self.categories
+            ],
+        }
+
+
+def estimate(store: EventStore, filter: EventFilter, pages: int = PAGES) -> Estimate | None:
+    """Draw a sample and say what it tells; None where the store had rather be counted."""
+    sample = store.sample_lengths(pages, filter)
+    return None if sample is None else judged(store.name, sample)
+
+
+def judged(store: str, sample: LengthSample) -> Estimate:
+    """What a sample says."""
+    pages = [each for each in sample.pages if each.length > 0]
+    summary = {
+        "streams": _total([each.events / each.length for each in pages], sample.share),
+        "events": _total([each.events for each in pages], sample.share),
+        **{name: _percentile(pages, share) for name, share in _SHARES.items()},
+    }
+    groups: dict[tuple[str | None, str], list[SampledPage]] = {}
+    for each in pages:
+        groups.setdefault((each.category, each.tenant), []).append(each)
+    categories = [
+        (
+            category,
+            tenant,
+            _total([each.events / each.length for each in theirs], sample.share),
+            _total([each.events for each in theirs], sample.share),
+        )
+        for (category, tenant), theirs in groups.items()
+    ]
+    categories.sort(key=lambda each: (-each[3].value, each[0] or "", each[1]))
+    return Estimate(store, sample.how, summary, max((each.length for each in pages), default=0), categories)
+
+
+def _total(values: Sequence[float], share: float) -> Guess:
+    """The sum over all pages, of which each was drawn with the same probability."""
+    total = math.fsum(values) / share
+    error = _SURE * math.sqrt(max(0.0, 1 - share) * math.fsum(value * value for value in values)) / share
+    return Guess(total, max(0.0, total - error), total + error)
+
+
+def _percentile(pages: Sequence[SampledPage], share: float) -> Guess:
+    weighted = sorted((each.length, each.events / each.length) for each in pages)
+    if not weighted:
+        return Guess(0, 0, 0)
+    whole = math.fsum(weight for _, weight in weighted)
+    effective = whole * whole / math.fsum(weight * weight for _, weight in weighted)
+    error = _SURE * math.sqrt(share * (1 - share) / effective)
+    low, value, high = (_at(weighted, whole * rank) for rank in (max(0.0, share - error), share, min(1.0, share + error)))
+    return Guess(value, low, high)
+
+
+def _at(weighted: Sequence[tuple[int, float]], rank: float) -> int:
+    seen = 0.0
+    for length, weight in weighted:
+        seen += weight
+        if seen >= rank:
+            return length
+    return weighted[-1][0]

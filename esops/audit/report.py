@@ -1,0 +1,177 @@
+"""`esops audit streams --report`: the audit as one HTML page with plots."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from esops.audit.streams import StreamsAudit
+from esops.backends.base import MonthCount
+from esops.page import COLOURS, label, layout, page
+
+_SERIES = len(COLOURS) - 1
+"""Categories with a colour of their own in a plot over time; the rest are one."""
+_ROWS = 40
+_NONE = "no category"
+_BARS, LISTED, _FINDINGS = 20, 100, 200
+"""Streams with a bar, and in the table; findings that are named."""
+
+
+def write_report(path: Path, found: StreamsAudit, months: Sequence[MonthCount], *, category: str | None, budgets: bool) -> None:
+    """Write the page. Raises OSError."""
+    document = found.as_dict(full=True)
+    whole = document["summary"]
+    tiles = [
+        (f"{whole['streams']:,}", "streams"),
+        (f"{whole['events']:,}", "events"),
+        (f"{whole['mean']:,}", "events a stream"),
+        (f"{whole['p50']:,}", "half have at most"),
+        (f"{whole['p90']:,}", "90 % have at most"),
+        (f"{whole['p99']:,}", "99 % have at most"),
+        (f"{whole['max']:,}", "the longest"),
+        (f"{whole['longest_1_percent_share']:.0%}", "of events in the longest 1 %"),
+    ]
+    figures = {"lengths": _lengths(found)}
+    names = list(dict.fromkeys(category or _NONE for (category, _), _ in found.ordered()))
+    colours = {name: COLOURS[at % _SERIES] for at, name in enumerate(names)}
+    if months:
+        figures |= {"growth": _growth(months, colours), "months": _heat(months)}
+    if found.longest:
+        figures["longest"] = _longest(found, colours)
+    text = page(
+        "audit.html.j2",
+        f"Streams of {found.store}",
+        figures,
+        how=found.how,
+        category=category,
+        tiles=tiles,
+        broken=found.broken,
+        findings=document["findings"][:_FINDINGS],
+        budgets=budgets,
+        longest=document["streams"][:LISTED],
+        categories=document["categories"],
+        tenants=any(each["tenant"] for each in document["categories"]),
+        no_months="Growth is not shown: this store keeps no time of an event that can be asked for.",
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def _lengths(found: StreamsAudit) -> go.Figure:
+    bins = found.whole.histogram()
+    names = [f"{low:,}" if low == high else f"{low:,} to {high:,}" for low, high, *_ in bins]
+    bars = [
+        go.Bar(
+            name=what, x=names, y=[each[at] for each in bins], hovertemplate="%{x} events: %{y:,} " + what + "<extra></extra>"
+        )
+        for at, what in ((2, "streams"), (3, "events in them"))
+    ]
+    return go.Figure(
+        bars,
+        layout(
+            barmode="group",
+            height=360,
+            legend={"orientation": "h", "y": 1.1},
+            xaxis={"title": "events in a stream", "type": "category"},
+            yaxis={"type": "log", "dtick": 1},
+        ),
+    )
+
+
+def _growth(months: Sequence[MonthCount], colours: Mapping[str, str]) -> go.Figure:
+    axis, by_category = _by_category(months)
+    largest = list(by_category)[:_SERIES]
+    rest: Counter[str] = Counter()
+    for category in list(by_category)[_SERIES:]:
+        rest.update(by_category[category])
+    series = [(category, by_category[category]) for category in largest] + ([("others", rest)] if rest else [])
+    bars = [
+        go.Bar(
+            name=label(category),
+            marker={"color": colours.get(category, COLOURS[-1])},
+            x=axis,
+            y=[counts[month] for month in axis],
+            hovertemplate=f"{label(category)}, %{{x}}: %{{y:,}} events<extra></extra>",
+        )
+        for category, counts in series
+    ]
+    return go.Figure(
+        bars,
+        layout(
+            barmode="stack",
+            height=360,
+            legend={"orientation": "h", "y": 1.15},
+            xaxis={"type": "category"},
+            yaxis={"title": "events", "separatethousands": True},
+        ),
+    )
+
+
+def _heat(months: Sequence[MonthCount]) -> go.Figure:
+    axis, by_category = _by_category(months)
+    names = list(by_category)[:_ROWS]
+    cells = [[by_category[name][month] or None for month in axis] for name in names]
+    heat = go.Heatmap(
+        x=axis,
+        y=[label(name) for name in names],
+        z=cells,
+        xgap=1,
+        ygap=1,
+        hovertemplate="%{y}, %{x}: %{z:,} events<extra></extra>",
+        colorbar={"title": "events", "thickness": 12},
+    )
+    return go.Figure(
+        [heat],
+        layout(
+            height=max(320, 130 + 26 * len(names)),
+            xaxis={"type": "category"},
+            yaxis={"type": "category", "autorange": "reversed"},
+        ),
+    )
+
+
+def _longest(found: StreamsAudit, colours: Mapping[str, str]) -> go.Figure:
+    streams = found.longest[:_BARS]
+    categories = list(dict.fromkeys(info.category for info in streams))
+    bars = [
+        go.Bar(
+            name=label(category or _NONE),
+            marker={"color": colours.get(category or _NONE, COLOURS[-1])},
+            orientation="h",
+            y=[label(info.name) for info in streams if info.category == category],
+            x=[info.length for info in streams if info.category == category],
+            hovertemplate="%{y}: %{x:,} events<extra></extra>",
+        )
+        for category in categories
+    ]
+    order = [label(info.name) for info in streams]
+    return go.Figure(
+        bars,
+        layout(
+            height=max(320, 90 + 22 * len(streams)),
+            showlegend=len(categories) > 1,
+            legend={"orientation": "h", "y": 1.08},
+            xaxis={"title": "events", "separatethousands": True},
+            yaxis={"type": "category", "categoryorder": "array", "categoryarray": order, "autorange": "reversed"},
+        ),
+    )
+
+
+def _by_category(months: Sequence[MonthCount]) -> tuple[list[str], dict[str, Counter[str]]]:
+    """All months from the first to the last, and each category's events in them, the largest category first."""
+    found: dict[str, Counter[str]] = {}
+    for category, month, events in months:
+        found.setdefault(category or _NONE, Counter())[month] += events
+    ordered = dict(sorted(found.items(), key=lambda each: (-each[1].total(), each[0])))
+    return _every_month(min(each.month for each in months), max(each.month for each in months)), ordered
+
+
+def _every_month(first: str, last: str) -> list[str]:
+    year, month = map(int, first.split("-"))
+    axis = []
+    while (name := f"{year:04d}-{month:02d}") <= last:
+        axis.append(name)
+        year, month = (year + 1, 1) if month == 12 else (year, month + 1)
+    return axis

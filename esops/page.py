@@ -1,0 +1,70 @@
+"""A result as one HTML file: no network, readable in light and dark, with plots that can be zoomed.
+
+Templates are in `pages/`. Whatever is shown of events (names of streams, types, ids) is escaped, and a content security policy in the
+file keeps it from fetching or sending anything.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from esops import __version__
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+COLOURS = ("#2a78d6", "#1f9d57", "#c9820a", "#a346b8", "#d14343", "#0f9aa8", "#7a6ff0", "#8a8f3c")
+"""Of the categories; all can be told apart on white and on black."""
+
+
+def page(template: str, title: str, figures: Mapping[str, go.Figure], **values: Any) -> str:
+    """An HTML document made of a template in `pages/`; `figures` by the name of the element that each is drawn in."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("esops", "pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = _number
+    environment.filters["time"] = _time
+    drawn = {name: json.loads(figure.to_json(validate=False)) for name, figure in figures.items()}
+    return environment.get_template(template).render(
+        title=title,
+        figures=drawn,
+        plotly=get_plotlyjs() if drawn else "",
+        made_at=datetime.now(UTC),
+        esops=__version__,
+        **values,
+    )
+
+
+def label(text: str) -> str:
+    """A text as plotly's labels take it, which know some HTML."""
+    return html.escape(text, quote=False)
+
+
+def layout(**more: Any) -> dict[str, Any]:
+    """What all plots have in common; colours that differ between light and dark are set in the page."""
+    return {
+        "template": "none",
+        "font": {"family": "system-ui, sans-serif", "size": 13},
+        "margin": {"l": 60, "r": 20, "t": 10, "b": 45},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "colorway": list(COLOURS),
+        **more,
+    }
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else f"{value:,}"
+
+
+def _time(value: datetime | None) -> str:
+    return "-" if value is None else f"{value:%Y-%m-%d %H:%M}"

@@ -1,0 +1,184 @@
+"""A trace as one HTML page: a timeline with a lane for each stream, that can be zoomed, and the tree of causes below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import plotly.graph_objects as go
+
+from esops.page import COLOURS, label, layout, page
+from esops.trace.graph import Forest, Node
+from esops.trace.render import apart, tree
+from esops.trace.search import Trace
+
+_GAP_SHARE = 0.04
+"""Of the whole time: a stretch so long without an event is marked."""
+_IN_TREE = 5_000
+_SHORT_LABEL = 44
+
+
+def trace_page(trace: Trace) -> str:
+    """The page as text."""
+    forest = trace.forest
+    times = [each.recorded_at for each in forest.nodes if each.recorded_at is not None]
+    return page(
+        "trace.html.j2",
+        f"Trace of {trace.about}",
+        {"timeline": _figure(forest)},
+        events=len(forest.nodes),
+        streams=len({_lane(forest, each) for each in forest.nodes}),
+        stores=sorted({each.store for each in forest.nodes}),
+        first=min(times, default=None),
+        lasted=apart(max(times) - min(times)) if times else "",
+        timed=bool(times),
+        limited=trace.limited,
+        missing=forest.missing,
+        circles=[[forest.nodes[at].id for at in circle] for circle in forest.circles],
+        duplicates=forest.duplicates,
+        rows=[_row(forest, *line) for _, line in zip(range(_IN_TREE), tree(forest), strict=False)],
+        beyond=max(0, len(forest.nodes) - _IN_TREE),
+    )
+
+
+def _row(forest: Forest, before: str, each: Node, since: str) -> dict[str, Any]:
+    return {
+        "before": before,
+        "type": each.type,
+        "colour": _colours(forest)[each.category],
+        "where": f"{_lane(forest, each)} @{each.version}",
+        "since": since,
+        "at": each.recorded_at,
+        "id": each.id,
+        "missing": each.cause if not before and each.cause in forest.missing else None,
+    }
+
+
+def _colours(forest: Forest) -> dict[str, str]:
+    """Of each category."""
+    found = dict.fromkeys(each.category for each in forest.nodes)
+    return {category: COLOURS[at % len(COLOURS)] for at, category in enumerate(found)}
+
+
+def _lane(forest: Forest, each: Node) -> str:
+    several = any(other.store != forest.nodes[0].store for other in forest.nodes)
+    return f"{each.store}/{each.stream}" if several else each.stream
+
+
+def _figure(forest: Forest) -> go.Figure:
+    nodes = forest.nodes
+    lanes = {_lane(forest, each): at for at, each in reversed(list(enumerate(nodes)))}
+    order = sorted(lanes, key=lambda name: lanes[name])
+    number = {name: at for at, name in enumerate(order)}
+    timed = all(each.recorded_at is not None for each in nodes)
+    by_time = [each.recorded_at if timed else at for at, each in enumerate(nodes)]
+    by_order: list[Any] = list(range(len(nodes)))
+    heights = [number[_lane(forest, each)] for each in nodes]
+    traces, times, places = [_edges(forest, by_time, heights)], [_along(forest, by_time)], [_along(forest, by_order)]
+    for category, colour in _colours(forest).items():
+        theirs = [at for at, each in enumerate(nodes) if each.category == category]
+        times.append([by_time[at] for at in theirs])
+        places.append([by_order[at] for at in theirs])
+        traces.append(
+            go.Scatter(
+                name=label(category),
+                mode="markers",
+                x=times[-1],
+                y=[heights[at] for at in theirs],
+                marker={"size": 11, "color": colour, "line": {"width": 1, "color": "rgba(128,128,128,0.6)"}},
+                hovertext=[_told(forest, at) for at in theirs],
+                hovertemplate="%{hovertext}<extra></extra>",
+            )
+        )
+    shades = list(_gaps(nodes)) if timed else []
+    buttons = [
+        _button("by time", times, {"xaxis.type": "date", "shapes": shades}),
+        _button("in order", places, {"xaxis.type": "linear", "shapes": []}),
+    ]
+    menu = {"type": "buttons", "direction": "right", "buttons": buttons, "showactive": False}
+    return go.Figure(
+        traces,
+        layout(
+            height=max(300, 120 + 30 * len(order)),
+            hovermode="closest",
+            dragmode="pan",
+            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+            margin={"l": 60, "r": 20, "t": 60, "b": 45},
+            xaxis={"type": "date" if timed else "linear", "showgrid": True},
+            yaxis={
+                "tickvals": list(range(len(order))),
+                "ticktext": [label(name if len(name) <= _SHORT_LABEL else name[: _SHORT_LABEL - 1] + "…") for name in order],
+                "range": [len(order) - 0.5, -0.5],
+                "fixedrange": len(order) <= 30,
+                "zeroline": False,
+            },
+            shapes=shades,
+            updatemenus=[{**menu, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}] if timed else [],
+            meta={"zoom": True},
+        ),
+    )
+
+
+def _button(text: str, across: list[list[Any]], layout: dict[str, Any]) -> dict[str, Any]:
+    return {"label": text, "method": "update", "args": [{"x": across}, {**layout, "xaxis.autorange": True}]}
+
+
+def _edges(forest: Forest, across: list[Any], heights: list[int]) -> go.Scatter:
+    """Lines from causes to effects."""
+    return go.Scatter(
+        name="cause",
+        mode="lines",
+        x=_along(forest, across),
+        y=_along(forest, heights),
+        line={"width": 1.3, "color": "rgba(128,128,128,0.75)"},
+        hoverinfo="skip",
+    )
+
+
+def _along(forest: Forest, values: list[Any]) -> list[Any]:
+    """Of each cause and effect the values, and a break after each pair."""
+    return [
+        value for at, parent in enumerate(forest.parent) if parent is not None for value in (values[parent], values[at], None)
+    ]
+
+
+def _told(forest: Forest, at: int) -> str:
+    each, parent = forest.nodes[at], forest.parent[at]
+    lines = [f"<b>{label(each.type)}</b>", f"{label(_lane(forest, each))} @{each.version}", f"id {label(each.id)}"]
+    if each.recorded_at is not None:
+        lines.append(f"{each.recorded_at:%Y-%m-%d %H:%M:%S.%f} UTC")
+    if parent is not None:
+        cause = forest.nodes[parent]
+        since = f", {apart(each.recorded_at - cause.recorded_at)}" if each.recorded_at and cause.recorded_at else ""
+        lines.append(f"because of {label(cause.type)}{since}")
+    elif each.cause is not None:
+        lines.append(f"its cause {label(each.cause)} is missing" if each.cause in forest.missing else "cut from a circle")
+    return "<br>".join(lines)
+
+
+def _gaps(nodes: list[Node]) -> Iterator[dict[str, Any]]:
+    """Marks of long stretches in which nothing happened."""
+    times = sorted(each.recorded_at for each in nodes if each.recorded_at is not None)
+    if len(times) < 3:
+        return
+    least = max(timedelta(seconds=1), (times[-1] - times[0]) * _GAP_SHARE)
+    for low, high in pairwise(times):
+        if high - low >= least:
+            yield _gap(low, high)
+
+
+def _gap(low: datetime, high: datetime) -> dict[str, Any]:
+    return {
+        "type": "rect",
+        "x0": low,
+        "x1": high,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "layer": "below",
+        "line": {"width": 0},
+        "fillcolor": "rgba(201,130,10,0.12)",
+        "label": {"text": apart(high - low), "textposition": "top center", "font": {"size": 11}},
+    }

@@ -1,0 +1,97 @@
+"""The pages that esops writes, in a real browser: they draw, fetch nothing, complain of nothing, and show names as they are."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import orjson
+import pytest
+
+from esops.backends import open_store
+from esops.events import NewEvent
+from esops.settings import StoreSettings
+from tests.support import marten
+from tests.support.browser import fetched
+
+EVIL = "<img src=x onerror=alert(1)>"
+ID = "0b1c2a4e-8f6d-4c55-9d0e-3a2b1c0d9e{:02x}"
+
+
+def event(number: int, cause: int | None = None, kind: str = "done") -> NewEvent:
+    about = {"correlationId": "flow"} | ({"causationId": ID.format(cause)} if cause is not None else {})
+    return NewEvent(ID.format(number), kind, b"{}", orjson.dumps(about))
+
+
+@pytest.fixture
+def shop(dsn, connection, project):
+    marten.create(connection, marten.Variant(text_ids=True, optional=True))
+    project.write("esops.toml", f'[stores.shop]\ndsn = {json.dumps(dsn)}\n[audit.budgets]\n"*" = 3\n')
+    with open_store("shop", StoreSettings(dsn=dsn)) as store:
+        store.append("cart-1", [event(1), event(2, 1), event(3, 2), event(4, 2)])
+        store.append("order-1", [event(5, 4, EVIL), event(6, 5)])
+        store.append(f"{EVIL}-1", [event(7, 6), event(8, 77)])
+    connection.execute("UPDATE mt_events SET timestamp = timestamp - (100 - seq_id) * interval '9 days'")
+    return connection
+
+
+def svgs(document: str, name: str) -> str:
+    """What is drawn in an element."""
+    return document.partition(f'id="{name}"')[2].partition("<h2>")[0]
+
+
+def test_the_report_of_streams(shop, project, browser, tmp_path):
+    result = project.run("audit", "streams", "--report", "audit.html")
+    assert result.code == 1
+    page = project.folder / "audit.html"
+    text = page.read_text(encoding="utf-8")
+    assert fetched(text) == []
+    assert EVIL not in text
+    document = browser.document(page)
+    assert 'data-drawn="4"' in document
+    for name in ("lengths", "growth", "months", "longest"):
+        assert "main-svg" in svgs(document, name), name
+    assert "1 stream breaks a budget" in document
+    assert len(re.findall('class="point"', svgs(document, "longest"))) == 3
+    light, dark = (browser.picture(page, tmp_path / f"{dark}.png", dark=dark) for dark in (False, True))
+    assert light[:4] == dark[:4] == b"\x89PNG"
+    assert min(len(light), len(dark)) > 50_000, "something is drawn"
+    assert light != dark
+
+
+def test_a_report_without_times_or_streams(project, dsn, connection, browser):
+    marten.create(connection, marten.Variant(text_ids=True))
+    project.write("esops.toml", f"[stores.shop]\ndsn = {json.dumps(dsn)}\n")
+    project.ok("audit", "streams", "--report", "audit.html")
+    assert 'data-drawn="1"' in browser.document(project.folder / "audit.html")
+    assert project.run("audit", "streams", "--report", "nowhere/audit.html").code == 2
+
+
+ZOOM = """
+const drawn = document.getElementById("timeline");
+const before = drawn.layout.xaxis.range.join();
+Plotly.relayout(drawn, { "xaxis.range[0]": drawn.layout.xaxis.range[0], "xaxis.range[1]": drawn.data[1].x[1] }).then(() => {
+  document.documentElement.dataset.zoomed = String(before !== drawn.layout.xaxis.range.join());
+  const order = drawn.layout.updatemenus[0].buttons[1];
+  return Plotly.update(drawn, order.args[0], order.args[1]);
+}).then(() => {
+  document.documentElement.dataset.type = drawn.layout.xaxis.type;
+  document.documentElement.dataset.shades = drawn.layout.shapes.length;
+});
+"""
+
+
+def test_the_page_of_a_trace_and_its_zoom(shop, project, browser):
+    project.ok("trace", "correlation", "flow", "--format", "html", "-o", "trace.html")
+    page = project.folder / "trace.html"
+    text = page.read_text(encoding="utf-8")
+    assert fetched(text) == []
+    assert EVIL not in text
+    document = browser.document(page, ZOOM)
+    assert 'data-zoomed="true"' in document
+    assert 'data-type="linear"' in document
+    assert 'data-shades="0"' in document
+    assert "+9 d 00 h" in document, "what lies between is told"
+    assert "&lt;img src=x onerror=alert(1)&gt;-1 @2" in document
+    assert f"its cause {ID.format(77)} is missing" in document
+    assert len(re.findall('class="point"', svgs(document, "timeline"))) == 8
