@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+
 
 @dataclass
 class Distribution:
@@ -67,6 +69,12 @@ class Distribution:
             events[number] += length * streams
         numbers = range(min(bins), max(bins) + 1)
         return [(1 << number, (2 << number) - 1, bins[number], events[number]) for number in numbers]
+
+    def spark(self) -> str:
+        """The histogram as a line of blocks, on a logarithmic scale; a space where a bin is empty."""
+        counts = [streams for _, _, streams, _ in self.histogram()]
+        top = math.log1p(max(counts, default=0))
+        return "".join(_BLOCKS[math.ceil(math.log1p(count) / top * (len(_BLOCKS) - 1))] for count in counts)
 
     def share_of_longest(self, share: float = 0.01) -> float:
         """Which part of all events the longest so great a share of the streams has: at least one stream."""

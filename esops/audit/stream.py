@@ -11,10 +11,14 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+import orjson
+
 from esops.backends.base import EventStore
 from esops.events import RecordedEvent
 
 _BURST = timedelta(seconds=1)
+COMPETING = timedelta(milliseconds=100)
+"""Two commands that write so shortly after each other have both loaded the stream before, as a rule: one may have had to try again."""
 _LARGEST = 5
 _MOST_GAPS = 20
 _SHORT = 50
@@ -60,6 +64,8 @@ class StreamAudit:
     """The most events within a second, and when."""
     same_instant: int = 0
     """Events that were recorded at the very time of the one before: appended together, or by writers that raced."""
+    competing: int = 0
+    """How often an event of another correlation id than the one before it came within `COMPETING` of it."""
     backwards: int = 0
     """Events that were recorded before the one before them."""
     suggestion: str = ""
@@ -83,6 +89,7 @@ class StreamAudit:
             "gaps": [{"after": low, "next": high} for low, high in self.gaps],
             "busiest_second": {"events": self.busiest[0], "at": self.busiest[1]},
             "same_instant": self.same_instant,
+            "competing_writers": self.competing,
             "clock_backwards": self.backwards,
             "suggestion": self.suggestion,
         }
@@ -108,6 +115,7 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
             if previous_at is not None:
                 found.same_instant += at == previous_at
                 found.backwards += at < previous_at
+                found.competing += at - previous_at < COMPETING and _others(previous, event)
             for period, form in _PERIODS:
                 periods[period][at.strftime(form)] += 1
             while window and at - window[0] >= _BURST:
@@ -127,6 +135,17 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
     found.months = dict(sorted(periods["month"].items()))
     found.suggestion = _suggestion(found, order, periods, closing)
     return found
+
+
+def _others(previous: RecordedEvent | None, event: RecordedEvent) -> bool:
+    """Whether two events are of different commands, as far as their metadata tells."""
+    if previous is None or previous.metadata == event.metadata:
+        return False
+    try:
+        ids = (previous.correlation_id, event.correlation_id)
+    except orjson.JSONDecodeError:
+        return False
+    return None not in ids and ids[0] != ids[1]
 
 
 def _count(found: StreamAudit, event: RecordedEvent, at: datetime | None, size: int) -> None:

@@ -174,8 +174,13 @@ def _show(output: Output, form: str, found: StreamsAudit, percentiles: bool, gro
         f"A stream has {whole['mean']:,} events on average; half have at most {whole['p50']:,}, 90 % {whole['p90']:,}, "
         f"99 % {whole['p99']:,}, the longest {whole['max']:,}. The longest 1 % hold {whole['longest_1_percent_share']:.0%} of all events."
     )
-    names = ("streams", "events", "p50", "p90", "p99", "max")
+    names = ["streams", "events", "p50", "p90", "p99", "max"]
+    if any(each["tenant"] for each in document["categories"]):
+        names = ["tenant", *names]
     rows = [[each["category"] or "-", *(each[name] for name in names)] for each in document["categories"][:_IN_TABLE]]
+    if percentiles:
+        names.append("lengths")
+        rows = [[*row, each.spark()] for row, (_, each) in zip(rows, found.ordered(), strict=False)]
     output.line()
     output.table("Categories", ["category", *names], rows)
     if percentiles:
@@ -184,8 +189,12 @@ def _show(output: Output, form: str, found: StreamsAudit, percentiles: bool, gro
         output.table("Lengths", ["length", "streams", "events"], bins)
     if found.longest:
         output.line()
-        listed = [[_shown(each.get(column)) for column in columns] for each in document["streams"]]
-        output.table("Longest streams", columns, listed)
+        shown = ["stream", *(["tenant"] if any("tenant" in each for each in document["streams"]) else []), "category", "length"]
+        listed = [
+            [*(each.get(name) or "-" for name in shown), _versions(each), *(_shown(each.get(name)) for name in columns[3:])]
+            for each in document["streams"]
+        ]
+        output.table("Longest streams", [*shown, "versions", *columns[3:]], listed)
     if found.broken:
         output.line()
         told = [[each.stream, each.rule, each.limit, each.value] for each in found.findings[:_IN_TABLE]]
@@ -196,6 +205,10 @@ def _show(output: Output, form: str, found: StreamsAudit, percentiles: bool, gro
         )
     else:
         output.line("No budget is broken.")
+
+
+def _versions(stream: dict[str, Any]) -> str:
+    return f"{stream['first_version']} to {stream['last_version']}"
 
 
 def _shown(value: Any) -> Any:
@@ -212,7 +225,7 @@ def stream(context: typer.Context, name: str = typer.Argument(..., help="The str
     """
     from rich.filesize import decimal
 
-    from esops.audit.stream import audit_stream
+    from esops.audit.stream import COMPETING, audit_stream
     from esops.config import load_config
 
     output = current_output(context)
@@ -249,6 +262,11 @@ def stream(context: typer.Context, name: str = typer.Argument(..., help="The str
         output.line(f"Busiest second: {found.busiest[0]:,} events, from {found.busiest[1]:%Y-%m-%d %H:%M:%S.%f} on")
     if found.same_instant:
         output.line(f"{found.same_instant:,} events have the very time of the one before: appended together")
+    if found.competing:
+        output.line(
+            f"{found.competing:,} times two commands wrote within {COMPETING.total_seconds() * 1000:.0f} ms of each other: "
+            "writers compete for this stream"
+        )
     if found.backwards:
         output.line(f"{found.backwards:,} events were recorded before the one before them: clocks differ, or writers raced")
     output.line(found.suggestion)

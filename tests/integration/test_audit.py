@@ -242,3 +242,27 @@ def test_an_estimate_holds_the_truth_and_small_tables_are_counted(dsn, connectio
     counted = project.ok("audit", "streams", "--estimate")
     assert "no estimate is made" in counted.err
     assert "150,000 events" in counted.out
+
+
+def test_tenants_histograms_and_writers_that_compete(dsn, connection, project):
+    marten.create(connection, marten.Variant(text_ids=True, optional=True, conjoined=True))
+    project.write("esops.toml", f"[stores.s]\ndsn = {json.dumps(dsn)}\n")
+    for tenant in ("blue", "red"):
+        with open_store("s", StoreSettings(dsn=dsn, tenant=tenant)) as store:
+            store.append("cart-1", [chained(1, None, "one"), chained(2, 1, "one")])
+            store.append("cart-1", [chained(3, None, "two")])
+    connection.execute("UPDATE mt_events SET timestamp = '2026-01-01'::timestamptz + version * interval '40 ms'")
+    shown = project.ok("audit", "streams", "--percentiles").out
+    assert "tenant" in shown
+    assert "red" in shown
+    assert "1 to 3" in shown
+    assert "█" in shown
+    document = project.ok("audit", "streams", "--output", "json").json
+    assert {(each["category"], each["tenant"], each["events"]) for each in document["categories"]} == {
+        ("cart", "blue", 3),
+        ("cart", "red", 3),
+    }
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", text + 'tenant = "red"\n')
+    assert project.ok("audit", "stream", "cart-1", "--output", "json").json["competing_writers"] == 1
+    assert "1 times two commands wrote within 100 ms" in project.ok("audit", "stream", "cart-1").out

@@ -61,6 +61,8 @@ PAGE = 200_000
 """Numbers a page of a bulk read at most: the best of those measured (docs/explanation/speed.md)."""
 _SMALLEST_PAGE = 1_000
 _PAGE_SECONDS = 2.0
+_LISTED_BYTES = 256 << 10
+"""Of a batch of streams: what is made of them in Python is many times as large."""
 _EXACT_COUNT = 100_000
 """Beyond this many numbers a lag is not counted row by row."""
 
@@ -107,7 +109,9 @@ class PostgresStore:
             self.layout: Layout = find_layout(self._control(), name, settings)
         self._bulk = bulk.BulkReader(settings.dsn)
         self._rule = self.layout.rule()
-        self._counting = Counting(self.layout, self._own_connection, self.control, partial(bulk.BulkReader, settings.dsn))
+        self._counting = Counting(
+            self.layout, self._own_connection, self.control, partial(bulk.BulkReader, settings.dsn, _LISTED_BYTES)
+        )
         shelf = self.layout.shelf
         self.capabilities = replace(
             self.capabilities,
