@@ -187,6 +187,97 @@ def retire(
         output.line(f"{name}: retired {', '.join(f'v{each}' for each in numbers)}; {past} {what}")
 
 
+@command(projection)
+def pause(context: typer.Context, name: str = _NAME) -> None:
+    """Let the work on a projection wait after its next checkpoint: a rebuild, and what `esops run` does for it.
+
+    esops projection pause cart_summary
+    """
+    _wish(context, name, "waits, within a second; go on with: esops projection resume {name}", paused=True)
+
+
+@command(projection)
+def resume(context: typer.Context, name: str = _NAME) -> None:
+    """Let work that was paused go on.
+
+    esops projection resume cart_summary
+    """
+    _wish(context, name, "goes on", paused=False)
+
+
+@command(projection)
+def throttle(
+    context: typer.Context,
+    name: str = _NAME,
+    max_rate: float | None = typer.Option(None, "--max-rate", min=0, metavar="EV_S", help="At most so many events a second."),
+    max_load: int | None = typer.Option(None, "--max-load", min=0, metavar="N", help="Wait while more sessions are active."),
+    max_lag_bytes: int | None = typer.Option(
+        None, "--max-lag-bytes", min=0, metavar="N", help="Wait while a replica is behind."
+    ),
+    nice: float | None = typer.Option(None, "--nice", min=0, metavar="R", help="Rest R times as long as it works."),
+    off: bool = typer.Option(False, "--off", help="Take back all that was asked for here; what the command began with holds."),
+) -> None:
+    """Change what work on a projection may take, while it runs.
+
+    esops projection throttle cart_summary --max-rate 5000
+    esops projection throttle cart_summary --off
+
+    It stays so for later work, too, until it is taken back.
+    """
+    from esops.errors import UsageError
+
+    limits = {"max_rate": max_rate, "max_load": max_load, "max_lag_bytes": max_lag_bytes, "nice": nice}
+    given = {key: value for key, value in limits.items() if value is not None}
+    if not given and not off:
+        raise UsageError("say what to limit", hint="esops projection throttle NAME --max-rate 5000, or --off.")
+    _wish(context, name, "is limited to {limits}" if given else "is not limited any more", limits=limits if off else given)
+
+
+@command(projection)
+def postpone(context: typer.Context, name: str = _NAME) -> None:
+    """Let a rebuild keep up and wait with its switch.
+
+    esops projection postpone cart_summary
+    """
+    _wish(context, name, "waits with its switch for: esops projection switch-now {name}", postponed=True, switch_now=False)
+
+
+@command(projection, "switch-now")
+def switch_now(context: typer.Context, name: str = _NAME) -> None:
+    """Let a rebuild that waits with its switch go on to it, whatever its lag: the switch itself brings green up to blue.
+
+    esops projection switch-now cart_summary
+    """
+    _wish(context, name, "switches as soon as it is verified", postponed=False, switch_now=True)
+
+
+def _wish(context: typer.Context, name: str, told: str, **changed: Any) -> None:
+    from esops.backends.postgres.connect import connect, translated
+    from esops.config import load_config
+    from esops.errors import UsageError
+    from esops.projections.control import wish
+
+    output = current_output(context)
+    config = load_config(output.settings.config)
+    if config.projection(name).kind == "server":
+        raise UsageError(f"{name} runs inside its store: there is nothing of it to be paused or limited here")
+    with translated(), connect(config.readmodel_of(name).dsn, f"control {name}") as connection:
+        now = wish(connection, name, **changed)
+    if output.format("table", "json") == "json":
+        output.json(
+            {
+                "projection": name,
+                "paused": now.paused,
+                "postponed": now.postponed,
+                "switch_now": now.switch_now,
+                "limits": dict(now.limits),
+            }
+        )
+        return
+    limits = ", ".join(f"{key.replace('_', '-')} {value:g}" for key, value in now.limits.items())
+    output.line(f"{name} {told.format(name=name, limits=limits)}")
+
+
 @command(projection, "dead-letters")
 def dead_letters(context: typer.Context, name: str = _NAME) -> None:
     """List the events that a projection could not project and passed (on_error = "dead-letter").

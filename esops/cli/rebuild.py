@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from esops.term import Output, ProgressLine
 
 _HOW = "How it goes about it"
+_LIMITS = "What it may take (to be changed while it runs by `projection throttle`)"
 _SAMPLES = 3
 
 
@@ -55,6 +56,36 @@ def rebuild(
         help="At most N events a checkpoint; left out: by time and memory.",
         rich_help_panel=_HOW,
     ),
+    max_rate: float | None = typer.Option(
+        None, "--max-rate", min=1, metavar="EV_S", help="At most so many events a second.", rich_help_panel=_LIMITS
+    ),
+    max_load: int | None = typer.Option(
+        None,
+        "--max-load",
+        min=0,
+        metavar="N",
+        help="Wait while more than N other sessions of the read model's server are active.",
+        rich_help_panel=_LIMITS,
+    ),
+    max_lag_bytes: int | None = typer.Option(
+        None,
+        "--max-lag-bytes",
+        min=0,
+        metavar="N",
+        help="Wait while a replica of it is further behind.",
+        rich_help_panel=_LIMITS,
+    ),
+    nice: float | None = typer.Option(
+        None,
+        "--nice",
+        min=0,
+        metavar="R",
+        help="Rest R times as long as it works: 1 is half the speed.",
+        rich_help_panel=_LIMITS,
+    ),
+    postpone: bool = typer.Option(
+        False, "--postpone", help="Keep up and wait with the switch for `projection switch-now`.", rich_help_panel=_HOW
+    ),
 ) -> int:
     """Rebuild a read model beside the one that serves, verify it, and switch in one transaction.
 
@@ -77,8 +108,19 @@ def rebuild(
     if resume + abort + dry_run > 1:
         raise UsageError("--resume, --abort and --dry-run exclude each other")
     name = projection or _only(list(config.projections), str(config.path))
-    given = {"switch_lag": switch_lag, "compare": compare, "max_diff": max_diff, "batch_size": batch_size}
-    options = {key: value for key, value in given.items() if value is not None} | ({"switch": False} if no_switch else {})
+    given = {
+        "switch_lag": switch_lag,
+        "compare": compare,
+        "max_diff": max_diff,
+        "batch_size": batch_size,
+        "max_rate": max_rate,
+        "max_load": max_load,
+        "max_lag_bytes": max_lag_bytes,
+        "nice": nice,
+        "switch": False if no_switch else None,
+        "postpone": postpone or None,
+    }
+    options = {key: value for key, value in given.items() if value is not None}
     return _Job(output, config, name, options, dry_run=dry_run, resume=resume, abort=abort, yes=yes).run()
 
 

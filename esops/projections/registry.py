@@ -20,6 +20,7 @@ from esops.errors import Busy, UsageError
 from esops.events import Position
 
 LIVE_STATES = ("active", "standby")
+_NEWEST = "esops.controls"
 SCHEMA_SQL = files("esops.projections").joinpath("registry.sql").read_text(encoding="utf-8")
 
 
@@ -49,15 +50,15 @@ class Version:
 _COLUMNS = "projection, version, state, store, position, events, rows, tables, fingerprint, value_types, after_load, updated_at"
 
 
-def installed(connection: psycopg.Connection) -> bool:
-    """Whether the esops schema is there."""
-    row = connection.execute("SELECT to_regclass('esops.rebuild_log') IS NOT NULL").fetchone()
+def installed(connection: psycopg.Connection, table: str = "esops.rebuild_log") -> bool:
+    """Whether the esops schema is there, or a table of it that came later."""
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
     return bool(row and row[0])
 
 
 def install(connection: psycopg.Connection) -> None:
     """Create what is missing. Safe against another esops doing the same at this moment."""
-    if installed(connection):
+    if installed(connection, _NEWEST):
         return
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('esops:install', 0))")

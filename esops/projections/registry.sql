@@ -63,3 +63,13 @@ CREATE TABLE IF NOT EXISTS esops.rebuild_log (
     event   text NOT NULL,
     detail  jsonb NOT NULL DEFAULT '{}'
 );
+
+CREATE TABLE IF NOT EXISTS esops.controls (
+    projection text PRIMARY KEY,
+    paused     boolean NOT NULL DEFAULT false,
+    postponed  boolean NOT NULL DEFAULT false,
+    switch_now boolean NOT NULL DEFAULT false,
+    limits     jsonb NOT NULL DEFAULT '{}',
+    by         text,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);

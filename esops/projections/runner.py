@@ -23,6 +23,7 @@ from esops.backends.postgres.connect import connect, translated
 from esops.errors import Busy, ConnectionLost, PoisonEvent, Stopped, Unavailable
 from esops.events import EventFilter, Position, RecordedEvent
 from esops.projections import locks, readmodel, registry
+from esops.projections.control import Gate
 from esops.projections.definition import FoldDefinition
 from esops.projections.fold import Fold
 from esops.projections.registry import Version
@@ -72,9 +73,11 @@ class Runner:
         report: Callable[[Progress], None] = lambda _: None,
         say: Callable[[str], None] = lambda _: None,
         lock_patience: timedelta = timedelta(0),
+        gate: Gate | None = None,
     ) -> None:
         """Connect to the read model and take the version's lock. Raises Busy if another process has it."""
         self._store, self._dsn, self._work = store, dsn, work
+        self._gate = gate or Gate(dsn, work.projection, stop=stop, say=say)
         self._stop, self._report, self._say = stop, report, say
         self.events = 0
         self._uncollected = 0
@@ -128,11 +131,14 @@ class Runner:
         """
         narrow: int | None = None  # pieces to commit, while a poison event is searched
         while self.position is None or self.position < target:
+            self._gate.wait()
             try:
                 for _ in self._pass(target, narrow):
                     if narrow is not None:
                         narrow = narrow * 2 if narrow < _WIDEST else None
                         break
+            except _Held:
+                continue
             except registry.TablesMoved:
                 self._reset()
             except BadEvent as bad:
@@ -162,7 +168,7 @@ class Runner:
         self._last: RecordedEvent | None = None
         since = time.monotonic()
         for batch in self._store.read_all(self.position, target, self._work.filter):
-            for part, reached in _pieces(batch, piece):
+            for part, reached in _pieces(batch, min(piece or self._gate.slice, self._gate.slice)):
                 if part:
                     self._apply(part)
                 enough = piece is not None and self._since_commit >= piece
@@ -173,6 +179,10 @@ class Runner:
                 if self._stop():
                     self._commit(reached)
                     raise Stopped(f"stopped at position {reached}")
+                self._gate.spend(len(part))
+                if self._gate.holds():
+                    self._commit(reached)
+                    raise _Held
         self._commit(target)
         yield
 
@@ -308,7 +318,12 @@ class Runner:
 
     def close(self) -> None:
         """Give the lock back."""
+        self._gate.close()
         self.connection.close()
+
+
+class _Held(Exception):
+    """Work is to wait, with no statement open."""
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from esops.config import Config
 from esops.errors import Refused, UsageError, nearest
 from esops.events import EventFilter, Position
 from esops.projections import locks, readmodel, registry
+from esops.projections.control import Limits
 from esops.projections.definition import FoldDefinition, fingerprint, load_definition
 from esops.projections.fold import check_key
 from esops.projections.readmodel import Plain
@@ -41,6 +42,16 @@ class Options:
     max_diff: str = "0"
     compare: str | None = None
     batch_size: int | None = None
+    max_rate: float | None = None
+    max_load: int | None = None
+    max_lag_bytes: int | None = None
+    nice: float | None = None
+    postpone: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        """What the work may take."""
+        return Limits(self.max_rate, self.max_load, self.max_lag_bytes, self.nice)
 
     def as_dict(self) -> dict[str, Any]:
         """For the journal."""

@@ -21,7 +21,8 @@ from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import qualified, translated
 from esops.errors import ConnectionLost, EsopsError, Refused, Stopped, UsageError
 from esops.events import Position
-from esops.projections import readmodel, registry
+from esops.projections import control, readmodel, registry
+from esops.projections.control import Gate
 from esops.projections.registry import Version
 from esops.projections.runner import Progress, Runner, Work
 from esops.rebuild import journal, switch, verify
@@ -43,6 +44,7 @@ class Rebuild:
         self.target, self.store, self._watcher, self._stop = target, store, watcher, stop
         self._started = time.monotonic()
         self._runner: Runner | None = None
+        self._gate: Gate | None = None
         self._entry: journal.Entry | None = None
         self._options = Options()
         self._state = journal.PLANNED
@@ -65,6 +67,8 @@ class Rebuild:
         if self._runner is not None:
             self._runner.close()
             self._runner = None
+        if self._gate is not None:
+            self._gate.close()
 
     # -- ways in
 
@@ -79,6 +83,7 @@ class Rebuild:
                     hint="Go on with --resume, or give it up with --abort.",
                 )
             registry.install(self._session.connection)
+            control.wish(self._session.connection, self.target.name, switch_now=False)
             from_version = plan.source.version if plan.source else None
             with self._session.connection.transaction():
                 if plan.adopt and plan.source is not None:
@@ -162,6 +167,7 @@ class Rebuild:
                 return False
             self._enter(journal.VERIFIED)
         if self._options.switch:
+            self._await_leave()
             self._follow()
             self._switch()
         else:
@@ -241,11 +247,28 @@ class Rebuild:
             lag = self._behind(runner, head) if head is not None else 0
             if lag == 0:
                 return
-            small = small + 1 if lag <= self._options.switch_lag else 0
+            near = lag <= self._options.switch_lag or self._take_gate().look().switch_now
+            small = small + 1 if near else 0
             if not small:
                 self._say(f"following: {lag:,} events behind")
             elif small < 2:
                 time.sleep(0.05)
+
+    def _await_leave(self) -> None:
+        """Keep up while the switch is put off, by an option or from another terminal, until `switch-now`."""
+        gate, told = self._take_gate(), False
+        while True:
+            wished = gate.look(now=True)
+            if not (wished.postponed or (self._options.postpone and not wished.switch_now)):
+                return
+            if not told:
+                self._say(f"green keeps up and waits for: esops projection switch-now {self.target.name}")
+                told = True
+            if self._stop():
+                raise Stopped("stopped while the switch was put off")
+            gate.wait()
+            if not self._take_runner().step(timedelta(milliseconds=50)):
+                time.sleep(0.1)
 
     def _verify(self) -> bool:
         """Compare green with blue at one position, and ask the user's assertions; whether the switch may go on."""
@@ -287,6 +310,7 @@ class Rebuild:
     def _switch(self) -> None:
         """Point the name at green, with green at or past blue, in one transaction with the journal's entry."""
         runner = self._take_runner()
+        self._take_gate().wait()
         blue, green = self._blue(), self._green()
         self._taken_over = blue is not None and self._session.followed(blue)
         self._say(f"switching {self.target.plain} to v{green.version}")
@@ -354,6 +378,7 @@ class Rebuild:
                 self._options.batch_size,
             )
             self._done_before = green.events
+            gate = self._take_gate()
             self._runner = Runner(
                 self.store,
                 target.dsn,
@@ -362,8 +387,14 @@ class Rebuild:
                 report=self._report,
                 say=self._say,
                 lock_patience=timedelta(seconds=10),
+                gate=gate,
             )
         return self._runner
+
+    def _take_gate(self) -> Gate:
+        if self._gate is None:
+            self._gate = Gate(self.target.dsn, self.target.name, self._options.limits, stop=self._stop, say=self._say)
+        return self._gate
 
     def _report(self, progress: Progress) -> None:
         done = self._done_before + progress.events

@@ -139,3 +139,10 @@ def make(dsn: str, events: int = 0) -> None:
         store.create(connection)
         if events:
             store.generate(connection, events)
+
+
+def more(dsn: str, events: int) -> None:
+    """Carts of new customers after all that there are."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        (last,) = connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()
+        store.generate(connection, events, after=last, first_cart=last)

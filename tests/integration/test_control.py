@@ -1,0 +1,190 @@
+"""A second terminal: pause, go on, slow down, put the switch off and make it, while a rebuild is at work; limits by load and replicas."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import psycopg
+import pytest
+
+from esops.projections.control import Gate, Limits
+from tests.support import shop
+
+EVENTS = 20_000
+
+
+@pytest.fixture
+def carts(dsn, connection, project):
+    shop.make(dsn, EVENTS)
+    shop.configure(project, dsn)
+    return project
+
+
+def done(connection) -> int:
+    """Events that are committed into green."""
+    row = connection.execute("SELECT events FROM esops.versions ORDER BY version DESC LIMIT 1").fetchone()
+    return row[0] if row else 0
+
+
+def until(condition, seconds: float = 15) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def there(connection) -> bool:
+    return connection.execute("SELECT to_regclass('esops.controls')").fetchone()[0] is not None and done(connection) > 0
+
+
+def test_a_rate_is_kept_and_can_be_lifted(carts, connection):
+    began = time.monotonic()
+    process = carts.start("rebuild", "--blue-green", "--max-rate", "2000", "--batch-size", "500")
+    until(lambda: there(connection))
+    first, at = done(connection), time.monotonic()
+    time.sleep(2)
+    rate = (done(connection) - first) / (time.monotonic() - at)
+    assert 1_000 < rate < 3_000, rate
+    carts.ok("projection", "throttle", "cart_summary", "--max-rate", "1000000")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert time.monotonic() - began < EVENTS / 2_000, "it was lifted"
+    shop.check_version(connection, 1)
+    assert carts.ok("projection", "throttle", "cart_summary", "--off", "--output", "json").json["limits"] == {}
+
+
+def test_paused_within_a_second_and_on_again(carts, connection):
+    process = carts.start("rebuild", "--blue-green", "--max-rate", "3000", "--batch-size", "200")
+    until(lambda: there(connection))
+    assert "waits" in carts.ok("projection", "pause", "cart_summary").out
+    time.sleep(1)
+    stood = done(connection)
+    assert 0 < stood < EVENTS
+    open_statements = connection.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'esops%' AND (state <> 'idle' OR backend_xmin IS NOT NULL) "
+        "AND pid <> pg_backend_pid()"
+    ).fetchone()
+    time.sleep(1.5)
+    assert done(connection) == stood
+    assert open_statements == (0,), "what waits holds nothing"
+    carts.ok("projection", "throttle", "cart_summary", "--max-rate", "100000")
+    carts.ok("projection", "resume", "cart_summary")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "waiting: paused by esops" in err
+    assert "going on" in err
+    shop.check_version(connection, 1)
+
+
+def test_stopped_while_paused_it_can_be_resumed(carts, connection):
+    carts.ok("projection", "pause", "cart_summary")
+    process = carts.start("rebuild", "--blue-green")
+    until(lambda: connection.execute("SELECT count(*) FROM esops.rebuilds WHERE state = 'catching-up'").fetchone()[0] == 1)
+    process.terminate()
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 5, err
+    assert "paused" in err
+    carts.ok("projection", "resume", "cart_summary")
+    carts.ok("rebuild", "--blue-green", "--resume")
+    shop.check_version(connection, 1)
+
+
+def test_the_switch_is_put_off_and_green_keeps_up(carts, connection, dsn):
+    carts.ok("rebuild", "--blue-green")
+    process = carts.start("rebuild", "--blue-green", "--postpone")
+    until(
+        lambda: connection.execute("SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone() == ("verified",)
+    )
+    shop.more(dsn, 500)
+    until(lambda: done(connection) == EVENTS + 500)
+    assert carts.ok("projection", "show", "cart_summary", "--output", "json").json["active"] == 1
+    carts.ok("projection", "switch-now", "cart_summary")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "esops projection switch-now cart_summary" in err
+    assert carts.ok("projection", "show", "cart_summary", "--output", "json").json["active"] == 2
+    shop.check_version(connection, 2)
+    carts.ok("projection", "postpone", "cart_summary")
+    process = carts.start("rebuild", "--blue-green")
+    until(
+        lambda: connection.execute("SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone() == ("verified",)
+    )
+    time.sleep(0.5)
+    assert process.poll() is None
+    carts.ok("projection", "switch-now", "cart_summary")
+    assert process.wait(30) == 0
+
+
+def test_what_esops_run_does_is_paused_too(carts, connection, dsn):
+    carts.ok("rebuild", "--blue-green")
+    process = carts.start("run")
+    try:
+        shop.more(dsn, 100)
+        until(lambda: done(connection) == EVENTS + 100)
+        carts.ok("projection", "pause", "cart_summary")
+        time.sleep(1.2)
+        shop.more(dsn, 100)
+        time.sleep(1.5)
+        assert done(connection) == EVENTS + 100
+        carts.ok("projection", "resume", "cart_summary")
+        until(lambda: done(connection) == EVENTS + 200)
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_a_busy_server_is_waited_for(carts, connection, dsn):
+    with psycopg.connect(dsn, autocommit=True) as busy:
+        sleeper = threading.Thread(target=busy.execute, args=("SELECT pg_sleep(4)",))
+        sleeper.start()
+        result = carts.ok("rebuild", "--blue-green", "--max-load", "0")
+        sleeper.join()
+    assert "busier than max-load allows (1 active sessions, at most 0)" in result.err
+    assert "going on" in result.err
+    shop.check_version(connection, 1)
+
+
+def test_a_replica_that_is_behind_is_waited_for(own_server):
+    with own_server.replica() as replica, psycopg.connect(own_server.dsn(), autocommit=True) as primary:
+        gate = Gate(own_server.dsn(), "x", Limits(max_lag_bytes=1_000_000))
+        until(
+            lambda: primary.execute("SELECT count(*) FROM pg_stat_replication WHERE replay_lsn IS NOT NULL").fetchone() == (1,)
+        )
+        assert not gate.holds()
+        with psycopg.connect(replica.dsn(), autocommit=True) as connection:
+            connection.execute("SELECT pg_wal_replay_pause()")
+            primary.execute("CREATE TABLE filler AS SELECT repeat(md5(g::text), 50) FROM generate_series(1, 5000) g")
+            until(gate.holds)
+            connection.execute("SELECT pg_wal_replay_resume()")
+            until(lambda: not gate.holds())
+        gate.close()
+
+
+def test_limits_that_the_role_could_not_see_are_refused(carts, connection, dsn):
+    connection.execute("CREATE ROLE half_blind LOGIN; GRANT ALL ON SCHEMA public, shop TO half_blind; "
+                       "GRANT SELECT ON ALL TABLES IN SCHEMA shop TO half_blind; "
+                       "GRANT SELECT ON ALL SEQUENCES IN SCHEMA shop TO half_blind")  # fmt: skip
+    connection.execute(f"GRANT CREATE ON DATABASE {connection.info.dbname} TO half_blind")
+    try:
+        shop.configure(carts, f"{dsn} user=half_blind")
+        result = carts.run("rebuild", "--blue-green", "--max-load", "5")
+        assert result.code == 6
+        assert "GRANT pg_read_all_stats TO half_blind" in result.err
+    finally:
+        connection.execute("DROP OWNED BY half_blind CASCADE; DROP ROLE half_blind")
+
+
+def test_wishes_that_make_no_sense(carts):
+    assert carts.run("projection", "throttle", "cart_summary").code == 2
+    assert carts.run("projection", "pause", "nonesuch").code == 2
+
+
+def test_niceness_rests_as_long_as_it_works(dsn):
+    gate = Gate(dsn, "x", Limits(nice=2.0))
+    gate.wait()
+    time.sleep(0.2)
+    began = time.monotonic()
+    gate.spend(10)
+    assert 0.35 < time.monotonic() - began < 0.8
+    gate.close()
