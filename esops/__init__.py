@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from esops.events import NewEvent, Position, RecordedEvent
-    from esops.projections.definition import fold
+    from esops.projections.definition import Handlers, fold
+    from esops.projections.writes import Write
 
 __version__ = "0.1.0"
-__all__ = ["NewEvent", "Position", "RecordedEvent", "__version__", "fold"]
+__all__ = ["Handlers", "NewEvent", "Position", "RecordedEvent", "Write", "__version__", "fold"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "fold":
-        from esops.projections.definition import fold
+    if name in {"fold", "Handlers"}:
+        from esops.projections import definition
 
-        return fold
+        return getattr(definition, name)
+    if name == "Write":
+        from esops.projections.writes import Write
+
+        return Write
     if name in {"NewEvent", "Position", "RecordedEvent"}:
         from esops import events
 

@@ -181,19 +181,50 @@ class VerifySettings(Settings):
 class VersionSettings(Settings):
     """`versions.N` of a projection: the code that keeps that one version fresh."""
 
-    python: str
+    python: str | None = None
+    statement: Path | None = None
+    command: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _says_one(self) -> VersionSettings:
+        if sum(each is not None for each in (self.python, self.statement, self.command)) != 1:
+            raise ValueError("name the version's code by one of `python`, `statement` and `command`")
+        return self
+
+
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "fold": ("python", "tables"),
+    "handlers": ("python", "tables"),
+    "sql": ("statement", "tables"),
+    "process": ("command", "tables"),
+    "server": ("javascript",),
+}
+_ALLOWED: Mapping[str, tuple[str, ...]] = {
+    "fold": ("ddl", "events", "category"),
+    "handlers": ("ddl", "events", "category"),
+    "sql": ("ddl",),
+    "process": ("ddl", "events", "category"),
+    "server": ("emit", "handover"),
+}
+_OF_KINDS = tuple(dict.fromkeys(key for kind in _NEEDED for key in (*_NEEDED[kind], *_ALLOWED[kind])))
 
 
 class ProjectionSettings(Settings):
     """`[projections.NAME]`: what turns events into rows."""
 
     store: str | None = None
-    kind: Literal["fold", "server"] = "fold"
+    kind: Literal["fold", "handlers", "sql", "process", "server"] = "fold"
     python: str = ""
+    statement: Path | None = None
+    """Kind sql: the file with the statement."""
+    command: tuple[str, ...] = ()
+    """Kind process: the program and its arguments."""
+    timeout: Duration = timedelta(seconds=60)
+    """Kind process: how long the program may say nothing."""
     events: tuple[str, ...] = ()
     category: str | None = None
     include_archived: bool = False
-    tables: tuple[str, ...] = Field(default=(), max_length=1)
+    tables: tuple[str, ...] = ()
     javascript: Path | None = None
     """Kind server: the query of the projection that runs inside the store."""
     emit: bool = False
@@ -212,14 +243,16 @@ class ProjectionSettings(Settings):
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> ProjectionSettings:
-        needed = {"fold": ("python", "tables"), "server": ("javascript",)}
-        others = {"fold": ("javascript", "emit", "handover"), "server": ("python", "tables", "ddl", "events", "category")}
-        for key in needed[self.kind]:
+        for key in _NEEDED[self.kind]:
             if not getattr(self, key):
                 raise PydanticCustomError("of_kind", "this key is missing", {"key": key})
-        for key in others[self.kind]:
-            if getattr(self, key):
+        for key in _OF_KINDS:
+            if key not in (*_NEEDED[self.kind], *_ALLOWED[self.kind]) and getattr(self, key):
                 raise PydanticCustomError("of_kind", f"this key is not for a projection of kind {self.kind!r}", {"key": key})
+        if self.kind == "fold" and len(self.tables) > 1:
+            raise PydanticCustomError("of_kind", "a fold has one table; kind 'handlers' writes to several", {"key": "tables"})
+        if self.kind == "sql" and self.on_error != "stop":
+            raise PydanticCustomError("of_kind", "a statement over many events cannot pass one of them", {"key": "on_error"})
         return self
 
     @property

@@ -171,6 +171,15 @@ class LengthSample(NamedTuple):
     how: str
 
 
+class SqlRange(NamedTuple):
+    """Some of a store's events, as SQL in its own database says which: those after `after` (an expression) up to `until`."""
+
+    after: str
+    until: str
+    reached: Position
+    events: int
+
+
 Ids = str | Sequence[str]
 """One id, or any of several."""
 
@@ -281,6 +290,14 @@ class EventStore(Protocol):
         """About so many pages of the events, taken at random; None where exact lengths cost as little, or a sample is not to be had."""
         ...
 
+    def database(self) -> str | None:
+        """What names the Postgres database that the events are in, over all servers; None where they are in none."""
+        ...
+
+    def sql_range(self, after: Position | None, until: Position, events: int) -> SqlRange:
+        """The first so many events after a position, at most up to another, for a statement in the store's own database."""
+        ...
+
     def find(
         self,
         *,
@@ -354,6 +371,22 @@ class EventStore(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+class OutsideOfSql:
+    """The methods of stores whose events no statement of a read model's database can read."""
+
+    name: str
+
+    def database(self) -> str | None:
+        """None: it is in no Postgres database."""
+        return None
+
+    def sql_range(self, after: Position | None, until: Position, events: int) -> SqlRange:  # noqa: ARG002 - refused
+        """Refused."""
+        raise UsageError(
+            f"store {self.name} is in no Postgres database: a projection of kind 'sql' cannot read it", hint="Use kind 'fold'."
+        )
 
 
 class NothingArchived:

@@ -74,7 +74,7 @@ def show(context: typer.Context, name: str = _NAME) -> None:
             }
         )
         return
-    where = f"read as {settings.tables[0]}" if settings.tables else "inside the store"
+    where = f"read as {', '.join(settings.tables)}" if settings.tables else "inside the store"
     output.line(f"{name}: {settings.kind} over store {config.store(output.settings.store or settings.store)[0]}, {where}")
     if not found:
         output.line(f"It was never built. Build it with: esops rebuild {name} --blue-green")
@@ -168,7 +168,7 @@ def retire(
         verb, past = "delete", "deleted"
     else:
         found = versions.retirable(config, name, version)
-        what = ", ".join(".".join(each.table) for each in found)
+        what = ", ".join(".".join(table) for each in found for table in each.tables.values())
         numbers = [each.version for each in found]
 
         def do() -> list[str]:

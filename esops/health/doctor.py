@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
@@ -192,7 +192,7 @@ def _of_projection(config: Config, name: str) -> Iterator[Finding]:
         config.store(settings.store)
         if settings.kind == "server":
             return
-        load_definition(settings.python, config.directory, f"projections.{name}.python")
+        load_definition(settings, config.directory, f"projections.{name}")
         read_model = config.readmodel_of(name)
     except UsageError as error:
         yield Finding("ESOPS-D003", subject, error.message, error.hint)
@@ -204,11 +204,13 @@ def _of_projection(config: Config, name: str) -> Iterator[Finding]:
     try:
         with connect(read_model.dsn, "doctor") as connection, translated():
             schema = readmodel.default_schema(connection, read_model.db_schema)
-            plain = readmodel.parse_name(settings.tables[0], schema)
-            yield from _may_write(subject, connection, plain.schema)
-            yield from room.examine(subject, connection, sql.Identifier(plain.schema, plain.name).as_string(connection))
+            plains = [readmodel.parse_name(each, schema) for each in settings.tables]
+            for each in dict.fromkeys(plain.schema for plain in plains):
+                yield from _may_write(subject, connection, each)
+            for plain in plains:
+                yield from room.examine(subject, connection, sql.Identifier(plain.schema, plain.name).as_string(connection))
             if registry.installed(connection):
-                yield from _versions(config, name, connection, plain.schema, plain.name)
+                yield from _versions(config, name, connection, plains)
     except EsopsError as error:
         yield Finding("ESOPS-D002", subject, error.message, error.hint)
 
@@ -229,19 +231,22 @@ def _may_write(subject: str, connection: psycopg.Connection, schema: str) -> Ite
             yield Finding("ESOPS-D024", subject, f"role {role} may not {what}", fix)
 
 
-def _versions(config: Config, name: str, connection: psycopg.Connection, schema: str, table: str) -> Iterator[Finding]:
+def _versions(
+    config: Config, name: str, connection: psycopg.Connection, plains: Sequence[readmodel.Plain]
+) -> Iterator[Finding]:
     subject = f"projection {name}"
     known = registry.versions(connection, name)
     names = {physical for each in known if each.state != "retired" for _, physical in each.tables.values()}
-    rows = connection.execute(
-        "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND c.relname ~ ('^' || %s || '__v[0-9]+$') ORDER BY 1",
-        (schema, table),
-    ).fetchall()
-    for (left,) in rows:
-        if left not in names:
-            fix = sql.SQL("DROP TABLE {};").format(sql.Identifier(schema, left)).as_string(connection)
-            yield Finding("ESOPS-D021", subject, f"table {schema}.{left} is of no version that esops knows", fix)
+    for plain in plains:
+        rows = connection.execute(
+            "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND c.relname ~ ('^' || %s || '__v[0-9]+$') ORDER BY 1",
+            (plain.schema, plain.name),
+        ).fetchall()
+        for (left,) in rows:
+            if left not in names:
+                fix = sql.SQL("DROP TABLE {};").format(sql.Identifier(plain.schema, left)).as_string(connection)
+                yield Finding("ESOPS-D021", subject, f"table {plain.schema}.{left} is of no version that esops knows", fix)
     entry = journal.latest(connection, name)
     if entry is not None and entry.finished_at is None and locks.holder(connection, locks.rebuild_lock(name)) is None:
         message = f"rebuild {entry.rebuild} stopped in state {entry.state}" + (f": {entry.reason}" if entry.reason else "")

@@ -38,9 +38,10 @@ def statements(config: Config, role: str) -> list[str]:
             continue
         target = config.readmodel_of(name)
         with connect(target.dsn, "grants") as connection, translated():
-            schema = readmodel.parse_name(projection.tables[0], readmodel.default_schema(connection, target.db_schema))
+            default = readmodel.default_schema(connection, target.db_schema)
             lines += [f"-- projection {name}, in database {connection.info.dbname}: to build and to switch"]
-            lines += _of_read_model(connection, schema, role)
+            for table in projection.tables:
+                lines += _of_read_model(connection, readmodel.parse_name(table, default), role)
     if not lines:
         raise UsageError("the configuration names no store and no projection")
     return list(dict.fromkeys(lines))

@@ -9,14 +9,18 @@ import inspect
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from esops.errors import UsageError, nearest
 from esops.events import RecordedEvent
+
+if TYPE_CHECKING:
+    from esops.settings import ProjectionSettings
 
 Row = dict[str, Any]
 Key = Any
@@ -55,8 +59,84 @@ def fold(key: str | KeyFunction = "stream") -> Callable[[Evolve], FoldDefinition
     return decorate
 
 
-def load_definition(reference: str, directory: Path, where: str) -> FoldDefinition:
-    """Import `module:name`, with the configuration's folder on the path. Raises UsageError that says what is wrong with it."""
+HandlerFunction = Callable[[RecordedEvent, Any], None]
+
+
+class Handlers:
+    """Functions by type of event, each of which writes to the version's tables: a projection of kind `handlers`."""
+
+    def __init__(self) -> None:
+        """No handler yet."""
+        self._by_type: dict[str, HandlerFunction] = {}
+
+    def on(self, *types: str) -> Callable[[HandlerFunction], HandlerFunction]:
+        """Make a function `(event, write) -> None` the handler of these types. Raises UsageError for a type that has one."""
+        if not types:
+            raise UsageError("Handlers.on() takes the types of events that the function handles")
+
+        def decorate(function: HandlerFunction) -> HandlerFunction:
+            for each in types:
+                if each in self._by_type:
+                    raise UsageError(f"two functions handle events of type {each!r}")
+                self._by_type[each] = function
+            return function
+
+        return decorate
+
+    def handler(self, kind: str) -> HandlerFunction | None:
+        """The function for a type; None where it is not handled."""
+        return self._by_type.get(kind)
+
+    @property
+    def functions(self) -> dict[str, HandlerFunction]:
+        """All, by type."""
+        return dict(self._by_type)
+
+
+@dataclass(frozen=True)
+class SqlDefinition:
+    """A statement over a range of positions: a projection of kind `sql`."""
+
+    path: Path
+    text: str
+
+
+@dataclass(frozen=True)
+class ProcessDefinition:
+    """A program that speaks the protocol: a projection of kind `process`."""
+
+    command: tuple[str, ...]
+    directory: Path
+    timeout: timedelta
+
+
+Definition = FoldDefinition | Handlers | SqlDefinition | ProcessDefinition
+
+
+def load_definition(settings: ProjectionSettings, directory: Path, where: str) -> Definition:
+    """A projection's code, with the configuration's folder on Python's path. Raises UsageError that says what is wrong with it."""
+    match settings.kind:
+        case "sql":
+            assert settings.statement is not None
+            path = directory / settings.statement
+            try:
+                return SqlDefinition(path, path.read_text(encoding="utf-8").strip())
+            except OSError as error:
+                raise UsageError(f"{where}.statement: {path} cannot be read: {error.strerror}") from None
+        case "process":
+            return ProcessDefinition(settings.command, directory, settings.timeout)
+        case "handlers":
+            return _imported(settings.python, directory, f"{where}.python", Handlers, "Make it Handlers() from esops.")
+        case _:
+            hint = 'Decorate the function with @fold(key="stream") from esops.'
+            return _imported(settings.python, directory, f"{where}.python", FoldDefinition, hint)
+
+
+T = TypeVar("T")
+
+
+def _imported(reference: str, directory: Path, where: str, kind: type[T], hint: str) -> T:
+    """What `module:name` is."""
     module_name, _, attribute = reference.partition(":")
     if not module_name or not attribute:
         raise UsageError(f"{where}: {reference!r} is not of the form module:function")
@@ -75,27 +155,44 @@ def load_definition(reference: str, directory: Path, where: str) -> FoldDefiniti
         raise UsageError(f"{where}: module {module_name!r} cannot be imported: {blame(error)}") from error
     found = getattr(module, attribute, None)
     if found is None:
-        folds = [name for name, value in vars(module).items() if isinstance(value, FoldDefinition)]
-        raise UsageError(f"{where}: module {module_name!r} has no {attribute!r}", hint=nearest(attribute, folds))
-    if not isinstance(found, FoldDefinition):
-        raise UsageError(
-            f"{where}: {reference} is not a projection", hint='Decorate the function with @fold(key="stream") from esops.'
-        )
+        there_are = [name for name, value in vars(module).items() if isinstance(value, kind)]
+        raise UsageError(f"{where}: module {module_name!r} has no {attribute!r}", hint=nearest(attribute, there_are))
+    if not isinstance(found, kind):
+        raise UsageError(f"{where}: {reference} is not a projection of this kind", hint=hint)
     return found
 
 
-def fingerprint(definition: FoldDefinition) -> str:
-    """A hash of the code that a definition runs: its functions and those of the same package that they name.
+def fingerprint(definition: Definition) -> str:
+    """A hash of the code that a definition runs: it tells whether a version was built by the code that is there now.
 
-    It tells whether a version was built by the code that is there now. Comments and layout do not change it.
+    Of Python, the functions and those of the same package that they name; comments and layout do not change it. Of a statement, its
+    text. Of a program, its command and the content of the files that are named in it.
     """
     digest = hashlib.sha256()
-    seen: set[int] = set()
-    package = (getattr(definition.evolve, "__module__", "") or "").partition(".")[0]
-    for function in (definition.evolve, definition.key):
-        if function is not None:
-            _digest(function, package, digest.update, seen)
+    match definition:
+        case FoldDefinition():
+            _digest_all((definition.evolve, definition.key), digest.update)
+        case Handlers():
+            for kind, function in sorted(definition.functions.items()):
+                digest.update(kind.encode())
+                _digest_all((function,), digest.update)
+        case SqlDefinition():
+            digest.update(" ".join(definition.text.split()).encode())
+        case ProcessDefinition():
+            for word in definition.command:
+                digest.update(word.encode() + b"\0")
+                path = definition.directory / word
+                if path.is_file():
+                    digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _digest_all(functions: Iterable[Callable[..., Any] | None], update: Callable[[bytes], None]) -> None:
+    seen: set[int] = set()
+    given = [function for function in functions if function is not None]
+    package = (getattr(given[0], "__module__", "") or "").partition(".")[0]
+    for function in given:
+        _digest(function, package, update, seen)
 
 
 def blame(error: BaseException) -> str:

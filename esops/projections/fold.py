@@ -17,6 +17,7 @@ from esops.backends.postgres.catalog import Table
 from esops.errors import Refused, UsageError
 from esops.events import RecordedEvent
 from esops.projections.definition import FoldDefinition, Key, Row, blame
+from esops.projections.projector import Green
 from esops.projections.rows import BadEvent, Rows, is_bad_row, one_line
 
 CACHE_ROWS = 24_576
@@ -50,28 +51,15 @@ class Bloom:
 class Fold:
     """One version's table as a fold sees it: apply events, then flush what changed in the checkpoint's transaction."""
 
-    def __init__(
-        self,
-        definition: FoldDefinition,
-        table: Table,
-        value_types: Mapping[str, str],
-        *,
-        key: tuple[str, ...],
-        conjoined: bool,
-        empty: bool,
-        ensure_key: Callable[[], None],
-        cache_rows: int = CACHE_ROWS,
-    ) -> None:
-        """Take the definition and green's table with its key's columns (the key itself may not be built yet).
-
-        `conjoined`: stream ids are not unique across tenants. `empty`: nothing is written yet. `ensure_key` is called
-        before the first statement that needs the key. Raises UsageError where the key does not fit the definition's.
-        """
-        self.rows = Rows(table, check_key(definition, table, key, conjoined=conjoined), value_types, ensure_key)
+    def __init__(self, definition: FoldDefinition, green: Green) -> None:
+        """Take the definition and green, whose key may not be built yet. Raises UsageError where the key does not fit the definition's."""
+        table, key = green.only
+        check_key(definition, table, key, conjoined=green.conjoined)
+        self.rows = Rows(table, key, green.value_types, green.ensure_keys)
         self._evolve = definition.evolve
         self._key_of = _key_function(definition, len(key))
-        self._written = Bloom() if empty else None
-        self._generation = max(cache_rows // 2, 1)
+        self._written = Bloom() if green.empty else None
+        self._generation = max(green.cache_rows // 2, 1)
         self._young: dict[Key, Row | None] = {}
         self._old: dict[Key, Row | None] = {}
         self._dirty: set[Key] = set()
@@ -81,6 +69,14 @@ class Fold:
     def full(self) -> bool:
         """Whether the young generation has its size, so that what is dirty should be flushed and the old one forgotten."""
         return len(self._young) >= self._generation
+
+    @property
+    def value_types(self) -> Mapping[str, str]:
+        """The Python types of the columns so far."""
+        return self.rows.value_types
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def apply(self, events: Sequence[RecordedEvent], connection: psycopg.Connection) -> None:
         """Fold events into the cached rows, fetching first those that are missing. Raises BadEvent."""

@@ -26,7 +26,7 @@ from esops.backends.postgres.connect import connect, translated
 from esops.config import Config, load_config
 from esops.errors import Busy, ConnectionLost, EsopsError, Stopped, UsageError
 from esops.projections import locks, registry
-from esops.projections.definition import FoldDefinition, fingerprint, load_definition
+from esops.projections.definition import Definition, fingerprint, load_definition
 from esops.projections.registry import Version
 from esops.projections.runner import Runner, Work
 
@@ -50,14 +50,15 @@ class _Child:
     started: float
 
 
-def code_of(config: Config, version: Version) -> tuple[FoldDefinition, bool]:
+def code_of(config: Config, version: Version) -> tuple[Definition, bool]:
     """The code to keep a version fresh with, and whether it is the code that the version was made by."""
     settings = config.projection(version.projection)
     override = settings.versions.get(str(version.version))
     where = f"{config.path}: projections.{version.projection}"
     if override is not None:
-        return load_definition(override.python, config.directory, f"{where}.versions.{version.version}.python"), True
-    definition = load_definition(settings.python, config.directory, f"{where}.python")
+        own = settings.model_copy(update=override.model_dump(exclude_none=True))
+        return load_definition(own, config.directory, f"{where}.versions.{version.version}"), True
+    definition = load_definition(settings, config.directory, where)
     return definition, version.fingerprint in {None, fingerprint(definition)}
 
 

@@ -50,6 +50,8 @@ class AfterLoad:
     what: str
     statement: str
     primary: bool
+    table: str
+    """The physical name of the table that gets it."""
 
 
 def parse_name(text: str, default_schema: str) -> Plain:
@@ -96,22 +98,46 @@ def physical_name(plain: str, version: int) -> str:
     return plain.encode()[: _LONGEST_NAME - len(tail)].decode(errors="ignore") + tail
 
 
-def create_statement(plain: Plain, physical: str, blue: Table | None, ddl: Path | None) -> str:
-    """The statement that makes green. Raises UsageError where there is neither DDL nor a table to make it like."""
-    green = qualified(plain.schema, physical).as_string(None)
+def create_statements(plains: Sequence[Plain], version: int, blue: Mapping[str, Table], ddl: Path | None) -> list[str]:
+    """The statements that make green. Raises UsageError where there is neither DDL nor a table to make one like."""
     if ddl is not None:
         try:
             text = ddl.read_text(encoding="utf-8")
         except OSError as error:
             raise UsageError(f"the DDL {ddl} cannot be read: {error.strerror}") from None
-        if "{table}" not in text:
-            raise UsageError(f"the DDL {ddl} does not name {{table}}", hint="Write CREATE TABLE {table} (…).")
-        return text.replace("{table}", green)
-    if blue is None:
+        for mark in marks(plains):
+            if mark not in text:
+                raise UsageError(f"the DDL {ddl} does not name {mark}", hint=f"Write CREATE TABLE {mark} (…).")
+        return [named(text, plains, version)]
+    missing = next((plain for plain in plains if plain.name not in blue), None)
+    if missing is not None:
         raise UsageError(
-            f"there is no table {plain} to make the first version like", hint='Give its DDL: ddl = "sql/….sql" with {table}.'
+            f"there is no table {missing} to make the first version like",
+            hint=f'Give its DDL: ddl = "sql/….sql" with {marks(plains)[plains.index(missing)]}.',
         )
-    return f"CREATE TABLE {green} (LIKE {qualified(blue.schema, blue.name).as_string(None)} INCLUDING ALL)"
+    return [
+        f"CREATE TABLE {qualified(plain.schema, physical_name(plain.name, version)).as_string(None)} "
+        f"(LIKE {qualified(blue[plain.name].schema, blue[plain.name].name).as_string(None)} INCLUDING ALL)"
+        for plain in plains
+    ]
+
+
+def marks(plains: Sequence[Plain]) -> list[str]:
+    """What stands for each table in a user's SQL: {table}, or its own name in braces where there are several."""
+    return ["{table}"] if len(plains) == 1 else [f"{{{plain.name}}}" for plain in plains]
+
+
+def named(text: str, plains: Sequence[Plain], version: int) -> str:
+    """A user's SQL with the names that a version's tables have."""
+    tables = {plain.name: (plain.schema, physical_name(plain.name, version)) for plain in plains}
+    return with_names(text, tables)
+
+
+def with_names(text: str, tables: Mapping[str, tuple[str, str]]) -> str:
+    """A user's SQL with the names of tables, by their plain names."""
+    for name, (schema, physical) in tables.items():
+        text = text.replace(f"{{{name}}}", qualified(schema, physical).as_string(None))
+    return text.replace("{table}", qualified(*next(iter(tables.values()))).as_string(None))
 
 
 def carry_statements(connection: psycopg.Connection, blue: Table, green: sql.Identifier) -> list[str]:
@@ -220,18 +246,25 @@ def read_after_load(connection: psycopg.Connection, table: Table) -> tuple[list[
         if constraint is not None:
             quoted_constraint = sql.Identifier(constraint).as_string(connection)
             later.append(
-                AfterLoad(constraint, f"ALTER TABLE {name} ADD CONSTRAINT {quoted_constraint} {constraint_definition}", primary)
+                AfterLoad(
+                    constraint,
+                    f"ALTER TABLE {name} ADD CONSTRAINT {quoted_constraint} {constraint_definition}",
+                    primary,
+                    table.name,
+                )
             )
             now.append(f"ALTER TABLE {name} DROP CONSTRAINT {quoted_constraint}")
             if constraint_comment is not None:
                 text = sql.Literal(constraint_comment).as_string(connection)
-                later.append(AfterLoad(constraint, f"COMMENT ON CONSTRAINT {quoted_constraint} ON {name} IS {text}", primary))
+                later.append(
+                    AfterLoad(constraint, f"COMMENT ON CONSTRAINT {quoted_constraint} ON {name} IS {text}", primary, table.name)
+                )
         else:
-            later.append(AfterLoad(index, index_definition, primary))
+            later.append(AfterLoad(index, index_definition, primary, table.name))
             now.append(f"DROP INDEX {quoted}")
         if index_comment is not None:
             text = sql.Literal(index_comment).as_string(connection)
-            later.append(AfterLoad(index, f"COMMENT ON INDEX {quoted} IS {text}", primary))
+            later.append(AfterLoad(index, f"COMMENT ON INDEX {quoted} IS {text}", primary, table.name))
     return later, now
 
 
@@ -252,11 +285,13 @@ def build(connection: psycopg.Connection, version: Version, *, primary_only: boo
     With a DSN, plain indexes are built two at a time, on connections of their own. Raises Refused where rows collide on a
     unique key.
     """
-    table = catalog.find_table(connection, *version.table)
-    assert table is not None
-    wanted = [
-        item for item in version.after_load if (item["primary"] or not primary_only) and not exists(connection, table, item)
-    ]
+    tables = {name: catalog.find_table(connection, schema, name) for schema, name in version.tables.values()}
+    wanted = []
+    for item in version.after_load:
+        table = tables[item.get("table", version.table[1])]  # an entry of a version that an older esops made has none
+        assert table is not None
+        if (item["primary"] or not primary_only) and not exists(connection, table, item):
+            wanted.append(item)
     plain = [item for item in wanted if item["statement"].startswith("CREATE INDEX")] if dsn is not None else []
     for item in wanted:
         if item not in plain and not item["statement"].startswith("COMMENT ON INDEX"):
@@ -286,6 +321,12 @@ def _build_one(connection: psycopg.Connection, version: Version, item: Mapping[s
             f"rows of {version.projection} v{version.version} collide on {item['what']}: {error.diag.message_detail}",
             hint="Two keys of the projection give rows with the same unique value: mend its key or the table's constraint.",
         ) from error
+
+
+def count(connection: psycopg.Connection, table: tuple[str, str]) -> int:
+    """How many rows a table has."""
+    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(qualified(*table))).fetchone()
+    return int(row[0]) if row else 0
 
 
 def drop(connection: psycopg.Connection, version: Version) -> list[str]:

@@ -204,6 +204,13 @@ def note_rows(connection: psycopg.Connection, at: Version, change: int, value_ty
     )
 
 
+def set_rows(connection: psycopg.Connection, at: Version, rows: int) -> None:
+    """Note how many rows a version has, where that is not counted with each checkpoint."""
+    connection.execute(
+        "UPDATE esops.versions SET rows = %s WHERE projection = %s AND version = %s", (rows, at.projection, at.version)
+    )
+
+
 def _version(row: tuple[Any, ...]) -> Version:
     (projection, number, state, store, position_text, events, rows, tables, code, types, after_load, updated_at) = row
     return Version(

@@ -22,12 +22,13 @@ from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import connect, translated
 from esops.errors import Busy, ConnectionLost, PoisonEvent, Stopped, Unavailable
 from esops.events import EventFilter, Position, RecordedEvent
-from esops.projections import locks, readmodel, registry
+from esops.projections import locks, readmodel, registry, setbased
 from esops.projections.control import Gate
-from esops.projections.definition import FoldDefinition
-from esops.projections.fold import Fold
+from esops.projections.definition import Definition, FoldDefinition, SqlDefinition
+from esops.projections.kinds import open_projector
+from esops.projections.projector import Green
 from esops.projections.registry import Version
-from esops.projections.rows import BadEvent
+from esops.projections.rows import BadEvent, is_bad_row, one_line
 
 log = structlog.get_logger("esops.runner")
 
@@ -52,7 +53,7 @@ class Work:
 
     projection: str
     version: int
-    definition: FoldDefinition
+    definition: Definition
     filter: EventFilter
     on_error: str
     cache_rows: int
@@ -99,26 +100,36 @@ class Runner:
                 )
             self._version = registry.version(self.connection, work.projection, work.version)
             self.position = self._version.position
-            self._fold = self._new_fold()
+            self._green = self._tables()
+            self._projector = open_projector(self._work.definition, self._green)
 
-    def _new_fold(self) -> Fold:
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the number of rows is kept with each checkpoint: of a fold, whose rows esops writes itself."""
+        return isinstance(self._work.definition, FoldDefinition)
+
+    def _tables(self) -> Green:
         version = self._version
-        table = catalog.find_table(self.connection, *version.table)
-        if table is None:
-            raise Unavailable(f"the table {'.'.join(version.table)} of {version.projection} v{version.version} is gone")
-        self._keyed = bool(table.key)
-        return Fold(
-            self._work.definition,
-            table,
-            version.value_types,
-            key=table.key or key_noted(version),
+        tables = {}
+        for name, physical in version.tables.items():
+            table = catalog.find_table(self.connection, *physical)
+            if table is None:
+                raise Unavailable(f"the table {'.'.join(physical)} of {version.projection} v{version.version} is gone")
+            tables[name] = table
+        self._keyed = all(table.key for table in tables.values())
+        return Green(
+            projection=version.projection,
+            version=version.version,
+            tables=tables,
+            keys={name: table.key or key_noted(version, table.name) for name, table in tables.items()},
+            value_types=version.value_types,
             conjoined=self._store.capabilities.tenants,
             empty=version.events == 0 and version.state == "building",
-            ensure_key=self._ensure_key,
             cache_rows=self._work.cache_rows,
+            ensure_keys=self._ensure_keys,
         )
 
-    def _ensure_key(self) -> None:
+    def _ensure_keys(self) -> None:
         if not self._keyed:
             self._say("building the key")
             readmodel.build(self.connection, self._version, primary_only=True)
@@ -160,9 +171,46 @@ class Runner:
     def _pass(self, target: Position, narrow: int | None) -> Iterator[None]:
         """Read and apply once through; yields after each commit."""
         with _collecting_at_commits():
-            yield from self._read_and_apply(target, narrow)
+            if self._projector is None:
+                yield from self._by_ranges(target)
+            else:
+                yield from self._read_and_apply(target, narrow)
+
+    def _by_ranges(self, target: Position) -> Iterator[None]:
+        """A statement for each range of events, in the checkpoint's transaction."""
+        definition = self._work.definition
+        assert isinstance(definition, SqlDefinition)
+        with translated():
+            self._ensure_keys()  # what comes again is written over, by ON CONFLICT
+        while self.position is None or self.position < target:
+            most = self._work.commit_events or setbased.RANGE
+            if self._gate.limits.max_rate is not None:
+                most = min(most, max(self._gate.slice, 1_000))
+            part = self._store.sql_range(self.position, target, most)
+            text = setbased.statement(definition, self._green.names, part)
+            with translated(), self.connection.transaction():
+                registry.move_checkpoint(self.connection, self._version, self.position, part.reached, part.events)
+                try:
+                    self.connection.execute(text.encode())
+                except psycopg.Error as error:
+                    if not (is_bad_row(error) or isinstance(error, psycopg.ProgrammingError)):
+                        raise
+                    raise PoisonEvent(
+                        f"the statement of {self._work.projection} v{self._work.version} fails on the events after {part.after} "
+                        f"up to {part.until}: {one_line(error)}",
+                        hint="Mend the statement and go on with --resume. What came before is committed.",
+                    ) from error
+            self._since_commit = part.events
+            self._committed(part.reached)
+            yield
+            if self._stop():
+                raise Stopped(f"stopped at position {part.reached}")
+            self._gate.spend(part.events)
+            if self._gate.holds():
+                raise _Held
 
     def _read_and_apply(self, target: Position, narrow: int | None) -> Iterator[None]:
+        assert self._projector is not None
         self._since_commit = 0
         piece = min((size for size in (narrow, self._work.commit_events) if size is not None), default=None)
         self._last: RecordedEvent | None = None
@@ -172,7 +220,7 @@ class Runner:
                 if part:
                     self._apply(part)
                 enough = piece is not None and self._since_commit >= piece
-                if enough or self._fold.full or time.monotonic() - since >= COMMIT_EVERY.total_seconds():
+                if enough or self._projector.full or time.monotonic() - since >= COMMIT_EVERY.total_seconds():
                     self._commit(reached)
                     since = time.monotonic()
                     yield
@@ -193,18 +241,23 @@ class Runner:
         if self._skip:
             self._letters += [(event, self._skip[event.position]) for event in events if event.position in self._skip]
             wanted = [event for event in events if event.position not in self._skip]
+        assert self._projector is not None
         with translated():
-            self._fold.apply(wanted, self.connection)
+            self._projector.apply(wanted, self.connection)
 
     def _commit(self, position: Position) -> None:
+        assert self._projector is not None
         with translated():
             with self.connection.transaction():
                 registry.move_checkpoint(self.connection, self._version, self.position, position, self._since_commit)
-                change = self._fold.flush(self.connection)
-                if self._since_commit:
-                    registry.note_rows(self.connection, self._version, change, self._fold.rows.value_types)
+                change = self._projector.flush(self.connection)
+                if self._since_commit and change is not None:
+                    registry.note_rows(self.connection, self._version, change, self._projector.value_types)
                 self._write_letters()
-            self._fold.flushed()
+            self._projector.flushed()
+        self._committed(position)
+
+    def _committed(self, position: Position) -> None:
         self._uncollected += self._since_commit
         if self._uncollected > _COLLECT_AFTER:
             gc.collect()
@@ -246,10 +299,13 @@ class Runner:
     def _reset(self) -> None:
         """Drop what is not committed and go back to the checkpoint."""
         self._letters = []
+        if self._projector is not None:
+            self._projector.close()
         with translated():
             self._version = registry.version(self.connection, self._work.projection, self._work.version)
             self.position = self._version.position
-            self._fold = self._new_fold()
+            self._green = self._tables()
+            self._projector = open_projector(self._work.definition, self._green)
             self._since_commit = 0
 
     def _reconnect(self, lost: ConnectionLost) -> None:
@@ -257,6 +313,8 @@ class Runner:
         self._say(f"waiting for the database: {lost.message}")
         log.warning("connection lost", error=lost.message)
         deadline, pause = time.monotonic() + _PATIENCE.total_seconds(), 0.2
+        if self._projector is not None:
+            self._projector.close()
         self.connection.close()
         while True:
             if self._stop():
@@ -319,6 +377,8 @@ class Runner:
     def close(self) -> None:
         """Give the lock back."""
         self._gate.close()
+        if self._projector is not None:
+            self._projector.close()
         self.connection.close()
 
 
@@ -338,9 +398,10 @@ def _collecting_at_commits() -> Iterator[None]:
             gc.enable()
 
 
-def key_noted(version: Version) -> tuple[str, ...]:
-    """The key's columns as noted for after the load."""
-    return next((tuple(item["key"]) for item in version.after_load if item["primary"] and item.get("key")), ())
+def key_noted(version: Version, physical: str) -> tuple[str, ...]:
+    """The columns of a table's key as noted for after the load."""
+    noted = (item for item in version.after_load if item.get("table", version.table[1]) == physical)
+    return next((tuple(item["key"]) for item in noted if item["primary"] and item.get("key")), ())
 
 
 def _pieces(batch: Batch, size: int | None) -> Iterator[tuple[list[RecordedEvent], Position]]:

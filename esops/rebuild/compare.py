@@ -64,10 +64,7 @@ class Comparer:
     def assertions(self, found: verify.Verification, assertions: Sequence[str]) -> verify.Verification:
         """A verification with those of the user's SQL assertions that do not hold of green."""
         with translated():
-            green = catalog.find_table(self._session.connection, *self._green.table)
-            if green is None:
-                raise Refused("green is gone")
-            failed = verify.check_assertions(self._session.connection, green, assertions)
+            failed = verify.check_assertions(self._session.connection, self._green.tables, assertions)
         return replace(found, failed_assertions=failed)
 
     @staticmethod
@@ -76,10 +73,20 @@ class Comparer:
         snapshot.execute("SELECT pg_current_snapshot()")
 
     def _compare(self, snapshot: psycopg.Connection, blue: Version, position: str, note: str | None) -> verify.Verification:
-        green = self._green
-        blue_table, green_table = catalog.find_table(snapshot, *blue.table), catalog.find_table(snapshot, *green.table)
+        found = {
+            name: self._compare_one(snapshot, blue.tables[name], physical)
+            for name, physical in self._green.tables.items()
+            if name in blue.tables
+        }
+        new = [name for name in self._green.tables if name not in blue.tables]
+        if new:
+            note = "; ".join(filter(None, [note, f"{', '.join(new)}: new, with nothing to be compared with"]))
+        whole = verify.together(found) if len(self._green.tables) > 1 else next(iter(found.values()))
+        return replace(whole, position=position, note=whole.note or note)
+
+    def _compare_one(self, snapshot: psycopg.Connection, blue: tuple[str, str], green: tuple[str, str]) -> verify.Verification:
+        blue_table, green_table = catalog.find_table(snapshot, *blue), catalog.find_table(snapshot, *green)
         if blue_table is None or green_table is None:
             raise Refused("a table that was to be compared is gone")
-        key = green_table.key or key_noted(green)
-        found = verify.compare(snapshot, blue_table, green_table, key, self._method, self._ignore)
-        return replace(found, position=position, note=found.note or note)
+        key = green_table.key or key_noted(self._green, green_table.name)
+        return verify.compare(snapshot, blue_table, green_table, key, self._method, self._ignore)

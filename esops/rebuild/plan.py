@@ -5,9 +5,10 @@ Green is made inside a transaction that is rolled back, so that the plan shows w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,10 +21,9 @@ from esops.backends.postgres.connect import qualified, translated
 from esops.config import Config
 from esops.errors import Refused, UsageError, nearest
 from esops.events import EventFilter, Position
-from esops.projections import locks, readmodel, registry
+from esops.projections import kinds, locks, readmodel, registry, setbased
 from esops.projections.control import Limits
-from esops.projections.definition import FoldDefinition, fingerprint, load_definition
-from esops.projections.fold import check_key
+from esops.projections.definition import Definition, SqlDefinition, fingerprint, load_definition
 from esops.projections.readmodel import Plain
 from esops.projections.registry import Version
 from esops.rebuild import switch, verify
@@ -64,11 +64,10 @@ class Target:
 
     name: str
     settings: ProjectionSettings
-    definition: FoldDefinition
+    definition: Definition
     store_name: str
     dsn: str
-    schema: str
-    plain: Plain
+    plains: tuple[Plain, ...]
     filter: EventFilter
 
     @property
@@ -85,12 +84,12 @@ class Plan:
     source: Version | None
     adopt: bool
     to_version: int
-    physical: str
     create: Sequence[str]
     after_load: Sequence[readmodel.AfterLoad]
     drop_now: Sequence[str]
     switch: Sequence[str]
-    key: tuple[str, ...]
+    keys: Mapping[str, tuple[str, ...]]
+    """Of each table, by its physical name."""
     compare: verify.Method
     events: int
     counted: bool
@@ -98,17 +97,21 @@ class Plan:
     head: Position | None
     blue_bytes: int
     installs: bool
+    explained: Sequence[str] = ()
+    """Kind sql: the statement, and how the server would do it."""
     notes: Sequence[str] = field(default_factory=list)
 
     def lines(self, *, statements: bool = True) -> list[str]:
         """The plan for a person; with every statement, word for word, unless only the summary is wanted."""
         source = "nothing serves yet" if self.source is None else f"v{self.source.version} serves now"
         if self.adopt:
-            source = f"the table {self.target.plain} serves now and becomes v1 at the switch"
+            names = " and ".join(map(str, self.target.plains))
+            source = f"{names}, which the application reads now, will be v1 at the switch"
         lines = [
             f"Plan: rebuild {self.target.name} blue-green, as v{self.to_version} ({source})",
             f"  store {self.target.store_name}: {'' if self.counted else 'about '}{self.events:,} events up to position {self.head}",
-            f"  green: {self.target.schema}.{self.physical}; blue takes {size(self.blue_bytes)}, green will take about as much",
+            f"  green: {', '.join('.'.join(table) for table in self.tables.values())}",
+            f"  blue takes {size(self.blue_bytes)}, green will take about as much",
             f"  verification: {self.compare}",
         ]
         if statements:
@@ -123,10 +126,12 @@ class Plan:
             lines += ["  -- once, for esops' own tables", *(f"  {line}" for line in registry.SCHEMA_SQL.splitlines())]
         lines += ["  -- make green", *(f"  {each.strip().removesuffix(';')};" for each in (*self.create, *self.drop_now))]
         lines += [
-            "  -- load: rows by COPY and INSERT … ON CONFLICT, each with the checkpoint in esops.versions in one transaction",
+            "  -- load, with the checkpoint in esops.versions in the same transactions"
+            + ("" if self.explained else ": rows by COPY and INSERT … ON CONFLICT"),
+            *(f"  {line}" for line in self.explained),
             "  -- after the load",
             *(f"  {each.statement};" for each in self.after_load),
-            f"  ANALYZE {self._green()};",
+            *(f"  ANALYZE {qualified(*table).as_string(None)};" for table in self.tables.values()),
             f"  -- switch, in one transaction with lock_timeout {int(switch.LOCK_TIMEOUT.total_seconds() * 1000)} ms",
             *(f"  {each};" for each in self.switch),
         ]
@@ -139,7 +144,8 @@ class Plan:
                 "what": each.what,
                 "statement": each.statement,
                 "primary": each.primary,
-                "key": list(self.key) if each.primary else [],
+                "table": each.table,
+                "key": list(self.keys[each.table]) if each.primary else [],
             }
             for each in self.after_load
         )
@@ -151,34 +157,34 @@ class Plan:
             position=None,
             events=0,
             rows=0,
-            tables={self.target.plain.name: (self.target.plain.schema, self.physical)},
+            tables=self.tables,
             fingerprint=self.target.code,
             after_load=after_load,
         )
 
-    def _green(self) -> str:
-        return qualified(self.target.plain.schema, self.physical).as_string(None)
+    @property
+    def tables(self) -> dict[str, tuple[str, str]]:
+        """Green's, by their plain names."""
+        return green_tables(self.target.plains, self.to_version)
+
+
+def green_tables(plains: Sequence[Plain], version: int) -> dict[str, tuple[str, str]]:
+    """Schema and physical name of each table of a version that is to be made."""
+    return {plain.name: (plain.schema, readmodel.physical_name(plain.name, version)) for plain in plains}
 
 
 def resolve(config: Config, name: str, store: str | None, connection: psycopg.Connection) -> Target:
     """Load a projection's code and find its places. Raises UsageError that says what is wrong."""
     settings = config.projection(name)
     store_name, _ = config.store(store or settings.store)
-    definition = load_definition(settings.python, config.directory, f"{config.path}: projections.{name}.python")
+    definition = load_definition(settings, config.directory, f"{config.path}: projections.{name}")
     read_model = config.readmodel_of(name)
     with translated():
         schema = readmodel.default_schema(connection, read_model.db_schema)
-    plain = readmodel.parse_name(settings.tables[0], schema)
-    return Target(
-        name,
-        settings,
-        definition,
-        store_name,
-        read_model.dsn,
-        plain.schema,
-        plain,
-        settings.filter,
-    )
+    plains = tuple(readmodel.parse_name(each, schema) for each in settings.tables)
+    if len({plain.name for plain in plains}) < len(plains):
+        raise UsageError(f"{config.path}: projections.{name}.tables: two tables have the same name in different schemas")
+    return Target(name, settings, definition, store_name, read_model.dsn, plains, settings.filter)
 
 
 def make_plan(config: Config, target: Target, options: Options, store: EventStore, connection: psycopg.Connection) -> Plan:
@@ -191,29 +197,43 @@ def make_plan(config: Config, target: Target, options: Options, store: EventStor
             f'the application keeps {target.name} fresh (live = "app"), and handing over to it is not possible yet',
             hint='Build and verify with --no-switch, or let `esops run` keep it fresh with live = "esops".',
         )
-    plain = target.plain
     with translated():
-        current = catalog.find_table(connection, plain.schema, plain.name)
+        there = {plain.name: catalog.find_table(connection, plain.schema, plain.name) for plain in target.plains}
+        current = {name: table for name, table in there.items() if table is not None}
         known = registry.versions(connection, target.name)
         source = next((each for each in known if each.state == "active"), None)
-        adopt = source is None and current is not None
-        if current is not None and source is None:
+        adopt = source is None and bool(current)
+        if source is None and current:
             source = adopted(connection, target, current)
-        blue = catalog.find_table(connection, *source.table) if source is not None else None
-        if source is not None and blue is None:
-            raise Refused(f"the table {'.'.join(source.table)} of v{source.version}, which should serve, is gone")
+        blue: dict[str, Table] = {}
+        for plain, physical in (source.tables if source is not None else {}).items():
+            table = catalog.find_table(connection, *physical)
+            if table is None:
+                raise Refused(
+                    f"the table {'.'.join(physical)} of v{source.version if source else 0}, which should serve, is gone"
+                )
+            blue[plain] = table
         to_version = max([each.version for each in known] + [source.version if source else 0]) + 1
         return _try_out(config, target, options, store, connection, source, blue, adopt, to_version)
 
 
-def adopted(connection: psycopg.Connection, target: Target, current: Table) -> Version:
-    """The version 1 that an existing table would become. Raises Refused for what cannot be taken over."""
-    if current.kind not in "rp":
-        raise Refused(
-            f"{target.plain} is a view (or foreign table) that esops did not make",
-            hint="Rename it, or give the projection another table name.",
-        )
-    rows = connection.execute("SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = %s", (current.oid,)).fetchone()
+def adopted(connection: psycopg.Connection, target: Target, current: Mapping[str, Table]) -> Version:
+    """The version 1 that existing tables would become. Raises Refused for what cannot be taken over."""
+    for plain in target.plains:
+        if plain.name not in current:
+            raise Refused(
+                f"there is no table {plain}, and the projection's other tables are there",
+                hint="Make it, or rename the others: version 1 is all of them or none.",
+            )
+        if current[plain.name].kind not in "rp":
+            raise Refused(
+                f"{plain} is a view (or foreign table) that esops did not make",
+                hint="Rename it, or give the projection another table name.",
+            )
+    rows = connection.execute(
+        "SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class WHERE oid = ANY(%s)",
+        ([table.oid for table in current.values()],),
+    ).fetchone()
     return Version(
         projection=target.name,
         version=1,
@@ -222,7 +242,7 @@ def adopted(connection: psycopg.Connection, target: Target, current: Table) -> V
         position=None,
         events=0,
         rows=rows[0] if rows else None,
-        tables={target.plain.name: (current.schema, current.name)},
+        tables={name: (table.schema, table.name) for name, table in current.items()},
         fingerprint=None,
     )
 
@@ -234,46 +254,36 @@ def _try_out(
     store: EventStore,
     connection: psycopg.Connection,
     source: Version | None,
-    blue: Table | None,
+    blue: Mapping[str, Table],
     adopt: bool,
     to_version: int,
 ) -> Plan:
-    plain, settings = target.plain, target.settings
-    physical = readmodel.physical_name(plain.name, to_version)
+    settings, tables = target.settings, green_tables(target.plains, to_version)
     notes = (
         []
         if config.stores[target.store_name].archive
         else [_not_seen(each) for each in removed_from(config, target.store_name)]
     )
-    if catalog.find_table(connection, plain.schema, physical) is not None:
-        raise Refused(
-            f"there is a table {plain.schema}.{physical} already, which is no version that esops knows",
-            hint="Look at it, and rename or drop it.",
-        )
+    for schema, physical in tables.values():
+        if catalog.find_table(connection, schema, physical) is not None:
+            raise Refused(
+                f"there is a table {schema}.{physical} already, which is no version that esops knows",
+                hint="Look at it, and rename or drop it.",
+            )
     ddl = config.directory / settings.ddl if settings.ddl is not None else None
-    create = [readmodel.create_statement(plain, physical, blue, ddl)]
-    lost = readmodel.not_carried(connection, blue) if blue is not None else []
-    notes += [f"not carried over from blue: {each}" for each in lost]
+    create = readmodel.create_statements(target.plains, to_version, blue, ddl)
+    for each in blue.values():
+        notes += [f"not carried over from blue: {lost}" for lost in readmodel.not_carried(connection, each)]
+    kinds.of_one_database(target.definition, store, connection)
+    head = store.head(SETTLING)
     with readmodel.rolled_back(connection):
-        try:
-            connection.execute(create[0].encode())
-        except (psycopg.errors.SyntaxError, psycopg.errors.UndefinedObject, psycopg.errors.DuplicateTable) as error:
-            raise UsageError(f"green's DDL fails: {str(error).splitlines()[0]}", hint=f"Look at {ddl}.") from error
-        green = catalog.find_table(connection, plain.schema, physical)
-        if green is None:
-            raise UsageError(f"green's DDL makes no table {physical}", hint=f"Write CREATE TABLE {{table}} (…) in {ddl}.")
-        if blue is not None:
-            create += readmodel.carry_statements(connection, blue, qualified(plain.schema, physical))
-            for statement in create[1:]:
-                connection.execute(statement.encode())
-        check_key(target.definition, green, green.key, conjoined=store.capabilities.tenants)
-        after_load, drop_now = readmodel.read_after_load(connection, green)
-        version = Version(
-            target.name, to_version, "building", target.store_name, None, 0, 0, {plain.name: (plain.schema, physical)}, None
-        )
-        pointed = switch.statements(connection, plain, settings.switch, green, source, version)
-    notes += _column_notes(blue, green, settings.verify.ignore)
-    compare = _method(options, blue, green)
+        greens, after_load, drop_now = _make(connection, target, tables, create, blue, ddl)
+        kinds.check(target.definition, list(greens.values()), conjoined=store.capabilities.tenants)
+        version = Version(target.name, to_version, "building", target.store_name, None, 0, 0, tables, None)
+        explained = _explained(connection, target, store, head, tables)
+        pointed = switch.statements(connection, target.plains, settings.switch, source, version)
+    notes += _column_notes(blue, greens, settings.verify.ignore)
+    compare = _method(options, blue, greens)
     if not options.switch:
         notes.append("--no-switch: green is built and verified, and stands by")
         pointed = []
@@ -283,37 +293,83 @@ def _try_out(
         )
     elif source is not None and locks.holder(connection, locks.version_lock(target.name, source.version)) is None:
         notes.append(f"nobody keeps v{source.version} fresh at the moment (`esops run` does): a rollback would need that first")
-    head = store.head(SETTLING)
     return Plan(
         target=target,
         source=source,
         adopt=adopt,
         to_version=to_version,
-        physical=physical,
         create=create,
         after_load=after_load,
         drop_now=drop_now,
         switch=pointed,
-        key=green.key,
+        keys={table.name: table.key for table in greens.values()},
         compare=compare,
         events=store.count_between(None, head) if head is not None else 0,
         counted=store.capabilities.count_between,
         head=head,
-        blue_bytes=_bytes(connection, blue),
+        blue_bytes=sum(_bytes(connection, table) for table in blue.values()),
+        explained=explained,
         installs=not registry.installed(connection),
         notes=notes,
     )
 
 
-def _method(options: Options, blue: Table | None, green: Table) -> verify.Method:
-    if blue is None:
+def _make(
+    connection: psycopg.Connection,
+    target: Target,
+    tables: Mapping[str, tuple[str, str]],
+    create: list[str],
+    blue: Mapping[str, Table],
+    ddl: Path | None,
+) -> tuple[dict[str, Table], list[readmodel.AfterLoad], list[str]]:
+    """Make green; adds to `create` what it gets of blue. Returns its tables, what is built after the load, and what is dropped for it."""
+    greens: dict[str, Table] = {}
+    after_load: list[readmodel.AfterLoad] = []
+    drop_now: list[str] = []
+    try:
+        for statement in create:
+            connection.execute(statement.encode())
+    except (psycopg.errors.SyntaxError, psycopg.errors.UndefinedObject, psycopg.errors.DuplicateTable) as error:
+        raise UsageError(f"green's DDL fails: {str(error).splitlines()[0]}", hint=f"Look at {ddl}.") from error
+    for mark, (name, (schema, physical)) in zip(readmodel.marks(target.plains), tables.items(), strict=True):
+        green = catalog.find_table(connection, schema, physical)
+        if green is None:
+            raise UsageError(f"green's DDL makes no table {physical}", hint=f"Write CREATE TABLE {mark} (…) in {ddl}.")
+        if name in blue:
+            carried = readmodel.carry_statements(connection, blue[name], qualified(schema, physical))
+            for statement in carried:
+                connection.execute(statement.encode())
+            create += carried
+        greens[name] = green
+        later, now = readmodel.read_after_load(connection, green)
+        after_load += later
+        drop_now += now
+    return greens, after_load, drop_now
+
+
+def _explained(
+    connection: psycopg.Connection,
+    target: Target,
+    store: EventStore,
+    head: Position | None,
+    tables: Mapping[str, tuple[str, str]],
+) -> list[str]:
+    if not isinstance(target.definition, SqlDefinition) or head is None:
+        return []
+    text = setbased.statement(target.definition, tables, store.sql_range(None, head, setbased.RANGE))
+    return [*text.splitlines(), *(f"-- {line}" for line in setbased.explained(connection, text))]
+
+
+def _method(options: Options, blue: Mapping[str, Table], green: Mapping[str, Table]) -> verify.Method:
+    pairs = [(blue[name], table) for name, table in green.items() if name in blue]
+    if not pairs:
         return "none"
     if options.compare is None:
-        return "exact" if switch.same_columns(blue, green) else "columns"
+        return "exact" if all(switch.same_columns(*pair) for pair in pairs) else "columns"
     methods: tuple[verify.Method, ...] = ("exact", "columns", "counts", "none")
     for method in methods:
         if options.compare == method:
-            if method == "exact" and {c.name for c in blue.columns} != {c.name for c in green.columns}:
+            if method == "exact" and any({c.name for c in b.columns} != {c.name for c in g.columns} for b, g in pairs):
                 raise UsageError("--compare exact is not possible: the columns change", hint="Use --compare columns.")
             return method
     raise UsageError(f"there is no comparison {options.compare!r}", hint=nearest(options.compare, methods))
@@ -323,14 +379,18 @@ def _not_seen(archived: Elsewhere) -> str:
     return f'{archived} and are not seen; archive = "{archived.archive}" on the store reads them too'
 
 
-def _column_notes(blue: Table | None, green: Table, ignore: Sequence[str]) -> list[str]:
-    unknown = [name for name in ignore if not green.has(name)]
+def _column_notes(blue: Mapping[str, Table], green: Mapping[str, Table], ignore: Sequence[str]) -> list[str]:
+    unknown = [name for name in ignore if not any(table.has(name) for table in green.values())]
     if unknown:
         raise UsageError(
             f"verify.ignore names a column {unknown[0]!r} that green has not",
-            hint=nearest(unknown[0], [column.name for column in green.columns]),
+            hint=nearest(unknown[0], [column.name for table in green.values() for column in table.columns]),
         )
-    if blue is None or switch.same_columns(blue, green):
+    return [note for name, table in green.items() if name in blue for note in _changes(blue[name], table)]
+
+
+def _changes(blue: Table, green: Table) -> list[str]:
+    if switch.same_columns(blue, green):
         return []
     before, after = {c.name: c.type for c in blue.columns}, {c.name: c.type for c in green.columns}
     changes = [f"new column {name}" for name in after if name not in before]
@@ -343,9 +403,7 @@ def _column_notes(blue: Table | None, green: Table, ignore: Sequence[str]) -> li
     ]
 
 
-def _bytes(connection: psycopg.Connection, table: Table | None) -> int:
-    if table is None:
-        return 0
+def _bytes(connection: psycopg.Connection, table: Table) -> int:
     row = connection.execute("SELECT pg_total_relation_size(%s::oid::regclass)", (table.oid,)).fetchone()
     return int(row[0]) if row else 0
 

@@ -176,7 +176,7 @@ class Rebuild:
 
     def _provision(self) -> None:
         """Make green, and take its indexes off, in one transaction."""
-        self._say(f"making green: {self._green().table[1]}")
+        self._say(f"making green: {', '.join(physical for _, physical in self._green().tables.values())}")
 
         def make(connection: psycopg.Connection) -> None:
             with connection.transaction():
@@ -229,8 +229,11 @@ class Rebuild:
         with translated():
             built = readmodel.build(runner.connection, green, dsn=self.target.dsn)
             if built or runner.events:
-                name = qualified(*green.table)
-                runner.connection.execute(b"ANALYZE " + name.as_bytes(runner.connection))
+                for table in green.tables.values():
+                    runner.connection.execute(b"ANALYZE " + qualified(*table).as_bytes(runner.connection))
+            if (built or runner.events) and not runner.counts_rows:
+                rows = sum(readmodel.count(runner.connection, table) for table in green.tables.values())
+                registry.set_rows(runner.connection, green, rows)
         if built:
             self._say(f"built {', '.join(built)}")
             self._note("built", {"built": built})
@@ -313,7 +316,7 @@ class Rebuild:
         self._take_gate().wait()
         blue, green = self._blue(), self._green()
         self._taken_over = blue is not None and self._session.followed(blue)
-        self._say(f"switching {self.target.plain} to v{green.version}")
+        self._say(f"switching {', '.join(map(str, self.target.plains))} to v{green.version}")
 
         def record(connection: psycopg.Connection) -> None:
             journal.enter(connection, self._the_entry.rebuild, journal.SWITCHED, finished=True)
@@ -327,7 +330,7 @@ class Rebuild:
                 return
             switch.perform(
                 connection,
-                self.target.plain,
+                self.target.plains,
                 self.target.settings.switch,
                 blue,
                 green,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Literal
 
@@ -35,12 +35,25 @@ _PATIENCE = timedelta(seconds=60)
 
 
 def statements(
-    connection: psycopg.Connection, plain: Plain, mode: Mode, target: Table, source: Version | None, target_version: Version
+    connection: psycopg.Connection, plains: Sequence[Plain], mode: Mode, source: Version | None, target: Version
 ) -> list[str]:
     """The statements of a switch, in order, as the catalogue stands now.
 
-    Raises Refused where other relations refer to the name in a way that a switch would leave behind.
+    Raises Refused where a table is gone, or other relations refer to a name in a way that a switch would leave behind.
     """
+    done: list[str] = []
+    for plain in plains:
+        schema, physical = target.tables[plain.name]
+        table = catalog.find_table(connection, schema, physical)
+        if table is None:
+            raise Refused(f"the table {schema}.{physical} of v{target.version} is gone")
+        done += _of_one(connection, plain, mode, table, source, target)
+    return done
+
+
+def _of_one(
+    connection: psycopg.Connection, plain: Plain, mode: Mode, target: Table, source: Version | None, target_version: Version
+) -> list[str]:
     name = plain.identifier.as_string(connection)
     current = catalog.find_table(connection, plain.schema, plain.name)
     done: list[str] = []
@@ -83,7 +96,7 @@ def same_columns(current: Table, target: Table) -> bool:
 
 def perform(
     connection: psycopg.Connection,
-    plain: Plain,
+    plains: Sequence[Plain],
     mode: Mode,
     source: Version | None,
     target: Version,
@@ -94,7 +107,7 @@ def perform(
     say: Callable[[str], None] = lambda _: None,
     forced: bool = False,
 ) -> list[str]:
-    """Point the plain name at a version, in one transaction. Returns the statements executed.
+    """Point the plain names at a version, in one transaction. Returns the statements executed.
 
     `bring_to` brings the target's checkpoint to a position or past it, by other connections, or raises. `record` writes
     whatever belongs into the same transaction. `forced` serves the target even where it is behind.
@@ -106,23 +119,27 @@ def perform(
         attempt += 1
         try:
             with translated():
-                done = _attempt(connection, plain, mode, source, target, bring_to, record, forced)
+                done = _attempt(connection, plains, mode, source, target, bring_to, record, forced)
             log.info("switched", projection=target.projection, to=target.version, attempt=attempt)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if stop() or time.monotonic() >= deadline:
                 raise Unavailable(
-                    f"the lock on {plain} could not be had in {attempt} tries: {_blockers(connection, plain)}",
+                    f"the lock on {_named(plains)} could not be had in {attempt} tries: {_blockers(connection, plains)}",
                     hint="Nothing changed. Go on with --resume when the long reader is done.",
                 ) from None
-            say(f"waiting for readers of {plain} (try {attempt}: {_blockers(connection, plain)})")
+            say(f"waiting for readers of {_named(plains)} (try {attempt}: {_blockers(connection, plains)})")
             time.sleep(random.uniform(0.05, min(0.1 * attempt, 1.0)))  # noqa: S311 - spreads tries, guards nothing
         else:
             return done
 
 
+def _named(plains: Sequence[Plain]) -> str:
+    return ", ".join(map(str, plains))
+
+
 def _attempt(
     connection: psycopg.Connection,
-    plain: Plain,
+    plains: Sequence[Plain],
     mode: Mode,
     source: Version | None,
     target: Version,
@@ -138,25 +155,30 @@ def _attempt(
         reached = registry.lock_row(connection, target.projection, target.version)
         if held is not None and not forced and (reached is None or reached < held):
             raise Refused(f"v{target.version} stands at {reached}, behind v{source.version if source else '?'} at {held}")
-        table = catalog.find_table(connection, *target.table)
-        if table is None:
-            raise Refused(f"the table {'.'.join(target.table)} of v{target.version} is gone")
-        done = statements(connection, plain, mode, table, source, target)
+        done = statements(connection, plains, mode, source, target)
         for statement in done:
             connection.execute(statement.encode())
-        _note_names(connection, plain, mode, source, target)
+        _note_names(connection, plains, mode, source, target)
         registry.set_active(connection, target.projection, target.version, source.version if source else None)
         record(connection)
     return done
 
 
-def _note_names(connection: psycopg.Connection, plain: Plain, mode: Mode, source: Version | None, target: Version) -> None:
+def _note_names(
+    connection: psycopg.Connection, plains: Sequence[Plain], mode: Mode, source: Version | None, target: Version
+) -> None:
     """Keep in the registry what the renames did."""
-    if source is not None and source.table[1] == plain.name:
-        moved = (plain.schema, readmodel.physical_name(plain.name, source.version))
-        registry.set_tables(connection, source.projection, source.version, {plain.name: moved})
+    if source is not None:
+        kept = {
+            name: (schema, readmodel.physical_name(name, source.version) if physical == name else physical)
+            for name, (schema, physical) in source.tables.items()
+        }
+        if kept != source.tables:
+            registry.set_tables(connection, source.projection, source.version, kept)
     if mode == "rename":
-        registry.set_tables(connection, target.projection, target.version, {plain.name: (plain.schema, plain.name)})
+        registry.set_tables(
+            connection, target.projection, target.version, {plain.name: (plain.schema, plain.name) for plain in plains}
+        )
 
 
 def _refuse_dependants(connection: psycopg.Connection, plain: Plain, current: Table, what: str) -> None:
@@ -181,11 +203,11 @@ def _role(connection: psycopg.Connection) -> str:
     return str(row[0])
 
 
-def _blockers(connection: psycopg.Connection, plain: Plain) -> str:
+def _blockers(connection: psycopg.Connection, plains: Sequence[Plain]) -> str:
     rows = connection.execute(
         "SELECT DISTINCT l.pid, coalesce(a.application_name, ''), a.xact_start FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid) "
-        "WHERE l.relation = to_regclass(%s) AND l.granted AND l.pid <> pg_backend_pid() ORDER BY 3 LIMIT 3",
-        (plain.identifier.as_string(connection),),
+        "WHERE l.relation = ANY(SELECT to_regclass(unnest(%s::text[]))) AND l.granted AND l.pid <> pg_backend_pid() ORDER BY 3 LIMIT 3",
+        ([plain.identifier.as_string(connection) for plain in plains],),
     ).fetchall()
     if not rows:
         return "its holder has gone meanwhile"

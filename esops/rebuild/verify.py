@@ -19,7 +19,7 @@ from psycopg import sql
 from esops.backends.postgres.catalog import Column, Table
 from esops.backends.postgres.connect import qualified
 from esops.errors import UsageError
-from esops.projections.readmodel import common_columns
+from esops.projections.readmodel import common_columns, with_names
 
 Method = Literal["exact", "columns", "counts", "none"]
 BUCKETS = 1024
@@ -47,14 +47,32 @@ class Verification:
         return asdict(self)
 
 
-def check_assertions(connection: psycopg.Connection, green: Table, assertions: Sequence[str]) -> list[str]:
-    """The user's SQL assertions that do not hold of green. Raises UsageError for one that cannot be run."""
-    name = qualified(green.schema, green.name).as_string(connection)
+def together(found: Mapping[str, Verification]) -> Verification:
+    """Those of several tables as one, by the tables' names."""
+    if not found:
+        return Verification("none", None, 0, 0)
+    return Verification(
+        method=next(iter(found.values())).method,
+        rows_blue=sum(each.rows_blue or 0 for each in found.values()),
+        rows_green=sum(each.rows_green for each in found.values()),
+        differing=sum(each.differing for each in found.values()),
+        only_blue=sum(each.only_blue for each in found.values()),
+        only_green=sum(each.only_green for each in found.values()),
+        columns={f"{name}.{column}": count for name, each in found.items() for column, count in each.columns.items()},
+        samples=[{"table": name, **sample} for name, each in found.items() for sample in each.samples],
+        note="; ".join(f"{name}: {each.note}" for name, each in found.items() if each.note) or None,
+    )
+
+
+def check_assertions(
+    connection: psycopg.Connection, green: Mapping[str, tuple[str, str]], assertions: Sequence[str]
+) -> list[str]:
+    """The user's SQL assertions that do not hold of green's tables. Raises UsageError for one that cannot be run."""
     failed = []
     for assertion in assertions:
         try:
             with connection.transaction():
-                row = connection.execute(assertion.replace("{table}", name).encode()).fetchone()
+                row = connection.execute(with_names(assertion, green).encode()).fetchone()
         except psycopg.errors.Error as error:
             raise UsageError(f"the assertion {assertion!r} cannot be run: {error}") from error
         if row is None or row[0] is not True:

@@ -12,7 +12,6 @@ import psycopg
 
 from esops.backends import open_store
 from esops.backends.base import EventStore
-from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import connect, translated
 from esops.config import Config
 from esops.errors import Busy, Refused, UsageError
@@ -193,8 +192,7 @@ def _switch(
     back: bool = False,
 ) -> Switched:
     settings = config.projection(target.projection)
-    plain_name, (schema, _) = next(iter(target.tables.items()))
-    plain = readmodel.Plain(schema, plain_name)
+    plains = [readmodel.Plain(schema, name) for name, (schema, _) in target.tables.items()]
     if target.position is None and not allow_stale:
         raise Refused(
             f"{target.projection} v{target.version} has no checkpoint of esops: what it shows may be old",
@@ -210,9 +208,7 @@ def _switch(
     if source is not None and source.position is not None and not allow_stale:
         bring_to(source.position)  # the long way before the lock, the short rest under it
     if dry_run:
-        table = catalog.find_table(connection, *target.table)
-        assert table is not None
-        statements = switch.statements(connection, plain, settings.switch, table, source, target)
+        statements = switch.statements(connection, plains, settings.switch, source, target)
         return Switched(target.projection, source.version if source else 0, target.version, target.position, statements)
 
     def record(on: psycopg.Connection) -> None:
@@ -224,7 +220,7 @@ def _switch(
 
     statements = switch.perform(
         connection,
-        plain,
+        plains,
         settings.switch,
         source,
         target,

@@ -11,7 +11,16 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
-from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, NothingArchived, StoreInfo, WrongExpectedVersion
+from esops.backends.base import (
+    EVERYTHING,
+    Batch,
+    Capabilities,
+    Found,
+    NothingArchived,
+    OutsideOfSql,
+    StoreInfo,
+    WrongExpectedVersion,
+)
 from esops.backends.counting import CountedOneByOne
 from esops.errors import Unavailable
 from esops.events import (
@@ -37,7 +46,7 @@ def open_sqlite(name: str, settings: StoreSettings) -> SqliteStore:
     return SqliteStore(name, settings)
 
 
-class SqliteStore(NothingArchived, CountedOneByOne):
+class SqliteStore(NothingArchived, OutsideOfSql, CountedOneByOne):
     capabilities = Capabilities(append=True, count_between=True)
 
     def __init__(self, name: str, settings: StoreSettings) -> None:

@@ -10,14 +10,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from esops.backends.archive.store import ArchiveStore
-from esops.backends.base import EVERYTHING, Batch, EventStore, Found, Ids
+from esops.backends.base import EVERYTHING, Batch, EventStore, Found, Ids, OutsideOfSql
 from esops.backends.counting import CountedOneByOne
 from esops.events import EventFilter, Position, RecordedEvent, StreamInfo
 
 _AT_ONCE = 5_000
 
 
-class JoinedStore(CountedOneByOne):
+class JoinedStore(OutsideOfSql, CountedOneByOne):
     """EventStore over a hot store and its archive. What is not about reading is the hot store's alone."""
 
     def __init__(self, hot: EventStore, cold: ArchiveStore) -> None:

@@ -12,7 +12,7 @@ from esops.backends.archive.catalog import Catalog
 from esops.backends.archive.format import from_micros
 from esops.backends.archive.reading import Database, read
 from esops.backends.archive.repository import Repository
-from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, Ids, NothingArchived, StoreInfo
+from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, Ids, NothingArchived, OutsideOfSql, StoreInfo
 from esops.backends.counting import CountedOneByOne
 from esops.errors import UsageError
 from esops.events import (
@@ -32,7 +32,7 @@ from esops.events import (
 from esops.settings import StoreSettings
 
 
-class ArchiveStore(NothingArchived, CountedOneByOne):
+class ArchiveStore(NothingArchived, OutsideOfSql, CountedOneByOne):
     """EventStore over a repository; see esops.backends.base for what each method promises."""
 
     capabilities = Capabilities(count_between=True)

@@ -22,6 +22,7 @@ from esops.backends.base import (
     Found,
     Holder,
     Ids,
+    OutsideOfSql,
     Part,
     Removed,
     StoreInfo,
@@ -71,7 +72,7 @@ def open_eventstoredb(name: str, settings: StoreSettings) -> EventStoreDBStore:
     return EventStoreDBStore(name, settings)
 
 
-class EventStoreDBStore(CountedOneByOne):
+class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
     """EventStore over EventStoreDB; see esops.backends.base for what each method promises.
 
     Positions are (commit, prepare). Versions (revisions) count from 0. Events of the system are left out unless a filter

@@ -53,6 +53,13 @@ def process_name(host: str, pid: int) -> str:
     return f"esops {host[:20]}:{pid}"
 
 
+def database_of(connection: psycopg.Connection) -> str:
+    """What names a database over all servers: the number that its cluster was made with, and its name."""
+    row = connection.execute("SELECT system_identifier::text || '/' || current_database() FROM pg_control_system()").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn psycopg's and ADBC's errors into ours; a lost connection becomes ConnectionLost."""

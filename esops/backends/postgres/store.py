@@ -30,11 +30,12 @@ from esops.backends.base import (
     MonthCount,
     Part,
     Removed,
+    SqlRange,
     StoreInfo,
     WayOut,
 )
 from esops.backends.postgres import bulk
-from esops.backends.postgres.connect import connect, translated
+from esops.backends.postgres.connect import connect, database_of, translated
 from esops.backends.postgres.counting import Counting
 from esops.backends.postgres.layouts import find_layout
 from esops.backends.postgres.layouts.base import Layout
@@ -393,6 +394,27 @@ class PostgresStore:
             )
         )
         return int(rows[0][0])
+
+    def database(self) -> str | None:
+        """The cluster's own number and the database's name."""
+        with translated():
+            return database_of(self._control())
+
+    def sql_range(self, after: Position | None, until: Position, events: int) -> SqlRange:
+        """By the columns that order the events; counted in the server."""
+        layout, reached = self.layout, until
+        beyond = layout.beyond(after) if after is not None else sql.SQL("TRUE")
+        own = sql.SQL("{} AND {} AND {}").format(layout.where(EVERYTHING), beyond, layout.up_to(until))
+        if self.count_between(after, until) > events:
+            nth = self._ask(
+                sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {} OFFSET {} LIMIT 1").format(
+                    sql.SQL(", ").join(layout.order), layout.events, own, layout.ascending, sql.Literal(events - 1)
+                )
+            )
+            if nth:
+                reached = Position(map(int, nth[0]))
+        (row,) = self._ask(sql.SQL("SELECT count(*) FROM {} WHERE {} AND {}").format(layout.events, own, layout.up_to(reached)))
+        return SqlRange(layout.literal(after), layout.literal(reached), reached, int(row[0]))
 
     def checkpoints(self) -> list[Checkpoint]:
         """From the library's own table."""

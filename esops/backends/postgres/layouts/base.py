@@ -310,14 +310,18 @@ class Layout:
         """What to order by."""
         return sql.SQL(", ").join(self.order_columns)
 
+    def literal(self, position: Position | None) -> str:
+        """A position as values for SQL; None: the one before all events."""
+        return self._numbers(Position([0] * len(self.order)) if position is None else position).as_string(None)
+
+    def _numbers(self, position: Position) -> sql.Composed:
+        casts = zip(position, self.order_casts, strict=True)
+        return sql.SQL(", ").join(sql.SQL("{}::" + cast).format(sql.Literal(str(number))) for number, cast in casts)
+
     def _compare(self, operator: str, position: Position) -> sql.Composable:
         if len(position) != len(self.order):
             raise ValueError(f"{position} is not a position of layout {self.name}")
-        numbers = [
-            sql.SQL("{}::" + cast).format(sql.Literal(str(number)))
-            for number, cast in zip(position, self.order_casts, strict=True)
-        ]
-        left, right = sql.SQL(", ").join(self.order_columns), sql.SQL(", ").join(numbers)
-        if len(numbers) == 1:
+        left, right = sql.SQL(", ").join(self.order_columns), self._numbers(position)
+        if len(position) == 1:
             return sql.SQL("{} " + operator + " {}").format(left, right)
         return sql.SQL("({}) " + operator + " ({})").format(left, right)

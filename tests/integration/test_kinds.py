@@ -1,0 +1,407 @@
+"""Every kind of projection: the same rows as the fold's, over kills, restarts, poison and several tables."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+
+import psycopg
+import pytest
+
+from tests.support import kinds, marten, shop
+
+EVENTS = 6_000
+
+
+@pytest.fixture(params=kinds.KINDS)
+def kind(request):
+    if request.param == "process" and shutil.which("node") is None:
+        pytest.skip("there is no node")
+    return request.param
+
+
+@pytest.fixture
+def made(kind, dsn, project):
+    shop.make(dsn, EVENTS)
+    kinds.configure(project, dsn, kind)
+    return project
+
+
+def test_each_kind_gives_the_rows_of_the_fold(made, connection, dsn):
+    built = made.ok("rebuild", "--blue-green", "--output", "json").json
+    assert (built["state"], built["events"], built["rows"]) == ("switched", EVENTS, 600)
+    assert shop.check_version(connection, 1) == 600
+    shop.more(dsn, 500)
+    again = made.ok("rebuild", "--blue-green", "--output", "json", "--batch-size", "700").json
+    assert (again["state"], again["events"], again["rows"], again["verification"]["differing"]) == ("switched", 6_500, 650, 0)
+    shop.check_version(connection, 2)
+    shop.more(dsn, 300)
+    made.ok("run", "--until-caught-up")
+    assert connection.execute("SELECT position FROM esops.versions ORDER BY version").fetchall() == [("6800",), ("6800",)]
+    assert (
+        shop.table(connection, "cart_summary__v1")
+        == shop.table(connection, "cart_summary__v2")
+        == shop.truth(connection, 6_800)
+    )
+    made.ok("projection", "rollback", "cart_summary")
+    shown = made.ok("projection", "show", "cart_summary", "--output", "json").json
+    assert shown["active"] == 1
+
+
+def test_killed_at_random_each_kind_loses_and_doubles_nothing(made, connection, dsn, kind):
+    """Under --batch-size, so that there are many checkpoints to be killed between."""
+    chance = random.Random(hash(kind) % 97)
+    kills = 0
+    arguments = ["rebuild", "--blue-green", "--no-switch", "--batch-size", "150", "--max-rate", "1200"]
+    while True:
+        process = made.start(*arguments)
+        if "--resume" not in arguments:
+            until(lambda: connection.execute("SELECT to_regclass('esops.controls')").fetchone()[0] is not None)
+            until(lambda: connection.execute("SELECT count(*) FROM esops.rebuilds").fetchone()[0] == 1)
+            arguments.append("--resume")
+        if kills < 8:
+            time.sleep(0.6 + 0.7 * chance.random())
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += process.returncode == -signal.SIGKILL
+        else:
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == 0, err
+        if process.returncode == 0:
+            break
+    assert kills >= 2
+    assert shop.table(connection, "cart_summary__v1") == shop.truth(connection, EVENTS)
+    left = [name for name in os.listdir("/proc") if name.isdigit() and _is_program(name, str(made.folder))]
+    assert left == [], "programs of killed rebuilds end by the end of their input"
+
+
+def until(condition, seconds: float = 15) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _is_program(number: str, folder: str) -> bool:
+    try:
+        with open(f"/proc/{number}/cmdline", "rb") as file:
+            return b"cart_summary.js" in file.read() and os.readlink(f"/proc/{number}/cwd") == folder
+    except OSError:
+        return False
+
+
+def test_a_plan_shows_the_statement_and_how_it_is_done(dsn, project):
+    shop.make(dsn, 500)
+    kinds.configure(project, dsn, "sql")
+    plan = project.ok("rebuild", "--blue-green", "--dry-run").out
+    assert "INSERT INTO" in plan
+    assert "-- Insert on cart_summary__v1" in plan
+    assert "seq_id > '0'::bigint AND seq_id <= '500'::bigint" in plan
+
+
+def test_a_statement_that_fails_stops_with_its_range(dsn, project, connection):
+    shop.make(dsn, 500)
+    kinds.configure(project, dsn, "sql")
+    text = kinds.SQL.replace(
+        "max(seq_id)\n", "CASE WHEN max(seq_id) > 300 THEN 1 / (max(seq_id) - max(seq_id)) ELSE max(seq_id) END\n"
+    )
+    (project.folder / "cart_summary_statement.sql").write_text(text)
+    result = project.run("rebuild", "--blue-green", "--batch-size", "100")
+    assert result.code == 6, result.err
+    assert "division by zero" in result.err
+    assert connection.execute("SELECT position FROM esops.versions").fetchone() == ("300",)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"INSERT INTO {table}": "INSERT INTO nowhere"}, "the statement fails"),
+        ({":after": "0"}, "does not name :after"),
+        ({"GROUP BY": "GRUPPIERT NACH"}, "the statement fails"),
+    ],
+)
+def test_statements_that_cannot_work_are_refused_before(dsn, project, change, words):
+    shop.make(dsn, 100)
+    kinds.configure(project, dsn, "sql")
+    text = kinds.SQL
+    for old, new in change.items():
+        text = text.replace(old, new)
+    (project.folder / "cart_summary_statement.sql").write_text(text)
+    result = project.run("rebuild", "--blue-green")
+    assert result.code == 2
+    assert words in result.err
+
+
+def test_sql_is_refused_where_events_and_tables_are_apart(dsn, project, own_server):
+    shop.make(dsn, 100)
+    kinds.configure(project, dsn, "sql", options='readmodel = "far"')
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", text + f'\n[readmodels.far]\ndsn = "{own_server.dsn()}"\n')
+    result = project.run("rebuild", "--blue-green")
+    assert result.code == 6
+    assert "in another database" in result.err
+
+
+TABLES = """
+from esops import Handlers
+
+carts = Handlers()
+
+@carts.on("shopping_cart_opened")
+def opened(event, write):
+    write.insert("carts", {"cart_id": event.stream, "client": event.json()["ClientId"], "state": {"open": True, "lines": 0}})
+
+@carts.on("product_item_added")
+def added(event, write):
+    data = event.json()
+    key = {"cart_id": event.stream, "product": data["ProductId"]}
+    if write.get("cart_items", key) is None:
+        write.insert("cart_items", {**key, "quantity": data["Quantity"]})
+        lines = write.get("carts", {"cart_id": event.stream})["state"]["lines"]
+        write.update("carts", {"cart_id": event.stream}, {"state": {"open": True, "lines": lines + 1}})
+    else:
+        write.increment("cart_items", key, {"quantity": data["Quantity"]})
+
+@carts.on("product_item_removed")
+def removed(event, write):
+    data = event.json()
+    write.increment("cart_items", {"cart_id": event.stream, "product": data["ProductId"]}, {"quantity": -data["Quantity"]})
+    write.execute("DELETE FROM {cart_items} WHERE cart_id = %s AND quantity <= 0", event.stream)
+
+@carts.on("shopping_cart_canceled")
+def canceled(event, write):
+    write.delete("cart_items", {"cart_id": event.stream})
+"""
+TABLES_DDL = """
+CREATE TABLE {carts} (cart_id text PRIMARY KEY, client text NOT NULL, state jsonb NOT NULL);
+CREATE TABLE {cart_items} (cart_id text, product text, quantity integer NOT NULL, PRIMARY KEY (cart_id, product));
+CREATE INDEX ON {cart_items} (product);
+"""
+
+
+@pytest.fixture
+def two_tables(dsn, project, connection):
+    shop.make(dsn, 3_000)
+    project.write("carts.py", TABLES)
+    project.write("carts.sql", TABLES_DDL)
+    project.write(
+        "esops.toml",
+        f"""
+        [stores.shop]
+        dsn = "{dsn}"
+        schema = "shop"
+        append = "quick"
+        [projections.carts]
+        kind = "handlers"
+        python = "carts:carts"
+        tables = ["carts", "cart_items"]
+        ddl = "carts.sql"
+        verify.assertions = ["SELECT count(*) > 0 FROM {{carts}}", "SELECT bool_and(quantity > 0) FROM {{cart_items}}"]
+        """,
+    )
+    return project
+
+
+def items(connection, table: str) -> dict:
+    rows = connection.execute(f"SELECT cart_id, product, quantity FROM {table}").fetchall()
+    return {(cart, product): quantity for cart, product, quantity in rows}
+
+
+def expected(connection) -> dict:
+    found: dict = {}
+    for stream, kind, data in connection.execute("SELECT stream_id, type, data FROM shop.mt_events ORDER BY seq_id"):
+        key = (stream, data.get("ProductId"))
+        if kind == "product_item_added":
+            found[key] = found.get(key, 0) + data["Quantity"]
+        elif kind == "product_item_removed":
+            found[key] = found.get(key, 0) - data["Quantity"]
+            if found[key] <= 0:
+                del found[key]
+        elif kind == "shopping_cart_canceled":
+            found = {each: quantity for each, quantity in found.items() if each[0] != stream}
+    return found
+
+
+def test_several_tables_are_built_verified_switched_and_retired_together(two_tables, connection, dsn):
+    project = two_tables
+    project.ok("rebuild", "carts", "--blue-green")
+    assert items(connection, "cart_items") == expected(connection)
+    assert connection.execute("SELECT count(*) FROM carts").fetchone() == (300,)
+    shop.more(dsn, 400)
+    built = project.ok("rebuild", "carts", "--blue-green", "--output", "json").json
+    assert (built["state"], built["rows"]) == (
+        "switched",
+        connection.execute("SELECT (SELECT count(*) FROM carts) + (SELECT count(*) FROM cart_items)").fetchone()[0],
+    )
+    assert built["verification"]["differing"] == 0
+    assert items(connection, "cart_items__v2") == expected(connection)
+    views = connection.execute(
+        "SELECT view_name, table_name FROM information_schema.view_table_usage WHERE table_name LIKE 'cart%' ORDER BY 1"
+    ).fetchall()
+    assert views == [("cart_items", "cart_items__v2"), ("carts", "carts__v2")]
+    project.ok("projection", "rollback", "carts")
+    assert items(connection, "cart_items") == expected(connection), "blue was brought up to date"
+    project.ok("projection", "switch", "carts", "--to", "2")
+    project.ok("projection", "retire", "carts", "--yes")
+    left = connection.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^cart' ORDER BY 1").fetchall()
+    assert left == [("cart_items__v2",), ("carts__v2",)]
+    text = (
+        (project.folder / "carts.py")
+        .read_text()
+        .replace('"quantity": data["Quantity"]})', '"quantity": data["Quantity"] + 1})')
+    )
+    (project.folder / "carts.py").write_text(text)
+    differs = project.run("rebuild", "carts", "--blue-green", "--output", "json")
+    assert differs.code == 1
+    assert differs.json["verification"]["columns"].keys() == {"cart_items.quantity"}
+    assert {each["table"] for each in differs.json["verification"]["samples"]} == {"cart_items"}
+    project.ok("rebuild", "carts", "--blue-green", "--abort", "--yes")
+    assert connection.execute("SELECT to_regclass('carts__v3'), to_regclass('cart_items__v3')").fetchone() == (None, None)
+
+
+def test_tables_that_are_there_are_adopted_together_or_not_at_all(two_tables, connection):
+    connection.execute("CREATE TABLE carts (cart_id text PRIMARY KEY, client text NOT NULL, state jsonb NOT NULL)")
+    result = two_tables.run("rebuild", "carts", "--blue-green")
+    assert result.code == 6
+    assert "there is no table public.cart_items" in result.err
+    connection.execute(
+        "CREATE TABLE cart_items (cart_id text, product text, quantity integer NOT NULL, PRIMARY KEY (cart_id, product))"
+    )
+    two_tables.ok("rebuild", "carts", "--blue-green", "--compare", "none")
+    assert connection.execute(
+        "SELECT to_regclass('carts__v1') IS NOT NULL, to_regclass('cart_items__v1') IS NOT NULL"
+    ).fetchone() == (
+        True,
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({'write.insert("carts"': 'write.insert("cart"'}, "Did you mean 'carts'"),
+        ({'"client": event': '"klient": event'}, "Did you mean 'client'"),
+        ({'write.delete("cart_items", {"cart_id": event.stream})': 'write.delete("cart_items", {})'}, "would be of all rows"),
+        ({'data["Quantity"]})\n    write.execute': 'data["Menge"]})\n    write.execute'}, "KeyError: 'Menge'"),
+    ],
+)
+def test_a_handler_that_fails_is_told_with_its_event(two_tables, connection, change, words):
+    text = TABLES
+    for old, new in change.items():
+        assert old in text
+        text = text.replace(old, new)
+    two_tables.write("carts.py", text)
+    result = two_tables.run("rebuild", "carts", "--blue-green")
+    assert result.code == 6, result.err
+    assert words in result.err
+    assert "cannot project event" in result.err
+
+
+@pytest.fixture
+def program(dsn, project):
+    if shutil.which("node") is None:
+        pytest.skip("there is no node")
+    shop.make(dsn, 2_000)
+    kinds.configure(project, dsn, "process")
+    return project
+
+
+def some_client(connection) -> str:
+    return connection.execute(
+        "SELECT data ->> 'ClientId' FROM shop.mt_events WHERE seq_id > 100 AND data ? 'ClientId' LIMIT 1"
+    ).fetchone()[0]
+
+
+@pytest.mark.parametrize(("how", "words"), [("POISON", "I cannot"), ("DIE", "ended with code 3")])
+def test_a_poison_event_of_a_program_stops_it_or_is_passed(program, connection, how, words):
+    client = program.environment[how] = some_client(connection)
+    result = program.run("rebuild", "--blue-green")
+    assert result.code == 6, result.err
+    assert words in result.err
+    assert "cannot project event" in result.err
+    text = (program.folder / "esops.toml").read_text()
+    program.write("esops.toml", text.replace('kind = "process"', 'kind = "process"\non_error = "dead-letter"'))
+    # What follows on an opening that was passed finds no row: such carts are left out, too.
+    connection.execute("DELETE FROM shop.mt_events WHERE stream_id IN (SELECT stream_id FROM shop.mt_events WHERE data ->> 'ClientId' = %s) "
+                       "AND NOT data ? 'ClientId'", (client,))  # fmt: skip
+    program.ok("rebuild", "--blue-green", "--resume")
+    letters = program.ok("projection", "dead-letters", "cart_summary", "--output", "json").json
+    assert len(letters) >= 1
+    assert all(words in each["error"] for each in letters)
+    carts = shop.table(connection, "cart_summary")
+    assert carts == {name: cart for name, cart in shop.truth(connection, 2_000).items() if cart[0] != client}
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "words"),
+    [
+        ("process.stdout.write('hello\\n')", 6, "no JSON"),
+        ("console.log(JSON.stringify({ type: 'ready', protocol: 9 })); setInterval(() => 0, 1000)", 6, "instead of ready"),
+        ("setInterval(() => 0, 1000)", 3, "has said nothing for 1 s"),
+    ],
+)
+def test_a_program_that_does_not_speak_the_protocol(program, code, exit_code, words):
+    (program.folder / "cart_summary.js").write_text(code)
+    text = (program.folder / "esops.toml").read_text().replace("20s", "1s")
+    (program.folder / "esops.toml").write_text(text)
+    result = program.run("rebuild", "--blue-green")
+    assert result.code == exit_code, result.err
+    assert words in result.err
+
+
+def test_a_program_that_is_not_there(program):
+    text = (program.folder / "esops.toml").read_text().replace('"node"', '"nonesuch-program"')
+    (program.folder / "esops.toml").write_text(text)
+    result = program.run("rebuild", "--blue-green")
+    assert result.code == 6
+    assert "cannot be started" in result.err
+
+
+def test_keys_that_do_not_belong_to_a_kind(project, dsn):
+    shop.make(dsn, 10)
+    for kind, extra, words in (
+        ("fold", 'statement = "x.sql"', "not for a projection of kind 'fold'"),
+        ("sql", 'events = ["a"]', "not for a projection of kind 'sql'"),
+        ("sql", 'on_error = "dead-letter"', "cannot pass one of them"),
+        ("process", 'python = "a:b"', "not for a projection of kind 'process'"),
+    ):
+        kinds.configure(project, dsn, kind, options=extra)
+        result = project.run("rebuild", "--blue-green", "--dry-run")
+        assert result.code == 2
+        assert words in result.err
+
+
+def test_handlers_over_a_store_of_another_database(dsn, project, own_server):
+    """Events of one server, tables on another."""
+    shop.make(dsn, 1_000)
+    kinds.configure(project, dsn, "handlers", options='readmodel = "far"')
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", text + f'\n[readmodels.far]\ndsn = "{own_server.dsn()}"\n')
+    project.ok("rebuild", "--blue-green")
+    with psycopg.connect(own_server.dsn()) as far, psycopg.connect(dsn) as near:
+        assert shop.table(far, "cart_summary") == shop.truth(near, 1_000)
+
+
+def test_marten_tenants_and_emmett_positions_in_a_statement(dsn, connection):
+    """What stands for :after and :until fits the columns that order the events."""
+    from esops.backends import open_store
+    from esops.events import NewEvent
+    from esops.settings import StoreSettings
+    from tests.support import emmett
+
+    emmett.create(connection)
+    with open_store("s", StoreSettings(dsn=dsn)) as store:
+        for number in range(5):
+            store.append("a-1", [NewEvent(f"00000000-0000-4000-8000-00000000000{number}", "x", b"{}")])
+        head = store.head()
+        part = store.sql_range(None, head, 3)
+        assert (part.events, part.reached < head) == (3, True)
+        table, columns = "public.emt_messages", "(transaction_id, global_position)"
+        count = f"SELECT count(*) FROM {table} WHERE {columns} > ({part.after}) AND {columns} <= ({part.until})"
+        assert connection.execute(count).fetchone() == (3,)
+        rest = store.sql_range(part.reached, head, 3)
+        assert (rest.events, rest.reached) == (2, head)
+    assert marten is not None
