@@ -16,22 +16,25 @@ from esops.projections.projector import Green
 from esops.projections.rows import BadEvent, is_bad_row, one_line
 from esops.projections.writes import Write
 
-AT_ONCE = 5_000
-"""Events that are handled in one transaction at most."""
+_MOST_BYTES = 32 << 20
 
 
 class Buffered:
     """Events that wait for the checkpoint's transaction. What is done with them then is the kind's own."""
 
+    most_events = 5_000
+    """Events that are handled in one transaction at most."""
+
     def __init__(self, green: Green) -> None:
         """Take the tables."""
         self.events: list[RecordedEvent] = []
+        self._bytes = 0
         self.write = Write(green)
 
     @property
     def full(self) -> bool:
         """Whether there are as many as one transaction takes."""
-        return len(self.events) >= AT_ONCE
+        return len(self.events) >= self.most_events or self._bytes >= _MOST_BYTES
 
     @property
     def value_types(self) -> Mapping[str, str]:
@@ -41,6 +44,7 @@ class Buffered:
     def apply(self, events: Sequence[RecordedEvent], connection: psycopg.Connection) -> None:  # noqa: ARG002 - not yet
         """Keep them."""
         self.events += events
+        self._bytes += sum(len(event.data) + len(event.metadata) for event in events)
 
     def flush(self, connection: psycopg.Connection) -> None:
         """Do what is to be done with all of them. Raises BadEvent."""
@@ -60,7 +64,7 @@ class Buffered:
 
     def flushed(self) -> None:
         """Forget them."""
-        self.events = []
+        self.events, self._bytes = [], 0
 
     def close(self) -> None:
         """Nothing is held."""

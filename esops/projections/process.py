@@ -11,7 +11,7 @@ import contextlib
 import queue
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -26,6 +26,7 @@ from esops.projections.rows import BadEvent, Rows
 from esops.projections.writes import operations
 
 PROTOCOL = 1
+_BATCH = 5_000
 _PATIENCE_TO_END = 5.0
 _IN_BULK = 50
 """From so many upserts in a row on, they are merged through a temporary table."""
@@ -34,6 +35,8 @@ _IN_BULK = 50
 class Processing(Buffered):
     """Events, given to a program in batches."""
 
+    most_events = 40_000
+
     def __init__(self, definition: ProcessDefinition, green: Green) -> None:
         """Take the program and the tables; it is started with the first batch."""
         super().__init__(green)
@@ -41,6 +44,7 @@ class Processing(Buffered):
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: queue.Queue[bytes] = queue.Queue(1_000)
         self._number = 0
+        self._waiting: list[Mapping[str, Any]] = []
         self._rows = {
             name: Rows(table, green.keys[name], {}, green.ensure_keys)
             for name, table in green.tables.items()
@@ -48,28 +52,39 @@ class Processing(Buffered):
         }
 
     def project(self, connection: psycopg.Connection) -> None:
-        """One batch: what the program asks for is done as it comes."""
+        """Batch after batch, the next being made ready while the program is at one; rows written in several go in once."""
         self._start()
+        slices = [self.events[at : at + _BATCH] for at in range(0, len(self.events), _BATCH)]
+        self._send_batch(_batch(slices[0]))
+        for following in [*slices[1:], None]:
+            ready = None if following is None else _batch(following)
+            self._until_done(connection)
+            if ready is not None:
+                self._send_batch(ready)
+        self._do(connection)
+
+    def _send_batch(self, events: bytes) -> None:
         self._number += 1
-        self._send({"type": "batch", "number": self._number, "events": [_told(event) for event in self.events]})
-        waiting: list[Mapping[str, Any]] = []
+        self._write(b'{"type":"batch","number":%d,"events":%b}\n' % (self._number, events))
+
+    def _until_done(self, connection: psycopg.Connection) -> None:
+        """Take what the program asks for until it is done with a batch; do it where it wants to read."""
+        number = self._number
         while True:
             told = self._receive()
             match told.get("type", "write" if "op" in told else None):
                 case "write":
-                    waiting += told.get("ops", [told])
+                    self._waiting += told.get("ops", [told])
                 case "get":
-                    self._do(connection, waiting)
-                    waiting = []
+                    self._do(connection)
                     row = self.write.get(told["table"], told["key"])
                     self._send({"type": "row", "id": told.get("id"), "row": row})
                 case "poison":
                     raise BadEvent(f"the program says of event {told.get('event')}: {told.get('error')}")
-                case "done" if told.get("number") == self._number:
-                    break
+                case "done" if told.get("number") == number:
+                    return
                 case _:
-                    raise self._odd(f"sent {orjson.dumps(told).decode()[:200]} in the middle of batch {self._number}")
-        self._do(connection, waiting)
+                    raise self._odd(f"sent {orjson.dumps(told).decode()[:200]} in the middle of batch {number}")
 
     def flushed(self) -> None:
         """Tell the program that its batch is kept."""
@@ -77,8 +92,9 @@ class Processing(Buffered):
             self._send({"type": "committed", "number": self._number})
         super().flushed()
 
-    def _do(self, connection: psycopg.Connection, told: list[Mapping[str, Any]]) -> None:
+    def _do(self, connection: psycopg.Connection) -> None:
         """In order; many upserts of one table in a row together, the last of a key counting."""
+        told, self._waiting = self._waiting, []
         at = 0
         while at < len(told):
             first, end = told[at], at
@@ -122,10 +138,13 @@ class Processing(Buffered):
         self._lines.put(b"")
 
     def _send(self, document: Mapping[str, Any]) -> None:
+        self._write(orjson.dumps(document, default=str) + b"\n")
+
+    def _write(self, line: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(orjson.dumps(document, default=str) + b"\n")
+            self._process.stdin.write(line)
             self._process.stdin.flush()
         except OSError:
             raise self._ended() from None
@@ -188,6 +207,10 @@ def _alike(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         and isinstance(first.get("row"), dict)
         and first["row"].keys() == other["row"].keys()
     )
+
+
+def _batch(events: Sequence[RecordedEvent]) -> bytes:
+    return orjson.dumps([_told(event) for event in events])
 
 
 def _told(event: RecordedEvent) -> dict[str, Any]:
