@@ -176,6 +176,21 @@ class VerifySettings(Settings):
     """SQL that must return true; {table} stands for green's table."""
     ignore: tuple[str, ...] = ()
     """Columns that are not compared."""
+    expected: tuple[str, ...] = ()
+    """Columns whose differences are shown and do not count: those that the new logic is meant to change."""
+
+
+class HookSettings(Settings):
+    """`hooks.*` of a projection: programs that a rebuild runs on its way, each as a list of words."""
+
+    before_catch_up: tuple[str, ...] = ()
+    before_switch: tuple[str, ...] = ()
+    switch: tuple[str, ...] = ()
+    """With `switch = "hook"`: what moves the readers."""
+    after_switch: tuple[str, ...] = ()
+    on_failure: tuple[str, ...] = ()
+    timeout: Duration = timedelta(minutes=10)
+    """How long each may take."""
 
 
 class VersionSettings(Settings):
@@ -232,7 +247,8 @@ class ProjectionSettings(Settings):
     handover: tuple[str, ...] = ()
     """Kind server: the program that moves readers from one projection to another."""
     ddl: Path | None = None
-    switch: Literal["view", "rename"] = "view"
+    switch: Literal["view", "rename", "hook"] = "view"
+    hooks: HookSettings = HookSettings()
     live: Literal["esops", "app"] = "esops"
     readmodel: str | None = None
     on_error: Literal["stop", "dead-letter"] = "stop"
@@ -251,6 +267,8 @@ class ProjectionSettings(Settings):
                 raise PydanticCustomError("of_kind", f"this key is not for a projection of kind {self.kind!r}", {"key": key})
         if self.kind == "fold" and len(self.tables) > 1:
             raise PydanticCustomError("of_kind", "a fold has one table; kind 'handlers' writes to several", {"key": "tables"})
+        if (self.switch == "hook") != bool(self.hooks.switch) and self.kind != "server":
+            raise PydanticCustomError("of_kind", 'switch = "hook" and hooks.switch belong together', {"key": "switch"})
         if self.kind == "sql" and self.on_error != "stop":
             raise PydanticCustomError("of_kind", "a statement over many events cannot pass one of them", {"key": "on_error"})
         return self

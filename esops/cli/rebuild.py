@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from esops.cli.app import app, command, current_output
-from esops.cli.shared import complete_projection, is_interactive, stop_on_signals
+from esops.cli.shared import complete_projection, duration, is_interactive, stop_on_signals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import psycopg
+
+    from esops.backends.base import EventStore
     from esops.config import Config
     from esops.rebuild.outcome import Outcome
-    from esops.rebuild.plan import Options
+    from esops.rebuild.plan import Options, Target
     from esops.term import Output, ProgressLine
 
 _HOW = "How it goes about it"
@@ -31,7 +37,7 @@ def rebuild(
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan, with every statement, and change nothing."),
     resume: bool = typer.Option(False, "--resume", help="Go on with an unfinished rebuild."),
     abort: bool = typer.Option(False, "--abort", help="Give an unfinished rebuild up and drop what it built."),
-    yes: bool = typer.Option(False, "--yes", help="Do not ask before --abort drops a table."),
+    yes: bool = typer.Option(False, "--yes", help="Do not ask before a table is dropped (--abort) or emptied (in place)."),
     no_switch: bool = typer.Option(
         False, "--no-switch", help="Build and verify, and leave the switch to `projection switch`.", rich_help_panel=_HOW
     ),
@@ -42,7 +48,7 @@ def rebuild(
         None,
         "--compare",
         metavar="HOW",
-        help="exact, columns (those that both have), counts or none; exact where the columns allow it.",
+        help="exact, columns (those that both have), sample, counts or none; exact where the columns allow it.",
         rich_help_panel=_HOW,
     ),
     max_diff: str | None = typer.Option(
@@ -86,6 +92,18 @@ def rebuild(
     postpone: bool = typer.Option(
         False, "--postpone", help="Keep up and wait with the switch for `projection switch-now`.", rich_help_panel=_HOW
     ),
+    test_only: bool = typer.Option(
+        False, "--test-only", help="Build and verify, and drop green again: everything but the switch.", rich_help_panel=_HOW
+    ),
+    keep_blue: bool = typer.Option(
+        False, "--keep-blue", help="Keep blue until `projection retire`; so it is if nothing is said.", rich_help_panel=_HOW
+    ),
+    report: Path | None = typer.Option(
+        None, "--report", metavar="FILE.html", help="Write what differs as a page, too.", rich_help_panel=_HOW
+    ),
+    retire_after: str | None = typer.Option(
+        None, "--retire-after", metavar="D", help="Let `esops run` drop blue so long after the switch.", rich_help_panel=_HOW
+    ),
 ) -> int:
     """Rebuild a read model beside the one that serves, verify it, and switch in one transaction.
 
@@ -94,6 +112,7 @@ def rebuild(
     esops projection rollback cart_summary
 
     It can be killed at any moment and gone on with by --resume. Until the switch nothing that readers see is touched.
+    Without --blue-green the tables that serve are emptied and filled again, for read models too large to be there twice: readers see it.
     """
     from esops.config import load_config
     from esops.errors import UsageError
@@ -101,12 +120,12 @@ def rebuild(
     output = current_output(context)
     output.format("table", "json")
     config = load_config(output.settings.config)
-    if not blue_green:
-        raise UsageError(
-            "say how: a rebuild beside the version that serves is --blue-green", hint="esops rebuild NAME --blue-green"
-        )
+    if not blue_green and (no_switch or postpone or test_only or keep_blue or retire_after or max_diff or compare):
+        raise UsageError("a rebuild in place has nothing to compare or to switch", hint="Add --blue-green.")
     if resume + abort + dry_run > 1:
         raise UsageError("--resume, --abort and --dry-run exclude each other")
+    if test_only + no_switch + postpone > 1 or (keep_blue and retire_after):
+        raise UsageError("--test-only, --no-switch and --postpone exclude each other, and so do --keep-blue and --retire-after")
     name = projection or _only(list(config.projections), str(config.path))
     given = {
         "switch_lag": switch_lag,
@@ -119,9 +138,22 @@ def rebuild(
         "nice": nice,
         "switch": False if no_switch else None,
         "postpone": postpone or None,
+        "test_only": test_only or None,
+        "retire_after": None if retire_after is None else duration("--retire-after", retire_after).total_seconds(),
     }
     options = {key: value for key, value in given.items() if value is not None}
-    return _Job(output, config, name, options, dry_run=dry_run, resume=resume, abort=abort, yes=yes).run()
+    return _Job(
+        output,
+        config,
+        name,
+        options,
+        dry_run=dry_run,
+        resume=resume,
+        abort=abort,
+        yes=yes,
+        blue_green=blue_green,
+        report=report,
+    ).run()
 
 
 def _only(names: list[str], path: str) -> str:
@@ -135,8 +167,18 @@ def _only(names: list[str], path: str) -> str:
 class _Job:
     """One call of the command."""
 
-    def __init__(self, output: Output, config: object, name: str, options: Mapping[str, object], **ways: bool) -> None:
+    def __init__(
+        self,
+        output: Output,
+        config: object,
+        name: str,
+        options: Mapping[str, object],
+        *,
+        report: Path | None,
+        **ways: bool,
+    ) -> None:
         self.output, self.config, self.name, self.options, self.ways = output, config, name, options, ways
+        self._report = report
         self._line: ProgressLine | None = None
 
     def run(self) -> int:
@@ -144,6 +186,7 @@ class _Job:
         from esops.backends import open_store
         from esops.backends.postgres.connect import connect
         from esops.config import Config
+        from esops.errors import UsageError
         from esops.rebuild import verify
         from esops.rebuild.plan import Options, make_plan, resolve
         from esops.rebuild.steps import Rebuild
@@ -152,6 +195,8 @@ class _Job:
         options = Options(**self.options)  # type: ignore[arg-type]
         verify.tolerated(verify.Verification("none", 0, 0, 0), options.max_diff)
         if self.config.projection(self.name).kind == "server":
+            if not self.ways["blue_green"]:
+                raise UsageError("a projection inside its store is rebuilt beside the one that runs", hint="Add --blue-green.")
             return self._run_in_server(self.config, options)
         read_model = self.config.readmodel_of(self.name)
         stop = stop_on_signals()
@@ -159,6 +204,8 @@ class _Job:
             target = resolve(self.config, self.name, self.output.settings.store, planning)
             _, store_settings = self.config.store(target.store_name)
             with open_store(target.store_name, store_settings) as store:
+                if not self.ways["blue_green"]:
+                    return self._run_in_place(target, store, options, planning, stop.is_set)
                 if self.ways["dry_run"]:
                     plan = make_plan(self.config, target, options, store, planning)
                     return self._show_plan(plan)
@@ -176,6 +223,44 @@ class _Job:
                         self._close_line()
         self._tell(outcome)
         return 1 if outcome.findings else 0
+
+    def _run_in_place(
+        self, target: Target, store: EventStore, options: Options, planning: psycopg.Connection, stop: Callable[[], bool]
+    ) -> int:
+        from esops.rebuild.inplace import InPlace, lines, tables_of
+
+        head = store.head()
+        events = store.count_between(None, head)
+        tables = tables_of(planning, self.name, list(target.plains))
+        plan = lines(self.name, tables, events, store.capabilities.count_between)
+        if self.ways["dry_run"]:
+            document = {"projection": self.name, "in_place": True, "tables": tables, "events": events}
+            self._show_lines(plan, document)
+            return 0
+        if not (self.ways["resume"] or self.ways["abort"]):
+            self.output.say("\n".join(plan) + "\n")
+            self._confirm_in_place(tables)
+        with InPlace(target, store, self, stop) as work:
+            try:
+                if self.ways["abort"]:
+                    work.abort()
+                outcome = work.resume(self.options) if self.ways["resume"] else work.begin_in_place(options)
+            finally:
+                self._close_line()
+        self._tell(outcome)
+        return 1 if outcome.findings else 0
+
+    def _confirm_in_place(self, tables: list[str]) -> None:
+        from esops.errors import UsageError
+
+        if self.ways["yes"]:
+            return
+        if not is_interactive():
+            raise UsageError(
+                "a rebuild in place empties what readers see, and asks before",
+                hint="Add --yes, or --blue-green to build beside it.",
+            )
+        typer.confirm(f"Empty {', '.join(tables)}, while readers see it?", abort=True, err=True)
 
     def _run_in_server(self, config: Config, options: Options) -> int:
         from esops.backends import open_store
@@ -270,6 +355,15 @@ class _Job:
         return 0
 
     def _tell(self, outcome: Outcome) -> None:
+        if self._report is not None and outcome.verification is not None:
+            from esops.errors import UsageError
+            from esops.rebuild.report import write_report
+
+            try:
+                write_report(self._report, outcome)
+            except OSError as error:
+                raise UsageError(f"--report: {error}") from None
+            self.output.say(f"written: {self._report}")
         if self.output.as_json:
             self.output.json(_as_dict(outcome))
             return
@@ -316,6 +410,10 @@ def _summary(outcome: Outcome, kind: str = "fold") -> list[str]:
         )
         if found.get("note"):
             lines.append(f"  {found['note']}")
+        if found.get("compared"):
+            lines.append(f"  a sample: {found['compared']:,} pairs of {rows} were looked at")
+        for column, count in found.get("expected", {}).items():
+            lines.append(f"  column {column}: {count:,} {rows} differ, as expected")
         for column, count in found.get("columns", {}).items():
             lines.append(f"  column {column}: {count:,} {rows} differ")
         lines += [f"  only in blue: {found['only_blue']:,} {rows}"] if found.get("only_blue") else []
@@ -347,6 +445,10 @@ def _summary(outcome: Outcome, kind: str = "fold") -> list[str]:
         )
     elif outcome.state == "aborted":
         lines.append(f"rebuild {outcome.rebuild} of {name} is given up; what it built is dropped, nothing else was changed.")
+    elif outcome.state == "rebuilt":
+        lines.append(f"{name} v{outcome.to_version} is rebuilt in place: {did}.\nNobody keeps it fresh now: start `esops run`.")
+    elif outcome.state == "tested":
+        lines.append(f"{name} was built and verified as v{outcome.to_version}, and dropped again (--test-only): {did}.")
     elif outcome.state == "verified":
         lines.append(
             f"{name} v{outcome.to_version} stands by: {did}.\nSwitch with: esops projection switch {name} --to {outcome.to_version}"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from esops.cli.app import app, command, current_output
 from esops.cli.shared import complete_projection, stop_on_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @command(app)
@@ -23,12 +28,18 @@ def run(
     """
     from esops.config import load_config
     from esops.projections.host import Host
+    from esops.rebuild.versions import retire_due
 
     output = current_output(context, talks=False)
     config = load_config(output.settings.config)
     host = Host(config, projections or [], output.settings, until_caught_up)
     output.say("following; stop with Ctrl-C or SIGTERM" if not until_caught_up else "catching up")
-    host.run(stop_on_signals())
+
+    def retire(names: Sequence[str]) -> None:
+        for version in retire_due(config, names):
+            output.say(f"{version.projection}: retired v{version.version}, as --retire-after asked for")
+
+    host.run(stop_on_signals(), retire)
     failed = [each for each in host.ended if each.exit_code != 0]
     if until_caught_up:
         output.say(f"{len(host.ended) - len(failed)} versions are caught up" + (f", {len(failed)} failed" if failed else ""))

@@ -32,6 +32,7 @@ from esops.projections.runner import Runner, Work
 
 log = structlog.get_logger("esops.run")
 LOOK_EVERY = timedelta(seconds=1)
+_CHORE_EVERY = timedelta(seconds=10)
 _RETRY_MOST = timedelta(seconds=60)
 
 
@@ -90,14 +91,20 @@ class Host:
         self.ended: list[Followed] = []
         self._context = multiprocessing.get_context("spawn")
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, chore: Callable[[Sequence[str]], None] = lambda _: None) -> None:
         """Start what is missing, note what ended, until asked to stop, or until all have caught up.
+
+        `chore` is called every ten seconds with the projections' names.
 
         Waits for a database that is away; with `until_caught_up` raises ConnectionLost instead.
         """
+        chored = time.monotonic()
         try:
             while not stop.is_set():
                 self._reap()
+                if time.monotonic() - chored >= _CHORE_EVERY.total_seconds():
+                    chored = time.monotonic()
+                    self._do(chore)
                 for version in self._live():
                     self._start(version)
                 if self._until_caught_up and not self._children:
@@ -105,6 +112,12 @@ class Host:
                 stop.wait(0.2 if self._until_caught_up else LOOK_EVERY.total_seconds())
         finally:
             self._end()
+
+    def _do(self, chore: Callable[[Sequence[str]], None]) -> None:
+        try:
+            chore(self._names)
+        except EsopsError as error:
+            self._tell(", ".join(self._names), 0, f"put off: {error.message}")
 
     def _live(self) -> list[Version]:
         found: list[Version] = []

@@ -204,6 +204,15 @@ def note_rows(connection: psycopg.Connection, at: Version, change: int, value_ty
     )
 
 
+def start_over(connection: psycopg.Connection, at: Version, fingerprint: str) -> None:
+    """Put a version's checkpoint before all events, in the transaction that empties its tables; it is made by this code from now on."""
+    connection.execute(
+        "UPDATE esops.versions SET position = NULL, events = 0, rows = 0, value_types = '{}', fingerprint = %s, updated_at = now() "
+        "WHERE projection = %s AND version = %s",
+        (fingerprint, at.projection, at.version),
+    )
+
+
 def set_rows(connection: psycopg.Connection, at: Version, rows: int) -> None:
     """Note how many rows a version has, where that is not counted with each checkpoint."""
     connection.execute(

@@ -18,6 +18,7 @@ from esops.projections.registry import Version
 from esops.projections.runner import Runner, key_noted
 from esops.rebuild import verify
 from esops.rebuild.session import Session
+from esops.settings import VerifySettings
 
 _FREEZE_PATIENCE = timedelta(seconds=30)
 
@@ -26,11 +27,11 @@ class Comparer:
     """Compares a version that is built with the one that serves."""
 
     def __init__(
-        self, session: Session, dsn: str, store: EventStore, green: Version, method: verify.Method, ignore: Sequence[str]
+        self, session: Session, dsn: str, store: EventStore, green: Version, method: verify.Method, settings: VerifySettings
     ) -> None:
-        """Take how to compare, and the columns that are not compared."""
+        """Take how to compare, and the columns that are not compared or that may differ."""
         self._session, self._dsn, self._store = session, dsn, store
-        self._green, self._method, self._ignore = green, method, ignore
+        self._green, self._method, self._settings = green, method, settings
 
     def at_one_position(self, blue: Version, runner: Runner) -> verify.Verification:
         """Hold blue's checkpoint still, bring green exactly there, take a snapshot of both, let go, and compare.
@@ -89,4 +90,6 @@ class Comparer:
         if blue_table is None or green_table is None:
             raise Refused("a table that was to be compared is gone")
         key = green_table.key or key_noted(self._green, green_table.name)
-        return verify.compare(snapshot, blue_table, green_table, key, self._method, self._ignore)
+        return verify.compare(
+            snapshot, blue_table, green_table, key, self._method, self._settings.ignore, self._settings.expected
+        )

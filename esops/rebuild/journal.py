@@ -16,6 +16,7 @@ from esops.projections import registry
 
 PLANNED, PROVISIONED, CATCHING_UP, FOLLOWING, VERIFIED = "planned", "provisioned", "catching-up", "following", "verified"
 SWITCHED, PAUSED, ABORTED, ROLLED_BACK, RETIRED = "switched", "paused", "aborted", "rolled-back", "retired"
+TESTED, REBUILT = "tested", "rebuilt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,19 @@ def keep_verification(connection: psycopg.Connection, rebuild: int, verification
         "UPDATE esops.rebuilds SET verification = %s WHERE rebuild = %s",
         (None if verification is None else Jsonb(dict(verification)), rebuild),
     )
+
+
+def due(connection: psycopg.Connection, projection: str) -> list[int]:
+    """The versions before a switch that `--retire-after` gave a time, which is over."""
+    if not registry.installed(connection):
+        return []
+    rows = connection.execute(
+        "SELECT r.from_version FROM esops.rebuilds r JOIN esops.versions v ON v.projection = r.projection AND v.version = r.from_version "
+        "WHERE r.projection = %s AND r.state = 'switched' AND v.state = 'standby' AND r.options ? 'retire_after' "
+        "AND r.finished_at + (r.options ->> 'retire_after')::float * interval '1 second' <= now()",
+        (projection,),
+    ).fetchall()
+    return [row[0] for row in rows]
 
 
 def note(connection: psycopg.Connection, rebuild: int, step: str, event: str, detail: Mapping[str, Any] | None = None) -> None:

@@ -27,7 +27,7 @@ from esops.projections.definition import Definition, SqlDefinition, fingerprint,
 from esops.projections.readmodel import Plain
 from esops.projections.registry import Version
 from esops.rebuild import switch, verify
-from esops.settings import ProjectionSettings
+from esops.settings import ProjectionSettings, VerifySettings
 
 SETTLING = timedelta(seconds=5)
 """Long enough for old holes in the numbers to be judged, so that they do not cut the first, bulky part of the work short."""
@@ -47,6 +47,9 @@ class Options:
     max_lag_bytes: int | None = None
     nice: float | None = None
     postpone: bool = False
+    test_only: bool = False
+    retire_after: float | None = None
+    """Seconds after the switch, from which on `esops run` drops blue."""
 
     @property
     def limits(self) -> Limits:
@@ -69,6 +72,7 @@ class Target:
     dsn: str
     plains: tuple[Plain, ...]
     filter: EventFilter
+    directory: Path
 
     @property
     def code(self) -> str:
@@ -184,7 +188,7 @@ def resolve(config: Config, name: str, store: str | None, connection: psycopg.Co
     plains = tuple(readmodel.parse_name(each, schema) for each in settings.tables)
     if len({plain.name for plain in plains}) < len(plains):
         raise UsageError(f"{config.path}: projections.{name}.tables: two tables have the same name in different schemas")
-    return Target(name, settings, definition, store_name, read_model.dsn, plains, settings.filter)
+    return Target(name, settings, definition, store_name, read_model.dsn, plains, settings.filter, config.directory)
 
 
 def make_plan(config: Config, target: Target, options: Options, store: EventStore, connection: psycopg.Connection) -> Plan:
@@ -282,7 +286,7 @@ def _try_out(
         version = Version(target.name, to_version, "building", target.store_name, None, 0, 0, tables, None)
         explained = _explained(connection, target, store, head, tables)
         pointed = switch.statements(connection, target.plains, settings.switch, source, version)
-    notes += _column_notes(blue, greens, settings.verify.ignore)
+    notes += _column_notes(blue, greens, settings.verify)
     compare = _method(options, blue, greens)
     if not options.switch:
         notes.append("--no-switch: green is built and verified, and stands by")
@@ -366,7 +370,7 @@ def _method(options: Options, blue: Mapping[str, Table], green: Mapping[str, Tab
         return "none"
     if options.compare is None:
         return "exact" if all(switch.same_columns(*pair) for pair in pairs) else "columns"
-    methods: tuple[verify.Method, ...] = ("exact", "columns", "counts", "none")
+    methods: tuple[verify.Method, ...] = ("exact", "columns", "sample", "counts", "none")
     for method in methods:
         if options.compare == method:
             if method == "exact" and any({c.name for c in b.columns} != {c.name for c in g.columns} for b, g in pairs):
@@ -379,13 +383,13 @@ def _not_seen(archived: Elsewhere) -> str:
     return f'{archived} and are not seen; archive = "{archived.archive}" on the store reads them too'
 
 
-def _column_notes(blue: Mapping[str, Table], green: Mapping[str, Table], ignore: Sequence[str]) -> list[str]:
-    unknown = [name for name in ignore if not any(table.has(name) for table in green.values())]
-    if unknown:
-        raise UsageError(
-            f"verify.ignore names a column {unknown[0]!r} that green has not",
-            hint=nearest(unknown[0], [column.name for table in green.values() for column in table.columns]),
-        )
+def _column_notes(blue: Mapping[str, Table], green: Mapping[str, Table], settings: VerifySettings) -> list[str]:
+    there_are = [column.name for table in green.values() for column in table.columns]
+    for what, names in (("ignore", settings.ignore), ("expected", settings.expected)):
+        if unknown := [name for name in names if name not in there_are]:
+            raise UsageError(
+                f"verify.{what} names a column {unknown[0]!r} that green has not", hint=nearest(unknown[0], there_are)
+            )
     return [note for name, table in green.items() if name in blue for note in _changes(blue[name], table)]
 
 

@@ -29,6 +29,7 @@ from esops.rebuild import journal, switch, verify
 from esops.rebuild.compare import Comparer
 from esops.rebuild.outcome import Outcome, Watcher
 from esops.rebuild.plan import SETTLING, Options, Plan, Target
+from esops.rebuild.programs import Hooks
 from esops.rebuild.session import Session
 
 log = structlog.get_logger("esops.rebuild")
@@ -38,6 +39,8 @@ _BULKY = 10_000
 
 class Rebuild:
     """One rebuild of one projection, at work. Use it as a context: it gives its locks back."""
+
+    in_place = False
 
     def __init__(self, target: Target, store: EventStore, watcher: Watcher, stop: Callable[[], bool] = lambda: False) -> None:
         """Connect and take the projection's lock. Raises Busy that says who has it."""
@@ -108,8 +111,15 @@ class Rebuild:
             if entry.finished_at is not None:
                 self._entry = entry
                 return self._outcome(findings=False)
+            self._check_way(entry)
             entry = replace(journal.take_up(self._session.connection, entry), options={**entry.options, **options})
         return self._run(entry)
+
+    def _check_way(self, entry: journal.Entry) -> None:
+        """Raises UsageError where a rebuild that was begun in the other way is to be gone on with."""
+        if bool(entry.options.get("in_place")) != self.in_place:
+            way = "in place: leave --blue-green out" if entry.options.get("in_place") else "with --blue-green"
+            raise UsageError(f"rebuild {entry.rebuild} of {self.target.name} was begun {way}")
 
     def abort(self) -> Outcome:
         """Give an unfinished rebuild up and drop green. Raises UsageError where there is none."""
@@ -117,6 +127,7 @@ class Rebuild:
             entry = journal.latest(self._session.connection, self.target.name)
             if entry is None or entry.finished_at is not None:
                 raise UsageError(f"there is no unfinished rebuild of {self.target.name} to abort")
+            self._check_way(entry)
             with self._session.connection.transaction():
                 green = registry.version(self._session.connection, self.target.name, entry.to_version)
                 readmodel.drop(self._session.connection, green)
@@ -139,7 +150,9 @@ class Rebuild:
             try:
                 return self._outcome(findings=not self._story())
             except Stopped as stopped:
-                self._pause("asked to stop")
+                self._pause("asked to stop" if self._stop() else stopped.message)
+                if not self._stop():
+                    self._on_failure(stopped.message)
                 raise Stopped(
                     f"rebuild {entry.rebuild} of {self.target.name} is paused: {stopped.message}", hint="Go on with --resume."
                 ) from None
@@ -151,6 +164,7 @@ class Rebuild:
                 self._session.do(lambda _: None)
             except EsopsError as error:
                 self._pause(error.message)
+                self._on_failure(error.message)
                 raise
 
     def _story(self) -> bool:
@@ -164,12 +178,19 @@ class Rebuild:
             self._follow()
             if not self._verify():
                 self._pause("the verification found differences")
+                self._on_failure("the verification found differences")
                 return False
             self._enter(journal.VERIFIED)
-        if self._options.switch:
+        if self._options.test_only:
+            self._end_test()
+        elif self._options.switch:
             self._await_leave()
             self._follow()
+            self._hooks.run("before_switch", self._told())
+            self._follow()
             self._switch()
+            self._state = journal.SWITCHED
+            return self._after_switch()
         else:
             self._stand_by()
         return True
@@ -191,6 +212,8 @@ class Rebuild:
 
     def _catch_up(self) -> None:
         """Load all events that are settled, build keys and indexes, analyse; compare on the way where blue stands still."""
+        if self._state == journal.PROVISIONED:
+            self._hooks.run("before_catch_up", self._told())
         self._enter(journal.CATCHING_UP)
         runner = self._take_runner()
         blue = self._blue()
@@ -297,8 +320,7 @@ class Rebuild:
 
     def _comparer(self) -> Comparer:
         method: verify.Method = self._options.compare or "exact"  # type: ignore[assignment]
-        ignore = self.target.settings.verify.ignore
-        return Comparer(self._session, self.target.dsn, self.store, self._green(), method, ignore)
+        return Comparer(self._session, self.target.dsn, self.store, self._green(), method, self.target.settings.verify)
 
     def _kept(self, found: verify.Verification) -> None:
         self._keep(found)
@@ -325,6 +347,9 @@ class Rebuild:
             if runner.position is None or runner.position < position:
                 runner.run_until(position)
 
+        if self.target.settings.switch == "hook" and self._green().state != "active":
+            self._hooks.run("switch", self._told())
+
         def do(connection: psycopg.Connection) -> None:
             if registry.version(connection, green.projection, green.version).state == "active":
                 return
@@ -341,6 +366,58 @@ class Rebuild:
             )
 
         self._session.do(do)
+
+    def _end_test(self) -> None:
+        """Drop green, which was built and verified for a test; blue serves as before."""
+        self._let_runner_go()
+        green = self._green()
+
+        def do(connection: psycopg.Connection) -> None:
+            with connection.transaction():
+                readmodel.drop(connection, green)
+                registry.set_state(connection, green.projection, green.version, "aborted")
+                journal.enter(connection, self._the_entry.rebuild, journal.TESTED, finished=True)
+
+        self._session.do(do)
+        self._say(f"tested; {', '.join(physical for _, physical in green.tables.values())} dropped again")
+
+    # -- hooks
+
+    @property
+    def _hooks(self) -> Hooks:
+        return Hooks(self.target.settings.hooks, self.target.directory, self._say)
+
+    def _told(self) -> dict[str, Any]:
+        entry, green = self._the_entry, self._green()
+        found = self._refresh().verification or {}
+        return {
+            "projection": self.target.name,
+            "rebuild": entry.rebuild,
+            "state": self._state,
+            "from_version": entry.from_version,
+            "to_version": entry.to_version,
+            "position": green.position,
+            "events": green.events,
+            "rows": green.rows,
+            "differing": found.get("differing"),
+            "tables": " ".join(".".join(table) for table in green.tables.values()),
+        }
+
+    def _after_switch(self) -> bool:
+        """The switch stands, whatever the hook says; that it failed is told by the exit code."""
+        try:
+            self._hooks.run("after_switch", self._told())
+        except EsopsError as error:
+            self._say(f"{error.message}; the switch is made")
+            self._note("hook failed", {"hook": "after-switch", "reason": error.message})
+            return False
+        return True
+
+    def _on_failure(self, reason: str) -> None:
+        try:
+            self._hooks.run("on_failure", {**self._told(), "reason": reason})
+        except (EsopsError, psycopg.Error) as error:
+            log.warning("the hook on-failure failed", error=str(error))
 
     def _stand_by(self) -> None:
         green = self._green()

@@ -29,7 +29,7 @@ from esops.projections.registry import Version
 
 log = structlog.get_logger("esops.switch")
 
-Mode = Literal["view", "rename"]
+Mode = Literal["view", "rename", "hook"]
 LOCK_TIMEOUT = timedelta(milliseconds=100)
 _PATIENCE = timedelta(seconds=60)
 
@@ -42,7 +42,7 @@ def statements(
     Raises Refused where a table is gone, or other relations refer to a name in a way that a switch would leave behind.
     """
     done: list[str] = []
-    for plain in plains:
+    for plain in plains if mode != "hook" else ():
         schema, physical = target.tables[plain.name]
         table = catalog.find_table(connection, schema, physical)
         if table is None:
@@ -168,7 +168,7 @@ def _note_names(
     connection: psycopg.Connection, plains: Sequence[Plain], mode: Mode, source: Version | None, target: Version
 ) -> None:
     """Keep in the registry what the renames did."""
-    if source is not None:
+    if source is not None and mode != "hook":
         kept = {
             name: (schema, readmodel.physical_name(name, source.version) if physical == name else physical)
             for name, (schema, physical) in source.tables.items()

@@ -21,9 +21,12 @@ from esops.backends.postgres.connect import qualified
 from esops.errors import UsageError
 from esops.projections.readmodel import common_columns, with_names
 
-Method = Literal["exact", "columns", "counts", "none"]
+Method = Literal["exact", "columns", "sample", "counts", "none"]
 BUCKETS = 1024
-SAMPLES = 5
+SAMPLES = 50
+"""Differing rows that are kept as examples; a terminal shows the first of them."""
+SAMPLED = 10_000
+"""Rows that `sample` looks at on each side, about."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Verification:
     only_blue: int = 0
     only_green: int = 0
     columns: Mapping[str, int] = field(default_factory=dict)
+    expected: Mapping[str, int] = field(default_factory=dict)
+    """Differences in columns that are meant to change; they do not count."""
+    compared: int | None = None
+    """How many rows were looked at, where it was a sample."""
     samples: Sequence[Mapping[str, Any]] = ()
     failed_assertions: Sequence[str] = ()
     note: str | None = None
@@ -59,6 +66,8 @@ def together(found: Mapping[str, Verification]) -> Verification:
         only_blue=sum(each.only_blue for each in found.values()),
         only_green=sum(each.only_green for each in found.values()),
         columns={f"{name}.{column}": count for name, each in found.items() for column, count in each.columns.items()},
+        expected={f"{name}.{column}": count for name, each in found.items() for column, count in each.expected.items()},
+        compared=sum(each.compared or 0 for each in found.values()) or None,
         samples=[{"table": name, **sample} for name, each in found.items() for sample in each.samples],
         note="; ".join(f"{name}: {each.note}" for name, each in found.items() if each.note) or None,
     )
@@ -81,9 +90,18 @@ def check_assertions(
 
 
 def compare(
-    connection: psycopg.Connection, blue: Table, green: Table, key: Sequence[str], method: Method, ignore: Sequence[str]
+    connection: psycopg.Connection,
+    blue: Table,
+    green: Table,
+    key: Sequence[str],
+    method: Method,
+    ignore: Sequence[str],
+    expected: Sequence[str] = (),
 ) -> Verification:
-    """Compare two tables in the snapshot that the connection's transaction has."""
+    """Compare two tables in the snapshot that the connection's transaction has.
+
+    Columns of `ignore` are not looked at; those of `expected` are, and their differences do not count.
+    """
     if method == "none":
         return Verification("none", None, _count(connection, green), 0)
     rows_blue, rows_green = _count(connection, blue), _count(connection, green)
@@ -94,10 +112,13 @@ def compare(
     if missing_key:
         note = f"blue has no column {missing_key[0]}, which is green's key: only counts could be compared"
         return Verification("counts", rows_blue, rows_green, abs(rows_blue - rows_green), note=note)
+    sides = _Sides(blue, green, tuple(key), columns, frozenset(expected))
+    if method == "sample":
+        return _sampled(connection, sides, rows_blue, rows_green)
     buckets = _differing_buckets(connection, blue, green, key, columns)
     if not buckets:
         return Verification(method, rows_blue, rows_green, 0)
-    return _row_diffs(connection, blue, green, key, columns, buckets, method, rows_blue, rows_green)
+    return _row_diffs(connection, sides, _of_buckets(sides, buckets), method, rows_blue, rows_green)
 
 
 def tolerated(verification: Verification, max_diff: str) -> bool:
@@ -107,7 +128,8 @@ def tolerated(verification: Verification, max_diff: str) -> bool:
     text = max_diff.strip()
     try:
         if text.endswith("%"):
-            return verification.differing <= float(text[:-1]) / 100 * max(verification.rows_blue or 0, 1)
+            of = verification.compared or verification.rows_blue or 0
+            return verification.differing <= float(text[:-1]) / 100 * max(of, 1)
         return verification.differing <= int(text)
     except ValueError:
         raise UsageError(f"--max-diff {max_diff!r} is neither a number of rows nor a percentage like 2.5%") from None
@@ -151,42 +173,85 @@ def _differing_buckets(
     return [row[0] for row in rows]
 
 
-def _row_diffs(
-    connection: psycopg.Connection,
-    blue: Table,
-    green: Table,
-    key: Sequence[str],
-    columns: Sequence[str],
-    buckets: Sequence[int],
-    method: Method,
-    rows_blue: int,
-    rows_green: int,
-) -> Verification:
-    others = [name for name in columns if name not in key]
-    unlike = [
-        sql.SQL("{} IS DISTINCT FROM {}").format(_text(blue.column(name), "b"), _text(green.column(name), "g"))
-        for name in others
-    ]
-    join = sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(_text(blue.column(name), "b"), _text(green.column(name), "g")) for name in key
-    )
-    joined = sql.SQL(
+@dataclass(frozen=True)
+class _Sides:
+    """Two tables, by what they are compared."""
+
+    blue: Table
+    green: Table
+    key: tuple[str, ...]
+    columns: Sequence[str]
+    expected: frozenset[str]
+
+    @property
+    def same_key(self) -> sql.Composable:
+        """The condition that rows b and g are of one key."""
+        return sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(_text(self.blue.column(name), "b"), _text(self.green.column(name), "g"))
+            for name in self.key
+        )
+
+    def unlike(self, name: str) -> sql.Composable:
+        """The condition that rows b and g differ in a column."""
+        return sql.SQL("{} IS DISTINCT FROM {}").format(_text(self.blue.column(name), "b"), _text(self.green.column(name), "g"))
+
+
+def _of_buckets(sides: _Sides, buckets: Sequence[int]) -> sql.Composable:
+    """The rows of some buckets, b and g side by side."""
+    return sql.SQL(
         "(SELECT * FROM {} AS b WHERE {} = ANY({list})) AS b FULL JOIN (SELECT * FROM {} AS g WHERE {} = ANY({list})) AS g ON {}"
     ).format(
-        qualified(blue.schema, blue.name),
-        _bucket(blue, key, "b"),
-        qualified(green.schema, green.name),
-        _bucket(green, key, "g"),
-        join,
+        qualified(sides.blue.schema, sides.blue.name),
+        _bucket(sides.blue, sides.key, "b"),
+        qualified(sides.green.schema, sides.green.name),
+        _bucket(sides.green, sides.key, "g"),
+        sides.same_key,
         list=sql.Literal(list(buckets)),
     )
+
+
+def _sampled(connection: psycopg.Connection, sides: _Sides, rows_blue: int, rows_green: int) -> Verification:
+    """Rows of each side at random, each beside that of the same key on the other, found through the key's index."""
+    shares = [min(100.0, 100.0 * SAMPLED / max(rows, 1)) for rows in (rows_blue, rows_green)]
+    same = sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier("b", name), sql.Identifier("g", name)) for name in sides.key
+    )
+    blue, green = (qualified(table.schema, table.name) for table in (sides.blue, sides.green))
+    pairs = sql.SQL(
+        "(SELECT b, g FROM {blue} AS b TABLESAMPLE BERNOULLI ({b}) REPEATABLE (1) LEFT JOIN {green} AS g ON {same} "
+        "UNION ALL SELECT b, g FROM {green} AS g TABLESAMPLE BERNOULLI ({g}) REPEATABLE (2) LEFT JOIN {blue} AS b ON {same})"
+    ).format(blue=blue, green=green, same=same, b=sql.Literal(round(shares[0], 6)), g=sql.Literal(round(shares[1], 6)))
+    # Both sides of a pair as rows again; a side that is not there is a row of nulls, as of an outer join.
+    columns = [
+        sql.SQL("(SELECT {}) AS {}").format(
+            sql.SQL(", ").join(
+                sql.SQL("(pair.{0}).{1} AS {1}").format(sql.SQL(side), sql.Identifier(name)) for name in sides.columns
+            ),
+            sql.SQL(side),
+        )
+        for side in "bg"
+    ]
+    joined = sql.SQL("{} AS pair CROSS JOIN LATERAL {} CROSS JOIN LATERAL {}").format(pairs, *columns)
+    return _row_diffs(connection, sides, joined, "sample", rows_blue, rows_green)
+
+
+def _row_diffs(
+    connection: psycopg.Connection, sides: _Sides, joined: sql.Composable, method: Method, rows_blue: int, rows_green: int
+) -> Verification:
+    """Differences between rows b and g of `joined`, counted by column, with examples."""
+    key, columns = sides.key, sides.columns
+    others = [name for name in columns if name not in key]
+    unlike = [sides.unlike(name) for name in others]
+    counting = [each for name, each in zip(others, unlike, strict=True) if name not in sides.expected]
     only_green = sql.SQL("{} IS NULL").format(sql.Identifier("b", key[0]))
     only_blue = sql.SQL("{} IS NULL").format(sql.Identifier("g", key[0]))
     both_unlike = sql.SQL("NOT ({} OR {}) AND ({})").format(
-        only_green, only_blue, sql.SQL(" OR ").join(unlike) if unlike else sql.SQL("FALSE")
+        only_green, only_blue, sql.SQL(" OR ").join(counting) if counting else sql.SQL("FALSE")
     )
     counts = connection.execute(
-        sql.SQL("SELECT count(*) FILTER (WHERE {}), count(*) FILTER (WHERE {}), count(*) FILTER (WHERE {}){} FROM {}").format(
+        sql.SQL(
+            "SELECT count(*), count(*) FILTER (WHERE {}), count(*) FILTER (WHERE {}), count(*) FILTER (WHERE {}){} FROM {}"
+        ).format(
             only_blue,
             only_green,
             both_unlike,
@@ -200,7 +265,7 @@ def _row_diffs(
     assert counts is not None
     samples = connection.execute(
         sql.SQL("SELECT {}, to_jsonb(b), to_jsonb(g) FROM {} WHERE {} OR {} OR {} ORDER BY 1 LIMIT {}").format(
-            sql.SQL("coalesce({}, {})").format(_text(green.column(key[0]), "g"), _text(blue.column(key[0]), "b")),
+            sql.SQL("coalesce({}, {})").format(_text(sides.green.column(key[0]), "g"), _text(sides.blue.column(key[0]), "b")),
             joined,
             only_blue,
             only_green,
@@ -208,14 +273,17 @@ def _row_diffs(
             sql.Literal(SAMPLES),
         )
     ).fetchall()
+    by_column = {name: count for name, count in zip(others, counts[4:], strict=True) if count}
     return Verification(
         method,
         rows_blue,
         rows_green,
-        counts[0] + counts[1] + counts[2],
-        only_blue=counts[0],
-        only_green=counts[1],
-        columns={name: count for name, count in zip(others, counts[3:], strict=True) if count},
+        counts[1] + counts[2] + counts[3],
+        only_blue=counts[1],
+        only_green=counts[2],
+        columns={name: count for name, count in by_column.items() if name not in sides.expected},
+        expected={name: count for name, count in by_column.items() if name in sides.expected},
+        compared=counts[0] if method == "sample" else None,
         samples=[_sample(key, columns, b, g) for _, b, g in samples],
     )
 

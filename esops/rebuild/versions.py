@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg
+import structlog
 
 from esops.backends import open_store
 from esops.backends.base import EventStore
@@ -20,7 +21,9 @@ from esops.projections import locks, readmodel, registry
 from esops.projections.host import code_of, open_runner
 from esops.projections.registry import Version
 from esops.rebuild import journal, switch
+from esops.rebuild.programs import Hooks
 
+log = structlog.get_logger("esops.versions")
 _BRING_PATIENCE = timedelta(seconds=20)
 
 
@@ -118,6 +121,18 @@ def retirable(config: Config, name: str, number: int | None) -> list[Version]:
     if version.state != "standby":
         raise UsageError(f"{name} v{number} is {version.state} already")
     return [version]
+
+
+def retire_due(config: Config, names: Sequence[str]) -> list[Version]:
+    """Drop the versions whose time by `--retire-after` is over; returns them."""
+    done: list[Version] = []
+    for name in names:
+        with translated(), connect(config.readmodel_of(name).dsn, f"retire {name}") as connection:
+            found = [registry.version(connection, name, number) for number in journal.due(connection, name)]
+        if found:
+            retire(config, found)
+            done += found
+    return done
 
 
 def retire(config: Config, versions: Sequence[Version]) -> list[str]:
@@ -218,6 +233,15 @@ def _switch(
         elif entry is not None and entry.to_version == target.version:
             journal.enter(on, entry.rebuild, journal.SWITCHED, finished=True)
 
+    if settings.switch == "hook":
+        told = {
+            "projection": target.projection,
+            "from_version": source.version if source else None,
+            "to_version": target.version,
+            "position": target.position,
+            "tables": " ".join(".".join(table) for table in target.tables.values()),
+        }
+        Hooks(settings.hooks, config.directory, log.info).run("switch", told)
     statements = switch.perform(
         connection,
         plains,

@@ -1,0 +1,91 @@
+"""What a comparison finds: samples, columns that are meant to change, tolerance, and the page that shows it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import shop
+
+EVENTS = 5_000
+
+
+@pytest.fixture
+def carts(dsn, project):
+    shop.make(dsn, EVENTS)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    return project
+
+
+def change(project, old: str, new: str) -> None:
+    text = (project.folder / "shop_projections.py").read_text()
+    assert old in text
+    (project.folder / "shop_projections.py").write_text(text.replace(old, new))
+
+
+def configure(project, line: str) -> None:
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", text.replace("[projections.cart_summary]", f"[projections.cart_summary]\n{line}"))
+
+
+def test_columns_that_are_meant_to_change_are_shown_and_do_not_count(carts, connection):
+    change(carts, '"client": data["ClientId"]', '"client": data["ClientId"].upper()')
+    differs = carts.run("rebuild", "--blue-green", "--output", "json")
+    assert differs.code == 1
+    assert differs.json["verification"]["columns"] == {"client": EVENTS // 10}
+    carts.ok("rebuild", "--blue-green", "--abort", "--yes")
+    configure(carts, 'verify.expected = ["client"]')
+    done = carts.ok("rebuild", "--blue-green")
+    assert "column client: 500 rows differ, as expected" in done.out
+    found = connection.execute("SELECT verification FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone()[0]
+    assert (found["differing"], found["columns"], found["expected"]) == (0, {}, {"client": 500})
+    change(carts, '"items": row["items"] + count', '"items": row["items"] + count + 1')
+    differs = carts.run("rebuild", "--blue-green", "--output", "json").json["verification"]
+    assert differs["columns"].keys() == {"items"}
+    configure(carts, 'verify.expected = ["klient"]\n#')
+    assert carts.run("rebuild", "--blue-green", "--dry-run").code == 2
+
+
+def test_a_sample_finds_what_is_common(carts, connection):
+    same = carts.ok("rebuild", "--blue-green", "--compare", "sample", "--no-switch", "--output", "json").json["verification"]
+    assert (same["method"], same["differing"], same["rows_blue"]) == ("sample", 0, 500)
+    assert same["compared"] == 1_000, "few rows are all looked at, from both sides"
+    change(carts, '"items": 0, "total": 0', '"items": 0, "total": 1')
+    connection.execute("DELETE FROM cart_summary__v1 WHERE cart_id < 'cart-00000050'")
+    connection.execute("INSERT INTO cart_summary__v1 VALUES ('gone', 'x', 1, 1, 'open', 1)")
+    result = carts.run("rebuild", "--blue-green", "--compare", "sample", "--output", "json")
+    assert result.code == 1
+    found = result.json["verification"]
+    missing = 500 - connection.execute("SELECT count(*) FROM cart_summary__v1").fetchone()[0] + 1
+    assert (found["only_blue"], found["only_green"]) == (1, missing)
+    assert found["columns"]["total"] == 2 * (500 - missing)
+    assert found["differing"] == 2 * (500 - missing) + missing + 1
+    accepted = carts.run("rebuild", "--blue-green", "--resume", "--max-diff", "100%")
+    assert accepted.code == 0, accepted.err
+
+
+def test_a_sample_of_many_is_small(dsn, connection, project):
+    shop.make(dsn, 300_000)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    connection.execute("UPDATE cart_summary__v1 SET items = items + 1 WHERE hashtext(cart_id) % 10 = 0")
+    result = project.run("rebuild", "--blue-green", "--compare", "sample", "--output", "json")
+    found = result.json["verification"]
+    assert result.code == 1
+    assert 18_000 < found["compared"] < 22_000
+    assert 0.07 < found["differing"] / found["compared"] < 0.14
+    assert "a sample: " in project.run("rebuild", "--blue-green", "--resume").out
+
+
+def test_what_differs_as_a_page(carts, connection, browser):
+    change(carts, '"client": data["ClientId"]', '"client": "<b>" + data["ClientId"]')
+    connection.execute("DELETE FROM cart_summary__v1 WHERE cart_id = (SELECT min(cart_id) FROM cart_summary__v1)")
+    assert carts.run("rebuild", "--blue-green", "--report", "diff.html").code == 1
+    page = carts.folder / "diff.html"
+    document = browser.document(page)
+    assert "<th>blue</th><th>green</th>" in document
+    assert document.count("&lt;b&gt;client-") > 10
+    assert "<b>client-" not in document
+    assert "only in green" in document
+    carts.ok("rebuild", "--blue-green", "--abort", "--yes")
+    assert carts.run("rebuild", "--blue-green", "--report", "nowhere/diff.html").code == 2

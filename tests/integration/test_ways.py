@@ -1,0 +1,238 @@
+"""Other ways through a rebuild: hooks, a test only, blue that goes by itself, readers moved by a hook, and in place."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psycopg
+import pytest
+
+from tests.support import kinds, shop
+
+EVENTS = 4_000
+
+HOOK = """#!/bin/sh
+echo "$ESOPS_HOOK $ESOPS_PROJECTION $ESOPS_STATE $ESOPS_FROM_VERSION>$ESOPS_TO_VERSION $ESOPS_EVENTS $ESOPS_REASON" >> told
+echo "said by $ESOPS_HOOK"
+if [ -e "fail-$ESOPS_HOOK" ]; then exit 7; fi
+if [ -e "hang-$ESOPS_HOOK" ]; then sleep 30; fi
+"""
+HOOKS = """
+[projections.cart_summary.hooks]
+before_catch_up = ["./hook"]
+before_switch = ["./hook"]
+after_switch = ["./hook"]
+on_failure = ["./hook"]
+timeout = "2s"
+"""
+
+
+@pytest.fixture
+def carts(dsn, project):
+    shop.make(dsn, EVENTS)
+    shop.configure(project, dsn)
+    return project
+
+
+@pytest.fixture
+def hooked(carts):
+    text = (carts.folder / "esops.toml").read_text()
+    carts.write("esops.toml", text + HOOKS)
+    path = carts.folder / "hook"
+    path.write_text(HOOK)
+    path.chmod(0o755)
+    return carts
+
+
+def told(project) -> list[str]:
+    return (project.folder / "told").read_text().splitlines()
+
+
+def test_hooks_are_told_what_happens(hooked):
+    done = hooked.ok("rebuild", "--blue-green")
+    assert told(hooked) == [
+        "before-catch-up cart_summary provisioned >1 0 ",
+        f"before-switch cart_summary verified >1 {EVENTS} ",
+        f"after-switch cart_summary switched >1 {EVENTS} ",
+    ]
+    assert "said by before-switch" in done.err
+
+
+@pytest.mark.parametrize(
+    ("hook", "code", "state"),
+    [("before-catch-up", 5, "paused"), ("before-switch", 5, "paused"), ("after-switch", 1, "switched")],
+)
+def test_a_hook_that_fails_is_heeded(hooked, connection, hook, code, state):
+    (hooked.folder / f"fail-{hook}").touch()
+    result = hooked.run("rebuild", "--blue-green")
+    assert result.code == code, result.err
+    assert f"hook {hook} ended with 7" in result.err
+    assert connection.execute("SELECT state FROM esops.rebuilds").fetchone() == (state,)
+    assert ("on-failure" in told(hooked)[-1]) == (state == "paused")
+    (hooked.folder / f"fail-{hook}").unlink()
+    hooked.ok("rebuild", "--blue-green", "--resume")
+    shop.check_version(connection, 1)
+
+
+def test_a_hook_that_takes_too_long_is_ended(hooked, connection):
+    (hooked.folder / "hang-before-switch").touch()
+    result = hooked.run("rebuild", "--blue-green")
+    assert result.code == 5
+    assert "took longer than 2 s" in result.err
+    assert "took longer than 2 s" in told(hooked)[-1]
+    assert connection.execute("SELECT to_regclass('cart_summary')").fetchone() == (None,)
+
+
+def test_a_test_only_does_everything_but_the_switch(carts, connection, dsn):
+    carts.ok("rebuild", "--blue-green")
+    before = shop.table(connection, "cart_summary")
+    done = carts.ok("rebuild", "--blue-green", "--test-only", "--output", "json").json
+    assert (done["state"], done["verification"]["differing"], done["events"]) == ("tested", 0, EVENTS)
+    assert connection.execute("SELECT to_regclass('cart_summary__v2')").fetchone() == (None,)
+    assert shop.table(connection, "cart_summary") == before
+    assert carts.ok("rebuild", "--blue-green", "--output", "json").json["to_version"] == 3
+    assert carts.run("rebuild", "--blue-green", "--test-only", "--no-switch").code == 2
+
+
+def until(condition, seconds: float = 25) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_blue_is_retired_by_itself_after_a_while(carts, connection):
+    carts.ok("rebuild", "--blue-green")
+    carts.ok("rebuild", "--blue-green", "--retire-after", "2s")
+    assert connection.execute("SELECT to_regclass('cart_summary__v1') IS NOT NULL").fetchone() == (True,)
+    process = carts.start("run")
+    try:
+        until(lambda: connection.execute("SELECT to_regclass('cart_summary__v1')").fetchone() == (None,))
+    finally:
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+    assert "retired v1" in err
+    assert carts.ok("projection", "show", "cart_summary", "--output", "json").json["active"] == 2
+    assert carts.run("rebuild", "--blue-green", "--retire-after", "2s", "--keep-blue").code == 2
+
+
+SWITCH = """#!/bin/sh
+if [ -e fail-switch ]; then exit 1; fi
+echo "$ESOPS_TABLES" > readers
+"""
+
+
+def test_readers_moved_by_a_hook(dsn, connection, project):
+    shop.make(dsn, EVENTS)
+    shop.configure(project, dsn, projection_options='switch = "hook"\nhooks.switch = ["./move"]')
+    path = project.folder / "move"
+    path.write_text(SWITCH)
+    path.chmod(0o755)
+    project.ok("rebuild", "--blue-green")
+    assert (project.folder / "readers").read_text() == "public.cart_summary__v1\n"
+    assert connection.execute("SELECT to_regclass('cart_summary')").fetchone() == (None,), "no view is made"
+    (project.folder / "fail-switch").touch()
+    assert project.run("rebuild", "--blue-green").code == 5
+    assert project.ok("projection", "show", "cart_summary", "--output", "json").json["active"] == 1
+    (project.folder / "fail-switch").unlink()
+    project.ok("rebuild", "--blue-green", "--resume")
+    assert (project.folder / "readers").read_text() == "public.cart_summary__v2\n"
+    project.ok("projection", "rollback", "cart_summary")
+    assert (project.folder / "readers").read_text() == "public.cart_summary__v1\n"
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", text.replace('hooks.switch = ["./move"]', ""))
+    assert project.run("rebuild", "--blue-green").code == 2
+
+
+# -- in place
+
+
+def test_in_place_asks_and_then_empties_and_fills(carts, connection, dsn):
+    assert carts.run("rebuild", "--yes").code == 6, "there is nothing yet"
+    carts.ok("rebuild", "--blue-green")
+    connection.execute("UPDATE cart_summary__v1 SET items = -1")
+    shop.more(dsn, 200)
+    refused = carts.run("rebuild")
+    assert refused.code == 2
+    assert "asks before" in refused.err
+    plan = carts.ok("rebuild", "--dry-run").out
+    assert "TRUNCATE public.cart_summary__v1" in plan
+    assert "readers see the tables empty" in plan
+    done = carts.ok("rebuild", "--yes", "--output", "json").json
+    assert (done["state"], done["from_version"], done["to_version"], done["events"]) == ("rebuilt", 1, 1, EVENTS + 200)
+    shop.check_version(connection, 1)
+    assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS + 200)
+    assert carts.run("rebuild", "--yes", "--max-diff", "3").code == 2
+    shop.more(dsn, 100)
+    carts.ok("run", "--until-caught-up")
+    shop.check_version(connection, 1)
+    carts.ok("rebuild", "--blue-green")
+    shop.check_version(connection, 2)
+
+
+def test_in_place_is_refused_while_somebody_follows(carts, connection):
+    carts.ok("rebuild", "--blue-green")
+    process = carts.start("run")
+    try:
+        until(lambda: carts.ok("projection", "show", "cart_summary", "--output", "json").json["versions"][0]["followed_by"])
+        result = carts.run("rebuild", "--yes")
+        assert result.code == 4
+        assert "Stop `esops run`" in result.err
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+    shop.check_version(connection, 1)
+
+
+def test_a_long_reader_makes_in_place_wait_and_then_give_way(carts, connection, dsn):
+    carts.ok("rebuild", "--blue-green")
+    with psycopg.connect(dsn) as reader:
+        reader.execute("SELECT count(*) FROM cart_summary")
+        process = carts.start("rebuild", "--yes")
+        time.sleep(2)
+        assert connection.execute("SELECT count(*) FROM cart_summary").fetchone() == (EVENTS // 10,), "others still read"
+        reader.rollback()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert "waiting for readers" in err
+    shop.check_version(connection, 1)
+
+
+@pytest.mark.parametrize("kind", ["fold", "handlers", "sql"])
+def test_in_place_killed_at_random_is_gone_on_with(dsn, connection, project, kind):
+    shop.make(dsn, EVENTS)
+    kinds.configure(project, dsn, kind)
+    project.ok("rebuild", "--blue-green")
+    arguments = ["rebuild", "--yes", "--batch-size", "100", "--max-rate", "1500"]
+    kills = 0
+    for number in range(8):
+        process = project.start(*arguments)
+        time.sleep(0.7 + 0.15 * number)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+        if process.returncode == 0:
+            break
+        row = connection.execute("SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone()
+        if row != ("switched",):
+            arguments = ["rebuild", "--resume", "--batch-size", "100", "--max-rate", "1500"]
+    assert kills >= 2
+    if process.returncode != 0:
+        assert project.run("rebuild", "--blue-green", "--resume").code == 2, "begun in place"
+        assert project.run("rebuild", "--abort").code == 6, "there is nothing to go back to"
+        project.ok("rebuild", "--resume")
+    assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS)
+
+
+def test_a_table_that_esops_does_not_know_is_filled_under_its_own_name(carts, connection):
+    connection.execute(shop.DDL.replace("{table}", "cart_summary"))
+    connection.execute("INSERT INTO cart_summary VALUES ('old', 'c', 1, 1, 'open', 1)")
+    carts.ok("rebuild", "--yes")
+    assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS)
+    assert connection.execute("SELECT relkind::text FROM pg_class WHERE relname = 'cart_summary'").fetchone() == ("r",)
+    carts.ok("rebuild", "--blue-green")
+    assert connection.execute("SELECT relkind::text FROM pg_class WHERE relname = 'cart_summary'").fetchone() == ("v",)
+    shop.check_version(connection, 2)
+    assert os.path.exists(carts.folder / "esops.toml")
