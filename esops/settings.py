@@ -250,6 +250,8 @@ class ProjectionSettings(Settings):
     switch: Literal["view", "rename", "hook"] = "view"
     hooks: HookSettings = HookSettings()
     live: Literal["esops", "app"] = "esops"
+    checkpoint: str | None = None
+    """With `live = "app"`: the application's own processor, by the name that `esops status` shows."""
     readmodel: str | None = None
     on_error: Literal["stop", "dead-letter"] = "stop"
     cache_rows: int = Field(default=24_576, ge=2)

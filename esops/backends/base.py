@@ -294,6 +294,13 @@ class EventStore(Protocol):
         """What names the Postgres database that the events are in, over all servers; None where they are in none."""
         ...
 
+    def hand_over(self, connection: Any, name: str, position: Position) -> None:
+        """Set the checkpoint of a processor of the application's, in the transaction of a connection to the store's own database.
+
+        Raises Refused while that processor lives, or where it is ahead.
+        """
+        ...
+
     def sql_range(self, after: Position | None, until: Position, events: int) -> SqlRange:
         """The first so many events after a position, at most up to another, for a statement in the store's own database."""
         ...
@@ -381,6 +388,12 @@ class OutsideOfSql:
     def database(self) -> str | None:
         """None: it is in no Postgres database."""
         return None
+
+    def hand_over(self, connection: Any, name: str, position: Position) -> None:  # noqa: ARG002 - refused
+        """Refused."""
+        raise UsageError(
+            f"store {self.name} keeps no checkpoints of an application that esops could set", hint='live = "esops"'
+        )
 
     def sql_range(self, after: Position | None, until: Position, events: int) -> SqlRange:  # noqa: ARG002 - refused
         """Refused."""

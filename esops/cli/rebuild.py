@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from esops.config import Config
     from esops.rebuild.outcome import Outcome
     from esops.rebuild.plan import Options, Target
+    from esops.settings import ProjectionSettings
     from esops.term import Output, ProgressLine
 
 _HOW = "How it goes about it"
@@ -367,15 +368,15 @@ class _Job:
         if self.output.as_json:
             self.output.json(_as_dict(outcome))
             return
-        for line in _summary(outcome, self._kind):
+        for line in _summary(outcome, self._settings.kind, self._settings.live):
             self.output.line(line)
 
     @property
-    def _kind(self) -> str:
+    def _settings(self) -> ProjectionSettings:
         from esops.config import Config
 
         assert isinstance(self.config, Config)
-        return self.config.projection(self.name).kind
+        return self.config.projection(self.name)
 
 
 def _as_dict(outcome: Outcome) -> dict[str, object]:
@@ -395,7 +396,7 @@ def _as_dict(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def _summary(outcome: Outcome, kind: str = "fold") -> list[str]:
+def _summary(outcome: Outcome, kind: str = "fold", live: str = "esops") -> list[str]:
     from esops.term import duration, to_json
 
     rows = "partitions" if kind == "server" else "rows"
@@ -433,6 +434,8 @@ def _summary(outcome: Outcome, kind: str = "fold") -> list[str]:
         keep = (
             "It runs inside the store."
             if kind == "server"
+            else "The application keeps it fresh: start its projector."
+            if live == "app"
             else "`esops run` takes it over within seconds."
             if outcome.followed
             else "Nobody keeps it fresh now: start `esops run`."

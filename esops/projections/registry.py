@@ -204,6 +204,14 @@ def note_rows(connection: psycopg.Connection, at: Version, change: int, value_ty
     )
 
 
+def leave(connection: psycopg.Connection, at: Version) -> None:
+    """Note that the application keeps a version fresh from now on: where it is and by which code is no longer esops' to say."""
+    connection.execute(
+        "UPDATE esops.versions SET position = NULL, fingerprint = NULL, updated_at = now() WHERE projection = %s AND version = %s",
+        (at.projection, at.version),
+    )
+
+
 def start_over(connection: psycopg.Connection, at: Version, fingerprint: str) -> None:
     """Put a version's checkpoint before all events, in the transaction that empties its tables; it is made by this code from now on."""
     connection.execute(

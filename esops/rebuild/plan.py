@@ -17,7 +17,7 @@ from esops.backends.archive.elsewhere import Elsewhere, removed_from
 from esops.backends.base import EventStore
 from esops.backends.postgres import catalog
 from esops.backends.postgres.catalog import Table
-from esops.backends.postgres.connect import qualified, translated
+from esops.backends.postgres.connect import database_of, qualified, translated
 from esops.config import Config
 from esops.errors import Refused, UsageError, nearest
 from esops.events import EventFilter, Position
@@ -196,11 +196,8 @@ def make_plan(config: Config, target: Target, options: Options, store: EventStor
     info = store.ping()
     if info.warnings:
         raise Refused(f"store {target.store_name}: {info.warnings[0]}")
-    if target.settings.live == "app" and options.switch:
-        raise Refused(
-            f'the application keeps {target.name} fresh (live = "app"), and handing over to it is not possible yet',
-            hint='Build and verify with --no-switch, or let `esops run` keep it fresh with live = "esops".',
-        )
+    if target.settings.live == "app" and options.switch and not options.test_only:
+        _check_hand_over(target, store, connection)
     with translated():
         there = {plain.name: catalog.find_table(connection, plain.schema, plain.name) for plain in target.plains}
         current = {name: table for name, table in there.items() if table is not None}
@@ -219,6 +216,20 @@ def make_plan(config: Config, target: Target, options: Options, store: EventStor
             blue[plain] = table
         to_version = max([each.version for each in known] + [source.version if source else 0]) + 1
         return _try_out(config, target, options, store, connection, source, blue, adopt, to_version)
+
+
+def _check_hand_over(target: Target, store: EventStore, connection: psycopg.Connection) -> None:
+    """Raises Refused where the application could not go on with what is switched to."""
+    if target.settings.checkpoint is None:
+        raise Refused(
+            f'the application keeps {target.name} fresh (live = "app"), and nothing says by which checkpoint',
+            hint='Name it as `esops status` shows it: checkpoint = "…"; or build and verify with --no-switch.',
+        )
+    if store.database() != database_of(connection):
+        raise Refused(
+            f"the application's checkpoint and {target.name} are not in one database: they could not move in one transaction",
+            hint="Build and verify with --no-switch, and switch by hand while the application stands still.",
+        )
 
 
 def adopted(connection: psycopg.Connection, target: Target, current: Mapping[str, Table]) -> Version:
@@ -288,6 +299,11 @@ def _try_out(
         pointed = switch.statements(connection, target.plains, settings.switch, source, version)
     notes += _column_notes(blue, greens, settings.verify)
     compare = _method(options, blue, greens)
+    if settings.live == "app" and options.switch and not options.test_only:
+        notes.append(
+            f"the application's checkpoint {settings.checkpoint} is set to green's position at the switch; its projector must stand "
+            "still by then (hooks.before_switch can stop it, hooks.after_switch start it), else the switch is refused"
+        )
     if not options.switch:
         notes.append("--no-switch: green is built and verified, and stands by")
         pointed = []

@@ -34,6 +34,7 @@ from esops.rebuild.session import Session
 
 log = structlog.get_logger("esops.rebuild")
 _SETTLE_PATIENCE = timedelta(seconds=1)
+_STILLNESS = timedelta(seconds=60)
 _BULKY = 10_000
 
 
@@ -56,6 +57,7 @@ class Rebuild:
         self._total: int | None = None
         self._target_position: Position | None = None
         self._taken_over = False
+        self._handed: Position | None = None
         self._worked = False
         self._session = Session(target.dsn, target.name, stop, self._say)
 
@@ -341,12 +343,16 @@ class Rebuild:
         self._say(f"switching {', '.join(map(str, self.target.plains))} to v{green.version}")
 
         def record(connection: psycopg.Connection) -> None:
+            if self.target.settings.live == "app":
+                self._hand_over(connection, green)
             journal.enter(connection, self._the_entry.rebuild, journal.SWITCHED, finished=True)
 
         def bring_to(position: Position) -> None:
             if runner.position is None or runner.position < position:
                 runner.run_until(position)
 
+        if self.target.settings.live == "app":
+            self._await_stillness()
         if self.target.settings.switch == "hook" and self._green().state != "active":
             self._hooks.run("switch", self._told())
 
@@ -366,6 +372,42 @@ class Rebuild:
             )
 
         self._session.do(do)
+
+    def _await_stillness(self) -> None:
+        """Wait a minute for the application's projector to stand still, by trying what the switch will do. Raises Refused."""
+        name, deadline, told = self.target.settings.checkpoint, time.monotonic() + _STILLNESS.total_seconds(), False
+        runner = self._take_runner()
+        assert name is not None
+        assert runner.position is not None
+        at = runner.position
+
+        def attempt(connection: psycopg.Connection) -> None:
+            with connection.transaction(force_rollback=True):
+                self.store.hand_over(connection, name, at)
+
+        while True:
+            try:
+                return self._session.do(attempt)
+            except Refused as refused:
+                if self._stop() or time.monotonic() >= deadline:
+                    raise
+                if not told:
+                    self._say(f"waiting a minute for the application's projector: {refused.message}")
+                    told = True
+                time.sleep(1)
+                runner.step(timedelta(milliseconds=50))
+                at = runner.position
+
+    def _hand_over(self, connection: psycopg.Connection, green: Version) -> None:
+        """Let the application go on where green is, in the switch's own transaction. Raises Refused."""
+        name = self.target.settings.checkpoint
+        position = registry.position(connection, green.projection, green.version)
+        if name is None or position is None:
+            raise Refused("there is no checkpoint to be handed over")
+        self.store.hand_over(connection, name, position)
+        registry.leave(connection, green)
+        self._handed = position
+        self._say(f"handed over to the application: {name} at {position}")
 
     def _end_test(self) -> None:
         """Drop green, which was built and verified for a test; blue serves as before."""
@@ -563,7 +605,7 @@ class Rebuild:
             green.events,
             green.rows,
             seconds,
-            green.position,
+            self._handed or green.position,
             entry.verification,
             findings,
             followed=self._taken_over,

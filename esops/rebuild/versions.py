@@ -214,7 +214,10 @@ def _switch(
             hint="Rebuild instead, or serve it as it is with --allow-stale.",
         )
     if settings.live == "app":
-        raise Refused(f'the application keeps {target.projection} fresh (live = "app"); handing over to it is not possible yet')
+        raise Refused(
+            f'the application keeps what serves of {target.projection} fresh (live = "app"), and v{target.version} stands still since',
+            hint="Rebuild: a new version is brought up to date, and handed over at its switch.",
+        )
 
     def bring_to(position: Position) -> None:
         if not allow_stale:

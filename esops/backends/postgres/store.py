@@ -40,7 +40,7 @@ from esops.backends.postgres.counting import Counting
 from esops.backends.postgres.layouts import find_layout
 from esops.backends.postgres.layouts.base import Layout
 from esops.backends.postgres.search import Search
-from esops.errors import ConnectionLost, Refused
+from esops.errors import ConnectionLost, Refused, UsageError
 from esops.events import (
     Checkpoint,
     EventFilter,
@@ -399,6 +399,12 @@ class PostgresStore:
         """The cluster's own number and the database's name."""
         with translated():
             return database_of(self._control())
+
+    def hand_over(self, connection: psycopg.Connection, name: str, position: Position) -> None:
+        """By the library's own means."""
+        if self.layout.hand_over is None:
+            raise UsageError(f"layout {self.layout.name} keeps no checkpoints that could be handed over", hint='live = "esops"')
+        self.layout.hand_over(connection, name, position)
 
     def sql_range(self, after: Position | None, until: Position, events: int) -> SqlRange:
         """By the columns that order the events; counted in the server."""

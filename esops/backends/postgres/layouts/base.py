@@ -65,6 +65,10 @@ class StreamTable:
     scope: sql.Composable = field(default_factory=lambda: TRUE)
 
 
+HandOver = Callable[[psycopg.Connection, str, Position], None]
+"""Give a processor of the application's a checkpoint, in the transaction that the connection is in. Raises Refused."""
+
+
 class Append(Protocol):
     """Append events to a stream inside the transaction that the connection is in."""
 
@@ -267,6 +271,7 @@ class Layout:
     loose: sql.Composable | None = None
     """The column that other keys of the metadata are in; left out: as it is mapped."""
     detail: Mapping[str, str] = field(default_factory=dict)
+    hand_over: HandOver | None = None
     warnings: Callable[[psycopg.Connection], list[str]] = lambda _: []
     """What makes reading wrong; a rebuild is refused while there is any."""
     concerns: Callable[[psycopg.Connection], list[Concern]] = lambda _: []

@@ -7,22 +7,18 @@ partition of Emmett's is a tenant here. Facts: Emmett's PostgreSQL event store s
 
 from __future__ import annotations
 
-import re
-
 import psycopg
 from psycopg import sql
 
 from esops.backends.postgres import catalog
-from esops.backends.postgres.layouts import emmett_shelf
+from esops.backends.postgres.layouts import emmett_processors, emmett_shelf
 from esops.backends.postgres.layouts.base import TRUE, AppendBesideStreamRow, Layout, Mapped, StreamTable, category_in
 from esops.backends.postgres.settle import SequenceLockers, SettleRule, TransactionIds
 from esops.errors import Unavailable
-from esops.events import Checkpoint, Position
 from esops.settings import StoreSettings
 
 DEFAULT_PARTITION = "emt:default"
 SEQUENCE = "emt_global_message_position"
-_PAIR = re.compile(r"(\d{20}):(\d{19})\Z")
 _C = sql.Identifier
 
 
@@ -85,7 +81,8 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
         in_category=lambda name: sql.SQL("split_part(stream_id, '-', 1) = {}").format(sql.Literal(name)),
         stream_equals=lambda name: sql.SQL("stream_id = {}").format(sql.Literal(name)),
         append=_appending(schema, settings.tenant or DEFAULT_PARTITION, by_position),
-        checkpoints=lambda on: _checkpoints(on, schema, processors, by_position),
+        checkpoints=lambda on: emmett_processors.checkpoints(on, schema, processors, by_position),
+        hand_over=lambda on, name, position: emmett_processors.hand_over(on, schema, processors, name, position),
         tenants=tenants,
         stream_column=_C("stream_id"),
         stream_table=StreamTable(
@@ -147,37 +144,3 @@ def _appending(schema: str, partition: str, by_position: bool) -> AppendBesideSt
         ).format(**names),
         move=sql.SQL(f"UPDATE {{streams}} SET stream_position = %(version)s {of_stream}").format(**names),
     )
-
-
-def _checkpoints(connection: psycopg.Connection, schema: str, processors: str, by_position: bool) -> list[Checkpoint]:
-    """Emmett's processors. The text is a pair since 0.43, and the global position alone before."""
-    table = catalog.find_table(connection, schema, processors)
-    if table is None:
-        return []
-    identity = "processor_id" if table.has("processor_id") else "subscription_id"
-    text = "last_processed_checkpoint" if table.has("last_processed_checkpoint") else "last_processed_position"
-    state = _C("status") if table.has("status") else sql.SQL("'unknown'")
-    updated = _C("last_updated") if table.has("last_updated") else sql.SQL("NULL::timestamptz")
-    rows = connection.execute(
-        sql.SQL(
-            "SELECT {}, version, {}::text, last_processed_transaction_id::text::bigint, {}, {}, partition FROM {} ORDER BY 1, 2"
-        ).format(_C(identity), _C(text), state, updated, _C(schema, processors))
-    ).fetchall()
-    found = []
-    for name, version, checkpoint, written_in, status, updated_at, partition in rows:
-        pair = _PAIR.match(checkpoint)
-        number = int(pair[2] if pair else checkpoint)
-        transaction = int(pair[1]) if pair else _transaction_of(connection, schema, number, written_in)
-        position = None if number == 0 else Position((number,) if by_position else (transaction, number))
-        detail = {"version": str(version), "partition": partition, "form": "pair" if pair else "global position"}
-        found.append(Checkpoint(name, position, status, updated_at, detail))
-    return found
-
-
-def _transaction_of(connection: psycopg.Connection, schema: str, number: int, otherwise: int) -> int:
-    """The transaction that wrote an event: up to 0.42 a checkpoint keeps the number alone (its own column is another's)."""
-    row = connection.execute(
-        sql.SQL("SELECT transaction_id::text::bigint FROM {} WHERE global_position = %s").format(_C(schema, "emt_messages")),
-        (number,),
-    ).fetchone()
-    return otherwise if row is None else int(row[0])

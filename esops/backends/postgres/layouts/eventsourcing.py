@@ -16,8 +16,10 @@ import psycopg
 from psycopg import sql
 
 from esops.backends.postgres import catalog
+from esops.backends.postgres.connect import qualified
 from esops.backends.postgres.layouts.base import Layout, Mapped, expect, insert_each, numbered, same_uuid
 from esops.backends.postgres.layouts.shelf import numbered_shelf
+from esops.errors import Refused
 from esops.events import Checkpoint, NewEvent, Position
 from esops.settings import StoreSettings
 
@@ -71,6 +73,7 @@ def _read(connection: psycopg.Connection, table: catalog.Table) -> Layout:
             else sql.SQL("originator_id = {}").format(sql.Literal(name))
         ),
         checkpoints=lambda on: _checkpoints(on, table.schema),
+        hand_over=lambda on, name, position: _hand_over(on, table.schema, name, position),
         decode=decode,
         stream_column=_C("originator_id"),
         stream_kind=table.column("originator_id").kind,
@@ -149,3 +152,27 @@ def _checkpoints(connection: psycopg.Connection, schema: str) -> list[Checkpoint
             if number is not None
         ]
     return found
+
+
+def _hand_over(connection: psycopg.Connection, schema: str, name: str, position: Position) -> None:
+    """Set a tracking row, `table/application`, in the caller's transaction. Raises Refused where it is further.
+
+    The library's runners leave no sign of life. One that lives fails at its next event, since it enters that number itself.
+    """
+    prefix, _, application = name.rpartition("/")
+    table = catalog.find_table(connection, schema, f"{prefix}_tracking") if prefix else None
+    if table is None:
+        raise Refused(f"there is no tracking table of {name!r}", hint="Name it as `esops status` does: application/upstream.")
+    relation = qualified(table.schema, table.name)
+    connection.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(relation))
+    row = connection.execute(
+        sql.SQL("SELECT max(notification_id) FROM {} WHERE application_name = %s").format(relation), (application,)
+    ).fetchone()
+    reached = row[0] if row else None
+    if reached is not None and reached > position[0]:
+        raise Refused(f"{name} stands at {reached}, ahead of {position}", hint="Go on with --resume: green catches up first.")
+    if table.key == ("application_name",) and reached is not None:
+        statement = "UPDATE {} SET notification_id = %(number)s WHERE application_name = %(name)s"
+    else:
+        statement = "INSERT INTO {} (application_name, notification_id) VALUES (%(name)s, %(number)s) ON CONFLICT DO NOTHING"
+    connection.execute(sql.SQL(statement).format(relation), {"number": position[0], "name": application})

@@ -133,6 +133,7 @@ def _read(
         stream_equals=lambda name: _stream_equals(name, by_string),
         append=_appending(schema, by_string, sequence_name, tenant, streams, events),
         checkpoints=lambda on: marten_daemon.checkpoints(on, schema),
+        hand_over=lambda on, name, position: marten_daemon.hand_over(on, schema, name, position),
         concerns=lambda on: marten_daemon.concerns(on, schema, streams),
         stream_column=_C("stream_id"),
         stream_kind="varchar" if by_string else "uuid",

@@ -13,11 +13,15 @@ from psycopg import sql
 
 from esops.backends.postgres import catalog
 from esops.backends.postgres.layouts.base import Concern
+from esops.errors import Refused, nearest
 from esops.events import Checkpoint, Position
 
 _ORPHANED = timedelta(days=1)
 """How long a shard may stand still behind a moving high-water mark before it is asked about."""
 TABLES = ("mt_high_water_skips", "mt_doc_deadletterevent")
+DAEMON_LOCK = 4444
+"""Marten's DaemonLockId, unless the application sets another."""
+_ALIVE = timedelta(seconds=30)
 _C = sql.Identifier
 
 
@@ -45,6 +49,60 @@ def _counted(connection: psycopg.Connection, schema: str, table: str, by: Litera
     if catalog.find_table(connection, schema, table) is None:
         return {}
     return dict(connection.execute(sql.SQL(f"SELECT {by}, count(*) FROM {{}} GROUP BY 1").format(_C(schema, table))).fetchall())
+
+
+def hand_over(connection: psycopg.Connection, schema: str, name: str, position: Position) -> None:
+    """Set a shard's progress in the caller's transaction. Raises Refused while its daemon lives, or where it is further.
+
+    A daemon in hot/cold mode holds an advisory lock, which is taken here to the transaction's end; one in solo mode holds none, and is
+    known by rows that it touched lately.
+    """
+    progression = _C(schema, "mt_event_progression")
+    rows = connection.execute(
+        sql.SQL(
+            "SELECT name, last_seq_id, last_updated > clock_timestamp() - %s FROM {} WHERE name = %s OR name = 'HighWaterMark' FOR UPDATE"
+        ).format(progression),
+        (_ALIVE, name),
+    ).fetchall()
+    found = {row[0]: row for row in rows}
+    if name not in found:
+        there_are = [
+            row[0] for row in connection.execute(sql.SQL("SELECT name FROM {} ORDER BY 1").format(progression)).fetchall()
+        ]
+        raise Refused(f"Marten has no progression row {name!r}", hint=nearest(name, there_are))
+    for lock in (DAEMON_LOCK, shard_lock(schema, name)):
+        taken = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (lock,)).fetchone()
+        if not (taken and taken[0]):
+            raise Refused(f"Marten's daemon lives: its lock {lock} is held", hint="Stop the application's projector first.")
+    touched = [each for each in found if found[each][2]]
+    if touched:
+        raise Refused(
+            f"Marten's daemon may live: {touched[0]} was updated less than {_ALIVE.total_seconds():.0f} s ago",
+            hint="Stop the application's projector, and go on a minute later.",
+        )
+    reached = found[name][1]
+    if reached is not None and reached > position[0]:
+        raise Refused(f"{name} stands at {reached}, ahead of {position}", hint="Go on with --resume: green catches up first.")
+    connection.execute(
+        sql.SQL("UPDATE {} SET last_seq_id = %s, last_updated = transaction_timestamp() WHERE name = %s").format(progression),
+        (position[0], name),
+    )
+
+
+def shard_lock(schema: str, identity: str) -> int:
+    """The advisory lock of a shard's leader: Marten's deterministic string hash, over the lock id of daemons."""
+    text = f"{schema}:{identity}"
+    first = second = _signed((5381 << 16) + 5381)
+    for at in range(0, len(text), 2):
+        first = _signed(_signed((first << 5) + first) ^ ord(text[at]))
+        if at + 1 < len(text):
+            second = _signed(_signed((second << 5) + second) ^ ord(text[at + 1]))
+    return abs(_signed(first + second * 1566083941)) + DAEMON_LOCK
+
+
+def _signed(value: int) -> int:
+    """As a 32-bit integer that wraps."""
+    return (value + 2**31) % 2**32 - 2**31
 
 
 def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table) -> list[Concern]:
