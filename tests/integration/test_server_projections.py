@@ -160,7 +160,7 @@ def test_a_query_that_does_not_compile_and_a_hand_over_that_fails(project, nodes
     project.write("refuse", "")
     failed = rebuild(project)
     assert failed.code == 5
-    assert "the hand-over ended with 1" in failed.err
+    assert "hand-over ended with 1" in failed.err
     assert states(project) == {1: "active", 2: "aborted", 3: "building"}
     (project.folder / "refuse").unlink()
     assert rebuild(project, "--resume").json["state"] == "switched"
