@@ -122,11 +122,13 @@ class EventFilter:
     stream: str | None = None
     archived: bool = False
     """Whether events of archived streams are wanted too."""
+    shard: tuple[int, int] | None = None
+    """Only streams that a hash of their names deals to this one (from 0) of so many; for stores that can (`shards`)."""
 
     @property
     def everything(self) -> bool:
         """Whether nothing is filtered out."""
-        return not self.types and self.category is None and self.stream is None
+        return not self.types and self.category is None and self.stream is None and self.shard is None
 
 
 class StreamKey(NamedTuple):

@@ -29,6 +29,8 @@ class Capabilities:
     """Events can be appended by esops."""
     count_between: bool = False
     """It can say how many events lie between two positions; else that is an estimate."""
+    shards: bool = False
+    """Its streams can be dealt to several readers by a hash of their names."""
     tenants: bool = False
     """The same stream id may stand for two streams, of two tenants."""
     checkpoints: bool = False

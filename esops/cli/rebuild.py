@@ -63,6 +63,9 @@ def rebuild(
         help="At most N events a checkpoint; left out: by time and memory.",
         rich_help_panel=_HOW,
     ),
+    workers: int | None = typer.Option(
+        None, "--workers", min=1, metavar="N", help="Load by N processes (folds keyed by the stream).", rich_help_panel=_HOW
+    ),
     max_rate: float | None = typer.Option(
         None, "--max-rate", min=1, metavar="EV_S", help="At most so many events a second.", rich_help_panel=_LIMITS
     ),
@@ -121,7 +124,7 @@ def rebuild(
     output = current_output(context)
     output.format("table", "json")
     config = load_config(output.settings.config)
-    if not blue_green and (no_switch or postpone or test_only or keep_blue or retire_after or max_diff or compare):
+    if not blue_green and (no_switch or postpone or test_only or keep_blue or retire_after or max_diff or compare or workers):
         raise UsageError("a rebuild in place has nothing to compare or to switch", hint="Add --blue-green.")
     if resume + abort + dry_run > 1:
         raise UsageError("--resume, --abort and --dry-run exclude each other")
@@ -133,6 +136,7 @@ def rebuild(
         "compare": compare,
         "max_diff": max_diff,
         "batch_size": batch_size,
+        "workers": workers,
         "max_rate": max_rate,
         "max_load": max_load,
         "max_lag_bytes": max_lag_bytes,

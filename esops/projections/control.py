@@ -107,9 +107,10 @@ class Gate:
         *,
         stop: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _: None,
+        share: float = 1.0,
     ) -> None:
-        """Take the read model's database; nothing is opened yet."""
-        self._dsn, self._projection, self._own = dsn, projection, limits
+        """Take the read model's database; nothing is opened yet. `share`: the part of the rate that is ours, where several work."""
+        self._dsn, self._projection, self._own, self._share = dsn, projection, limits, share
         self._stop, self._say = stop, say
         self._connection: psycopg.Connection | None = None
         self._looked = 0.0
@@ -122,7 +123,8 @@ class Gate:
     @property
     def limits(self) -> Limits:
         """Those that hold now: what was wished last, over what the work began with."""
-        return self._own.over(dict(self._wishes.limits))
+        limits = self._own.over(dict(self._wishes.limits))
+        return limits if limits.max_rate is None else replace(limits, max_rate=limits.max_rate * self._share)
 
     @property
     def slice(self) -> int:

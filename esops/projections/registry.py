@@ -8,7 +8,7 @@ sees a version that stands still without holding any lock on its tables.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.resources import files
 from typing import Any
@@ -20,7 +20,7 @@ from esops.errors import Busy, UsageError
 from esops.events import Position
 
 LIVE_STATES = ("active", "standby")
-_NEWEST = "esops.controls"
+_NEWEST = "esops.shards"
 SCHEMA_SQL = files("esops.projections").joinpath("registry.sql").read_text(encoding="utf-8")
 
 
@@ -116,6 +116,8 @@ def set_state(connection: psycopg.Connection, projection: str, number: int, stat
         "UPDATE esops.versions SET state = %s, updated_at = now() WHERE projection = %s AND version = %s",
         (state, projection, number),
     )
+    if state == "aborted":
+        connection.execute("DELETE FROM esops.shards WHERE projection = %s AND version = %s", (projection, number))
 
 
 def set_tables(connection: psycopg.Connection, projection: str, number: int, tables: Mapping[str, tuple[str, str]]) -> None:
@@ -160,6 +162,112 @@ def position(connection: psycopg.Connection, projection: str, number: int) -> Po
         "SELECT position FROM esops.versions WHERE projection = %s AND version = %s", (projection, number)
     ).fetchone()
     return None if row is None or row[0] is None else Position.parse(row[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """How far one of several processes that load a version together is."""
+
+    number: int
+    of: int
+    until: Position
+    position: Position | None
+    events: int
+    rows: int
+    value_types: Mapping[str, str]
+
+
+def shards(connection: psycopg.Connection, at: Version) -> list[Shard]:
+    """The shards of a version that is loaded by several processes; none of any other."""
+    if not installed(connection, "esops.shards"):
+        return []
+    rows = connection.execute(
+        "SELECT shard, of, until, position, events, rows, value_types FROM esops.shards WHERE projection = %s AND version = %s ORDER BY 1",
+        (at.projection, at.version),
+    ).fetchall()
+    return [
+        Shard(number, of, Position.parse(until), None if position is None else Position.parse(position), events, count, types)
+        for number, of, until, position, events, count, types in rows
+    ]
+
+
+def of_shard(connection: psycopg.Connection, at: Version, number: int) -> Version:
+    """A version as one of its shards sees it: with that one's checkpoint, and types. Raises Busy where there is no such shard any more."""
+    found = next((each for each in shards(connection, at) if each.number == number), None)
+    if found is None:
+        raise Busy(f"{at.projection} v{at.version} has no shard {number} any more")
+    return replace(at, position=found.position, events=found.events, rows=found.rows, value_types=found.value_types)
+
+
+def make_shards(connection: psycopg.Connection, at: Version, of: int, until: Position) -> None:
+    """Begin a load by several processes, all up to one position."""
+    with connection.transaction():
+        for number in range(of):
+            connection.execute(
+                "INSERT INTO esops.shards (projection, version, shard, of, until) VALUES (%s, %s, %s, %s, %s)",
+                (at.projection, at.version, number, of, str(until)),
+            )
+
+
+def move_shard(
+    connection: psycopg.Connection, at: Version, number: int, old: Position | None, new: Position, events: int
+) -> None:
+    """Move a shard's checkpoint by compare-and-set, in the transaction that writes the rows. Raises Busy if it is not where it was."""
+    moved = connection.execute(
+        "UPDATE esops.shards s SET position = %s, events = s.events + %s, updated_at = now() FROM esops.versions v "
+        "WHERE s.projection = %s AND s.version = %s AND shard = %s AND s.position IS NOT DISTINCT FROM %s "
+        "AND v.projection = s.projection AND v.version = s.version AND v.state = 'building'",
+        (str(new), events, at.projection, at.version, number, None if old is None else str(old)),
+    ).rowcount
+    if moved != 1:
+        raise Busy(f"the checkpoint of shard {number} of {at.projection} v{at.version} was moved by somebody else")
+
+
+def note_shard_rows(
+    connection: psycopg.Connection, at: Version, number: int, change: int, value_types: Mapping[str, str]
+) -> None:
+    """As note_rows, of a shard."""
+    connection.execute(
+        "UPDATE esops.shards SET rows = rows + %s, value_types = %s WHERE projection = %s AND version = %s AND shard = %s",
+        (change, Jsonb(dict(value_types)), at.projection, at.version, number),
+    )
+
+
+def merge_shards(connection: psycopg.Connection, at: Version, until: Position) -> None:
+    """Make the shards' checkpoints the version's, once all are at their end. Raises Busy where they are not."""
+    with connection.transaction():
+        found = shards(connection, at)
+        if not found or any(each.position != until for each in found):
+            raise Busy(f"not all shards of {at.projection} v{at.version} are at {until}")
+        types: dict[str, str] = {}
+        for each in found:
+            for name, kind in each.value_types.items():
+                types[name] = wider(types.get(name), kind)
+        moved = connection.execute(
+            "UPDATE esops.versions SET position = %s, events = %s, rows = %s, value_types = %s, updated_at = now() "
+            "WHERE projection = %s AND version = %s AND position IS NULL AND state = 'building'",
+            (
+                str(until),
+                sum(each.events for each in found),
+                sum(each.rows for each in found),
+                Jsonb(types),
+                at.projection,
+                at.version,
+            ),
+        ).rowcount
+        if moved != 1:
+            raise Busy(f"the checkpoint of {at.projection} v{at.version} was moved by somebody else")
+        connection.execute("DELETE FROM esops.shards WHERE projection = %s AND version = %s", (at.projection, at.version))
+
+
+def wider(known: str | None, new: str) -> str:
+    """The Python type that a column's values of two types come back as."""
+    if known in {None, "None"} or {known, new} == {known}:
+        return new
+    order = ("bool", "int", "float", "Decimal")
+    if known in order and new in order:
+        return max(known, new, key=order.index)
+    return "str" if "str" in {known, new} else new
 
 
 class TablesMoved(Exception):

@@ -22,6 +22,7 @@ from esops.backends.postgres.catalog import Table
 from esops.backends.postgres.connect import is_lost, qualified
 from esops.errors import nearest
 from esops.projections.definition import Key, Row
+from esops.projections.registry import wider
 
 _DELTA = sql.Identifier("esops_delta")
 _TIMES = frozenset({"timestamp", "timestamptz", "date", "time", "timetz"})
@@ -143,7 +144,7 @@ class Rows:
             for kind in set(map(type, column)):
                 known, found = self.value_types.get(name), kind.__name__ if kind is not type(None) else "None"
                 if known is None or found not in {known, "None"}:
-                    self.value_types[name] = _wider(known, found)
+                    self.value_types[name] = wider(known, found)
 
     def _wrapped(self, columns: tuple[str, ...], values: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         json = [name in self._json for name in columns]
@@ -268,12 +269,3 @@ def _isoformat(value: datetime | date) -> str:
 
 def _key_text(part: Any) -> Any:
     return part if part is None or isinstance(part, str) else str(part)
-
-
-def _wider(known: str | None, new: str) -> str:
-    if known in {None, "None"} or {known, new} == {known}:
-        return new
-    order = ("bool", "int", "float", "Decimal")
-    if known in order and new in order:
-        return max(known, new, key=order.index)
-    return "str" if "str" in {known, new} else new

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import psycopg
@@ -59,6 +59,19 @@ class Work:
     cache_rows: int
     commit_events: int | None = None
     """At most so many events a checkpoint; None leaves it to time and memory."""
+    shard: tuple[int, int] | None = None
+    """Only this share of the streams (which one, of how many), with a checkpoint of its own."""
+
+    @property
+    def lock(self) -> str:
+        """The lock of the one process that does this."""
+        name = locks.version_lock(self.projection, self.version)
+        return name if self.shard is None else f"{name}:{self.shard[0]}"
+
+    @property
+    def events(self) -> EventFilter:
+        """Which events are read."""
+        return replace(self.filter, shard=self.shard)
 
 
 class Runner:
@@ -89,7 +102,7 @@ class Runner:
     def _open(self, lock_patience: timedelta) -> None:
         work = self._work
         self.connection = connect(self._dsn, f"run {work.projection} v{work.version}")
-        name = locks.version_lock(work.projection, work.version)
+        name = work.lock
         with translated():
             if not locks.take(self.connection, name, lock_patience):
                 holder = locks.holder(self.connection, name)
@@ -98,10 +111,27 @@ class Runner:
                     f"{work.projection} v{work.version} is kept fresh by {holder or 'another process'}",
                     hint="Only one process can move a version on.",
                 )
-            self._version = registry.version(self.connection, work.projection, work.version)
+            self._version = self._checkpoint()
             self.position = self._version.position
             self._green = self._tables()
             self._projector = open_projector(self._work.definition, self._green)
+
+    def _checkpoint(self) -> Version:
+        """The version with the checkpoint that is moved here."""
+        version = registry.version(self.connection, self._work.projection, self._work.version)
+        return version if self._work.shard is None else registry.of_shard(self.connection, version, self._work.shard[0])
+
+    def _move(self, position: Position, events: int) -> None:
+        if self._work.shard is None:
+            registry.move_checkpoint(self.connection, self._version, self.position, position, events)
+        else:
+            registry.move_shard(self.connection, self._version, self._work.shard[0], self.position, position, events)
+
+    def _note_rows(self, change: int, value_types: Mapping[str, str]) -> None:
+        if self._work.shard is None:
+            registry.note_rows(self.connection, self._version, change, value_types)
+        else:
+            registry.note_shard_rows(self.connection, self._version, self._work.shard[0], change, value_types)
 
     @property
     def counts_rows(self) -> bool:
@@ -189,7 +219,7 @@ class Runner:
             part = self._store.sql_range(self.position, target, most)
             text = setbased.statement(definition, self._green.names, part)
             with translated(), self.connection.transaction():
-                registry.move_checkpoint(self.connection, self._version, self.position, part.reached, part.events)
+                self._move(part.reached, part.events)
                 try:
                     self.connection.execute(text.encode())
                 except psycopg.Error as error:
@@ -215,7 +245,7 @@ class Runner:
         piece = min((size for size in (narrow, self._work.commit_events) if size is not None), default=None)
         self._last: RecordedEvent | None = None
         since = time.monotonic()
-        for batch in self._store.read_all(self.position, target, self._work.filter):
+        for batch in self._store.read_all(self.position, target, self._work.events):
             for part, reached in _pieces(batch, min(piece or self._gate.slice, self._gate.slice)):
                 if part:
                     self._apply(part)
@@ -249,10 +279,10 @@ class Runner:
         assert self._projector is not None
         with translated():
             with self.connection.transaction():
-                registry.move_checkpoint(self.connection, self._version, self.position, position, self._since_commit)
+                self._move(position, self._since_commit)
                 change = self._projector.flush(self.connection)
                 if self._since_commit and change is not None:
-                    registry.note_rows(self.connection, self._version, change, self._projector.value_types)
+                    self._note_rows(change, self._projector.value_types)
                 self._write_letters()
             self._projector.flushed()
         self._committed(position)
@@ -302,7 +332,7 @@ class Runner:
         if self._projector is not None:
             self._projector.close()
         with translated():
-            self._version = registry.version(self.connection, self._work.projection, self._work.version)
+            self._version = self._checkpoint()
             self.position = self._version.position
             self._green = self._tables()
             self._projector = open_projector(self._work.definition, self._green)

@@ -26,7 +26,7 @@ from esops.projections.control import Limits
 from esops.projections.definition import Definition, SqlDefinition, fingerprint, load_definition
 from esops.projections.readmodel import Plain
 from esops.projections.registry import Version
-from esops.rebuild import switch, verify
+from esops.rebuild import shards, switch, verify
 from esops.settings import ProjectionSettings, VerifySettings
 
 SETTLING = timedelta(seconds=5)
@@ -47,6 +47,7 @@ class Options:
     max_lag_bytes: int | None = None
     nice: float | None = None
     postpone: bool = False
+    workers: int = 1
     test_only: bool = False
     retire_after: float | None = None
     """Seconds after the switch, from which on `esops run` drops blue."""
@@ -73,6 +74,7 @@ class Target:
     plains: tuple[Plain, ...]
     filter: EventFilter
     directory: Path
+    config: Path
 
     @property
     def code(self) -> str:
@@ -188,7 +190,9 @@ def resolve(config: Config, name: str, store: str | None, connection: psycopg.Co
     plains = tuple(readmodel.parse_name(each, schema) for each in settings.tables)
     if len({plain.name for plain in plains}) < len(plains):
         raise UsageError(f"{config.path}: projections.{name}.tables: two tables have the same name in different schemas")
-    return Target(name, settings, definition, store_name, read_model.dsn, plains, settings.filter, config.directory)
+    return Target(
+        name, settings, definition, store_name, read_model.dsn, plains, settings.filter, config.directory, config.path
+    )
 
 
 def make_plan(config: Config, target: Target, options: Options, store: EventStore, connection: psycopg.Connection) -> Plan:
@@ -290,6 +294,7 @@ def _try_out(
     for each in blue.values():
         notes += [f"not carried over from blue: {lost}" for lost in readmodel.not_carried(connection, each)]
     kinds.of_one_database(target.definition, store, connection)
+    shards.check(target.definition, store, options.workers)
     head = store.head(SETTLING)
     with readmodel.rolled_back(connection):
         greens, after_load, drop_now = _make(connection, target, tables, create, blue, ddl)

@@ -25,7 +25,7 @@ from esops.projections import control, readmodel, registry
 from esops.projections.control import Gate
 from esops.projections.registry import Version
 from esops.projections.runner import Progress, Runner, Work
-from esops.rebuild import journal, switch, verify
+from esops.rebuild import journal, shards, switch, verify
 from esops.rebuild.compare import Comparer
 from esops.rebuild.outcome import Outcome, Watcher
 from esops.rebuild.plan import SETTLING, Options, Plan, Target
@@ -217,10 +217,12 @@ class Rebuild:
         if self._state == journal.PROVISIONED:
             self._hooks.run("before_catch_up", self._told())
         self._enter(journal.CATCHING_UP)
-        runner = self._take_runner()
         blue = self._blue()
         head = self._head(SETTLING)
         standing = blue.position if blue is not None and not self._session.followed(blue) else None
+        if head is not None:
+            self._load_in_shards(standing if standing is not None and standing <= head else head)
+        runner = self._take_runner()
         early = standing is not None and head is not None and (runner.position is None or runner.position <= standing <= head)
         if early and standing is not None and blue is not None:
             self._say(f"catching up to v{blue.version}, which stands still at position {standing}")
@@ -234,6 +236,40 @@ class Rebuild:
             head = self._head()
         self._build(runner)
         self._enter(journal.FOLLOWING)
+
+    def _load_in_shards(self, until: Position) -> None:
+        """Load by several processes, where that was asked for or was begun so; up to a position at which blue can be compared."""
+        green = self._green()
+        begun = self._session.do(lambda on: registry.shards(on, green))
+        if not begun and (self._options.workers <= 1 or green.position is not None):
+            return
+        total = self.store.count_between(None, until)
+        limits, target = self._options.limits, self.target
+
+        def task(number: int, of: int, until: Position) -> shards.Task:
+            return shards.Task(
+                target.config,
+                target.name,
+                green.version,
+                target.store_name,
+                number,
+                of,
+                str(until),
+                self._options.batch_size,
+                limits,
+            )
+
+        shards.load(
+            self._session,
+            green,
+            task,
+            until,
+            self._options.workers,
+            stop=self._stop,
+            progress=lambda done: self._watcher.progress(done, total),
+            say=self._say,
+        )
+        self._watcher.progress(total, total)
 
     def _behind(self, runner: Runner, head: Position) -> int:
         return self.store.count_between(runner.position, head)

@@ -53,7 +53,12 @@ def test_what_is_left_out_has_its_default():
             "Did you mean 'ignore'?",
         ),
         (("projections", "carts", "kind"), "flod", "projections.carts.kind: Input should be 'fold'", None),
-        (("projections", "carts", "switch"), "both", "projections.carts.switch: Input should be 'view', 'rename' or 'hook'", None),
+        (
+            ("projections", "carts", "switch"),
+            "both",
+            "projections.carts.switch: Input should be 'view', 'rename' or 'hook'",
+            None,
+        ),
         (("projections", "carts", "tables"), [], "projections.carts.tables:", None),
         (("projections", "carts", "tables"), "carts", "projections.carts.tables:", None),
         (("stores", "shop", "hole_threshold"), "3 sec", "stores.shop.hole_threshold: a duration is written like", None),

@@ -97,7 +97,7 @@ class PageSize:
 class PostgresStore:
     """EventStore over Postgres; see esops.backends.base for what each method promises."""
 
-    capabilities = Capabilities(append=True, count_between=True, checkpoints=True)
+    capabilities = Capabilities(append=True, count_between=True, checkpoints=True, shards=True)
 
     def __init__(self, name: str, settings: StoreSettings) -> None:
         """Connect and find the layout in the catalogue."""

@@ -288,6 +288,14 @@ class Layout:
             conditions.append(self.in_category(filter.category))
         if filter.stream is not None:
             conditions.append(self.stream_equals(filter.stream))
+        if filter.shard is not None:
+            number, of = filter.shard
+            column = self.stream_column or self.mapped.stream
+            conditions.append(
+                sql.SQL("(hashtextextended({}::text, 0) & 1073741823) % {} = {}").format(
+                    column, sql.Literal(of), sql.Literal(number)
+                )
+            )
         return sql.SQL(" AND ").join(conditions)
 
     def field(self, key: str) -> sql.Composable:

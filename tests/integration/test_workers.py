@@ -1,0 +1,154 @@
+"""A load by several processes: the same rows, whoever dies, and one checkpoint at the end."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import psutil
+import pytest
+
+from tests.support import kinds, shop
+
+EVENTS = 20_000
+
+
+@pytest.fixture
+def carts(dsn, project):
+    shop.make(dsn, EVENTS)
+    shop.configure(project, dsn)
+    return project
+
+
+def until(condition, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def shards(connection) -> list[tuple]:
+    if connection.execute("SELECT to_regclass('esops.shards')").fetchone()[0] is None:
+        return []
+    return connection.execute("SELECT shard, of, position, events FROM esops.shards ORDER BY 1").fetchall()
+
+
+def test_three_processes_make_what_one_makes(carts, connection, dsn):
+    done = carts.ok("rebuild", "--blue-green", "--workers", "3", "--output", "json")
+    assert (done.json["state"], done.json["events"], done.json["rows"]) == ("switched", EVENTS, EVENTS // 10)
+    assert "3 processes load up to position 20000" in done.err
+    shop.check_version(connection, 1)
+    assert shards(connection) == []
+    indexes = connection.execute("SELECT count(*) FROM pg_indexes WHERE tablename = 'cart_summary__v1'").fetchone()
+    assert indexes == (2,)
+    shop.more(dsn, 500)
+    carts.ok("run", "--until-caught-up")
+    shop.check_version(connection, 1)
+    again = carts.ok("rebuild", "--blue-green", "--workers", "2", "--output", "json").json
+    assert again["verification"]["differing"] == 0
+    shop.check_version(connection, 2)
+
+
+def test_workers_and_the_rebuild_are_killed_at_random_while_writers_write(carts, connection, dsn):
+    chance = random.Random(21)
+    arguments = ["rebuild", "--blue-green", "--workers", "2", "--batch-size", "300", "--max-rate", "3000"]
+    kills = {"worker": 0, "rebuild": 0}
+    with shop.People() as people:
+        people.add("writer", dsn)
+        while True:
+            process = carts.start(*arguments)
+            until(lambda process=process: process.poll() is not None or len(shards(connection)) == 2)
+            arguments = ["rebuild", "--blue-green", "--resume"]
+            time.sleep(0.3 + chance.random())
+            children = [each for each in psutil.Process(process.pid).children() if "spawn_main" in " ".join(each.cmdline())]
+            workers = [each for each in children if "--multiprocessing-fork" in each.cmdline()]
+            if sum(kills.values()) < 8 and len(shards(connection)) == 2:
+                if workers and kills["worker"] <= kills["rebuild"]:
+                    chance.choice(workers).kill()
+                    kills["worker"] += 1
+                    time.sleep(0.5)
+                process.send_signal(signal.SIGKILL)
+                kills["rebuild"] += 1
+                process.communicate()
+                continue
+            _, err = process.communicate(timeout=100)
+            assert process.returncode == 0, err
+            break
+        people.stop()
+    assert kills["rebuild"] >= 2
+    shop.check_version(connection, 1)
+
+
+def test_a_worker_that_dies_is_begun_again(carts, connection):
+    process = carts.start("rebuild", "--blue-green", "--workers", "2", "--batch-size", "300", "--max-rate", "4000")
+    until(lambda: sum(each[3] for each in shards(connection)) > 1_000)
+    workers = [each for each in psutil.Process(process.pid).children() if "--multiprocessing-fork" in each.cmdline()]
+    workers[0].kill()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "a process died: begun again at its checkpoint" in err
+    shop.check_version(connection, 1)
+
+
+def test_stopped_and_resumed_with_as_many_as_it_began_with(carts, connection):
+    process = carts.start("rebuild", "--blue-green", "--workers", "3", "--batch-size", "200", "--max-rate", "3000")
+    until(lambda: sum(each[3] for each in shards(connection)) > 500)
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 5
+    stood = shards(connection)
+    assert len(stood) == 3
+    time.sleep(1)
+    assert shards(connection) == stood, "nobody works on"
+    carts.ok("projection", "pause", "cart_summary")
+    process = carts.start("rebuild", "--blue-green", "--resume")
+    time.sleep(2)
+    assert shards(connection) == stood, "paused"
+    carts.ok("projection", "resume", "cart_summary")
+    carts.ok("projection", "throttle", "cart_summary", "--max-rate", "1000000")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    shop.check_version(connection, 1)
+
+
+def test_given_up_it_leaves_nothing(carts, connection):
+    process = carts.start("rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "2000")
+    until(lambda: sum(each[3] for each in shards(connection)) > 500)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    carts.ok("rebuild", "--blue-green", "--abort", "--yes")
+    assert shards(connection) == []
+    carts.ok("rebuild", "--blue-green")
+    shop.check_version(connection, 2)
+
+
+def test_a_poison_event_of_one_shard_stops_all(carts, connection):
+    text = (carts.folder / "shop_projections.py").read_text()
+    bad = text.replace("    at = event.position[0]\n", "    at = event.position[0]\n    assert at != 12345, 'bad luck'\n")
+    (carts.folder / "shop_projections.py").write_text(bad)
+    result = carts.run("rebuild", "--blue-green", "--workers", "2")
+    assert result.code == 6
+    assert "position 12345" in result.err
+    assert "bad luck" in result.err
+    config = (carts.folder / "esops.toml").read_text()
+    carts.write(
+        "esops.toml", config.replace('tables = ["cart_summary"]', 'tables = ["cart_summary"]\non_error = "dead-letter"')
+    )
+    carts.ok("rebuild", "--blue-green", "--resume")
+    assert connection.execute("SELECT position FROM esops.dead_letters").fetchall() == [("12345",)]
+
+
+def test_what_cannot_be_dealt_says_so(dsn, project):
+    shop.make(dsn, 100)
+    kinds.configure(project, dsn, "handlers")
+    result = project.run("rebuild", "--blue-green", "--workers", "2")
+    assert result.code == 6
+    assert "--workers is for folds" in result.err
+    shop.configure(project, dsn, code=shop.PROJECTION.replace('key="stream"', "key=lambda event: event.stream"))
+    result = project.run("rebuild", "--blue-green", "--workers", "2")
+    assert result.code == 6
+    assert "keyed by the stream" in result.err
+    assert project.run("rebuild", "--yes", "--workers", "2").code == 2
+    assert os.environ is not None
