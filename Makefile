@@ -35,6 +35,8 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.eventstoredb
 	$(BIN)/python -m benchmarks.archive
+	$(BIN)/python -m benchmarks.audit
+	$(BIN)/python -m benchmarks.kinds
 
 # the terminal in the README, recorded from a real run
 picture: $(VENV)/.ready
