@@ -16,6 +16,8 @@ from esops.events import EventFilter, StreamInfo
 from esops.settings import AuditSettings
 
 LONGEST = 1_000
+MANY = 5_000_000
+"""Events that are looked at in some seconds: for more, it is said before."""
 _LOOKED_UP = 200
 """Streams whose ends are read one by one, where the store's tables do not tell their times."""
 
@@ -99,6 +101,10 @@ def audit_streams(
     """Look at all streams of a store, or at those of one category. `say` is told what is about to be dear. Raises UsageError."""
     budgets = Budgets(settings)
     filter = EventFilter(category=category, archived=archived)
+    if store.counts_events(counted=counted):
+        events = store.count_between(None, store.head())
+        if events > MANY:
+            say(f"counting streams over about {events:,} events; --estimate takes a sample instead, where the store can")
     lengths = store.lengths(filter, counted=counted)
     found = StreamsAudit(store.name, lengths.how, window)
     for each in lengths.counts:

@@ -257,6 +257,10 @@ class EventStore(Protocol):
         """
         ...
 
+    def counts_events(self, *, counted: bool = False) -> bool:
+        """Whether `lengths` looks at every event (or stream), and not at a list of streams."""
+        ...
+
     def lengths(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> Lengths:
         """How many streams there are of each length, exactly, from the store's own list of streams where it has one.
 

@@ -20,6 +20,10 @@ class CountedOneByOne:
 
     streams: Any
 
+    def counts_events(self, *, counted: bool = False) -> bool:  # noqa: ARG002 - always counted
+        """Each stream is looked at."""
+        return True
+
     def lengths(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> Lengths:  # noqa: ARG002 - always counted
         """Counted stream by stream."""
         counts: Counter[tuple[str | None, str, int]] = Counter()

@@ -20,8 +20,6 @@ audit = group("audit", "Which streams are too long, what is in them, and how the
 
 _CATEGORY = typer.Option(None, "--category", metavar="C", help="Of one category's streams alone.")
 _IN_TABLE = 20
-_MANY = 5_000_000
-"""Events that are looked at in some seconds."""
 
 
 @command(audit)
@@ -140,10 +138,11 @@ def _report(
     archived: bool,
 ) -> None:
     from esops.audit.report import write_report
+    from esops.audit.streams import MANY
     from esops.errors import UsageError
     from esops.events import EventFilter
 
-    if found.whole.events > _MANY:
+    if found.whole.events > MANY:
         output.say(f"the report's plots over time take a look at each of {found.whole.events:,} events")
     months = store.monthly(EventFilter(category=category, archived=archived))
     try:

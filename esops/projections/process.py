@@ -27,6 +27,7 @@ from esops.projections.writes import operations
 
 PROTOCOL = 1
 _BATCH = 5_000
+_LINES = 1_000
 _PATIENCE_TO_END = 5.0
 _IN_BULK = 50
 """From so many upserts in a row on, they are merged through a temporary table."""
@@ -42,7 +43,7 @@ class Processing(Buffered):
         super().__init__(green)
         self._definition, self._green = definition, green
         self._process: subprocess.Popen[bytes] | None = None
-        self._lines: queue.Queue[bytes] = queue.Queue(1_000)
+        self._lines: queue.Queue[bytes] = queue.Queue(_LINES)
         self._number = 0
         self._waiting: list[Mapping[str, Any]] = []
         self._rows = {
@@ -89,7 +90,10 @@ class Processing(Buffered):
     def flushed(self) -> None:
         """Tell the program that its batch is kept."""
         if self.events:
-            self._send({"type": "committed", "number": self._number})
+            try:
+                self._send({"type": "committed", "number": self._number})
+            except BadEvent:  # it ended after its work was done: another is begun with the next batch
+                self.close()
         super().flushed()
 
     def _do(self, connection: psycopg.Connection) -> None:
@@ -120,7 +124,9 @@ class Processing(Buffered):
             )
         except OSError as error:
             raise Refused(f"the program {command[0]!r} cannot be started: {error.strerror}", hint="See `command`.") from None
-        threading.Thread(target=self._read, args=(self._process,), name="esops-process", daemon=True).start()
+        # A queue for each program: what one that was ended still says is nobody's.
+        self._lines = queue.Queue(_LINES)
+        threading.Thread(target=_read, args=(self._process, self._lines), name="esops-process", daemon=True).start()
         tables = {
             name: {"columns": {each.name: each.type for each in table.columns}, "key": list(self._green.keys[name])}
             for name, table in self._green.tables.items()
@@ -130,12 +136,6 @@ class Processing(Buffered):
         answer = self._receive()
         if answer.get("type") != "ready" or answer.get("protocol") != PROTOCOL:
             raise self._odd(f"answered {orjson.dumps(answer).decode()[:200]} instead of ready, protocol {PROTOCOL}")
-
-    def _read(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            self._lines.put(line)
-        self._lines.put(b"")
 
     def _send(self, document: Mapping[str, Any]) -> None:
         self._write(orjson.dumps(document, default=str) + b"\n")
@@ -192,10 +192,14 @@ class Processing(Buffered):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        while not self._lines.empty():
-            self._lines.get_nowait()
-        if process.stdout is not None:
-            process.stdout.close()
+
+
+def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes]) -> None:
+    assert process.stdout is not None
+    with process.stdout:
+        for line in process.stdout:
+            lines.put(line)
+    lines.put(b"")
 
 
 def _alike(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -266,3 +266,13 @@ def test_tenants_histograms_and_writers_that_compete(dsn, connection, project):
     project.write("esops.toml", text + 'tenant = "red"\n')
     assert project.ok("audit", "stream", "cart-1", "--output", "json").json["competing_writers"] == 1
     assert "1 times two commands wrote within 100 ms" in project.ok("audit", "stream", "cart-1").out
+
+
+def test_a_long_count_is_announced(dsn, connection, monkeypatch):
+    messagedb.create(connection)
+    monkeypatch.setattr("esops.audit.streams.MANY", 5)
+    said: list[str] = []
+    with open_store("s", StoreSettings(dsn=dsn)) as store:
+        store.append("cart-1", [NewEvent(str(uuid.uuid4()), "Opened", b"{}") for _ in range(9)])
+        audit_streams(store, AuditSettings(), say=said.append)
+    assert said == ["counting streams over about 9 events; --estimate takes a sample instead, where the store can"]

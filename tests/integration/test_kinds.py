@@ -284,6 +284,8 @@ def test_tables_that_are_there_are_adopted_together_or_not_at_all(two_tables, co
     [
         ({'write.insert("carts"': 'write.insert("cart"'}, "Did you mean 'carts'"),
         ({'"client": event': '"klient": event'}, "Did you mean 'client'"),
+        ({'"client": event.json()["ClientId"]': '"client": None'}, "null value in column"),
+        ({'"quantity": data["Quantity"]})\n        lines': '"quantity": "many"})\n        lines'}, "invalid input syntax"),
         ({'write.delete("cart_items", {"cart_id": event.stream})': 'write.delete("cart_items", {})'}, "would be of all rows"),
         ({'data["Quantity"]})\n    write.execute': 'data["Menge"]})\n    write.execute'}, "KeyError: 'Menge'"),
     ],

@@ -23,7 +23,7 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
     def __init__(self, hot: EventStore, cold: ArchiveStore) -> None:
         """Take both, open; both are closed with it."""
         self._hot, self._cold = hot, cold
-        self.name, self.capabilities = hot.name, hot.capabilities
+        self.name, self.capabilities = hot.name, replace(hot.capabilities, shards=False)
 
     def __getattr__(self, name: str) -> Any:
         """What is not joined here: heads, checkpoints, appends, and all that archiving itself needs."""

@@ -343,6 +343,10 @@ class PostgresStore:
         """Grouped in the server, given out through a cursor."""
         return self._counting.streams(filter, limit, closed_by, measured)
 
+    def counts_events(self, *, counted: bool = False) -> bool:
+        """Not where the library has a table of streams."""
+        return counted or self.layout.stream_table is None
+
     def lengths(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> Lengths:
         """From the library's table of streams where it has one, else by one grouping that the index answers."""
         return self._counting.lengths(filter, counted)
