@@ -57,6 +57,7 @@ def test_the_shard_goes_on_where_green_is(carts, connection, dsn):
     carts.ok("run", "--until-caught-up")
     # The application goes on, and a further rebuild hands over again.
     shop.more(dsn, 100)
+    connection.execute("UPDATE shop.mt_event_progression SET last_updated = now() - interval '1 hour'")
     again = carts.ok("rebuild", "--blue-green", "--max-diff", "100%", "--output", "json").json
     assert (again["position"], shard(connection)) == ("2100", 2_100)
     assert shop.table(connection, "cart_summary") == shop.truth(connection, 2_100)

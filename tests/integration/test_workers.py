@@ -64,7 +64,7 @@ def test_workers_and_the_rebuild_are_killed_at_random_while_writers_write(carts,
             time.sleep(0.3 + chance.random())
             children = [each for each in psutil.Process(process.pid).children() if "spawn_main" in " ".join(each.cmdline())]
             workers = [each for each in children if "--multiprocessing-fork" in each.cmdline()]
-            if sum(kills.values()) < 8 and len(shards(connection)) == 2:
+            if sum(kills.values()) < 6 and len(shards(connection)) == 2:
                 if workers and kills["worker"] <= kills["rebuild"]:
                     chance.choice(workers).kill()
                     kills["worker"] += 1

@@ -16,7 +16,7 @@ from esops.events import Position, RecordedEvent, category_of
 from esops.projections.definition import fingerprint
 from esops.projections.fold import Bloom
 from esops.projections.readmodel import Plain, parse_name, physical_name
-from esops.projections.rows import _wider
+from esops.projections.registry import wider
 
 
 def event(**changes):
@@ -168,11 +168,11 @@ def test_a_fold_can_be_called_as_it_is():
 
 
 def test_the_widest_type_of_a_column_is_kept():
-    assert _wider(None, "int") == "int"
-    assert _wider("None", "str") == "str"
-    assert _wider("int", "float") == "float"
-    assert _wider("Decimal", "int") == "Decimal"
-    assert _wider("datetime", "str") == "str"
+    assert wider(None, "int") == "int"
+    assert wider("None", "str") == "str"
+    assert wider("int", "float") == "float"
+    assert wider("Decimal", "int") == "Decimal"
+    assert wider("datetime", "str") == "str"
 
 
 def test_the_nearest_word():
