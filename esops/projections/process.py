@@ -8,9 +8,13 @@ in memory is gone with it.
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import queue
+import select
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,7 +82,9 @@ class Processing(Buffered):
                     self._waiting += told.get("ops", [told])
                 case "get":
                     self._do(connection)
-                    row = self.write.get(told["table"], told["key"])
+                    if not isinstance(told.get("key"), dict):
+                        raise self._odd("asked for a row without saying which: `key` is a document of columns")
+                    row = self.write.get(str(told.get("table")), told["key"])
                     self._send({"type": "row", "id": told.get("id"), "row": row})
                 case "poison":
                     raise BadEvent(f"the program says of event {told.get('event')}: {told.get('error')}")
@@ -120,10 +126,12 @@ class Processing(Buffered):
         command = list(self._definition.command)
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the operator's own program
-                command, cwd=self._definition.directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=1 << 20
+                command, cwd=self._definition.directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
             )
         except OSError as error:
             raise Refused(f"the program {command[0]!r} cannot be started: {error.strerror}", hint="See `command`.") from None
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         # A queue for each program: what one that was ended still says is nobody's.
         self._lines = queue.Queue(_LINES)
         threading.Thread(target=_read, args=(self._process, self._lines), name="esops-process", daemon=True).start()
@@ -141,22 +149,29 @@ class Processing(Buffered):
         self._write(orjson.dumps(document, default=str) + b"\n")
 
     def _write(self, line: bytes) -> None:
+        """Write without waiting for ever: a program that does not read would fill the pipe."""
         assert self._process is not None
         assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
-        except OSError:
-            raise self._ended() from None
+        pipe, left, limit = self._process.stdin.fileno(), memoryview(line), self._definition.timeout.total_seconds()
+        deadline = time.monotonic() + limit
+        while left:
+            _, ready, _ = select.select([], [pipe], [], 0.5)
+            if not ready and time.monotonic() >= deadline:
+                raise self._silent("has not read its input")
+            try:
+                written = os.write(pipe, left) if ready else 0
+            except BlockingIOError:
+                written = 0
+            except OSError:
+                raise self._ended() from None
+            if written:
+                left, deadline = left[written:], time.monotonic() + limit
 
     def _receive(self) -> Mapping[str, Any]:
-        limit = self._definition.timeout.total_seconds()
         try:
-            line = self._lines.get(timeout=limit)
+            line = self._lines.get(timeout=self._definition.timeout.total_seconds())
         except queue.Empty:
-            raise Unavailable(
-                f"the program {self._definition.command[0]!r} has said nothing for {limit:g} s", hint="See `timeout`."
-            ) from None
+            raise self._silent("has said nothing") from None
         if not line:
             raise self._ended()
         try:
@@ -167,10 +182,17 @@ class Processing(Buffered):
             raise self._odd(f"wrote {line[:200].decode(errors='replace')!r}, which is no JSON object")
         return told
 
+    def _silent(self, what: str) -> Unavailable:
+        limit = self._definition.timeout.total_seconds()
+        return Unavailable(f"the program {self._definition.command[0]!r} {what} for {limit:g} s", hint="See `timeout`.")
+
     def _ended(self) -> BadEvent:
         """The program is gone: perhaps for one event, which is then found."""
         assert self._process is not None
-        code = self._process.wait(_PATIENCE_TO_END)
+        try:
+            code = self._process.wait(_PATIENCE_TO_END)
+        except subprocess.TimeoutExpired:
+            return BadEvent("the program closed its input or output before it was done")
         return BadEvent(f"the program ended with {'signal' if code < 0 else 'code'} {abs(code)} before it was done")
 
     def _odd(self, what: str) -> Refused:
@@ -196,8 +218,8 @@ class Processing(Buffered):
 
 def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes]) -> None:
     assert process.stdout is not None
-    with process.stdout:
-        for line in process.stdout:
+    with io.BufferedReader(process.stdout, 1 << 20) as told:  # type: ignore[type-var] # a FileIO, as of bufsize=0
+        for line in told:
             lines.put(line)
     lines.put(b"")
 

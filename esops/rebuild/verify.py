@@ -284,8 +284,13 @@ def _row_diffs(
         columns={name: count for name, count in by_column.items() if name not in sides.expected},
         expected={name: count for name, count in by_column.items() if name in sides.expected},
         compared=counts[0] if method == "sample" else None,
-        samples=[_sample(key, columns, b, g) for _, b, g in samples],
+        samples=[_sample(key, columns, _there(b, key), _there(g, key)) for _, b, g in samples],
     )
+
+
+def _there(row: dict[str, Any] | None, key: Sequence[str]) -> dict[str, Any] | None:
+    """A row that is there: of a sample, one that is not comes as a row of nulls."""
+    return row if row is not None and row.get(key[0]) is not None else None
 
 
 def _sample(

@@ -343,6 +343,11 @@ def test_a_poison_event_of_a_program_stops_it_or_is_passed(program, connection, 
         ("process.stdout.write('hello\\n')", 6, "no JSON"),
         ("console.log(JSON.stringify({ type: 'ready', protocol: 9 })); setInterval(() => 0, 1000)", 6, "instead of ready"),
         ("setInterval(() => 0, 1000)", 3, "has said nothing for 1 s"),
+        (
+            "console.log(JSON.stringify({ type: 'ready', protocol: 1 })); console.log(JSON.stringify({ type: 'get' })); setInterval(() => 0, 1000)",
+            3,
+            "has not read its input for 1 s",
+        ),
     ],
 )
 def test_a_program_that_does_not_speak_the_protocol(program, code, exit_code, words):

@@ -58,6 +58,7 @@ def test_a_sample_finds_what_is_common(carts, connection):
     found = result.json["verification"]
     missing = 500 - connection.execute("SELECT count(*) FROM cart_summary__v1").fetchone()[0] + 1
     assert (found["only_blue"], found["only_green"]) == (1, missing)
+    assert any(each["blue"] is None for each in found["samples"])
     assert found["columns"]["total"] == 2 * (500 - missing)
     assert found["differing"] == 2 * (500 - missing) + missing + 1
     accepted = carts.run("rebuild", "--blue-green", "--resume", "--max-diff", "100%")
