@@ -52,7 +52,7 @@ def load(folder: Path, dsn: str, kind: str) -> float:
             registry.Version(name, 1, "building", "s", None, 0, 0, {"cart_summary": ("public", f"{name}__v1")}, None),
         )
     definition = load_definition(settings, folder, "bench")
-    work = Work(name, 1, definition, settings.filter, "stop", settings.cache_rows)
+    work = Work.on(name, 1, definition, settings)
     with open_store("s", StoreSettings.model_validate({"dsn": dsn, "schema": "shop", "append": "quick"})) as opened:
         head = opened.head()
         assert head is not None

@@ -72,24 +72,20 @@ def judged(store: str, sample: LengthSample) -> Estimate:
     """What a sample says."""
     pages = [each for each in sample.pages if each.length > 0]
     summary = {
-        "streams": _total([each.events / each.length for each in pages], sample.share),
-        "events": _total([each.events for each in pages], sample.share),
+        **dict(zip(("streams", "events"), _totals(pages, sample.share), strict=True)),
         **{name: _percentile(pages, share) for name, share in _SHARES.items()},
     }
     groups: dict[tuple[str | None, str], list[SampledPage]] = {}
     for each in pages:
         groups.setdefault((each.category, each.tenant), []).append(each)
-    categories = [
-        (
-            category,
-            tenant,
-            _total([each.events / each.length for each in theirs], sample.share),
-            _total([each.events for each in theirs], sample.share),
-        )
-        for (category, tenant), theirs in groups.items()
-    ]
+    categories = [(category, tenant, *_totals(theirs, sample.share)) for (category, tenant), theirs in groups.items()]
     categories.sort(key=lambda each: (-each[3].value, each[0] or "", each[1]))
     return Estimate(store, sample.how, summary, max((each.length for each in pages), default=0), categories)
+
+
+def _totals(pages: Sequence[SampledPage], share: float) -> tuple[Guess, Guess]:
+    """Streams and events."""
+    return _total([each.events / each.length for each in pages], share), _total([each.events for each in pages], share)
 
 
 def _total(values: Sequence[float], share: float) -> Guess:

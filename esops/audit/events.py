@@ -23,8 +23,6 @@ _STREAMS = 200_000
 _IDS = 500_000
 _EXAMPLES = 3
 
-_DAY = 86_400_000_000
-
 Tick = Callable[[int], None]
 
 
@@ -74,8 +72,6 @@ class EventsAudit:
     store: str
     events: int = 0
     types: dict[str, EventType] = field(default_factory=dict)
-    days: Counter[tuple[str | None, int]] = field(default_factory=Counter)
-    """Events by category and day since 1970."""
     keys: dict[str, Counter[str]] = field(default_factory=dict)
     """By the name of a key, however deep: the types whose decoded payloads have it."""
     backwards: list[str] = field(default_factory=list)
@@ -85,13 +81,6 @@ class EventsAudit:
     duplicates_count: int = 0
     ids_looked_at: float = 1.0
     """The share of ids that were compared: those with a certain hash, so that two of the same are always compared."""
-
-    def months(self) -> dict[str | None, Counter[str]]:
-        """Events by category and month."""
-        found: dict[str | None, Counter[str]] = {}
-        for (category, day), events in self.days.items():
-            found.setdefault(category, Counter())[f"{datetime.fromtimestamp(day * 86_400, UTC):%Y-%m}"] += events
-        return found
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -160,7 +149,7 @@ def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[s
         if len(newest) >= _STREAMS and event.stream not in newest:
             newest.clear()
         newest[event.stream] = at
-        _note_time(found, kind, category, at)
+        _note_time(kind, at)
     if ids.seen(event.id):
         found.duplicates_count += 1
         if len(found.duplicates) < _EXAMPLES:
@@ -169,11 +158,10 @@ def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[s
         _decode(found, kind, event)
 
 
-def _note_time(found: EventsAudit, kind: EventType, category: str | None, at: Any) -> None:
+def _note_time(kind: EventType, at: Any) -> None:
     micros = at if isinstance(at, int) else round(at.timestamp() * 1e6)
     kind.first_micros = min(kind.first_micros or micros, micros)
     kind.last_micros = max(kind.last_micros, micros)
-    found.days[category, micros // _DAY] += 1
 
 
 def _decode(found: EventsAudit, kind: EventType, event: RecordedEvent) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 
-from esops.audit.streams import StreamsAudit
+from esops.audit.streams import LISTED, StreamsAudit
 from esops.backends.base import MonthCount
 from esops.page import COLOURS, label, layout, page
 
@@ -16,8 +16,8 @@ _SERIES = len(COLOURS) - 1
 """Categories with a colour of their own in a plot over time; the rest are one."""
 _ROWS = 40
 _NONE = "no category"
-_BARS, LISTED, _FINDINGS = 20, 100, 200
-"""Streams with a bar, and in the table; findings that are named."""
+_BARS, _FINDINGS = 20, 200
+"""Streams with a bar; findings that are named."""
 
 
 def write_report(path: Path, found: StreamsAudit, months: Sequence[MonthCount], *, category: str | None, budgets: bool) -> None:

@@ -16,6 +16,8 @@ from esops.events import EventFilter, StreamInfo
 from esops.settings import AuditSettings
 
 LONGEST = 1_000
+LISTED = 100
+"""Streams in the table of a report."""
 MANY = 5_000_000
 """Events that are looked at in some seconds: for more, it is said before."""
 _LOOKED_UP = 200

@@ -49,7 +49,7 @@ def streams(
 
     Exits with 1 where a budget is broken.
     """
-    from esops.audit.streams import LONGEST, audit_streams
+    from esops.audit.streams import LISTED, LONGEST, audit_streams
     from esops.config import load_config
 
     output = current_output(context)
@@ -66,7 +66,7 @@ def streams(
             store,
             config.audit,
             category=category,
-            longest=limit if report is None else max(limit, 100),
+            longest=limit if report is None else max(limit, LISTED),
             over=over,
             window=window,
             counted=count,

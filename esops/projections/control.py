@@ -75,19 +75,14 @@ def wish(connection: psycopg.Connection, projection: str, **changed: Any) -> Wis
     registry.install(connection)
     with connection.transaction():
         connection.execute("INSERT INTO esops.controls (projection) VALUES (%s) ON CONFLICT DO NOTHING", (projection,))
-        now = connection.execute(
-            "SELECT paused, postponed, switch_now, limits, by, updated_at FROM esops.controls WHERE projection = %s FOR UPDATE",
-            (projection,),
-        ).fetchone()
-        assert now is not None
-        kept = {"paused": now[0], "postponed": now[1], "switch_now": now[2]} | {
-            k: v for k, v in changed.items() if k != "limits"
-        }
-        limits = {key: value for key, value in {**now[3], **changed.get("limits", {})}.items() if value is not None}
+        connection.execute("SELECT FROM esops.controls WHERE projection = %s FOR UPDATE", (projection,))
+        now = wishes(connection, projection)
+        limits = {key: value for key, value in {**now.limits, **changed.pop("limits", {})}.items() if value is not None}
+        now = replace(now, limits=limits, **changed)
         connection.execute(
             "UPDATE esops.controls SET paused = %s, postponed = %s, switch_now = %s, limits = %s, by = %s, updated_at = now() "
             "WHERE projection = %s",
-            (kept["paused"], kept["postponed"], kept["switch_now"], Jsonb(limits), _ourselves(), projection),
+            (now.paused, now.postponed, now.switch_now, Jsonb(limits), _ourselves(), projection),
         )
     return wishes(connection, projection)
 

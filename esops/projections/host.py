@@ -68,7 +68,7 @@ def open_runner(config: Config, version: Version, *, stop: Callable[[], bool], s
     settings = config.projection(version.projection)
     definition, _ = code_of(config, version)
     name, store_settings = config.store(store or version.store)
-    work = Work(version.projection, version.version, definition, settings.filter, settings.on_error, settings.cache_rows)
+    work = Work.on(version.projection, version.version, definition, settings)
     dsn = config.readmodel_of(version.projection).dsn
     return Runner(backends.open_store(name, store_settings), dsn, work, stop=stop, lock_patience=timedelta(seconds=2))
 

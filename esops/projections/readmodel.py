@@ -98,8 +98,15 @@ def physical_name(plain: str, version: int) -> str:
     return plain.encode()[: _LONGEST_NAME - len(tail)].decode(errors="ignore") + tail
 
 
-def create_statements(plains: Sequence[Plain], version: int, blue: Mapping[str, Table], ddl: Path | None) -> list[str]:
-    """The statements that make green. Raises UsageError where there is neither DDL nor a table to make one like."""
+def green_tables(plains: Sequence[Plain], version: int) -> dict[str, tuple[str, str]]:
+    """Schema and physical name of each table of a version that is to be made."""
+    return {plain.name: (plain.schema, physical_name(plain.name, version)) for plain in plains}
+
+
+def create_statements(
+    plains: Sequence[Plain], tables: Mapping[str, tuple[str, str]], blue: Mapping[str, Table], ddl: Path | None
+) -> list[str]:
+    """The statements that make green, of `tables` by plain names. Raises UsageError for want of DDL and of a table to make one like."""
     if ddl is not None:
         try:
             text = ddl.read_text(encoding="utf-8")
@@ -108,7 +115,7 @@ def create_statements(plains: Sequence[Plain], version: int, blue: Mapping[str, 
         for mark in marks(plains):
             if mark not in text:
                 raise UsageError(f"the DDL {ddl} does not name {mark}", hint=f"Write CREATE TABLE {mark} (…).")
-        return [named(text, plains, version)]
+        return [with_names(text, tables)]
     missing = next((plain for plain in plains if plain.name not in blue), None)
     if missing is not None:
         raise UsageError(
@@ -116,7 +123,7 @@ def create_statements(plains: Sequence[Plain], version: int, blue: Mapping[str, 
             hint=f'Give its DDL: ddl = "sql/….sql" with {marks(plains)[plains.index(missing)]}.',
         )
     return [
-        f"CREATE TABLE {qualified(plain.schema, physical_name(plain.name, version)).as_string(None)} "
+        f"CREATE TABLE {qualified(*tables[plain.name]).as_string(None)} "
         f"(LIKE {qualified(blue[plain.name].schema, blue[plain.name].name).as_string(None)} INCLUDING ALL)"
         for plain in plains
     ]
@@ -125,12 +132,6 @@ def create_statements(plains: Sequence[Plain], version: int, blue: Mapping[str, 
 def marks(plains: Sequence[Plain]) -> list[str]:
     """What stands for each table in a user's SQL: {table}, or its own name in braces where there are several."""
     return ["{table}"] if len(plains) == 1 else [f"{{{plain.name}}}" for plain in plains]
-
-
-def named(text: str, plains: Sequence[Plain], version: int) -> str:
-    """A user's SQL with the names that a version's tables have."""
-    tables = {plain.name: (plain.schema, physical_name(plain.name, version)) for plain in plains}
-    return with_names(text, tables)
 
 
 def with_names(text: str, tables: Mapping[str, tuple[str, str]]) -> str:

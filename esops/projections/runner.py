@@ -29,6 +29,7 @@ from esops.projections.kinds import open_projector
 from esops.projections.projector import Green
 from esops.projections.registry import Version
 from esops.projections.rows import BadEvent, is_bad_row, one_line
+from esops.settings import ProjectionSettings
 
 log = structlog.get_logger("esops.runner")
 
@@ -61,6 +62,20 @@ class Work:
     """At most so many events a checkpoint; None leaves it to time and memory."""
     shard: tuple[int, int] | None = None
     """Only this share of the streams (which one, of how many), with a checkpoint of its own."""
+
+    @classmethod
+    def on(
+        cls,
+        projection: str,
+        version: int,
+        definition: Definition,
+        settings: ProjectionSettings,
+        commit_events: int | None = None,
+        shard: tuple[int, int] | None = None,
+    ) -> Work:
+        """Work on a version, as its projection is configured."""
+        how = (settings.filter, settings.on_error, settings.cache_rows)
+        return cls(projection, version, definition, *how, commit_events, shard)
 
     @property
     def lock(self) -> str:

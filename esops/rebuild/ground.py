@@ -118,15 +118,7 @@ class Ground:
     def _take_runner(self) -> Runner:
         if self._runner is None:
             target, green = self.target, self._green()
-            work = Work(
-                target.name,
-                green.version,
-                target.definition,
-                target.filter,
-                target.settings.on_error,
-                target.settings.cache_rows,
-                self._options.batch_size,
-            )
+            work = Work.on(target.name, green.version, target.definition, target.settings, self._options.batch_size)
             self._done_before = green.events
             gate = self._take_gate()
             self._runner = Runner(

@@ -20,7 +20,7 @@ from esops.backends.postgres.catalog import Table
 from esops.backends.postgres.connect import database_of, qualified, translated
 from esops.config import Config
 from esops.errors import Refused, UsageError, nearest
-from esops.events import EventFilter, Position
+from esops.events import Position
 from esops.projections import kinds, locks, readmodel, registry, setbased
 from esops.projections.control import Limits
 from esops.projections.definition import Definition, SqlDefinition, fingerprint, load_definition
@@ -72,7 +72,6 @@ class Target:
     store_name: str
     dsn: str
     plains: tuple[Plain, ...]
-    filter: EventFilter
     directory: Path
     config: Path
 
@@ -171,12 +170,7 @@ class Plan:
     @property
     def tables(self) -> dict[str, tuple[str, str]]:
         """Green's, by their plain names."""
-        return green_tables(self.target.plains, self.to_version)
-
-
-def green_tables(plains: Sequence[Plain], version: int) -> dict[str, tuple[str, str]]:
-    """Schema and physical name of each table of a version that is to be made."""
-    return {plain.name: (plain.schema, readmodel.physical_name(plain.name, version)) for plain in plains}
+        return readmodel.green_tables(self.target.plains, self.to_version)
 
 
 def resolve(config: Config, name: str, store: str | None, connection: psycopg.Connection) -> Target:
@@ -190,9 +184,7 @@ def resolve(config: Config, name: str, store: str | None, connection: psycopg.Co
     plains = tuple(readmodel.parse_name(each, schema) for each in settings.tables)
     if len({plain.name for plain in plains}) < len(plains):
         raise UsageError(f"{config.path}: projections.{name}.tables: two tables have the same name in different schemas")
-    return Target(
-        name, settings, definition, store_name, read_model.dsn, plains, settings.filter, config.directory, config.path
-    )
+    return Target(name, settings, definition, store_name, read_model.dsn, plains, config.directory, config.path)
 
 
 def make_plan(config: Config, target: Target, options: Options, store: EventStore, connection: psycopg.Connection) -> Plan:
@@ -277,7 +269,7 @@ def _try_out(
     adopt: bool,
     to_version: int,
 ) -> Plan:
-    settings, tables = target.settings, green_tables(target.plains, to_version)
+    settings, tables = target.settings, readmodel.green_tables(target.plains, to_version)
     notes = (
         []
         if config.stores[target.store_name].archive
@@ -290,7 +282,7 @@ def _try_out(
                 hint="Look at it, and rename or drop it.",
             )
     ddl = config.directory / settings.ddl if settings.ddl is not None else None
-    create = readmodel.create_statements(target.plains, to_version, blue, ddl)
+    create = readmodel.create_statements(target.plains, tables, blue, ddl)
     for each in blue.values():
         notes += [f"not carried over from blue: {lost}" for lost in readmodel.not_carried(connection, each)]
     kinds.of_one_database(target.definition, store, connection)

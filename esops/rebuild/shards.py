@@ -195,16 +195,8 @@ def load_shard(task: Task) -> Failure | None:
         config = load_config(task.config)
         settings = config.projection(task.projection)
         definition = load_definition(settings, config.directory, f"projections.{task.projection}")
-        work = Work(
-            task.projection,
-            task.version,
-            definition,
-            settings.filter,
-            settings.on_error,
-            settings.cache_rows,
-            task.batch_size,
-            shard=(task.shard, task.of),
-        )
+        share = (task.shard, task.of)
+        work = Work.on(task.projection, task.version, definition, settings, task.batch_size, share)
         name, store_settings = config.store(task.store)
         dsn = config.readmodel_of(task.projection).dsn
         gate = Gate(dsn, task.projection, task.limits, stop=stop, share=1 / task.of)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from esops.page import COLOURS, label, layout, page
 from esops.trace.graph import Forest, Node
-from esops.trace.render import apart, tree
+from esops.trace.render import apart, categories, tree
 from esops.trace.search import Trace
 
 _GAP_SHARE = 0.04
@@ -22,14 +22,16 @@ _SHORT_LABEL = 44
 
 def trace_page(trace: Trace) -> str:
     """The page as text."""
-    forest = trace.forest
+    forest, lanes = trace.forest, _Lanes(trace.forest)
+    colours = categories(forest, COLOURS)
     times = [each.recorded_at for each in forest.nodes if each.recorded_at is not None]
+    missing = set(forest.missing)
     return page(
         "trace.html.j2",
         f"Trace of {trace.about}",
-        {"timeline": _figure(forest)},
+        {"timeline": _figure(forest, lanes, colours)},
         events=len(forest.nodes),
-        streams=len({_lane(forest, each) for each in forest.nodes}),
+        streams=len({lanes.of(each) for each in forest.nodes}),
         stores=sorted({each.store for each in forest.nodes}),
         first=min(times, default=None),
         lasted=apart(max(times) - min(times)) if times else "",
@@ -38,46 +40,44 @@ def trace_page(trace: Trace) -> str:
         missing=forest.missing,
         circles=[[forest.nodes[at].id for at in circle] for circle in forest.circles],
         duplicates=forest.duplicates,
-        rows=[_row(forest, *line) for _, line in zip(range(_IN_TREE), tree(forest), strict=False)],
+        rows=[_row(lanes, colours, missing, *line) for _, line in zip(range(_IN_TREE), tree(forest), strict=False)],
         beyond=max(0, len(forest.nodes) - _IN_TREE),
     )
 
 
-def _row(forest: Forest, before: str, each: Node, since: str) -> dict[str, Any]:
+def _row(lanes: _Lanes, colours: Mapping[str, str], missing: set[str], before: str, each: Node, since: str) -> dict[str, Any]:
     return {
         "before": before,
         "type": each.type,
-        "colour": _colours(forest)[each.category],
-        "where": f"{_lane(forest, each)} @{each.version}",
+        "colour": colours[each.category],
+        "where": f"{lanes.of(each)} @{each.version}",
         "since": since,
         "at": each.recorded_at,
         "id": each.id,
-        "missing": each.cause if not before and each.cause in forest.missing else None,
+        "missing": each.cause if not before and each.cause in missing else None,
     }
 
 
-def _colours(forest: Forest) -> dict[str, str]:
-    """Of each category."""
-    found = dict.fromkeys(each.category for each in forest.nodes)
-    return {category: COLOURS[at % len(COLOURS)] for at, category in enumerate(found)}
+class _Lanes:
+    """The name of each event's lane: its stream, with the store before it where there are several."""
+
+    def __init__(self, forest: Forest) -> None:
+        self._several = len({each.store for each in forest.nodes}) > 1
+
+    def of(self, each: Node) -> str:
+        return f"{each.store}/{each.stream}" if self._several else each.stream
 
 
-def _lane(forest: Forest, each: Node) -> str:
-    several = any(other.store != forest.nodes[0].store for other in forest.nodes)
-    return f"{each.store}/{each.stream}" if several else each.stream
-
-
-def _figure(forest: Forest) -> go.Figure:
+def _figure(forest: Forest, lanes: _Lanes, colours: Mapping[str, str]) -> go.Figure:
     nodes = forest.nodes
-    lanes = {_lane(forest, each): at for at, each in reversed(list(enumerate(nodes)))}
-    order = sorted(lanes, key=lambda name: lanes[name])
+    order = list(dict.fromkeys(lanes.of(each) for each in nodes))
     number = {name: at for at, name in enumerate(order)}
     timed = all(each.recorded_at is not None for each in nodes)
     by_time = [each.recorded_at if timed else at for at, each in enumerate(nodes)]
     by_order: list[Any] = list(range(len(nodes)))
-    heights = [number[_lane(forest, each)] for each in nodes]
+    heights = [number[lanes.of(each)] for each in nodes]
     traces, times, places = [_edges(forest, by_time, heights)], [_along(forest, by_time)], [_along(forest, by_order)]
-    for category, colour in _colours(forest).items():
+    for category, colour in colours.items():
         theirs = [at for at, each in enumerate(nodes) if each.category == category]
         times.append([by_time[at] for at in theirs])
         places.append([by_order[at] for at in theirs])
@@ -88,7 +88,7 @@ def _figure(forest: Forest) -> go.Figure:
                 x=times[-1],
                 y=[heights[at] for at in theirs],
                 marker={"size": 11, "color": colour, "line": {"width": 1, "color": "rgba(128,128,128,0.6)"}},
-                hovertext=[_told(forest, at) for at in theirs],
+                hovertext=[_told(forest, lanes, at) for at in theirs],
                 hovertemplate="%{hovertext}<extra></extra>",
             )
         )
@@ -144,9 +144,9 @@ def _along(forest: Forest, values: list[Any]) -> list[Any]:
     ]
 
 
-def _told(forest: Forest, at: int) -> str:
+def _told(forest: Forest, lanes: _Lanes, at: int) -> str:
     each, parent = forest.nodes[at], forest.parent[at]
-    lines = [f"<b>{label(each.type)}</b>", f"{label(_lane(forest, each))} @{each.version}", f"id {label(each.id)}"]
+    lines = [f"<b>{label(each.type)}</b>", f"{label(lanes.of(each))} @{each.version}", f"id {label(each.id)}"]
     if each.recorded_at is not None:
         lines.append(f"{each.recorded_at:%Y-%m-%d %H:%M:%S.%f} UTC")
     if parent is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -50,10 +50,10 @@ def _cause(forest: Forest, at: int) -> str | None:
     return forest.nodes[parent].id if parent is not None else forest.nodes[at].cause
 
 
-def categories(forest: Forest) -> dict[str, str]:
+def categories(forest: Forest, colours: Sequence[str] = COLOURS) -> dict[str, str]:
     """A colour for each category, in the order in which they occur."""
     found = dict.fromkeys(each.category for each in forest.nodes)
-    return {category: COLOURS[at % len(COLOURS)] for at, category in enumerate(found)}
+    return {category: colours[at % len(colours)] for at, category in enumerate(found)}
 
 
 def apart(delta: timedelta) -> str:
