@@ -212,6 +212,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "handlers": ("python", "tables"),
     "sql": ("statement", "tables"),
     "process": ("command", "tables"),
+    "external": ("checkpoint", "tables"),
     "server": ("javascript",),
 }
 _ALLOWED: Mapping[str, tuple[str, ...]] = {
@@ -219,23 +220,29 @@ _ALLOWED: Mapping[str, tuple[str, ...]] = {
     "handlers": ("ddl", "events", "category"),
     "sql": ("ddl",),
     "process": ("ddl", "events", "category"),
+    "external": ("start", "built"),
     "server": ("emit", "handover"),
 }
-_OF_KINDS = tuple(dict.fromkeys(key for kind in _NEEDED for key in (*_NEEDED[kind], *_ALLOWED[kind])))
+_OF_ALL = ("checkpoint",)
+_OF_KINDS = tuple(dict.fromkeys(key for kind in _NEEDED for key in (*_NEEDED[kind], *_ALLOWED[kind]) if key not in _OF_ALL))
 
 
 class ProjectionSettings(Settings):
     """`[projections.NAME]`: what turns events into rows."""
 
     store: str | None = None
-    kind: Literal["fold", "handlers", "sql", "process", "server"] = "fold"
+    kind: Literal["fold", "handlers", "sql", "process", "external", "server"] = "fold"
     python: str = ""
     statement: Path | None = None
     """Kind sql: the file with the statement."""
     command: tuple[str, ...] = ()
     """Kind process: the program and its arguments."""
-    timeout: Duration = timedelta(seconds=60)
-    """Kind process: how long the program may say nothing."""
+    start: tuple[str, ...] = ()
+    """Kind external: the program that has the application build its new version; left out: it is begun by hand."""
+    built: tuple[str, ...] = ()
+    """Kind external: the tables that the application builds, in the order of `tables`; left out: those with the number of `checkpoint`."""
+    timeout: Duration | None = None
+    """Kind process: how long the program may say nothing (60s); external: how long its checkpoint may stand still (10m)."""
     events: tuple[str, ...] = ()
     category: str | None = None
     include_archived: bool = False
@@ -251,7 +258,7 @@ class ProjectionSettings(Settings):
     hooks: HookSettings = HookSettings()
     live: Literal["esops", "app"] = "esops"
     checkpoint: str | None = None
-    """With `live = "app"`: the application's own processor, by the name that `esops status` shows."""
+    """With `live = "app"` and kind external: the application's own processor, by the name that `esops status` shows."""
     readmodel: str | None = None
     on_error: Literal["stop", "dead-letter"] = "stop"
     cache_rows: int = Field(default=24_576, ge=2)
@@ -271,6 +278,12 @@ class ProjectionSettings(Settings):
             raise PydanticCustomError("of_kind", "a fold has one table; kind 'handlers' writes to several", {"key": "tables"})
         if (self.switch == "hook") != bool(self.hooks.switch) and self.kind != "server":
             raise PydanticCustomError("of_kind", 'switch = "hook" and hooks.switch belong together', {"key": "switch"})
+        if self.kind == "external" and self.switch == "rename":
+            raise PydanticCustomError(
+                "of_kind", "the application's own tables keep their names: view or hook", {"key": "switch"}
+            )
+        if self.kind == "external" and self.built and len(self.built) != len(self.tables):
+            raise PydanticCustomError("of_kind", "names one table for each of `tables`", {"key": "built"})
         if self.kind == "sql" and self.on_error != "stop":
             raise PydanticCustomError("of_kind", "a statement over many events cannot pass one of them", {"key": "on_error"})
         return self

@@ -386,6 +386,18 @@ class EventStore(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
+def checkpoint_of(store: EventStore, name: str) -> Checkpoint | None:
+    """The application's processor of that name, or of `name/version` where it keeps versions apart (Emmett).
+
+    Raises Refused where a name alone is that of several.
+    """
+    found = [each for each in store.checkpoints() if name in {each.name, f"{each.name}/{each.detail.get('version')}"}]
+    if len(found) > 1:
+        versions = ", ".join(f"{each.name}/{each.detail.get('version')}" for each in found)
+        raise Refused(f"{name!r} names several of the application's processors", hint=f"Name one of: {versions}.")
+    return found[0] if found else None
+
+
 class OutsideOfSql:
     """The methods of stores whose events no statement of a read model's database can read."""
 

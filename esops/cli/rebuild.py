@@ -192,7 +192,7 @@ class _Job:
         from esops.backends.postgres.connect import connect
         from esops.config import Config
         from esops.errors import UsageError
-        from esops.rebuild import verify
+        from esops.rebuild import external, verify
         from esops.rebuild.plan import Options, make_plan, resolve
         from esops.rebuild.steps import Rebuild
 
@@ -208,20 +208,23 @@ class _Job:
         with connect(read_model.dsn, f"plan {self.name}") as planning:
             target = resolve(self.config, self.name, self.output.settings.store, planning)
             _, store_settings = self.config.store(target.store_name)
+            by_the_application = target.settings.kind == "external"
             with open_store(target.store_name, store_settings) as store:
+                if not self.ways["blue_green"] and by_the_application:
+                    raise UsageError("what the application builds is rebuilt beside what serves", hint="Add --blue-green.")
                 if not self.ways["blue_green"]:
                     return self._run_in_place(target, store, options, planning, stop.is_set)
+                planned, work_on = (external.make_plan, external.External) if by_the_application else (make_plan, Rebuild)
                 if self.ways["dry_run"]:
-                    plan = make_plan(self.config, target, options, store, planning)
-                    return self._show_plan(plan)
-                with Rebuild(target, store, self, stop.is_set) as work:
+                    return self._show_plan(planned(self.config, target, options, store, planning))
+                with work_on(target, store, self, stop.is_set) as work:
                     if self.ways["abort"]:
                         return self._abort(work)
                     try:
                         if self.ways["resume"]:
                             outcome = work.resume(self.options)
                         else:
-                            plan = make_plan(self.config, target, options, store, planning)
+                            plan = planned(self.config, target, options, store, planning)
                             self.output.say("\n".join(plan.lines(statements=self.output.settings.verbose)) + "\n")
                             outcome = work.begin(plan, options)
                     finally:
@@ -438,6 +441,8 @@ def _summary(outcome: Outcome, kind: str = "fold", live: str = "esops") -> list[
         keep = (
             "It runs inside the store."
             if kind == "server"
+            else "The application keeps it fresh."
+            if kind == "external"
             else "The application keeps it fresh: start its projector."
             if live == "app"
             else "`esops run` takes it over within seconds."
@@ -451,11 +456,13 @@ def _summary(outcome: Outcome, kind: str = "fold", live: str = "esops") -> list[
             f"Go on with --resume --max-diff N (or P%) if that is what you want, or give it up with --abort."
         )
     elif outcome.state == "aborted":
-        lines.append(f"rebuild {outcome.rebuild} of {name} is given up; what it built is dropped, nothing else was changed.")
+        left = "what the application built stays" if kind == "external" else "what it built is dropped"
+        lines.append(f"rebuild {outcome.rebuild} of {name} is given up; {left}, nothing else was changed.")
     elif outcome.state == "rebuilt":
         lines.append(f"{name} v{outcome.to_version} is rebuilt in place: {did}.\nNobody keeps it fresh now: start `esops run`.")
     elif outcome.state == "tested":
-        lines.append(f"{name} was built and verified as v{outcome.to_version}, and dropped again (--test-only): {did}.")
+        left = "and left to the application" if kind == "external" else "and dropped again"
+        lines.append(f"{name} was built and verified as v{outcome.to_version}, {left} (--test-only): {did}.")
     elif outcome.state == "verified":
         lines.append(
             f"{name} v{outcome.to_version} stands by: {did}.\nSwitch with: esops projection switch {name} --to {outcome.to_version}"

@@ -22,6 +22,8 @@ from esops.events import RecordedEvent
 if TYPE_CHECKING:
     from esops.settings import ProjectionSettings
 
+CHECKPOINT = "checkpoint "
+"""How the fingerprint of what the application builds begins: its checkpoint's name follows."""
 Row = dict[str, Any]
 Key = Any
 Evolve = Callable[[Row | None, RecordedEvent], Row | None]
@@ -59,6 +61,7 @@ def fold(key: str | KeyFunction = "stream") -> Callable[[Evolve], FoldDefinition
     return decorate
 
 
+_PROGRAM_TIMEOUT = timedelta(seconds=60)
 HandlerFunction = Callable[[RecordedEvent, Any], None]
 
 
@@ -110,7 +113,14 @@ class ProcessDefinition:
     timeout: timedelta
 
 
-Definition = FoldDefinition | Handlers | SqlDefinition | ProcessDefinition
+@dataclass(frozen=True)
+class ExternalDefinition:
+    """What the application itself builds, known by its checkpoint: a projection of kind `external`."""
+
+    checkpoint: str
+
+
+Definition = FoldDefinition | Handlers | SqlDefinition | ProcessDefinition | ExternalDefinition
 
 
 def load_definition(settings: ProjectionSettings, directory: Path, where: str) -> Definition:
@@ -124,7 +134,10 @@ def load_definition(settings: ProjectionSettings, directory: Path, where: str) -
             except OSError as error:
                 raise UsageError(f"{where}.statement: {path} cannot be read: {error.strerror}") from None
         case "process":
-            return ProcessDefinition(settings.command, directory, settings.timeout)
+            return ProcessDefinition(settings.command, directory, settings.timeout or _PROGRAM_TIMEOUT)
+        case "external":
+            assert settings.checkpoint is not None
+            return ExternalDefinition(settings.checkpoint)
         case "handlers":
             return _imported(settings.python, directory, f"{where}.python", Handlers, "Make it Handlers() from esops.")
         case _:
@@ -166,8 +179,11 @@ def fingerprint(definition: Definition) -> str:
     """A hash of the code that a definition runs: it tells whether a version was built by the code that is there now.
 
     Of Python, the functions and those of the same package that they name; comments and layout do not change it. Of a statement, its
-    text. Of a program, its command and the content of the files that are named in it.
+    text. Of a program, its command and the content of the files that are named in it. What the application builds is known by its
+    checkpoint's name, which is given as it is.
     """
+    if isinstance(definition, ExternalDefinition):
+        return CHECKPOINT + definition.checkpoint
     digest = hashlib.sha256()
     match definition:
         case FoldDefinition():

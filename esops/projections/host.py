@@ -139,7 +139,8 @@ class Host:
             self._tell(*key, "adopted as it was, without a checkpoint: not followed")
             self._done.add(key)
             return
-        if version.state == "active" and self._config.projection(version.projection).live == "app":
+        settings = self._config.projection(version.projection)
+        if settings.kind == "external" or (version.state == "active" and settings.live == "app"):
             self._tell(*key, "the application keeps it fresh: not followed")
             self._done.add(key)
             return

@@ -11,7 +11,14 @@ from esops.backends.postgres.catalog import Table
 from esops.backends.postgres.connect import database_of
 from esops.errors import Refused, UsageError
 from esops.projections import setbased
-from esops.projections.definition import Definition, FoldDefinition, Handlers, ProcessDefinition, SqlDefinition
+from esops.projections.definition import (
+    Definition,
+    ExternalDefinition,
+    FoldDefinition,
+    Handlers,
+    ProcessDefinition,
+    SqlDefinition,
+)
 from esops.projections.fold import Fold, check_key
 from esops.projections.handlers import Handling
 from esops.projections.process import Processing
@@ -29,6 +36,8 @@ def open_projector(definition: Definition, green: Green) -> Projector | None:
             return Processing(definition, green)
         case SqlDefinition():
             return None
+        case ExternalDefinition():
+            raise Refused(f"{green.projection} is built by the application: esops applies no event to it")
 
 
 def of_one_database(definition: Definition, store: EventStore, connection: psycopg.Connection) -> None:

@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 
 from esops.errors import Busy, UsageError
 from esops.events import Position
+from esops.projections.definition import CHECKPOINT
 
 LIVE_STATES = ("active", "standby")
 _NEWEST = "esops.shards"
@@ -45,6 +46,12 @@ class Version:
     def table(self) -> tuple[str, str]:
         """Schema and physical name of the first table (a fold has just this one)."""
         return next(iter(self.tables.values()))
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The application's checkpoint, where it builds and keeps this version."""
+        text = self.fingerprint or ""
+        return text.removeprefix(CHECKPOINT) if text.startswith(CHECKPOINT) else None
 
 
 _COLUMNS = "projection, version, state, store, position, events, rows, tables, fingerprint, value_types, after_load, updated_at"

@@ -15,7 +15,7 @@ from psycopg import sql
 from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import qualified, translated
 from esops.errors import Busy, Refused, Unavailable
-from esops.projections import control, kinds, locks, readmodel, registry
+from esops.projections import kinds, locks, readmodel, registry
 from esops.rebuild import journal, verify
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.plan import SETTLING, Options, adopted
@@ -34,16 +34,9 @@ class InPlace(Rebuild):
         """Empty what serves and fill it again. Raises Refused or Busy where that cannot be done safely."""
         connection = self._session.connection
         with translated():
-            entry = journal.latest(connection, self.target.name)
-            if entry is not None and entry.finished_at is None:
-                raise Refused(
-                    f"rebuild {entry.rebuild} of {self.target.name} is not finished: {entry.state}",
-                    hint="Go on with --resume, or give it up with --abort.",
-                )
             if self.target.settings.live == "app":
                 raise Refused(f'the application keeps {self.target.name} fresh (live = "app"): it would write between')
-            registry.install(connection)
-            control.wish(connection, self.target.name, switch_now=False)
+            self._set_about()
             with connection.transaction():
                 version = self._serving(connection)
                 self._check(connection, version)

@@ -178,13 +178,17 @@ def resolve(config: Config, name: str, store: str | None, connection: psycopg.Co
     settings = config.projection(name)
     store_name, _ = config.store(store or settings.store)
     definition = load_definition(settings, config.directory, f"{config.path}: projections.{name}")
-    read_model = config.readmodel_of(name)
-    with translated():
-        schema = readmodel.default_schema(connection, read_model.db_schema)
-    plains = tuple(readmodel.parse_name(each, schema) for each in settings.tables)
+    dsn, plains = config.readmodel_of(name).dsn, tuple(plains_of(config, name, connection))
     if len({plain.name for plain in plains}) < len(plains):
         raise UsageError(f"{config.path}: projections.{name}.tables: two tables have the same name in different schemas")
-    return Target(name, settings, definition, store_name, read_model.dsn, plains, config.directory, config.path)
+    return Target(name, settings, definition, store_name, dsn, plains, config.directory, config.path)
+
+
+def plains_of(config: Config, name: str, connection: psycopg.Connection) -> list[Plain]:
+    """The names by which readers know a projection's tables."""
+    with translated():
+        schema = readmodel.default_schema(connection, config.readmodel_of(name).db_schema)
+    return [readmodel.parse_name(each, schema) for each in config.projection(name).tables]
 
 
 def make_plan(config: Config, target: Target, options: Options, store: EventStore, connection: psycopg.Connection) -> Plan:
@@ -195,9 +199,7 @@ def make_plan(config: Config, target: Target, options: Options, store: EventStor
     if target.settings.live == "app" and options.switch and not options.test_only:
         _check_hand_over(target, store, connection)
     with translated():
-        there = {plain.name: catalog.find_table(connection, plain.schema, plain.name) for plain in target.plains}
-        current = {name: table for name, table in there.items() if table is not None}
-        known = registry.versions(connection, target.name)
+        known, current = known_of(connection, target)
         source = next((each for each in known if each.state == "active"), None)
         adopt = source is None and bool(current)
         if source is None and current:
@@ -212,6 +214,25 @@ def make_plan(config: Config, target: Target, options: Options, store: EventStor
             blue[plain] = table
         to_version = max([each.version for each in known] + [source.version if source else 0]) + 1
         return _try_out(config, target, options, store, connection, source, blue, adopt, to_version)
+
+
+def known_of(connection: psycopg.Connection, target: Target) -> tuple[list[Version], dict[str, Table]]:
+    """The versions of a projection that esops knows, and what is there under the names that readers use."""
+    there = {plain.name: catalog.find_table(connection, plain.schema, plain.name) for plain in target.plains}
+    return registry.versions(connection, target.name), {name: table for name, table in there.items() if table is not None}
+
+
+def needs(options: Options) -> str | None:
+    """An option that takes esops to apply the events itself."""
+    given = {
+        "--workers": options.workers > 1,
+        "--batch-size": options.batch_size is not None,
+        "--max-rate": options.max_rate is not None,
+        "--max-load": options.max_load is not None,
+        "--max-lag-bytes": options.max_lag_bytes is not None,
+        "--nice": options.nice is not None,
+    }
+    return next((name for name, there in given.items() if there), None)
 
 
 def _check_hand_over(target: Target, store: EventStore, connection: psycopg.Connection) -> None:
@@ -324,7 +345,7 @@ def _try_out(
         events=store.count_between(None, head) if head is not None else 0,
         counted=store.capabilities.count_between,
         head=head,
-        blue_bytes=sum(_bytes(connection, table) for table in blue.values()),
+        blue_bytes=sum(bytes_of(connection, table) for table in blue.values()),
         explained=explained,
         installs=not registry.installed(connection),
         notes=notes,
@@ -420,7 +441,8 @@ def _changes(blue: Table, green: Table) -> list[str]:
     ]
 
 
-def _bytes(connection: psycopg.Connection, table: Table) -> int:
+def bytes_of(connection: psycopg.Connection, table: Table) -> int:
+    """What a table takes with its indexes."""
     row = connection.execute("SELECT pg_total_relation_size(%s::oid::regclass)", (table.oid,)).fetchone()
     return int(row[0]) if row else 0
 

@@ -24,7 +24,7 @@ from esops.projections import control, readmodel, registry
 from esops.projections.registry import Version
 from esops.projections.runner import Runner
 from esops.rebuild import journal, shards, switch, verify
-from esops.rebuild.compare import Comparer
+from esops.rebuild.compare import LOOK_EVERY, Comparer, Going, taken_in
 from esops.rebuild.ground import Ground
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.plan import SETTLING, Options, Plan
@@ -42,15 +42,7 @@ class Rebuild(Ground):
     def begin(self, plan: Plan, options: Options) -> Outcome:
         """Do a plan from its start. Raises Refused if another rebuild is unfinished."""
         with translated():
-            entry = journal.latest(self._session.connection, self.target.name)
-            if entry is not None and entry.finished_at is None:
-                raise Refused(
-                    f"rebuild {entry.rebuild} of {self.target.name} is not finished: {entry.state}"
-                    + (f" ({entry.reason})" if entry.reason else ""),
-                    hint="Go on with --resume, or give it up with --abort.",
-                )
-            registry.install(self._session.connection)
-            control.wish(self._session.connection, self.target.name, switch_now=False)
+            self._set_about()
             from_version = plan.source.version if plan.source else None
             with self._session.connection.transaction():
                 if plan.adopt and plan.source is not None:
@@ -65,6 +57,18 @@ class Rebuild(Ground):
                 )
                 registry.insert(self._session.connection, plan.version())
         return self._run(entry)
+
+    def _set_about(self) -> None:
+        """What comes before anything is entered. Raises Refused if another rebuild is unfinished."""
+        entry = journal.latest(self._session.connection, self.target.name)
+        if entry is not None and entry.finished_at is None:
+            raise Refused(
+                f"rebuild {entry.rebuild} of {self.target.name} is not finished: {entry.state}"
+                + (f" ({entry.reason})" if entry.reason else ""),
+                hint="Go on with --resume, or give it up with --abort.",
+            )
+        registry.install(self._session.connection)
+        control.wish(self._session.connection, self.target.name, switch_now=False)
 
     def resume(self, options: Mapping[str, Any]) -> Outcome:
         """Go on where the last process stopped or died, with these options changed. A finished one is only reported."""
@@ -88,10 +92,7 @@ class Rebuild(Ground):
     def abort(self) -> Outcome:
         """Give an unfinished rebuild up and drop green. Raises UsageError where there is none."""
         with translated():
-            entry = journal.latest(self._session.connection, self.target.name)
-            if entry is None or entry.finished_at is not None:
-                raise UsageError(f"there is no unfinished rebuild of {self.target.name} to abort")
-            self._check_way(entry)
+            entry = self._unfinished()
             with self._session.connection.transaction():
                 green = registry.version(self._session.connection, self.target.name, entry.to_version)
                 readmodel.drop(self._session.connection, green)
@@ -99,6 +100,13 @@ class Rebuild(Ground):
                 journal.enter(self._session.connection, entry.rebuild, journal.ABORTED, finished=True)
             self._entry = journal.latest(self._session.connection, self.target.name)
         return self._outcome(findings=False)
+
+    def _unfinished(self) -> journal.Entry:
+        entry = journal.latest(self._session.connection, self.target.name)
+        if entry is None or entry.finished_at is not None:
+            raise UsageError(f"there is no unfinished rebuild of {self.target.name} to abort")
+        self._check_way(entry)
+        return entry
 
     # -- the story
 
@@ -292,9 +300,12 @@ class Rebuild(Ground):
                 told = True
             if self._stop():
                 raise Stopped("stopped while the switch was put off")
-            gate.wait()
-            if not self._take_runner().step(timedelta(milliseconds=50)):
-                time.sleep(0.1)
+            self._keep_up()
+
+    def _keep_up(self) -> None:
+        self._take_gate().wait()
+        if not self._take_runner().step(timedelta(milliseconds=50)):
+            time.sleep(0.1)
 
     def _verify(self) -> bool:
         """Compare green with blue at one position, and ask the user's assertions; whether the switch may go on."""
@@ -306,7 +317,9 @@ class Rebuild(Ground):
             self._keep(verify.Verification("none", None, self._green().rows or 0, 0, str(runner.position), note=note))
         elif self._must_compare(blue, runner):
             self._say("verifying")
-            if blue.position is None:
+            if blue.position is None and self.target.settings.live == "app":
+                self._kept(self._comparer().until_they_agree(blue, str(runner.position), self._going(runner)))
+            elif blue.position is None:
                 note = f"v{blue.version} has no checkpoint: compared as it stood"
                 self._kept(self._comparer().as_they_stand(blue, str(runner.position), note))
             else:
@@ -317,6 +330,19 @@ class Rebuild(Ground):
             # Kept for the summary; a resumed rebuild compares again.
             self._keep(found)
         return fine
+
+    def _going(self, runner: Runner) -> Going:
+        """Between two looks at rows that the application writes, green follows."""
+        head = self._head()
+
+        def step() -> None:
+            if self._stop():
+                raise Stopped("stopped while rows that differ were looked at again")
+            runner.step(timedelta(milliseconds=50))
+            time.sleep(LOOK_EVERY)
+
+        name = self.target.settings.checkpoint
+        return Going(step, taken_in(self.store, [name] if name else [], head), self._say)
 
     def _comparer(self) -> Comparer:
         method: verify.Method = self._options.compare or "exact"  # type: ignore[assignment]

@@ -107,15 +107,14 @@ def compare(
     rows_blue, rows_green = _count(connection, blue), _count(connection, green)
     if method == "counts":
         return Verification("counts", rows_blue, rows_green, abs(rows_blue - rows_green))
-    columns = common_columns(blue, green, ignore)
     missing_key = [name for name in key if not blue.has(name)]
     if missing_key:
         note = f"blue has no column {missing_key[0]}, which is green's key: only counts could be compared"
         return Verification("counts", rows_blue, rows_green, abs(rows_blue - rows_green), note=note)
-    sides = _Sides(blue, green, tuple(key), columns, frozenset(expected))
+    sides = Sides.of(blue, green, key, ignore, expected)
     if method == "sample":
         return _sampled(connection, sides, rows_blue, rows_green)
-    buckets = _differing_buckets(connection, blue, green, key, columns)
+    buckets = _differing_buckets(connection, sides)
     if not buckets:
         return Verification(method, rows_blue, rows_green, 0)
     return _row_diffs(connection, sides, _of_buckets(sides, buckets), method, rows_blue, rows_green)
@@ -161,20 +160,18 @@ def _digests(table: Table, key: Sequence[str], columns: Sequence[str]) -> sql.Co
     ).format(_bucket(table, key, "t"), qualified(table.schema, table.name), row)
 
 
-def _differing_buckets(
-    connection: psycopg.Connection, blue: Table, green: Table, key: Sequence[str], columns: Sequence[str]
-) -> list[int]:
+def _differing_buckets(connection: psycopg.Connection, sides: Sides) -> list[int]:
     rows = connection.execute(
         sql.SQL(
             "SELECT coalesce(b.bucket, g.bucket) FROM ({}) AS b FULL JOIN ({}) AS g ON b.bucket = g.bucket "
             "WHERE (b.rows, b.x, b.s) IS DISTINCT FROM (g.rows, g.x, g.s)"
-        ).format(_digests(blue, key, columns), _digests(green, key, columns))
+        ).format(*(_digests(table, sides.key, sides.columns) for table in (sides.blue, sides.green)))
     ).fetchall()
     return [row[0] for row in rows]
 
 
 @dataclass(frozen=True)
-class _Sides:
+class Sides:
     """Two tables, by what they are compared."""
 
     blue: Table
@@ -182,6 +179,16 @@ class _Sides:
     key: tuple[str, ...]
     columns: Sequence[str]
     expected: frozenset[str]
+
+    @classmethod
+    def of(cls, blue: Table, green: Table, key: Sequence[str], ignore: Sequence[str], expected: Sequence[str]) -> Sides:
+        """By the columns that both have, but for those to be ignored."""
+        return cls(blue, green, tuple(key), common_columns(blue, green, ignore), frozenset(expected))
+
+    @property
+    def compared(self) -> list[str]:
+        """The columns whose differences count."""
+        return [name for name in self.columns if name not in self.key and name not in self.expected]
 
     @property
     def same_key(self) -> sql.Composable:
@@ -196,7 +203,7 @@ class _Sides:
         return sql.SQL("{} IS DISTINCT FROM {}").format(_text(self.blue.column(name), "b"), _text(self.green.column(name), "g"))
 
 
-def _of_buckets(sides: _Sides, buckets: Sequence[int]) -> sql.Composable:
+def _of_buckets(sides: Sides, buckets: Sequence[int]) -> sql.Composable:
     """The rows of some buckets, b and g side by side."""
     return sql.SQL(
         "(SELECT * FROM {} AS b WHERE {} = ANY({list})) AS b FULL JOIN (SELECT * FROM {} AS g WHERE {} = ANY({list})) AS g ON {}"
@@ -210,7 +217,81 @@ def _of_buckets(sides: _Sides, buckets: Sequence[int]) -> sql.Composable:
     )
 
 
-def _sampled(connection: psycopg.Connection, sides: _Sides, rows_blue: int, rows_green: int) -> Verification:
+Key = tuple[str, ...]
+"""A row's key, as text."""
+
+
+def keys_that_differ(connection: psycopg.Connection, sides: Sides, most: int) -> list[Key] | None:
+    """The keys whose rows differ, in the connection's snapshot; None where there are more than `most`."""
+    buckets = _differing_buckets(connection, sides)
+    if not buckets:
+        return []
+    unlike = [sides.unlike(name) for name in sides.compared]
+    one_only = [sql.SQL("{} IS NULL").format(sql.Identifier(side, sides.key[0])) for side in "bg"]
+    rows = connection.execute(
+        sql.SQL("SELECT {} FROM {} WHERE {} LIMIT {}").format(
+            sql.SQL(", ").join(
+                sql.SQL("coalesce({}, {})").format(_text(sides.blue.column(name), "b"), _text(sides.green.column(name), "g"))
+                for name in sides.key
+            ),
+            _of_buckets(sides, buckets),
+            sql.SQL(" OR ").join([*one_only, *unlike]),
+            sql.Literal(most + 1),
+        )
+    ).fetchall()
+    return None if len(rows) > most else rows
+
+
+def look_again(connection: psycopg.Connection, sides: Sides, keys: Sequence[Key]) -> dict[Key, tuple[str | None, str | None]]:
+    """A digest of blue's row and of green's for each of some keys, found through the keys' indexes; None for one that is not there."""
+
+    def digest(table: Table, alias: str) -> sql.Composable:
+        row = sql.SQL(", ").join([sql.SQL("1"), *(_text(table.column(name), alias) for name in sides.compared)])
+        there = sql.Identifier(alias, sides.key[0])
+        return sql.SQL("CASE WHEN {} IS NOT NULL THEN md5(ROW({})::text) END").format(there, row)
+
+    rows = connection.execute(
+        sql.SQL("SELECT {}, {}, {} FROM {}").format(
+            sql.SQL(", ").join(sql.Identifier("w", f"k{at}") for at in range(len(sides.key))),
+            digest(sides.blue, "b"),
+            digest(sides.green, "g"),
+            _of_keys(sides, keys),
+        )
+    ).fetchall()
+    return {tuple(row[:-2]): (row[-2], row[-1]) for row in rows}
+
+
+def compare_keys(connection: psycopg.Connection, sides: Sides, keys: Sequence[Key], method: Method) -> Verification:
+    """Compare the rows of some keys alone, each of which is there on one side at least; the counts of rows are of all."""
+    rows_blue, rows_green = _count(connection, sides.blue), _count(connection, sides.green)
+    if not keys:
+        return Verification(method, rows_blue, rows_green, 0)
+    return _row_diffs(connection, sides, _of_keys(sides, keys), method, rows_blue, rows_green)
+
+
+def _of_keys(sides: Sides, keys: Sequence[Key]) -> sql.Composable:
+    """The rows of some keys, b and g side by side, beside the keys as w."""
+    names = [f"k{at}" for at in range(len(sides.key))]
+    wanted = sql.SQL("unnest({}) AS w({})").format(
+        sql.SQL(", ").join(sql.SQL("{}::text[]").format(sql.Literal([key[at] for key in keys])) for at in range(len(names))),
+        sql.SQL(", ").join(map(sql.Identifier, names)),
+    )
+
+    def side(table: Table, alias: str) -> sql.Composable:
+        same = sql.SQL(" AND ").join(
+            sql.SQL("{} = {}::{}").format(
+                sql.Identifier(alias, column),
+                sql.Identifier("w", name),
+                sql.SQL(table.column(column).type),
+            )
+            for column, name in zip(sides.key, names, strict=True)
+        )
+        return sql.SQL("LEFT JOIN {} AS {} ON {}").format(qualified(table.schema, table.name), sql.Identifier(alias), same)
+
+    return sql.SQL("{} {} {}").format(wanted, side(sides.blue, "b"), side(sides.green, "g"))
+
+
+def _sampled(connection: psycopg.Connection, sides: Sides, rows_blue: int, rows_green: int) -> Verification:
     """Rows of each side at random, each beside that of the same key on the other, found through the key's index."""
     shares = [min(100.0, 100.0 * SAMPLED / max(rows, 1)) for rows in (rows_blue, rows_green)]
     same = sql.SQL(" AND ").join(
@@ -236,7 +317,7 @@ def _sampled(connection: psycopg.Connection, sides: _Sides, rows_blue: int, rows
 
 
 def _row_diffs(
-    connection: psycopg.Connection, sides: _Sides, joined: sql.Composable, method: Method, rows_blue: int, rows_green: int
+    connection: psycopg.Connection, sides: Sides, joined: sql.Composable, method: Method, rows_blue: int, rows_green: int
 ) -> Verification:
     """Differences between rows b and g of `joined`, counted by column, with examples."""
     key, columns = sides.key, sides.columns

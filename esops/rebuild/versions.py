@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +21,10 @@ from esops.projections import locks, readmodel, registry
 from esops.projections.host import code_of, open_runner
 from esops.projections.registry import Version
 from esops.rebuild import journal, switch
+from esops.rebuild.external import check_left, reached
+from esops.rebuild.plan import plains_of
 from esops.rebuild.programs import Hooks
+from esops.settings import ProjectionSettings
 
 log = structlog.get_logger("esops.versions")
 _BRING_PATIENCE = timedelta(seconds=20)
@@ -66,7 +69,14 @@ def show(config: Config, name: str, store: str | None = None) -> list[Shown]:
         store_name, store_settings = config.store(store or settings.store)
         with open_store(store_name, store_settings) as events:
             head = events.head(timedelta(milliseconds=200), _lowest(found))
-            return [_shown(connection, events, head, version) for version in found]
+            return [_shown(connection, events, head, _where_it_is(events, version)) for version in found]
+
+
+def _where_it_is(events: EventStore, version: Version) -> Version:
+    """A version with the application's checkpoint, where that one keeps it."""
+    if version.checkpoint is None or version.state not in {*registry.LIVE_STATES, "building"}:
+        return version
+    return replace(version, position=reached(events, version))
 
 
 def switch_to(config: Config, name: str, number: int | None, *, allow_stale: bool = False, dry_run: bool = False) -> Switched:
@@ -136,13 +146,23 @@ def retire_due(config: Config, names: Sequence[str]) -> list[Version]:
 
 
 def retire(config: Config, versions: Sequence[Version]) -> list[str]:
-    """Drop the tables of versions that stand by; returns the statements executed. Never with CASCADE."""
+    """Drop the tables of versions that stand by; returns the statements executed. Never with CASCADE.
+
+    Raises Refused for one that the application still keeps fresh.
+    """
     done: list[str] = []
     for version in versions:
+        if version.checkpoint is not None:
+            with _store_of(config, version) as events:
+                check_left(events, version)
         with translated(), connect(config.readmodel_of(version.projection).dsn, f"retire {version.projection}") as connection:
             _lock(connection, version.projection)
             _drop(connection, version, done)
     return done
+
+
+def _store_of(config: Config, version: Version) -> EventStore:
+    return open_store(*config.store(version.store))
 
 
 def _drop(connection: psycopg.Connection, version: Version, done: list[str]) -> None:
@@ -207,17 +227,13 @@ def _switch(
     back: bool = False,
 ) -> Switched:
     settings = config.projection(target.projection)
+    external = settings.kind == "external"
     plains = [readmodel.Plain(schema, name) for name, (schema, _) in target.tables.items()]
-    if target.position is None and not allow_stale:
-        raise Refused(
-            f"{target.projection} v{target.version} has no checkpoint of esops: what it shows may be old",
-            hint="Rebuild instead, or serve it as it is with --allow-stale.",
-        )
-    if settings.live == "app":
-        raise Refused(
-            f'the application keeps what serves of {target.projection} fresh (live = "app"), and v{target.version} stands still since',
-            hint="Rebuild: a new version is brought up to date, and handed over at its switch.",
-        )
+    if external:
+        plains = plains_of(config, target.projection, connection)
+        _check_ahead(config, source, target, allow_stale=allow_stale)
+    else:
+        _check_fresh(settings, target, allow_stale=allow_stale)
 
     def bring_to(position: Position) -> None:
         if not allow_stale:
@@ -230,6 +246,8 @@ def _switch(
         return Switched(target.projection, source.version if source else 0, target.version, target.position, statements)
 
     def record(on: psycopg.Connection) -> None:
+        if external:  # once more, since nobody reads on by the name from here on
+            _check_ahead(config, source, target, allow_stale=allow_stale)
         entry = journal.latest(on, target.projection)
         if entry is not None and back and entry.to_version == (source.version if source else None):
             journal.enter(on, entry.rebuild, journal.ROLLED_BACK, finished=True)
@@ -257,6 +275,33 @@ def _switch(
     )
     position = registry.position(connection, target.projection, target.version)
     return Switched(target.projection, source.version if source else 0, target.version, position, statements)
+
+
+def _check_fresh(settings: ProjectionSettings, target: Version, *, allow_stale: bool) -> None:
+    """Raises Refused where nobody could bring a version up to date."""
+    if target.position is None and not allow_stale:
+        raise Refused(
+            f"{target.projection} v{target.version} has no checkpoint of esops: what it shows may be old",
+            hint="Rebuild instead, or serve it as it is with --allow-stale.",
+        )
+    if settings.live == "app":
+        raise Refused(
+            f'the application keeps what serves of {target.projection} fresh (live = "app"), and v{target.version} stands still since',
+            hint="Rebuild: a new version is brought up to date, and handed over at its switch.",
+        )
+
+
+def _check_ahead(config: Config, source: Version | None, target: Version, *, allow_stale: bool) -> None:
+    """Raises Refused where readers would step back from one version that the application keeps to another."""
+    if source is None or allow_stale:
+        return
+    with _store_of(config, target) as events:
+        before, now = reached(events, source), reached(events, target)
+    if now is None or (before is not None and now < before):
+        raise Refused(
+            f"v{target.version} stands at {now} by the application's checkpoint, and v{source.version}, which serves, at {before}",
+            hint="Let the application keep both, or serve it as it is with --allow-stale.",
+        )
 
 
 def _bring(config: Config, target: Version, position: Position) -> None:

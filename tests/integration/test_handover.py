@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 import uuid
 
 import psycopg
@@ -11,11 +12,12 @@ import pytest
 from psycopg import sql
 
 from esops.backends import open_store
+from esops.backends.base import checkpoint_of
 from esops.backends.postgres.layouts import marten_daemon
 from esops.errors import Refused
 from esops.events import NewEvent, Position
 from esops.settings import StoreSettings
-from tests.support import emmett, shop
+from tests.support import emmett, kinds, shop
 
 EVENTS = 2_000
 PROGRESSION = """
@@ -143,6 +145,48 @@ def test_the_switch_and_the_checkpoint_stand_or_fall_together(carts, connection,
     assert carts.ok("projection", "show", "cart_summary", "--output", "json").json["active"] == 1
 
 
+def test_rows_that_the_application_writes_meanwhile_are_looked_at_again(impatient, connection, dsn):
+    """Its projector is always some events behind, and is stopped by the hook before the switch."""
+    text = (impatient.folder / "esops.toml").read_text()
+    impatient.write("esops.toml", text + '\n[projections.cart_summary.hooks]\nbefore_switch = ["sh", "-c", "touch stop; sleep 1"]\n')
+    connection.execute("TRUNCATE cart_summary")
+    statement = kinds.SQL.replace("{table}", "cart_summary")
+    reached = 0
+
+    def project() -> None:
+        nonlocal reached
+        with psycopg.connect(dsn, autocommit=True) as own:
+            while not (impatient.folder / "stop").exists():
+                (head,) = own.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()
+                time.sleep(0.4)
+                with own.transaction():
+                    own.execute(statement.replace(":after", str(reached)).replace(":until", str(head)))
+                    own.execute("UPDATE shop.mt_event_progression SET last_seq_id = %s WHERE name = 'CartSummary:All'", (head,))
+                reached = head
+
+    writing = threading.Event()
+
+    def write() -> None:
+        while not writing.is_set():
+            shop.more(dsn, 20)
+            time.sleep(0.2)
+
+    threads = [threading.Thread(target=project), threading.Thread(target=write)]
+    for each in threads:
+        each.start()
+    try:
+        done = impatient.ok("rebuild", "--blue-green", "--output", "json")
+    finally:
+        writing.set()
+        (impatient.folder / "stop").touch()
+        for each in threads:
+            each.join()
+    assert done.json["verification"]["differing"] == 0
+    assert "looking at them again" in done.err
+    assert "agreed within" in done.json["verification"]["note"]
+    assert shard(connection) == int(done.json["position"])
+
+
 def test_the_locks_number_is_martens(carts):
     """Its deterministic hash, worked out by hand for one character: h1 = ((h << 5) + h) ^ c, h2 = h, with h = (5381 << 16) + 5381."""
     start = (5381 << 16) + 5381
@@ -189,6 +233,19 @@ def processor(connection, checkpoint: str, status: str = "stopped", age: str = "
 
 def checkpoint(connection) -> str:
     return connection.execute("SELECT last_processed_checkpoint FROM emt_processors").fetchone()[0]
+
+
+def test_versions_of_a_processor_are_told_apart(bank, connection):
+    processor(connection, f"{2:019d}")
+    assert checkpoint_of(bank, "summary").position == checkpoint_of(bank, "summary/1").position
+    connection.execute(
+        "INSERT INTO emt_processors (processor_id, version, last_processed_checkpoint, last_processed_transaction_id, status) "
+        "VALUES ('summary', 2, %s, pg_current_xact_id(), 'running')", (f"{4:019d}",)
+    )  # fmt: skip
+    assert checkpoint_of(bank, "summary/2").position > checkpoint_of(bank, "summary/1").position
+    assert checkpoint_of(bank, "summary/3") is None
+    with pytest.raises(Refused, match="names several"):
+        checkpoint_of(bank, "summary")
 
 
 def test_emmetts_checkpoint_in_both_forms(bank, connection):
