@@ -40,6 +40,10 @@ _WIDEST = 65_536
 _COLLECT_AFTER = 500_000
 
 
+Reader = Callable[[Position | None, Position, EventFilter], Iterator[Batch] | None]
+"""Reads events after a position up to another; None where it does not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What a runner has done so far: events applied by it, and up to where they are committed."""
@@ -103,11 +107,15 @@ class Runner:
         say: Callable[[str], None] = lambda _: None,
         lock_patience: timedelta = timedelta(0),
         gate: Gate | None = None,
+        read: Reader = lambda *_: None,
     ) -> None:
-        """Connect to the read model and take the version's lock. Raises Busy if another process has it."""
+        """Connect to the read model and take the version's lock. Raises Busy if another process has it.
+
+        `read` gives events that are read by somebody else, or None where the runner is to read them from the store.
+        """
         self._store, self._dsn, self._work = store, dsn, work
         self._gate = gate or Gate(dsn, work.projection, stop=stop, say=say)
-        self._stop, self._report, self._say = stop, report, say
+        self._stop, self._report, self._say, self._read = stop, report, say, read
         self.events = 0
         self._uncollected = 0
         self._skip: dict[Position, str] = {}
@@ -260,7 +268,8 @@ class Runner:
         piece = min((size for size in (narrow, self._work.commit_events) if size is not None), default=None)
         self._last: RecordedEvent | None = None
         since = time.monotonic()
-        for batch in self._store.read_all(self.position, target, self._work.events):
+        wanted = self._work.events
+        for batch in self._read(self.position, target, wanted) or self._store.read_all(self.position, target, wanted):
             for part, reached in _pieces(batch, min(piece or self._gate.slice, self._gate.slice)):
                 if part:
                     self._apply(part)

@@ -17,7 +17,7 @@ from esops.events import Position
 from esops.projections import registry
 from esops.projections.control import Gate
 from esops.projections.registry import Version
-from esops.projections.runner import Progress, Runner, Work
+from esops.projections.runner import Progress, Reader, Runner, Work
 from esops.rebuild import journal, verify
 from esops.rebuild.outcome import Outcome, Watcher
 from esops.rebuild.plan import Options, Target
@@ -33,8 +33,16 @@ class Ground:
 
     in_place = False
 
-    def __init__(self, target: Target, store: EventStore, watcher: Watcher, stop: Callable[[], bool] = lambda: False) -> None:
-        """Connect and take the projection's lock. Raises Busy that says who has it."""
+    def __init__(
+        self,
+        target: Target,
+        store: EventStore,
+        watcher: Watcher,
+        stop: Callable[[], bool] = lambda: False,
+        read: Reader = lambda *_: None,
+    ) -> None:
+        """Connect and take the projection's lock. `read`: see Runner. Raises Busy that says who has it."""
+        self._read = read
         self.target, self.store, self._watcher, self._stop = target, store, watcher, stop
         self._started = time.monotonic()
         self._runner: Runner | None = None
@@ -130,6 +138,7 @@ class Ground:
                 say=self._say,
                 lock_patience=timedelta(seconds=10),
                 gate=gate,
+                read=self._read,
             )
         return self._runner
 

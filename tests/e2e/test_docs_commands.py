@@ -25,6 +25,12 @@ category = "shopping_cart"
 closed_by = ["shopping_cart_confirmed", "shopping_cart_canceled"]
 remove = "archive"
 """
+ANOTHER = """
+[projections.customer_totals]
+python = "shop_projections:cart_summary"
+tables = ["customer_totals"]
+ddl = "cart_summary.sql"
+"""
 ENDLESS = ("--follow", "--watch", "--serve")
 
 
@@ -54,7 +60,7 @@ def test_each_command_line_works(project, dsn, connection, part):
     shop.configure(project, dsn)
     marten.create_archive_function(connection, marten.Variant(schema="shop", text_ids=True))
     text = (project.folder / "esops.toml").read_text()
-    project.write("esops.toml", text + ARCHIVE)
+    project.write("esops.toml", text + ARCHIVE + ANOTHER)
     for _ in range(2):
         project.ok("rebuild", "cart_summary", "--blue-green")
     project.ok("archive", "run", "old-carts", "--remove", "keep")
@@ -79,4 +85,5 @@ def test_each_command_line_works(project, dsn, connection, part):
         assert process.returncode in (0, 1, 5), f"{page}: esops {shlex.join(line)}: exit {process.returncode}\n{out}\n{err}"
         assert "Traceback" not in err
         if line[0] == "rebuild" and process.returncode == 1:  # what other pages archived is missing in green
-            project.run("rebuild", "cart_summary", "--blue-green", "--abort", "--yes")
+            for name in ("cart_summary", "customer_totals"):
+                project.run("rebuild", name, "--blue-green", "--abort", "--yes")

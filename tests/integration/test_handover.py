@@ -148,7 +148,9 @@ def test_the_switch_and_the_checkpoint_stand_or_fall_together(carts, connection,
 def test_rows_that_the_application_writes_meanwhile_are_looked_at_again(impatient, connection, dsn):
     """Its projector is always some events behind, and is stopped by the hook before the switch."""
     text = (impatient.folder / "esops.toml").read_text()
-    impatient.write("esops.toml", text + '\n[projections.cart_summary.hooks]\nbefore_switch = ["sh", "-c", "touch stop; sleep 1"]\n')
+    impatient.write(
+        "esops.toml", text + '\n[projections.cart_summary.hooks]\nbefore_switch = ["sh", "-c", "touch stop; sleep 1"]\n'
+    )
     connection.execute("TRUNCATE cart_summary")
     statement = kinds.SQL.replace("{table}", "cart_summary")
     reached = 0

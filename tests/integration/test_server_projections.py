@@ -194,9 +194,12 @@ def test_killed_at_any_moment_it_goes_on(project, nodes):
     nodes.tell("projections-take", body="0.15")
     kills = 0
     process = project.start("rebuild", "sums", "--blue-green", "--output", "json")
-    for wait in (0.8, 0.9, 1.1):
+    for wait in (0.8, 0.9, 1.1, 0.8, 0.9, 1.1):
         time.sleep(wait)
-        if process.poll() is not None:
+        if process.poll() == 2 and states(project) == {1: "active"}:  # the one before was killed before the journal knew of it
+            process = project.start("rebuild", "sums", "--blue-green", "--output", "json")
+            continue
+        if process.poll() is not None or kills == 3:
             break
         process.send_signal(signal.SIGKILL)
         process.communicate()
