@@ -53,6 +53,13 @@ def rebuild(
     workers: int | None = typer.Option(
         None, "--workers", min=1, metavar="N", help="Load by N processes (folds keyed by the stream).", rich_help_panel=_HOW
     ),
+    engine: str | None = typer.Option(
+        None,
+        "--engine",
+        metavar="dask://HOST:PORT",
+        help="Load by the workers of a Dask cluster (extra esops[dask]).",
+        rich_help_panel=_HOW,
+    ),
     max_rate: float | None = typer.Option(
         None, "--max-rate", min=1, metavar="EV_S", help="At most so many events a second.", rich_help_panel=_LIMITS
     ),
@@ -112,7 +119,9 @@ def rebuild(
     output = current_output(context)
     output.format("table", "json")
     config = load_config(output.settings.config)
-    if not blue_green and (no_switch or postpone or test_only or keep_blue or retire_after or max_diff or compare or workers):
+    if not blue_green and (
+        no_switch or postpone or test_only or keep_blue or retire_after or max_diff or compare or workers or engine
+    ):
         raise UsageError("a rebuild in place has nothing to compare or to switch", hint="Add --blue-green.")
     if resume + abort + dry_run > 1:
         raise UsageError("--resume, --abort and --dry-run exclude each other")
@@ -125,6 +134,7 @@ def rebuild(
         "max_diff": max_diff,
         "batch_size": batch_size,
         "workers": workers,
+        "engine": engine,
         "max_rate": max_rate,
         "max_load": max_load,
         "max_lag_bytes": max_lag_bytes,

@@ -289,8 +289,8 @@ class Jobs:
             raise UsageError("a projection is named twice")
         if not asked.blue_green:
             raise UsageError("several projections are rebuilt beside what serves", hint="Add --blue-green.")
-        if asked.options.workers > 1 or asked.report is not None:
-            raise UsageError("--workers and --report are for one projection")
+        if asked.options.workers or asked.options.engine or asked.report is not None:
+            raise UsageError("--workers, --engine and --report are for one projection")
         for name in names:
             if config.projection(name).kind == "server":
                 raise UsageError(f"{name} runs inside its store: rebuild it by itself")

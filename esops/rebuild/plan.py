@@ -27,6 +27,7 @@ from esops.projections.definition import Definition, SqlDefinition, fingerprint,
 from esops.projections.readmodel import Plain
 from esops.projections.registry import Version
 from esops.rebuild import shards, switch, verify
+from esops.rebuild.engines import engine_of
 from esops.settings import ProjectionSettings, VerifySettings
 
 SETTLING = timedelta(seconds=5)
@@ -47,7 +48,10 @@ class Options:
     max_lag_bytes: int | None = None
     nice: float | None = None
     postpone: bool = False
-    workers: int = 1
+    workers: int | None = None
+    """None: one, or as many as the engine has."""
+    engine: str | None = None
+    """Where shards are worked on; None is this machine."""
     test_only: bool = False
     retire_after: float | None = None
     """Seconds after the switch, from which on `esops run` drops blue."""
@@ -225,7 +229,8 @@ def known_of(connection: psycopg.Connection, target: Target) -> tuple[list[Versi
 def needs(options: Options) -> str | None:
     """An option that takes esops to apply the events itself."""
     given = {
-        "--workers": options.workers > 1,
+        "--workers": options.workers is not None,
+        "--engine": options.engine is not None,
         "--batch-size": options.batch_size is not None,
         "--max-rate": options.max_rate is not None,
         "--max-load": options.max_load is not None,
@@ -307,7 +312,9 @@ def _try_out(
     for each in blue.values():
         notes += [f"not carried over from blue: {lost}" for lost in readmodel.not_carried(connection, each)]
     kinds.of_one_database(target.definition, store, connection)
-    shards.check(target.definition, store, options.workers)
+    if options.engine is not None:
+        engine_of(options.engine).close()
+    shards.check(target.definition, store, sharded=options.engine is not None or (options.workers or 1) > 1)
     head = store.head(SETTLING)
     with readmodel.rolled_back(connection):
         greens, after_load, drop_now = _make(connection, target, tables, create, blue, ddl)

@@ -25,9 +25,11 @@ from esops.projections.registry import Version
 from esops.projections.runner import Runner
 from esops.rebuild import journal, shards, switch, verify
 from esops.rebuild.compare import LOOK_EVERY, Comparer, Going, taken_in
+from esops.rebuild.engines import engine_of
 from esops.rebuild.ground import Ground
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.plan import SETTLING, Options, Plan
+from esops.rebuild.shard import Task
 
 log = structlog.get_logger("esops.rebuild")
 _STILLNESS = timedelta(seconds=60)
@@ -211,13 +213,15 @@ class Rebuild(Ground):
         """Load by several processes, where that was asked for or was begun so; up to a position at which blue can be compared."""
         green = self._green()
         begun = self._session.do(lambda on: registry.shards(on, green))
-        if not begun and (self._options.workers <= 1 or green.position is not None):
+        sharded = self._options.engine is not None or (self._options.workers or 1) > 1
+        if not begun and (not sharded or green.position is not None):
             return
+        engine = engine_of(self._options.engine)
         total = self.store.count_between(None, until)
         limits, target = self._options.limits, self.target
 
-        def task(number: int, of: int, until: Position) -> shards.Task:
-            return shards.Task(
+        def task(number: int, of: int, until: Position, owner: int | None) -> Task:
+            return Task(
                 target.config,
                 target.name,
                 green.version,
@@ -227,18 +231,24 @@ class Rebuild(Ground):
                 str(until),
                 self._options.batch_size,
                 limits,
+                target.code,
+                owner,
             )
 
-        shards.load(
-            self._session,
-            green,
-            task,
-            until,
-            self._options.workers,
-            stop=self._stop,
-            progress=lambda done: self._watcher.progress(done, total),
-            say=self._say,
-        )
+        try:
+            shards.load(
+                self._session,
+                green,
+                task,
+                until,
+                engine,
+                self._options.workers or engine.processes(),
+                stop=self._stop,
+                progress=lambda done: self._watcher.progress(done, total),
+                say=self._say,
+            )
+        finally:
+            engine.close()
         self._watcher.progress(total, total)
 
     def _behind(self, runner: Runner, head: Position) -> int:

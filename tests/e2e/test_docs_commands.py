@@ -69,6 +69,8 @@ def test_each_command_line_works(project, dsn, connection, part):
     for page, arguments in documented():
         if page not in pages or arguments[0] in NOT_HERE:
             continue
+        if any(argument.startswith("dask://") for argument in arguments):
+            continue  # tests/integration/test_dask.py has a cluster
         runs = sorted(path.name for path in (project.folder / "cold" / "runs").glob("*"))
         meant = {"service=shop": dsn, "RUN": runs[0] if runs else ""}
         line = [meant.get(argument, argument) for argument in arguments]

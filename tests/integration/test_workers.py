@@ -10,6 +10,8 @@ import time
 import psutil
 import pytest
 
+from esops.projections.control import Limits
+from esops.rebuild.shard import Task, in_process
 from tests.support import kinds, shop
 
 EVENTS = 20_000
@@ -35,10 +37,17 @@ def shards(connection) -> list[tuple]:
     return connection.execute("SELECT shard, of, position, events FROM esops.shards ORDER BY 1").fetchall()
 
 
+def processes_of(rebuild) -> list[psutil.Process]:
+    try:
+        return [each for each in psutil.Process(rebuild.pid).children() if "esops.rebuild.shard" in each.cmdline()]
+    except psutil.NoSuchProcess:
+        return []
+
+
 def test_three_processes_make_what_one_makes(carts, connection, dsn):
     done = carts.ok("rebuild", "--blue-green", "--workers", "3", "--output", "json")
     assert (done.json["state"], done.json["events"], done.json["rows"]) == ("switched", EVENTS, EVENTS // 10)
-    assert "3 processes load up to position 20000" in done.err
+    assert "3 processes on this machine load up to position 20000" in done.err
     shop.check_version(connection, 1)
     assert shards(connection) == []
     indexes = connection.execute("SELECT count(*) FROM pg_indexes WHERE tablename = 'cart_summary__v1'").fetchone()
@@ -62,8 +71,7 @@ def test_workers_and_the_rebuild_are_killed_at_random_while_writers_write(carts,
             until(lambda process=process: process.poll() is not None or len(shards(connection)) == 2)
             arguments = ["rebuild", "--blue-green", "--resume"]
             time.sleep(0.3 + chance.random())
-            children = [each for each in psutil.Process(process.pid).children() if "spawn_main" in " ".join(each.cmdline())]
-            workers = [each for each in children if "--multiprocessing-fork" in each.cmdline()]
+            workers = processes_of(process)
             if sum(kills.values()) < 6 and len(shards(connection)) == 2:
                 if workers and kills["worker"] <= kills["rebuild"]:
                     chance.choice(workers).kill()
@@ -84,7 +92,7 @@ def test_workers_and_the_rebuild_are_killed_at_random_while_writers_write(carts,
 def test_a_worker_that_dies_is_begun_again(carts, connection):
     process = carts.start("rebuild", "--blue-green", "--workers", "2", "--batch-size", "300", "--max-rate", "4000")
     until(lambda: sum(each[3] for each in shards(connection)) > 1_000)
-    workers = [each for each in psutil.Process(process.pid).children() if "--multiprocessing-fork" in each.cmdline()]
+    workers = processes_of(process)
     workers[0].kill()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -145,10 +153,36 @@ def test_what_cannot_be_dealt_says_so(dsn, project):
     kinds.configure(project, dsn, "handlers")
     result = project.run("rebuild", "--blue-green", "--workers", "2")
     assert result.code == 6
-    assert "--workers is for folds" in result.err
+    assert "--workers and --engine are for folds" in result.err
     shop.configure(project, dsn, code=shop.PROJECTION.replace('key="stream"', "key=lambda event: event.stream"))
     result = project.run("rebuild", "--blue-green", "--workers", "2")
     assert result.code == 6
     assert "keyed by the stream" in result.err
     assert project.run("rebuild", "--yes", "--workers", "2").code == 2
     assert os.environ is not None
+
+
+def test_a_process_with_other_code_touches_nothing(carts, connection):
+    process = carts.start("rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "1000")
+    until(lambda: sum(each[3] for each in shards(connection)) > 200)
+    process.kill()
+    process.communicate()
+    until(lambda: connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,))
+    stood = shards(connection)
+    task = Task(
+        carts.folder / "esops.toml",
+        "cart_summary",
+        1,
+        "shop",
+        0,
+        2,
+        str(EVENTS),
+        None,
+        Limits(None, None, None, None),
+        "other",
+        None,
+    )
+    failure = in_process(task, lambda: False)
+    assert failure is not None
+    assert (failure.error, "is not that which the rebuild began with" in failure.message) == ("Refused", True)
+    assert shards(connection) == stood

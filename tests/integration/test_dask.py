@@ -1,0 +1,122 @@
+"""Shards on a Dask cluster of two processes: the same rows, whoever dies, and nobody at work whose rebuild has gone."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import psutil
+import pytest
+
+from tests.integration.test_workers import shards, until
+from tests.support import shop
+
+distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install 'esops[dask]'")
+EVENTS = 20_000
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def engine(cluster):
+    return cluster.scheduler_address.replace("tcp://", "dask://")
+
+
+@pytest.fixture
+def carts(dsn, project):
+    shop.make(dsn, EVENTS)
+    shop.configure(project, dsn)
+    return project
+
+
+SLOW = ("--batch-size", "300", "--max-rate", "4000")
+
+
+def at_work() -> list[psutil.Process]:
+    found = []
+    for each in psutil.process_iter(["cmdline"]):
+        if "esops.rebuild.shard" in (each.info["cmdline"] or []):
+            found.append(each)
+    return found
+
+
+def test_the_clusters_workers_make_what_one_process_makes(carts, engine, connection, dsn):
+    done = carts.ok("rebuild", "--blue-green", "--engine", engine, "--output", "json")
+    assert (done.json["state"], done.json["events"], done.json["rows"]) == ("switched", EVENTS, EVENTS // 10)
+    assert "2 processes of the Dask cluster at" in done.err
+    shop.check_version(connection, 1)
+    # Workers live long: they take the code that is there now, and not what they had before.
+    text = (carts.folder / "shop_projections.py").read_text()
+    carts.write("shop_projections.py", text.replace('"items": 0', '"items": 1'))
+    with shop.People() as people:
+        people.add("writer", dsn, rate=100)
+        again = carts.ok(
+            "rebuild", "--blue-green", "--engine", engine, "--workers", "3", "--max-diff", "100%", "--output", "json"
+        )
+        people.stop()
+    assert again.json["verification"]["columns"].keys() == {"items"}
+    assert again.json["verification"]["differing"] == again.json["verification"]["rows_blue"]
+
+
+def test_a_worker_of_the_cluster_that_dies_is_replaced(carts, engine, connection, cluster):
+    process = carts.start("rebuild", "--blue-green", "--engine", engine, *SLOW)
+    until(lambda: sum(each[3] for each in shards(connection)) > 1_000)
+    victim = at_work()[0].parent()
+    victim.kill()
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    shop.check_version(connection, 1)
+
+
+def test_a_shards_process_that_dies_is_begun_again(carts, engine, connection):
+    process = carts.start("rebuild", "--blue-green", "--engine", engine, *SLOW)
+    until(lambda: sum(each[3] for each in shards(connection)) > 1_000)
+    at_work()[0].kill()
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    assert "a process died: begun again at its checkpoint" in err
+    shop.check_version(connection, 1)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_they_stop_where_the_rebuild_stops_and_go_on_with_it(carts, engine, connection, how):
+    process = carts.start("rebuild", "--blue-green", "--engine", engine, *SLOW)
+    until(lambda: sum(each[3] for each in shards(connection)) > 1_000)
+    process.send_signal(how)
+    process.communicate(timeout=30)
+    assert process.returncode == (5 if how is signal.SIGTERM else -signal.SIGKILL)
+    until(lambda: not at_work(), 10)
+    stood = shards(connection)
+    time.sleep(1)
+    assert shards(connection) == stood, "nobody works on"
+    carts.ok("rebuild", "--blue-green", "--resume")
+    shop.check_version(connection, 1)
+
+
+def test_what_stops_a_shard_is_told_here(carts, engine):
+    text = (carts.folder / "shop_projections.py").read_text()
+    bad = text.replace("    at = event.position[0]\n", "    at = event.position[0]\n    assert at != 12345, 'bad luck'\n")
+    (carts.folder / "shop_projections.py").write_text(bad)
+    result = carts.run("rebuild", "--blue-green", "--engine", engine)
+    assert result.code == 6
+    assert "position 12345" in result.err
+    assert "bad luck" in result.err
+
+
+@pytest.mark.parametrize(
+    ("engine", "code", "words"),
+    [
+        ("ray://here", 2, "there is no such engine"),
+        ("dask://", 2, "there is no such engine"),
+        ("dask://127.0.0.1:1", 3, "cannot be reached"),
+    ],
+)
+def test_an_engine_that_is_not_there(carts, connection, engine, code, words):
+    result = carts.run("rebuild", "--blue-green", "--engine", engine)
+    assert result.code == code, result.err
+    assert words in result.err
+    assert connection.execute("SELECT to_regclass('esops.rebuilds')").fetchone() == (None,), "nothing was begun"
