@@ -90,6 +90,14 @@ def rebuild(
     postpone: bool = typer.Option(
         False, "--postpone", help="Keep up and wait with the switch for `projection switch-now`.", rich_help_panel=_HOW
     ),
+    ranges: int | None = typer.Option(
+        None,
+        "--ranges",
+        min=1,
+        metavar="N",
+        help="In place: replace the rows in N parts, and empty nothing (folds keyed by the stream).",
+        rich_help_panel=_HOW,
+    ),
     test_only: bool = typer.Option(
         False, "--test-only", help="Build and verify, and drop green again: everything but the switch.", rich_help_panel=_HOW
     ),
@@ -123,6 +131,8 @@ def rebuild(
         no_switch or postpone or test_only or keep_blue or retire_after or max_diff or compare or workers or engine
     ):
         raise UsageError("a rebuild in place has nothing to compare or to switch", hint="Add --blue-green.")
+    if ranges is not None and blue_green:
+        raise UsageError("--ranges is for a rebuild in place", hint="Leave --blue-green out.")
     if resume + abort + dry_run > 1:
         raise UsageError("--resume, --abort and --dry-run exclude each other")
     if test_only + no_switch + postpone > 1 or (keep_blue and retire_after):
@@ -135,6 +145,7 @@ def rebuild(
         "batch_size": batch_size,
         "workers": workers,
         "engine": engine,
+        "ranges": ranges,
         "max_rate": max_rate,
         "max_load": max_load,
         "max_lag_bytes": max_lag_bytes,

@@ -173,9 +173,10 @@ class Job:
         head = store.head()
         events = store.count_between(None, head)
         tables = tables_of(planning, self.name, list(target.plains))
-        plan = lines(self.name, tables, events, store.capabilities.count_between)
+        ranges = self.asked.options.ranges
+        plan = lines(self.name, tables, events, store.capabilities.count_between, ranges)
         if self.asked.dry_run:
-            document = {"projection": self.name, "in_place": True, "tables": tables, "events": events}
+            document = {"projection": self.name, "in_place": True, "ranges": ranges, "tables": tables, "events": events}
             return self._teller.show_lines(plan, document)
         if not (self.asked.resume or self.asked.abort):
             self.output.say("\n".join(plan) + "\n")
@@ -194,10 +195,11 @@ class Job:
             return
         if not is_interactive():
             raise UsageError(
-                "a rebuild in place empties what readers see, and asks before",
+                "a rebuild in place changes what readers see, and asks before",
                 hint="Add --yes, or --blue-green to build beside it.",
             )
-        typer.confirm(f"Empty {', '.join(tables)}, while readers see it?", abort=True, err=True)
+        what = "Empty" if self.asked.options.ranges is None else "Replace rows of"
+        typer.confirm(f"{what} {', '.join(tables)}, while readers see it?", abort=True, err=True)
 
     def _run_in_server(self) -> int:
         from esops.rebuild.server.work import ServerRebuild, as_server

@@ -251,13 +251,14 @@ def merge_shards(connection: psycopg.Connection, at: Version, until: Position) -
             for name, kind in each.value_types.items():
                 types[name] = wider(types.get(name), kind)
         moved = connection.execute(
-            "UPDATE esops.versions SET position = %s, events = %s, rows = %s, value_types = %s, updated_at = now() "
-            "WHERE projection = %s AND version = %s AND position IS NULL AND state = 'building'",
+            "UPDATE esops.versions SET position = %s, events = %s, rows = %s, value_types = %s, fingerprint = %s, updated_at = now() "
+            "WHERE projection = %s AND version = %s AND position IS NULL AND state IN ('building', 'active')",
             (
                 str(until),
                 sum(each.events for each in found),
                 sum(each.rows for each in found),
                 Jsonb(types),
+                at.fingerprint,
                 at.projection,
                 at.version,
             ),
@@ -265,6 +266,29 @@ def merge_shards(connection: psycopg.Connection, at: Version, until: Position) -
         if moved != 1:
             raise Busy(f"the checkpoint of {at.projection} v{at.version} was moved by somebody else")
         connection.execute("DELETE FROM esops.shards WHERE projection = %s AND version = %s", (at.projection, at.version))
+
+
+def set_apart(connection: psycopg.Connection, at: Version) -> None:
+    """Take a version's checkpoint away while its rows are replaced: nobody can follow it, and it is made by no one code."""
+    connection.execute(
+        "UPDATE esops.versions SET position = NULL, events = 0, fingerprint = NULL, updated_at = now() "
+        "WHERE projection = %s AND version = %s",
+        (at.projection, at.version),
+    )
+
+
+def end_range(connection: psycopg.Connection, at: Version, part: Shard, built: Version) -> None:
+    """Note that a share of a version's rows is as it was built elsewhere."""
+    connection.execute(
+        "UPDATE esops.shards SET position = until, events = %s, rows = %s, value_types = %s, updated_at = now() "
+        "WHERE projection = %s AND version = %s AND shard = %s",
+        (built.events, built.rows or 0, Jsonb(dict(built.value_types)), at.projection, at.version, part.number),
+    )
+
+
+def forget(connection: psycopg.Connection, projection: str, number: int) -> None:
+    """Take a version out that nobody ever read."""
+    connection.execute("DELETE FROM esops.versions WHERE projection = %s AND version = %s", (projection, number))
 
 
 def wider(known: str | None, new: str) -> str:

@@ -90,7 +90,7 @@ class Work:
     @property
     def events(self) -> EventFilter:
         """Which events are read."""
-        return replace(self.filter, shard=self.shard)
+        return replace(self.filter, shard=self.shard or self.filter.shard)
 
 
 class Runner:

@@ -1,12 +1,12 @@
 """A rebuild in place: the tables that serve are emptied and filled again, for read models that are too large to be there twice.
 
-Readers see it happen, which is why it is asked for by name. The emptying and the checkpoint's going back are one transaction, so that a
-rebuild that dies at any moment goes on where its checkpoint is. Keys and indexes stay: readers need them.
+Or, in ranges, replaced part by part. Readers see it happen, which is why it is asked for by name. The emptying and the checkpoint's going
+back are one transaction, so that a rebuild that dies at any moment goes on where its checkpoint is. Keys and indexes stay: readers need
+them.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import psycopg
@@ -14,15 +14,15 @@ from psycopg import sql
 
 from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import qualified, translated
-from esops.errors import Busy, Refused, Unavailable
+from esops.errors import Busy, Refused
 from esops.projections import kinds, locks, readmodel, registry
 from esops.rebuild import journal, verify
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.plan import SETTLING, Options, adopted
+from esops.rebuild.ranges import Ranges, patiently
+from esops.rebuild.shards import check_dealt
 from esops.rebuild.steps import Rebuild
 from esops.rebuild.switch import LOCK_TIMEOUT
-
-_PATIENCE = 60.0
 
 
 class InPlace(Rebuild):
@@ -40,7 +40,10 @@ class InPlace(Rebuild):
             with connection.transaction():
                 version = self._serving(connection)
                 self._check(connection, version)
-                told = {**options.as_dict(), "in_place": True, "create": []}
+                if options.ranges is not None:
+                    check_dealt(self.target.definition, self.store, "--ranges")
+                numbers = [each.version for each in registry.versions(connection, self.target.name)]
+                told = {**options.as_dict(), "in_place": True, "create": [], "scratch": max(numbers) + 1}
                 entry = journal.begin(connection, self.target.name, version.version, version.version, told)
         return self._run(entry)
 
@@ -76,10 +79,15 @@ class InPlace(Rebuild):
     def _story(self) -> bool:
         if self._state == journal.PLANNED:
             self._hooks.run("before_catch_up", self._told())
-            self._empty()
+            if self._options.ranges is None:
+                self._empty()
+            else:
+                self._deal(self._options.ranges)
         self._check_code()
-        runner = self._take_runner()
         self._enter(journal.CATCHING_UP)
+        if self._options.ranges is not None:
+            self._take_ranges().fill()
+        runner = self._take_runner()
         head = self._head(SETTLING)
         if head is not None and (runner.position is None or runner.position < head):
             self._say(f"filling up to position {head}")
@@ -101,40 +109,76 @@ class InPlace(Rebuild):
         """Empty the tables and put the checkpoint back, in one transaction whose lock is asked for with patience."""
         version = self._green()
         names = sql.SQL(", ").join(qualified(*physical) for physical in version.tables.values())
-        deadline = time.monotonic() + _PATIENCE
         self._say(f"emptying {', '.join('.'.join(physical) for physical in version.tables.values())}")
 
         def do(connection: psycopg.Connection) -> None:
-            with connection.transaction():
-                connection.execute(f"SET LOCAL lock_timeout = '{int(LOCK_TIMEOUT.total_seconds() * 1000)}ms'".encode())
-                registry.lock_row(connection, version.projection, version.version)
-                connection.execute(sql.SQL("TRUNCATE {}").format(names))
-                registry.start_over(connection, version, self.target.code)
-                journal.enter(connection, self._the_entry.rebuild, journal.PROVISIONED)
+            registry.lock_row(connection, version.projection, version.version)
+            connection.execute(sql.SQL("TRUNCATE {}").format(names))
+            registry.start_over(connection, version, self.target.code)
+            journal.enter(connection, self._the_entry.rebuild, journal.PROVISIONED)
 
-        while True:
-            try:
-                self._session.do(do)
-            except psycopg.errors.LockNotAvailable:
-                if self._stop() or time.monotonic() >= deadline:
-                    raise Unavailable("the tables' lock could not be had within a minute", hint="Nothing changed.") from None
-                self._say("waiting for readers of the tables")
-                time.sleep(0.3)
-            except psycopg.errors.FeatureNotSupported as error:
-                raise Refused(
-                    f"the tables cannot be emptied: {error.diag.message_primary} {error.diag.message_detail}"
-                ) from None
-            else:
-                self._state = journal.PROVISIONED
-                return
+        try:
+            patiently(self._session, do, LOCK_TIMEOUT, self._stop, self._say)
+        except psycopg.errors.FeatureNotSupported as error:
+            raise Refused(f"the tables cannot be emptied: {error.diag.message_primary} {error.diag.message_detail}") from None
+        self._state = journal.PROVISIONED
+
+    def _deal(self, of: int) -> None:
+        """Begin with ranges: up to one position for all of them."""
+        head = self._head(SETTLING)
+        if head is None:
+            raise Refused(f"store {self.store.name} has no event yet: there is nothing to rebuild from")
+        self._say(f"replacing the rows in {of} ranges, up to position {head}")
+        self._take_ranges().begin(of, head, lambda on: journal.enter(on, self._the_entry.rebuild, journal.PROVISIONED))
+        self._state = journal.PROVISIONED
+
+    def _take_ranges(self) -> Ranges:
+        version = self._green()
+        found = self._session.do(lambda on: registry.shards(on, version))
+        total = self.store.count_between(None, found[0].until) if found else None
+        return Ranges(
+            self._session,
+            self.target,
+            self.store,
+            version,
+            self._the_entry.options["scratch"],
+            batch_size=self._options.batch_size,
+            gate=self._take_gate(),
+            stop=self._stop,
+            report=lambda done: self._watcher.progress(done, total),
+            say=self._say,
+        )
+
+    def _check_code(self) -> None:
+        """While ranges are replaced, it is the version that nobody reads which tells by what code."""
+        scratch = self._the_entry.options.get("scratch")
+        known = self._session.do(lambda on: registry.versions(on, self.target.name))
+        made = next((each for each in known if each.version == scratch), None)
+        if made is None:
+            super()._check_code()
+        elif made.fingerprint != self.target.code:
+            raise Refused(
+                f"the code of {self.target.name} has changed since rebuild {self._the_entry.rebuild} began",
+                hint="Put the code back to go on: some of the rows are made by it already.",
+            )
 
     def abort(self) -> Outcome:
         """There is nothing to go back to."""
-        raise Refused(f"{self.target.name} was emptied in place: there is nothing to go back to", hint="Go on with --resume.")
+        raise Refused(f"{self.target.name} was changed in place: there is nothing to go back to", hint="Go on with --resume.")
 
 
-def lines(target_name: str, tables: list[str], events: int, counted: bool) -> list[str]:
+def lines(target_name: str, tables: list[str], events: int, counted: bool, ranges: int | None = None) -> list[str]:
     """What a rebuild in place would do, for a person."""
+    if ranges is not None:
+        return [
+            f"Plan: rebuild {target_name} in place, in {ranges} ranges of its keys",
+            f"  {'' if counted else 'about '}{events:,} events are read, those of each range by themselves; in one transaction a range,",
+            f"  DELETE and INSERT … ON CONFLICT DO UPDATE bring the rows of {', '.join(tables)} that differ to what they should be",
+            "",
+            "Beware:",
+            "  - until it is done readers see some rows by the old logic and some by the new, each as one of the two; there is no way back",
+            "  - `esops run` must not run meanwhile; writers of events are not in the way",
+        ]
     return [
         f"Plan: rebuild {target_name} in place",
         f"  TRUNCATE {', '.join(tables)}; then {'' if counted else 'about '}{events:,} events are read into it again",

@@ -52,6 +52,8 @@ class Options:
     """None: one, or as many as the engine has."""
     engine: str | None = None
     """Where shards are worked on; None is this machine."""
+    ranges: int | None = None
+    """In place: replace the rows in so many parts, and empty nothing."""
     test_only: bool = False
     retire_after: float | None = None
     """Seconds after the switch, from which on `esops run` drops blue."""

@@ -30,20 +30,24 @@ _DEATHS = 5
 
 def check(definition: Definition, store: EventStore, *, sharded: bool) -> None:
     """Raises Refused where a projection cannot be made in shards and is to be."""
-    if not sharded:
-        return
+    if sharded:
+        check_dealt(definition, store, "--workers and --engine")
+
+
+def check_dealt(definition: Definition, store: EventStore, what: str) -> None:
+    """Raises Refused where the server cannot deal a projection's keys, which an option takes."""
     if not isinstance(definition, FoldDefinition):
         raise Refused(
-            "--workers and --engine are for folds: of this kind, what is written for one event may depend on any other",
-            hint="Leave them out.",
+            f"{what}: for folds only: of this kind, what is written for one event may depend on any other",
+            hint="Leave it out.",
         )
     if definition.key is not None:
         raise Refused(
-            "--workers and --engine take a fold that is keyed by the stream: the server cannot deal events by a Python function",
-            hint="Leave them out.",
+            f"{what}: only for a fold that is keyed by the stream: the server cannot deal events by a Python function",
+            hint="Leave it out.",
         )
     if not store.capabilities.shards:
-        raise Refused(f"store {store.name} cannot deal its streams to several readers", hint="Leave them out.")
+        raise Refused(f"store {store.name} cannot deal its streams to several readers", hint="Leave it out.")
 
 
 def load(

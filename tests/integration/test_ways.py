@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 import time
 
@@ -196,7 +198,7 @@ def test_a_long_reader_makes_in_place_wait_and_then_give_way(carts, connection, 
         reader.rollback()
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
-    assert "waiting for readers" in err
+    assert "waiting for those who use the tables" in err
     shop.check_version(connection, 1)
 
 
@@ -236,3 +238,95 @@ def test_a_table_that_esops_does_not_know_is_filled_under_its_own_name(carts, co
     assert connection.execute("SELECT relkind::text FROM pg_class WHERE relname = 'cart_summary'").fetchone() == ("v",)
     shop.check_version(connection, 2)
     assert os.path.exists(carts.folder / "esops.toml")
+
+
+# -- in place, by ranges
+
+
+def test_ranges_are_replaced_one_by_one_and_nothing_is_ever_empty(carts, connection, dsn):
+    carts.ok("rebuild", "--blue-green")
+    right = shop.table(connection, "cart_summary")
+    connection.execute("UPDATE cart_summary__v1 SET items = -1 WHERE cart_id IN (SELECT cart_id FROM cart_summary LIMIT 5)")
+    connection.execute(
+        "DELETE FROM cart_summary__v1 WHERE cart_id IN (SELECT cart_id FROM cart_summary WHERE items >= 0 LIMIT 7)"
+    )
+    connection.execute("INSERT INTO cart_summary__v1 SELECT 'nobody-' || n, 'c', 1, 1, 'open', 1 FROM generate_series(1, 20) n")
+    before = dict(connection.execute("SELECT cart_id, xmin::text FROM cart_summary__v1").fetchall())
+    plan = carts.ok("rebuild", "--dry-run", "--ranges", "4").out
+    assert "in 4 ranges of its keys" in plan
+    assert "each as one of the two" in plan
+    process = carts.start("rebuild", "--yes", "--ranges", "4", "--output", "json")
+    least = len(right)
+    with psycopg.connect(dsn, autocommit=True) as reader:
+        while process.poll() is None:
+            least = min(least, reader.execute("SELECT count(*) FROM cart_summary").fetchone()[0])
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert least >= len(right) - 7, "rows that were there were gone for a moment"
+    assert json.loads(out)["state"] == "rebuilt"
+    assert "range 4 of 4" in err
+    assert shop.table(connection, "cart_summary") == right
+    shop.check_version(connection, 1)
+    after = dict(connection.execute("SELECT cart_id, xmin::text FROM cart_summary__v1").fetchall())
+    assert sum(after[name] != before.get(name) for name in after) == 12, "only what differed was written"
+    assert connection.execute("SELECT version, state FROM esops.versions").fetchall() == [(1, "active")]
+    assert connection.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'cart_summary\\_\\_v2%'").fetchone() == (0,)
+    shop.more(dsn, 100)
+    carts.ok("run", "--until-caught-up")
+    shop.check_version(connection, 1)
+
+
+def test_ranges_killed_at_random_are_gone_on_with_while_writers_write(carts, connection, dsn):
+    chance = random.Random(5)
+    carts.ok("rebuild", "--blue-green")
+    connection.execute("UPDATE cart_summary__v1 SET items = -1")
+    arguments, kills = ["rebuild", "--yes", "--ranges", "6", "--batch-size", "100", "--max-rate", "2500"], 0
+    with shop.People() as people:
+        people.add("writer", dsn, rate=100)
+        while kills < 10:
+            process = carts.start(*arguments)
+            time.sleep(0.6 + chance.random())
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+            if connection.execute("SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone() != ("switched",):
+                arguments = ["rebuild", "--resume"]
+            if process.returncode == 0:
+                break
+            assert connection.execute("SELECT count(*) FROM cart_summary").fetchone()[0] >= EVENTS // 10
+        carts.ok("rebuild", "--resume", "--max-rate", "1000000")
+        people.stop()
+    assert kills >= 3
+    carts.ok("run", "--until-caught-up")
+    assert shop.check_version(connection, 1) >= EVENTS // 10
+
+
+def test_between_ranges_nobody_follows_and_other_code_does_not_go_on(carts, connection, dsn):
+    carts.ok("rebuild", "--blue-green")
+    process = carts.start("rebuild", "--yes", "--ranges", "4", "--batch-size", "50", "--max-rate", "500")
+    until(lambda: connection.execute("SELECT count(*) FROM esops.versions").fetchone() == (2,))
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    shop.more(dsn, 100)
+    standing = connection.execute("SELECT max(position) FROM cart_summary").fetchone()
+    assert "not followed" in carts.ok("run", "--until-caught-up").err
+    assert connection.execute("SELECT max(position) FROM cart_summary").fetchone() == standing
+    text = (carts.folder / "shop_projections.py").read_text()
+    carts.write("shop_projections.py", text.replace('"items": 0', '"items": 1'))
+    refused = carts.run("rebuild", "--resume")
+    assert refused.code == 6
+    assert "some of the rows are made by it already" in refused.err
+    assert carts.run("rebuild", "--abort").code == 6
+    carts.write("shop_projections.py", text)
+    carts.ok("rebuild", "--resume")
+    shop.check_version(connection, 1)
+
+
+def test_ranges_are_for_what_the_server_can_deal(carts, dsn, project):
+    carts.ok("rebuild", "--blue-green")
+    assert carts.run("rebuild", "--blue-green", "--ranges", "3").code == 2
+    text = (carts.folder / "shop_projections.py").read_text()
+    carts.write("shop_projections.py", text.replace('@fold(key="stream")', "@fold(key=lambda event: event.stream)"))
+    result = carts.run("rebuild", "--yes", "--ranges", "3")
+    assert result.code == 6
+    assert "--ranges: only for a fold that is keyed by the stream" in result.err
