@@ -125,7 +125,7 @@ def to_events(batch: pa.RecordBatch, position_parts: int, decode: Decode | None 
     """
     identifier, stream, version, kind, data, metadata, recorded_at, tenant = batch.columns[:8]
     parts = [column.to_pylist() for column in batch.columns[8 : 8 + position_parts]]
-    payloads, times = _bytes(data), recorded_at.cast(pa.int64()).to_pylist()
+    payloads, times = _bytes(data), recorded_at.view(pa.int64()).to_pylist()
     if decode is not None:
         payloads, times = zip(*map(decode, payloads), strict=True)
     elif recorded_at.null_count:
@@ -155,7 +155,8 @@ def _bytes(column: pa.Array) -> Any:
     if column.null_count == len(column):
         return repeat(b"")
     plain = column.storage if isinstance(column, pa.ExtensionArray) else column
-    values = plain.cast(pa.binary()).to_pylist()
+    # a view: a cast would import all of Arrow's compute functions, for a twentieth of a second
+    values = plain.view(pa.binary()).to_pylist()
     return values if not column.null_count else [value or b"" for value in values]
 
 
