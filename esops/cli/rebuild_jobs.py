@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from esops.backends.postgres.connect import connect
 from esops.cli.rebuild_words import as_dict, summary
 from esops.cli.shared import is_interactive, stop_on_signals
 from esops.config import Config
-from esops.errors import EsopsError, UsageError
+from esops.errors import EsopsError, Refused, UsageError
 from esops.rebuild import external, verify
 from esops.rebuild.inplace import InPlace, lines, tables_of
 from esops.rebuild.plan import Options, Plan, Target, make_plan, resolve
@@ -326,8 +327,7 @@ class Jobs:
                 for name in self.names
             }
             if self.asked.abort:
-                self._tellers[self.names[0]].confirm_abort(", ".join(self.names))
-                return self._tell([Ended(name, outcome=works[name].abort()) for name in self.names])
+                return self._abort(works)
             does = self._beginnings(works, targets, stores, plannings)
 
             def leave(name: str) -> None:
@@ -362,13 +362,42 @@ class Jobs:
         stores: Mapping[str, EventStore],
         plannings: Mapping[str, psycopg.Connection],
     ) -> dict[str, Callable[[], Outcome]]:
-        """What each does in its thread. All plans are made before anything is begun."""
-        if self.asked.resume:
-            return {name: lambda at=name: works[at].resume(self.asked.given) for name in self.names}  # type: ignore[misc]
-        plans = {name: self._plan(targets[name], stores[name], plannings[name]) for name in self.names}
+        """What each does in its thread. All plans are made, and all are entered, before anything is begun.
+
+        Resumed are those that are unfinished, and those that were begun with them; one that was to be and was not is begun now.
+        """
+        latest = {name: work.latest() for name, work in works.items()}
+        unfinished = [each for each in latest.values() if each is not None and each.finished_at is None]
+        if unfinished and not self.asked.resume:
+            names = ", ".join(f"rebuild {each.rebuild} of {each.projection} ({each.state})" for each in unfinished)
+            raise Refused(f"not finished: {names}", hint="Go on with --resume, or give them up with --abort.")
+        groups = {each.options.get("group") for each in unfinished if each.options.get("group")}
+        fresh = [
+            name
+            for name, entry in latest.items()
+            if not self.asked.resume
+            or (groups and (entry is None or (entry.finished_at is not None and entry.options.get("group") not in groups)))
+        ]
+        plans = {name: self._plan(targets[name], stores[name], plannings[name]) for name in fresh}
         for plan in plans.values():
             self.output.say("\n".join(plan.lines(statements=self.output.settings.verbose)) + "\n")
-        return {name: lambda at=name: works[at].begin(plans[at], self.asked.options) for name in self.names}  # type: ignore[misc]
+        group = next(iter(groups)) if self.asked.resume and groups else uuid.uuid4().hex
+        entered = {name: works[name].enter(plans[name], self.asked.options, group) for name in fresh}
+
+        def beginning(name: str) -> Callable[[], Outcome]:
+            if name in entered:
+                return lambda: works[name].go_on(entered[name])
+            return lambda: works[name].resume(self.asked.given)
+
+        return {name: beginning(name) for name in self.names}
+
+    def _abort(self, works: Mapping[str, Rebuild]) -> int:
+        entries = {name: work.latest() for name, work in works.items()}
+        unfinished = [name for name, entry in entries.items() if entry is not None and entry.finished_at is None]
+        if not unfinished:
+            raise UsageError(f"there is no unfinished rebuild of {', '.join(self.names)} to abort")
+        self._tellers[unfinished[0]].confirm_abort(", ".join(unfinished))
+        return self._tell([Ended(name, outcome=works[name].abort()) for name in unfinished])
 
     def _show(self, plans: Mapping[str, Plan]) -> int:
         documents = [self._tellers[name].show_plan(plan) for name, plan in plans.items()]

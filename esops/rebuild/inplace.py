@@ -45,7 +45,7 @@ class InPlace(Rebuild):
                 numbers = [each.version for each in registry.versions(connection, self.target.name)]
                 told = {**options.as_dict(), "in_place": True, "create": [], "scratch": max(numbers) + 1}
                 entry = journal.begin(connection, self.target.name, version.version, version.version, told)
-        return self._run(entry)
+        return self.go_on(entry)
 
     def _serving(self, connection: psycopg.Connection) -> registry.Version:
         """The version that serves; a table that esops does not know yet becomes version 1 under its own name."""

@@ -43,6 +43,10 @@ class Rebuild(Ground):
 
     def begin(self, plan: Plan, options: Options) -> Outcome:
         """Do a plan from its start. Raises Refused if another rebuild is unfinished."""
+        return self.go_on(self.enter(plan, options))
+
+    def enter(self, plan: Plan, options: Options, group: str | None = None) -> journal.Entry:
+        """Enter a plan into the journal. `group` is shared by those that are begun together. Raises Refused if one is unfinished."""
         with translated():
             self._set_about()
             from_version = plan.source.version if plan.source else None
@@ -55,10 +59,15 @@ class Rebuild(Ground):
                     self.target.name,
                     from_version,
                     plan.to_version,
-                    {**options.as_dict(), "compare": plan.compare, "create": [*plan.create, *plan.drop_now]},
+                    {**options.as_dict(), "compare": plan.compare, "create": [*plan.create, *plan.drop_now], "group": group},
                 )
                 registry.insert(self._session.connection, plan.version())
-        return self._run(entry)
+        return entry
+
+    def latest(self) -> journal.Entry | None:
+        """The projection's newest rebuild, finished or not."""
+        with translated():
+            return journal.latest(self._session.connection, self.target.name)
 
     def _set_about(self) -> None:
         """What comes before anything is entered. Raises Refused if another rebuild is unfinished."""
@@ -83,7 +92,7 @@ class Rebuild(Ground):
                 return self._outcome(findings=False)
             self._check_way(entry)
             entry = replace(journal.take_up(self._session.connection, entry), options={**entry.options, **options})
-        return self._run(entry)
+        return self.go_on(entry)
 
     def _check_way(self, entry: journal.Entry) -> None:
         """Raises UsageError where a rebuild that was begun in the other way is to be gone on with."""
@@ -112,7 +121,8 @@ class Rebuild(Ground):
 
     # -- the story
 
-    def _run(self, entry: journal.Entry) -> Outcome:
+    def go_on(self, entry: journal.Entry) -> Outcome:
+        """Do what is left to do of a rebuild that is entered. Raises Stopped, and whatever stops it."""
         self._entry = entry
         known = {key: value for key, value in entry.options.items() if key in Options.__dataclass_fields__}
         self._options = Options(**known)

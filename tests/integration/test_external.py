@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -255,28 +254,3 @@ def test_what_cannot_be_done_is_refused_before(app, project, dsn, connection):
     assert "keep their names: view or hook" in project.run("rebuild", "--blue-green").err
     configure(project, dsn, app, 2, 'built = ["a", "b"]')
     assert "names one table for each" in project.run("rebuild", "--blue-green").err
-
-
-def test_killed_at_random_it_goes_on(app, project, dsn, connection):
-    app.start(1)
-    configure(project, dsn, app, 2)
-    chance, arguments, kills = random.Random(8), ["rebuild", "--blue-green"], 0
-    with shop.People() as people:
-        people.add("writer", dsn, rate=100)
-        while True:
-            process = project.start(*arguments)
-            if kills < 8:
-                time.sleep(0.5 + 1.2 * chance.random())
-                process.send_signal(signal.SIGKILL)
-                kills += process.wait() == -signal.SIGKILL
-                begun = connection.execute("SELECT to_regclass('esops.rebuilds')").fetchone()[0] is not None
-                if begun and connection.execute("SELECT count(*) FROM esops.rebuilds").fetchone()[0]:
-                    arguments = ["rebuild", "--blue-green", "--resume"]
-            else:
-                _, err = process.communicate(timeout=60)
-                assert process.returncode == 0, err
-                break
-        people.stop()
-    assert connection.execute("SELECT count(*), max(state) FROM esops.rebuilds").fetchone() == (1, "switched")
-    until(lambda: documents(connection, 2) == truth(connection))
-    assert documents(connection, 1) == documents(connection, 2)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
-import signal
 import time
 
 import psycopg
@@ -49,33 +47,6 @@ def test_each_kind_gives_the_rows_of_the_fold(made, connection, dsn):
     made.ok("projection", "rollback", "cart_summary")
     shown = made.ok("projection", "show", "cart_summary", "--output", "json").json
     assert shown["active"] == 1
-
-
-def test_killed_at_random_each_kind_loses_and_doubles_nothing(made, connection, dsn, kind):
-    """Under --batch-size, so that there are many checkpoints to be killed between."""
-    chance = random.Random(hash(kind) % 97)
-    kills = 0
-    arguments = ["rebuild", "--blue-green", "--no-switch", "--batch-size", "150", "--max-rate", "1200"]
-    while True:
-        process = made.start(*arguments)
-        if "--resume" not in arguments:
-            until(lambda: connection.execute("SELECT to_regclass('esops.controls')").fetchone()[0] is not None)
-            until(lambda: connection.execute("SELECT count(*) FROM esops.rebuilds").fetchone()[0] == 1)
-            arguments.append("--resume")
-        if kills < 8:
-            time.sleep(0.6 + 0.7 * chance.random())
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += process.returncode == -signal.SIGKILL
-        else:
-            _, err = process.communicate(timeout=60)
-            assert process.returncode == 0, err
-        if process.returncode == 0:
-            break
-    assert kills >= 2
-    assert shop.table(connection, "cart_summary__v1") == shop.truth(connection, EVENTS)
-    left = [name for name in os.listdir("/proc") if name.isdigit() and _is_program(name, str(made.folder))]
-    assert left == [], "programs of killed rebuilds end by the end of their input"
 
 
 def until(condition, seconds: float = 15) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
 import time
 
@@ -45,9 +44,8 @@ ddl = "cart_summary.sql"
 NAMES = ("cart_summary", "cart_events", "confirmed", "by_statement")
 
 
-@pytest.fixture
-def several(dsn, project):
-    shop.make(dsn, EVENTS)
+def configure(project, dsn: str) -> None:
+    """Four projections of the shop's."""
     kinds.configure(project, dsn, "fold")
     project.write("cart_summary_statement.sql", kinds.SQL)
     project.write("totals.py", TOTALS)
@@ -56,6 +54,12 @@ def several(dsn, project):
     )
     project.write("confirmed.sql", "CREATE TABLE {table} (cart_id text PRIMARY KEY, position bigint NOT NULL);")
     project.write("esops.toml", (project.folder / "esops.toml").read_text() + MORE)
+
+
+@pytest.fixture
+def several(dsn, project):
+    shop.make(dsn, EVENTS)
+    configure(project, dsn)
     return project
 
 
@@ -130,7 +134,7 @@ def test_one_that_fails_does_not_stop_the_others(several, connection):
     ]
     again = several.run("rebuild", *NAMES, "--blue-green")
     assert again.code == 6
-    assert "is not finished" in again.err
+    assert "of confirmed (paused)" in again.err
     several.ok("rebuild", "confirmed", "--blue-green", "--abort", "--yes")
     several.write("totals.py", TOTALS)
     several.ok("rebuild", *NAMES, "--blue-green")
@@ -164,33 +168,6 @@ def test_each_takes_its_part_of_a_read_that_begins_at_the_lowest_checkpoint(seve
     check(connection)
 
 
-def test_killed_at_random_they_go_on(several, dsn, connection):
-    chance, arguments, kills = random.Random(11), [*NAMES, "--blue-green", "--batch-size", "150", "--max-rate", "1500"], 0
-    with shop.People() as people:
-        people.add("writer", dsn, rate=100)
-        while True:
-            process = several.start("rebuild", *arguments)
-            if kills < 8:
-                time.sleep(0.8 + chance.random())
-                process.send_signal(signal.SIGKILL)
-                kills += process.wait() == -signal.SIGKILL
-                begun = connection.execute("SELECT to_regclass('esops.rebuilds')").fetchone()[0] is not None
-                if begun and connection.execute("SELECT count(DISTINCT projection) FROM esops.rebuilds").fetchone()[0] == len(
-                    NAMES
-                ):
-                    arguments = [*NAMES, "--blue-green", "--resume"]
-                elif begun and connection.execute("SELECT count(*) FROM esops.rebuilds").fetchone()[0]:
-                    for name in NAMES:
-                        several.run("rebuild", name, "--blue-green", "--abort", "--yes")
-            else:
-                _, err = process.communicate(timeout=90)
-                assert process.returncode == 0, err
-                break
-        people.stop()
-    several.ok("run", "--until-caught-up")
-    check(connection)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -220,3 +197,23 @@ def test_a_server_that_comes_back_is_read_together_again(several, own_server):
     assert "the database is back" in err
     with psycopg.connect(dsn, autocommit=True) as connection:
         assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS)
+
+
+def test_one_that_was_to_be_begun_with_the_others_and_was_not_is_begun_by_resume(several, connection):
+    """As where the command is killed between two entries of its journal."""
+    process = several.start("rebuild", *NAMES[:2], "--blue-green", "--batch-size", "200", "--max-rate", "1000")
+    while connection.execute("SELECT to_regclass('esops.rebuilds')").fetchone()[0] is None or (
+        connection.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'cart%v1'").fetchone()[0] < 2
+    ):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)
+    connection.execute(
+        "DELETE FROM esops.rebuilds WHERE projection = 'cart_events'; DELETE FROM esops.versions WHERE projection = 'cart_events'; "
+        "DROP TABLE cart_events__v1"
+    )
+    done = several.ok("rebuild", *NAMES[:2], "--blue-green", "--resume", "--max-rate", "1000000", "--output", "json").json
+    assert [(each["state"], each["events"]) for each in done["rebuilds"]] == [("switched", EVENTS)] * 2
+    several.ok("rebuild", *NAMES[2:], "--blue-green")
+    check(connection)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import time
 
 import psycopg
 import pytest
 
-from tests.support import kinds, shop
+from tests.support import shop
 
 EVENTS = 4_000
 
@@ -202,32 +201,6 @@ def test_a_long_reader_makes_in_place_wait_and_then_give_way(carts, connection, 
     shop.check_version(connection, 1)
 
 
-@pytest.mark.parametrize("kind", ["fold", "handlers", "sql"])
-def test_in_place_killed_at_random_is_gone_on_with(dsn, connection, project, kind):
-    shop.make(dsn, EVENTS)
-    kinds.configure(project, dsn, kind)
-    project.ok("rebuild", "--blue-green")
-    arguments = ["rebuild", "--yes", "--batch-size", "100", "--max-rate", "1500"]
-    kills = 0
-    for number in range(8):
-        process = project.start(*arguments)
-        time.sleep(0.7 + 0.15 * number)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
-        if process.returncode == 0:
-            break
-        row = connection.execute("SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone()
-        if row != ("switched",):
-            arguments = ["rebuild", "--resume", "--batch-size", "100", "--max-rate", "1500"]
-    assert kills >= 2
-    if process.returncode != 0:
-        assert project.run("rebuild", "--blue-green", "--resume").code == 2, "begun in place"
-        assert project.run("rebuild", "--abort").code == 6, "there is nothing to go back to"
-        project.ok("rebuild", "--resume")
-    assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS)
-
-
 def test_a_table_that_esops_does_not_know_is_filled_under_its_own_name(carts, connection):
     connection.execute(shop.DDL.replace("{table}", "cart_summary"))
     connection.execute("INSERT INTO cart_summary VALUES ('old', 'c', 1, 1, 'open', 1)")
@@ -274,30 +247,6 @@ def test_ranges_are_replaced_one_by_one_and_nothing_is_ever_empty(carts, connect
     shop.more(dsn, 100)
     carts.ok("run", "--until-caught-up")
     shop.check_version(connection, 1)
-
-
-def test_ranges_killed_at_random_are_gone_on_with_while_writers_write(carts, connection, dsn):
-    chance = random.Random(5)
-    carts.ok("rebuild", "--blue-green")
-    connection.execute("UPDATE cart_summary__v1 SET items = -1")
-    arguments, kills = ["rebuild", "--yes", "--ranges", "6", "--batch-size", "100", "--max-rate", "2500"], 0
-    with shop.People() as people:
-        people.add("writer", dsn, rate=100)
-        while kills < 10:
-            process = carts.start(*arguments)
-            time.sleep(0.6 + chance.random())
-            process.send_signal(signal.SIGKILL)
-            kills += process.wait() == -signal.SIGKILL
-            if connection.execute("SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone() != ("switched",):
-                arguments = ["rebuild", "--resume"]
-            if process.returncode == 0:
-                break
-            assert connection.execute("SELECT count(*) FROM cart_summary").fetchone()[0] >= EVENTS // 10
-        carts.ok("rebuild", "--resume", "--max-rate", "1000000")
-        people.stop()
-    assert kills >= 3
-    carts.ok("run", "--until-caught-up")
-    assert shop.check_version(connection, 1) >= EVENTS // 10
 
 
 def test_between_ranges_nobody_follows_and_other_code_does_not_go_on(carts, connection, dsn):

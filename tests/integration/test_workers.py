@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 
@@ -58,35 +57,6 @@ def test_three_processes_make_what_one_makes(carts, connection, dsn):
     again = carts.ok("rebuild", "--blue-green", "--workers", "2", "--output", "json").json
     assert again["verification"]["differing"] == 0
     shop.check_version(connection, 2)
-
-
-def test_workers_and_the_rebuild_are_killed_at_random_while_writers_write(carts, connection, dsn):
-    chance = random.Random(21)
-    arguments = ["rebuild", "--blue-green", "--workers", "2", "--batch-size", "300", "--max-rate", "3000"]
-    kills = {"worker": 0, "rebuild": 0}
-    with shop.People() as people:
-        people.add("writer", dsn)
-        while True:
-            process = carts.start(*arguments)
-            until(lambda process=process: process.poll() is not None or len(shards(connection)) == 2)
-            arguments = ["rebuild", "--blue-green", "--resume"]
-            time.sleep(0.3 + chance.random())
-            workers = processes_of(process)
-            if sum(kills.values()) < 6 and len(shards(connection)) == 2:
-                if workers and kills["worker"] <= kills["rebuild"]:
-                    chance.choice(workers).kill()
-                    kills["worker"] += 1
-                    time.sleep(0.5)
-                process.send_signal(signal.SIGKILL)
-                kills["rebuild"] += 1
-                process.communicate()
-                continue
-            _, err = process.communicate(timeout=100)
-            assert process.returncode == 0, err
-            break
-        people.stop()
-    assert kills["rebuild"] >= 2
-    shop.check_version(connection, 1)
 
 
 def test_a_worker_that_dies_is_begun_again(carts, connection):

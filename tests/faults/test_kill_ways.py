@@ -1,0 +1,186 @@
+"""`kill -9` at random in every kind of projection and way of rebuilding, with writers on: with those of test_kill.py, two hundred times.
+
+One loop for all: a rebuild is begun, killed, resumed, and begun anew when it is done; in the end the rows are those of a fold over all
+events. What is killed is the rebuild's process, and with several processes one of those as often.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration import test_external as external
+from tests.integration import test_together as together
+from tests.support import kinds, shop
+
+pytestmark = pytest.mark.slow
+EVENTS = 6_000
+KILLS = 19
+PACE = ("--batch-size", "200", "--max-rate", "5000")
+
+
+@dataclass
+class Way:
+    """How a rebuild is begun and gone on with, and what must be right when one is done and at the end."""
+
+    begin: list[str]
+    check: Callable[[], None]
+    resume: list[str] = field(default_factory=lambda: ["rebuild", "--blue-green", "--resume", *PACE])
+    done: Callable[[], None] = lambda: None
+    caught_up: bool = True
+
+
+def of_kind(project, dsn, connection, kind: str) -> Way:
+    if kind == "process" and shutil.which("node") is None:
+        pytest.skip("there is no node")
+    kinds.configure(project, dsn, kind)
+    return Way(["rebuild", "--blue-green", *PACE], lambda: _right(connection), done=lambda: _retire(project))
+
+
+def _right(connection) -> None:
+    (last,) = connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()
+    assert shop.table(connection, "cart_summary") == shop.truth(connection, last)
+
+
+def _retire(project) -> None:
+    project.run("projection", "retire", "cart_summary", "--yes")
+
+
+def in_shards(project, dsn, connection) -> Way:
+    shop.configure(project, dsn)
+    return Way(["rebuild", "--blue-green", "--workers", "2", *PACE], lambda: _right(connection), done=lambda: _retire(project))
+
+
+def in_place(project, dsn, connection, *more: str) -> Way:
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+
+    def spoil() -> None:
+        connection.execute("UPDATE cart_summary__v1 SET items = -1")
+
+    spoil()
+    begin = ["rebuild", "--yes", *more, *PACE]
+    return Way(begin, lambda: _right(connection), ["rebuild", "--resume", *PACE], done=spoil if not more else lambda: None)
+
+
+def several(project, dsn, connection) -> Way:
+    together.configure(project, dsn)
+    begin = ["rebuild", *together.NAMES, "--blue-green"]
+    return Way([*begin, *PACE], lambda: together.check(connection), [*begin, "--resume", *PACE])
+
+
+def by_the_application(project, dsn, connection) -> Way:
+    """The application follows both versions; each rebuild has it begin another one."""
+    app = external.Application(dsn, project.folder)
+    app.start(1)
+    number = 2
+
+    def configure() -> None:
+        external.configure(project, dsn, app, number)
+
+    def done() -> None:
+        nonlocal number
+        number += 1
+        configure()
+
+    def check() -> None:
+        (version,) = connection.execute("SELECT active_version FROM esops.projections").fetchone()
+        external.until(lambda: external.documents(connection, version) == external.truth(connection))
+
+    configure()
+    return Way(["rebuild", "--blue-green"], check, ["rebuild", "--blue-green", "--resume"], done, caught_up=False)
+
+
+WAYS: dict[str, Callable[..., Way]] = {
+    **{kind: lambda *on, kind=kind: of_kind(*on, kind) for kind in ("handlers", "sql", "process")},
+    "workers": in_shards,
+    "in place": in_place,
+    "ranges": lambda *on: in_place(*on, "--ranges", "5"),
+    "several": several,
+    "external": by_the_application,
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_is_killed_over_and_over_and_is_right_in_the_end(way, dsn, connection, project):
+    shop.make(dsn, EVENTS)
+    chance, kills, finished, states = random.Random(len(way)), 0, 0, set()
+    try:
+        how = WAYS[way](project, dsn, connection)
+        with shop.People() as people:
+            people.add("writer", dsn, seed=4, rate=100)
+            while kills < KILLS or not finished:
+                process = project.start(*(how.resume if unfinished(connection) else how.begin), "--quiet")
+                wait = 120 if kills >= KILLS or finished < kills // 8 else 0.5 + 1.3 * chance.random()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(wait)
+                if process.poll() is None:
+                    began = unfinished(connection)
+                    kills += _kill_one(process, chance)
+                    states.add(_state(connection))
+                    if not began or unfinished(connection):
+                        continue  # else it was killed when all was done
+                else:
+                    out, err = process.communicate()
+                    assert process.returncode == 0, f"after {kills} kills: {out}{err}"
+                finished += 1
+                how.done()
+            if unfinished(connection):
+                project.ok(*how.resume)
+            people.stop()
+        if how.caught_up:
+            project.ok("run", "--until-caught-up")
+        how.check()
+        assert len(states) >= 2, f"killed only in {states}"
+        left = [each for each in psutil.process_iter() if _is_program(each, project.folder)]
+        assert left == [], "programs of killed rebuilds end by the end of their input"
+        print(f"\n{way}: {kills} kills in {sorted(map(str, states))}, {finished} finished")
+    finally:
+        external.Application(dsn, project.folder).stop_all()
+
+
+def _kill_one(process, chance: random.Random) -> int:
+    """The rebuild, or as often one of its shards' processes and then the rebuild; how many were killed."""
+    shards = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        shards = [each for each in psutil.Process(process.pid).children() if "esops.rebuild.shard" in each.cmdline()]
+    killed = 0
+    if shards and chance.random() < 0.5:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            chance.choice(shards).kill()
+            killed += 1
+        time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return killed + (process.returncode == -signal.SIGKILL)
+
+
+def unfinished(connection) -> bool:
+    if connection.execute("SELECT to_regclass('esops.rebuilds') IS NULL").fetchone()[0]:
+        return False
+    return connection.execute("SELECT EXISTS (SELECT FROM esops.rebuilds WHERE finished_at IS NULL)").fetchone()[0]
+
+
+def _state(connection):
+    if connection.execute("SELECT to_regclass('esops.rebuilds') IS NULL").fetchone()[0]:
+        return None
+    row = connection.execute("SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone()
+    return row and row[0]
+
+
+def _is_program(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return "cart_summary.js" in process.cmdline() and process.cwd() == str(folder)
+    except (psutil.Error, OSError):
+        return False
