@@ -37,6 +37,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.archive
 	$(BIN)/python -m benchmarks.audit
 	$(BIN)/python -m benchmarks.kinds
+	$(BIN)/python -m benchmarks.workers
 
 # the terminal in the README, recorded from a real run
 picture: $(VENV)/.ready

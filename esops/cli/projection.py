@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from esops.cli.app import command, current_output, group
+from esops.cli.limits import MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
 from esops.cli.shared import complete_projection, is_interactive
 
 if TYPE_CHECKING:
@@ -209,12 +210,10 @@ def resume(context: typer.Context, name: str = _NAME) -> None:
 def throttle(
     context: typer.Context,
     name: str = _NAME,
-    max_rate: float | None = typer.Option(None, "--max-rate", min=0, metavar="EV_S", help="At most so many events a second."),
-    max_load: int | None = typer.Option(None, "--max-load", min=0, metavar="N", help="Wait while more sessions are active."),
-    max_lag_bytes: int | None = typer.Option(
-        None, "--max-lag-bytes", min=0, metavar="N", help="Wait while a replica is behind."
-    ),
-    nice: float | None = typer.Option(None, "--nice", min=0, metavar="R", help="Rest R times as long as it works."),
+    max_rate: float | None = MAX_RATE,
+    max_load: int | None = MAX_LOAD,
+    max_lag_bytes: int | None = MAX_LAG_BYTES,
+    nice: float | None = NICE,
     off: bool = typer.Option(False, "--off", help="Take back all that was asked for here; what the command began with holds."),
 ) -> None:
     """Change what work on a projection may take, while it runs.

@@ -7,10 +7,10 @@ from pathlib import Path
 import typer
 
 from esops.cli.app import app, command, current_output
+from esops.cli.limits import MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
 from esops.cli.shared import complete_projection, duration
 
 _HOW = "How it goes about it"
-_LIMITS = "What it may take (to be changed while it runs by `projection throttle`)"
 
 
 @command(app)
@@ -56,37 +56,14 @@ def rebuild(
     engine: str | None = typer.Option(
         None,
         "--engine",
-        metavar="dask://HOST:PORT",
+        metavar="dask://HOST:PORT|local",
         help="Load by the workers of a Dask cluster (extra esops[dask]).",
         rich_help_panel=_HOW,
     ),
-    max_rate: float | None = typer.Option(
-        None, "--max-rate", min=1, metavar="EV_S", help="At most so many events a second.", rich_help_panel=_LIMITS
-    ),
-    max_load: int | None = typer.Option(
-        None,
-        "--max-load",
-        min=0,
-        metavar="N",
-        help="Wait while more than N other sessions of the read model's server are active.",
-        rich_help_panel=_LIMITS,
-    ),
-    max_lag_bytes: int | None = typer.Option(
-        None,
-        "--max-lag-bytes",
-        min=0,
-        metavar="N",
-        help="Wait while a replica of it is further behind.",
-        rich_help_panel=_LIMITS,
-    ),
-    nice: float | None = typer.Option(
-        None,
-        "--nice",
-        min=0,
-        metavar="R",
-        help="Rest R times as long as it works: 1 is half the speed.",
-        rich_help_panel=_LIMITS,
-    ),
+    max_rate: float | None = MAX_RATE,
+    max_load: int | None = MAX_LOAD,
+    max_lag_bytes: int | None = MAX_LAG_BYTES,
+    nice: float | None = NICE,
     postpone: bool = typer.Option(
         False, "--postpone", help="Keep up and wait with the switch for `projection switch-now`.", rich_help_panel=_HOW
     ),

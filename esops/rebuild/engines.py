@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import logging
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY = 0.5
 _CONNECT_TIMEOUT = 10
+_SCHEDULER_PATIENCE = 20.0
 _DASK = "dask://"
+_LOCAL = "local"
+_GO_ON = "What is done is kept: go on with --resume, and --engine with another scheduler, or local."
 
 
 class AtWork(Protocol):
@@ -38,6 +43,10 @@ class AtWork(Protocol):
 
     def ask_to_stop(self) -> None:
         """Let each end at its next checkpoint."""
+        ...
+
+    def check(self) -> None:
+        """Raises Unavailable where nobody could tell any more how they are."""
         ...
 
 
@@ -62,10 +71,14 @@ class Engine(Protocol):
 
 def engine_of(address: str | None) -> Engine:
     """The engine of an address: none is this machine. Raises UsageError or Unavailable."""
-    if address is None:
+    if address in {None, _LOCAL}:
         return Processes()
+    assert address is not None
     if not address.startswith(_DASK) or not address.removeprefix(_DASK):
-        raise UsageError(f"--engine {address}: there is no such engine", hint="dask://HOST:PORT is a Dask cluster's scheduler.")
+        raise UsageError(
+            f"--engine {address}: there is no such engine",
+            hint="dask://HOST:PORT is a Dask cluster's scheduler, local is this machine.",
+        )
     if importlib.util.find_spec("distributed") is None:
         raise UsageError("--engine dask:// takes Dask", hint="pip install 'esops[dask]', here and where its workers are.")
     return Dask(address.removeprefix(_DASK))
@@ -105,6 +118,9 @@ class _Here:
     def ask_to_stop(self) -> None:
         self._asked.set()
 
+    def check(self) -> None:
+        """Threads of this process tell."""
+
 
 class Dask:
     """The workers of a Dask cluster. They need esops, the configuration and the code in the same places as here.
@@ -118,6 +134,7 @@ class Dask:
         """Connect. Raises Unavailable."""
         import distributed
 
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters of it is told in esops' own words
         self.where = f"of the Dask cluster at {scheduler}"
         address = scheduler if "://" in scheduler else f"tcp://{scheduler}"
         try:
@@ -153,6 +170,7 @@ class _There:
         self._client = client
         self._name = f"esops-{uuid.uuid4()}"
         self._asked = distributed.Event(self._name, client=client)
+        self._gone_since: float | None = None
         self._pool = client.get_executor(pure=False, retries=0)
         self._futures: list[Future[Failure | None]] = []
 
@@ -169,14 +187,25 @@ class _There:
             return future.result()
         except (KilledWorker, OSError) as killed:
             raise Died from killed
+        except (CancelledError, asyncio.CancelledError):
+            raise Unavailable("the Dask scheduler is gone", hint=_GO_ON) from None
 
     def ask_to_stop(self) -> None:
-        self._asked.set()
+        if self._client.status == "running":
+            self._asked.set()
+
+    def check(self) -> None:
+        if self._client.status == "running":
+            self._gone_since = None
+            return
+        self._gone_since = self._gone_since or time.monotonic()
+        if time.monotonic() - self._gone_since > _SCHEDULER_PATIENCE:
+            raise Unavailable("the Dask scheduler is gone", hint=_GO_ON)
 
     def wait(self) -> None:
-        """Until all have ended, as a pool does."""
+        """Until all have ended, as a pool does; without a scheduler they end by themselves when the rebuild's session has gone."""
         for future in self._futures:
-            while not future.done():
+            while not future.done() and self._client.status == "running":
                 time.sleep(_LOOK_EVERY / 5)
 
 
@@ -190,7 +219,7 @@ def _load_there(task: Task, name: str) -> Failure | None:
     def watch() -> None:
         while not over.wait(_LOOK_EVERY):
             try:
-                if asked.is_set() or not _owned(task):
+                if not _owned(task) or asked.is_set():
                     stop.set()
                     return
             except (EsopsError, OSError, RuntimeError):

@@ -44,7 +44,6 @@ class ExternalPlan(Plan):
     """What will be done about a version that the application builds."""
 
     built: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    blue_checkpoint: str | None = None
 
     @property
     def tables(self) -> dict[str, tuple[str, str]]:
@@ -88,12 +87,9 @@ def make_plan(
                     f"{'.'.join(table)} is v{taken[table].version} of {target.name}, which is there already",
                     hint="Raise the version in the application, and name its `checkpoint` (and `built`) in esops.toml.",
                 )
-        blue_checkpoint = None
         if adopt:
-            blue_checkpoint = _checkpoint_before(store, target)
-            source = adopted(connection, target, current)
-            if blue_checkpoint is not None:
-                source = replace(source, fingerprint=CHECKPOINT + blue_checkpoint)
+            source, before = adopted(connection, target, current), _checkpoint_before(store, target)
+            source = source if before is None else replace(source, fingerprint=CHECKPOINT + before)
         if target.settings.switch == "view":
             for plain in target.plains:
                 if plain.name in current and current[plain.name].kind != "v":
@@ -121,7 +117,6 @@ def make_plan(
         installs=not registry.installed(connection),
         notes=list(_notes(config, target, options, store)),
         built=built,
-        blue_checkpoint=blue_checkpoint,
     )
 
 
@@ -194,6 +189,21 @@ def check_left(store: EventStore, version: Version) -> None:
         )
 
 
+class _Count:
+    """How many events there are up to a position that moves on: each is counted once, since all of them may be very many."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+        self._to: Position | None = None
+        self.events = 0
+
+    def up_to(self, position: Position | None) -> int:
+        if position is not None and (self._to is None or position > self._to):
+            self.events += self._store.count_between(self._to, position)
+            self._to = position
+        return self.events
+
+
 class _Behind(Exception):
     """Readers have seen more of blue than green has."""
 
@@ -201,7 +211,7 @@ class _Behind(Exception):
 class External(Rebuild):
     """One rebuild that the application does."""
 
-    _seen: tuple[Position | None, int] = (None, 0)
+    _seen: _Count | None = None
 
     def abort(self) -> Outcome:
         """Give it up; what the application builds is the application's, and stays."""
@@ -225,9 +235,8 @@ class External(Rebuild):
         """The version, with the application's checkpoint as its own."""
         version = self._version()
         position = reached(self.store, version)
-        if position is not None and position != self._seen[0]:
-            self._seen = (position, self.store.count_between(None, position))
-        return replace(version, position=position, events=self._seen[1])
+        self._seen = self._seen or _Count(self.store)
+        return replace(version, position=position, events=self._seen.up_to(position))
 
     def _tables(self) -> str:
         return ", ".join(".".join(table) for table in self._version().tables.values())
@@ -237,7 +246,7 @@ class External(Rebuild):
         self._hooks.run("before_catch_up", self._told())
         command = self.target.settings.start
         if command:
-            told = {**self._told(), "phase": "catching-up", "checkpoint": self._name}
+            told = {**self._told(), "checkpoint": self._name}
             run_program("start", command, self.target.directory, told, _START_LIMIT, self._say)
         else:
             self._say(f"waiting for the application to build {self._tables()}")
@@ -251,14 +260,15 @@ class External(Rebuild):
     def _follow(self) -> None:
         """Until the tables are there and the checkpoint is near the head. Raises Stopped where it stands still for too long."""
         limit = self.target.settings.timeout or _PATIENCE
-        moved, last, told = time.monotonic(), self._seen[0], 0.0
+        moved, told, all_of_them = time.monotonic(), 0.0, _Count(self.store)
+        last: Position | None = None
         while True:
             if self._stop():
-                raise Stopped(f"stopped while the application is at position {self._seen[0]}")
+                raise Stopped(f"stopped while the application is at position {last}")
             head, green = self._head(), self._green()
             if green.position != last:
                 moved, last = time.monotonic(), green.position
-            behind = self.store.count_between(green.position, head) if head is not None else 0
+            behind = max(0, all_of_them.up_to(head) - green.events)
             self._watcher.progress(green.events, green.events + behind)
             missing = [".".join(table) for table in green.tables.values() if not self._there(table)]
             if not missing and (green.position is not None or head is None) and behind <= self._options.switch_lag:

@@ -21,7 +21,7 @@ from esops.projections.runner import Progress, Reader, Runner, Work
 from esops.rebuild import journal, verify
 from esops.rebuild.outcome import Outcome, Watcher
 from esops.rebuild.plan import Options, Target
-from esops.rebuild.programs import Hooks
+from esops.rebuild.programs import Hooks, told_of
 from esops.rebuild.session import Session
 
 log = structlog.get_logger("esops.rebuild")
@@ -81,16 +81,11 @@ class Ground:
         entry, green = self._the_entry, self._green()
         found = self._refresh().verification or {}
         return {
-            "projection": self.target.name,
+            **told_of(self.target.name, self._state, entry.from_version, green),
             "rebuild": entry.rebuild,
-            "state": self._state,
-            "from_version": entry.from_version,
-            "to_version": entry.to_version,
-            "position": green.position,
             "events": green.events,
             "rows": green.rows,
             "differing": found.get("differing"),
-            "tables": " ".join(".".join(table) for table in green.tables.values()),
         }
 
     def _after_switch(self) -> bool:

@@ -10,9 +10,25 @@ from datetime import timedelta
 from pathlib import Path
 
 from esops.errors import Stopped, UsageError
+from esops.projections.registry import Version
+from esops.rebuild import journal
 from esops.settings import HookSettings
 
+_LIVE = (journal.VERIFIED, journal.SWITCHED)
 Told = Mapping[str, object]
+
+
+def told_of(projection: str, state: str, from_version: int | None, to: Version) -> dict[str, object]:
+    """What every program is told of a switch or a rebuild. `phase`: whether side effects of events would fire again."""
+    return {
+        "projection": projection,
+        "state": state,
+        "phase": "live" if state in _LIVE else "catching-up",
+        "from_version": from_version,
+        "to_version": to.version,
+        "position": to.position,
+        "tables": " ".join(".".join(table) for table in to.tables.values()),
+    }
 
 
 def run_program(

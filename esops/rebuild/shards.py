@@ -127,6 +127,7 @@ class _Pool:
             failure: Failure | None = None
             try:
                 while waiting:
+                    at_work.check()
                     done, waiting = wait(waiting, _LOOK_EVERY, FIRST_COMPLETED)
                     failure = next((found for each in done if (found := at_work.result(each)) is not None), failure)
                     if failure is not None or self._stop():

@@ -23,7 +23,7 @@ from esops.projections.registry import Version
 from esops.rebuild import journal, switch
 from esops.rebuild.external import check_left, reached
 from esops.rebuild.plan import plains_of
-from esops.rebuild.programs import Hooks
+from esops.rebuild.programs import Hooks, told_of
 from esops.settings import ProjectionSettings
 
 log = structlog.get_logger("esops.versions")
@@ -255,13 +255,7 @@ def _switch(
             journal.enter(on, entry.rebuild, journal.SWITCHED, finished=True)
 
     if settings.switch == "hook":
-        told = {
-            "projection": target.projection,
-            "from_version": source.version if source else None,
-            "to_version": target.version,
-            "position": target.position,
-            "tables": " ".join(".".join(table) for table in target.tables.values()),
-        }
+        told = told_of(target.projection, journal.SWITCHED, source.version if source else None, target)
         Hooks(settings.hooks, config.directory, log.info).run("switch", told)
     statements = switch.perform(
         connection,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 
@@ -38,9 +39,9 @@ SLOW = ("--batch-size", "300", "--max-rate", "4000")
 
 def at_work() -> list[psutil.Process]:
     found = []
-    for each in psutil.process_iter(["cmdline"]):
-        if "esops.rebuild.shard" in (each.info["cmdline"] or []):
-            found.append(each)
+    for each in psutil.Process().children(recursive=True):  # not those of tests beside this one
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [each] if "esops.rebuild.shard" in each.cmdline() else []
     return found
 
 
@@ -120,3 +121,22 @@ def test_an_engine_that_is_not_there(carts, connection, engine, code, words):
     assert result.code == code, result.err
     assert words in result.err
     assert connection.execute("SELECT to_regclass('esops.rebuilds')").fetchone() == (None,), "nothing was begun"
+
+
+def test_a_scheduler_that_is_gone_ends_it_and_it_goes_on_without(carts, connection):
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50, processes=True
+    ) as own:
+        scheduler = own.scheduler_address.replace("tcp://", "dask://")
+        carts.write("sitecustomize.py", "import esops.rebuild.engines as e\ne._SCHEDULER_PATIENCE = 1.0\n")
+        carts.environment["PYTHONPATH"] = str(carts.folder)
+        process = carts.start("rebuild", "--blue-green", "--engine", scheduler, "--batch-size", "200", "--max-rate", "2000")
+        until(lambda: sum(each[3] for each in shards(connection)) > 1_000)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert "the Dask scheduler is gone" in err
+    carts.environment.pop("PYTHONPATH")
+    until(lambda: not at_work(), 20)
+    assert carts.run("rebuild", "--blue-green", "--resume").code == 3, "its address is kept"
+    carts.ok("rebuild", "--blue-green", "--resume", "--engine", "local", "--max-rate", "1000000")
+    shop.check_version(connection, 1)

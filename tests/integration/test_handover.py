@@ -250,6 +250,15 @@ def test_versions_of_a_processor_are_told_apart(bank, connection):
         checkpoint_of(bank, "summary")
 
 
+def test_an_inline_projection_has_nothing_to_hand_over(bank, connection):
+    connection.execute(
+        "CREATE TABLE emt_projections (name text, version int, type varchar(1), status text); "
+        "INSERT INTO emt_projections VALUES ('carts', 1, 'i', 'active')"
+    )
+    with pytest.raises(Refused, match="inline, with each append"), connection.transaction():
+        bank.hand_over(connection, "carts", bank.head())
+
+
 def test_emmetts_checkpoint_in_both_forms(bank, connection):
     head = bank.head()
     third = next(iter(bank.read_all())).events[2].position

@@ -12,7 +12,7 @@ from esops.backends.base import EventStore
 from esops.backends.eventstoredb.server_projections import ServerProjection
 from esops.backends.eventstoredb.store import EventStoreDBStore
 from esops.config import Config
-from esops.errors import ConnectionLost, EsopsError, Refused, Stopped, UsageError
+from esops.errors import ConnectionLost, Refused, Stopped, Unavailable, UsageError
 from esops.rebuild import journal as states
 from esops.rebuild import verify
 from esops.rebuild.outcome import Outcome, Watcher
@@ -303,6 +303,6 @@ def delete(store: EventStoreDBStore, name: str, *, emitted: bool) -> None:
         deadline = time.monotonic() + 30
         while (found := store.projections.get(name)) is not None and found.running:
             if time.monotonic() > deadline:
-                raise EsopsError(f"projection {name} does not stop")
+                raise Unavailable(f"projection {name} does not stop", hint="See what its node says, and do it again.")
             time.sleep(POLL)
     store.projections.delete(name, emitted_streams=emitted)

@@ -71,6 +71,11 @@ def hand_over(connection: psycopg.Connection, schema: str, processors: str, name
         ).format(table),
         (_TAKEN_OVER_AFTER, identity, version, version),
     ).fetchall()
+    if not rows and (inline := _inline(connection, schema, identity)):
+        raise Refused(
+            f"Emmett writes the projection {identity!r} inline, with each append ({inline}): it has no checkpoint to hand over",
+            hint="Make it an async projection, or build and verify with --no-switch.",
+        )
     if len(rows) != 1:
         there_are = [
             row[0] for row in connection.execute(sql.SQL("SELECT DISTINCT processor_id FROM {}").format(table)).fetchall()
@@ -91,6 +96,16 @@ def hand_over(connection: psycopg.Connection, schema: str, processors: str, name
         raise Refused(
             f"Emmett did not take the checkpoint of {identity!r}: its function answered {answer[0] if answer else None}"
         )
+
+
+def _inline(connection: psycopg.Connection, schema: str, name: str) -> str | None:
+    """The status of an inline projection of that name; None where there is none."""
+    if catalog.find_table(connection, schema, "emt_projections") is None:
+        return None
+    row = connection.execute(
+        sql.SQL("SELECT status FROM {} WHERE name = %s AND type = 'i'").format(_C(schema, "emt_projections")), (name,)
+    ).fetchone()
+    return None if row is None else str(row[0])
 
 
 def _as_emmett_keeps_it(connection: psycopg.Connection, schema: str, current: str | None, position: Position) -> str:

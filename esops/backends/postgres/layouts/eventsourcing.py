@@ -85,8 +85,21 @@ def _read(connection: psycopg.Connection, table: catalog.Table) -> Layout:
     )
 
 
+_TIME_FIRST = b'{"timestamp":{"_type_":"datetime_iso","_data_":"'
+"""How the library's own events begin."""
+_AT = len(_TIME_FIRST)
+
+
 def decode(state: bytes) -> tuple[bytes, int]:
-    """A state as plain JSON, and its timestamp in microseconds; what is no JSON as it is, at 0."""
+    """A state as plain JSON, and its timestamp in microseconds; what is no JSON as it is, at 0.
+
+    Most states begin with their timestamp and wrap nothing else: those are dealt with as bytes, in half the time.
+    """
+    if state.startswith(_TIME_FIRST):
+        end = state.find(b'"}', _AT)
+        at, rest = state[_AT:end], state[end + 2 :]
+        if end > 0 and b'"_type_"' not in rest and b"\\" not in at:
+            return b'{"timestamp":"' + at + b'"' + rest, _microseconds(at.decode("ascii", "replace"))
     try:
         value = orjson.loads(state)
     except orjson.JSONDecodeError:
@@ -94,11 +107,14 @@ def decode(state: bytes) -> tuple[bytes, int]:
     if b'"_type_"' in state:
         value = _unwrapped(value)
         state = orjson.dumps(value)
-    at = value.get("timestamp") if isinstance(value, dict) else None
+    return state, _microseconds(value.get("timestamp") if isinstance(value, dict) else None)
+
+
+def _microseconds(at: object) -> int:
     try:
-        return state, round(datetime.fromisoformat(at).timestamp() * 1e6) if isinstance(at, str) else 0
+        return round(datetime.fromisoformat(at).timestamp() * 1e6) if isinstance(at, str) else 0
     except ValueError:
-        return state, 0
+        return 0
 
 
 def _unwrapped(value: Any) -> Any:
