@@ -250,10 +250,11 @@ def _versions(
     entry = journal.latest(connection, name)
     if entry is not None and entry.finished_at is None and locks.holder(connection, locks.rebuild_lock(name)) is None:
         message = f"rebuild {entry.rebuild} stopped in state {entry.state}" + (f": {entry.reason}" if entry.reason else "")
-        fix = f"esops rebuild {name} --blue-green --resume   (or --abort)"
+        in_place = bool(entry.options.get("in_place"))
+        fix = f"esops rebuild {name} --resume" if in_place else f"esops rebuild {name} --blue-green --resume   (or --abort)"
         yield Finding("ESOPS-D020", subject, message, fix)
     active = next((each for each in known if each.state == "active"), None)
-    followed = config.projections[name].live == "app"
+    followed = config.projections[name].live == "app" or config.projections[name].kind == "external"
     if active is not None and not followed and locks.holder(connection, locks.version_lock(name, active.version)) is None:
         yield Finding("ESOPS-D022", subject, f"v{active.version} serves, and nobody keeps it fresh", "esops run")
     letters = dead_letters(config, name)

@@ -20,7 +20,7 @@ from esops.backends.base import EventStore
 from esops.backends.postgres import catalog
 from esops.backends.postgres.catalog import Table
 from esops.backends.postgres.connect import qualified
-from esops.errors import Refused, Unavailable
+from esops.errors import Busy, Refused, Unavailable
 from esops.events import Position
 from esops.projections import readmodel, registry
 from esops.projections.control import Gate
@@ -86,6 +86,8 @@ class Ranges:
         staging = qualified(*names)
 
         def do(connection: psycopg.Connection) -> None:
+            if registry.shards(connection, version):
+                return  # the answer to this transaction's commit was lost with the connection
             real = self._real(connection)
             key = sql.SQL(", ").join(map(sql.Identifier, real.key))
             like = qualified(real.schema, real.name)
@@ -164,8 +166,13 @@ class Ranges:
         """Make the serving table's rows of a range what was built, and begin the next one, in one transaction."""
 
         def do(connection: psycopg.Connection) -> None:
-            built = registry.version(connection, self._target.name, self._scratch)
             registry.lock_row(connection, self._target.name, self._scratch)
+            built = registry.version(connection, self._target.name, self._scratch)
+            now = next(each for each in registry.shards(connection, self._version) if each.number == part.number)
+            if now.position == part.until:
+                return  # done, and the answer was lost: the table for ranges is empty by now, and is not what belongs there
+            if built.position != part.until:
+                raise Busy(f"range {part.number + 1} of {self._target.name} was changed by somebody else")
             real, names = self._real(connection), qualified(*self._names())
             mine = _range(sql.Identifier("t", real.key[-1]), part)
             strays = connection.execute(sql.SQL("SELECT count(*) FROM {} AS t WHERE NOT {}").format(names, mine)).fetchone()
@@ -188,6 +195,8 @@ class Ranges:
 
     def _finish(self, connection: psycopg.Connection, until: Position) -> None:
         with connection.transaction():
+            if not registry.shards(connection, self._version):
+                return
             registry.merge_shards(connection, replace(self._version, fingerprint=self._target.code), until)
             connection.execute(sql.SQL("DROP TABLE {}").format(qualified(*self._names())))
             registry.forget(connection, self._target.name, self._scratch)

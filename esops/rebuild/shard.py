@@ -7,6 +7,7 @@ checkpoint: so it does where whoever began it is killed.
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -134,7 +135,11 @@ def main() -> None:
     import structlog
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    answer, sys.stdout = sys.stdout, sys.stderr  # what a projection prints is no answer
     task, over = Task.from_line(sys.stdin.readline()), threading.Event()
+    # A terminal and a service manager signal everybody: it is for the rebuild to say when to stop, or the same as its end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
 
     def watch() -> None:
         sys.stdin.read()
@@ -143,7 +148,7 @@ def main() -> None:
     threading.Thread(target=watch, daemon=True).start()
     failure = load_shard(task, over.is_set)
     if failure is not None:
-        print(json.dumps(asdict(failure)), flush=True)  # noqa: T201 - what the process is there for
+        print(json.dumps(asdict(failure)), file=answer, flush=True)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,8 @@ def test_martens_versions_are_begun_watched_verified_switched_and_retired(app, p
     assert (shown["kind"], shown["active"]) == ("external", 2)
     assert [(each["state"], each["lag_events"]) for each in shown["versions"]] == [("standby", 0), ("active", 0)]
     assert "keeps it fresh: not followed" in project.ok("run", "--until-caught-up").err
+    codes = [each["code"] for each in project.run("doctor", "--output", "json").json["findings"]]
+    assert "ESOPS-D022" not in codes, "the application keeps it fresh"
     refused = project.run("projection", "retire", "cart_summary", "--yes")
     # V1 still stands at its last event and was moved just now.
     assert refused.code == 6

@@ -249,6 +249,35 @@ def test_ranges_are_replaced_one_by_one_and_nothing_is_ever_empty(carts, connect
     shop.check_version(connection, 1)
 
 
+def test_an_answer_that_is_lost_after_a_range_took_its_place_does_no_harm(carts, connection):
+    """The transaction has committed, and the connection dies before it is told: what is done again must see that it is done."""
+    carts.ok("rebuild", "--blue-green")
+    carts.write(
+        "sitecustomize.py",
+        """
+        import esops.rebuild.session as session
+        from esops.errors import ConnectionLost
+        before, lost = session.Session.do, []
+        def do(self, work):
+            def once(connection):
+                done = work(connection)
+                name = getattr(work, "__qualname__", "")
+                if "patiently" in name or "fill" in name:
+                    if len(lost) % 2 == 0:
+                        lost.append(name)
+                        raise ConnectionLost("the answer is lost")
+                    lost.append(name)
+                return done
+            return before(self, once)
+        session.Session.do = do
+        """,
+    )
+    carts.environment["PYTHONPATH"] = str(carts.folder)
+    done = carts.ok("rebuild", "--yes", "--ranges", "3")
+    assert done.err.count("the answer is lost") >= 4
+    shop.check_version(connection, 1)
+
+
 def test_between_ranges_nobody_follows_and_other_code_does_not_go_on(carts, connection, dsn):
     carts.ok("rebuild", "--blue-green")
     process = carts.start("rebuild", "--yes", "--ranges", "4", "--batch-size", "50", "--max-rate", "500")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import threading
 import time
 
 import psutil
@@ -89,6 +91,32 @@ def test_stopped_and_resumed_with_as_many_as_it_began_with(carts, connection):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     shop.check_version(connection, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
+    """As a terminal's Ctrl-C goes to all processes of a job, and a service manager's end."""
+    text = (carts.folder / "shop_projections.py").read_text()
+    carts.write(
+        "shop_projections.py", text.replace("    at = event", "    print('a projection may print', 'x' * 1000)\n    at = event")
+    )
+    process = subprocess.Popen(
+        carts.command("rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "3000"),
+        cwd=carts.folder,
+        env=carts.environ(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    threading.Thread(target=process.communicate, daemon=True).start()
+    until(lambda: sum(each[3] for each in shards(connection)) > 500)
+    os.killpg(process.pid, number)
+    assert process.wait(30) == 5
+    until(lambda: connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,))
+    (carts.folder / "shop_projections.py").write_text(text)
+    state = connection.execute("SELECT state, reason FROM esops.rebuilds").fetchone()
+    assert state == ("paused", "asked to stop")
 
 
 def test_given_up_it_leaves_nothing(carts, connection):
