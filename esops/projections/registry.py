@@ -211,7 +211,7 @@ def make_shards(connection: psycopg.Connection, at: Version, of: int, until: Pos
     with connection.transaction():
         for number in range(of):
             connection.execute(
-                "INSERT INTO esops.shards (projection, version, shard, of, until) VALUES (%s, %s, %s, %s, %s)",
+                "INSERT INTO esops.shards (projection, version, shard, of, until) VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
                 (at.projection, at.version, number, of, str(until)),
             )
 
@@ -241,9 +241,14 @@ def note_shard_rows(
 
 
 def merge_shards(connection: psycopg.Connection, at: Version, until: Position) -> None:
-    """Make the shards' checkpoints the version's, once all are at their end. Raises Busy where they are not."""
+    """Make the shards' checkpoints the version's, once all are at their end. Raises Busy where they are not.
+
+    Done again after an answer that was lost, it does nothing.
+    """
     with connection.transaction():
         found = shards(connection, at)
+        if not found and position(connection, at.projection, at.version) == until:
+            return
         if not found or any(each.position != until for each in found):
             raise Busy(f"not all shards of {at.projection} v{at.version} are at {until}")
         types: dict[str, str] = {}
