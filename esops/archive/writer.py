@@ -140,7 +140,7 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
     words = [name for name in schema.names if name in ("stream", "tenant", "type") or name.startswith(FURTHER)]
     return {
         "compression": "zstd",
-        "compression_level": 3,
+        "compression_level": 1,
         "use_dictionary": words,
         "column_encoding": {name: _OF_NUMBERS for name in schema.names if name in _NUMBERS},
         "version": "2.6",

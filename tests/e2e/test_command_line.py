@@ -68,7 +68,7 @@ MISTAKES = [
         "there is no projection named 'cart_sumary'",
         "Did you mean 'cart_summary'?",
     ),
-    (["rebuild", "cart_summary"], 2, "a rebuild in place empties what readers see", "--blue-green"),
+    (["rebuild", "cart_summary"], 2, "a rebuild in place changes what readers see", "--blue-green"),
     (["rebuild", "--blue-green", "--resume", "--abort"], 2, "exclude each other", None),
     (["rebuild", "--blue-green", "--resume"], 2, "was ever begun", "--resume"),
     (["rebuild", "--blue-green", "--abort"], 2, "no unfinished rebuild", None),

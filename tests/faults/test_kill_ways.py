@@ -122,7 +122,7 @@ def test_each_way_is_killed_over_and_over_and_is_right_in_the_end(way, dsn, conn
             people.add("writer", dsn, seed=4, rate=100)
             while kills < KILLS or not finished:
                 process = project.start(*(how.resume if unfinished(connection) else how.begin), "--quiet")
-                wait = 120 if kills >= KILLS or finished < kills // 8 else 0.5 + 1.3 * chance.random()
+                wait = 120 if kills >= KILLS or finished < kills // 8 else 0.5 + 0.9 * chance.random()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(wait)
                 if process.poll() is None:
