@@ -16,6 +16,7 @@ from esops.archive.run import plan, run
 from esops.backends import open_store
 from esops.backends.archive.catalog import Catalog
 from esops.backends.archive.repository import Repository
+from esops.backends.eventstoredb.errors import StreamGone
 from esops.config import load_config
 from esops.events import NewEvent
 from esops.settings import StoreSettings
@@ -310,6 +311,34 @@ def test_a_scavenge_after_a_removal_and_no_way_back_but_into_another_store(proje
         assert [(e.id, e.version, e.type, e.data, e.metadata) for e in after] == [
             (e.id, e.version, e.type, e.data, e.metadata) for e in before
         ]
+
+
+def test_tombstoned_streams_are_gone_for_good_and_come_back_elsewhere_alone(project):
+    with Nodes() as nodes, Nodes() as others:
+        with open_store("s", StoreSettings(backend="eventstoredb", uri=nodes.uri)) as store:
+            store.append("cart-1", [new(n=n) for n in range(5)])
+            store.append("cart-2", [new(n=n) for n in range(3)])
+            before = {name: list(store.read_stream(name)) for name in ("cart-1", "cart-2")}
+            stores = f"[stores.s]\nbackend = 'eventstoredb'\nuri = '{nodes.uri}'\n[stores.copy]\nbackend = 'eventstoredb'\nuri = '{others.uri}'\n"
+            write(project, stores, "store = 's'\ncategory = 'cart'\nremove = 'tombstone'")
+            plan = project.ok("archive", "plan", "old").out
+            assert "their names can never be used again" in plan
+            told = project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json
+            assert (told["state"], told["removed"]) == ("done", 2)
+            for name in before:
+                with pytest.raises(StreamGone):
+                    list(store.read_stream(name))
+                with pytest.raises(StreamGone):
+                    store.append(name, [new()])
+            assert project.ok("archive", "verify", told["run"], "--output", "json").json["ok"]
+            refused = project.run("archive", "restore", told["run"], "--yes")
+            assert refused.code == 6
+            assert "tombstoned" in refused.err
+        project.ok("archive", "restore", told["run"], "--into", "copy", "--yes")
+        with open_store("copy", StoreSettings(backend="eventstoredb", uri=others.uri)) as store:
+            for name, events in before.items():
+                after = list(store.read_stream(name))
+                assert [(e.id, e.version, e.data) for e in after] == [(e.id, e.version, e.data) for e in events]
 
 
 @pytest.mark.parametrize("name", ["emmett-0.42.0", "message-db-1.3.1", "eventsourcing-9.5.6"])
