@@ -30,7 +30,7 @@ _numbers = itertools.count(1)
 
 
 def pytest_collection_modifyitems(items):
-    """The longest first, so that the processes that share the tests end at about the same time: three, since many tests wait."""
+    """The longest first, so that the two processes that share the tests end at about the same time."""
 
     def long_first(item) -> int:
         if "faults" in item.path.parts:

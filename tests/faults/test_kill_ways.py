@@ -65,12 +65,9 @@ def in_place(project, dsn, connection, *more: str) -> Way:
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
 
-    def spoil() -> None:
-        connection.execute("UPDATE cart_summary__v1 SET items = -1")
-
-    spoil()
+    connection.execute("UPDATE cart_summary__v1 SET items = -1")
     begin = ["rebuild", "--yes", *more, *PACE]
-    return Way(begin, lambda: _right(connection), ["rebuild", "--resume", *PACE], done=spoil if not more else lambda: None)
+    return Way(begin, lambda: _right(connection), ["rebuild", "--resume", *PACE])
 
 
 def several(project, dsn, connection) -> Way:
