@@ -215,14 +215,15 @@ class External(Rebuild):
 
     def abort(self) -> Outcome:
         """Give it up; what the application builds is the application's, and stays."""
-        with translated():
-            entry = self._unfinished()
-            with self._session.connection.transaction():
-                registry.set_state(self._session.connection, self.target.name, entry.to_version, "aborted")
-                journal.enter(self._session.connection, entry.rebuild, journal.ABORTED, finished=True)
-            self._entry = journal.latest(self._session.connection, self.target.name)
+        outcome = super().abort()
         self._say(f"{self._tables()} and the checkpoint {self._name} are the application's, and stay")
-        return self._outcome(findings=False)
+        return outcome
+
+    def _drop(self, connection: psycopg.Connection, green: Version) -> None:
+        """It is not esops' to drop."""
+
+    def _dropped(self, green: Version) -> str:
+        return f"{', '.join('.'.join(table) for table in green.tables.values())} are the application's, and stay"
 
     @property
     def _name(self) -> str:
@@ -373,17 +374,6 @@ class External(Rebuild):
             if self._stop() or time.monotonic() > deadline:
                 raise Stopped(f"{self._name} stands at {reached(self.store, green)}, behind {blue.checkpoint}")
             time.sleep(0.05)
-
-    def _end_test(self) -> None:
-        version = self._version()
-
-        def do(connection: psycopg.Connection) -> None:
-            with connection.transaction():
-                registry.set_state(connection, version.projection, version.version, "aborted")
-                journal.enter(connection, self._the_entry.rebuild, journal.TESTED, finished=True)
-
-        self._session.do(do)
-        self._say(f"tested; {self._tables()} are the application's, and stay")
 
 
 def _ahead(store: EventStore, blue: Version, green: Version) -> bool:

@@ -20,6 +20,7 @@ from esops.backends.base import EventStore
 from esops.backends.postgres import catalog
 from esops.backends.postgres.catalog import Table
 from esops.backends.postgres.connect import qualified
+from esops.backends.postgres.layouts.base import dealt
 from esops.errors import Busy, Refused, Unavailable
 from esops.events import Position
 from esops.projections import readmodel, registry
@@ -174,7 +175,7 @@ class Ranges:
             if built.position != part.until:
                 raise Busy(f"range {part.number + 1} of {self._target.name} was changed by somebody else")
             real, names = self._real(connection), qualified(*self._names())
-            mine = _range(sql.Identifier("t", real.key[-1]), part)
+            mine = dealt(sql.Identifier("t", real.key[-1]), part.number, part.of)
             strays = connection.execute(sql.SQL("SELECT count(*) FROM {} AS t WHERE NOT {}").format(names, mine)).fetchone()
             if strays is None or strays[0]:
                 raise Refused("streams' names and the table's keys are not dealt alike", hint="Rebuild without --ranges.")
@@ -200,13 +201,6 @@ class Ranges:
             registry.merge_shards(connection, replace(self._version, fingerprint=self._target.code), until)
             connection.execute(sql.SQL("DROP TABLE {}").format(qualified(*self._names())))
             registry.forget(connection, self._target.name, self._scratch)
-
-
-def _range(column: sql.Composable, part: Shard) -> sql.Composable:
-    """The condition that a key is of a range, as stores deal streams (EventFilter.shard)."""
-    return sql.SQL("(hashtextextended({}::text, 0) & 1073741823) % {} = {}").format(
-        column, sql.Literal(part.of), sql.Literal(part.number)
-    )
 
 
 def _delete_what_is_gone(connection: psycopg.Connection, real: Table, built: sql.Composable, mine: sql.Composable) -> None:

@@ -106,7 +106,7 @@ class Rebuild(Ground):
             entry = self._unfinished()
             with self._session.connection.transaction():
                 green = registry.version(self._session.connection, self.target.name, entry.to_version)
-                readmodel.drop(self._session.connection, green)
+                self._drop(self._session.connection, green)
                 registry.set_state(self._session.connection, self.target.name, green.version, "aborted")
                 journal.enter(self._session.connection, entry.rebuild, journal.ABORTED, finished=True)
             self._entry = journal.latest(self._session.connection, self.target.name)
@@ -460,12 +460,20 @@ class Rebuild(Ground):
 
         def do(connection: psycopg.Connection) -> None:
             with connection.transaction():
-                readmodel.drop(connection, green)
+                self._drop(connection, green)
                 registry.set_state(connection, green.projection, green.version, "aborted")
                 journal.enter(connection, self._the_entry.rebuild, journal.TESTED, finished=True)
 
         self._session.do(do)
-        self._say(f"tested; {', '.join(physical for _, physical in green.tables.values())} dropped again")
+        self._say(f"tested; {self._dropped(green)}")
+
+    def _drop(self, connection: psycopg.Connection, green: Version) -> None:
+        """Drop what was built."""
+        readmodel.drop(connection, green)
+
+    def _dropped(self, green: Version) -> str:
+        """What became of it, in words."""
+        return f"{', '.join(physical for _, physical in green.tables.values())} dropped again"
 
     def _stand_by(self) -> None:
         green = self._green()

@@ -215,6 +215,13 @@ def numbered(
     )
 
 
+def dealt(column: sql.Composable, number: int, of: int) -> sql.Composable:
+    """The condition that a stream's name is dealt to this share of so many: by it streams are read, and rows keyed by them are replaced."""
+    return sql.SQL("(hashtextextended({}::text, 0) & 1073741823) % {} = {}").format(
+        column, sql.Literal(of), sql.Literal(number)
+    )
+
+
 @dataclass(frozen=True)
 class Layout:
     """One library's tables in one schema, in the variant that was found."""
@@ -289,13 +296,7 @@ class Layout:
         if filter.stream is not None:
             conditions.append(self.stream_equals(filter.stream))
         if filter.shard is not None:
-            number, of = filter.shard
-            column = self.stream_column or self.mapped.stream
-            conditions.append(
-                sql.SQL("(hashtextextended({}::text, 0) & 1073741823) % {} = {}").format(
-                    column, sql.Literal(of), sql.Literal(number)
-                )
-            )
+            conditions.append(dealt(self.stream_column or self.mapped.stream, *filter.shard))
         return sql.SQL(" AND ").join(conditions)
 
     def field(self, key: str) -> sql.Composable:
