@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from esops.backends.base import EventStore
     from esops.projections.runner import Reader
     from esops.rebuild.outcome import Outcome
+    from esops.rebuild.server.work import ServerRebuild
     from esops.term import Output, ProgressLine
 
 
@@ -156,19 +157,24 @@ class Job:
             document = self._teller.show_plan(planned(self.config, target, self.asked.options, store, planning))
             return self._teller.show_lines([], document)
         with work_on(target, store, self._teller, stop) as work:
-            if self.asked.abort:
-                self._teller.confirm_abort(self.name)
-                return self._teller.tell(work.abort())
-            try:
-                if self.asked.resume:
-                    outcome = work.resume(self.asked.given)
-                else:
-                    plan = planned(self.config, target, self.asked.options, store, planning)
-                    self.output.say("\n".join(plan.lines(statements=self.output.settings.verbose)) + "\n")
-                    outcome = work.begin(plan, self.asked.options)
-            finally:
-                self._teller.close_line()
+
+            def begin() -> Outcome:
+                plan = planned(self.config, target, self.asked.options, store, planning)
+                self.output.say("\n".join(plan.lines(statements=self.output.settings.verbose)) + "\n")
+                return work.begin(plan, self.asked.options)
+
+            outcome = self._carried_out(work, begin)
         return self._teller.tell(outcome)
+
+    def _carried_out(self, work: Rebuild | ServerRebuild, begin: Callable[[], Outcome]) -> Outcome:
+        """What came of giving a rebuild up, going on with it, or beginning it, as is asked for."""
+        if self.asked.abort:
+            self._teller.confirm_abort(self.name)
+            return work.abort()
+        try:
+            return work.resume(self.asked.given) if self.asked.resume else begin()
+        finally:
+            self._teller.close_line()
 
     def _run_in_place(self, target: Target, store: EventStore, planning: psycopg.Connection, stop: Callable[[], bool]) -> int:
         head = store.head()
@@ -215,18 +221,13 @@ class Job:
                 document = {"projection": self.name, "to": plan.target.name, "query": plan.query}
                 return self._teller.show_lines(plan.lines(), document)
             work = ServerRebuild(config, self.name, store, self._teller, stop.is_set)
-            if self.asked.abort:
-                self._teller.confirm_abort(self.name)
-                return self._teller.tell(work.abort())
-            try:
-                if self.asked.resume:
-                    outcome = work.resume(self.asked.given)
-                else:
-                    plan = make_server_plan(config, self.name, store, options)
-                    self.output.say("\n".join(plan.lines()) + "\n")
-                    outcome = work.begin(plan, options)
-            finally:
-                self._teller.close_line()
+
+            def begin() -> Outcome:
+                plan = make_server_plan(config, self.name, store, options)
+                self.output.say("\n".join(plan.lines()) + "\n")
+                return work.begin(plan, options)
+
+            outcome = self._carried_out(work, begin)
         return self._teller.tell(outcome)
 
 
