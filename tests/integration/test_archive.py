@@ -459,3 +459,23 @@ def test_an_event_that_was_changed_after_the_verification_is_not_removed(project
     assert outcome.removed == 2
     assert outcome.skipped == [{"stream": "cart-1", "reason": "version 2 differs from the store's in data"}]
     assert connection.execute("SELECT count(*) FROM mt_events").fetchone() == (2,)
+
+
+def test_binary_payloads_leave_and_come_back_as_they_were(project, dsn, connection):
+    """Marten keeps a placeholder in `data` beside them."""
+    marten.create(connection, marten.Variant(text_ids=True, binary=True))
+    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+        for number in range(3):
+            store.append(f"cart-{number}", [new(n=1), new(n=2), new(n=3)])
+        connection.execute("UPDATE mt_events SET bdata = %s, data = '{}' WHERE version = 2", (b"\x00\xffpack",))
+        connection.execute("UPDATE mt_events SET bdata = '', data = '{}' WHERE version = 3 AND stream_id = 'cart-1'")
+        before = connection.execute("SELECT e::text FROM mt_events e ORDER BY seq_id").fetchall()
+        read = [event.data for batch in store.read_all() for event in batch.events]
+        write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "delete"')
+        told = project.ok("archive", "run", "old", "--output", "json").json
+        assert told["removed_events"] == 9
+        assert connection.execute("SELECT count(*) FROM mt_events").fetchone() == (0,)
+        with open_store("cold", load_config(project.folder / "esops.toml").stores["cold"]) as cold:
+            assert [event.data for batch in cold.read_all() for event in batch.events] == read
+        project.ok("archive", "restore", told["run"], "--yes")
+        assert connection.execute("SELECT e::text FROM mt_events e ORDER BY seq_id").fetchall() == before

@@ -30,6 +30,7 @@ def shelf(connection: psycopg.Connection, schema: str, streams: Table, events: T
         "k": STREAMS,
         "parts": PARTS,
     }
+    tenant = "s.tenant_id" if conjoined else "''"
     of_streams = f"s.id = k.stream::{kind}" + (" AND s.tenant_id = k.tenant" if conjoined else "")
     of_events = f"e.stream_id = k.stream::{kind}" + (" AND e.tenant_id = k.tenant" if conjoined else "")
 
@@ -68,7 +69,10 @@ def shelf(connection: psycopg.Connection, schema: str, streams: Table, events: T
         ),
         ways=ways,
         revive=_revive(streams, of_streams, of_events, names) if marked else (),
-        row=made(f"SELECT k.stream, k.tenant, to_jsonb(s)::text FROM {{streams}} s JOIN {{k}} ON {of_streams}"),
+        row=made(
+            f"SELECT s.id::text, {tenant}, row_to_json(s)::text FROM {{streams}} s "
+            f"WHERE s.id = ANY(%(stream)s::{kind}[])" + (" AND s.tenant_id = ANY(%(tenant)s::text[])" if conjoined else "")
+        ),
         adopt=made(
             "INSERT INTO {streams} SELECT (jsonb_populate_record(NULL::{streams}, r::jsonb)).* FROM unnest(%(row)s::text[]) AS r"
         ),
@@ -109,5 +113,7 @@ def _parameters_of_archive(connection: psycopg.Connection, schema: str) -> int:
 
 def _fill(values: dict[str, Any]) -> None:
     """A binary payload goes back to bdata, with Marten's placeholder in its stead."""
-    if values.pop(_BINARY, None) == "true":
-        values["bdata"], values["data"] = values["data"], b"{}"
+    if _BINARY in values:
+        values["bdata"] = None  # each row has the same columns
+        if values.pop(_BINARY) == "true":
+            values["bdata"], values["data"] = values["data"], b"{}"
