@@ -168,6 +168,14 @@ class StreamInfo:
         return StreamKey(self.name, self.tenant)
 
 
+class Wanted(NamedTuple):
+    """A stream that is asked for whole, and about how many events that is."""
+
+    stream: str
+    tenant: str
+    events: int
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """How far a processor of the application is, as the store's own bookkeeping says.

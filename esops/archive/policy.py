@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,9 +18,10 @@ import orjson
 from esops.backends.archive.catalog import Catalog
 from esops.backends.base import EventStore, WayOut
 from esops.errors import UsageError
-from esops.events import EventFilter, StreamInfo
+from esops.events import EventFilter, StreamInfo, Wanted
 from esops.settings import PolicySettings, Removal
 
+_A_LINE = 1_000
 KEEP = WayOut("keep", what="removes nothing")
 
 
@@ -125,22 +127,20 @@ class Known(Notes):
 class Chosen:
     """The streams that were selected, in a temporary file: the statement that selects has ended when the export begins."""
 
-    def __init__(self, streams: Iterable[StreamInfo]) -> None:
+    def __init__(self, streams: Iterator[StreamInfo]) -> None:
         """Take them all."""
         self.count, self.events = 0, 0
         self._file = tempfile.TemporaryFile(prefix="esops-archive-")  # noqa: SIM115 - closed by __exit__
-        for info in streams:
-            self.count += 1
-            self.events += info.length
-            kept = (info.name, info.category, info.length, info.first_version, info.last_version, info.tenant)
-            self._file.write(orjson.dumps(kept) + b"\n")
+        while group := [(info.name, info.tenant, info.length) for info in islice(streams, _A_LINE)]:
+            self.count += len(group)
+            self.events += sum(length for _, _, length in group)
+            self._file.write(orjson.dumps(group) + b"\n")
 
-    def __iter__(self) -> Iterator[StreamInfo]:
+    def __iter__(self) -> Iterator[Wanted]:
         """Each of them, as far as an export needs to know it."""
         self._file.seek(0)
         for line in self._file:
-            name, category, length, first, last, tenant = orjson.loads(line)
-            yield StreamInfo(name, category, length, first, last, None, None, tenant=tenant)
+            yield from map(Wanted._make, orjson.loads(line))
 
     def __enter__(self) -> Self:
         return self

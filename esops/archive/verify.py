@@ -11,11 +11,12 @@ from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
-from esops.backends.archive.catalog import FileEntry, Manifest, Run, as_info
+from esops.backends.archive.catalog import FileEntry, Manifest, Run
 from esops.backends.archive.format import Damaged, Digest, digests, join_ids
 from esops.backends.archive.repository import Missing
 from esops.backends.base import EventStore
 from esops.errors import UsageError
+from esops.events import Wanted
 
 _AT_ONCE = 1_000
 MOST_PROBLEMS = 100
@@ -124,9 +125,7 @@ def _verify_whole(
     listed = run.streams(manifest)
     rows = Rows(_all_batches(found, run, manifest))
     while group := [digest for digest, _ in islice(listed, _AT_ONCE)]:
-        beside = (
-            Beside(store.export([as_info(digest) for digest in group], list(manifest.columns))) if store is not None else None
-        )
+        beside = Beside(store.export(_wanted(group), list(manifest.columns))) if store is not None else None
         batches = rows.next(sum(digest.events for digest in group), beside)
         there = digests(batches)
         for digest in group:
@@ -149,6 +148,10 @@ def _verify_whole(
     for what, count, stated in (("streams", found.streams, manifest.streams), ("events", found.events, manifest.events)):
         if count != stated:
             found.problem(f"{run.name} has {count:,} {what}, and its manifest says {stated:,}")
+
+
+def _wanted(streams: Sequence[Digest]) -> Iterator[Wanted]:
+    return (Wanted(*digest[:3]) for digest in streams)
 
 
 def _all_same(group: Sequence[Digest]) -> Iterator[tuple[Digest, Compared]]:
@@ -244,8 +247,7 @@ def compare(run: Run, manifest: Manifest, streams: Sequence[Digest], store: Even
     """Compare some streams of a run with the store: by their digests, and event by event where these differ."""
     if len(manifest.first_position.split(":")) != manifest.position_parts:
         raise Damaged(f"{run.name}: its manifest contradicts itself")
-    infos = [as_info(digest) for digest in streams]
-    here = {digest.key: digest for digest in digests(store.export(infos, list(manifest.columns)))}
+    here = {digest.key: digest for digest in digests(store.export(_wanted(streams), list(manifest.columns)))}
     for digest in streams:
         other = here.get(digest.key)
         if other is None:
@@ -258,7 +260,7 @@ def compare(run: Run, manifest: Manifest, streams: Sequence[Digest], store: Even
 
 def _look_closely(run: Run, manifest: Manifest, digest: Digest, other: Digest, store: EventStore) -> Compared:
     archived = chain.from_iterable(_by_version(batch) for batch in events_of(run, manifest, digest))
-    now = chain.from_iterable(_by_version(batch) for batch in store.export([as_info(digest)], list(manifest.columns)))
+    now = chain.from_iterable(_by_version(batch) for batch in store.export(_wanted([digest]), list(manifest.columns)))
     ahead = next(archived, None)
     for version, values in now:
         while ahead is not None and ahead[0] < version:

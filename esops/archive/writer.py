@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from esops.backends.archive.catalog import FileEntry, Run
 from esops.backends.archive.format import FURTHER, STREAMS, Content, Damaged, Digest, digests, schema_with
 from esops.backends.archive.repository import ENCRYPTED
-from esops.events import Position, StreamInfo, StreamKey
+from esops.events import Position, StreamKey, Wanted
 
 _GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 100_000
@@ -122,16 +122,17 @@ class Files:
     def _read_back(self, entry: FileEntry, written: bytes) -> None:
         """Hold what the repository gives beside what was written to it. Raises Damaged, Missing."""
         found = Content()
-        for batch in self._run.batches(entry):
-            found.add(batch)
+        with Behind("hash", 2) as hashing:
+            for batch in self._run.batches(entry):
+                hashing.do(found.add, batch)
+            hashing.wait()
         if found.digest() != written:
             raise Damaged(f"{self._run.name}/{entry.name}: what is read back is not what the store gave")
 
-    def close(self) -> tuple[FileEntry, ...]:
-        """Write what is left; returns all files. Raises Damaged, Missing where one is not read back as it was written."""
+    def finish(self) -> tuple[FileEntry, ...]:
+        """Write what is left; returns all files, of which the reader may not have read the last ones yet."""
         self._write_group()
         self._close_file()
-        self._reader.wait()
         return tuple(self.entries)
 
 
@@ -143,6 +144,9 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
         "compression_level": 1,
         "use_dictionary": words,
         "column_encoding": {name: _OF_NUMBERS for name in schema.names if name in _NUMBERS},
+        "write_statistics": [
+            name for name in schema.names if name not in ("id", "id_text", "data", "metadata", "sha256", "row")
+        ],
         "version": "2.6",
     }
 
@@ -193,17 +197,17 @@ class Export:
         self._parts = position_parts
         # Compressing, asking for the streams' rows and reading back each take about as long as reading and hashing.
         self._threads = ExitStack()
-        self._of_events, self._of_streams, reader = (
+        self._of_events, self._of_streams, self._reader = (
             self._threads.enter_context(Behind(name, most)) for name, most in (("events", 4), ("streams", 4), ("read-back", 1))
         )
-        self._events = Files(run, f"{attempt:06d}-events", schema_with(columns), file_size, reader)
-        self._streams = Files(run, f"{attempt:06d}-streams", STREAMS, file_size, reader)
+        self._events = Files(run, f"{attempt:06d}-events", schema_with(columns), file_size, self._reader)
+        self._streams = Files(run, f"{attempt:06d}-streams", STREAMS, file_size, self._reader)
 
     def add(
         self,
-        streams: Iterable[StreamInfo],
-        export: Callable[[Iterable[StreamInfo]], Iterator[pa.RecordBatch]],
-        rows: Callable[[Sequence[StreamKey]], Mapping[StreamKey, str]],
+        streams: Iterable[Wanted],
+        export: Callable[[Iterable[Wanted]], Iterator[pa.RecordBatch]],
+        rows: Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], str]],
     ) -> Iterator[Exported]:
         """Write the streams' events as they come, and their digests; says how far it is after some thousands of streams."""
         group: list[Digest] = []
@@ -224,14 +228,19 @@ class Export:
             self.found.see(batch, self._parts)
             yield batch
 
-    def _add_streams(self, group: list[Digest], rows: Callable[[Sequence[StreamKey]], Mapping[StreamKey, str]]) -> None:
+    def _add_streams(self, group: list[Digest], rows: Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], str]]) -> None:
         self._streams.add(stream_batch(group, rows([each.key for each in group])))
 
     def close(self) -> tuple[tuple[FileEntry, ...], tuple[FileEntry, ...]]:
-        """Wait until all is written and read back; the files of events and of streams."""
+        """Wait until all is written and read back; the files of events and of streams.
+
+        Raises Damaged, Missing where one is not read back as it was written.
+        """
         self._of_events.wait()
         self._of_streams.wait()
-        return self._events.close(), self._streams.close()
+        files = self._events.finish(), self._streams.finish()
+        self._reader.wait()
+        return files
 
     def __enter__(self) -> Self:
         return self
@@ -240,7 +249,7 @@ class Export:
         self._threads.close()
 
 
-def stream_batch(streams: list[Digest], rows: Mapping[StreamKey, str]) -> pa.RecordBatch:
+def stream_batch(streams: list[Digest], rows: Mapping[tuple[str, str], str]) -> pa.RecordBatch:
     """Streams as rows of their file."""
     columns = list(zip(*streams, strict=True))
     arrays = [
@@ -250,6 +259,6 @@ def stream_batch(streams: list[Digest], rows: Mapping[StreamKey, str]) -> pa.Rec
         *(pa.array(column, pa.int64()).cast(pa.timestamp("us", "UTC")) for column in columns[5:7]),
         pa.array(columns[7], pa.int64()),
         pa.array(columns[8], pa.binary(32)),
-        pa.array([rows.get(digest.key) for digest in streams], pa.string()),
+        pa.array([rows.get(digest[:2]) for digest in streams], pa.string()),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=STREAMS)

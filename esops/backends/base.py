@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, Self
 
 from esops.errors import Refused, UsageError
-from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, StreamKey
+from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, StreamKey, Wanted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -351,14 +351,14 @@ class EventStore(Protocol):
         """The names of what the store keeps of an event beside the archive's own columns."""
         ...
 
-    def export(self, streams: Iterable[StreamInfo], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def export(self, streams: Iterable[Wanted], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """All that the store has of streams, in the archive's schema, a stream after the other, by version.
 
         `columns`: the further columns; left out: all that there are.
         """
         ...
 
-    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[StreamKey, str]:
+    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
         """The store's own row of each stream as JSON, where it has such."""
         ...
 

@@ -25,7 +25,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from esops.backends.archive.format import FORMAT, STREAMS, VERSION, Damaged, Digest, sealed, unsealed
 from esops.backends.archive.repository import Missing, Repository
 from esops.errors import UsageError, nearest
-from esops.events import StreamInfo
 
 RUNS, CATALOG = "runs", "catalog"
 NOTES = ("plan.json", "verified.json", "done.json", "failed.json")
@@ -151,7 +150,7 @@ class Run:
         content = self.content(entry)
         try:
             file = pq.ParquetFile(pa.BufferReader(content))
-            yield from file.iter_batches(rows, use_threads=False)
+            yield from file.iter_batches(rows, use_threads=True)
         except (pa.ArrowInvalid, OSError) as error:
             raise Damaged(f"{self.name}/{entry.name} cannot be decoded: {error}") from None
 
@@ -224,9 +223,3 @@ class Catalog:
             "events": manifest.events,
         }
         self.repository.put(f"{CATALOG}/{run.name}.json", sealed(document))
-
-
-def as_info(digest: Digest) -> StreamInfo:
-    """A stream of a run, as far as a store needs to know it to export it."""
-    ends = (digest.events, digest.first_version, digest.last_version, None, None)
-    return StreamInfo(digest.stream, None, *ends, tenant=digest.tenant)

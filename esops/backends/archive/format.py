@@ -7,9 +7,11 @@ for others; change nothing here without a new VERSION.
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 import pyarrow as pa
@@ -58,10 +60,11 @@ STREAMS = pa.schema(
 )
 """A row a stream. `sha256` as `digests` makes it; `row` is the store's own row of the stream as JSON, where it has one."""
 
-BLOCK = 1_000
-"""Events of a stream that are hashed at a time; a part of the format."""
-_NO_TIME = -(2**63)
+_SMALLEST = -(2**63)
+_NO_TIME = _SMALLEST.to_bytes(8, "little", signed=True)
+_NO_LENGTH = (-1).to_bytes(4, "little", signed=True)
 _HYPHENS = (8, 13, 18, 23)
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Damaged(EsopsError):
@@ -82,24 +85,32 @@ def further_in(schema: pa.Schema) -> list[str]:
 
 
 def split_ids(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Ids given as text, as (sixteen bytes where all of them are UUIDs in the usual form, text)."""
+    """Ids given as text, as (sixteen bytes where it is a UUID in its usual form, text where it is not)."""
     count = len(texts)
     texts = texts.cast(pa.string())
-    if texts.null_count == 0 and count:
-        offsets, joined = memoryview(texts.buffers()[1]).cast("i"), texts.buffers()[2]
-        low, high = offsets[texts.offset], offsets[texts.offset + count]
-        raw = bytes(memoryview(joined)[low:high]) if joined is not None else b""
-        lengths = pc.min_max(pc.binary_length(texts)).as_py()
-        usual = lengths == {"min": 36, "max": 36} and all(raw[at::36] == b"-" * count for at in _HYPHENS)
-        if usual and raw.count(b"-") == 4 * count and raw == raw.lower():
-            try:
-                packed = bytes.fromhex(raw.replace(b"-", b"").decode())
-            except ValueError:
-                packed = b""
-            if len(packed) == 16 * count:
-                ids = pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(packed)])
-                return ids, pa.nulls(count, pa.string())
-    return pa.nulls(count, pa.binary(16)), texts
+    packed = _all_packed(texts)
+    if packed is not None:
+        return pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(packed)]), pa.nulls(count, pa.string())
+    plain = texts.to_pylist()
+    ids = [bytes.fromhex(text.replace("-", "")) if text is not None and _UUID.fullmatch(text) else None for text in plain]
+    others = [text if identifier is None else None for text, identifier in zip(plain, ids, strict=True)]
+    return pa.array(ids, pa.binary(16)), pa.array(others, pa.string())
+
+
+def _all_packed(texts: pa.Array) -> bytes | None:
+    """Sixteen bytes for each id, without a look at each; None where one is no UUID in its usual form."""
+    count = len(texts)
+    if texts.null_count or not count or pc.min_max(pc.binary_length(texts)).as_py() != {"min": 36, "max": 36}:
+        return None
+    offsets, content = _values(texts)
+    raw = bytes(content[offsets[0] : offsets[-1]])
+    if any(raw[at::36] != b"-" * count for at in _HYPHENS) or raw.count(b"-") != 4 * count or raw != raw.lower():
+        return None
+    try:
+        packed = bytes.fromhex(raw.replace(b"-", b"").decode())
+    except ValueError:
+        return None
+    return packed if len(packed) == 16 * count else None
 
 
 def join_ids(batch: pa.RecordBatch) -> list[str]:
@@ -137,220 +148,152 @@ class Digest(NamedTuple):
 def digests(batches: Iterable[pa.RecordBatch]) -> Iterator[Digest]:
     """The digest of each stream in batches that are sorted by stream, however they are cut.
 
-    What is hashed is the stream, a zero byte, the tenant, and then the events in blocks of a thousand. Of a block, each column after the
-    tenant in the schema's order, but for those in which all is null or false: the column's number (one byte), and its values one after the
-    other (null as the smallest integer or as zeros), or, where they vary in length, all lengths (four bytes each, -1 for null) and then
-    all bytes. Integers are little-endian.
+    What is hashed is the stream, a zero byte, the tenant, and then each event: its columns after the tenant in the order of the schema, a
+    number or time as eight bytes (null as the smallest integer), an id as sixteen (null as zeros), `hidden` as one, and of all else the
+    length in four bytes (-1 for null) and then the bytes. Integers are little-endian.
     """
-    pending: pa.RecordBatch | None = None
-    open_stream: _Open | None = None
+    open_: _Open | None = None
     for batch in batches:
-        joined = batch if pending is None else _concatenated(pending, batch)
-        pending = None
-        if not joined.num_rows:
+        if not batch.num_rows:
             continue
-        slices, ends = _Slices(joined), run_ends(joined)
-        starts = [0, *ends[:-1]]
-        for (stream, tenant), low, end in zip(slices.keys(starts), starts, ends, strict=True):
-            last = end == joined.num_rows
-            if open_stream is not None and (open_stream.stream, open_stream.tenant) != (stream, tenant):
-                yield open_stream.closed()
-                open_stream = None
-            if open_stream is None:
-                if end - low <= BLOCK and not last:  # most are: a hundred thousand a second pass here
-                    yield slices.whole(stream, tenant, low, end)
-                    continue
-                open_stream = _Open(stream, tenant)
-            top = low + (end - low) // BLOCK * BLOCK if last else end
-            for start in range(low, top, BLOCK):
-                open_stream.add(slices, start, min(start + BLOCK, top))
-            if last:
-                pending = joined.slice(top) if top < end else None
-            else:
-                yield open_stream.closed()
-                open_stream = None
-    if pending is not None:
-        slices = _Slices(pending)
-        open_stream = open_stream or _Open(*slices.keys([0])[0])
-        open_stream.add(slices, 0, pending.num_rows)
-    if open_stream is not None:
-        yield open_stream.closed()
+        keys, rows, parts = _parts(batch)
+        first = 0
+        if open_ is not None and (open_.stream, open_.tenant) == parts[0][:2]:
+            open_.add(parts[0], rows[0])
+            first = 1
+        if first < len(parts):
+            if open_ is not None:
+                yield open_.closed()
+            # All but the last are whole: another follows. There may be one for every few events.
+            for key, part, content in zip(keys[first:-1], parts[first:-1], rows[first:-1], strict=True):
+                yield Digest(*part, hashlib.sha256(key + content).digest())
+            open_ = _Open(keys[-1], parts[-1], rows[-1])
+    if open_ is not None:
+        yield open_.closed()
+
+
+_Part = tuple[str, str, int, int, int, int | None, int | None, int]
+"""A digest without its hash."""
 
 
 class _Open:
-    """A stream whose blocks are being hashed."""
+    """A stream of which more may follow."""
 
-    def __init__(self, stream: str, tenant: str) -> None:
-        self.stream, self.tenant = stream, tenant
-        self._hash = hashlib.sha256(f"{stream}\0{tenant}".encode())
-        self._events, self._bytes = 0, 0
-        self._first: tuple[int, int | None] = (0, None)
-        self._last: tuple[int, int | None] = (0, None)
+    def __init__(self, key: bytes, part: _Part, rows: memoryview) -> None:
+        self.stream, self.tenant = part[:2]
+        self._part = part
+        self._hash = hashlib.sha256(key)
+        self._hash.update(rows)
 
-    def add(self, slices: _Slices, low: int, high: int) -> None:
-        if not self._events:
-            self._first = slices.ends(low)
-        self._last = slices.ends(high - 1)
-        self._events += high - low
-        self._bytes += slices.payload(low, high)
-        self._hash.update(slices.content(low, high))
+    def add(self, more: _Part, rows: memoryview) -> None:
+        stream, tenant, events, first_version, _, first_at, _, size = self._part
+        self._part = (stream, tenant, events + more[2], first_version, more[4], first_at, more[6], size + more[7])
+        self._hash.update(rows)
 
     def closed(self) -> Digest:
-        return Digest(
-            self.stream,
-            self.tenant,
-            self._events,
-            self._first[0],
-            self._last[0],
-            self._first[1],
-            self._last[1],
-            self._bytes,
-            self._hash.digest(),
-        )
+        return Digest(*self._part, self._hash.digest())
 
 
-class _Column(NamedTuple):
-    """A column's bytes. Where values vary in length, `fixed` holds their lengths, and `values` the values."""
-
-    number: bytes
-    width: int
-    variable: bool
-    fixed: memoryview
-    offsets: memoryview
-    values: memoryview
-    nothing: bytes
-    """What `fixed` holds for a value that is null or false; empty where there is no such value in the batch."""
-
-
-_NOTHING = memoryview(b"")
-
-
-class _Slices:
-    """The bytes of any rows of a batch, without a Python object for each value."""
-
-    def __init__(self, batch: pa.RecordBatch) -> None:
-        self._streams, self._tenants = batch.column("stream"), batch.column("tenant")
-        numbered = enumerate(zip(batch.schema.names, batch.columns, strict=True))
-        columns = {name: _column(number, column) for number, (name, column) in numbered if number > 1}
-        self._columns = [_plain(found) for found in columns.values() if found is not None]
-        self._versions = memoryview(_numbers(batch.column("version"))).cast("q").tolist()
-        self._times = memoryview(_numbers(batch.column("recorded_at"))).cast("q").tolist()
-        numbers = {number: offsets for number, _, _, _, offsets, _, _ in self._columns}
-        self._payloads = [numbers[found.number] for name in ("data", "metadata") if (found := columns[name]) is not None]
-
-    def keys(self, rows: list[int]) -> list[tuple[str, str]]:
-        at = pa.array(rows, pa.int32())
-        return list(zip(self._streams.take(at).to_pylist(), self._tenants.take(at).to_pylist(), strict=True))
-
-    def ends(self, at: int) -> tuple[int, int | None]:
-        time = self._times[at]
-        return self._versions[at], None if time == _NO_TIME else time
-
-    def payload(self, low: int, high: int) -> int:
-        total: int = 0
-        for offsets in self._payloads:
-            total += offsets[high] - offsets[low]
-        return total
-
-    def content(self, low: int, high: int, before: bytes = b"") -> bytes:
-        parts: list[bytes] = [before]
-        add = parts.append
-        for number, width, variable, fixed, offsets, values, nothing in self._columns:
-            piece = fixed[low * width : high * width]
-            if nothing and piece == nothing * (high - low):
-                continue
-            add(number)
-            add(piece)
-            if variable:
-                add(values[offsets[low] : offsets[high]])
-        return b"".join(parts)
-
-    def whole(self, stream: str, tenant: str, low: int, high: int) -> Digest:
-        """The digest of a stream of which these rows are all, no more than a block."""
-        (first, first_at), (last, last_at) = self.ends(low), self.ends(high - 1)
-        content = hashlib.sha256(self.content(low, high, f"{stream}\0{tenant}".encode())).digest()
-        return Digest(stream, tenant, high - low, first, last, first_at, last_at, self.payload(low, high), content)
+def _parts(batch: pa.RecordBatch) -> tuple[list[bytes], list[memoryview], list[_Part]]:
+    """Of each stream in a batch: what its hash begins with, its rows as bytes, and its digest without the hash."""
+    ends = _run_ends(batch)
+    starts = pa.concat_arrays([pa.array([0], pa.int32()), ends[:-1]])
+    lasts = pc.subtract(ends, 1)
+    stream, tenant = (batch.column(name).take(starts).cast(pa.string()) for name in ("stream", "tenant"))
+    version, time = batch.column("version"), batch.column("recorded_at").cast(pa.int64())
+    columns = [
+        stream,
+        tenant,
+        pc.subtract(ends, starts),
+        *(column.take(at) for column in (version, time) for at in (starts, lasts)),
+        _payload(batch, starts, ends),
+    ]
+    offsets, content = _values(_rows(batch.select(batch.schema.names[2:])))
+    rows = [content[offsets[low] : offsets[end]] for low, end in zip(starts.to_pylist(), ends.to_pylist(), strict=True)]
+    keys = pc.binary_join_element_wise(stream, tenant, "\0").cast(pa.binary()).to_pylist()
+    return keys, rows, list(zip(*(column.to_pylist() for column in columns), strict=True))
 
 
-_Plain = tuple[bytes, int, bool, bytes, list[int], bytes, bytes]
+def _payload(batch: pa.RecordBatch, starts: pa.Array, ends: pa.Array) -> pa.Array:
+    """Bytes of data and metadata of each stream's part of a batch."""
+    sizes = [pc.fill_null(pc.binary_length(batch.column(name)), 0).cast(pa.int64()) for name in ("data", "metadata")]
+    # With a zero before, so that what lies between two rows is a difference.
+    so_far = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(pc.add(*sizes))])
+    return pc.subtract(so_far.take(ends), so_far.take(starts))
 
 
-def _plain(column: _Column) -> _Plain:
-    """A column in plain bytes and lists: a slice of a memoryview takes three times as long, and there are a dozen a stream."""
-    offsets: list[int] = column.offsets.tolist() if column.variable else []
-    values = b""
-    if offsets:
-        low = offsets[0]
-        values = bytes(column.values[low : offsets[-1]])
-        offsets = [offset - low for offset in offsets] if low else offsets
-    return (*column[:3], bytes(column.fixed), offsets, values, column.nothing)
-
-
-def _column(number: int, column: pa.Array) -> _Column | None:
-    """A column's bytes; None where all of it is null or false."""
-    if column.null_count == len(column):
-        return None
-    mark, absent = bytes([number]), _absent(column.type) if column.null_count else b""
-    if _variable(column.type):
-        plain = column.cast(pa.binary())
-        lengths = pc.binary_length(plain)
-        if absent:
-            lengths, plain = pc.fill_null(lengths, -1), pc.fill_null(plain, b"")
-        return _Column(mark, 4, True, _raw(lengths, 4), *_values(plain), absent)
-    if pa.types.is_fixed_size_binary(column.type):
-        width = column.type.byte_width
-        return _Column(
-            mark, width, False, _raw(pc.fill_null(column, absent) if absent else column, width), _NOTHING, _NOTHING, absent
-        )
-    if pa.types.is_boolean(column.type):
-        if not pc.any(column).as_py():
-            return None
-        return _Column(mark, 1, False, _raw(column.cast(pa.uint8()), 1), _NOTHING, _NOTHING, b"\0")
-    return _Column(mark, 8, False, _numbers(column), _NOTHING, _NOTHING, absent)
-
-
-def _absent(kind: pa.DataType) -> bytes:
-    """What stands for a value that is null or false."""
-    if _variable(kind):
-        return (-1).to_bytes(4, "little", signed=True)
-    if pa.types.is_fixed_size_binary(kind):
-        return bytes(kind.byte_width)
-    return b"\0" if pa.types.is_boolean(kind) else _NO_TIME.to_bytes(8, "little", signed=True)
-
-
-def _numbers(column: pa.Array) -> memoryview:
-    numbers = column.cast(pa.int64())
-    return _raw(pc.fill_null(numbers, _NO_TIME) if numbers.null_count else numbers, 8)
-
-
-def _values(column: pa.Array) -> tuple[memoryview, memoryview]:
-    """Where each value begins, and the bytes of all of them."""
-    offsets = memoryview(column.buffers()[1]).cast("i")[column.offset : column.offset + len(column) + 1]
-    return offsets, memoryview(column.buffers()[2] or b"")
-
-
-def _variable(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_dictionary(kind))
-
-
-def _raw(column: pa.Array, width: int) -> memoryview:
-    buffer = memoryview(column.buffers()[1])
-    return buffer[column.offset * width : (column.offset + len(column)) * width]
-
-
-def _concatenated(first: pa.RecordBatch, second: pa.RecordBatch) -> pa.RecordBatch:
-    table = pa.Table.from_batches([first, second]).combine_chunks()
-    return table.to_batches()[0] if table.num_rows else second
-
-
-def run_ends(batch: pa.RecordBatch) -> list[int]:
+def _run_ends(batch: pa.RecordBatch) -> pa.Array:
     """Where each stream ends in a batch."""
     key = batch.column("stream").cast(pa.string())
     tenants = batch.column("tenant").cast(pa.string())
     if pc.any(pc.greater(pc.binary_length(tenants), 0)).as_py():
         key = pc.binary_join_element_wise(key, tenants, "\0")
-    ends: list[int] = pc.run_end_encode(key).run_ends.to_pylist()
-    return ends
+    return pc.run_end_encode(key).run_ends
+
+
+Piece: TypeAlias = "bytes | pa.Array"
+"""Bytes of each row: the same for all, or an array of binary values without a null."""
+
+
+def _rows(batch: pa.RecordBatch) -> pa.Array:
+    """Each row's bytes, one after the other. Pieces that are the same in all rows are put together first: most columns are."""
+    pieces: list[Piece] = []
+    for column in batch.columns:
+        for piece in _pieces(column):
+            if isinstance(piece, bytes) and pieces and isinstance(pieces[-1], bytes):
+                pieces[-1] += piece
+            else:
+                pieces.append(piece)
+    constant = all(isinstance(piece, bytes) for piece in pieces)
+    if constant:
+        pieces.append(pa.array([b""] * batch.num_rows, pa.binary()))
+    return pc.binary_join_element_wise(*pieces, b"")
+
+
+def _pieces(column: pa.Array) -> list[Piece]:
+    """A column's part of each row: its values, and before them their lengths where these may vary."""
+    kind = column.type
+    if pa.types.is_fixed_size_binary(kind):
+        return (
+            [bytes(kind.byte_width)] if _nothing(column) else [pc.fill_null(column, bytes(kind.byte_width)).cast(pa.binary())]
+        )
+    if pa.types.is_boolean(kind):
+        known = pc.fill_null(column, False)
+        return [_fixed(known.cast(pa.uint8()), 1) if pc.any(known).as_py() else b"\0"]
+    if not _varies(kind):
+        return [_NO_TIME] if _nothing(column) else [_fixed(pc.fill_null(column.cast(pa.int64()), _SMALLEST), 8)]
+    if _nothing(column):
+        return [_NO_LENGTH, b""]
+    plain = column.cast(pa.binary())
+    lengths = pc.fill_null(pc.binary_length(plain), -1)
+    values = pc.fill_null(plain, b"")
+    ends = pc.min_max(lengths).as_py()
+    if (length := ends["min"]) != ends["max"]:
+        return [_fixed(lengths, 4), values]
+    offsets, content = _values(values)
+    first = bytes(content[offsets[0] : offsets[1]])
+    same = bytes(content[offsets[0] : offsets[-1]]) == first * len(column)  # as bytes: a memoryview is compared item by item
+    return [length.to_bytes(4, "little", signed=True), first if same else values]
+
+
+def _nothing(column: pa.Array) -> bool:
+    return bool(column.null_count == len(column))
+
+
+def _varies(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_dictionary(kind))
+
+
+def _fixed(numbers: pa.Array, width: int) -> pa.Array:
+    """Numbers as the bytes that they are in memory: Arrow is little-endian."""
+    whole = pa.Array.from_buffers(pa.binary(width), len(numbers), [None, numbers.buffers()[1]], offset=numbers.offset)
+    return whole.cast(pa.binary())
+
+
+def _values(column: pa.Array) -> tuple[memoryview, memoryview]:
+    """Where each value begins and ends in the bytes of all, and these."""
+    offsets = memoryview(column.buffers()[1]).cast("i")[column.offset : column.offset + len(column) + 1]
+    return offsets, memoryview(column.buffers()[2] or b"")
 
 
 class Content:
@@ -358,24 +301,22 @@ class Content:
 
     def __init__(self) -> None:
         """No rows yet."""
-        self._columns: list[tuple[Any, Any]] = []
+        self._hashes: dict[tuple[int, int], Any] = defaultdict(hashlib.sha256)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take rows. All batches have the same schema."""
-        if not self._columns:
-            self._columns = [(hashlib.sha256(), hashlib.sha256()) for _ in batch.columns]
-        for (fixed, values), column in zip(self._columns, batch.columns, strict=True):
-            found = _column(0, column)
-            if found is None:
-                fixed.update(_absent(column.type) * len(column))
-                continue
-            fixed.update(found.fixed)
-            if found.variable and len(column):
-                values.update(found.values[found.offsets[0] : found.offsets[len(column)]])
+        for number, column in enumerate(batch.columns):
+            for which, piece in enumerate(_pieces(column)):
+                found = self._hashes[number, which]
+                if isinstance(piece, bytes):
+                    found.update(piece * batch.num_rows)
+                else:
+                    offsets, values = _values(piece)
+                    found.update(values[offsets[0] : offsets[-1]])
 
     def digest(self) -> bytes:
         """What the rows so far come to."""
-        return b"".join(each.digest() for pair in self._columns for each in pair)
+        return b"".join(found.digest() for _, found in sorted(self._hashes.items()))
 
 
 # -- sealed JSON

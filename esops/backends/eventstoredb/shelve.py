@@ -16,7 +16,7 @@ from esops.backends.base import Part, Removed, WayOut, WrongExpectedVersion
 from esops.backends.eventstoredb import bulk, lookup
 from esops.backends.eventstoredb.errors import StreamGone
 from esops.errors import Refused, UsageError
-from esops.events import RecordedEvent, StreamInfo, StreamKey
+from esops.events import RecordedEvent, StreamKey, Wanted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +48,7 @@ WAYS = {
 }
 
 
-def export(link: Link, streams: Iterable[StreamInfo], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+def export(link: Link, streams: Iterable[Wanted], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
     """Streams as they are, links unresolved; events of several short streams share a batch."""
     from esops.backends.archive import format as archived  # with all of Arrow, which reading does without
 
@@ -57,9 +57,9 @@ def export(link: Link, streams: Iterable[StreamInfo], columns: Sequence[str] | N
         raise Refused(f"this store keeps no {missing[0]!r} of an event, which the archive has")
     schema = archived.schema_with(names)
     waiting: list[tuple[RecordedEvent, str]] = []
-    for info in streams:
+    for wanted in streams:
         with contextlib.suppress(StreamGone):
-            for event, content_type in _events(link, info.name):
+            for event, content_type in _events(link, wanted.stream):
                 waiting.append((event, content_type))
                 if len(waiting) >= _ROWS:
                     yield _batch(waiting, schema)
@@ -103,7 +103,7 @@ def _batch(events: Sequence[tuple[RecordedEvent, str]], schema: pa.Schema) -> pa
     return pa.RecordBatch.from_arrays(columns[: len(schema)], schema=schema)
 
 
-def rows(link: Link, streams: Sequence[StreamKey]) -> dict[StreamKey, str]:
+def rows(link: Link, streams: Sequence[StreamKey]) -> dict[tuple[str, str], str]:
     """Streams' metadata, as JSON text."""
     found = {key: lookup.metadata(link, key.stream)[0] for key in streams}
     return {key: orjson.dumps(document).decode() for key, document in found.items()}

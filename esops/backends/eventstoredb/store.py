@@ -47,6 +47,7 @@ from esops.events import (
     RecordedEvent,
     StreamInfo,
     StreamKey,
+    Wanted,
     asked_for,
 )
 from esops.settings import StoreSettings
@@ -402,7 +403,7 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         """The content type."""
         return list(shelve.COLUMNS)
 
-    def export(self, streams: Iterable[StreamInfo], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def export(self, streams: Iterable[Wanted], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """A read of each stream, one after the other."""
         try:
             yield from shelve.export(self._connector.link, streams, columns)
@@ -410,7 +411,7 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
             self._connector.lost(lost)
             raise
 
-    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[StreamKey, str]:
+    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
         """Each stream's metadata."""
         with self._talking("read streams' metadata") as link:
             return shelve.rows(link, streams)

@@ -7,9 +7,7 @@ Memory is bounded by the size of a few batches, stated in bytes, whatever the nu
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import repeat
 from typing import Any
 
@@ -18,6 +16,7 @@ import pyarrow as pa
 from adbc_driver_manager import AdbcConnection, AdbcStatement
 from psycopg.conninfo import make_conninfo
 
+from esops.backends.ahead import ahead
 from esops.backends.postgres.connect import application_name, translated
 from esops.events import Position, RecordedEvent
 
@@ -30,54 +29,33 @@ _SIZE_HINT = adbc_driver_postgresql.StatementOptions.BATCH_SIZE_HINT_BYTES.value
 class BulkReader:
     """A connection for bulk reads. Used by one reader at a time; a failed read closes it."""
 
-    def __init__(self, dsn: str, batch_bytes: int = BATCH_BYTES) -> None:
-        """Take a libpq string; nothing is opened yet."""
-        self._dsn = dsn
+    def __init__(self, dsn: str, batch_bytes: int = BATCH_BYTES, setting: str | None = None) -> None:
+        """Take a libpq string, and a statement that sets the session up; nothing is opened yet."""
+        self._dsn, self._setting = dsn, setting
         self._batch_bytes = batch_bytes
         self._connection: Any = None
-        self._under_way: tuple[threading.Thread, threading.Event] | None = None
+        self._under_way: Generator[pa.RecordBatch] | None = None
 
     def read(self, statements: Iterator[str]) -> Iterator[pa.RecordBatch]:
         """Run the statements one after the other and give out their batches, the next ones being fetched meanwhile.
 
         Raises what went wrong in the thread, translated to ours.
         """
-        ready: queue.Queue[pa.RecordBatch | BaseException | None] = queue.Queue(_AHEAD)
-        stop = threading.Event()
-
-        def hand_over(item: pa.RecordBatch | BaseException | None) -> None:
-            while not stop.is_set():
-                try:
-                    return ready.put(item, timeout=0.1)
-                except queue.Full:
-                    continue
-
-        def fetch() -> None:
-            try:
-                with translated():
-                    for statement in statements:
-                        for batch in self._batches(statement):
-                            if stop.is_set():
-                                return
-                            hand_over(batch)
-                hand_over(None)
-            except BaseException as error:  # noqa: BLE001 - raised in the reader's thread
-                self._disconnect()
-                hand_over(error)
-
-        thread = threading.Thread(target=fetch, name="esops-bulk", daemon=True)
         self._end_read()
-        thread.start()
-        self._under_way = (thread, stop)
+        self._under_way = ahead(self._all_batches(statements), _AHEAD, "esops-bulk")
         try:
-            while (item := ready.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
+            yield from self._under_way
         finally:
-            stop.set()
-            thread.join()
-            self._under_way = None
+            self._end_read()
+
+    def _all_batches(self, statements: Iterator[str]) -> Generator[pa.RecordBatch]:
+        try:
+            with translated():
+                for statement in statements:
+                    yield from self._batches(statement)
+        except Exception:
+            self._disconnect()
+            raise
 
     def _batches(self, statement: str) -> Iterator[pa.RecordBatch]:
         # The driver's own layer below its DBAPI, whose import alone brings all of Arrow's compute functions.
@@ -89,6 +67,10 @@ class BulkReader:
             except BaseException:
                 database.close()
                 raise
+            if self._setting is not None:
+                with AdbcStatement(self._connection[0]) as query:
+                    query.set_sql_query(self._setting)
+                    query.execute_update()
         with AdbcStatement(self._connection[0]) as query:
             query.set_options(**{_SIZE_HINT: str(self._batch_bytes)})
             query.set_sql_query(statement)
@@ -102,11 +84,9 @@ class BulkReader:
         self._disconnect()
 
     def _end_read(self) -> None:
-        if self._under_way is not None:
-            thread, stop = self._under_way
-            stop.set()
-            thread.join()
-            self._under_way = None
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.close()
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -119,13 +99,13 @@ _new: Any = tuple.__new__
 
 
 def to_events(batch: pa.RecordBatch, position_parts: int, decode: Decode | None = None) -> list[RecordedEvent]:
-    """Turn a batch into events. Its columns: id, stream, version, type, data, metadata, time, tenant, then the position's.
+    """Turn a batch into events. Its columns: id, stream, version, type, metadata, time, tenant, then the position's and the payload's.
 
     `decode` makes plain JSON of a payload, and tells the time inside it, for layouts that have none beside it.
     """
-    identifier, stream, version, kind, data, metadata, recorded_at, tenant = batch.columns[:8]
-    parts = [column.to_pylist() for column in batch.columns[8 : 8 + position_parts]]
-    payloads, times = _bytes(data), recorded_at.view(pa.int64()).to_pylist()
+    identifier, stream, version, kind, metadata, recorded_at, tenant, *rest = batch.columns
+    parts = [column.to_pylist() for column in rest[:position_parts]]
+    payloads, times = _one_of(rest[position_parts:]), recorded_at.view(pa.int64()).to_pylist()
     if decode is not None:
         payloads, times = zip(*map(decode, payloads), strict=True)
     elif recorded_at.null_count:
@@ -149,6 +129,16 @@ def to_events(batch: pa.RecordBatch, position_parts: int, decode: Decode | None 
             ),
         )
     )
+
+
+def _one_of(columns: list[pa.Array]) -> Any:
+    """In each row the first value that is not null."""
+    first, *others = columns
+    if not others or not first.null_count:
+        return _bytes(first)
+    if first.null_count == len(first):
+        return _one_of(others)
+    return [other if value is None else value for value, other in zip(first.to_pylist(), _one_of(others), strict=False)]
 
 
 def _bytes(column: pa.Array) -> Any:

@@ -7,38 +7,46 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import Any
 
 import orjson
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import errors, sql
 
+from esops.backends.ahead import ahead
 from esops.backends.archive import format as archived
 from esops.backends.base import Part, Removed, WayOut
 from esops.backends.postgres import catalog
+from esops.backends.postgres.bulk import BulkReader
 from esops.backends.postgres.connect import connect, translated
-from esops.backends.postgres.layouts.base import Layout
+from esops.backends.postgres.layouts.base import NO_TENANT, NOTHING, Layout
 from esops.backends.postgres.layouts.shelf import Shelf, Way
 from esops.errors import Refused, UsageError
-from esops.events import StreamInfo, StreamKey
-
-if TYPE_CHECKING:
-    from esops.backends.postgres.bulk import BulkReader
+from esops.events import StreamKey, Wanted
 
 _AT_ONCE_EVENTS = 200_000
 _AT_ONCE_STREAMS = 20_000
-"""Whether the keys are looked up in the index or found in one scan of the table is the planner's choice: a second or two each way."""
+_BY_INDEX = "SET enable_seqscan = off"
+"""Each group of streams is a statement: where the planner scanned the table for each, a run would take the square of its size. Between
+an index's order and a bitmap it may choose."""
 _PUT_BACK = 1_000
 
 
 class Shelving:
     """Exports, removes and restores the streams of one layout."""
 
-    def __init__(self, layout: Layout, dsn: str, bulk: BulkReader) -> None:
-        """Take the layout, and how to connect for removals."""
-        self._layout, self._dsn, self._bulk = layout, dsn, bulk
+    def __init__(self, layout: Layout, dsn: str) -> None:
+        """Take the layout, and how to connect."""
+        self._layout, self._dsn = layout, dsn
+        self._bulk = BulkReader(dsn, setting=_BY_INDEX)
         self._table: catalog.Table | None = None
+
+    def close(self) -> None:
+        """Close the connection for exports."""
+        self._bulk.close()
 
     # -- export
 
@@ -55,7 +63,7 @@ class Shelving:
         return {} if shelf is None else shelf.kept_as_text(self._table)
 
     def export(
-        self, connection: psycopg.Connection, streams: Iterable[StreamInfo], columns: Sequence[str] | None
+        self, connection: psycopg.Connection, streams: Iterable[Wanted], columns: Sequence[str] | None
     ) -> Iterator[pa.RecordBatch]:
         """All events of the streams, also those that the store does not give out, by stream and version."""
         further = self._further(connection)
@@ -63,31 +71,30 @@ class Shelving:
         if missing := [name for name in names if name not in further]:
             raise Refused(f"the store's table has no column {missing[0]!r} any more, which the archive has")
         schema = archived.schema_with(names)
-        parts = len(self._layout.order)
         statements = (self._statement(group, [further[name] for name in names]) for group in _groups(streams))
-        for batch in self._bulk.read(statements):
+        # A statement names thousands of streams: while the server works at one, the next is written.
+        for batch in self._bulk.read(ahead(statements, 1, "esops-statements")):
             if batch.num_rows:
-                yield _as_archived(batch, schema, parts)
+                yield self._as_archived(batch, schema)
 
-    def _statement(self, streams: Sequence[StreamInfo], further: Sequence[sql.Composable]) -> str:
+    def _statement(self, streams: Sequence[Wanted], further: Sequence[sql.Composable]) -> str:
         layout, m = self._layout, self._layout.mapped
         hidden = sql.SQL("NOT ({})").format(layout.own)
         columns = [
             m.stream,
-            m.tenant,
             m.version,
             *layout.order,
             m.type,
-            layout.id_bytes or m.id,
+            layout.id_column or m.id,
             m.recorded_at,
-            m.data,
-            m.metadata,
             hidden,
+            *layout.payload_columns,
+            *(column for column in (m.tenant, m.metadata) if column not in (NO_TENANT, NOTHING)),
             *further,
         ]
         by_tenant: dict[str, list[str]] = {}
-        for stream in streams:
-            by_tenant.setdefault(stream.tenant, []).append(stream.name)
+        for name, tenant, _ in streams:
+            by_tenant.setdefault(tenant, []).append(name)
         wanted = [
             sql.SQL("({} AND {})").format(
                 layout.any_stream(names),
@@ -109,14 +116,51 @@ class Shelving:
             .as_string(None)
         )
 
-    def rows(self, connection: psycopg.Connection, streams: Sequence[StreamKey]) -> dict[StreamKey, str]:
+    def _as_archived(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+        """A batch as the server gave it, in the archive's schema."""
+        count, given = batch.num_rows, iter(batch.columns)
+        stream, version = next(given), next(given)
+        positions = [next(given).cast(pa.int64()) for _ in self._layout.order]
+        kind, identifier, recorded_at, hidden = islice(given, 4)
+        data = pc.coalesce(*(_plain(next(given)) for _ in self._layout.payload_columns))
+        tenant = next(given) if self._layout.mapped.tenant != NO_TENANT else pa.repeat("", count)
+        metadata = next(given) if self._layout.mapped.metadata != NOTHING else pa.nulls(count, pa.binary())
+        if self._layout.id_column is not None:
+            packed, text = identifier.storage, pa.nulls(count, pa.string())
+        else:
+            packed, text = archived.split_ids(identifier)
+        columns = [
+            stream,
+            tenant,
+            version.cast(pa.int64()),
+            positions[0],
+            positions[1] if len(positions) > 1 else pa.nulls(count, pa.int64()),
+            kind,
+            packed,
+            text,
+            _in_utc(recorded_at),
+            data,
+            _plain(metadata),
+            hidden,
+            *given,
+        ]
+        return pa.RecordBatch.from_arrays(
+            [
+                column.cast(field.type) if column.type != field.type else column
+                for column, field in zip(columns, schema, strict=True)
+            ],
+            schema=schema,
+        )
+
+    def rows(self, connection: psycopg.Connection, streams: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
         """The store's own rows of streams, as JSON text."""
         shelf = self._layout.shelf
         if shelf is None or shelf.row is None:
             return {}
-        keys = {"stream": _array([key.stream for key in streams]), "tenant": _array([key.tenant for key in streams])}
+        names, tenants = zip(*streams, strict=True)
+        keys = {"stream": _array(names), "tenant": _array(tenants)}
         found = connection.execute(shelf.row, keys).fetchall()
-        return {StreamKey(stream, tenant): row for stream, tenant, row in found}
+        return {row[:2]: row[2] for row in found}
 
     # -- removal
 
@@ -233,41 +277,6 @@ def _values(batch: pa.RecordBatch, shelf: Shelf) -> list[dict[str, Any]]:
     return rows
 
 
-def _as_archived(batch: pa.RecordBatch, schema: pa.Schema, position_parts: int) -> pa.RecordBatch:
-    """A batch as the server gave it, in the archive's schema."""
-    stream, tenant, version, *rest = batch.columns
-    positions, rest = rest[:position_parts], rest[position_parts:]
-    kind, identifier, recorded_at, data, metadata, hidden, *further = rest
-    count = batch.num_rows
-    if pa.types.is_binary(identifier.type):
-        packed, text = identifier.cast(pa.binary(16)), pa.nulls(count, pa.string())
-    else:
-        packed, text = archived.split_ids(identifier)
-    second = positions[1] if position_parts > 1 else pa.nulls(count, pa.int64())
-    columns = [
-        stream,
-        tenant,
-        version.cast(pa.int64()),
-        positions[0].cast(pa.int64()),
-        second.cast(pa.int64()),
-        kind,
-        packed,
-        text,
-        _in_utc(recorded_at),
-        _plain(data),
-        _plain(metadata),
-        hidden,
-        *further,
-    ]
-    return pa.RecordBatch.from_arrays(
-        [
-            column.cast(field.type) if column.type != field.type else column
-            for column, field in zip(columns, schema, strict=True)
-        ],
-        schema=schema,
-    )
-
-
 def _in_utc(times: pa.Array) -> pa.Array:
     return times.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.timestamp("us", "UTC"))
 
@@ -277,13 +286,13 @@ def _plain(column: pa.Array) -> pa.Array:
     return plain.cast(pa.binary())
 
 
-def _groups(streams: Iterable[StreamInfo]) -> Iterator[list[StreamInfo]]:
+def _groups(streams: Iterable[Wanted]) -> Iterator[list[Wanted]]:
     """Streams in groups that a statement can name and that are read in about a second."""
-    group: list[StreamInfo] = []
+    group: list[Wanted] = []
     events = 0
-    for stream in streams:
-        group.append(stream)
-        events += stream.length
+    for wanted in streams:
+        group.append(wanted)
+        events += wanted.events
         if events >= _AT_ONCE_EVENTS or len(group) >= _AT_ONCE_STREAMS:
             yield group
             group, events = [], 0
@@ -291,10 +300,10 @@ def _groups(streams: Iterable[StreamInfo]) -> Iterator[list[StreamInfo]]:
         yield group
 
 
-def _array(texts: list[str]) -> str | list[str]:
+def _array(texts: Sequence[str]) -> str | Sequence[str]:
     """Texts as the literal of an array, where it needs no escapes: psycopg's own takes as long as the statement."""
     json = orjson.dumps(texts).decode()
-    return texts if "\\" in json else f"{{{json[1:-1]}}}"
+    return list(texts) if "\\" in json else f"{{{json[1:-1]}}}"
 
 
 def _keys(streams: Sequence[StreamKey]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ from esops.events import (
     RecordedEvent,
     StreamInfo,
     StreamKey,
+    Wanted,
     asked_for,
 )
 from esops.settings import StoreSettings
@@ -128,7 +129,7 @@ class PostgresStore:
         # Imported for archiving alone: it brings all of Arrow's compute functions, which reading does without.
         from esops.backends.postgres.shelve import Shelving
 
-        return Shelving(self.layout, self._dsn, self._bulk)
+        return Shelving(self.layout, self._dsn)
 
     @contextmanager
     def _own_connection(self) -> Iterator[psycopg.Connection]:
@@ -256,7 +257,8 @@ class PostgresStore:
     def _select(self, *parts: sql.Composable) -> str:
         """A statement for events: conditions, and last what to order by."""
         m = self.layout.mapped
-        columns = (m.id, m.stream, m.version, m.type, m.data, m.metadata, m.recorded_at, m.tenant, *self.layout.order)
+        about = (m.id, m.stream, m.version, m.type, m.metadata, m.recorded_at, m.tenant)
+        columns = (*about, *self.layout.order, *self.layout.payload_columns)
         return (
             sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}")
             .format(sql.SQL(", ").join(columns), self.layout.events, sql.SQL(" AND ").join(parts[:-1]), parts[-1])
@@ -436,11 +438,11 @@ class PostgresStore:
         with translated():
             return self._shelving.columns(self._control())
 
-    def export(self, streams: Iterable[StreamInfo], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def export(self, streams: Iterable[Wanted], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """In groups of streams, each a statement and a snapshot of its own."""
         return self._shelving.export(self._control(), streams, columns)
 
-    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[StreamKey, str]:
+    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
         """From the layout's table of streams."""
         with translated():
             return self._shelving.rows(self._control(), streams)
@@ -458,8 +460,10 @@ class PostgresStore:
         return self._shelving.put_back(streams, rows, batches)
 
     def close(self) -> None:
-        """Close both connections."""
+        """Close all connections."""
         self._bulk.close()
+        if "_shelving" in vars(self):
+            self._shelving.close()
         if self._connection is not None:
             self._connection.close()
 

@@ -27,6 +27,10 @@ from esops.events import Checkpoint, EventFilter, NewEvent, Position
 TRUE = sql.SQL("TRUE")
 
 
+NOTHING, NO_TENANT = sql.SQL("NULL::text"), sql.SQL("''")
+"""Parts of an event that a layout does not have."""
+
+
 @dataclass(frozen=True)
 class Mapped:
     """The expressions that give each part of an event. `data` and `metadata` give json, jsonb, text or bytea."""
@@ -255,8 +259,11 @@ class Layout:
     tenants: bool = False
     id_equals: Callable[[str], sql.Composable] | None = None
     """The condition that finds an event by its id through an index; None where there is none."""
-    id_bytes: sql.Composable | None = None
-    """The id as its sixteen bytes, where its column is a uuid."""
+    id_column: sql.Composable | None = None
+    """The id as it is stored, where its column is a uuid."""
+    payloads: tuple[sql.Composable, ...] = ()
+    """Columns of which the first that is not null holds the payload, as they are stored: a bulk read takes all, and spares the server a
+    conversion; left out: as it is mapped."""
     appends: bool = True
     """Whether esops knows how events are appended."""
     first_version: int = 1
@@ -283,6 +290,11 @@ class Layout:
     """What makes reading wrong; a rebuild is refused while there is any."""
     concerns: Callable[[psycopg.Connection], list[Concern]] = lambda _: []
     """What an operator should look at in the library's own bookkeeping."""
+
+    @property
+    def payload_columns(self) -> tuple[sql.Composable, ...]:
+        """What a bulk read asks for as the payload: one column, or several of which the first that is not null counts."""
+        return self.payloads or (self.mapped.data,)
 
     def where(self, filter: EventFilter) -> sql.Composable:
         """The condition for the events that a filter wants."""

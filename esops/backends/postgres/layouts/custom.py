@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from esops.backends.postgres import catalog
-from esops.backends.postgres.layouts.base import Layout, Mapped, numbered
+from esops.backends.postgres.layouts.base import NO_TENANT, NOTHING, Layout, Mapped, numbered
 from esops.errors import Refused, UsageError, nearest
 from esops.events import NewEvent, Position
 from esops.settings import StoreSettings, TableSettings
@@ -104,7 +104,7 @@ def _read(
             data=_C(asked.data),
             metadata=_metadata(table, asked),
             recorded_at=time,
-            tenant=sql.SQL("''"),
+            tenant=NO_TENANT,
         ),
         append=_refuse,
         sequence=sequence,
@@ -124,7 +124,7 @@ def _metadata(table: catalog.Table, asked: TableSettings) -> sql.Composable:
         if column is not None
     ]
     if not pairs:
-        return own if own is not None else sql.SQL("NULL::text")
+        return own if own is not None else NOTHING
     made = sql.SQL("jsonb_strip_nulls(jsonb_build_object({}))").format(sql.SQL(", ").join(pairs))
     if own is None:
         return made

@@ -12,7 +12,15 @@ from psycopg import sql
 
 from esops.backends.postgres import catalog
 from esops.backends.postgres.layouts import emmett_processors, emmett_shelf
-from esops.backends.postgres.layouts.base import TRUE, AppendBesideStreamRow, Layout, Mapped, StreamTable, category_in
+from esops.backends.postgres.layouts.base import (
+    NO_TENANT,
+    TRUE,
+    AppendBesideStreamRow,
+    Layout,
+    Mapped,
+    StreamTable,
+    category_in,
+)
 from esops.backends.postgres.settle import SequenceLockers, SettleRule, TransactionIds
 from esops.errors import Unavailable
 from esops.settings import StoreSettings
@@ -66,7 +74,7 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
             data=_C("message_data"),
             metadata=_C("message_metadata"),
             recorded_at=_C("created"),
-            tenant=_C("partition") if tenants else sql.SQL("''"),
+            tenant=_C("partition") if tenants else NO_TENANT,
         ),
         order=tuple(selected for selected, _, _ in order),
         order_columns=tuple(column for _, column, _ in order),
@@ -88,7 +96,7 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
         stream_table=StreamTable(
             table=_C(schema, "emt_streams"),
             stream=_C("stream_id"),
-            tenant=_C("partition") if tenants else sql.SQL("''"),
+            tenant=_C("partition") if tenants else NO_TENANT,
             category=category_in(_C("stream_id")),
             length=_C("stream_position"),
             alive=sql.SQL("is_archived = FALSE"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
+from esops.backends.postgres.layouts.base import NO_TENANT
 from esops.backends.postgres.layouts.shelf import PARTS, STREAMS, Shelf, Way
 
 _EVENT = {
@@ -21,11 +22,13 @@ _C = sql.Identifier
 def shelf(schema: str, tenants: bool, tenant: str | None, by_position: bool) -> Shelf:
     """Streams and messages move to the archived partitions together; a stream's row stays when its messages are deleted."""
     partition = "k.tenant" if tenants else "{partition}" if tenant is not None else "{table}.partition"
+    of_tenants = "ANY(%(tenant)s::text[])" if tenants else partition
     names = {
         "streams": _C(schema, "emt_streams"),
         "messages": _C(schema, "emt_messages"),
         "k": STREAMS,
         "parts": PARTS,
+        "own_tenant": _C("s", "partition") if tenants else NO_TENANT,
         "partition": sql.Literal(tenant or ""),
     }
     of_streams = f"s.stream_id = k.stream AND s.partition = {partition.replace('{table}', 's')}"
@@ -60,7 +63,10 @@ def shelf(schema: str, tenants: bool, tenant: str | None, by_position: bool) -> 
             "delete": Way(rows=rows, end=(marked[0],), what="deletes messages; each stream's row stays, marked as archived"),
         },
         revive=(moved[1], marked[1]),
-        row=sql.SQL(f"SELECT {which}, to_jsonb(s)::text FROM {{streams}} s JOIN {{k}} ON {of_streams}").format(**names),
+        row=sql.SQL(
+            "SELECT s.stream_id, {own_tenant}, row_to_json(s)::text FROM {streams} s "
+            f"WHERE s.stream_id = ANY(%(stream)s::text[]) AND s.partition = {of_tenants.replace('{table}', 's')}"
+        ).format(**names),
         adopt=sql.SQL(
             "INSERT INTO {streams} SELECT (jsonb_populate_record(NULL::{streams}, r::jsonb)).* FROM unnest(%(row)s::text[]) AS r"
         ).format(**names),

@@ -17,7 +17,7 @@ from psycopg import sql
 
 from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import qualified
-from esops.backends.postgres.layouts.base import Layout, Mapped, expect, insert_each, numbered, same_uuid
+from esops.backends.postgres.layouts.base import NO_TENANT, NOTHING, Layout, Mapped, expect, insert_each, numbered, same_uuid
 from esops.backends.postgres.layouts.shelf import numbered_shelf
 from esops.errors import Refused
 from esops.events import Checkpoint, NewEvent, Position
@@ -61,9 +61,9 @@ def _read(connection: psycopg.Connection, table: catalog.Table) -> Layout:
             version=_C("originator_version"),
             type=sql.SQL("regexp_replace(topic, '^.*[.:]', '')"),
             data=_C("state"),
-            metadata=sql.SQL("NULL::text"),
+            metadata=NOTHING,
             recorded_at=sql.SQL("NULL::timestamptz"),
-            tenant=sql.SQL("''"),
+            tenant=NO_TENANT,
         ),
         append=_Append(table),
         in_category=lambda name: sql.SQL("{} = {}").format(aggregate, sql.Literal(name)),

@@ -13,6 +13,8 @@ from psycopg import sql
 from esops.backends.postgres import catalog
 from esops.backends.postgres.layouts import marten_daemon, marten_shelf
 from esops.backends.postgres.layouts.base import (
+    NO_TENANT,
+    NOTHING,
     TRUE,
     AppendBesideStreamRow,
     Layout,
@@ -72,7 +74,7 @@ def _read(
     if events.has("bdata"):
         data = sql.SQL("CASE WHEN bdata IS NULL THEN convert_to(data::text, 'UTF8') ELSE bdata END")
     kept = [(key, column) for key, column in _METADATA if events.has(column)]
-    metadata: sql.Composable = sql.SQL("NULL::text")
+    metadata: sql.Composable = NOTHING
     if kept:
         pairs = [sql.SQL("{}, {}").format(sql.Literal(key), _C(column)) for key, column in kept]
         metadata = sql.SQL("jsonb_strip_nulls(jsonb_build_object({}))").format(sql.SQL(", ").join(pairs))
@@ -111,7 +113,7 @@ def _read(
             data=data,
             metadata=metadata,
             recorded_at=_C("timestamp"),
-            tenant=_C("tenant_id") if conjoined or own_sequence else sql.SQL("''"),
+            tenant=_C("tenant_id") if conjoined or own_sequence else NO_TENANT,
         ),
         order=(_C("seq_id"),),
         order_columns=(_C("seq_id"),),
@@ -129,7 +131,8 @@ def _read(
         archived=sql.SQL("is_archived IS TRUE") if archivable else sql.SQL("FALSE"),
         in_category=lambda name: _in_category(schema, name, by_string, conjoined),
         id_equals=lambda value: same_uuid("id", value),
-        id_bytes=sql.SQL("uuid_send(id)"),
+        id_column=_C("id"),
+        payloads=(_C("bdata"), _C("data")) if events.has("bdata") else (),
         stream_equals=lambda name: _stream_equals(name, by_string),
         append=_appending(schema, by_string, sequence_name, tenant, streams, events),
         checkpoints=lambda on: marten_daemon.checkpoints(on, schema),
@@ -195,7 +198,7 @@ def _stream_table(schema: str, by_string: bool, conjoined: bool, tenant: str | N
     return StreamTable(
         table=_C(schema, "mt_streams"),
         stream=_C("id"),
-        tenant=_C("tenant_id") if conjoined else sql.SQL("''"),
+        tenant=_C("tenant_id") if conjoined else NO_TENANT,
         category=category,
         length=_C("version"),
         alive=sql.SQL("is_archived IS NOT TRUE") if streams.has("is_archived") else TRUE,

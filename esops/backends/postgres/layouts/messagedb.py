@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from esops.backends.postgres import catalog
-from esops.backends.postgres.layouts.base import Layout, Mapped, expect, insert_each, numbered, same_uuid
+from esops.backends.postgres.layouts.base import NO_TENANT, Layout, Mapped, expect, insert_each, numbered, same_uuid
 from esops.backends.postgres.layouts.shelf import numbered_shelf
 from esops.events import Checkpoint, NewEvent, Position
 from esops.settings import StoreSettings
@@ -53,12 +53,12 @@ def _read(connection: psycopg.Connection, table: catalog.Table) -> Layout:
             data=_C("data"),
             metadata=_C("metadata"),
             recorded_at=sql.SQL("(time AT TIME ZONE 'utc')"),
-            tenant=sql.SQL("''"),
+            tenant=NO_TENANT,
         ),
         append=_Append(_C(table.schema, table.name)),
         checkpoints=lambda on: _checkpoints(on, _C(table.schema, table.name)),
         id_equals=lambda value: same_uuid("id", value),
-        id_bytes=sql.SQL("uuid_send(id)"),
+        id_column=_C("id"),
         first_version=0,
         stream_column=_C("stream_name"),
         shelf=numbered_shelf(_C(table.schema, table.name), _EVENT, "global_position", never=_POSITION_STREAM),

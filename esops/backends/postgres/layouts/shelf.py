@@ -56,7 +56,8 @@ class Shelf:
     revive: tuple[sql.Composed, ...] = ()
     """Makes streams take events again; executed before their events come back."""
     row: sql.Composed | None = None
-    """Gives stream, tenant and the stream's own row as JSON text."""
+    """Gives stream, tenant and the stream's own row as JSON text; where streams and tenants cross, those of other pairs, too. No join: the
+    planner would read the table from its beginning for each group of streams."""
     adopt: sql.Composed | None = None
     """Inserts streams' own rows from JSON (`row`), into a store where they are not."""
 
