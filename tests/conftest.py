@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from esops.demo.server import EmbeddedServer
 from tests.support.browser import browser  # noqa: F401 - a fixture
 from tests.support.esdb import Nodes
+from tests.support.warm import Warm
 
 settings.register_profile("esops", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("esops")
@@ -114,6 +115,8 @@ class Project:
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    warm: Warm | None = None
+    """Runs commands, where a test does not ask for the installed one."""
 
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
@@ -128,11 +131,16 @@ class Project:
         return {**kept, "COLUMNS": "120", **self.environment}
 
     def run(self, *arguments: str, timeout: float = 120) -> Result:
-        done = subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environ(), capture_output=True, text=True, timeout=timeout
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Result(done.returncode, done.stdout, done.stderr)
+        # What is on PYTHONPATH may change what is imported.
+        if self.warm is not None and "PYTHONPATH" not in self.environment:
+            result = Result(*self.warm.run([*arguments], self.folder, self.environ(), timeout))
+        else:
+            done = subprocess.run(
+                self.command(*arguments), cwd=self.folder, env=self.environ(), capture_output=True, text=True, timeout=timeout
+            )
+            result = Result(done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in result.err, result.err
+        return result
 
     def ok(self, *arguments: str, timeout: float = 120) -> Result:
         result = self.run(*arguments, timeout=timeout)
@@ -150,9 +158,17 @@ class Project:
         )
 
 
+@pytest.fixture(scope="session")
+def warm():
+    warm = Warm()
+    yield warm
+    warm.close()
+
+
 @pytest.fixture
-def project(tmp_path):
-    return Project(tmp_path)
+def project(tmp_path, request):
+    """In e2e, with the installed command; elsewhere commands that a test waits for are run by a process that forks."""
+    return Project(tmp_path, warm=None if "e2e" in request.path.parts else request.getfixturevalue("warm"))
 
 
 @pytest.fixture(scope="session")
