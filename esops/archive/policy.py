@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, Self
 import orjson
 
 from esops.backends.archive.catalog import Catalog
+from esops.backends.archive.notes import Notes
 from esops.backends.base import EventStore, WayOut
 from esops.errors import UsageError
 from esops.events import EventFilter, StreamInfo, Wanted
@@ -73,33 +73,6 @@ def _idle(store: EventStore, info: StreamInfo, policy: PolicySettings, now: date
         event = next(iter(store.read_stream(info.name, backwards=True, limit=1)), None)
         last = event.recorded_at if event is not None and event.recorded_at.year > 1970 else None
     return last is not None and now - last >= policy.idle_for
-
-
-class Notes:
-    """Facts about streams that may be many, in a temporary file instead of in memory."""
-
-    def __init__(self) -> None:
-        """Make the file; it is gone when this is closed, or when the process dies."""
-        self._file = tempfile.NamedTemporaryFile(prefix="esops-archive-")  # noqa: SIM115 - closed by close()
-        self._base = sqlite3.connect(self._file.name)
-        self._base.executescript(
-            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; "
-            "CREATE TABLE notes (stream TEXT, tenant TEXT, value, PRIMARY KEY (stream, tenant)) WITHOUT ROWID;"
-        )
-
-    def put(self, stream: str, tenant: str, value: Any) -> None:
-        """Note something of a stream, in place of what was noted before."""
-        self._base.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (stream, tenant, value))
-
-    def get(self, stream: str, tenant: str) -> Any:
-        """What is noted of a stream; None where nothing is."""
-        row = self._base.execute("SELECT value FROM notes WHERE stream = ? AND tenant = ?", (stream, tenant)).fetchone()
-        return None if row is None else row[0]
-
-    def close(self) -> None:
-        """Forget all of it."""
-        self._base.close()
-        self._file.close()
 
 
 class Known(Notes):

@@ -55,6 +55,7 @@ def _opened(catalog: Catalog, runs: Sequence[str]) -> Iterator[Any]:
     if not chosen:
         raise UsageError(f"there is no sealed run in {catalog.repository.address}", hint="esops archive run POLICY makes one.")
     with Database(chosen) as database:
+        database.make_views()
         database.lock()
         try:
             yield database.connection

@@ -26,6 +26,7 @@ from esops.backends import open_store
 from esops.backends.archive.catalog import RUNS, Catalog, Manifest, Run
 from esops.backends.archive.format import Damaged, Digest, from_micros
 from esops.backends.archive.lease import Lease
+from esops.backends.archive.notes import Notes
 from esops.backends.archive.repository import Missing, Repository
 from esops.backends.base import EventStore, WayOut
 from esops.config import Config
@@ -155,7 +156,7 @@ def _go(journey: Journey, catalog: Catalog, outcome: Outcome) -> None:
     current = journey.run
     manifest = current.seal()
     found: Verified | None = None
-    notes = policy.Notes()
+    notes = Notes()
     try:
         if manifest is not None:
             log.info("going on", run=current.name, streams=manifest.streams, events=manifest.events)
@@ -303,7 +304,7 @@ def _still_there(current: Run, manifest: Manifest) -> None:
 # -- verify
 
 
-def _verify(journey: Journey, manifest: Manifest, notes: policy.Notes) -> Verified:
+def _verify(journey: Journey, manifest: Manifest, notes: Notes) -> Verified:
     """Read everything back and compare it with the store; notes the streams that are not to be removed, with the reason."""
 
     def each(digest: Digest, how: Compared) -> None:
@@ -327,7 +328,7 @@ def _note_verified(journey: Journey, found: Verified) -> None:
 # -- remove
 
 
-def _remove(journey: Journey, manifest: Manifest, notes: policy.Notes, outcome: Outcome) -> None:
+def _remove(journey: Journey, manifest: Manifest, notes: Notes, outcome: Outcome) -> None:
     if not journey.despite_checkpoints:
         position = Position.parse(manifest.last_position)
         passed.refuse_unless_passed(journey.config, journey.store, journey.store_name, position)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -479,3 +480,73 @@ def test_binary_payloads_leave_and_come_back_as_they_were(project, dsn, connecti
             assert [event.data for batch in cold.read_all() for event in batch.events] == read
         project.ok("archive", "restore", told["run"], "--yes")
         assert connection.execute("SELECT e::text FROM mt_events e ORDER BY seq_id").fetchall() == before
+
+
+def test_of_a_large_archive_only_those_files_are_read_that_may_hold_what_is_asked_for(project, dsn, connection):
+    """Files that are lost tell which ones are."""
+    marten.create(connection, marten.Variant(text_ids=True))
+    write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "delete"')
+    config = (
+        (project.folder / "esops.toml").read_text().replace("repository = 'cold'", "repository = 'cold'\nfile_size = 65536")
+    )
+    (project.folder / "esops.toml").write_text(config)
+    noise = [os.urandom(100_000).hex() for _ in range(20)]
+    runs = []
+    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+        for first in (0, 10):
+            for number in range(first, first + 10):
+                store.append(f"cart-{number:02}", [new(n=n, noise=noise[n]) for n in range(20)])
+            runs.append(project.ok("archive", "run", "old", "--output", "json").json)
+    assert all(run_["files"] > 4 for run_ in runs), runs
+
+    def read(*more: str):
+        return project.run("events", "--store", "cold", "--output", "ndjson", *more)
+
+    def versions(result) -> list[int]:
+        assert result.code == 0, result.err
+        return [orjson.loads(line)["version"] for line in result.out.splitlines()]
+
+    for number in range(20):
+        assert versions(read("--stream", f"cart-{number:02}")) == list(range(1, 21))
+    first, second = (sorted((project.folder / "cold" / "runs" / each["run"]).glob("*-events-*.parquet")) for each in runs)
+    first[0].unlink()
+    assert read("--after", "199").code == 1
+    assert versions(read("--after", "200")) == [*range(1, 21)] * 10
+    second[-1].unlink()
+    lost = {number for number in range(20) if read("--stream", f"cart-{number:02}").code}
+    assert {0, 19} <= lost < {*range(5), *range(15, 20)}, lost
+    assert first[0].name in read("--stream", "cart-00").err
+
+
+def test_joined_streams_of_tenants_with_one_name_are_two(project, dsn, connection):
+    """Of one tenant's stream a part went, of the other's all, and a third is whole."""
+    marten.create(connection, marten.VARIANTS["marten-conjoined"])
+    settings = StoreSettings(dsn=dsn, append="quick")
+    for tenant, count in (("red", 4), ("blue", 3), ("green", 2)):
+        with open_store("s", settings.model_copy(update={"tenant": tenant})) as store:
+            store.append("cart-1", [new(tenant, n=n) for n in range(count)])
+            store.append(f"{tenant}-1", [new(tenant)])
+    with open_store("s", settings) as store:
+        before = list(store.streams())
+        events = [event for batch in store.read_all() for event in batch.events]
+        versions = [(event.tenant, event.version) for event in store.read_stream("cart-1")]
+    for tenant, keep in (("red", 1), ("blue", 0)):
+        policy = f'store = "s"\nstream = "*"\ntenant = "{tenant}"\nremove = "delete"\nkeep_last = {keep}'
+        write(project, of(dsn), policy)
+        project.ok("archive", "run", "old")
+    write(project, of(dsn, more='append = "quick"\narchive = "cold"'), policy)
+    with open_store("s", settings) as store:
+        assert {(info.tenant, info.length) for info in store.streams() if info.name == "cart-1"} == {("red", 1), ("green", 2)}
+    config = load_config(project.folder / "esops.toml")
+    with open_store("s", config.stores["s"]) as store:
+        joined = list(store.streams())
+        assert {info.key: (info.length, info.first_version, info.first_at, info.last_at) for info in joined} == {
+            info.key: (info.length, info.first_version, info.first_at, info.last_at) for info in before
+        }
+        assert len(joined) == len(before)
+        assert {info.tenant for info in joined if info.archived} == {"blue"}
+        assert [len(list(store.streams(limit=limit))) for limit in range(8)] == [0, 1, 2, 3, 4, 5, 6, 6]
+        assert [event for batch in store.read_all() for event in batch.events] == events
+        read = [(event.tenant, event.version) for event in store.read_stream("cart-1")]
+        assert (sorted(read), [version for _, version in read]) == (sorted(versions), [version for _, version in versions])
+        assert [(e.tenant, e.version) for e in store.read_stream("cart-1", backwards=True)][:2] == [("red", 4), ("red", 3)]

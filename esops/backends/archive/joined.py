@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import heapq
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Self
 
+from esops.backends.archive.notes import Notes
 from esops.backends.archive.store import ArchiveStore
 from esops.backends.base import EVERYTHING, Batch, EventStore, Found, Ids, OutsideOfSql
 from esops.backends.counting import CountedOneByOne
@@ -69,7 +72,7 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
     ) -> Iterator[RecordedEvent]:
         """Merged by version."""
         both = (each.read_stream(stream, after_version, backwards, limit) for each in (self._hot, self._cold))
-        merged = _each_once(heapq.merge(*both, key=lambda event: event.version, reverse=backwards), by_version=True)
+        merged = _each_version_once(heapq.merge(*both, key=lambda event: event.version, reverse=backwards))
         return merged if limit is None else (event for _, event in zip(range(limit), merged, strict=False))
 
     def stream_info(self, stream: str) -> StreamInfo | None:
@@ -85,16 +88,15 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
         measured: bool = False,
     ) -> Iterator[StreamInfo]:
         """Those of the hot store first, then those that only the archive has."""
-        given = 0
-        for info in self._hot.streams(filter, limit, closed_by=closed_by, measured=measured):
-            given += 1
-            yield _together(info, self._cold.stream_info(info.name)) or info
-        for info in self._cold.streams(filter, closed_by=closed_by, measured=measured):
-            if limit is not None and given >= limit:
-                return
-            if self._hot.stream_info(info.name) is None:
-                given += 1
-                yield replace(info, archived=True)
+        with Notes() as archived:
+            for info in self._cold.streams(filter, closed_by=closed_by, measured=measured):
+                archived.put(info.name, info.tenant, pickle.dumps(info))
+            hot = (
+                _together(info, _unpacked(archived.take(info.name, info.tenant))) or info
+                for info in self._hot.streams(filter, limit, closed_by=closed_by, measured=measured)
+            )
+            cold = (replace(pickle.loads(info), archived=True) for info in archived)  # noqa: S301 - packed above
+            yield from islice(chain(hot, cold), limit)
 
     def find(
         self,
@@ -131,14 +133,30 @@ def _place(event: RecordedEvent) -> Position:
     return event.position
 
 
-def _each_once(events: Iterator[RecordedEvent], *, by_version: bool = False) -> Iterator[RecordedEvent]:
+def _each_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:
     """Where two follow each other at one place, the first: heapq.merge gives the hot store's before the archive's."""
     last: tuple[Any, ...] | None = None
     for event in events:
-        place = (event.version,) if by_version else (event.position, event.stream, event.version)
+        place = (event.position, event.stream, event.version)
         if place != last:
             yield event
         last = place
+
+
+def _each_version_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:
+    """The first of each version and tenant. Not by position: a node need not tell it where it reads a stream."""
+    version: int | None = None
+    tenants: set[str] = set()
+    for event in events:
+        if event.version != version:
+            version, tenants = event.version, set()
+        if event.tenant not in tenants:
+            tenants.add(event.tenant)
+            yield event
+
+
+def _unpacked(info: bytes | None) -> StreamInfo | None:
+    return None if info is None else pickle.loads(info)  # noqa: S301 - packed by this process
 
 
 def _together(hot: StreamInfo | None, cold: StreamInfo | None) -> StreamInfo | None:

@@ -44,35 +44,77 @@ CREATE VIEW streams AS SELECT * REPLACE (
 
 
 class Database:
-    """DuckDB over the files of some runs: the table `stored`, and the views `events` and `streams` with times in UTC. A context manager.
+    """DuckDB over the files of some runs. A context manager.
 
     Plain files of a local repository are read where they are; others are fetched, decrypted, into a temporary folder.
-    Each file's hash is checked once, before it is read.
+    Each file's hash is checked once, before it is read; a file that nothing is asked of is not.
     """
 
     def __init__(self, runs: Sequence[tuple[Run, Manifest]]) -> None:
-        """Fetch what has to be, and make the views. Raises Damaged, Missing, Unavailable."""
-        self.runs = len(runs)
+        """Take the runs; nothing is fetched yet."""
+        self._runs = runs
         self._folder = tempfile.TemporaryDirectory(prefix="esops-archive-")
         self.connection = duckdb.connect(
             ":memory:", config={"memory_limit": _MEMORY, "temp_directory": self._folder.name, "threads": 2}
         )
         self._folders = {self._folder.name}
-        stored = [self._relation(run, manifest, manifest.event_files) for run, manifest in runs]
-        listed = [self._relation(run, manifest, manifest.stream_files) for run, manifest in runs]
-        self.connection.execute(f"CREATE VIEW stored AS {_united(stored, EVENTS)}")
+        self._there: dict[tuple[str, str], str] = {}
+
+    def make_views(self) -> None:
+        """The views `events` and `streams` over all of it, with times in UTC. Raises Damaged, Missing, Unavailable."""
+        listed = [self._relation(run, manifest, manifest.stream_files) for run, manifest in self._runs]
+        self.connection.execute(f"CREATE VIEW stored AS {self.stored()}")
         self.connection.execute(f"CREATE VIEW listed AS {_united(listed, STREAMS)}")
         self.connection.execute(_STREAMS_VIEW)
-        further = sorted({name for _, manifest in runs for name in manifest.columns})
+        further = sorted({name for _, manifest in self._runs for name in manifest.columns})
         extra = "".join(f", {_quoted(FURTHER + name)}" for name in further)
-        if runs:
-            self.connection.execute(_VIEW.format(further=extra, once=_ONCE if len(runs) > 1 else ""))
+        self.connection.execute(_VIEW.format(further=extra, once=self.once))
+
+    @property
+    def once(self) -> str:
+        """Ends a statement over rows that several runs may hold."""
+        return _ONCE if len(self._runs) > 1 else ""
+
+    def stored(self, stream: str | None = None, after: Position | None = None, until: Position | None = None) -> str:
+        """A statement for all rows of the files that may hold what is asked for. Raises Damaged, Missing, Unavailable."""
+        relations = []
+        for run, manifest in self._runs:
+            first, last = Position.parse(manifest.first_position), Position.parse(manifest.last_position)
+            if (after is not None and last <= after) or (until is not None and first > until):
+                continue
+            entries = manifest.event_files if stream is None else self._files_of(run, manifest, stream)
+            if entries:
+                relations.append(self._relation(run, manifest, entries))
+        return _united(relations, EVENTS)
+
+    def _files_of(self, run: Run, manifest: Manifest, stream: str) -> list[FileEntry]:
+        """The files with a stream's events: these lie one after the other as the lists of streams say."""
+        numbered = " UNION ALL ".join(
+            f"SELECT {number} AS file, file_row_number AS row, stream, events "
+            f"FROM read_parquet('{self._local(run, entry)}', file_row_number = true)"
+            for number, entry in enumerate(manifest.stream_files)
+        )
+        before = "SELECT coalesce(sum(b.events), 0) FROM listed AS b WHERE (b.file, b.row) < (a.file, a.row)"
+        statement = f"WITH listed AS ({numbered}) SELECT ({before}), a.events FROM listed AS a WHERE a.stream = ?"
+        rows = [range(int(low), int(low) + count) for low, count in self.connection.execute(statement, [stream]).fetchall()]
+        found, low = [], 0
+        for entry in manifest.event_files:
+            if any(each.start < low + entry.rows and each.stop > low for each in rows):
+                found.append(entry)
+            low += entry.rows
+        return found
 
     def _relation(self, run: Run, manifest: Manifest, entries: Sequence[FileEntry]) -> str:
-        paths = ", ".join(f"'{self._local(run, entry)}'".replace("\\", "\\\\") for entry in entries)
+        paths = ", ".join(f"'{self._local(run, entry)}'" for entry in entries)
         return f"SELECT *, '{run.name}' AS run, '{manifest.store}' AS store FROM read_parquet([{paths}])"
 
     def _local(self, run: Run, entry: FileEntry) -> str:
+        """Where a file is, as a literal's text."""
+        if (run.name, entry.name) not in self._there:
+            self._there[run.name, entry.name] = self._fetched(run, entry)
+        return self._there[run.name, entry.name]
+
+    def _fetched(self, run: Run, entry: FileEntry) -> str:
         folder = run.repository.folder
         content = run.content(entry)
         if folder is not None and not entry.name.endswith(".age"):
@@ -81,7 +123,7 @@ class Database:
             path = Path(self._folder.name) / f"{run.name}-{entry.name.removesuffix('.age')}"
             path.write_bytes(memoryview(content))
         self._folders.add(str(path.parent))
-        return str(path).replace("'", "''")
+        return str(path).replace("'", "''").replace("\\", "\\\\")
 
     def lock(self) -> None:
         """Let statements read these files and nothing else."""
@@ -164,6 +206,7 @@ def _events(batch: pa.RecordBatch, parts: int, decode: Callable[[bytes], tuple[b
 
 def read(
     database: Database,
+    source: str,
     parts: int,
     layout: str,
     where: str = "TRUE",
@@ -171,11 +214,10 @@ def read(
     order: str = "position_1, position_2",
     limit: int | None = None,
 ) -> Iterator[list[RecordedEvent]]:
-    """Events that a condition holds for, each once though several runs hold it, in batches."""
+    """Events of a source (`Database.stored`) that a condition holds for, each once though several runs hold it, in batches."""
     names = ", ".join(EVENTS.names)
     bound = f" LIMIT {limit}" if limit is not None else ""
-    once = _ONCE if database.runs > 1 else ""
-    statement = f"SELECT {names} FROM stored WHERE NOT hidden AND {where}{once} ORDER BY {order}{bound}"
+    statement = f"SELECT {names} FROM ({source}) WHERE NOT hidden AND {where}{database.once} ORDER BY {order}{bound}"
     cursor = database.connection.cursor()
     decode = decoder(layout)
     try:

@@ -103,7 +103,8 @@ class ArchiveStore(NothingArchived, OutsideOfSql, CountedOneByOne):
             if position is not None:
                 condition, more = _compared(position, beyond=beyond)
                 where, values = f"{where} AND {condition}", [*values, *more]
-        for events in read(self._database, self._parts, self._layout, where, values):
+        source = self._database.stored(filter.stream, after, until)
+        for events in read(self._database, source, self._parts, self._layout, where, values):
             yield Batch(events, events[-1].position)
 
     def _where(self, filter: EventFilter) -> tuple[str, list[Any]]:
@@ -148,7 +149,8 @@ class ArchiveStore(NothingArchived, OutsideOfSql, CountedOneByOne):
         if after_version is not None:
             where, values = f"{where} AND version {'<' if backwards else '>'} ?", [*values, after_version]
         order = f"version {'DESC' if backwards else 'ASC'}, position_1, position_2"
-        for events in read(self._database, self._parts, self._layout, where, values, order, limit):
+        source = self._database.stored(stream)
+        for events in read(self._database, source, self._parts, self._layout, where, values, order, limit):
             yield from events
 
     def stream_info(self, stream: str) -> StreamInfo | None:
@@ -175,8 +177,8 @@ class ArchiveStore(NothingArchived, OutsideOfSql, CountedOneByOne):
         bound = f" LIMIT {limit}" if limit is not None else ""
         statement = (
             "SELECT stream, tenant, count(*), min(version), max(version), epoch_us(min(recorded_at)), epoch_us(max(recorded_at)), "
-            f"{closed}, {size} FROM (SELECT DISTINCT ON (position_1, position_2, stream, version) * FROM stored "
-            f"WHERE NOT hidden AND {where}) "
+            f"{closed}, {size} FROM (SELECT DISTINCT ON (position_1, position_2, stream, version) * "
+            f"FROM ({self._database.stored(filter.stream)}) WHERE NOT hidden AND {where}) "
             f"GROUP BY 1, 2 ORDER BY 1, 2{bound}"
         )
         cursor = self._database.connection.cursor()
@@ -215,7 +217,8 @@ class ArchiveStore(NothingArchived, OutsideOfSql, CountedOneByOne):
         how = f"a scan of {len(self._runs)} archived runs"
         if not self._runs:
             return Found(iter(()), how, 0)
-        found = read(self._database, self._parts, self._layout, f"store = ? AND {where}", [self._of, *values])
+        where, values = f"store = ? AND {where}", [self._of, *values]
+        found = read(self._database, self._database.stored(), self._parts, self._layout, where, values)
         return Found((event for events in found for event in events), how, self.count_between(None, self.head()))
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
@@ -226,7 +229,7 @@ class ArchiveStore(NothingArchived, OutsideOfSql, CountedOneByOne):
         if after is not None:
             condition, more = _compared(after, beyond=True)
             where, values = f"{where} AND {condition}", [*values, *more]
-        distinct = "SELECT DISTINCT position_1, position_2, stream, version FROM stored"
+        distinct = f"SELECT DISTINCT position_1, position_2, stream, version FROM ({self._database.stored(None, after, until)})"
         rows = self._ask(f"SELECT count(*) FROM ({distinct} WHERE store = ? AND NOT hidden AND {where})", [self._of, *values])
         return int(rows[0][0])
 
