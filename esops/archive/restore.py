@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from esops.archive.verify import Rows, compare
 from esops.backends.archive.catalog import Manifest, Run
 from esops.backends.archive.format import Digest
-from esops.backends.archive.reading import events_from
+from esops.backends.archive.reading import Database, events_from
 from esops.backends.base import EventStore
 from esops.errors import EsopsError, Refused, UsageError
 from esops.events import NewEvent, RecordedEvent
@@ -170,6 +170,12 @@ def _groups(
 
 
 def _events(run: Run, manifest: Manifest, wanted: frozenset[str]) -> Iterator[pa.RecordBatch]:
-    for entry in manifest.event_files:
+    if not wanted:
+        for entry in manifest.event_files:
+            yield from run.batches(entry)
+        return
+    with Database([(run, manifest)]) as database:
+        entries = database.files_of(run, manifest, wanted)
+    for entry in entries:
         for batch in run.batches(entry):
-            yield batch if not wanted else batch.filter(pc.is_in(batch.column("stream"), pa.array(sorted(wanted))))
+            yield batch.filter(pc.is_in(batch.column("stream"), pa.array(sorted(wanted))))

@@ -10,6 +10,7 @@ from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from esops.backends.archive.catalog import FileEntry, Manifest, Run
 from esops.backends.archive.format import Damaged, Digest, digests, join_ids
@@ -287,20 +288,16 @@ def _by_version(batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def events_of(run: Run, manifest: Manifest, digest: Digest) -> Iterator[pa.RecordBatch]:
-    """The events of one stream of a run, from those files that may hold them."""
-    seen = False
-    for entry in manifest.event_files:
-        # Files follow one another in the store's own order of names, which need not be Python's: only the ends tell for sure.
-        if seen and digest.stream not in (entry.first, entry.last):
-            return
+    """The events of one stream of a run."""
+    from esops.backends.archive.reading import Database  # with DuckDB, which a verification without a difference does without
+
+    with Database([(run, manifest)]) as database:
+        entries = database.files_of(run, manifest, [digest.stream])
+    for entry in entries:
         for batch in run.batches(entry):
-            mask = [
-                stream == digest.stream and tenant == digest.tenant
-                for stream, tenant in zip(batch.column("stream").to_pylist(), batch.column("tenant").to_pylist(), strict=True)
-            ]
-            if any(mask):
-                seen = True
-                yield batch.filter(pa.array(mask))
+            yield batch.filter(
+                pc.and_(pc.equal(batch.column("stream"), digest.stream), pc.equal(batch.column("tenant"), digest.tenant))
+            )
 
 
 def parse_sample(text: str) -> float:

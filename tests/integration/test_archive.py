@@ -516,6 +516,10 @@ def test_of_a_large_archive_only_those_files_are_read_that_may_hold_what_is_aske
     lost = {number for number in range(20) if read("--stream", f"cart-{number:02}").code}
     assert {0, 19} <= lost < {*range(5), *range(15, 20)}, lost
     assert first[0].name in read("--stream", "cart-00").err
+    whole = min({*range(10)} - lost)
+    project.ok("archive", "restore", runs[0]["run"], f"cart-{whole:02}", "--yes")
+    assert connection.execute("SELECT count(*) FROM mt_events").fetchone() == (20,)
+    assert project.run("archive", "restore", runs[0]["run"], "cart-00", "--yes").code == 1
 
 
 def test_joined_streams_of_tenants_with_one_name_are_two(project, dsn, connection):

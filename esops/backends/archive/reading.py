@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -82,21 +82,21 @@ class Database:
             first, last = Position.parse(manifest.first_position), Position.parse(manifest.last_position)
             if (after is not None and last <= after) or (until is not None and first > until):
                 continue
-            entries = manifest.event_files if stream is None else self._files_of(run, manifest, stream)
+            entries = manifest.event_files if stream is None else self.files_of(run, manifest, [stream])
             if entries:
                 relations.append(self._relation(run, manifest, entries))
         return _united(relations, EVENTS)
 
-    def _files_of(self, run: Run, manifest: Manifest, stream: str) -> list[FileEntry]:
-        """The files with a stream's events: these lie one after the other as the lists of streams say."""
+    def files_of(self, run: Run, manifest: Manifest, streams: Collection[str]) -> list[FileEntry]:
+        """The files with events of some streams: these lie one after the other as the lists of streams say."""
         numbered = " UNION ALL ".join(
             f"SELECT {number} AS file, file_row_number AS row, stream, events "
             f"FROM read_parquet('{self._local(run, entry)}', file_row_number = true)"
             for number, entry in enumerate(manifest.stream_files)
         )
-        before = "SELECT coalesce(sum(b.events), 0) FROM listed AS b WHERE (b.file, b.row) < (a.file, a.row)"
-        statement = f"WITH listed AS ({numbered}) SELECT ({before}), a.events FROM listed AS a WHERE a.stream = ?"
-        rows = [range(int(low), int(low) + count) for low, count in self.connection.execute(statement, [stream]).fetchall()]
+        placed = f"SELECT stream, events, sum(events) OVER (ORDER BY file, row) - events AS low FROM ({numbered})"
+        statement = f"SELECT low, events FROM ({placed}) WHERE stream IN (SELECT unnest(?))"
+        rows = [range(int(low), int(low) + count) for low, count in self.connection.execute(statement, [[*streams]]).fetchall()]
         found, low = [], 0
         for entry in manifest.event_files:
             if any(each.start < low + entry.rows and each.stop > low for each in rows):
