@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -177,15 +178,15 @@ class Exported:
             else:
                 self.last_position = position if self.last_position is None else max(self.last_position, position)
 
-    def count(self, digest: Digest) -> None:
-        """Count a stream."""
-        self.streams += 1
-        self.events += digest.events
-        self.bytes += digest.size
-        if digest.first_at is not None:
-            self.first_at = digest.first_at if self.first_at is None else min(self.first_at, digest.first_at)
-        if digest.last_at is not None:
-            self.last_at = digest.last_at if self.last_at is None else max(self.last_at, digest.last_at)
+    def count(self, group: Sequence[Digest]) -> None:
+        """Count streams."""
+        self.streams += len(group)
+        self.events += sum(digest.events for digest in group)
+        self.bytes += sum(digest.size for digest in group)
+        firsts = [digest.first_at for digest in group if digest.first_at is not None]
+        lasts = [digest.last_at for digest in group if digest.last_at is not None]
+        self.first_at = min([*firsts, *([] if self.first_at is None else [self.first_at])], default=None)
+        self.last_at = max([*lasts, *([] if self.last_at is None else [self.last_at])], default=None)
 
 
 class Export:
@@ -198,7 +199,7 @@ class Export:
         # Compressing, asking for the streams' rows and reading back each take about as long as reading and hashing.
         self._threads = ExitStack()
         self._of_events, self._of_streams, self._reader = (
-            self._threads.enter_context(Behind(name, most)) for name, most in (("events", 4), ("streams", 4), ("read-back", 1))
+            self._threads.enter_context(Behind(name, most)) for name, most in (("events", 2), ("streams", 1), ("read-back", 1))
         )
         self._events = Files(run, f"{attempt:06d}-events", schema_with(columns), file_size, self._reader)
         self._streams = Files(run, f"{attempt:06d}-streams", STREAMS, file_size, self._reader)
@@ -210,17 +211,11 @@ class Export:
         rows: Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], str]],
     ) -> Iterator[Exported]:
         """Write the streams' events as they come, and their digests; says how far it is after some thousands of streams."""
-        group: list[Digest] = []
-        for digest in digests(self._passing(export(streams))):
-            self.found.count(digest)
-            group.append(digest)
-            if len(group) >= _STREAMS_AT_ONCE:
-                self._of_streams.do(self._add_streams, group, rows)
-                group = []
-                yield self.found
-        if group:
+        found = digests(self._passing(export(streams)))
+        while group := list(islice(found, _STREAMS_AT_ONCE)):
+            self.found.count(group)
             self._of_streams.do(self._add_streams, group, rows)
-        yield self.found
+            yield self.found
 
     def _passing(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -259,6 +254,6 @@ def stream_batch(streams: list[Digest], rows: Mapping[tuple[str, str], str]) -> 
         *(pa.array(column, pa.int64()).cast(pa.timestamp("us", "UTC")) for column in columns[5:7]),
         pa.array(columns[7], pa.int64()),
         pa.array(columns[8], pa.binary(32)),
-        pa.array([rows.get(digest[:2]) for digest in streams], pa.string()),
+        pa.array(list(map(rows.get, zip(columns[0], columns[1], strict=True))), pa.string()),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=STREAMS)

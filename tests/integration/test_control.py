@@ -10,6 +10,7 @@ import pytest
 
 from esops.projections.control import Gate, Limits
 from tests.support import shop
+from tests.support.waiting import until
 
 EVENTS = 20_000
 
@@ -25,13 +26,6 @@ def done(connection) -> int:
     """Events that are committed into green."""
     row = connection.execute("SELECT events FROM esops.versions ORDER BY version DESC LIMIT 1").fetchone()
     return row[0] if row else 0
-
-
-def until(condition, seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def there(connection) -> bool:

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from tests.support import application, shop
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
 EVENTS = 3_000
@@ -87,13 +88,6 @@ def documents(connection, version: int) -> dict:
 def truth(connection) -> dict:
     (last,) = connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()
     return {name: (c[0], c[1], float(c[2]), c[3], c[4]) for name, c in shop.truth(connection, last).items()}
-
-
-def until(condition, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_martens_versions_are_begun_watched_verified_switched_and_retired(app, project, dsn, connection):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 
 import psycopg
 import pytest
@@ -47,13 +46,6 @@ def test_each_kind_gives_the_rows_of_the_fold(made, connection, dsn):
     made.ok("projection", "rollback", "cart_summary")
     shown = made.ok("projection", "show", "cart_summary", "--output", "json").json
     assert shown["active"] == 1
-
-
-def until(condition, seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def _is_program(number: str, folder: str) -> bool:

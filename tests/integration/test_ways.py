@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.support import shop
+from tests.support.waiting import until
 
 EVENTS = 4_000
 
@@ -95,13 +96,6 @@ def test_a_test_only_does_everything_but_the_switch(carts, connection, dsn):
     assert shop.table(connection, "cart_summary") == before
     assert carts.ok("rebuild", "--blue-green", "--output", "json").json["to_version"] == 3
     assert carts.run("rebuild", "--blue-green", "--test-only", "--no-switch").code == 2
-
-
-def until(condition, seconds: float = 25) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_blue_is_retired_by_itself_after_a_while(carts, connection):

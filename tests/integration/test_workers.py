@@ -14,6 +14,7 @@ import pytest
 from esops.projections.control import Limits
 from esops.rebuild.shard import Task, in_process
 from tests.support import kinds, shop
+from tests.support.waiting import until
 
 EVENTS = 20_000
 
@@ -23,13 +24,6 @@ def carts(dsn, project):
     shop.make(dsn, EVENTS)
     shop.configure(project, dsn)
     return project
-
-
-def until(condition, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def shards(connection) -> list[tuple]:

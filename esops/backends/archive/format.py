@@ -165,8 +165,8 @@ def digests(batches: Iterable[pa.RecordBatch]) -> Iterator[Digest]:
             if open_ is not None:
                 yield open_.closed()
             # All but the last are whole: another follows. There may be one for every few events.
-            for key, part, content in zip(keys[first:-1], parts[first:-1], rows[first:-1], strict=True):
-                yield Digest(*part, hashlib.sha256(key + content).digest())
+            whole = zip(keys[first:-1], parts[first:-1], rows[first:-1], strict=True)
+            yield from [Digest(*part, hashlib.sha256(key + content).digest()) for key, part, content in whole]
             open_ = _Open(keys[-1], parts[-1], rows[-1])
     if open_ is not None:
         yield open_.closed()
