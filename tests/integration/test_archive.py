@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import uuid
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import orjson
 import psycopg
@@ -20,7 +22,7 @@ from esops.backends.archive.repository import Repository
 from esops.backends.eventstoredb.errors import StreamGone
 from esops.config import load_config
 from esops.events import NewEvent
-from esops.settings import StoreSettings
+from esops.settings import ArchiveSettings, StoreSettings
 from tests.support import emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
 
@@ -554,3 +556,38 @@ def test_joined_streams_of_tenants_with_one_name_are_two(project, dsn, connectio
         read = [(event.tenant, event.version) for event in store.read_stream("cart-1")]
         assert (sorted(read), [version for _, version in read]) == (sorted(versions), [version for _, version in versions])
         assert [(e.tenant, e.version) for e in store.read_stream("cart-1", backwards=True)][:2] == [("red", 4), ("red", 3)]
+
+
+@pytest.mark.parametrize(
+    ("address", "environment"),
+    [
+        ("s3://b/p", {"AWS_ENDPOINT": "{}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ALLOW_HTTP": "true"}),
+        (
+            "az://b/p",
+            {
+                "AZURE_STORAGE_ENDPOINT": "{}",
+                "AZURE_STORAGE_ACCOUNT_NAME": "a",
+                "AZURE_STORAGE_ACCOUNT_KEY": "YQ==",
+                "AZURE_ALLOW_HTTP": "true",
+            },
+        ),
+    ],
+)
+def test_each_clouds_own_environment_says_where_and_how(monkeypatch, address, environment):
+    asked = []
+
+    class Nothing(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for key, value in environment.items():
+            monkeypatch.setenv(key, value.format(f"http://127.0.0.1:{server.server_port}"))
+        assert not Repository(ArchiveSettings(repository=address)).has("runs/x")
+        server.shutdown()
+    assert [path.endswith("p/runs/x") for path in asked] == [True]

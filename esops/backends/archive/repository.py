@@ -23,6 +23,7 @@ from esops.errors import EsopsError, Unavailable, UsageError
 from esops.settings import ArchiveSettings
 
 ENCRYPTED = ".age"
+_CLOUDS = ("AWS", "AZURE", "GOOGLE")
 
 
 class Taken(EsopsError):
@@ -60,7 +61,8 @@ class Repository:
                 self.folder = Path(self.address.removeprefix("file://"))
                 self._store: Any = obstore.store.LocalStore(self.folder, mkdir=True)
             else:
-                plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
+                # Options given here take the place of those in the environment.
+                plain = any(os.environ.get(f"{cloud}_ALLOW_HTTP", "").lower() in ("1", "true") for cloud in _CLOUDS)
                 self._store = obstore.store.from_url(
                     self.address,
                     client_options={"timeout": settings.timeout, "connect_timeout": "10s", "allow_http": plain},
