@@ -591,3 +591,32 @@ def test_each_clouds_own_environment_says_where_and_how(monkeypatch, address, en
         assert not Repository(ArchiveSettings(repository=address)).has("runs/x")
         server.shutdown()
     assert [path.endswith("p/runs/x") for path in asked] == [True]
+
+
+def test_events_that_others_refer_to_stay_and_the_rest_of_the_run_goes(project, dsn, connection):
+    """As Marten's tables of tags do, without a cascade (EventTagTable)."""
+    marten.create(connection, marten.Variant(text_ids=True))
+    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+        for number in range(9):
+            store.append(f"cart-{number}", [new(), new()])
+    connection.execute(
+        "CREATE TABLE mt_event_tag_region (value text, seq_id bigint REFERENCES mt_events (seq_id), PRIMARY KEY (value, seq_id))"
+    )
+    tagged = "SELECT seq_id FROM mt_events WHERE version = 2 AND stream_id IN ('cart-3', 'cart-4')"
+    connection.execute(f"INSERT INTO mt_event_tag_region SELECT 'north', seq_id FROM ({tagged}) AS t")
+    write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "delete"')
+    told = project.ok("archive", "run", "old", "--output", "json").json
+    assert (told["removed"], told["removed_events"]) == (7, 14)
+    assert [each["stream"] for each in told["skipped"]] == ["cart-3", "cart-4"]
+    assert all("mt_event_tag_region" in each["reason"] for each in told["skipped"])
+    assert connection.execute("SELECT stream_id, version FROM mt_events ORDER BY 1, 2").fetchall() == [
+        (f"cart-{number}", version) for number in (3, 4) for version in (1, 2)
+    ]
+    assert connection.execute("SELECT count(*) FROM mt_event_tag_region").fetchone() == (2,)
+    connection.execute("CREATE TABLE notes (seq_id bigint REFERENCES mt_events (seq_id) ON DELETE CASCADE)")
+    connection.execute("INSERT INTO notes SELECT seq_id FROM mt_events")
+    for command in (("archive", "plan", "old"), ("archive", "run", "old")):
+        refused = project.run(*command)
+        assert refused.code == 6
+        assert "deletes or changes rows of notes" in refused.err
+    assert connection.execute("SELECT count(*) FROM notes").fetchone() == (4,)

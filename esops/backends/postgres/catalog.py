@@ -90,6 +90,16 @@ def relation_tree(connection: psycopg.Connection, oid: int) -> list[int]:
     return [row[0] for row in rows]
 
 
+def drawn_along(connection: psycopg.Connection, oid: int) -> list[str]:
+    """Tables whose rows a foreign key deletes or changes when rows of this table, or of a partition of it, are deleted."""
+    rows = connection.execute(
+        "SELECT DISTINCT conrelid::regclass::text FROM pg_constraint "
+        "WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd') AND confrelid = ANY(%s) ORDER BY 1",
+        (relation_tree(connection, oid),),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
 def sequence_of(connection: psycopg.Connection, schema: str, name: str) -> tuple[int, int] | None:
     """A sequence's oid and its CACHE; None where there is none."""
     row = connection.execute(

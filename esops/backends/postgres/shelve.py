@@ -55,12 +55,15 @@ class Shelving:
         return sorted(self._further(connection))
 
     def _further(self, connection: psycopg.Connection) -> dict[str, sql.Composable]:
-        shelf = self._layout.shelf
+        shelf, table = self._layout.shelf, self._events_table(connection)
+        return {} if shelf is None else shelf.kept_as_text(table)
+
+    def _events_table(self, connection: psycopg.Connection) -> catalog.Table:
         if self._table is None:
             parts = self._layout.events._obj  # noqa: SLF001 - psycopg gives no other way to ask
             self._table = catalog.find_table(connection, *parts)
         assert self._table is not None
-        return {} if shelf is None else shelf.kept_as_text(self._table)
+        return self._table
 
     def export(
         self, connection: psycopg.Connection, streams: Iterable[Wanted], columns: Sequence[str] | None
@@ -164,14 +167,23 @@ class Shelving:
 
     # -- removal
 
-    def way(self, how: str) -> WayOut:
-        """A way out, with the statements that it takes. Raises UsageError where the layout has none of that name."""
+    def way(self, connection: psycopg.Connection, how: str) -> WayOut:
+        """A way out, with the statements that it takes.
+
+        Raises UsageError where the layout has none of that name, Refused where rows of other tables would go with it.
+        """
         shelf = self._layout.shelf
         if shelf is None or how not in shelf.ways:
             there_are = ", ".join(sorted(shelf.ways)) if shelf else "none"
             hint = f"Ways that it offers: {there_are}; or `keep`."
             raise UsageError(f"layout {self._layout.name} in this variant has no way {how!r} out of the store", hint=hint)
         way = shelf.ways[how]
+        if way.rows is not None and (others := catalog.drawn_along(connection, self._events_table(connection).oid)):
+            raise Refused(
+                f"deleting events of {self._layout.events.as_string(None)} deletes or changes rows of {', '.join(others)}, "
+                "which no archive has",
+                hint='That is what their foreign keys say (ON DELETE). remove = "keep" archives, and removes nothing.',
+            )
         statements = [each.as_string(None) for each in (shelf.guard, way.rows, *way.end) if each is not None]
         return WayOut(how, way.keeps, whole=way.rows is None, never=way.never, what=way.what, statements=statements)
 
@@ -225,12 +237,11 @@ class Shelving:
         rows = _values(batch, shelf)
         if not rows:
             return 0
-        self._further(connection)
-        assert self._table is not None
-        kinds = {column.name: column.type for column in self._table.columns}
+        table = self._events_table(connection)
+        kinds = {column.name: column.type for column in table.columns}
         names = [name for name in rows[0] if name in kinds]
         if lost := [name for name in rows[0] if name not in kinds]:
-            raise Refused(f"the table {self._table.name} has no column {lost[0]!r}, which the archive has")
+            raise Refused(f"the table {table.name} has no column {lost[0]!r}, which the archive has")
         insert = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
             self._layout.events,
             sql.SQL(", ").join(map(sql.Identifier, names)),

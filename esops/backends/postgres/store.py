@@ -449,7 +449,7 @@ class PostgresStore:
 
     def way_out(self, how: str) -> WayOut:
         """As the layout says."""
-        return self._shelving.way(how)
+        return self._shelving.way(self._control(), how)
 
     def remove(self, how: str, parts: Sequence[Part], lock_timeout: timedelta, statement_timeout: timedelta) -> list[Removed]:
         """In one transaction, or in smaller ones where something is in the way."""
