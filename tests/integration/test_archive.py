@@ -620,3 +620,16 @@ def test_events_that_others_refer_to_stay_and_the_rest_of_the_run_goes(project, 
         assert refused.code == 6
         assert "deletes or changes rows of notes" in refused.err
     assert connection.execute("SELECT count(*) FROM notes").fetchone() == (4,)
+
+
+def test_large_events_are_read_back_some_at_a_time(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+        store.append("cart-1", [new(noise=os.urandom(100_000).hex()) for _ in range(120)])
+    write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "keep"')
+    project.ok("archive", "run", "old")
+    ((run_, manifest),) = Catalog(Repository(load_config(project.folder / "esops.toml").archives["cold"])).sealed()
+    (entry,) = manifest.event_files
+    sizes = [batch.nbytes for batch in run_.batches(entry)]
+    assert sum(sizes) > 20 << 20
+    assert max(sizes) < 12 << 20

@@ -150,7 +150,9 @@ class Run:
         content = self.content(entry)
         try:
             file = pq.ParquetFile(pa.BufferReader(content))
-            yield from file.iter_batches(rows, use_threads=True)
+            # A batch over several groups of rows would hold as many large events as there are rows in a batch.
+            for group in range(file.num_row_groups):
+                yield from file.iter_batches(rows, row_groups=[group], use_threads=True)
         except (pa.ArrowInvalid, OSError) as error:
             raise Damaged(f"{self.name}/{entry.name} cannot be decoded: {error}") from None
 
