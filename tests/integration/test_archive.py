@@ -633,3 +633,7 @@ def test_large_events_are_read_back_some_at_a_time(project, dsn, connection):
     sizes = [batch.nbytes for batch in run_.batches(entry)]
     assert sum(sizes) > 20 << 20
     assert max(sizes) < 12 << 20
+    with open_store("cold", load_config(project.folder / "esops.toml").stores["cold"]) as cold:
+        batches = [sum(len(event.data) for event in batch.events) for batch in cold.read_all()]
+    assert sum(batches) > 20 << 20
+    assert max(batches) < 12 << 20

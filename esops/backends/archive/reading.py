@@ -17,7 +17,8 @@ from esops.backends.archive.format import EVENTS, FURTHER, STREAMS, join_ids
 from esops.events import Position, RecordedEvent
 
 _MEMORY = "512MB"
-_ROWS = 8_192
+_ROWS, _BYTES = 8_192, 8 << 20
+"""What a batch has at most, and about."""
 _DECODERS = {"eventsourcing": "esops.backends.postgres.layouts.eventsourcing:decode"}
 """Layouts whose payloads are wrapped by their library; archives keep them as they are."""
 
@@ -74,6 +75,13 @@ class Database:
     def once(self) -> str:
         """Ends a statement over rows that several runs may hold."""
         return _ONCE if len(self._runs) > 1 else ""
+
+    @property
+    def at_once(self) -> int:
+        """Rows of a batch: fewer where events are large on average."""
+        events = sum(manifest.events for _, manifest in self._runs)
+        size = sum(manifest.bytes for _, manifest in self._runs)
+        return max(1, min(_ROWS, _BYTES * events // max(size, 1)))
 
     def stored(self, stream: str | None = None, after: Position | None = None, until: Position | None = None) -> str:
         """A statement for all rows of the files that may hold what is asked for. Raises Damaged, Missing, Unavailable."""
@@ -221,7 +229,7 @@ def read(
     cursor = database.connection.cursor()
     decode = decoder(layout)
     try:
-        for batch in cursor.sql(statement, params=list(values)).to_arrow_reader(_ROWS):
+        for batch in cursor.sql(statement, params=list(values)).to_arrow_reader(database.at_once):
             if batch.num_rows:
                 yield _events(batch, parts, decode)
     finally:
