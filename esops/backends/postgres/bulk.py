@@ -39,14 +39,15 @@ class BulkReader:
     def read(self, statements: Iterator[str]) -> Iterator[pa.RecordBatch]:
         """Run the statements one after the other and give out their batches, the next ones being fetched meanwhile.
 
-        Raises what went wrong in the thread, translated to ours.
+        Raises what went wrong in the thread, translated to ours, and RuntimeError where another read, or `close`, ended this one: it must
+        not look as if it were complete.
         """
         self._end_read()
-        self._under_way = ahead(self._all_batches(statements), _AHEAD, "esops-bulk")
-        try:
-            yield from self._under_way
-        finally:
-            self._end_read()
+        mine = self._under_way = ahead(self._all_batches(statements), _AHEAD, "esops-bulk")
+        yield from mine
+        if self._under_way is not mine:
+            raise RuntimeError("this read was ended by another one, or by closing the reader")
+        self._under_way = None
 
     def _all_batches(self, statements: Iterator[str]) -> Generator[pa.RecordBatch]:
         try:
