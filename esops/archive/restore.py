@@ -176,6 +176,7 @@ def _events(run: Run, manifest: Manifest, wanted: frozenset[str]) -> Iterator[pa
         return
     with Database([(run, manifest)]) as database:
         entries = database.files_of(run, manifest, wanted)
+    names = pa.array(sorted(wanted))
     for entry in entries:
         for batch in run.batches(entry):
-            yield batch.filter(pc.is_in(batch.column("stream"), pa.array(sorted(wanted))))
+            yield batch.filter(pc.is_in(batch.column("stream"), names))

@@ -183,10 +183,10 @@ class Exported:
         self.streams += len(group)
         self.events += sum(digest.events for digest in group)
         self.bytes += sum(digest.size for digest in group)
-        firsts = [digest.first_at for digest in group if digest.first_at is not None]
-        lasts = [digest.last_at for digest in group if digest.last_at is not None]
-        self.first_at = min([*firsts, *([] if self.first_at is None else [self.first_at])], default=None)
-        self.last_at = max([*lasts, *([] if self.last_at is None else [self.last_at])], default=None)
+        firsts = (self.first_at, *(digest.first_at for digest in group))
+        lasts = (self.last_at, *(digest.last_at for digest in group))
+        self.first_at = min((at for at in firsts if at is not None), default=None)
+        self.last_at = max((at for at in lasts if at is not None), default=None)
 
 
 class Export:

@@ -244,8 +244,7 @@ def _rows(batch: pa.RecordBatch) -> pa.Array:
                 pieces[-1] += piece
             else:
                 pieces.append(piece)
-    constant = all(isinstance(piece, bytes) for piece in pieces)
-    if constant:
+    if all(isinstance(piece, bytes) for piece in pieces):
         pieces.append(pa.array([b""] * batch.num_rows, pa.binary()))
     return pc.binary_join_element_wise(*pieces, b"")
 
