@@ -136,7 +136,9 @@ class StoreSettings(Settings):
     ordering: Literal["native", "position"] = "native"
     """Emmett: `position` reads by global position instead of by transaction id."""
     hole_threshold: Duration = timedelta(seconds=3)
-    """How long a missing number must have been missing before it may be taken for dead."""
+    """How long ago a missing number must have been drawn before it may be taken for dead."""
+    settle_timeout: Duration = timedelta(seconds=10)
+    """How long a command waits, beyond that, for what was committed before it to settle."""
     repository: str | None = None
     """Backend archive: the repository, as in `[archives.NAME]`, whose keys are used."""
     archive: str | None = None

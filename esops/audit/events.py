@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from esops.backends.base import EventStore
+from esops.backends.base import EventStore, Unsettled
 from esops.events import EventFilter, RecordedEvent, category_of
 
 _DECODED_FIRST, _DECODED_EVERY = 200, 100
@@ -81,6 +81,8 @@ class EventsAudit:
     duplicates_count: int = 0
     ids_looked_at: float = 1.0
     """The share of ids that were compared: those with a certain hash, so that two of the same are always compared."""
+    short: Unsettled | None = None
+    """Why not all events could be read; None where they were."""
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -111,17 +113,20 @@ class _Ids:
 def audit_events(
     store: EventStore, *, category: str | None = None, limit: int | None = None, tick: Tick = lambda _: None
 ) -> EventsAudit:
-    """Read all events of a store or category, or the first so many."""
+    """Read all events of a store or category, or the first so many; `short` in what is found says where some could not be read."""
     found = EventsAudit(store.name)
     ids = _Ids()
     newest: dict[str, int | datetime] = {}
-    for batch in store.read_all(filter=EventFilter(category=category)):
-        for event in batch.events:
-            _look_at(found, event, ids, newest)
-            if limit is not None and found.events >= limit:
-                found.ids_looked_at = 1 / ids.modulus
-                return found
-        tick(found.events)
+    try:
+        for batch in store.read_all(filter=EventFilter(category=category)):
+            for event in batch.events:
+                _look_at(found, event, ids, newest)
+                if limit is not None and found.events >= limit:
+                    found.ids_looked_at = 1 / ids.modulus
+                    return found
+            tick(found.events)
+    except Unsettled as short:
+        found.short = short
     found.ids_looked_at = 1 / ids.modulus
     return found
 

@@ -104,7 +104,7 @@ def audit_streams(
     budgets = Budgets(settings)
     filter = EventFilter(category=category, archived=archived)
     if store.counts_events(counted=counted):
-        events = store.count_between(None, store.head())
+        events = store.count_between(None, store.head(timedelta(0)))
         if events > MANY:
             say(f"counting streams over about {events:,} events; --estimate takes a sample instead, where the store can")
     lengths = store.lengths(filter, counted=counted)

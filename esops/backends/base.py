@@ -12,12 +12,15 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, Self
 
-from esops.errors import Refused, UsageError
+import structlog
+
+from esops.errors import Refused, Stopped, UsageError
 from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, StreamKey, Wanted
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+log = structlog.get_logger("esops.store")
 EVERYTHING = EventFilter()
 
 
@@ -51,6 +54,8 @@ class Capabilities:
     """Projections run inside the server."""
     first_version: int = 1
     """The version of a stream's first event."""
+    settling: timedelta = timedelta(seconds=10)
+    """How long a command waits for what was committed before it to settle: beyond the time for which missing numbers are watched."""
     ways_out: tuple[str, ...] = ()
     """How archived streams can be taken out of it: `archive`, `delete`, `truncate`, `tombstone`."""
     put_back: Literal["", "in place", "anywhere"] = ""
@@ -112,6 +117,10 @@ class Holder:
     who: str
     what: str
     since: datetime | None
+
+    def told(self) -> str:
+        """In words."""
+        return f"{self.who} ({self.what})"
 
 
 class Batch(NamedTuple):
@@ -182,8 +191,64 @@ class SqlRange(NamedTuple):
     events: int
 
 
+def at_most(limit: int | None, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Batches with so many events in all; the read behind them is ended with the last."""
+    if limit is None:
+        yield from batches
+        return
+    for events, position in batches:
+        if len(events) >= limit:
+            part = events[:limit]
+            yield Batch(part, part[-1].position)
+            return
+        limit -= len(events)
+        yield Batch(events, position)
+
+
 Ids = str | Sequence[str]
 """One id, or any of several."""
+
+
+LOOKING = timedelta(seconds=5)
+"""How long a look at how things are (status, show, doctor) waits for the same."""
+_QUIETLY = timedelta(milliseconds=500)
+"""So long a command waits without a word."""
+
+
+class Unsettled(Stopped):
+    """Some events that were committed could not be read: it is not settled what comes before them."""
+
+    def __init__(self, store: EventStore, head: Position | None, holders: Sequence[Holder]) -> None:
+        """Take the store, up to where it was read, and who holds the rest back."""
+        who = "; ".join(each.told() for each in holders[:3])
+        super().__init__(
+            f"store {store.name} was read up to {head or 'nothing'} only: what follows may not be complete yet, held back by {who}",
+            hint="Run it again once that has ended. `esops status` and `esops doctor` show what holds the store back.",
+        )
+
+
+def settled(
+    store: EventStore,
+    after: Position | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[Position | None, Unsettled | None]:
+    """The newest settled position, once all that was committed before the call is settled; said on stderr where that takes longer.
+
+    Where it does not settle in the store's `settling` time, or before `stop`, the second value says so, to be raised when the rest is done.
+    """
+    patience = store.capabilities.settling
+    head = store.head(min(patience, _QUIETLY), after, stop)
+    holders = store.held_back_by()
+    if holders and patience > _QUIETLY and not stop():
+        log.warning(
+            "waiting for the newest events to settle",
+            store=store.name,
+            held_back_by=[each.told() for each in holders[:3]],
+            at_most_seconds=patience.total_seconds(),
+        )
+        head = store.head(patience - _QUIETLY, after, stop)
+        holders = store.held_back_by()
+    return head, Unsettled(store, head, holders) if holders else None
 
 
 class WrongExpectedVersion(Refused):
@@ -200,15 +265,21 @@ class EventStore(Protocol):
         """Reach the store. Raises Unavailable."""
         ...
 
-    def head(self, patience: timedelta = timedelta(seconds=1), after: Position | None = None) -> Position | None:
-        """The newest settled position, waiting at most `patience` for writers that are under way; None if empty.
+    def head(
+        self,
+        patience: timedelta = timedelta(seconds=1),
+        after: Position | None = None,
+        stop: Callable[[], bool] = ...,
+    ) -> Position | None:
+        """The newest settled position; None where nothing is settled, which an empty store's is, too.
 
-        `after` is a position known to be settled, such as a checkpoint; it saves looking at what lies before it.
+        Waits at most `patience`, and until `stop`, for all that was written before the call to settle. `after` is a position known to be
+        settled, such as a checkpoint; it saves looking at what lies before it.
         """
         ...
 
     def held_back_by(self) -> list[Holder]:
-        """Who keeps `head` from moving on, as of the last call of it."""
+        """Who kept the last `head` short of what was written before it; empty only where it was not short."""
         ...
 
     def read_all(
@@ -216,9 +287,13 @@ class EventStore(Protocol):
         after: Position | None = None,
         until: Position | None = None,
         filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
     ) -> Iterator[Batch]:
-        """All events after a position up to another (left out: the head), in order, in batches of bounded memory.
+        """All events after a position up to another, in order, in batches of bounded memory.
 
+        Without `until`: all that were committed before the call, as `settled` waits for them; where they do not settle in time, those that
+        did, and then it raises Unsettled. One stream's events, which its versions put in order, are all given out, settled or not.
+        `limit`: at most so many events, and no statement is open behind them. Fewer were found only where there are no more.
         A batch may be empty: then nothing that passes the filter was found up to its position, which is worth a checkpoint.
         """
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -300,6 +301,8 @@ def events(
     else:
         rows = [[*(_shown(each[name]) for name in names), len(each["shapes"])] for each in document["types"]]
         output.table("Types of events", [*names, "shapes"], rows)
+    if found.short is not None:
+        raise found.short
 
 
 @command(audit)
@@ -335,6 +338,8 @@ def modelling(
                 output.line(f"{rule}  (docs/reference/modelling-rules.md#{rule}; {each.source})")
             output.line(f"  {each.subject}: {each.evidence}")
         output.line(f"{len(found)} observations on {seen.events.events:,} events" if found else "No rule has anything to say.")
+    if seen.events.short is not None:
+        raise seen.events.short
     return 1 if found else 0
 
 
@@ -350,7 +355,9 @@ def _seen(output: Output, store: EventStore, config: Config, category: str | Non
 def _pass(output: Output, store: EventStore, category: str | None, limit: int | None) -> Any:
     from esops.audit.events import audit_events
 
-    total = limit or store.count_between(None, store.head())
+    total = limit or store.count_between(
+        None, store.head(timedelta(0))
+    )  # what is read is waited for; this is for the eye alone
     shown = Shown(output)
     try:
         return audit_events(store, category=category, limit=limit, tick=lambda done: shown.update("events", done, total))

@@ -11,7 +11,10 @@ from esops.cli.app import Group, app, command, current_output, with_globals
 from esops.cli.shared import stop_on_signals
 
 if TYPE_CHECKING:
-    from esops.events import RecordedEvent
+    from collections.abc import Iterator
+
+    from esops.backends.base import Batch, EventStore, Unsettled
+    from esops.events import EventFilter, Position, RecordedEvent
 
 _WHICH = "Which events"
 
@@ -68,10 +71,9 @@ def read(
     stop = stop_on_signals()
     with open_store(name, settings) as store:
         try:
-            if follow:
-                found = (event for batch in store.follow(position, filter, stop.is_set) for event in batch.events)
-            else:
-                found = (event for batch in store.read_all(position, None, filter) for event in batch.events)
+            short: list[Unsettled] = []
+            batches = store.follow(position, filter, stop.is_set) if follow else _to_the_end(store, position, filter, short)
+            found = (event for batch in batches for event in batch.events)
             rows = (_as_dict(event) for _, event in zip(range(limit), found, strict=False)) if limit else map(_as_dict, found)
             if form == "ndjson":
                 for row in rows:
@@ -84,6 +86,18 @@ def read(
                 _lines(output, rows)
         except ValueError as error:
             raise UsageError(str(error)) from None
+        if short:
+            raise short[0]
+
+
+def _to_the_end(store: EventStore, after: Position | None, filter: EventFilter, short: list[Unsettled]) -> Iterator[Batch]:
+    """All that is settled; where that is not all, `short` gets the reason, to be raised when what was read is written out."""
+    from esops.backends.base import Unsettled
+
+    try:
+        yield from store.read_all(after, None, filter)
+    except Unsettled as why:
+        short.append(why)
 
 
 @command(events)

@@ -27,6 +27,7 @@ def run(
     esops run cart_summary --until-caught-up
     """
     from esops.config import load_config
+    from esops.errors import Stopped
     from esops.projections.host import Host
     from esops.rebuild.versions import retire_due
 
@@ -39,8 +40,15 @@ def run(
         for version in retire_due(config, names):
             output.say(f"{version.projection}: retired v{version.version}, as --retire-after asked for")
 
-    host.run(stop_on_signals(), retire)
+    stop = stop_on_signals()
+    host.run(stop, retire)
     failed = [each for each in host.ended if each.exit_code != 0]
     if until_caught_up:
-        output.say(f"{len(host.ended) - len(failed)} versions are caught up" + (f", {len(failed)} failed" if failed else ""))
+        left = sum(each.left for each in host.ended)
+        parts = [f"{len(host.ended) - len(failed) - left} versions are caught up"]
+        parts += [f"{left} left as they are"] if left else []
+        parts += [f"{len(failed)} are not"] if failed else []
+        output.say(", ".join(parts))
+        if stop.is_set():
+            raise Stopped("stopped before all versions were caught up", hint="Run it again: each goes on from its checkpoint.")
     return max((each.exit_code for each in failed), default=0)

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from esops.backends import open_store
-from esops.backends.base import EventStore, StoreInfo
+from esops.backends.base import LOOKING, EventStore, StoreInfo
 from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import connect, translated
 from esops.config import Config
@@ -32,7 +32,6 @@ OLDEST_POSTGRES = 14
 OLDEST_NODE = (20, 10)
 SKEW = timedelta(seconds=5)
 _CONCERNS = {"reused ids": "ESOPS-D025", "orphan progress": "ESOPS-D026"}
-PATIENCE = timedelta(seconds=5)
 """How long the head may be waited for: a writer that takes longer is worth a word, and a hole is judged within it."""
 
 
@@ -82,7 +81,7 @@ def _clock(subject: str, info: StoreInfo) -> Iterator[Finding]:
 
 
 def _head(subject: str, store: EventStore) -> Iterator[Finding]:
-    store.head(PATIENCE)
+    store.head(LOOKING)
     for holder in store.held_back_by():
         since = f" since {holder.since:%Y-%m-%d %H:%M:%S} UTC" if holder.since else ""
         message = f"its settled head is held back by {holder.who}{since}: {holder.what}"

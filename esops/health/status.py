@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
 from esops.backends import open_store
-from esops.backends.base import EventStore
+from esops.backends.base import LOOKING, EventStore
 from esops.backends.postgres.connect import connect, translated
 from esops.config import Config
 from esops.errors import EsopsError, Unavailable
 from esops.events import Checkpoint, Position
 from esops.rebuild import journal, versions
 from esops.settings import ArchiveSettings
-
-PATIENCE = timedelta(milliseconds=300)
-"""How long a look waits for writers that are under way."""
 
 
 @dataclass
@@ -72,7 +69,7 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
         store = stack.enter_context(open_store(name, settings))
         info = store.ping()
         shown["layout"] = info.layout
-        head = store.head(PATIENCE)
+        head = store.head(LOOKING)
         shown["head"] = None if head is None else str(head)
         held = store.held_back_by()
         shown["held_back_by"] = [{"who": each.who, "what": each.what, "since": each.since} for each in held]

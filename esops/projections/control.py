@@ -127,6 +127,11 @@ class Gate:
         rate = self.limits.max_rate
         return _AT_ONCE if rate is None else max(1, int(rate * _SLICE.total_seconds()))
 
+    @property
+    def rests(self) -> bool:
+        """Whether work is to rest between two slices, by a rate or by niceness."""
+        return bool(self.limits.max_rate or self.limits.nice)
+
     def look(self, *, now: bool = False) -> Wishes:
         """The wishes, as they are or were half a second ago; those known last, while the database is away."""
         if now or time.monotonic() - self._looked >= LOOK_EVERY.total_seconds():

@@ -34,15 +34,18 @@ log = structlog.get_logger("esops.run")
 LOOK_EVERY = timedelta(seconds=1)
 _CHORE_EVERY = timedelta(seconds=10)
 _RETRY_MOST = timedelta(seconds=60)
+_LEFT = 100
+"""The exit code of a process that left its version as it is: none of esops' own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """How one version's process ended: 0 where it did what it was to do."""
+    """How one version's process ended: 0 where it did what it was to do, or where the version was `left` as it is."""
 
     projection: str
     version: int
     exit_code: int
+    left: bool = False
 
 
 @dataclass
@@ -160,9 +163,10 @@ class Host:
             if code is None:
                 continue
             del self._children[key]
-            if code == 0 or self._until_caught_up:
+            if code in {0, _LEFT} or self._until_caught_up:
                 self._failures.pop(key, None)
-                self.ended.append(Followed(*key, exit_code=code))
+                left = code == _LEFT
+                self.ended.append(Followed(*key, exit_code=0 if left else code, left=left))
                 if self._until_caught_up:
                     self._done.add(key)
                 continue
@@ -201,8 +205,11 @@ def _follow(
 
     try:
         _follow_version(load_config(config_path), projection, number, settings.store, stop, until_caught_up)
-    except Stopped:
-        raise SystemExit(0) from None
+    except Stopped as stopped:
+        if not until_caught_up:
+            raise SystemExit(0) from None
+        log.error(stopped.message, projection=projection, version=number, hint=stopped.hint)
+        raise SystemExit(stopped.exit_code) from None
     except EsopsError as error:
         log.error(error.message, projection=projection, version=number, hint=error.hint)
         raise SystemExit(error.exit_code) from None
@@ -233,7 +240,9 @@ def _follow_version(
             version=number,
             hint=f"name its code with projections.{projection}.versions.{number}.python, or retire it",
         )
-        while not (stop() or until_caught_up) and _state(config, projection, number) == "standby":
+        if until_caught_up:
+            raise SystemExit(_LEFT)
+        while not stop() and _state(config, projection, number) == "standby":
             time.sleep(1)
         return
     if not same:
@@ -245,8 +254,7 @@ def _follow_version(
     runner = open_runner(config, version, stop=stop, store=store)
     try:
         if until_caught_up:
-            while runner.step(timedelta(seconds=1)):
-                pass
+            runner.catch_up()
         else:
             runner.follow()
     finally:

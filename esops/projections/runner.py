@@ -17,7 +17,7 @@ from datetime import timedelta
 import psycopg
 import structlog
 
-from esops.backends.base import Batch, EventStore
+from esops.backends.base import Batch, EventStore, settled
 from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import connect, translated
 from esops.errors import Busy, ConnectionLost, PoisonEvent, Stopped, Unavailable
@@ -264,13 +264,22 @@ class Runner:
 
     def _read_and_apply(self, target: Position, narrow: int | None) -> Iterator[None]:
         assert self._projector is not None
+        self._last: RecordedEvent | None = None
+        while self.position is None or self.position < target:
+            yield from self._read_and_apply_some(target, narrow)
+
+    def _read_and_apply_some(self, target: Position, narrow: int | None) -> Iterator[None]:
+        """Up to the target; where a rate is kept, less, so that the rest comes when no statement is open any more."""
+        assert self._projector is not None
         self._since_commit = 0
         piece = min((size for size in (narrow, self._work.commit_events) if size is not None), default=None)
-        self._last: RecordedEvent | None = None
         since = time.monotonic()
-        wanted = self._work.events
-        for batch in self._read(self.position, target, wanted) or self._store.read_all(self.position, target, wanted):
+        wanted, rests = self._work.events, self._gate.rests
+        limit, seen = (self._gate.slice if rests else None), 0
+        batches = None if rests else self._read(self.position, target, wanted)
+        for batch in batches or self._store.read_all(self.position, target, wanted, limit):
             for part, reached in _pieces(batch, min(piece or self._gate.slice, self._gate.slice)):
+                seen += len(part)
                 if part:
                     self._apply(part)
                 enough = piece is not None and self._since_commit >= piece
@@ -281,11 +290,14 @@ class Runner:
                 if self._stop():
                     self._commit(reached)
                     raise Stopped(f"stopped at position {reached}")
-                self._gate.spend(len(part))
-                if self._gate.holds():
+                if self._gate.holds() or self._gate.rests != rests:
                     self._commit(reached)
                     raise _Held
-        self._commit(target)
+        if seen == limit:
+            self._commit(reached)
+            self._gate.spend(seen)
+        else:
+            self._commit(target)
         yield
 
     def _apply(self, events: list[RecordedEvent]) -> None:
@@ -399,6 +411,19 @@ class Runner:
             return False
         self.run_until(head)
         return True
+
+    def catch_up(self) -> None:
+        """Apply all that was committed before the call. Raises Unsettled where not all of it settles in time; what did is applied then."""
+        while True:
+            try:
+                head, short = settled(self._store, self.position, self._stop)
+                break
+            except ConnectionLost as lost:
+                self._reconnect(lost)
+        if head is not None and (self.position is None or head > self.position):
+            self.run_until(head)
+        if short is not None:
+            raise short
 
     def follow(self, poll: timedelta = timedelta(milliseconds=100)) -> None:
         """Go on until asked to stop, or until the version is retired."""

@@ -57,6 +57,10 @@ class Ground:
         self._taken_over = False
         self._handed: Position | None = None
         self._worked = False
+        self._held_back: list[Holder] = []
+        self._whole = False
+        """Whether all that was committed at some moment of this process has been settled and applied."""
+        self._told_short = ""
         self._session = Session(target.dsn, target.name, stop, self._say)
 
     def __enter__(self) -> Self:
@@ -150,14 +154,14 @@ class Ground:
         self._watcher.progress(done, self._total)
 
     def _head(self, patience: timedelta = _SETTLE_PATIENCE) -> Position | None:
-        """The settled head; says by whom it is held back where nothing is settled yet."""
+        """The settled head; says by whom it is held back where nothing is settled yet. `_held_back` says who keeps it short."""
         said = False
         while True:
             if self._stop():
                 raise Stopped("stopped while waiting for the first settled position")
             try:
-                head = self.store.head(patience, self._runner.position if self._runner else None)
-                holders: list[Holder] = self.store.held_back_by() if head is None else []
+                head = self.store.head(patience, self._runner.position if self._runner else None, self._stop)
+                holders = self._held_back = self.store.held_back_by()
             except ConnectionLost as lost:
                 self._say(f"waiting for the store: {lost.message}")
                 time.sleep(1)

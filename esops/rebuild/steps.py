@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 import structlog
 
+from esops.backends.base import settled
 from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import qualified, translated
 from esops.errors import ConnectionLost, EsopsError, Refused, Stopped, UsageError
@@ -34,6 +35,8 @@ from esops.rebuild.shard import Task
 log = structlog.get_logger("esops.rebuild")
 _STILLNESS = timedelta(seconds=60)
 _BULKY = 10_000
+_GLANCE = timedelta(milliseconds=50)
+"""So long green waits, while it follows, for what is being written: longer, and as much would have been written meanwhile."""
 
 
 class Rebuild(Ground):
@@ -296,17 +299,39 @@ class Rebuild(Ground):
         while small < 2:
             if self._stop():
                 raise Stopped(f"stopped at position {runner.position}")
-            runner.step(timedelta(milliseconds=50))
-            head = self._head()
+            runner.step(_GLANCE)
+            head = self._head(_GLANCE)
             lag = self._behind(runner, head) if head is not None else 0
             if lag == 0:
-                return
+                if self._may_leave_the_rest(runner):
+                    return
+                continue
             near = lag <= self._options.switch_lag or self._take_gate().look().switch_now
             small = small + 1 if near else 0
             if not small:
                 self._say(f"following: {lag:,} events behind")
             elif small < 2:
                 time.sleep(0.05)
+
+    def _may_leave_the_rest(self, runner: Runner) -> bool:
+        """Whether following may end where the head does: at all that was committed, or where blue is no further either.
+
+        Else what is held back is waited for, since readers would miss it.
+        """
+        if not self._held_back or self._whole:
+            return True
+        blue = None if self.in_place else self._blue()
+        if blue is not None and blue.position is not None and runner.position is not None and runner.position >= blue.position:
+            return True
+        head, short = settled(self.store, runner.position, self._stop)
+        if head is not None and (runner.position is None or head > runner.position):
+            runner.run_until(head)
+        if short is None:
+            self._whole = True
+        elif short.message != self._told_short:
+            self._told_short = short.message
+            self._say(f"waiting: {short.message}")
+        return False
 
     def _await_leave(self) -> None:
         """Keep up while the switch is put off, by an option or from another terminal, until `switch-now`."""

@@ -12,7 +12,7 @@ import psycopg
 import structlog
 
 from esops.backends import open_store
-from esops.backends.base import EventStore
+from esops.backends.base import LOOKING, EventStore
 from esops.backends.postgres.connect import connect, translated
 from esops.config import Config
 from esops.errors import Busy, Refused, UsageError
@@ -68,7 +68,7 @@ def show(config: Config, name: str, store: str | None = None) -> list[Shown]:
             return []
         store_name, store_settings = config.store(store or settings.store)
         with open_store(store_name, store_settings) as events:
-            head = events.head(timedelta(milliseconds=200), _lowest(found))
+            head = events.head(LOOKING, _lowest(found))
             return [_shown(connection, events, head, _where_it_is(events, version)) for version in found]
 
 

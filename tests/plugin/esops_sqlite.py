@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
@@ -20,6 +20,7 @@ from esops.backends.base import (
     OutsideOfSql,
     StoreInfo,
     WrongExpectedVersion,
+    at_most,
 )
 from esops.backends.counting import CountedOneByOne
 from esops.errors import Unavailable
@@ -63,7 +64,12 @@ class SqliteStore(NothingArchived, OutsideOfSql, CountedOneByOne):
     def ping(self) -> StoreInfo:
         return StoreInfo("sqlite", "sqlite", sqlite3.sqlite_version, datetime.now(UTC))
 
-    def head(self, patience: timedelta = timedelta(0), after: Position | None = None) -> Position | None:
+    def head(
+        self,
+        patience: timedelta = timedelta(0),
+        after: Position | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Position | None:
         (number,) = self._db.execute("SELECT max(number) FROM events").fetchone()
         return None if number is None else Position((number,))
 
@@ -71,8 +77,15 @@ class SqliteStore(NothingArchived, OutsideOfSql, CountedOneByOne):
         return []
 
     def read_all(
-        self, after: Position | None = None, until: Position | None = None, filter: EventFilter = EVERYTHING
+        self,
+        after: Position | None = None,
+        until: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
     ) -> Iterator[Batch]:
+        return at_most(limit, self._read(after, until, filter))
+
+    def _read(self, after: Position | None, until: Position | None, filter: EventFilter) -> Iterator[Batch]:
         until = until or self.head()
         if until is None:
             return

@@ -29,6 +29,7 @@ def main(options: dict) -> None:
         while not stop:
             try:
                 count, took = run(connection, chance, options)
+                time.sleep(options["pause"] * chance.random())
                 committed += count
                 slowest = max(slowest, took)
             except psycopg.Error as error:
@@ -96,7 +97,16 @@ class Writers:
     """Several writer processes; now and then one is killed and replaced."""
 
     def __init__(self, dsn: str, layout: str, count: int, **options) -> None:
-        self._base = {"dsn": dsn, "layout": layout, "batch": 60, "late": 0.05, "rollback": 0.15, "outside": 0.0, **options}
+        self._base = {
+            "dsn": dsn,
+            "layout": layout,
+            "batch": 60,
+            "late": 0.05,
+            "rollback": 0.15,
+            "outside": 0.0,
+            "pause": 0.0,
+            **options,
+        }
         self._seed = 0
         self.killed = 0
         self._running = [self._start() for _ in range(count)]

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esops import fold
-from esops.backends.postgres.settle import _Hole, _split
 from esops.errors import UsageError, nearest
 from esops.events import Position, RecordedEvent, category_of
 from esops.projections.definition import fingerprint
@@ -61,14 +60,6 @@ def test_a_category_is_what_stands_before_the_dash_and_a_uuid_has_none():
     assert category_of("cart-1-2") == "cart"
     assert category_of("cart") == "cart"
     assert category_of("0b2f5a1c-0000-4000-8000-000000000000") is None
-
-
-@given(st.integers(1, 60), st.integers(0, 60), st.sets(st.integers(1, 130)))
-def test_a_hole_splits_into_what_is_still_missing(first, more, filled):
-    hole = _Hole(first, first + more, 0.0)
-    pieces = _split(hole, sorted(filled))
-    missing = [number for piece in pieces for number in range(piece.first, piece.last + 1)]
-    assert missing == [number for number in range(first, first + more + 1) if number not in filled]
 
 
 @given(st.sets(st.text() | st.integers() | st.tuples(st.text(), st.text()), max_size=200))

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from esops.backends.archive.notes import Notes
 from esops.backends.archive.store import ArchiveStore
-from esops.backends.base import EVERYTHING, Batch, EventStore, Found, Ids, OutsideOfSql
+from esops.backends.base import EVERYTHING, Batch, EventStore, Found, Ids, OutsideOfSql, Unsettled, at_most, settled
 from esops.backends.counting import CountedOneByOne
 from esops.events import EventFilter, Position, RecordedEvent, StreamInfo
 
@@ -33,12 +33,19 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
         return getattr(self._hot, name)
 
     def read_all(
-        self, after: Position | None = None, until: Position | None = None, filter: EventFilter = EVERYTHING
+        self,
+        after: Position | None = None,
+        until: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
     ) -> Iterator[Batch]:
         """Merged by position. An event that is in both is taken from the hot store."""
-        until = self._hot.head(after=after) if until is None else until
-        if until is None:
-            return
+        yield from at_most(limit, self._merged(after, until, filter))
+
+    def _merged(self, after: Position | None, until: Position | None, filter: EventFilter) -> Iterator[Batch]:
+        short: Unsettled | None = None
+        if until is None and filter.stream is None:
+            until, short = settled(self._hot, after)
         hot = (event for batch in self._hot.read_all(after, until, filter) for event in batch.events)
         cold = (event for batch in self._cold.read_all(after, until, filter) for event in batch.events)
         waiting: list[RecordedEvent] = []
@@ -49,6 +56,8 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
                 waiting = []
         if waiting:
             yield Batch(waiting, waiting[-1].position)
+        if short is not None:
+            raise short
 
     def follow(
         self,

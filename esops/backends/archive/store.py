@@ -12,7 +12,18 @@ from esops.backends.archive.catalog import Catalog
 from esops.backends.archive.format import from_micros
 from esops.backends.archive.reading import Database, read
 from esops.backends.archive.repository import Repository
-from esops.backends.base import EVERYTHING, Batch, Capabilities, Found, Holder, Ids, NothingArchived, OutsideOfSql, StoreInfo
+from esops.backends.base import (
+    EVERYTHING,
+    Batch,
+    Capabilities,
+    Found,
+    Holder,
+    Ids,
+    NothingArchived,
+    OutsideOfSql,
+    StoreInfo,
+    at_most,
+)
 from esops.backends.counting import CountedOneByOne
 from esops.errors import UsageError
 from esops.events import (
@@ -81,7 +92,12 @@ class ArchiveStore(NothingArchived, OutsideOfSql, CountedOneByOne):
         }
         return StoreInfo("archive", self._layout, "1", datetime.now(UTC), detail)
 
-    def head(self, patience: timedelta = timedelta(seconds=1), after: Position | None = None) -> Position | None:  # noqa: ARG002
+    def head(
+        self,
+        patience: timedelta = timedelta(seconds=1),  # noqa: ARG002 - nothing is waited for
+        after: Position | None = None,  # noqa: ARG002
+        stop: Callable[[], bool] = lambda: False,  # noqa: ARG002
+    ) -> Position | None:
         """The last position of all runs: nothing is ever under way in an archive."""
         return max((Position.parse(manifest.last_position) for _, manifest in self._runs), default=None)
 
@@ -90,7 +106,11 @@ class ArchiveStore(NothingArchived, OutsideOfSql, CountedOneByOne):
         return []
 
     def read_all(
-        self, after: Position | None = None, until: Position | None = None, filter: EventFilter = EVERYTHING
+        self,
+        after: Position | None = None,
+        until: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
     ) -> Iterator[Batch]:
         """Sorted by DuckDB, on disk where memory does not hold it."""
         for position in (after, until):
@@ -104,8 +124,8 @@ class ArchiveStore(NothingArchived, OutsideOfSql, CountedOneByOne):
                 condition, more = _compared(position, beyond=beyond)
                 where, values = f"{where} AND {condition}", [*values, *more]
         source = self._database.stored(filter.stream, after, until)
-        for events in read(self._database, source, self._parts, self._layout, where, values):
-            yield Batch(events, events[-1].position)
+        found = read(self._database, source, self._parts, self._layout, where, values)
+        yield from at_most(limit, (Batch(events, events[-1].position) for events in found))
 
     def _where(self, filter: EventFilter) -> tuple[str, list[Any]]:
         conditions, values = ["store = ?"], [self._of]

@@ -28,6 +28,7 @@ from esops.backends.base import (
     StoreInfo,
     WayOut,
     WrongExpectedVersion,
+    at_most,
 )
 from esops.backends.counting import CountedOneByOne
 from esops.backends.eventstoredb import bulk, live, lookup, shelve
@@ -171,7 +172,12 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
 
     # -- the log
 
-    def head(self, patience: timedelta = timedelta(seconds=1), after: Position | None = None) -> Position | None:  # noqa: ARG002
+    def head(
+        self,
+        patience: timedelta = timedelta(seconds=1),  # noqa: ARG002 - nothing is waited for
+        after: Position | None = None,  # noqa: ARG002
+        stop: Callable[[], bool] = lambda: False,  # noqa: ARG002
+    ) -> Position | None:
         """The newest event's position, whatever its type: nothing will ever turn up before it."""
         request = bulk.read_all_request(None, backwards=True, limit=1)
         found = self._twice(lambda link: bulk.first(link, request, "read $all"), "read $all")
@@ -182,7 +188,11 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         return []
 
     def read_all(
-        self, after: Position | None = None, until: Position | None = None, filter: EventFilter = EVERYTHING
+        self,
+        after: Position | None = None,
+        until: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
     ) -> Iterator[Batch]:
         """One read of $all, filtered in the server; a long one asks for checkpoints, so that rare events cost no progress.
 
@@ -193,6 +203,10 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         until = self.head() if until is None else until
         if until is None or (after is not None and after >= until):
             return
+        yield from at_most(limit, self._counted(after, until, filter))
+
+    def _counted(self, after: Position | None, until: Position, filter: EventFilter) -> Iterator[Batch]:
+        """Events between two positions, from whose number the size of one is learnt."""
         read, start = 0, after[0] if after else 0
         for batch in self._between(after, until, filter):
             read += len(batch.events)

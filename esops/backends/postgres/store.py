@@ -32,7 +32,9 @@ from esops.backends.base import (
     Removed,
     SqlRange,
     StoreInfo,
+    Unsettled,
     WayOut,
+    settled,
 )
 from esops.backends.postgres import bulk
 from esops.backends.postgres.connect import connect, database_of, translated
@@ -61,8 +63,12 @@ if TYPE_CHECKING:
 
 PAGE = 200_000
 """Numbers a page of a bulk read at most: the best of those measured (docs/explanation/speed.md)."""
+_FIRST_PAGE = 16_000
+"""The first one is smaller: it is fetched ahead whole, also where the reader turns out to be slow."""
 _SMALLEST_PAGE = 1_000
 _PAGE_SECONDS = 2.0
+_STREAM_PAGE = 5_000
+"""Events of one stream that a statement reads at most."""
 _LISTED_BYTES = 256 << 10
 """Of a batch of streams: what is made of them in Python is many times as large."""
 _EXACT_COUNT = 100_000
@@ -78,8 +84,8 @@ class PageSize:
     """How much to read in one statement, so that its snapshot lives about two seconds however slow the reader is."""
 
     def __init__(self) -> None:
-        """Begin at the largest."""
-        self.size = PAGE
+        """Begin small."""
+        self.size = _FIRST_PAGE
         self._since: float | None = None
 
     def begin(self) -> int:
@@ -120,6 +126,7 @@ class PostgresStore:
             tenants=self.layout.tenants,
             append=self.layout.appends,
             first_version=self.layout.first_version,
+            settling=settings.settle_timeout + settings.hole_threshold,
             ways_out=tuple(sorted(shelf.ways)) if shelf else (),
             put_back="anywhere" if shelf is not None else "",
         )
@@ -167,13 +174,18 @@ class PostgresStore:
         detail = {"schema": self.layout.schema, "written by": f"{self.layout.name} {self.layout.version}", **self.layout.detail}
         return StoreInfo("postgres", self.layout.name, row[0], row[1].astimezone(UTC), detail, warnings)
 
-    def head(self, patience: timedelta = timedelta(seconds=1), after: Position | None = None) -> Position | None:
+    def head(
+        self,
+        patience: timedelta = timedelta(seconds=1),
+        after: Position | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Position | None:
         """The newest settled position by the layout's rule."""
         if after is not None:
             self._rule.known_settled(after)
         try:
             with translated():
-                return self._rule.advance(self._control(), patience)
+                return self._rule.advance(self._control(), patience, stop)
         except ConnectionLost:
             # What was being waited for belongs to a server that is gone; look afresh on the next.
             self._rule = self.layout.rule()
@@ -185,19 +197,35 @@ class PostgresStore:
             return self._rule.held_back_by(self._control())
 
     def read_all(
-        self, after: Position | None = None, until: Position | None = None, filter: EventFilter = EVERYTHING
+        self,
+        after: Position | None = None,
+        until: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
     ) -> Iterator[Batch]:
         """In pages of numbers, or by key where a position has more than one part."""
         self._check(after, until)
-        until = self.head(after=after) if until is None else until
-        if until is None or (after is not None and after >= until):
+        if filter.stream is not None and until is None:
+            beyond = [self.layout.beyond(after)] if after is not None else []
+            for events in self._by_version([self.layout.where(filter), *beyond], limit=limit):
+                yield Batch(events, events[-1].position)
             return
-        if len(self.layout.order) == 1:
-            pages = self._read_statements(self._number_pages(after, until, filter))
-        else:
-            pages = self._read_by_key(after, until, filter)
-        for events in pages:
-            yield Batch(events, events[-1].position)
+        short: Unsettled | None = None
+        if until is None:
+            until, short = settled(self, after)
+        given = 0
+        if until is not None and (after is None or after < until):
+            if limit is not None:
+                pages = self._read_limited(after, until, filter, limit)
+            elif len(self.layout.order) == 1:
+                pages = self._read_statements(self._number_pages(after, until, filter))
+            else:
+                pages = self._read_by_key(after, until, filter)
+            for events in pages:
+                given += len(events)
+                yield Batch(events, events[-1].position)
+        if short is not None and given != limit:
+            raise short
 
     def _check(self, *positions: Position | None) -> None:
         parts = len(self.layout.order)
@@ -239,20 +267,40 @@ class PostgresStore:
         )
         return after + 1 if row is None or row[0] is None else int(row[0])
 
-    def _read_by_key(self, after: Position | None, until: Position, filter: EventFilter) -> Iterator[list[RecordedEvent]]:
+    def _read_limited(
+        self, after: Position | None, until: Position, filter: EventFilter, limit: int
+    ) -> Iterator[list[RecordedEvent]]:
+        """The first so many, by statements that end with them."""
+        if len(self.layout.order) > 1:
+            yield from self._read_by_key(after, until, filter, limit)
+            return
+        where, low, high = self.layout.where(filter), (after[0] if after else 0), until[0]
+        while low < high and limit > 0:
+            top = min(max(low, self._next_number(low) - 1) + PAGE, high)
+            ordered = sql.SQL("{} LIMIT {}").format(self.layout.ascending, sql.Literal(limit))
+            bounds = (self.layout.beyond(Position((low,))), self.layout.up_to(Position((top,))))
+            for events in self._read_statements(iter([self._select(where, *bounds, ordered)])):
+                limit -= len(events)
+                yield events
+            low = top
+
+    def _read_by_key(
+        self, after: Position | None, until: Position, filter: EventFilter, limit: int | None = None
+    ) -> Iterator[list[RecordedEvent]]:
         where = self.layout.where(filter)
         page = PageSize()
-        while True:
-            size = page.begin()
-            limit = sql.SQL("{} LIMIT {}").format(self.layout.ascending, sql.Literal(size))
+        while limit is None or limit > 0:
+            size = page.begin() if limit is None else min(page.begin(), limit)
+            ordered = sql.SQL("{} LIMIT {}").format(self.layout.ascending, sql.Literal(size))
             beyond = self.layout.beyond(after) if after is not None else sql.SQL("TRUE")
             seen = 0
-            for events in self._read_statements(iter([self._select(where, beyond, self.layout.up_to(until), limit)])):
+            for events in self._read_statements(iter([self._select(where, beyond, self.layout.up_to(until), ordered)])):
                 seen += len(events)
                 after = events[-1].position
                 yield events
             if seen < size:
                 return
+            limit = None if limit is None else limit - seen
 
     def _select(self, *parts: sql.Composable) -> str:
         """A statement for events: conditions, and last what to order by."""
@@ -291,25 +339,43 @@ class PostgresStore:
         self, stream: str, after_version: int | None = None, backwards: bool = False, limit: int | None = None
     ) -> Iterator[RecordedEvent]:
         """By version, in pages, so that long streams stay flat in memory."""
-        m = self.layout.mapped
-        low, step = after_version, 5_000
+        conditions = [self.layout.where(EventFilter(stream=stream, archived=True))]
+        if after_version is not None:
+            operator = sql.SQL("<" if backwards else ">")
+            conditions.append(sql.SQL("{} {} {}").format(self.layout.mapped.version, operator, sql.Literal(after_version)))
+        for events in self._by_version(conditions, backwards=backwards, limit=limit):
+            yield from events
+
+    def _by_version(
+        self, conditions: Sequence[sql.Composable], *, backwards: bool = False, limit: int | None = None
+    ) -> Iterator[list[RecordedEvent]]:
+        """Events of a stream: all that were committed, since a unique index keeps its versions in order.
+
+        Versions may come twice, where a name stands for a stream in each of several tenants, or was used again after an archiving; so the
+        next page begins after a version and a position.
+        """
+        version = self.layout.mapped.version
+        direction, operator = (" DESC", "<") if backwards else ("", ">")
+        columns = [version, *self.layout.order_columns]
+        order = sql.SQL(", ").join(sql.SQL("{}" + direction).format(column) for column in columns)
+        beyond: list[sql.Composable] = []
         while limit is None or limit > 0:
-            conditions = [self.layout.where(EventFilter(stream=stream, archived=True))]
-            if low is not None:
-                operator = sql.SQL("<") if backwards else sql.SQL(">")
-                conditions.append(sql.SQL("{} {} {}").format(m.version, operator, sql.Literal(low)))
-            page = step if limit is None else min(step, limit)
-            order = sql.SQL("{} {}, {} LIMIT {}").format(
-                m.version, sql.SQL("DESC" if backwards else "ASC"), self.layout.ascending, sql.Literal(page)
-            )
-            seen = 0
-            for events in self._read_statements(iter([self._select(*conditions, order)])):
-                seen += len(events)
-                low = events[-1].version
-                yield from events
-            if seen < page:
+            page = _STREAM_PAGE if limit is None else min(_STREAM_PAGE, limit)
+            ordered = sql.SQL("{} LIMIT {}").format(order, sql.Literal(page))
+            seen, last = 0, None
+            for events in self._read_statements(iter([self._select(*conditions, *beyond, ordered)])):
+                seen, last = seen + len(events), events[-1]
+                yield events
+            if last is None or seen < page:
                 return
             limit = None if limit is None else limit - seen
+            reached = sql.Literal(last.version)
+            beyond = [
+                sql.SQL("{} {}= {}").format(version, sql.SQL(operator), reached),  # which the index on versions answers
+                sql.SQL("({}) {} ({}, {})").format(
+                    sql.SQL(", ").join(columns), sql.SQL(operator), reached, sql.SQL(self.layout.literal(last.position))
+                ),
+            ]
 
     def find(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from esops.backends.postgres import catalog
 from esops.backends.postgres.bulk import Decode
 from esops.backends.postgres.catalog import Table
 from esops.backends.postgres.layouts.shelf import Shelf
-from esops.backends.postgres.settle import HolesWatched, SequenceLockers, SettleRule
+from esops.backends.postgres.settle import NumbersInOrder, SequenceLockers, SettleRule
 from esops.errors import Refused, Unavailable
 from esops.events import Checkpoint, EventFilter, NewEvent, Position
 
@@ -188,10 +189,8 @@ def numbered(
 
     def rule() -> SettleRule:
         lockers = SequenceLockers(identifier, oid)
-        if watched is None and cache == 1:
-            return lockers
-        threshold = watched or timedelta(seconds=3)
-        return HolesWatched(lockers, events, column, lambda on: catalog.relation_tree(on, table.oid), threshold, TRUE)
+        threshold, tree = watched or timedelta(seconds=3), partial(catalog.relation_tree, oid=table.oid)
+        return NumbersInOrder(lockers, events, column, tree, threshold, TRUE, watched=watched is not None or cache > 1)
 
     stream = mapped.stream
     parts: dict[str, Any] = {

@@ -23,7 +23,7 @@ from esops.backends.postgres.layouts.base import (
     category_in,
     same_uuid,
 )
-from esops.backends.postgres.settle import HolesWatched, SequenceLockers, SettleRule
+from esops.backends.postgres.settle import NumbersInOrder, SequenceLockers, SettleRule
 from esops.errors import Unavailable, UsageError
 from esops.settings import StoreSettings
 
@@ -85,18 +85,19 @@ def _read(
     if tenant is not None and events.has("tenant_id"):
         scope = sql.SQL("tenant_id = {}").format(sql.Literal(tenant))
     archivable = events.has("is_archived")
+    has_progression = catalog.find_table(connection, schema, "mt_event_progression") is not None
 
     def make_rule() -> SettleRule:
         lockers = SequenceLockers(_C(schema, sequence_name), sequence[0])
-        if settings.append == "quick" and sequence[1] == 1:
-            return lockers
-        return HolesWatched(
+        return NumbersInOrder(
             lockers,
             _C(schema, "mt_events"),
             _C("seq_id"),
             lambda on: catalog.relation_tree(on, events.oid),
             settings.hole_threshold,
             tenant_condition if own_sequence else TRUE,
+            lambda on: marten_daemon.high_water_mark(on, schema, tenant if own_sequence else None) if has_progression else None,
+            watched=settings.append != "quick" or sequence[1] > 1,
         )
 
     tenant_condition = sql.SQL("tenant_id = {}").format(sql.Literal(tenant or DEFAULT_TENANT))

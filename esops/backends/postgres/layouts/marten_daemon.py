@@ -135,3 +135,15 @@ def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table
                 )
             )
     return found
+
+
+def high_water_mark(connection: psycopg.Connection, schema: str, tenant: str | None) -> int | None:
+    """The number up to which Marten's daemon has passed all events (of a tenant that has numbers of its own); None where it never ran.
+
+    A lower bound of what is settled, never an upper one: the daemon passes a missing number by the same evidence as esops, or later.
+    """
+    name = "HighWaterMark" if tenant is None else f"HighWaterMark:{tenant}"
+    row = connection.execute(
+        sql.SQL("SELECT last_seq_id FROM {} WHERE name = %s").format(sql.Identifier(schema, "mt_event_progression")), (name,)
+    ).fetchone()
+    return None if row is None else row[0]
