@@ -33,6 +33,7 @@ format: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.rebuild
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.settle
 	$(BIN)/python -m benchmarks.eventstoredb
 	$(BIN)/python -m benchmarks.archive
 	$(BIN)/python -m benchmarks.audit

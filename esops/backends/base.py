@@ -205,6 +205,9 @@ def at_most(limit: int | None, batches: Iterator[Batch]) -> Iterator[Batch]:
         yield Batch(events, position)
 
 
+Mark = Mapping[str, Any]
+"""JSON that a store makes and reads itself."""
+
 Ids = str | Sequence[str]
 """One id, or any of several."""
 
@@ -306,6 +309,17 @@ class EventStore(Protocol):
         poll: timedelta = ...,
     ) -> Iterator[Batch]:
         """Like read_all, and then on, live. Empty batches are heartbeats; `stop` is asked between batches."""
+        ...
+
+    def mark(self, position: Position) -> Mark | None:
+        """What tells this log, at a position, from any other: kept beside a checkpoint, and recognised when work goes on from there.
+
+        None where the store has nothing of the kind.
+        """
+        ...
+
+    def recognise(self, position: Position, mark: Mark) -> None:
+        """Raises Refused where the log at a position is not the one that the mark was made in: replaced, restored, or another's."""
         ...
 
     def read_stream(
@@ -471,6 +485,17 @@ def checkpoint_of(store: EventStore, name: str) -> Checkpoint | None:
         versions = ", ".join(f"{each.name}/{each.detail.get('version')}" for each in found)
         raise Refused(f"{name!r} names several of the application's processors", hint=f"Name one of: {versions}.")
     return found[0] if found else None
+
+
+class Unmarked:
+    """The methods of stores that cannot tell their log from another."""
+
+    def mark(self, position: Position) -> Mark | None:  # noqa: ARG002 - nothing is known
+        """None."""
+        return None
+
+    def recognise(self, position: Position, mark: Mark) -> None:
+        """Nothing is compared."""
 
 
 class OutsideOfSql:

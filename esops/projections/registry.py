@@ -16,12 +16,13 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
+from esops.backends.base import Mark
 from esops.errors import Busy, UsageError
 from esops.events import Position
 from esops.projections.definition import CHECKPOINT
 
 LIVE_STATES = ("active", "standby")
-_NEWEST = "esops.shards"
+_NEWEST = "esops.marks"
 SCHEMA_SQL = files("esops.projections").joinpath("registry.sql").read_text(encoding="utf-8")
 
 
@@ -271,6 +272,24 @@ def merge_shards(connection: psycopg.Connection, at: Version, until: Position) -
         if moved != 1:
             raise Busy(f"the checkpoint of {at.projection} v{at.version} was moved by somebody else")
         connection.execute("DELETE FROM esops.shards WHERE projection = %s AND version = %s", (at.projection, at.version))
+
+
+def keep_mark(connection: psycopg.Connection, at: Version, position: Position, mark: Mark) -> None:
+    """Keep what tells the store's log at a checkpoint from any other, in the transaction that moves the checkpoint there."""
+    connection.execute(
+        "INSERT INTO esops.marks (projection, version, position, mark) VALUES (%s, %s, %s, %s) "
+        "ON CONFLICT (projection, version) DO UPDATE SET position = EXCLUDED.position, mark = EXCLUDED.mark",
+        (at.projection, at.version, str(position), Jsonb(dict(mark))),
+    )
+
+
+def mark_of(connection: psycopg.Connection, at: Version) -> Mark | None:
+    """The mark of a version's checkpoint; None where none was kept for where it is now."""
+    row = connection.execute(
+        "SELECT mark FROM esops.marks WHERE projection = %s AND version = %s AND position = %s",
+        (at.projection, at.version, None if at.position is None else str(at.position)),
+    ).fetchone()
+    return None if row is None else row[0]
 
 
 def set_apart(connection: psycopg.Connection, at: Version) -> None:

@@ -87,3 +87,12 @@ CREATE TABLE IF NOT EXISTS esops.controls (
     by         text,
     updated_at timestamptz NOT NULL DEFAULT now()
 );
+
+-- What tells a store's log, at a version's checkpoint, from any other; as the store itself makes and reads it.
+CREATE TABLE IF NOT EXISTS esops.marks (
+    projection text NOT NULL,
+    version    integer NOT NULL,
+    position   text NOT NULL,
+    mark       jsonb NOT NULL,
+    PRIMARY KEY (projection, version)
+);

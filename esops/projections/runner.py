@@ -17,7 +17,7 @@ from datetime import timedelta
 import psycopg
 import structlog
 
-from esops.backends.base import Batch, EventStore, settled
+from esops.backends.base import Batch, EventStore, Mark, settled
 from esops.backends.postgres import catalog
 from esops.backends.postgres.connect import connect, translated
 from esops.errors import Busy, ConnectionLost, PoisonEvent, Stopped, Unavailable
@@ -134,19 +134,40 @@ class Runner:
                     f"{work.projection} v{work.version} is kept fresh by {holder or 'another process'}",
                     hint="Only one process can move a version on.",
                 )
+            registry.install(self.connection)
             self._version = self._checkpoint()
             self.position = self._version.position
             self._green = self._tables()
             self._projector = open_projector(self._work.definition, self._green)
+        try:
+            self._recognise()
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def _recognise(self) -> None:
+        """Raises Refused where the store's log is not the one that the checkpoint was taken in."""
+        if self.position is None or self._work.shard is not None:
+            return
+        with translated():
+            mark = registry.mark_of(self.connection, replace(self._version, position=self.position))
+        if mark is not None:
+            self._store.recognise(self.position, mark)
 
     def _checkpoint(self) -> Version:
         """The version with the checkpoint that is moved here."""
         version = registry.version(self.connection, self._work.projection, self._work.version)
         return version if self._work.shard is None else registry.of_shard(self.connection, version, self._work.shard[0])
 
-    def _move(self, position: Position, events: int) -> None:
+    def _mark(self, position: Position) -> Mark | None:
+        """Asked for before the transaction, which must not wait for a store."""
+        return self._store.mark(position) if self._work.shard is None else None
+
+    def _move(self, position: Position, events: int, mark: Mark | None) -> None:
         if self._work.shard is None:
             registry.move_checkpoint(self.connection, self._version, self.position, position, events)
+            if mark is not None:
+                registry.keep_mark(self.connection, self._version, position, mark)
         else:
             registry.move_shard(self.connection, self._version, self._work.shard[0], self.position, position, events)
 
@@ -241,8 +262,9 @@ class Runner:
                 most = min(most, max(self._gate.slice, 1_000))
             part = self._store.sql_range(self.position, target, most)
             text = setbased.statement(definition, self._green.names, part)
+            mark = self._mark(part.reached)
             with translated(), self.connection.transaction():
-                self._move(part.reached, part.events)
+                self._move(part.reached, part.events, mark)
                 try:
                     self.connection.execute(text.encode())
                 except psycopg.Error as error:
@@ -313,9 +335,10 @@ class Runner:
 
     def _commit(self, position: Position) -> None:
         assert self._projector is not None
+        mark = self._mark(position)
         with translated():
             with self.connection.transaction():
-                self._move(position, self._since_commit)
+                self._move(position, self._since_commit, mark)
                 change = self._projector.flush(self.connection)
                 if self._since_commit and change is not None:
                     self._note_rows(change, self._projector.value_types)
@@ -408,9 +431,15 @@ class Runner:
             self._reconnect(lost)
             return True
         if head is None or (self.position is not None and head <= self.position):
+            self._check_end(head)
             return False
         self.run_until(head)
         return True
+
+    def _check_end(self, head: Position | None) -> None:
+        """Raises Refused where the log ends before the checkpoint, so that it is not the one that this was taken in."""
+        if self.position is not None and (head is None or head < self.position):
+            self._recognise()
 
     def catch_up(self) -> None:
         """Apply all that was committed before the call. Raises Unsettled where not all of it settles in time; what did is applied then."""
@@ -422,6 +451,8 @@ class Runner:
                 self._reconnect(lost)
         if head is not None and (self.position is None or head > self.position):
             self.run_until(head)
+        else:
+            self._check_end(head)
         if short is not None:
             raise short
 

@@ -195,8 +195,19 @@ def test_07_all_both_ways_from_a_position_filtered_in_the_server(client, stream)
     assert next(iter(client.read_all(commit_position=fourth, limit=1))).commit_position == fourth
     backwards = [e for e in client.read_all(commit_position=fourth, backwards=True, limit=50) if e.stream_name == stream]
     assert [e.commit_position for e in backwards] == positions[2::-1]
-    with pytest.raises(esdb.GrpcError, match="invalid position"):
+    # in the chunk that is being written
+    with pytest.raises(esdb.UnknownError, match="Unexpected FilteredReadAllResult: Error"):
         list(client.read_all(commit_position=fourth + 1, limit=1))
+    with pytest.raises(esdb.UnknownError, match="Unexpected FilteredReadAllResult: Error"):
+        list(client.read_all(commit_position=fourth + 1, limit=1, backwards=True))
+
+
+def test_07_beyond_the_end_a_read_forwards_is_empty_and_one_backwards_fails(client, stream):
+    client.append_to_stream(stream, current_version=NO_STREAM, events=[new()])
+    beyond = client.get_commit_position(filter_exclude=()) + 10_000_000
+    assert list(client.read_all(commit_position=beyond, limit=1)) == []
+    with pytest.raises(esdb.UnknownError, match="Unexpected FilteredReadAllResult: Error"):
+        list(client.read_all(commit_position=beyond, limit=1, backwards=True))
 
 
 def test_08_subscriptions_from_start_end_and_position_with_checkpoints_and_caught_up(client, stream):

@@ -59,3 +59,4 @@ class Cluster:
         others = [node for node in self.nodes if node.alive and node is not self.leader]
         if others:
             self.leader = others[0]
+            self.storage.begin_epoch()

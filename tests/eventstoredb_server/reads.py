@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from esdbclient.protos.Grpc import streams_pb2
 
 from tests.eventstoredb_server import filters, wire
-from tests.eventstoredb_server.calls import User, access_denied, invalid_argument, stream_deleted
-from tests.eventstoredb_server.storage import InvalidPosition, Record, Storage, StreamDeleted
+from tests.eventstoredb_server.calls import Status, User, access_denied, invalid_argument, stream_deleted
+from tests.eventstoredb_server.storage import InsideRecord, Record, Storage, StreamDeleted
 
 PAGE = 500
 INVALID_POSITION = "Trying to read from an invalid position."
@@ -73,10 +73,6 @@ def start_of_all(options: streams_pb2.ReadReq.Options, storage: Storage) -> int 
         position = options.all.position
         if position.commit_position < position.prepare_position:
             raise invalid_argument(INVALID_POSITION)
-        try:
-            storage.check_position(position.commit_position)
-        except InvalidPosition:
-            raise invalid_argument(INVALID_POSITION) from None
         return position.commit_position
     if which == "end" or which == "position":
         return storage.end
@@ -90,6 +86,17 @@ async def read_all(options: streams_pb2.ReadReq.Options, storage: Storage) -> As
     end = storage.end
     left = options.count
     text = wants_text(options)
+    filtered = options.WhichOneof("filter_option") == "filter"
+    failed = Status("UNKNOWN", "Unexpected FilteredReadAllResult: Error") if filtered else invalid_argument(INVALID_POSITION)
+    if not forwards and not storage.is_readable_backwards(position):
+        if filtered:
+            raise failed
+        return
+    if forwards:
+        try:
+            storage.check_forwards(position)
+        except InsideRecord:
+            raise failed from None
     while left > 0:
         page = storage.page(position, PAGE) if forwards else storage.page_backwards(position, PAGE)
         for record in page:

@@ -18,6 +18,10 @@ DELETED = 2**63 - 1
 """The revision of a tombstone, and the `$tb` of a soft-deleted stream."""
 
 LINK, METADATA, TOMBSTONE = "$>", "$metadata", "$streamDeleted"
+EPOCHS = "$epoch-information"
+"""Told of by their stream alone: reads of $all leave them out, and so do all that is built on those."""
+CHUNK = 256 * 1024 * 1024
+"""Bytes of a chunk of the log; a scavenge completes the one that is being written, so that positions leap to the next."""
 _HEADER = 100
 """Bytes that a record takes beside its names and its content; positions are byte offsets."""
 
@@ -34,6 +38,10 @@ class StreamDeleted(Exception):
 
 class InvalidPosition(Exception):
     pass
+
+
+class InsideRecord(Exception):
+    """A position inside a record of the chunk that is being written."""
 
 
 class Proposed:
@@ -177,10 +185,23 @@ class Storage:
         self.end = 0
         self.changed = asyncio.Event()
         if self._file is not None and self._load(self._file):
+            self.begin_epoch()
             return
+        self.begin_epoch()
         for user in ("admin", "ops"):
             document = json.dumps({"loginName": user, "groups": ["$admins" if user == "admin" else "$ops"]}).encode()
             self.append(f"$user-{user}", NO_STREAM, [Proposed("$UserCreated", document)])
+
+    def begin_epoch(self) -> None:
+        """What a leader writes when it begins to lead: a new epoch, named by an id that no other has."""
+        stream = self.streams.get(EPOCHS)
+        number = stream.last + 1 if stream else 0
+        document = {"EpochPosition": self.end, "EpochNumber": number, "EpochId": str(uuid.uuid4()), "PrevEpochPosition": -1}
+        self.append(EPOCHS, ANY, [Proposed(EPOCHS, json.dumps(document).encode())])
+
+    def complete_chunk(self) -> None:
+        """Begin a new chunk."""
+        self.end = (self.end // CHUNK + 1) * CHUNK
 
     def _load(self, journal: Journal) -> bool:
         for event, stream, revision, position, created in journal.read():
@@ -212,7 +233,7 @@ class Storage:
         for revision, event in enumerate(events, stream.last + 1):
             self._write(stream, event, revision, created)
         self._notify()
-        return Written(self.positions[-1] if events else self.end, stream.last)
+        return Written(stream.records[-1].position if events else self.end, stream.last)
 
     def delete(self, name: str, expected: int) -> int:
         """Delete softly: the name can be used again."""
@@ -296,8 +317,9 @@ class Storage:
         record = Record(event, stream.name, revision, self.end, created)
         if self._file is not None and not known:
             self._file.write(record)
-        self.records.append(record)
-        self.positions.append(record.position)
+        if stream.name != EPOCHS:
+            self.records.append(record)
+            self.positions.append(record.position)
         self.starts.append(record.position)
         stream.records.append(record)
         stream.ids[event.id] = revision
@@ -344,12 +366,25 @@ class Storage:
         index = bisect.bisect_left(self.positions, position)
         return self.records[max(0, index - size) : index][::-1]
 
+    def is_start(self, position: int) -> bool:
+        """Whether a record ever began there, or the next will."""
+        if position in (0, self.end):
+            return True
+        index = bisect.bisect_left(self.starts, position)
+        return index < len(self.starts) and self.starts[index] == position
+
+    def check_forwards(self, position: int) -> None:
+        """Raises InsideRecord in the chunk that is being written; elsewhere a read goes on to the next record, or finds none."""
+        if self.end // CHUNK * CHUNK <= position < self.end and not self.is_start(position):
+            raise InsideRecord(position)
+
+    def is_readable_backwards(self, position: int) -> bool:
+        """Whether a read backwards from there finds what it should: not beyond the end, nor inside of a record."""
+        return position <= self.end and self.is_start(position)
+
     def check_position(self, position: int) -> None:
         """Raises InvalidPosition for one that no record ever began at, or that lies past the end."""
-        if position in (0, self.end):
-            return
-        index = bisect.bisect_left(self.starts, position)
-        if index == len(self.starts) or self.starts[index] != position:
+        if not self.is_start(position):
             raise InvalidPosition(position)
 
     def last_position(self) -> int:

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from esdbclient.protos.Grpc import streams_pb2
 
 from tests.eventstoredb_server import filters, wire
-from tests.eventstoredb_server.calls import stream_deleted
-from tests.eventstoredb_server.reads import start_of_all, wants_text
-from tests.eventstoredb_server.storage import DELETED, Storage, StreamDeleted
+from tests.eventstoredb_server.calls import invalid_argument, stream_deleted
+from tests.eventstoredb_server.reads import INVALID_POSITION, start_of_all, wants_text
+from tests.eventstoredb_server.storage import DELETED, InvalidPosition, Storage, StreamDeleted
 
 SEARCH_WINDOW = 200
 Options = streams_pb2.ReadReq.Options
@@ -60,10 +60,26 @@ async def to_stream(options: Options, storage: Storage, says_caught_up: bool) ->
         await changed.wait()
 
 
-async def to_all(
-    options: Options, storage: Storage, says_caught_up: bool, checkpoint_at_the_end_of_the_log: bool
-) -> AsyncIterator[Response]:
-    """`checkpoint_at_the_end_of_the_log`: as before 22.10, where going live sent the position of the event to come."""
+def _begins_after(storage: Storage, position: int, version: tuple[int, int]) -> int:
+    """The position after which a subscription that resumes at one begins. Raises Status where the server does not take it.
+
+    From 24.2 on, that position. From 21.10 on, the first record at or after it, whatever its position. Before, the record there comes again.
+    """
+    if version >= (24, 2):
+        try:
+            storage.check_position(position)
+        except InvalidPosition:
+            raise invalid_argument(INVALID_POSITION) from None
+        return position
+    if version < (21, 10):
+        return position - 1
+    found = storage.page(position, 1)
+    return found[0].position if found else position
+
+
+async def to_all(options: Options, storage: Storage, says_caught_up: bool, version: tuple[int, int]) -> AsyncIterator[Response]:
+    """As a server of this version does: see `_begins_after`; before 22.10 going live sent the position of the event to come."""
+    checkpoint_at_the_end_of_the_log = version < (22, 10)
     passes = filters.from_options(options)
     filtered = options.WhichOneof("filter_option") == "filter"
     window = options.filter.max if options.filter.WhichOneof("window") == "max" and options.filter.max else SEARCH_WINDOW
@@ -71,8 +87,9 @@ async def to_all(
     start = start_of_all(options, storage)
     which = options.all.WhichOneof("all_option")
     seen = {"start": -1, "end": storage.last_position()}.get(which or "start", start)
-    if which == "position" and start == storage.end:
-        seen = storage.last_position() if options.all.position.commit_position == wire.UINT64_MAX else start
+    if which == "position":
+        at_end = options.all.position.commit_position == wire.UINT64_MAX
+        seen = storage.last_position() if at_end else _begins_after(storage, start, version)
     yield _confirmation()
     text, considered, sent_checkpoint, live = wants_text(options), 0, -1, False
     while True:

@@ -34,9 +34,7 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         if not subscribing:
             found = reads.read_all(options, self.storage) if name == "$all" else reads.read_stream(options, self.storage)
         elif name == "$all":
-            found = subscriptions.to_all(
-                options, self.storage, self.node.says_caught_up, checkpoint_at_the_end_of_the_log=self.node.version < (22, 10)
-            )
+            found = subscriptions.to_all(options, self.storage, self.node.says_caught_up, self.node.version)
         else:
             found = subscriptions.to_stream(options, self.storage, self.node.says_caught_up)
         faults, sent = self.node.faults, 0

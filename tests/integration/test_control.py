@@ -48,6 +48,25 @@ def test_a_rate_is_kept_and_can_be_lifted(carts, connection):
     assert carts.ok("projection", "throttle", "cart_summary", "--off", "--output", "json").json["limits"] == {}
 
 
+@pytest.mark.slow
+def test_a_slow_rate_keeps_no_statement_open(carts, connection):
+    """Work under a rate reads little, commits, and rests with nothing open: an open snapshot would hold the application's daemon back."""
+    process = carts.start("rebuild", "--blue-green", "--max-rate", "2500")
+    until(lambda: there(connection))
+    longest = 0.0
+    while process.poll() is None and done(connection) < EVENTS * 0.9:
+        row = connection.execute(
+            "SELECT extract(epoch FROM clock_timestamp() - min(xact_start))::float FROM pg_stat_activity "
+            "WHERE application_name LIKE 'esops %' AND xact_start IS NOT NULL"
+        ).fetchone()
+        longest = max(longest, row[0] or 0.0)
+        time.sleep(0.02)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert longest < 1.5, f"{longest:.1f} s"
+    shop.check_version(connection, 1)
+
+
 def test_paused_within_a_second_and_on_again(carts, connection):
     process = carts.start("rebuild", "--blue-green", "--max-rate", "3000", "--batch-size", "200")
     until(lambda: there(connection))

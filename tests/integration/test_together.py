@@ -189,7 +189,9 @@ def test_a_server_that_comes_back_is_read_together_again(several, own_server):
     text = (several.folder / "esops.toml").read_text()
     first = text.split('"')[1]
     several.write("esops.toml", text.replace(first, dsn))
-    process = several.start("rebuild", *NAMES[:2], "--blue-green", "--max-rate", "3000", "--batch-size", "500")
+    slow = "import time\n" + TOTALS.replace("    return {", "    time.sleep(0.0004)\n    return {")
+    several.write("totals.py", slow)  # under a rate each would read by itself
+    process = several.start("rebuild", *NAMES[:2], "--blue-green", "--batch-size", "500")
     time.sleep(1.8)
     own_server.restart()
     _, err = process.communicate(timeout=90)

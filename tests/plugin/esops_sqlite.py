@@ -19,6 +19,7 @@ from esops.backends.base import (
     NothingArchived,
     OutsideOfSql,
     StoreInfo,
+    Unmarked,
     WrongExpectedVersion,
     at_most,
 )
@@ -47,7 +48,7 @@ def open_sqlite(name: str, settings: StoreSettings) -> SqliteStore:
     return SqliteStore(name, settings)
 
 
-class SqliteStore(NothingArchived, OutsideOfSql, CountedOneByOne):
+class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
     capabilities = Capabilities(append=True, count_between=True)
 
     def __init__(self, name: str, settings: StoreSettings) -> None:

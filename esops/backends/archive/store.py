@@ -22,6 +22,7 @@ from esops.backends.base import (
     NothingArchived,
     OutsideOfSql,
     StoreInfo,
+    Unmarked,
     at_most,
 )
 from esops.backends.counting import CountedOneByOne
@@ -43,7 +44,7 @@ from esops.events import (
 from esops.settings import StoreSettings
 
 
-class ArchiveStore(NothingArchived, OutsideOfSql, CountedOneByOne):
+class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
     """EventStore over a repository; see esops.backends.base for what each method promises."""
 
     capabilities = Capabilities(count_between=True)

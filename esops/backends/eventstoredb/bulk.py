@@ -80,6 +80,16 @@ def passes(filter: EventFilter) -> Callable[[RecordedEvent], bool]:
     return wanted
 
 
+def wants(filter: EventFilter) -> Callable[[RecordedEvent], bool]:
+    """A function of an event that says whether a filter wants it, for an event that no server has looked at."""
+    rest = passes(filter)
+
+    def wanted(event: RecordedEvent) -> bool:
+        return (not filter.types or event.type in filter.types) and rest(event)
+
+    return wanted
+
+
 def read_all_request(
     after: Position | None,
     *,
@@ -211,6 +221,12 @@ def first(link: Link, request: streams_pb2.ReadReq, what: str) -> list[RecordedE
             if kind == "event" and message.event.HasField("event"):
                 found.append(to_event(message.event.event))
     return found
+
+
+def record_at(link: Link, position: Position) -> RecordedEvent | None:
+    """The first record at or after a position, whatever its type; None where the log ends before. Raises Refused inside a record."""
+    found = first(link, read_all_request(position, limit=1), "read $all")
+    return found[0] if found else None
 
 
 def span(link: Link, request: streams_pb2.ReadReq, what: str) -> tuple[int, int]:

@@ -126,7 +126,7 @@ def of_status(error: grpc.RpcError, target: str, what: str) -> EsopsError:
         return Unavailable(f"{target} denies the login", hint="Check user and password in the URI.")
     if code is Code.DEADLINE_EXCEEDED:
         return ConnectionLost(f"{target} did not {what or 'answer'} in time", hint=_OVERLOADED)
-    if code is Code.INVALID_ARGUMENT and "invalid position" in details:
+    if (code is Code.INVALID_ARGUMENT and "invalid position" in details) or "FilteredReadAllResult: Error" in details:
         return Refused(
             "the position is none of this store's log",
             hint="The store may have been replaced or restored since the position was taken. A rebuild starts afresh.",

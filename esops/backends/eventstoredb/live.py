@@ -17,7 +17,7 @@ from esops.backends.base import Batch
 from esops.backends.eventstoredb import bulk
 from esops.backends.eventstoredb.connect import Connector, Link
 from esops.backends.eventstoredb.errors import StreamGone
-from esops.errors import ConnectionLost
+from esops.errors import ConnectionLost, Refused
 from esops.events import EventFilter, Position, RecordedEvent
 
 log = structlog.get_logger("esops.eventstoredb")
@@ -26,6 +26,9 @@ PATIENCE = 600.0
 """Seconds that a follower goes on looking for a node."""
 SILENCE = 10.0
 """Seconds after which a server that sends neither event nor checkpoint is asked in another way: old ones never say "caught up"."""
+BEHIND = 10.0
+"""Seconds for which a node whose log ends before a position may be a follower that is behind."""
+LOOK_EVERY = 0.5
 _AHEAD = 128
 """Messages that are read ahead of the follower: few enough that 128 of the largest take no more than 128 MiB."""
 LINGER = 0.02
@@ -102,34 +105,98 @@ def up_to(link: Link, after: Position | None, until: Position, filter: EventFilt
     """
     wanted = bulk.passes(filter)
     page = Page()
-    request = bulk.read_all_request(after, filter=bulk.server_filter(filter), subscribe=True)
     reached = after
+    feed = _Feed(link, after, filter, SILENCE)
     try:
-        with contextlib.closing(bulk.Messages(link, request, _WHAT, idle=SILENCE).each()) as messages:
-            for message in messages:
-                kind = message.WhichOneof("content")
-                if kind == "event":
-                    event = bulk.to_event(message.event.event)
-                    if event[3] > until:
+        with contextlib.closing(feed.each()) as items:
+            for item in items:
+                if isinstance(item, RecordedEvent):
+                    if item.position > until:
                         break
-                    if wanted(event) and page.add(event):
-                        reached = event[3]
+                    if wanted(item) and page.add(item):
+                        reached = item.position
                         yield page.take(reached)
-                elif kind == "checkpoint":
-                    checkpoint = Position((message.checkpoint.commit_position, message.checkpoint.prepare_position))
-                    if checkpoint >= until:
-                        break
-                    reached = checkpoint
-                    yield page.take(checkpoint)
-                elif kind == "caught_up":
+                elif item is None:
                     break
+                else:
+                    if item >= until:
+                        break
+                    reached = item
+                    yield page.take(item)
     except bulk.Silent:
         if page.events:
             reached = page.events[-1].position
             yield page.take(reached)
         return reached
+    finally:
+        feed.cancel()
     yield page.take(until)
     return until
+
+
+class _Feed:
+    """A subscription to $all after a position: its events, its checkpoints (as positions), and None when it has caught up.
+
+    Servers from 21.10 to 23.10 read one record at or after the position and begin after that one, whatever its position: where a scavenge
+    removed the record at the position, the next event would never come (Enumerators.AllSubscription.cs). So that record is looked for
+    first, handed on from here, and subscribed after; and looked for again when the server has found its own place, since a scavenge may
+    have come between. Servers before 21.10 begin with the record at the position itself, which is dropped.
+    """
+
+    def __init__(self, link: Link, after: Position | None, filter: EventFilter, idle: float) -> None:
+        self._link, self._filter, self._idle = link, filter, idle
+        self._begin(after)
+
+    def _begin(self, after: Position | None) -> None:
+        self._start, self._next = after, None
+        if after is not None:
+            record = _beginning(self._link, after)
+            self._start, self._next = record.position, record if record.position > after else None
+        request = bulk.read_all_request(self._start, filter=bulk.server_filter(self._filter), subscribe=True)
+        self._messages = bulk.Messages(self._link, request, _WHAT, idle=self._idle)
+
+    def each(self) -> Generator[RecordedEvent | Position | None]:
+        wanted = bulk.wants(self._filter)
+        while True:
+            if self._next is not None and wanted(self._next):
+                yield self._next
+            start = self._start
+            for message in self._messages.each():
+                kind = message.WhichOneof("content")
+                if kind == "event":
+                    event = bulk.to_event(message.event.event)
+                    if start is None or event.position > start:
+                        yield event
+                elif kind == "checkpoint":
+                    checkpoint = Position((message.checkpoint.commit_position, message.checkpoint.prepare_position))
+                    if start is None or checkpoint > start:
+                        yield checkpoint
+                elif kind == "caught_up":
+                    yield None
+                elif kind == "confirmation" and start is not None:
+                    record = bulk.record_at(self._link, start)
+                    if record is None or record.position != start:
+                        break
+            else:
+                return
+            self._messages.cancel()
+            self._begin(start)
+
+    def cancel(self) -> None:
+        self._messages.cancel()
+
+
+def _beginning(link: Link, after: Position) -> RecordedEvent:
+    """The record at or after a position. Raises Refused where the log ends before it, and goes on doing so."""
+    deadline = time.monotonic() + BEHIND
+    while (record := bulk.record_at(link, after)) is None:
+        if time.monotonic() >= deadline:
+            raise Refused(
+                f"the log of {link.target} ends before position {after}: it is not the one that the position was taken in",
+                hint="It may have been replaced, or restored to an earlier time.",
+            )
+        time.sleep(LOOK_EVERY)
+    return record
 
 
 def events_of_stream(link: Link, request: streams_pb2.ReadReq, stream: str) -> Iterator[RecordedEvent]:
@@ -172,17 +239,16 @@ class _Subscription:
 
     def __init__(self, link: Link, after: Position | None, filter: EventFilter) -> None:
         self._link, self._filter = link, filter
-        request = bulk.read_all_request(after, filter=bulk.server_filter(filter), subscribe=True)
         # Live, silence is no sign of trouble; a connection that is gone is noticed by gRPC's keep-alive.
-        self._messages = bulk.Messages(link, request, _WHAT, idle=float("inf"))
+        self._feed = _Feed(link, after, filter, float("inf"))
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=_AHEAD)
         self._ended = threading.Event()
         threading.Thread(target=self._read, name="esops follow", daemon=True).start()
 
     def _read(self) -> None:
         try:
-            for message in self._messages.each():
-                self._put(message)
+            for item in self._feed.each():
+                self._put(item)
                 if self._ended.is_set():
                     return
             self._put(ConnectionLost(f"{self._link.target} ended the subscription"))
@@ -210,14 +276,12 @@ class _Subscription:
                 if page.events:
                     yield page.take(page.events[-1].position)
                 raise item
-            kind = item.WhichOneof("content")
-            if kind == "event":
-                event = bulk.to_event(item.event.event)
-                if wanted(event) and page.add(event):
-                    position = event.position
+            if isinstance(item, RecordedEvent):
+                if wanted(item) and page.add(item):
+                    position = item.position
                     yield page.take(position)
-            elif kind == "checkpoint":
-                place = self._before(Position((item.checkpoint.commit_position, item.checkpoint.prepare_position)))
+            elif item is not None:
+                place = self._before(item)
                 last = page.events[-1].position if page.events else position
                 if place is not None and (last is None or place > last):
                     position = place
@@ -234,4 +298,4 @@ class _Subscription:
 
     def cancel(self) -> None:
         self._ended.set()
-        self._messages.cancel()
+        self._feed.cancel()

@@ -22,6 +22,7 @@ from esops.backends.base import (
     Found,
     Holder,
     Ids,
+    Mark,
     OutsideOfSql,
     Part,
     Removed,
@@ -31,7 +32,7 @@ from esops.backends.base import (
     at_most,
 )
 from esops.backends.counting import CountedOneByOne
-from esops.backends.eventstoredb import bulk, live, lookup, shelve
+from esops.backends.eventstoredb import bulk, identity, live, lookup, shelve
 from esops.backends.eventstoredb.admin import Admin, Scavenges
 from esops.backends.eventstoredb.connect import Connector, Link
 from esops.backends.eventstoredb.errors import StreamGone
@@ -102,6 +103,8 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         self.name = name
         self._connector = Connector(name, settings.uri)
         self._bytes_an_event: float | None = None
+        self._known: tuple[Position, Mark] | None = None
+        """The last position whose mark was made or recognised."""
         try:
             with self._talking("tell the cluster's members") as link:
                 link.client.read_gossip(timeout=link.deadline)
@@ -187,6 +190,20 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         """Nobody: positions are given at the commit."""
         return []
 
+    def mark(self, position: Position) -> Mark | None:
+        """The record there, and its epoch."""
+        check_position(position)
+        with self._talking("read $all") as link:
+            found = identity.mark(link, position)
+        self._known = None if found is None else (position, found)
+        return found
+
+    def recognise(self, position: Position, mark: Mark) -> None:
+        """By the record at the mark. It is looked for again whenever a read goes on from there."""
+        with self._talking("read $all") as link:
+            identity.recognise(link, self.name, mark)
+        self._known = (position, mark)
+
     def read_all(
         self,
         after: Position | None = None,
@@ -216,6 +233,8 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
 
     def _between(self, after: Position | None, until: Position, filter: EventFilter) -> Iterator[Batch]:
         long = until[0] - (after[0] if after else 0) > _LONG
+        if self._known is not None and self._known[0] == after:
+            self.recognise(*self._known)
         try:
             link = self._connector.link
             if filter.stream is not None and not filter.archived and live.tells_positions(link, filter.stream):

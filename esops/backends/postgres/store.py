@@ -32,6 +32,7 @@ from esops.backends.base import (
     Removed,
     SqlRange,
     StoreInfo,
+    Unmarked,
     Unsettled,
     WayOut,
     settled,
@@ -101,7 +102,7 @@ class PageSize:
         return self.size
 
 
-class PostgresStore:
+class PostgresStore(Unmarked):
     """EventStore over Postgres; see esops.backends.base for what each method promises."""
 
     capabilities = Capabilities(append=True, count_between=True, checkpoints=True, shards=True)
@@ -276,7 +277,9 @@ class PostgresStore:
             return
         where, low, high = self.layout.where(filter), (after[0] if after else 0), until[0]
         while low < high and limit > 0:
-            top = min(max(low, self._next_number(low) - 1) + PAGE, high)
+            with translated():
+                low = max(low, self._next_number(low) - 1)
+            top = min(low + PAGE, high)
             ordered = sql.SQL("{} LIMIT {}").format(self.layout.ascending, sql.Literal(limit))
             bounds = (self.layout.beyond(Position((low,))), self.layout.up_to(Position((top,))))
             for events in self._read_statements(iter([self._select(where, *bounds, ordered)])):

@@ -1,0 +1,321 @@
+"""A checkpoint whose event a scavenge has removed loses nothing; a checkpoint of another log is refused.
+
+Servers from 21.10 to 23.10 begin a subscription after the first record at or after its position, whatever that record is
+(shared/facts/eventstoredb.md); the node in tests/ does the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import threading
+import time
+import uuid
+
+import pytest
+from esdbclient import NewEvent, StreamState
+
+from esops.backends import open_store
+from esops.backends.eventstoredb import live
+from esops.backends.eventstoredb import store as store_module
+from esops.errors import Refused
+from esops.events import EventFilter, Position
+from esops.settings import StoreSettings
+from tests.support import billing
+from tests.support.esdb import Nodes
+
+VERSIONS = ("20.10", "21.10", "23.10", "24.10")
+ROUNDS = int(os.environ.get("ESOPS_TEST_ROUNDS", "30"))
+
+
+@pytest.fixture(params=VERSIONS)
+def nodes(request):
+    with Nodes("--version", request.param, "--no-system-projections") as nodes:
+        yield nodes
+
+
+def settings(uri: str) -> StoreSettings:
+    return StoreSettings(backend="eventstoredb", uri=uri)
+
+
+def item(amount: int = 1, type: str = "item_added") -> NewEvent:
+    return NewEvent(type, json.dumps({"amount": amount}).encode(), id=uuid.uuid4())
+
+
+def append(nodes, stream: str, *events: NewEvent) -> int:
+    client = nodes.client()
+    try:
+        return client.append_to_stream(stream, current_version=StreamState.ANY, events=events or [item()])
+    finally:
+        client.close()
+
+
+def scavenge(store) -> None:
+    with store.admin as admin:
+        id = admin.start_scavenge()
+    assert [each.result for each in store.scavenges.watch(id, poll=0.02)][-1] == "Success"
+
+
+def truncate(nodes, stream: str, before: int) -> None:
+    with open_store("s", settings(nodes.uri)) as store:
+        store.truncate(stream, before)
+
+
+def test_run_after_a_scavenge_of_the_event_at_the_checkpoint_applies_the_next(nodes, project, dsn, connection):
+    """As it was reported: cart-2 was missing for good, with exit code 0."""
+    billing.configure(project, nodes.uri, dsn)
+    append(nodes, "cart-1", item(), item(), item(5))
+    project.ok("rebuild", "cart_totals", "--blue-green")
+    append(nodes, "cart-2", item(7))
+    append(nodes, "cart-3", item(8))
+    append(nodes, "cart-1", item(9))
+    truncate(nodes, "cart-1", 3)
+    with open_store("s", settings(nodes.uri)) as store:
+        scavenge(store)
+    done = project.ok("run", "cart_totals", "--until-caught-up")
+    assert "1 versions are caught up" in done.err
+    assert billing.table(connection, "cart_totals") == {
+        "cart-1": (4, 16, 3),
+        "cart-2": (1, 7, 0),
+        "cart-3": (1, 8, 0),
+    }
+
+
+@pytest.mark.parametrize("way", ["follow", "a long read", "a short read"])
+def test_reading_on_after_a_scavenge_misses_nothing_and_doubles_nothing(nodes, way, monkeypatch):
+    if way == "a long read":
+        monkeypatch.setattr(store_module, "_LONG", -1)
+        monkeypatch.setattr(live, "SILENCE", 0.5)
+    append(nodes, "cart-1", item(1), item(2), item(3))
+    with open_store("s", settings(nodes.uri)) as store:
+        at = [event.position for batch in store.read_all(filter=EventFilter(category="cart")) for event in batch.events][-1]
+        append(nodes, "cart-2", item(4))
+        append(nodes, "looked-1", item(0))
+        append(nodes, "cart-3", item(5))
+        append(nodes, "cart-1", item(6))
+        truncate(nodes, "cart-1", 3)
+        scavenge(store)
+        wanted = EventFilter(category="cart")
+        if way == "follow":
+            stop, found = threading.Event(), []
+            threading.Timer(20, stop.set).start()
+            for batch in store.follow(at, wanted, stop.is_set):
+                found += batch.events
+                if len(found) >= 3:
+                    time.sleep(0.3)  # for one that would come twice
+                    break
+        else:
+            found = [event for batch in store.read_all(at, None, wanted) for event in batch.events]
+    assert [(event.stream, event.json()["amount"]) for event in found] == [("cart-2", 4), ("cart-3", 5), ("cart-1", 6)]
+
+
+def test_a_scavenge_between_the_look_and_the_subscription_is_noticed(monkeypatch):
+    """The record after which a subscription begins goes in the very moment between."""
+    with Nodes("--version", "23.10", "--no-system-projections") as nodes, open_store("s", settings(nodes.uri)) as store:
+        append(nodes, "cart-1", item(1), item(2))
+        at = [event.position for batch in store.read_all(filter=EventFilter(category="cart")) for event in batch.events][-1]
+        append(nodes, "cart-2", item(3))
+        append(nodes, "cart-1", item(4))
+        real, looks = live.bulk.record_at, []
+
+        def look(link, position):
+            found = real(link, position)
+            looks.append(found)
+            if len(looks) == 1:
+                truncate(nodes, "cart-1", 2)
+                scavenge(store)
+            return found
+
+        monkeypatch.setattr(live.bulk, "record_at", look)
+        stop = threading.Event()
+        threading.Timer(20, stop.set).start()
+        found = []
+        for batch in store.follow(at, EventFilter(category="cart"), stop.is_set):
+            found += batch.events
+            if len(found) >= 2:
+                break
+        assert [(event.stream, event.json()["amount"]) for event in found] == [("cart-2", 3), ("cart-1", 4)]
+        assert len(looks) > 2
+
+
+@pytest.mark.slow
+def test_random_scavenges_truncations_and_restarts_under_live_appends(tmp_path, project, dsn, connection):
+    """With every way of going on, against a fold by the client alone."""
+    chance = random.Random(11)
+    with Nodes("--version", "23.10", "--no-system-projections", "--file", str(tmp_path / "log")) as nodes:
+        billing.configure(project, nodes.uri, dsn)
+        append(nodes, "cart-0", item())
+        project.ok("rebuild", "cart_totals", "--blue-green")
+        totals: dict[str, list[int]] = {"cart-0": [1, 1, 0]}
+        versions = {"cart-0": 0}
+        followed: list[tuple[str, int]] = []
+        expected: list[tuple[str, int]] = []
+        place = None
+        for number in range(ROUNDS):
+            for _ in range(chance.randrange(1, 5)):
+                stream, amount = f"cart-{chance.randrange(6)}", chance.randrange(100)
+                append(nodes, stream, item(amount))
+                versions[stream] = versions.get(stream, -1) + 1
+                row = totals.setdefault(stream, [0, 0, 0])
+                row[:] = [row[0] + 1, row[1] + amount, versions[stream]]
+                expected.append((stream, versions[stream]))
+            append(nodes, "$stats-here", NewEvent("$statsCollected", b"{}"))
+            with open_store("s", settings(nodes.uri)) as store:
+                if chance.random() < 0.5:  # what follows is removed only after it was read, as an operator would
+                    stop = threading.Event()
+                    timer = threading.Timer(1.0, stop.set)
+                    timer.start()
+                    for batch in store.follow(place, EventFilter(types=billing.TYPES), stop.is_set):
+                        followed += [(event.stream, event.version) for event in batch.events]
+                        place = batch.position
+                        if followed and followed[-1] == expected[-1]:
+                            break
+                    timer.cancel()
+                else:
+                    for batch in store.read_all(place, None, EventFilter(types=billing.TYPES)):
+                        followed += [(event.stream, event.version) for event in batch.events]
+                        place = batch.position
+                assert [each for each in followed if each != ("cart-0", 0)] == expected, f"round {number}"
+            done = project.run(
+                *(
+                    ("run", "cart_totals", "--until-caught-up")
+                    if chance.random() < 0.8
+                    else ("rebuild", "cart_totals", "--blue-green", "--resume")
+                )
+            )
+            assert done.code == 0, done.err
+            project.ok("run", "cart_totals", "--until-caught-up")
+            assert billing.table(connection, "cart_totals") == {stream: tuple(row) for stream, row in totals.items()}, (
+                f"round {number}"
+            )
+            # now the position at which all stand may go
+            with open_store("s", settings(nodes.uri)) as store:
+                append(nodes, "$stats-here", NewEvent("$statsCollected", b"{}"))
+                for stream in chance.sample(sorted(versions), k=min(3, len(versions))):
+                    append(nodes, stream, NewEvent("looked_at", b"{}"))
+                    versions[stream] += 1
+                    store.set_metadata(stream, {"$tb": versions[stream]}, None)
+                store.set_metadata("$stats-here", {"$maxCount": 1}, None)
+                if chance.random() < 0.7:
+                    scavenge(store)
+            if chance.random() < 0.1:
+                nodes.stop()
+                nodes.start()
+
+
+# -- another log
+
+
+def fill(nodes, streams: int, each: int = 2, first: int = 0) -> None:
+    for number in range(first, first + streams):
+        append(nodes, f"cart-{number}", *(item(n) for n in range(each)))
+
+
+@pytest.mark.parametrize("longer", [False, True], ids=["a shorter log", "a longer log"])
+def test_a_store_that_was_replaced_is_refused(longer, project, dsn, monkeypatch):
+    monkeypatch.setattr(live, "BEHIND", 1.0)
+    with Nodes("--no-system-projections") as nodes, Nodes("--no-system-projections") as other:
+        billing.configure(project, nodes.uri, dsn)
+        fill(nodes, 6)
+        project.ok("rebuild", "cart_totals", "--blue-green")
+        fill(other, 20 if longer else 2, first=1)
+        billing.configure(project, other.uri, dsn)
+        for command in (("run", "cart_totals", "--until-caught-up"),):
+            done = project.run(*command)
+            assert done.code == 6, done
+            assert "is not the log that the checkpoint was taken in" in done.err
+            assert "caught up" not in done.err.replace("0 versions are caught up", "")
+
+
+@pytest.mark.parametrize("grown", [False, True], ids=["shorter than the checkpoint", "grown past it"])
+@pytest.mark.parametrize("scavenged", [False, True], ids=["", "scavenged"])
+def test_a_store_restored_to_an_earlier_time_is_refused(grown, scavenged, tmp_path, project, dsn):
+    log = tmp_path / "log"
+    with Nodes("--no-system-projections", "--file", str(log)) as nodes:
+        billing.configure(project, nodes.uri, dsn)
+        fill(nodes, 5)
+        backup = log.read_bytes()
+        fill(nodes, 3, first=5)
+        project.ok("rebuild", "cart_totals", "--blue-green")
+        nodes.stop()
+        log.write_bytes(backup)
+        nodes.start()
+        if grown:
+            fill(nodes, 12, each=3, first=7)
+            # the stream of the event at the checkpoint is there again, and truncated beyond it
+            truncate(nodes, "cart-7", 2)
+        if scavenged:
+            with open_store("s", settings(nodes.uri)) as store:
+                scavenge(store)
+        done = project.run("run", "cart_totals", "--until-caught-up")
+        assert done.code == 6, done
+        assert "is not the log that the checkpoint was taken in" in done.err
+
+
+def test_a_node_restored_while_a_host_runs_is_refused(tmp_path, project, dsn):
+    log = tmp_path / "log"
+    with Nodes("--no-system-projections", "--file", str(log)) as nodes, open_store("s", settings(nodes.uri)) as store:
+        fill(nodes, 3)
+        backup = log.read_bytes()
+        fill(nodes, 3, first=3)
+        head = store.head()
+        assert store.mark(head) is not None
+        assert list(store.read_all(head)) == []
+        nodes.stop()
+        log.write_bytes(backup)
+        nodes.start()
+        fill(nodes, 9, first=6)
+        now = eventually_head(store)
+        assert now > head
+        with pytest.raises(Refused, match="is not the log"):
+            list(store.read_all(head, now))
+
+
+def eventually_head(store) -> Position:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return store.head()
+        except Exception:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
+@pytest.mark.parametrize("how", ["truncated", "max count", "deleted", "deleted and written again", "tombstoned"])
+def test_whatever_lets_a_scavenge_remove_the_event_at_a_checkpoint_is_no_other_log(how, nodes):
+    fill(nodes, 2)
+    append(nodes, "doomed-1", item(), item())
+    with open_store("s", settings(nodes.uri)) as store:
+        head = store.head()
+        mark = store.mark(head)
+        assert mark["stream"] == "doomed-1"
+        if how == "truncated":
+            append(nodes, "doomed-1", item())
+            store.truncate("doomed-1", 2)
+        elif how == "max count":
+            store.set_metadata("doomed-1", {"$maxCount": 1}, None)
+            append(nodes, "doomed-1", item())
+        elif how == "deleted":
+            store.delete("doomed-1")
+        elif how == "deleted and written again":
+            store.delete("doomed-1")
+            append(nodes, "doomed-1", item())
+        else:
+            store.tombstone("doomed-1")
+        append(nodes, "cart-9", item())
+        scavenge(store)
+        store.recognise(head, mark)
+        found = [event.stream for batch in store.read_all(head) for event in batch.events]
+        assert found[-1] == "cart-9"
+
+
+def test_following_from_a_position_beyond_the_end_is_refused(nodes, monkeypatch):
+    monkeypatch.setattr(live, "BEHIND", 0.5)
+    with open_store("s", settings(nodes.uri)) as store:
+        fill(nodes, 1)
+        head = store.head()
+        beyond = Position((head[0] + 10_000, head[1] + 10_000))
+        with pytest.raises(Refused, match="ends before position"):
+            for _ in store.follow(beyond):
+                pass
