@@ -11,7 +11,7 @@ from esops.cli.app import Group, app, command, current_output, with_globals
 from esops.cli.shared import stop_on_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from esops.backends.base import Batch, EventStore, Unsettled
     from esops.events import EventFilter, Position, RecordedEvent
@@ -72,7 +72,10 @@ def read(
     with open_store(name, settings) as store:
         try:
             short: list[Unsettled] = []
-            batches = store.follow(position, filter, stop.is_set) if follow else _to_the_end(store, position, filter, short)
+            if follow:
+                batches = store.follow(position, filter, stop.is_set)
+            else:
+                batches = _to_the_end(store, position, filter, limit, stop.is_set, short)
             found = (event for batch in batches for event in batch.events)
             rows = (_as_dict(event) for _, event in zip(range(limit), found, strict=False)) if limit else map(_as_dict, found)
             if form == "ndjson":
@@ -90,13 +93,21 @@ def read(
             raise short[0]
 
 
-def _to_the_end(store: EventStore, after: Position | None, filter: EventFilter, short: list[Unsettled]) -> Iterator[Batch]:
+def _to_the_end(
+    store: EventStore,
+    after: Position | None,
+    filter: EventFilter,
+    limit: int | None,
+    stop: Callable[[], bool],
+    short: list[Unsettled],
+) -> Iterator[Batch]:
     """All that is settled; where that is not all, `short` gets the reason, to be raised when what was read is written out."""
-    from esops.backends.base import Unsettled
+    from esops.backends.base import settled
 
-    try:
-        yield from store.read_all(after, None, filter)
-    except Unsettled as why:
+    until, why = settled(store, after, stop) if filter.stream is None else (None, None)
+    if why is None or until is not None:
+        yield from store.read_all(after, until, filter, limit)
+    if why is not None:
         short.append(why)
 
 

@@ -322,16 +322,24 @@ class Rebuild(Ground):
             return True
         blue = None if self.in_place else self._blue()
         if blue is not None and blue.position is not None and runner.position is not None and runner.position >= blue.position:
+            self._say_once(
+                f"some of the newest events have not settled, held back by {self._held_back[0].told()}: green stands at {runner.position}, "
+                f"no further back than v{blue.version}, and takes them in after the switch"
+            )
             return True
         head, short = settled(self.store, runner.position, self._stop)
         if head is not None and (runner.position is None or head > runner.position):
             runner.run_until(head)
         if short is None:
             self._whole = True
-        elif short.message != self._told_short:
-            self._told_short = short.message
-            self._say(f"waiting: {short.message}")
+        else:
+            self._say_once(f"waiting: {short.message}")
         return False
+
+    def _say_once(self, text: str) -> None:
+        if text != self._told_short:
+            self._told_short = text
+            self._say(text)
 
     def _await_leave(self) -> None:
         """Keep up while the switch is put off, by an option or from another terminal, until `switch-now`."""

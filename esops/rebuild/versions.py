@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -309,14 +310,15 @@ def _bring(config: Config, target: Version, position: Position) -> None:
         if reached is not None and reached >= position:
             return
         if not followed:
-            _catch_up_here(config, target, position)
-        elif time.monotonic() >= deadline:
+            with contextlib.suppress(Busy):  # one that has come to follow it meanwhile
+                _catch_up_here(config, target, position)
+                continue
+        if time.monotonic() >= deadline:
             raise Refused(
                 f"v{target.version} stands at {reached} and does not reach {position}, where the serving version is",
                 hint="See why it is behind with `esops projection show`.",
             )
-        else:
-            time.sleep(0.02)
+        time.sleep(0.02)
 
 
 def _catch_up_here(config: Config, target: Version, position: Position) -> None:

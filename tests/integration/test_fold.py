@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esops import fold
-from esops.backends.base import Batch, Capabilities
+from esops.backends.base import Batch, Capabilities, Unmarked
 from esops.events import EventFilter, Position, RecordedEvent
 from esops.projections import registry
 from esops.projections.registry import Version
@@ -24,7 +24,7 @@ PATIENCE = timedelta(seconds=10)
 """For the server to notice that the session before has ended."""
 
 
-class ListStore:
+class ListStore(Unmarked):
     """A store that gives out a list, in pieces."""
 
     capabilities = Capabilities()
@@ -32,7 +32,7 @@ class ListStore:
     def __init__(self, events: list[RecordedEvent], pieces: int) -> None:
         self.events, self.pieces = events, pieces
 
-    def read_all(self, after, until, filter=None):
+    def read_all(self, after, until, filter=None, limit=None):
         wanted = [e for e in self.events if (after is None or e.position > after) and e.position <= until]
         for start in range(0, len(wanted), self.pieces):
             part = wanted[start : start + self.pieces]

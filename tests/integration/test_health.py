@@ -355,6 +355,10 @@ def test_d012_who_holds_the_head_back(project, dsn, connection):
     configure(project, dsn)
     with psycopg.connect(dsn) as slow:
         slow.execute("SELECT nextval('mt_events_sequence')")
+        connection.execute(
+            "INSERT INTO mt_streams (id, version) VALUES ('s', 1); INSERT INTO mt_events (seq_id, id, stream_id, version, data, type) "
+            "VALUES (nextval('mt_events_sequence'), gen_random_uuid(), 's', 1, '{}', 'x')"
+        )
         message = findings(project)["ESOPS-D012"]["message"]
         assert str(slow.info.backend_pid) in message
         shown = project.ok("status", "--output", "json").json["stores"][0]

@@ -389,3 +389,81 @@ def test_reading_raises_at_its_end_where_it_is_not_the_end_of_the_log(dsn, conne
         head, short = settled(store, stop=stop.is_set)
         assert isinstance(short, Unsettled)
         assert head == (3,)
+
+
+def test_numbers_missing_at_the_very_end_hold_nothing_back(dsn, connection):
+    """Nothing that was committed comes after them: an idle store is read at once, whatever its sequence has lost."""
+    marten.create(connection, marten.Variant(text_ids=True))
+    append(connection, 5)
+    connection.execute("SELECT nextval('mt_events_sequence') FROM generate_series(1, 30)")
+    with open_store("s", hole_rule(dsn)) as store:
+        assert store.head(timedelta(0)) == (5,)
+        assert store.held_back_by() == []
+        append(connection, 1)
+        assert store.head(timedelta(0)) == (5,)  # now they do
+        assert store.held_back_by() != []
+
+
+@pytest.mark.parametrize(
+    ("sequence", "events", "refused"),
+    [
+        ("ALTER SEQUENCE mt_events_sequence RESTART WITH 11", 10, False),
+        ("SELECT setval('mt_events_sequence', 11, false)", 10, False),
+        ("SELECT setval('mt_events_sequence', 10)", 10, False),
+        ("SELECT 'never called'", 10, True),
+        ("SELECT setval('mt_events_sequence', 4)", 10, True),
+        ("SELECT setval('mt_events_sequence', 5, false)", 10, True),
+    ],
+)
+def test_an_import_is_seen_whole_or_refused(sequence, events, refused, dsn, connection, project):
+    marten.create(connection, marten.Variant(text_ids=True))
+    configure(project, dsn)
+    connection.execute("INSERT INTO mt_streams (id, version) VALUES ('s', 10)")
+    connection.execute(
+        "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type) "
+        "SELECT n, gen_random_uuid(), 's', n, '{}', 'x' FROM generate_series(1, %s) n",
+        (events,),
+    )
+    connection.execute(sequence)
+    for command in (["events"], ["audit", "events", "--output", "json"], ["rebuild", "lengths", "--blue-green"]):
+        done = project.run(*command)
+        if refused:
+            assert done.code == 6, (command, done)
+            assert 'setval(\'"public"."mt_events_sequence"\', 10)' in done.err
+        else:
+            assert done.code == 0, (command, done)
+    if not refused:
+        assert len(project.ok("events").out.splitlines()) == events
+        assert connection.execute("SELECT count(*) FROM public.lengths").fetchone()[0] == events
+
+
+@pytest.mark.parametrize("how", ["restored", "emptied"])
+def test_a_store_that_ends_before_the_checkpoint_is_refused(how, dsn, connection, project):
+    marten.create(connection, marten.Variant(text_ids=True))
+    configure(project, dsn)
+    append(connection, 10)
+    project.ok("rebuild", "lengths", "--blue-green")
+    if how == "restored":
+        connection.execute("DELETE FROM mt_events WHERE seq_id > 4; SELECT setval('mt_events_sequence', 4)")
+    else:
+        connection.execute("TRUNCATE mt_streams, mt_events; ALTER SEQUENCE mt_events_sequence RESTART")
+    append(connection, 2, "cart-2")
+    done = project.run("run", "lengths", "--until-caught-up")
+    assert done.code == 6, done
+    assert "lies beyond what the sequence" in done.err
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_wait_for_events_to_settle(dsn, connection, project):
+    marten.create(connection, marten.Variant(text_ids=True))
+    configure(project, dsn, more='settle_timeout = "60s"')
+    append(connection, 2)
+    with psycopg.connect(dsn) as writer:
+        writer.execute("SELECT nextval('mt_events_sequence')")
+        append(connection, 2)
+        process = project.start("events")
+        time.sleep(2)
+        process.terminate()
+        out, err = process.communicate(timeout=20)
+        assert process.returncode == 5, err
+        assert len(out.splitlines()) == 2

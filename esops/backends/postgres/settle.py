@@ -31,6 +31,7 @@ import structlog
 from psycopg import sql
 
 from esops.backends.base import Holder
+from esops.errors import Refused
 from esops.events import Position
 
 log = structlog.get_logger("esops.settle")
@@ -75,6 +76,7 @@ FROM steps
 """
 """Of the first rows after a number: how many, the last one's number, and between which two numbers the first is missing."""
 
+_HIGHEST = "SELECT max({number}) FROM {events} WHERE {numbered}"
 _NEXT = "SELECT min({number}) FROM {events} WHERE {numbered} AND {number} > %(after)s AND {number} <= %(until)s"
 
 _MISSING = """
@@ -161,6 +163,7 @@ class SequenceLockers:
 
     def __init__(self, sequence: sql.Identifier, sequence_oid: int) -> None:
         """Take the sequence's qualified name and its oid."""
+        self.name = sequence.as_string(None)
         self._last_value = sql.SQL("SELECT last_value, is_called FROM {}").format(sequence)
         self._waiting = _Waiting(lambda _: [sequence_oid])
         self._candidate: int | None = None
@@ -198,7 +201,8 @@ class SequenceLockers:
         """The highest number that was drawn, settled or not; None where none ever was."""
         row = connection.execute(self._last_value).fetchone()
         assert row is not None
-        return row[0] if row[1] else None
+        # Not called, the value is the one that comes next, as after a restart of the sequence behind an import.
+        return row[0] if row[1] else row[0] - 1 or None
 
     def _look(self, connection: psycopg.Connection) -> None:
         # First the value, then the holders: whoever drew a number up to it is among them or has ended.
@@ -248,7 +252,7 @@ class NumbersInOrder:
         self._lockers = lockers
         self._queries = {
             text: sql.SQL(text).format(events=events, number=number, numbered=numbered)
-            for text in (_FIRST_MISSING, _NEXT, _MISSING, _OLD + _BEFORE_CHECKPOINT, _OLD + _COMMITTED_LONG_AGO)
+            for text in (_HIGHEST, _FIRST_MISSING, _NEXT, _MISSING, _OLD + _BEFORE_CHECKPOINT, _OLD + _COMMITTED_LONG_AGO)
         }
         self._threshold = threshold
         self._passed_by_library = passed_by_library
@@ -265,11 +269,14 @@ class NumbersInOrder:
         """Every number up to this one is settled: visible, or dead."""
         self._missing: tuple[int, int, float] | None = None
         """The first numbers that are missing after it, and since when they are known to be."""
+        self._known = 0
+        """The highest position that was said to be settled."""
         self._piece = _FIRST_PIECE
         self._complete = True
 
     def known_settled(self, position: Position) -> None:
         """Do not look below a position that was settled before (a checkpoint of ours)."""
+        self._known = max(self._known, position[0])
         if self._through < position[0]:
             self._reach(position[0])
 
@@ -278,7 +285,10 @@ class NumbersInOrder:
     ) -> Position | None:
         """See SettleRule; `patience` covers missing numbers too."""
         deadline = time.monotonic() + patience.total_seconds()
-        target = drawn = self._lockers.drawn(connection)
+        # In this order: whoever inserted a number up to the highest had drawn it before.
+        target = self._ask(connection, _HIGHEST)[0]
+        drawn = self._lockers.drawn(connection)
+        self._check_sequence(target, drawn)
         self._complete = False
         while True:
             if drawn is not None:
@@ -298,6 +308,21 @@ class NumbersInOrder:
             if not looking:
                 time.sleep(min(0.05, max(0.0, deadline - time.monotonic())))
             drawn = self._lockers.drawn(connection)
+
+    def _check_sequence(self, highest: int | None, drawn: int | None) -> None:
+        """Raises Refused where the sequence contradicts the table, or a position that is known to be settled."""
+        if highest is not None and highest > (drawn or 0):
+            raise Refused(
+                f"the sequence {self._lockers.name} stands at {drawn or 0}, and the newest event has number {highest}: what is settled "
+                "cannot be known, and the application will draw numbers that are taken",
+                hint=f"SELECT setval('{self._lockers.name}', {highest}); as after an import or a logical replica's promotion.",
+            )
+        if self._known > (drawn or 0):
+            raise Refused(
+                f"position {self._known} lies beyond what the sequence {self._lockers.name} has ever given out ({drawn or 0})",
+                hint="The store was restored to an earlier time, emptied, or is another one. Where it is the right one, only a rebuild "
+                "makes its read models true again.",
+            )
 
     def _keep_drawn(self, number: int) -> None:
         """Note what was drawn by now, not more finely than the threshold needs."""
@@ -438,7 +463,7 @@ class NumbersInOrder:
         if self._complete:
             return []
         holders = self._lockers.held_back_by(connection)
-        if self._missing is not None and (self._watched or not holders):
+        if self._missing is not None and not holders:
             first, last, seen = self._missing
             since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - seen)
             name = str(first) if first == last else f"{first}-{last}"
