@@ -23,10 +23,10 @@ import psycopg
 
 from benchmarks.rebuild import timed
 from esops.audit.streams import audit_streams
-from esops.backends import open_store
 from esops.demo import store
 from esops.demo.server import EmbeddedServer
 from esops.settings import AuditSettings, StoreSettings
+from esops.stores import open_store
 from esops.trace.search import Tracer
 
 RUNS = 9
@@ -67,7 +67,7 @@ SELECT 2000000 + n, gen_random_uuid(), 'order-' || n, 1, '{}', 'order_placed' FR
 START_UP = """
 from pathlib import Path
 import esops.cli.trace, esops.trace.render, esops.trace.search
-from esops.backends import open_store
+from esops.stores import open_store
 from esops.config import load_config
 with open_store("s", load_config(Path("esops.toml")).stores["s"]) as store:
     store.ping()

@@ -19,10 +19,10 @@ from uuid import uuid4
 
 from esdbclient import EventStoreDBClient, NewEvent, StreamState
 
-from esops.backends import open_store
-from esops.backends.base import EventStore
 from esops.events import Position
 from esops.settings import StoreSettings
+from esops.stores import open_store
+from esops.stores.base import EventStore
 from tests.support.esdb import Nodes
 
 EVENTS, FEW = 200_000, 20_000

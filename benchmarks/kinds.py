@@ -21,13 +21,13 @@ from types import SimpleNamespace
 import orjson
 import psycopg
 
-from esops.backends import open_store
 from esops.demo import store
 from esops.demo.server import EmbeddedServer
-from esops.projections import registry
 from esops.projections.definition import load_definition
-from esops.projections.runner import Runner, Work
+from esops.readmodel import registry
+from esops.running.runner import Runner, Work
 from esops.settings import ProjectionSettings, StoreSettings
+from esops.stores import open_store
 from tests.support import kinds, shop
 
 EVENTS = int(os.environ.get("ESOPS_BENCH_EVENTS", "1000000"))

@@ -23,10 +23,10 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.rebuild import timed
-from esops.backends import open_store
 from esops.demo.server import EmbeddedServer
 from esops.events import NewEvent
 from esops.settings import StoreSettings
+from esops.stores import open_store
 
 CARTS, EVENTS = 2_000, 10
 LIMIT = 100

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psycopg
 
-from esops.backends import open_store
 from esops.demo.server import EmbeddedServer
 from esops.settings import StoreSettings
+from esops.stores import open_store
 
 EVENTS, LIMIT = 10_000_000, 1.3
 TABLES = """

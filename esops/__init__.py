@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from esops.events import NewEvent, Position, RecordedEvent
     from esops.projections.definition import Handlers, fold
-    from esops.projections.writes import Write
+    from esops.projections.kinds.writes import Write
 
 __version__ = "0.1.0"
 __all__ = ["Handlers", "NewEvent", "Position", "RecordedEvent", "Write", "__version__", "fold"]
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(definition, name)
     if name == "Write":
-        from esops.projections.writes import Write
+        from esops.projections.kinds.writes import Write
 
         return Write
     if name in {"NewEvent", "Position", "RecordedEvent"}:

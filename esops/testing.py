@@ -26,10 +26,10 @@ from typing import Any
 import orjson
 import pytest
 
-from esops.backends import open_store
-from esops.backends.base import EventStore, WrongExpectedVersion
 from esops.events import EventFilter, NewEvent, Position, RecordedEvent
 from esops.settings import StoreSettings
+from esops.stores import open_store
+from esops.stores.base import EventStore, WrongExpectedVersion
 
 PATIENCE = 10.0
 """Seconds that what a store derives of its events may take to come."""

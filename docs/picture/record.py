@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from esops.demo.place import Place
+from esops.demo.sandbox import Place
 
 TARGET = Path(__file__).parent / "rebuild.svg"
 COMMANDS = [

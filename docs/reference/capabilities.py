@@ -7,11 +7,11 @@ import inspect
 from dataclasses import fields, replace
 from pathlib import Path
 
-from esops.backends import base
-from esops.backends.archive.store import ArchiveStore
-from esops.backends.eventstoredb import EventStoreDBStore
-from esops.backends.postgres import PostgresStore
-from esops.backends.postgres.layouts import LAYOUTS
+from esops.stores import base
+from esops.stores.archive.store import ArchiveStore
+from esops.stores.eventstoredb import EventStoreDBStore
+from esops.stores.postgres import PostgresStore
+from esops.stores.postgres.layouts import LAYOUTS
 
 PAGE = Path(__file__).with_name("stores.md")
 BEGIN, END = "<!-- capabilities: written by capabilities.py -->", "<!-- end of capabilities -->"

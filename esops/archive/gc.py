@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from esops.backends.archive.catalog import NOTES, RUNS, Catalog, Run
-from esops.backends.archive.lease import Lease
-from esops.backends.archive.repository import Repository
+from esops.archive_format.lease import Lease
+from esops.archive_format.repository import Repository
+from esops.archive_format.runs import NOTES, RUNS, Catalog, Run
 
 YOUNG = timedelta(hours=1)
 """Files younger than this are left, and those of a run that somebody works on: it may be about to seal them."""

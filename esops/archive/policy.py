@@ -14,12 +14,12 @@ from typing import Any, Self
 
 import orjson
 
-from esops.backends.archive.catalog import Catalog
-from esops.backends.archive.notes import Notes
-from esops.backends.base import EventStore, WayOut
+from esops.archive_format.notes import Notes
+from esops.archive_format.runs import Catalog
 from esops.errors import UsageError
 from esops.events import EventFilter, StreamInfo, Wanted
 from esops.settings import PolicySettings, Removal
+from esops.stores.base import EventStore, WayOut
 
 _A_LINE = 1_000
 KEEP = WayOut("keep", what="removes nothing")

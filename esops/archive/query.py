@@ -12,9 +12,9 @@ import duckdb
 import orjson
 import pyarrow.parquet as pq
 
-from esops.backends.archive.catalog import Catalog
-from esops.backends.archive.reading import Database
+from esops.archive_format.runs import Catalog
 from esops.errors import UsageError
+from esops.stores.archive.reading import Database
 
 
 @contextmanager

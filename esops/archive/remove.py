@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from esops.backends.archive.format import Digest
-from esops.backends.base import EventStore, Part, WayOut
+from esops.archive_format.schema import Digest
 from esops.events import StreamKey
 from esops.settings import PolicySettings
+from esops.stores.base import EventStore, Part, WayOut
 
 _STREAMS_AT_ONCE = 500
 

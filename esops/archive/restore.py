@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from esops.archive.verify import Rows, compare
-from esops.backends.archive.catalog import Manifest, Run
-from esops.backends.archive.format import Digest
-from esops.backends.archive.reading import Database, events_from
-from esops.backends.base import EventStore
+from esops.archive_format.runs import Manifest, Run
+from esops.archive_format.schema import Digest
 from esops.errors import EsopsError, Refused, UsageError
 from esops.events import NewEvent, RecordedEvent
+from esops.stores.archive.reading import Database, events_from
+from esops.stores.base import EventStore
 
 _EVENTS_AT_ONCE = 5_000
 _STREAMS_AT_ONCE = 500

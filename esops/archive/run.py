@@ -18,22 +18,23 @@ from typing import Any
 import structlog
 
 from esops import __version__
-from esops.archive import passed, policy
+from esops.archive import checkpoint_guard as passed
+from esops.archive import policy
 from esops.archive.remove import Removal, remove
 from esops.archive.verify import Compared, Verified, compare, verify
 from esops.archive.writer import Export
-from esops.backends import open_store
-from esops.backends.archive.catalog import RUNS, Catalog, Manifest, Run
-from esops.backends.archive.format import Damaged, Digest, from_micros
-from esops.backends.archive.lease import Lease
-from esops.backends.archive.notes import Notes
-from esops.backends.archive.repository import Missing, Repository
-from esops.backends.base import EventStore, WayOut
+from esops.archive_format.lease import Lease
+from esops.archive_format.notes import Notes
+from esops.archive_format.repository import Missing, Repository
+from esops.archive_format.runs import RUNS, Catalog, Manifest, Run
+from esops.archive_format.schema import Damaged, Digest, from_micros
 from esops.config import Config
 from esops.errors import EsopsError, Stopped, UsageError
 from esops.events import Position, StreamInfo, StreamKey
 from esops.settings import PolicySettings
 from esops.settings import Removal as How
+from esops.stores import open_store
+from esops.stores.base import EventStore, WayOut
 
 log = structlog.get_logger("esops.archive")
 

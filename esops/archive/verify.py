@@ -12,12 +12,12 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from esops.backends.archive.catalog import FileEntry, Manifest, Run
-from esops.backends.archive.format import Damaged, Digest, digests, join_ids
-from esops.backends.archive.repository import Missing
-from esops.backends.base import EventStore
+from esops.archive_format.repository import Missing
+from esops.archive_format.runs import FileEntry, Manifest, Run
+from esops.archive_format.schema import Damaged, Digest, digests, join_ids
 from esops.errors import UsageError
 from esops.events import Wanted
+from esops.stores.base import EventStore
 
 _AT_ONCE = 1_000
 MOST_PROBLEMS = 100
@@ -289,7 +289,7 @@ def _by_version(batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def events_of(run: Run, manifest: Manifest, digest: Digest) -> Iterator[pa.RecordBatch]:
     """The events of one stream of a run."""
-    from esops.backends.archive.reading import Database  # with DuckDB, which a verification without a difference does without
+    from esops.stores.archive.reading import Database
 
     with Database([(run, manifest)]) as database:
         entries = database.files_of(run, manifest, [digest.stream])

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from esops.backends.archive.catalog import FileEntry, Run
-from esops.backends.archive.format import FURTHER, STREAMS, Content, Damaged, Digest, digests, schema_with
-from esops.backends.archive.repository import ENCRYPTED
+from esops.archive_format.repository import ENCRYPTED
+from esops.archive_format.runs import FileEntry, Run
+from esops.archive_format.schema import FURTHER, STREAMS, Content, Damaged, Digest, digests, schema_with
 from esops.events import Position, StreamKey, Wanted
 
 _GROUP_BYTES = 8 << 20

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
-from esops.backends.base import EventStore
 from esops.errors import UsageError
 from esops.events import EventFilter, StreamInfo
 from esops.settings import AuditSettings, BudgetSettings
+from esops.stores.base import EventStore
 
 MOST = 1_000
 """Findings that are named; all are counted."""

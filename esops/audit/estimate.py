@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from esops.backends.base import EventStore, LengthSample, SampledPage
 from esops.events import EventFilter
+from esops.stores.base import EventStore, LengthSample, SampledPage
 
 PAGES = 2_000
 _SURE = 1.96

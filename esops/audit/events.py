@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from esops.backends.base import EventStore, Unsettled
 from esops.events import EventFilter, RecordedEvent, category_of
+from esops.stores.base import EventStore, Unsettled
 
 _DECODED_FIRST, _DECODED_EVERY = 200, 100
 _SHAPES = 20

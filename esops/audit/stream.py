@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from esops.backends.base import EventStore
 from esops.events import RecordedEvent
+from esops.stores.base import EventStore
 
 _BURST = timedelta(seconds=1)
 COMPETING = timedelta(milliseconds=100)

@@ -11,9 +11,9 @@ from typing import Any
 
 from esops.audit.budgets import MOST, Budgets, Finding
 from esops.audit.distribution import Distribution
-from esops.backends.base import EventStore
 from esops.events import EventFilter, StreamInfo
 from esops.settings import AuditSettings
+from esops.stores.base import EventStore
 
 LONGEST = 1_000
 LISTED = 100

@@ -13,7 +13,7 @@ from esops.cli.shared import Shown, complete_policy, duration, is_interactive, s
 
 if TYPE_CHECKING:
     from esops.archive.run import Outcome
-    from esops.backends.archive.catalog import Catalog
+    from esops.archive_format.runs import Catalog
     from esops.config import Config
     from esops.settings import Removal
     from esops.term import Output
@@ -134,7 +134,7 @@ def list_(context: typer.Context, archive: str | None = _ARCHIVE) -> None:
 
     esops archive list
     """
-    from esops.archive.listed import runs
+    from esops.archive.catalog_view import runs
 
     output = current_output(context)
     rows = list(runs(_catalog(output, archive)))
@@ -159,7 +159,7 @@ def show(
 
     esops archive show 20260301T020000Z-old-carts-1f2e3d --streams
     """
-    from esops.archive.listed import described, stream_rows
+    from esops.archive.catalog_view import described, stream_rows
 
     output = current_output(context)
     found = _catalog(output, archive).run(run)
@@ -213,7 +213,7 @@ def verify(
     esops archive verify
     esops archive verify 20260301T020000Z-old-carts-1f2e3d --against-store
     """
-    from esops.archive.listed import verified
+    from esops.archive.catalog_view import verified
     from esops.archive.verify import parse_sample, together
     from esops.config import load_config
     from esops.errors import UsageError
@@ -262,9 +262,9 @@ def restore(
     esops archive restore 20260301T020000Z-old-carts-1f2e3d cart-4711
     """
     from esops.archive.restore import restore as restored
-    from esops.backends import open_store
     from esops.config import load_config
     from esops.errors import Stopped
+    from esops.stores import open_store
 
     output = current_output(context)
     config = load_config(output.settings.config)
@@ -373,8 +373,8 @@ def gc(
 
 
 def _catalog(output: Output, name: str | None) -> Catalog:
-    from esops.backends.archive.catalog import Catalog
-    from esops.backends.archive.repository import Repository
+    from esops.archive_format.repository import Repository
+    from esops.archive_format.runs import Catalog
     from esops.config import load_config
 
     config: Config = load_config(output.settings.config)

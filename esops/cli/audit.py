@@ -13,8 +13,8 @@ from esops.cli.shared import Shown, duration
 
 if TYPE_CHECKING:
     from esops.audit.streams import StreamsAudit
-    from esops.backends.base import EventStore
     from esops.config import Config
+    from esops.stores.base import EventStore
     from esops.term import Output
 
 audit = group("audit", "Which streams are too long, what is in them, and how the events are modelled.")
@@ -366,7 +366,7 @@ def _pass(output: Output, store: EventStore, category: str | None, limit: int | 
 
 
 def _opened(output: Output, config: Config) -> EventStore:
-    from esops.backends import open_store
+    from esops.stores import open_store
 
     name, settings = config.store(output.settings.store)
     return open_store(name, settings)

@@ -46,7 +46,7 @@ def up(context: typer.Context) -> None:
     """
     from pathlib import Path
 
-    from esops.demo.place import Place
+    from esops.demo.sandbox import Place
 
     output = current_output(context)
     place = Place(Path.cwd())
@@ -66,7 +66,7 @@ def down(context: typer.Context) -> None:
     """
     from pathlib import Path
 
-    from esops.demo.place import Place
+    from esops.demo.sandbox import Place
 
     output = current_output(context)
     there = Place(Path.cwd()).down()
@@ -81,7 +81,7 @@ def status(context: typer.Context) -> int:
     """
     from pathlib import Path
 
-    from esops.demo.place import Place
+    from esops.demo.sandbox import Place
 
     output = current_output(context)
     place = Place(Path.cwd())

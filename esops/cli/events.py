@@ -13,8 +13,8 @@ from esops.cli.shared import stop_on_signals
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from esops.backends.base import Batch, EventStore, Unsettled
     from esops.events import EventFilter, Position, RecordedEvent
+    from esops.stores.base import Batch, EventStore, Unsettled
 
 _WHICH = "Which events"
 
@@ -46,10 +46,10 @@ def read(
     """
     if context.invoked_subcommand is not None:
         return
-    from esops.backends import open_store
     from esops.config import load_config
     from esops.errors import UsageError
     from esops.events import EventFilter, Position
+    from esops.stores import open_store
 
     output = current_output(context)
     form = (
@@ -102,7 +102,7 @@ def _to_the_end(
     short: list[Unsettled],
 ) -> Iterator[Batch]:
     """All that is settled; where that is not all, `short` gets the reason, to be raised when what was read is written out."""
-    from esops.backends.base import settled
+    from esops.stores.base import settled
 
     until, why = settled(store, after, stop) if filter.stream is None else (None, None)
     if why is None or until is not None:
@@ -122,8 +122,8 @@ def show(
 
     Exits with 1 where there is none of that id.
     """
-    from esops.backends import open_store
     from esops.config import load_config
+    from esops.stores import open_store
     from esops.term import to_json
 
     output = current_output(context)

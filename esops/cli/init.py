@@ -25,8 +25,8 @@ def init(
 
     Exits with 1 where no event store was found; what it writes then shows how to describe a table of your own.
     """
+    from esops import init as detect
     from esops.errors import UsageError
-    from esops.health import detect
 
     output = current_output(context)
     if (dsn is None) == (uri is None):

@@ -13,7 +13,7 @@ from esops.cli.shared import complete_projection, is_interactive
 
 if TYPE_CHECKING:
     from esops.config import Config
-    from esops.rebuild.versions import Switched
+    from esops.rebuild.lifecycle import Switched
     from esops.term import Output
 
 projection = group("projection", "The versions of read models: show them, switch, roll back, retire.")
@@ -30,7 +30,7 @@ def list_(context: typer.Context) -> None:
     esops projection list
     """
     from esops.config import load_config
-    from esops.rebuild import versions
+    from esops.rebuild import lifecycle as versions
 
     output = current_output(context)
     config = load_config(output.settings.config)
@@ -58,7 +58,7 @@ def show(context: typer.Context, name: str = _NAME) -> None:
     esops projection show cart_summary --output json
     """
     from esops.config import load_config
-    from esops.rebuild import versions
+    from esops.rebuild import lifecycle as versions
 
     output = current_output(context)
     config = load_config(output.settings.config)
@@ -91,7 +91,7 @@ def versions_(context: typer.Context, name: str = _NAME) -> None:
     esops projection versions cart_summary
     """
     from esops.config import load_config
-    from esops.rebuild import versions
+    from esops.rebuild import lifecycle as versions
 
     output = current_output(context)
     config = load_config(output.settings.config)
@@ -112,7 +112,7 @@ def switch(
     esops projection switch cart_summary --to 3
     """
     from esops.config import load_config
-    from esops.rebuild import versions
+    from esops.rebuild import lifecycle as versions
 
     output = current_output(context)
     config = load_config(output.settings.config)
@@ -129,7 +129,7 @@ def rollback(context: typer.Context, name: str = _NAME, allow_stale: bool = _STA
     esops projection rollback cart_summary
     """
     from esops.config import load_config
-    from esops.rebuild import versions
+    from esops.rebuild import lifecycle as versions
 
     output = current_output(context)
     config = load_config(output.settings.config)
@@ -152,12 +152,12 @@ def retire(
     esops projection retire cart_summary
     """
     from esops.config import load_config
-    from esops.rebuild import versions
+    from esops.rebuild import lifecycle as versions
 
     output = current_output(context)
     config = load_config(output.settings.config)
     if config.projection(name).kind == "server":
-        from esops.rebuild.server import versions as in_server
+        from esops.rebuild.variants.server import versions as in_server
 
         standing = in_server.retirable(config, name, version)
         what = ", ".join(f"projection {each.name}" for each in standing)
@@ -251,10 +251,10 @@ def switch_now(context: typer.Context, name: str = _NAME) -> None:
 
 
 def _wish(context: typer.Context, name: str, told: str, **changed: Any) -> None:
-    from esops.backends.postgres.connect import connect, translated
     from esops.config import load_config
     from esops.errors import UsageError
-    from esops.projections.control import wish
+    from esops.postgres.connection import connect, translated
+    from esops.running.throttle import wish
 
     output = current_output(context)
     config = load_config(output.settings.config)
@@ -284,7 +284,7 @@ def dead_letters(context: typer.Context, name: str = _NAME) -> None:
     esops projection dead-letters cart_summary
     """
     from esops.config import load_config
-    from esops.projections.letters import dead_letters as listed
+    from esops.readmodel.dead_letters import dead_letters as listed
 
     output = current_output(context)
     config = load_config(output.settings.config)
@@ -305,7 +305,7 @@ def _rows(output: Output, rows: Sequence[Mapping[str, Any]], columns: list[str])
 
 
 def _move(output: Output, config: Config, name: str, to: int | None, *, back: bool, dry_run: bool) -> None:
-    from esops.rebuild.server import versions
+    from esops.rebuild.variants.server import versions
 
     old, new, run = versions.move(config, name, to, back=back, dry_run=dry_run, say=output.say)
     if output.as_json:

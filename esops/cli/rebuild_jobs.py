@@ -12,26 +12,27 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from esops.backends import open_store
-from esops.backends.postgres.connect import connect
 from esops.cli.rebuild_words import as_dict, summary
 from esops.cli.shared import is_interactive, stop_on_signals
 from esops.config import Config
 from esops.errors import EsopsError, Refused, UsageError
-from esops.rebuild import external, verify
-from esops.rebuild.inplace import InPlace, lines, tables_of
+from esops.postgres.connection import connect
+from esops.rebuild.load.shared_read import Ended, OneRead, run_all
 from esops.rebuild.plan import Options, Plan, Target, make_plan, resolve
-from esops.rebuild.report import write_report
 from esops.rebuild.steps import Rebuild
-from esops.rebuild.together import Ended, OneRead, run_all
+from esops.rebuild.variants import external
+from esops.rebuild.variants.in_place import InPlace, lines, tables_of
+from esops.rebuild.verification import comparison as verify
+from esops.rebuild.verification.report import write_report
+from esops.stores import open_store
 
 if TYPE_CHECKING:
     import psycopg
 
-    from esops.backends.base import EventStore
-    from esops.projections.runner import Reader
     from esops.rebuild.outcome import Outcome
-    from esops.rebuild.server.work import ServerRebuild
+    from esops.rebuild.variants.server.work import ServerRebuild
+    from esops.running.runner import Reader
+    from esops.stores.base import EventStore
     from esops.term import Output, ProgressLine
 
 
@@ -209,8 +210,8 @@ class Job:
         typer.confirm(f"{what} {', '.join(tables)}, while readers see it?", abort=True, err=True)
 
     def _run_in_server(self) -> int:
-        from esops.rebuild.server.work import ServerRebuild, as_server
-        from esops.rebuild.server.work import make_plan as make_server_plan
+        from esops.rebuild.variants.server.work import ServerRebuild, as_server
+        from esops.rebuild.variants.server.work import make_plan as make_server_plan
 
         config, options = self.config, self.asked.options
         stop = stop_on_signals()

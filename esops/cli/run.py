@@ -28,8 +28,8 @@ def run(
     """
     from esops.config import load_config
     from esops.errors import Stopped
-    from esops.projections.host import Host
-    from esops.rebuild.versions import retire_due
+    from esops.rebuild.lifecycle import retire_due
+    from esops.running.host import Host
 
     output = current_output(context, talks=False)
     config = load_config(output.settings.config)

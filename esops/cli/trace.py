@@ -108,9 +108,9 @@ def _run(
     scan: bool,
     limit: int,
 ) -> int:
-    from esops.backends import open_store
     from esops.config import load_config
     from esops.errors import UsageError
+    from esops.stores import open_store
     from esops.trace.graph import Keys
     from esops.trace.search import Tracer
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from esops.demo.place import HISTORY, READERS_QUERY, Person, Place
+from esops.demo.sandbox import HISTORY, READERS_QUERY, Person, Place
 from esops.errors import EsopsError
 
 Say = Callable[[str], None]

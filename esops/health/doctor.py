@@ -9,24 +9,25 @@ from typing import TYPE_CHECKING, cast
 import psycopg
 from psycopg import sql
 
-from esops.backends import open_store
-from esops.backends.base import LOOKING, EventStore, StoreInfo
-from esops.backends.postgres import catalog
-from esops.backends.postgres.connect import connect, translated
 from esops.config import Config
 from esops.errors import EsopsError, UsageError
 from esops.health import lint, room
-from esops.health.detect import NO_EVENT_STORE, WHY_NOT
 from esops.health.findings import Finding
-from esops.projections import locks, readmodel, registry
+from esops.init import NO_EVENT_STORE, WHY_NOT
+from esops.postgres import catalog
+from esops.postgres.connection import connect, translated
 from esops.projections.definition import load_definition
-from esops.projections.letters import dead_letters
+from esops.readmodel import locks, registry
+from esops.readmodel import tables as readmodel
+from esops.readmodel.dead_letters import dead_letters
 from esops.rebuild import journal
 from esops.settings import ArchiveSettings
+from esops.stores import open_store
+from esops.stores.base import LOOKING, EventStore, StoreInfo
 
 if TYPE_CHECKING:
-    from esops.backends.eventstoredb import EventStoreDBStore
-    from esops.backends.postgres.store import PostgresStore
+    from esops.stores.eventstoredb import EventStoreDBStore
+    from esops.stores.postgres.store import PostgresStore
 
 OLDEST_POSTGRES = 14
 OLDEST_NODE = (20, 10)
@@ -266,10 +267,10 @@ def _versions(
 
 
 def _of_archive(name: str, settings: ArchiveSettings) -> Iterator[Finding]:
-    from esops.archive.listed import last_of_each_policy
-    from esops.backends.archive.catalog import Catalog
-    from esops.backends.archive.lease import Lease
-    from esops.backends.archive.repository import Repository
+    from esops.archive.catalog_view import last_of_each_policy
+    from esops.archive_format.lease import Lease
+    from esops.archive_format.repository import Repository
+    from esops.archive_format.runs import Catalog
 
     subject = f"archive {name}"
     try:

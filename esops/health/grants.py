@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, cast
 
 from psycopg import sql
 
-from esops.backends import open_store
-from esops.backends.postgres import catalog
-from esops.backends.postgres.connect import connect, translated
 from esops.config import Config
 from esops.errors import UsageError
-from esops.projections import readmodel, registry
+from esops.postgres import catalog
+from esops.postgres.connection import connect, translated
+from esops.readmodel import registry
+from esops.readmodel import tables as readmodel
+from esops.stores import open_store
 
 if TYPE_CHECKING:
     import psycopg
 
-    from esops.backends.postgres.store import PostgresStore
+    from esops.stores.postgres.store import PostgresStore
 
 
 def statements(config: Config, role: str) -> list[str]:

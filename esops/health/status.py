@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from esops.backends import open_store
-from esops.backends.base import LOOKING, EventStore
-from esops.backends.postgres.connect import connect, translated
 from esops.config import Config
 from esops.errors import EsopsError, Unavailable
 from esops.events import Checkpoint, Position
-from esops.rebuild import journal, versions
+from esops.postgres.connection import connect, translated
+from esops.rebuild import journal
+from esops.rebuild import lifecycle as versions
 from esops.settings import ArchiveSettings
+from esops.stores import open_store
+from esops.stores.base import LOOKING, EventStore
 
 
 @dataclass
@@ -144,9 +145,9 @@ def _add_ages(opened: _Opened, shown: list[dict[str, Any]]) -> None:
 def _look_at_archive(name: str, settings: ArchiveSettings, store: str | None, status: Status) -> None:
     """The last run of each policy of an archive."""
     # Imported where there is an archive: what it brings is a tenth of a second for everybody else.
-    from esops.archive.listed import last_of_each_policy
-    from esops.backends.archive.catalog import Catalog
-    from esops.backends.archive.repository import Repository
+    from esops.archive.catalog_view import last_of_each_policy
+    from esops.archive_format.repository import Repository
+    from esops.archive_format.runs import Catalog
 
     try:
         last = last_of_each_policy(Catalog(Repository(settings)))

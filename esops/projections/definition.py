@@ -18,14 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from esops.errors import UsageError, nearest
 from esops.events import RecordedEvent
+from esops.readmodel.types import CHECKPOINT, Key, Row
 
 if TYPE_CHECKING:
     from esops.settings import ProjectionSettings
 
-CHECKPOINT = "checkpoint "
-"""How the fingerprint of what the application builds begins: its checkpoint's name follows."""
-Row = dict[str, Any]
-Key = Any
 Evolve = Callable[[Row | None, RecordedEvent], Row | None]
 KeyFunction = Callable[[RecordedEvent], Key]
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import psycopg
 
-from esops.backends.postgres.catalog import Table
 from esops.events import RecordedEvent
+from esops.postgres.catalog import Table
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from esops.projections import registry
+from esops.readmodel import registry
 
 PLANNED, PROVISIONED, CATCHING_UP, FOLLOWING, VERIFIED = "planned", "provisioned", "catching-up", "following", "verified"
 SWITCHED, PAUSED, ABORTED, ROLLED_BACK, RETIRED = "switched", "paused", "aborted", "rolled-back", "retired"

@@ -13,22 +13,27 @@ from typing import Any
 
 import psycopg
 
-from esops.backends.archive.elsewhere import Elsewhere, removed_from
-from esops.backends.base import EventStore
-from esops.backends.postgres import catalog
-from esops.backends.postgres.catalog import Table
-from esops.backends.postgres.connect import database_of, qualified, translated
+from esops.archive_format.archived_away import Elsewhere, removed_from
 from esops.config import Config
 from esops.errors import Refused, UsageError, nearest
 from esops.events import Position
-from esops.projections import kinds, locks, readmodel, registry, setbased
-from esops.projections.control import Limits
+from esops.postgres import catalog
+from esops.postgres.catalog import Table
+from esops.postgres.connection import database_of, qualified, translated
+from esops.projections import kinds
 from esops.projections.definition import Definition, SqlDefinition, fingerprint, load_definition
-from esops.projections.readmodel import Plain
-from esops.projections.registry import Version
-from esops.rebuild import shards, switch, verify
-from esops.rebuild.engines import engine_of
+from esops.projections.kinds import sql as setbased
+from esops.readmodel import locks, registry
+from esops.readmodel import tables as readmodel
+from esops.readmodel.registry import Version
+from esops.readmodel.tables import Plain
+from esops.rebuild import switch
+from esops.rebuild.load import coordinator as shards
+from esops.rebuild.load.executors import engine_of
+from esops.rebuild.verification import comparison as verify
+from esops.running.throttle import Limits
 from esops.settings import ProjectionSettings, VerifySettings
+from esops.stores.base import EventStore
 
 SETTLING = timedelta(seconds=5)
 """Long enough for old holes in the numbers to be judged, so that they do not cut the first, bulky part of the work short."""

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import psycopg
 
-from esops.backends.postgres.connect import connect, process_name, translated
 from esops.errors import Busy, ConnectionLost, Stopped, Unavailable
-from esops.projections import locks
-from esops.projections.registry import Version
+from esops.postgres.connection import connect, process_name, translated
+from esops.readmodel import locks
+from esops.readmodel.registry import Version
 from esops.rebuild import journal
 
 T = TypeVar("T")

@@ -16,21 +16,25 @@ from typing import Any
 import psycopg
 import structlog
 
-from esops.backends.base import settled
-from esops.backends.postgres import catalog
-from esops.backends.postgres.connect import qualified, translated
 from esops.errors import ConnectionLost, EsopsError, Refused, Stopped, UsageError
 from esops.events import Position
-from esops.projections import control, readmodel, registry
-from esops.projections.registry import Version
-from esops.projections.runner import Runner
-from esops.rebuild import journal, shards, switch, verify
-from esops.rebuild.compare import LOOK_EVERY, Comparer, Going, taken_in
-from esops.rebuild.engines import engine_of
-from esops.rebuild.ground import Ground
+from esops.postgres import catalog
+from esops.postgres.connection import qualified, translated
+from esops.readmodel import registry
+from esops.readmodel import tables as readmodel
+from esops.readmodel.registry import Version
+from esops.rebuild import journal, switch
+from esops.rebuild.context import Ground
+from esops.rebuild.load import coordinator as shards
+from esops.rebuild.load.executors import engine_of
+from esops.rebuild.load.worker import Task
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.plan import SETTLING, Options, Plan
-from esops.rebuild.shard import Task
+from esops.rebuild.verification import comparison as verify
+from esops.rebuild.verification.comparer import LOOK_EVERY, Comparer, Going, taken_in
+from esops.running import throttle as control
+from esops.running.runner import Runner
+from esops.stores.base import settled
 
 log = structlog.get_logger("esops.rebuild")
 _STILLNESS = timedelta(seconds=60)

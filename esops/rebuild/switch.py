@@ -18,14 +18,15 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from esops.backends.postgres import catalog
-from esops.backends.postgres.catalog import Table
-from esops.backends.postgres.connect import qualified, translated
 from esops.errors import Refused, Unavailable
 from esops.events import Position
-from esops.projections import readmodel, registry
-from esops.projections.readmodel import Plain
-from esops.projections.registry import Version
+from esops.postgres import catalog
+from esops.postgres.catalog import Table
+from esops.postgres.connection import qualified, translated
+from esops.readmodel import registry
+from esops.readmodel import tables as readmodel
+from esops.readmodel.registry import Version
+from esops.readmodel.tables import Plain
 
 log = structlog.get_logger("esops.switch")
 

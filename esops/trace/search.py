@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from esops.backends.base import EventStore, Found
 from esops.errors import Refused
 from esops.events import CAUSATION_STREAM, EventFilter
+from esops.stores.base import EventStore, Found
 from esops.trace.graph import Forest, Keys, Node, build, node
 
 log = structlog.get_logger("esops.trace")

@@ -10,12 +10,12 @@ import pytest
 from esops.archive.restore import restore
 from esops.archive.run import plan, run
 from esops.archive.verify import verify
-from esops.backends import open_store
-from esops.backends.archive.catalog import Catalog
-from esops.backends.archive.repository import Repository
+from esops.archive_format.repository import Repository
+from esops.archive_format.runs import Catalog
 from esops.config import parse_config
 from esops.errors import Refused, UsageError
 from esops.events import EventFilter, NewEvent
+from esops.stores import open_store
 from esops.testing import eventually
 from tests.contract.test_store import LAYOUTS, eventstoredb_kit, layout_kit
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from esops.backends import open_store
 from esops.events import NewEvent
 from esops.settings import StoreSettings
+from esops.stores import open_store
 from esops.testing import Kit, StoreContract
 
 PLUGIN = Path(__file__).parents[1] / "plugin"

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from esops.backends import open_store
 from esops.errors import Refused
 from esops.settings import StoreSettings
+from esops.stores import open_store
 from esops.testing import Kit, StoreContract
 from tests.support import emmett, eventsourcing, marten, messagedb
 

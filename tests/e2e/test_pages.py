@@ -8,9 +8,9 @@ import re
 import orjson
 import pytest
 
-from esops.backends import open_store
 from esops.events import NewEvent
 from esops.settings import StoreSettings
+from esops.stores import open_store
 from tests.support import marten
 from tests.support.browser import fetched
 

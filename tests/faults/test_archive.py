@@ -18,17 +18,17 @@ import pyrage
 import pytest
 
 from esops.archive import run as runs
-from esops.archive.listed import verified
+from esops.archive.catalog_view import verified
 from esops.archive.restore import restore
-from esops.backends import open_store
-from esops.backends.archive.catalog import Catalog, Run
-from esops.backends.archive.format import Damaged
-from esops.backends.archive.lease import Lease
-from esops.backends.archive.repository import Repository, Taken
+from esops.archive_format.lease import Lease
+from esops.archive_format.repository import Repository, Taken
+from esops.archive_format.runs import Catalog, Run
+from esops.archive_format.schema import Damaged
 from esops.config import load_config
 from esops.errors import Busy, EsopsError, Stopped
 from esops.events import NewEvent
 from esops.settings import StoreSettings
+from esops.stores import open_store
 from tests.support import emmett, marten, messagedb
 from tests.support.archiver import Archiver
 from tests.support.objects import ObjectStore

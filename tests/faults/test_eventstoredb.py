@@ -12,11 +12,11 @@ import uuid
 import pytest
 from esdbclient import EventStoreDBClient, NewEvent, StreamState
 
-from esops.backends import open_store
-from esops.backends.eventstoredb import bulk
 from esops.errors import Refused
 from esops.events import EventFilter, Position
 from esops.settings import StoreSettings
+from esops.stores import open_store
+from esops.stores.eventstoredb import bulk
 from tests.support import billing
 from tests.support.esdb import Nodes
 from tests.support.esdb_writers import Writers

@@ -151,7 +151,7 @@ def _kill_one(process, chance: random.Random) -> int:
     """The rebuild, or as often one of its shards' processes and then the rebuild; how many were killed."""
     shards = []
     with contextlib.suppress(psutil.NoSuchProcess):
-        shards = [each for each in psutil.Process(process.pid).children() if "esops.rebuild.shard" in each.cmdline()]
+        shards = [each for each in psutil.Process(process.pid).children() if "esops.rebuild.load.worker" in each.cmdline()]
     killed = 0
     if shards and chance.random() < 0.5:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -16,12 +16,12 @@ import uuid
 import pytest
 from esdbclient import NewEvent, StreamState
 
-from esops.backends import open_store
-from esops.backends.eventstoredb import live
-from esops.backends.eventstoredb import store as store_module
 from esops.errors import Refused
 from esops.events import EventFilter, Position
 from esops.settings import StoreSettings
+from esops.stores import open_store
+from esops.stores.eventstoredb import live
+from esops.stores.eventstoredb import store as store_module
 from tests.support import billing
 from tests.support.esdb import Nodes
 

@@ -16,13 +16,13 @@ import pytest
 
 from esops.archive.restore import restore
 from esops.archive.run import plan, run
-from esops.backends import open_store
-from esops.backends.archive.catalog import Catalog
-from esops.backends.archive.repository import Repository
-from esops.backends.eventstoredb.errors import StreamGone
+from esops.archive_format.repository import Repository
+from esops.archive_format.runs import Catalog
 from esops.config import load_config
 from esops.events import NewEvent
 from esops.settings import ArchiveSettings, StoreSettings
+from esops.stores import open_store
+from esops.stores.eventstoredb.errors import StreamGone
 from tests.support import emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
 

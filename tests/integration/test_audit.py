@@ -13,9 +13,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from esops.audit.estimate import estimate
 from esops.audit.streams import audit_streams
-from esops.backends import open_store
 from esops.events import EventFilter, NewEvent
 from esops.settings import AuditSettings, StoreSettings
+from esops.stores import open_store
 from tests.support import emmett, marten, messagedb
 
 FIXTURES = ("emmett-0.42.0", "message-db-1.3.1", "eventsourcing-9.5.6")

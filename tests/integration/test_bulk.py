@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from esops.backends.postgres.bulk import BulkReader
+from esops.stores.postgres.bulk import BulkReader
 
 
 def test_a_read_that_another_one_ended_says_so_and_ends_no_other(dsn):

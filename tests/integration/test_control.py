@@ -8,7 +8,7 @@ import time
 import psycopg
 import pytest
 
-from esops.projections.control import Gate, Limits
+from esops.running.throttle import Gate, Limits
 from tests.support import shop
 from tests.support.waiting import until
 

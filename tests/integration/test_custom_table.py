@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from esops.backends import open_store
 from esops.errors import Refused, Unavailable, UsageError
 from esops.events import EventFilter, NewEvent, Position
 from esops.settings import StoreSettings, TableSettings
+from esops.stores import open_store
 
 DESCRIBED = {
     "name": "ledger.entries",

@@ -41,7 +41,7 @@ def at_work() -> list[psutil.Process]:
     found = []
     for each in psutil.Process().children(recursive=True):  # not those of tests beside this one
         with contextlib.suppress(psutil.NoSuchProcess):
-            found += [each] if "esops.rebuild.shard" in each.cmdline() else []
+            found += [each] if "esops.rebuild.load.worker" in each.cmdline() else []
     return found
 
 
@@ -128,7 +128,7 @@ def test_a_scheduler_that_is_gone_ends_it_and_it_goes_on_without(carts, connecti
         n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50, processes=True
     ) as own:
         scheduler = own.scheduler_address.replace("tcp://", "dask://")
-        carts.write("sitecustomize.py", "import esops.rebuild.engines as e\ne._SCHEDULER_PATIENCE = 1.0\n")
+        carts.write("sitecustomize.py", "import esops.rebuild.load.executors as e\ne._SCHEDULER_PATIENCE = 1.0\n")
         carts.environment["PYTHONPATH"] = str(carts.folder)
         process = carts.start("rebuild", "--blue-green", "--engine", scheduler, "--batch-size", "200", "--max-rate", "2000")
         until(lambda: sum(each[3] for each in shards(connection)) > 1_000)

@@ -98,8 +98,8 @@ def test_events_counts_what_the_truth_counts(restored, project):
 
 
 def test_the_stopped_processor_is_a_checkpoint(restored, dsn):
-    from esops.backends import open_store
     from esops.settings import StoreSettings
+    from esops.stores import open_store
 
     with open_store("shop", StoreSettings(dsn=dsn)) as store:
         (shipping,) = store.checkpoints()

@@ -10,12 +10,12 @@ import uuid
 import pytest
 import trustme
 
-from esops.backends import open_store
-from esops.backends.base import WrongExpectedVersion
-from esops.backends.eventstoredb.errors import StreamGone
 from esops.errors import Busy, ConnectionLost, Refused, Unavailable, UsageError
 from esops.events import EventFilter, NewEvent
 from esops.settings import StoreSettings
+from esops.stores import open_store
+from esops.stores.base import WrongExpectedVersion
+from esops.stores.eventstoredb.errors import StreamGone
 from tests.support import billing
 from tests.support.esdb import Nodes
 

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esops import fold
-from esops.backends.base import Batch, Capabilities, Unmarked
 from esops.events import EventFilter, Position, RecordedEvent
-from esops.projections import registry
-from esops.projections.registry import Version
-from esops.projections.runner import Runner, Work
+from esops.readmodel import registry
+from esops.readmodel.registry import Version
+from esops.running.runner import Runner, Work
+from esops.stores.base import Batch, Capabilities, Unmarked
 from tests.unit.test_words import event
 
 PATIENCE = timedelta(seconds=10)

@@ -11,12 +11,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from esops.backends import open_store
-from esops.backends.base import checkpoint_of
-from esops.backends.postgres.layouts import marten_daemon
 from esops.errors import Refused
 from esops.events import NewEvent, Position
 from esops.settings import StoreSettings
+from esops.stores import open_store
+from esops.stores.base import checkpoint_of
+from esops.stores.postgres.layouts.marten import daemon as marten_daemon
 from tests.support import emmett, kinds, shop
 
 EVENTS = 2_000

@@ -11,13 +11,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from esops.backends import open_store
-from esops.backends.archive.format import sealed
+from esops.archive_format.schema import sealed
 from esops.config import load_config
 from esops.events import NewEvent
 from esops.health import doctor
 from esops.health.findings import CODES
 from esops.settings import StoreSettings
+from esops.stores import open_store
 from tests.support import billing, emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
 

@@ -357,9 +357,9 @@ def test_handlers_over_a_store_of_another_database(dsn, project, own_server):
 
 def test_marten_tenants_and_emmett_positions_in_a_statement(dsn, connection):
     """What stands for :after and :until fits the columns that order the events."""
-    from esops.backends import open_store
     from esops.events import NewEvent
     from esops.settings import StoreSettings
+    from esops.stores import open_store
     from tests.support import emmett
 
     emmett.create(connection)

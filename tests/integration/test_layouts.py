@@ -9,10 +9,10 @@ import orjson
 import psycopg
 import pytest
 
-from esops.backends import open_store
 from esops.errors import Unavailable, UsageError
 from esops.events import EventFilter, NewEvent, Position
 from esops.settings import StoreSettings
+from esops.stores import open_store
 from tests.support import emmett, marten
 
 

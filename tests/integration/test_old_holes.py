@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esops.backends import open_store
-from esops.backends.base import Unsettled, settled
 from esops.settings import StoreSettings
+from esops.stores import open_store
+from esops.stores.base import Unsettled, settled
 from tests.support import marten
 from tests.support.writers import Writers
 

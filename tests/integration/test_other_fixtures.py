@@ -7,11 +7,11 @@ from collections import Counter
 
 import pytest
 
-from esops.backends import open_store
-from esops.backends.postgres.layouts import eventsourcing
 from esops.errors import UsageError
 from esops.events import EventFilter, NewEvent, Position
 from esops.settings import StoreSettings
+from esops.stores import open_store
+from esops.stores.postgres.layouts import eventsourcing
 from tests.support import emmett
 from tests.support import eventsourcing as tables
 

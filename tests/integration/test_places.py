@@ -8,10 +8,10 @@ import time
 import psycopg
 import pytest
 
-from esops.backends import open_store
-from esops.backends.postgres.store import PAGE, PageSize
 from esops.errors import Refused
 from esops.settings import StoreSettings
+from esops.stores import open_store
+from esops.stores.postgres.store import PAGE, PageSize
 from tests.support import shop
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from esops.backends import open_store
-from esops.backends.base import EventStore
 from esops.settings import StoreSettings
+from esops.stores import open_store
+from esops.stores.base import EventStore
 from tests.support import bank
 
 ROOT = Path(__file__).parents[2]

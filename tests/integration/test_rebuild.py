@@ -258,9 +258,9 @@ tables = [{name}]
 ddl = "odd.sql"
 """,
     )
-    from esops.backends import open_store
     from esops.events import NewEvent
     from esops.settings import StoreSettings
+    from esops.stores import open_store
 
     with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
         for n in range(30):

@@ -6,9 +6,9 @@ import json
 import time
 import uuid
 
-from esops.backends import open_store
 from esops.events import NewEvent
 from esops.settings import StoreSettings
+from esops.stores import open_store
 from tests.support import emmett, shop
 
 NEW_CODE = shop.PROJECTION.replace('"status": "open"', '"status": "OPEN"')

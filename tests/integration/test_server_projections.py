@@ -77,8 +77,8 @@ def states(project) -> dict[int, str]:
 
 
 def names(nodes) -> list[str]:
-    from esops.backends import open_store
     from esops.settings import StoreSettings
+    from esops.stores import open_store
 
     with open_store("s", StoreSettings(backend="eventstoredb", uri=nodes.uri)) as store:
         return sorted(one.name for one in store.projections.all() if not one.name.startswith("$"))

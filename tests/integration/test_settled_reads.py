@@ -15,8 +15,8 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from esops.backends import open_store
 from esops.settings import StoreSettings
+from esops.stores import open_store
 from tests.support import emmett, marten
 from tests.support.writers import Writers
 

@@ -11,8 +11,8 @@ import time
 import psutil
 import pytest
 
-from esops.projections.control import Limits
-from esops.rebuild.shard import Task, in_process
+from esops.rebuild.load.worker import Task, in_process
+from esops.running.throttle import Limits
 from tests.support import kinds, shop
 from tests.support.waiting import until
 
@@ -34,7 +34,7 @@ def shards(connection) -> list[tuple]:
 
 def processes_of(rebuild) -> list[psutil.Process]:
     try:
-        return [each for each in psutil.Process(rebuild.pid).children() if "esops.rebuild.shard" in each.cmdline()]
+        return [each for each in psutil.Process(rebuild.pid).children() if "esops.rebuild.load.worker" in each.cmdline()]
     except psutil.NoSuchProcess:
         return []
 

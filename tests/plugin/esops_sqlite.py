@@ -1,4 +1,4 @@
-"""A backend in one file: an event store in SQLite. Read esops/backends/base.py for what each method promises.
+"""A backend in one file: an event store in SQLite. Read esops/stores/base.py for what each method promises.
 
 SQLite lets one writer in at a time, and a number is drawn where it is committed; so what can be seen is settled.
 """
@@ -11,19 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
-from esops.backends.base import (
-    EVERYTHING,
-    Batch,
-    Capabilities,
-    Found,
-    NothingArchived,
-    OutsideOfSql,
-    StoreInfo,
-    Unmarked,
-    WrongExpectedVersion,
-    at_most,
-)
-from esops.backends.counting import CountedOneByOne
 from esops.errors import Unavailable
 from esops.events import (
     CAUSATION_KEYS,
@@ -37,6 +24,19 @@ from esops.events import (
     category_of,
 )
 from esops.settings import StoreSettings
+from esops.stores.base import (
+    EVERYTHING,
+    Batch,
+    Capabilities,
+    Found,
+    NothingArchived,
+    OutsideOfSql,
+    StoreInfo,
+    Unmarked,
+    WrongExpectedVersion,
+    at_most,
+)
+from esops.stores.counting import CountedOneByOne
 
 _TABLE = """CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT, stream TEXT, version INTEGER, type TEXT,
     data BLOB, metadata BLOB, at INTEGER, UNIQUE (stream, version))"""

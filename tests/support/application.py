@@ -14,8 +14,8 @@ import time
 import psycopg
 from psycopg.types.json import Jsonb
 
-from esops.backends import open_store
 from esops.settings import StoreSettings
+from esops.stores import open_store
 
 _BATCH = 500
 

@@ -24,10 +24,10 @@ def main(path: str, policy: str) -> None:
     import structlog
 
     from esops.archive import run as runs
-    from esops.backends.archive.repository import Repository
-    from esops.backends.postgres.store import PostgresStore
+    from esops.archive_format.repository import Repository
     from esops.config import load_config
     from esops.errors import EsopsError
+    from esops.stores.postgres.store import PostgresStore
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 

@@ -115,7 +115,7 @@ class People:
         arguments = [who, dsn]
         for name, value in options.items():
             arguments += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value is not False else []
-        process = subprocess.Popen([sys.executable, "-m", "esops.demo.people", *arguments], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen([sys.executable, "-m", "esops.demo.workload", *arguments], stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "ready\n"
         self._running.append(process)
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esops.backends.eventstoredb.connect import read_uri
-from esops.backends.postgres.layouts import eventsourcing
 from esops.cli.app import main
 from esops.cli.events import _as_dict
 from esops.config import parse_config
 from esops.errors import UsageError
 from esops.events import Position
 from esops.settings import ProjectionSettings, ReadModelSettings, StoreSettings, TableSettings
+from esops.stores.eventstoredb.connect import read_uri
+from esops.stores.postgres.layouts import eventsourcing
 from esops.term import to_json
 from tests.unit.test_words import event
 

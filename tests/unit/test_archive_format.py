@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esops.backends.archive.format import Content, digests, join_ids, schema_with, split_ids
+from esops.archive_format.schema import Content, digests, join_ids, schema_with, split_ids
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference" / "archive-format.md"
 SCHEMA = schema_with(["note", "region"])

@@ -19,9 +19,9 @@ from esops.audit.estimate import judged
 from esops.audit.events import EventsAudit, EventType, _Ids
 from esops.audit.modelling import RULES, Seen, is_past, observe, words
 from esops.audit.streams import StreamsAudit
-from esops.backends.base import LengthSample, SampledPage
 from esops.errors import UsageError
 from esops.settings import AuditSettings
+from esops.stores.base import LengthSample, SampledPage
 
 LENGTHS = st.lists(st.integers(1, 100_000), min_size=1, max_size=300)
 

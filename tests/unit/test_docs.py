@@ -105,3 +105,9 @@ def test_no_page_and_no_package_file_names_a_host_or_a_path_of_a_machine():
     for page in [*PAGES, ROOT / "constraints.txt", ROOT / "pyproject.toml", ROOT / "Makefile"]:
         assert not re.search(r"(^|[^A-Za-z0-9_.:-])/(work|root|home)/", page.read_text()), page
     assert "://" not in (ROOT / "constraints.txt").read_text()
+
+
+def test_contributing_names_files_that_are_there():
+    named = re.findall(r"^\| .* \| `(esops/[^`]+)` \|$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(named) >= 36
+    assert [path for path in named if not (ROOT / path).exists()] == []

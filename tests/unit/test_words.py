@@ -13,9 +13,9 @@ from esops import fold
 from esops.errors import UsageError, nearest
 from esops.events import Position, RecordedEvent, category_of
 from esops.projections.definition import fingerprint
-from esops.projections.fold import Bloom
-from esops.projections.readmodel import Plain, parse_name, physical_name
-from esops.projections.registry import wider
+from esops.projections.kinds.fold import Bloom
+from esops.readmodel.registry import wider
+from esops.readmodel.tables import Plain, parse_name, physical_name
 
 
 def event(**changes):

@@ -1,5 +1,0 @@
-"""EventStoreDB (KurrentDB): read and written over gRPC, administered over HTTP."""
-
-from esops.backends.eventstoredb.store import EventStoreDBStore, open_eventstoredb
-
-__all__ = ["EventStoreDBStore", "open_eventstoredb"]

@@ -1,5 +1,0 @@
-"""Event stores in Postgres: one store class, one file a table layout."""
-
-from esops.backends.postgres.store import PostgresStore, open_postgres
-
-__all__ = ["PostgresStore", "open_postgres"]

@@ -1,0 +1,165 @@
+"""The demo's folder: an embedded Postgres with the shop, a configuration, and who is at work there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from esops.demo import store
+from esops.demo.server import EmbeddedServer
+from esops.errors import Busy, UsageError
+
+FOLDER = ".esops-demo"
+HISTORY = 200_000
+BUG = (
+    'case "product_item_removed":\n            return {**row, **at, **changed(row, data, -1)}',
+    'case "product_item_removed":\n            return {**row, **at}  # removed? forgotten',
+)
+READERS_QUERY = "SELECT max(position) FROM cart_summary"
+
+
+@dataclass
+class Person:
+    """A process at work in the shop, whose last line of output is a report."""
+
+    process: subprocess.Popen[str]
+
+    def stop(self) -> dict[str, Any]:
+        """End it and return its report."""
+        self.process.terminate()
+        output, _ = self.process.communicate(timeout=30)
+        report: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+        return report
+
+
+class Place:
+    """Everything that the demo keeps, under one folder."""
+
+    def __init__(self, directory: Path, *, aside: bool = False) -> None:
+        """Take the directory in which the demo's folder lies, or will; `aside` sends what commands print to stderr."""
+        self._aside = aside
+        self.folder = directory / FOLDER
+        self.server = EmbeddedServer(self.folder / "pg")
+        self._state = self.folder / "demo.json"
+
+    @property
+    def dsn(self) -> str:
+        """The shop's database."""
+        return self.server.dsn()
+
+    def set_up(self, history: int = HISTORY, *, bug: bool) -> None:
+        """Make the server, the shop and its history, and the configuration. Raises Busy if a demo is up."""
+        if self.server.running:
+            raise Busy("a demo is up already", hint="`esops demo down` ends it.")
+        self.server.remove()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.server.start()
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            store.create(connection)
+            store.generate(connection, history)
+        toml = _file("esops.toml").replace("{dsn}", json.dumps(self.dsn))
+        (self.folder / "esops.toml").write_text(toml)
+        (self.folder / "cart_summary.sql").write_text(_file("cart_summary.sql"))
+        self.deploy(bug=bug)
+
+    def deploy(self, *, bug: bool) -> None:
+        """Write the projection's code, with or without the mistake that the tour mends."""
+        code = _file("shop_projections.py")
+        (self.folder / "shop_projections.py").write_text(code.replace(*BUG) if bug else code)
+
+    def esops(self, *arguments: str, quiet: bool = False) -> int:
+        """Run esops in the folder, its output on ours; returns its exit code."""
+        out = subprocess.DEVNULL if quiet else sys.stderr if self._aside else None
+        errors = subprocess.DEVNULL if quiet else None
+        return subprocess.run(
+            [sys.executable, "-m", "esops", *arguments], cwd=self.folder, check=False, stdout=out, stderr=errors
+        ).returncode
+
+    def person(self, who: str, *options: str) -> Person:
+        """Start a writer or a reader."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "esops.demo.workload", who, self.dsn, *options], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        return Person(process)
+
+    def background(self, name: str, *command: str) -> int:
+        """Start something that goes on when we are gone; returns its process id."""
+        with (self.folder / f"{name}.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        return process.pid
+
+    def up(self) -> None:
+        """Bring the shop up and leave it running: server, writer, and `esops run`. Raises Busy."""
+        self.set_up(bug=True)
+        if self.esops("rebuild", "cart_summary", "--blue-green", "--quiet", quiet=True) != 0:
+            raise UsageError("the first build of the demo failed", hint=f"See {self.folder}.")
+        running = {
+            "esops run": self.background("run", "esops", "run"),
+            "writer": self.background("writer", "esops.demo.workload", "writer", self.dsn, "--rate", "20"),
+        }
+        self._state.write_text(json.dumps(running))
+
+    def down(self) -> bool:
+        """End everything and remove the folder; whether there was anything."""
+        there = self.folder.exists()
+        for pid in self.running().values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while self.running() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if there:
+            self.server.remove()
+            for file in sorted(self.folder.rglob("*"), reverse=True):
+                file.rmdir() if file.is_dir() else file.unlink()
+            self.folder.rmdir()
+        return there
+
+    def running(self) -> dict[str, int]:
+        """The background processes that live, by name."""
+        if not self._state.exists():
+            return {}
+        noted: dict[str, int] = json.loads(self._state.read_text())
+        return {name: pid for name, pid in noted.items() if _lives(pid)}
+
+    def differences(self) -> tuple[int, int]:
+        """Rows of the read model, and how many of them are not what the events say, worked out in SQL apart from any projection."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            row = connection.execute(_file("truth.sql").encode()).fetchone()
+        assert row is not None
+        return int(row[0]), int(row[1])
+
+
+def _file(name: str) -> str:
+    return files("esops.demo").joinpath("files", name).read_text(encoding="utf-8")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return True

@@ -1,0 +1,1 @@
+"""Postgres as infrastructure: connections, the catalogue. It knows nothing of events."""

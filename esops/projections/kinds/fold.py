@@ -1,0 +1,180 @@
+"""Folds: the state of each key is its row, cached, and written back in bulk.
+
+Reading a row for each event would make a fold as slow as the network. So rows are kept in two generations of bounded size
+(an approximation of LRU that costs nothing an event); keys that are missing are fetched together, once a batch; changed
+rows are written together at a checkpoint, new ones straight into the table by COPY. While a version is first loaded, a
+Bloom filter of fixed size (B. Bloom, CACM 13/7, 1970) knows which keys cannot have been written yet, so that most need no look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
+
+import psycopg
+
+from esops.errors import Refused, UsageError
+from esops.events import RecordedEvent
+from esops.postgres.catalog import Table
+from esops.projections.definition import FoldDefinition, blame
+from esops.projections.projector import Green
+from esops.readmodel.rows import BadEvent, Rows, is_bad_row, one_line
+from esops.readmodel.types import Key, Row
+
+CACHE_ROWS = 24_576
+"""Rows that the cache holds if nothing else is asked for, in two generations."""
+_BLOOM_BYTES = 8 << 20
+
+
+class Bloom:
+    """A set of keys of fixed size that never forgets one, and seldom claims one that was never added."""
+
+    def __init__(self, size: int = _BLOOM_BYTES) -> None:
+        """Take the size in bytes, a power of two."""
+        self._bits = bytearray(size)
+        self._mask = size * 8 - 1
+
+    def update(self, keys: Iterable[Key]) -> None:
+        """Remember keys."""
+        bits, mask = self._bits, self._mask
+        for key in keys:
+            code = hash(key)
+            first, second = code & mask, (code >> 27) & mask
+            bits[first >> 3] |= 1 << (first & 7)
+            bits[second >> 3] |= 1 << (second & 7)
+
+    def __contains__(self, key: Key) -> bool:
+        code = hash(key)
+        first, second = code & self._mask, (code >> 27) & self._mask
+        return bool(self._bits[first >> 3] & (1 << (first & 7)) and self._bits[second >> 3] & (1 << (second & 7)))
+
+
+class Fold:
+    """One version's table as a fold sees it: apply events, then flush what changed in the checkpoint's transaction."""
+
+    def __init__(self, definition: FoldDefinition, green: Green) -> None:
+        """Take the definition and green, whose key may not be built yet. Raises UsageError where the key does not fit the definition's."""
+        table, key = green.only
+        check_key(definition, table, key, conjoined=green.conjoined)
+        self.rows = Rows(table, key, green.value_types, green.ensure_keys)
+        self._evolve = definition.evolve
+        self._key_of = _key_function(definition, len(key))
+        self._written = Bloom() if green.empty else None
+        self._generation = max(green.cache_rows // 2, 1)
+        self._young: dict[Key, Row | None] = {}
+        self._old: dict[Key, Row | None] = {}
+        self._dirty: set[Key] = set()
+        self._fresh: set[Key] = set()
+
+    @property
+    def full(self) -> bool:
+        """Whether the young generation has its size, so that what is dirty should be flushed and the old one forgotten."""
+        return len(self._young) >= self._generation
+
+    @property
+    def value_types(self) -> Mapping[str, str]:
+        """The Python types of the columns so far."""
+        return self.rows.value_types
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def apply(self, events: Sequence[RecordedEvent], connection: psycopg.Connection) -> None:
+        """Fold events into the cached rows, fetching first those that are missing. Raises BadEvent."""
+        try:
+            keys = list(map(self._key_of, events))
+            touched = set(keys)
+            missing = self._missing(touched)
+        except Exception as error:
+            raise BadEvent(f"its key cannot be had: {blame(error)}") from error
+        try:
+            self._fetch(missing, connection)
+        except psycopg.Error as error:
+            if not is_bad_row(error):
+                raise
+            raise BadEvent(f"its key does not fit the table's: {error}") from error
+        rows, evolve = self._young, self._evolve
+        try:
+            for key, event in zip(keys, events, strict=True):
+                rows[key] = evolve(rows[key], event)
+        except Exception as error:
+            raise BadEvent(blame(error)) from error
+        self._dirty |= touched
+
+    def flush(self, connection: psycopg.Connection) -> int:
+        """Write what changed, in the transaction that the connection is in; returns the change in the number of rows.
+
+        Raises BadEvent for a row that the table will not take.
+        """
+        young, fresh, with_key = self._young, self._fresh, self.rows.with_key
+        for kind in {type(young[key]) for key in self._dirty} - {dict, type(None)}:
+            raise BadEvent(f"the function returned a {kind.__name__}, not a row (a dict) or None")
+        try:
+            inserts = [with_key(key, row) for key in self._dirty & fresh if (row := young[key]) is not None]
+            known = [(key, young[key]) for key in self._dirty - fresh]
+            change = self.rows.insert(connection, inserts)
+            change += self.rows.upsert(connection, [with_key(key, row) for key, row in known if row is not None])
+            change -= self.rows.delete(connection, [key for key, row in known if row is None])
+        except (psycopg.Error, TypeError, ValueError) as error:
+            if isinstance(error, psycopg.Error) and not is_bad_row(error):
+                raise
+            raise BadEvent(f"the table does not take its row: {one_line(error)}") from error
+        return change
+
+    def flushed(self) -> None:
+        """Take note that the transaction with the flush has committed, and make room."""
+        young = self._young
+        # A fresh key without a row stays fresh: nothing of it is in the table.
+        self._fresh = {key for key in self._fresh if young[key] is None}
+        self._dirty = set()
+        if self.full:
+            if self._written is not None:
+                self._written.update(young)
+            self._old, self._young, self._fresh = young, {}, set()
+
+    def _missing(self, keys: Iterable[Key]) -> set[Key]:
+        young, old = self._young, self._old
+        missing = {key for key in keys if key not in young}
+        if old:
+            for key in [key for key in missing if key in old]:
+                young[key] = old.pop(key)
+                missing.discard(key)
+        return missing
+
+    def _fetch(self, missing: set[Key], connection: psycopg.Connection) -> None:
+        if not missing:
+            return
+        asked = list(missing) if self._written is None else [key for key in missing if key in self._written]
+        young = self._young
+        for key in missing:
+            young[key] = None
+        self._fresh |= missing
+        for key, row in self.rows.read(connection, asked):
+            young[key] = row
+            self._fresh.discard(key)
+
+
+def check_key(definition: FoldDefinition, table: Table, key: tuple[str, ...], *, conjoined: bool) -> tuple[str, ...]:
+    """A table's key columns, if they fit what the fold is keyed by. Raises UsageError or Refused that says why not."""
+    if not key:
+        raise UsageError(
+            f"{table.schema}.{table.name} has no primary key, which a fold needs: it is the fold's key",
+            hint="Add PRIMARY KEY (…) to the table's DDL.",
+        )
+    if definition.key is None and conjoined and len(key) == 1:
+        raise Refused(
+            "the store is shared by tenants, and two of them may use the same stream id, so that it is no key by itself",
+            hint="Give the table a key of tenant and stream, or name one `tenant` in the store's section.",
+        )
+    if definition.key is None and len(key) > (2 if conjoined else 1):
+        raise UsageError(
+            f"the key of {table.schema}.{table.name} has {len(key)} columns, the fold's key is the stream alone",
+            hint="Give fold() a function that returns a tuple.",
+        )
+    return key
+
+
+def _key_function(definition: FoldDefinition, columns: int) -> Callable[[RecordedEvent], Key]:
+    if definition.key is not None:
+        return definition.key
+    return attrgetter("tenant", "stream") if columns == 2 else attrgetter("stream")

@@ -1,0 +1,261 @@
+"""Any program as a projection: events go to its standard input, writes come from its standard output, a JSON document a line.
+
+docs/reference/process-protocol.md is the protocol. One batch is under way at a time; the program says when it is done with it, and the
+batch is then committed with the checkpoint. Whatever fails, the program is ended, and begun again at the checkpoint: what it keeps
+in memory is gone with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import queue
+import select
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import psycopg
+
+from esops.errors import Refused, Unavailable
+from esops.events import RecordedEvent
+from esops.projections.definition import ProcessDefinition
+from esops.projections.kinds.handlers import Buffered
+from esops.projections.kinds.writes import operations
+from esops.projections.projector import Green
+from esops.readmodel.rows import BadEvent, Rows
+
+PROTOCOL = 1
+_BATCH = 5_000
+_LINES = 1_000
+_PATIENCE_TO_END = 5.0
+_IN_BULK = 50
+"""From so many upserts in a row on, they are merged through a temporary table."""
+
+
+class Processing(Buffered):
+    """Events, given to a program in batches."""
+
+    most_events = 40_000
+
+    def __init__(self, definition: ProcessDefinition, green: Green) -> None:
+        """Take the program and the tables; it is started with the first batch."""
+        super().__init__(green)
+        self._definition, self._green = definition, green
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lines: queue.Queue[bytes] = queue.Queue(_LINES)
+        self._number = 0
+        self._waiting: list[Mapping[str, Any]] = []
+        self._rows = {
+            name: Rows(table, green.keys[name], {}, green.ensure_keys)
+            for name, table in green.tables.items()
+            if green.keys[name]
+        }
+
+    def project(self, connection: psycopg.Connection) -> None:
+        """Batch after batch, the next being made ready while the program is at one; rows written in several go in once."""
+        self._start()
+        slices = [self.events[at : at + _BATCH] for at in range(0, len(self.events), _BATCH)]
+        self._send_batch(_batch(slices[0]))
+        for following in [*slices[1:], None]:
+            ready = None if following is None else _batch(following)
+            self._until_done(connection)
+            if ready is not None:
+                self._send_batch(ready)
+        self._do(connection)
+
+    def _send_batch(self, events: bytes) -> None:
+        self._number += 1
+        self._write(b'{"type":"batch","number":%d,"events":%b}\n' % (self._number, events))
+
+    def _until_done(self, connection: psycopg.Connection) -> None:
+        """Take what the program asks for until it is done with a batch; do it where it wants to read."""
+        number = self._number
+        while True:
+            told = self._receive()
+            match told.get("type", "write" if "op" in told else None):
+                case "write":
+                    self._waiting += told.get("ops", [told])
+                case "get":
+                    self._do(connection)
+                    if not isinstance(told.get("key"), dict):
+                        raise self._odd("asked for a row without saying which: `key` is a document of columns")
+                    row = self.write.get(str(told.get("table")), told["key"])
+                    self._send({"type": "row", "id": told.get("id"), "row": row})
+                case "poison":
+                    raise BadEvent(f"the program says of event {told.get('event')}: {told.get('error')}")
+                case "done" if told.get("number") == number:
+                    return
+                case _:
+                    raise self._odd(f"sent {orjson.dumps(told).decode()[:200]} in the middle of batch {number}")
+
+    def flushed(self) -> None:
+        """Tell the program that its batch is kept."""
+        if self.events:
+            try:
+                self._send({"type": "committed", "number": self._number})
+            except BadEvent:  # it ended after its work was done: another is begun with the next batch
+                self.close()
+        super().flushed()
+
+    def _do(self, connection: psycopg.Connection) -> None:
+        """In order; many upserts of one table in a row together, the last of a key counting."""
+        told, self._waiting = self._waiting, []
+        at = 0
+        while at < len(told):
+            first, end = told[at], at
+            while end < len(told) and _alike(first, told[end]):
+                end += 1
+            if end - at >= _IN_BULK and first.get("table") in self._rows:
+                rows, key = self._rows[first["table"]], self._green.keys[first["table"]]
+                latest = {tuple(each["row"].get(name) for name in key): each["row"] for each in told[at:end]}
+                rows.upsert(connection, list(latest.values()))
+            else:
+                end = max(end, at + 1)
+                with connection.pipeline():
+                    operations(self.write, told[at:end])
+            at = end
+
+    def _start(self) -> None:
+        if self._process is not None:
+            return
+        command = list(self._definition.command)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the operator's own program
+                command, cwd=self._definition.directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            )
+        except OSError as error:
+            raise Refused(f"the program {command[0]!r} cannot be started: {error.strerror}", hint="See `command`.") from None
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
+        # A queue for each program: what one that was ended still says is nobody's.
+        self._lines = queue.Queue(_LINES)
+        threading.Thread(target=_read, args=(self._process, self._lines), name="esops-process", daemon=True).start()
+        tables = {
+            name: {"columns": {each.name: each.type for each in table.columns}, "key": list(self._green.keys[name])}
+            for name, table in self._green.tables.items()
+        }
+        about = {"projection": self._green.projection, "version": self._green.version, "tables": tables}
+        self._send({"type": "hello", "protocol": PROTOCOL, **about})
+        answer = self._receive()
+        if answer.get("type") != "ready" or answer.get("protocol") != PROTOCOL:
+            raise self._odd(f"answered {orjson.dumps(answer).decode()[:200]} instead of ready, protocol {PROTOCOL}")
+
+    def _send(self, document: Mapping[str, Any]) -> None:
+        self._write(orjson.dumps(document, default=str) + b"\n")
+
+    def _write(self, line: bytes) -> None:
+        """Write without waiting for ever: a program that does not read would fill the pipe."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        pipe, left, limit = self._process.stdin.fileno(), memoryview(line), self._definition.timeout.total_seconds()
+        deadline = time.monotonic() + limit
+        while left:
+            _, ready, _ = select.select([], [pipe], [], 0.5)
+            if not ready and time.monotonic() >= deadline:
+                raise self._silent("has not read its input")
+            try:
+                written = os.write(pipe, left) if ready else 0
+            except BlockingIOError:
+                written = 0
+            except OSError:
+                raise self._ended() from None
+            if written:
+                left, deadline = left[written:], time.monotonic() + limit
+
+    def _receive(self) -> Mapping[str, Any]:
+        try:
+            line = self._lines.get(timeout=self._definition.timeout.total_seconds())
+        except queue.Empty:
+            raise self._silent("has said nothing") from None
+        if not line:
+            raise self._ended()
+        try:
+            told = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            raise self._odd(f"wrote a line that is no JSON: {line[:200].decode(errors='replace')!r}") from None
+        if not isinstance(told, dict):
+            raise self._odd(f"wrote {line[:200].decode(errors='replace')!r}, which is no JSON object")
+        return told
+
+    def _silent(self, what: str) -> Unavailable:
+        limit = self._definition.timeout.total_seconds()
+        return Unavailable(f"the program {self._definition.command[0]!r} {what} for {limit:g} s", hint="See `timeout`.")
+
+    def _ended(self) -> BadEvent:
+        """The program is gone: perhaps for one event, which is then found."""
+        assert self._process is not None
+        try:
+            code = self._process.wait(_PATIENCE_TO_END)
+        except subprocess.TimeoutExpired:
+            return BadEvent("the program closed its input or output before it was done")
+        return BadEvent(f"the program ended with {'signal' if code < 0 else 'code'} {abs(code)} before it was done")
+
+    def _odd(self, what: str) -> Refused:
+        return Refused(
+            f"the program {self._definition.command[0]!r} {what}",
+            hint="See docs/reference/process-protocol.md; logs go to stderr.",
+        )
+
+    def close(self) -> None:
+        """Let the program end by the end of its input; end it where it does not."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):  # it may be gone
+            process.stdin.close()
+        try:
+            process.wait(_PATIENCE_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes]) -> None:
+    assert process.stdout is not None
+    with io.BufferedReader(process.stdout, 1 << 20) as told:  # type: ignore[type-var] # a FileIO, as of bufsize=0
+        for line in told:
+            lines.put(line)
+    lines.put(b"")
+
+
+def _alike(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether an operation is an upsert of the same columns of the same table."""
+    return (
+        first.get("op") == other.get("op") == "upsert"
+        and first.get("table") == other.get("table")
+        and isinstance(other.get("row"), dict)
+        and isinstance(first.get("row"), dict)
+        and first["row"].keys() == other["row"].keys()
+    )
+
+
+def _batch(events: Sequence[RecordedEvent]) -> bytes:
+    return orjson.dumps([_told(event) for event in events])
+
+
+def _told(event: RecordedEvent) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "stream": event.stream,
+        "version": event.version,
+        "position": str(event.position),
+        "type": event.type,
+        "recorded_at": event.recorded_at,
+        "tenant": event.tenant,
+        "data": _payload(event.data, event),
+        "metadata": _payload(event.metadata, event) if event.metadata else None,
+    }
+
+
+def _payload(content: bytes, event: RecordedEvent) -> Any:
+    try:
+        value = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise BadEvent(f"the payload of event {event.id} is no JSON: {error}") from None
+    return value if b"\n" in content else orjson.Fragment(content)

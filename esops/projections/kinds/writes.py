@@ -1,0 +1,153 @@
+"""The write API of handlers and processes: inserts, upserts, updates, increments and deletes on a version's tables, pipelined.
+
+Statements are sent without waiting for the answers of those before (libpq's pipeline mode); a read waits for all of them. Tables go by
+the names that the application reads; which physical tables these are is the version's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from esops.errors import nearest
+from esops.postgres.connection import qualified
+from esops.projections.projector import Green
+from esops.readmodel.rows import BadEvent
+from esops.readmodel.tables import with_names
+from esops.readmodel.types import Row
+
+
+class Write:
+    """What a handler writes with, inside the checkpoint's transaction. Raises BadEvent for what the tables do not have."""
+
+    def __init__(self, green: Green) -> None:
+        """Take the tables. `open` before use."""
+        self._green = green
+        self._cursor: psycopg.Cursor[Any] | None = None
+        self._reader: psycopg.Cursor[Row] | None = None
+        self._statements: dict[tuple[Any, ...], bytes] = {}
+        self._json = {
+            name: frozenset(column.name for column in table.columns if column.kind in {"json", "jsonb"})
+            for name, table in green.tables.items()
+        }
+
+    def open(self, connection: psycopg.Connection) -> None:
+        """Write on this connection from now on."""
+        self._cursor = connection.cursor()
+        self._reader = connection.cursor(row_factory=dict_row)
+
+    def insert(self, table: str, row: Row) -> None:
+        """Add a row whose key is not there."""
+        self._send("insert", table, row)
+
+    def upsert(self, table: str, row: Row) -> None:
+        """Add a row, or write over the columns given where its key is there."""
+        self._green.ensure_keys()
+        self._send("upsert", table, row)
+
+    def update(self, table: str, key: Row, changes: Row) -> None:
+        """Set columns of the rows with these values; nothing where there are none."""
+        self._green.ensure_keys()
+        self._send("update", table, changes, key)
+
+    def increment(self, table: str, key: Row, by: Row) -> None:
+        """Add to columns of the rows with these values; nothing where there are none."""
+        self._green.ensure_keys()
+        self._send("increment", table, by, key)
+
+    def delete(self, table: str, key: Row) -> None:
+        """Remove the rows with these values."""
+        self._green.ensure_keys()
+        self._send("delete", table, {}, key)
+
+    def get(self, table: str, key: Row) -> Row | None:
+        """The row with these values as it is now, with all that was written before; None where there is none."""
+        self._green.ensure_keys()
+        assert self._reader is not None
+        return self._reader.execute(self._statement("get", table, (), tuple(key)), [*key.values()]).fetchone()
+
+    def execute(self, statement: str, *values: Any) -> None:
+        """Any other statement; tables in braces by their plain names, values as %s."""
+        assert self._cursor is not None
+        self._cursor.execute(with_names(statement, self._green.names).encode(), values or None)
+
+    def _send(self, what: str, table: str, values: Row, key: Row | None = None) -> None:
+        assert self._cursor is not None
+        statement = self._statement(what, table, tuple(values), tuple(key or ()))
+        given = [*values.values(), *(key.values() if key else ())]
+        json = self._json[table]
+        if json and not json.isdisjoint(values):
+            given = [
+                Jsonb(value, dumps=orjson.dumps) if name in json and value is not None else value
+                for name, value in zip([*values, *(key or ())], given, strict=True)
+            ]
+        self._cursor.execute(statement, given)
+
+    def _statement(self, what: str, table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> bytes:
+        made = self._statements.get((what, table, columns, key))
+        if made is None:
+            made = self._statements[what, table, columns, key] = self._made(what, table, columns, key).as_bytes(None)
+        return made
+
+    def _made(self, what: str, table: str, columns: Sequence[str], key: Sequence[str]) -> sql.Composed:
+        found = self._green.tables.get(table)
+        if found is None:
+            raise BadEvent(
+                f"it writes to a table {table!r}, which the projection has not. {nearest(table, list(self._green.tables))}"
+            )
+        there_are = [column.name for column in found.columns]
+        for name in (*columns, *key):
+            if name not in there_are:
+                raise BadEvent(f"it writes to a column {name!r}, which {table} has not. {nearest(name, there_are)}")
+        if what in {"update", "increment", "delete", "get"} and not key:
+            raise BadEvent(f"{what} of {table} without a key would be of all rows")
+        relation = qualified(found.schema, found.name)
+        where = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(each)) for each in key)
+        if what == "get":
+            return sql.SQL("SELECT * FROM {} WHERE {} LIMIT 1").format(relation, where)
+        if what == "delete":
+            return sql.SQL("DELETE FROM {} WHERE {}").format(relation, where)
+        if what in {"update", "increment"}:
+            form = sql.SQL("{0} = %s") if what == "update" else sql.SQL("{0} = {0} + %s")
+            changes = sql.SQL(", ").join(form.format(sql.Identifier(each)) for each in columns)
+            return sql.SQL("UPDATE {} SET {} WHERE {}").format(relation, changes, where)
+        insert = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+            relation, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(sql.SQL("%s") for _ in columns)
+        )
+        return insert if what == "insert" else sql.SQL("{} {}").format(insert, self._on_conflict(table, columns))
+
+    def _on_conflict(self, table: str, columns: Sequence[str]) -> sql.Composed:
+        key = self._green.keys[table]
+        if missing := [name for name in key if name not in columns]:
+            raise BadEvent(f"upsert into {table} needs its key's column {missing[0]!r}")
+        others = [name for name in columns if name not in key]
+        changes = sql.SQL(", ").join(sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(each)) for each in others)
+        action = sql.SQL("DO UPDATE SET {}").format(changes) if others else sql.SQL("DO NOTHING")
+        return sql.SQL("ON CONFLICT ({}) {}").format(sql.SQL(", ").join(map(sql.Identifier, key)), action)
+
+
+def operations(write: Write, told: Sequence[Mapping[str, Any]]) -> None:
+    """Do what a process asked for: each a mapping with `op`, `table` and what belongs to it. Raises BadEvent."""
+    for each in told:
+        try:
+            match each["op"]:
+                case "insert":
+                    write.insert(each["table"], each["row"])
+                case "upsert":
+                    write.upsert(each["table"], each["row"])
+                case "update":
+                    write.update(each["table"], each["key"], each["set"])
+                case "increment":
+                    write.increment(each["table"], each["key"], each["by"])
+                case "delete":
+                    write.delete(each["table"], each["key"])
+                case other:
+                    raise BadEvent(f"there is no operation {other!r}: insert, upsert, update, increment, delete")
+        except KeyError as error:
+            raise BadEvent(f"the operation {dict(each)} lacks {error.args[0]!r}") from None

@@ -1,0 +1,1 @@
+"""Versions of read models: their tables, rows, checkpoints, locks and dead letters."""

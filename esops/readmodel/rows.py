@@ -1,0 +1,271 @@
+"""A version's table as rows that come and go in bulk: read by key, written by COPY, merged through a temporary table.
+
+What a function wrote comes back as it wrote it: the Python type of each column is kept with the version, so that a row that
+was read again after a restart is the row that the function returned.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg import sql
+from psycopg.rows import tuple_row
+from psycopg.types.json import Jsonb
+
+from esops.errors import nearest
+from esops.postgres.catalog import Table
+from esops.postgres.connection import is_lost, qualified
+from esops.readmodel.registry import wider
+from esops.readmodel.types import Key, Row
+
+_DELTA = sql.Identifier("esops_delta")
+_TIMES = frozenset({"timestamp", "timestamptz", "date", "time", "timetz"})
+_NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8"})
+_TEXTS = frozenset({"text", "varchar", "bpchar", "citext"})
+
+
+class BadEvent(Exception):
+    """One of the events since the last checkpoint cannot be projected; which one, the runner finds out."""
+
+    def __init__(self, reason: str) -> None:
+        """Take what is wrong, for the operator."""
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Rows:
+    """The rows of one table, by the columns of its key."""
+
+    def __init__(
+        self, table: Table, key_columns: tuple[str, ...], value_types: Mapping[str, str], ensure_key: Callable[[], None]
+    ) -> None:
+        """Take the table, its key's columns, the Python types written so far, and what to call before the key is needed."""
+        self.table = table
+        self.key_columns = key_columns
+        self.value_types = dict(value_types)
+        self._ensure_key = ensure_key
+        self._name = qualified(table.schema, table.name)
+        self._columns = {column.name: column for column in table.columns}
+        self._json = frozenset(column.name for column in table.columns if column.kind in {"json", "jsonb"})
+        self._checked: set[tuple[str, ...]] = set()
+        self._delta_ready = False
+
+    def read(self, connection: psycopg.Connection, keys: list[Key]) -> Iterable[tuple[Key, Row]]:
+        """The rows that are there of some keys. Raises psycopg.DataError for a key that does not fit the column."""
+        if not keys:
+            return
+        self._ensure_key()
+        columns = [name for name in self.value_types if name in self._columns] or list(self.key_columns)
+        statement = sql.SQL("SELECT k.esops_n, {} FROM {} AS t JOIN unnest({}) WITH ORDINALITY AS k({}, esops_n) ON {}").format(
+            sql.SQL(", ").join(self._selected(name) for name in columns),
+            self._name,
+            sql.SQL(", ").join(sql.SQL(f"%s::{self._columns[name].type}[]") for name in self.key_columns),
+            sql.SQL(", ").join(sql.Identifier(f"k{n}") for n in range(len(self.key_columns))),
+            sql.SQL(" AND ").join(
+                sql.SQL("{} = {}").format(sql.Identifier("t", name), sql.Identifier("k", f"k{n}"))
+                for n, name in enumerate(self.key_columns)
+            ),
+        )
+        parts = [[_key_text(part) for part in column] for column in zip(*map(self.parts, keys), strict=True)]
+        converters = [self._converter(name) for name in columns]
+        converted = [(place, convert) for place, convert in enumerate(converters) if convert is not None]
+        with connection.cursor(row_factory=tuple_row) as cursor:
+            for number, *values in cursor.execute(statement, parts):
+                for place, convert in converted:
+                    if values[place] is not None:
+                        values[place] = convert(values[place])
+                yield keys[number - 1], dict(zip(columns, values, strict=True))
+
+    def _selected(self, name: str) -> sql.Composable:
+        """A column to be read back; a uuid that was written as text comes as text at once."""
+        column = sql.Identifier("t", name)
+        if self._columns[name].kind == "uuid" and self.value_types.get(name) == "str":
+            return sql.SQL("{}::text").format(column)
+        return column
+
+    def _converter(self, name: str) -> Callable[[Any], Any] | None:
+        """How a column's value becomes again what the function wrote: numeric as int or float, times as text, and so on."""
+        if name in self._json:
+            return None
+        kind, written = self._columns[name].kind, self.value_types.get(name)
+        if written == "str":
+            return _isoformat if kind in _TIMES else str if kind in {"numeric", *_NUMBERS} else None
+        if written in {"int", "float"} and kind in {"numeric", *_NUMBERS, *_TEXTS}:
+            return int if written == "int" else float
+        if written == "Decimal" and kind in {*_NUMBERS, *_TEXTS}:
+            return Decimal
+        if written == "UUID" and kind in _TEXTS:
+            return uuid.UUID
+        if written == "datetime" and kind in _TEXTS:
+            return datetime.fromisoformat
+        return None
+
+    def parts(self, key: Key) -> tuple[Any, ...]:
+        """A key as the values of its columns. Raises ValueError where their number is not the key's."""
+        parts = key if isinstance(key, tuple) else (key,)
+        if len(parts) != len(self.key_columns):
+            raise ValueError(f"the key {key!r} has {len(parts)} parts, the table's has {len(self.key_columns)}")
+        return parts
+
+    def with_key(self, key: Key, row: Row) -> Row:
+        """The row with its key's columns, which it may leave out. Raises BadEvent where they are something else."""
+        if len(self.key_columns) == 1 and row.get(self.key_columns[0]) == key:
+            return row
+        parts = self.parts(key)
+        if not all(name in row for name in self.key_columns):
+            return {**dict(zip(self.key_columns, parts, strict=True)), **row}
+        for name, part in zip(self.key_columns, parts, strict=True):
+            if row[name] != part and str(row[name]) != str(part):
+                raise BadEvent(
+                    f"its row has {name} = {row[name]!r}, but its key is {part!r}: give fold() the key function that makes it"
+                )
+        return row
+
+    def _by_columns(self, rows: list[Row]) -> Iterable[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
+        groups: dict[tuple[str, ...], list[Row]] = {}
+        for row in rows:
+            groups.setdefault(tuple(row), []).append(row)
+        for columns, group in groups.items():
+            if columns not in self._checked:
+                self._check(columns)
+            values = [tuple(row.values()) for row in group]
+            self._note_types(columns, values)
+            yield columns, values if self._json.isdisjoint(columns) else self._wrapped(columns, values)
+
+    def _note_types(self, columns: tuple[str, ...], values: list[tuple[Any, ...]]) -> None:
+        """Keep the widest Python type of each column, column by column in C."""
+        for name, column in zip(columns, zip(*values, strict=True), strict=True):
+            for kind in set(map(type, column)):
+                known, found = self.value_types.get(name), kind.__name__ if kind is not type(None) else "None"
+                if known is None or found not in {known, "None"}:
+                    self.value_types[name] = wider(known, found)
+
+    def _wrapped(self, columns: tuple[str, ...], values: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        json = [name in self._json for name in columns]
+        return [
+            tuple(
+                Jsonb(value, dumps=orjson.dumps) if is_json and value is not None else value
+                for is_json, value in zip(json, row, strict=True)
+            )
+            for row in values
+        ]
+
+    def _check(self, columns: tuple[str, ...]) -> None:
+        for name in columns:
+            if name not in self._columns:
+                raise BadEvent(f"its row has a column {name!r} that {self.table.name} has not. {nearest(name, self._columns)}")
+        self._checked.add(columns)
+
+    def insert(self, connection: psycopg.Connection, rows: list[Row]) -> int:
+        """Write rows whose keys are not there yet; returns how many."""
+        for columns, values in self._by_columns(rows):
+            self._copy(connection, self._name, columns, values)
+        return len(rows)
+
+    def _copy(
+        self, connection: psycopg.Connection, target: sql.Identifier, columns: tuple[str, ...], values: list[tuple[Any, ...]]
+    ) -> None:
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(target, names)
+        with connection.cursor() as cursor, cursor.copy(statement) as copy:
+            write = copy.write_row
+            for row in values:
+                write(row)
+
+    def upsert(self, connection: psycopg.Connection, rows: list[Row]) -> int:
+        """Write rows whose keys may be there; returns how many were new."""
+        added = 0
+        if rows:
+            self._ensure_key()
+        for columns, values in self._by_columns(rows):
+            self._stage(connection, columns, values)
+            names = sql.SQL(", ").join(map(sql.Identifier, columns))
+            others = [sql.Identifier(name) for name in columns if name not in self.key_columns]
+            action = (
+                sql.SQL("DO UPDATE SET {}").format(
+                    sql.SQL(", ").join(sql.SQL("{0} = EXCLUDED.{0}").format(name) for name in others)
+                )
+                if others
+                else sql.SQL("DO NOTHING")
+            )
+            # xmax is 0 in a row version that was inserted, and not in one that was updated.
+            row = connection.execute(
+                sql.SQL(
+                    "WITH written AS (INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT ({}) {} RETURNING xmax = 0 AS added) "
+                    "SELECT count(*) FILTER (WHERE added) FROM written"
+                ).format(
+                    self._name,
+                    names,
+                    names,
+                    _DELTA,
+                    sql.SQL(", ").join(map(sql.Identifier, self.key_columns)),
+                    action,
+                )
+            ).fetchone()
+            assert row is not None
+            added += row[0]
+        return added
+
+    def delete(self, connection: psycopg.Connection, keys: list[Key]) -> int:
+        """Remove the rows of some keys; returns how many there were."""
+        if not keys:
+            return 0
+        self._ensure_key()
+        self._stage(connection, self.key_columns, [self.parts(key) for key in keys])
+        return connection.execute(
+            sql.SQL("DELETE FROM {} AS t USING {} AS d WHERE {}").format(
+                self._name,
+                _DELTA,
+                sql.SQL(" AND ").join(
+                    sql.SQL("{} = {}").format(sql.Identifier("t", name), sql.Identifier("d", name)) for name in self.key_columns
+                ),
+            )
+        ).rowcount
+
+    def _stage(self, connection: psycopg.Connection, columns: tuple[str, ...], values: list[tuple[Any, ...]]) -> None:
+        """Bring rows into a temporary table without constraints, from which one statement merges them."""
+        if not self._delta_ready:
+            connection.execute(sql.SQL("DROP TABLE IF EXISTS pg_temp.{}").format(_DELTA))
+            connection.execute(
+                sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DELETE ROWS AS SELECT * FROM {} WITH NO DATA").format(
+                    _DELTA, self._name
+                )
+            )
+            self._delta_ready = True
+        else:
+            connection.execute(sql.SQL("TRUNCATE pg_temp.{}").format(_DELTA))
+        self._copy(connection, _DELTA, columns, values)
+
+
+def is_bad_row(error: psycopg.Error) -> bool:
+    """Whether it is the row's fault, as against the server's, the role's or the connection's."""
+    if is_lost(error):
+        return False
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+        return True
+    if isinstance(error, psycopg.errors.CardinalityViolation):
+        return True  # two keys are one in the table
+    return isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
+
+
+def one_line(error: BaseException) -> str:
+    """What a database error says, in a line, with its detail."""
+    diagnosis = getattr(error, "diag", None)
+    if diagnosis is not None and diagnosis.message_primary:
+        detail = diagnosis.message_detail or diagnosis.context or ""
+        return f"{diagnosis.message_primary} {detail}".strip().splitlines()[0]
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _isoformat(value: datetime | date) -> str:
+    return value.isoformat()
+
+
+def _key_text(part: Any) -> Any:
+    return part if part is None or isinstance(part, str) else str(part)

@@ -1,0 +1,245 @@
+"""Where the shards of a first load are worked on: by processes of this machine, or by the workers of a Dask cluster that is there."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from esops.config import load_config
+from esops.errors import ConnectionLost, EsopsError, Unavailable, UsageError
+from esops.postgres.connection import connect, translated
+from esops.readmodel import locks
+from esops.rebuild.load.worker import Died, Failure, Task, in_process
+
+if TYPE_CHECKING:
+    import distributed
+
+_LOOK_EVERY = 0.5
+_CONNECT_TIMEOUT = 10
+_SCHEDULER_PATIENCE = 20.0
+_DASK = "dask://"
+_LOCAL = "local"
+_GO_ON = "What is done is kept: go on with --resume, and --engine with another scheduler, or local."
+
+
+class AtWork(Protocol):
+    """An engine while it has work."""
+
+    def submit(self, task: Task) -> Future[Failure | None]:
+        """Begin a shard."""
+        ...
+
+    def result(self, future: Future[Failure | None]) -> Failure | None:
+        """What became of one that is done. Raises Died."""
+        ...
+
+    def ask_to_stop(self) -> None:
+        """Let each end at its next checkpoint."""
+        ...
+
+    def check(self) -> None:
+        """Raises Unavailable where nobody could tell any more how they are."""
+        ...
+
+
+class Engine(Protocol):
+    """Where shards are worked on. `far`: on machines where nobody sees whether the rebuild's process lives."""
+
+    far: bool
+    where: str
+
+    def opened(self, tasks: int) -> Any:
+        """A context that gives an AtWork for so many tasks, and waits for them at its end."""
+        ...
+
+    def processes(self) -> int:
+        """How many there are, where that was not said."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+def engine_of(address: str | None) -> Engine:
+    """The engine of an address: none is this machine. Raises UsageError or Unavailable."""
+    if address in {None, _LOCAL}:
+        return Processes()
+    assert address is not None
+    if not address.startswith(_DASK) or not address.removeprefix(_DASK):
+        raise UsageError(
+            f"--engine {address}: there is no such engine",
+            hint="dask://HOST:PORT is a Dask cluster's scheduler, local is this machine.",
+        )
+    if importlib.util.find_spec("distributed") is None:
+        raise UsageError("--engine dask:// takes Dask", hint="pip install 'esops[dask]', here and where its workers are.")
+    return Dask(address.removeprefix(_DASK))
+
+
+class Processes:
+    """Processes of this machine."""
+
+    far = False
+    where = "on this machine"
+
+    def processes(self) -> int:
+        """One."""
+        return 1
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    @contextmanager
+    def opened(self, tasks: int) -> Iterator[AtWork]:
+        """See Engine."""
+        with ThreadPoolExecutor(tasks) as pool:
+            yield _Here(pool)
+
+
+class _Here:
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool, self._asked = pool, threading.Event()
+
+    def submit(self, task: Task) -> Future[Failure | None]:
+        return self._pool.submit(in_process, task, self._asked.is_set)
+
+    @staticmethod
+    def result(future: Future[Failure | None]) -> Failure | None:
+        return future.result()
+
+    def ask_to_stop(self) -> None:
+        self._asked.set()
+
+    def check(self) -> None:
+        """Threads of this process tell."""
+
+
+class Dask:
+    """The workers of a Dask cluster. They need esops, the configuration and the code in the same places as here.
+
+    Each shard is a process of its own there, too: a worker lives long, and would go on with the code that it once imported.
+    """
+
+    far = True
+
+    def __init__(self, scheduler: str) -> None:
+        """Connect. Raises Unavailable."""
+        import distributed
+
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters of it is told in esops' own words
+        self.where = f"of the Dask cluster at {scheduler}"
+        address = scheduler if "://" in scheduler else f"tcp://{scheduler}"
+        try:
+            self._client = distributed.Client(address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"the Dask scheduler at {scheduler} cannot be reached: {error}") from None
+
+    def processes(self) -> int:
+        """As many as the cluster has workers."""
+        return max(1, len(self._client.nthreads()))
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self._client.close()
+
+    @contextmanager
+    def opened(self, tasks: int) -> Iterator[AtWork]:  # noqa: ARG002 - the cluster is as large as it is
+        """See Engine."""
+        work = _There(self._client)
+        try:
+            yield work
+        except BaseException:
+            work.ask_to_stop()
+            raise
+        finally:
+            work.wait()
+
+
+class _There:
+    def __init__(self, client: distributed.Client) -> None:
+        import distributed
+
+        self._client = client
+        self._name = f"esops-{uuid.uuid4()}"
+        self._asked = distributed.Event(self._name, client=client)
+        self._gone_since: float | None = None
+        self._pool = client.get_executor(pure=False, retries=0)
+        self._futures: list[Future[Failure | None]] = []
+
+    def submit(self, task: Task) -> Future[Failure | None]:
+        future: Future[Failure | None] = self._pool.submit(_load_there, task, self._name)
+        self._futures.append(future)
+        return future
+
+    @staticmethod
+    def result(future: Future[Failure | None]) -> Failure | None:
+        from distributed import KilledWorker
+
+        try:
+            return future.result()
+        except (KilledWorker, OSError) as killed:
+            raise Died from killed
+        except (CancelledError, asyncio.CancelledError):
+            raise Unavailable("the Dask scheduler is gone", hint=_GO_ON) from None
+
+    def ask_to_stop(self) -> None:
+        if self._client.status == "running":
+            self._asked.set()
+
+    def check(self) -> None:
+        if self._client.status == "running":
+            self._gone_since = None
+            return
+        self._gone_since = self._gone_since or time.monotonic()
+        if time.monotonic() - self._gone_since > _SCHEDULER_PATIENCE:
+            raise Unavailable("the Dask scheduler is gone", hint=_GO_ON)
+
+    def wait(self) -> None:
+        """Until all have ended, as a pool does; without a scheduler they end by themselves when the rebuild's session has gone."""
+        for future in self._futures:
+            while not future.done() and self._client.status == "running":
+                time.sleep(_LOOK_EVERY / 5)
+
+
+def _load_there(task: Task, name: str) -> Failure | None:
+    """A shard in a worker of a cluster: it stops when it is asked to, and when the rebuild's session has gone."""
+    import distributed
+
+    asked = distributed.Event(name, client=distributed.get_client())
+    stop, over = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_LOOK_EVERY):
+            try:
+                if not _owned(task) or asked.is_set():
+                    stop.set()
+                    return
+            except (EsopsError, OSError, RuntimeError):
+                continue  # the scheduler or the database is away for the moment; the work notices the latter by itself
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        return in_process(task, stop.is_set)
+    finally:
+        over.set()
+        thread.join()
+
+
+def _owned(task: Task) -> bool:
+    """Whether the session that began the work still holds the projection's lock."""
+    config = load_config(task.config)
+    try:
+        with translated(), connect(config.readmodel_of(task.projection).dsn, f"watch {task.projection}") as connection:
+            holder = locks.holder(connection, locks.rebuild_lock(task.projection))
+    except ConnectionLost:
+        return True
+    return holder is not None and holder.pid == task.owner

@@ -1,0 +1,155 @@
+"""One share of a version's first load, made by a process of its own: `python -m esops.rebuild.load.worker`.
+
+It gets its task as a line of JSON on its input, and tells on its output why it gave up. When its input ends, it stops at its next
+checkpoint: so it does where whoever began it is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from esops import errors, stores
+from esops.config import load_config
+from esops.errors import EsopsError, Refused
+from esops.events import Position
+from esops.projections.definition import fingerprint, load_definition
+from esops.running.runner import Runner, Work
+from esops.running.throttle import Gate, Limits
+
+_PATIENCE = timedelta(seconds=15)
+_LOOK_EVERY = 0.05
+
+
+class Died(Exception):
+    """A process died at its work."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One shard's work, as it is handed to a process."""
+
+    config: Path
+    projection: str
+    version: int
+    store: str
+    shard: int
+    of: int
+    until: str
+    batch_size: int | None
+    limits: Limits
+    fingerprint: str
+    """Of the code that the version is made by: a machine with other code must not touch it."""
+    owner: int | None
+    """The rebuild's session in the read model's database, where the process cannot be told otherwise that it is gone."""
+
+    def as_line(self) -> str:
+        """For the process's input."""
+        return json.dumps({**asdict(self), "config": str(self.config)})
+
+    @classmethod
+    def from_line(cls, line: str) -> Task:
+        """Again, in the process."""
+        told = json.loads(line)
+        return cls(**{**told, "config": Path(told["config"]), "limits": Limits(**told["limits"])})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a process gave up: an error of esops by its name, since exceptions do not travel whole."""
+
+    error: str
+    message: str
+    hint: str | None
+
+    def raised(self) -> EsopsError:
+        """The error again."""
+        kind = getattr(errors, self.error, EsopsError)
+        error: EsopsError = kind(self.message, hint=self.hint)
+        return error
+
+
+def load_shard(task: Task, stop: Callable[[], bool] = lambda: False) -> Failure | None:
+    """From a shard's checkpoint to the end of its share; None where it got there."""
+    try:
+        config = load_config(task.config)
+        settings = config.projection(task.projection)
+        definition = load_definition(settings, config.directory, f"projections.{task.projection}")
+        share = (task.shard, task.of)
+        if fingerprint(definition) != task.fingerprint:
+            raise Refused(
+                f"the code of {task.projection} on {socket.gethostname()} is not that which the rebuild began with",
+                hint="Bring the same code, in the same place, to every machine.",
+            )
+        work = Work.on(task.projection, task.version, definition, settings, task.batch_size, share)
+        name, store_settings = config.store(task.store)
+        dsn = config.readmodel_of(task.projection).dsn
+        gate = Gate(dsn, task.projection, task.limits, stop=stop, share=1 / task.of)
+        with stores.open_store(name, store_settings) as store:
+            runner = Runner(store, dsn, work, stop=stop, lock_patience=_PATIENCE, gate=gate)
+            try:
+                runner.run_until(Position.parse(task.until))
+            finally:
+                runner.close()
+    except EsopsError as error:
+        return Failure(type(error).__name__, error.message, error.hint)
+    return None
+
+
+def in_process(task: Task, stop: Callable[[], bool]) -> Failure | None:
+    """Have a process load a shard; None where it got to the end. Raises Died."""
+    command = [sys.executable, "-P", "-m", "esops.rebuild.load.worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(task.as_line() + "\n")
+            process.stdin.flush()
+            while process.poll() is None:
+                if stop():
+                    process.stdin.close()
+                    process.wait()
+                time.sleep(_LOOK_EVERY)
+        except BrokenPipeError:
+            process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        told = process.stdout.read()
+        if process.returncode:
+            raise Died
+    return Failure(**json.loads(told)) if told else None
+
+
+def main() -> None:
+    """The process."""
+    import structlog
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    answer, sys.stdout = sys.stdout, sys.stderr  # what a projection prints is no answer
+    task, over = Task.from_line(sys.stdin.readline()), threading.Event()
+    # A terminal and a service manager signal everybody: it is for the rebuild to say when to stop, or the same as its end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: over.set())
+
+    def watch() -> None:
+        sys.stdin.read()
+        over.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    failure = load_shard(task, over.is_set)
+    if failure is not None:
+        print(json.dumps(asdict(failure)), file=answer, flush=True)
+
+
+if __name__ == "__main__":
+    main()

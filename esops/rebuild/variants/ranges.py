@@ -1,0 +1,240 @@
+"""A rebuild in place that never empties anything: the keys are dealt into ranges, and each range's rows are replaced in one transaction.
+
+A range is built in a table of its own from the events of its streams, as a version that nobody reads, up to one position for all ranges;
+then what differs is deleted, inserted and updated in the table that serves, and the range is noted as done in the same transaction. So
+readers see each row as it was or as it will be, and a rebuild that dies goes on with the range it was at. Meanwhile the version has no
+checkpoint, so that nobody follows it: some of its rows are older than others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import psycopg
+from psycopg import sql
+
+from esops.errors import Busy, Refused, Unavailable
+from esops.events import Position
+from esops.postgres import catalog
+from esops.postgres.catalog import Table
+from esops.postgres.connection import qualified
+from esops.readmodel import registry
+from esops.readmodel import tables as readmodel
+from esops.readmodel.registry import Shard, Version
+from esops.rebuild.plan import Target
+from esops.rebuild.session import Session
+from esops.running.runner import Progress, Runner, Work
+from esops.running.throttle import Gate
+from esops.stores.base import EventStore
+from esops.stores.postgres.layouts.base import dealt
+
+_LOCK_PATIENCE = timedelta(seconds=10)
+_PATIENCE = 60.0
+
+
+def patiently(
+    session: Session,
+    do: Callable[[psycopg.Connection], None],
+    timeout: timedelta,
+    stop: Callable[[], bool],
+    say: Callable[[str], None],
+) -> None:
+    """Do something in a transaction that waits for locks only so long, again and again for a minute. Raises Unavailable."""
+    deadline = time.monotonic() + _PATIENCE
+
+    def attempt(connection: psycopg.Connection) -> None:
+        with connection.transaction():
+            connection.execute(f"SET LOCAL lock_timeout = '{int(timeout.total_seconds() * 1000)}ms'".encode())
+            do(connection)
+
+    while True:
+        try:
+            return session.do(attempt)
+        except psycopg.errors.LockNotAvailable:
+            if stop() or time.monotonic() >= deadline:
+                raise Unavailable("the tables' lock could not be had within a minute", hint="Nothing changed.") from None
+            say("waiting for those who use the tables")
+            time.sleep(0.3)
+
+
+class Ranges:
+    """The ranges of one version's rows."""
+
+    def __init__(
+        self,
+        session: Session,
+        target: Target,
+        store: EventStore,
+        version: Version,
+        scratch: int,
+        *,
+        batch_size: int | None,
+        gate: Gate,
+        stop: Callable[[], bool],
+        report: Callable[[int], None],
+        say: Callable[[str], None],
+    ) -> None:
+        """`scratch` is the number of the version that nobody reads, in which a range is built."""
+        self._session, self._target, self._store = session, target, store
+        self._version, self._scratch, self._batch_size = version, scratch, batch_size
+        self._gate, self._stop, self._report, self._say = gate, stop, report, say
+
+    def begin(self, of: int, until: Position, record: Callable[[psycopg.Connection], None]) -> None:
+        """Make the table for ranges, and take the version's checkpoint away, in one transaction."""
+        version, names = self._version, self._names()
+        staging = qualified(*names)
+
+        def do(connection: psycopg.Connection) -> None:
+            if registry.shards(connection, version):
+                return  # the answer to this transaction's commit was lost with the connection
+            real = self._real(connection)
+            key = sql.SQL(", ").join(map(sql.Identifier, real.key))
+            like = qualified(real.schema, real.name)
+            connection.execute(
+                sql.SQL(
+                    "CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING IDENTITY, PRIMARY KEY ({}))"
+                ).format(staging, like, key)
+            )
+            registry.set_apart(connection, version)
+            registry.insert(
+                connection,
+                Version(
+                    version.projection,
+                    self._scratch,
+                    "building",
+                    version.store,
+                    None,
+                    0,
+                    0,
+                    {next(iter(version.tables)): names},
+                    self._target.code,
+                ),
+            )
+            registry.make_shards(connection, version, of, until)
+            record(connection)
+
+        patiently(self._session, do, timedelta(seconds=5), self._stop, self._say)
+
+    def fill(self) -> None:
+        """Each range that is not done, and the version's checkpoint at the end."""
+        ranges = self._session.do(lambda on: registry.shards(on, self._version))
+        for each in ranges:
+            if each.position != each.until:
+                self._say(f"range {each.number + 1} of {each.of}")
+                self._build(each)
+                self._replace(each)
+        if ranges:
+            self._session.do(lambda on: self._finish(on, ranges[0].until))
+
+    def _names(self) -> tuple[str, str]:
+        schema, _ = self._version.table
+        return schema, readmodel.physical_name(next(iter(self._version.tables)), self._scratch)
+
+    def _real(self, connection: psycopg.Connection) -> Table:
+        table = catalog.find_table(connection, *self._version.table)
+        if table is None or not table.key:
+            raise Refused(f"the table {'.'.join(self._version.table)}, which should serve, is gone")
+        return table
+
+    def _build(self, part: Shard) -> None:
+        target = self._target
+        work = Work.on(target.name, self._scratch, target.definition, target.settings, self._batch_size)
+        work = replace(work, filter=replace(work.filter, shard=(part.number, part.of)))
+        done = sum(each.events for each in self._session.do(lambda on: registry.shards(on, self._version)))
+        before = self._session.do(lambda on: registry.version(on, target.name, self._scratch)).events
+
+        def report(progress: Progress) -> None:
+            self._report(done + before + progress.events)
+
+        runner = Runner(
+            self._store,
+            target.dsn,
+            work,
+            stop=self._stop,
+            report=report,
+            say=self._say,
+            lock_patience=_LOCK_PATIENCE,
+            gate=self._gate,
+        )
+        try:
+            runner.run_until(part.until)
+        finally:
+            runner.close()
+
+    def _replace(self, part: Shard) -> None:
+        """Make the serving table's rows of a range what was built, and begin the next one, in one transaction."""
+
+        def do(connection: psycopg.Connection) -> None:
+            registry.lock_row(connection, self._target.name, self._scratch)
+            built = registry.version(connection, self._target.name, self._scratch)
+            now = next(each for each in registry.shards(connection, self._version) if each.number == part.number)
+            if now.position == part.until:
+                return  # done, and the answer was lost: the table for ranges is empty by now, and is not what belongs there
+            if built.position != part.until:
+                raise Busy(f"range {part.number + 1} of {self._target.name} was changed by somebody else")
+            real, names = self._real(connection), qualified(*self._names())
+            mine = dealt(sql.Identifier("t", real.key[-1]), part.number, part.of)
+            strays = connection.execute(sql.SQL("SELECT count(*) FROM {} AS t WHERE NOT {}").format(names, mine)).fetchone()
+            if strays is None or strays[0]:
+                raise Refused("streams' names and the table's keys are not dealt alike", hint="Rebuild without --ranges.")
+            try:
+                _delete_what_is_gone(connection, real, names, mine)
+                _put_what_differs(connection, real, names)
+            except psycopg.errors.IntegrityError as error:
+                why = f"{error.diag.message_primary} {error.diag.message_detail or ''}"
+                raise Refused(
+                    f"rows of range {part.number + 1} cannot take their place: {why}",
+                    hint="A constraint that rows of other ranges still stand against: rebuild --blue-green, or without --ranges.",
+                ) from error
+            registry.end_range(connection, self._version, part, built)
+            connection.execute(sql.SQL("TRUNCATE {}").format(names))
+            registry.start_over(connection, built, self._target.code)
+
+        patiently(self._session, do, timedelta(seconds=5), self._stop, self._say)
+
+    def _finish(self, connection: psycopg.Connection, until: Position) -> None:
+        with connection.transaction():
+            if not registry.shards(connection, self._version):
+                return
+            registry.merge_shards(connection, replace(self._version, fingerprint=self._target.code), until)
+            connection.execute(sql.SQL("DROP TABLE {}").format(qualified(*self._names())))
+            registry.forget(connection, self._target.name, self._scratch)
+
+
+def _delete_what_is_gone(connection: psycopg.Connection, real: Table, built: sql.Composable, mine: sql.Composable) -> None:
+    same = sql.SQL(" AND ").join(sql.SQL("s.{0} = t.{0}").format(sql.Identifier(name)) for name in real.key)
+    connection.execute(
+        sql.SQL("DELETE FROM {} AS t WHERE {} AND NOT EXISTS (SELECT FROM {} AS s WHERE {})").format(
+            qualified(real.schema, real.name), mine, built, same
+        )
+    )
+
+
+def _put_what_differs(connection: psycopg.Connection, real: Table, built: sql.Composable) -> None:
+    """Rows that are as they were are not written: a rebuild that changes little makes little bloat."""
+    made = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped "
+        "AND (attgenerated <> '' OR attidentity <> '')",
+        (real.oid,),
+    ).fetchall()
+    names = [column.name for column in real.columns if (column.name,) not in made]
+    others = [name for name in names if name not in real.key]
+    columns = sql.SQL(", ").join(map(sql.Identifier, names))
+    key = sql.SQL(", ").join(map(sql.Identifier, real.key))
+    conflict: sql.Composable = sql.SQL("NOTHING")
+    if others:
+        sides = [
+            sql.SQL(", ").join(sql.SQL("{}.{}::text").format(sql.SQL(side), sql.Identifier(name)) for name in others)
+            for side in ("t", "EXCLUDED")
+        ]
+        conflict = sql.SQL("UPDATE SET {} WHERE ROW({}) IS DISTINCT FROM ROW({})").format(
+            sql.SQL(", ").join(sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name)) for name in others), *sides
+        )
+    connection.execute(
+        sql.SQL("INSERT INTO {} AS t ({columns}) SELECT {columns} FROM {} ON CONFLICT ({}) DO {}").format(
+            qualified(real.schema, real.name), built, key, conflict, columns=columns
+        )
+    )

@@ -1,0 +1,98 @@
+"""Do two projections in the server say the same? Their results, partition by partition, until they agree or stay different."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+from esops.errors import UsageError, nearest
+from esops.rebuild.verification.comparison import SAMPLES, Verification
+from esops.stores.eventstoredb.store import EventStoreDBStore
+
+Method = Literal["exact", "columns", "counts", "none"]
+METHODS: tuple[Method, ...] = ("exact", "columns", "counts", "none")
+AT_ONCE = 8
+ROUNDS = 6
+PAUSE = 0.5
+"""Seconds between two looks at what differs: both run on while they are compared, and the one may be a moment ahead."""
+_MISSING = object()
+
+
+def method_of(text: str | None) -> Method:
+    """Read `--compare`. Raises UsageError."""
+    for method in METHODS:
+        if text in (None, method):
+            return method
+    raise UsageError(f"there is no comparison {text!r}", hint=nearest(str(text), METHODS))
+
+
+def partitions(store: EventStoreDBStore, name: str) -> set[str]:
+    """A projection's partitions, from the stream that the server keeps of them; the one without a name where there are none."""
+    found = {event.data.decode() for event in store.read_stream(f"$projections-{name}-partitions")}
+    return found or {""}
+
+
+def compare(
+    store: EventStoreDBStore,
+    blue: str,
+    green: str,
+    method: Method,
+    ignore: Sequence[str],
+    stop: Callable[[], bool] = lambda: False,
+) -> Verification:
+    """Compare two projections by their names in the server. `ignore`: keys of results that are not compared."""
+    in_blue, in_green = partitions(store, blue), partitions(store, green)
+    if method in ("counts", "none"):
+        differing = abs(len(in_blue) - len(in_green)) if method == "counts" else 0
+        return Verification(method, len(in_blue), len(in_green), differing)
+    left = sorted(in_blue | in_green)
+    for round in range(ROUNDS):
+        if round:
+            time.sleep(PAUSE)
+        differences = list(_differences(store, blue, green, left, method, frozenset(ignore)))
+        if not differences or stop():
+            break
+        left = [partition for partition, *_ in differences]
+    in_blue, in_green = partitions(store, blue), partitions(store, green)
+    keys: dict[str, int] = {}
+    for _, old, new in differences:
+        for key in _unlike(old, new, frozenset(ignore)):
+            keys[key] = keys.get(key, 0) + 1
+    return Verification(
+        method,
+        len(in_blue),
+        len(in_green),
+        len(differences),
+        only_blue=len(in_blue - in_green),
+        only_green=len(in_green - in_blue),
+        columns=keys,
+        samples=[{"partition": one, "blue": old, "green": new} for one, old, new in differences[:SAMPLES]],
+        note=None if not differences else f"looked at {ROUNDS} times over {ROUNDS * PAUSE:.0f} s: these stay different",
+    )
+
+
+def _differences(
+    store: EventStoreDBStore, blue: str, green: str, names: Sequence[str], method: Method, ignore: frozenset[str]
+) -> Iterator[tuple[str, Any, Any]]:
+    def ask(partition: str) -> tuple[Any, Any]:
+        return store.projections.result(blue, partition), store.projections.result(green, partition)
+
+    with ThreadPoolExecutor(AT_ONCE, "esops compare") as pool:
+        for partition, (old, new) in zip(names, pool.map(ask, names), strict=True):
+            if not _alike(old, new, method, ignore):
+                yield partition, old, new
+
+
+def _alike(old: Any, new: Any, method: Method, ignore: frozenset[str]) -> bool:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return bool(old == new)
+    keys = (old.keys() & new.keys() if method == "columns" and old and new else old.keys() | new.keys()) - ignore
+    return all(old.get(key, _MISSING) == new.get(key, _MISSING) for key in keys)
+
+
+def _unlike(old: Any, new: Any, ignore: frozenset[str]) -> list[str]:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return []
+    return sorted(key for key in (old.keys() | new.keys()) - ignore if old.get(key, _MISSING) != new.get(key, _MISSING))

@@ -1,0 +1,146 @@
+"""The journal of a projection's rebuilds, as a stream of the store that the projection runs in.
+
+Each entry is appended with the version that was read before: of two processes that rebuild the same projection, the second one's
+next entry fails, and it stops.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from esops.errors import Busy
+from esops.events import NewEvent
+from esops.rebuild import journal as states
+from esops.stores.base import WrongExpectedVersion
+from esops.stores.eventstoredb.store import EventStoreDBStore
+
+_TYPE = "$esops-"
+UNFINISHED = {states.PLANNED, states.PROVISIONED, states.CATCHING_UP, states.FOLLOWING, states.VERIFIED, states.PAUSED}
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version: the projection's name in the server, and active, standby, building, retired or aborted."""
+
+    version: int
+    name: str
+    state: str
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The latest rebuild, as the journal has it. `resume_state` is where a paused one goes on; `seconds` its working time."""
+
+    rebuild: int
+    state: str
+    from_version: int | None
+    to_version: int
+    options: Mapping[str, Any]
+    resume_state: str | None = None
+    verification: Mapping[str, Any] | None = None
+    seconds: float = 0.0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is something to resume or to abort."""
+        return self.state in UNFINISHED
+
+
+@dataclass
+class Journal:
+    """A projection's journal, folded. `write` adds to it."""
+
+    store: EventStoreDBStore
+    projection: str
+    versions: dict[int, Version] = field(default_factory=dict)
+    latest: Entry | None = None
+    before: int | None = None
+    """The version that served before the one that serves now."""
+    _at: int = -1
+
+    @property
+    def stream(self) -> str:
+        """The stream's name."""
+        return f"$esops-{self.projection}"
+
+    @property
+    def active(self) -> Version | None:
+        """The version that serves."""
+        return next((one for one in self.versions.values() if one.state == "active"), None)
+
+    @classmethod
+    def read(cls, store: EventStoreDBStore, projection: str) -> Journal:
+        """Read it. A projection of that name that the journal knows nothing of is version 1, and serves."""
+        found = cls(store, projection)
+        for event in store.read_stream(found.stream):
+            found._apply(event.type.removeprefix(_TYPE), event.json(), event.recorded_at)
+            found._at = event.version
+        if not found.versions and store.projections.get(projection) is not None:
+            found.versions[1] = Version(1, projection, "active")
+        return found
+
+    def name_of(self, version: int) -> str:
+        """A version's name in the server."""
+        return self.projection if version == 1 else f"{self.projection}-v{version}"
+
+    def write(self, kind: str, **data: Any) -> None:
+        """Append an entry. Raises Busy where somebody else wrote meanwhile."""
+        event_type = f"{_TYPE}{kind}"
+        event = NewEvent(str(uuid.uuid4()), event_type, orjson.dumps({"projection": self.projection, **data}))
+        try:
+            self.store.append(self.stream, [event], self._at)
+        except WrongExpectedVersion:
+            raise Busy(
+                f"another process is at work on {self.projection}", hint=f"The stream {self.stream} has what it did."
+            ) from None
+        self._at += 1
+        self._apply(kind, data, datetime.now(UTC))
+
+    def _apply(self, kind: str, data: Mapping[str, Any], at: datetime) -> None:
+        match kind:
+            case "adopted":
+                self._set(data["version"], "active", at)
+            case "planned":
+                self.latest = Entry(data["rebuild"], states.PLANNED, data["from"], data["to"], data["options"])
+                self._set(data["to"], "building", at)
+            case "entered":
+                self._enter(data, at)
+            case "rolled-back" | "moved":
+                self._move(data["from"], data["to"], at)
+                if kind == "rolled-back" and self.latest is not None:
+                    self.latest = replace(self.latest, state=states.ROLLED_BACK)
+            case "retired":
+                self._set(data["version"], "retired", at)
+
+    def _enter(self, data: Mapping[str, Any], at: datetime) -> None:
+        assert self.latest is not None
+        state, entry = data["state"], self.latest
+        self.latest = replace(
+            entry,
+            state=state,
+            resume_state=data.get("resume_state"),
+            verification=data.get("verification", entry.verification),
+            seconds=entry.seconds + data.get("seconds", 0.0),
+        )
+        if state == states.SWITCHED:
+            self._move(entry.from_version, entry.to_version, at)
+        elif state == states.ABORTED:
+            self._set(entry.to_version, "aborted", at)
+        elif state == states.VERIFIED and not entry.options.get("switch", True):
+            self._set(entry.to_version, "standby", at)
+
+    def _move(self, old: int | None, new: int, at: datetime) -> None:
+        if old is not None:
+            self._set(old, "standby", at)
+        self.before = old
+        self._set(new, "active", at)
+
+    def _set(self, version: int, state: str, at: datetime) -> None:
+        self.versions[version] = Version(version, self.name_of(version), state, at)

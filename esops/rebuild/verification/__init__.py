@@ -1,0 +1,1 @@
+"""Comparing green with blue before the switch."""

@@ -1,0 +1,183 @@
+"""A store and the archive that its old streams went to, as one: all events in their original order, each once."""
+
+from __future__ import annotations
+
+import heapq
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from itertools import chain, islice
+from types import TracebackType
+from typing import Any, Self
+
+from esops.archive_format.notes import Notes
+from esops.events import EventFilter, Position, RecordedEvent, StreamInfo
+from esops.stores.archive.store import ArchiveStore
+from esops.stores.base import EVERYTHING, Batch, EventStore, Found, Ids, OutsideOfSql, Unsettled, at_most, settled
+from esops.stores.counting import CountedOneByOne
+
+_AT_ONCE = 5_000
+
+
+class JoinedStore(OutsideOfSql, CountedOneByOne):
+    """EventStore over a hot store and its archive. What is not about reading is the hot store's alone."""
+
+    def __init__(self, hot: EventStore, cold: ArchiveStore) -> None:
+        """Take both, open; both are closed with it."""
+        self._hot, self._cold = hot, cold
+        self.name, self.capabilities = hot.name, replace(hot.capabilities, shards=False)
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not joined here: heads, checkpoints, appends, and all that archiving itself needs."""
+        return getattr(self._hot, name)
+
+    def read_all(
+        self,
+        after: Position | None = None,
+        until: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+    ) -> Iterator[Batch]:
+        """Merged by position. An event that is in both is taken from the hot store."""
+        yield from at_most(limit, self._merged(after, until, filter))
+
+    def _merged(self, after: Position | None, until: Position | None, filter: EventFilter) -> Iterator[Batch]:
+        short: Unsettled | None = None
+        if until is None and filter.stream is None:
+            until, short = settled(self._hot, after)
+        hot = (event for batch in self._hot.read_all(after, until, filter) for event in batch.events)
+        cold = (event for batch in self._cold.read_all(after, until, filter) for event in batch.events)
+        waiting: list[RecordedEvent] = []
+        for event in _each_once(heapq.merge(hot, cold, key=_place)):
+            waiting.append(event)
+            if len(waiting) == _AT_ONCE:
+                yield Batch(waiting, event.position)
+                waiting = []
+        if waiting:
+            yield Batch(waiting, waiting[-1].position)
+        if short is not None:
+            raise short
+
+    def follow(
+        self,
+        after: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        stop: Callable[[], bool] = lambda: False,
+        poll: timedelta = timedelta(milliseconds=100),
+    ) -> Iterator[Batch]:
+        """Joined up to the head of now, and on from there in the hot store, where all that is new comes."""
+        head = self._hot.head(after=after)
+        if head is not None and (after is None or head > after):
+            for batch in self.read_all(after, head, filter):
+                yield batch
+                if stop():
+                    return
+            after = head
+        yield from self._hot.follow(after, filter, stop, poll)
+
+    def read_stream(
+        self, stream: str, after_version: int | None = None, backwards: bool = False, limit: int | None = None
+    ) -> Iterator[RecordedEvent]:
+        """Merged by version."""
+        both = (each.read_stream(stream, after_version, backwards, limit) for each in (self._hot, self._cold))
+        merged = _each_version_once(heapq.merge(*both, key=lambda event: event.version, reverse=backwards))
+        return merged if limit is None else (event for _, event in zip(range(limit), merged, strict=False))
+
+    def stream_info(self, stream: str) -> StreamInfo | None:
+        """Of both together."""
+        return _together(self._hot.stream_info(stream), self._cold.stream_info(stream))
+
+    def streams(
+        self,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+        *,
+        closed_by: Sequence[str] = (),
+        measured: bool = False,
+    ) -> Iterator[StreamInfo]:
+        """Those of the hot store first, then those that only the archive has."""
+        with Notes() as archived:
+            for info in self._cold.streams(filter, closed_by=closed_by, measured=measured):
+                archived.put(info.name, info.tenant, pickle.dumps(info))
+            hot = (
+                _together(info, _unpacked(archived.take(info.name, info.tenant))) or info
+                for info in self._hot.streams(filter, limit, closed_by=closed_by, measured=measured)
+            )
+            cold = (replace(pickle.loads(info), archived=True) for info in archived)  # noqa: S301 - packed above
+            yield from islice(chain(hot, cold), limit)
+
+    def find(
+        self,
+        *,
+        event_id: Ids | None = None,
+        correlation_id: Ids | None = None,
+        causation_id: Ids | None = None,
+        keys: Sequence[str] = (),
+    ) -> Found:
+        """In both."""
+        ids = {"event_id": event_id, "correlation_id": correlation_id, "causation_id": causation_id}
+        hot, cold = self._hot.find(**ids, keys=keys), self._cold.find(**ids, keys=keys)
+        merged = _each_once(heapq.merge(hot.events, cold.events, key=_place))
+        scans = None if hot.scans is None and cold.scans is None else (hot.scans or 0) + (cold.scans or 0)
+        return Found(merged, f"{hot.how}; {cold.how}", scans, hot.remedy)
+
+    def count_between(self, after: Position | None, until: Position | None) -> int:
+        """Both together: an upper bound where an event is in both."""
+        return self._hot.count_between(after, until) + self._cold.count_between(after, until)
+
+    def close(self) -> None:
+        """Close both."""
+        self._cold.close()
+        self._hot.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _place(event: RecordedEvent) -> Position:
+    return event.position
+
+
+def _each_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:
+    """Where two follow each other at one place, the first: heapq.merge gives the hot store's before the archive's."""
+    last: tuple[Any, ...] | None = None
+    for event in events:
+        place = (event.position, event.stream, event.version)
+        if place != last:
+            yield event
+        last = place
+
+
+def _each_version_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:
+    """The first of each version and tenant. Not by position: a node need not tell it where it reads a stream."""
+    version: int | None = None
+    tenants: set[str] = set()
+    for event in events:
+        if event.version != version:
+            version, tenants = event.version, set()
+        if event.tenant not in tenants:
+            tenants.add(event.tenant)
+            yield event
+
+
+def _unpacked(info: bytes | None) -> StreamInfo | None:
+    return None if info is None else pickle.loads(info)  # noqa: S301 - packed by this process
+
+
+def _together(hot: StreamInfo | None, cold: StreamInfo | None) -> StreamInfo | None:
+    """A stream of which a part is archived; versions that are in both count once."""
+    if hot is None or cold is None:
+        return hot or cold
+    both = max(0, min(hot.last_version, cold.last_version) - max(hot.first_version, cold.first_version) + 1)
+    return replace(
+        hot,
+        length=hot.length + cold.length - both,
+        first_version=min(hot.first_version, cold.first_version),
+        last_version=max(hot.last_version, cold.last_version),
+        first_at=min((at for at in (hot.first_at, cold.first_at) if at is not None), default=None),
+        last_at=max((at for at in (hot.last_at, cold.last_at) if at is not None), default=None),
+    )

@@ -1,0 +1,287 @@
+"""An archive as an event store, read-only: the events of all sealed runs of one store, in their original order, each once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from esops.archive_format.repository import Repository
+from esops.archive_format.runs import Catalog
+from esops.archive_format.schema import from_micros
+from esops.errors import UsageError
+from esops.events import (
+    CAUSATION_KEYS,
+    CAUSATION_STREAM,
+    CORRELATION_KEYS,
+    TRACEPARENT,
+    Checkpoint,
+    EventFilter,
+    NewEvent,
+    Position,
+    RecordedEvent,
+    StreamInfo,
+    asked_for,
+    category_of,
+)
+from esops.settings import StoreSettings
+from esops.stores.archive.reading import Database, read
+from esops.stores.base import (
+    EVERYTHING,
+    Batch,
+    Capabilities,
+    Found,
+    Holder,
+    Ids,
+    NothingArchived,
+    OutsideOfSql,
+    StoreInfo,
+    Unmarked,
+    at_most,
+)
+from esops.stores.counting import CountedOneByOne
+
+
+class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
+    """EventStore over a repository; see esops.stores.base for what each method promises."""
+
+    capabilities = Capabilities(count_between=True)
+
+    def __init__(self, name: str, settings: StoreSettings) -> None:
+        """Read the catalog. Raises UsageError where the repository holds several stores' events, and none is named."""
+        assert settings.cold is not None
+        self.name = name
+        self.repository = Repository(settings.cold)
+        runs = Catalog(self.repository).sealed(settings.of)
+        stores = sorted({manifest.store for _, manifest in runs})
+        if len(stores) > 1:
+            raise UsageError(
+                f"stores.{name}: the repository {self.repository.address} holds the events of several stores: {', '.join(stores)}",
+                hint="Name one with `of`.",
+            )
+        self._runs = runs
+        self._of = stores[0] if stores else settings.of or ""
+        newest = runs[-1][1] if runs else None
+        self._layout = newest.layout if newest is not None else "empty"
+        self._parts = newest.position_parts if newest is not None else 1
+        if newest is not None:
+            self.capabilities = Capabilities(count_between=True, first_version=newest.first_version)
+        self._opened: Database | None = None
+
+    @property
+    def _database(self) -> Database:
+        if self._opened is None:
+            self._opened = Database(self._runs)
+        return self._opened
+
+    def _ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        cursor = self._database.connection.cursor()
+        try:
+            return cursor.execute(statement, list(values)).fetchall()
+        finally:
+            cursor.close()
+
+    def ping(self) -> StoreInfo:
+        """What the manifests say."""
+        detail = {
+            "repository": self.repository.address,
+            "of store": self._of,
+            "runs": str(len(self._runs)),
+            "events": str(sum(manifest.events for _, manifest in self._runs)),
+        }
+        return StoreInfo("archive", self._layout, "1", datetime.now(UTC), detail)
+
+    def head(
+        self,
+        patience: timedelta = timedelta(seconds=1),  # noqa: ARG002 - nothing is waited for
+        after: Position | None = None,  # noqa: ARG002
+        stop: Callable[[], bool] = lambda: False,  # noqa: ARG002
+    ) -> Position | None:
+        """The last position of all runs: nothing is ever under way in an archive."""
+        return max((Position.parse(manifest.last_position) for _, manifest in self._runs), default=None)
+
+    def held_back_by(self) -> list[Holder]:
+        """Nobody."""
+        return []
+
+    def read_all(
+        self,
+        after: Position | None = None,
+        until: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+    ) -> Iterator[Batch]:
+        """Sorted by DuckDB, on disk where memory does not hold it."""
+        for position in (after, until):
+            if position is not None and len(position) != self._parts:
+                raise ValueError(f"{position} is not a position of this store: those have {self._parts} parts")
+        if not self._runs:
+            return
+        where, values = self._where(filter)
+        for position, beyond in ((after, True), (until, False)):
+            if position is not None:
+                condition, more = _compared(position, beyond=beyond)
+                where, values = f"{where} AND {condition}", [*values, *more]
+        source = self._database.stored(filter.stream, after, until)
+        found = read(self._database, source, self._parts, self._layout, where, values)
+        yield from at_most(limit, (Batch(events, events[-1].position) for events in found))
+
+    def _where(self, filter: EventFilter) -> tuple[str, list[Any]]:
+        conditions, values = ["store = ?"], [self._of]
+        if filter.types:
+            conditions.append(f"type IN ({', '.join('?' * len(filter.types))})")
+            values += filter.types
+        if filter.stream is not None:
+            conditions.append("stream = ?")
+            values.append(filter.stream)
+        if filter.category is not None:
+            conditions.append("split_part(stream, '-', 1) = ?")
+            values.append(filter.category)
+        return " AND ".join(conditions), values
+
+    def follow(
+        self,
+        after: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        stop: Callable[[], bool] = lambda: False,
+        poll: timedelta = timedelta(milliseconds=100),
+    ) -> Iterator[Batch]:
+        """All that is there, and then heartbeats: an archive gets older events, never newer ones."""
+        for batch in self.read_all(after, None, filter):
+            yield batch
+            after = batch.position
+            if stop():
+                return
+        head = self.head()
+        after = head if head is not None and (after is None or head > after) else after
+        while not stop():
+            yield Batch([], after)
+            time.sleep(poll.total_seconds())
+
+    def read_stream(
+        self, stream: str, after_version: int | None = None, backwards: bool = False, limit: int | None = None
+    ) -> Iterator[RecordedEvent]:
+        """By version."""
+        if not self._runs:
+            return
+        where, values = self._where(EventFilter(stream=stream))
+        if after_version is not None:
+            where, values = f"{where} AND version {'<' if backwards else '>'} ?", [*values, after_version]
+        order = f"version {'DESC' if backwards else 'ASC'}, position_1, position_2"
+        source = self._database.stored(stream)
+        for events in read(self._database, source, self._parts, self._layout, where, values, order, limit):
+            yield from events
+
+    def stream_info(self, stream: str) -> StreamInfo | None:
+        """From the lists of streams."""
+        return next(self.streams(EventFilter(stream=stream)), None)
+
+    def streams(
+        self,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+        *,
+        closed_by: Sequence[str] = (),
+        measured: bool = False,
+    ) -> Iterator[StreamInfo]:
+        """Counted from the events, so that those that several runs hold count once."""
+        if not self._runs:
+            return
+        where, values = self._where(filter)
+        closed = "NULL"
+        if closed_by:
+            types = ", ".join(["?"] * len(closed_by))
+            closed = f"coalesce(max(version) FILTER (WHERE type IN ({types})) = max(version), FALSE)"
+        size = "sum(octet_length(data) + coalesce(octet_length(metadata), 0))" if measured else "NULL"
+        bound = f" LIMIT {limit}" if limit is not None else ""
+        statement = (
+            "SELECT stream, tenant, count(*), min(version), max(version), epoch_us(min(recorded_at)), epoch_us(max(recorded_at)), "
+            f"{closed}, {size} FROM (SELECT DISTINCT ON (position_1, position_2, stream, version) * "
+            f"FROM ({self._database.stored(filter.stream)}) WHERE NOT hidden AND {where}) "
+            f"GROUP BY 1, 2 ORDER BY 1, 2{bound}"
+        )
+        cursor = self._database.connection.cursor()
+        try:
+            result = cursor.execute(statement, [*closed_by, *values])
+            while rows := result.fetchmany(1_000):
+                for name, tenant, length, first, last, first_at, last_at, is_closed, taken in rows:
+                    ends = (length, first, last, from_micros(first_at), from_micros(last_at))
+                    yield StreamInfo(name, category_of(name), *ends, tenant=tenant, closed=is_closed, bytes=taken)
+        finally:
+            cursor.close()
+
+    def find(
+        self,
+        *,
+        event_id: Ids | None = None,
+        correlation_id: Ids | None = None,
+        causation_id: Ids | None = None,
+        keys: Sequence[str] = (),
+    ) -> Found:
+        """By a scan of the files."""
+        which, ids = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
+        if which == "event_id":
+            values: list[Any] = [*ids, *(value.replace("-", "").lower() for value in ids)]
+            where = f"coalesce(id_text, lower(hex(id))) IN ({', '.join('?' * len(values))})"
+        else:
+            wanted = keys or (CORRELATION_KEYS if which == "correlation_id" else (*CAUSATION_KEYS, CAUSATION_STREAM))
+            each = [f"json_extract_string(try(decode(metadata)), '$.\"{key}\"')" for key in wanted]
+            among = ", ".join("?" * len(ids))
+            conditions, values = [f"{value} IN ({among})" for value in each], [*ids] * len(each)
+            if which == "correlation_id":
+                traceparent = f"json_extract_string(try(decode(metadata)), '$.{TRACEPARENT}')"
+                conditions.append(f"regexp_extract({traceparent}, '^..-([0-9a-f]{{32}})-', 1) IN ({among})")
+                values += ids
+            where = f"({' OR '.join(conditions)})"
+        how = f"a scan of {len(self._runs)} archived runs"
+        if not self._runs:
+            return Found(iter(()), how, 0)
+        where, values = f"store = ? AND {where}", [self._of, *values]
+        found = read(self._database, self._database.stored(), self._parts, self._layout, where, values)
+        return Found((event for events in found for event in events), how, self.count_between(None, self.head()))
+
+    def count_between(self, after: Position | None, until: Position | None) -> int:
+        """Counted."""
+        if until is None or not self._runs:
+            return 0
+        where, values = _compared(until, beyond=False)
+        if after is not None:
+            condition, more = _compared(after, beyond=True)
+            where, values = f"{where} AND {condition}", [*values, *more]
+        distinct = f"SELECT DISTINCT position_1, position_2, stream, version FROM ({self._database.stored(None, after, until)})"
+        rows = self._ask(f"SELECT count(*) FROM ({distinct} WHERE store = ? AND NOT hidden AND {where})", [self._of, *values])
+        return int(rows[0][0])
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """None: nothing of the application's runs here."""
+        return []
+
+    def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:
+        """Raises UsageError: an archive takes no events."""
+        raise UsageError(
+            f"{len(events)} events for {stream!r}, expected at {expected_version}: an archive is read-only",
+            hint="esops archive run fills it, esops archive restore brings streams back.",
+        )
+
+    def close(self) -> None:
+        """Delete what was fetched."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _compared(position: Position, *, beyond: bool) -> tuple[str, list[Any]]:
+    """The condition for what lies after a position, or at or before it."""
+    sign = ">" if beyond else "<="
+    if len(position) == 1:
+        return f"position_1 {sign} ?", list(position)
+    strict = sign[0]
+    return f"(position_1 {strict} ? OR (position_1 = ? AND position_2 {sign} ?))", [position[0], *position]

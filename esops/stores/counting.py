@@ -1,0 +1,94 @@
+"""How long streams are, for stores that can only list them one by one."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from esops.events import EventFilter, StreamInfo, category_of
+from esops.stores.base import EVERYTHING, LengthCount, Lengths, LengthSample, MonthCount
+
+_DAY = 86_400_000_000
+
+
+class CountedOneByOne:
+    """Lengths and growth of a store from its `streams` and events. Memory holds the longest, and a number for each length."""
+
+    streams: Any
+
+    def counts_events(self, *, counted: bool = False) -> bool:  # noqa: ARG002 - always counted
+        """Each stream is looked at."""
+        return True
+
+    def lengths(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> Lengths:  # noqa: ARG002 - always counted
+        """Counted stream by stream."""
+        counts: Counter[tuple[str | None, str, int]] = Counter()
+        for info in self._some(filter):
+            counts[info.category, info.tenant, info.length] += 1
+        return Lengths((LengthCount(*key, streams) for key, streams in counts.items()), self._how())
+
+    def longest(
+        self,
+        limit: int,
+        filter: EventFilter = EVERYTHING,
+        *,
+        over: int = 0,
+        closed_by: Sequence[str] = (),
+        since: datetime | None = None,
+        counted: bool = False,  # noqa: ARG002 - always counted
+    ) -> list[StreamInfo]:
+        """The longest, by a heap of as many."""
+        found = (info for info in self._some(filter, closed_by=closed_by, measured=True) if info.length > over)
+        longest = heapq.nsmallest(limit, found, key=lambda info: (-info.length, info.name))
+        if since is None:
+            return longest
+        return [replace(info, recent=self._since(info, since)) for info in longest]
+
+    def grown(self, since: datetime, over: int, filter: EventFilter = EVERYTHING) -> Iterator[tuple[StreamInfo, int]]:
+        """Of each stream that was written to since then and is long enough, the newest events are read."""
+        for info in self._some(filter):
+            if info.length > over and info.last_at is not None and info.last_at >= since:
+                recent = self._since(info, since)
+                if recent > over:
+                    yield info, recent
+
+    def monthly(self, filter: EventFilter = EVERYTHING) -> list[MonthCount]:
+        """From a read of all events."""
+        days: Counter[tuple[str | None, int]] = Counter()
+        for batch in self.read_all(filter=filter):
+            for event in batch.events:
+                # Microseconds as they were read: a datetime for each event would take as long as all the rest.
+                at: Any = event[7]
+                micros = at if isinstance(at, int) else round(at.timestamp() * 1e6)
+                if micros > 0 and not event.stream.startswith("$"):
+                    days[category_of(event.stream), micros // _DAY] += 1
+        months: Counter[tuple[str | None, str]] = Counter()
+        for (category, day), events in days.items():
+            months[category, f"{datetime.fromtimestamp(day * 86_400, UTC):%Y-%m}"] += events
+        return [MonthCount(*key, events) for key, events in months.items()]
+
+    def sample_lengths(self, pages: int, filter: EventFilter = EVERYTHING) -> LengthSample | None:  # noqa: ARG002 - none is made
+        """There is none: each stream is looked at."""
+        return None
+
+    def _some(self, filter: EventFilter, **more: Any) -> Iterator[StreamInfo]:
+        """Streams of which something can be read, without the store's own."""
+        return (info for info in self.streams(filter, **more) if info.length and not info.name.startswith("$"))
+
+    def _since(self, info: StreamInfo, since: datetime) -> int:
+        recent = 0
+        for event in self.read_stream(info.name, backwards=True):
+            if event.recorded_at.astimezone(UTC) < since:
+                break
+            recent += 1
+        return recent
+
+    read_stream: Any
+    read_all: Any
+
+    def _how(self) -> str:
+        return "each stream is looked at"

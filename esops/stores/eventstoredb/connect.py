@@ -1,0 +1,140 @@
+"""A connection to a node: found by the URI, by esdbclient, with its channel shared by what reads in bulk.
+
+esdbclient finds the node (one host, or through gossip by the URI's node preference) and makes all calls but the bulk reads. Those
+go over a channel of their own to the same node, made of the same parts: see bulk.py for why.
+"""
+
+from __future__ import annotations
+
+import atexit
+import re
+import weakref
+from pathlib import Path
+from typing import Any
+
+import grpc
+from esdbclient import EventStoreDBClient
+from esdbclient.connection_spec import ConnectionSpec
+from esdbclient.protos.Grpc import streams_pb2_grpc
+
+from esops.errors import Unavailable, UsageError
+from esops.stores.eventstoredb.errors import NotLeader, translated, without_secrets
+
+DEADLINE = 10.0
+"""Seconds that a short call may take, unless the URI says defaultDeadline."""
+_KEEP_ALIVE = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000))
+"""A node that vanished without a word is noticed within half a minute."""
+_SCHEME = re.compile(r"^(kurrentdb|kurrent|eventstore)(\+discover)?://")
+
+
+def read_uri(name: str, uri: str) -> ConnectionSpec:
+    """Read a store's URI; `kurrentdb://` is `esdb://`. Raises UsageError that names the key and shows no secret."""
+    uri = _SCHEME.sub(r"esdb\2://", uri)
+    try:
+        spec = ConnectionSpec(uri)
+    except ValueError as error:
+        text = re.split(r": esdb", without_secrets(str(error)))[0]
+        hint = "Write it like esdb://user:password@host:2113?tls=true, or esdb://host:2113?tls=false for an insecure node."
+        raise UsageError(f"stores.{name}.uri: {text}", hint=hint) from None
+    if spec.options.Tls and not spec.options.TlsVerifyCert:
+        raise UsageError(
+            f"stores.{name}.uri: tlsVerifyCert=false is not possible here",
+            hint="Name the CA's file (or the node's own certificate) with tlsCaFile.",
+        )
+    for option in ("TlsCaFile", "UserCertFile", "UserKeyFile"):
+        path = getattr(spec.options, option)
+        if path is not None and not Path(path).is_file():
+            raise UsageError(f"stores.{name}.uri: {option} names {path}, which is no file")
+    return spec
+
+
+_open_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what is open before the interpreter ends: esdbclient's client, when it is only then let go, waits for ever."""
+    for link in list(_open_links):
+        link.close()
+
+
+class Link:
+    """One node that is connected to."""
+
+    def __init__(self, spec: ConnectionSpec, target: str | None = None) -> None:
+        """Find the node by the URI, or take the one given. Raises Unavailable or ConnectionLost."""
+        self.spec = spec
+        with translated(",".join(spec.targets), "connect"):
+            self.client = EventStoreDBClient(spec.uri)
+            _open_links.add(self)
+            if target is not None:
+                self.client.reconnect(target)
+        self.target = self.client.connection_target
+        self.deadline = float(spec.options.DefaultDeadline or DEADLINE)
+        self.credentials = self.client.construct_call_credentials(spec.username, spec.password)
+        self.metadata = (
+            ("connection-name", spec.options.ConnectionName),
+            ("requires-leader", "true" if spec.options.NodePreference == "leader" else "false"),
+        )
+        self.channel: Any = self._channel()
+        self.streams: Any = streams_pb2_grpc.StreamsStub(self.channel)  # type: ignore[no-untyped-call]
+
+    def _channel(self) -> Any:
+        options = (*self.client.grpc_options, *_KEEP_ALIVE)
+        if not self.spec.options.Tls:
+            return grpc.insecure_channel(self.target, options)
+        client = self.client
+        credentials = grpc.ssl_channel_credentials(client.root_certificates, client.private_key, client.certificate_chain)
+        return grpc.secure_channel(self.target, credentials, options)
+
+    def ask(self, method: Any, request: Any) -> Any:
+        """Call a method of a stub over the channel, within the deadline of a short call."""
+        return method(request, timeout=self.deadline, metadata=self.metadata, credentials=self.credentials)
+
+    def call(self, what: str) -> Any:
+        """Around a call: errors become ours. `what` is what is asked, such as "read $all"."""
+        return translated(self.target, what)
+
+    def close(self) -> None:
+        """Close both channels."""
+        _open_links.discard(self)
+        if hasattr(self, "channel"):
+            self.channel.close()
+        self.client.close()
+
+
+class Connector:
+    """Keeps the link to the node that is used, and finds another when it is lost."""
+
+    def __init__(self, name: str, uri: str) -> None:
+        """Read the URI; nothing is connected yet. Raises UsageError."""
+        self.spec = read_uri(name, uri)
+        self._link: Link | None = None
+        self._leader: str | None = None
+
+    @property
+    def discovers(self) -> bool:
+        """Whether the node is found through gossip, so that another can be found."""
+        return self.spec.scheme != "esdb" or len(self.spec.targets) > 1
+
+    @property
+    def link(self) -> Link:
+        """The link, connected anew where there is none."""
+        if self._link is None:
+            leader, self._leader = self._leader, None
+            self._link = Link(self.spec, leader)
+        return self._link
+
+    def lost(self, error: BaseException) -> None:
+        """Drop the link. A node that said who leads is believed, where the URI lets another node be chosen."""
+        self.close()
+        if isinstance(error, NotLeader):
+            if not self.discovers:
+                raise Unavailable(error.message, hint=error.hint) from error
+            self._leader = error.leader
+
+    def close(self) -> None:
+        """Give the link back."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None

@@ -1,0 +1,121 @@
+"""Whether a log is still the one that a checkpoint was taken in, though a scavenge may have removed the event at the checkpoint.
+
+A mark names the record at the checkpoint by its id, stream and revision, and the epoch that it was written in: a leader begins one
+whenever it begins to lead, so that a node that was restored to an earlier time writes all that is new in epochs of its own. The record
+is looked for again before work goes on. Where it is not there, only what a scavenge may remove explains it: the stream was truncated
+beyond it, is bounded by its metadata, or was deleted; and then the epoch has to be the same. Epochs are told by the stream
+`$epoch-information` (EpochManager.cs in the server's source); where a server does not tell them, the stream decides alone.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+
+from esops.errors import ConnectionLost, Refused, Unavailable
+from esops.events import Position, RecordedEvent
+from esops.stores.base import Mark
+from esops.stores.eventstoredb import bulk, live, lookup
+from esops.stores.eventstoredb.connect import Link
+from esops.stores.eventstoredb.errors import StreamGone
+
+EPOCHS = "$epoch-information"
+_WHAT = "read $all"
+
+
+def mark(link: Link, position: Position) -> Mark | None:
+    """The mark of a log at a position: of the record there; or of the next, or the last, where a scavenge was quicker."""
+    record = bulk.record_at(link, position)
+    if record is None:
+        found = bulk.first(link, bulk.read_all_request(position, backwards=True, limit=1), _WHAT)
+        if not found:
+            return None
+        record = found[0]
+    return {
+        "id": record.id,
+        "position": str(record.position),
+        "stream": record.stream,
+        "version": record.version,
+        "epoch": _epoch(link, record.position),
+    }
+
+
+def recognise(link: Link, name: str, known: Mark) -> None:
+    """Raises Refused where the log of a store (by its name) is not the one that a mark was made in."""
+    position = Position.parse(known["position"])
+    deadline = time.monotonic() + live.BEHIND
+    while (record := _record_at(link, name, position)) is None:
+        if time.monotonic() >= deadline:
+            raise _other(name, f"its log ends before position {position}")
+        time.sleep(live.LOOK_EVERY)
+    if record.position == position:
+        if record.id != known["id"]:
+            raise _other(name, f"another event stands at position {position}")
+    elif not (_may_be_scavenged(link, known) and _same_epoch(link, position, known)):
+        raise _other(name, f"the event at position {position} is gone, and no scavenge can have removed it")
+
+
+def _record_at(link: Link, name: str, position: Position) -> RecordedEvent | None:
+    try:
+        return bulk.record_at(link, position)
+    except Refused:
+        raise _other(name, f"position {position} lies inside of an event") from None
+
+
+def _other(name: str, why: str) -> Refused:
+    return Refused(
+        f"store {name} is not the log that the checkpoint was taken in: {why}",
+        hint="It was restored to an earlier time, replaced, or the URI names another cluster. Name the right one; where this is the right "
+        "one, only a rebuild makes the read model true again.",
+    )
+
+
+def _may_be_scavenged(link: Link, known: Mark) -> bool:
+    """Whether the stream of a record that is gone says that it could go."""
+    stream, version = str(known["stream"]), int(known["version"])
+    what = f"read stream {stream!r}"
+    try:
+        following = bulk.first(link, bulk.read_stream_request(stream, revision=version, limit=1), what)
+        if following:
+            return following[0].version > version
+        last = bulk.first(link, bulk.read_stream_request(stream, backwards=True, limit=1), what)
+        if last:
+            return last[0].version > version
+        settings, _ = lookup.metadata(link, stream)
+    except StreamGone:
+        return True
+    return any(key in settings for key in ("$tb", "$maxAge", "$maxCount"))
+
+
+def _same_epoch(link: Link, position: Position, known: Mark) -> bool:
+    now = _epoch(link, position)
+    return known.get("epoch") is None or now is None or now == known["epoch"]
+
+
+def _epoch(link: Link, position: Position) -> str | None:
+    """The id of the event that tells of the epoch in which a position was written; None where the server tells of none, or not to us."""
+    before: int | None = None
+    try:
+        while True:
+            request = bulk.read_stream_request(EPOCHS, revision=before, backwards=True, limit=10)
+            found = bulk.first(link, request, f"read stream {EPOCHS}")
+            if not found:
+                return None
+            for event in found:
+                if _begun_at(event) <= position[0]:
+                    return event.id
+            before = found[-1].version - 1
+            if before < 0:
+                return None
+    except ConnectionLost:
+        raise
+    except (StreamGone, Unavailable, ValueError):
+        return None
+
+
+def _begun_at(event: RecordedEvent) -> int:
+    """Where an epoch begins in the log. Reads of streams tell no positions before 22.10, but the event does."""
+    document: dict[str, Any] = {str(key).lower(): value for key, value in orjson.loads(event.data).items()}
+    return int(document["epochposition"]) if "epochposition" in document else int(event.position[0])

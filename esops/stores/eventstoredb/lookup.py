@@ -1,0 +1,98 @@
+"""Questions about single streams, and the names of all of them."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Container, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import orjson
+
+from esops.events import RecordedEvent, StreamInfo, category_of, trace_id_of
+from esops.stores.eventstoredb import bulk, live
+from esops.stores.eventstoredb.connect import Connector, Link
+from esops.stores.eventstoredb.errors import StreamGone
+
+SOFT_DELETED = 2**63 - 1
+"""The `$tb` of a stream that was deleted softly."""
+AT_ONCE = 8
+"""Questions about streams that are on their way at the same time."""
+
+
+def metadata(link: Link, stream: str) -> tuple[dict[str, Any], int | None]:
+    """A stream's metadata and their version. A tombstoned stream has none."""
+    found = bulk.first(
+        link, bulk.read_stream_request(f"$${stream}", backwards=True, limit=1), f"read the metadata of {stream!r}"
+    )
+    if not found:
+        return {}, None
+    try:
+        document = found[0].json()
+    except orjson.JSONDecodeError:
+        document = {}
+    return (document if isinstance(document, dict) else {}), found[0].version
+
+
+def stream_info(link: Link, stream: str, closed_by: Sequence[str] = ()) -> StreamInfo | None:
+    """What of a stream can be read, its settings, and how it was deleted, if so; None where there never was one."""
+    what = f"read stream {stream!r}"
+    category = category_of(stream)
+    try:
+        last = bulk.first(link, bulk.read_stream_request(stream, backwards=True, limit=1), what)
+        settings, _ = metadata(link, stream)
+    except StreamGone:
+        return StreamInfo(stream, category, 0, 0, -1, None, None, deleted="tombstone")
+    if last is None:
+        if settings.get("$tb") == SOFT_DELETED:
+            return StreamInfo(stream, category, 0, 0, -1, None, None, deleted="soft", settings=settings)
+        return None
+    first = bulk.first(link, bulk.read_stream_request(stream, limit=1), what)
+    if not first or not last:
+        # Too old, all of it: the stream is there, and empty.
+        return StreamInfo(stream, category, 0, 0, -1, None, None, settings=settings)
+    low, high = first[0], last[0]
+    length = high.version - low.version + 1
+    closed = high.type in closed_by if closed_by else None
+    ends = (low.version, high.version, low.recorded_at, high.recorded_at)
+    return StreamInfo(stream, category, length, *ends, settings=settings, closed=closed)
+
+
+def names_from_links(link: Link) -> Iterator[str]:
+    """The names in `$streams`: each link points to a stream's first event."""
+    for event in live.events_of_stream(link, bulk.read_stream_request("$streams"), "$streams"):
+        yield event.data.decode().partition("@")[2]
+
+
+def infos(connector: Connector, names: Iterator[str], limit: int | None, closed_by: Sequence[str] = ()) -> Iterator[StreamInfo]:
+    """The streams of these names that can be read, by name, each once; several asked about at the same time.
+
+    Names are sorted on disk, so that millions of them need no memory.
+    """
+    with sqlite3.connect("") as sorted_names, ThreadPoolExecutor(AT_ONCE, "esops streams") as pool:
+        sorted_names.execute("CREATE TABLE names (name TEXT PRIMARY KEY) WITHOUT ROWID")
+        sorted_names.executemany("INSERT OR IGNORE INTO names VALUES (?)", ((name,) for name in names))
+        link = connector.link
+        found = (name for (name,) in sorted_names.execute("SELECT name FROM names ORDER BY name"))
+        given = 0
+        while chunk := list(itertools.islice(found, AT_ONCE * 8)):
+            for info in pool.map(lambda name: stream_info(link, name, closed_by), chunk):
+                if info is not None and not info.deleted:
+                    if limit is not None and given >= limit:
+                        return
+                    given += 1
+                    yield info
+
+
+def is_wanted(event: RecordedEvent, which: str, values: Container[str], keys: Sequence[str]) -> bool:
+    """Whether an event has one of the ids that are searched for."""
+    if which == "event_id":
+        return event.id in values
+    try:
+        meta = event.meta()
+    except orjson.JSONDecodeError:
+        return False
+    if any(str(meta[key]) in values for key in keys if key in meta):
+        return True
+    return which == "correlation_id" and trace_id_of(meta) in values

@@ -1,0 +1,191 @@
+"""Projections inside the server: what there is, how far each is, what it found; created, enabled, disabled, reset, deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from esdbclient import exceptions as esdb
+from esdbclient.protos.Grpc import projections_pb2, projections_pb2_grpc
+from google.protobuf import json_format
+
+from esops.errors import Refused, Unavailable, UsageError
+from esops.events import Position
+from esops.stores.eventstoredb.connect import Link
+from esops.stores.eventstoredb.errors import without_secrets
+from esops.stores.eventstoredb.groups import parse_place
+
+
+@dataclass(frozen=True, slots=True)
+class ServerProjection:
+    """One projection's statistics. `progress` is in percent; `position` as the server writes it; `reason` says why it is faulted."""
+
+    name: str
+    status: str
+    mode: str
+    progress: float
+    position: str
+    processed: int
+    reason: str
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs, at whatever stage."""
+        return "Running" in self.status and "Stopp" not in self.status
+
+    @property
+    def faulted(self) -> bool:
+        """Whether it stopped by a fault."""
+        return "Faulted" in self.status
+
+    @property
+    def place(self) -> Position | None:
+        """Its position, where that is one of $all."""
+        return parse_place(self.position)
+
+
+class ServerProjections:
+    """The projections of a node; changing them takes the rights of $ops or $admins."""
+
+    def __init__(self, talking: Callable[[str], AbstractContextManager[Link]]) -> None:
+        """Take how to talk to the node."""
+        self._talking = talking
+
+    def all(self) -> list[ServerProjection]:
+        """The continuous projections, the system's too; none where the node runs without projections."""
+        request = projections_pb2.StatisticsReq()
+        request.options.continuous.SetInParent()
+        try:
+            return self._statistics(request)
+        except Unavailable as error:
+            # The service is not there on a node that was started without projections.
+            if isinstance(error.__cause__, grpc.Call) and error.__cause__.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return []
+            raise
+
+    def get(self, name: str) -> ServerProjection | None:
+        """One projection, or None where there is none of that name."""
+        request = projections_pb2.StatisticsReq()
+        request.options.name = name
+        found = self._statistics(request)
+        return found[0] if found else None
+
+    def runs(self, name: str) -> bool:
+        """Whether a projection runs and lies no more than a hundredth of the log behind; False where that is not known.
+
+        What such a projection has made lacks what was written in the last moments.
+        """
+        try:
+            found = self.get(name)
+        except Unavailable:
+            return False
+        return found is not None and found.running and found.progress >= 99
+
+    def _statistics(self, request: Any) -> list[ServerProjection]:
+        with self._talking("tell the projections' statistics") as link:
+            try:
+                return [_statistics(message.details) for message in _ask(link, "Statistics", request)]
+            except grpc.RpcError as error:
+                if _is_missing(error):
+                    return []
+                raise
+
+    def create(self, name: str, query: str, *, emit: bool, track: bool) -> None:
+        """Create a continuous projection from JavaScript; it runs at once. Raises Refused where the name is taken."""
+        with self._talking(f"create projection {name!r}") as link:
+            try:
+                link.client.create_projection(
+                    query=query, name=name, emit_enabled=emit, track_emitted_streams=track, timeout=link.deadline
+                )
+            except esdb.AlreadyExists:
+                raise Refused(f"there is a projection {name!r} in the server already") from None
+
+    def enable(self, name: str) -> None:
+        """Let it run."""
+        self._change(name, "enable_projection")
+
+    def disable(self, name: str) -> None:
+        """Stop it, with a checkpoint."""
+        self._change(name, "disable_projection")
+
+    def reset(self, name: str) -> None:
+        """Let it begin from zero, while readers of its result see that."""
+        self._change(name, "reset_projection")
+
+    def delete(self, name: str, *, emitted_streams: bool) -> None:
+        """Delete a disabled one with its state and checkpoints and, if it tracked them, the streams it emitted to."""
+        with self._talking(f"delete projection {name!r}") as link:
+            try:
+                link.client.delete_projection(
+                    name,
+                    delete_emitted_streams=emitted_streams,
+                    delete_state_stream=True,
+                    delete_checkpoint_stream=True,
+                    timeout=link.deadline,
+                )
+            except esdb.NotFound:
+                raise _no_projection(name) from None
+            except esdb.OperationFailed as error:
+                raise Refused(
+                    f"projection {name!r} cannot be deleted: {without_secrets(str(error))}", hint="Disable it first."
+                ) from None
+
+    def _change(self, name: str, method: str) -> None:
+        with self._talking(f"{method.partition('_')[0]} projection {name!r}") as link:
+            try:
+                getattr(link.client, method)(name, timeout=link.deadline)
+            except esdb.NotFound:
+                raise _no_projection(name) from None
+
+    def state(self, name: str, partition: str = "") -> Any:
+        """The state of a projection, or of one of its partitions, decoded."""
+        request = projections_pb2.StateReq()
+        request.options.name, request.options.partition = name, partition
+        return self._value("State", request, "state", name)
+
+    def result(self, name: str, partition: str = "") -> Any:
+        """The result of a projection (its state, after the transformations), or of one of its partitions, decoded."""
+        request = projections_pb2.ResultReq()
+        request.options.name, request.options.partition = name, partition
+        return self._value("Result", request, "result", name)
+
+    def _value(self, method: str, request: Any, field: str, name: str) -> Any:
+        with self._talking(f"tell the {field} of projection {name!r}") as link:
+            try:
+                answer = _ask(link, method, request)
+            except grpc.RpcError as error:
+                if _is_missing(error):
+                    raise _no_projection(name) from None
+                raise
+            return json_format.MessageToDict(getattr(answer, field))
+
+
+def _ask(link: Link, method: str, request: Any) -> Any:
+    stub: Any = projections_pb2_grpc.ProjectionsStub(link.channel)  # type: ignore[no-untyped-call]
+    return link.ask(getattr(stub, method), request)
+
+
+def _is_missing(error: grpc.RpcError) -> bool:
+    """Servers before 24.6 have no status for it."""
+    if not isinstance(error, grpc.Call):
+        return False
+    return error.code() is grpc.StatusCode.NOT_FOUND or "received NotFound" in (error.details() or "")
+
+
+def _no_projection(name: str) -> UsageError:
+    return UsageError(f"there is no projection {name!r} in the server")
+
+
+def _statistics(details: Any) -> ServerProjection:
+    return ServerProjection(
+        name=details.name,
+        status=details.status,
+        mode=details.mode,
+        progress=details.progress,
+        position=details.position,
+        processed=details.eventsProcessedAfterRestart,
+        reason=details.stateReason,
+    )

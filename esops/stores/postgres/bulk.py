@@ -1,0 +1,155 @@
+"""Events in bulk: Arrow batches from the server, fetched ahead in a thread, turned into RecordedEvents column by column.
+
+ADBC reads by COPY in binary, which takes no parameters; so statements come here complete, with psycopg's own literals.
+Memory is bounded by the size of a few batches, stated in bytes, whatever the number or size of events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator
+from itertools import repeat
+from typing import Any
+
+import adbc_driver_postgresql
+import pyarrow as pa
+from adbc_driver_manager import AdbcConnection, AdbcStatement
+from psycopg.conninfo import make_conninfo
+
+from esops.events import Position, RecordedEvent
+from esops.postgres.connection import application_name, translated
+from esops.stores.ahead import ahead
+
+Decode = Callable[[bytes], tuple[bytes, int]]
+BATCH_BYTES = 2 << 20
+_AHEAD = 3
+_SIZE_HINT = adbc_driver_postgresql.StatementOptions.BATCH_SIZE_HINT_BYTES.value
+
+
+class BulkReader:
+    """A connection for bulk reads. Used by one reader at a time; a failed read closes it."""
+
+    def __init__(self, dsn: str, batch_bytes: int = BATCH_BYTES, setting: str | None = None) -> None:
+        """Take a libpq string, and a statement that sets the session up; nothing is opened yet."""
+        self._dsn, self._setting = dsn, setting
+        self._batch_bytes = batch_bytes
+        self._connection: Any = None
+        self._under_way: Generator[pa.RecordBatch] | None = None
+
+    def read(self, statements: Iterator[str]) -> Iterator[pa.RecordBatch]:
+        """Run the statements one after the other and give out their batches, the next ones being fetched meanwhile.
+
+        Raises what went wrong in the thread, translated to ours, and RuntimeError where another read, or `close`, ended this one: it must
+        not look as if it were complete.
+        """
+        self._end_read()
+        mine = self._under_way = ahead(self._all_batches(statements), _AHEAD, "esops-bulk")
+        yield from mine
+        if self._under_way is not mine:
+            raise RuntimeError("this read was ended by another one, or by closing the reader")
+        self._under_way = None
+
+    def _all_batches(self, statements: Iterator[str]) -> Generator[pa.RecordBatch]:
+        try:
+            with translated():
+                for statement in statements:
+                    yield from self._batches(statement)
+        except Exception:
+            self._disconnect()
+            raise
+
+    def _batches(self, statement: str) -> Iterator[pa.RecordBatch]:
+        # The driver's own layer below its DBAPI, whose import alone brings all of Arrow's compute functions.
+        if self._connection is None:
+            conninfo = make_conninfo(self._dsn, application_name=application_name("bulk"), connect_timeout=10)
+            database = adbc_driver_postgresql.connect(conninfo)
+            try:
+                self._connection = (AdbcConnection(database), database)
+            except BaseException:
+                database.close()
+                raise
+            if self._setting is not None:
+                with AdbcStatement(self._connection[0]) as query:
+                    query.set_sql_query(self._setting)
+                    query.execute_update()
+        with AdbcStatement(self._connection[0]) as query:
+            query.set_options(**{_SIZE_HINT: str(self._batch_bytes)})
+            query.set_sql_query(statement)
+            stream, _ = query.execute_query()
+            with pa.RecordBatchReader.from_stream(stream) as reader:
+                yield from reader
+
+    def close(self) -> None:
+        """End a read that was left in the middle and close the connection; a later read opens a new one."""
+        self._end_read()
+        self._disconnect()
+
+    def _end_read(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.close()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        for each in connection or ():
+            with contextlib.suppress(Exception):  # a broken connection may also fail to close
+                each.close()
+
+
+_new: Any = tuple.__new__
+
+
+def to_events(batch: pa.RecordBatch, position_parts: int, decode: Decode | None = None) -> list[RecordedEvent]:
+    """Turn a batch into events. Its columns: id, stream, version, type, metadata, time, tenant, then the position's and the payload's.
+
+    `decode` makes plain JSON of a payload, and tells the time inside it, for layouts that have none beside it.
+    """
+    identifier, stream, version, kind, metadata, recorded_at, tenant, *rest = batch.columns
+    parts = [column.to_pylist() for column in rest[:position_parts]]
+    payloads, times = _one_of(rest[position_parts:]), recorded_at.view(pa.int64()).to_pylist()
+    if decode is not None:
+        payloads, times = zip(*map(decode, payloads), strict=True)
+    elif recorded_at.null_count:
+        times = [time or 0 for time in times]
+    # tuple.__new__ over an iterator of rows makes each event in C; _make would run a line of Python for each
+    return list(
+        map(
+            _new,
+            repeat(RecordedEvent),
+            zip(
+                identifier.to_pylist(),
+                stream.to_pylist(),
+                version.to_pylist(),
+                map(_new, repeat(Position), zip(*parts, strict=True)),
+                kind.to_pylist(),
+                payloads,
+                _bytes(metadata),
+                times,  # as microseconds: a datetime for each would take as long as all the rest of this
+                tenant.to_pylist() if tenant.null_count or _any_text(tenant) else repeat(""),
+                strict=False,
+            ),
+        )
+    )
+
+
+def _one_of(columns: list[pa.Array]) -> Any:
+    """In each row the first value that is not null."""
+    first, *others = columns
+    if not others or not first.null_count:
+        return _bytes(first)
+    if first.null_count == len(first):
+        return _one_of(others)
+    return [other if value is None else value for value, other in zip(first.to_pylist(), _one_of(others), strict=False)]
+
+
+def _bytes(column: pa.Array) -> Any:
+    if column.null_count == len(column):
+        return repeat(b"")
+    plain = column.storage if isinstance(column, pa.ExtensionArray) else column
+    # a view: a cast would import all of Arrow's compute functions, for a twentieth of a second
+    values = plain.view(pa.binary()).to_pylist()
+    return values if not column.null_count else [value or b"" for value in values]
+
+
+def _any_text(column: pa.Array) -> bool:
+    return len(column) > 0 and column[0].as_py() != ""

@@ -1,0 +1,75 @@
+"""The table layouts that esops knows, and how one is found in a database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+
+import psycopg
+
+from esops.errors import UsageError, nearest
+from esops.settings import StoreSettings
+from esops.stores.postgres.layouts import custom, eventsourcing, messagedb
+from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.layouts.emmett import tables as emmett
+from esops.stores.postgres.layouts.marten import tables as marten
+
+Detect = Callable[[psycopg.Connection, StoreSettings], list[Layout]]
+
+ENTRY_POINT = "esops.layouts"
+LAYOUTS: Mapping[str, Detect] = {
+    "marten": marten.detect,
+    "emmett": emmett.detect,
+    "messagedb": messagedb.detect,
+    "eventsourcing": eventsourcing.detect,
+    "custom": custom.detect,
+}
+
+
+def known() -> dict[str, Detect]:
+    """The layouts by name: esops' own, and those that installed packages bring by the entry point `esops.layouts`."""
+    brought = {point.name: point.load() for point in entry_points(group=ENTRY_POINT)}
+    return {**brought, **LAYOUTS}
+
+
+def find_all(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
+    """Every event store that a database holds, of any layout."""
+    return [layout for detect in known().values() for layout in detect(connection, settings)]
+
+
+def find_layout(connection: psycopg.Connection, name: str, settings: StoreSettings) -> Layout:
+    """The one layout that a database holds under these settings. Raises UsageError where there is none, or several."""
+    layouts = known()
+    if settings.layout is not None and settings.layout not in layouts:
+        raise UsageError(
+            f"stores.{name}.layout: there is no layout named {settings.layout!r}", hint=nearest(settings.layout, layouts)
+        )
+    asked = settings.layout or ("custom" if settings.table is not None else None)
+    wanted = [asked] if asked else list(layouts)
+    try:
+        found = [layout for each in wanted for layout in layouts[each](connection, settings)]
+    except UsageError as error:
+        raise UsageError(f"stores.{name}.{error.message}", hint=error.hint) from None
+    database = connection.info.dbname
+    if not found:
+        where = f"schema {settings.db_schema!r} of database {database!r}" if settings.db_schema else f"database {database!r}"
+        raise UsageError(
+            f"stores.{name}: {where} holds no event store that esops knows ({', '.join(wanted)})",
+            hint="Check dsn and schema. A table of your own can be described under [stores.NAME.table].",
+        )
+    if len(found) > 1:
+        there_are = ", ".join(f"{described(layout)} in schema {layout.schema!r}" for layout in found)
+        told_apart_by = next(
+            (key for key in ("application", "tenant") if len({layout.detail.get(key) for layout in found}) > 1), None
+        )
+        raise UsageError(
+            f"stores.{name}: database {database!r} holds several event stores: {there_are}",
+            hint=f"Name one with `{told_apart_by}`." if told_apart_by else "Name one with `schema` (and `layout`).",
+        )
+    return found[0]
+
+
+def described(layout: Layout) -> str:
+    """A layout's name, with its application's or tenant's where that tells it from others."""
+    inside = layout.detail.get("application") or layout.detail.get("tenant")
+    return f"{layout.name} of {inside}" if inside else layout.name

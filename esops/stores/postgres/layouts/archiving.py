@@ -1,0 +1,100 @@
+"""How a layout's streams leave the hot store and come back: the columns that events are kept in, and the statements.
+
+All statements take arrays, so that one serves many streams: `stream` and `tenant`, and where rows of a part of a stream go, also
+`low` and `high`, the versions from and to. A library's own functions are called where it has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import sql
+
+from esops.postgres.catalog import Table
+
+STREAMS = sql.SQL("unnest(%(stream)s::text[], %(tenant)s::text[]) AS k(stream, tenant)")
+PARTS = sql.SQL(
+    "unnest(%(stream)s::text[], %(tenant)s::text[], %(low)s::bigint[], %(high)s::bigint[]) AS k(stream, tenant, low, high)"
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way out of the store."""
+
+    rows: sql.Composed | None = None
+    """Takes events away, part by part; None where `end` does all of it."""
+    end: tuple[sql.Composed, ...] = ()
+    """Executed for the streams whose last event goes, after the rows, in the same transaction."""
+    keeps: int = 0
+    """How many of a stream's last events have to stay, so that its versions do not begin again."""
+    what: str = ""
+    """What it does, for the plan."""
+    never: str = ""
+    """A pattern of streams that are not taken."""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What archiving needs to know of a layout beside how it is read."""
+
+    columns: Mapping[str, str]
+    """The column that holds a field of an event as it is: stream, version, data, recorded_at and, where there are, id, type, metadata."""
+    position: tuple[str, ...]
+    """The columns of a position."""
+    guard: sql.Composed
+    """Gives stream, tenant, last version and whether it is archived, of the streams that are there and that no writer has locked."""
+    ways: Mapping[str, Way] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
+    """Columns that are neither an event's nor to be kept, such as the mark that archiving itself sets."""
+    further: Mapping[str, sql.Composable] = field(default_factory=dict)
+    """Further things to keep by name, as text, beside all columns that are not named here."""
+    fill: Callable[[dict[str, Any]], None] = lambda _: None
+    """Changes the values by column of an event that comes back, where `further` asks for it."""
+    revive: tuple[sql.Composed, ...] = ()
+    """Makes streams take events again; executed before their events come back."""
+    row: sql.Composed | None = None
+    """Gives stream, tenant and the stream's own row as JSON text; where streams and tenants cross, those of other pairs, too. No join: the
+    planner would read the table from its beginning for each group of streams."""
+    adopt: sql.Composed | None = None
+    """Inserts streams' own rows from JSON (`row`), into a store where they are not."""
+
+    def kept_as_text(self, table: Table) -> dict[str, sql.Composable]:
+        """The further columns of an event, by name."""
+        known = {*self.columns.values(), *self.position, *self.beside}
+        others = {column.name: sql.SQL("{}::text").format(sql.Identifier(column.name)) for column in table.columns}
+        return {**{name: value for name, value in others.items() if name not in known}, **self.further}
+
+
+def numbered_shelf(
+    events: sql.Identifier, columns: Mapping[str, str], number: str, cast: str = "text", never: str = ""
+) -> Shelf:
+    """The shelf of a layout of one table: rows are deleted but for the last, which keeps a stream's versions going."""
+    names = {
+        "events": events,
+        "stream": sql.Identifier(columns["stream"]),
+        "version": sql.Identifier(columns["version"]),
+        "streams": STREAMS,
+        "parts": PARTS,
+        "cast": sql.SQL(cast),
+    }
+    return Shelf(
+        columns=columns,
+        position=(number,),
+        guard=sql.SQL(
+            "SELECT k.stream, k.tenant, e.version, FALSE FROM {streams} CROSS JOIN LATERAL (SELECT {version} AS version FROM {events} "
+            "WHERE {stream} = k.stream::{cast} ORDER BY {version} DESC LIMIT 1) AS e"
+        ).format(**names),
+        ways={
+            "delete": Way(
+                rows=sql.SQL(
+                    "DELETE FROM {events} e USING {parts} WHERE e.{stream} = k.stream::{cast} AND e.{version} BETWEEN k.low AND k.high"
+                ).format(**names),
+                keeps=1,
+                never=never,
+                what="deletes events; the last one of each stream stays, so that its versions go on",
+            )
+        },
+    )

@@ -1,0 +1,138 @@
+"""A table of somebody's own, described in esops.toml under `[stores.NAME.table]`. It is read, and never written to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from esops.errors import Refused, UsageError, nearest
+from esops.events import NewEvent, Position
+from esops.postgres import catalog
+from esops.settings import StoreSettings, TableSettings
+from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout, Mapped, numbered
+
+_C = sql.Identifier
+_NUMBERS = {"int2", "int4", "int8"}
+_TIMES = {"timestamptz", "timestamp"}
+_DOCUMENTS = {"json", "jsonb", "text", "varchar", "bytea"}
+
+
+def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
+    """The described table; none where nothing is described. Raises UsageError where the catalogue says otherwise."""
+    asked = settings.table
+    if asked is None:
+        return []
+    schema, _, name = asked.name.rpartition(".")
+    schemas = [schema] if schema else catalog.schemas_with(connection, name)
+    table = catalog.find_table(connection, schemas[0], name) if schemas else None
+    if table is None:
+        raise UsageError(f"table.name: there is no table {asked.name} in the database", hint="Write it as schema.table.")
+    _check(table, asked)
+    sequence = None
+    if asked.sequence is not None:
+        within, _, short = asked.sequence.rpartition(".")
+        oid = catalog.sequence_of(connection, within or table.schema, short)
+        if oid is None:
+            raise UsageError(f"table.sequence: there is no sequence {asked.sequence} in the database")
+        sequence = (within or table.schema, short, *oid)
+    watched = None if settings.append == "quick" else settings.hole_threshold
+    return [_read(connection, table, asked, sequence, watched)]
+
+
+def _check(table: catalog.Table, asked: TableSettings) -> None:
+    """Raises UsageError that names the key, and the nearest column."""
+    known = [column.name for column in table.columns]
+    wanted = {
+        "position": _NUMBERS,
+        "version": _NUMBERS,
+        "time": _TIMES,
+        "data": _DOCUMENTS,
+        "metadata": _DOCUMENTS,
+        **dict.fromkeys(("stream", "type", "id", "category", "correlation", "causation"), None),
+    }
+    for key, kinds in wanted.items():
+        column = getattr(asked, key)
+        if column is None:
+            continue
+        if column not in known:
+            raise UsageError(f"table.{key}: {table.schema}.{table.name} has no column {column!r}", hint=nearest(column, known))
+        kind = table.column(column).kind
+        if kinds is not None and kind not in kinds:
+            raise UsageError(
+                f"table.{key}: column {column!r} is of type {kind}", hint=f"It takes one of {', '.join(sorted(kinds))}."
+            )
+
+
+def _read(
+    connection: psycopg.Connection,
+    table: catalog.Table,
+    asked: TableSettings,
+    sequence: tuple[str, str, int, int] | None,
+    watched: timedelta | None,
+) -> Layout:
+    text = sql.SQL("{}::text")
+    stream = text.format(_C(asked.stream))
+    made_up = sql.SQL("md5({} || ':' || {})::uuid::text").format(stream, _C(asked.version))
+    time: sql.Composable = sql.SQL("NULL::timestamptz")
+    if asked.time is not None:
+        form = "{}" if table.column(asked.time).kind == "timestamptz" else "({} AT TIME ZONE 'utc')"
+        time = sql.SQL(form).format(_C(asked.time))
+    more: dict[str, Any] = {}
+    if asked.category is not None:
+        category = text.format(_C(asked.category))
+        more["in_category"] = lambda value: sql.SQL("{} = {}").format(category, sql.Literal(value))
+    more["fields"] = {
+        key: text.format(_C(column))
+        for key, column in (("correlationId", asked.correlation), ("causationId", asked.causation))
+        if column is not None
+    }
+    return numbered(
+        connection,
+        table,
+        asked.position,
+        name="custom",
+        version="described in esops.toml",
+        mapped=Mapped(
+            id=text.format(_C(asked.id)) if asked.id else made_up,
+            stream=stream,
+            version=_C(asked.version),
+            type=text.format(_C(asked.type)),
+            data=_C(asked.data),
+            metadata=_metadata(table, asked),
+            recorded_at=time,
+            tenant=NO_TENANT,
+        ),
+        append=_refuse,
+        sequence=sequence,
+        watched=watched,
+        appends=False,
+        detail={"table": f"{table.schema}.{table.name}"},
+        **more,
+    )
+
+
+def _metadata(table: catalog.Table, asked: TableSettings) -> sql.Composable:
+    """The metadata, with correlation and causation of columns of their own put in under the conventional keys."""
+    own = _C(asked.metadata) if asked.metadata else None
+    pairs = [
+        sql.SQL("{}, {}::text").format(sql.Literal(key), _C(column))
+        for key, column in (("correlationId", asked.correlation), ("causationId", asked.causation))
+        if column is not None
+    ]
+    if not pairs:
+        return own if own is not None else NOTHING
+    made = sql.SQL("jsonb_strip_nulls(jsonb_build_object({}))").format(sql.SQL(", ").join(pairs))
+    if own is None:
+        return made
+    if table.column(str(asked.metadata)).kind == "bytea":
+        raise UsageError("table.correlation: metadata of type bytea cannot be joined with columns")
+    return sql.SQL("coalesce({}::jsonb, '{{}}') || {}").format(own, made)
+
+
+def _refuse(connection: psycopg.Connection, stream: str, events: Sequence[NewEvent], expected_version: int | None) -> Position:
+    del connection, events, expected_version
+    raise Refused(f"esops does not know how this table is written to, and appends nothing to {stream!r}")

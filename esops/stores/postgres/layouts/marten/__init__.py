@@ -1,0 +1,1 @@
+"""Marten: its tables as an event store, its own processors, and how streams leave and come back."""

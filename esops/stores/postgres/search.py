@@ -1,0 +1,119 @@
+"""Events by ids of theirs or in their metadata: the condition that an index can answer, and whether one does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg import sql
+from psycopg.types.string import TextLoader
+
+from esops.events import CAUSATION_KEYS, CAUSATION_STREAM, CORRELATION_KEYS, TRACEPARENT
+from esops.postgres import catalog
+from esops.stores.postgres.layouts.base import Layout
+
+_NEWEST = 1_000
+_TRACE_ID = 32
+
+
+class Search:
+    """One search: its condition, and how it would be answered."""
+
+    def __init__(
+        self, connection: psycopg.Connection, layout: Layout, which: str, values: Sequence[str], keys: Sequence[str]
+    ) -> None:
+        """Look at which keys are in use, where several are possible."""
+        self._connection, self._layout = connection, layout
+        self._fields: list[sql.Composable] = []
+        if which == "event_id":
+            self.what = "its id"
+            self.condition = self._by_id(values)
+            return
+        wanted = keys or self._in_use(CORRELATION_KEYS if which == "correlation_id" else (*CAUSATION_KEYS, CAUSATION_STREAM))
+        self._fields = [layout.field(key) for key in wanted]
+        self.what = ", ".join(wanted)
+        conditions: list[sql.Composable] = [
+            sql.SQL("{} = ANY({})").format(field, sql.Literal(list(values))) for field in self._fields
+        ]
+        traces = [value for value in values if len(value) == _TRACE_ID and value.isalnum()]
+        if which == "correlation_id" and traces:
+            patterns = [f"__-{value}-%" for value in traces]
+            conditions.append(sql.SQL("{} LIKE ANY({})").format(layout.field(TRACEPARENT), sql.Literal(patterns)))
+        self.condition = sql.SQL("({})").format(sql.SQL(" OR ").join(conditions))
+
+    def _by_id(self, values: Sequence[str]) -> sql.Composable:
+        if self._layout.id_equals is not None:
+            return sql.SQL("({})").format(sql.SQL(" OR ").join(map(self._layout.id_equals, values)))
+        self._fields = [self._layout.mapped.id]
+        return sql.SQL("{} = ANY({})").format(self._layout.mapped.id, sql.Literal(list(values)))
+
+    def _in_use(self, keys: Sequence[str]) -> list[str]:
+        """Of several possible keys, those with a column of their own, or those that the newest events have; all, where none has."""
+        own = [key for key in keys if key in self._layout.fields]
+        if own:
+            return own
+        statement = sql.SQL("SELECT {} FROM {} ORDER BY {} DESC LIMIT {}").format(
+            self._layout.mapped.metadata,
+            self._layout.events,
+            sql.SQL(" DESC, ").join(self._layout.order_columns),
+            sql.Literal(_NEWEST),
+        )
+        seen: set[str] = set()
+        with self._connection.cursor() as cursor:
+            for kind in ("json", "jsonb"):  # decoded here, in a fifth of the time
+                cursor.adapters.register_loader(kind, TextLoader)
+            for (metadata,) in cursor.execute(statement):
+                seen |= _keys_of(metadata)
+        return [key for key in keys if key in seen] or list(keys)
+
+    def scans(self) -> int | None:
+        """About how many events would be looked at for want of an index; None where one answers."""
+        statement = sql.SQL("EXPLAIN (FORMAT JSON) SELECT 1 FROM {} WHERE {}").format(self._layout.events, self.condition)
+        with self._connection.transaction():
+            # A small table is scanned although it has an index; the question here is whether it has one.
+            self._connection.execute("SET LOCAL enable_seqscan = off")
+            row = self._connection.execute(statement).fetchone()
+        assert row is not None
+        if not _scans_all(row[0][0]["Plan"]):
+            return None
+        table = catalog.find_table(self._connection, *self._layout.events._obj)  # noqa: SLF001 - psycopg gives no other way to ask
+        assert table is not None
+        tree = catalog.relation_tree(self._connection, table.oid)
+        rows = self._connection.execute(
+            "SELECT sum(greatest(reltuples, 0)) FROM pg_class WHERE oid = ANY(%s)", (list(tree),)
+        ).fetchone()
+        guess = int(rows[0]) if rows and rows[0] else 0
+        return guess or self._count()
+
+    def _count(self) -> int:
+        """A table that was never analysed is counted."""
+        row = self._connection.execute(sql.SQL("SELECT count(*) FROM {}").format(self._layout.events)).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def index(self) -> str:
+        """The statements that would make the index."""
+        return "; ".join(
+            sql.SQL("CREATE INDEX CONCURRENTLY ON {} (({}))").format(self._layout.events, field).as_string(None)
+            for field in self._fields
+        )
+
+
+def _keys_of(metadata: Any) -> set[str]:
+    if isinstance(metadata, bytes | str):
+        try:
+            metadata = orjson.loads(metadata)
+        except orjson.JSONDecodeError:
+            return set()
+    return set(metadata) if isinstance(metadata, dict) else set()
+
+
+def _scans_all(plan: dict[str, Any]) -> bool:
+    """Whether a plan reads a whole table: by itself, or through an index whose every entry it looks at."""
+    if plan["Node Type"] in ("Seq Scan", "Parallel Seq Scan"):
+        return not plan.get("One-Time Filter")
+    if plan["Node Type"] in ("Index Scan", "Index Only Scan", "Bitmap Index Scan") and "Index Cond" not in plan:
+        return True
+    return any(_scans_all(inner) for inner in plan.get("Plans", []))
