@@ -327,8 +327,8 @@ class Rebuild(Ground):
         blue = None if self.in_place else self._blue()
         if blue is not None and blue.position is not None and runner.position is not None and runner.position >= blue.position:
             self._say_once(
-                f"some of the newest events have not settled, held back by {self._held_back[0].told()}: green stands at {runner.position}, "
-                f"no further back than v{blue.version}, and takes them in after the switch"
+                f"the newest events have not settled: {self._held_back[0].in_words()} holds them back. "
+                f"Green stands at {runner.position}, no further back than v{blue.version}, and applies them when they settle"
             )
             return True
         head, short = settled(self.store, runner.position, self._stop)

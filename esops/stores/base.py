@@ -118,7 +118,7 @@ class Holder:
     what: str
     since: datetime | None
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         """In words."""
         return f"{self.who} ({self.what})"
 
@@ -223,7 +223,7 @@ class Unsettled(Stopped):
 
     def __init__(self, store: EventStore, head: Position | None, holders: Sequence[Holder]) -> None:
         """Take the store, up to where it was read, and who holds the rest back."""
-        who = "; ".join(each.told() for each in holders[:3])
+        who = "; ".join(each.in_words() for each in holders[:3])
         super().__init__(
             f"store {store.name} was read up to {head or 'nothing'} only: what follows may not be complete yet, held back by {who}",
             hint="Run it again once that has ended. `esops status` and `esops doctor` show what holds the store back.",
@@ -246,7 +246,7 @@ def settled(
         log.warning(
             "waiting for the newest events to settle",
             store=store.name,
-            held_back_by=[each.told() for each in holders[:3]],
+            held_back_by=[each.in_words() for each in holders[:3]],
             at_most_seconds=patience.total_seconds(),
         )
         head = store.head(patience - _QUIETLY, after, stop)

@@ -23,7 +23,8 @@ from esops.postgres.catalog import Table
 from esops.stores.base import WrongExpectedVersion
 from esops.stores.postgres.bulk import Decode
 from esops.stores.postgres.layouts.archiving import Shelf
-from esops.stores.postgres.settle import NumbersInOrder, SequenceLockers, SettleRule
+from esops.stores.postgres.missing import NumbersInOrder
+from esops.stores.postgres.settle import SequenceLockers, SettleRule
 
 TRUE = sql.SQL("TRUE")
 

@@ -26,7 +26,8 @@ from esops.stores.postgres.layouts.base import (
 )
 from esops.stores.postgres.layouts.marten import archiving as marten_shelf
 from esops.stores.postgres.layouts.marten import daemon as marten_daemon
-from esops.stores.postgres.settle import NumbersInOrder, SequenceLockers, SettleRule
+from esops.stores.postgres.missing import NumbersInOrder
+from esops.stores.postgres.settle import SequenceLockers, SettleRule
 
 DEFAULT_TENANT = "*DEFAULT*"
 _METADATA = (
