@@ -168,7 +168,7 @@ class StreamInfo:
         return StreamKey(self.name, self.tenant)
 
 
-class Wanted(NamedTuple):
+class StreamRef(NamedTuple):
     """A stream that is asked for whole, and about how many events that is."""
 
     stream: str

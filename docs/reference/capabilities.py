@@ -16,12 +16,12 @@ from esops.stores.postgres.layouts import LAYOUTS
 PAGE = Path(__file__).with_name("stores.md")
 BEGIN, END = "<!-- capabilities: written by capabilities.py -->", "<!-- end of capabilities -->"
 NAMES = {"marten": "Marten", "emmett": "Emmett", "messagedb": "message-db"}
-BACK = {"put_back": "anywhere"}
+BACK = {"restores": "anywhere"}
 OF_LAYOUT: dict[str, dict[str, object]] = {
-    "marten": {"ways_out": ("archive", "delete"), **BACK},
-    "emmett": {"ways_out": ("archive", "delete"), **BACK},
-    "messagedb": {"first_version": 0, "ways_out": ("delete",), **BACK},
-    "eventsourcing": {"ways_out": ("delete",), **BACK},
+    "marten": {"removals": ("archive", "delete"), **BACK},
+    "emmett": {"removals": ("archive", "delete"), **BACK},
+    "messagedb": {"first_version": 0, "removals": ("delete",), **BACK},
+    "eventsourcing": {"removals": ("delete",), **BACK},
     "custom": {"append": False, "checkpoints": False},
 }
 STORES = {

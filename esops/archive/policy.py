@@ -14,34 +14,40 @@ from typing import Any, Self
 
 import orjson
 
-from esops.archive_format.notes import Notes
+from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.runs import Catalog
 from esops.errors import UsageError
-from esops.events import EventFilter, StreamInfo, Wanted
+from esops.events import EventFilter, StreamInfo, StreamRef
 from esops.settings import PolicySettings, Removal
-from esops.stores.base import EventStore, WayOut
+from esops.stores.base import EventStore, RemovalStrategy
 
 _A_LINE = 1_000
-KEEP = WayOut("keep", what="removes nothing")
+KEEP = RemovalStrategy("keep", what="removes nothing")
 
 
-def way_out(store: EventStore, policy: PolicySettings, how: Removal) -> WayOut:
+def removal_strategy(store: EventStore, policy: PolicySettings, how: Removal) -> RemovalStrategy:
     """How a policy's streams leave their store. Raises UsageError where the store or the policy does not allow it."""
     if how == "keep":
         return KEEP
-    if how not in store.capabilities.ways_out:
-        there_are = ", ".join(store.capabilities.ways_out) or "none"
+    if how not in store.capabilities.removals:
+        there_are = ", ".join(store.capabilities.removals) or "none"
         raise UsageError(
             f"store {store.name} has no way {how!r} to take streams out", hint=f"Ways that it has: {there_are}; or keep."
         )
-    way = store.way_out(how)
+    way = store.removal_strategy(how)
     if way.whole and policy.keep_last:
         raise UsageError(f"keep_last = {policy.keep_last}: {how!r} takes streams as a whole alone", hint="Leave keep_last out.")
     return way
 
 
 def selected(
-    store: EventStore, policy: PolicySettings, way: WayOut, now: datetime, known: Known | None, *, measured: bool = False
+    store: EventStore,
+    policy: PolicySettings,
+    way: RemovalStrategy,
+    now: datetime,
+    known: Known | None,
+    *,
+    measured: bool = False,
 ) -> Iterator[StreamInfo]:
     """The streams that a policy is for, by name.
 
@@ -75,7 +81,7 @@ def _idle(store: EventStore, info: StreamInfo, policy: PolicySettings, now: date
     return last is not None and now - last >= policy.idle_for
 
 
-class Known(Notes):
+class Known(DiskMap):
     """The streams of a store that an archive holds, with the version that each is archived up to."""
 
     def __init__(self, catalog: Catalog, store: str) -> None:
@@ -97,7 +103,7 @@ class Known(Notes):
         return up_to is not None and info.last_version <= up_to
 
 
-class Chosen:
+class Selection:
     """The streams that were selected, in a temporary file: the statement that selects has ended when the export begins."""
 
     def __init__(self, streams: Iterator[StreamInfo]) -> None:
@@ -109,11 +115,11 @@ class Chosen:
             self.events += sum(length for _, _, length in group)
             self._file.write(orjson.dumps(group) + b"\n")
 
-    def __iter__(self) -> Iterator[Wanted]:
+    def __iter__(self) -> Iterator[StreamRef]:
         """Each of them, as far as an export needs to know it."""
         self._file.seek(0)
         for line in self._file:
-            yield from map(Wanted._make, orjson.loads(line))
+            yield from map(StreamRef._make, orjson.loads(line))
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from esops.archive_format.schema import Digest
 from esops.events import StreamKey
 from esops.settings import PolicySettings
-from esops.stores.base import EventStore, Part, WayOut
+from esops.stores.base import EventStore, RemovalStrategy, VersionRange
 
 _STREAMS_AT_ONCE = 500
 
@@ -30,13 +30,13 @@ class Removal:
             self.skipped.append({"stream": stream, "reason": reason})
 
 
-def parts_of(digest: Digest, stays: int, batch: int) -> Iterator[Part]:
+def parts_of(digest: Digest, stays: int, batch: int) -> Iterator[VersionRange]:
     """The parts in which a stream goes, the oldest first; none where all of it stays."""
     high = digest.last_version - stays
     low = digest.first_version
     while low <= high:
         top = min(low + batch - 1, high)
-        yield Part(digest.key, low, top, digest.last_version, ends=top == high)
+        yield VersionRange(digest.key, low, top, digest.last_version, ends=top == high)
         low = top + 1
 
 
@@ -45,7 +45,7 @@ Check = Callable[[Sequence[Digest]], Mapping[StreamKey, str]]
 
 def remove(
     store: EventStore,
-    way: WayOut,
+    way: RemovalStrategy,
     policy: PolicySettings,
     streams: Iterable[Digest],
     tell: Removal,
@@ -61,12 +61,14 @@ def remove(
     for group in _groups(streams, policy.batch):
         before_each()
         reasons = check(group)
-        parts: list[Part] = []
+        parts: list[VersionRange] = []
         for digest in group:
             if digest.key in reasons:
                 tell.skip(digest.stream, reasons[digest.key])
             elif way.whole:
-                parts.append(Part(digest.key, digest.first_version, digest.last_version, digest.last_version, ends=True))
+                parts.append(
+                    VersionRange(digest.key, digest.first_version, digest.last_version, digest.last_version, ends=True)
+                )
             else:
                 parts += parts_of(digest, stays, policy.batch)
         for batch in _batches(parts, policy.batch):
@@ -94,9 +96,9 @@ def _groups(streams: Iterable[Digest], batch: int) -> Iterator[list[Digest]]:
         yield group
 
 
-def _batches(parts: Sequence[Part], size: int) -> Iterator[list[Part]]:
+def _batches(parts: Sequence[VersionRange], size: int) -> Iterator[list[VersionRange]]:
     """Parts in their order, at most so many events at a time: those of one stream follow each other."""
-    batch: list[Part] = []
+    batch: list[VersionRange] = []
     events = 0
     for part in parts:
         count = part.high - part.low + 1

@@ -51,7 +51,7 @@ def restore(
     told = Restored(run.name, store.name)
     wanted = frozenset(names)
     found: set[str] = set()
-    way = store.capabilities.put_back
+    way = store.capabilities.restores
     at_home = store.name == manifest.store or way == "anywhere"
     as_they_were = bool(way) and at_home and store.ping().layout == manifest.layout
     done = 0
@@ -93,7 +93,7 @@ def _put_back(
         return
     chosen = [group[number] for number in missing]
     keys = [digest.key for digest in chosen]
-    told.events += store.put_back(keys, [rows[number] for number in missing], (_only(batch, keys) for batch in batches))
+    told.events += store.restore_streams(keys, [rows[number] for number in missing], (_only(batch, keys) for batch in batches))
     for digest, how in compare(run, manifest, chosen, store):
         if how.status not in ("same", "partly") or how.detail:
             raise EsopsError(f"stream {digest.stream} was restored and is not as it was: {how.status} {how.detail}")

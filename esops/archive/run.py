@@ -23,8 +23,8 @@ from esops.archive import policy
 from esops.archive.remove import Removal, remove
 from esops.archive.verify import Compared, Verified, compare, verify
 from esops.archive.writer import Export
+from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.lease import Lease
-from esops.archive_format.notes import Notes
 from esops.archive_format.repository import Missing, Repository
 from esops.archive_format.runs import RUNS, Catalog, Manifest, Run
 from esops.archive_format.schema import Damaged, Digest, from_micros
@@ -34,7 +34,7 @@ from esops.events import Position, StreamInfo, StreamKey
 from esops.settings import PolicySettings
 from esops.settings import Removal as How
 from esops.stores import open_store
-from esops.stores.base import EventStore, WayOut
+from esops.stores.base import EventStore, RemovalStrategy
 
 log = structlog.get_logger("esops.archive")
 
@@ -70,7 +70,7 @@ class Outcome:
 
 
 @dataclass
-class Journey:
+class RunContext:
     """What all steps of a run need."""
 
     config: Config
@@ -81,7 +81,7 @@ class Journey:
     store_name: str
     store: EventStore
     how: How
-    way: WayOut
+    way: RemovalStrategy
     run: Run
     lease: Lease
     despite_checkpoints: bool
@@ -96,7 +96,7 @@ def plan(config: Config, name: str, how: How | None = None) -> policy.Plan:
     store_name, store_settings = config.store(chosen.store)
     wanted = how or chosen.remove
     with open_store(store_name, store_settings.alone) as store:
-        way = policy.way_out(store, chosen, wanted)
+        way = policy.removal_strategy(store, chosen, wanted)
         found = policy.Plan(name, archive, store_name, wanted, statements=way.statements, what=way.what)
         found.stays = max(chosen.keep_last, way.keeps)
         repository = Repository(settings)
@@ -141,32 +141,32 @@ def run(
         unfinished = _unfinished(catalog, f"{archive}/{short}", store_name)
         wanted = how or (unfinished[1].get("remove") if unfinished else None) or chosen.remove
         store = stack.enter_context(open_store(store_name, store_settings.alone))
-        way = policy.way_out(store, chosen, wanted)
+        way = policy.removal_strategy(store, chosen, wanted)
         current = unfinished[0] if unfinished else Run(repository, _new_name(short))
-        journey = Journey(
+        context = RunContext(
             config, f"{archive}/{short}", archive, chosen, settings.file_size, store_name, store, wanted, way, current, lease,
             despite_checkpoints, go_on, progress,
         )  # fmt: skip
         outcome = Outcome(short, archive, store_name, wanted)
-        _go(journey, catalog, outcome)
+        _go(context, catalog, outcome)
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
-def _go(journey: Journey, catalog: Catalog, outcome: Outcome) -> None:
-    current = journey.run
+def _go(context: RunContext, catalog: Catalog, outcome: Outcome) -> None:
+    current = context.run
     manifest = current.seal()
     found: Verified | None = None
-    notes = Notes()
+    notes = DiskMap()
     try:
         if manifest is not None:
             log.info("going on", run=current.name, streams=manifest.streams, events=manifest.events)
             _tell(outcome, current, manifest)
             catalog.enter(current, manifest)
-            found = _verify(journey, manifest, notes)
+            found = _verify(context, manifest, notes)
         else:
             try:
-                manifest = _export(journey, catalog)
+                manifest = _export(context, catalog)
             except _NotAsWritten as error:
                 found = Verified(current.name, found=1, problems=[error.message])
             else:
@@ -175,14 +175,14 @@ def _go(journey: Journey, catalog: Catalog, outcome: Outcome) -> None:
                 _tell(outcome, current, manifest)
                 catalog.enter(current, manifest)
                 found = Verified(current.name, len(manifest.files), manifest.streams, manifest.events)
-        _note_verified(journey, found)
+        _note_verified(context, found)
         if manifest is None or not found.ok:
             current.note("failed.json", {"problems": found.problems, "at": _now()})
             outcome.run, outcome.state, outcome.problems = current.name, "failed", found.problems
             return
         outcome.state = "verified"
-        if journey.how != "keep":
-            _remove(journey, manifest, notes, outcome)
+        if context.how != "keep":
+            _remove(context, manifest, notes, outcome)
             outcome.state = "done"
     finally:
         notes.close()
@@ -190,7 +190,7 @@ def _go(journey: Journey, catalog: Catalog, outcome: Outcome) -> None:
         "done.json",
         {
             "at": _now(),
-            "remove": journey.how,
+            "remove": context.how,
             "removed": outcome.removed,
             "removed_events": outcome.removed_events,
             "left_alone": outcome.left_alone,
@@ -217,21 +217,21 @@ class _NotAsWritten(EsopsError):
     """The repository does not give back what was written to it."""
 
 
-def _export(journey: Journey, catalog: Catalog) -> Manifest | None:
+def _export(context: RunContext, catalog: Catalog) -> Manifest | None:
     """Export what the policy selects, and seal it; None where it selects nothing."""
     selected_at = policy.now()
-    known = policy.Known(catalog, journey.store_name) if journey.how == "keep" else None
+    known = policy.Known(catalog, context.store_name) if context.how == "keep" else None
     try:
-        chosen = policy.selected(journey.store, journey.policy, journey.way, selected_at, known)
-        with policy.Chosen(_counting(journey, chosen)) as streams:
+        chosen = policy.selected(context.store, context.policy, context.way, selected_at, known)
+        with policy.Selection(_counting(context, chosen)) as streams:
             if not streams.count:
                 return None
-            if journey.run.read("plan.json") is None:
-                plan_ = {"policy": journey.policy_name, "store": journey.store_name, "remove": journey.how, "at": _now()}
-                journey.run.note("plan.json", plan_)
-            log.info("exporting", run=journey.run.name, streams=streams.count, events=streams.events)
+            if context.run.read("plan.json") is None:
+                plan_ = {"policy": context.policy_name, "store": context.store_name, "remove": context.how, "at": _now()}
+                context.run.note("plan.json", plan_)
+            log.info("exporting", run=context.run.name, streams=streams.count, events=streams.events)
             try:
-                return _write_and_seal(journey, streams, selected_at)
+                return _write_and_seal(context, streams, selected_at)
             except (Damaged, Missing) as error:
                 raise _NotAsWritten(error.message) from error
     finally:
@@ -239,32 +239,32 @@ def _export(journey: Journey, catalog: Catalog) -> Manifest | None:
             known.close()
 
 
-def _counting(journey: Journey, streams: Iterator[StreamInfo]) -> Iterator[StreamInfo]:
+def _counting(context: RunContext, streams: Iterator[StreamInfo]) -> Iterator[StreamInfo]:
     for number, info in enumerate(streams, 1):
         if number % 1_000 == 0:
-            journey.go_on()
-            journey.progress("streams selected", number, None)
+            context.go_on()
+            context.progress("streams selected", number, None)
         yield info
 
 
-def _write_and_seal(journey: Journey, streams: policy.Chosen, selected_at: datetime) -> Manifest | None:
-    store, current = journey.store, journey.run
+def _write_and_seal(context: RunContext, streams: policy.Selection, selected_at: datetime) -> Manifest | None:
+    store, current = context.store, context.run
     info = store.ping()
     head = store.head()
     parts = len(head) if head is not None else 1
-    columns = store.further_columns()
-    with Export(current, journey.lease.number, columns, parts, journey.file_size) as export:
+    columns = store.extra_columns()
+    with Export(current, context.lease.number, columns, parts, context.file_size) as export:
         for so_far in export.add(streams, lambda chosen: store.export(chosen, columns), store.stream_rows):
-            journey.go_on()
-            journey.progress("events exported", so_far.events, streams.events)
+            context.go_on()
+            context.progress("events exported", so_far.events, streams.events)
         event_files, stream_files = export.close()
     found = export.found
     if not found.streams:  # all of them went since they were selected
         return None
     manifest = Manifest(
         run=current.name,
-        policy=journey.policy_name,
-        store=journey.store_name,
+        policy=context.policy_name,
+        store=context.store_name,
         backend=info.backend,
         layout=info.layout,
         position_parts=parts,
@@ -283,7 +283,7 @@ def _write_and_seal(journey: Journey, streams: policy.Chosen, selected_at: datet
         event_files=event_files,
         stream_files=stream_files,
     )
-    journey.lease.check()
+    context.lease.check()
     _still_there(current, manifest)
     current.note("manifest.json", manifest.model_dump(mode="json"), if_absent=True)
     if current.seal() != manifest:
@@ -305,7 +305,7 @@ def _still_there(current: Run, manifest: Manifest) -> None:
 # -- verify
 
 
-def _verify(journey: Journey, manifest: Manifest, notes: Notes) -> Verified:
+def _verify(context: RunContext, manifest: Manifest, notes: DiskMap) -> Verified:
     """Read everything back and compare it with the store; notes the streams that are not to be removed, with the reason."""
 
     def each(digest: Digest, how: Compared) -> None:
@@ -314,34 +314,34 @@ def _verify(journey: Journey, manifest: Manifest, notes: Notes) -> Verified:
             notes.put(*digest.key, reason)
 
     def tick(done: int, total: int) -> None:
-        journey.go_on()
-        journey.progress("events verified", done, total)
+        context.go_on()
+        context.progress("events verified", done, total)
 
-    return verify(journey.run, manifest, journey.store, each=each, tick=tick)
+    return verify(context.run, manifest, context.store, each=each, tick=tick)
 
 
-def _note_verified(journey: Journey, found: Verified) -> None:
+def _note_verified(context: RunContext, found: Verified) -> None:
     note = {"at": _now(), "ok": found.ok, "streams": found.streams, "events": found.events, "problems": found.problems}
-    journey.run.note("verified.json", note)
-    log.info("verified", run=journey.run.name, ok=found.ok, files=found.files, events=found.events)
+    context.run.note("verified.json", note)
+    log.info("verified", run=context.run.name, ok=found.ok, files=found.files, events=found.events)
 
 
 # -- remove
 
 
-def _remove(journey: Journey, manifest: Manifest, notes: Notes, outcome: Outcome) -> None:
-    if not journey.despite_checkpoints:
+def _remove(context: RunContext, manifest: Manifest, notes: DiskMap, outcome: Outcome) -> None:
+    if not context.despite_checkpoints:
         position = Position.parse(manifest.last_position)
-        passed.refuse_unless_passed(journey.config, journey.store, journey.store_name, position)
+        passed.refuse_unless_passed(context.config, context.store, context.store_name, position)
     told = Removal()
 
     def before_each() -> None:
-        journey.go_on()
-        journey.lease.check()
-        journey.progress("streams removed", told.streams + told.left_alone, manifest.streams)
+        context.go_on()
+        context.lease.check()
+        context.progress("streams removed", told.streams + told.left_alone, manifest.streams)
 
     def to_go() -> Iterable[Digest]:
-        for digest, _ in journey.run.streams(manifest):
+        for digest, _ in context.run.streams(manifest):
             reason = notes.get(*digest.key)
             if reason is not None:
                 told.skip(digest.stream, reason)
@@ -350,26 +350,26 @@ def _remove(journey: Journey, manifest: Manifest, notes: Notes, outcome: Outcome
 
     def check(streams: Sequence[Digest]) -> dict[StreamKey, str]:
         """Compared once more right before they go: hours may lie between the verification and a removal at a low rate."""
-        found = compare(journey.run, manifest, streams, journey.store)
+        found = compare(context.run, manifest, streams, context.store)
         return {digest.key: how.detail for digest, how in found if how.status == "differs"}
 
-    remove(journey.store, journey.way, journey.policy, to_go(), told, check, before_each)
+    remove(context.store, context.way, context.policy, to_go(), told, check, before_each)
     outcome.removed, outcome.removed_events = told.streams, told.events
     outcome.left_alone, outcome.skipped = told.left_alone, told.skipped
-    log.info("removed", run=journey.run.name, how=journey.how, streams=told.streams, left_alone=told.left_alone)
-    if journey.policy.scavenge and journey.store.capabilities.scavenge:
-        outcome.scavenge = _scavenge(journey)
+    log.info("removed", run=context.run.name, how=context.how, streams=told.streams, left_alone=told.left_alone)
+    if context.policy.scavenge and context.store.capabilities.scavenge:
+        outcome.scavenge = _scavenge(context)
 
 
-def _scavenge(journey: Journey) -> str:
+def _scavenge(context: RunContext) -> str:
     """Start a scavenge of the node and wait for it, so that what was removed leaves the disk."""
-    store: Any = journey.store
+    store: Any = context.store
     with store.admin as admin:
         number = str(admin.start_scavenge())
     result = "InProgress"
     for seen in store.scavenges.watch(number):
-        journey.go_on()
-        journey.progress("chunks scavenged", seen.chunks, None)
+        context.go_on()
+        context.progress("chunks scavenged", seen.chunks, None)
         result = seen.result
     if result != "Success":
         raise EsopsError(f"scavenge {number} ended with {result}")

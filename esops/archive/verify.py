@@ -16,7 +16,7 @@ from esops.archive_format.repository import Missing
 from esops.archive_format.runs import FileEntry, Manifest, Run
 from esops.archive_format.schema import Damaged, Digest, digests, join_ids
 from esops.errors import UsageError
-from esops.events import Wanted
+from esops.events import StreamRef
 from esops.stores.base import EventStore
 
 _AT_ONCE = 1_000
@@ -151,8 +151,8 @@ def _verify_whole(
             found.problem(f"{run.name} has {count:,} {what}, and its manifest says {stated:,}")
 
 
-def _wanted(streams: Sequence[Digest]) -> Iterator[Wanted]:
-    return (Wanted(*digest[:3]) for digest in streams)
+def _wanted(streams: Sequence[Digest]) -> Iterator[StreamRef]:
+    return (StreamRef(*digest[:3]) for digest in streams)
 
 
 def _all_same(group: Sequence[Digest]) -> Iterator[tuple[Digest, Compared]]:

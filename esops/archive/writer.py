@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from esops.archive_format.repository import ENCRYPTED
 from esops.archive_format.runs import FileEntry, Run
 from esops.archive_format.schema import FURTHER, STREAMS, Content, Damaged, Digest, digests, schema_with
-from esops.events import Position, StreamKey, Wanted
+from esops.events import Position, StreamKey, StreamRef
 
 _GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 100_000
@@ -206,8 +206,8 @@ class Export:
 
     def add(
         self,
-        streams: Iterable[Wanted],
-        export: Callable[[Iterable[Wanted]], Iterator[pa.RecordBatch]],
+        streams: Iterable[StreamRef],
+        export: Callable[[Iterable[StreamRef]], Iterator[pa.RecordBatch]],
         rows: Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], str]],
     ) -> Iterator[Exported]:
         """Write the streams' events as they come, and their digests; says how far it is after some thousands of streams."""

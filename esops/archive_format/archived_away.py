@@ -9,7 +9,7 @@ from esops.errors import EsopsError
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class ArchivedAway:
     """Streams that were removed after they were archived, in how many runs of which archive."""
 
     archive: str
@@ -21,7 +21,7 @@ class Elsewhere:
         return f"{self.events:,} events of {self.streams:,} streams were archived ({self.runs} runs in archive {self.archive})"
 
 
-def removed_from(config: Config, store: str) -> list[Elsewhere]:
+def removed_from(config: Config, store: str) -> list[ArchivedAway]:
     """What each archive of the configuration holds of a store that was removed from it; one that cannot be asked is left out."""
     found = []
     for name, settings in config.archives.items():
@@ -42,5 +42,5 @@ def removed_from(config: Config, store: str) -> list[Elsewhere]:
         except EsopsError:
             continue
         if runs:
-            found.append(Elsewhere(name, runs, streams, events))
+            found.append(ArchivedAway(name, runs, streams, events))
     return found

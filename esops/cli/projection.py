@@ -254,14 +254,14 @@ def _wish(context: typer.Context, name: str, told: str, **changed: Any) -> None:
     from esops.config import load_config
     from esops.errors import UsageError
     from esops.postgres.connection import connect, translated
-    from esops.running.throttle import wish
+    from esops.running.throttle import request
 
     output = current_output(context)
     config = load_config(output.settings.config)
     if config.projection(name).kind == "server":
         raise UsageError(f"{name} runs inside its store: there is nothing of it to be paused or limited here")
     with translated(), connect(config.readmodel_of(name).dsn, f"control {name}") as connection:
-        now = wish(connection, name, **changed)
+        now = request(connection, name, **changed)
     if output.format("table", "json") == "json":
         output.json(
             {

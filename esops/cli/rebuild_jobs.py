@@ -55,8 +55,8 @@ class Asked:
         verify.tolerated(verify.Verification("none", 0, 0, 0), self.options.max_diff)
 
 
-class Teller:
-    """Tells how a rebuild goes: a Watcher."""
+class CommandReporter:
+    """Tells how a rebuild goes: a Reporter."""
 
     def __init__(self, output: Output, config: Config, name: str, asked: Asked) -> None:
         """Take the way out, and what is rebuilt."""
@@ -64,11 +64,11 @@ class Teller:
         self._line: ProgressLine | None = None
 
     def say(self, text: str) -> None:
-        """See Watcher."""
+        """See Reporter."""
         self.output.say(text)
 
     def progress(self, done: int, total: int | None) -> None:
-        """See Watcher."""
+        """See Reporter."""
         if self._line is None:
             self._line = self.output.progress(f"rebuild {self.name}: events", done, total)
         self._line.update(done, total)
@@ -135,7 +135,7 @@ class Job:
     def __init__(self, output: Output, config: Config, name: str, asked: Asked) -> None:
         """Take the way out, the projection, and what is asked for."""
         self.output, self.config, self.name, self.asked = output, config, name, asked
-        self._teller = Teller(output, config, name, asked)
+        self._teller = CommandReporter(output, config, name, asked)
 
     def run(self) -> int:
         """Plan, do, and tell; returns the exit code."""
@@ -239,7 +239,7 @@ def planned(config: Config, target: Target, options: Options, store: EventStore,
 
 
 def work_on(
-    target: Target, store: EventStore, teller: Teller, stop: Callable[[], bool], read: Reader = lambda *_: None
+    target: Target, store: EventStore, teller: CommandReporter, stop: Callable[[], bool], read: Reader = lambda *_: None
 ) -> Rebuild:
     """The rebuild of a projection of its kind."""
     kind = external.External if target.settings.kind == "external" else Rebuild
@@ -270,7 +270,7 @@ class _Shared:
             self._line.close()
 
 
-class _TellerOfMany(Teller):
+class _TellerOfMany(CommandReporter):
     """Tells of one of several, with its name before each line."""
 
     def __init__(self, output: Output, config: Config, name: str, asked: Asked, shared: _Shared) -> None:
@@ -388,7 +388,7 @@ class Jobs:
 
         def beginning(name: str) -> Callable[[], Outcome]:
             if name in entered:
-                return lambda: works[name].go_on(entered[name])
+                return lambda: works[name].run_steps(entered[name])
             return lambda: works[name].resume(self.asked.given)
 
         return {name: beginning(name) for name in self.names}

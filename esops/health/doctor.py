@@ -232,7 +232,7 @@ def _may_write(subject: str, connection: psycopg.Connection, schema: str) -> Ite
 
 
 def _versions(
-    config: Config, name: str, connection: psycopg.Connection, plains: Sequence[readmodel.Plain]
+    config: Config, name: str, connection: psycopg.Connection, plains: Sequence[readmodel.ReadModelName]
 ) -> Iterator[Finding]:
     subject = f"projection {name}"
     known = registry.versions(connection, name)

@@ -59,18 +59,18 @@ def _of_store(store: PostgresStore, connection: psycopg.Connection, role: str) -
 
 def _of_archiving(store: PostgresStore, connection: psycopg.Connection, role: str) -> list[str]:
     """Rows of events go and come; those of streams are locked, marked, and made where a library partitions by the mark."""
-    shelf = store.layout.shelf
-    if shelf is None:
+    archiving = store.layout.archiving
+    if archiving is None:
         return []
     tables = [
         store.layout.events,
-        *(table for table in store.layout.reads if shelf.row is not None and "streams" in table.as_string()),
+        *(table for table in store.layout.reads if archiving.row is not None and "streams" in table.as_string()),
     ]
     statement = sql.SQL("GRANT INSERT, UPDATE, DELETE ON {} TO {};")
     return list(dict.fromkeys(statement.format(table, sql.Identifier(role)).as_string(connection) for table in tables))
 
 
-def _of_read_model(connection: psycopg.Connection, plain: readmodel.Plain, role: str) -> list[str]:
+def _of_read_model(connection: psycopg.Connection, plain: readmodel.ReadModelName, role: str) -> list[str]:
     to = sql.Identifier(role)
     found: list[sql.Composable] = [sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {};").format(sql.Identifier(plain.schema), to)]
     notes: list[str] = []

@@ -28,7 +28,7 @@ _LONGEST_NAME = 63
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class ReadModelName:
     """The name that the application reads, with its schema."""
 
     schema: str
@@ -54,7 +54,7 @@ class AfterLoad:
     """The physical name of the table that gets it."""
 
 
-def parse_name(text: str, default_schema: str) -> Plain:
+def parse_name(text: str, default_schema: str) -> ReadModelName:
     """Read `name`, `schema.name` or `"a schema"."a name"`. Quotes are needed only where a part holds a dot or begins with one.
 
     Raises UsageError where the quotes do not match.
@@ -77,7 +77,7 @@ def parse_name(text: str, default_schema: str) -> Plain:
             parts.append("")
     if not parts or len(parts) > 2 or not all(parts):
         raise UsageError(f"{text!r} is not the name of a table", hint='Write name, schema.name or "a schema"."a name".')
-    return Plain(parts[-2] if len(parts) == 2 else default_schema, parts[-1])
+    return ReadModelName(parts[-2] if len(parts) == 2 else default_schema, parts[-1])
 
 
 def default_schema(connection: psycopg.Connection, configured: str | None) -> str:
@@ -98,13 +98,13 @@ def physical_name(plain: str, version: int) -> str:
     return plain.encode()[: _LONGEST_NAME - len(tail)].decode(errors="ignore") + tail
 
 
-def green_tables(plains: Sequence[Plain], version: int) -> dict[str, tuple[str, str]]:
+def green_tables(plains: Sequence[ReadModelName], version: int) -> dict[str, tuple[str, str]]:
     """Schema and physical name of each table of a version that is to be made."""
     return {plain.name: (plain.schema, physical_name(plain.name, version)) for plain in plains}
 
 
 def create_statements(
-    plains: Sequence[Plain], tables: Mapping[str, tuple[str, str]], blue: Mapping[str, Table], ddl: Path | None
+    plains: Sequence[ReadModelName], tables: Mapping[str, tuple[str, str]], blue: Mapping[str, Table], ddl: Path | None
 ) -> list[str]:
     """The statements that make green, of `tables` by plain names. Raises UsageError for want of DDL and of a table to make one like."""
     if ddl is not None:
@@ -129,7 +129,7 @@ def create_statements(
     ]
 
 
-def marks(plains: Sequence[Plain]) -> list[str]:
+def marks(plains: Sequence[ReadModelName]) -> list[str]:
     """What stands for each table in a user's SQL: {table}, or its own name in braces where there are several."""
     return ["{table}"] if len(plains) == 1 else [f"{{{plain.name}}}" for plain in plains]
 

@@ -17,19 +17,19 @@ from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
 from esops.rebuild.hooks import Hooks, told_of
-from esops.rebuild.outcome import Outcome, Watcher
+from esops.rebuild.outcome import Outcome, Reporter
 from esops.rebuild.plan import Options, Target
 from esops.rebuild.session import Session
 from esops.rebuild.verification import comparison as verify
 from esops.running.runner import Progress, Reader, Runner, Work
-from esops.running.throttle import Gate
+from esops.running.throttle import Throttle
 from esops.stores.base import EventStore, Holder
 
 log = structlog.get_logger("esops.rebuild")
 _SETTLE_PATIENCE = timedelta(seconds=1)
 
 
-class Ground:
+class RebuildContext:
     """A rebuild's own things. Use it as a context: it gives its locks back."""
 
     in_place = False
@@ -38,7 +38,7 @@ class Ground:
         self,
         target: Target,
         store: EventStore,
-        watcher: Watcher,
+        watcher: Reporter,
         stop: Callable[[], bool] = lambda: False,
         read: Reader = lambda *_: None,
     ) -> None:
@@ -47,7 +47,7 @@ class Ground:
         self.target, self.store, self._watcher, self._stop = target, store, watcher, stop
         self._started = time.monotonic()
         self._runner: Runner | None = None
-        self._gate: Gate | None = None
+        self._throttle: Throttle | None = None
         self._entry: journal.Entry | None = None
         self._options = Options()
         self._state = journal.PLANNED
@@ -75,8 +75,8 @@ class Ground:
         if self._runner is not None:
             self._runner.close()
             self._runner = None
-        if self._gate is not None:
-            self._gate.close()
+        if self._throttle is not None:
+            self._throttle.close()
 
     @property
     def _hooks(self) -> Hooks:
@@ -128,7 +128,7 @@ class Ground:
             target, green = self.target, self._green()
             work = Work.on(target.name, green.version, target.definition, target.settings, self._options.batch_size)
             self._done_before = green.events
-            gate = self._take_gate()
+            throttle = self._take_throttle()
             self._runner = Runner(
                 self.store,
                 target.dsn,
@@ -137,15 +137,15 @@ class Ground:
                 report=self._report,
                 say=self._say,
                 lock_patience=timedelta(seconds=10),
-                gate=gate,
+                throttle=throttle,
                 read=self._read,
             )
         return self._runner
 
-    def _take_gate(self) -> Gate:
-        if self._gate is None:
-            self._gate = Gate(self.target.dsn, self.target.name, self._options.limits, stop=self._stop, say=self._say)
-        return self._gate
+    def _take_throttle(self) -> Throttle:
+        if self._throttle is None:
+            self._throttle = Throttle(self.target.dsn, self.target.name, self._options.limits, stop=self._stop, say=self._say)
+        return self._throttle
 
     def _report(self, progress: Progress) -> None:
         done = self._done_before + progress.events

@@ -71,7 +71,7 @@ def latest(connection: psycopg.Connection, projection: str) -> Entry | None:
     return None if row is None else Entry(*row)
 
 
-def take_up(connection: psycopg.Connection, entry: Entry) -> Entry:
+def reopen(connection: psycopg.Connection, entry: Entry) -> Entry:
     """Make an unfinished rebuild this process's own and put it back into the state where it works on."""
     state = entry.resume_state if entry.state == PAUSED and entry.resume_state else entry.state
     row = connection.execute(

@@ -230,7 +230,7 @@ def _switch(
 ) -> Switched:
     settings = config.projection(target.projection)
     external = settings.kind == "external"
-    plains = [readmodel.Plain(schema, name) for name, (schema, _) in target.tables.items()]
+    plains = [readmodel.ReadModelName(schema, name) for name, (schema, _) in target.tables.items()]
     if external:
         plains = plains_of(config, target.projection, connection)
         _check_ahead(config, source, target, allow_stale=allow_stale)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from esops.events import Position
 
 
-class Watcher(Protocol):
+class Reporter(Protocol):
     """Who wants to know how a rebuild goes."""
 
     def say(self, text: str) -> None:

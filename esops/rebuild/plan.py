@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from esops.archive_format.archived_away import Elsewhere, removed_from
+from esops.archive_format.archived_away import ArchivedAway, removed_from
 from esops.config import Config
 from esops.errors import Refused, UsageError, nearest
 from esops.events import Position
@@ -22,11 +22,11 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import database_of, qualified, translated
 from esops.projections import kinds
 from esops.projections.definition import Definition, SqlDefinition, fingerprint, load_definition
-from esops.projections.kinds import sql as setbased
+from esops.projections.kinds import sql as sql_kind
 from esops.readmodel import locks, registry
 from esops.readmodel import tables as readmodel
 from esops.readmodel.registry import Version
-from esops.readmodel.tables import Plain
+from esops.readmodel.tables import ReadModelName
 from esops.rebuild import switch
 from esops.rebuild.load import coordinator as shards
 from esops.rebuild.load.executors import engine_of
@@ -82,7 +82,7 @@ class Target:
     definition: Definition
     store_name: str
     dsn: str
-    plains: tuple[Plain, ...]
+    plains: tuple[ReadModelName, ...]
     directory: Path
     config: Path
 
@@ -195,7 +195,7 @@ def resolve(config: Config, name: str, store: str | None, connection: psycopg.Co
     return Target(name, settings, definition, store_name, dsn, plains, config.directory, config.path)
 
 
-def plains_of(config: Config, name: str, connection: psycopg.Connection) -> list[Plain]:
+def plains_of(config: Config, name: str, connection: psycopg.Connection) -> list[ReadModelName]:
     """The names by which readers know a projection's tables."""
     with translated():
         schema = readmodel.default_schema(connection, config.readmodel_of(name).db_schema)
@@ -408,8 +408,8 @@ def _explained(
 ) -> list[str]:
     if not isinstance(target.definition, SqlDefinition) or head is None:
         return []
-    text = setbased.statement(target.definition, tables, store.sql_range(None, head, setbased.RANGE))
-    return [*text.splitlines(), *(f"-- {line}" for line in setbased.explained(connection, text))]
+    text = sql_kind.statement(target.definition, tables, store.sql_range(None, head, sql_kind.RANGE))
+    return [*text.splitlines(), *(f"-- {line}" for line in sql_kind.explained(connection, text))]
 
 
 def _method(options: Options, blue: Mapping[str, Table], green: Mapping[str, Table]) -> verify.Method:
@@ -427,7 +427,7 @@ def _method(options: Options, blue: Mapping[str, Table], green: Mapping[str, Tab
     raise UsageError(f"there is no comparison {options.compare!r}", hint=nearest(options.compare, methods))
 
 
-def _not_seen(archived: Elsewhere) -> str:
+def _not_seen(archived: ArchivedAway) -> str:
     return f'{archived} and are not seen; archive = "{archived.archive}" on the store reads them too'
 
 

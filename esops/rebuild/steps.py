@@ -24,7 +24,7 @@ from esops.readmodel import registry
 from esops.readmodel import tables as readmodel
 from esops.readmodel.registry import Version
 from esops.rebuild import journal, switch
-from esops.rebuild.context import Ground
+from esops.rebuild.context import RebuildContext
 from esops.rebuild.load import coordinator as shards
 from esops.rebuild.load.executors import engine_of
 from esops.rebuild.load.worker import Task
@@ -43,19 +43,19 @@ _GLANCE = timedelta(milliseconds=50)
 """So long green waits, while it follows, for what is being written: longer, and as much would have been written meanwhile."""
 
 
-class Rebuild(Ground):
+class Rebuild(RebuildContext):
     """One rebuild of one projection, at work."""
 
     # -- ways in
 
     def begin(self, plan: Plan, options: Options) -> Outcome:
         """Do a plan from its start. Raises Refused if another rebuild is unfinished."""
-        return self.go_on(self.enter(plan, options))
+        return self.run_steps(self.enter(plan, options))
 
     def enter(self, plan: Plan, options: Options, group: str | None = None) -> journal.Entry:
         """Enter a plan into the journal. `group` is shared by those that are begun together. Raises Refused if one is unfinished."""
         with translated():
-            self._set_about()
+            self._prepare()
             from_version = plan.source.version if plan.source else None
             with self._session.connection.transaction():
                 if plan.adopt and plan.source is not None:
@@ -76,7 +76,7 @@ class Rebuild(Ground):
         with translated():
             return journal.latest(self._session.connection, self.target.name)
 
-    def _set_about(self) -> None:
+    def _prepare(self) -> None:
         """What comes before anything is entered. Raises Refused if another rebuild is unfinished."""
         entry = journal.latest(self._session.connection, self.target.name)
         if entry is not None and entry.finished_at is None:
@@ -86,7 +86,7 @@ class Rebuild(Ground):
                 hint="Go on with --resume, or give it up with --abort.",
             )
         registry.install(self._session.connection)
-        control.wish(self._session.connection, self.target.name, switch_now=False)
+        control.request(self._session.connection, self.target.name, switch_now=False)
 
     def resume(self, options: Mapping[str, Any]) -> Outcome:
         """Go on where the last process stopped or died, with these options changed. A finished one is only reported."""
@@ -98,8 +98,8 @@ class Rebuild(Ground):
                 self._entry = entry
                 return self._outcome(findings=False)
             self._check_way(entry)
-            entry = replace(journal.take_up(self._session.connection, entry), options={**entry.options, **options})
-        return self.go_on(entry)
+            entry = replace(journal.reopen(self._session.connection, entry), options={**entry.options, **options})
+        return self.run_steps(entry)
 
     def _check_way(self, entry: journal.Entry) -> None:
         """Raises UsageError where a rebuild that was begun in the other way is to be gone on with."""
@@ -128,7 +128,7 @@ class Rebuild(Ground):
 
     # -- the story
 
-    def go_on(self, entry: journal.Entry) -> Outcome:
+    def run_steps(self, entry: journal.Entry) -> Outcome:
         """Do what is left to do of a rebuild that is entered. Raises Stopped, and whatever stops it."""
         self._entry = entry
         known = {key: value for key, value in entry.options.items() if key in Options.__dataclass_fields__}
@@ -310,7 +310,7 @@ class Rebuild(Ground):
                 if self._may_leave_the_rest(runner):
                     return
                 continue
-            near = lag <= self._options.switch_lag or self._take_gate().look().switch_now
+            near = lag <= self._options.switch_lag or self._take_throttle().look().switch_now
             small = small + 1 if near else 0
             if not small:
                 self._say(f"following: {lag:,} events behind")
@@ -347,9 +347,9 @@ class Rebuild(Ground):
 
     def _await_leave(self) -> None:
         """Keep up while the switch is put off, by an option or from another terminal, until `switch-now`."""
-        gate, told = self._take_gate(), False
+        throttle, told = self._take_throttle(), False
         while True:
-            wished = gate.look(now=True)
+            wished = throttle.look(now=True)
             if not (wished.postponed or (self._options.postpone and not wished.switch_now)):
                 return
             if not told:
@@ -360,7 +360,7 @@ class Rebuild(Ground):
             self._keep_up()
 
     def _keep_up(self) -> None:
-        self._take_gate().wait()
+        self._take_throttle().wait()
         if not self._take_runner().step(timedelta(milliseconds=50)):
             time.sleep(0.1)
 
@@ -418,7 +418,7 @@ class Rebuild(Ground):
     def _switch(self) -> None:
         """Point the name at green, with green at or past blue, in one transaction with the journal's entry."""
         runner = self._take_runner()
-        self._take_gate().wait()
+        self._take_throttle().wait()
         blue, green = self._blue(), self._green()
         self._taken_over = blue is not None and self._session.followed(blue)
         self._say(f"switching {', '.join(map(str, self.target.plains))} to v{green.version}")

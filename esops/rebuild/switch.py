@@ -26,7 +26,7 @@ from esops.postgres.connection import qualified, translated
 from esops.readmodel import registry
 from esops.readmodel import tables as readmodel
 from esops.readmodel.registry import Version
-from esops.readmodel.tables import Plain
+from esops.readmodel.tables import ReadModelName
 
 log = structlog.get_logger("esops.switch")
 
@@ -36,7 +36,7 @@ _PATIENCE = timedelta(seconds=60)
 
 
 def statements(
-    connection: psycopg.Connection, plains: Sequence[Plain], mode: Mode, source: Version | None, target: Version
+    connection: psycopg.Connection, plains: Sequence[ReadModelName], mode: Mode, source: Version | None, target: Version
 ) -> list[str]:
     """The statements of a switch, in order, as the catalogue stands now.
 
@@ -53,7 +53,12 @@ def statements(
 
 
 def _of_one(
-    connection: psycopg.Connection, plain: Plain, mode: Mode, target: Table, source: Version | None, target_version: Version
+    connection: psycopg.Connection,
+    plain: ReadModelName,
+    mode: Mode,
+    target: Table,
+    source: Version | None,
+    target_version: Version,
 ) -> list[str]:
     name = plain.identifier.as_string(connection)
     current = catalog.find_table(connection, plain.schema, plain.name)
@@ -97,7 +102,7 @@ def same_columns(current: Table, target: Table) -> bool:
 
 def perform(
     connection: psycopg.Connection,
-    plains: Sequence[Plain],
+    plains: Sequence[ReadModelName],
     mode: Mode,
     source: Version | None,
     target: Version,
@@ -134,13 +139,13 @@ def perform(
             return done
 
 
-def _named(plains: Sequence[Plain]) -> str:
+def _named(plains: Sequence[ReadModelName]) -> str:
     return ", ".join(map(str, plains))
 
 
 def _attempt(
     connection: psycopg.Connection,
-    plains: Sequence[Plain],
+    plains: Sequence[ReadModelName],
     mode: Mode,
     source: Version | None,
     target: Version,
@@ -166,7 +171,7 @@ def _attempt(
 
 
 def _note_names(
-    connection: psycopg.Connection, plains: Sequence[Plain], mode: Mode, source: Version | None, target: Version
+    connection: psycopg.Connection, plains: Sequence[ReadModelName], mode: Mode, source: Version | None, target: Version
 ) -> None:
     """Keep in the registry what the renames did."""
     if source is not None and mode != "hook":
@@ -182,7 +187,7 @@ def _note_names(
         )
 
 
-def _refuse_dependants(connection: psycopg.Connection, plain: Plain, current: Table, what: str) -> None:
+def _refuse_dependants(connection: psycopg.Connection, plain: ReadModelName, current: Table, what: str) -> None:
     found = readmodel.dependants(connection, current.oid, tables_too=current.kind != "v")
     if found:
         raise Refused(
@@ -204,7 +209,7 @@ def _role(connection: psycopg.Connection) -> str:
     return str(row[0])
 
 
-def _blockers(connection: psycopg.Connection, plains: Sequence[Plain]) -> str:
+def _blockers(connection: psycopg.Connection, plains: Sequence[ReadModelName]) -> str:
     rows = connection.execute(
         "SELECT DISTINCT l.pid, coalesce(a.application_name, ''), a.xact_start FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid) "
         "WHERE l.relation = ANY(SELECT to_regclass(unnest(%s::text[]))) AND l.granted AND l.pid <> pg_backend_pid() ORDER BY 3 LIMIT 3",

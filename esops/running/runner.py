@@ -23,13 +23,13 @@ from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.projections.definition import Definition, FoldDefinition, SqlDefinition
 from esops.projections.kinds import open_projector
-from esops.projections.kinds import sql as setbased
+from esops.projections.kinds import sql as sql_kind
 from esops.projections.projector import Green
 from esops.readmodel import locks, registry
 from esops.readmodel import tables as readmodel
 from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent, is_bad_row, one_line
-from esops.running.throttle import Gate
+from esops.running.throttle import Throttle
 from esops.settings import ProjectionSettings
 from esops.stores.base import Batch, EventStore, Mark, settled
 
@@ -108,7 +108,7 @@ class Runner:
         report: Callable[[Progress], None] = lambda _: None,
         say: Callable[[str], None] = lambda _: None,
         lock_patience: timedelta = timedelta(0),
-        gate: Gate | None = None,
+        throttle: Throttle | None = None,
         read: Reader = lambda *_: None,
     ) -> None:
         """Connect to the read model and take the version's lock. Raises Busy if another process has it.
@@ -116,7 +116,7 @@ class Runner:
         `read` gives events that are read by somebody else, or None where the runner is to read them from the store.
         """
         self._store, self._dsn, self._work = store, dsn, work
-        self._gate = gate or Gate(dsn, work.projection, stop=stop, say=say)
+        self._throttle = throttle or Throttle(dsn, work.projection, stop=stop, say=say)
         self._stop, self._report, self._say, self._read = stop, report, say, read
         self.events = 0
         self._uncollected = 0
@@ -218,7 +218,7 @@ class Runner:
         """
         narrow: int | None = None  # pieces to commit, while a poison event is searched
         while self.position is None or self.position < target:
-            self._gate.wait()
+            self._throttle.wait()
             try:
                 for _ in self._pass(target, narrow):
                     if narrow is not None:
@@ -259,11 +259,11 @@ class Runner:
         with translated():
             self._ensure_keys()  # what comes again is written over, by ON CONFLICT
         while self.position is None or self.position < target:
-            most = self._work.commit_events or setbased.RANGE
-            if self._gate.limits.max_rate is not None:
-                most = min(most, max(self._gate.slice, 1_000))
+            most = self._work.commit_events or sql_kind.RANGE
+            if self._throttle.limits.max_rate is not None:
+                most = min(most, max(self._throttle.slice, 1_000))
             part = self._store.sql_range(self.position, target, most)
-            text = setbased.statement(definition, self._green.names, part)
+            text = sql_kind.statement(definition, self._green.names, part)
             mark = self._mark(part.reached)
             with translated(), self.connection.transaction():
                 self._move(part.reached, part.events, mark)
@@ -282,8 +282,8 @@ class Runner:
             yield
             if self._stop():
                 raise Stopped(f"stopped at position {part.reached}")
-            self._gate.spend(part.events)
-            if self._gate.holds():
+            self._throttle.spend(part.events)
+            if self._throttle.holds():
                 raise _Held
 
     def _read_and_apply(self, target: Position, narrow: int | None) -> Iterator[None]:
@@ -298,11 +298,11 @@ class Runner:
         self._since_commit = 0
         piece = min((size for size in (narrow, self._work.commit_events) if size is not None), default=None)
         since = time.monotonic()
-        wanted, rests = self._work.events, self._gate.rests
-        limit, seen = (self._gate.slice if rests else None), 0
+        wanted, rests = self._work.events, self._throttle.rests
+        limit, seen = (self._throttle.slice if rests else None), 0
         batches = None if rests else self._read(self.position, target, wanted)
         for batch in batches or self._store.read_all(self.position, target, wanted, limit):
-            for part, reached in _pieces(batch, min(piece or self._gate.slice, self._gate.slice)):
+            for part, reached in _pieces(batch, min(piece or self._throttle.slice, self._throttle.slice)):
                 seen += len(part)
                 if part:
                     self._apply(part)
@@ -314,12 +314,12 @@ class Runner:
                 if self._stop():
                     self._commit(reached)
                     raise Stopped(f"stopped at position {reached}")
-                if self._gate.holds() or self._gate.rests != rests:
+                if self._throttle.holds() or self._throttle.rests != rests:
                     self._commit(reached)
                     raise _Held
         if seen == limit:
             self._commit(reached)
-            self._gate.spend(seen)
+            self._throttle.spend(seen)
         else:
             self._commit(target)
         yield
@@ -488,7 +488,7 @@ class Runner:
 
     def close(self) -> None:
         """Give the lock back."""
-        self._gate.close()
+        self._throttle.close()
         if self._projector is not None:
             self._projector.close()
         self.connection.close()

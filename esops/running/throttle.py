@@ -49,7 +49,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class ControlRequest:
     """What stands in `esops.controls` for a projection."""
 
     paused: bool = False
@@ -60,23 +60,23 @@ class Wishes:
     at: datetime | None = None
 
 
-def wishes(connection: psycopg.Connection, projection: str) -> Wishes:
+def requested(connection: psycopg.Connection, projection: str) -> ControlRequest:
     """A projection's; those of nobody where there are none."""
     if not registry.installed(connection, "esops.controls"):
-        return Wishes()
+        return ControlRequest()
     row = connection.execute(
         "SELECT paused, postponed, switch_now, limits, by, updated_at FROM esops.controls WHERE projection = %s", (projection,)
     ).fetchone()
-    return Wishes() if row is None else Wishes(*row)
+    return ControlRequest() if row is None else ControlRequest(*row)
 
 
-def wish(connection: psycopg.Connection, projection: str, **changed: Any) -> Wishes:
+def request(connection: psycopg.Connection, projection: str, **changed: Any) -> ControlRequest:
     """Change some of a projection's wishes: paused, postponed, switch_now, or `limits`, in which a limit of None is lifted."""
     registry.install(connection)
     with connection.transaction():
         connection.execute("INSERT INTO esops.controls (projection) VALUES (%s) ON CONFLICT DO NOTHING", (projection,))
         connection.execute("SELECT FROM esops.controls WHERE projection = %s FOR UPDATE", (projection,))
-        now = wishes(connection, projection)
+        now = requested(connection, projection)
         limits = {key: value for key, value in {**now.limits, **changed.pop("limits", {})}.items() if value is not None}
         now = replace(now, limits=limits, **changed)
         connection.execute(
@@ -84,14 +84,14 @@ def wish(connection: psycopg.Connection, projection: str, **changed: Any) -> Wis
             "WHERE projection = %s",
             (now.paused, now.postponed, now.switch_now, Jsonb(limits), _ourselves(), projection),
         )
-    return wishes(connection, projection)
+    return requested(connection, projection)
 
 
 def _ourselves() -> str:
     return process_name(socket.gethostname(), os.getpid())
 
 
-class Gate:
+class Throttle:
     """Where work stops between batches, for as long as somebody wants it to or the load is too high."""
 
     def __init__(
@@ -109,7 +109,7 @@ class Gate:
         self._stop, self._say = stop, say
         self._connection: psycopg.Connection | None = None
         self._looked = 0.0
-        self._wishes = Wishes()
+        self._wishes = ControlRequest()
         self._reason: str | None = None
         self._sees = False
         self._worked_since = time.monotonic()
@@ -132,13 +132,13 @@ class Gate:
         """Whether work is to rest between two slices, by a rate or by niceness."""
         return bool(self.limits.max_rate or self.limits.nice)
 
-    def look(self, *, now: bool = False) -> Wishes:
+    def look(self, *, now: bool = False) -> ControlRequest:
         """The wishes, as they are or were half a second ago; those known last, while the database is away."""
         if now or time.monotonic() - self._looked >= LOOK_EVERY.total_seconds():
             self._looked = time.monotonic()
             try:
                 with translated():
-                    self._wishes = wishes(self._open(), self._projection)
+                    self._wishes = requested(self._open(), self._projection)
                     self._reason = self._held()
             except ConnectionLost:
                 self._connection = None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, 
 import structlog
 
 from esops.errors import Refused, Stopped, UsageError
-from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, StreamKey, Wanted
+from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, StreamKey, StreamRef
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,13 +56,13 @@ class Capabilities:
     """The version of a stream's first event."""
     settling: timedelta = timedelta(seconds=10)
     """How long a command waits for what was committed before it to settle: beyond the time for which missing numbers are watched."""
-    ways_out: tuple[str, ...] = ()
+    removals: tuple[str, ...] = ()
     """How archived streams can be taken out of it: `archive`, `delete`, `truncate`, `tombstone`."""
-    put_back: Literal["", "in place", "anywhere"] = ""
+    restores: Literal["", "in place", "anywhere"] = ""
     """Archived events can come back as they were: to the store that they came from, or to any of its kind."""
 
 
-class Part(NamedTuple):
+class VersionRange(NamedTuple):
     """Events of a stream that are to be taken out: those of versions `low` to `high`."""
 
     key: StreamKey
@@ -77,13 +77,13 @@ class Part(NamedTuple):
 class Removed(NamedTuple):
     """What became of a part: how many events went, and why none did."""
 
-    part: Part
+    part: VersionRange
     events: int
     reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class WayOut:
+class RemovalStrategy:
     """A way to take archived streams out of a store."""
 
     name: str
@@ -436,11 +436,11 @@ class EventStore(Protocol):
 
     # -- archiving; only of stores that say so in their capabilities
 
-    def further_columns(self) -> list[str]:
+    def extra_columns(self) -> list[str]:
         """The names of what the store keeps of an event beside the archive's own columns."""
         ...
 
-    def export(self, streams: Iterable[Wanted], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def export(self, streams: Iterable[StreamRef], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """All that the store has of streams, in the archive's schema, a stream after the other, by version.
 
         `columns`: the further columns; left out: all that there are.
@@ -451,15 +451,19 @@ class EventStore(Protocol):
         """The store's own row of each stream as JSON, where it has such."""
         ...
 
-    def way_out(self, how: str) -> WayOut:
+    def removal_strategy(self, how: str) -> RemovalStrategy:
         """A way to take archived streams out. Raises UsageError for one that the store does not have."""
         ...
 
-    def remove(self, how: str, parts: Sequence[Part], lock_timeout: timedelta, statement_timeout: timedelta) -> list[Removed]:
+    def remove(
+        self, how: str, parts: Sequence[VersionRange], lock_timeout: timedelta, statement_timeout: timedelta
+    ) -> list[Removed]:
         """Take parts of streams out, those that are as they were when they were archived. May be asked again for the same."""
         ...
 
-    def put_back(self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]) -> int:
+    def restore_streams(
+        self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]
+    ) -> int:
         """Bring archived streams back as they were; returns how many events were not there.
 
         Raises Refused where that would change what is there.
@@ -528,4 +532,4 @@ class NothingArchived:
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise UsageError(f"esops cannot archive the streams of store {self.name}, nor bring them back")
 
-    further_columns = export = stream_rows = way_out = remove = put_back = _refuse
+    extra_columns = export = stream_rows = removal_strategy = remove = restore_streams = _refuse

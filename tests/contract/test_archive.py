@@ -83,7 +83,7 @@ def fill(kit, hundreds: int = 0) -> dict[str, list]:
 
 
 def ways(kit) -> list[str]:
-    return [way for way in kit.store.capabilities.ways_out if way != "tombstone"]
+    return [way for way in kit.store.capabilities.removals if way != "tombstone"]
 
 
 def test_streams_leave_by_each_way_and_come_back_as_they_were(kit, tmp_path):
@@ -96,7 +96,7 @@ def test_streams_leave_by_each_way_and_come_back_as_they_were(kit, tmp_path):
         folder.mkdir()
         config = configured(kit, folder, remove=how, batch=64)
         names = set(before)
-        stays = kit.store.way_out(how).keeps
+        stays = kit.store.removal_strategy(how).keeps
         planned = plan(config, "old")
         assert planned.statements
         outcome = run(config, "old", despite_checkpoints=True)
@@ -173,8 +173,8 @@ def test_restore_writes_over_nothing(kit, tmp_path):
     stream = next(iter(before))
     if getattr(kit, "connection", None) is None:
         pytest.skip("events of this store cannot be changed")
-    shelf = kit.store.layout.shelf
-    data, version = shelf.columns["data"], shelf.columns["version"]
+    archiving = kit.store.layout.archiving
+    data, version = archiving.columns["data"], archiving.columns["version"]
     table = kit.store.layout.events.as_string(kit.connection)
     condition = kit.store.layout.stream_equals(stream).as_string(kit.connection)
     changed = "'\\x7b2278223a317d'" if kit.store.layout.name == "eventsourcing" else "'{\"x\": 1}'"
@@ -187,7 +187,7 @@ def test_restore_writes_over_nothing(kit, tmp_path):
 
 
 def test_a_way_that_the_store_has_not_is_refused(kit, tmp_path):
-    how = "tombstone" if "tombstone" not in kit.store.capabilities.ways_out else "archive"
+    how = "tombstone" if "tombstone" not in kit.store.capabilities.removals else "archive"
     with pytest.raises(UsageError, match=f"no way {how!r}"):
         plan(configured(kit, tmp_path, remove=how), "old")
 

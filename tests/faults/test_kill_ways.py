@@ -30,7 +30,7 @@ PACE = ("--batch-size", "200", "--max-rate", "5000")
 
 
 @dataclass
-class Way:
+class SqlRemoval:
     """How a rebuild is begun and gone on with, and what must be right when one is done and at the end."""
 
     begin: list[str]
@@ -40,11 +40,11 @@ class Way:
     caught_up: bool = True
 
 
-def of_kind(project, dsn, connection, kind: str) -> Way:
+def of_kind(project, dsn, connection, kind: str) -> SqlRemoval:
     if kind == "process" and shutil.which("node") is None:
         pytest.skip("there is no node")
     kinds.configure(project, dsn, kind)
-    return Way(["rebuild", "--blue-green", *PACE], lambda: _right(connection), done=lambda: _retire(project))
+    return SqlRemoval(["rebuild", "--blue-green", *PACE], lambda: _right(connection), done=lambda: _retire(project))
 
 
 def _right(connection) -> None:
@@ -56,27 +56,29 @@ def _retire(project) -> None:
     project.run("projection", "retire", "cart_summary", "--yes")
 
 
-def in_shards(project, dsn, connection) -> Way:
+def in_shards(project, dsn, connection) -> SqlRemoval:
     shop.configure(project, dsn)
-    return Way(["rebuild", "--blue-green", "--workers", "2", *PACE], lambda: _right(connection), done=lambda: _retire(project))
+    return SqlRemoval(
+        ["rebuild", "--blue-green", "--workers", "2", *PACE], lambda: _right(connection), done=lambda: _retire(project)
+    )
 
 
-def in_place(project, dsn, connection, *more: str) -> Way:
+def in_place(project, dsn, connection, *more: str) -> SqlRemoval:
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
 
     connection.execute("UPDATE cart_summary__v1 SET items = -1")
     begin = ["rebuild", "--yes", *more, *PACE]
-    return Way(begin, lambda: _right(connection), ["rebuild", "--resume", *PACE])
+    return SqlRemoval(begin, lambda: _right(connection), ["rebuild", "--resume", *PACE])
 
 
-def several(project, dsn, connection) -> Way:
+def several(project, dsn, connection) -> SqlRemoval:
     together.configure(project, dsn)
     begin = ["rebuild", *together.NAMES, "--blue-green"]
-    return Way([*begin, *PACE], lambda: together.check(connection), [*begin, "--resume", *PACE])
+    return SqlRemoval([*begin, *PACE], lambda: together.check(connection), [*begin, "--resume", *PACE])
 
 
-def by_the_application(project, dsn, connection) -> Way:
+def by_the_application(project, dsn, connection) -> SqlRemoval:
     """The application follows both versions; each rebuild has it begin another one."""
     app = external.Application(dsn, project.folder)
     app.start(1)
@@ -95,10 +97,10 @@ def by_the_application(project, dsn, connection) -> Way:
         external.until(lambda: external.documents(connection, version) == external.truth(connection))
 
     configure()
-    return Way(["rebuild", "--blue-green"], check, ["rebuild", "--blue-green", "--resume"], done, caught_up=False)
+    return SqlRemoval(["rebuild", "--blue-green"], check, ["rebuild", "--blue-green", "--resume"], done, caught_up=False)
 
 
-WAYS: dict[str, Callable[..., Way]] = {
+WAYS: dict[str, Callable[..., SqlRemoval]] = {
     **{kind: lambda *on, kind=kind: of_kind(*on, kind) for kind in ("handlers", "sql", "process")},
     "workers": in_shards,
     "in place": in_place,

@@ -8,7 +8,7 @@ import time
 import psycopg
 import pytest
 
-from esops.running.throttle import Gate, Limits
+from esops.running.throttle import Limits, Throttle
 from tests.support import shop
 from tests.support.waiting import until
 
@@ -160,18 +160,18 @@ def test_a_busy_server_is_waited_for(carts, connection, dsn):
 
 def test_a_replica_that_is_behind_is_waited_for(own_server):
     with own_server.replica() as replica, psycopg.connect(own_server.dsn(), autocommit=True) as primary:
-        gate = Gate(own_server.dsn(), "x", Limits(max_lag_bytes=1_000_000))
+        throttle = Throttle(own_server.dsn(), "x", Limits(max_lag_bytes=1_000_000))
         until(
             lambda: primary.execute("SELECT count(*) FROM pg_stat_replication WHERE replay_lsn IS NOT NULL").fetchone() == (1,)
         )
-        assert not gate.holds()
+        assert not throttle.holds()
         with psycopg.connect(replica.dsn(), autocommit=True) as connection:
             connection.execute("SELECT pg_wal_replay_pause()")
             primary.execute("CREATE TABLE filler AS SELECT repeat(md5(g::text), 50) FROM generate_series(1, 5000) g")
-            until(gate.holds)
+            until(throttle.holds)
             connection.execute("SELECT pg_wal_replay_resume()")
-            until(lambda: not gate.holds())
-        gate.close()
+            until(lambda: not throttle.holds())
+        throttle.close()
 
 
 def test_limits_that_the_role_could_not_see_are_refused(carts, connection, dsn):
@@ -194,10 +194,10 @@ def test_wishes_that_make_no_sense(carts):
 
 
 def test_niceness_rests_as_long_as_it_works(dsn):
-    gate = Gate(dsn, "x", Limits(nice=2.0))
-    gate.wait()
+    throttle = Throttle(dsn, "x", Limits(nice=2.0))
+    throttle.wait()
     time.sleep(0.2)
     began = time.monotonic()
-    gate.spend(10)
+    throttle.spend(10)
     assert 0.35 < time.monotonic() - began < 0.8
-    gate.close()
+    throttle.close()

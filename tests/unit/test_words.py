@@ -15,7 +15,7 @@ from esops.events import Position, RecordedEvent, category_of
 from esops.projections.definition import fingerprint
 from esops.projections.kinds.fold import Bloom
 from esops.readmodel.registry import wider
-from esops.readmodel.tables import Plain, parse_name, physical_name
+from esops.readmodel.tables import ReadModelName, parse_name, physical_name
 
 
 def event(**changes):
@@ -81,14 +81,16 @@ def test_a_bloom_filter_seldom_claims_what_was_never_added():
 )
 def test_quoted_names_are_read_back_whatever_they_hold(schema, name):
     text = ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name))
-    assert parse_name(text, "other") == Plain(schema, name)
-    assert parse_name(text.partition(".")[0] if False else '"' + name.replace('"', '""') + '"', "other") == Plain("other", name)
+    assert parse_name(text, "other") == ReadModelName(schema, name)
+    assert parse_name(text.partition(".")[0] if False else '"' + name.replace('"', '""') + '"', "other") == ReadModelName(
+        "other", name
+    )
 
 
 def test_plain_names_need_no_quotes():
-    assert parse_name("Cart Summary", "public") == Plain("public", "Cart Summary")
-    assert parse_name('we"ird', "public") == Plain("public", 'we"ird')
-    assert parse_name("shop.carts", "public") == Plain("shop", "carts")
+    assert parse_name("Cart Summary", "public") == ReadModelName("public", "Cart Summary")
+    assert parse_name('we"ird', "public") == ReadModelName("public", 'we"ird')
+    assert parse_name("shop.carts", "public") == ReadModelName("shop", "carts")
     for wrong in ("", "a.b.c", '"a', '"a"b', "a.", ".a"):
         with pytest.raises(UsageError):
             parse_name(wrong, "public")

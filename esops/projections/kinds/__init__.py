@@ -17,7 +17,7 @@ from esops.projections.definition import (
     ProcessDefinition,
     SqlDefinition,
 )
-from esops.projections.kinds import sql as setbased
+from esops.projections.kinds import sql as sql_kind
 from esops.projections.kinds.fold import Fold, check_key
 from esops.projections.kinds.handlers import Handling
 from esops.projections.kinds.process import Processing
@@ -59,7 +59,7 @@ def check(definition: Definition, tables: Sequence[Table], *, conjoined: bool) -
         case FoldDefinition():
             check_key(definition, tables[0], tables[0].key, conjoined=conjoined)
         case SqlDefinition():
-            setbased.check(definition)
+            sql_kind.check(definition)
         case Handlers() | ProcessDefinition():
             for table in tables:
                 if not table.key:

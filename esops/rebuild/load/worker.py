@@ -24,7 +24,7 @@ from esops.errors import EsopsError, Refused
 from esops.events import Position
 from esops.projections.definition import fingerprint, load_definition
 from esops.running.runner import Runner, Work
-from esops.running.throttle import Gate, Limits
+from esops.running.throttle import Limits, Throttle
 
 _PATIENCE = timedelta(seconds=15)
 _LOOK_EVERY = 0.05
@@ -93,9 +93,9 @@ def load_shard(task: Task, stop: Callable[[], bool] = lambda: False) -> Failure 
         work = Work.on(task.projection, task.version, definition, settings, task.batch_size, share)
         name, store_settings = config.store(task.store)
         dsn = config.readmodel_of(task.projection).dsn
-        gate = Gate(dsn, task.projection, task.limits, stop=stop, share=1 / task.of)
+        throttle = Throttle(dsn, task.projection, task.limits, stop=stop, share=1 / task.of)
         with stores.open_store(name, store_settings) as store:
-            runner = Runner(store, dsn, work, stop=stop, lock_patience=_PATIENCE, gate=gate)
+            runner = Runner(store, dsn, work, stop=stop, lock_patience=_PATIENCE, throttle=throttle)
             try:
                 runner.run_until(Position.parse(task.until))
             finally:

@@ -39,7 +39,7 @@ class InPlace(Rebuild):
         with translated():
             if self.target.settings.live == "app":
                 raise Refused(f'the application keeps {self.target.name} fresh (live = "app"): it would write between')
-            self._set_about()
+            self._prepare()
             with connection.transaction():
                 version = self._serving(connection)
                 self._check(connection, version)
@@ -48,7 +48,7 @@ class InPlace(Rebuild):
                 numbers = [each.version for each in registry.versions(connection, self.target.name)]
                 told = {**options.as_dict(), "in_place": True, "create": [], "scratch": max(numbers) + 1}
                 entry = journal.begin(connection, self.target.name, version.version, version.version, told)
-        return self.go_on(entry)
+        return self.run_steps(entry)
 
     def _serving(self, connection: psycopg.Connection) -> registry.Version:
         """The version that serves; a table that esops does not know yet becomes version 1 under its own name."""
@@ -146,7 +146,7 @@ class InPlace(Rebuild):
             version,
             self._the_entry.options["scratch"],
             batch_size=self._options.batch_size,
-            gate=self._take_gate(),
+            throttle=self._take_throttle(),
             stop=self._stop,
             report=lambda done: self._watcher.progress(done, total),
             say=self._say,
@@ -192,7 +192,7 @@ def lines(target_name: str, tables: list[str], events: int, counted: bool, range
     ]
 
 
-def tables_of(connection: psycopg.Connection, name: str, plains: list[readmodel.Plain]) -> list[str]:
+def tables_of(connection: psycopg.Connection, name: str, plains: list[readmodel.ReadModelName]) -> list[str]:
     """The tables that would be emptied."""
     active = registry.active(connection, name)
     return [".".join(each) for each in active.tables.values()] if active else [str(plain) for plain in plains]

@@ -27,9 +27,9 @@ from esops.readmodel.registry import Shard, Version
 from esops.rebuild.plan import Target
 from esops.rebuild.session import Session
 from esops.running.runner import Progress, Runner, Work
-from esops.running.throttle import Gate
+from esops.running.throttle import Throttle
 from esops.stores.base import EventStore
-from esops.stores.postgres.layouts.base import dealt
+from esops.stores.postgres.layouts.base import shard_predicate
 
 _LOCK_PATIENCE = timedelta(seconds=10)
 _PATIENCE = 60.0
@@ -72,7 +72,7 @@ class Ranges:
         scratch: int,
         *,
         batch_size: int | None,
-        gate: Gate,
+        throttle: Throttle,
         stop: Callable[[], bool],
         report: Callable[[int], None],
         say: Callable[[str], None],
@@ -80,7 +80,7 @@ class Ranges:
         """`scratch` is the number of the version that nobody reads, in which a range is built."""
         self._session, self._target, self._store = session, target, store
         self._version, self._scratch, self._batch_size = version, scratch, batch_size
-        self._gate, self._stop, self._report, self._say = gate, stop, report, say
+        self._throttle, self._stop, self._report, self._say = throttle, stop, report, say
 
     def begin(self, of: int, until: Position, record: Callable[[psycopg.Connection], None]) -> None:
         """Make the table for ranges, and take the version's checkpoint away, in one transaction."""
@@ -157,7 +157,7 @@ class Ranges:
             report=report,
             say=self._say,
             lock_patience=_LOCK_PATIENCE,
-            gate=self._gate,
+            throttle=self._throttle,
         )
         try:
             runner.run_until(part.until)
@@ -176,7 +176,7 @@ class Ranges:
             if built.position != part.until:
                 raise Busy(f"range {part.number + 1} of {self._target.name} was changed by somebody else")
             real, names = self._real(connection), qualified(*self._names())
-            mine = dealt(sql.Identifier("t", real.key[-1]), part.number, part.of)
+            mine = shard_predicate(sql.Identifier("t", real.key[-1]), part.number, part.of)
             strays = connection.execute(sql.SQL("SELECT count(*) FROM {} AS t WHERE NOT {}").format(names, mine)).fetchone()
             if strays is None or strays[0]:
                 raise Refused("streams' names and the table's keys are not dealt alike", hint="Rebuild without --ranges.")

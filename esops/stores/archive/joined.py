@@ -11,7 +11,7 @@ from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Self
 
-from esops.archive_format.notes import Notes
+from esops.archive_format.disk_map import DiskMap
 from esops.events import EventFilter, Position, RecordedEvent, StreamInfo
 from esops.stores.archive.store import ArchiveStore
 from esops.stores.base import EVERYTHING, Batch, EventStore, Found, Ids, OutsideOfSql, Unsettled, at_most, settled
@@ -97,7 +97,7 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
         measured: bool = False,
     ) -> Iterator[StreamInfo]:
         """Those of the hot store first, then those that only the archive has."""
-        with Notes() as archived:
+        with DiskMap() as archived:
             for info in self._cold.streams(filter, closed_by=closed_by, measured=measured):
                 archived.put(info.name, info.tenant, pickle.dumps(info))
             hot = (

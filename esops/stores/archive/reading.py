@@ -47,7 +47,7 @@ CREATE VIEW streams AS SELECT * REPLACE (
 class Database:
     """DuckDB over the files of some runs. A context manager.
 
-    Plain files of a local repository are read where they are; others are fetched, decrypted, into a temporary folder.
+    ReadModelName files of a local repository are read where they are; others are fetched, decrypted, into a temporary folder.
     Each file's hash is checked once, before it is read; a file that nothing is asked of is not.
     """
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import orjson
 
 from esops.errors import Refused, UsageError
-from esops.events import RecordedEvent, StreamKey, Wanted
-from esops.stores.base import Part, Removed, WayOut, WrongExpectedVersion
+from esops.events import RecordedEvent, StreamKey, StreamRef
+from esops.stores.base import RemovalStrategy, Removed, VersionRange, WrongExpectedVersion
 from esops.stores.eventstoredb import bulk, lookup
 from esops.stores.eventstoredb.errors import StreamGone
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 COLUMNS = ["content_type"]
 _ROWS = 4_096
 WAYS = {
-    "truncate": WayOut(
+    "truncate": RemovalStrategy(
         "truncate",
         keeps=1,
         what="sets $tb, so that reads of a stream begin at its last event",
         statements=['append to $$<stream>: $metadata {…, "$tb": <last version>}, expecting the version that was read'],
     ),
-    "delete": WayOut(
+    "delete": RemovalStrategy(
         "delete",
         whole=True,
         what="deletes streams softly: nothing can be read, the name can be used again, versions go on",
         statements=["Delete <stream>, expecting its last version"],
     ),
-    "tombstone": WayOut(
+    "tombstone": RemovalStrategy(
         "tombstone",
         whole=True,
         what="deletes streams for ever: their names can never be used again",
@@ -48,7 +48,7 @@ WAYS = {
 }
 
 
-def export(link: Link, streams: Iterable[Wanted], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+def export(link: Link, streams: Iterable[StreamRef], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
     """Streams as they are, links unresolved; events of several short streams share a batch."""
     from esops.archive_format import schema as archived
 
@@ -109,12 +109,12 @@ def rows(link: Link, streams: Sequence[StreamKey]) -> dict[tuple[str, str], str]
     return {key: orjson.dumps(document).decode() for key, document in found.items()}
 
 
-def remove(store: EventStoreDBStore, how: str, parts: Sequence[Part]) -> list[Removed]:
+def remove(store: EventStoreDBStore, how: str, parts: Sequence[VersionRange]) -> list[Removed]:
     """Take streams out; a stream goes with its last part."""
     return [_remove(store, how, part) for part in parts]
 
 
-def _remove(store: EventStoreDBStore, how: str, part: Part) -> Removed:
+def _remove(store: EventStoreDBStore, how: str, part: VersionRange) -> Removed:
     name, events = part.key.stream, part.high - part.low + 1
     if not part.ends:
         return Removed(part, events, None)
@@ -139,7 +139,7 @@ def _remove(store: EventStoreDBStore, how: str, part: Part) -> Removed:
     return Removed(part, events, None)
 
 
-def put_back(
+def restore_streams(
     store: EventStoreDBStore, streams: Sequence[StreamKey], documents: Sequence[str | None], batches: Iterable[pa.RecordBatch]
 ) -> int:
     """Make streams readable again by the metadata that they had. Raises Refused where a scavenge has removed events."""
@@ -170,7 +170,7 @@ def put_back(
     return -before
 
 
-def way_out(how: str) -> WayOut:
+def removal_strategy(how: str) -> RemovalStrategy:
     """A way out. Raises UsageError for an unknown one."""
     if how not in WAYS:
         raise UsageError(

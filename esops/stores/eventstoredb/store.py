@@ -26,7 +26,7 @@ from esops.events import (
     RecordedEvent,
     StreamInfo,
     StreamKey,
-    Wanted,
+    StreamRef,
     asked_for,
 )
 from esops.settings import StoreSettings
@@ -39,10 +39,10 @@ from esops.stores.base import (
     Ids,
     Mark,
     OutsideOfSql,
-    Part,
+    RemovalStrategy,
     Removed,
     StoreInfo,
-    WayOut,
+    VersionRange,
     WrongExpectedVersion,
     at_most,
 )
@@ -94,8 +94,8 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         server_projections=True,
         checkpoints=True,
         first_version=0,
-        ways_out=tuple(sorted(shelve.WAYS)),
-        put_back="in place",
+        removals=tuple(sorted(shelve.WAYS)),
+        restores="in place",
     )
 
     def __init__(self, name: str, settings: StoreSettings) -> None:
@@ -433,11 +433,11 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
 
     # -- archiving
 
-    def further_columns(self) -> list[str]:
+    def extra_columns(self) -> list[str]:
         """The content type."""
         return list(shelve.COLUMNS)
 
-    def export(self, streams: Iterable[Wanted], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def export(self, streams: Iterable[StreamRef], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """A read of each stream, one after the other."""
         try:
             yield from shelve.export(self._connector.link, streams, columns)
@@ -450,23 +450,25 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         with self._talking("read streams' metadata") as link:
             return shelve.rows(link, streams)
 
-    def way_out(self, how: str) -> WayOut:
+    def removal_strategy(self, how: str) -> RemovalStrategy:
         """Truncate, delete or tombstone."""
-        return shelve.way_out(how)
+        return shelve.removal_strategy(how)
 
     def remove(
         self,
         how: str,
-        parts: Sequence[Part],
+        parts: Sequence[VersionRange],
         lock_timeout: timedelta,  # noqa: ARG002 - nothing is locked here
         statement_timeout: timedelta,  # noqa: ARG002
     ) -> list[Removed]:
         """Stream by stream, each with the expectation of its last version."""
         return shelve.remove(self, how, parts)
 
-    def put_back(self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]) -> int:
+    def restore_streams(
+        self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]
+    ) -> int:
         """By the metadata that each stream had, while no scavenge has removed its events."""
-        return shelve.put_back(self, streams, rows, batches)
+        return shelve.restore_streams(self, streams, rows, batches)
 
     def checkpoints(self) -> list[Checkpoint]:
         """The server's projections and persistent subscriptions: how far they are."""

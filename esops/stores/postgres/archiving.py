@@ -1,6 +1,7 @@
 """Streams out of Postgres and back: exported as the archive's batches, removed in small transactions, restored row by row.
 
-What a layout's `Shelf` says is executed here. No statement waits long for a lock, and a stream that a writer works on is passed over.
+What a layout's `LayoutArchiving` says is executed here. No statement waits long for a lock, and a stream that a writer works on is
+passed over.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from psycopg import errors, sql
 
 from esops.archive_format import schema as archived
 from esops.errors import Refused, UsageError
-from esops.events import StreamKey, Wanted
+from esops.events import StreamKey, StreamRef
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.stores.ahead import ahead
-from esops.stores.base import Part, Removed, WayOut
+from esops.stores.base import RemovalStrategy, Removed, VersionRange
 from esops.stores.postgres.bulk import BulkReader
-from esops.stores.postgres.layouts.archiving import Shelf, Way
+from esops.stores.postgres.layouts.archiving import LayoutArchiving, SqlRemoval
 from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout
 
 _AT_ONCE_EVENTS = 200_000
@@ -35,7 +36,7 @@ an index's order and a bitmap it may choose."""
 _PUT_BACK = 1_000
 
 
-class Shelving:
+class StreamArchiver:
     """Exports, removes and restores the streams of one layout."""
 
     def __init__(self, layout: Layout, dsn: str) -> None:
@@ -55,8 +56,8 @@ class Shelving:
         return sorted(self._further(connection))
 
     def _further(self, connection: psycopg.Connection) -> dict[str, sql.Composable]:
-        shelf, table = self._layout.shelf, self._events_table(connection)
-        return {} if shelf is None else shelf.kept_as_text(table)
+        archiving, table = self._layout.archiving, self._events_table(connection)
+        return {} if archiving is None else archiving.kept_as_text(table)
 
     def _events_table(self, connection: psycopg.Connection) -> catalog.Table:
         if self._table is None:
@@ -66,7 +67,7 @@ class Shelving:
         return self._table
 
     def export(
-        self, connection: psycopg.Connection, streams: Iterable[Wanted], columns: Sequence[str] | None
+        self, connection: psycopg.Connection, streams: Iterable[StreamRef], columns: Sequence[str] | None
     ) -> Iterator[pa.RecordBatch]:
         """All events of the streams, also those that the store does not give out, by stream and version."""
         further = self._further(connection)
@@ -80,7 +81,7 @@ class Shelving:
             if batch.num_rows:
                 yield self._as_archived(batch, schema)
 
-    def _statement(self, streams: Sequence[Wanted], further: Sequence[sql.Composable]) -> str:
+    def _statement(self, streams: Sequence[StreamRef], further: Sequence[sql.Composable]) -> str:
         layout, m = self._layout, self._layout.mapped
         hidden = sql.SQL("NOT ({})").format(layout.own)
         columns = [
@@ -157,40 +158,42 @@ class Shelving:
 
     def rows(self, connection: psycopg.Connection, streams: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
         """The store's own rows of streams, as JSON text."""
-        shelf = self._layout.shelf
-        if shelf is None or shelf.row is None:
+        archiving = self._layout.archiving
+        if archiving is None or archiving.row is None:
             return {}
         names, tenants = zip(*streams, strict=True)
         keys = {"stream": _array(names), "tenant": _array(tenants)}
-        found = connection.execute(shelf.row, keys).fetchall()
+        found = connection.execute(archiving.row, keys).fetchall()
         return {row[:2]: row[2] for row in found}
 
     # -- removal
 
-    def way(self, connection: psycopg.Connection, how: str) -> WayOut:
+    def way(self, connection: psycopg.Connection, how: str) -> RemovalStrategy:
         """A way out, with the statements that it takes.
 
         Raises UsageError where the layout has none of that name, Refused where rows of other tables would go with it.
         """
-        shelf = self._layout.shelf
-        if shelf is None or how not in shelf.ways:
-            there_are = ", ".join(sorted(shelf.ways)) if shelf else "none"
+        archiving = self._layout.archiving
+        if archiving is None or how not in archiving.ways:
+            there_are = ", ".join(sorted(archiving.ways)) if archiving else "none"
             hint = f"Ways that it offers: {there_are}; or `keep`."
             raise UsageError(f"layout {self._layout.name} in this variant has no way {how!r} out of the store", hint=hint)
-        way = shelf.ways[how]
+        way = archiving.ways[how]
         if way.rows is not None and (others := catalog.drawn_along(connection, self._events_table(connection).oid)):
             raise Refused(
                 f"deleting events of {self._layout.events.as_string(None)} deletes or changes rows of {', '.join(others)}, "
                 "which no archive has",
                 hint='That is what their foreign keys say (ON DELETE). remove = "keep" archives, and removes nothing.',
             )
-        statements = [each.as_string(None) for each in (shelf.guard, way.rows, *way.end) if each is not None]
-        return WayOut(how, way.keeps, whole=way.rows is None, never=way.never, what=way.what, statements=statements)
+        statements = [each.as_string(None) for each in (archiving.guard, way.rows, *way.end) if each is not None]
+        return RemovalStrategy(how, way.keeps, whole=way.rows is None, never=way.never, what=way.what, statements=statements)
 
-    def remove(self, how: str, parts: Sequence[Part], lock_timeout: timedelta, statement_timeout: timedelta) -> list[Removed]:
+    def remove(
+        self, how: str, parts: Sequence[VersionRange], lock_timeout: timedelta, statement_timeout: timedelta
+    ) -> list[Removed]:
         """Remove parts of streams in one transaction; where it fails, in smaller ones, down to the stream that is to blame."""
-        shelf = self._layout.shelf
-        assert shelf is not None
+        archiving = self._layout.archiving
+        assert archiving is not None
         with translated(), connect(self._dsn, "archive") as connection:
             connection.execute(
                 "SELECT set_config('lock_timeout', %s, false)", (f"{round(lock_timeout.total_seconds() * 1000)}ms",)
@@ -198,43 +201,49 @@ class Shelving:
             connection.execute(
                 "SELECT set_config('statement_timeout', %s, false)", (f"{round(statement_timeout.total_seconds() * 1000)}ms",)
             )
-            return _remove(connection, shelf, shelf.ways[how], list(parts))
+            return _remove(connection, archiving, archiving.ways[how], list(parts))
 
     # -- restore
 
-    def put_back(self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]) -> int:
+    def restore_streams(
+        self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]
+    ) -> int:
         """Bring events of streams back as they were, in one transaction; returns how many were not there.
 
         Raises Refused where an event of the same stream and version is there and another, or a stream's row cannot be made.
         """
-        shelf = self._layout.shelf
-        if shelf is None:
+        archiving = self._layout.archiving
+        if archiving is None:
             raise UsageError(f"esops knows no way back into layout {self._layout.name}")
         with translated(), connect(self._dsn, "restore") as connection, connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '5s'")
-            self._make_streams(connection, shelf, streams, rows)
+            self._make_streams(connection, archiving, streams, rows)
             put = 0
             for batch in batches:
-                put += self._insert(connection, shelf, batch)
+                put += self._insert(connection, archiving, batch)
             return put
 
     def _make_streams(
-        self, connection: psycopg.Connection, shelf: Shelf, streams: Sequence[StreamKey], rows: Sequence[str | None]
+        self,
+        connection: psycopg.Connection,
+        archiving: LayoutArchiving,
+        streams: Sequence[StreamKey],
+        rows: Sequence[str | None],
     ) -> None:
         keys = _keys(streams)
-        for statement in shelf.revive:
+        for statement in archiving.revive:
             connection.execute(statement, keys)
-        if shelf.adopt is None:
+        if archiving.adopt is None:
             return
-        there = {(stream, tenant) for stream, tenant, *_ in connection.execute(shelf.guard, keys).fetchall()}
+        there = {(stream, tenant) for stream, tenant, *_ in connection.execute(archiving.guard, keys).fetchall()}
         new = [row for key, row in zip(streams, rows, strict=True) if key not in there and row is not None]
         if len(new) + len(there) < len(streams):
             raise Refused("a stream's row is in use by a writer, or the archive has none of it", hint="Try again later.")
         if new:
-            connection.execute(shelf.adopt, {"row": new})
+            connection.execute(archiving.adopt, {"row": new})
 
-    def _insert(self, connection: psycopg.Connection, shelf: Shelf, batch: pa.RecordBatch) -> int:
-        rows = _values(batch, shelf)
+    def _insert(self, connection: psycopg.Connection, archiving: LayoutArchiving, batch: pa.RecordBatch) -> int:
+        rows = _values(batch, archiving)
         if not rows:
             return 0
         table = self._events_table(connection)
@@ -266,10 +275,10 @@ def _parameter(value: Any, kind: str) -> Any:
     return value
 
 
-def _values(batch: pa.RecordBatch, shelf: Shelf) -> list[dict[str, Any]]:
+def _values(batch: pa.RecordBatch, archiving: LayoutArchiving) -> list[dict[str, Any]]:
     """Each event of a batch as the values of its columns, as text or bytes."""
     columns: dict[str, list[Any]] = {}
-    for field, column in shelf.columns.items():
+    for field, column in archiving.columns.items():
         if field == "id":
             columns[column] = archived.join_ids(batch)
         elif field == "recorded_at":
@@ -278,13 +287,13 @@ def _values(batch: pa.RecordBatch, shelf: Shelf) -> list[dict[str, Any]]:
             ]
         else:
             columns[column] = [str(value) if isinstance(value, int) else value for value in batch.column(field).to_pylist()]
-    for number, column in enumerate(shelf.position, 1):
+    for number, column in enumerate(archiving.position, 1):
         columns[column] = [str(value) for value in batch.column(f"position_{number}").to_pylist()]
     for name in archived.further_in(batch.schema):
         columns[name] = batch.column(f"{archived.FURTHER}{name}").to_pylist()
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     for row in rows:
-        shelf.fill(row)
+        archiving.fill(row)
     return rows
 
 
@@ -297,9 +306,9 @@ def _plain(column: pa.Array) -> pa.Array:
     return plain.cast(pa.binary())
 
 
-def _groups(streams: Iterable[Wanted]) -> Iterator[list[Wanted]]:
+def _groups(streams: Iterable[StreamRef]) -> Iterator[list[StreamRef]]:
     """Streams in groups that a statement can name and that are read in about a second."""
-    group: list[Wanted] = []
+    group: list[StreamRef] = []
     events = 0
     for wanted in streams:
         group.append(wanted)
@@ -321,25 +330,31 @@ def _keys(streams: Sequence[StreamKey]) -> dict[str, Any]:
     return {"stream": [key.stream for key in streams], "tenant": [key.tenant for key in streams]}
 
 
-def _remove(connection: psycopg.Connection, shelf: Shelf, way: Way, parts: list[Part]) -> list[Removed]:
+def _remove(
+    connection: psycopg.Connection, archiving: LayoutArchiving, way: SqlRemoval, parts: list[VersionRange]
+) -> list[Removed]:
     try:
         with connection.transaction():
-            return _remove_at_once(connection, shelf, way, parts)
+            return _remove_at_once(connection, archiving, way, parts)
     except (errors.LockNotAvailable, errors.QueryCanceled, errors.IntegrityError, errors.RaiseException) as error:
         if len(parts) == 1:
             reason = "a writer holds it" if isinstance(error, errors.LockNotAvailable) else str(error).splitlines()[0]
             return [Removed(parts[0], 0, reason)]
     middle = len(parts) // 2
-    return [*_remove(connection, shelf, way, parts[:middle]), *_remove(connection, shelf, way, parts[middle:])]
+    return [*_remove(connection, archiving, way, parts[:middle]), *_remove(connection, archiving, way, parts[middle:])]
 
 
-def _remove_at_once(connection: psycopg.Connection, shelf: Shelf, way: Way, parts: list[Part]) -> list[Removed]:
+def _remove_at_once(
+    connection: psycopg.Connection, archiving: LayoutArchiving, way: SqlRemoval, parts: list[VersionRange]
+) -> list[Removed]:
     there = {
         StreamKey(stream, tenant): (version, archived)
-        for stream, tenant, version, archived in connection.execute(shelf.guard, _keys([part.key for part in parts])).fetchall()
+        for stream, tenant, version, archived in connection.execute(
+            archiving.guard, _keys([part.key for part in parts])
+        ).fetchall()
     }
     done: list[Removed] = []
-    going: list[Part] = []
+    going: list[VersionRange] = []
     for part in parts:
         version, archived = there.get(part.key, (None, False))
         if version is None:

@@ -27,7 +27,7 @@ from esops.events import (
     RecordedEvent,
     StreamInfo,
     StreamKey,
-    Wanted,
+    StreamRef,
     asked_for,
 )
 from esops.postgres.connection import connect, database_of, translated
@@ -42,13 +42,13 @@ from esops.stores.base import (
     Lengths,
     LengthSample,
     MonthCount,
-    Part,
+    RemovalStrategy,
     Removed,
     SqlRange,
     StoreInfo,
     Unmarked,
     Unsettled,
-    WayOut,
+    VersionRange,
     settled,
 )
 from esops.stores.postgres import bulk
@@ -60,7 +60,7 @@ from esops.stores.postgres.search import Search
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from esops.stores.postgres.archiving import Shelving
+    from esops.stores.postgres.archiving import StreamArchiver
 
 PAGE = 200_000
 """Numbers a page of a bulk read at most: the best of those measured (docs/explanation/speed.md)."""
@@ -121,23 +121,23 @@ class PostgresStore(Unmarked):
         self._counting = Counting(
             self.layout, self._own_connection, self.control, partial(bulk.BulkReader, settings.dsn, _LISTED_BYTES)
         )
-        shelf = self.layout.shelf
+        archiving = self.layout.archiving
         self.capabilities = replace(
             self.capabilities,
             tenants=self.layout.tenants,
             append=self.layout.appends,
             first_version=self.layout.first_version,
             settling=settings.settle_timeout + settings.hole_threshold,
-            ways_out=tuple(sorted(shelf.ways)) if shelf else (),
-            put_back="anywhere" if shelf is not None else "",
+            removals=tuple(sorted(archiving.ways)) if archiving else (),
+            restores="anywhere" if archiving is not None else "",
         )
 
     @cached_property
-    def _shelving(self) -> Shelving:
+    def _shelving(self) -> StreamArchiver:
         # Imported for archiving alone: it brings all of Arrow's compute functions, which reading does without.
-        from esops.stores.postgres.archiving import Shelving
+        from esops.stores.postgres.archiving import StreamArchiver
 
-        return Shelving(self.layout, self._dsn)
+        return StreamArchiver(self.layout, self._dsn)
 
     @contextmanager
     def _own_connection(self) -> Iterator[psycopg.Connection]:
@@ -502,12 +502,12 @@ class PostgresStore(Unmarked):
         with translated():
             return self.layout.checkpoints(self._control())
 
-    def further_columns(self) -> list[str]:
+    def extra_columns(self) -> list[str]:
         """The columns of the events' table that are not part of every event."""
         with translated():
             return self._shelving.columns(self._control())
 
-    def export(self, streams: Iterable[Wanted], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def export(self, streams: Iterable[StreamRef], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """In groups of streams, each a statement and a snapshot of its own."""
         return self._shelving.export(self._control(), streams, columns)
 
@@ -516,17 +516,21 @@ class PostgresStore(Unmarked):
         with translated():
             return self._shelving.rows(self._control(), streams)
 
-    def way_out(self, how: str) -> WayOut:
+    def removal_strategy(self, how: str) -> RemovalStrategy:
         """As the layout says."""
         return self._shelving.way(self._control(), how)
 
-    def remove(self, how: str, parts: Sequence[Part], lock_timeout: timedelta, statement_timeout: timedelta) -> list[Removed]:
+    def remove(
+        self, how: str, parts: Sequence[VersionRange], lock_timeout: timedelta, statement_timeout: timedelta
+    ) -> list[Removed]:
         """In one transaction, or in smaller ones where something is in the way."""
         return self._shelving.remove(how, parts, lock_timeout, statement_timeout)
 
-    def put_back(self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]) -> int:
+    def restore_streams(
+        self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]
+    ) -> int:
         """In one transaction."""
-        return self._shelving.put_back(streams, rows, batches)
+        return self._shelving.restore_streams(streams, rows, batches)
 
     def close(self) -> None:
         """Close all connections."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from esops.config import Config
 from esops.errors import ConnectionLost, Refused, Stopped, Unavailable, UsageError
 from esops.rebuild import journal as states
-from esops.rebuild.outcome import Outcome, Watcher
+from esops.rebuild.outcome import Outcome, Reporter
 from esops.rebuild.plan import Options
 from esops.rebuild.variants.server import compare
 from esops.rebuild.variants.server.handover import hand_over
@@ -119,7 +119,9 @@ def read_query(config: Config, settings: ProjectionSettings, name: str, version:
 class ServerRebuild:
     """A rebuild under way."""
 
-    def __init__(self, config: Config, name: str, store: EventStoreDBStore, watcher: Watcher, stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, config: Config, name: str, store: EventStoreDBStore, watcher: Reporter, stop: Callable[[], bool]
+    ) -> None:
         """Take what is to be rebuilt, and who wants to know."""
         self._config, self._name, self._store, self._watcher, self._stop = config, name, store, watcher, stop
         self._settings = config.projection(name)

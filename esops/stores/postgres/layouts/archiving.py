@@ -21,7 +21,7 @@ PARTS = sql.SQL(
 
 
 @dataclass(frozen=True)
-class Way:
+class SqlRemoval:
     """One way out of the store."""
 
     rows: sql.Composed | None = None
@@ -37,7 +37,7 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class LayoutArchiving:
     """What archiving needs to know of a layout beside how it is read."""
 
     columns: Mapping[str, str]
@@ -46,7 +46,7 @@ class Shelf:
     """The columns of a position."""
     guard: sql.Composed
     """Gives stream, tenant, last version and whether it is archived, of the streams that are there and that no writer has locked."""
-    ways: Mapping[str, Way] = field(default_factory=dict)
+    ways: Mapping[str, SqlRemoval] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
     """Columns that are neither an event's nor to be kept, such as the mark that archiving itself sets."""
     further: Mapping[str, sql.Composable] = field(default_factory=dict)
@@ -68,10 +68,10 @@ class Shelf:
         return {**{name: value for name, value in others.items() if name not in known}, **self.further}
 
 
-def numbered_shelf(
+def numbered_archiving(
     events: sql.Identifier, columns: Mapping[str, str], number: str, cast: str = "text", never: str = ""
-) -> Shelf:
-    """The shelf of a layout of one table: rows are deleted but for the last, which keeps a stream's versions going."""
+) -> LayoutArchiving:
+    """The archiving of a layout of one table: rows are deleted but for the last, which keeps a stream's versions going."""
     names = {
         "events": events,
         "stream": sql.Identifier(columns["stream"]),
@@ -80,7 +80,7 @@ def numbered_shelf(
         "parts": PARTS,
         "cast": sql.SQL(cast),
     }
-    return Shelf(
+    return LayoutArchiving(
         columns=columns,
         position=(number,),
         guard=sql.SQL(
@@ -88,7 +88,7 @@ def numbered_shelf(
             "WHERE {stream} = k.stream::{cast} ORDER BY {version} DESC LIMIT 1) AS e"
         ).format(**names),
         ways={
-            "delete": Way(
+            "delete": SqlRemoval(
                 rows=sql.SQL(
                     "DELETE FROM {events} e USING {parts} WHERE e.{stream} = k.stream::{cast} AND e.{version} BETWEEN k.low AND k.high"
                 ).format(**names),

@@ -22,7 +22,7 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.stores.base import WrongExpectedVersion
 from esops.stores.postgres.bulk import Decode
-from esops.stores.postgres.layouts.archiving import Shelf
+from esops.stores.postgres.layouts.archiving import LayoutArchiving
 from esops.stores.postgres.missing import NumbersInOrder
 from esops.stores.postgres.settle import SequenceLockers, SettleRule
 
@@ -219,7 +219,7 @@ def numbered(
     )
 
 
-def dealt(column: sql.Composable, number: int, of: int) -> sql.Composable:
+def shard_predicate(column: sql.Composable, number: int, of: int) -> sql.Composable:
     """The condition that a stream's name is dealt to this share of so many: by it streams are read, and rows keyed by them are replaced."""
     return sql.SQL("(hashtextextended({}::text, 0) & 1073741823) % {} = {}").format(
         column, sql.Literal(of), sql.Literal(number)
@@ -276,7 +276,7 @@ class Layout:
     """That column's type."""
     scope: sql.Composable = field(default_factory=lambda: TRUE)
     """What holds for all rows of the tenant that was asked for."""
-    shelf: Shelf | None = None
+    archiving: LayoutArchiving | None = None
     """How streams leave and come back; None where events can only be copied out."""
     stream_table: StreamTable | None = None
     """The library's own list of streams; None where streams are found from their events alone."""
@@ -308,7 +308,7 @@ class Layout:
         if filter.stream is not None:
             conditions.append(self.stream_equals(filter.stream))
         if filter.shard is not None:
-            conditions.append(dealt(self.stream_column or self.mapped.stream, *filter.shard))
+            conditions.append(shard_predicate(self.stream_column or self.mapped.stream, *filter.shard))
         return sql.SQL(" AND ").join(conditions)
 
     def field(self, key: str) -> sql.Composable:

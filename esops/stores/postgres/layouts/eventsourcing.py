@@ -20,7 +20,7 @@ from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
 from esops.postgres.connection import qualified
 from esops.settings import StoreSettings
-from esops.stores.postgres.layouts.archiving import numbered_shelf
+from esops.stores.postgres.layouts.archiving import numbered_archiving
 from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout, Mapped, expect, insert_each, numbered, same_uuid
 
 _COLUMNS = ["originator_id", "originator_version", "topic", "state", "notification_id"]
@@ -77,7 +77,7 @@ def _read(connection: psycopg.Connection, table: catalog.Table) -> Layout:
         decode=decode,
         stream_column=_C("originator_id"),
         stream_kind=table.column("originator_id").kind,
-        shelf=numbered_shelf(events, _EVENT, "notification_id", table.column("originator_id").kind),
+        archiving=numbered_archiving(events, _EVENT, "notification_id", table.column("originator_id").kind),
         detail={
             "application": application(table.name),
             "states": "JSON" if plain else "compressed or encrypted: left as they are, and their times are not known",

@@ -14,7 +14,7 @@ from psycopg import sql
 from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
 from esops.settings import StoreSettings
-from esops.stores.postgres.layouts.archiving import numbered_shelf
+from esops.stores.postgres.layouts.archiving import numbered_archiving
 from esops.stores.postgres.layouts.base import NO_TENANT, Layout, Mapped, expect, insert_each, numbered, same_uuid
 
 _COLUMNS = ["global_position", "position", "time", "stream_name", "type", "data", "metadata", "id"]
@@ -61,7 +61,7 @@ def _read(connection: psycopg.Connection, table: catalog.Table) -> Layout:
         id_column=_C("id"),
         first_version=0,
         stream_column=_C("stream_name"),
-        shelf=numbered_shelf(_C(table.schema, table.name), _EVENT, "global_position", never=_POSITION_STREAM),
+        archiving=numbered_archiving(_C(table.schema, table.name), _EVENT, "global_position", never=_POSITION_STREAM),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psycopg import sql
 
-from esops.stores.postgres.layouts.archiving import PARTS, STREAMS, Shelf, Way
+from esops.stores.postgres.layouts.archiving import PARTS, STREAMS, LayoutArchiving, SqlRemoval
 from esops.stores.postgres.layouts.base import NO_TENANT
 
 _EVENT = {
@@ -19,7 +19,7 @@ _EVENT = {
 _C = sql.Identifier
 
 
-def shelf(schema: str, tenants: bool, tenant: str | None, by_position: bool) -> Shelf:
+def archiving_rules(schema: str, tenants: bool, tenant: str | None, by_position: bool) -> LayoutArchiving:
     """Streams and messages move to the archived partitions together; a stream's row stays when its messages are deleted."""
     partition = "k.tenant" if tenants else "{partition}" if tenant is not None else "{table}.partition"
     of_tenants = "ANY(%(tenant)s::text[])" if tenants else partition
@@ -50,7 +50,7 @@ def shelf(schema: str, tenants: bool, tenant: str | None, by_position: bool) -> 
         f"DELETE FROM {{messages}} m USING {{parts}} WHERE {of_messages} AND m.stream_position BETWEEN k.low AND k.high "
         "AND m.is_archived = FALSE"
     ).format(**names)
-    return Shelf(
+    return LayoutArchiving(
         columns=_EVENT,
         position=("global_position",) if by_position else ("transaction_id", "global_position"),
         beside=("is_archived",),
@@ -59,8 +59,10 @@ def shelf(schema: str, tenants: bool, tenant: str | None, by_position: bool) -> 
             "ORDER BY s.is_archived DESC FOR UPDATE OF s SKIP LOCKED"
         ).format(**names),
         ways={
-            "archive": Way(end=(moved[0], marked[0]), what="moves messages and streams to the archived partitions"),
-            "delete": Way(rows=rows, end=(marked[0],), what="deletes messages; each stream's row stays, marked as archived"),
+            "archive": SqlRemoval(end=(moved[0], marked[0]), what="moves messages and streams to the archived partitions"),
+            "delete": SqlRemoval(
+                rows=rows, end=(marked[0],), what="deletes messages; each stream's row stays, marked as archived"
+            ),
         },
         revive=(moved[1], marked[1]),
         row=sql.SQL(

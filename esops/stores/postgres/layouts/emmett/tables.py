@@ -14,7 +14,7 @@ from esops.errors import Unavailable
 from esops.postgres import catalog
 from esops.settings import StoreSettings
 from esops.stores.postgres.layouts.base import NO_TENANT, TRUE, AppendBesideStreamRow, Layout, Mapped, StreamTable, category_in
-from esops.stores.postgres.layouts.emmett import archiving as emmett_shelf
+from esops.stores.postgres.layouts.emmett import archiving as emmett_archiving
 from esops.stores.postgres.layouts.emmett import processors as emmett_processors
 from esops.stores.postgres.settle import SequenceLockers, SettleRule, TransactionIds
 
@@ -97,7 +97,7 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
             note="the positions in emt_streams",
             scope=scope,
         ),
-        shelf=emmett_shelf.shelf(schema, tenants, settings.tenant, by_position),
+        archiving=emmett_archiving.archiving_rules(schema, tenants, settings.tenant, by_position),
         detail={"ordering": "global position" if by_position else "transaction id, global position", "processors": processors},
         warnings=lambda on: [] if by_position else _from_the_future(on, schema),
     )

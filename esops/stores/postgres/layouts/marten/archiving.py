@@ -12,13 +12,15 @@ import psycopg
 from psycopg import sql
 
 from esops.postgres.catalog import Table
-from esops.stores.postgres.layouts.archiving import PARTS, STREAMS, Shelf, Way
+from esops.stores.postgres.layouts.archiving import PARTS, STREAMS, LayoutArchiving, SqlRemoval
 
 _EVENT = {"stream": "stream_id", "version": "version", "type": "type", "id": "id", "data": "data", "recorded_at": "timestamp"}
 _BINARY = "payload_is_bdata"
 
 
-def shelf(connection: psycopg.Connection, schema: str, streams: Table, events: Table, *, data_is_binary: bool) -> Shelf:
+def archiving_rules(
+    connection: psycopg.Connection, schema: str, streams: Table, events: Table, *, data_is_binary: bool
+) -> LayoutArchiving:
     """The statements for the variant that the tables show."""
     conjoined = "tenant_id" in streams.key
     kind = "uuid" if streams.column("id").kind == "uuid" else "varchar"
@@ -41,7 +43,7 @@ def shelf(connection: psycopg.Connection, schema: str, streams: Table, events: T
         made(f"UPDATE {{streams}} s SET is_archived = TRUE FROM {{k}} WHERE {of_streams} AND s.is_archived IS NOT TRUE"),
     )
     ways = {
-        "delete": Way(
+        "delete": SqlRemoval(
             rows=made(
                 f"DELETE FROM {{events}} e USING {{parts}} WHERE {of_events} AND e.version BETWEEN k.low AND k.high"
                 + (" AND e.is_archived IS NOT TRUE" if marked else "")
@@ -53,11 +55,11 @@ def shelf(connection: psycopg.Connection, schema: str, streams: Table, events: T
     parameters = _parameters_of_archive(connection, schema)
     if parameters:
         arguments = f"k.stream::{kind}" + (", k.tenant" if parameters > 1 else "")
-        ways["archive"] = Way(
+        ways["archive"] = SqlRemoval(
             end=(made(f"SELECT {{archive}}({arguments}) FROM {{k}}"),),
             what="calls Marten's own mt_archive_stream for each stream",
         )
-    return Shelf(
+    return LayoutArchiving(
         columns={**_EVENT, **({"tenant": "tenant_id"} if conjoined else {})},
         position=("seq_id",),
         beside=("is_archived", "bdata"),

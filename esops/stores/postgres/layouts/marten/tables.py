@@ -24,7 +24,7 @@ from esops.stores.postgres.layouts.base import (
     category_in,
     same_uuid,
 )
-from esops.stores.postgres.layouts.marten import archiving as marten_shelf
+from esops.stores.postgres.layouts.marten import archiving as marten_archiving
 from esops.stores.postgres.layouts.marten import daemon as marten_daemon
 from esops.stores.postgres.missing import NumbersInOrder
 from esops.stores.postgres.settle import SequenceLockers, SettleRule
@@ -146,7 +146,7 @@ def _read(
         stream_table=_stream_table(schema, by_string, conjoined, tenant, streams),
         fields={key: _C(column) for key, column in kept if key != "headers"},
         loose=_C("headers") if events.has("headers") else None,
-        shelf=marten_shelf.shelf(connection, schema, streams, events, data_is_binary=events.has("bdata")),
+        archiving=marten_archiving.archiving_rules(connection, schema, streams, events, data_is_binary=events.has("bdata")),
         tenants=conjoined and tenant is None,
         detail={
             "stream ids": "text" if by_string else "uuid",

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 
-class Notes:
+class DiskMap:
     """Facts about streams that may be many, in a temporary file instead of in memory."""
 
     def __init__(self) -> None:
