@@ -185,25 +185,20 @@ def test_a_number_is_old_where_an_event_above_it_was_committed_before_the_server
             assert store.held_back_by() == []
 
 
-def test_a_number_is_old_where_an_event_above_it_was_committed_long_ago_by_commit_timestamps(tmp_path_factory):
-    from esops.demo.server import EmbeddedServer
-
-    folder = tmp_path_factory.mktemp("pg")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
-    server = EmbeddedServer(folder / "s", {"fsync": "off", "track_commit_timestamp": "on"}).start()
-    try:
-        with psycopg.connect(server.dsn(), autocommit=True) as connection:
-            marten.create(connection, marten.Variant(text_ids=True))
-            connection.execute("SELECT nextval('mt_events_sequence')")
-            append(connection, 5)
-            with open_store("s", hole_rule(server.dsn(), 1.0)) as store:
-                assert store.head(timedelta(0)) is None
-            time.sleep(1.1)
-            with open_store("s", hole_rule(server.dsn(), 1.0)) as store:
-                assert store.head(timedelta(0)) == (6,)
-    finally:
-        server.remove()
+def test_a_number_is_old_where_an_event_above_it_was_committed_long_ago_by_commit_timestamps(own_server):
+    dsn = own_server.dsn()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
+    own_server.restart()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        marten.create(connection, marten.Variant(text_ids=True))
+        connection.execute("SELECT nextval('mt_events_sequence')")
+        append(connection, 5)
+        with open_store("s", hole_rule(dsn, 1.0)) as store:
+            assert store.head(timedelta(0)) is None
+        time.sleep(1.1)
+        with open_store("s", hole_rule(dsn, 1.0)) as store:
+            assert store.head(timedelta(0)) == (6,)
 
 
 def test_an_old_number_is_not_passed_while_its_writer_is_at_work(dsn, connection):

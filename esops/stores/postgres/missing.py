@@ -133,6 +133,9 @@ class NumbersInOrder:
         """Every number up to this one is settled: visible, or dead."""
         self._missing: tuple[int, int, float] | None = None
         """The first numbers that are missing after it, and since when they are known to be."""
+        self._highest: int | None = None
+        """The highest number in the table when the sequence stood at `_highest_at`: an idle store is not asked again and again."""
+        self._highest_at: int | None = None
         self._known = 0
         """The highest position that was said to be settled."""
         self._piece = _FIRST_PIECE
@@ -147,10 +150,13 @@ class NumbersInOrder:
     def advance(self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER) -> Position | None:
         """See SettleRule; `patience` covers missing numbers too."""
         deadline = time.monotonic() + patience.total_seconds()
-        # In this order: whoever inserted a number up to the highest had drawn it before.
-        target = self._ask(connection, _HIGHEST)[0]
         drawn = self._lockers.drawn(connection)
-        self._check_sequence(target, drawn)
+        if drawn != self._highest_at or self._highest_at is None:
+            # In this order: whoever inserted a number up to the highest had drawn it before.
+            self._highest = self._ask(connection, _HIGHEST)[0]
+            drawn = self._highest_at = self._lockers.drawn(connection)
+        self._check_sequence(self._highest, drawn)
+        target = self._highest
         self._complete = False
         while True:
             if drawn is not None:
@@ -175,9 +181,10 @@ class NumbersInOrder:
         """Raises Refused where the sequence contradicts the table, or a position that is known to be settled."""
         if highest is not None and highest > (drawn or 0):
             raise Refused(
-                f"the sequence {self._lockers.name} stands at {drawn or 0}, and the newest event has number {highest}: what is settled "
-                "cannot be known, and the application will draw numbers that are taken",
-                hint=f"SELECT setval('{self._lockers.name}', {highest}); as after an import or a logical replica's promotion.",
+                f"the sequence {self._lockers.name} is at {drawn or 0}, behind the newest event, {highest}: writers will fail with "
+                "duplicate keys, and esops cannot tell which events are settled",
+                hint="Run this in the database, as is usual after an import or the promotion of a logical replica: "
+                f"SELECT setval('{self._lockers.name}', {highest});",
             )
         if self._known > (drawn or 0):
             raise Refused(
