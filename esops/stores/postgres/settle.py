@@ -25,13 +25,10 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 import psycopg
-import structlog
 from psycopg import sql
 
 from esops.events import Position
 from esops.stores.base import Holder
-
-log = structlog.get_logger("esops.settle")
 
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731 - a constant that is a function
 
