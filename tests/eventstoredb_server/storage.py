@@ -7,6 +7,7 @@ import base64
 import bisect
 import contextlib
 import json
+import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -146,24 +147,34 @@ def now_ticks() -> int:
 
 
 class Journal:
-    """The log in a file, so that a node that was killed comes back with what it had acknowledged. Scavenges are not kept."""
+    """The log in a file, so that a node that was killed comes back with what it had acknowledged. Scavenges are not kept.
+
+    A line is an append, as a transaction of the real log is: a node that is killed while it writes has all of it or none.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        if path.exists():
+            whole = path.read_bytes()
+            os.truncate(path, whole.rfind(b"\n") + 1)
         self._out = path.open("a", encoding="utf-8")
 
     def read(self) -> Iterator[tuple[Proposed, str, int, int, int]]:
         for line in self._path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # the last line of a node that was killed while it wrote
-                id, type, data, metadata, is_json, *place = json.loads(line)
+            for id, type, data, metadata, is_json, *place in json.loads(line):
                 event = Proposed(type, base64.b64decode(data), base64.b64decode(metadata), is_json, uuid.UUID(id))
                 yield event, *place
 
-    def write(self, record: Record) -> None:
+    def write(self, append: Sequence[Record]) -> None:
+        """Write what one append adds."""
+        self._out.write(json.dumps([self._row(record) for record in append]) + "\n")
+        self._out.flush()
+
+    @staticmethod
+    def _row(record: Record) -> list[object]:
         data, metadata = (base64.b64encode(part).decode() for part in (record.data, record.metadata))
         place = (record.stream, record.revision, record.position, record.created)
-        self._out.write(json.dumps([str(record.id), record.type, data, metadata, record.is_json, *place]) + "\n")
-        self._out.flush()
+        return [str(record.id), record.type, data, metadata, record.is_json, *place]
 
 
 @dataclass(frozen=True)
@@ -206,7 +217,7 @@ class Storage:
     def _load(self, journal: Journal) -> bool:
         for event, stream, revision, position, created in journal.read():
             self.end = position
-            self._write(self.streams.setdefault(stream, Stream(stream)), event, revision, created, known=True)
+            self._write(self.streams.setdefault(stream, Stream(stream)), event, revision, created)
         for stream in self.streams.values():
             stream.settings = self._settings_of(stream.name)
         return bool(self.records)
@@ -230,9 +241,7 @@ class Storage:
         if stream.soft_deleted and events:
             self._recreate(stream)
         created = now_ticks()
-        for revision, event in enumerate(events, stream.last + 1):
-            self._write(stream, event, revision, created)
-        self._notify()
+        self._keep([self._write(stream, event, revision, created) for revision, event in enumerate(events, stream.last + 1)])
         return Written(stream.records[-1].position if events else self.end, stream.last)
 
     def delete(self, name: str, expected: int) -> int:
@@ -251,8 +260,7 @@ class Storage:
         stream = self._checked_for_deletion(name, expected)
         if stream is None:
             stream = self.streams[name] = Stream(name)
-        self._write(stream, Proposed(TOMBSTONE), DELETED, now_ticks())
-        self._notify()
+        self._keep([self._write(stream, Proposed(TOMBSTONE), DELETED, now_ticks())])
         return self.positions[-1]
 
     def _checked_for_deletion(self, name: str, expected: int) -> Stream | None:
@@ -313,10 +321,8 @@ class Storage:
         meta = self.streams.get("$$" + name)
         return StreamSettings.parse(meta.records[-1].data) if meta and meta.records else StreamSettings()
 
-    def _write(self, stream: Stream, event: Proposed, revision: int, created: int, known: bool = False) -> None:
+    def _write(self, stream: Stream, event: Proposed, revision: int, created: int) -> Record:
         record = Record(event, stream.name, revision, self.end, created)
-        if self._file is not None and not known:
-            self._file.write(record)
         if stream.name != EPOCHS:
             self.records.append(record)
             self.positions.append(record.position)
@@ -328,8 +334,11 @@ class Storage:
             about = self.streams.get(stream.name[2:])
             if about is not None:
                 about.settings = StreamSettings.parse(event.data)
+        return record
 
-    def _notify(self) -> None:
+    def _keep(self, append: Sequence[Record]) -> None:
+        if self._file is not None and append:
+            self._file.write(append)
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
 
