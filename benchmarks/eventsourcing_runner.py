@@ -20,8 +20,10 @@ from tests.support import bank
 from tests.support.bank import Accounts
 
 UPSERT = (
-    "INSERT INTO balances (account, balance, deposits) VALUES (%s, %s, %s) ON CONFLICT (account) DO UPDATE "
-    "SET balance = balances.balance + EXCLUDED.balance, deposits = balances.deposits + EXCLUDED.deposits"
+    "INSERT INTO balances (account, balance, deposits) VALUES (%s, %s, %s) ON CONFLICT (account) "
+    "DO UPDATE "
+    "SET balance = balances.balance + EXCLUDED.balance, deposits = balances.deposits + "
+    "EXCLUDED.deposits"
 )
 
 
@@ -30,7 +32,10 @@ class Balances(PostgresTrackingRecorder):
 
     def __init__(self, datastore: PostgresDatastore, **more: Any) -> None:
         super().__init__(datastore, **more)
-        table = "CREATE TABLE IF NOT EXISTS {}.balances (account uuid PRIMARY KEY, balance bigint NOT NULL, deposits bigint NOT NULL)"
+        table = (
+            "CREATE TABLE IF NOT EXISTS {}.balances (account uuid PRIMARY KEY, balance bigint "
+            "NOT NULL, deposits bigint NOT NULL)"
+        )
         self.sql_create_statements.append(SQL(table).format(Identifier(self.datastore.schema)))
 
     def add(self, account: object, amount: int, deposits: int, tracking: Tracking) -> None:
@@ -55,7 +60,9 @@ class Project(Projection[Balances]):
 def main(last: int) -> None:
     """Project up to a notification."""
     began = time.perf_counter()
-    with ProjectionRunner(application_class=Accounts, projection_class=Project, view_class=Balances) as runner:
+    with ProjectionRunner(
+        application_class=Accounts, projection_class=Project, view_class=Balances
+    ) as runner:
         runner.wait(last, timeout=280)
     print(json.dumps({"seconds": time.perf_counter() - began}))
 

@@ -1,7 +1,10 @@
-"""read_all over EventStoreDB against a bare loop over esdbclient's read_all, in whole processes in turn; and its memory at two sizes.
+"""read_all over EventStoreDB against a bare loop over esdbclient's read_all, in whole processes in
+turn; and its memory at two sizes.
 
-Limits (docs/explanation/speed.md): at least 0.9 times the events a second of the bare loop, peak memory at 200,000 events at most
-1.1 times that at 20,000. Also tells what two reads of half the log each, side by side, would bring. The node is the one in tests/,
+Limits (docs/explanation/speed.md): at least 0.9 times the events a second of the bare loop, peak
+memory at 200,000 events at most
+1.1 times that at 20,000. Also tells what two reads of half the log each, side by side, would bring.
+The node is the one in tests/,
 on this machine, so the events a second are its own: only ratios count.
 """
 
@@ -37,7 +40,12 @@ def open_(uri: str) -> EventStore:
 def fill(nodes: Nodes, count: int) -> None:
     client = nodes.client()
     data = json.dumps(
-        {"ClientId": str(uuid4()), "Quantity": 3, "UnitPrice": 12.5, "Product": "a thing of some length"}
+        {
+            "ClientId": str(uuid4()),
+            "Quantity": 3,
+            "UnitPrice": 12.5,
+            "Product": "a thing of some length",
+        }
     ).encode()
     for number in range(count // 500):
         events = [NewEvent("product_item_added", data) for _ in range(500)]
@@ -70,7 +78,9 @@ def read_halves(uri: str) -> int:
             counts[number] = sum(len(batch.events) for batch in store.read_all(after, until))
 
     begin = time.perf_counter()
-    threads = [threading.Thread(target=read, args=args) for args in ((0, None, middle), (1, middle, None))]
+    threads = [
+        threading.Thread(target=read, args=args) for args in ((0, None, middle), (1, middle, None))
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -103,16 +113,23 @@ def main() -> int:
     with Nodes() as few, Nodes() as many:
         fill(few, FEW)
         fill(many, EVENTS)
-        pairs = [(run("esops", many.uri, EVENTS)[-1], run("bare", many.uri, EVENTS)[-1]) for _ in range(RUNS)]
+        pairs = [
+            (run("esops", many.uri, EVENTS)[-1], run("bare", many.uri, EVENTS)[-1])
+            for _ in range(RUNS)
+        ]
         halves = [run("halves", many.uri, EVENTS)[0]["seconds"] for _ in range(3)]
         small = [run("esops", few.uri, FEW)[-1]["memory"] for _ in range(3)]
     speed = statistics.median(bare["seconds"] / esops["seconds"] for esops, bare in pairs)
     whole = statistics.median(esops["seconds"] for esops, _ in pairs)
     memory = statistics.median(esops["memory"] for esops, _ in pairs) / statistics.median(small)
     print(
-        f"read_all {EVENTS / whole:,.0f} events a second, {speed:.2f} times the bare loop (median of {RUNS} pairs, limit {SPEED_LIMIT})"
+        f"read_all {EVENTS / whole:,.0f} events a second, {speed:.2f} times the bare loop (median "
+        f"of {RUNS} pairs, limit {SPEED_LIMIT})"
     )
-    print(f"peak memory at {EVENTS:,} events {memory:.2f} times that at {FEW:,} (medians, limit {MEMORY_LIMIT})")
+    print(
+        f"peak memory at {EVENTS:,} events {memory:.2f} times that at {FEW:,} (medians, limit "
+        f"{MEMORY_LIMIT})"
+    )
     print(f"two halves side by side: {whole / statistics.median(halves):.2f} times one read")
     return 0 if speed >= SPEED_LIMIT and memory <= MEMORY_LIMIT else 1
 

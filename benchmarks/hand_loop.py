@@ -1,7 +1,10 @@
-"""The plain loop that one would write by hand: psycopg, pages of 20,000 by key, orjson, the same fold, nothing written.
+"""The plain loop that one would write by hand: psycopg, pages of 20,000 by key, orjson, the same
+fold, nothing written.
 
-`fold` calls the fold with an event for each row, as a projection is written. `bare` takes the four columns that this one fold
-needs as plain arguments: the least that any loop in Python can do, and of use to this one fold alone.
+`fold` calls the fold with an event for each row, as a projection is written. `bare` takes the four
+columns that this one fold
+needs as plain arguments: the least that any loop in Python can do, and of use to this one fold
+alone.
 """
 
 from __future__ import annotations
@@ -61,7 +64,14 @@ def fold(row: Row | None, event: Event) -> Row:
 
 def bare(row: Row | None, number: int, stream: str, kind: str, data: dict[str, Any]) -> Row:
     if row is None:
-        return {"cart_id": stream, "client": data["ClientId"], "items": 0, "total": 0, "status": "open", "position": number}
+        return {
+            "cart_id": stream,
+            "client": data["ClientId"],
+            "items": 0,
+            "total": 0,
+            "status": "open",
+            "position": number,
+        }
     if kind == "product_item_added":
         quantity = data["Quantity"]
         return {
@@ -85,7 +95,10 @@ def pages(dsn: str, columns: str, schema: str) -> Any:
     with psycopg.connect(dsn, autocommit=True) as connection:
         set_json_loads(orjson.loads, connection)
         last = 0
-        query = f"SELECT {columns} FROM {schema}.mt_events WHERE seq_id > %s ORDER BY seq_id LIMIT {PAGE}"
+        query = (
+            f"SELECT {columns} FROM {schema}.mt_events WHERE seq_id > %s ORDER BY seq_id "
+            f"LIMIT {PAGE}"
+        )
         while rows := connection.execute(query.encode(), (last,)).fetchall():
             yield rows
             last = rows[-1][0]

@@ -1,9 +1,14 @@
-"""`esops rebuild` against the libraries' own rebuilds of the same projection, over the same events in their own tables.
+"""`esops rebuild` against the libraries' own rebuilds of the same projection, over the same events
+in their own tables.
 
-Limit (docs/explanation/speed.md): at least 100 times as many events a second as Emmett's rebuild and as the runner of Python's
-eventsourcing, for some 20,000 events. Of esops' time for so few most is fixed, and the runner's is the same for each event: so esops is
-measured over fifty times as many of its events, too. Takes node and npm, which gets Emmett. Prints the figures, and how many rows each
-made as they should be; exits with 1 if the limit is not kept (of eventsourcing, by the larger number).
+Limit (docs/explanation/speed.md): at least 100 times as many events a second as Emmett's rebuild
+and as the runner of Python's
+eventsourcing, for some 20,000 events. Of esops' time for so few most is fixed, and the runner's is
+the same for each event: so esops is
+measured over fifty times as many of its events, too. Takes node and npm, which gets Emmett. Prints
+the figures, and how many rows each
+made as they should be; exits with 1 if the limit is not kept (of eventsourcing, by the larger
+number).
 """
 
 from __future__ import annotations
@@ -40,10 +45,15 @@ def carts(row, event):
     if event.type == "CartOpened":
         return {"client": data["client"], "items": 0, "total": 0, "status": "open"}
     if event.type == "ItemAdded":
-        return {**row, "items": row["items"] + data["quantity"], "total": row["total"] + data["quantity"] * data["price"]}
+        quantity = data["quantity"]
+        total = row["total"] + quantity * data["price"]
+        return {**row, "items": row["items"] + quantity, "total": total}
     return {**row, "status": "confirmed"}
 """
-DDL = "CREATE TABLE {table} (cart text PRIMARY KEY, client text NOT NULL, items int, total numeric, status text NOT NULL);"
+DDL = (
+    "CREATE TABLE {table} (cart text PRIMARY KEY, client text NOT NULL, items int, total "
+    "numeric, status text NOT NULL);"
+)
 
 BALANCES = """
 from esops import fold
@@ -52,9 +62,14 @@ from esops import fold
 def balances(row, event):
     row = row or {"balance": 0, "deposits": 0}
     amount = event.json().get("amount")
-    return row if amount is None else {"balance": row["balance"] + amount, "deposits": row["deposits"] + 1}
+    if amount is None:
+        return row
+    return {"balance": row["balance"] + amount, "deposits": row["deposits"] + 1}
 """
-BALANCES_DDL = "CREATE TABLE {table} (account uuid PRIMARY KEY, balance bigint NOT NULL, deposits bigint NOT NULL);"
+BALANCES_DDL = (
+    "CREATE TABLE {table} (account uuid PRIMARY KEY, balance bigint NOT NULL, deposits "
+    "bigint NOT NULL);"
+)
 MORE = 49
 MULTIPLY = """
 INSERT INTO accounts_events (originator_id, originator_version, topic, state)
@@ -72,15 +87,21 @@ def events(cart: int) -> list[NewEvent]:
     return [NewEvent(str(uuid.uuid4()), kind, orjson.dumps(data)) for kind, data in bodies]
 
 
-def rebuilt(folder: Path, dsn: str, schema: str, name: str, code: str, ddl: str) -> tuple[dict[str, Any], float]:
+def rebuilt(
+    folder: Path, dsn: str, schema: str, name: str, code: str, ddl: str
+) -> tuple[dict[str, Any], float]:
     """What `esops rebuild` of one projection told, and the whole process's seconds."""
     (folder / f"{name}.py").write_text(code)
     (folder / f"{name}.sql").write_text(ddl)
     (folder / "esops.toml").write_text(
-        f'[stores.s]\ndsn = {json.dumps(dsn)}\n{schema}[projections.{name}_by_esops]\npython = "{name}:{name}"\n'
+        f"[stores.s]\ndsn = {json.dumps(dsn)}\n{schema}[projections.{name}_by_esops]\npython = "
+        f'"{name}:{name}"\n'
         f'tables = ["{name}_by_esops"]\nddl = "{name}.sql"\n'
     )
-    whole, _, output = timed([sys.executable, "-m", "esops", "rebuild", "--blue-green", "--quiet", "--output", "json"], folder)
+    whole, _, output = timed(
+        [sys.executable, "-m", "esops", "rebuild", "--blue-green", "--quiet", "--output", "json"],
+        folder,
+    )
     told: dict[str, Any] = json.loads(output)
     return told, whole
 
@@ -92,22 +113,41 @@ def count(dsn: str, statement: str) -> int:
     return int(row[0]) if row else 0
 
 
-def compared(who: str, theirs: float, ours: dict[str, Any], whole: float, made: tuple[int, int]) -> bool:
+def compared(
+    who: str, theirs: float, ours: dict[str, Any], whole: float, made: tuple[int, int]
+) -> bool:
     """Print both; whether ours is so many times as fast."""
     rate = ours["events"] / theirs
     times = ours["events_per_second"] / rate
     print(
-        f"{who}: {ours['events']:,} events in {theirs:.1f} s, {rate:,.0f} a second; esops: {ours['seconds']:.2f} s of work",
+        f"{who}: {ours['events']:,} events in {theirs:.1f} s, {rate:,.0f} a second; esops: "
+        f"{ours['seconds']:.2f} s of work",
         end=" ",
     )
-    print(f"({whole:.2f} s with start-up), {ours['events_per_second']:,} a second: {times:.0f} times (limit {LIMIT})", end="; ")
+    print(
+        f"({whole:.2f} s with start-up), {ours['events_per_second']:,} a second: {times:.0f} times "
+        f"(limit {LIMIT})",
+        end="; ",
+    )
     print(f"rows that are as they should be: {made[0]:,} and {made[1]:,}", flush=True)
     return times >= LIMIT
 
 
 def emmett(folder: Path, dsn: str) -> bool:
     """Emmett from npm: carts of ten events, twenty side by side."""
-    subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), *PACKAGES], check=True)
+    subprocess.run(
+        [
+            "npm",
+            "install",
+            "--silent",
+            "--no-audit",
+            "--no-fund",
+            "--prefix",
+            str(folder),
+            *PACKAGES,
+        ],
+        check=True,
+    )
     script = shutil.copy(Path(__file__).with_name("node") / "emmett_rebuild.mjs", folder)
     parts = conninfo_to_dict(dsn)
     uri = f"postgresql://{parts['user']}@localhost/{parts['dbname']}?host={parts['host']}"
@@ -118,7 +158,11 @@ def emmett(folder: Path, dsn: str) -> bool:
             for step in range(EVENTS):
                 for cart, life in lives.items():
                     store.append(f"cart-{cart}", life[step : step + 1])
-    theirs = json.loads(subprocess.run(["node", script, uri, "rebuild"], check=True, capture_output=True, timeout=300).stdout)
+    theirs = json.loads(
+        subprocess.run(
+            ["node", script, uri, "rebuild"], check=True, capture_output=True, timeout=300
+        ).stdout
+    )
     ours, whole = rebuilt(folder, dsn, "", "carts", FOLD, DDL)
     made = (
         count(dsn, "SELECT count(*) FROM carts WHERE data ->> 'status' = 'confirmed'"),
@@ -142,26 +186,40 @@ def eventsourcing(folder: Path, dsn: str) -> bool:
 
     def run(*command: str) -> bytes:
         done = subprocess.run(
-            [sys.executable, "-m", *command], cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, timeout=300
+            [sys.executable, "-m", *command],
+            cwd=ROOT,
+            env=environment,
+            check=True,
+            stdout=subprocess.PIPE,
+            timeout=300,
         )
         return done.stdout
 
     run("benchmarks.eventsourcing_runner", "write", "4000")
     last = count(dsn, "SELECT max(notification_id) FROM accounts_events")
     theirs = json.loads(run("benchmarks.eventsourcing_runner", str(last)))
-    ours, whole = rebuilt(folder, dsn, 'layout = "eventsourcing"\n', "balances", BALANCES, BALANCES_DDL)
-    same = "SELECT count(*) FROM balances b JOIN balances_by_esops e USING (account, balance, deposits)"
+    ours, whole = rebuilt(
+        folder, dsn, 'layout = "eventsourcing"\n', "balances", BALANCES, BALANCES_DDL
+    )
+    same = (
+        "SELECT count(*) FROM balances b JOIN balances_by_esops e USING (account, balance, "
+        "deposits)"
+    )
     made = (count(dsn, "SELECT count(*) FROM balances"), count(dsn, same))
     compared("eventsourcing 9.5's runner", theirs["seconds"], ours, whole, made)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(MULTIPLY.encode(), (MORE,))
         connection.execute("VACUUM ANALYZE accounts_events")
     code = BALANCES.replace("def balances(", "def many_balances(")
-    many, whole = rebuilt(folder, dsn, 'layout = "eventsourcing"\n', "many_balances", code, BALANCES_DDL)
+    many, whole = rebuilt(
+        folder, dsn, 'layout = "eventsourcing"\n', "many_balances", code, BALANCES_DDL
+    )
     times = many["events_per_second"] / (ours["events"] / theirs["seconds"])
     print(
-        f"esops over {many['events']:,} such events: {many['seconds']:.2f} s of work ({whole:.2f} s with start-up), "
-        f"{many['events_per_second']:,} a second: {times:.0f} times the runner's rate (limit {LIMIT}); rows: {many['rows']:,}",
+        f"esops over {many['events']:,} such events: {many['seconds']:.2f} s of work ({whole:.2f} "
+        "s with start-up), "
+        f"{many['events_per_second']:,} a second: {times:.0f} times the runner's rate (limit "
+        f"{LIMIT}); rows: {many['rows']:,}",
         flush=True,
     )
     return times >= LIMIT

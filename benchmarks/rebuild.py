@@ -1,7 +1,10 @@
-"""A whole `esops rebuild` against the plain loop that one would write by hand, and its memory at two sizes.
+"""A whole `esops rebuild` against the plain loop that one would write by hand, and its memory at
+two sizes.
 
-Limits (docs/explanation/speed.md): at least 1.2 times the events a second of the plain loop, as whole processes with their
-start-up; peak memory at 2,000,000 events at most 1.1 times that at 200,000. The runs alternate, so that a machine whose speed
+Limits (docs/explanation/speed.md): at least 1.2 times the events a second of the plain loop, as
+whole processes with their
+start-up; peak memory at 2,000,000 events at most 1.1 times that at 200,000. The runs alternate, so
+that a machine whose speed
 drifts slows both. Prints the figures; exits with 1 if a limit is not kept.
 """
 
@@ -25,7 +28,8 @@ from esops.demo.server import EmbeddedServer
 HERE = Path(__file__).parent
 RUNS = 5
 SPEED_LIMIT, MEMORY_LIMIT = 1.2, 1.1
-DDL = """CREATE TABLE {table} (cart_id text PRIMARY KEY, client text NOT NULL, items integer NOT NULL,
+DDL = """CREATE TABLE {table} (cart_id text PRIMARY KEY, client text NOT NULL, items integer NOT
+    NULL,
     total numeric(12, 2) NOT NULL, status text NOT NULL, position bigint NOT NULL);
 CREATE INDEX ON {table} (client); CREATE INDEX ON {table} (status);"""
 
@@ -47,19 +51,24 @@ def configure(folder: Path, dsn: str, events: int, window: int) -> None:
     name = f"carts_{events}_{window}"
     (folder / "esops.toml").write_text(
         f'[stores.s]\ndsn = {json.dumps(dsn)}\nschema = "s{events}_{window}"\nappend = "quick"\n'
-        f'[projections.{name}]\npython = "bench_projection:carts"\ntables = ["{name}"]\nddl = "carts.sql"\n'
+        f'[projections.{name}]\npython = "bench_projection:carts"\ntables = ["{name}"]\nddl = '
+        '"carts.sql"\n'
     )
 
 
 def hand_loop(folder: Path, dsn: str, how: str) -> float:
     """Seconds of the loop written by hand."""
-    seconds, _, output = timed([sys.executable, str(HERE / "hand_loop.py"), how, dsn, "s1000000_2000"], folder)
+    seconds, _, output = timed(
+        [sys.executable, str(HERE / "hand_loop.py"), how, dsn, "s1000000_2000"], folder
+    )
     assert int(output) == 1_000_000
     return seconds
 
 
 def rebuild(folder: Path, dsn: str, events: int, window: int) -> tuple[float, float, float]:
-    """Seconds, peak memory in MB, and the rate that it reports, of a first build: nothing to compare, as in the plain loop."""
+    """Seconds, peak memory in MB, and the rate that it reports, of a first build: nothing to
+    compare, as in the plain loop.
+    """
     configure(folder, dsn, events, window)
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"DROP VIEW IF EXISTS carts_{events}_{window}".encode())
@@ -67,7 +76,8 @@ def rebuild(folder: Path, dsn: str, events: int, window: int) -> tuple[float, fl
         connection.execute(f"DROP TABLE IF EXISTS carts_{events}_{window}__v1".encode())
         connection.execute("CHECKPOINT")
     seconds, memory, output = timed(
-        [sys.executable, "-m", "esops", "rebuild", "--blue-green", "--quiet", "--output", "json"], folder
+        [sys.executable, "-m", "esops", "rebuild", "--blue-green", "--quiet", "--output", "json"],
+        folder,
     )
     done = json.loads(output)
     assert (done["events"], done["rows"], done["state"]) == (events, events // 10, "switched")
@@ -102,20 +112,27 @@ def measure(folder: Path, dsn: str) -> int:
         esops, _, reported = rebuild(folder, dsn, 1_000_000, 2_000)
         runs.append((plain, bare, esops))
         print(
-            f"plain loop {plain:.2f} s, bare {bare:.2f} s, esops rebuild {esops:.2f} s (reports {reported:,} events a second)"
+            f"plain loop {plain:.2f} s, bare {bare:.2f} s, esops rebuild {esops:.2f} s (reports "
+            f"{reported:,} events a second)"
         )
     rates = [1_000_000 / statistics.median(each) for each in zip(*runs, strict=True)]
-    print("events a second as whole processes: plain loop {:,.0f}, bare {:,.0f}, esops {:,.0f}".format(*rates))
+    print(
+        (
+            "events a second as whole processes: plain loop {:,.0f}, bare {:,.0f}, esops {:,.0f}"
+        ).format(*rates)
+    )
     speed = statistics.median(plain / esops for plain, _, esops in runs)
     against_bare = statistics.median(bare / esops for _, bare, esops in runs)
     small = statistics.median(rebuild(folder, dsn, 200_000, 2_000)[1] for _ in range(3))
     large = statistics.median(rebuild(folder, dsn, 2_000_000, 2_000)[1] for _ in range(3))
     memory = large / small
     print(
-        f"speed:  {speed:.2f} times the plain loop (median of {RUNS}, limit at least {SPEED_LIMIT}); {against_bare:.2f} times the bare one"
+        f"speed:  {speed:.2f} times the plain loop (median of {RUNS}, limit at least "
+        f"{SPEED_LIMIT}); {against_bare:.2f} times the bare one"
     )
     print(
-        f"memory: {large:.0f} MB at 2,000,000 events, {small:.0f} MB at 200,000: {memory:.2f} times (limit at most {MEMORY_LIMIT})"
+        f"memory: {large:.0f} MB at 2,000,000 events, {small:.0f} MB at 200,000: {memory:.2f} "
+        f"times (limit at most {MEMORY_LIMIT})"
     )
     return 0 if speed >= SPEED_LIMIT and memory <= MEMORY_LIMIT else 1
 

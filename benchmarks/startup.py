@@ -1,4 +1,7 @@
-"""`esops --help` against `python -c "import typer"`, as whole processes in turn. Limit: at most 1.5 times."""
+"""`esops --help` against `python -c "import typer"`, as whole processes in turn.
+
+Limit: at most 1.5 times.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ def main() -> int:
     ratio = statistics.median(first / second for first, second in pairs)
     help_, bare = (statistics.median(each) * 1000 for each in zip(*pairs, strict=True))
     print(
-        f"esops --help {help_:.0f} ms, import typer {bare:.0f} ms: {ratio:.2f} times (median of {RUNS} pairs, limit at most {LIMIT})"
+        f"esops --help {help_:.0f} ms, import typer {bare:.0f} ms: {ratio:.2f} times (median of "
+        f"{RUNS} pairs, limit at most {LIMIT})"
     )
     return 0 if ratio <= LIMIT else 1
 

@@ -1,7 +1,10 @@
-"""`--workers 2` against one process, on this machine's cores, which the database needs too: folds that do ever more for an event.
+"""`--workers 2` against one process, on this machine's cores, which the database needs too: folds
+that do ever more for an event.
 
-Limit (docs/explanation/speed.md), for 1,000,000 events: 1.6 times the events a second where the fold is what takes the time. What the
-server does for each event (reading it, writing its row) is not made less by a second worker, and takes a core as long. Prints the
+Limit (docs/explanation/speed.md), for 1,000,000 events: 1.6 times the events a second where the
+fold is what takes the time. What the
+server does for each event (reading it, writing its row) is not made less by a second worker, and
+takes a core as long. Prints the
 figures of all folds; exits with 1 if the last one does not keep the limit.
 """
 
@@ -33,14 +36,25 @@ def code(microseconds: int) -> str:
     """The shop's fold with so much work before it."""
     work = f"    end = clock() + {microseconds}e-6\n    while clock() < end:\n        pass\n"
     text = shop.PROJECTION.replace(
-        "def cart_summary(row, event):\n", "def cart_summary(row, event):\n" + (work if microseconds else "")
+        "def cart_summary(row, event):\n",
+        "def cart_summary(row, event):\n" + (work if microseconds else ""),
     )
     return "from time import thread_time as clock\n" + text
 
 
 def rate(folder: Path, workers: int) -> float:
     """Events a second of a whole rebuild, by its own working time."""
-    arguments = ["rebuild", "--blue-green", "--quiet", "--output", "json", "--compare", "none", "--workers", str(workers)]
+    arguments = [
+        "rebuild",
+        "--blue-green",
+        "--quiet",
+        "--output",
+        "json",
+        "--compare",
+        "none",
+        "--workers",
+        str(workers),
+    ]
     _, _, output = timed([sys.executable, "-m", "esops", *arguments], folder)
     told = json.loads(output)
     assert told["events"] == EVENTS
@@ -58,13 +72,19 @@ def main() -> int:
             store.create(connection)
             store.generate(connection, EVENTS)
             connection.execute("VACUUM ANALYZE")
-        project = SimpleNamespace(folder=folder, write=lambda name, text: (folder / name).write_text(text))
+        project = SimpleNamespace(
+            folder=folder, write=lambda name, text: (folder / name).write_text(text)
+        )
         for microseconds in WORK:
             shop.configure(project, dsn, code=code(microseconds))
             pairs = [(rate(folder, 2), rate(folder, 1)) for _ in range(RUNS)]
             times = statistics.median(two / one for two, one in pairs)
             each = ", ".join(f"{two:,.0f} against {one:,.0f}" for two, one in pairs)
-            print(f"{microseconds} µs more for an event: {times:.2f} times the events a second ({each})", flush=True)
+            print(
+                f"{microseconds} µs more for an event: {times:.2f} times the events a second "
+                f"({each})",
+                flush=True,
+            )
         print(f"limit for the last: {LIMIT}")
         return int(times < LIMIT)
     finally:

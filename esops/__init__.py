@@ -1,6 +1,7 @@
 """esops: operate event-sourced systems in production.
 
-The names below are all that a projection needs; they are imported when first used, so that `esops --help` is quick.
+The names below are all that a projection needs; they are imported when first used, so that `esops
+--help` is quick.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """esops.toml: found, read, checked, and given out as frozen settings.
 
-Every error names the file, the key, and the nearest known key. `${VAR}` reads the environment, so that secrets stay out of
-the file; no setting's value appears in an error, since it may be one. Documented in docs/reference/configuration.md.
+Every error names the file, the key, and the nearest known key. `${VAR}` reads the environment, so
+that secrets stay out of
+the file; no setting's value appears in an error, since it may be one. Documented in
+docs/reference/configuration.md.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ class Config(Settings):
         return _pick(self.archives, name, "archive", self.path)
 
     def policy(self, name: str) -> tuple[str, ArchiveSettings, PolicySettings]:
-        """A policy with its archive and that one's name; `ARCHIVE/POLICY` tells two of one name apart. Raises UsageError."""
+        """A policy with its archive and that one's name; `ARCHIVE/POLICY` tells two of one name
+        apart. Raises UsageError.
+        """
         known = {
             f"{archive}/{policy}": (archive, settings, settings.policies[policy])
             for archive, settings in self.archives.items()
@@ -74,14 +78,19 @@ class Config(Settings):
         }
         found = [key for key in known if key == name or key.partition("/")[2] == name]
         if len(found) > 1:
-            raise UsageError(f"{self.path}: there are several policies named {name!r}", hint="Name one of: " + ", ".join(found))
+            raise UsageError(
+                f"{self.path}: there are several policies named {name!r}",
+                hint="Name one of: " + ", ".join(found),
+            )
         if not found:
             hint = nearest(name, (key.partition("/")[2] for key in known))
             raise UsageError(f"{self.path}: there is no policy named {name!r}", hint=hint)
         return known[found[0]]
 
     def readmodel_of(self, name: str) -> ReadModelSettings:
-        """Where a projection writes: its read model, the only one there is, or its own Postgres store."""
+        """Where a projection writes: its read model, the only one there is, or its own Postgres
+        store.
+        """
         projection = self.projection(name)
         if projection.kind == "server":
             raise UsageError(f"{name} runs inside its store and writes to no database")
@@ -89,24 +98,33 @@ class Config(Settings):
             return _pick(self.readmodels, projection.readmodel, "readmodel", self.path)[1]
         if self.readmodels:
             raise UsageError(
-                f"{self.path}: projections.{name}.readmodel: there are several read models, and none is named",
+                f"{self.path}: projections.{name}.readmodel: there are several read models, and "
+                "none is named",
                 hint="Name one of: " + ", ".join(sorted(self.readmodels)),
             )
         _, store = self.store(projection.store)
         if store.dsn is None:
             raise UsageError(
-                f"{self.path}: projections.{name}: its store is not a Postgres database, so it needs a read model",
+                f"{self.path}: projections.{name}: its store is not a Postgres database, so it "
+                "needs a read model",
                 hint='Add a section [readmodels.main] with dsn = "…".',
             )
         return ReadModelSettings(dsn=store.dsn)
 
 
 def find_config(explicit: Path | None = None) -> Path:
-    """The configuration's path: as given, from ESOPS_CONFIG, or esops.toml here or in a parent. Raises UsageError."""
-    given = explicit or (Path(os.environ["ESOPS_CONFIG"]) if os.environ.get("ESOPS_CONFIG") else None)
+    """The configuration's path: as given, from ESOPS_CONFIG, or esops.toml here or in a parent.
+
+    Raises UsageError.
+    """
+    given = explicit or (
+        Path(os.environ["ESOPS_CONFIG"]) if os.environ.get("ESOPS_CONFIG") else None
+    )
     if given is not None:
         if not given.is_file():
-            raise UsageError(f"there is no configuration file at {given}", hint="Check --config or ESOPS_CONFIG.")
+            raise UsageError(
+                f"there is no configuration file at {given}", hint="Check --config or ESOPS_CONFIG."
+            )
         return given.resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -114,7 +132,8 @@ def find_config(explicit: Path | None = None) -> Path:
             return folder / FILE_NAME
     raise UsageError(
         f"there is no {FILE_NAME} in {here} or a parent of it",
-        hint="Name one with --config FILE or ESOPS_CONFIG; docs/reference/configuration.md shows what goes in.",
+        hint="Name one with --config FILE or ESOPS_CONFIG; docs/reference/configuration.md shows "
+        "what goes in.",
     )
 
 
@@ -131,7 +150,10 @@ def load_config(explicit: Path | None = None) -> Config:
 
 
 def parse_config(document: Mapping[str, Any], path: Path) -> Config:
-    """Check a parsed document, with `${VAR}` read from the environment. Raises UsageError that names file and key."""
+    """Check a parsed document, with `${VAR}` read from the environment.
+
+    Raises UsageError that names file and key.
+    """
     if "path" in document:
         raise UsageError(f"{path}: path: unknown key", hint=nearest("path", _keys_of(Config)))
     expanded = _expand(document, path, ())
@@ -143,9 +165,16 @@ def parse_config(document: Mapping[str, Any], path: Path) -> Config:
 
 
 def _find_archives(document: dict[str, Any], path: Path) -> None:
-    """Make addresses of archives absolute, and give each store that names an archive its settings."""
+    """Make addresses of archives absolute, and give each store that names an archive its
+    settings.
+    """
     archives, stores = document.get("archives", {}), document.get("stores", {})
-    sections = [section for each in (archives, stores) if isinstance(each, dict) for section in each.values()]
+    sections = [
+        section
+        for each in (archives, stores)
+        if isinstance(each, dict)
+        for section in each.values()
+    ]
     for section in sections:
         if isinstance(section, dict):
             for key in ("repository", "identity_file"):
@@ -154,16 +183,27 @@ def _find_archives(document: dict[str, Any], path: Path) -> None:
                     section[key] = str(path.parent / Path(value).expanduser())
     if not isinstance(stores, dict) or not isinstance(archives, dict):
         return
-    by_address = {each["repository"]: each for each in archives.values() if isinstance(each, dict) and "repository" in each}
+    by_address = {
+        each["repository"]: each
+        for each in archives.values()
+        if isinstance(each, dict) and "repository" in each
+    }
     for name, store in stores.items():
         if not isinstance(store, dict):
             continue
         if "cold" in store:
-            raise UsageError(f"{path}: stores.{name}.cold: unknown key", hint=nearest("cold", _keys_of(StoreSettings)))
+            raise UsageError(
+                f"{path}: stores.{name}.cold: unknown key",
+                hint=nearest("cold", _keys_of(StoreSettings)),
+            )
         if isinstance(store.get("archive"), str):
             if store["archive"] not in archives:
                 hint = nearest(store["archive"], archives)
-                raise UsageError(f"{path}: stores.{name}.archive: there is no archive named {store['archive']!r}", hint=hint)
+                raise UsageError(
+                    f"{path}: stores.{name}.archive: there is no archive named "
+                    f"{store['archive']!r}",
+                    hint=hint,
+                )
             store["cold"] = archives[store["archive"]]
         elif isinstance(store.get("repository"), str):
             store["cold"] = by_address.get(store["repository"], {"repository": store["repository"]})
@@ -173,8 +213,15 @@ def _pick(things: Mapping[str, T], name: str | None, what: str, path: Path) -> t
     if name is None:
         if len(things) == 1:
             return next(iter(things.items()))
-        what_there_is = f"Name one of: {', '.join(sorted(things))}" if things else f"Add a section [{what}s.NAME]."
-        raise UsageError(f"{path}: there {'are several' if things else 'is no'} {what}{'s' * bool(things)}", hint=what_there_is)
+        what_there_is = (
+            f"Name one of: {', '.join(sorted(things))}"
+            if things
+            else f"Add a section [{what}s.NAME]."
+        )
+        raise UsageError(
+            f"{path}: there {'are several' if things else 'is no'} {what}{'s' * bool(things)}",
+            hint=what_there_is,
+        )
     if name not in things:
         raise UsageError(f"{path}: there is no {what} named {name!r}", hint=nearest(name, things))
     return name, things[name]
@@ -206,7 +253,9 @@ def _first_problem(error: ValidationError, path: Path) -> UsageError:
         location.append(problem["ctx"]["key"])
     key = ".".join(location) or "the file"
     if problem["type"] == "extra_forbidden":
-        return UsageError(f"{path}: {key}: unknown key", hint=nearest(location[-1], _known_beside(location)))
+        return UsageError(
+            f"{path}: {key}: unknown key", hint=nearest(location[-1], _known_beside(location))
+        )
     if problem["type"] == "missing":
         return UsageError(f"{path}: {key}: this key is missing")
     return UsageError(f"{path}: {key}: {problem['msg'].removeprefix('Value error, ')}")
@@ -243,4 +292,6 @@ def _known_beside(location: list[str]) -> list[str]:
 
 
 def _keys_of(section: type[Settings]) -> list[str]:
-    return [field.alias or name for name, field in section.model_fields.items() if not field.exclude]
+    return [
+        field.alias or name for name, field in section.model_fields.items() if not field.exclude
+    ]

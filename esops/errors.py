@@ -1,7 +1,9 @@
 """What can go wrong, told as an operator wants to hear it.
 
-One class for each thing that a caller handles differently; each knows its exit code (docs/reference/exit-codes.md).
-The message says what went wrong in one sentence, the hint says what to do. A class's docstring is its message where
+One class for each thing that a caller handles differently; each knows its exit code
+(docs/reference/exit-codes.md).
+The message says what went wrong in one sentence, the hint says what to do. A class's docstring is
+its message where
 no better one is given.
 """
 
@@ -18,7 +20,9 @@ class EsopsError(Exception):
     exit_code: ClassVar[int] = 70
 
     def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
-        """Take a sentence for the operator and, where there is one, a hint that says what to do next."""
+        """Take a sentence for the operator and, where there is one, a hint that says what to do
+        next.
+        """
         self.message = message or (self.__class__.__doc__ or "").strip()
         self.hint = hint
         super().__init__(self.message)
@@ -63,7 +67,9 @@ class PoisonEvent(Refused):
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the known word nearest to a wrong one, or the list of what there is."""
+    """Return " Did you mean 'x'?" for the known word nearest to a wrong one, or the list of what
+    there is.
+    """
     names = sorted(known)
     close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
     if close:

@@ -1,7 +1,9 @@
 """Events, positions and streams: the words that every layer speaks.
 
-A `RecordedEvent` is a NamedTuple, since a hundred thousand of them a second pass through: a row becomes an event with
-one C call (`RecordedEvent._make`). Payloads stay the bytes that the store had and are decoded where they are needed.
+A `RecordedEvent` is a NamedTuple, since a hundred thousand of them a second pass through: a row
+becomes an event with
+one C call (`RecordedEvent._make`). Payloads stay the bytes that the store had and are decoded where
+they are needed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ _loads = orjson.loads
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 CORRELATION_KEYS = (
-    "correlationId", "$correlationId", "correlation_id", "correlation-id", "CorrelationId", "correlationStreamName",
+    "correlationId", "$correlationId", "correlation_id", "correlation-id", "CorrelationId",
+    "correlationStreamName",
 )  # fmt: skip
 """The last is message-db's, whose correlation is the name of a stream."""
 CAUSATION_KEYS = ("causationId", "$causationId", "causation_id", "causation-id", "CausationId")
@@ -33,7 +36,8 @@ TRACEPARENT = "traceparent"
 class Position(tuple[int, ...]):
     """A place in one store's log: opaque, totally ordered, printable.
 
-    Inside is a tuple of integers whose meaning only the store's layout knows; nobody else does arithmetic on it.
+    Inside is a tuple of integers whose meaning only the store's layout knows; nobody else does
+    arithmetic on it.
     `str()` and `parse()` are inverses.
     """
 
@@ -66,8 +70,10 @@ class _Fields(NamedTuple):
 class RecordedEvent(_Fields):
     """One event as its store has it: a named tuple.
 
-    `version` is the event's position in its stream, counted as the store counts; `position` its place in the log of all.
-    `data` and `metadata` are the stored bytes (UTF-8 JSON, or whatever the application wrote); `metadata` is empty where
+    `version` is the event's position in its stream, counted as the store counts; `position` its
+    place in the log of all.
+    `data` and `metadata` are the stored bytes (UTF-8 JSON, or whatever the application wrote);
+    `metadata` is empty where
     the store keeps none. `recorded_at` is UTC. `tenant` is empty where the store has no tenants.
     """
 
@@ -75,7 +81,10 @@ class RecordedEvent(_Fields):
 
     @property
     def recorded_at(self) -> datetime:
-        """When it was recorded. A bulk read leaves microseconds in the tuple, which become a datetime only when asked for."""
+        """When it was recorded.
+
+        A bulk read leaves microseconds in the tuple, which become a datetime only when asked for.
+        """
         value: Any = self[7]
         return value if isinstance(value, datetime) else datetime.fromtimestamp(value / 1e6, UTC)
 
@@ -90,7 +99,9 @@ class RecordedEvent(_Fields):
 
     @property
     def correlation_id(self) -> str | None:
-        """The id shared by everything that one request caused, by the conventional keys of the metadata."""
+        """The id shared by everything that one request caused, by the conventional keys of the
+        metadata.
+        """
         return _first(self.meta(), CORRELATION_KEYS)
 
     @property
@@ -100,7 +111,9 @@ class RecordedEvent(_Fields):
 
     @property
     def category(self) -> str | None:
-        """What stands before the first `-` of the stream's name; None where the name is a bare UUID."""
+        """What stands before the first `-` of the stream's name; None where the name is a bare
+        UUID.
+        """
         return category_of(self.stream)
 
 
@@ -123,12 +136,16 @@ class EventFilter:
     archived: bool = False
     """Whether events of archived streams are wanted too."""
     shard: tuple[int, int] | None = None
-    """Only streams that a hash of their names deals to this one (from 0) of so many; for stores that can (`shards`)."""
+    """Only streams that a hash of their names deals to this one (from 0) of so many; for stores
+    that can (`shards`).
+    """
 
     @property
     def everything(self) -> bool:
         """Whether nothing is filtered out."""
-        return not self.types and self.category is None and self.stream is None and self.shard is None
+        return (
+            not self.types and self.category is None and self.stream is None and self.shard is None
+        )
 
 
 class StreamKey(NamedTuple):
@@ -140,7 +157,10 @@ class StreamKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """One stream: how many events of it can be read, which, and since when. Times are UTC, None where nothing can be read."""
+    """One stream: how many events of it can be read, which, and since when.
+
+    Times are UTC, None where nothing can be read.
+    """
 
     name: str
     category: str | None
@@ -180,7 +200,8 @@ class StreamRef(NamedTuple):
 class Checkpoint:
     """How far a processor of the application is, as the store's own bookkeeping says.
 
-    `position` is None where it has none yet; `detail` holds what the store tells beside it (version, status, …).
+    `position` is None where it has none yet; `detail` holds what the store tells beside it
+    (version, status, …).
     """
 
     name: str
@@ -196,7 +217,10 @@ def category_of(stream: str) -> str | None:
 
 
 def asked_for(**ids: str | Sequence[str] | None) -> tuple[str, tuple[str, ...]]:
-    """What a search is for: the one kind of id, and its values. Raises ValueError for none or several kinds."""
+    """What a search is for: the one kind of id, and its values.
+
+    Raises ValueError for none or several kinds.
+    """
     given = [(which, value) for which, value in ids.items() if value is not None]
     if len(given) != 1:
         raise ValueError("a search is for one of " + ", ".join(ids))
@@ -205,7 +229,9 @@ def asked_for(**ids: str | Sequence[str] | None) -> tuple[str, tuple[str, ...]]:
 
 
 def trace_id_of(meta: Mapping[str, Any]) -> str | None:
-    """The trace's id in W3C's `traceparent` (version-traceid-parentid-flags), where an event has one."""
+    """The trace's id in W3C's `traceparent` (version-traceid-parentid-flags), where an event has
+    one.
+    """
     found = _TRACEPARENT.match(str(meta.get(TRACEPARENT, "")))
     return found[1] if found else None
 

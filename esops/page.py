@@ -1,6 +1,7 @@
 """A result as one HTML file: no network, readable in light and dark, with plots that can be zoomed.
 
-Templates are in `pages/`. Whatever is shown of events (names of streams, types, ids) is escaped, and a content security policy in the
+Templates are in `pages/`. Whatever is shown of events (names of streams, types, ids) is escaped,
+and a content security policy in the
 file keeps it from fetching or sending anything.
 """
 
@@ -22,12 +23,18 @@ COLOURS = ("#2a78d6", "#1f9d57", "#c9820a", "#a346b8", "#d14343", "#0f9aa8", "#7
 
 
 def page(template: str, title: str, figures: Mapping[str, go.Figure], **values: Any) -> str:
-    """An HTML document made of a template in `pages/`; `figures` by the name of the element that each is drawn in."""
+    """An HTML document made of a template in `pages/`; `figures` by the name of the element that
+    each is drawn in.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
-        loader=PackageLoader("esops", "pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("esops", "pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["number"] = _number
     environment.filters["time"] = _time
@@ -48,7 +55,9 @@ def label(text: str) -> str:
 
 
 def layout(**more: Any) -> dict[str, Any]:
-    """What all plots have in common; colours that differ between light and dark are set in the page."""
+    """What all plots have in common; colours that differ between light and dark are set in the
+    page.
+    """
     return {
         "template": "none",
         "font": {"family": "system-ui, sans-serif", "size": 13},

@@ -63,7 +63,9 @@ Removal = Literal["keep", "delete", "archive", "truncate", "tombstone"]
 
 
 class PolicySettings(Settings):
-    """`[archives.NAME.policies.NAME]`: which streams are archived, and what becomes of them in the store."""
+    """`[archives.NAME.policies.NAME]`: which streams are archived, and what becomes of them in the
+    store.
+    """
 
     store: str | None = None
     category: str | None = None
@@ -92,7 +94,9 @@ class PolicySettings(Settings):
     @model_validator(mode="after")
     def _says_which(self) -> PolicySettings:
         if self.category is None and self.stream is None:
-            raise ValueError('a policy says which streams it is for: by `category`, or by `stream`, such as "*"')
+            raise ValueError(
+                'a policy says which streams it is for: by `category`, or by `stream`, such as "*"'
+            )
         return self
 
 
@@ -118,9 +122,13 @@ class StoreSettings(Settings):
 
     backend: str = "postgres"
     dsn: str | None = Field(default=None, repr=False)
-    """Any libpq string or URL; what it leaves out comes from PG* variables, .pgpass and service files."""
+    """Any libpq string or URL; what it leaves out comes from PG* variables, .pgpass and service
+    files.
+    """
     uri: str | None = Field(default=None, repr=False)
-    """EventStoreDB: any `esdb://` connection string; cluster, TLS, user and node preference are said in it."""
+    """EventStoreDB: any `esdb://` connection string; cluster, TLS, user and node preference are
+    said in it.
+    """
     layout: str | None = None
     """Left out: detected from the catalogue."""
     db_schema: str | None = Field(default=None, alias="schema")
@@ -132,7 +140,9 @@ class StoreSettings(Settings):
     tenant: str | None = None
     """Only this tenant's events (Marten's tenant_id, Emmett's partition)."""
     append: Literal["auto", "quick"] = "auto"
-    """Marten: `quick` says that every writer draws its numbers inside its transaction, so that holes need no watching."""
+    """Marten: `quick` says that every writer draws its numbers inside its transaction, so that
+    holes need no watching.
+    """
     ordering: Literal["native", "position"] = "native"
     """Emmett: `position` reads by global position instead of by transaction id."""
     hole_threshold: Duration = timedelta(seconds=3)
@@ -142,9 +152,12 @@ class StoreSettings(Settings):
     repository: str | None = None
     """Backend archive: the repository, as in `[archives.NAME]`, whose keys are used."""
     archive: str | None = None
-    """The archive that this store's old streams went to: they are read from there, joined with those that are here."""
+    """The archive that this store's old streams went to: they are read from there, joined with
+    those that are here.
+    """
     of: str | None = None
-    """Backend archive: the store whose events are read, where a repository holds those of several."""
+    """Backend archive: the store whose events are read, where a repository holds those of several.
+    """
     cold: ArchiveSettings | None = Field(default=None, exclude=True, repr=False)
 
     @property
@@ -155,7 +168,9 @@ class StoreSettings(Settings):
     @model_validator(mode="after")
     def _complete(self) -> StoreSettings:
         if self.backend == "archive" and self.cold is None:
-            raise ValueError("a store of backend 'archive' needs `repository`, or `archive` with the name of one")
+            raise ValueError(
+                "a store of backend 'archive' needs `repository`, or `archive` with the name of one"
+            )
         if self.backend == "postgres" and self.dsn is None:
             raise ValueError("a store of backend 'postgres' needs `dsn`")
         if self.backend == "eventstoredb" and self.uri is None:
@@ -179,11 +194,15 @@ class VerifySettings(Settings):
     ignore: tuple[str, ...] = ()
     """Columns that are not compared."""
     expected: tuple[str, ...] = ()
-    """Columns whose differences are shown and do not count: those that the new logic is meant to change."""
+    """Columns whose differences are shown and do not count: those that the new logic is meant to
+    change.
+    """
 
 
 class HookSettings(Settings):
-    """`hooks.*` of a projection: programs that a rebuild runs on its way, each as a list of words."""
+    """`hooks.*` of a projection: programs that a rebuild runs on its way, each as a list
+    of words.
+    """
 
     before_catch_up: tuple[str, ...] = ()
     before_switch: tuple[str, ...] = ()
@@ -205,7 +224,9 @@ class VersionSettings(Settings):
     @model_validator(mode="after")
     def _says_one(self) -> VersionSettings:
         if sum(each is not None for each in (self.python, self.statement, self.command)) != 1:
-            raise ValueError("name the version's code by one of `python`, `statement` and `command`")
+            raise ValueError(
+                "name the version's code by one of `python`, `statement` and `command`"
+            )
         return self
 
 
@@ -226,7 +247,11 @@ _ALLOWED: Mapping[str, tuple[str, ...]] = {
     "server": ("emit", "handover"),
 }
 _OF_ALL = ("checkpoint",)
-_OF_KINDS = tuple(dict.fromkeys(key for kind in _NEEDED for key in (*_NEEDED[kind], *_ALLOWED[kind]) if key not in _OF_ALL))
+_OF_KINDS = tuple(
+    dict.fromkeys(
+        key for kind in _NEEDED for key in (*_NEEDED[kind], *_ALLOWED[kind]) if key not in _OF_ALL
+    )
+)
 
 
 class ProjectionSettings(Settings):
@@ -240,11 +265,17 @@ class ProjectionSettings(Settings):
     command: tuple[str, ...] = ()
     """Kind process: the program and its arguments."""
     start: tuple[str, ...] = ()
-    """Kind external: the program that has the application build its new version; left out: it is begun by hand."""
+    """Kind external: the program that has the application build its new version; left out: it is
+    begun by hand.
+    """
     built: tuple[str, ...] = ()
-    """Kind external: the tables that the application builds, in the order of `tables`; left out: those with the number of `checkpoint`."""
+    """Kind external: the tables that the application builds, in the order of `tables`; left out:
+    those with the number of `checkpoint`.
+    """
     timeout: Duration | None = None
-    """Kind process: how long the program may say nothing (60s); external: how long its checkpoint may stand still (10m)."""
+    """Kind process: how long the program may say nothing (60s); external: how long its checkpoint
+    may stand still (10m).
+    """
     events: tuple[str, ...] = ()
     category: str | None = None
     include_archived: bool = False
@@ -260,7 +291,9 @@ class ProjectionSettings(Settings):
     hooks: HookSettings = HookSettings()
     live: Literal["esops", "app"] = "esops"
     checkpoint: str | None = None
-    """With `live = "app"` and kind external: the application's own processor, by the name that `esops status` shows."""
+    """With `live = "app"` and kind external: the application's own processor, by the name that
+    `esops status` shows.
+    """
     readmodel: str | None = None
     on_error: Literal["stop", "dead-letter"] = "stop"
     cache_rows: int = Field(default=24_576, ge=2)
@@ -275,19 +308,37 @@ class ProjectionSettings(Settings):
                 raise PydanticCustomError("of_kind", "this key is missing", {"key": key})
         for key in _OF_KINDS:
             if key not in (*_NEEDED[self.kind], *_ALLOWED[self.kind]) and getattr(self, key):
-                raise PydanticCustomError("of_kind", f"this key is not for a projection of kind {self.kind!r}", {"key": key})
+                raise PydanticCustomError(
+                    "of_kind",
+                    f"this key is not for a projection of kind {self.kind!r}",
+                    {"key": key},
+                )
         if self.kind == "fold" and len(self.tables) > 1:
-            raise PydanticCustomError("of_kind", "a fold has one table; kind 'handlers' writes to several", {"key": "tables"})
+            raise PydanticCustomError(
+                "of_kind",
+                "a fold has one table; kind 'handlers' writes to several",
+                {"key": "tables"},
+            )
         if (self.switch == "hook") != bool(self.hooks.switch) and self.kind != "server":
-            raise PydanticCustomError("of_kind", 'switch = "hook" and hooks.switch belong together', {"key": "switch"})
+            raise PydanticCustomError(
+                "of_kind", 'switch = "hook" and hooks.switch belong together', {"key": "switch"}
+            )
         if self.kind == "external" and self.switch == "rename":
             raise PydanticCustomError(
-                "of_kind", "the application's own tables keep their names: view or hook", {"key": "switch"}
+                "of_kind",
+                "the application's own tables keep their names: view or hook",
+                {"key": "switch"},
             )
         if self.kind == "external" and self.built and len(self.built) != len(self.tables):
-            raise PydanticCustomError("of_kind", "names one table for each of `tables`", {"key": "built"})
+            raise PydanticCustomError(
+                "of_kind", "names one table for each of `tables`", {"key": "built"}
+            )
         if self.kind == "sql" and self.on_error != "stop":
-            raise PydanticCustomError("of_kind", "a statement over many events cannot pass one of them", {"key": "on_error"})
+            raise PydanticCustomError(
+                "of_kind",
+                "a statement over many events cannot pass one of them",
+                {"key": "on_error"},
+            )
         return self
 
     @property
@@ -317,7 +368,9 @@ Budget = Annotated[BudgetSettings, BeforeValidator(_budget)]
 
 
 class AuditSettings(Settings):
-    """`[audit]`: budgets by category, what closes a stream, and which rules of modelling are asked."""
+    """`[audit]`: budgets by category, what closes a stream, and which rules of modelling
+    are asked.
+    """
 
     budgets: Mapping[str, Budget] = {}
     """By category; `*` stands for anything. The most specific pattern that fits counts."""
@@ -328,7 +381,9 @@ class AuditSettings(Settings):
 
 
 class TraceSettings(Settings):
-    """`[trace]`: where events say what they belong to, where that is not by the field's conventions."""
+    """`[trace]`: where events say what they belong to, where that is not by the field's
+    conventions.
+    """
 
     correlation: tuple[str, ...] = ()
     """Keys of the metadata that hold a correlation id."""

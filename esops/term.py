@@ -1,6 +1,8 @@
-"""What a person or a pipe gets to see: results on stdout, progress and logs on stderr, nothing printed anywhere else.
+"""What a person or a pipe gets to see: results on stdout, progress and logs on stderr, nothing
+printed anywhere else.
 
-A terminal gets tables, a progress bar and colour; a pipe gets plain lines without control characters. Jobs return data;
+A terminal gets tables, a progress bar and colour; a pipe gets plain lines without control
+characters. Jobs return data;
 the command hands it here.
 """
 
@@ -20,7 +22,15 @@ from typing import Any, Literal, TextIO, cast
 import orjson
 import structlog
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from esops.errors import EsopsError, UsageError
@@ -56,13 +66,19 @@ class Output:
         self.talk = Console(file=sys.stderr, no_color=plain, highlight=False, soft_wrap=True)
 
     def format(self, *allowed: Format) -> Format:
-        """The format asked for, or the first allowed one. Raises UsageError where it is not allowed here."""
+        """The format asked for, or the first allowed one.
+
+        Raises UsageError where it is not allowed here.
+        """
         if self.settings.output is None:
             return allowed[0]
         for each in allowed:
             if each == self.settings.output:
                 return each
-        raise UsageError(f"--output {self.settings.output} is not possible here", hint="Possible: " + ", ".join(allowed))
+        raise UsageError(
+            f"--output {self.settings.output} is not possible here",
+            hint="Possible: " + ", ".join(allowed),
+        )
 
     @property
     def as_json(self) -> bool:
@@ -101,7 +117,12 @@ class Output:
         widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
         buffer = io.StringIO()
         for row in (list(columns), *texts):
-            buffer.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+            buffer.write(
+                "  ".join(
+                    cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+                ).rstrip()
+                + "\n"
+            )
         sys.stdout.write(buffer.getvalue())
 
     def line(self, text: str = "") -> None:
@@ -127,10 +148,15 @@ class Output:
 
 
 class ProgressLine:
-    """A bar at a terminal, or a plain line every few seconds; both with rate and time left. Never swallows a log line."""
+    """A bar at a terminal, or a plain line every few seconds; both with rate and time left.
+
+    Never swallows a log line.
+    """
 
     def __init__(self, output: Output, what: str, done: int, total: int | None) -> None:
-        """Take what is counted, how much is done before it begins, and how much there is to do, if that is known."""
+        """Take what is counted, how much is done before it begins, and how much there is to do, if
+        that is known.
+        """
         self._output, self._what, self._before, self._total = output, what, done, total
         self._started = self._last = time.monotonic()
         self._bar: Progress | None = None
@@ -189,7 +215,10 @@ def to_json(document: object, *, indent: bool = False) -> str:
 
 
 def set_up_logging(settings: Settings, *, talks: bool = False) -> None:
-    """Send structlog to stderr, as lines for people or as JSON. `talks`: the command tells a person what it does by itself."""
+    """Send structlog to stderr, as lines for people or as JSON.
+
+    `talks`: the command tells a person what it does by itself.
+    """
     level = logging.INFO
     if settings.debug or settings.verbose:
         level = logging.DEBUG
@@ -214,7 +243,9 @@ def set_up_logging(settings: Settings, *, talks: bool = False) -> None:
 
 
 class _Stderr:
-    """Standard error as it is at each write: a progress bar puts itself before it, so that log lines come out above the bar."""
+    """Standard error as it is at each write: a progress bar puts itself before it, so that log
+    lines come out above the bar.
+    """
 
     def write(self, text: str) -> int:
         return sys.stderr.write(text)

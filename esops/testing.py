@@ -1,4 +1,5 @@
-"""What every event store has to do, as a pytest kit: a backend or layout of a package of your own proves itself with it.
+"""What every event store has to do, as a pytest kit: a backend or layout of a package of your own
+proves itself with it.
 
     from esops.testing import Kit, StoreContract
 
@@ -9,7 +10,8 @@
             with open_store("mine", settings) as store:
                 yield Kit(store, settings)
 
-A kit sees only what its test wrote, so that a store that others use will do. What a store's capabilities say that it cannot, is skipped.
+A kit sees only what its test wrote, so that a store that others use will do. What a store's
+capabilities say that it cannot, is skipped.
 """
 
 from __future__ import annotations
@@ -39,8 +41,10 @@ PATIENCE = 10.0
 class Kit:
     """A store, and what a test does with it.
 
-    `text_ids`: streams are named by any text; else by a UUID. `begin`: where the store stood before the test. `more`: what the store's
-    library puts into every payload. `timed`: events come back with the time at which they were recorded.
+    `text_ids`: streams are named by any text; else by a UUID. `begin`: where the store stood before
+    the test. `more`: what the store's
+    library puts into every payload. `timed`: events come back with the time at which they were
+    recorded.
     """
 
     store: EventStore
@@ -59,12 +63,19 @@ class Kit:
 
     def events(self, *types: str, **data: object) -> list[NewEvent]:
         """New events of these types, numbered in their payload."""
-        return [NewEvent(str(uuid.uuid4()), kind, orjson.dumps({"n": n, **data, **self.more})) for n, kind in enumerate(types)]
+        return [
+            NewEvent(str(uuid.uuid4()), kind, orjson.dumps({"n": n, **data, **self.more}))
+            for n, kind in enumerate(types)
+        ]
 
-    def read(self, after: Position | None = None, until: Position | None = None, **filter: Any) -> list[RecordedEvent]:
+    def read(
+        self, after: Position | None = None, until: Position | None = None, **filter: Any
+    ) -> list[RecordedEvent]:
         """What this test wrote, between two positions."""
         batches = self.store.read_all(after or self.begin, until, EventFilter(**filter))
-        return [event for batch in batches for event in batch.events if event.stream in self.streams]
+        return [
+            event for batch in batches for event in batch.events if event.stream in self.streams
+        ]
 
     def after(self, count: int) -> int:
         """The version of a stream of so many events."""
@@ -112,15 +123,23 @@ class StoreContract:
         assert [e.position for e in events] == sorted(e.position for e in events)
         assert all(e.recorded_at.tzinfo is UTC for e in events)
         if kit.timed:
-            assert all(abs(e.recorded_at - datetime.now(UTC)) < timedelta(minutes=1) for e in events)
+            assert all(
+                abs(e.recorded_at - datetime.now(UTC)) < timedelta(minutes=1) for e in events
+            )
         assert len({e.id for e in events}) == 4
         assert all(uuid.UUID(e.id) for e in events)
 
-    def test_reading_between_positions_takes_the_upper_bound_in_and_the_lower_out(self, kit: Kit) -> None:
+    def test_reading_between_positions_takes_the_upper_bound_in_and_the_lower_out(
+        self, kit: Kit
+    ) -> None:
         """So that a checkpoint is where the next read begins."""
         stream = kit.stream()
         positions = [kit.store.append(stream, kit.events("x")) for _ in range(6)]
-        assert [e.version for e in kit.read(positions[1], positions[4])] == [kit.after(3), kit.after(4), kit.after(5)]
+        assert [e.version for e in kit.read(positions[1], positions[4])] == [
+            kit.after(3),
+            kit.after(4),
+            kit.after(5),
+        ]
         assert kit.read(positions[5]) == []
         assert kit.store.count_between(positions[1], positions[4]) == 3
         assert kit.store.count_between(kit.begin, positions[5]) == 6
@@ -147,8 +166,14 @@ class StoreContract:
         first, second = kit.stream(), kit.stream()
         kit.store.append(first, kit.events("opened", "added", "confirmed"))
         kit.store.append(second, kit.events("opened", "added"))
-        assert [(e.stream, e.type) for e in kit.read(types=("opened",))] == [(first, "opened"), (second, "opened")]
-        assert [e.type for e in kit.read(types=("opened", "confirmed"), stream=first)] == ["opened", "confirmed"]
+        assert [(e.stream, e.type) for e in kit.read(types=("opened",))] == [
+            (first, "opened"),
+            (second, "opened"),
+        ]
+        assert [e.type for e in kit.read(types=("opened", "confirmed"), stream=first)] == [
+            "opened",
+            "confirmed",
+        ]
         assert kit.read(stream="no such stream") == []
         assert kit.read(types=("it's none",)) == []
 
@@ -168,8 +193,13 @@ class StoreContract:
         kit.store.append(stream, kit.events(*"abcde"))
         assert [e.type for e in kit.store.read_stream(stream)] == list("abcde")
         assert [e.type for e in kit.store.read_stream(stream, backwards=True)] == list("edcba")
-        assert [e.type for e in kit.store.read_stream(stream, after_version=kit.after(2), limit=2)] == ["c", "d"]
-        assert [e.type for e in kit.store.read_stream(stream, after_version=kit.after(3), backwards=True)] == ["b", "a"]
+        assert [
+            e.type for e in kit.store.read_stream(stream, after_version=kit.after(2), limit=2)
+        ] == ["c", "d"]
+        assert [
+            e.type
+            for e in kit.store.read_stream(stream, after_version=kit.after(3), backwards=True)
+        ] == ["b", "a"]
         assert list(kit.store.read_stream(kit.stream())) == []
 
     def test_a_wrong_expectation_appends_nothing(self, kit: Kit) -> None:
@@ -206,7 +236,9 @@ class StoreContract:
             kit.store.find()
 
     def test_lengths_are_counted_and_the_longest_found(self, kit: Kit) -> None:
-        """By category where names have one, since a node may hold other tests' streams; from a list of streams, or from the events."""
+        """By category where names have one, since a node may hold other tests' streams; from a list
+        of streams, or from the events.
+        """
         category = f"c{uuid.uuid4().hex}"
         wanted = EventFilter(category=category) if kit.text_ids else EventFilter()
         long, short, middle = kit.stream(category), kit.stream(category), kit.stream(category)
@@ -217,7 +249,11 @@ class StoreContract:
 
         def counted(of_events: bool) -> bool:
             counts = kit.store.lengths(wanted, counted=of_events).counts
-            return sorted((each.length, each.streams) for each in counts) == [(2, 1), (3, 1), (5, 1)]
+            return sorted((each.length, each.streams) for each in counts) == [
+                (2, 1),
+                (3, 1),
+                (5, 1),
+            ]
 
         for of_events in (False, True):
             assert eventually(partial(counted, of_events))
@@ -237,7 +273,9 @@ class StoreContract:
             assert list(kit.store.grown(datetime.now(UTC) + timedelta(hours=1), 0, wanted)) == []
             months = kit.store.monthly(wanted)
             assert sum(each.events for each in months) == 10
-            assert {each.month for each in months} <= {f"{at:%Y-%m}" for at in (began, datetime.now(UTC))}
+            assert {each.month for each in months} <= {
+                f"{at:%Y-%m}" for at in (began, datetime.now(UTC))
+            }
             assert not kit.text_ids or {each.category for each in months} == {category}
         assert kit.store.sample_lengths(10, wanted) is None, "so few are counted"
 
@@ -249,11 +287,21 @@ class StoreContract:
         kit.store.append(second, kit.events("a"))
         info = kit.store.stream_info(first)
         assert info is not None
-        assert (info.name, info.length, info.first_version, info.last_version) == (first, 3, kit.after(1), kit.after(3))
+        assert (info.name, info.length, info.first_version, info.last_version) == (
+            first,
+            3,
+            kit.after(1),
+            kit.after(3),
+        )
         assert not info.archived
         assert info.first_at is None or info.last_at is None or info.first_at <= info.last_at
         mine = EventFilter(category=category if kit.text_ids else None)
-        assert eventually(lambda: [s.name for s in kit.store.streams(mine) if s.name in kit.streams] == [first, second])
+        assert eventually(
+            lambda: (
+                [s.name for s in kit.store.streams(mine) if s.name in kit.streams]
+                == [first, second]
+            )
+        )
         if kit.text_ids:
             assert [s.name for s in kit.store.streams(mine, limit=1)] == [first]
         assert kit.store.stream_info(kit.stream()) is None
@@ -274,7 +322,9 @@ class StoreContract:
         writer.start()
         deadline = time.monotonic() + 2 * PATIENCE
         last: Position | None = None
-        for batch in kit.store.follow(kit.begin, stop=lambda: stop.is_set() or time.monotonic() > deadline):
+        for batch in kit.store.follow(
+            kit.begin, stop=lambda: stop.is_set() or time.monotonic() > deadline
+        ):
             seen += [e.type for e in batch.events if e.stream in kit.streams]
             assert last is None or (batch.position is not None and batch.position >= last)
             last = batch.position

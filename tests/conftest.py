@@ -1,4 +1,6 @@
-"""One embedded Postgres for the whole run, a fresh database for each test, and the installed `esops` to drive."""
+"""One embedded Postgres for the whole run, a fresh database for each test, and the installed
+`esops` to drive.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from tests.support.browser import browser  # noqa: F401 - a fixture
 from tests.support.esdb import Nodes
 from tests.support.warm import Warm
 
-settings.register_profile("esops", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.register_profile(
+    "esops", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 settings.load_profile("esops")
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -41,15 +45,24 @@ def pytest_collection_modifyitems(items):
     items.sort(key=long_first)
 
 
-LONG = ("test_demo.py", "test_server_projections.py", "test_settled_reads.py", "test_docs_commands.py", "test_real_writers.py")
+LONG = (
+    "test_demo.py",
+    "test_server_projections.py",
+    "test_settled_reads.py",
+    "test_docs_commands.py",
+    "test_real_writers.py",
+)
 
 
 @pytest.fixture(scope="session")
 def server():
-    # Not in pytest's own folder: a path to a Unix socket has to be short, and the server's user has to get there.
+    # Not in pytest's own folder: a path to a Unix socket has to be short, and the server's user has
+    # to get there.
     folder = Path(tempfile.mkdtemp(prefix="esops-test-"))
     folder.chmod(0o755)
-    server = EmbeddedServer(folder / "pg", {"fsync": "off", "max_connections": "100", "log_min_messages": "fatal"})
+    server = EmbeddedServer(
+        folder / "pg", {"fsync": "off", "max_connections": "100", "log_min_messages": "fatal"}
+    )
     server.start()
     yield server
     server.remove()
@@ -69,14 +82,18 @@ def own_server():
 
 @pytest.fixture(scope="session")
 def node():
-    """A node of EventStoreDB (the one in tests/) with the system's projections running, shared by the whole run."""
+    """A node of EventStoreDB (the one in tests/) with the system's projections running, shared by
+    the whole run.
+    """
     with Nodes() as nodes:
         yield nodes
 
 
 @pytest.fixture(scope="session")
 def old_node():
-    """One that behaves like 21.10: no "caught up", a checkpoint past the end of the log, no projections running."""
+    """One that behaves like 21.10: no "caught up", a checkpoint past the end of the log, no
+    projections running.
+    """
     with Nodes("--version", "21.10", "--no-system-projections") as nodes:
         yield nodes
 
@@ -127,7 +144,9 @@ class Project:
         return [str(ESOPS), *arguments]
 
     def environ(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "ESOPS_"))}
+        kept = {
+            key: value for key, value in os.environ.items() if not key.startswith(("PG", "ESOPS_"))
+        }
         return {**kept, "COLUMNS": "120", **self.environment}
 
     def run(self, *arguments: str, timeout: float = 120) -> Result:
@@ -136,7 +155,12 @@ class Project:
             result = Result(*self.warm.run([*arguments], self.folder, self.environ(), timeout))
         else:
             done = subprocess.run(
-                self.command(*arguments), cwd=self.folder, env=self.environ(), capture_output=True, text=True, timeout=timeout
+                self.command(*arguments),
+                cwd=self.folder,
+                env=self.environ(),
+                capture_output=True,
+                text=True,
+                timeout=timeout,
             )
             result = Result(done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in result.err, result.err
@@ -167,8 +191,12 @@ def warm():
 
 @pytest.fixture
 def project(tmp_path, request):
-    """In e2e, with the installed command; elsewhere commands that a test waits for are run by a process that forks."""
-    return Project(tmp_path, warm=None if "e2e" in request.path.parts else request.getfixturevalue("warm"))
+    """In e2e, with the installed command; elsewhere commands that a test waits for are run by a
+    process that forks.
+    """
+    return Project(
+        tmp_path, warm=None if "e2e" in request.path.parts else request.getfixturevalue("warm")
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""Records the README's picture: real commands on the demo's shop, under load, drawn by rich. Run by `make picture`."""
+"""Records the README's picture: real commands on the demo's shop, under load, drawn by rich.
+
+Run by `make picture`.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,11 @@ def main() -> None:
                 time.sleep(3)
         finally:
             place.down()
-    TARGET.write_text(without_web_fonts(console.export_svg(title="a read model rebuilt under load", font_aspect_ratio=0.61)))
+    TARGET.write_text(
+        without_web_fonts(
+            console.export_svg(title="a read model rebuilt under load", font_aspect_ratio=0.61)
+        )
+    )
 
 
 def without_web_fonts(svg: str) -> str:

@@ -1,4 +1,7 @@
-"""Writes the table of capabilities in stores.md from the code: `python docs/reference/capabilities.py`. A test holds it up to date."""
+"""Write the table of capabilities in stores.md from the code.
+
+Run `python docs/reference/capabilities.py`; a test holds the table up to date.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,10 @@ OF_LAYOUT: dict[str, dict[str, object]] = {
     "custom": {"append": False, "checkpoints": False},
 }
 STORES = {
-    **{NAMES.get(name, name): replace(PostgresStore.capabilities, **OF_LAYOUT.get(name, {})) for name in LAYOUTS},
+    **{
+        NAMES.get(name, name): replace(PostgresStore.capabilities, **OF_LAYOUT.get(name, {}))
+        for name in LAYOUTS
+    },
     "EventStoreDB": EventStoreDBStore.capabilities,
     "archive": replace(ArchiveStore.capabilities, first_version=0),
 }
@@ -38,9 +44,13 @@ def meanings() -> dict[str, str]:
     assert isinstance(definition, ast.ClassDef)
     found: dict[str, str] = {}
     for field, after in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        ):
             assert isinstance(field.target, ast.Name)
-            found[field.target.id] = str(after.value.value)
+            found[field.target.id] = " ".join(str(after.value.value).split())
     return found
 
 

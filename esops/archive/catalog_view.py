@@ -1,4 +1,6 @@
-"""What the runs of an archive are, for those who look: lists, descriptions, verifications of several."""
+"""What the runs of an archive are, for those who look: lists, descriptions, verifications of
+several.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,18 @@ def _short_of(run: Run, manifest: Manifest | None, done: Mapping[str, Any]) -> d
     state = run.state
     if manifest is None:
         plan = run.read("plan.json") or {}
-        lost = "the catalog knows it, and its manifest is lost" if not plan or state != "planned" else None
-        return {"run": run.name, "policy": plan.get("policy"), "store": plan.get("store"), "state": state, "detail": lost}
+        lost = (
+            "the catalog knows it, and its manifest is lost"
+            if not plan or state != "planned"
+            else None
+        )
+        return {
+            "run": run.name,
+            "policy": plan.get("policy"),
+            "store": plan.get("store"),
+            "state": state,
+            "detail": lost,
+        }
     return {
         "run": run.name,
         "policy": manifest.policy,
@@ -97,9 +109,17 @@ def stream_rows(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def verified(
-    config: Config, catalog: Catalog, name: str | None, against_store: bool, sample: float, progress: Any
+    config: Config,
+    catalog: Catalog,
+    name: str | None,
+    against_store: bool,
+    sample: float,
+    progress: Any,
 ) -> Iterator[Verified]:
-    """Verify a run, or all that were ever sealed: one whose manifest is lost has a problem. Raises UsageError for an unknown one."""
+    """Verify a run, or all that were ever sealed: one whose manifest is lost has a problem.
+
+    Raises UsageError for an unknown one.
+    """
     listed = set(catalog.listed())
     # A file that is lost from the catalog alone is made anew by the next run; nothing hangs on it.
     for run in [catalog.run(name)] if name is not None else catalog.runs():
@@ -111,7 +131,10 @@ def verified(
             if manifest is None:
                 if run.name not in listed and name is None:
                     continue  # never sealed
-                result.problem(f"{run.name} has no manifest" + (", and the catalog knows it" if run.name in listed else ""))
+                result.problem(
+                    f"{run.name} has no manifest"
+                    + (", and the catalog knows it" if run.name in listed else "")
+                )
                 yield result
                 continue
             yield _verified(config, run, manifest, against_store, sample, progress)
@@ -120,7 +143,9 @@ def verified(
             yield result
 
 
-def _verified(config: Config, run: Run, manifest: Manifest, against_store: bool, sample: float, progress: Any) -> Verified:
+def _verified(
+    config: Config, run: Run, manifest: Manifest, against_store: bool, sample: float, progress: Any
+) -> Verified:
     for note in NOTES:
         run.read(note)
     with ExitStack() as stack:

@@ -1,4 +1,6 @@
-"""What is in a repository and counts for nothing: files that no manifest names, and the runs that they were left by."""
+"""What is in a repository and counts for nothing: files that no manifest names, and the runs that
+they were left by.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,17 @@ from esops.archive_format.repository import Repository
 from esops.archive_format.runs import NOTES, RUNS, Catalog, Run
 
 YOUNG = timedelta(hours=1)
-"""Files younger than this are left, and those of a run that somebody works on: it may be about to seal them."""
+"""Files younger than this are left, and those of a run that somebody works on: it may be about to
+seal them.
+"""
 
 
 @dataclass
 class Garbage:
-    """What was found, and whether it was deleted. `young` counts files that were left, since a run may still need them."""
+    """What was found, and whether it was deleted.
+
+    `young` counts files that were left, since a run may still need them.
+    """
 
     files: int = 0
     bytes: int = 0
@@ -25,7 +32,10 @@ class Garbage:
 
 
 def collect(repository: Repository, *, delete: bool, older_than: timedelta = YOUNG) -> Garbage:
-    """Find the files that no manifest names, and delete them if asked. A sealed run is never touched."""
+    """Find the files that no manifest names, and delete them if asked.
+
+    A sealed run is never touched.
+    """
     told = Garbage(deleted=delete)
     limit = datetime.now(UTC) - older_than
     catalog = Catalog(repository)
@@ -55,7 +65,11 @@ def collect(repository: Repository, *, delete: bool, older_than: timedelta = YOU
 def _kept(run: Run) -> set[str]:
     """The files that a run's manifest names, and its notes; nothing where it is not sealed."""
     manifest = run.seal()
-    return set() if manifest is None else {"manifest.json", *NOTES, *(entry.name for entry in manifest.files)}
+    return (
+        set()
+        if manifest is None
+        else {"manifest.json", *NOTES, *(entry.name for entry in manifest.files)}
+    )
 
 
 def _somebody_works_on(run: Run) -> bool:

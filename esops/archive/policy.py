@@ -26,17 +26,24 @@ KEEP = RemovalStrategy("keep", what="removes nothing")
 
 
 def removal_strategy(store: EventStore, policy: PolicySettings, how: Removal) -> RemovalStrategy:
-    """How a policy's streams leave their store. Raises UsageError where the store or the policy does not allow it."""
+    """How a policy's streams leave their store.
+
+    Raises UsageError where the store or the policy does not allow it.
+    """
     if how == "keep":
         return KEEP
     if how not in store.capabilities.removals:
         there_are = ", ".join(store.capabilities.removals) or "none"
         raise UsageError(
-            f"store {store.name} has no way {how!r} to take streams out", hint=f"Ways that it has: {there_are}; or keep."
+            f"store {store.name} has no way {how!r} to take streams out",
+            hint=f"Ways that it has: {there_are}; or keep.",
         )
     way = store.removal_strategy(how)
     if way.whole and policy.keep_last:
-        raise UsageError(f"keep_last = {policy.keep_last}: {how!r} takes streams as a whole alone", hint="Leave keep_last out.")
+        raise UsageError(
+            f"keep_last = {policy.keep_last}: {how!r} takes streams as a whole alone",
+            hint="Leave keep_last out.",
+        )
     return way
 
 
@@ -51,11 +58,14 @@ def selected(
 ) -> Iterator[StreamInfo]:
     """The streams that a policy is for, by name.
 
-    Those of which nothing would be removed, or which are in the archive already as they are, are left out.
+    Those of which nothing would be removed, or which are in the archive already as they are, are
+    left out.
     """
     stays = max(policy.keep_last, way.keeps)
     never = re.compile(way.never) if way.never else None
-    for info in store.streams(EventFilter(category=policy.category), closed_by=policy.closed_by, measured=measured):
+    for info in store.streams(
+        EventFilter(category=policy.category), closed_by=policy.closed_by, measured=measured
+    ):
         if info.name.startswith("$") or (never is not None and never.search(info.name)):
             continue
         if policy.stream is not None and not fnmatchcase(info.name, policy.stream):
@@ -82,7 +92,9 @@ def _idle(store: EventStore, info: StreamInfo, policy: PolicySettings, now: date
 
 
 class Known(DiskMap):
-    """The streams of a store that an archive holds, with the version that each is archived up to."""
+    """The streams of a store that an archive holds, with the version that each is
+    archived up to.
+    """
 
     def __init__(self, catalog: Catalog, store: str) -> None:
         """Read the lists of streams of all sealed runs."""
@@ -104,7 +116,9 @@ class Known(DiskMap):
 
 
 class Selection:
-    """The streams that were selected, in a temporary file: the statement that selects has ended when the export begins."""
+    """The streams that were selected, in a temporary file: the statement that selects has ended
+    when the export begins.
+    """
 
     def __init__(self, streams: Iterator[StreamInfo]) -> None:
         """Take them all."""
@@ -124,13 +138,21 @@ class Selection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._file.close()
 
 
 @dataclass
 class Plan:
-    """What a run would do. `bytes` is what the events take in the store, None where it does not tell."""
+    """What a run would do.
+
+    `bytes` is what the events take in the store, None where it does not tell.
+    """
 
     policy: str
     archive: str
@@ -161,7 +183,10 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
         told = {key: value for key, value in vars(self).items() if key != "what"}
-        longest = [{"stream": each.name, "length": each.length, "last_at": each.last_at} for each in self.longest]
+        longest = [
+            {"stream": each.name, "length": each.length, "last_at": each.last_at}
+            for each in self.longest
+        ]
         return {**told, "longest": longest, "statements": list(self.statements)}
 
 

@@ -1,4 +1,6 @@
-"""SQL over archives, by DuckDB: a view `events` and a view `streams` over the files of all runs, or of some."""
+"""SQL over archives, by DuckDB: a view `events` and a view `streams` over the files of all runs, or
+of some.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def write_parquet(catalog: Catalog, statement: str, path: Path, runs: Sequence[s
     with _opened(catalog, runs) as connection:
         relation = connection.sql(statement)
         if relation is None:
-            raise UsageError("this statement gives no rows", hint="SELECT from the views `events` and `streams`.")
+            raise UsageError(
+                "this statement gives no rows", hint="SELECT from the views `events` and `streams`."
+            )
         reader = relation.to_arrow_reader(10_000)
         with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
             for batch in reader:
@@ -53,20 +57,28 @@ def _opened(catalog: Catalog, runs: Sequence[str]) -> Iterator[Any]:
     if missing := set(runs) - {run.name for run, _ in chosen}:
         raise UsageError(f"there is no sealed run {min(missing)!r} in {catalog.repository.address}")
     if not chosen:
-        raise UsageError(f"there is no sealed run in {catalog.repository.address}", hint="esops archive run POLICY makes one.")
+        raise UsageError(
+            f"there is no sealed run in {catalog.repository.address}",
+            hint="esops archive run POLICY makes one.",
+        )
     with Database(chosen) as database:
         database.make_views()
         database.lock()
         try:
             yield database.connection
         except duckdb.Error as error:
-            raise UsageError(f"DuckDB: {str(error).splitlines()[0]}", hint="The views are `events` and `streams`.") from None
+            raise UsageError(
+                f"DuckDB: {str(error).splitlines()[0]}",
+                hint="The views are `events` and `streams`.",
+            ) from None
 
 
 def _rows(result: Any, kinds: Sequence[str], as_json: bool) -> Iterator[tuple[Any, ...]]:
     while rows := result.fetchmany(1_000):
         for row in rows:
-            yield tuple(_value(value, kind, as_json) for value, kind in zip(row, kinds, strict=True))
+            yield tuple(
+                _value(value, kind, as_json) for value, kind in zip(row, kinds, strict=True)
+            )
 
 
 def _value(value: Any, kind: str, as_json: bool) -> Any:

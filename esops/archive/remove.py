@@ -1,4 +1,6 @@
-"""Archived streams out of the store, in small parts, at a stated rate; what changed since is left alone."""
+"""Archived streams out of the store, in small parts, at a stated rate; what changed since is left
+alone.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ _STREAMS_AT_ONCE = 500
 
 @dataclass
 class Removal:
-    """What a removal did. `skipped` tells streams and reasons, at most a thousand of `left_alone`."""
+    """What a removal did.
+
+    `skipped` tells streams and reasons, at most a thousand of `left_alone`.
+    """
 
     streams: int = 0
     events: int = 0
@@ -52,7 +57,8 @@ def remove(
     check: Check,
     before_each: Callable[[], None],
 ) -> None:
-    """Remove streams, at most `policy.batch` events a transaction; `before_each` may raise to stop between two.
+    """Remove streams, at most `policy.batch` events a transaction; `before_each` may raise to stop
+    between two.
 
     `check` is asked right before some streams go, and gives the reasons why any of them should not.
     """
@@ -67,13 +73,21 @@ def remove(
                 tell.skip(digest.stream, reasons[digest.key])
             elif way.whole:
                 parts.append(
-                    VersionRange(digest.key, digest.first_version, digest.last_version, digest.last_version, ends=True)
+                    VersionRange(
+                        digest.key,
+                        digest.first_version,
+                        digest.last_version,
+                        digest.last_version,
+                        ends=True,
+                    )
                 )
             else:
                 parts += parts_of(digest, stays, policy.batch)
         for batch in _batches(parts, policy.batch):
             before_each()
-            for removed in store.remove(way.name, batch, policy.lock_timeout, policy.statement_timeout):
+            for removed in store.remove(
+                way.name, batch, policy.lock_timeout, policy.statement_timeout
+            ):
                 if removed.reason is not None:
                     tell.skip(removed.part.key.stream, removed.reason)
                 else:
@@ -97,7 +111,9 @@ def _groups(streams: Iterable[Digest], batch: int) -> Iterator[list[Digest]]:
 
 
 def _batches(parts: Sequence[VersionRange], size: int) -> Iterator[list[VersionRange]]:
-    """Parts in their order, at most so many events at a time: those of one stream follow each other."""
+    """Parts in their order, at most so many events at a time: those of one stream follow each
+    other.
+    """
     batch: list[VersionRange] = []
     events = 0
     for part in parts:

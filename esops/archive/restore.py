@@ -42,10 +42,14 @@ def restore(
     go_on: Callable[[], None] = lambda: None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Restored:
-    """Bring back all streams of a run, or those that are named. May be asked again after it was killed.
+    """Bring back all streams of a run, or those that are named.
 
-    Same ids, versions, positions, times and payloads where the store is of the kind that they came from; else events are appended, with
-    their ids, types and payloads, to streams that are not there. Raises Refused, before it writes to a stream, where an event that is
+    May be asked again after it was killed.
+
+    Same ids, versions, positions, times and payloads where the store is of the kind that they came
+    from; else events are appended, with
+    their ids, types and payloads, to streams that are not there. Raises Refused, before it writes
+    to a stream, where an event that is
     there is another; UsageError for a name that the run has not.
     """
     told = Restored(run.name, store.name)
@@ -66,7 +70,10 @@ def restore(
         progress(done, len(wanted) or manifest.streams)
         found |= wanted & {digest.stream for digest in group}
     if missing := wanted - found:
-        raise UsageError(f"run {run.name} has no stream {min(missing)!r}", hint=f"esops archive show {run.name} --streams")
+        raise UsageError(
+            f"run {run.name} has no stream {min(missing)!r}",
+            hint=f"esops archive show {run.name} --streams",
+        )
     return told
 
 
@@ -83,7 +90,8 @@ def _put_back(
     for number, (digest, how) in enumerate(compare(run, manifest, group, store)):
         if how.status == "differs":
             raise Refused(
-                f"stream {digest.stream}: {how.detail}", hint="Nothing is written over. --into restores to another store."
+                f"stream {digest.stream}: {how.detail}",
+                hint="Nothing is written over. --into restores to another store.",
             )
         if how.status == "same":
             told.there += 1
@@ -93,10 +101,15 @@ def _put_back(
         return
     chosen = [group[number] for number in missing]
     keys = [digest.key for digest in chosen]
-    told.events += store.restore_streams(keys, [rows[number] for number in missing], (_only(batch, keys) for batch in batches))
+    told.events += store.restore_streams(
+        keys, [rows[number] for number in missing], (_only(batch, keys) for batch in batches)
+    )
     for digest, how in compare(run, manifest, chosen, store):
         if how.status not in ("same", "partly") or how.detail:
-            raise EsopsError(f"stream {digest.stream} was restored and is not as it was: {how.status} {how.detail}")
+            raise EsopsError(
+                f"stream {digest.stream} was restored and is not as it was: {how.status} "
+                f"{how.detail}"
+            )
     told.streams += len(chosen)
 
 
@@ -108,27 +121,44 @@ def _only(batch: pa.RecordBatch, keys: Sequence[tuple[str, str]]) -> pa.RecordBa
 
 
 def _append(
-    told: Restored, manifest: Manifest, group: Sequence[Digest], batches: Sequence[pa.RecordBatch], store: EventStore
+    told: Restored,
+    manifest: Manifest,
+    group: Sequence[Digest],
+    batches: Sequence[pa.RecordBatch],
+    store: EventStore,
 ) -> None:
-    """Into a store of another kind, or one that cannot take positions: versions are those that the store gives."""
+    """Into a store of another kind, or one that cannot take positions: versions are those that the
+    store gives.
+    """
     if not store.capabilities.append:
         raise UsageError(f"store {store.name} takes no events")
     base = store.capabilities.first_version
     for digest in group:
         if digest.first_version != manifest.first_version:
             raise Refused(
-                f"stream {digest.stream} begins at version {digest.first_version} in the archive: it would get others"
+                f"stream {digest.stream} begins at version {digest.first_version} in the archive: "
+                "it would get others"
             )
         here = store.stream_info(digest.stream)
         written = 0 if here is None else here.last_version - base + 1
         if written > digest.events or (here is not None and here.first_version != base):
-            raise Refused(f"stream {digest.stream} is there already", hint="Restore into a store that has it not.")
+            raise Refused(
+                f"stream {digest.stream} is there already",
+                hint="Restore into a store that has it not.",
+            )
         if written == digest.events:
             told.there += 1
             continue
-        events = [event for batch in batches for event in events_from(_only(batch, [digest.key]), manifest)]
+        events = [
+            event
+            for batch in batches
+            for event in events_from(_only(batch, [digest.key]), manifest)
+        ]
         if len(events) != digest.events:
-            raise Refused(f"stream {digest.stream} holds rows that are no events, which another store cannot take")
+            raise Refused(
+                f"stream {digest.stream} holds rows that are no events, which another store "
+                "cannot take"
+            )
         if written:
             _refuse_others(digest, events[:written], store)
         for at in range(written, len(events), _APPENDED_AT_ONCE):
@@ -142,10 +172,17 @@ def _append(
 
 
 def _refuse_others(digest: Digest, expected: Sequence[RecordedEvent], store: EventStore) -> None:
-    """A restore that was killed left the beginning of a stream; events of somebody else's are another thing."""
-    for event, here in zip(expected, store.read_stream(digest.stream, limit=len(expected)), strict=False):
+    """A restore that was killed left the beginning of a stream; events of somebody else's are
+    another thing.
+    """
+    for event, here in zip(
+        expected, store.read_stream(digest.stream, limit=len(expected)), strict=False
+    ):
         if event.id != here.id:
-            raise Refused(f"stream {digest.stream} is there already", hint="Restore into a store that has it not.")
+            raise Refused(
+                f"stream {digest.stream} is there already",
+                hint="Restore into a store that has it not.",
+            )
 
 
 def _groups(

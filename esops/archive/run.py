@@ -1,8 +1,13 @@
-"""One run of a policy: select, export, seal, verify, remove. Each step is noted in the repository, and a killed run is gone on with.
+"""One run of a policy: select, export, seal, verify, remove.
 
-All state is in the repository, so that an archive works the same for every store, needs no table in the application's database, and
-outlives it. A run without a seal begins its export again, under names of its own. Each process that removes has verified before, itself:
-the one that exports reads every file back as soon as it is written, one that goes on with a sealed run reads it whole and beside the store.
+Each step is noted in the repository, and a killed run is gone on with.
+
+All state is in the repository, so that an archive works the same for every store, needs no table in
+the application's database, and
+outlives it. A run without a seal begins its export again, under names of its own. Each process that
+removes has verified before, itself:
+the one that exports reads every file back as soon as it is written, one that goes on with a sealed
+run reads it whole and beside the store.
 """
 
 from __future__ import annotations
@@ -43,7 +48,11 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass
 class Outcome:
-    """What a run did. `state`: nothing (no stream was selected), verified (nothing was to be removed), done, or failed."""
+    """What a run did.
+
+    `state`: nothing (no stream was selected), verified (nothing was to be removed), done, or
+    failed.
+    """
 
     policy: str
     archive: str
@@ -97,7 +106,9 @@ def plan(config: Config, name: str, how: How | None = None) -> policy.Plan:
     wanted = how or chosen.remove
     with open_store(store_name, store_settings.alone) as store:
         way = policy.removal_strategy(store, chosen, wanted)
-        found = policy.Plan(name, archive, store_name, wanted, statements=way.statements, what=way.what)
+        found = policy.Plan(
+            name, archive, store_name, wanted, statements=way.statements, what=way.what
+        )
         found.stays = max(chosen.keep_last, way.keeps)
         repository = Repository(settings)
         known = policy.Known(Catalog(repository), store_name) if wanted == "keep" else None
@@ -118,7 +129,8 @@ def run(
 ) -> Outcome:
     """Run a policy, or go on with its unfinished run.
 
-    Raises Busy while another process is at it, Stopped between two steps, Refused where projections have not passed what would go.
+    Raises Busy while another process is at it, Stopped between two steps, Refused where projections
+    have not passed what would go.
     """
     archive, settings, chosen = config.policy(name)
     store_name, store_settings = config.store(chosen.store)
@@ -129,13 +141,19 @@ def run(
         if stop():
             raise Stopped("interrupted", hint=f"Go on with: esops archive run {name}")
         if limit is not None and time.monotonic() - began > limit.total_seconds():
-            raise Stopped(f"out of time after {limit}", hint=f"Go on with: esops archive run {name}")
+            raise Stopped(
+                f"out of time after {limit}", hint=f"Go on with: esops archive run {name}"
+            )
 
     short = name.rpartition("/")[2]
     repository = Repository(settings)
     if repository.encrypts and not repository.decrypts:
-        hint = "Name it with `identity` or `identity_file`: nothing is removed that was not read back."
-        raise UsageError(f"archives.{archive} encrypts, and has no key to read back what it wrote", hint=hint)
+        hint = (
+            "Name it with `identity` or `identity_file`: nothing is removed that was not read back."
+        )
+        raise UsageError(
+            f"archives.{archive} encrypts, and has no key to read back what it wrote", hint=hint
+        )
     with Lease(repository, f"{archive}/{short}") as lease, ExitStack() as stack:
         catalog = Catalog(repository)
         unfinished = _unfinished(catalog, f"{archive}/{short}", store_name)
@@ -144,9 +162,21 @@ def run(
         way = policy.removal_strategy(store, chosen, wanted)
         current = unfinished[0] if unfinished else Run(repository, _new_name(short))
         context = RunContext(
-            config, f"{archive}/{short}", archive, chosen, settings.file_size, store_name, store, wanted, way, current, lease,
-            despite_checkpoints, go_on, progress,
-        )  # fmt: skip
+            config,
+            f"{archive}/{short}",
+            archive,
+            chosen,
+            settings.file_size,
+            store_name,
+            store,
+            wanted,
+            way,
+            current,
+            lease,
+            despite_checkpoints,
+            go_on,
+            progress,
+        )
         outcome = Outcome(short, archive, store_name, wanted)
         _go(context, catalog, outcome)
     outcome.seconds = time.monotonic() - began
@@ -174,7 +204,9 @@ def _go(context: RunContext, catalog: Catalog, outcome: Outcome) -> None:
                     return
                 _tell(outcome, current, manifest)
                 catalog.enter(current, manifest)
-                found = Verified(current.name, len(manifest.files), manifest.streams, manifest.events)
+                found = Verified(
+                    current.name, len(manifest.files), manifest.streams, manifest.events
+                )
         _note_verified(context, found)
         if manifest is None or not found.ok:
             current.note("failed.json", {"problems": found.problems, "at": _now()})
@@ -207,7 +239,10 @@ def _tell(outcome: Outcome, current: Run, manifest: Manifest) -> None:
         manifest.events,
         manifest.bytes,
     )
-    outcome.files, outcome.stored_bytes = len(manifest.files), sum(entry.size for entry in manifest.files)
+    outcome.files, outcome.stored_bytes = (
+        len(manifest.files),
+        sum(entry.size for entry in manifest.files),
+    )
 
 
 # -- select, export, seal
@@ -227,9 +262,16 @@ def _export(context: RunContext, catalog: Catalog) -> Manifest | None:
             if not streams.count:
                 return None
             if context.run.read("plan.json") is None:
-                plan_ = {"policy": context.policy_name, "store": context.store_name, "remove": context.how, "at": _now()}
+                plan_ = {
+                    "policy": context.policy_name,
+                    "store": context.store_name,
+                    "remove": context.how,
+                    "at": _now(),
+                }
                 context.run.note("plan.json", plan_)
-            log.info("exporting", run=context.run.name, streams=streams.count, events=streams.events)
+            log.info(
+                "exporting", run=context.run.name, streams=streams.count, events=streams.events
+            )
             try:
                 return _write_and_seal(context, streams, selected_at)
             except (Damaged, Missing) as error:
@@ -247,14 +289,18 @@ def _counting(context: RunContext, streams: Iterator[StreamInfo]) -> Iterator[St
         yield info
 
 
-def _write_and_seal(context: RunContext, streams: policy.Selection, selected_at: datetime) -> Manifest | None:
+def _write_and_seal(
+    context: RunContext, streams: policy.Selection, selected_at: datetime
+) -> Manifest | None:
     store, current = context.store, context.run
     info = store.ping()
     head = store.head()
     parts = len(head) if head is not None else 1
     columns = store.extra_columns()
     with Export(current, context.lease.number, columns, parts, context.file_size) as export:
-        for so_far in export.add(streams, lambda chosen: store.export(chosen, columns), store.stream_rows):
+        for so_far in export.add(
+            streams, lambda chosen: store.export(chosen, columns), store.stream_rows
+        ):
             context.go_on()
             context.progress("events exported", so_far.events, streams.events)
         event_files, stream_files = export.close()
@@ -293,24 +339,38 @@ def _write_and_seal(context: RunContext, streams: policy.Selection, selected_at:
 
 
 def _still_there(current: Run, manifest: Manifest) -> None:
-    """Each file was read back when it was written, which may be hours ago. Raises Missing, Damaged."""
-    sizes = {entry.name.rpartition("/")[2]: entry.size for entry in current.repository.entries(f"{RUNS}/{current.name}")}
+    """Each file was read back when it was written, which may be hours ago.
+
+    Raises Missing, Damaged.
+    """
+    sizes = {
+        entry.name.rpartition("/")[2]: entry.size
+        for entry in current.repository.entries(f"{RUNS}/{current.name}")
+    }
     for entry in manifest.files:
         if entry.name not in sizes:
             raise Missing(f"{current.name}/{entry.name} is not in the repository any more")
         if sizes[entry.name] != entry.size:
-            raise Damaged(f"{current.name}/{entry.name} has {sizes[entry.name]:,} bytes instead of {entry.size:,}")
+            raise Damaged(
+                f"{current.name}/{entry.name} has {sizes[entry.name]:,} bytes instead of "
+                f"{entry.size:,}"
+            )
 
 
 # -- verify
 
 
 def _verify(context: RunContext, manifest: Manifest, notes: DiskMap) -> Verified:
-    """Read everything back and compare it with the store; notes the streams that are not to be removed, with the reason."""
+    """Read everything back and compare it with the store; notes the streams that are not to be
+    removed, with the reason.
+    """
 
     def each(digest: Digest, how: Compared) -> None:
         if how.last_version is not None and how.last_version > digest.last_version:
-            reason = f"it changed since it was archived: at version {how.last_version}, not {digest.last_version}"
+            reason = (
+                f"it changed since it was archived: at version {how.last_version}, not "
+                f"{digest.last_version}"
+            )
             notes.put(*digest.key, reason)
 
     def tick(done: int, total: int) -> None:
@@ -321,7 +381,13 @@ def _verify(context: RunContext, manifest: Manifest, notes: DiskMap) -> Verified
 
 
 def _note_verified(context: RunContext, found: Verified) -> None:
-    note = {"at": _now(), "ok": found.ok, "streams": found.streams, "events": found.events, "problems": found.problems}
+    note = {
+        "at": _now(),
+        "ok": found.ok,
+        "streams": found.streams,
+        "events": found.events,
+        "problems": found.problems,
+    }
     context.run.note("verified.json", note)
     log.info("verified", run=context.run.name, ok=found.ok, files=found.files, events=found.events)
 
@@ -349,14 +415,22 @@ def _remove(context: RunContext, manifest: Manifest, notes: DiskMap, outcome: Ou
                 yield digest
 
     def check(streams: Sequence[Digest]) -> dict[StreamKey, str]:
-        """Compared once more right before they go: hours may lie between the verification and a removal at a low rate."""
+        """Compared once more right before they go: hours may lie between the verification and a
+        removal at a low rate.
+        """
         found = compare(context.run, manifest, streams, context.store)
         return {digest.key: how.detail for digest, how in found if how.status == "differs"}
 
     remove(context.store, context.way, context.policy, to_go(), told, check, before_each)
     outcome.removed, outcome.removed_events = told.streams, told.events
     outcome.left_alone, outcome.skipped = told.left_alone, told.skipped
-    log.info("removed", run=context.run.name, how=context.how, streams=told.streams, left_alone=told.left_alone)
+    log.info(
+        "removed",
+        run=context.run.name,
+        how=context.how,
+        streams=told.streams,
+        left_alone=told.left_alone,
+    )
     if context.policy.scavenge and context.store.capabilities.scavenge:
         outcome.scavenge = _scavenge(context)
 
@@ -379,7 +453,9 @@ def _scavenge(context: RunContext) -> str:
 # -- names
 
 
-def _unfinished(catalog: Catalog, policy_name: str, store_name: str) -> tuple[Run, dict[str, Any]] | None:
+def _unfinished(
+    catalog: Catalog, policy_name: str, store_name: str
+) -> tuple[Run, dict[str, Any]] | None:
     """The newest run of a policy that is neither done nor failed."""
     for found in reversed(catalog.runs()):
         if found.name.rpartition("-")[0].partition("-")[2] != policy_name.rpartition("/")[2]:
@@ -390,7 +466,10 @@ def _unfinished(catalog: Catalog, policy_name: str, store_name: str) -> tuple[Ru
         if found.state in ("done", "failed"):
             return None
         if told["store"] != store_name:
-            raise UsageError(f"run {found.name} of this policy is unfinished, and of store {told['store']}, not {store_name}")
+            raise UsageError(
+                f"run {found.name} of this policy is unfinished, and of store {told['store']}, not "
+                f"{store_name}"
+            )
         return found, told
     return None
 

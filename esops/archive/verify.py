@@ -1,4 +1,7 @@
-"""Is what the archive holds what was written, and what the store has? Everything is read back from the repository."""
+"""Is what the archive holds what was written, and what the store has?
+
+Everything is read back from the repository.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ MOST_PROBLEMS = 100
 class Compared(NamedTuple):
     """How a stream in the store compares with the archive's.
 
-    same: all of it is there as it was archived. gone: nothing of it is there. partly: what is there is as it was archived, and some
+    same: all of it is there as it was archived. gone: nothing of it is there. partly: what is there
+    is as it was archived, and some
     is gone or was appended since. differs: an event is another.
     """
 
@@ -37,7 +41,10 @@ class Compared(NamedTuple):
 
 @dataclass
 class Verified:
-    """What a verification found. `files` were read; `problems` are sentences, at most a hundred of `found`."""
+    """What a verification found.
+
+    `files` were read; `problems` are sentences, at most a hundred of `found`.
+    """
 
     run: str
     files: int = 0
@@ -88,9 +95,11 @@ def verify(
     each: Callable[[Digest, Compared], None] | None = None,
     tick: Tick = lambda *_: None,
 ) -> Verified:
-    """Read a run back, hash and decode it, count it, and compare it with its list of streams and, where one is given, the store.
+    """Read a run back, hash and decode it, count it, and compare it with its list of streams and,
+    where one is given, the store.
 
-    `sample`: the part of the files of events that is read (0 to 1); the list of streams is always read.
+    `sample`: the part of the files of events that is read (0 to 1); the list of streams is always
+    read.
     `each` is told how each stream compares with the store. `tick` is told events done and to do.
     """
     found = Verified(run.name)
@@ -126,12 +135,19 @@ def _verify_whole(
     listed = run.streams(manifest)
     rows = Rows(_all_batches(found, run, manifest))
     while group := [digest for digest, _ in islice(listed, _AT_ONCE)]:
-        beside = Beside(store.export(_wanted(group), list(manifest.columns))) if store is not None else None
+        beside = (
+            Beside(store.export(_wanted(group), list(manifest.columns)))
+            if store is not None
+            else None
+        )
         batches = rows.next(sum(digest.events for digest in group), beside)
         there = digests(batches)
         for digest in group:
             if next(there, None) != digest:
-                found.problem(f"stream {digest.stream}: its events in {run.name} are not those of its list of streams")
+                found.problem(
+                    f"stream {digest.stream}: its events in {run.name} are not those of its list "
+                    "of streams"
+                )
             found.streams += 1
             found.events += digest.events
         deque(batches, 0)
@@ -144,9 +160,14 @@ def _verify_whole(
                     each(digest, how)
         tick(found.events, manifest.events)
     for digest in digests(rows.next(None, None)):
-        found.problem(f"stream {digest.stream} has events in {run.name}, and is not in its list of streams")
+        found.problem(
+            f"stream {digest.stream} has events in {run.name}, and is not in its list of streams"
+        )
     found.files += len(manifest.stream_files)
-    for what, count, stated in (("streams", found.streams, manifest.streams), ("events", found.events, manifest.events)):
+    for what, count, stated in (
+        ("streams", found.streams, manifest.streams),
+        ("events", found.events, manifest.events),
+    ):
         if count != stated:
             found.problem(f"{run.name} has {count:,} {what}, and its manifest says {stated:,}")
 
@@ -185,7 +206,9 @@ class Rows:
 
 
 class Beside:
-    """Whether rows that come in batches are the same as others that come in batches of other sizes."""
+    """Whether rows that come in batches are the same as others that come in batches of
+    other sizes.
+    """
 
     def __init__(self, others: Iterator[pa.RecordBatch]) -> None:
         """Take the others."""
@@ -219,11 +242,15 @@ def _counted(run: Run, entry: FileEntry) -> Iterator[pa.RecordBatch]:
         rows += batch.num_rows
         yield batch
     if rows != entry.rows:
-        raise Damaged(f"{run.name}/{entry.name} has {rows:,} rows, and the manifest says {entry.rows:,}")
+        raise Damaged(
+            f"{run.name}/{entry.name} has {rows:,} rows, and the manifest says {entry.rows:,}"
+        )
 
 
 def _verify_sample(found: Verified, run: Run, manifest: Manifest, sample: float) -> None:
-    """Some files of events, wholly; streams that lie in one of them wholly are compared with their digests."""
+    """Some files of events, wholly; streams that lie in one of them wholly are compared with their
+    digests.
+    """
     count = max(1, round(len(manifest.event_files) * sample))
     chosen = random.sample(manifest.event_files, min(count, len(manifest.event_files)))
     found.sampled = f"{len(chosen)} of {len(manifest.event_files)} files of events"
@@ -238,17 +265,29 @@ def _verify_sample(found: Verified, run: Run, manifest: Manifest, sample: float)
     for digest, _ in run.streams(manifest):
         found.streams += 1
         if read.pop(digest.key, digest) != digest:
-            found.problem(f"stream {digest.stream}: its events in {run.name} are not those of its list of streams")
+            found.problem(
+                f"stream {digest.stream}: its events in {run.name} are not those of its list "
+                "of streams"
+            )
     for key in read:
-        found.problem(f"stream {key[0]} has events in {run.name}, and is not in its list of streams")
+        found.problem(
+            f"stream {key[0]} has events in {run.name}, and is not in its list of streams"
+        )
     found.files += len(manifest.stream_files)
 
 
-def compare(run: Run, manifest: Manifest, streams: Sequence[Digest], store: EventStore) -> Iterator[tuple[Digest, Compared]]:
-    """Compare some streams of a run with the store: by their digests, and event by event where these differ."""
+def compare(
+    run: Run, manifest: Manifest, streams: Sequence[Digest], store: EventStore
+) -> Iterator[tuple[Digest, Compared]]:
+    """Compare some streams of a run with the store: by their digests, and event by event where
+    these differ.
+    """
     if len(manifest.first_position.split(":")) != manifest.position_parts:
         raise Damaged(f"{run.name}: its manifest contradicts itself")
-    here = {digest.key: digest for digest in digests(store.export(_wanted(streams), list(manifest.columns)))}
+    here = {
+        digest.key: digest
+        for digest in digests(store.export(_wanted(streams), list(manifest.columns)))
+    }
     for digest in streams:
         other = here.get(digest.key)
         if other is None:
@@ -259,9 +298,13 @@ def compare(run: Run, manifest: Manifest, streams: Sequence[Digest], store: Even
             yield digest, _look_closely(run, manifest, digest, other, store)
 
 
-def _look_closely(run: Run, manifest: Manifest, digest: Digest, other: Digest, store: EventStore) -> Compared:
+def _look_closely(
+    run: Run, manifest: Manifest, digest: Digest, other: Digest, store: EventStore
+) -> Compared:
     archived = chain.from_iterable(_by_version(batch) for batch in events_of(run, manifest, digest))
-    now = chain.from_iterable(_by_version(batch) for batch in store.export(_wanted([digest]), list(manifest.columns)))
+    now = chain.from_iterable(
+        _by_version(batch) for batch in store.export(_wanted([digest]), list(manifest.columns))
+    )
     ahead = next(archived, None)
     for version, values in now:
         while ahead is not None and ahead[0] < version:
@@ -270,13 +313,17 @@ def _look_closely(run: Run, manifest: Manifest, digest: Digest, other: Digest, s
         if before is None:
             if version <= digest.last_version:
                 return Compared(
-                    "differs", f"the store has an event of version {version}, and the archive has not", other.last_version
+                    "differs",
+                    f"the store has an event of version {version}, and the archive has not",
+                    other.last_version,
                 )
             continue
         different = [name for name in before if before[name] != values[name]]
         if different:
             return Compared(
-                "differs", f"version {version} differs from the store's in {', '.join(different)}", other.last_version
+                "differs",
+                f"version {version} differs from the store's in {', '.join(different)}",
+                other.last_version,
             )
     return Compared("partly", "", other.last_version)
 
@@ -296,7 +343,10 @@ def events_of(run: Run, manifest: Manifest, digest: Digest) -> Iterator[pa.Recor
     for entry in entries:
         for batch in run.batches(entry):
             yield batch.filter(
-                pc.and_(pc.equal(batch.column("stream"), digest.stream), pc.equal(batch.column("tenant"), digest.tenant))
+                pc.and_(
+                    pc.equal(batch.column("stream"), digest.stream),
+                    pc.equal(batch.column("tenant"), digest.tenant),
+                )
             )
 
 

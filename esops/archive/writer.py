@@ -1,6 +1,8 @@
-"""Events and streams into Parquet files of about one size, written to the repository one after the other, each read back at once.
+"""Events and streams into Parquet files of about one size, written to the repository one after the
+other, each read back at once.
 
-What is read back is held beside what the store gave: both are hashed row by row, so that neither has to stay in memory.
+What is read back is held beside what the store gave: both are hashed row by row, so that neither
+has to stay in memory.
 """
 
 from __future__ import annotations
@@ -20,18 +22,38 @@ import pyarrow.parquet as pq
 
 from esops.archive_format.repository import ENCRYPTED
 from esops.archive_format.runs import FileEntry, Run
-from esops.archive_format.schema import FURTHER, STREAMS, Content, Damaged, Digest, digests, schema_with
+from esops.archive_format.schema import (
+    FURTHER,
+    STREAMS,
+    Content,
+    Damaged,
+    Digest,
+    digests,
+    schema_with,
+)
 from esops.events import Position, StreamKey, StreamRef
 
 _GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 100_000
 _STREAMS_AT_ONCE = 1_000
-_NUMBERS = ("version", "position_1", "position_2", "recorded_at", "events", "first_version", "last_version", "bytes")
+_NUMBERS = (
+    "version",
+    "position_1",
+    "position_2",
+    "recorded_at",
+    "events",
+    "first_version",
+    "last_version",
+    "bytes",
+)
 _OF_NUMBERS = "DELTA_BINARY_PACKED"
 
 
 class Behind:
-    """A thread that does tasks in their order, at most so many behind the one that sets them. A context manager."""
+    """A thread that does tasks in their order, at most so many behind the one that sets them.
+
+    A context manager.
+    """
 
     def __init__(self, name: str, most: int) -> None:
         """Nothing to do yet."""
@@ -53,14 +75,21 @@ class Behind:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._worker.shutdown(cancel_futures=True)
 
 
 class Files:
     """Rows of one schema into files of about a size each."""
 
-    def __init__(self, run: Run, prefix: str, schema: pa.Schema, file_size: int, reader: Behind) -> None:
+    def __init__(
+        self, run: Run, prefix: str, schema: pa.Schema, file_size: int, reader: Behind
+    ) -> None:
         """Nothing is written before there are rows. `reader` reads the files back."""
         self._reader = reader
         self._run, self._prefix, self._schema, self._file_size = run, prefix, schema, file_size
@@ -89,7 +118,9 @@ class Files:
             self._writer = pq.ParquetWriter(self._sink, self._schema, **_options(self._schema))
             self._first = self._waiting[0].column("stream")[0].as_py()
         self._last = self._waiting[-1].column("stream")[-1].as_py()
-        self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=max(self._rows, 1))
+        self._writer.write_table(
+            pa.Table.from_batches(self._waiting), row_group_size=max(self._rows, 1)
+        )
         for batch in self._waiting:
             self._content.add(batch)
         self._in_file += self._rows
@@ -128,10 +159,14 @@ class Files:
                 hashing.do(found.add, batch)
             hashing.wait()
         if found.digest() != written:
-            raise Damaged(f"{self._run.name}/{entry.name}: what is read back is not what the store gave")
+            raise Damaged(
+                f"{self._run.name}/{entry.name}: what is read back is not what the store gave"
+            )
 
     def finish(self) -> tuple[FileEntry, ...]:
-        """Write what is left; returns all files, of which the reader may not have read the last ones yet."""
+        """Write what is left; returns all files, of which the reader may not have read the last
+        ones yet.
+        """
         self._write_group()
         self._close_file()
         return tuple(self.entries)
@@ -139,21 +174,29 @@ class Files:
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
     """zstd; repeated texts by dictionary, numbers as differences, ids as they are."""
-    words = [name for name in schema.names if name in ("stream", "tenant", "type") or name.startswith(FURTHER)]
+    words = [
+        name
+        for name in schema.names
+        if name in ("stream", "tenant", "type") or name.startswith(FURTHER)
+    ]
     return {
         "compression": "zstd",
         "compression_level": 1,
         "use_dictionary": words,
         "column_encoding": {name: _OF_NUMBERS for name in schema.names if name in _NUMBERS},
         "write_statistics": [
-            name for name in schema.names if name not in ("id", "id_text", "data", "metadata", "sha256", "row")
+            name
+            for name in schema.names
+            if name not in ("id", "id_text", "data", "metadata", "sha256", "row")
         ],
         "version": "2.6",
     }
 
 
 class Exported:
-    """What an export found, beside the files: counts, bytes, and the ends of the log that it covers."""
+    """What an export found, beside the files: counts, bytes, and the ends of the log that it
+    covers.
+    """
 
     def __init__(self) -> None:
         """Nothing yet."""
@@ -174,9 +217,13 @@ class Exported:
                 at.append(pc.min_max(seconds).as_py()["min" if choose is min else "max"])
             position = Position(at)
             if choose is min:
-                self.first_position = position if self.first_position is None else min(self.first_position, position)
+                self.first_position = (
+                    position if self.first_position is None else min(self.first_position, position)
+                )
             else:
-                self.last_position = position if self.last_position is None else max(self.last_position, position)
+                self.last_position = (
+                    position if self.last_position is None else max(self.last_position, position)
+                )
 
     def count(self, group: Sequence[Digest]) -> None:
         """Count streams."""
@@ -192,16 +239,24 @@ class Exported:
 class Export:
     """Streams on their way into a run's files. A context manager."""
 
-    def __init__(self, run: Run, attempt: int, columns: Sequence[str], position_parts: int, file_size: int) -> None:
-        """`attempt` goes into the files' names, so that an older attempt can write over none of them."""
+    def __init__(
+        self, run: Run, attempt: int, columns: Sequence[str], position_parts: int, file_size: int
+    ) -> None:
+        """`attempt` goes into the files' names, so that an older attempt can write over none of
+        them.
+        """
         self.found = Exported()
         self._parts = position_parts
-        # Compressing, asking for the streams' rows and reading back each take about as long as reading and hashing.
+        # Compressing, asking for the streams' rows and reading back each take about as long as
+        # reading and hashing.
         self._threads = ExitStack()
         self._of_events, self._of_streams, self._reader = (
-            self._threads.enter_context(Behind(name, most)) for name, most in (("events", 2), ("streams", 1), ("read-back", 1))
+            self._threads.enter_context(Behind(name, most))
+            for name, most in (("events", 2), ("streams", 1), ("read-back", 1))
         )
-        self._events = Files(run, f"{attempt:06d}-events", schema_with(columns), file_size, self._reader)
+        self._events = Files(
+            run, f"{attempt:06d}-events", schema_with(columns), file_size, self._reader
+        )
         self._streams = Files(run, f"{attempt:06d}-streams", STREAMS, file_size, self._reader)
 
     def add(
@@ -210,7 +265,9 @@ class Export:
         export: Callable[[Iterable[StreamRef]], Iterator[pa.RecordBatch]],
         rows: Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], str]],
     ) -> Iterator[Exported]:
-        """Write the streams' events as they come, and their digests; says how far it is after some thousands of streams."""
+        """Write the streams' events as they come, and their digests; says how far it is after some
+        thousands of streams.
+        """
         found = digests(self._passing(export(streams)))
         while group := list(islice(found, _STREAMS_AT_ONCE)):
             self.found.count(group)
@@ -223,7 +280,11 @@ class Export:
             self.found.see(batch, self._parts)
             yield batch
 
-    def _add_streams(self, group: list[Digest], rows: Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], str]]) -> None:
+    def _add_streams(
+        self,
+        group: list[Digest],
+        rows: Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], str]],
+    ) -> None:
         self._streams.add(stream_batch(group, rows([each.key for each in group])))
 
     def close(self) -> tuple[tuple[FileEntry, ...], tuple[FileEntry, ...]]:
@@ -240,7 +301,12 @@ class Export:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._threads.close()
 
 

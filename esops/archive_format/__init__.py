@@ -1,1 +1,3 @@
-"""The format of an archive: schema, manifests, hashes, runs in a repository, and the lease on it."""
+"""The format of an archive: schema, manifests, hashes, runs in a repository, and the
+lease on it.
+"""

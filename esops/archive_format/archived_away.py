@@ -18,16 +18,22 @@ class ArchivedAway:
     events: int
 
     def __str__(self) -> str:
-        return f"{self.events:,} events of {self.streams:,} streams were archived ({self.runs} runs in archive {self.archive})"
+        return (
+            f"{self.events:,} events of {self.streams:,} streams were archived ({self.runs} "
+            f"runs in archive {self.archive})"
+        )
 
 
 def removed_from(config: Config, store: str) -> list[ArchivedAway]:
-    """What each archive of the configuration holds of a store that was removed from it; one that cannot be asked is left out."""
+    """What each archive of the configuration holds of a store that was removed from it; one that
+    cannot be asked is left out.
+    """
     found = []
     for name, settings in config.archives.items():
         if not any(config.store(policy.store)[0] == store for policy in settings.policies.values()):
             continue
-        # Imported where there is an archive to ask: a rebuild without one needs neither Parquet nor object stores.
+        # Imported where there is an archive to ask: a rebuild without one needs neither Parquet nor
+        # object stores.
         from esops.archive_format.repository import Repository
         from esops.archive_format.runs import Catalog
 

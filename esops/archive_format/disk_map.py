@@ -18,7 +18,8 @@ class DiskMap:
         self._base = sqlite3.connect(self._file.name)
         self._base.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; "
-            "CREATE TABLE notes (stream TEXT, tenant TEXT, value, PRIMARY KEY (stream, tenant)) WITHOUT ROWID;"
+            "CREATE TABLE notes (stream TEXT, tenant TEXT, value, PRIMARY KEY (stream, tenant)) "
+            "WITHOUT ROWID;"
         )
 
     def put(self, stream: str, tenant: str, value: Any) -> None:
@@ -27,7 +28,9 @@ class DiskMap:
 
     def get(self, stream: str, tenant: str) -> Any:
         """What is noted of a stream; None where nothing is."""
-        row = self._base.execute("SELECT value FROM notes WHERE stream = ? AND tenant = ?", (stream, tenant)).fetchone()
+        row = self._base.execute(
+            "SELECT value FROM notes WHERE stream = ? AND tenant = ?", (stream, tenant)
+        ).fetchone()
         return None if row is None else row[0]
 
     def take(self, stream: str, tenant: str) -> Any:
@@ -43,10 +46,18 @@ class DiskMap:
 
     def __iter__(self) -> Iterator[Any]:
         """All that is noted, by stream and tenant."""
-        return (value for (value,) in self._base.execute("SELECT value FROM notes ORDER BY stream, tenant"))
+        return (
+            value
+            for (value,) in self._base.execute("SELECT value FROM notes ORDER BY stream, tenant")
+        )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()

@@ -1,8 +1,12 @@
-"""Who works on a policy: a lease kept in the repository, so that it holds for every store and every machine.
+"""Who works on a policy: a lease kept in the repository, so that it holds for every store and every
+machine.
 
-Leases are numbered, and a number is taken by a conditional create, which one writer wins; the newest number counts. A holder writes
-its lease again every few seconds. A lease that was not renewed for a while, or whose process on this machine is gone, is passed by
-taking the next number. A holder that was passed notices at its next `check` and stops; what it wrote under its own number counts
+Leases are numbered, and a number is taken by a conditional create, which one writer wins; the
+newest number counts. A holder writes
+its lease again every few seconds. A lease that was not renewed for a while, or whose process on
+this machine is gone, is passed by
+taking the next number. A holder that was passed notices at its next `check` and stops; what it
+wrote under its own number counts
 for nothing without a manifest.
 """
 
@@ -27,7 +31,10 @@ EXPIRES_AFTER = timedelta(seconds=90)
 
 
 class Lease:
-    """The right to work on a policy, while the context is open. Raises Busy where another has it."""
+    """The right to work on a policy, while the context is open.
+
+    Raises Busy where another has it.
+    """
 
     def __init__(self, repository: Repository, name: str) -> None:
         """Take the policy's name, with its archive's."""
@@ -39,14 +46,19 @@ class Lease:
     def __enter__(self) -> Self:
         holder = self.holder()
         if holder is not None:
-            raise Busy(f"{holder} works on it", hint="Wait for it; a lease of a process that is gone ends by itself.")
+            raise Busy(
+                f"{holder} works on it",
+                hint="Wait for it; a lease of a process that is gone ends by itself.",
+            )
         newest = self._newest()
         self.number = newest + 1
         self._since = _now()
         try:
             self._repository.put(self._path(self.number), self._content(), if_absent=True)
         except Taken:
-            raise Busy("another process began to work on it at this moment", hint="Wait for it.") from None
+            raise Busy(
+                "another process began to work on it at this moment", hint="Wait for it."
+            ) from None
         self._thread = threading.Thread(target=self._renew, name="esops-lease", daemon=True)
         self._thread.start()
         for number in range(max(1, newest - 5), newest):
@@ -62,11 +74,21 @@ class Lease:
         return f"{told['host']}:{told['pid']}, since {told['since']},"
 
     def check(self) -> None:
-        """Raises Stopped where another took over, since this process was not heard of for too long."""
+        """Raises Stopped where another took over, since this process was not heard of for
+        too long.
+        """
         if self._newest() > self.number:
-            raise Stopped("another process took this policy over", hint="See that one's outcome: esops archive list")
+            raise Stopped(
+                "another process took this policy over",
+                hint="See that one's outcome: esops archive list",
+            )
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
@@ -107,14 +129,18 @@ class Lease:
 
 
 def _lives(told: dict[str, Any]) -> bool:
-    """Whether a holder may still be at work: of this machine by its process, else by its last sign of life."""
+    """Whether a holder may still be at work: of this machine by its process, else by its last sign
+    of life.
+    """
     if told.get("host") == socket.gethostname() and told.get("boot") == _boot():
         return _started(int(told["pid"])) == told.get("started")
     return datetime.now(UTC) - datetime.fromisoformat(told["renewed"]) < EXPIRES_AFTER
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this machine began, so that another of the same number is not taken for it; None where it is gone."""
+    """When a process of this machine began, so that another of the same number is not taken for it;
+    None where it is gone.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:

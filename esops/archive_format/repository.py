@@ -1,6 +1,8 @@
-"""Where archives are kept: a directory or an object store (S3, GCS, Azure) through obstore, encrypted where that is asked for.
+"""Where archives are kept: a directory or an object store (S3, GCS, Azure) through obstore,
+encrypted where that is asked for.
 
-Credentials come from the usual environment of each kind of store. An object is written whole or not at all, and `if_absent` is
+Credentials come from the usual environment of each kind of store. An object is written whole or not
+at all, and `if_absent` is
 decided by the store itself, so that of two who write the same name one loses.
 """
 
@@ -62,14 +64,23 @@ class Repository:
                 self._store: Any = obstore.store.LocalStore(self.folder, mkdir=True)
             else:
                 # Options given here take the place of those in the environment.
-                plain = any(os.environ.get(f"{cloud}_ALLOW_HTTP", "").lower() in ("1", "true") for cloud in _CLOUDS)
+                plain = any(
+                    os.environ.get(f"{cloud}_ALLOW_HTTP", "").lower() in ("1", "true")
+                    for cloud in _CLOUDS
+                )
                 self._store = obstore.store.from_url(
                     self.address,
-                    client_options={"timeout": settings.timeout, "connect_timeout": "10s", "allow_http": plain},
+                    client_options={
+                        "timeout": settings.timeout,
+                        "connect_timeout": "10s",
+                        "allow_http": plain,
+                    },
                     retry_config={"max_retries": 3, "retry_timeout": 4 * settings.timeout},
                 )
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            raise UsageError(f"the repository {self.address} cannot be opened: {_short(error)}") from None
+            raise UsageError(
+                f"the repository {self.address} cannot be opened: {_short(error)}"
+            ) from None
 
     @property
     def encrypts(self) -> bool:
@@ -84,20 +95,28 @@ class Repository:
     def put(self, name: str, content: bytes | memoryview, *, if_absent: bool = False) -> None:
         """Write an object. Raises Taken where it is there and `if_absent` is asked for."""
         with self._telling(f"write {name}"):
-            # Some stores answer a create that they have done with "exists" when it was sent again after a lost answer.
+            # Some stores answer a create that they have done with "exists" when it was sent again
+            # after a lost answer.
             try:
-                obstore.put(self._store, name, bytes(content), mode="create" if if_absent else "overwrite")
+                obstore.put(
+                    self._store, name, bytes(content), mode="create" if if_absent else "overwrite"
+                )
             except obstore.exceptions.AlreadyExistsError:
                 if self.get(name) != bytes(content):
                     raise Taken(f"{name} is there already in {self.address}") from None
         self._to_disk(name)
 
     def _to_disk(self, name: str) -> None:
-        """A directory's file is safe when it and its names are on the disk, not in the system's memory."""
+        """A directory's file is safe when it and its names are on the disk, not in the system's
+        memory.
+        """
         if self.folder is None:
             return
         path = self.folder / name
-        for each in (path, *(parent for parent in path.parents if parent.is_relative_to(self.folder))):
+        for each in (
+            path,
+            *(parent for parent in path.parents if parent.is_relative_to(self.folder)),
+        ):
             with self._telling(f"write {name} to disk"):
                 handle = os.open(each, os.O_RDONLY)
                 try:
@@ -128,7 +147,9 @@ class Repository:
         return iter(sorted(found))
 
     def folders(self, prefix: str) -> list[str]:
-        """The names right below a prefix, such as those of all runs, without a look at what is in them."""
+        """The names right below a prefix, such as those of all runs, without a look at what is in
+        them.
+        """
         with self._telling(f"list {prefix}"):
             found = obstore.list_with_delimiter(self._store, prefix)
         return sorted(path.rpartition("/")[2] for path in found["common_prefixes"])
@@ -142,18 +163,28 @@ class Repository:
 
     def seal(self, content: memoryview) -> bytes | memoryview:
         """What is to be stored for a content."""
-        return bytes(pyrage.encrypt(bytes(content), self._recipients)) if self._recipients else content
+        return (
+            bytes(pyrage.encrypt(bytes(content), self._recipients)) if self._recipients else content
+        )
 
     def open(self, name: str, content: bytes) -> bytes:
-        """The content of what was stored. Raises Damaged where it cannot be decrypted, UsageError without a key."""
+        """The content of what was stored.
+
+        Raises Damaged where it cannot be decrypted, UsageError without a key.
+        """
         if not name.endswith(ENCRYPTED):
             return content
         if not self._identities:
-            raise UsageError(f"{name} is encrypted, and no key is named", hint="Name one with `identity` or `identity_file`.")
+            raise UsageError(
+                f"{name} is encrypted, and no key is named",
+                hint="Name one with `identity` or `identity_file`.",
+            )
         try:
             return bytes(pyrage.decrypt(content, self._identities))
         except pyrage.DecryptError as error:
-            raise Damaged(f"{name} cannot be decrypted: it is damaged, or for another key ({error})") from None
+            raise Damaged(
+                f"{name} cannot be decrypted: it is damaged, or for another key ({error})"
+            ) from None
 
     @contextlib.contextmanager
     def _telling(self, what: str) -> Iterator[None]:
@@ -165,8 +196,12 @@ class Repository:
         except (obstore.exceptions.BaseError, OSError) as error:
             if isinstance(error, obstore.exceptions.AlreadyExistsError):
                 raise
-            hint = "Check the address, the credentials in the environment, and the room that is left."
-            raise Unavailable(f"the repository {self.address} did not {what}: {_short(error)}", hint=hint) from None
+            hint = (
+                "Check the address, the credentials in the environment, and the room that is left."
+            )
+            raise Unavailable(
+                f"the repository {self.address} did not {what}: {_short(error)}", hint=hint
+            ) from None
 
 
 def _short(error: BaseException) -> str:
@@ -178,7 +213,9 @@ def _recipients(settings: ArchiveSettings) -> list[Any]:
     try:
         return [pyrage.x25519.Recipient.from_str(text) for text in settings.encrypt_to]
     except pyrage.RecipientError as error:
-        raise UsageError(f"archives: encrypt_to: this is no age recipient: {error}", hint="It begins with age1.") from None
+        raise UsageError(
+            f"archives: encrypt_to: this is no age recipient: {error}", hint="It begins with age1."
+        ) from None
 
 
 def _identities(settings: ArchiveSettings) -> list[Any]:
@@ -188,9 +225,13 @@ def _identities(settings: ArchiveSettings) -> list[Any]:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except OSError as error:
-            raise UsageError(f"archives: identity_file: {path} cannot be read: {error.strerror}") from None
+            raise UsageError(
+                f"archives: identity_file: {path} cannot be read: {error.strerror}"
+            ) from None
         texts += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     try:
         return [pyrage.x25519.Identity.from_str(text) for text in texts]
     except pyrage.IdentityError:
-        raise UsageError("archives: identity: this is no age identity", hint="It begins with AGE-SECRET-KEY-1.") from None
+        raise UsageError(
+            "archives: identity: this is no age identity", hint="It begins with AGE-SECRET-KEY-1."
+        ) from None

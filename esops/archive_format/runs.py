@@ -3,7 +3,8 @@
     catalog/<run>.json                     that there is a sealed run, so that its loss is noticed
     runs/<run>/plan.json                   what was asked for
     runs/<run>/<attempt>-events-NNNNN.parquet, <attempt>-streams-NNNNN.parquet
-    runs/<run>/manifest.json               the seal: which files count, with their hashes; written last, and only if absent
+    runs/<run>/manifest.json               the seal: which files count, with their hashes; written
+    last, and only if absent
     runs/<run>/verified.json               the last verification
     runs/<run>/done.json                   what was removed; or failed.json
     locks/<archive>/<policy>/NNNNNN.json   who works on a policy
@@ -36,7 +37,9 @@ State = Literal["planned", "sealed", "verified", "done", "failed"]
 
 
 class FileEntry(BaseModel):
-    """A file of a run: its name below the run, the SHA-256 of what is stored, its bytes, and what is in it."""
+    """A file of a run: its name below the run, the SHA-256 of what is stored, its bytes, and what
+    is in it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -112,10 +115,17 @@ class Run:
     @property
     def state(self) -> State:
         """How far it is, by which files are there."""
-        there = {entry.name.rpartition("/")[2] for entry in self.repository.entries(f"{RUNS}/{self.name}")}
+        there = {
+            entry.name.rpartition("/")[2]
+            for entry in self.repository.entries(f"{RUNS}/{self.name}")
+        }
         if "manifest.json" not in there:
             return "failed" if "failed.json" in there else "planned"
-        for file, state in (("failed.json", "failed"), ("done.json", "done"), ("verified.json", "verified")):
+        for file, state in (
+            ("failed.json", "failed"),
+            ("done.json", "done"),
+            ("verified.json", "verified"),
+        ):
             if file in there:
                 return state  # type: ignore[return-value] # of the literals above
         return "sealed"
@@ -135,22 +145,37 @@ class Run:
         try:
             return Manifest.model_validate(found)
         except ValidationError as error:
-            raise Damaged(f"{self.name}/manifest.json is no manifest: {error.errors()[0]['msg']}") from None
+            raise Damaged(
+                f"{self.name}/manifest.json is no manifest: {error.errors()[0]['msg']}"
+            ) from None
 
     def content(self, entry: FileEntry) -> pa.Buffer:
-        """A file's content, read from the repository, hashed and decrypted. Raises Damaged, Missing."""
+        """A file's content, read from the repository, hashed and decrypted.
+
+        Raises Damaged, Missing.
+        """
         stored = self.repository.get(self.path(entry.name))
         if hashlib.sha256(stored).hexdigest() != entry.sha256:
-            size = f": {len(stored):,} bytes instead of {entry.size:,}" if len(stored) != entry.size else ""
-            raise Damaged(f"{self.name}/{entry.name} is not what was written: its SHA-256 is another{size}")
+            size = (
+                f": {len(stored):,} bytes instead of {entry.size:,}"
+                if len(stored) != entry.size
+                else ""
+            )
+            raise Damaged(
+                f"{self.name}/{entry.name} is not what was written: its SHA-256 is another{size}"
+            )
         return pa.py_buffer(self.repository.open(entry.name, stored))
 
     def batches(self, entry: FileEntry, rows: int = _ROWS) -> Iterator[pa.RecordBatch]:
-        """A file's rows. Raises Damaged, also where a file with the right hash cannot be decoded."""
+        """A file's rows.
+
+        Raises Damaged, also where a file with the right hash cannot be decoded.
+        """
         content = self.content(entry)
         try:
             file = pq.ParquetFile(pa.BufferReader(content))
-            # A batch over several groups of rows would hold as many large events as there are rows in a batch.
+            # A batch over several groups of rows would hold as many large events as there are rows
+            # in a batch.
             for group in range(file.num_row_groups):
                 yield from file.iter_batches(rows, row_groups=[group], use_threads=True)
         except (pa.ArrowInvalid, OSError) as error:
@@ -163,10 +188,14 @@ class Run:
                 # Times stay microseconds: a datetime for each would take as long as all the rest.
                 columns = [batch.column(name) for name in STREAMS.names]
                 plain = [
-                    (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+                    (
+                        column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+                    ).to_pylist()
                     for column in columns
                 ]
-                yield from zip(map(Digest._make, zip(*plain[:-1], strict=True)), plain[-1], strict=True)
+                yield from zip(
+                    map(Digest._make, zip(*plain[:-1], strict=True)), plain[-1], strict=True
+                )
 
 
 class Catalog:
@@ -177,12 +206,17 @@ class Catalog:
         self.repository = repository
 
     def names(self) -> list[str]:
-        """All runs that left something, the oldest first: those in the catalog and those that are not sealed."""
+        """All runs that left something, the oldest first: those in the catalog and those that are
+        not sealed.
+        """
         return sorted({*self.listed(), *self.repository.folders(RUNS)})
 
     def listed(self) -> list[str]:
         """The runs that were sealed, as the catalog knows them."""
-        return [entry.name.rpartition("/")[2].removesuffix(".json") for entry in self.repository.entries(CATALOG)]
+        return [
+            entry.name.rpartition("/")[2].removesuffix(".json")
+            for entry in self.repository.entries(CATALOG)
+        ]
 
     def check_entry(self, name: str) -> None:
         """Raises Damaged where a run's entry in the catalog is not what was written."""
@@ -193,7 +227,9 @@ class Catalog:
         """The run of that name. Raises UsageError."""
         names = self.names()
         if name not in names:
-            raise UsageError(f"there is no run {name!r} in {self.repository.address}", hint=nearest(name, names))
+            raise UsageError(
+                f"there is no run {name!r} in {self.repository.address}", hint=nearest(name, names)
+            )
         return Run(self.repository, name)
 
     def runs(self) -> list[Run]:
@@ -201,7 +237,10 @@ class Catalog:
         return [Run(self.repository, name) for name in self.names()]
 
     def sealed(self, store: str | None = None) -> list[tuple[Run, Manifest]]:
-        """The runs that count, the oldest first; of one store, where it is named. One that failed its verification does not."""
+        """The runs that count, the oldest first; of one store, where it is named.
+
+        One that failed its verification does not.
+        """
         files: dict[str, set[str]] = {}
         for entry in self.repository.entries(RUNS):
             _, name, file = entry.name.rsplit("/", 2)

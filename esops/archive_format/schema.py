@@ -1,6 +1,8 @@
-"""The archive's format, version 1: what its Parquet files hold, what its manifest says, and how both are hashed.
+"""The archive's format, version 1: what its Parquet files hold, what its manifest says, and how
+both are hashed.
 
-An archive has to be readable without esops: Parquet with plain columns, and JSON. docs/reference/archive-format.md is its description
+An archive has to be readable without esops: Parquet with plain columns, and JSON.
+docs/reference/archive-format.md is its description
 for others; change nothing here without a new VERSION.
 """
 
@@ -41,7 +43,9 @@ EVENTS = pa.schema(
         pa.field("hidden", pa.bool_(), nullable=False),
     ]
 )
-"""Sorted by stream, tenant and version. `id` where it is a UUID in its usual form, else `id_text`. `hidden`: the store itself does not
+"""Sorted by stream, tenant and version.
+
+`id` where it is a UUID in its usual form, else `id_text`. `hidden`: the store itself does not
 give it out as an event (a gap filler, a skipped event, a command)."""
 
 STREAMS = pa.schema(
@@ -58,7 +62,11 @@ STREAMS = pa.schema(
         pa.field("row", pa.string()),
     ]
 )
-"""A row a stream. `sha256` as `digests` makes it; `row` is the store's own row of the stream as JSON, where it has one."""
+"""A row a stream.
+
+`sha256` as `digests` makes it; `row` is the store's own row of the stream as JSON, where it has
+one.
+"""
 
 _SMALLEST = -(2**63)
 _NO_TIME = _SMALLEST.to_bytes(8, "little", signed=True)
@@ -85,26 +93,45 @@ def further_in(schema: pa.Schema) -> list[str]:
 
 
 def split_ids(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Ids given as text, as (sixteen bytes where it is a UUID in its usual form, text where it is not)."""
+    """Ids given as text, as (sixteen bytes where it is a UUID in its usual form, text where it is
+    not).
+    """
     count = len(texts)
     texts = texts.cast(pa.string())
     packed = _all_packed(texts)
     if packed is not None:
-        return pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(packed)]), pa.nulls(count, pa.string())
+        return pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(packed)]), pa.nulls(
+            count, pa.string()
+        )
     plain = texts.to_pylist()
-    ids = [bytes.fromhex(text.replace("-", "")) if text is not None and _UUID.fullmatch(text) else None for text in plain]
-    others = [text if identifier is None else None for text, identifier in zip(plain, ids, strict=True)]
+    ids = [
+        bytes.fromhex(text.replace("-", "")) if text is not None and _UUID.fullmatch(text) else None
+        for text in plain
+    ]
+    others = [
+        text if identifier is None else None for text, identifier in zip(plain, ids, strict=True)
+    ]
     return pa.array(ids, pa.binary(16)), pa.array(others, pa.string())
 
 
 def _all_packed(texts: pa.Array) -> bytes | None:
-    """Sixteen bytes for each id, without a look at each; None where one is no UUID in its usual form."""
+    """Sixteen bytes for each id, without a look at each; None where one is no UUID in its usual
+    form.
+    """
     count = len(texts)
-    if texts.null_count or not count or pc.min_max(pc.binary_length(texts)).as_py() != {"min": 36, "max": 36}:
+    if (
+        texts.null_count
+        or not count
+        or pc.min_max(pc.binary_length(texts)).as_py() != {"min": 36, "max": 36}
+    ):
         return None
     offsets, content = _values(texts)
     raw = bytes(content[offsets[0] : offsets[-1]])
-    if any(raw[at::36] != b"-" * count for at in _HYPHENS) or raw.count(b"-") != 4 * count or raw != raw.lower():
+    if (
+        any(raw[at::36] != b"-" * count for at in _HYPHENS)
+        or raw.count(b"-") != 4 * count
+        or raw != raw.lower()
+    ):
         return None
     try:
         packed = bytes.fromhex(raw.replace(b"-", b"").decode())
@@ -117,7 +144,10 @@ def join_ids(batch: pa.RecordBatch) -> list[str]:
     """The ids of a batch as text."""
     packed, texts = batch.column("id").to_pylist(), batch.column("id_text")
     plain = texts.to_pylist() if texts.null_count < len(texts) else [None] * len(packed)
-    return [text if raw is None else _uuid_text(raw.hex()) for raw, text in zip(packed, plain, strict=True)]
+    return [
+        text if raw is None else _uuid_text(raw.hex())
+        for raw, text in zip(packed, plain, strict=True)
+    ]
 
 
 def _uuid_text(digits: str) -> str:
@@ -125,7 +155,9 @@ def _uuid_text(digits: str) -> str:
 
 
 class Digest(NamedTuple):
-    """What one stream's events are: how many, from where to where, and the SHA-256 of all that is in them."""
+    """What one stream's events are: how many, from where to where, and the SHA-256 of all that is
+    in them.
+    """
 
     stream: str
     tenant: str
@@ -148,8 +180,10 @@ class Digest(NamedTuple):
 def digests(batches: Iterable[pa.RecordBatch]) -> Iterator[Digest]:
     """The digest of each stream in batches that are sorted by stream, however they are cut.
 
-    What is hashed is the stream, a zero byte, the tenant, and then each event: its columns after the tenant in the order of the schema, a
-    number or time as eight bytes (null as the smallest integer), an id as sixteen (null as zeros), `hidden` as one, and of all else the
+    What is hashed is the stream, a zero byte, the tenant, and then each event: its columns after
+    the tenant in the order of the schema, a
+    number or time as eight bytes (null as the smallest integer), an id as sixteen (null as zeros),
+    `hidden` as one, and of all else the
     length in four bytes (-1 for null) and then the bytes. Integers are little-endian.
     """
     open_: _Open | None = None
@@ -166,7 +200,10 @@ def digests(batches: Iterable[pa.RecordBatch]) -> Iterator[Digest]:
                 yield open_.closed()
             # All but the last are whole: another follows. There may be one for every few events.
             whole = zip(keys[first:-1], parts[first:-1], rows[first:-1], strict=True)
-            yield from [Digest(*part, hashlib.sha256(key + content).digest()) for key, part, content in whole]
+            yield from [
+                Digest(*part, hashlib.sha256(key + content).digest())
+                for key, part, content in whole
+            ]
             open_ = _Open(keys[-1], parts[-1], rows[-1])
     if open_ is not None:
         yield open_.closed()
@@ -187,7 +224,16 @@ class _Open:
 
     def add(self, more: _Part, rows: memoryview) -> None:
         stream, tenant, events, first_version, _, first_at, _, size = self._part
-        self._part = (stream, tenant, events + more[2], first_version, more[4], first_at, more[6], size + more[7])
+        self._part = (
+            stream,
+            tenant,
+            events + more[2],
+            first_version,
+            more[4],
+            first_at,
+            more[6],
+            size + more[7],
+        )
         self._hash.update(rows)
 
     def closed(self) -> Digest:
@@ -195,11 +241,15 @@ class _Open:
 
 
 def _parts(batch: pa.RecordBatch) -> tuple[list[bytes], list[memoryview], list[_Part]]:
-    """Of each stream in a batch: what its hash begins with, its rows as bytes, and its digest without the hash."""
+    """Of each stream in a batch: what its hash begins with, its rows as bytes, and its digest
+    without the hash.
+    """
     ends = _run_ends(batch)
     starts = pa.concat_arrays([pa.array([0], pa.int32()), ends[:-1]])
     lasts = pc.subtract(ends, 1)
-    stream, tenant = (batch.column(name).take(starts).cast(pa.string()) for name in ("stream", "tenant"))
+    stream, tenant = (
+        batch.column(name).take(starts).cast(pa.string()) for name in ("stream", "tenant")
+    )
     version, time = batch.column("version"), batch.column("recorded_at").cast(pa.int64())
     columns = [
         stream,
@@ -209,14 +259,20 @@ def _parts(batch: pa.RecordBatch) -> tuple[list[bytes], list[memoryview], list[_
         _payload(batch, starts, ends),
     ]
     offsets, content = _values(_rows(batch.select(batch.schema.names[2:])))
-    rows = [content[offsets[low] : offsets[end]] for low, end in zip(starts.to_pylist(), ends.to_pylist(), strict=True)]
+    rows = [
+        content[offsets[low] : offsets[end]]
+        for low, end in zip(starts.to_pylist(), ends.to_pylist(), strict=True)
+    ]
     keys = pc.binary_join_element_wise(stream, tenant, "\0").cast(pa.binary()).to_pylist()
     return keys, rows, list(zip(*(column.to_pylist() for column in columns), strict=True))
 
 
 def _payload(batch: pa.RecordBatch, starts: pa.Array, ends: pa.Array) -> pa.Array:
     """Bytes of data and metadata of each stream's part of a batch."""
-    sizes = [pc.fill_null(pc.binary_length(batch.column(name)), 0).cast(pa.int64()) for name in ("data", "metadata")]
+    sizes = [
+        pc.fill_null(pc.binary_length(batch.column(name)), 0).cast(pa.int64())
+        for name in ("data", "metadata")
+    ]
     # With a zero before, so that what lies between two rows is a difference.
     so_far = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(pc.add(*sizes))])
     return pc.subtract(so_far.take(ends), so_far.take(starts))
@@ -236,7 +292,10 @@ Piece: TypeAlias = "bytes | pa.Array"
 
 
 def _rows(batch: pa.RecordBatch) -> pa.Array:
-    """Each row's bytes, one after the other. Pieces that are the same in all rows are put together first: most columns are."""
+    """Each row's bytes, one after the other.
+
+    Pieces that are the same in all rows are put together first: most columns are.
+    """
     pieces: list[Piece] = []
     for column in batch.columns:
         for piece in _pieces(column):
@@ -250,17 +309,25 @@ def _rows(batch: pa.RecordBatch) -> pa.Array:
 
 
 def _pieces(column: pa.Array) -> list[Piece]:
-    """A column's part of each row: its values, and before them their lengths where these may vary."""
+    """A column's part of each row: its values, and before them their lengths where these
+    may vary.
+    """
     kind = column.type
     if pa.types.is_fixed_size_binary(kind):
         return (
-            [bytes(kind.byte_width)] if _nothing(column) else [pc.fill_null(column, bytes(kind.byte_width)).cast(pa.binary())]
+            [bytes(kind.byte_width)]
+            if _nothing(column)
+            else [pc.fill_null(column, bytes(kind.byte_width)).cast(pa.binary())]
         )
     if pa.types.is_boolean(kind):
         known = pc.fill_null(column, False)
         return [_fixed(known.cast(pa.uint8()), 1) if pc.any(known).as_py() else b"\0"]
     if not _varies(kind):
-        return [_NO_TIME] if _nothing(column) else [_fixed(pc.fill_null(column.cast(pa.int64()), _SMALLEST), 8)]
+        return (
+            [_NO_TIME]
+            if _nothing(column)
+            else [_fixed(pc.fill_null(column.cast(pa.int64()), _SMALLEST), 8)]
+        )
     if _nothing(column):
         return [_NO_LENGTH, b""]
     plain = column.cast(pa.binary())
@@ -271,7 +338,9 @@ def _pieces(column: pa.Array) -> list[Piece]:
         return [_fixed(lengths, 4), values]
     offsets, content = _values(values)
     first = bytes(content[offsets[0] : offsets[1]])
-    same = bytes(content[offsets[0] : offsets[-1]]) == first * len(column)  # as bytes: a memoryview is compared item by item
+    same = bytes(content[offsets[0] : offsets[-1]]) == first * len(
+        column
+    )  # as bytes: a memoryview is compared item by item
     return [length.to_bytes(4, "little", signed=True), first if same else values]
 
 
@@ -280,18 +349,24 @@ def _nothing(column: pa.Array) -> bool:
 
 
 def _varies(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_dictionary(kind))
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_dictionary(kind)
+    )
 
 
 def _fixed(numbers: pa.Array, width: int) -> pa.Array:
     """Numbers as the bytes that they are in memory: Arrow is little-endian."""
-    whole = pa.Array.from_buffers(pa.binary(width), len(numbers), [None, numbers.buffers()[1]], offset=numbers.offset)
+    whole = pa.Array.from_buffers(
+        pa.binary(width), len(numbers), [None, numbers.buffers()[1]], offset=numbers.offset
+    )
     return whole.cast(pa.binary())
 
 
 def _values(column: pa.Array) -> tuple[memoryview, memoryview]:
     """Where each value begins and ends in the bytes of all, and these."""
-    offsets = memoryview(column.buffers()[1]).cast("i")[column.offset : column.offset + len(column) + 1]
+    offsets = memoryview(column.buffers()[1]).cast("i")[
+        column.offset : column.offset + len(column) + 1
+    ]
     return offsets, memoryview(column.buffers()[2] or b"")
 
 
@@ -325,7 +400,9 @@ def sealed(document: Mapping[str, Any]) -> bytes:
     """A document as JSON with its own SHA-256 in it, so that any byte that changes is noticed."""
     body = {key: value for key, value in document.items() if key != "sha256"}
     digest = hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return orjson.dumps({**body, "sha256": digest}, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+    return orjson.dumps(
+        {**body, "sha256": digest}, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
+    )
 
 
 def unsealed(name: str, content: bytes) -> dict[str, Any]:
@@ -340,7 +417,8 @@ def unsealed(name: str, content: bytes) -> dict[str, Any]:
         raise Damaged(f"{name} is not of an archive of esops")
     if document.get("version") != VERSION:
         raise UsageError(
-            f"{name} is of version {document.get('version')} of the format, and this esops reads {VERSION}",
+            f"{name} is of version {document.get('version')} of the format, and this esops reads "
+            f"{VERSION}",
             hint="Use the esops that wrote it, or a newer one.",
         )
     return document

@@ -47,7 +47,9 @@ class Budgets:
             )
 
     def of(self, category: str | None) -> BudgetSettings:
-        """The budget whose pattern fits a category most closely: its own name, else the longest pattern."""
+        """The budget whose pattern fits a category most closely: its own name, else the longest
+        pattern.
+        """
         name = category or ""
         if name in self._by_pattern:
             return self._by_pattern[name]
@@ -59,16 +61,24 @@ class Budgets:
 
     @property
     def dear(self) -> bool:
-        """Whether judging takes a look at every event: of bytes, and of what is open, no list of streams tells."""
+        """Whether judging takes a look at every event: of bytes, and of what is open, no list of
+        streams tells.
+        """
         return self._asks("bytes") or self._asks("open_for")
 
     def too_long(self, over: Mapping[str | None, Callable[[int], int]]) -> int:
-        """How many streams are longer than their budget. `over` says of each category how many are longer than a number."""
+        """How many streams are longer than their budget.
+
+        `over` says of each category how many are longer than a number.
+        """
         limits = ((count, self.of(category).length) for category, count in over.items())
         return sum(count(limit) for count, limit in limits if limit is not None)
 
     def longest(
-        self, store: EventStore, over: Mapping[str | None, Callable[[int], int]], filter: EventFilter
+        self,
+        store: EventStore,
+        over: Mapping[str | None, Callable[[int], int]],
+        filter: EventFilter,
     ) -> Iterator[Finding]:
         """The streams that are too long, at most a thousand of each category."""
         for category, count in over.items():
@@ -76,25 +86,38 @@ class Budgets:
             if limit is None or not count(limit):
                 continue
             wanted = EventFilter(category=category or filter.category, archived=filter.archived)
-            # One category's streams are asked for by name; those without a category are picked from all.
+            # One category's streams are asked for by name; those without a category are picked from
+            # all.
             for info in store.longest(MOST if category else 10 * MOST, wanted, over=limit):
                 if info.category == category:
                     yield Finding(info.name, category, "length", limit, info.length)
 
-    def others(self, store: EventStore, filter: EventFilter, window: timedelta) -> Iterator[Finding]:
+    def others(
+        self, store: EventStore, filter: EventFilter, window: timedelta
+    ) -> Iterator[Finding]:
         """Each stream that breaks another budget than that of length."""
         if self._asks("growth_per_day"):
             yield from self._growing(store, filter, window)
         if self.dear:
             yield from self._measured(store, filter)
 
-    def _growing(self, store: EventStore, filter: EventFilter, window: timedelta) -> Iterator[Finding]:
+    def _growing(
+        self, store: EventStore, filter: EventFilter, window: timedelta
+    ) -> Iterator[Finding]:
         days = window / timedelta(days=1)
-        limits = [budget.growth_per_day for budget in self._by_pattern.values() if budget.growth_per_day is not None]
-        for info, recent in store.grown(datetime.now(UTC) - window, int(min(limits) * days), filter):
+        limits = [
+            budget.growth_per_day
+            for budget in self._by_pattern.values()
+            if budget.growth_per_day is not None
+        ]
+        for info, recent in store.grown(
+            datetime.now(UTC) - window, int(min(limits) * days), filter
+        ):
             limit = self.of(info.category).growth_per_day
             if limit is not None and recent > limit * days:
-                yield Finding(info.name, info.category, "growth_per_day", limit, round(recent / days, 2))
+                yield Finding(
+                    info.name, info.category, "growth_per_day", limit, round(recent / days, 2)
+                )
 
     def _measured(self, store: EventStore, filter: EventFilter) -> Iterator[Finding]:
         now = datetime.now(UTC)
@@ -108,4 +131,10 @@ class Budgets:
         if budget.open_for is not None and info.closed is False and info.first_at is not None:
             age = (now - info.first_at).total_seconds()
             if age > budget.open_for.total_seconds():
-                yield Finding(info.name, info.category, "open_for", budget.open_for.total_seconds(), round(age))
+                yield Finding(
+                    info.name,
+                    info.category,
+                    "open_for",
+                    budget.open_for.total_seconds(),
+                    round(age),
+                )

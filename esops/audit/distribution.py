@@ -1,6 +1,8 @@
-"""How many streams have which length: percentiles, a histogram, and the share of the longest, from a number for each length.
+"""How many streams have which length: percentiles, a histogram, and the share of the longest, from
+a number for each length.
 
-A store with a hundred million streams has some thousand different lengths, so that all of this is exact and small.
+A store with a hundred million streams has some thousand different lengths, so that all of this is
+exact and small.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class Distribution:
         return max(self.counts, default=0)
 
     def percentiles(self, shares: Iterable[float]) -> list[int]:
-        """The least length that so great a share (0 to 1) of the streams does not exceed: the nearest rank, no interpolation.
+        """The least length that so great a share (0 to 1) of the streams does not exceed: the
+        nearest rank, no interpolation.
 
         As SQL's percentile_disc and numpy's `inverted_cdf`. 0 where there is no stream.
         """
@@ -58,7 +61,9 @@ class Distribution:
         return found
 
     def histogram(self) -> list[tuple[int, int, int, int]]:
-        """Bins that double: (from, to, streams, events), the first of one event; those between that are empty are in it."""
+        """Bins that double: (from, to, streams, events), the first of one event; those between that
+        are empty are in it.
+        """
         if not self.counts:
             return []
         bins: Counter[int] = Counter()
@@ -68,16 +73,24 @@ class Distribution:
             bins[number] += streams
             events[number] += length * streams
         numbers = range(min(bins), max(bins) + 1)
-        return [(1 << number, (2 << number) - 1, bins[number], events[number]) for number in numbers]
+        return [
+            (1 << number, (2 << number) - 1, bins[number], events[number]) for number in numbers
+        ]
 
     def spark(self) -> str:
-        """The histogram as a line of blocks, on a logarithmic scale; a space where a bin is empty."""
+        """The histogram as a line of blocks, on a logarithmic scale; a space where a bin
+        is empty.
+        """
         counts = [streams for _, _, streams, _ in self.histogram()]
         top = math.log1p(max(counts, default=0))
-        return "".join(_BLOCKS[math.ceil(math.log1p(count) / top * (len(_BLOCKS) - 1))] for count in counts)
+        return "".join(
+            _BLOCKS[math.ceil(math.log1p(count) / top * (len(_BLOCKS) - 1))] for count in counts
+        )
 
     def share_of_longest(self, share: float = 0.01) -> float:
-        """Which part of all events the longest so great a share of the streams has: at least one stream."""
+        """Which part of all events the longest so great a share of the streams has: at least one
+        stream.
+        """
         left = math.ceil(round(self.streams * share, 9))
         total, theirs = self.events, 0
         for length, streams in self._longest_first():

@@ -1,8 +1,12 @@
-"""`esops audit streams --estimate`: what an audit would find, from a sample of the events, with its error.
+"""`esops audit streams --estimate`: what an audit would find, from a sample of the events, with its
+error.
 
-Of each page of the table that is drawn, one event is taken at random, and the length of its stream is found through the index. A stream of
-n events is drawn n times as often as one of a single event, so each counts for 1/n: the estimator of Horvitz and Thompson (1952) for
-the pages, that of Hansen and Hurwitz (1943) for the streams. Intervals are of 95 %; those of percentiles are by ranks (Woodruff 1952).
+Of each page of the table that is drawn, one event is taken at random, and the length of its stream
+is found through the index. A stream of
+n events is drawn n times as often as one of a single event, so each counts for 1/n: the estimator
+of Horvitz and Thompson (1952) for
+the pages, that of Hansen and Hurwitz (1943) for the streams. Intervals are of 95 %; those of
+percentiles are by ranks (Woodruff 1952).
 """
 
 from __future__ import annotations
@@ -56,7 +60,12 @@ class Estimate:
                 "longest_seen": self.longest_seen,
             },
             "categories": [
-                {"category": category, "tenant": tenant, "streams": streams.as_dict(), "events": events.as_dict()}
+                {
+                    "category": category,
+                    "tenant": tenant,
+                    "streams": streams.as_dict(),
+                    "events": events.as_dict(),
+                }
                 for category, tenant, streams, events in self.categories
             ],
         }
@@ -78,20 +87,31 @@ def judged(store: str, sample: LengthSample) -> Estimate:
     groups: dict[tuple[str | None, str], list[SampledPage]] = {}
     for each in pages:
         groups.setdefault((each.category, each.tenant), []).append(each)
-    categories = [(category, tenant, *_totals(theirs, sample.share)) for (category, tenant), theirs in groups.items()]
+    categories = [
+        (category, tenant, *_totals(theirs, sample.share))
+        for (category, tenant), theirs in groups.items()
+    ]
     categories.sort(key=lambda each: (-each[3].value, each[0] or "", each[1]))
-    return Estimate(store, sample.how, summary, max((each.length for each in pages), default=0), categories)
+    return Estimate(
+        store, sample.how, summary, max((each.length for each in pages), default=0), categories
+    )
 
 
 def _totals(pages: Sequence[SampledPage], share: float) -> tuple[Guess, Guess]:
     """Streams and events."""
-    return _total([each.events / each.length for each in pages], share), _total([each.events for each in pages], share)
+    return _total([each.events / each.length for each in pages], share), _total(
+        [each.events for each in pages], share
+    )
 
 
 def _total(values: Sequence[float], share: float) -> Guess:
     """The sum over all pages, of which each was drawn with the same probability."""
     total = math.fsum(values) / share
-    error = _SURE * math.sqrt(max(0.0, 1 - share) * math.fsum(value * value for value in values)) / share
+    error = (
+        _SURE
+        * math.sqrt(max(0.0, 1 - share) * math.fsum(value * value for value in values))
+        / share
+    )
     return Guess(total, max(0.0, total - error), total + error)
 
 
@@ -102,7 +122,10 @@ def _percentile(pages: Sequence[SampledPage], share: float) -> Guess:
     whole = math.fsum(weight for _, weight in weighted)
     effective = whole * whole / math.fsum(weight * weight for _, weight in weighted)
     error = _SURE * math.sqrt(share * (1 - share) / effective)
-    low, value, high = (_at(weighted, whole * rank) for rank in (max(0.0, share - error), share, min(1.0, share + error)))
+    low, value, high = (
+        _at(weighted, whole * rank)
+        for rank in (max(0.0, share - error), share, min(1.0, share + error))
+    )
     return Guess(value, low, high)
 
 

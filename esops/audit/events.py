@@ -1,6 +1,8 @@
-"""One pass over the events: what types there are, how large, since when, and what a reviewer of the model would look at.
+"""One pass over the events: what types there are, how large, since when, and what a reviewer of the
+model would look at.
 
-Payloads are decoded for a sample alone. Memory holds something for each type, and caches of a stated size.
+Payloads are decoded for a sample alone. Memory holds something for each type, and caches of a
+stated size.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class EventType:
             "first_at": _moment(self.first_micros),
             "last_at": _moment(self.last_micros),
             "categories": [category for category, _ in self.categories.most_common(10)],
-            "shapes": [{"keys": list(keys), "events": count} for keys, count in self.shapes.most_common()],
+            "shapes": [
+                {"keys": list(keys), "events": count} for keys, count in self.shapes.most_common()
+            ],
             "versions": dict(self.versions),
         }
 
@@ -80,18 +84,26 @@ class EventsAudit:
     duplicates: list[str] = field(default_factory=list)
     duplicates_count: int = 0
     ids_looked_at: float = 1.0
-    """The share of ids that were compared: those with a certain hash, so that two of the same are always compared."""
+    """The share of ids that were compared: those with a certain hash, so that two of the same are
+    always compared.
+    """
     short: Unsettled | None = None
     """Why not all events could be read; None where they were."""
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
         types = sorted(self.types.values(), key=lambda each: -each.events)
-        return {"store": self.store, "events": self.events, "types": [each.as_dict() for each in types]}
+        return {
+            "store": self.store,
+            "events": self.events,
+            "types": [each.as_dict() for each in types],
+        }
 
 
 class _Ids:
-    """Finds duplicates among ids, or among those of an ever smaller share by hash when there are too many to keep."""
+    """Finds duplicates among ids, or among those of an ever smaller share by hash when there are
+    too many to keep.
+    """
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
@@ -111,9 +123,15 @@ class _Ids:
 
 
 def audit_events(
-    store: EventStore, *, category: str | None = None, limit: int | None = None, tick: Tick = lambda _: None
+    store: EventStore,
+    *,
+    category: str | None = None,
+    limit: int | None = None,
+    tick: Tick = lambda _: None,
 ) -> EventsAudit:
-    """Read all events of a store or category, or the first so many; `short` in what is found says where some could not be read."""
+    """Read all events of a store or category, or the first so many; `short` in what is found says
+    where some could not be read.
+    """
     found = EventsAudit(store.name)
     ids = _Ids()
     newest: dict[str, int | datetime] = {}

@@ -1,6 +1,8 @@
-"""`esops audit modelling`: rules of thumb about the events themselves, each with its evidence and where it comes from.
+"""`esops audit modelling`: rules of thumb about the events themselves, each with its evidence and
+where it comes from.
 
-They are observations for somebody who knows the domain. docs/reference/modelling-rules.md explains each, and when to ignore it.
+They are observations for somebody who knows the domain. docs/reference/modelling-rules.md explains
+each, and when to ignore it.
 """
 
 from __future__ import annotations
@@ -19,10 +21,14 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _CRUD = {"created", "updated", "deleted", "inserted", "modified", "saved", "edited"}
 _SETTERS = {"changed", "updated", "set", "modified", "edited", "renamed"}
 _IRREGULAR = {
-    "begun", "bought", "broken", "built", "caught", "chosen", "cut", "done", "drawn", "driven", "fed", "felt", "fought", "found",
-    "forgotten", "frozen", "given", "gone", "got", "gotten", "grown", "held", "hidden", "hit", "kept", "known", "laid", "left",
-    "lent", "let", "lost", "made", "met", "paid", "put", "read", "reset", "risen", "run", "rung", "sent", "sold", "set", "shown",
-    "shut", "sought", "spent", "split", "spoken", "stolen", "stood", "taken", "taught", "thrown", "told", "understood", "undone",
+    "begun", "bought", "broken", "built", "caught", "chosen", "cut", "done", "drawn", "driven",
+    "fed", "felt", "fought", "found",
+    "forgotten", "frozen", "given", "gone", "got", "gotten", "grown", "held", "hidden", "hit",
+    "kept", "known", "laid", "left",
+    "lent", "let", "lost", "made", "met", "paid", "put", "read", "reset", "risen", "run",
+    "rung", "sent", "sold", "set", "shown",
+    "shut", "sought", "spent", "split", "spoken", "stolen", "stood", "taken", "taught",
+    "thrown", "told", "understood", "undone",
     "withdrawn", "withheld", "won", "worn", "written",
 }  # fmt: skip
 _NOT_PAST = {
@@ -41,7 +47,9 @@ _NOT_PAST = {
     "bleed",
     "unneeded",
 }
-_IDS = re.compile(r"(^|[a-z_])(id|ids|uuid|key|at|on|date|time|timestamp|by|version)$", re.IGNORECASE)
+_IDS = re.compile(
+    r"(^|[a-z_])(id|ids|uuid|key|at|on|date|time|timestamp|by|version)$", re.IGNORECASE
+)
 _PERSONAL = tuple(
     (what, re.compile(pattern, re.IGNORECASE))
     for what, pattern in (
@@ -49,7 +57,13 @@ _PERSONAL = tuple(
         ("mail address", "e[-_]?mail"),
         ("phone number", "(phone|mobile|msisdn)"),
         ("date of birth", "(birth|^dob$)"),
-        ("postal address", r"^(postal|home|billing|shipping)?[_ -]?(address|street|zip|zip[_ -]?code|postcode)(line)?\d?$"),
+        (
+            "postal address",
+            (
+                r"^(postal|home|billing|shipping)?[_ -]?"
+                r"(address|street|zip|zip[_ -]?code|postcode)(line)?\d?$"
+            ),
+        ),
         (
             "number of an identity document",
             "(^ssn$|social[_ -]?security|passport|national[_ -]?id|driving[_ -]?licen|tax[_ -]?id)",
@@ -101,7 +115,9 @@ def observe(seen: Seen, rules: Mapping[str, bool | float]) -> list[Observation]:
     """Ask all rules that are not switched off. Raises UsageError for one that there is not."""
     for name in rules:
         if name not in RULES:
-            raise UsageError(f"audit.rules.{name}: there is no such rule", hint=nearest(name, RULES))
+            raise UsageError(
+                f"audit.rules.{name}: there is no such rule", hint=nearest(name, RULES)
+            )
     found = []
     for name, rule in RULES.items():
         asked = rules.get(name, True)
@@ -113,7 +129,9 @@ def observe(seen: Seen, rules: Mapping[str, bool | float]) -> list[Observation]:
 
 
 def words(name: str) -> list[str]:
-    """The words of an event type's name, however it is written, in lower case; a version at its end is none."""
+    """The words of an event type's name, however it is written, in lower case; a version at its end
+    is none.
+    """
     found = [word.lower() for word in _WORD.findall(name)]
     while found and (found[-1].isdigit() or found[-1] in ("v", "event")):
         found.pop()
@@ -122,7 +140,10 @@ def words(name: str) -> list[str]:
 
 def is_past(name: str) -> bool:
     """Whether a name says that something happened: a word in it is a past participle."""
-    return any((word.endswith("ed") and len(word) > 3 and word not in _NOT_PAST) or word in _IRREGULAR for word in words(name))
+    return any(
+        (word.endswith("ed") and len(word) > 3 and word not in _NOT_PAST) or word in _IRREGULAR
+        for word in words(name)
+    )
 
 
 def _crud(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
@@ -134,7 +155,10 @@ def _crud(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
         if keys >= threshold:
             yield (
                 kind.name,
-                f"{kind.events:,} events; a payload has {keys} fields, as the whole state of a thing would",
+                (
+                    f"{kind.events:,} events; a payload has {keys} fields, as the whole state of a "
+                    "thing would"
+                ),
                 float(keys),
             )
 
@@ -149,13 +173,21 @@ def _property(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
                 by_category.setdefault(category, []).append(kind.name)
     for category, names in by_category.items():
         if len(names) >= threshold:
-            yield category or "events", f"{len(names)} types change one field each: {_some(names)}", float(len(names))
+            yield (
+                category or "events",
+                f"{len(names)} types change one field each: {_some(names)}",
+                float(len(names)),
+            )
 
 
 def _no_verb(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
     for kind in seen.events.types.values():
         if kind.events >= threshold and not kind.name.startswith("$") and not is_past(kind.name):
-            yield kind.name, f"{kind.events:,} events whose name does not say what happened", float(kind.events)
+            yield (
+                kind.name,
+                f"{kind.events:,} events whose name does not say what happened",
+                float(kind.events),
+            )
 
 
 def _huge(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
@@ -187,14 +219,22 @@ def _hot(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
     total = seen.streams.whole.events
     for info in seen.streams.longest[:_MOST]:
         if info.length >= 1_000 and info.length / total > threshold:
-            yield info.name, f"{info.length:,} of {total:,} events are in this one stream", round(info.length / total, 3)
+            yield (
+                info.name,
+                f"{info.length:,} of {total:,} events are in this one stream",
+                round(info.length / total, 3),
+            )
 
 
 def _single(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
     for (category, _), each in seen.streams.categories.items():
         alone = each.counts[1] / each.streams
         if each.streams >= 100 and alone > threshold:
-            yield category or "streams", f"{each.counts[1]:,} of {each.streams:,} streams have one event", round(alone, 3)
+            yield (
+                category or "streams",
+                f"{each.counts[1]:,} of {each.streams:,} streams have one event",
+                round(alone, 3),
+            )
 
 
 def _share(name: str, counted: Callable[[Any], int]) -> Check:
@@ -206,7 +246,10 @@ def _share(name: str, counted: Callable[[Any], int]) -> Check:
             worst = [kind for kind, count in Counter(missing).most_common(_MOST) if count]
             yield (
                 "metadata",
-                f"{total:,} of {decoded:,} events that were looked at have no {name}: {_some(worst)}",
+                (
+                    f"{total:,} of {decoded:,} events that were looked at have no {name}: "
+                    f"{_some(worst)}"
+                ),
                 round(total / decoded, 3),
             )
 
@@ -218,7 +261,10 @@ def _backwards(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]
     if count > threshold:
         yield (
             "clocks",
-            f"{count:,} events were recorded before the one before them in their stream, as in {_some(seen.events.backwards)}",
+            (
+                f"{count:,} events were recorded before the one before them in their stream, as in "
+                f"{_some(seen.events.backwards)}"
+            ),
             float(count),
         )
 
@@ -228,7 +274,11 @@ def _duplicates(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]
     if count > threshold:
         share = seen.events.ids_looked_at
         sample = "" if share == 1 else f" among {share:.1%} of all"
-        yield "ids", f"{count:,} ids occur again{sample}, as {_some(seen.events.duplicates)}", float(count)
+        yield (
+            "ids",
+            f"{count:,} ids occur again{sample}, as {_some(seen.events.duplicates)}",
+            float(count),
+        )
 
 
 def _personal(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
@@ -237,7 +287,10 @@ def _personal(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
             if pattern.search(key) and kinds.total() >= threshold:
                 yield (
                     key,
-                    f"may be the {what}; in {_some([kind for kind, _ in kinds.most_common(_MOST)])}",
+                    (
+                        f"may be the {what}; in "
+                        f"{_some([kind for kind, _ in kinds.most_common(_MOST)])}"
+                    ),
                     float(kinds.total()),
                 )
 
@@ -257,10 +310,18 @@ RULES: dict[str, Rule] = {
     "hot-streams": Rule(_hot, 0.1, f"{_DUDYCZ}/should_you_always_keep_streams_short/"),
     "single-event-streams": Rule(_single, 0.5, f"{_DUDYCZ}/should_you_always_keep_streams_short/"),
     "missing-correlation": Rule(
-        _share("correlation id", lambda kind: kind.uncorrelated), 0.5, "https://www.w3.org/TR/trace-context/"
+        _share("correlation id", lambda kind: kind.uncorrelated),
+        0.5,
+        "https://www.w3.org/TR/trace-context/",
     ),
-    "missing-causation": Rule(_share("causation id", lambda kind: kind.uncaused), 0.5, "https://www.w3.org/TR/trace-context/"),
+    "missing-causation": Rule(
+        _share("causation id", lambda kind: kind.uncaused),
+        0.5,
+        "https://www.w3.org/TR/trace-context/",
+    ),
     "clock-backwards": Rule(_backwards, 0, "https://martinfowler.com/eaaDev/EventSourcing.html"),
     "duplicate-ids": Rule(_duplicates, 0, "https://martinfowler.com/eaaDev/EventSourcing.html"),
-    "personal-data": Rule(_personal, 1, "https://www.michielrook.nl/2017/11/forget-me-please-event-sourcing-gdpr/"),
+    "personal-data": Rule(
+        _personal, 1, "https://www.michielrook.nl/2017/11/forget-me-please-event-sourcing-gdpr/"
+    ),
 }

@@ -20,7 +20,14 @@ _BARS, _FINDINGS = 20, 200
 """Streams with a bar; findings that are named."""
 
 
-def write_report(path: Path, found: StreamsAudit, months: Sequence[MonthCount], *, category: str | None, budgets: bool) -> None:
+def write_report(
+    path: Path,
+    found: StreamsAudit,
+    months: Sequence[MonthCount],
+    *,
+    category: str | None,
+    budgets: bool,
+) -> None:
     """Write the page. Raises OSError."""
     document = found.as_dict(full=True)
     whole = document["summary"]
@@ -54,7 +61,8 @@ def write_report(path: Path, found: StreamsAudit, months: Sequence[MonthCount], 
         longest=document["streams"][:LISTED],
         categories=document["categories"],
         tenants=any(each["tenant"] for each in document["categories"]),
-        no_months="Growth is not shown: this store keeps no time of an event that can be asked for.",
+        no_months="Growth is not shown: this store keeps no time of an event that can be "
+        "asked for.",
     )
     path.write_text(text, encoding="utf-8")
 
@@ -64,7 +72,10 @@ def _lengths(found: StreamsAudit) -> go.Figure:
     names = [f"{low:,}" if low == high else f"{low:,} to {high:,}" for low, high, *_ in bins]
     bars = [
         go.Bar(
-            name=what, x=names, y=[each[at] for each in bins], hovertemplate="%{x} events: %{y:,} " + what + "<extra></extra>"
+            name=what,
+            x=names,
+            y=[each[at] for each in bins],
+            hovertemplate="%{x} events: %{y:,} " + what + "<extra></extra>",
         )
         for at, what in ((2, "streams"), (3, "events in them"))
     ]
@@ -86,7 +97,9 @@ def _growth(months: Sequence[MonthCount], colours: Mapping[str, str]) -> go.Figu
     rest: Counter[str] = Counter()
     for category in list(by_category)[_SERIES:]:
         rest.update(by_category[category])
-    series = [(category, by_category[category]) for category in largest] + ([("others", rest)] if rest else [])
+    series = [(category, by_category[category]) for category in largest] + (
+        [("others", rest)] if rest else []
+    )
     bars = [
         go.Bar(
             name=label(category),
@@ -154,18 +167,27 @@ def _longest(found: StreamsAudit, colours: Mapping[str, str]) -> go.Figure:
             showlegend=len(categories) > 1,
             legend={"orientation": "h", "y": 1.08},
             xaxis={"title": "events", "separatethousands": True},
-            yaxis={"type": "category", "categoryorder": "array", "categoryarray": order, "autorange": "reversed"},
+            yaxis={
+                "type": "category",
+                "categoryorder": "array",
+                "categoryarray": order,
+                "autorange": "reversed",
+            },
         ),
     )
 
 
 def _by_category(months: Sequence[MonthCount]) -> tuple[list[str], dict[str, Counter[str]]]:
-    """All months from the first to the last, and each category's events in them, the largest category first."""
+    """All months from the first to the last, and each category's events in them, the largest
+    category first.
+    """
     found: dict[str, Counter[str]] = {}
     for category, month, events in months:
         found.setdefault(category or _NONE, Counter())[month] += events
     ordered = dict(sorted(found.items(), key=lambda each: (-each[1].total(), each[0])))
-    return _every_month(min(each.month for each in months), max(each.month for each in months)), ordered
+    return _every_month(
+        min(each.month for each in months), max(each.month for each in months)
+    ), ordered
 
 
 def _every_month(first: str, last: str) -> list[str]:

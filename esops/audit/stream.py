@@ -18,14 +18,22 @@ from esops.stores.base import EventStore
 
 _BURST = timedelta(seconds=1)
 COMPETING = timedelta(milliseconds=100)
-"""Two commands that write so shortly after each other have both loaded the stream before, as a rule: one may have had to try again."""
+"""Two commands that write so shortly after each other have both loaded the stream before, as a
+rule: one may have had to try again.
+"""
 _LARGEST = 5
 _MOST_GAPS = 20
 _SHORT = 50
 """A stream of so few events needs no advice."""
 _TRACED = 100_000
 """Types in their order that are looked at for a cycle."""
-_PERIODS = (("hour", "%Y-%m-%d %H"), ("day", "%Y-%m-%d"), ("week", "%G-W%V"), ("month", "%Y-%m"), ("year", "%Y"))
+_PERIODS = (
+    ("hour", "%Y-%m-%d %H"),
+    ("day", "%Y-%m-%d"),
+    ("week", "%G-W%V"),
+    ("month", "%Y-%m"),
+    ("year", "%Y"),
+)
 
 
 @dataclass
@@ -63,9 +71,13 @@ class StreamAudit:
     busiest: tuple[int, datetime | None] = (0, None)
     """The most events within a second, and when."""
     same_instant: int = 0
-    """Events that were recorded at the very time of the one before: appended together, or by writers that raced."""
+    """Events that were recorded at the very time of the one before: appended together, or by
+    writers that raced.
+    """
     competing: int = 0
-    """How often an event of another correlation id than the one before it came within `COMPETING` of it."""
+    """How often an event of another correlation id than the one before it came within `COMPETING`
+    of it.
+    """
     backwards: int = 0
     """Events that were recorded before the one before them."""
     suggestion: str = ""
@@ -83,9 +95,15 @@ class StreamAudit:
             "bytes": self.bytes,
             "closed": self.closed,
             "seconds_to_load": round(self.seconds_to_load, 4),
-            "types": [{"type": name, **vars(each)} for name, each in sorted(self.types.items(), key=lambda it: -it[1].events)],
+            "types": [
+                {"type": name, **vars(each)}
+                for name, each in sorted(self.types.items(), key=lambda it: -it[1].events)
+            ],
             "months": [{"month": month, "events": events} for month, events in self.months.items()],
-            "largest": [{"bytes": size, "version": version, "type": kind} for size, version, kind in self.largest],
+            "largest": [
+                {"bytes": size, "version": version, "type": kind}
+                for size, version, kind in self.largest
+            ],
             "gaps": [{"after": low, "next": high} for low, high in self.gaps],
             "busiest_second": {"events": self.busiest[0], "at": self.busiest[1]},
             "same_instant": self.same_instant,
@@ -109,7 +127,11 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
         at = event.recorded_at if event.recorded_at.year > 1970 else None
         size = len(event.data) + len(event.metadata)
         _count(found, event, at, size)
-        if previous is not None and event.version > previous.version + 1 and len(found.gaps) < _MOST_GAPS:
+        if (
+            previous is not None
+            and event.version > previous.version + 1
+            and len(found.gaps) < _MOST_GAPS
+        ):
             found.gaps.append((previous.version, event.version))
         if at is not None:
             if previous_at is not None:
@@ -163,15 +185,21 @@ def _count(found: StreamAudit, event: RecordedEvent, at: datetime | None, size: 
     found.largest = heapq.nlargest(_LARGEST, [*found.largest, (size, event.version, event.type)])
 
 
-def _suggestion(found: StreamAudit, order: list[str], periods: dict[str, Counter[str]], closing: set[str]) -> str:
-    """Where the books could be closed. An observation, never a command: only the domain knows what a life cycle is."""
+def _suggestion(
+    found: StreamAudit, order: list[str], periods: dict[str, Counter[str]], closing: set[str]
+) -> str:
+    """Where the books could be closed.
+
+    An observation, never a command: only the domain knows what a life cycle is.
+    """
     if found.length <= _SHORT:
         return "It is short: there is nothing to do."
     cycle = _cycle(order)
     if cycle is not None:
         kind, times, mean = cycle
         return (
-            f"Its events come in {times:,} cycles that begin with {kind}, of {mean:.0f} events each: a stream for each cycle "
+            f"Its events come in {times:,} cycles that begin with {kind}, of {mean:.0f} events "
+            "each: a stream for each cycle "
             f"would stay that short."
         )
     for period, _ in reversed(_PERIODS):
@@ -179,16 +207,26 @@ def _suggestion(found: StreamAudit, order: list[str], periods: dict[str, Counter
         if len(counts) >= 3 and max(counts.values()) <= max(_SHORT, found.length // 3):
             mean = found.length / len(counts)
             return (
-                f"It has lived through {len(counts):,} {period}s with {mean:.0f} events each, at most {max(counts.values()):,}: "
-                f"a stream for each {period} (closing the books) would stay that short, if a {period} means something to the business."
+                f"It has lived through {len(counts):,} {period}s with {mean:.0f} events each, at "
+                f"most {max(counts.values()):,}: "
+                f"a stream for each {period} (closing the books) would stay that short, if a "
+                f"{period} means something to the business."
             )
     if closing and not found.closed:
-        return "It is long and not closed, and no cycle or period is to be seen in it: ask what ends its life."
-    return "No cycle or period is to be seen in it: ask what ends its life, or keep a snapshot to load it from."
+        return (
+            "It is long and not closed, and no cycle or period is to be seen in it: ask what "
+            "ends its life."
+        )
+    return (
+        "No cycle or period is to be seen in it: ask what ends its life, or keep a snapshot to "
+        "load it from."
+    )
 
 
 def _cycle(order: list[str]) -> tuple[str, int, float] | None:
-    """A type that comes again and again at even distances, with several others between: (type, times, mean distance)."""
+    """A type that comes again and again at even distances, with several others between: (type,
+    times, mean distance).
+    """
     best: tuple[str, int, float] | None = None
     first = order[0]
     places: dict[str, list[int]] = {}

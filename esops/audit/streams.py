@@ -48,18 +48,25 @@ class StreamsAudit:
                 {"category": category, "tenant": tenant, **each.as_dict(full=full)}
                 for (category, tenant), each in self.ordered()
             ],
-            "streams": [stream_as_dict(info, self.window if growth else None) for info in self.longest],
+            "streams": [
+                stream_as_dict(info, self.window if growth else None) for info in self.longest
+            ],
             "findings": [finding.as_dict() for finding in self.findings],
             "findings_total": self.broken,
         }
 
     def ordered(self) -> list[tuple[tuple[str | None, str], Distribution]]:
         """The categories, the one with the most events first."""
-        return sorted(self.categories.items(), key=lambda each: (-each[1].events, each[0][0] or "", each[0][1]))
+        return sorted(
+            self.categories.items(),
+            key=lambda each: (-each[1].events, each[0][0] or "", each[0][1]),
+        )
 
 
 def stream_as_dict(info: StreamInfo, window: timedelta | None = None) -> dict[str, Any]:
-    """A stream under the documented field names; `growth_per_day` over all its life, `recent_per_day` over the window."""
+    """A stream under the documented field names; `growth_per_day` over all its life,
+    `recent_per_day` over the window.
+    """
     found: dict[str, Any] = {
         "stream": info.name,
         "category": info.category,
@@ -81,7 +88,10 @@ def stream_as_dict(info: StreamInfo, window: timedelta | None = None) -> dict[st
 
 
 def growth_per_day(info: StreamInfo) -> float | None:
-    """Events a day from the first to the last; of less than a day as if it were one. None where times are not known."""
+    """Events a day from the first to the last; of less than a day as if it were one.
+
+    None where times are not known.
+    """
     if info.first_at is None or info.last_at is None:
         return None
     return round(info.length / max(1.0, (info.last_at - info.first_at) / timedelta(days=1)), 2)
@@ -100,35 +110,52 @@ def audit_streams(
     growth: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> StreamsAudit:
-    """Look at all streams of a store, or at those of one category. `say` is told what is about to be dear. Raises UsageError."""
+    """Look at all streams of a store, or at those of one category.
+
+    `say` is told what is about to be dear. Raises UsageError.
+    """
     budgets = Budgets(settings)
     filter = EventFilter(category=category, archived=archived)
     if store.counts_events(counted=counted):
         events = store.count_between(None, store.head(timedelta(0)))
         if events > MANY:
-            say(f"counting streams over about {events:,} events; --estimate takes a sample instead, where the store can")
+            say(
+                f"counting streams over about {events:,} events; --estimate takes a sample "
+                "instead, where the store can"
+            )
     lengths = store.lengths(filter, counted=counted)
     found = StreamsAudit(store.name, lengths.how, window)
     for each in lengths.counts:
         if (each.category or "").startswith("$"):
             continue
         found.whole.add(each.length, each.streams)
-        found.categories.setdefault((each.category, each.tenant), Distribution()).add(each.length, each.streams)
+        found.categories.setdefault((each.category, each.tenant), Distribution()).add(
+            each.length, each.streams
+        )
     since = datetime.now(UTC) - window if growth else None
     closed_by = settings.closed_by
     if longest:
         found.longest = list(
-            _dated(store, store.longest(longest, filter, over=over, closed_by=closed_by, since=since, counted=counted))
+            _dated(
+                store,
+                store.longest(
+                    longest, filter, over=over, closed_by=closed_by, since=since, counted=counted
+                ),
+            )
         )
     if budgets.dear:
-        say(f"budgets of bytes or open streams take a look at each of {found.whole.events:,} events")
+        say(
+            f"budgets of bytes or open streams take a look at each of {found.whole.events:,} events"
+        )
     over_in = {
         category: _over([each for (name, _), each in found.categories.items() if name == category])
         for category in {name for name, _ in found.categories}
     }
     found.broken = budgets.too_long(over_in)
     others = budgets.others(store, filter, window)
-    found.findings = heapq.nlargest(MOST, chain(budgets.longest(store, over_in, filter), _counting(found, others)), _excess)
+    found.findings = heapq.nlargest(
+        MOST, chain(budgets.longest(store, over_in, filter), _counting(found, others)), _excess
+    )
     return found
 
 
@@ -143,7 +170,9 @@ def _excess(finding: Finding) -> float:
     return finding.value / finding.limit if finding.limit else float(finding.value)
 
 
-def listed(store: EventStore, settings: AuditSettings, category: str | None, archived: bool) -> Iterator[StreamInfo]:
+def listed(
+    store: EventStore, settings: AuditSettings, category: str | None, archived: bool
+) -> Iterator[StreamInfo]:
     """Every stream by name, measured, as the store gives them out."""
     filter = EventFilter(category=category, archived=archived)
     return iter(store.streams(filter, closed_by=settings.closed_by, measured=True))
@@ -159,6 +188,12 @@ def _dated(store: EventStore, streams: Sequence[StreamInfo]) -> Iterator[StreamI
         if info.last_at is not None or number >= _LOOKED_UP:
             yield info
             continue
-        ends = [next(iter(store.read_stream(info.name, backwards=backwards, limit=1)), None) for backwards in (False, True)]
-        times = [event.recorded_at if event is not None and event.recorded_at.year > 1970 else None for event in ends]
+        ends = [
+            next(iter(store.read_stream(info.name, backwards=backwards, limit=1)), None)
+            for backwards in (False, True)
+        ]
+        times = [
+            event.recorded_at if event is not None and event.recorded_at.year > 1970 else None
+            for event in ends
+        ]
         yield replace(info, first_at=times[0], last_at=times[1])

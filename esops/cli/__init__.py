@@ -1,4 +1,6 @@
-"""The command line: each module one command group. It parses, calls one job, prints what that returns.
+"""The command line: each module one command group.
+
+It parses, calls one job, prints what that returns.
 
 Nothing heavy is imported here: `esops --help` has to answer at once.
 """

@@ -29,25 +29,43 @@ def _global(*names: str, **more: Any) -> Any:
 _GLOBALS: dict[str, tuple[Any, Any]] = {
     "config_": (
         str | None,
-        _global("--config", metavar="FILE", help="The configuration; else ESOPS_CONFIG, or esops.toml here or above."),
+        _global(
+            "--config",
+            metavar="FILE",
+            help="The configuration; else ESOPS_CONFIG, or esops.toml here or above.",
+        ),
     ),
     "store_": (
         str | None,
         _global(
-            "--store", metavar="NAME", help="The store, where the configuration has several.", autocompletion=complete_store
+            "--store",
+            metavar="NAME",
+            help="The store, where the configuration has several.",
+            autocompletion=complete_store,
         ),
     ),
-    "output_": (Literal["table", "json", "ndjson", "csv"] | None, _global("--output", help="How results are written.")),
+    "output_": (
+        Literal["table", "json", "ndjson", "csv"] | None,
+        _global("--output", help="How results are written."),
+    ),
     "quiet_": (bool | None, _global("--quiet", help="Only results and errors.", is_flag=True)),
     "verbose_": (bool | None, _global("--verbose", help="More of the log.", is_flag=True)),
-    "debug_": (bool | None, _global("--debug", help="All of the log, and tracebacks.", is_flag=True)),
-    "log_format_": (Literal["console", "json"] | None, _global("--log-format", help="How the log is written.")),
+    "debug_": (
+        bool | None,
+        _global("--debug", help="All of the log, and tracebacks.", is_flag=True),
+    ),
+    "log_format_": (
+        Literal["console", "json"] | None,
+        _global("--log-format", help="How the log is written."),
+    ),
     "no_color_": (bool | None, _global("--no-color", help="No colour.", is_flag=True)),
 }
 
 
 def with_globals(function: Callable[..., Any], own: Collection[str] = ()) -> Callable[..., Any]:
-    """Let a command (whose first parameter is the context) take the options that work everywhere, but for those that it has its own of."""
+    """Let a command (whose first parameter is the context) take the options that work everywhere,
+    but for those that it has its own of.
+    """
     options = {name: option for name, option in _GLOBALS.items() if name not in own}
 
     @functools.wraps(function)
@@ -64,12 +82,17 @@ def with_globals(function: Callable[..., Any], own: Collection[str] = ()) -> Cal
         for name, (kind, default) in options.items()
     ]
     command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *extra])  # type: ignore[attr-defined]
-    command.__annotations__ = typing.get_type_hints(function) | {name: kind for name, (kind, _) in options.items()}
+    command.__annotations__ = typing.get_type_hints(function) | {
+        name: kind for name, (kind, _) in options.items()
+    }
     return command
 
 
 class _Help:
-    """Help in plain text: the example first, then options in groups. Without rich, whose import takes longer than all else."""
+    """Help in plain text: the example first, then options in groups.
+
+    Without rich, whose import takes longer than all else.
+    """
 
     help: str | None
 
@@ -85,18 +108,26 @@ class _Help:
             formatter.write_text(" ".join(paragraph.split()))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments and options by their groups, those that work everywhere last; then the commands."""
+        """Write arguments and options by their groups, those that work everywhere last; then the
+        commands.
+        """
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in ctx.command.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 panel = getattr(parameter, "rich_help_panel", None)
-                panel = panel or ("Arguments" if parameter.param_type_name == "argument" else "Options")
+                panel = panel or (
+                    "Arguments" if parameter.param_type_name == "argument" else "Options"
+                )
                 groups.setdefault(panel, []).append(record)
         everywhere = groups.pop(_GLOBAL_PANEL, None)
         if isinstance(self, TyperGroup):
             commands = [self.commands[name] for name in self.list_commands(ctx)]
-            groups = {"Commands": [(each.name or "", summary(each.help)) for each in commands if not each.hidden]} | groups
+            groups = {
+                "Commands": [
+                    (each.name or "", summary(each.help)) for each in commands if not each.hidden
+                ]
+            } | groups
         if everywhere:
             groups[_GLOBAL_PANEL] = everywhere
         for panel, records in groups.items():
@@ -109,7 +140,9 @@ class Command(_Help, TyperCommand):
 
 
 class Group(_Help, TyperGroup):
-    """A command group whose help is ours; lists its commands in the order in which they were added."""
+    """A command group whose help is ours; lists its commands in the order in which they
+    were added.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's form
         """The names."""
@@ -118,7 +151,9 @@ class Group(_Help, TyperGroup):
 
 def summary(text: str | None) -> str:
     """The first paragraph of a docstring that is no example, in a line."""
-    paragraphs = [each for each in (text or "").split("\n\n") if not each.strip().startswith("esops ")]
+    paragraphs = [
+        each for each in (text or "").split("\n\n") if not each.strip().startswith("esops ")
+    ]
     line = " ".join(paragraphs[0].split()) if paragraphs else ""
     return line if len(line) <= _LONGEST_SUMMARY else line[: _LONGEST_SUMMARY - 1] + "…"
 
@@ -145,7 +180,9 @@ def _version(wanted: bool) -> None:
 @with_globals
 def root(
     context: typer.Context,
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Say which version this is."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Say which version this is."
+    ),
 ) -> None:
     """Operate event-sourced systems in production.
 
@@ -156,7 +193,9 @@ def root(
 def command(
     at: typer.Typer, name: str | None = None, *, own: Collection[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add a command to the root or a group; it takes the global options too, but for those that it has its own of."""
+    """Add a command to the root or a group; it takes the global options too, but for those that it
+    has its own of.
+    """
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
         at.command(name, cls=Command)(with_globals(function, own))
@@ -211,7 +250,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _guarded(run: Callable[[], Any], debug: bool) -> int:
-    """Run, and turn what is raised into a sentence, a hint and an exit code; a traceback only for --debug."""
+    """Run, and turn what is raised into a sentence, a hint and an exit code; a traceback only for
+    --debug.
+    """
     try:
         code = run()
     except typer.TyperException as error:
@@ -249,7 +290,10 @@ def _tell(error: Exception) -> int:
     output = term.Output(term.Settings(color="--no-color" not in sys.argv))
     if type(error).__module__.startswith("psycopg") and not isinstance(error, EsopsError):
         first = str(error).strip().splitlines()
-        error = Unavailable(f"the database gave up: {first[0] if first else type(error).__name__}", hint="See --debug.")
+        error = Unavailable(
+            f"the database gave up: {first[0] if first else type(error).__name__}",
+            hint="See --debug.",
+        )
     if not isinstance(error, EsopsError):
         error = EsopsError(
             f"a defect in esops: {type(error).__name__}: {error}",

@@ -1,4 +1,6 @@
-"""`esops archive`: old streams out of the hot store, into an archive that is proven before anything is removed."""
+"""`esops archive`: old streams out of the hot store, into an archive that is proven before anything
+is removed.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +22,24 @@ if TYPE_CHECKING:
 
 archive = group("archive", "Old streams out of the hot store: plan, run, verify, query, restore.")
 
-_POLICY = typer.Argument(..., help="The policy, of [archives.NAME.policies].", autocompletion=complete_policy)
-_ARCHIVE = typer.Option(None, "--archive", metavar="NAME", help="The archive, where the configuration has several.")
+_POLICY = typer.Argument(
+    ..., help="The policy, of [archives.NAME.policies].", autocompletion=complete_policy
+)
+_ARCHIVE = typer.Option(
+    None, "--archive", metavar="NAME", help="The archive, where the configuration has several."
+)
 _REMOVE = typer.Option(
-    None, "--remove", metavar="HOW", help="keep, delete, archive, truncate or tombstone; left out: as the policy says."
+    None,
+    "--remove",
+    metavar="HOW",
+    help="keep, delete, archive, truncate or tombstone; left out: as the policy says.",
 )
 
 
 @command(archive)
 def plan(context: typer.Context, policy: str = _POLICY, remove: str | None = _REMOVE) -> None:
-    """Show what a run would do: which streams, how many events, and each statement that would remove them. Touches nothing.
+    """Show what a run would do: which streams, how many events, and each statement that would
+    remove them. Touches nothing.
 
     esops archive plan old-carts
     """
@@ -46,14 +56,18 @@ def plan(context: typer.Context, policy: str = _POLICY, remove: str | None = _RE
         return
     size = f", {decimal(found.bytes)} in the store" if found.bytes is not None else ""
     output.line(
-        f"Policy {policy} of archive {found.archive}: {found.streams:,} streams, {found.events:,} events of {found.store}{size}"
+        f"Policy {policy} of archive {found.archive}: {found.streams:,} streams, {found.events:,} "
+        f"events of {found.store}{size}"
     )
     if found.oldest is not None and found.newest is not None:
         output.line(f"  from {found.oldest:%Y-%m-%d %H:%M} to {found.newest:%Y-%m-%d %H:%M} UTC")
     for each in found.longest:
         output.line(f"  {each.name}: {each.length:,} events")
     stays = f"; the last {found.stays} of each stream stay" if found.stays else ""
-    output.line(f"A run exports them, reads all of it back, compares it with the store, and then {found.what}{stays}")
+    output.line(
+        "A run exports them, reads all of it back, compares it with the store, and then "
+        f"{found.what}{stays}"
+    )
     for statement in found.statements:
         output.line(f"    {statement}")
     output.line(f"Next: esops archive run {policy}" if found.streams else "There is nothing to do.")
@@ -65,17 +79,21 @@ def run(
     policy: str = _POLICY,
     remove: str | None = _REMOVE,
     despite_checkpoints: bool = typer.Option(
-        False, "--despite-checkpoints", help="Remove although projections have not passed these events."
+        False,
+        "--despite-checkpoints",
+        help="Remove although projections have not passed these events.",
     ),
     max_duration: str | None = typer.Option(
         None, "--max-duration", metavar="D", help="Stop after so long, like 2h; run again to go on."
     ),
 ) -> int:
-    """Archive what a policy selects, prove that it is there, and then remove it; or go on with the policy's unfinished run.
+    """Archive what a policy selects, prove that it is there, and then remove it; or go on with the
+    policy's unfinished run.
 
     esops archive run old-carts --quiet
 
-    Exits with 1 where the verification found something, and then removes nothing; with 6 where projections have not passed the events.
+    Exits with 1 where the verification found something, and then removes nothing; with 6 where
+    projections have not passed the events.
     """
     from esops.archive.run import run as archived
     from esops.config import load_config
@@ -111,7 +129,8 @@ def _tell(output: Output, outcome: Outcome) -> None:
         output.line(f"{outcome.policy}: nothing to archive in store {outcome.store}")
         return
     archived = (
-        f"{outcome.policy}: {outcome.events:,} events of {outcome.streams:,} streams archived in run {outcome.run} "
+        f"{outcome.policy}: {outcome.events:,} events of {outcome.streams:,} streams archived in "
+        f"run {outcome.run} "
         f"({outcome.files} files, {decimal(outcome.stored_bytes)})"
     )
     if outcome.state == "failed":
@@ -121,7 +140,10 @@ def _tell(output: Output, outcome: Outcome) -> None:
         return
     removed = "nothing removed"
     if outcome.remove != "keep":
-        removed = f"{outcome.removed_events:,} events of {outcome.removed:,} streams removed ({outcome.remove})"
+        removed = (
+            f"{outcome.removed_events:,} events of {outcome.removed:,} streams removed "
+            f"({outcome.remove})"
+        )
     alone = f", {outcome.left_alone:,} streams left alone" if outcome.left_alone else ""
     output.line(f"{archived}, verified; {removed}{alone}, in {outcome.seconds:.1f} s")
     for each in outcome.skipped[:5]:
@@ -173,12 +195,24 @@ def show(
                 output.ndjson([row])
         elif form == "csv":
             output.csv(
-                rows, ["stream", "tenant", "events", "first_version", "last_version", "first_at", "last_at", "bytes", "sha256"]
+                rows,
+                [
+                    "stream",
+                    "tenant",
+                    "events",
+                    "first_version",
+                    "last_version",
+                    "first_at",
+                    "last_at",
+                    "bytes",
+                    "sha256",
+                ],
             )
         else:
             for row in rows:
                 output.line(
-                    f"{row['stream']}  {row['events']:,} events, versions {row['first_version']} to {row['last_version']}"
+                    f"{row['stream']}  {row['events']:,} events, versions {row['first_version']} "
+                    f"to {row['last_version']}"
                 )
         return
     told = described(found)
@@ -190,7 +224,12 @@ def show(
             output.line(f"{key}: {len(value)}")
             for each in value[:20]:
                 output.line(
-                    "  " + (", ".join(f"{name} {of}" for name, of in each.items()) if isinstance(each, dict) else str(each))
+                    "  "
+                    + (
+                        ", ".join(f"{name} {of}" for name, of in each.items())
+                        if isinstance(each, dict)
+                        else str(each)
+                    )
                 )
         else:
             output.line(f"{key}: {value}")
@@ -202,13 +241,17 @@ def verify(
     run: str | None = typer.Argument(None, help="The run; left out: all that are sealed."),
     archive: str | None = _ARCHIVE,
     against_store: bool = typer.Option(
-        False, "--against-store", help="Compare each event with the store, too, where it is still there."
+        False,
+        "--against-store",
+        help="Compare each event with the store, too, where it is still there.",
     ),
     sample: str | None = typer.Option(
         None, "--sample", metavar="PART", help="Read only a part of the files of events, like 10%."
     ),
 ) -> int:
-    """Read archives back, hash and decode all of it, and compare it with what was sealed. Exits with 1 where something is wrong.
+    """Read archives back, hash and decode all of it, and compare it with what was sealed.
+
+    Exits with 1 where something is wrong.
 
     esops archive verify
     esops archive verify 20260301T020000Z-old-carts-1f2e3d --against-store
@@ -221,13 +264,16 @@ def verify(
     output = current_output(context)
     if sample is not None and against_store:
         raise UsageError(
-            "--sample reads some files alone, and cannot be compared with the store", hint="Leave one of both out."
+            "--sample reads some files alone, and cannot be compared with the store",
+            hint="Leave one of both out.",
         )
     part = parse_sample(sample) if sample is not None else 1.0
     config = load_config(output.settings.config)
     shown = Shown(output)
     try:
-        results = list(verified(config, _catalog(output, archive), run, against_store, part, shown.update))
+        results = list(
+            verified(config, _catalog(output, archive), run, against_store, part, shown.update)
+        )
     finally:
         shown.close()
     if output.format("table", "json") == "json":
@@ -237,7 +283,8 @@ def verify(
             part_of = f" ({each.sampled})" if each.sampled else ""
             state = "ok" if each.ok else f"{each.found:,} problems"
             output.line(
-                f"{each.run}: {state}; {each.files} files, {each.streams:,} streams, {each.events:,} events read{part_of}"
+                f"{each.run}: {state}; {each.files} files, {each.streams:,} streams, "
+                f"{each.events:,} events read{part_of}"
             )
             for problem in each.problems:
                 output.line(f"  {problem}")
@@ -250,14 +297,21 @@ def verify(
 def restore(
     context: typer.Context,
     run: str = typer.Argument(..., help="The run."),
-    streams: list[str] | None = typer.Argument(None, help="Which streams; left out: all of the run."),
+    streams: list[str] | None = typer.Argument(
+        None, help="Which streams; left out: all of the run."
+    ),
     into: str | None = typer.Option(
-        None, "--into", metavar="STORE", help="Another store; left out: the one that they came from."
+        None,
+        "--into",
+        metavar="STORE",
+        help="Another store; left out: the one that they came from.",
     ),
     archive: str | None = _ARCHIVE,
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
 ) -> None:
-    """Bring streams back: the same ids, versions, positions, times and payloads. Writes over nothing.
+    """Bring streams back: the same ids, versions, positions, times and payloads.
+
+    Writes over nothing.
 
     esops archive restore 20260301T020000Z-old-carts-1f2e3d cart-4711
     """
@@ -272,7 +326,11 @@ def restore(
     manifest = found.manifest()
     name, settings = config.store(into or output.settings.store or manifest.store)
     what = f"{len(streams)} streams" if streams else f"all {manifest.streams:,} streams"
-    if not yes and is_interactive() and not typer.confirm(f"Restore {what} of {run} into store {name}?", err=True):
+    if (
+        not yes
+        and is_interactive()
+        and not typer.confirm(f"Restore {what} of {run} into store {name}?", err=True)
+    ):
         raise Stopped("nothing was restored")
     stop = stop_on_signals()
 
@@ -296,8 +354,13 @@ def restore(
     if output.format("table", "json") == "json":
         output.json(asdict(told))
     else:
-        there = f"; {told.there:,} streams were there as they are in the archive" if told.there else ""
-        output.line(f"{run}: {told.streams:,} streams restored into {name}, {told.events:,} events written{there}")
+        there = (
+            f"; {told.there:,} streams were there as they are in the archive" if told.there else ""
+        )
+        output.line(
+            f"{run}: {told.streams:,} streams restored into {name}, {told.events:,} events "
+            f"written{there}"
+        )
 
 
 @command(archive)
@@ -308,12 +371,17 @@ def query(
         None, "--run", metavar="RUN", help="Of these runs alone; may be given several times."
     ),
     archive: str | None = _ARCHIVE,
-    to: Path | None = typer.Option(None, "--to", metavar="FILE", help="Write Parquet to a file instead."),
+    to: Path | None = typer.Option(
+        None, "--to", metavar="FILE", help="Write Parquet to a file instead."
+    ),
 ) -> None:
-    """Run SQL over an archive, without restoring anything. DuckDB's dialect, with its JSON functions.
+    """Run SQL over an archive, without restoring anything.
+
+    DuckDB's dialect, with its JSON functions.
 
     esops archive query "SELECT type, count(*) FROM events GROUP BY type ORDER BY 2 DESC"
-    esops archive query "SELECT stream, data->>'ProductId' FROM events WHERE category = 'cart'" --output csv
+    esops archive query "SELECT stream, data->>'ProductId' FROM events WHERE category = 'cart'"
+    --output csv
     """
     from esops.archive.query import answered, write_parquet
 
@@ -323,7 +391,10 @@ def query(
     if to is not None:
         output.line(f"{write_parquet(catalog, statement, to, runs or ()):,} rows written to {to}")
         return
-    with answered(catalog, statement, runs or (), as_json=form in ("json", "ndjson")) as (names, rows):
+    with answered(catalog, statement, runs or (), as_json=form in ("json", "ndjson")) as (
+        names,
+        rows,
+    ):
         if form == "table":
             output.table("", names, rows)
         elif form == "csv":
@@ -344,7 +415,9 @@ def gc(
         "1h", "--older-than", metavar="D", help="Leave files that are younger: a run may need them."
     ),
 ) -> None:
-    """Delete what killed runs left behind: files that no manifest names. Sealed runs are never touched.
+    """Delete what killed runs left behind: files that no manifest names.
+
+    Sealed runs are never touched.
 
     esops archive gc --dry-run
     """
@@ -366,7 +439,9 @@ def gc(
     for name in told.names:
         output.say(f"  {name}")
     verb = "deleted" if told.deleted else "would be deleted"
-    output.line(f"{told.files:,} files ({decimal(told.bytes)}) {verb}; {told.young:,} younger ones left")
+    output.line(
+        f"{told.files:,} files ({decimal(told.bytes)}) {verb}; {told.young:,} younger ones left"
+    )
 
 
 # -- shared by these

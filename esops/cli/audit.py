@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from esops.stores.base import EventStore
     from esops.term import Output
 
-audit = group("audit", "Which streams are too long, what is in them, and how the events are modelled.")
+audit = group(
+    "audit", "Which streams are too long, what is in them, and how the events are modelled."
+)
 
 _CATEGORY = typer.Option(None, "--category", metavar="C", help="Of one category's streams alone.")
 _IN_TABLE = 20
@@ -28,21 +30,44 @@ def streams(
     context: typer.Context,
     category: str | None = _CATEGORY,
     longest: int | None = typer.Option(
-        None, "--longest", metavar="N", min=0, help="List the N longest; left out: 20 in a table, else 1,000."
+        None,
+        "--longest",
+        metavar="N",
+        min=0,
+        help="List the N longest; left out: 20 in a table, else 1,000.",
     ),
-    over: int = typer.Option(0, "--over", metavar="N", min=0, help="List only streams of more than N events."),
-    all_: bool = typer.Option(False, "--all", help="List every stream by name, as ndjson or csv, and nothing else."),
-    percentiles: bool = typer.Option(False, "--percentiles", help="Percentiles of each category, and a histogram."),
-    growth: bool = typer.Option(False, "--growth", help="How many events a day came to each listed stream since --since."),
-    since: str = typer.Option("7d", "--since", metavar="D", help="The days that growth and its budgets are about."),
-    count: bool = typer.Option(False, "--count", help="Count the events themselves, not the store's list of streams."),
-    archived: bool = typer.Option(False, "--archived", help="Also streams that the store has marked as archived."),
-    report: Path | None = typer.Option(None, "--report", metavar="FILE.html", help="Write a page with plots, too."),
+    over: int = typer.Option(
+        0, "--over", metavar="N", min=0, help="List only streams of more than N events."
+    ),
+    all_: bool = typer.Option(
+        False, "--all", help="List every stream by name, as ndjson or csv, and nothing else."
+    ),
+    percentiles: bool = typer.Option(
+        False, "--percentiles", help="Percentiles of each category, and a histogram."
+    ),
+    growth: bool = typer.Option(
+        False, "--growth", help="How many events a day came to each listed stream since --since."
+    ),
+    since: str = typer.Option(
+        "7d", "--since", metavar="D", help="The days that growth and its budgets are about."
+    ),
+    count: bool = typer.Option(
+        False, "--count", help="Count the events themselves, not the store's list of streams."
+    ),
+    archived: bool = typer.Option(
+        False, "--archived", help="Also streams that the store has marked as archived."
+    ),
+    report: Path | None = typer.Option(
+        None, "--report", metavar="FILE.html", help="Write a page with plots, too."
+    ),
     estimate: bool = typer.Option(
-        False, "--estimate", help="Estimate from a sample, with its error, where counting all events would be dear."
+        False,
+        "--estimate",
+        help="Estimate from a sample, with its error, where counting all events would be dear.",
     ),
 ) -> int:
-    """Show how long streams are, the longest of them, and which break the budgets of [audit.budgets].
+    """Show how long streams are, the longest of them, and which break the budgets of
+    [audit.budgets].
 
     esops audit streams --category ShoppingCart --longest 50
     esops audit streams --output json | jq .findings
@@ -110,20 +135,28 @@ def _estimated(output: Output, config: Config, category: str | None, archived: b
         output.json(found.as_dict())
         return True
     whole = {name: each.as_dict() for name, each in found.summary.items()}
-    output.line(f"Store {found.store}: {found.how}; the longest stream that was drawn has {found.longest_seen:,} events")
+    output.line(
+        f"Store {found.store}: {found.how}; the longest stream that was drawn has "
+        f"{found.longest_seen:,} events"
+    )
     output.line()
     rows: list[tuple[object, ...]] = [
-        (name, each["value"], f"{each['low']:,} to {each['high']:,}") for name, each in whole.items()
+        (name, each["value"], f"{each['low']:,} to {each['high']:,}")
+        for name, each in whole.items()
     ]
     output.table("Estimates", ["of", "value", "with 95 % probability"], rows)
     output.line()
     named = [
-        (category or "-", streams.as_dict(), events.as_dict()) for category, _, streams, events in found.categories[:_IN_TABLE]
+        (category or "-", streams.as_dict(), events.as_dict())
+        for category, _, streams, events in found.categories[:_IN_TABLE]
     ]
     output.table(
         "Categories",
         ["category", "streams", "events"],
-        [(name, *(f"{each['value']:,} ({each['low']:,} to {each['high']:,})" for each in both)) for name, *both in named],
+        [
+            (name, *(f"{each['value']:,} ({each['low']:,} to {each['high']:,})" for each in both))
+            for name, *both in named
+        ],
     )
     output.line("Budgets are judged by exact lengths alone: leave --estimate out for them.")
     return True
@@ -144,7 +177,9 @@ def _report(
     from esops.events import EventFilter
 
     if found.whole.events > MANY:
-        output.say(f"the report's plots over time take a look at each of {found.whole.events:,} events")
+        output.say(
+            f"the report's plots over time take a look at each of {found.whole.events:,} events"
+        )
     months = store.monthly(EventFilter(category=category, archived=archived))
     try:
         write_report(file, found, months, category=category, budgets=bool(config.audit.budgets))
@@ -153,7 +188,17 @@ def _report(
     output.say(f"written: {file}")
 
 
-_COLUMNS = ("stream", "category", "length", "first_at", "last_at", "bytes", "archived", "closed", "growth_per_day")
+_COLUMNS = (
+    "stream",
+    "category",
+    "length",
+    "first_at",
+    "last_at",
+    "bytes",
+    "archived",
+    "closed",
+    "growth_per_day",
+)
 
 
 def _show(output: Output, form: str, found: StreamsAudit, percentiles: bool, growth: bool) -> None:
@@ -170,14 +215,20 @@ def _show(output: Output, form: str, found: StreamsAudit, percentiles: bool, gro
         return
     whole = document["summary"]
     output.line(
-        f"Store {found.store}: {whole['streams']:,} streams, {whole['events']:,} events ({found.how})\n"
-        f"A stream has {whole['mean']:,} events on average; half have at most {whole['p50']:,}, 90 % {whole['p90']:,}, "
-        f"99 % {whole['p99']:,}, the longest {whole['max']:,}. The longest 1 % hold {whole['longest_1_percent_share']:.0%} of all events."
+        f"Store {found.store}: {whole['streams']:,} streams, {whole['events']:,} events "
+        f"({found.how})\n"
+        f"A stream has {whole['mean']:,} events on average; half have at most {whole['p50']:,}, 90 "
+        f"% {whole['p90']:,}, "
+        f"99 % {whole['p99']:,}, the longest {whole['max']:,}. The longest 1 % hold "
+        f"{whole['longest_1_percent_share']:.0%} of all events."
     )
     names = ["streams", "events", "p50", "p90", "p99", "max"]
     if any(each["tenant"] for each in document["categories"]):
         names = ["tenant", *names]
-    rows = [[each["category"] or "-", *(each[name] for name in names)] for each in document["categories"][:_IN_TABLE]]
+    rows = [
+        [each["category"] or "-", *(each[name] for name in names)]
+        for each in document["categories"][:_IN_TABLE]
+    ]
     if percentiles:
         names.append("lengths")
         rows = [[*row, each.spark()] for row, (_, each) in zip(rows, found.ordered(), strict=False)]
@@ -185,23 +236,38 @@ def _show(output: Output, form: str, found: StreamsAudit, percentiles: bool, gro
     output.table("Categories", ["category", *names], rows)
     if percentiles:
         output.line()
-        bins = [(f"{each['from']:,} to {each['to']:,}", each["streams"], each["events"]) for each in whole["histogram"]]
+        bins = [
+            (f"{each['from']:,} to {each['to']:,}", each["streams"], each["events"])
+            for each in whole["histogram"]
+        ]
         output.table("Lengths", ["length", "streams", "events"], bins)
     if found.longest:
         output.line()
-        shown = ["stream", *(["tenant"] if any("tenant" in each for each in document["streams"]) else []), "category", "length"]
+        shown = [
+            "stream",
+            *(["tenant"] if any("tenant" in each for each in document["streams"]) else []),
+            "category",
+            "length",
+        ]
         listed = [
-            [*(each.get(name) or "-" for name in shown), _versions(each), *(_shown(each.get(name)) for name in columns[3:])]
+            [
+                *(each.get(name) or "-" for name in shown),
+                _versions(each),
+                *(_shown(each.get(name)) for name in columns[3:]),
+            ]
             for each in document["streams"]
         ]
         output.table("Longest streams", [*shown, "versions", *columns[3:]], listed)
     if found.broken:
         output.line()
-        told = [[each.stream, each.rule, each.limit, each.value] for each in found.findings[:_IN_TABLE]]
+        told = [
+            [each.stream, each.rule, each.limit, each.value] for each in found.findings[:_IN_TABLE]
+        ]
         output.table("Budgets broken", ["stream", "rule", "limit", "value"], told)
         more = found.broken - min(_IN_TABLE, len(found.findings))
         output.line(
-            f"{found.broken:,} streams break a budget" + (f"; {more:,} more than shown (--output json)" if more else "")
+            f"{found.broken:,} streams break a budget"
+            + (f"; {more:,} more than shown (--output json)" if more else "")
         )
     else:
         output.line("No budget is broken.")
@@ -212,12 +278,19 @@ def _versions(stream: dict[str, Any]) -> str:
 
 
 def _shown(value: Any) -> Any:
-    return "-" if value is None else f"{value:%Y-%m-%d %H:%M}" if hasattr(value, "isoformat") else value
+    return (
+        "-"
+        if value is None
+        else f"{value:%Y-%m-%d %H:%M}"
+        if hasattr(value, "isoformat")
+        else value
+    )
 
 
 @command(audit)
 def stream(context: typer.Context, name: str = typer.Argument(..., help="The stream.")) -> int:
-    """Show one stream: types, months, gaps, bursts, how long it takes to load, and where its books could be closed.
+    """Show one stream: types, months, gaps, bursts, how long it takes to load, and where its books
+    could be closed.
 
     esops audit stream ShoppingCart-2b2210d1
 
@@ -242,33 +315,52 @@ def stream(context: typer.Context, name: str = typer.Argument(..., help="The str
         return 0
     open_or_closed = {True: ", closed", False: ", open", None: ""}[found.closed]
     output.line(
-        f"{name}: {found.length:,} events, versions {found.first_version:,} to {found.last_version:,}, {decimal(found.bytes)}"
+        f"{name}: {found.length:,} events, versions {found.first_version:,} to "
+        f"{found.last_version:,}, {decimal(found.bytes)}"
         f"{open_or_closed}; all of it is read in {found.seconds_to_load * 1000:,.0f} ms"
     )
     if found.first_at is not None and found.last_at is not None:
-        output.line(f"from {found.first_at:%Y-%m-%d %H:%M:%S} to {found.last_at:%Y-%m-%d %H:%M:%S} UTC")
+        output.line(
+            f"from {found.first_at:%Y-%m-%d %H:%M:%S} to {found.last_at:%Y-%m-%d %H:%M:%S} UTC"
+        )
     output.line()
     names = ("type", "events", "bytes", "first_version", "last_version", "first_at", "last_at")
-    output.table("Types", names, [[_shown(each[name]) for name in names] for each in document["types"]])
+    output.table(
+        "Types", names, [[_shown(each[name]) for name in names] for each in document["types"]]
+    )
     if len(found.months) > 1:
         output.line()
-        output.table("Months", ["month", "events"], [list(each.values()) for each in document["months"]])
+        output.table(
+            "Months", ["month", "events"], [list(each.values()) for each in document["months"]]
+        )
     output.line()
     output.table("Largest payloads", ["bytes", "version", "type"], found.largest)
     output.line()
     if found.gaps:
-        output.line("Versions are missing: " + ", ".join(f"after {low}, the next is {high}" for low, high in found.gaps))
+        output.line(
+            "Versions are missing: "
+            + ", ".join(f"after {low}, the next is {high}" for low, high in found.gaps)
+        )
     if found.busiest[0] > 1 and found.busiest[1] is not None:
-        output.line(f"Busiest second: {found.busiest[0]:,} events, from {found.busiest[1]:%Y-%m-%d %H:%M:%S.%f} on")
+        output.line(
+            f"Busiest second: {found.busiest[0]:,} events, from "
+            f"{found.busiest[1]:%Y-%m-%d %H:%M:%S.%f} on"
+        )
     if found.same_instant:
-        output.line(f"{found.same_instant:,} events have the very time of the one before: appended together")
+        output.line(
+            f"{found.same_instant:,} events have the very time of the one before: appended together"
+        )
     if found.competing:
         output.line(
-            f"{found.competing:,} times two commands wrote within {COMPETING.total_seconds() * 1000:.0f} ms of each other: "
+            f"{found.competing:,} times two commands wrote within "
+            f"{COMPETING.total_seconds() * 1000:.0f} ms of each other: "
             "writers compete for this stream"
         )
     if found.backwards:
-        output.line(f"{found.backwards:,} events were recorded before the one before them: clocks differ, or writers raced")
+        output.line(
+            f"{found.backwards:,} events were recorded before the one before them: clocks differ, "
+            "or writers raced"
+        )
     output.line(found.suggestion)
     return 0
 
@@ -277,9 +369,12 @@ def stream(context: typer.Context, name: str = typer.Argument(..., help="The str
 def events(
     context: typer.Context,
     category: str | None = _CATEGORY,
-    limit: int | None = typer.Option(None, "--limit", metavar="N", min=1, help="Look at the first N events alone."),
+    limit: int | None = typer.Option(
+        None, "--limit", metavar="N", min=1, help="Look at the first N events alone."
+    ),
 ) -> None:
-    """Show the types of events: how many, how large, since when, and which shapes their payloads have had.
+    """Show the types of events: how many, how large, since when, and which shapes their payloads
+    have had.
 
     esops audit events
     """
@@ -299,7 +394,10 @@ def events(
     elif form == "csv":
         output.csv(document["types"], names)
     else:
-        rows = [[*(_shown(each[name]) for name in names), len(each["shapes"])] for each in document["types"]]
+        rows = [
+            [*(_shown(each[name]) for name in names), len(each["shapes"])]
+            for each in document["types"]
+        ]
         output.table("Types of events", [*names, "shapes"], rows)
     if found.short is not None:
         raise found.short
@@ -309,13 +407,17 @@ def events(
 def modelling(
     context: typer.Context,
     category: str | None = _CATEGORY,
-    limit: int | None = typer.Option(None, "--limit", metavar="N", min=1, help="Look at the first N events alone."),
+    limit: int | None = typer.Option(
+        None, "--limit", metavar="N", min=1, help="Look at the first N events alone."
+    ),
 ) -> int:
-    """Look at the events as a reviewer would: rules of thumb, each with its evidence and its source.
+    """Look at the events as a reviewer would: rules of thumb, each with its evidence and its
+    source.
 
     esops audit modelling
 
-    A rule is switched off or tuned by [audit.rules]. Exits with 1 where a rule has something to say.
+    A rule is switched off or tuned by [audit.rules]. Exits with 1 where a rule has something to
+    say.
     """
     from esops.audit.modelling import observe
     from esops.config import load_config
@@ -327,7 +429,13 @@ def modelling(
         seen = _seen(output, store, config, category, limit)
     found = observe(seen, config.audit.rules)
     if form == "json":
-        output.json({"store": store.name, "events": seen.events.events, "observations": [each.as_dict() for each in found]})
+        output.json(
+            {
+                "store": store.name,
+                "events": seen.events.events,
+                "observations": [each.as_dict() for each in found],
+            }
+        )
     elif form == "ndjson":
         output.ndjson(each.as_dict() for each in found)
     else:
@@ -337,13 +445,19 @@ def modelling(
                 rule = each.rule
                 output.line(f"{rule}  (docs/reference/modelling-rules.md#{rule}; {each.source})")
             output.line(f"  {each.subject}: {each.evidence}")
-        output.line(f"{len(found)} observations on {seen.events.events:,} events" if found else "No rule has anything to say.")
+        output.line(
+            f"{len(found)} observations on {seen.events.events:,} events"
+            if found
+            else "No rule has anything to say."
+        )
     if seen.events.short is not None:
         raise seen.events.short
     return 1 if found else 0
 
 
-def _seen(output: Output, store: EventStore, config: Config, category: str | None, limit: int | None) -> Any:
+def _seen(
+    output: Output, store: EventStore, config: Config, category: str | None, limit: int | None
+) -> Any:
     from esops.audit.modelling import Seen
     from esops.audit.streams import audit_streams
 
@@ -360,7 +474,12 @@ def _pass(output: Output, store: EventStore, category: str | None, limit: int | 
     )  # what is read is waited for; this is for the eye alone
     shown = Shown(output)
     try:
-        return audit_events(store, category=category, limit=limit, tick=lambda done: shown.update("events", done, total))
+        return audit_events(
+            store,
+            category=category,
+            limit=limit,
+            tick=lambda done: shown.update("events", done, total),
+        )
     finally:
         shown.close()
 

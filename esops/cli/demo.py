@@ -18,7 +18,8 @@ app.add_typer(demo, name="demo")
 @demo.callback()
 @with_globals
 def tour(context: typer.Context) -> int:
-    """Take the guided tour: a live shop's read model, rebuilt under load, on an embedded Postgres in ./.esops-demo.
+    """Take the guided tour: a live shop's read model, rebuilt under load, on an embedded Postgres
+    in ./.esops-demo.
 
     esops demo
     """
@@ -30,12 +31,19 @@ def tour(context: typer.Context) -> int:
 
     output = current_output(context)
     output.format("table", "json")
-    figures = take(Path.cwd(), output.say, lambda text: output.say(f"\n== {text}", "bold"), aside=output.as_json)
+    figures = take(
+        Path.cwd(),
+        output.say,
+        lambda text: output.say(f"\n== {text}", "bold"),
+        aside=output.as_json,
+    )
     if output.as_json:
         output.json(figures)
     else:
         _tell(output, figures)
-    return 0 if not (figures["failed_reads"] or figures["steps_back"] or figures["wrong_carts"]) else 1
+    return (
+        0 if not (figures["failed_reads"] or figures["steps_back"] or figures["wrong_carts"]) else 1
+    )
 
 
 @command(demo)
@@ -52,9 +60,17 @@ def up(context: typer.Context) -> None:
     place = Place(Path.cwd())
     output.say("making the shop: a moment, please")
     place.up()
-    output.line(f"The shop is up in {place.folder.name}/: a writer places orders, `esops run` keeps cart_summary fresh.")
-    output.line(f"Try: cd {place.folder.name}; esops projection show cart_summary; esops events --follow")
-    output.line("Mend shop_projections.py (it forgets removed items) and: esops rebuild cart_summary --blue-green")
+    output.line(
+        f"The shop is up in {place.folder.name}/: a writer places orders, `esops run` keeps "
+        "cart_summary fresh."
+    )
+    output.line(
+        f"Try: cd {place.folder.name}; esops projection show cart_summary; esops events --follow"
+    )
+    output.line(
+        "Mend shop_projections.py (it forgets removed items) and: esops rebuild cart_summary "
+        "--blue-green"
+    )
     output.line(f"psql {place.dsn!r} looks inside; `esops demo down` here ends it.")
 
 
@@ -109,4 +125,6 @@ def _tell(output: Output, figures: dict[str, Any]) -> None:
     ]
     output.line()
     output.table("", ["what happened", ""], rows)
-    output.line("\nPlay on: `esops demo up`. Your own database: docs/how-to/rebuild-without-downtime.md")
+    output.line(
+        "\nPlay on: `esops demo up`. Your own database: docs/how-to/rebuild-without-downtime.md"
+    )

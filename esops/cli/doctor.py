@@ -11,7 +11,10 @@ from esops.cli.app import app, command, current_output
 def doctor(
     context: typer.Context,
     grants: str | None = typer.Option(
-        None, "--grants", metavar="ROLE", help="Print what a role has to be granted for all commands, and nothing else."
+        None,
+        "--grants",
+        metavar="ROLE",
+        help="Print what a role has to be granted for all commands, and nothing else.",
     ),
 ) -> int:
     """Say what is missing or dangerous, each with a code and the statement that mends it.
@@ -36,7 +39,12 @@ def doctor(
             for line in lines:
                 output.line(line)
         else:
-            output.json({"role": grants, "statements": [line for line in lines if not line.startswith("--")]})
+            output.json(
+                {
+                    "role": grants,
+                    "statements": [line for line in lines if not line.startswith("--")],
+                }
+            )
         return 0
     found = examine(config, output.settings.store)
     serious = [each for each in found if each.severity != "note"]

@@ -27,16 +27,24 @@ app.add_typer(events, name="events")
 @with_globals
 def read(
     context: typer.Context,
-    stream: str | None = typer.Option(None, "--stream", metavar="S", help="Of one stream, by version.", rich_help_panel=_WHICH),
+    stream: str | None = typer.Option(
+        None, "--stream", metavar="S", help="Of one stream, by version.", rich_help_panel=_WHICH
+    ),
     category: str | None = typer.Option(
         None, "--category", metavar="C", help="Of one category's streams.", rich_help_panel=_WHICH
     ),
     type_: list[str] | None = typer.Option(
         None, "--type", metavar="T", help="Of these types; may be repeated.", rich_help_panel=_WHICH
     ),
-    after: str | None = typer.Option(None, "--after", metavar="P", help="After this position.", rich_help_panel=_WHICH),
-    limit: int | None = typer.Option(None, "--limit", min=1, metavar="N", help="At most N events.", rich_help_panel=_WHICH),
-    follow: bool = typer.Option(False, "--follow", help="Go on as new events settle, until stopped."),
+    after: str | None = typer.Option(
+        None, "--after", metavar="P", help="After this position.", rich_help_panel=_WHICH
+    ),
+    limit: int | None = typer.Option(
+        None, "--limit", min=1, metavar="N", help="At most N events.", rich_help_panel=_WHICH
+    ),
+    follow: bool = typer.Option(
+        False, "--follow", help="Go on as new events settle, until stopped."
+    ),
 ) -> None:
     """Read events in the order of the log: a table at a terminal, NDJSON in a pipe.
 
@@ -65,7 +73,8 @@ def read(
         position = Position.parse(after) if after is not None else None
     except ValueError:
         raise UsageError(
-            f"{after!r} is not a position", hint="Positions are printed by this command, like 42 or 490:402."
+            f"{after!r} is not a position",
+            hint="Positions are printed by this command, like 42 or 490:402.",
         ) from None
     filter = EventFilter(tuple(type_ or ()), category, stream)
     stop = stop_on_signals()
@@ -77,12 +86,28 @@ def read(
             else:
                 batches = _to_the_end(store, position, filter, limit, stop.is_set, short)
             found = (event for batch in batches for event in batch.events)
-            rows = (_as_dict(event) for _, event in zip(range(limit), found, strict=False)) if limit else map(_as_dict, found)
+            rows = (
+                (_as_dict(event) for _, event in zip(range(limit), found, strict=False))
+                if limit
+                else map(_as_dict, found)
+            )
             if form == "ndjson":
                 for row in rows:
                     output.ndjson([row])
             elif form == "csv":
-                output.csv(rows, ["position", "recorded_at", "type", "stream", "version", "id", "data", "metadata"])
+                output.csv(
+                    rows,
+                    [
+                        "position",
+                        "recorded_at",
+                        "type",
+                        "stream",
+                        "version",
+                        "id",
+                        "data",
+                        "metadata",
+                    ],
+                )
             elif form == "json":
                 output.json(list(rows))
             else:
@@ -101,7 +126,9 @@ def _to_the_end(
     stop: Callable[[], bool],
     short: list[Unsettled],
 ) -> Iterator[Batch]:
-    """All that is settled; where that is not all, `short` gets the reason, to be raised when what was read is written out."""
+    """All that is settled; where that is not all, `short` gets the reason, to be raised when what
+    was read is written out.
+    """
     from esops.stores.base import settled
 
     until, why = settled(store, after, stop) if filter.stream is None else (None, None)
@@ -127,7 +154,11 @@ def show(
     from esops.term import to_json
 
     output = current_output(context)
-    form = output.format("table", "json", "ndjson") if output.settings.output or output.data.is_terminal else "json"
+    form = (
+        output.format("table", "json", "ndjson")
+        if output.settings.output or output.data.is_terminal
+        else "json"
+    )
     config = load_config(output.settings.config)
     name, settings = config.store(output.settings.store)
     with open_store(name, settings) as store:
@@ -142,7 +173,10 @@ def show(
     else:
         for row in rows:
             for key, value in row.items():
-                output.line(f"{key:<12} {to_json(value, indent=True) if isinstance(value, dict | list) else value}")
+                output.line(
+                    f"{key:<12} "
+                    f"{to_json(value, indent=True) if isinstance(value, dict | list) else value}"
+                )
     if not rows:
         output.say(f"store {name} has no event {id}")
     return 0 if rows else 1
@@ -155,7 +189,8 @@ def _lines(output: Any, rows: Any) -> None:
     for row in rows:
         data = to_json(row["data"]) if "data" in row else f"<{len(row['data_base64'])} base64>"
         output.line(
-            f"{row['position']:>10}  {row['recorded_at']:%Y-%m-%d %H:%M:%S}  {row['type']:<28}  {row['stream']} @{row['version']}  {data}"
+            f"{row['position']:>10}  {row['recorded_at']:%Y-%m-%d %H:%M:%S}  {row['type']:<28}  "
+            f"{row['stream']} @{row['version']}  {data}"
         )
 
 

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from importlib import import_module
 
-MODULES = ("init", "doctor", "status", "metrics", "rebuild", "run", "projection", "archive", "audit", "trace", "events", "demo")
+MODULES = (
+    "init",
+    "doctor",
+    "status",
+    "metrics",
+    "rebuild",
+    "run",
+    "projection",
+    "archive",
+    "audit",
+    "trace",
+    "events",
+    "demo",
+)
 
 
 def commands() -> None:

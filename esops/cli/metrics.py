@@ -43,13 +43,20 @@ def metrics(
 
         host, _, port = serve.rpartition(":")
         if not port.isdigit():
-            raise UsageError(f"--serve {serve!r} is no port", hint="Write it like 9187 or 127.0.0.1:9187.")
+            raise UsageError(
+                f"--serve {serve!r} is no port", hint="Write it like 9187 or 127.0.0.1:9187."
+            )
         stop = stop_on_signals()
         try:
-            server, thread = start_http_server(int(port), host or "127.0.0.1", found.registry(config, store))
+            server, thread = start_http_server(
+                int(port), host or "127.0.0.1", found.registry(config, store)
+            )
         except OSError as error:
             raise UsageError(f"--serve {serve}: {error.strerror}") from None
-        output.say(f"serving metrics on {host or '127.0.0.1'}:{server.server_port}; stop with Ctrl-C or SIGTERM")
+        output.say(
+            f"serving metrics on {host or '127.0.0.1'}:{server.server_port}; stop with Ctrl-C "
+            "or SIGTERM"
+        )
         stop.wait()
         server.shutdown()
         thread.join()

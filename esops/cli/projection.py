@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from esops.rebuild.lifecycle import Switched
     from esops.term import Output
 
-projection = group("projection", "The versions of read models: show them, switch, roll back, retire.")
+projection = group(
+    "projection", "The versions of read models: show them, switch, roll back, retire."
+)
 
 _NAME = typer.Argument(..., help="The projection.", autocompletion=complete_projection)
-_STALE = typer.Option(False, "--allow-stale", help="Serve the version even if it is behind what serves now.")
+_STALE = typer.Option(
+    False, "--allow-stale", help="Serve the version even if it is behind what serves now."
+)
 _DRY = typer.Option(False, "--dry-run", help="Print the statements and change nothing.")
 
 
@@ -45,7 +49,9 @@ def list_(context: typer.Context) -> None:
                 "kind": settings.kind,
                 "active": active["version"] if active else None,
                 "lag_events": active["lag_events"] if active else None,
-                "versions": len([each for each in shown if each["state"] in {"active", "standby", "building"}]),
+                "versions": len(
+                    [each for each in shown if each["state"] in {"active", "standby", "building"}]
+                ),
             }
         )
     _rows(output, rows, ["projection", "store", "kind", "active", "lag_events", "versions"])
@@ -70,18 +76,36 @@ def show(context: typer.Context, name: str = _NAME) -> None:
                 "projection": name,
                 "store": config.store(output.settings.store or settings.store)[0],
                 "kind": settings.kind,
-                "active": next((each["version"] for each in found if each["state"] == "active"), None),
+                "active": next(
+                    (each["version"] for each in found if each["state"] == "active"), None
+                ),
                 "versions": found,
             }
         )
         return
     where = f"read as {', '.join(settings.tables)}" if settings.tables else "inside the store"
-    output.line(f"{name}: {settings.kind} over store {config.store(output.settings.store or settings.store)[0]}, {where}")
+    output.line(
+        f"{name}: {settings.kind} over store "
+        f"{config.store(output.settings.store or settings.store)[0]}, {where}"
+    )
     if not found:
         output.line(f"It was never built. Build it with: esops rebuild {name} --blue-green")
         return
     shown = [{**each, "tables": ", ".join(each["tables"].values())} for each in found]
-    _rows(output, shown, ["version", "state", "position", "lag_events", "rows", "tables", "updated_at", "followed_by"])
+    _rows(
+        output,
+        shown,
+        [
+            "version",
+            "state",
+            "position",
+            "lag_events",
+            "rows",
+            "tables",
+            "updated_at",
+            "followed_by",
+        ],
+    )
 
 
 @command(projection, "versions")
@@ -96,14 +120,20 @@ def versions_(context: typer.Context, name: str = _NAME) -> None:
     output = current_output(context)
     config = load_config(output.settings.config)
     found = versions.described(config, name, output.settings.store)
-    _rows(output, found, ["version", "state", "position", "lag_events", "events", "rows", "updated_at"])
+    _rows(
+        output,
+        found,
+        ["version", "state", "position", "lag_events", "events", "rows", "updated_at"],
+    )
 
 
 @command(projection)
 def switch(
     context: typer.Context,
     name: str = _NAME,
-    to: int | None = typer.Option(None, "--to", metavar="V", help="Which version; left out: the newest that stands by."),
+    to: int | None = typer.Option(
+        None, "--to", metavar="V", help="Which version; left out: the newest that stands by."
+    ),
     allow_stale: bool = _STALE,
     dry_run: bool = _DRY,
 ) -> None:
@@ -119,11 +149,17 @@ def switch(
     if config.projection(name).kind == "server":
         _move(output, config, name, to, back=False, dry_run=dry_run)
     else:
-        _tell(output, versions.switch_to(config, name, to, allow_stale=allow_stale, dry_run=dry_run), dry_run)
+        _tell(
+            output,
+            versions.switch_to(config, name, to, allow_stale=allow_stale, dry_run=dry_run),
+            dry_run,
+        )
 
 
 @command(projection)
-def rollback(context: typer.Context, name: str = _NAME, allow_stale: bool = _STALE, dry_run: bool = _DRY) -> None:
+def rollback(
+    context: typer.Context, name: str = _NAME, allow_stale: bool = _STALE, dry_run: bool = _DRY
+) -> None:
     """Go back to the version that served before; it is brought up to date first.
 
     esops projection rollback cart_summary
@@ -136,7 +172,11 @@ def rollback(context: typer.Context, name: str = _NAME, allow_stale: bool = _STA
     if config.projection(name).kind == "server":
         _move(output, config, name, None, back=True, dry_run=dry_run)
     else:
-        _tell(output, versions.roll_back(config, name, allow_stale=allow_stale, dry_run=dry_run), dry_run)
+        _tell(
+            output,
+            versions.roll_back(config, name, allow_stale=allow_stale, dry_run=dry_run),
+            dry_run,
+        )
 
 
 @command(projection)
@@ -190,11 +230,17 @@ def retire(
 
 @command(projection)
 def pause(context: typer.Context, name: str = _NAME) -> None:
-    """Let the work on a projection wait after its next checkpoint: a rebuild, and what `esops run` does for it.
+    """Let the work on a projection wait after its next checkpoint: a rebuild, and what `esops run`
+    does for it.
 
     esops projection pause cart_summary
     """
-    _wish(context, name, "waits, within a second; go on with: esops projection resume {name}", paused=True)
+    _wish(
+        context,
+        name,
+        "waits, within a second; go on with: esops projection resume {name}",
+        paused=True,
+    )
 
 
 @command(projection)
@@ -214,7 +260,11 @@ def throttle(
     max_load: int | None = MAX_LOAD,
     max_lag_bytes: int | None = MAX_LAG_BYTES,
     nice: float | None = NICE,
-    off: bool = typer.Option(False, "--off", help="Take back all that was asked for here; what the command began with holds."),
+    off: bool = typer.Option(
+        False,
+        "--off",
+        help="Take back all that was asked for here; what the command began with holds.",
+    ),
 ) -> None:
     """Change what work on a projection may take, while it runs.
 
@@ -225,11 +275,23 @@ def throttle(
     """
     from esops.errors import UsageError
 
-    limits = {"max_rate": max_rate, "max_load": max_load, "max_lag_bytes": max_lag_bytes, "nice": nice}
+    limits = {
+        "max_rate": max_rate,
+        "max_load": max_load,
+        "max_lag_bytes": max_lag_bytes,
+        "nice": nice,
+    }
     given = {key: value for key, value in limits.items() if value is not None}
     if not given and not off:
-        raise UsageError("say what to limit", hint="esops projection throttle NAME --max-rate 5000, or --off.")
-    _wish(context, name, "is limited to {limits}" if given else "is not limited any more", limits=limits if off else given)
+        raise UsageError(
+            "say what to limit", hint="esops projection throttle NAME --max-rate 5000, or --off."
+        )
+    _wish(
+        context,
+        name,
+        "is limited to {limits}" if given else "is not limited any more",
+        limits=limits if off else given,
+    )
 
 
 @command(projection)
@@ -238,12 +300,19 @@ def postpone(context: typer.Context, name: str = _NAME) -> None:
 
     esops projection postpone cart_summary
     """
-    _wish(context, name, "waits with its switch for: esops projection switch-now {name}", postponed=True, switch_now=False)
+    _wish(
+        context,
+        name,
+        "waits with its switch for: esops projection switch-now {name}",
+        postponed=True,
+        switch_now=False,
+    )
 
 
 @command(projection, "switch-now")
 def switch_now(context: typer.Context, name: str = _NAME) -> None:
-    """Let a rebuild that waits with its switch go on to it, whatever its lag: the switch itself brings green up to blue.
+    """Let a rebuild that waits with its switch go on to it, whatever its lag: the switch itself
+    brings green up to blue.
 
     esops projection switch-now cart_summary
     """
@@ -259,7 +328,9 @@ def _wish(context: typer.Context, name: str, told: str, **changed: Any) -> None:
     output = current_output(context)
     config = load_config(output.settings.config)
     if config.projection(name).kind == "server":
-        raise UsageError(f"{name} runs inside its store: there is nothing of it to be paused or limited here")
+        raise UsageError(
+            f"{name} runs inside its store: there is nothing of it to be paused or limited here"
+        )
     with translated(), connect(config.readmodel_of(name).dsn, f"control {name}") as connection:
         now = request(connection, name, **changed)
     if output.format("table", "json") == "json":
@@ -304,17 +375,27 @@ def _rows(output: Output, rows: Sequence[Mapping[str, Any]], columns: list[str])
             output.table("", columns, [[row[column] for column in columns] for row in rows])
 
 
-def _move(output: Output, config: Config, name: str, to: int | None, *, back: bool, dry_run: bool) -> None:
+def _move(
+    output: Output, config: Config, name: str, to: int | None, *, back: bool, dry_run: bool
+) -> None:
     from esops.rebuild.variants.server import versions
 
     old, new, run = versions.move(config, name, to, back=back, dry_run=dry_run, say=output.say)
     if output.as_json:
-        told = {"from_version": old.version, "to_version": new.version, "position": None, "statements": run, "dry_run": dry_run}
+        told = {
+            "from_version": old.version,
+            "to_version": new.version,
+            "position": None,
+            "statements": run,
+            "dry_run": dry_run,
+        }
         output.json({"projection": name, **told})
     elif dry_run:
         output.line(f"would hand over from {old.name} to {new.name} by running: {run[0]}")
     else:
-        output.line(f"{name} serves v{new.version} now, by {new.name}; {old.name} runs on beside it.")
+        output.line(
+            f"{name} serves v{new.version} now, by {new.name}; {old.name} runs on beside it."
+        )
 
 
 def _tell(output: Output, done: Switched, dry_run: bool) -> None:
@@ -334,5 +415,6 @@ def _tell(output: Output, done: Switched, dry_run: bool) -> None:
         output.line(f"{statement};")
     if not dry_run:
         output.line(
-            f"{done.projection} serves v{done.to_version} now, at position {done.position}; v{done.from_version} stands by."
+            f"{done.projection} serves v{done.to_version} now, at position {done.position}; "
+            f"v{done.from_version} stands by."
         )

@@ -1,7 +1,10 @@
-"""One call of `esops rebuild`: plans, does and tells; one projection, several at once, in place, or inside the store."""
+"""One call of `esops rebuild`: plans, does and tells; one projection, several at once, in place, or
+inside the store.
+"""
 
 from __future__ import annotations
 
+import functools
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +41,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks for. `given` holds the options that were given, to be changed of a resumed rebuild."""
+    """What the command line asks for.
+
+    `given` holds the options that were given, to be changed of a resumed rebuild.
+    """
 
     given: Mapping[str, object]
     dry_run: bool
@@ -93,7 +99,12 @@ class CommandReporter:
             "events": plan.events,
             "position": None if plan.head is None else str(plan.head),
             "compare": plan.compare,
-            "statements": [*plan.create, *plan.drop_now, *(each.statement for each in plan.after_load), *plan.switch],
+            "statements": [
+                *plan.create,
+                *plan.drop_now,
+                *(each.statement for each in plan.after_load),
+                *plan.switch,
+            ],
             "notes": list(plan.notes),
         }
 
@@ -126,7 +137,9 @@ class CommandReporter:
     def confirm_abort(self, names: str) -> None:
         """Ask, where there is a person to be asked."""
         if is_interactive() and not self.asked.yes:
-            typer.confirm(f"Give up the rebuild of {names} and drop what it built?", abort=True, err=True)
+            typer.confirm(
+                f"Give up the rebuild of {names} and drop what it built?", abort=True, err=True
+            )
 
 
 class Job:
@@ -141,7 +154,11 @@ class Job:
         """Plan, do, and tell; returns the exit code."""
         kind = self.config.projection(self.name).kind
         if kind in {"server", "external"} and not self.asked.blue_green:
-            where = "a projection inside its store" if kind == "server" else "what the application builds"
+            where = (
+                "a projection inside its store"
+                if kind == "server"
+                else "what the application builds"
+            )
             raise UsageError(f"{where} is rebuilt beside what serves", hint="Add --blue-green.")
         if kind == "server":
             return self._run_in_server()
@@ -153,15 +170,25 @@ class Job:
                     return self._run_in_place(target, store, planning, stop.is_set)
                 return self._run_beside(target, store, planning, stop.is_set)
 
-    def _run_beside(self, target: Target, store: EventStore, planning: psycopg.Connection, stop: Callable[[], bool]) -> int:
+    def _run_beside(
+        self,
+        target: Target,
+        store: EventStore,
+        planning: psycopg.Connection,
+        stop: Callable[[], bool],
+    ) -> int:
         if self.asked.dry_run:
-            document = self._teller.show_plan(planned(self.config, target, self.asked.options, store, planning))
+            document = self._teller.show_plan(
+                planned(self.config, target, self.asked.options, store, planning)
+            )
             return self._teller.show_lines([], document)
         with work_on(target, store, self._teller, stop) as work:
 
             def begin() -> Outcome:
                 plan = planned(self.config, target, self.asked.options, store, planning)
-                self.output.say("\n".join(plan.lines(statements=self.output.settings.verbose)) + "\n")
+                self.output.say(
+                    "\n".join(plan.lines(statements=self.output.settings.verbose)) + "\n"
+                )
                 return work.begin(plan, self.asked.options)
 
             outcome = self._carried_out(work, begin)
@@ -177,14 +204,26 @@ class Job:
         finally:
             self._teller.close_line()
 
-    def _run_in_place(self, target: Target, store: EventStore, planning: psycopg.Connection, stop: Callable[[], bool]) -> int:
+    def _run_in_place(
+        self,
+        target: Target,
+        store: EventStore,
+        planning: psycopg.Connection,
+        stop: Callable[[], bool],
+    ) -> int:
         head = store.head()
         events = store.count_between(None, head)
         tables = tables_of(planning, self.name, list(target.plains))
         ranges = self.asked.options.ranges
         plan = lines(self.name, tables, events, store.capabilities.count_between, ranges)
         if self.asked.dry_run:
-            document = {"projection": self.name, "in_place": True, "ranges": ranges, "tables": tables, "events": events}
+            document = {
+                "projection": self.name,
+                "in_place": True,
+                "ranges": ranges,
+                "tables": tables,
+                "events": events,
+            }
             return self._teller.show_lines(plan, document)
         if not (self.asked.resume or self.asked.abort):
             self.output.say("\n".join(plan) + "\n")
@@ -193,7 +232,11 @@ class Job:
             try:
                 if self.asked.abort:
                     work.abort()
-                outcome = work.resume(self.asked.given) if self.asked.resume else work.begin_in_place(self.asked.options)
+                outcome = (
+                    work.resume(self.asked.given)
+                    if self.asked.resume
+                    else work.begin_in_place(self.asked.options)
+                )
             finally:
                 self._teller.close_line()
         return self._teller.tell(outcome)
@@ -215,7 +258,9 @@ class Job:
 
         config, options = self.config, self.asked.options
         stop = stop_on_signals()
-        with open_store(*config.store(self.output.settings.store or config.projection(self.name).store)) as opened:
+        with open_store(
+            *config.store(self.output.settings.store or config.projection(self.name).store)
+        ) as opened:
             store = as_server(opened)
             if self.asked.dry_run:
                 plan = make_server_plan(config, self.name, store, options)
@@ -232,14 +277,24 @@ class Job:
         return self._teller.tell(outcome)
 
 
-def planned(config: Config, target: Target, options: Options, store: EventStore, connection: psycopg.Connection) -> Plan:
+def planned(
+    config: Config,
+    target: Target,
+    options: Options,
+    store: EventStore,
+    connection: psycopg.Connection,
+) -> Plan:
     """The plan for a projection of its kind."""
     make = external.make_plan if target.settings.kind == "external" else make_plan
     return make(config, target, options, store, connection)
 
 
 def work_on(
-    target: Target, store: EventStore, teller: CommandReporter, stop: Callable[[], bool], read: Reader = lambda *_: None
+    target: Target,
+    store: EventStore,
+    teller: CommandReporter,
+    stop: Callable[[], bool],
+    read: Reader = lambda *_: None,
 ) -> Rebuild:
     """The rebuild of a projection of its kind."""
     kind = external.External if target.settings.kind == "external" else Rebuild
@@ -262,7 +317,9 @@ class _Shared:
             total = sum(each for each in totals if each is not None) if None not in totals else None
             done = sum(self._done.values())
             if self._line is None:
-                self._line = self._output.progress(f"rebuild {', '.join(self._names)}: events", done, total)
+                self._line = self._output.progress(
+                    f"rebuild {', '.join(self._names)}: events", done, total
+                )
             self._line.update(done, total)
 
     def close(self) -> None:
@@ -273,7 +330,9 @@ class _Shared:
 class _TellerOfMany(CommandReporter):
     """Tells of one of several, with its name before each line."""
 
-    def __init__(self, output: Output, config: Config, name: str, asked: Asked, shared: _Shared) -> None:
+    def __init__(
+        self, output: Output, config: Config, name: str, asked: Asked, shared: _Shared
+    ) -> None:
         super().__init__(output, config, name, asked)
         self._shared = shared
 
@@ -288,19 +347,26 @@ class Jobs:
     """The rebuild of several projections from one read of the events."""
 
     def __init__(self, output: Output, config: Config, names: Sequence[str], asked: Asked) -> None:
-        """Take the way out, the projections, and what is asked for. Raises UsageError for what only one can do."""
+        """Take the way out, the projections, and what is asked for.
+
+        Raises UsageError for what only one can do.
+        """
         self.output, self.config, self.names, self.asked = output, config, names, asked
         if len(set(names)) < len(names):
             raise UsageError("a projection is named twice")
         if not asked.blue_green:
-            raise UsageError("several projections are rebuilt beside what serves", hint="Add --blue-green.")
+            raise UsageError(
+                "several projections are rebuilt beside what serves", hint="Add --blue-green."
+            )
         if asked.options.workers or asked.options.engine or asked.report is not None:
             raise UsageError("--workers, --engine and --report are for one projection")
         for name in names:
             if config.projection(name).kind == "server":
                 raise UsageError(f"{name} runs inside its store: rebuild it by itself")
         self._shared = _Shared(output, names)
-        self._tellers = {name: _TellerOfMany(output, config, name, asked, self._shared) for name in names}
+        self._tellers = {
+            name: _TellerOfMany(output, config, name, asked, self._shared) for name in names
+        }
 
     def run(self) -> int:
         """Plan all, do all, and tell of each; returns the exit code."""
@@ -310,11 +376,20 @@ class Jobs:
             stores: dict[str, EventStore] = {}
             plannings: dict[str, psycopg.Connection] = {}
             for name in self.names:
-                plannings[name] = stack.enter_context(connect(self.config.readmodel_of(name).dsn, f"plan {name}"))
-                targets[name] = resolve(self.config, name, self.output.settings.store, plannings[name])
+                plannings[name] = stack.enter_context(
+                    connect(self.config.readmodel_of(name).dsn, f"plan {name}")
+                )
+                targets[name] = resolve(
+                    self.config, name, self.output.settings.store, plannings[name]
+                )
                 stores[name] = stack.enter_context(self._open(targets[name].store_name))
             if self.asked.dry_run:
-                return self._show({name: self._plan(targets[name], stores[name], plannings[name]) for name in self.names})
+                return self._show(
+                    {
+                        name: self._plan(targets[name], stores[name], plannings[name])
+                        for name in self.names
+                    }
+                )
             reads = self._reads(targets, stop.is_set)
             works = {
                 name: stack.enter_context(
@@ -348,14 +423,24 @@ class Jobs:
         return planned(self.config, target, self.asked.options, store, connection)
 
     def _reads(self, targets: Mapping[str, Target], stop: Callable[[], bool]) -> dict[str, OneRead]:
-        """A read for each store. A statement over ranges reads for itself, and so does the application."""
+        """A read for each store.
+
+        A statement over ranges reads for itself, and so does the application.
+        """
         stores = {target.store_name for target in targets.values()}
 
         def readers(store: str) -> list[str]:
             apart = {"sql", "external"}
-            return [name for name, each in targets.items() if each.store_name == store and each.settings.kind not in apart]
+            return [
+                name
+                for name, each in targets.items()
+                if each.store_name == store and each.settings.kind not in apart
+            ]
 
-        return {store: OneRead(lambda at=store: self._open(at), readers(store), stop) for store in stores}  # type: ignore[misc]
+        return {
+            store: OneRead(functools.partial(self._open, store), readers(store), stop)
+            for store in stores
+        }
 
     def _beginnings(
         self,
@@ -364,27 +449,44 @@ class Jobs:
         stores: Mapping[str, EventStore],
         plannings: Mapping[str, psycopg.Connection],
     ) -> dict[str, Callable[[], Outcome]]:
-        """What each does in its thread. All plans are made, and all are entered, before anything is begun.
+        """What each does in its thread.
 
-        Resumed are those that are unfinished, and those that were begun with them; one that was to be and was not is begun now.
+        All plans are made, and all are entered, before anything is begun.
+
+        Resumed are those that are unfinished, and those that were begun with them; one that was to
+        be and was not is begun now.
         """
         latest = {name: work.latest() for name, work in works.items()}
-        unfinished = [each for each in latest.values() if each is not None and each.finished_at is None]
+        unfinished = [
+            each for each in latest.values() if each is not None and each.finished_at is None
+        ]
         if unfinished and not self.asked.resume:
-            names = ", ".join(f"rebuild {each.rebuild} of {each.projection} ({each.state})" for each in unfinished)
-            raise Refused(f"not finished: {names}", hint="Go on with --resume, or give them up with --abort.")
+            names = ", ".join(
+                f"rebuild {each.rebuild} of {each.projection} ({each.state})" for each in unfinished
+            )
+            raise Refused(
+                f"not finished: {names}", hint="Go on with --resume, or give them up with --abort."
+            )
         groups = {each.options.get("group") for each in unfinished if each.options.get("group")}
         fresh = [
             name
             for name, entry in latest.items()
             if not self.asked.resume
-            or (groups and (entry is None or (entry.finished_at is not None and entry.options.get("group") not in groups)))
+            or (
+                groups
+                and (
+                    entry is None
+                    or (entry.finished_at is not None and entry.options.get("group") not in groups)
+                )
+            )
         ]
         plans = {name: self._plan(targets[name], stores[name], plannings[name]) for name in fresh}
         for plan in plans.values():
             self.output.say("\n".join(plan.lines(statements=self.output.settings.verbose)) + "\n")
         group = next(iter(groups)) if self.asked.resume and groups else uuid.uuid4().hex
-        entered = {name: works[name].enter(plans[name], self.asked.options, group) for name in fresh}
+        entered = {
+            name: works[name].enter(plans[name], self.asked.options, group) for name in fresh
+        }
 
         def beginning(name: str) -> Callable[[], Outcome]:
             if name in entered:
@@ -395,7 +497,11 @@ class Jobs:
 
     def _abort(self, works: Mapping[str, Rebuild]) -> int:
         entries = {name: work.latest() for name, work in works.items()}
-        unfinished = [name for name, entry in entries.items() if entry is not None and entry.finished_at is None]
+        unfinished = [
+            name
+            for name, entry in entries.items()
+            if entry is not None and entry.finished_at is None
+        ]
         if not unfinished:
             raise UsageError(f"there is no unfinished rebuild of {', '.join(self.names)} to abort")
         self._tellers[unfinished[0]].confirm_abort(", ".join(unfinished))
@@ -406,9 +512,14 @@ class Jobs:
         return self._tellers[self.names[0]].show_lines([], {"rebuilds": documents})
 
     def _tell(self, ended: Sequence[Ended]) -> int:
-        """Tell of each that came to its end; raises the gravest error of the others when all are told."""
+        """Tell of each that came to its end; raises the gravest error of the others when all are
+        told.
+        """
         outcomes = [each.outcome for each in ended if each.outcome is not None]
-        codes = [self._tellers[outcome.projection].tell(outcome, documented=False) for outcome in outcomes]
+        codes = [
+            self._tellers[outcome.projection].tell(outcome, documented=False)
+            for outcome in outcomes
+        ]
         errors = [(each.projection, each.error) for each in ended if each.error is not None]
         for name, error in errors:
             if not isinstance(error, EsopsError):
@@ -417,8 +528,13 @@ class Jobs:
         if self.output.as_json:
             self.output.json({"rebuilds": [as_dict(each) for each in outcomes]})
         if errors:
-            worst = max((error for _, error in errors if isinstance(error, EsopsError)), key=lambda error: error.exit_code)
+            worst = max(
+                (error for _, error in errors if isinstance(error, EsopsError)),
+                key=lambda error: error.exit_code,
+            )
             raise type(worst)(
-                f"{len(errors)} of {len(ended)} rebuilds did not come to their end: {worst.message}", hint=worst.hint
+                f"{len(errors)} of {len(ended)} rebuilds did not come to their end: "
+                f"{worst.message}",
+                hint=worst.hint,
             )
         return max(codes, default=0)

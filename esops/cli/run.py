@@ -19,7 +19,9 @@ def run(
     projections: list[str] | None = typer.Argument(
         None, help="Which projections; left out: all.", autocompletion=complete_projection
     ),
-    until_caught_up: bool = typer.Option(False, "--until-caught-up", help="Stop when all have reached what was settled."),
+    until_caught_up: bool = typer.Option(
+        False, "--until-caught-up", help="Stop when all have reached what was settled."
+    ),
 ) -> int:
     """Keep read models fresh: follow every version that is not retired, until stopped.
 
@@ -38,7 +40,9 @@ def run(
 
     def retire(names: Sequence[str]) -> None:
         for version in retire_due(config, names):
-            output.say(f"{version.projection}: retired v{version.version}, as --retire-after asked for")
+            output.say(
+                f"{version.projection}: retired v{version.version}, as --retire-after asked for"
+            )
 
     stop = stop_on_signals()
     host.run(stop, retire)
@@ -50,5 +54,8 @@ def run(
         parts += [f"{len(failed)} are not"] if failed else []
         output.say(", ".join(parts))
         if stop.is_set():
-            raise Stopped("stopped before all versions were caught up", hint="Run it again: each goes on from its checkpoint.")
+            raise Stopped(
+                "stopped before all versions were caught up",
+                hint="Run it again: each goes on from its checkpoint.",
+            )
     return max((each.exit_code for each in failed), default=0)

@@ -45,7 +45,12 @@ def complete_projection(incomplete: str) -> list[str]:
 def complete_policy(incomplete: str) -> list[str]:
     """The policies of the configuration's archives that begin so."""
     archives = _sections().get("archives", {}).values()
-    return [name for archive in archives for name in archive.get("policies", {}) if name.startswith(incomplete)]
+    return [
+        name
+        for archive in archives
+        for name in archive.get("policies", {})
+        if name.startswith(incomplete)
+    ]
 
 
 def complete_store(incomplete: str) -> list[str]:

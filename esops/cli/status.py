@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @command(app)
 def status(
     context: typer.Context,
-    watch: bool = typer.Option(False, "--watch", help="Look again every two seconds, until stopped."),
+    watch: bool = typer.Option(
+        False, "--watch", help="Look again every two seconds, until stopped."
+    ),
 ) -> int:
     """Show stores, their processors, the versions of all projections, and rebuilds on one screen.
 
@@ -47,16 +49,38 @@ def status(
 
 def _show(output: Output, found: Status) -> None:
     _section(output, "stores", found.stores, ["store", "backend", "layout", "head", "ok", "detail"])
-    _section(output, "processors", found.processors, ["store", "name", "position", "lag_events", "lag_seconds", "state"])
+    _section(
+        output,
+        "processors",
+        found.processors,
+        ["store", "name", "position", "lag_events", "lag_seconds", "state"],
+    )
     _section(
         output,
         "projections",
         found.projections,
-        ["projection", "version", "state", "position", "lag_events", "lag_seconds", "rows", "followed_by"],
+        [
+            "projection",
+            "version",
+            "state",
+            "position",
+            "lag_events",
+            "lag_seconds",
+            "rows",
+            "followed_by",
+        ],
     )
-    _section(output, "rebuilds", found.rebuilds, ["rebuild", "projection", "state", "from_version", "to_version", "updated_at"])
     _section(
-        output, "archives", found.archives, ["archive", "policy", "run", "state", "streams", "events", "removed", "sealed_at"]
+        output,
+        "rebuilds",
+        found.rebuilds,
+        ["rebuild", "projection", "state", "from_version", "to_version", "updated_at"],
+    )
+    _section(
+        output,
+        "archives",
+        found.archives,
+        ["archive", "policy", "run", "state", "streams", "events", "removed", "sealed_at"],
     )
 
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 trace = group("trace", "What happened because of something: by correlation id, event or stream.")
 
 Form = Literal["tree", "timeline", "json", "mermaid", "dot", "html", "otlp"]
-_FORM = typer.Option(None, "--format", help="How it is shown; left out: a tree, or JSON with --output json.")
+_FORM = typer.Option(
+    None, "--format", help="How it is shown; left out: a tree, or JSON with --output json."
+)
 _FILE = typer.Option(None, "-o", "--to", metavar="FILE", help="Write it to a file.")
 _STORES = typer.Option(
     None,
@@ -31,17 +33,24 @@ _STORES = typer.Option(
     autocompletion=complete_store,
 )
 _OWN = ("store_",)
-_SCAN = typer.Option(False, "--scan", help="Go on where no index answers, however many events are looked at.")
+_SCAN = typer.Option(
+    False, "--scan", help="Go on where no index answers, however many events are looked at."
+)
 _LIMIT = typer.Option(10_000, "--limit", metavar="N", min=1, help="At most N events.")
 _AROUND = typer.Option(
-    None, "--around", metavar="D", help="Also what else happened so shortly before and after, in the timeline."
+    None,
+    "--around",
+    metavar="D",
+    help="Also what else happened so shortly before and after, in the timeline.",
 )
 
 
 @command(trace, own=_OWN)
 def correlation(
     context: typer.Context,
-    id: str = typer.Argument(..., help="A correlation id, a W3C trace id, or message-db's correlation stream."),
+    id: str = typer.Argument(
+        ..., help="A correlation id, a W3C trace id, or message-db's correlation stream."
+    ),
     form: Form | None = _FORM,
     file: Path | None = _FILE,
     stores: list[str] | None = _STORES,
@@ -55,7 +64,9 @@ def correlation(
 
     Exits with 1 where there is nothing of it.
     """
-    return _run(context, lambda tracer: tracer.correlation(id), form, file, stores, around, scan, limit)
+    return _run(
+        context, lambda tracer: tracer.correlation(id), form, file, stores, around, scan, limit
+    )
 
 
 @command(trace, own=_OWN)
@@ -95,7 +106,9 @@ def stream(
 
     Exits with 1 where there is no such stream.
     """
-    return _run(context, lambda tracer: tracer.stream(name), form, file, stores, around, scan, limit)
+    return _run(
+        context, lambda tracer: tracer.stream(name), form, file, stores, around, scan, limit
+    )
 
 
 def _run(
@@ -117,10 +130,15 @@ def _run(
     output = current_output(context)
     config = load_config(output.settings.config)
     if form == "html" and file is None and output.data.is_terminal:
-        raise UsageError("--format html is a page of some megabytes", hint="Write it to a file: -o trace.html.")
+        raise UsageError(
+            "--format html is a page of some megabytes", hint="Write it to a file: -o trace.html."
+        )
     wanted: Form = form or ("json" if output.format("table", "json") == "json" else "tree")
     with ExitStack() as stack:
-        opened = [stack.enter_context(open_store(name, config.stores[name])) for name in _names(config, output, stores)]
+        opened = [
+            stack.enter_context(open_store(name, config.stores[name]))
+            for name in _names(config, output, stores)
+        ]
         tracer = Tracer(
             opened,
             Keys(config.trace.correlation, config.trace.causation),
@@ -133,14 +151,18 @@ def _run(
         if around is not None and found.forest.nodes and wanted in ("tree", "timeline"):
             lines += _neighbours(tracer, found, around)
     if not found.forest.nodes:
-        output.say(f"there is nothing of {found.about} in {', '.join(each.name for each in opened)}")
+        output.say(
+            f"there is nothing of {found.about} in {', '.join(each.name for each in opened)}"
+        )
         return 1
     if file is not None:
         file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         output.say(f"written: {file}")
     else:
         for line in lines:
-            output.data.print(line, markup=False) if isinstance(line, str) else output.data.print(line)
+            output.data.print(line, markup=False) if isinstance(line, str) else output.data.print(
+                line
+            )
     _remark(output, found)
     return 0
 
@@ -182,10 +204,17 @@ def _coloured(found: Trace, form: Form) -> list[object]:
         for before, each, since in render.tree(found.forest):
             where = f"{each.store}/" * several + f"{each.stream} @{each.version}"
             at = f"{each.recorded_at:%Y-%m-%d %H:%M:%S.%f}"[:-3] if each.recorded_at else ""
-            line = Text.assemble((before, "dim"), (each.type, colours[each.category]), f"  {where}  ", (since or at, "dim"))
+            line = Text.assemble(
+                (before, "dim"),
+                (each.type, colours[each.category]),
+                f"  {where}  ",
+                (since or at, "dim"),
+            )
             if not before and each.cause is not None:
                 line.append(
-                    f"  its cause {each.cause} is missing" if each.cause in found.forest.missing else "  cut from a circle",
+                    f"  its cause {each.cause} is missing"
+                    if each.cause in found.forest.missing
+                    else "  cut from a circle",
                     "red",
                 )
             lines.append(line)
@@ -196,26 +225,41 @@ def _coloured(found: Trace, form: Form) -> list[object]:
             continue
         where = f"{timed.store}/" * several + f"{timed.stream} @{timed.version}"
         lines.append(
-            Text.assemble((f"{since:>14}  ", "dim"), "  " * depth, (timed.type, colours[timed.category]), f"  {where}")
+            Text.assemble(
+                (f"{since:>14}  ", "dim"),
+                "  " * depth,
+                (timed.type, colours[timed.category]),
+                f"  {where}",
+            )
         )
     return lines
 
 
 def _neighbours(tracer: Tracer, found: Trace, around: str) -> list[object]:
     others = sorted(
-        tracer.neighbours(found, duration("--around", around)), key=lambda each: (str(each.recorded_at), each.store, each.order)
+        tracer.neighbours(found, duration("--around", around)),
+        key=lambda each: (str(each.recorded_at), each.store, each.order),
     )
     lines: list[object] = ["", f"What else happened within {around}: {len(others):,} events"]
-    lines += [f"  {each.recorded_at:%H:%M:%S.%f}  {each.type}  {each.stream} @{each.version}" for each in others]
+    lines += [
+        f"  {each.recorded_at:%H:%M:%S.%f}  {each.type}  {each.stream} @{each.version}"
+        for each in others
+    ]
     return lines
 
 
 def _remark(output: Output, found: Trace) -> None:
     forest = found.forest
     if found.limited:
-        output.say(f"there is more: the limit of {len(forest.nodes):,} events was reached (--limit)")
+        output.say(
+            f"there is more: the limit of {len(forest.nodes):,} events was reached (--limit)"
+        )
     if forest.missing:
-        output.say("causes that are not there: " + ", ".join(forest.missing[:5]) + (", …" if len(forest.missing) > 5 else ""))
+        output.say(
+            "causes that are not there: "
+            + ", ".join(forest.missing[:5])
+            + (", …" if len(forest.missing) > 5 else "")
+        )
     for circle in forest.circles[:5]:
         output.say("events cause each other: " + ", ".join(forest.nodes[at].id for at in circle))
     if forest.duplicates:

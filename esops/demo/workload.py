@@ -1,6 +1,9 @@
-"""Who uses the shop: a customer who keeps placing orders, and a reader who keeps looking. Each a process of its own.
+"""Who uses the shop: a customer who keeps placing orders, and a reader who keeps looking.
 
-Run as `python -m esops.demo.workload writer|reader DSN …` until SIGTERM; the last line of output is a JSON report.
+Each a process of its own.
+
+Run as `python -m esops.demo.workload writer|reader DSN …` until SIGTERM; the last line of output is
+a JSON report.
 """
 
 from __future__ import annotations
@@ -21,8 +24,13 @@ from esops.settings import StoreSettings
 from esops.stores.postgres.store import open_postgres
 
 
-def write(dsn: str, stop: threading.Event, *, seed: int, rate: float, schema: str = shop.SCHEMA) -> dict[str, Any]:
-    """Place orders, about `rate` requests a second, some at the same time in several carts. Reports events and slowest request."""
+def write(
+    dsn: str, stop: threading.Event, *, seed: int, rate: float, schema: str = shop.SCHEMA
+) -> dict[str, Any]:
+    """Place orders, about `rate` requests a second, some at the same time in several carts.
+
+    Reports events and slowest request.
+    """
     chance = random.Random(seed)
     carts: list[tuple[str, Any, int]] = []
     written, slowest, number = 0, 0.0, 0
@@ -30,7 +38,13 @@ def write(dsn: str, stop: threading.Event, *, seed: int, rate: float, schema: st
         while not stop.is_set():
             if len(carts) < 20:
                 number += 1
-                carts.append((f"cart-{seed:03d}{chance.randrange(10**9):09d}-{number}", shop.a_cart(chance), 0))
+                carts.append(
+                    (
+                        f"cart-{seed:03d}{chance.randrange(10**9):09d}-{number}",
+                        shop.a_cart(chance),
+                        0,
+                    )
+                )
             place = chance.randrange(len(carts))
             name, requests, version = carts[place]
             events = next(requests, None)
@@ -47,8 +61,13 @@ def write(dsn: str, stop: threading.Event, *, seed: int, rate: float, schema: st
     return {"who": "writer", "events": written, "slowest_seconds": round(slowest, 4)}
 
 
-def read(dsn: str, stop: threading.Event, *, query: str, prepared: bool, pause: float = 0.0) -> dict[str, Any]:
-    """Ask a query that gives one number, over and over; it may fail never and go back never. Reports both, and the slowest answer."""
+def read(
+    dsn: str, stop: threading.Event, *, query: str, prepared: bool, pause: float = 0.0
+) -> dict[str, Any]:
+    """Ask a query that gives one number, over and over; it may fail never and go back never.
+
+    Reports both, and the slowest answer.
+    """
     reads, failures, steps_back, slowest = 0, [], 0, 0.0
     last: Any = None
     with psycopg.connect(dsn, autocommit=True, application_name="shop reader") as connection:
@@ -97,7 +116,9 @@ def main() -> None:
     if given.who == "writer":
         report = write(given.dsn, stop, seed=given.seed, rate=given.rate, schema=given.schema)
     else:
-        report = read(given.dsn, stop, query=given.query, prepared=given.prepared, pause=given.pause)
+        report = read(
+            given.dsn, stop, query=given.query, prepared=given.prepared, pause=given.pause
+        )
     sys.stdout.write(orjson.dumps(report).decode() + "\n")
 
 

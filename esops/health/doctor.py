@@ -1,4 +1,7 @@
-"""Is everything in place that the commands rely on? One function for each thing that is looked at; each yields findings."""
+"""Is everything in place that the commands rely on?
+
+One function for each thing that is looked at; each yields findings.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +36,16 @@ OLDEST_POSTGRES = 14
 OLDEST_NODE = (20, 10)
 SKEW = timedelta(seconds=5)
 _CONCERNS = {"reused ids": "ESOPS-D025", "orphan progress": "ESOPS-D026"}
-"""How long the head may be waited for: a writer that takes longer is worth a word, and a hole is judged within it."""
+"""How long the head may be waited for: a writer that takes longer is worth a word, and a hole is
+judged within it.
+"""
 
 
 def examine(config: Config, store: str | None = None) -> list[Finding]:
-    """Look at all stores and projections of the configuration, or at those of one store. Raises UsageError for an unknown one."""
+    """Look at all stores and projections of the configuration, or at those of one store.
+
+    Raises UsageError for an unknown one.
+    """
     names = [config.store(store)[0]] if store is not None else list(config.stores)
     found = list(lint.examine(config)) if store is None else []
     for name in names:
@@ -58,7 +66,9 @@ def _of_store(config: Config, name: str) -> Iterator[Finding]:
     subject, settings = f"store {name}", config.stores[name]
     address = settings.dsn or settings.uri or ""
     if NO_EVENT_STORE.match(address):
-        yield Finding("ESOPS-D004", subject, WHY_NOT, "Name the store that the application decides on.")
+        yield Finding(
+            "ESOPS-D004", subject, WHY_NOT, "Name the store that the application decides on."
+        )
         return
     try:
         with open_store(name, settings) as store:
@@ -77,7 +87,11 @@ def _of_store(config: Config, name: str) -> Iterator[Finding]:
 def _clock(subject: str, info: StoreInfo) -> Iterator[Finding]:
     apart = abs(info.clock - datetime.now(UTC))
     if apart > SKEW:
-        message = f"its clock and this machine's are {apart.total_seconds():.0f} s apart: ages and lags are wrong by as much"
+        message = (
+            f"its clock and this machine's are {apart.total_seconds():.0f} s apart: "
+            "ages and "
+            "lags are wrong by as much"
+        )
         yield Finding("ESOPS-D016", subject, message, "Let both follow NTP.")
 
 
@@ -86,13 +100,21 @@ def _head(subject: str, store: EventStore) -> Iterator[Finding]:
     for holder in store.held_back_by():
         since = f" since {holder.since:%Y-%m-%d %H:%M:%S} UTC" if holder.since else ""
         message = f"its settled head is held back by {holder.who}{since}: {holder.what}"
-        yield Finding("ESOPS-D012", subject, message, "Let that session end its transaction, or end the session.")
+        yield Finding(
+            "ESOPS-D012",
+            subject,
+            message,
+            "Let that session end its transaction, or end the session.",
+        )
 
 
 def _of_postgres(subject: str, info: StoreInfo, store: PostgresStore) -> Iterator[Finding]:
     if int(info.version.partition(".")[0]) < OLDEST_POSTGRES:
         yield Finding(
-            "ESOPS-D015", subject, f"PostgreSQL {info.version} is older than {OLDEST_POSTGRES}", "Upgrade the server."
+            "ESOPS-D015",
+            subject,
+            f"PostgreSQL {info.version} is older than {OLDEST_POSTGRES}",
+            "Upgrade the server.",
         )
     layout = store.layout
     with store.control() as connection:
@@ -104,26 +126,48 @@ def _of_postgres(subject: str, info: StoreInfo, store: PostgresStore) -> Iterato
             found = catalog.sequence_of(connection, schema, short)
             if found is not None and found[1] > 1:
                 message = (
-                    f"sequence {short} gives {found[1]} numbers to a session ahead: holes are watched, and the head lags for it"
+                    f"sequence {short} gives {found[1]} numbers to a session ahead: holes "
+                    "are watched, and the head lags for it"
                 )
-                yield Finding("ESOPS-D011", subject, message, f"ALTER SEQUENCE {name.as_string(connection)} CACHE 1;")
+                yield Finding(
+                    "ESOPS-D011",
+                    subject,
+                    message,
+                    f"ALTER SEQUENCE {name.as_string(connection)} CACHE 1;",
+                )
         if len(layout.order) > 1 and not _has_index(
             connection, layout.events, [_parts(each)[-1] for each in layout.order_columns]
         ):
             columns = ", ".join(each.as_string(connection) for each in layout.order_columns)
-            message = "no index is in the order of its positions: each page of a rebuild sorts what is left"
+            message = (
+                "no index is in the order of its positions: each page of a rebuild sorts "
+                "what is left"
+            )
             for table in _leaves(connection, layout.events):
-                yield Finding("ESOPS-D014", subject, message, f"CREATE INDEX CONCURRENTLY ON {table} ({columns});")
+                yield Finding(
+                    "ESOPS-D014",
+                    subject,
+                    message,
+                    f"CREATE INDEX CONCURRENTLY ON {table} ({columns});",
+                )
 
 
 def _rights(
-    subject: str, connection: psycopg.Connection, tables: tuple[sql.Identifier, ...], sequences: tuple[sql.Identifier, ...]
+    subject: str,
+    connection: psycopg.Connection,
+    tables: tuple[sql.Identifier, ...],
+    sequences: tuple[sql.Identifier, ...],
 ) -> Iterator[Finding]:
     role = connection.info.user
-    for what, function, names in (("", "has_table_privilege", tables), ("SEQUENCE ", "has_sequence_privilege", sequences)):
+    for what, function, names in (
+        ("", "has_table_privilege", tables),
+        ("SEQUENCE ", "has_sequence_privilege", sequences),
+    ):
         for name in names:
             text = name.as_string(connection)
-            row = connection.execute(f"SELECT {function}(%s, 'SELECT')".encode(), (text,)).fetchone()
+            row = connection.execute(
+                f"SELECT {function}(%s, 'SELECT')".encode(), (text,)
+            ).fetchone()
             if row is not None and not row[0]:
                 fix = (
                     sql.SQL("GRANT SELECT ON {}{} TO {};")
@@ -135,9 +179,12 @@ def _rights(
 
 def _has_index(connection: psycopg.Connection, events: sql.Identifier, columns: list[str]) -> bool:
     row = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_partition_tree(%s::regclass) t JOIN pg_index i ON i.indrelid = t.relid "
-        "WHERE (SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(i.indkey) WITH ORDINALITY AS k(attnum, n) "
-        "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE k.n <= %s) = %s)",
+        "SELECT EXISTS (SELECT FROM pg_partition_tree(%s::regclass) t JOIN pg_index i ON "
+        "i.indrelid = t.relid "
+        "WHERE (SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(i.indkey) WITH "
+        "ORDINALITY AS k(attnum, n) "
+        "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE k.n <= %s) "
+        "= %s)",
         (events.as_string(connection), len(columns), columns),
     ).fetchone()
     return bool(row and row[0])
@@ -158,9 +205,18 @@ def _parts(name: sql.Composable) -> tuple[str, str]:
 
 
 def _of_node(subject: str, info: StoreInfo, store: EventStoreDBStore) -> Iterator[Finding]:
-    version = tuple(int(part) for part in info.version.split(".")[:2]) if info.version[:1].isdigit() else None
+    version = (
+        tuple(int(part) for part in info.version.split(".")[:2])
+        if info.version[:1].isdigit()
+        else None
+    )
     if version is not None and version < OLDEST_NODE:
-        yield Finding("ESOPS-D015", subject, f"EventStoreDB {info.version} is older than 20.10", "Upgrade the cluster.")
+        yield Finding(
+            "ESOPS-D015",
+            subject,
+            f"EventStoreDB {info.version} is older than 20.10",
+            "Upgrade the cluster.",
+        )
     known = {one.name: one for one in store.projections.all()}
     for name, use in (
         ("$streams", "the list of all streams"),
@@ -168,19 +224,30 @@ def _of_node(subject: str, info: StoreInfo, store: EventStoreDBStore) -> Iterato
     ):
         if name in known and not known[name].running:
             message = f"the system projection {name} does not run: {use} takes a scan of $all"
-            yield Finding("ESOPS-D017", subject, message, f"Enable {name}, if such questions are asked often.")
+            yield Finding(
+                "ESOPS-D017", subject, message, f"Enable {name}, if such questions are asked often."
+            )
     for one in known.values():
         if one.faulted:
             yield Finding(
-                "ESOPS-D018", subject, f"projection {one.name} is faulted: {one.reason}", "Mend its query, and enable it."
+                "ESOPS-D018",
+                subject,
+                f"projection {one.name} is faulted: {one.reason}",
+                "Mend its query, and enable it.",
             )
     for group in store.subscriptions.all():
         if group.parked:
             since = store.subscriptions.oldest_parked(group.stream, group.name)
             message = (
-                f"{group.parked:,} messages of group {group.name} on {group.stream} are parked, since {since:%Y-%m-%d %H:%M}"
+                f"{group.parked:,} messages of group {group.name} on {group.stream} are "
+                f"parked, since {since:%Y-%m-%d %H:%M}"
             )
-            yield Finding("ESOPS-D019", subject, message, "See why its consumers refuse them, and replay them.")
+            yield Finding(
+                "ESOPS-D019",
+                subject,
+                message,
+                "See why its consumers refuse them, and replay them.",
+            )
 
 
 # -- projections
@@ -199,7 +266,10 @@ def _of_projection(config: Config, name: str) -> Iterator[Finding]:
         return
     if settings.ddl is not None and not (config.directory / settings.ddl).is_file():
         yield Finding(
-            "ESOPS-D003", subject, f"there is no file {settings.ddl}", "Name the file with green's DDL, or leave `ddl` out."
+            "ESOPS-D003",
+            subject,
+            f"there is no file {settings.ddl}",
+            "Name the file with green's DDL, or leave `ddl` out.",
         )
     try:
         with connect(read_model.dsn, "doctor") as connection, translated():
@@ -208,7 +278,11 @@ def _of_projection(config: Config, name: str) -> Iterator[Finding]:
             for each in dict.fromkeys(plain.schema for plain in plains):
                 yield from _may_write(subject, connection, each)
             for plain in plains:
-                yield from room.examine(subject, connection, sql.Identifier(plain.schema, plain.name).as_string(connection))
+                yield from room.examine(
+                    subject,
+                    connection,
+                    sql.Identifier(plain.schema, plain.name).as_string(connection),
+                )
             if registry.installed(connection):
                 yield from _versions(config, name, connection, plains)
     except EsopsError as error:
@@ -219,48 +293,106 @@ def _may_write(subject: str, connection: psycopg.Connection, schema: str) -> Ite
     role, database = connection.info.user, connection.info.dbname
     schema_right = sql.SQL("SCHEMA {}").format(sql.Identifier(schema))
     rights: list[tuple[str, tuple[str, str], str, sql.Composable]] = [
-        ("has_schema_privilege(%s, %s)", (schema, "CREATE"), f"create tables in schema {schema}", schema_right)
+        (
+            "has_schema_privilege(%s, %s)",
+            (schema, "CREATE"),
+            f"create tables in schema {schema}",
+            schema_right,
+        )
     ]
     if not registry.installed(connection):
         database_right = sql.SQL("DATABASE {}").format(sql.Identifier(database))
-        rights.append(("has_database_privilege(%s, %s)", (database, "CREATE"), "create esops' own schema", database_right))
+        rights.append(
+            (
+                "has_database_privilege(%s, %s)",
+                (database, "CREATE"),
+                "create esops' own schema",
+                database_right,
+            )
+        )
     for question, arguments, what, where in rights:
         row = connection.execute(f"SELECT {question}".encode(), arguments).fetchone()
         if row is not None and not row[0]:
-            fix = sql.SQL("GRANT CREATE ON {} TO {};").format(where, sql.Identifier(role)).as_string(connection)
+            fix = (
+                sql.SQL("GRANT CREATE ON {} TO {};")
+                .format(where, sql.Identifier(role))
+                .as_string(connection)
+            )
             yield Finding("ESOPS-D024", subject, f"role {role} may not {what}", fix)
 
 
 def _versions(
-    config: Config, name: str, connection: psycopg.Connection, plains: Sequence[readmodel.ReadModelName]
+    config: Config,
+    name: str,
+    connection: psycopg.Connection,
+    plains: Sequence[readmodel.ReadModelName],
 ) -> Iterator[Finding]:
     subject = f"projection {name}"
     known = registry.versions(connection, name)
-    names = {physical for each in known if each.state != "retired" for _, physical in each.tables.values()}
+    names = {
+        physical
+        for each in known
+        if each.state != "retired"
+        for _, physical in each.tables.values()
+    }
     for plain in plains:
         rows = connection.execute(
             "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND c.relname ~ ('^' || %s || '__v[0-9]+$') ORDER BY 1",
+            "WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND c.relname ~ ('^' || %s || "
+            "'__v[0-9]+$') ORDER BY 1",
             (plain.schema, plain.name),
         ).fetchall()
         for (left,) in rows:
             if left not in names:
-                fix = sql.SQL("DROP TABLE {};").format(sql.Identifier(plain.schema, left)).as_string(connection)
-                yield Finding("ESOPS-D021", subject, f"table {plain.schema}.{left} is of no version that esops knows", fix)
+                fix = (
+                    sql.SQL("DROP TABLE {};")
+                    .format(sql.Identifier(plain.schema, left))
+                    .as_string(connection)
+                )
+                yield Finding(
+                    "ESOPS-D021",
+                    subject,
+                    f"table {plain.schema}.{left} is of no version that esops knows",
+                    fix,
+                )
     entry = journal.latest(connection, name)
-    if entry is not None and entry.finished_at is None and locks.holder(connection, locks.rebuild_lock(name)) is None:
-        message = f"rebuild {entry.rebuild} stopped in state {entry.state}" + (f": {entry.reason}" if entry.reason else "")
+    if (
+        entry is not None
+        and entry.finished_at is None
+        and locks.holder(connection, locks.rebuild_lock(name)) is None
+    ):
+        message = f"rebuild {entry.rebuild} stopped in state {entry.state}" + (
+            f": {entry.reason}" if entry.reason else ""
+        )
         in_place = bool(entry.options.get("in_place"))
-        fix = f"esops rebuild {name} --resume" if in_place else f"esops rebuild {name} --blue-green --resume   (or --abort)"
+        fix = (
+            f"esops rebuild {name} --resume"
+            if in_place
+            else f"esops rebuild {name} --blue-green --resume   (or --abort)"
+        )
         yield Finding("ESOPS-D020", subject, message, fix)
     active = next((each for each in known if each.state == "active"), None)
     followed = config.projections[name].live == "app" or config.projections[name].kind == "external"
-    if active is not None and not followed and locks.holder(connection, locks.version_lock(name, active.version)) is None:
-        yield Finding("ESOPS-D022", subject, f"v{active.version} serves, and nobody keeps it fresh", "esops run")
+    if (
+        active is not None
+        and not followed
+        and locks.holder(connection, locks.version_lock(name, active.version)) is None
+    ):
+        yield Finding(
+            "ESOPS-D022",
+            subject,
+            f"v{active.version} serves, and nobody keeps it fresh",
+            "esops run",
+        )
     letters = dead_letters(config, name)
     if letters:
         fix = f"esops projection dead-letters {name}"
-        yield Finding("ESOPS-D023", subject, f"{len(letters):,} events could not be projected and were passed", fix)
+        yield Finding(
+            "ESOPS-D023",
+            subject,
+            f"{len(letters):,} events could not be projected and were passed",
+            fix,
+        )
 
 
 # -- archives
@@ -279,10 +411,17 @@ def _of_archive(name: str, settings: ArchiveSettings) -> Iterator[Finding]:
             policy = str(told.get("policy"))
             short = policy.rpartition("/")[2]
             if told["state"] == "damaged":
-                yield Finding("ESOPS-D032", subject, told["detail"], "Restore the file from a copy.")
+                yield Finding(
+                    "ESOPS-D032", subject, told["detail"], "Restore the file from a copy."
+                )
             elif told["state"] == "failed":
                 fix = f"esops archive show {told['run']}, and then: esops archive run {short}"
-                yield Finding("ESOPS-D033", subject, f"run {told['run']} failed its verification; nothing was removed", fix)
+                yield Finding(
+                    "ESOPS-D033",
+                    subject,
+                    f"run {told['run']} failed its verification; nothing was removed",
+                    fix,
+                )
             elif told["state"] != "done" and Lease(repository, policy).holder() is None:
                 message = f"run {told['run']} stopped in state {told['state']}"
                 yield Finding("ESOPS-D034", subject, message, f"esops archive run {short}")

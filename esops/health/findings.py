@@ -1,4 +1,6 @@
-"""What `esops doctor` can find: each with a code that stays, so that alerts and documents can name it."""
+"""What `esops doctor` can find: each with a code that stays, so that alerts and documents can name
+it.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ CODES: dict[str, tuple[Severity, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is missing or dangerous: where, what, and the statement or command that mends it."""
+    """Something that is missing or dangerous: where, what, and the statement or command that mends
+    it.
+    """
 
     code: str
     subject: str
@@ -51,7 +55,9 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """error: something does not work; warning: something will not; note: something could be better."""
+        """error: something does not work; warning: something will not; note: something could be
+        better.
+        """
         return CODES[self.code][0]
 
     def as_dict(self) -> dict[str, Any]:

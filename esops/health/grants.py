@@ -1,4 +1,6 @@
-"""The rights that a role needs, and no more: what to grant for the stores and read models of a configuration."""
+"""The rights that a role needs, and no more: what to grant for the stores and read models of a
+configuration.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +23,52 @@ if TYPE_CHECKING:
 
 
 def statements(config: Config, role: str) -> list[str]:
-    """The GRANTs for a role, to be executed by the owner of each; comments say in which database. Raises Unavailable."""
+    """The GRANTs for a role, to be executed by the owner of each; comments say in which database.
+
+    Raises Unavailable.
+    """
     lines: list[str] = []
     for name, settings in config.stores.items():
         if settings.backend == "postgres":
-            with open_store(name, settings) as store, cast("PostgresStore", store).control() as connection:
-                lines += [f"-- store {name}, in database {connection.info.dbname}: to read, and to know what is settled"]
+            with (
+                open_store(name, settings) as store,
+                cast("PostgresStore", store).control() as connection,
+            ):
+                lines += [
+                    (
+                        f"-- store {name}, in database {connection.info.dbname}: to read, and to "
+                        "know what is settled"
+                    )
+                ]
                 lines += _of_store(cast("PostgresStore", store), connection, role)
-                policies = [policy for archive in config.archives.values() for policy in archive.policies.values()]
-                if any(config.store(policy.store)[0] == name and policy.remove != "keep" for policy in policies):
+                policies = [
+                    policy
+                    for archive in config.archives.values()
+                    for policy in archive.policies.values()
+                ]
+                if any(
+                    config.store(policy.store)[0] == name and policy.remove != "keep"
+                    for policy in policies
+                ):
                     lines += ["-- to take archived streams out, and to bring them back"]
                     lines += _of_archiving(cast("PostgresStore", store), connection, role)
         else:
-            lines.append(f"-- store {name} is no Postgres database: see docs/how-to/eventstoredb.md for its rights")
+            lines.append(
+                f"-- store {name} is no Postgres database: see docs/how-to/eventstoredb.md for "
+                "its rights"
+            )
     for name, projection in config.projections.items():
         if projection.kind == "server":
             continue
         target = config.readmodel_of(name)
         with connect(target.dsn, "grants") as connection, translated():
             default = readmodel.default_schema(connection, target.db_schema)
-            lines += [f"-- projection {name}, in database {connection.info.dbname}: to build and to switch"]
+            lines += [
+                (
+                    f"-- projection {name}, in database {connection.info.dbname}: to build and "
+                    "to switch"
+                )
+            ]
             for table in projection.tables:
                 lines += _of_read_model(connection, readmodel.parse_name(table, default), role)
     if not lines:
@@ -53,30 +81,51 @@ def _of_store(store: PostgresStore, connection: psycopg.Connection, role: str) -
     to = sql.Identifier(role)
     found = [sql.SQL("GRANT USAGE ON SCHEMA {} TO {};").format(sql.Identifier(layout.schema), to)]
     found += [sql.SQL("GRANT SELECT ON {} TO {};").format(table, to) for table in layout.reads]
-    found += [sql.SQL("GRANT SELECT ON SEQUENCE {} TO {};").format(sequence, to) for sequence in layout.sequences]
+    found += [
+        sql.SQL("GRANT SELECT ON SEQUENCE {} TO {};").format(sequence, to)
+        for sequence in layout.sequences
+    ]
     return [each.as_string(connection) for each in found]
 
 
 def _of_archiving(store: PostgresStore, connection: psycopg.Connection, role: str) -> list[str]:
-    """Rows of events go and come; those of streams are locked, marked, and made where a library partitions by the mark."""
+    """Rows of events go and come; those of streams are locked, marked, and made where a library
+    partitions by the mark.
+    """
     archiving = store.layout.archiving
     if archiving is None:
         return []
     tables = [
         store.layout.events,
-        *(table for table in store.layout.reads if archiving.row is not None and "streams" in table.as_string()),
+        *(
+            table
+            for table in store.layout.reads
+            if archiving.row is not None and "streams" in table.as_string()
+        ),
     ]
     statement = sql.SQL("GRANT INSERT, UPDATE, DELETE ON {} TO {};")
-    return list(dict.fromkeys(statement.format(table, sql.Identifier(role)).as_string(connection) for table in tables))
+    return list(
+        dict.fromkeys(
+            statement.format(table, sql.Identifier(role)).as_string(connection) for table in tables
+        )
+    )
 
 
-def _of_read_model(connection: psycopg.Connection, plain: readmodel.ReadModelName, role: str) -> list[str]:
+def _of_read_model(
+    connection: psycopg.Connection, plain: readmodel.ReadModelName, role: str
+) -> list[str]:
     to = sql.Identifier(role)
-    found: list[sql.Composable] = [sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {};").format(sql.Identifier(plain.schema), to)]
+    found: list[sql.Composable] = [
+        sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {};").format(sql.Identifier(plain.schema), to)
+    ]
     notes: list[str] = []
     if registry.installed(connection):
         found.append(sql.SQL("GRANT USAGE ON SCHEMA esops TO {};").format(to))
-        found.append(sql.SQL("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA esops TO {};").format(to))
+        found.append(
+            sql.SQL(
+                "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA esops TO {};"
+            ).format(to)
+        )
         found.append(sql.SQL("GRANT USAGE ON ALL SEQUENCES IN SCHEMA esops TO {};").format(to))
     else:
         database = sql.Identifier(connection.info.dbname)
@@ -84,6 +133,8 @@ def _of_read_model(connection: psycopg.Connection, plain: readmodel.ReadModelNam
     table = catalog.find_table(connection, plain.schema, plain.name)
     if table is not None and table.owner != role:
         # Only an owner may rename, replace or drop it.
-        owner = sql.SQL("GRANT {} TO {};").format(sql.Identifier(table.owner), to).as_string(connection)
+        owner = (
+            sql.SQL("GRANT {} TO {};").format(sql.Identifier(table.owner), to).as_string(connection)
+        )
         notes.append(f"{owner}  -- {plain} is {table.owner}'s, and only an owner may switch it")
     return [*(each.as_string(connection) for each in found), *notes]

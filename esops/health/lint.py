@@ -1,4 +1,6 @@
-"""What a configuration says that is allowed, and still not meant: secrets in the file, keys without effect, sections without use."""
+"""What a configuration says that is allowed, and still not meant: secrets in the file, keys without
+effect, sections without use.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,12 @@ def examine(config: Config) -> Iterator[Finding]:
         for name, settings in document.get(section, {}).items():
             if _has_password(str(settings.get("dsn", settings.get("uri", "")))):
                 message = f"{section}.{name}: a password stands in the file"
-                yield Finding("ESOPS-D030", subject, message, "Write ${VARIABLE}, or use .pgpass or a service file.")
+                yield Finding(
+                    "ESOPS-D030",
+                    subject,
+                    message,
+                    "Write ${VARIABLE}, or use .pgpass or a service file.",
+                )
     for name, settings in document.get("stores", {}).items():
         for key, layout in _OF_LAYOUT.items():
             if key in settings and settings.get("layout", layout) != layout:
@@ -33,7 +40,12 @@ def examine(config: Config) -> Iterator[Finding]:
     used = {projection.readmodel for projection in config.projections.values()}
     for name in config.readmodels:
         if len(config.readmodels) > 1 and name not in used:
-            yield Finding("ESOPS-D031", subject, f"readmodels.{name}: no projection writes there", "Leave it out.")
+            yield Finding(
+                "ESOPS-D031",
+                subject,
+                f"readmodels.{name}: no projection writes there",
+                "Leave it out.",
+            )
 
 
 def _has_password(address: str) -> bool:

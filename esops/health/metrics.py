@@ -1,4 +1,6 @@
-"""What `esops status` knows, as Prometheus metrics: looked at afresh whenever they are asked for."""
+"""What `esops status` knows, as Prometheus metrics: looked at afresh whenever they are
+asked for.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,41 @@ from esops.config import Config
 from esops.health.status import Status, look
 
 NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "esops_store_up": ("1 where the store could be reached and has nothing to complain of", ("store", "backend", "layout")),
+    "esops_store_up": (
+        "1 where the store could be reached and has nothing to complain of",
+        ("store", "backend", "layout"),
+    ),
     "esops_store_held_back": ("Sessions and holes that hold the settled head back", ("store",)),
-    "esops_processor_lag_events": ("Events that a processor of the application is behind", ("store", "processor")),
-    "esops_processor_lag_seconds": ("Age of the oldest event that a processor has not seen", ("store", "processor")),
-    "esops_version_lag_events": ("Events that a version of a read model is behind", ("projection", "version", "state")),
-    "esops_version_lag_seconds": ("Age of the oldest event that a version has not seen", ("projection", "version", "state")),
+    "esops_processor_lag_events": (
+        "Events that a processor of the application is behind",
+        ("store", "processor"),
+    ),
+    "esops_processor_lag_seconds": (
+        "Age of the oldest event that a processor has not seen",
+        ("store", "processor"),
+    ),
+    "esops_version_lag_events": (
+        "Events that a version of a read model is behind",
+        ("projection", "version", "state"),
+    ),
+    "esops_version_lag_seconds": (
+        "Age of the oldest event that a version has not seen",
+        ("projection", "version", "state"),
+    ),
     "esops_version_rows": ("Rows of a version", ("projection", "version", "state")),
-    "esops_version_followed": ("1 where a process keeps the version fresh", ("projection", "version", "state")),
+    "esops_version_followed": (
+        "1 where a process keeps the version fresh",
+        ("projection", "version", "state"),
+    ),
     "esops_rebuild": ("1 for the state that the newest rebuild is in", ("projection", "state")),
-    "esops_archive_run": ("1 for the state that the last run of a policy is in", ("archive", "policy", "state")),
-    "esops_archive_run_time_seconds": ("When the last run of a policy ended, in seconds since 1970", ("archive", "policy")),
+    "esops_archive_run": (
+        "1 for the state that the last run of a policy is in",
+        ("archive", "policy", "state"),
+    ),
+    "esops_archive_run_time_seconds": (
+        "When the last run of a policy ended, in seconds since 1970",
+        ("archive", "policy"),
+    ),
     "esops_rebuild_seconds": ("Working time of the newest rebuild", ("projection",)),
 }
 
@@ -43,7 +69,10 @@ class StatusCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The metrics of this moment."""
-        families = {name: GaugeMetricFamily(name, text, labels=labels) for name, (text, labels) in NAMES.items()}
+        families = {
+            name: GaugeMetricFamily(name, text, labels=labels)
+            for name, (text, labels) in NAMES.items()
+        }
         for name, labels, value in samples(look(self._config, self._store)):
             families[name].add_metric(labels, value)
         return families.values()
@@ -52,9 +81,17 @@ class StatusCollector(Collector):
 def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
     """Each metric's name, its labels' values and its value; what is not known is left out."""
     for store in status.stores:
-        yield "esops_store_up", [store["store"], store["backend"], store["layout"] or ""], float(store["ok"])
+        yield (
+            "esops_store_up",
+            [store["store"], store["backend"], store["layout"] or ""],
+            float(store["ok"]),
+        )
         if store["ok"]:
-            yield "esops_store_held_back", [store["store"]], float(len(store.get("held_back_by", ())))
+            yield (
+                "esops_store_held_back",
+                [store["store"]],
+                float(len(store.get("held_back_by", ()))),
+            )
     for each in status.processors:
         labels = [each["store"], each["name"]]
         yield from _known("esops_processor_lag_events", labels, each["lag_events"])

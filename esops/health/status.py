@@ -1,4 +1,6 @@
-"""What `esops status` shows: stores with what holds them back, the application's own processors, versions, rebuilds."""
+"""What `esops status` shows: stores with what holds them back, the application's own processors,
+versions, rebuilds.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +50,18 @@ class _Opened(NamedTuple):
 
 
 def look(config: Config, store: str | None = None) -> Status:
-    """Look at everything that the configuration names, or at one store of it. Raises UsageError for an unknown store."""
+    """Look at everything that the configuration names, or at one store of it.
+
+    Raises UsageError for an unknown store.
+    """
     status = Status()
     names = [config.store(store)[0]] if store is not None else list(config.stores)
     with ExitStack() as stack:
-        opened = {name: found for name in names if (found := _look_at_store(config, name, status, stack)) is not None}
+        opened = {
+            name: found
+            for name in names
+            if (found := _look_at_store(config, name, status, stack)) is not None
+        }
         for name, settings in config.projections.items():
             if store is None or (settings.store or config.store(settings.store)[0]) == store:
                 _look_at_projection(config, name, status, opened)
@@ -62,9 +71,18 @@ def look(config: Config, store: str | None = None) -> Status:
 
 
 def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) -> _Opened | None:
-    """Show a store. Returns it, open until the stack ends, with its head; None where it cannot be reached."""
+    """Show a store.
+
+    Returns it, open until the stack ends, with its head; None where it cannot be reached.
+    """
     settings = config.stores[name]
-    shown: dict[str, Any] = {"store": name, "backend": settings.backend, "layout": settings.layout, "head": None, "ok": False}
+    shown: dict[str, Any] = {
+        "store": name,
+        "backend": settings.backend,
+        "layout": settings.layout,
+        "head": None,
+        "ok": False,
+    }
     status.stores.append(shown)
     try:
         store = stack.enter_context(open_store(name, settings))
@@ -73,9 +91,13 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
         head = store.head(LOOKING)
         shown["head"] = None if head is None else str(head)
         held = store.held_back_by()
-        shown["held_back_by"] = [{"who": each.who, "what": each.what, "since": each.since} for each in held]
+        shown["held_back_by"] = [
+            {"who": each.who, "what": each.what, "since": each.since} for each in held
+        ]
         shown["version"] = info.version
-        shown["detail"] = "; ".join([*info.warnings, *(f"held back by {each.who}: {each.what}" for each in held[:2])])
+        shown["detail"] = "; ".join(
+            [*info.warnings, *(f"held back by {each.who}: {each.what}" for each in held[:2])]
+        )
         shown["ok"] = not info.warnings
         status.processors += [_processor(name, store, head, each) for each in store.checkpoints()]
     except EsopsError as error:
@@ -85,7 +107,9 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
     return _Opened(store, head)
 
 
-def _processor(name: str, store: EventStore, head: Position | None, checkpoint: Checkpoint) -> dict[str, Any]:
+def _processor(
+    name: str, store: EventStore, head: Position | None, checkpoint: Checkpoint
+) -> dict[str, Any]:
     return {
         "store": name,
         "name": checkpoint.name,
@@ -98,14 +122,22 @@ def _processor(name: str, store: EventStore, head: Position | None, checkpoint: 
     }
 
 
-def lag_seconds(store: EventStore, position: Position | None, head: Position | None) -> float | None:
-    """The age of the oldest event after a position; 0 where there is none, None where its time is not known."""
+def lag_seconds(
+    store: EventStore, position: Position | None, head: Position | None
+) -> float | None:
+    """The age of the oldest event after a position; 0 where there is none, None where its time is
+    not known.
+    """
     if head is None or (position is not None and position >= head):
         return 0.0
     for batch in store.read_all(position, head):
         if batch.events:
             at = batch.events[0].recorded_at
-            return None if at.year == 1970 else round(max(0.0, (datetime.now(UTC) - at).total_seconds()), 1)
+            return (
+                None
+                if at.year == 1970
+                else round(max(0.0, (datetime.now(UTC) - at).total_seconds()), 1)
+            )
     return 0.0
 
 
@@ -117,13 +149,17 @@ def _quietly(ask: Callable[[], Any]) -> Any:
         return None
 
 
-def _look_at_projection(config: Config, name: str, status: Status, opened: Mapping[str, _Opened]) -> None:
+def _look_at_projection(
+    config: Config, name: str, status: Status, opened: Mapping[str, _Opened]
+) -> None:
     settings = config.projections[name]
     try:
         store = settings.store or config.store(settings.store)[0]
         found = versions.described(config, name)
     except EsopsError as error:
-        status.projections.append({"projection": name, "kind": settings.kind, "state": "unknown", "detail": error.message})
+        status.projections.append(
+            {"projection": name, "kind": settings.kind, "state": "unknown", "detail": error.message}
+        )
         status.reached &= not isinstance(error, Unavailable)
         return
     active = next((each["version"] for each in found if each["state"] == "active"), None)
@@ -131,7 +167,9 @@ def _look_at_projection(config: Config, name: str, status: Status, opened: Mappi
     shown = [each for each in found if each["state"] in ("active", "standby", "building")]
     if store in opened and settings.kind != "server":
         _add_ages(opened[store], shown)
-    status.projections += [{**head, **each} for each in shown] or [{**head, "version": None, "state": "never built"}]
+    status.projections += [{**head, **each} for each in shown] or [
+        {**head, "version": None, "state": "never built"}
+    ]
     if settings.kind != "server":
         _look_at_rebuild(config, name, status)
 
@@ -142,7 +180,9 @@ def _add_ages(opened: _Opened, shown: list[dict[str, Any]]) -> None:
         each["lag_seconds"] = _quietly(partial(lag_seconds, opened.store, position, opened.head))
 
 
-def _look_at_archive(name: str, settings: ArchiveSettings, store: str | None, status: Status) -> None:
+def _look_at_archive(
+    name: str, settings: ArchiveSettings, store: str | None, status: Status
+) -> None:
     """The last run of each policy of an archive."""
     # Imported where there is an archive: what it brings is a tenth of a second for everybody else.
     from esops.archive.catalog_view import last_of_each_policy
@@ -152,10 +192,14 @@ def _look_at_archive(name: str, settings: ArchiveSettings, store: str | None, st
     try:
         last = last_of_each_policy(Catalog(Repository(settings)))
     except EsopsError as error:
-        status.archives.append({"archive": name, "run": None, "state": "unknown", "detail": error.message})
+        status.archives.append(
+            {"archive": name, "run": None, "state": "unknown", "detail": error.message}
+        )
         status.reached &= not isinstance(error, Unavailable)
         return
-    status.archives += [{"archive": name, **told} for told in last if store is None or told.get("store") == store]
+    status.archives += [
+        {"archive": name, **told} for told in last if store is None or told.get("store") == store
+    ]
 
 
 def _look_at_rebuild(config: Config, name: str, status: Status) -> None:

@@ -1,4 +1,7 @@
-"""What the catalogue says: tables, columns, keys, partitions. Layout detection asks here, never `SELECT *`."""
+"""What the catalogue says: tables, columns, keys, partitions.
+
+Layout detection asks here, never `SELECT *`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ import psycopg
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column as the catalogue has it; `type` is format_type's text, `kind` the type's own name."""
+    """A column as the catalogue has it; `type` is format_type's text, `kind` the type's
+    own name.
+    """
 
     name: str
     type: str
@@ -24,7 +29,8 @@ class Table:
     schema: str
     name: str
     kind: str
-    """pg_class.relkind: r table, p partitioned table, v view, m materialised view, f foreign table."""
+    """pg_class.relkind: r table, p partitioned table, v view, m materialised view, f foreign table.
+    """
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     partitioned_by: tuple[str, ...]
@@ -68,14 +74,17 @@ def find_table(connection: psycopg.Connection, schema: str, name: str) -> Table 
         return None
     oid, schema, name, kind, owner, row_security, key, partitioned_by = row
     columns = tuple(Column(*column) for column in connection.execute(_COLUMNS, (oid,)).fetchall())
-    return Table(oid, schema, name, kind, columns, tuple(key), tuple(partitioned_by), owner, row_security)
+    return Table(
+        oid, schema, name, kind, columns, tuple(key), tuple(partitioned_by), owner, row_security
+    )
 
 
 def schemas_with(connection: psycopg.Connection, *tables: str) -> list[str]:
     """The schemas that hold all these tables, by name; the search path's own first."""
     rows = connection.execute(
         "SELECT n.nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid "
-        "WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p') GROUP BY n.nspname HAVING count(*) = %s "
+        "WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p') GROUP BY n.nspname HAVING "
+        "count(*) = %s "
         "ORDER BY n.nspname <> ALL(current_schemas(false)), n.nspname",
         (list(tables), len(tables)),
     ).fetchall()
@@ -85,13 +94,17 @@ def schemas_with(connection: psycopg.Connection, *tables: str) -> list[str]:
 def relation_tree(connection: psycopg.Connection, oid: int) -> list[int]:
     """A table's oid and those of its partitions at every level."""
     rows = connection.execute(
-        "SELECT relid::oid::bigint FROM pg_partition_tree(%s::oid::regclass) UNION SELECT %s::bigint", (oid, oid)
+        "SELECT relid::oid::bigint FROM pg_partition_tree(%s::oid::regclass) UNION SELECT "
+        "%s::bigint",
+        (oid, oid),
     ).fetchall()
     return [row[0] for row in rows]
 
 
 def drawn_along(connection: psycopg.Connection, oid: int) -> list[str]:
-    """Tables whose rows a foreign key deletes or changes when rows of this table, or of a partition of it, are deleted."""
+    """Tables whose rows a foreign key deletes or changes when rows of this table, or of a partition
+    of it, are deleted.
+    """
     rows = connection.execute(
         "SELECT DISTINCT conrelid::regclass::text FROM pg_constraint "
         "WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd') AND confrelid = ANY(%s) ORDER BY 1",
@@ -110,14 +123,21 @@ def sequence_of(connection: psycopg.Connection, schema: str, name: str) -> tuple
     return None if row is None else (row[0], row[1])
 
 
-def sequence_behind(connection: psycopg.Connection, table: Table, column: str) -> tuple[str, str, int, int] | None:
-    """The sequence that a column's default or identity draws from: schema, name, oid and CACHE; None where there is none."""
+def sequence_behind(
+    connection: psycopg.Connection, table: Table, column: str
+) -> tuple[str, str, int, int] | None:
+    """The sequence that a column's default or identity draws from: schema, name, oid and CACHE;
+    None where there is none.
+    """
     row = connection.execute(
         "SELECT n.nspname, s.relname, s.oid, q.seqcache FROM pg_attribute a "
         "LEFT JOIN pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum "
-        "JOIN pg_depend d ON (d.classid = 'pg_attrdef'::regclass AND d.objid = e.oid AND d.refclassid = 'pg_class'::regclass) "
-        "  OR (d.classid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i')) "
-        "JOIN pg_class s ON s.relkind = 'S' AND s.oid = CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid ELSE d.refobjid END "
+        "JOIN pg_depend d ON (d.classid = 'pg_attrdef'::regclass AND d.objid = e.oid AND "
+        "d.refclassid = 'pg_class'::regclass) "
+        "  OR (d.classid = 'pg_class'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = "
+        "a.attnum AND d.deptype IN ('a', 'i')) "
+        "JOIN pg_class s ON s.relkind = 'S' AND s.oid = CASE WHEN d.classid = 'pg_class'::regclass "
+        "THEN d.objid ELSE d.refobjid END "
         "JOIN pg_namespace n ON n.oid = s.relnamespace JOIN pg_sequence q ON q.seqrelid = s.oid "
         "WHERE a.attrelid = %s AND a.attname = %s LIMIT 1",
         (table.oid, column),
@@ -125,12 +145,18 @@ def sequence_behind(connection: psycopg.Connection, table: Table, column: str) -
     return None if row is None else (row[0], row[1], row[2], row[3])
 
 
-def tables_with(connection: psycopg.Connection, columns: list[str], schema: str | None = None) -> list[Table]:
-    """The tables that have all these columns, by schema and name; esops' and the system's own are left out."""
+def tables_with(
+    connection: psycopg.Connection, columns: list[str], schema: str | None = None
+) -> list[Table]:
+    """The tables that have all these columns, by schema and name; esops' and the system's own are
+    left out.
+    """
     rows = connection.execute(
         "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = ANY(%s) AND NOT a.attisdropped "
-        "WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND (%s::text IS NULL OR n.nspname = %s) "
+        "LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = ANY(%s) AND NOT "
+        "a.attisdropped "
+        "WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND (%s::text IS NULL OR "
+        "n.nspname = %s) "
         "AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'esops') "
         "GROUP BY 1, 2 HAVING count(a.attname) = %s ORDER BY 1, 2",
         (columns, schema, schema, len(columns)),

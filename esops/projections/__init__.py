@@ -1,1 +1,3 @@
-"""What turns events into rows: definitions, the versions of read models, and the runner that keeps them fresh."""
+"""What turns events into rows: definitions, the versions of read models, and the runner that keeps
+them fresh.
+"""

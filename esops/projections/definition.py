@@ -1,4 +1,6 @@
-"""What a user writes: a Python function, made a projection by a decorator, and found by its name in esops.toml."""
+"""What a user writes: a Python function, made a projection by a decorator, and found by its name in
+esops.toml.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,10 @@ KeyFunction = Callable[[RecordedEvent], Key]
 class FoldDefinition:
     """A fold: for each key, its row so far and the next event give the next row.
 
-    `evolve` gets None for the first event of a key and returns None where there is to be no row. `key` is None for the
-    stream's name (with its tenant before it where the table's key has two columns), or gives a value, or a tuple for a key
+    `evolve` gets None for the first event of a key and returns None where there is to be no row.
+    `key` is None for the
+    stream's name (with its tenant before it where the table's key has two columns), or gives a
+    value, or a tuple for a key
     of several columns. A row need not hold its key's columns; if it does, they must be the key.
     """
 
@@ -63,14 +67,19 @@ HandlerFunction = Callable[[RecordedEvent, Any], None]
 
 
 class Handlers:
-    """Functions by type of event, each of which writes to the version's tables: a projection of kind `handlers`."""
+    """Functions by type of event, each of which writes to the version's tables: a projection of
+    kind `handlers`.
+    """
 
     def __init__(self) -> None:
         """No handler yet."""
         self._by_type: dict[str, HandlerFunction] = {}
 
     def on(self, *types: str) -> Callable[[HandlerFunction], HandlerFunction]:
-        """Make a function `(event, write) -> None` the handler of these types. Raises UsageError for a type that has one."""
+        """Make a function `(event, write) -> None` the handler of these types.
+
+        Raises UsageError for a type that has one.
+        """
         if not types:
             raise UsageError("Handlers.on() takes the types of events that the function handles")
 
@@ -112,7 +121,9 @@ class ProcessDefinition:
 
 @dataclass(frozen=True)
 class ExternalDefinition:
-    """What the application itself builds, known by its checkpoint: a projection of kind `external`."""
+    """What the application itself builds, known by its checkpoint: a projection of kind
+    `external`.
+    """
 
     checkpoint: str
 
@@ -121,7 +132,10 @@ Definition = FoldDefinition | Handlers | SqlDefinition | ProcessDefinition | Ext
 
 
 def load_definition(settings: ProjectionSettings, directory: Path, where: str) -> Definition:
-    """A projection's code, with the configuration's folder on Python's path. Raises UsageError that says what is wrong with it."""
+    """A projection's code, with the configuration's folder on Python's path.
+
+    Raises UsageError that says what is wrong with it.
+    """
     match settings.kind:
         case "sql":
             assert settings.statement is not None
@@ -129,14 +143,24 @@ def load_definition(settings: ProjectionSettings, directory: Path, where: str) -
             try:
                 return SqlDefinition(path, path.read_text(encoding="utf-8").strip())
             except OSError as error:
-                raise UsageError(f"{where}.statement: {path} cannot be read: {error.strerror}") from None
+                raise UsageError(
+                    f"{where}.statement: {path} cannot be read: {error.strerror}"
+                ) from None
         case "process":
-            return ProcessDefinition(settings.command, directory, settings.timeout or _PROGRAM_TIMEOUT)
+            return ProcessDefinition(
+                settings.command, directory, settings.timeout or _PROGRAM_TIMEOUT
+            )
         case "external":
             assert settings.checkpoint is not None
             return ExternalDefinition(settings.checkpoint)
         case "handlers":
-            return _imported(settings.python, directory, f"{where}.python", Handlers, "Make it Handlers() from esops.")
+            return _imported(
+                settings.python,
+                directory,
+                f"{where}.python",
+                Handlers,
+                "Make it Handlers() from esops.",
+            )
         case _:
             hint = 'Decorate the function with @fold(key="stream") from esops.'
             return _imported(settings.python, directory, f"{where}.python", FoldDefinition, hint)
@@ -155,28 +179,38 @@ def _imported(reference: str, directory: Path, where: str, kind: type[T], hint: 
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is not None and (module_name == error.name or module_name.startswith(error.name + ".")):
+        if error.name is not None and (
+            module_name == error.name or module_name.startswith(error.name + ".")
+        ):
             raise UsageError(
                 f"{where}: there is no Python module {module_name!r}",
                 hint=f"It is looked for in {directory} and where Python looks.",
             ) from None
         raise UsageError(f"{where}: module {module_name!r} cannot be imported: {error}") from error
     except Exception as error:
-        raise UsageError(f"{where}: module {module_name!r} cannot be imported: {blame(error)}") from error
+        raise UsageError(
+            f"{where}: module {module_name!r} cannot be imported: {blame(error)}"
+        ) from error
     found = getattr(module, attribute, None)
     if found is None:
         there_are = [name for name, value in vars(module).items() if isinstance(value, kind)]
-        raise UsageError(f"{where}: module {module_name!r} has no {attribute!r}", hint=nearest(attribute, there_are))
+        raise UsageError(
+            f"{where}: module {module_name!r} has no {attribute!r}",
+            hint=nearest(attribute, there_are),
+        )
     if not isinstance(found, kind):
         raise UsageError(f"{where}: {reference} is not a projection of this kind", hint=hint)
     return found
 
 
 def fingerprint(definition: Definition) -> str:
-    """A hash of the code that a definition runs: it tells whether a version was built by the code that is there now.
+    """A hash of the code that a definition runs: it tells whether a version was built by the code
+    that is there now.
 
-    Of Python, the functions and those of the same package that they name; comments and layout do not change it. Of a statement, its
-    text. Of a program, its command and the content of the files that are named in it. What the application builds is known by its
+    Of Python, the functions and those of the same package that they name; comments and layout do
+    not change it. Of a statement, its
+    text. Of a program, its command and the content of the files that are named in it. What the
+    application builds is known by its
     checkpoint's name, which is given as it is.
     """
     if isinstance(definition, ExternalDefinition):
@@ -200,7 +234,9 @@ def fingerprint(definition: Definition) -> str:
     return digest.hexdigest()[:16]
 
 
-def _digest_all(functions: Iterable[Callable[..., Any] | None], update: Callable[[bytes], None]) -> None:
+def _digest_all(
+    functions: Iterable[Callable[..., Any] | None], update: Callable[[bytes], None]
+) -> None:
     seen: set[int] = set()
     given = [function for function in functions if function is not None]
     package = (getattr(given[0], "__module__", "") or "").partition(".")[0]
@@ -224,7 +260,11 @@ def _digest(value: object, package: str, update: Callable[[bytes], None], seen: 
         return
     seen.add(id(value))
     if not isinstance(value, FunctionType):
-        update(repr(value).encode() if isinstance(value, str | bytes | int | float | tuple | frozenset | dict | list) else b"")
+        update(
+            repr(value).encode()
+            if isinstance(value, str | bytes | int | float | tuple | frozenset | dict | list)
+            else b""
+        )
         return
     try:
         update(ast.dump(ast.parse(textwrap.dedent(inspect.getsource(value)))).encode())

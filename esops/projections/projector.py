@@ -1,4 +1,6 @@
-"""What a runner drives: something that turns events into rows of one version's tables, whatever kind of projection it is."""
+"""What a runner drives: something that turns events into rows of one version's tables, whatever
+kind of projection it is.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from esops.postgres.catalog import Table
 class Green:
     """A version's tables, and what a projector needs to know of them.
 
-    `tables` and `keys` go by plain names. `conjoined`: stream ids are not unique across tenants. `empty`: nothing is written yet.
+    `tables` and `keys` go by plain names. `conjoined`: stream ids are not unique across tenants.
+    `empty`: nothing is written yet.
     `ensure_keys` is to be called before the first statement that needs one.
     """
 
@@ -43,7 +46,10 @@ class Green:
 
 
 class Projector(Protocol):
-    """Applies events, and writes what came of them in the checkpoint's transaction. Dropped after any failure."""
+    """Applies events, and writes what came of them in the checkpoint's transaction.
+
+    Dropped after any failure.
+    """
 
     @property
     def full(self) -> bool:
@@ -60,7 +66,9 @@ class Projector(Protocol):
         ...
 
     def flush(self, connection: psycopg.Connection) -> int | None:
-        """Write, in the transaction that the connection is in; the change in the number of rows, where it is known. Raises BadEvent."""
+        """Write, in the transaction that the connection is in; the change in the number of rows,
+        where it is known. Raises BadEvent.
+        """
         ...
 
     def flushed(self) -> None:

@@ -19,7 +19,8 @@ def dead_letters(config: Config, name: str) -> list[dict[str, Any]]:
             return []
         with connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(
-                "SELECT version, position, event_id, stream, stream_version, type, error, at FROM esops.dead_letters "
+                "SELECT version, position, event_id, stream, stream_version, type, error, at FROM "
+                "esops.dead_letters "
                 "WHERE projection = %s ORDER BY version, at, position",
                 (name,),
             ).fetchall()

@@ -1,4 +1,6 @@
-"""Who works on what: session-level advisory locks in the read model's database, given back by the server when we die."""
+"""Who works on what: session-level advisory locks in the read model's database, given back by the
+server when we die.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,15 @@ def version_lock(projection: str, version: int) -> str:
 
 
 def take(connection: psycopg.Connection, name: str, patience: timedelta = timedelta(0)) -> bool:
-    """Take a lock for this session. `patience` covers a holder that has just died and whose server process has not noticed."""
+    """Take a lock for this session.
+
+    `patience` covers a holder that has just died and whose server process has not noticed.
+    """
     deadline = time.monotonic() + patience.total_seconds()
     while True:
-        row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)).fetchone()
+        row = connection.execute(
+            "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (name,)
+        ).fetchone()
         if row is not None and row[0]:
             return True
         if time.monotonic() >= deadline:
@@ -55,11 +62,13 @@ def holder(connection: psycopg.Connection, name: str) -> LockHolder | None:
     """Who holds a lock now; None where nobody does."""
     row = connection.execute(
         "WITH k AS (SELECT hashtextextended(%s, 0) AS key) "
-        "SELECT l.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'a local socket'), a.backend_start "
+        "SELECT l.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'a local "
+        "socket'), a.backend_start "
         "FROM k, pg_locks l LEFT JOIN pg_stat_activity a USING (pid) "
         "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
         "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
-        "AND l.classid::bigint = ((k.key >> 32) & 4294967295) AND l.objid::bigint = (k.key & 4294967295)",
+        "AND l.classid::bigint = ((k.key >> 32) & 4294967295) AND l.objid::bigint = (k.key & "
+        "4294967295)",
         (name,),
     ).fetchone()
     return None if row is None else LockHolder(*row)

@@ -1,7 +1,10 @@
-"""The versions of read models as esops keeps them (registry.sql): which serves, how far each is, who works on it.
+"""The versions of read models as esops keeps them (registry.sql): which serves, how far each is,
+who works on it.
 
-A checkpoint moves here, in the same transaction as the rows, by compare-and-set: if anybody else moved it, the transaction
-fails and nothing is written. The row is locked first and the rows are written after, so whoever holds the row (a switch)
+A checkpoint moves here, in the same transaction as the rows, by compare-and-set: if anybody else
+moved it, the transaction
+fails and nothing is written. The row is locked first and the rows are written after, so whoever
+holds the row (a switch)
 sees a version that stands still without holding any lock on its tables.
 """
 
@@ -28,7 +31,10 @@ SCHEMA_SQL = files("esops.readmodel").joinpath("registry.sql").read_text(encodin
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a projection's read model. `tables` gives for each plain name its schema and physical name."""
+    """One version of a projection's read model.
+
+    `tables` gives for each plain name its schema and physical name.
+    """
 
     projection: str
     version: int
@@ -55,7 +61,10 @@ class Version:
         return text.removeprefix(CHECKPOINT) if text.startswith(CHECKPOINT) else None
 
 
-_COLUMNS = "projection, version, state, store, position, events, rows, tables, fingerprint, value_types, after_load, updated_at"
+_COLUMNS = (
+    "projection, version, state, store, position, events, rows, tables, fingerprint, "
+    "value_types, after_load, updated_at"
+)
 
 
 def installed(connection: psycopg.Connection, table: str = "esops.rebuild_log") -> bool:
@@ -78,7 +87,11 @@ def versions(connection: psycopg.Connection, projection: str | None = None) -> l
     if not installed(connection):
         return []
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM esops.versions WHERE %s::text IS NULL OR projection = %s ORDER BY projection, version".encode(),
+        (
+            f"SELECT {_COLUMNS} FROM esops.versions WHERE %s::text IS NULL OR projection = %s "
+            "ORDER BY "
+            "projection, version"
+        ).encode(),
         (projection, projection),
     ).fetchall()
     return [_version(row) for row in rows]
@@ -89,7 +102,9 @@ def version(connection: psycopg.Connection, projection: str, number: int) -> Ver
     found = {each.version: each for each in versions(connection, projection)}
     if number not in found:
         there_is = ", ".join(str(n) for n in found) or "none"
-        raise UsageError(f"projection {projection!r} has no version {number}", hint=f"Versions: {there_is}.")
+        raise UsageError(
+            f"projection {projection!r} has no version {number}", hint=f"Versions: {there_is}."
+        )
     return found[number]
 
 
@@ -101,7 +116,8 @@ def active(connection: psycopg.Connection, projection: str) -> Version | None:
 def insert(connection: psycopg.Connection, new: Version) -> None:
     """Enter a version."""
     connection.execute(
-        "INSERT INTO esops.versions (projection, version, state, store, position, events, rows, tables, fingerprint, after_load) "
+        "INSERT INTO esops.versions (projection, version, state, store, position, events, rows, "
+        "tables, fingerprint, after_load) "
         "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (
             new.projection,
@@ -121,14 +137,22 @@ def insert(connection: psycopg.Connection, new: Version) -> None:
 def set_state(connection: psycopg.Connection, projection: str, number: int, state: str) -> None:
     """Move a version to another state."""
     connection.execute(
-        "UPDATE esops.versions SET state = %s, updated_at = now() WHERE projection = %s AND version = %s",
+        "UPDATE esops.versions SET state = %s, updated_at = now() WHERE projection = %s AND "
+        "version = %s",
         (state, projection, number),
     )
     if state == "aborted":
-        connection.execute("DELETE FROM esops.shards WHERE projection = %s AND version = %s", (projection, number))
+        connection.execute(
+            "DELETE FROM esops.shards WHERE projection = %s AND version = %s", (projection, number)
+        )
 
 
-def set_tables(connection: psycopg.Connection, projection: str, number: int, tables: Mapping[str, tuple[str, str]]) -> None:
+def set_tables(
+    connection: psycopg.Connection,
+    projection: str,
+    number: int,
+    tables: Mapping[str, tuple[str, str]],
+) -> None:
     """Note that a version's tables have other physical names now."""
     connection.execute(
         "UPDATE esops.versions SET tables = %s WHERE projection = %s AND version = %s",
@@ -136,13 +160,16 @@ def set_tables(connection: psycopg.Connection, projection: str, number: int, tab
     )
 
 
-def set_active(connection: psycopg.Connection, projection: str, to_version: int, from_version: int | None) -> None:
+def set_active(
+    connection: psycopg.Connection, projection: str, to_version: int, from_version: int | None
+) -> None:
     """Note which version serves from now on; the one before stands by."""
     if from_version is not None:
         set_state(connection, projection, from_version, "standby")
     set_state(connection, projection, to_version, "active")
     connection.execute(
-        "INSERT INTO esops.projections (projection, active_version, previous_version) VALUES (%s, %s, %s) "
+        "INSERT INTO esops.projections (projection, active_version, previous_version) VALUES (%s, "
+        "%s, %s) "
         "ON CONFLICT (projection) DO UPDATE SET active_version = EXCLUDED.active_version, "
         "previous_version = EXCLUDED.previous_version, updated_at = now()",
         (projection, to_version, from_version),
@@ -151,14 +178,17 @@ def set_active(connection: psycopg.Connection, projection: str, to_version: int,
 
 def previous(connection: psycopg.Connection, projection: str) -> int | None:
     """The version that served before the one that serves now."""
-    row = connection.execute("SELECT previous_version FROM esops.projections WHERE projection = %s", (projection,)).fetchone()
+    row = connection.execute(
+        "SELECT previous_version FROM esops.projections WHERE projection = %s", (projection,)
+    ).fetchone()
     return None if row is None else row[0]
 
 
 def lock_row(connection: psycopg.Connection, projection: str, number: int) -> Position | None:
     """Hold a version's checkpoint still until the transaction ends, and return it."""
     row = connection.execute(
-        "SELECT position FROM esops.versions WHERE projection = %s AND version = %s FOR UPDATE", (projection, number)
+        "SELECT position FROM esops.versions WHERE projection = %s AND version = %s FOR UPDATE",
+        (projection, number),
     ).fetchone()
     assert row is not None
     return None if row[0] is None else Position.parse(row[0])
@@ -167,7 +197,8 @@ def lock_row(connection: psycopg.Connection, projection: str, number: int) -> Po
 def position(connection: psycopg.Connection, projection: str, number: int) -> Position | None:
     """A version's checkpoint."""
     row = connection.execute(
-        "SELECT position FROM esops.versions WHERE projection = %s AND version = %s", (projection, number)
+        "SELECT position FROM esops.versions WHERE projection = %s AND version = %s",
+        (projection, number),
     ).fetchone()
     return None if row is None or row[0] is None else Position.parse(row[0])
 
@@ -190,21 +221,39 @@ def shards(connection: psycopg.Connection, at: Version) -> list[Shard]:
     if not installed(connection, "esops.shards"):
         return []
     rows = connection.execute(
-        "SELECT shard, of, until, position, events, rows, value_types FROM esops.shards WHERE projection = %s AND version = %s ORDER BY 1",
+        "SELECT shard, of, until, position, events, rows, value_types FROM esops.shards WHERE "
+        "projection = %s AND version = %s ORDER BY 1",
         (at.projection, at.version),
     ).fetchall()
     return [
-        Shard(number, of, Position.parse(until), None if position is None else Position.parse(position), events, count, types)
+        Shard(
+            number,
+            of,
+            Position.parse(until),
+            None if position is None else Position.parse(position),
+            events,
+            count,
+            types,
+        )
         for number, of, until, position, events, count, types in rows
     ]
 
 
 def of_shard(connection: psycopg.Connection, at: Version, number: int) -> Version:
-    """A version as one of its shards sees it: with that one's checkpoint, and types. Raises Busy where there is no such shard any more."""
+    """A version as one of its shards sees it: with that one's checkpoint, and types.
+
+    Raises Busy where there is no such shard any more.
+    """
     found = next((each for each in shards(connection, at) if each.number == number), None)
     if found is None:
         raise Busy(f"{at.projection} v{at.version} has no shard {number} any more")
-    return replace(at, position=found.position, events=found.events, rows=found.rows, value_types=found.value_types)
+    return replace(
+        at,
+        position=found.position,
+        events=found.events,
+        rows=found.rows,
+        value_types=found.value_types,
+    )
 
 
 def make_shards(connection: psycopg.Connection, at: Version, of: int, until: Position) -> None:
@@ -212,37 +261,58 @@ def make_shards(connection: psycopg.Connection, at: Version, of: int, until: Pos
     with connection.transaction():
         for number in range(of):
             connection.execute(
-                "INSERT INTO esops.shards (projection, version, shard, of, until) VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                "INSERT INTO esops.shards (projection, version, shard, of, until) VALUES (%s, %s, "
+                "%s, %s, %s) ON CONFLICT DO NOTHING",
                 (at.projection, at.version, number, of, str(until)),
             )
 
 
 def move_shard(
-    connection: psycopg.Connection, at: Version, number: int, old: Position | None, new: Position, events: int
+    connection: psycopg.Connection,
+    at: Version,
+    number: int,
+    old: Position | None,
+    new: Position,
+    events: int,
 ) -> None:
-    """Move a shard's checkpoint by compare-and-set, in the transaction that writes the rows. Raises Busy if it is not where it was."""
+    """Move a shard's checkpoint by compare-and-set, in the transaction that writes the rows.
+
+    Raises Busy if it is not where it was.
+    """
     moved = connection.execute(
-        "UPDATE esops.shards s SET position = %s, events = s.events + %s, updated_at = now() FROM esops.versions v "
-        "WHERE s.projection = %s AND s.version = %s AND shard = %s AND s.position IS NOT DISTINCT FROM %s "
+        "UPDATE esops.shards s SET position = %s, events = s.events + %s, updated_at = now() FROM "
+        "esops.versions v "
+        "WHERE s.projection = %s AND s.version = %s AND shard = %s AND s.position IS NOT DISTINCT "
+        "FROM %s "
         "AND v.projection = s.projection AND v.version = s.version AND v.state = 'building'",
         (str(new), events, at.projection, at.version, number, None if old is None else str(old)),
     ).rowcount
     if moved != 1:
-        raise Busy(f"the checkpoint of shard {number} of {at.projection} v{at.version} was moved by somebody else")
+        raise Busy(
+            f"the checkpoint of shard {number} of {at.projection} v{at.version} was moved by "
+            "somebody else"
+        )
 
 
 def note_shard_rows(
-    connection: psycopg.Connection, at: Version, number: int, change: int, value_types: Mapping[str, str]
+    connection: psycopg.Connection,
+    at: Version,
+    number: int,
+    change: int,
+    value_types: Mapping[str, str],
 ) -> None:
     """As note_rows, of a shard."""
     connection.execute(
-        "UPDATE esops.shards SET rows = rows + %s, value_types = %s WHERE projection = %s AND version = %s AND shard = %s",
+        "UPDATE esops.shards SET rows = rows + %s, value_types = %s WHERE projection = %s AND "
+        "version = %s AND shard = %s",
         (change, Jsonb(dict(value_types)), at.projection, at.version, number),
     )
 
 
 def merge_shards(connection: psycopg.Connection, at: Version, until: Position) -> None:
-    """Make the shards' checkpoints the version's, once all are at their end. Raises Busy where they are not.
+    """Make the shards' checkpoints the version's, once all are at their end.
+
+    Raises Busy where they are not.
 
     Done again after an answer that was lost, it does nothing.
     """
@@ -257,8 +327,10 @@ def merge_shards(connection: psycopg.Connection, at: Version, until: Position) -
             for name, kind in each.value_types.items():
                 types[name] = wider(types.get(name), kind)
         moved = connection.execute(
-            "UPDATE esops.versions SET position = %s, events = %s, rows = %s, value_types = %s, fingerprint = %s, updated_at = now() "
-            "WHERE projection = %s AND version = %s AND position IS NULL AND state IN ('building', 'active')",
+            "UPDATE esops.versions SET position = %s, events = %s, rows = %s, value_types = %s, "
+            "fingerprint = %s, updated_at = now() "
+            "WHERE projection = %s AND version = %s AND position IS NULL AND state IN ('building', "
+            "'active')",
             (
                 str(until),
                 sum(each.events for each in found),
@@ -270,15 +342,23 @@ def merge_shards(connection: psycopg.Connection, at: Version, until: Position) -
             ),
         ).rowcount
         if moved != 1:
-            raise Busy(f"the checkpoint of {at.projection} v{at.version} was moved by somebody else")
-        connection.execute("DELETE FROM esops.shards WHERE projection = %s AND version = %s", (at.projection, at.version))
+            raise Busy(
+                f"the checkpoint of {at.projection} v{at.version} was moved by somebody else"
+            )
+        connection.execute(
+            "DELETE FROM esops.shards WHERE projection = %s AND version = %s",
+            (at.projection, at.version),
+        )
 
 
 def keep_mark(connection: psycopg.Connection, at: Version, position: Position, mark: Mark) -> None:
-    """Keep what tells the store's log at a checkpoint from any other, in the transaction that moves the checkpoint there."""
+    """Keep what tells the store's log at a checkpoint from any other, in the transaction that moves
+    the checkpoint there.
+    """
     connection.execute(
         "INSERT INTO esops.marks (projection, version, position, mark) VALUES (%s, %s, %s, %s) "
-        "ON CONFLICT (projection, version) DO UPDATE SET position = EXCLUDED.position, mark = EXCLUDED.mark",
+        "ON CONFLICT (projection, version) DO UPDATE SET position = EXCLUDED.position, mark = "
+        "EXCLUDED.mark",
         (at.projection, at.version, str(position), Jsonb(dict(mark))),
     )
 
@@ -293,9 +373,12 @@ def mark_of(connection: psycopg.Connection, at: Version) -> Mark | None:
 
 
 def set_apart(connection: psycopg.Connection, at: Version) -> None:
-    """Take a version's checkpoint away while its rows are replaced: nobody can follow it, and it is made by no one code."""
+    """Take a version's checkpoint away while its rows are replaced: nobody can follow it, and it is
+    made by no one code.
+    """
     connection.execute(
-        "UPDATE esops.versions SET position = NULL, events = 0, fingerprint = NULL, updated_at = now() "
+        "UPDATE esops.versions SET position = NULL, events = 0, fingerprint = NULL, updated_at "
+        "= now() "
         "WHERE projection = %s AND version = %s",
         (at.projection, at.version),
     )
@@ -304,15 +387,25 @@ def set_apart(connection: psycopg.Connection, at: Version) -> None:
 def end_range(connection: psycopg.Connection, at: Version, part: Shard, built: Version) -> None:
     """Note that a share of a version's rows is as it was built elsewhere."""
     connection.execute(
-        "UPDATE esops.shards SET position = until, events = %s, rows = %s, value_types = %s, updated_at = now() "
+        "UPDATE esops.shards SET position = until, events = %s, rows = %s, value_types = %s, "
+        "updated_at = now() "
         "WHERE projection = %s AND version = %s AND shard = %s",
-        (built.events, built.rows or 0, Jsonb(dict(built.value_types)), at.projection, at.version, part.number),
+        (
+            built.events,
+            built.rows or 0,
+            Jsonb(dict(built.value_types)),
+            at.projection,
+            at.version,
+            part.number,
+        ),
     )
 
 
 def forget(connection: psycopg.Connection, projection: str, number: int) -> None:
     """Take a version out that nobody ever read."""
-    connection.execute("DELETE FROM esops.versions WHERE projection = %s AND version = %s", (projection, number))
+    connection.execute(
+        "DELETE FROM esops.versions WHERE projection = %s AND version = %s", (projection, number)
+    )
 
 
 def wider(known: str | None, new: str) -> str:
@@ -329,15 +422,20 @@ class TablesMoved(Exception):
     """A version's tables have got other names, by a switch of kind `rename`."""
 
 
-def move_checkpoint(connection: psycopg.Connection, at: Version, old: Position | None, new: Position, events: int) -> None:
-    """Move a checkpoint by compare-and-set, in the transaction that writes the rows, and hold the row until its end.
+def move_checkpoint(
+    connection: psycopg.Connection, at: Version, old: Position | None, new: Position, events: int
+) -> None:
+    """Move a checkpoint by compare-and-set, in the transaction that writes the rows, and hold the
+    row until its end.
 
-    Raises TablesMoved if the tables are not called what they were: then what was read by the old names may be another
+    Raises TablesMoved if the tables are not called what they were: then what was read by the old
+    names may be another
     version's. Raises Busy if the checkpoint is not where it was.
     """
     moved = connection.execute(
         "UPDATE esops.versions SET position = %s, events = events + %s, updated_at = now() "
-        "WHERE projection = %s AND version = %s AND position IS NOT DISTINCT FROM %s AND tables = %s "
+        "WHERE projection = %s AND version = %s AND position IS NOT DISTINCT FROM %s AND tables "
+        "= %s "
         "AND state IN ('building', 'standby', 'active')",
         (
             str(new),
@@ -354,31 +452,43 @@ def move_checkpoint(connection: psycopg.Connection, at: Version, old: Position |
     if now.tables != at.tables and now.position == old:
         raise TablesMoved
     raise Busy(
-        f"the checkpoint of {at.projection} v{at.version} was moved, or the version retired, by somebody else",
+        f"the checkpoint of {at.projection} v{at.version} was moved, or the version retired, by "
+        "somebody else",
         hint=f"See `esops projection show {at.projection}` for who works on it.",
     )
 
 
-def note_rows(connection: psycopg.Connection, at: Version, change: int, value_types: Mapping[str, str]) -> None:
-    """Keep a version's row count and the Python types of its columns, in the transaction that writes the rows."""
+def note_rows(
+    connection: psycopg.Connection, at: Version, change: int, value_types: Mapping[str, str]
+) -> None:
+    """Keep a version's row count and the Python types of its columns, in the transaction that
+    writes the rows.
+    """
     connection.execute(
-        "UPDATE esops.versions SET rows = rows + %s, value_types = %s WHERE projection = %s AND version = %s",
+        "UPDATE esops.versions SET rows = rows + %s, value_types = %s WHERE projection = %s AND "
+        "version = %s",
         (change, Jsonb(dict(value_types)), at.projection, at.version),
     )
 
 
 def leave(connection: psycopg.Connection, at: Version) -> None:
-    """Note that the application keeps a version fresh from now on: where it is and by which code is no longer esops' to say."""
+    """Note that the application keeps a version fresh from now on: where it is and by which code is
+    no longer esops' to say.
+    """
     connection.execute(
-        "UPDATE esops.versions SET position = NULL, fingerprint = NULL, updated_at = now() WHERE projection = %s AND version = %s",
+        "UPDATE esops.versions SET position = NULL, fingerprint = NULL, updated_at = now() WHERE "
+        "projection = %s AND version = %s",
         (at.projection, at.version),
     )
 
 
 def start_over(connection: psycopg.Connection, at: Version, fingerprint: str) -> None:
-    """Put a version's checkpoint before all events, in the transaction that empties its tables; it is made by this code from now on."""
+    """Put a version's checkpoint before all events, in the transaction that empties its tables; it
+    is made by this code from now on.
+    """
     connection.execute(
-        "UPDATE esops.versions SET position = NULL, events = 0, rows = 0, value_types = '{}', fingerprint = %s, updated_at = now() "
+        "UPDATE esops.versions SET position = NULL, events = 0, rows = 0, value_types = '{}', "
+        "fingerprint = %s, updated_at = now() "
         "WHERE projection = %s AND version = %s",
         (fingerprint, at.projection, at.version),
     )
@@ -387,12 +497,26 @@ def start_over(connection: psycopg.Connection, at: Version, fingerprint: str) ->
 def set_rows(connection: psycopg.Connection, at: Version, rows: int) -> None:
     """Note how many rows a version has, where that is not counted with each checkpoint."""
     connection.execute(
-        "UPDATE esops.versions SET rows = %s WHERE projection = %s AND version = %s", (rows, at.projection, at.version)
+        "UPDATE esops.versions SET rows = %s WHERE projection = %s AND version = %s",
+        (rows, at.projection, at.version),
     )
 
 
 def _version(row: tuple[Any, ...]) -> Version:
-    (projection, number, state, store, position_text, events, rows, tables, code, types, after_load, updated_at) = row
+    (
+        projection,
+        number,
+        state,
+        store,
+        position_text,
+        events,
+        rows,
+        tables,
+        code,
+        types,
+        after_load,
+        updated_at,
+    ) = row
     return Version(
         projection,
         number,

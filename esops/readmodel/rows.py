@@ -1,6 +1,8 @@
-"""A version's table as rows that come and go in bulk: read by key, written by COPY, merged through a temporary table.
+"""A version's table as rows that come and go in bulk: read by key, written by COPY, merged through
+a temporary table.
 
-What a function wrote comes back as it wrote it: the Python type of each column is kept with the version, so that a row that
+What a function wrote comes back as it wrote it: the Python type of each column is kept with the
+version, so that a row that
 was read again after a restart is the row that the function returned.
 """
 
@@ -31,7 +33,9 @@ _TEXTS = frozenset({"text", "varchar", "bpchar", "citext"})
 
 
 class BadEvent(Exception):
-    """One of the events since the last checkpoint cannot be projected; which one, the runner finds out."""
+    """One of the events since the last checkpoint cannot be projected; which one, the runner finds
+    out.
+    """
 
     def __init__(self, reason: str) -> None:
         """Take what is wrong, for the operator."""
@@ -43,38 +47,61 @@ class Rows:
     """The rows of one table, by the columns of its key."""
 
     def __init__(
-        self, table: Table, key_columns: tuple[str, ...], value_types: Mapping[str, str], ensure_key: Callable[[], None]
+        self,
+        table: Table,
+        key_columns: tuple[str, ...],
+        value_types: Mapping[str, str],
+        ensure_key: Callable[[], None],
     ) -> None:
-        """Take the table, its key's columns, the Python types written so far, and what to call before the key is needed."""
+        """Take the table, its key's columns, the Python types written so far, and what to call
+        before the key is needed.
+        """
         self.table = table
         self.key_columns = key_columns
         self.value_types = dict(value_types)
         self._ensure_key = ensure_key
         self._name = qualified(table.schema, table.name)
         self._columns = {column.name: column for column in table.columns}
-        self._json = frozenset(column.name for column in table.columns if column.kind in {"json", "jsonb"})
+        self._json = frozenset(
+            column.name for column in table.columns if column.kind in {"json", "jsonb"}
+        )
         self._checked: set[tuple[str, ...]] = set()
         self._delta_ready = False
 
     def read(self, connection: psycopg.Connection, keys: list[Key]) -> Iterable[tuple[Key, Row]]:
-        """The rows that are there of some keys. Raises psycopg.DataError for a key that does not fit the column."""
+        """The rows that are there of some keys.
+
+        Raises psycopg.DataError for a key that does not fit the column.
+        """
         if not keys:
             return
         self._ensure_key()
-        columns = [name for name in self.value_types if name in self._columns] or list(self.key_columns)
-        statement = sql.SQL("SELECT k.esops_n, {} FROM {} AS t JOIN unnest({}) WITH ORDINALITY AS k({}, esops_n) ON {}").format(
+        columns = [name for name in self.value_types if name in self._columns] or list(
+            self.key_columns
+        )
+        statement = sql.SQL(
+            "SELECT k.esops_n, {} FROM {} AS t JOIN unnest({}) WITH ORDINALITY AS k({}, "
+            "esops_n) ON {}"
+        ).format(
             sql.SQL(", ").join(self._selected(name) for name in columns),
             self._name,
-            sql.SQL(", ").join(sql.SQL(f"%s::{self._columns[name].type}[]") for name in self.key_columns),
+            sql.SQL(", ").join(
+                sql.SQL(f"%s::{self._columns[name].type}[]") for name in self.key_columns
+            ),
             sql.SQL(", ").join(sql.Identifier(f"k{n}") for n in range(len(self.key_columns))),
             sql.SQL(" AND ").join(
                 sql.SQL("{} = {}").format(sql.Identifier("t", name), sql.Identifier("k", f"k{n}"))
                 for n, name in enumerate(self.key_columns)
             ),
         )
-        parts = [[_key_text(part) for part in column] for column in zip(*map(self.parts, keys), strict=True)]
+        parts = [
+            [_key_text(part) for part in column]
+            for column in zip(*map(self.parts, keys), strict=True)
+        ]
         converters = [self._converter(name) for name in columns]
-        converted = [(place, convert) for place, convert in enumerate(converters) if convert is not None]
+        converted = [
+            (place, convert) for place, convert in enumerate(converters) if convert is not None
+        ]
         with connection.cursor(row_factory=tuple_row) as cursor:
             for number, *values in cursor.execute(statement, parts):
                 for place, convert in converted:
@@ -90,7 +117,9 @@ class Rows:
         return column
 
     def _converter(self, name: str) -> Callable[[Any], Any] | None:
-        """How a column's value becomes again what the function wrote: numeric as int or float, times as text, and so on."""
+        """How a column's value becomes again what the function wrote: numeric as int or float,
+        times as text, and so on.
+        """
         if name in self._json:
             return None
         kind, written = self._columns[name].kind, self.value_types.get(name)
@@ -107,14 +136,22 @@ class Rows:
         return None
 
     def parts(self, key: Key) -> tuple[Any, ...]:
-        """A key as the values of its columns. Raises ValueError where their number is not the key's."""
+        """A key as the values of its columns.
+
+        Raises ValueError where their number is not the key's.
+        """
         parts = key if isinstance(key, tuple) else (key,)
         if len(parts) != len(self.key_columns):
-            raise ValueError(f"the key {key!r} has {len(parts)} parts, the table's has {len(self.key_columns)}")
+            raise ValueError(
+                f"the key {key!r} has {len(parts)} parts, the table's has {len(self.key_columns)}"
+            )
         return parts
 
     def with_key(self, key: Key, row: Row) -> Row:
-        """The row with its key's columns, which it may leave out. Raises BadEvent where they are something else."""
+        """The row with its key's columns, which it may leave out.
+
+        Raises BadEvent where they are something else.
+        """
         if len(self.key_columns) == 1 and row.get(self.key_columns[0]) == key:
             return row
         parts = self.parts(key)
@@ -123,11 +160,14 @@ class Rows:
         for name, part in zip(self.key_columns, parts, strict=True):
             if row[name] != part and str(row[name]) != str(part):
                 raise BadEvent(
-                    f"its row has {name} = {row[name]!r}, but its key is {part!r}: give fold() the key function that makes it"
+                    f"its row has {name} = {row[name]!r}, but its key is {part!r}: give fold() the "
+                    "key function that makes it"
                 )
         return row
 
-    def _by_columns(self, rows: list[Row]) -> Iterable[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
+    def _by_columns(
+        self, rows: list[Row]
+    ) -> Iterable[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
         groups: dict[tuple[str, ...], list[Row]] = {}
         for row in rows:
             groups.setdefault(tuple(row), []).append(row)
@@ -136,17 +176,25 @@ class Rows:
                 self._check(columns)
             values = [tuple(row.values()) for row in group]
             self._note_types(columns, values)
-            yield columns, values if self._json.isdisjoint(columns) else self._wrapped(columns, values)
+            yield (
+                columns,
+                values if self._json.isdisjoint(columns) else self._wrapped(columns, values),
+            )
 
     def _note_types(self, columns: tuple[str, ...], values: list[tuple[Any, ...]]) -> None:
         """Keep the widest Python type of each column, column by column in C."""
         for name, column in zip(columns, zip(*values, strict=True), strict=True):
             for kind in set(map(type, column)):
-                known, found = self.value_types.get(name), kind.__name__ if kind is not type(None) else "None"
+                known, found = (
+                    self.value_types.get(name),
+                    kind.__name__ if kind is not type(None) else "None",
+                )
                 if known is None or found not in {known, "None"}:
                     self.value_types[name] = wider(known, found)
 
-    def _wrapped(self, columns: tuple[str, ...], values: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    def _wrapped(
+        self, columns: tuple[str, ...], values: list[tuple[Any, ...]]
+    ) -> list[tuple[Any, ...]]:
         json = [name in self._json for name in columns]
         return [
             tuple(
@@ -159,7 +207,10 @@ class Rows:
     def _check(self, columns: tuple[str, ...]) -> None:
         for name in columns:
             if name not in self._columns:
-                raise BadEvent(f"its row has a column {name!r} that {self.table.name} has not. {nearest(name, self._columns)}")
+                raise BadEvent(
+                    f"its row has a column {name!r} that {self.table.name} has not. "
+                    f"{nearest(name, self._columns)}"
+                )
         self._checked.add(columns)
 
     def insert(self, connection: psycopg.Connection, rows: list[Row]) -> int:
@@ -169,7 +220,11 @@ class Rows:
         return len(rows)
 
     def _copy(
-        self, connection: psycopg.Connection, target: sql.Identifier, columns: tuple[str, ...], values: list[tuple[Any, ...]]
+        self,
+        connection: psycopg.Connection,
+        target: sql.Identifier,
+        columns: tuple[str, ...],
+        values: list[tuple[Any, ...]],
     ) -> None:
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         statement = sql.SQL("COPY {} ({}) FROM STDIN").format(target, names)
@@ -189,7 +244,9 @@ class Rows:
             others = [sql.Identifier(name) for name in columns if name not in self.key_columns]
             action = (
                 sql.SQL("DO UPDATE SET {}").format(
-                    sql.SQL(", ").join(sql.SQL("{0} = EXCLUDED.{0}").format(name) for name in others)
+                    sql.SQL(", ").join(
+                        sql.SQL("{0} = EXCLUDED.{0}").format(name) for name in others
+                    )
                 )
                 if others
                 else sql.SQL("DO NOTHING")
@@ -197,7 +254,8 @@ class Rows:
             # xmax is 0 in a row version that was inserted, and not in one that was updated.
             row = connection.execute(
                 sql.SQL(
-                    "WITH written AS (INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT ({}) {} RETURNING xmax = 0 AS added) "
+                    "WITH written AS (INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT ({}) {} "
+                    "RETURNING xmax = 0 AS added) "
                     "SELECT count(*) FILTER (WHERE added) FROM written"
                 ).format(
                     self._name,
@@ -223,19 +281,28 @@ class Rows:
                 self._name,
                 _DELTA,
                 sql.SQL(" AND ").join(
-                    sql.SQL("{} = {}").format(sql.Identifier("t", name), sql.Identifier("d", name)) for name in self.key_columns
+                    sql.SQL("{} = {}").format(sql.Identifier("t", name), sql.Identifier("d", name))
+                    for name in self.key_columns
                 ),
             )
         ).rowcount
 
-    def _stage(self, connection: psycopg.Connection, columns: tuple[str, ...], values: list[tuple[Any, ...]]) -> None:
-        """Bring rows into a temporary table without constraints, from which one statement merges them."""
+    def _stage(
+        self,
+        connection: psycopg.Connection,
+        columns: tuple[str, ...],
+        values: list[tuple[Any, ...]],
+    ) -> None:
+        """Bring rows into a temporary table without constraints, from which one statement merges
+        them.
+        """
         if not self._delta_ready:
             connection.execute(sql.SQL("DROP TABLE IF EXISTS pg_temp.{}").format(_DELTA))
             connection.execute(
-                sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DELETE ROWS AS SELECT * FROM {} WITH NO DATA").format(
-                    _DELTA, self._name
-                )
+                sql.SQL(
+                    "CREATE TEMPORARY TABLE {} ON COMMIT DELETE ROWS AS SELECT * FROM {} WITH "
+                    "NO DATA"
+                ).format(_DELTA, self._name)
             )
             self._delta_ready = True
         else:

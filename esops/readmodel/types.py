@@ -1,4 +1,6 @@
-"""What a row and its key are, and how the fingerprint of a version that the application builds begins."""
+"""What a row and its key are, and how the fingerprint of a version that the application builds
+begins.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the steps of a rebuild stand on: its session and locks, its runner, the journal, the hooks, and whom it tells."""
+"""What the steps of a rebuild stand on: its session and locks, its runner, the journal, the hooks,
+and whom it tells.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ class RebuildContext:
         stop: Callable[[], bool] = lambda: False,
         read: Reader = lambda *_: None,
     ) -> None:
-        """Connect and take the projection's lock. `read`: see Runner. Raises Busy that says who has it."""
+        """Connect and take the projection's lock.
+
+        `read`: see Runner. Raises Busy that says who has it.
+        """
         self._read = read
         self.target, self.store, self._watcher, self._stop = target, store, watcher, stop
         self._started = time.monotonic()
@@ -60,7 +65,9 @@ class RebuildContext:
         self._worked = False
         self._held_back: list[Holder] = []
         self._whole = False
-        """Whether all that was committed at some moment of this process has been settled and applied."""
+        """Whether all that was committed at some moment of this process has been settled and
+        applied.
+        """
         self._told_short = ""
         self._session = Session(target.dsn, target.name, stop, self._say)
 
@@ -119,14 +126,21 @@ class RebuildContext:
         green = self._green()
         if green.fingerprint != self.target.code:
             raise Refused(
-                f"the code of {self.target.name} has changed since rebuild {self._the_entry.rebuild} began",
+                f"the code of {self.target.name} has changed since rebuild "
+                f"{self._the_entry.rebuild} began",
                 hint="Put the code back to go on, or --abort and begin again.",
             )
 
     def _take_runner(self) -> Runner:
         if self._runner is None:
             target, green = self.target, self._green()
-            work = Work.on(target.name, green.version, target.definition, target.settings, self._options.batch_size)
+            work = Work.on(
+                target.name,
+                green.version,
+                target.definition,
+                target.settings,
+                self._options.batch_size,
+            )
             self._done_before = green.events
             throttle = self._take_throttle()
             self._runner = Runner(
@@ -144,7 +158,13 @@ class RebuildContext:
 
     def _take_throttle(self) -> Throttle:
         if self._throttle is None:
-            self._throttle = Throttle(self.target.dsn, self.target.name, self._options.limits, stop=self._stop, say=self._say)
+            self._throttle = Throttle(
+                self.target.dsn,
+                self.target.name,
+                self._options.limits,
+                stop=self._stop,
+                say=self._say,
+            )
         return self._throttle
 
     def _report(self, progress: Progress) -> None:
@@ -155,13 +175,18 @@ class RebuildContext:
         self._watcher.progress(done, self._total)
 
     def _head(self, patience: timedelta = _SETTLE_PATIENCE) -> Position | None:
-        """The settled head; says by whom it is held back where nothing is settled yet. `_held_back` says who keeps it short."""
+        """The settled head; says by whom it is held back where nothing is settled yet.
+
+        `_held_back` says who keeps it short.
+        """
         said = False
         while True:
             if self._stop():
                 raise Stopped("stopped while waiting for the first settled position")
             try:
-                head = self.store.head(patience, self._runner.position if self._runner else None, self._stop)
+                head = self.store.head(
+                    patience, self._runner.position if self._runner else None, self._stop
+                )
                 holders = self._held_back = self.store.held_back_by()
             except ConnectionLost as lost:
                 self._say(f"waiting for the store: {lost.message}")
@@ -170,15 +195,23 @@ class RebuildContext:
             if head is not None or not holders:
                 return head
             if not said:
-                self._say(f"nothing is settled yet: held back by {holders[0].who}, {holders[0].what}")
+                self._say(
+                    f"nothing is settled yet: held back by {holders[0].who}, {holders[0].what}"
+                )
                 said = True
 
     def _green(self) -> Version:
-        return self._session.do(lambda on: registry.version(on, self.target.name, self._the_entry.to_version))
+        return self._session.do(
+            lambda on: registry.version(on, self.target.name, self._the_entry.to_version)
+        )
 
     def _blue(self) -> Version | None:
         number = self._the_entry.from_version
-        return None if number is None else self._session.do(lambda on: registry.version(on, self.target.name, number))
+        return (
+            None
+            if number is None
+            else self._session.do(lambda on: registry.version(on, self.target.name, number))
+        )
 
     def _say(self, text: str) -> None:
         """Tell the operator, with the run's id."""
@@ -191,10 +224,14 @@ class RebuildContext:
         log.info("state", rebuild=self._the_entry.rebuild, state=state)
 
     def _note(self, event: str, detail: Mapping[str, Any]) -> None:
-        self._session.do(lambda on: journal.note(on, self._the_entry.rebuild, self._state, event, detail))
+        self._session.do(
+            lambda on: journal.note(on, self._the_entry.rebuild, self._state, event, detail)
+        )
 
     def _keep(self, found: verify.Verification) -> None:
-        self._session.do(lambda on: journal.keep_verification(on, self._the_entry.rebuild, found.as_dict()))
+        self._session.do(
+            lambda on: journal.keep_verification(on, self._the_entry.rebuild, found.as_dict())
+        )
 
     def _verification(self) -> verify.Verification:
         kept = self._refresh().verification
@@ -210,7 +247,9 @@ class RebuildContext:
     def _pause(self, reason: str) -> None:
         try:
             journal.pause(self._session.connection, self._the_entry, self._state, reason)
-            journal.add_seconds(self._session.connection, self._the_entry.rebuild, self._take_seconds())
+            journal.add_seconds(
+                self._session.connection, self._the_entry.rebuild, self._take_seconds()
+            )
         except psycopg.Error as error:
             log.warning("the pause could not be noted", error=str(error))
 
@@ -223,7 +262,9 @@ class RebuildContext:
         entry = self._refresh()
         seconds = entry.seconds
         if self._worked:
-            seconds = self._session.do(lambda on: journal.add_seconds(on, entry.rebuild, self._take_seconds()))
+            seconds = self._session.do(
+                lambda on: journal.add_seconds(on, entry.rebuild, self._take_seconds())
+            )
         green = self._green()
         return Outcome(
             entry.rebuild,

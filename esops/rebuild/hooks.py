@@ -1,4 +1,6 @@
-"""Programs of the operator's that a rebuild runs on its way: executables, no shell, told by their environment."""
+"""Programs of the operator's that a rebuild runs on its way: executables, no shell, told by their
+environment.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,13 @@ _LIVE = (journal.VERIFIED, journal.SWITCHED)
 Told = Mapping[str, object]
 
 
-def told_of(projection: str, state: str, from_version: int | None, to: Version) -> dict[str, object]:
-    """What every program is told of a switch or a rebuild. `phase`: whether side effects of events would fire again."""
+def told_of(
+    projection: str, state: str, from_version: int | None, to: Version
+) -> dict[str, object]:
+    """What every program is told of a switch or a rebuild.
+
+    `phase`: whether side effects of events would fire again.
+    """
     return {
         "projection": projection,
         "state": state,
@@ -39,11 +46,16 @@ def run_program(
     limit: timedelta,
     say: Callable[[str], None],
 ) -> None:
-    """Run a program with `ESOPS_*` in its environment and its output passed on. It may be run again after a crash, so it must stand that.
+    """Run a program with `ESOPS_*` in its environment and its output passed on.
 
-    Raises Stopped where it fails or takes longer than `limit`, UsageError where it cannot be started.
+    It may be run again after a crash, so it must stand that.
+
+    Raises Stopped where it fails or takes longer than `limit`, UsageError where it cannot be
+    started.
     """
-    environment = {f"ESOPS_{name.upper()}": "" if value is None else str(value) for name, value in told.items()}
+    environment = {
+        f"ESOPS_{name.upper()}": "" if value is None else str(value) for name, value in told.items()
+    }
     say(f"{what}: {' '.join(command)}")
     try:
         done = subprocess.run(  # noqa: S603  # the user's own program, from the configuration, without a shell
@@ -56,7 +68,9 @@ def run_program(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Stopped(f"{what} took longer than {limit.total_seconds():.0f} s and was ended") from None
+        raise Stopped(
+            f"{what} took longer than {limit.total_seconds():.0f} s and was ended"
+        ) from None
     except OSError as error:
         raise UsageError(f"{what}: {command[0]!r} cannot be run: {error.strerror}") from None
     for line in (done.stdout + done.stderr).splitlines():
@@ -82,5 +96,12 @@ class Hooks:
         if not command:
             return False
         told = {"hook": name.replace("_", "-"), **told}
-        run_program(f"hook {name.replace('_', '-')}", command, self.folder, told, self.settings.timeout, self.say)
+        run_program(
+            f"hook {name.replace('_', '-')}",
+            command,
+            self.folder,
+            told,
+            self.settings.timeout,
+            self.say,
+        )
         return True

@@ -1,4 +1,6 @@
-"""The journal of rebuilds: the only state that a rebuild has, so that any process can go on where another one died."""
+"""The journal of rebuilds: the only state that a rebuild has, so that any process can go on where
+another one died.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,29 @@ from psycopg.types.json import Jsonb
 
 from esops.readmodel import registry
 
-PLANNED, PROVISIONED, CATCHING_UP, FOLLOWING, VERIFIED = "planned", "provisioned", "catching-up", "following", "verified"
-SWITCHED, PAUSED, ABORTED, ROLLED_BACK, RETIRED = "switched", "paused", "aborted", "rolled-back", "retired"
+PLANNED, PROVISIONED, CATCHING_UP, FOLLOWING, VERIFIED = (
+    "planned",
+    "provisioned",
+    "catching-up",
+    "following",
+    "verified",
+)
+SWITCHED, PAUSED, ABORTED, ROLLED_BACK, RETIRED = (
+    "switched",
+    "paused",
+    "aborted",
+    "rolled-back",
+    "retired",
+)
 TESTED, REBUILT = "tested", "rebuilt"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One rebuild as the journal has it. `resume_state` is where a paused one goes on; `seconds` its working time so far."""
+    """One rebuild as the journal has it.
+
+    `resume_state` is where a paused one goes on; `seconds` its working time so far.
+    """
 
     rebuild: int
     projection: str
@@ -41,19 +58,32 @@ class Entry:
 
 
 _COLUMNS = (
-    b"rebuild, projection, state, resume_state, from_version, to_version, options, verification, reason, host, pid, seconds, "
+    b"rebuild, projection, state, resume_state, from_version, to_version, options, verification, "
+    b"reason, host, pid, seconds, "
     b"started_at, updated_at, finished_at"
 )
 
 
 def begin(
-    connection: psycopg.Connection, projection: str, from_version: int | None, to_version: int, options: Mapping[str, Any]
+    connection: psycopg.Connection,
+    projection: str,
+    from_version: int | None,
+    to_version: int,
+    options: Mapping[str, Any],
 ) -> Entry:
     """Enter a planned rebuild."""
     row = connection.execute(
-        b"INSERT INTO esops.rebuilds (projection, state, from_version, to_version, options, host, pid) "
+        b"INSERT INTO esops.rebuilds (projection, state, from_version, to_version, options, "
+        b"host, pid) "
         b"VALUES (%s, 'planned', %s, %s, %s, %s, %s) RETURNING " + _COLUMNS,
-        (projection, from_version, to_version, Jsonb(dict(options)), socket.gethostname(), os.getpid()),
+        (
+            projection,
+            from_version,
+            to_version,
+            Jsonb(dict(options)),
+            socket.gethostname(),
+            os.getpid(),
+        ),
     ).fetchone()
     assert row is not None
     entry = Entry(*row)
@@ -66,16 +96,22 @@ def latest(connection: psycopg.Connection, projection: str) -> Entry | None:
     if not registry.installed(connection):
         return None
     row = connection.execute(
-        b"SELECT " + _COLUMNS + b" FROM esops.rebuilds WHERE projection = %s ORDER BY rebuild DESC LIMIT 1", (projection,)
+        b"SELECT "
+        + _COLUMNS
+        + b" FROM esops.rebuilds WHERE projection = %s ORDER BY rebuild DESC LIMIT 1",
+        (projection,),
     ).fetchone()
     return None if row is None else Entry(*row)
 
 
 def reopen(connection: psycopg.Connection, entry: Entry) -> Entry:
-    """Make an unfinished rebuild this process's own and put it back into the state where it works on."""
+    """Make an unfinished rebuild this process's own and put it back into the state where it works
+    on.
+    """
     state = entry.resume_state if entry.state == PAUSED and entry.resume_state else entry.state
     row = connection.execute(
-        b"UPDATE esops.rebuilds SET state = %s, resume_state = NULL, reason = NULL, host = %s, pid = %s, updated_at = now() "
+        b"UPDATE esops.rebuilds SET state = %s, resume_state = NULL, reason = NULL, host = %s, pid "
+        b"= %s, updated_at = now() "
         b"WHERE rebuild = %s RETURNING " + _COLUMNS,
         (state, socket.gethostname(), os.getpid(), entry.rebuild),
     ).fetchone()
@@ -84,7 +120,9 @@ def reopen(connection: psycopg.Connection, entry: Entry) -> Entry:
     return Entry(*row)
 
 
-def enter(connection: psycopg.Connection, rebuild: int, state: str, *, finished: bool = False) -> None:
+def enter(
+    connection: psycopg.Connection, rebuild: int, state: str, *, finished: bool = False
+) -> None:
     """Note that a state has been reached."""
     connection.execute(
         "UPDATE esops.rebuilds SET state = %s, updated_at = now(), "
@@ -97,7 +135,8 @@ def enter(connection: psycopg.Connection, rebuild: int, state: str, *, finished:
 def pause(connection: psycopg.Connection, entry: Entry, state: str, reason: str) -> None:
     """Note that work stopped in a state, and why."""
     connection.execute(
-        "UPDATE esops.rebuilds SET state = 'paused', resume_state = %s, reason = %s, updated_at = now() WHERE rebuild = %s",
+        "UPDATE esops.rebuilds SET state = 'paused', resume_state = %s, reason = %s, updated_at = "
+        "now() WHERE rebuild = %s",
         (state, reason, entry.rebuild),
     )
     note(connection, entry.rebuild, state, "paused", {"reason": reason})
@@ -106,12 +145,15 @@ def pause(connection: psycopg.Connection, entry: Entry, state: str, reason: str)
 def add_seconds(connection: psycopg.Connection, rebuild: int, seconds: float) -> float:
     """Add working time; returns the sum."""
     row = connection.execute(
-        "UPDATE esops.rebuilds SET seconds = seconds + %s WHERE rebuild = %s RETURNING seconds", (seconds, rebuild)
+        "UPDATE esops.rebuilds SET seconds = seconds + %s WHERE rebuild = %s RETURNING seconds",
+        (seconds, rebuild),
     ).fetchone()
     return float(row[0]) if row else seconds
 
 
-def keep_verification(connection: psycopg.Connection, rebuild: int, verification: Mapping[str, Any] | None) -> None:
+def keep_verification(
+    connection: psycopg.Connection, rebuild: int, verification: Mapping[str, Any] | None
+) -> None:
     """Keep the outcome of a comparison."""
     connection.execute(
         "UPDATE esops.rebuilds SET verification = %s WHERE rebuild = %s",
@@ -124,15 +166,23 @@ def due(connection: psycopg.Connection, projection: str) -> list[int]:
     if not registry.installed(connection):
         return []
     rows = connection.execute(
-        "SELECT r.from_version FROM esops.rebuilds r JOIN esops.versions v ON v.projection = r.projection AND v.version = r.from_version "
-        "WHERE r.projection = %s AND r.state = 'switched' AND v.state = 'standby' AND r.options ? 'retire_after' "
+        "SELECT r.from_version FROM esops.rebuilds r JOIN esops.versions v ON v.projection = "
+        "r.projection AND v.version = r.from_version "
+        "WHERE r.projection = %s AND r.state = 'switched' AND v.state = 'standby' AND r.options ? "
+        "'retire_after' "
         "AND r.finished_at + (r.options ->> 'retire_after')::float * interval '1 second' <= now()",
         (projection,),
     ).fetchall()
     return [row[0] for row in rows]
 
 
-def note(connection: psycopg.Connection, rebuild: int, step: str, event: str, detail: Mapping[str, Any] | None = None) -> None:
+def note(
+    connection: psycopg.Connection,
+    rebuild: int,
+    step: str,
+    event: str,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
     """Add a line to a rebuild's log."""
     connection.execute(
         "INSERT INTO esops.rebuild_log (rebuild, step, event, detail) VALUES (%s, %s, %s, %s)",

@@ -1,4 +1,6 @@
-"""The versions of a read model, from outside of a rebuild: show them, switch between them, roll back, retire."""
+"""The versions of a read model, from outside of a rebuild: show them, switch between them, roll
+back, retire.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,10 @@ def described(config: Config, name: str, store: str | None = None) -> list[dict[
 
 
 def show(config: Config, name: str, store: str | None = None) -> list[Shown]:
-    """All versions of a projection with their lag in events. Raises UsageError for an unknown projection."""
+    """All versions of a projection with their lag in events.
+
+    Raises UsageError for an unknown projection.
+    """
     settings = config.projection(name)
     with translated(), connect(config.readmodel_of(name).dsn, "show") as connection:
         found = registry.versions(connection, name)
@@ -71,7 +76,9 @@ def show(config: Config, name: str, store: str | None = None) -> list[Shown]:
         store_name, store_settings = config.store(store or settings.store)
         with open_store(store_name, store_settings) as events:
             head = events.head(LOOKING, _lowest(found))
-            return [_shown(connection, events, head, _where_it_is(events, version)) for version in found]
+            return [
+                _shown(connection, events, head, _where_it_is(events, version)) for version in found
+            ]
 
 
 def _where_it_is(events: EventStore, version: Version) -> Version:
@@ -81,10 +88,18 @@ def _where_it_is(events: EventStore, version: Version) -> Version:
     return replace(version, position=reached(events, version))
 
 
-def switch_to(config: Config, name: str, number: int | None, *, allow_stale: bool = False, dry_run: bool = False) -> Switched:
+def switch_to(
+    config: Config,
+    name: str,
+    number: int | None,
+    *,
+    allow_stale: bool = False,
+    dry_run: bool = False,
+) -> Switched:
     """Point a projection's name at another version: a given one, or the newest that stands by.
 
-    Raises UsageError where there is no such version, Refused where it would serve old data, Busy during a rebuild.
+    Raises UsageError where there is no such version, Refused where it would serve old data, Busy
+    during a rebuild.
     """
     config.projection(name)
     with translated(), connect(config.readmodel_of(name).dsn, f"switch {name}") as connection:
@@ -97,7 +112,9 @@ def switch_to(config: Config, name: str, number: int | None, *, allow_stale: boo
         return _switch(config, connection, source, target, allow_stale=allow_stale, dry_run=dry_run)
 
 
-def roll_back(config: Config, name: str, *, allow_stale: bool = False, dry_run: bool = False) -> Switched:
+def roll_back(
+    config: Config, name: str, *, allow_stale: bool = False, dry_run: bool = False
+) -> Switched:
     """Point a projection's name at the version that served before. Raises as switch_to does."""
     config.projection(name)
     with translated(), connect(config.readmodel_of(name).dsn, f"rollback {name}") as connection:
@@ -105,12 +122,17 @@ def roll_back(config: Config, name: str, *, allow_stale: bool = False, dry_run: 
         before = registry.previous(connection, name) if known else None
         source = next((each for each in known if each.state == "active"), None)
         if source is None or before is None:
-            raise UsageError(f"{name} has no version that served before", hint=f"See `esops projection show {name}`.")
+            raise UsageError(
+                f"{name} has no version that served before",
+                hint=f"See `esops projection show {name}`.",
+            )
         target = registry.version(connection, name, before)
         if target.state != "standby":
             raise UsageError(f"{name} v{before}, which served before, is {target.state}")
         _lock(connection, name)
-        return _switch(config, connection, source, target, allow_stale=allow_stale, dry_run=dry_run, back=True)
+        return _switch(
+            config, connection, source, target, allow_stale=allow_stale, dry_run=dry_run, back=True
+        )
 
 
 def retirable(config: Config, name: str, number: int | None) -> list[Version]:
@@ -121,11 +143,16 @@ def retirable(config: Config, name: str, number: int | None) -> list[Version]:
     if number is None:
         found = [each for each in known if each.state == "standby"]
         if not found:
-            raise UsageError(f"{name} has no version that stands by", hint=f"See `esops projection show {name}`.")
+            raise UsageError(
+                f"{name} has no version that stands by", hint=f"See `esops projection show {name}`."
+            )
         return found
     version = next((each for each in known if each.version == number), None)
     if version is None:
-        raise UsageError(f"{name} has no version {number}", hint="Versions: " + ", ".join(str(v.version) for v in known))
+        raise UsageError(
+            f"{name} has no version {number}",
+            hint="Versions: " + ", ".join(str(v.version) for v in known),
+        )
     if version.state == "active":
         raise Refused(f"{name} v{number} serves now", hint="Switch to another version first.")
     if version.state == "building":
@@ -140,7 +167,10 @@ def retire_due(config: Config, names: Sequence[str]) -> list[Version]:
     done: list[Version] = []
     for name in names:
         with translated(), connect(config.readmodel_of(name).dsn, f"retire {name}") as connection:
-            found = [registry.version(connection, name, number) for number in journal.due(connection, name)]
+            found = [
+                registry.version(connection, name, number)
+                for number in journal.due(connection, name)
+            ]
         if found:
             retire(config, found)
             done += found
@@ -148,7 +178,9 @@ def retire_due(config: Config, names: Sequence[str]) -> list[Version]:
 
 
 def retire(config: Config, versions: Sequence[Version]) -> list[str]:
-    """Drop the tables of versions that stand by; returns the statements executed. Never with CASCADE.
+    """Drop the tables of versions that stand by; returns the statements executed.
+
+    Never with CASCADE.
 
     Raises Refused for one that the application still keeps fresh.
     """
@@ -157,7 +189,12 @@ def retire(config: Config, versions: Sequence[Version]) -> list[str]:
         if version.checkpoint is not None:
             with _store_of(config, version) as events:
                 check_left(events, version)
-        with translated(), connect(config.readmodel_of(version.projection).dsn, f"retire {version.projection}") as connection:
+        with (
+            translated(),
+            connect(
+                config.readmodel_of(version.projection).dsn, f"retire {version.projection}"
+            ) as connection,
+        ):
             _lock(connection, version.projection)
             _drop(connection, version, done)
     return done
@@ -178,17 +215,23 @@ def _drop(connection: psycopg.Connection, version: Version, done: list[str]) -> 
                 statements = readmodel.drop(connection, version)
                 registry.set_state(connection, version.projection, version.version, "retired")
                 entry = journal.latest(connection, version.projection)
-                if entry is not None and entry.from_version == version.version and entry.state == journal.SWITCHED:
+                if (
+                    entry is not None
+                    and entry.from_version == version.version
+                    and entry.state == journal.SWITCHED
+                ):
                     journal.enter(connection, entry.rebuild, journal.RETIRED, finished=True)
         except psycopg.errors.LockNotAvailable:
             if time.monotonic() >= deadline:
                 raise Busy(
-                    f"the tables of {version.projection} v{version.version} are in use", hint="Try again later."
+                    f"the tables of {version.projection} v{version.version} are in use",
+                    hint="Try again later.",
                 ) from None
             time.sleep(0.2)
         except psycopg.errors.DependentObjectsStillExist as error:
             raise Refused(
-                f"other objects depend on v{version.version} of {version.projection}: {error.diag.message_detail}",
+                f"other objects depend on v{version.version} of {version.projection}: "
+                f"{error.diag.message_detail}",
                 hint="Drop them first.",
             ) from error
         else:
@@ -200,22 +243,31 @@ def _target(name: str, known: Sequence[Version], number: int | None) -> Version:
     standing_by = [each for each in known if each.state == "standby"]
     if number is None:
         if not standing_by:
-            raise UsageError(f"{name} has no version that stands by", hint=f"See `esops projection show {name}`.")
+            raise UsageError(
+                f"{name} has no version that stands by", hint=f"See `esops projection show {name}`."
+            )
         return standing_by[-1]
     found = next((each for each in known if each.version == number), None)
     if found is None:
         raise UsageError(
-            f"{name} has no version {number}", hint="Versions: " + (", ".join(str(v.version) for v in known) or "none")
+            f"{name} has no version {number}",
+            hint="Versions: " + (", ".join(str(v.version) for v in known) or "none"),
         )
     if found.state not in registry.LIVE_STATES:
-        raise Refused(f"{name} v{number} is {found.state}", hint="Only a version that stands by can be switched to.")
+        raise Refused(
+            f"{name} v{number} is {found.state}",
+            hint="Only a version that stands by can be switched to.",
+        )
     return found
 
 
 def _lock(connection: psycopg.Connection, name: str) -> None:
     lock = locks.rebuild_lock(name)
     if not locks.take(connection, lock, timedelta(seconds=1)):
-        raise Busy(f"a rebuild of {name} is at work: {locks.holder(connection, lock) or 'its session is just ending'}")
+        raise Busy(
+            f"a rebuild of {name} is at work: "
+            f"{locks.holder(connection, lock) or 'its session is just ending'}"
+        )
 
 
 def _switch(
@@ -245,7 +297,13 @@ def _switch(
         bring_to(source.position)  # the long way before the lock, the short rest under it
     if dry_run:
         statements = switch.statements(connection, plains, settings.switch, source, target)
-        return Switched(target.projection, source.version if source else 0, target.version, target.position, statements)
+        return Switched(
+            target.projection,
+            source.version if source else 0,
+            target.version,
+            target.position,
+            statements,
+        )
 
     def record(on: psycopg.Connection) -> None:
         if external:  # once more, since nobody reads on by the name from here on
@@ -257,7 +315,9 @@ def _switch(
             journal.enter(on, entry.rebuild, journal.SWITCHED, finished=True)
 
     if settings.switch == "hook":
-        told = told_of(target.projection, journal.SWITCHED, source.version if source else None, target)
+        told = told_of(
+            target.projection, journal.SWITCHED, source.version if source else None, target
+        )
         Hooks(settings.hooks, config.directory, log.info).run("switch", told)
     statements = switch.perform(
         connection,
@@ -270,38 +330,49 @@ def _switch(
         forced=allow_stale,
     )
     position = registry.position(connection, target.projection, target.version)
-    return Switched(target.projection, source.version if source else 0, target.version, position, statements)
+    return Switched(
+        target.projection, source.version if source else 0, target.version, position, statements
+    )
 
 
 def _check_fresh(settings: ProjectionSettings, target: Version, *, allow_stale: bool) -> None:
     """Raises Refused where nobody could bring a version up to date."""
     if target.position is None and not allow_stale:
         raise Refused(
-            f"{target.projection} v{target.version} has no checkpoint of esops: what it shows may be old",
+            f"{target.projection} v{target.version} has no checkpoint of esops: what it shows "
+            "may be old",
             hint="Rebuild instead, or serve it as it is with --allow-stale.",
         )
     if settings.live == "app":
         raise Refused(
-            f'the application keeps what serves of {target.projection} fresh (live = "app"), and v{target.version} stands still since',
+            f'the application keeps what serves of {target.projection} fresh (live = "app"), and '
+            f"v{target.version} stands still since",
             hint="Rebuild: a new version is brought up to date, and handed over at its switch.",
         )
 
 
-def _check_ahead(config: Config, source: Version | None, target: Version, *, allow_stale: bool) -> None:
-    """Raises Refused where readers would step back from one version that the application keeps to another."""
+def _check_ahead(
+    config: Config, source: Version | None, target: Version, *, allow_stale: bool
+) -> None:
+    """Raises Refused where readers would step back from one version that the application keeps to
+    another.
+    """
     if source is None or allow_stale:
         return
     with _store_of(config, target) as events:
         before, now = reached(events, source), reached(events, target)
     if now is None or (before is not None and now < before):
         raise Refused(
-            f"v{target.version} stands at {now} by the application's checkpoint, and v{source.version}, which serves, at {before}",
+            f"v{target.version} stands at {now} by the application's checkpoint, and "
+            f"v{source.version}, which serves, at {before}",
             hint="Let the application keep both, or serve it as it is with --allow-stale.",
         )
 
 
 def _bring(config: Config, target: Version, position: Position) -> None:
-    """See to it that a version reaches a position: wait for the process that follows it, or do it here."""
+    """See to it that a version reaches a position: wait for the process that follows it, or do it
+    here.
+    """
     name = locks.version_lock(target.projection, target.version)
     deadline = time.monotonic() + _BRING_PATIENCE.total_seconds()
     while True:
@@ -316,7 +387,8 @@ def _bring(config: Config, target: Version, position: Position) -> None:
                 continue
         if time.monotonic() >= deadline:
             raise Refused(
-                f"v{target.version} stands at {reached} and does not reach {position}, where the serving version is",
+                f"v{target.version} stands at {reached} and does not reach {position}, where the "
+                "serving version is",
                 hint="See why it is behind with `esops projection show`.",
             )
         time.sleep(0.02)
@@ -325,9 +397,12 @@ def _bring(config: Config, target: Version, position: Position) -> None:
 def _catch_up_here(config: Config, target: Version, position: Position) -> None:
     if not code_of(config, target)[1]:
         raise Refused(
-            f"v{target.version} stands at {target.position}, behind the serving version, and the code that made it is gone: "
+            f"v{target.version} stands at {target.position}, behind the serving version, and the "
+            "code that made it is gone: "
             "it would serve old data",
-            hint=f"Name its code with projections.{target.projection}.versions.{target.version}.python, or accept with --allow-stale.",
+            hint="Name its code with "
+            f"projections.{target.projection}.versions.{target.version}.python, or accept with "
+            "--allow-stale.",
         )
     runner = open_runner(config, target, stop=lambda: False)
     try:
@@ -336,15 +411,29 @@ def _catch_up_here(config: Config, target: Version, position: Position) -> None:
         runner.close()
 
 
-def _shown(connection: psycopg.Connection, events: EventStore, head: Position | None, version: Version) -> Shown:
+def _shown(
+    connection: psycopg.Connection, events: EventStore, head: Position | None, version: Version
+) -> Shown:
     live = version.state in {*registry.LIVE_STATES, "building"}
-    lag = events.count_between(version.position, head) if live and (version.position or version.fingerprint) else None
-    holder = locks.holder(connection, locks.version_lock(version.projection, version.version)) if live else None
+    lag = (
+        events.count_between(version.position, head)
+        if live and (version.position or version.fingerprint)
+        else None
+    )
+    holder = (
+        locks.holder(connection, locks.version_lock(version.projection, version.version))
+        if live
+        else None
+    )
     return Shown(version, lag, None if holder is None else holder.process)
 
 
 def _lowest(versions: Sequence[Version]) -> Position | None:
-    positions = [each.position for each in versions if each.state in registry.LIVE_STATES and each.position is not None]
+    positions = [
+        each.position
+        for each in versions
+        if each.state in registry.LIVE_STATES and each.position is not None
+    ]
     return min(positions) if positions and len(positions) == len(versions) else None
 
 

@@ -23,9 +23,12 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a rebuild did. `seconds` is working time over all its sessions; `events` what green was made of.
+    """What a rebuild did.
 
-    `followed`: a process that keeps the version before fresh is there, and will take the new one over.
+    `seconds` is working time over all its sessions; `events` what green was made of.
+
+    `followed`: a process that keeps the version before fresh is there, and will take the new one
+    over.
     """
 
     rebuild: int

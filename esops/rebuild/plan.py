@@ -1,6 +1,8 @@
-"""What a rebuild will do, found out without doing it: the statements word for word, what they cost, and what to beware of.
+"""What a rebuild will do, found out without doing it: the statements word for word, what they cost,
+and what to beware of.
 
-Green is made inside a transaction that is rolled back, so that the plan shows what Postgres would really make of it.
+Green is made inside a transaction that is rolled back, so that the plan shows what Postgres would
+really make of it.
 """
 
 from __future__ import annotations
@@ -36,12 +38,16 @@ from esops.settings import ProjectionSettings, VerifySettings
 from esops.stores.base import EventStore
 
 SETTLING = timedelta(seconds=5)
-"""Long enough for old holes in the numbers to be judged, so that they do not cut the first, bulky part of the work short."""
+"""Long enough for old holes in the numbers to be judged, so that they do not cut the first, bulky
+part of the work short.
+"""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a rebuild goes about it; kept in the journal, so that a resumed one goes on in the same way."""
+    """How a rebuild goes about it; kept in the journal, so that a resumed one goes on in the same
+    way.
+    """
 
     switch: bool = True
     switch_lag: int = 100
@@ -75,7 +81,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Target:
-    """Everything about one projection that the steps need: its settings, code, store and read model."""
+    """Everything about one projection that the steps need: its settings, code, store and read
+    model.
+    """
 
     name: str
     settings: ProjectionSettings
@@ -94,7 +102,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done. `adopt`: the table that becomes version 1 at the switch, if there is one."""
+    """What will be done.
+
+    `adopt`: the table that becomes version 1 at the switch, if there is one.
+    """
 
     target: Target
     source: Version | None
@@ -118,14 +129,21 @@ class Plan:
     notes: Sequence[str] = field(default_factory=list)
 
     def lines(self, *, statements: bool = True) -> list[str]:
-        """The plan for a person; with every statement, word for word, unless only the summary is wanted."""
-        source = "nothing serves yet" if self.source is None else f"v{self.source.version} serves now"
+        """The plan for a person; with every statement, word for word, unless only the summary is
+        wanted.
+        """
+        source = (
+            "nothing serves yet" if self.source is None else f"v{self.source.version} serves now"
+        )
         if self.adopt:
             names = " and ".join(map(str, self.target.plains))
             source = f"{names}, which the application reads now, will be v1 at the switch"
         lines = [
             f"Plan: rebuild {self.target.name} blue-green, as v{self.to_version} ({source})",
-            f"  store {self.target.store_name}: {'' if self.counted else 'about '}{self.events:,} events up to position {self.head}",
+            (
+                f"  store {self.target.store_name}: {'' if self.counted else 'about '}"
+                f"{self.events:,} events up to position {self.head}"
+            ),
             f"  green: {', '.join('.'.join(table) for table in self.tables.values())}",
             f"  blue takes {size(self.blue_bytes)}, green will take about as much",
             f"  verification: {self.compare}",
@@ -139,8 +157,14 @@ class Plan:
     def _statement_lines(self) -> list[str]:
         lines: list[str] = []
         if self.installs:
-            lines += ["  -- once, for esops' own tables", *(f"  {line}" for line in registry.SCHEMA_SQL.splitlines())]
-        lines += ["  -- make green", *(f"  {each.strip().removesuffix(';')};" for each in (*self.create, *self.drop_now))]
+            lines += [
+                "  -- once, for esops' own tables",
+                *(f"  {line}" for line in registry.SCHEMA_SQL.splitlines()),
+            ]
+        lines += [
+            "  -- make green",
+            *(f"  {each.strip().removesuffix(';')};" for each in (*self.create, *self.drop_now)),
+        ]
         lines += [
             "  -- load, with the checkpoint in esops.versions in the same transactions"
             + ("" if self.explained else ": rows by COPY and INSERT … ON CONFLICT"),
@@ -148,7 +172,10 @@ class Plan:
             "  -- after the load",
             *(f"  {each.statement};" for each in self.after_load),
             *(f"  ANALYZE {qualified(*table).as_string(None)};" for table in self.tables.values()),
-            f"  -- switch, in one transaction with lock_timeout {int(switch.LOCK_TIMEOUT.total_seconds() * 1000)} ms",
+            (
+                "  -- switch, in one transaction with lock_timeout "
+                f"{int(switch.LOCK_TIMEOUT.total_seconds() * 1000)} ms"
+            ),
             *(f"  {each};" for each in self.switch),
         ]
         return lines
@@ -191,8 +218,13 @@ def resolve(config: Config, name: str, store: str | None, connection: psycopg.Co
     definition = load_definition(settings, config.directory, f"{config.path}: projections.{name}")
     dsn, plains = config.readmodel_of(name).dsn, tuple(plains_of(config, name, connection))
     if len({plain.name for plain in plains}) < len(plains):
-        raise UsageError(f"{config.path}: projections.{name}.tables: two tables have the same name in different schemas")
-    return Target(name, settings, definition, store_name, dsn, plains, config.directory, config.path)
+        raise UsageError(
+            f"{config.path}: projections.{name}.tables: two tables have the same name in "
+            "different schemas"
+        )
+    return Target(
+        name, settings, definition, store_name, dsn, plains, config.directory, config.path
+    )
 
 
 def plains_of(config: Config, name: str, connection: psycopg.Connection) -> list[ReadModelName]:
@@ -202,8 +234,17 @@ def plains_of(config: Config, name: str, connection: psycopg.Connection) -> list
     return [readmodel.parse_name(each, schema) for each in config.projection(name).tables]
 
 
-def make_plan(config: Config, target: Target, options: Options, store: EventStore, connection: psycopg.Connection) -> Plan:
-    """Find out what a rebuild of a projection would do. Changes nothing. Raises UsageError or Refused."""
+def make_plan(
+    config: Config,
+    target: Target,
+    options: Options,
+    store: EventStore,
+    connection: psycopg.Connection,
+) -> Plan:
+    """Find out what a rebuild of a projection would do.
+
+    Changes nothing. Raises UsageError or Refused.
+    """
     info = store.ping()
     if info.warnings:
         raise Refused(f"store {target.store_name}: {info.warnings[0]}")
@@ -220,17 +261,27 @@ def make_plan(config: Config, target: Target, options: Options, store: EventStor
             table = catalog.find_table(connection, *physical)
             if table is None:
                 raise Refused(
-                    f"the table {'.'.join(physical)} of v{source.version if source else 0}, which should serve, is gone"
+                    f"the table {'.'.join(physical)} of v{source.version if source else 0}, which "
+                    "should serve, is gone"
                 )
             blue[plain] = table
         to_version = max([each.version for each in known] + [source.version if source else 0]) + 1
         return _try_out(config, target, options, store, connection, source, blue, adopt, to_version)
 
 
-def known_of(connection: psycopg.Connection, target: Target) -> tuple[list[Version], dict[str, Table]]:
-    """The versions of a projection that esops knows, and what is there under the names that readers use."""
-    there = {plain.name: catalog.find_table(connection, plain.schema, plain.name) for plain in target.plains}
-    return registry.versions(connection, target.name), {name: table for name, table in there.items() if table is not None}
+def known_of(
+    connection: psycopg.Connection, target: Target
+) -> tuple[list[Version], dict[str, Table]]:
+    """The versions of a projection that esops knows, and what is there under the names that readers
+    use.
+    """
+    there = {
+        plain.name: catalog.find_table(connection, plain.schema, plain.name)
+        for plain in target.plains
+    }
+    return registry.versions(connection, target.name), {
+        name: table for name, table in there.items() if table is not None
+    }
 
 
 def needs(options: Options) -> str | None:
@@ -251,18 +302,27 @@ def _check_hand_over(target: Target, store: EventStore, connection: psycopg.Conn
     """Raises Refused where the application could not go on with what is switched to."""
     if target.settings.checkpoint is None:
         raise Refused(
-            f'the application keeps {target.name} fresh (live = "app"), and nothing says by which checkpoint',
-            hint='Name it as `esops status` shows it: checkpoint = "…"; or build and verify with --no-switch.',
+            f'the application keeps {target.name} fresh (live = "app"), and nothing says by which '
+            "checkpoint",
+            hint='Name it as `esops status` shows it: checkpoint = "…"; or build and verify with '
+            "--no-switch.",
         )
     if store.database() != database_of(connection):
         raise Refused(
-            f"the application's checkpoint and {target.name} are not in one database: they could not move in one transaction",
-            hint="Build and verify with --no-switch, and switch by hand while the application stands still.",
+            f"the application's checkpoint and {target.name} are not in one database: they could "
+            "not move in one transaction",
+            hint="Build and verify with --no-switch, and switch by hand while the application "
+            "stands still.",
         )
 
 
-def adopted(connection: psycopg.Connection, target: Target, current: Mapping[str, Table]) -> Version:
-    """The version 1 that existing tables would become. Raises Refused for what cannot be taken over."""
+def adopted(
+    connection: psycopg.Connection, target: Target, current: Mapping[str, Table]
+) -> Version:
+    """The version 1 that existing tables would become.
+
+    Raises Refused for what cannot be taken over.
+    """
     for plain in target.plains:
         if plain.name not in current:
             raise Refused(
@@ -311,40 +371,57 @@ def _try_out(
     for schema, physical in tables.values():
         if catalog.find_table(connection, schema, physical) is not None:
             raise Refused(
-                f"there is a table {schema}.{physical} already, which is no version that esops knows",
+                f"there is a table {schema}.{physical} already, which is no version that "
+                "esops knows",
                 hint="Look at it, and rename or drop it.",
             )
     ddl = config.directory / settings.ddl if settings.ddl is not None else None
     create = readmodel.create_statements(target.plains, tables, blue, ddl)
     for each in blue.values():
-        notes += [f"not carried over from blue: {lost}" for lost in readmodel.not_carried(connection, each)]
+        notes += [
+            f"not carried over from blue: {lost}"
+            for lost in readmodel.not_carried(connection, each)
+        ]
     kinds.of_one_database(target.definition, store, connection)
     if options.engine is not None:
         engine_of(options.engine).close()
-    shards.check(target.definition, store, sharded=options.engine is not None or (options.workers or 1) > 1)
+    shards.check(
+        target.definition, store, sharded=options.engine is not None or (options.workers or 1) > 1
+    )
     head = store.head(SETTLING)
     with readmodel.rolled_back(connection):
         greens, after_load, drop_now = _make(connection, target, tables, create, blue, ddl)
         kinds.check(target.definition, list(greens.values()), conjoined=store.capabilities.tenants)
-        version = Version(target.name, to_version, "building", target.store_name, None, 0, 0, tables, None)
+        version = Version(
+            target.name, to_version, "building", target.store_name, None, 0, 0, tables, None
+        )
         explained = _explained(connection, target, store, head, tables)
         pointed = switch.statements(connection, target.plains, settings.switch, source, version)
     notes += _column_notes(blue, greens, settings.verify)
     compare = _method(options, blue, greens)
     if settings.live == "app" and options.switch and not options.test_only:
         notes.append(
-            f"the application's checkpoint {settings.checkpoint} is set to green's position at the switch; its projector must stand "
-            "still by then (hooks.before_switch can stop it, hooks.after_switch start it), else the switch is refused"
+            f"the application's checkpoint {settings.checkpoint} is set to green's position at the "
+            "switch; its projector must stand "
+            "still by then (hooks.before_switch can stop it, hooks.after_switch start it), else "
+            "the switch is refused"
         )
     if not options.switch:
         notes.append("--no-switch: green is built and verified, and stands by")
         pointed = []
     if source is not None and source.position is None:
         notes.append(
-            f"v{source.version} has no checkpoint of esops: it is compared as it stands, and rollback to it must be forced"
+            f"v{source.version} has no checkpoint of esops: it is compared as it stands, and "
+            "rollback to it must be forced"
         )
-    elif source is not None and locks.holder(connection, locks.version_lock(target.name, source.version)) is None:
-        notes.append(f"nobody keeps v{source.version} fresh at the moment (`esops run` does): a rollback would need that first")
+    elif (
+        source is not None
+        and locks.holder(connection, locks.version_lock(target.name, source.version)) is None
+    ):
+        notes.append(
+            f"nobody keeps v{source.version} fresh at the moment (`esops run` does): a rollback "
+            "would need that first"
+        )
     return Plan(
         target=target,
         source=source,
@@ -374,21 +451,37 @@ def _make(
     blue: Mapping[str, Table],
     ddl: Path | None,
 ) -> tuple[dict[str, Table], list[readmodel.AfterLoad], list[str]]:
-    """Make green; adds to `create` what it gets of blue. Returns its tables, what is built after the load, and what is dropped for it."""
+    """Make green; adds to `create` what it gets of blue.
+
+    Returns its tables, what is built after the load, and what is dropped for it.
+    """
     greens: dict[str, Table] = {}
     after_load: list[readmodel.AfterLoad] = []
     drop_now: list[str] = []
     try:
         for statement in create:
             connection.execute(statement.encode())
-    except (psycopg.errors.SyntaxError, psycopg.errors.UndefinedObject, psycopg.errors.DuplicateTable) as error:
-        raise UsageError(f"green's DDL fails: {str(error).splitlines()[0]}", hint=f"Look at {ddl}.") from error
-    for mark, (name, (schema, physical)) in zip(readmodel.marks(target.plains), tables.items(), strict=True):
+    except (
+        psycopg.errors.SyntaxError,
+        psycopg.errors.UndefinedObject,
+        psycopg.errors.DuplicateTable,
+    ) as error:
+        raise UsageError(
+            f"green's DDL fails: {str(error).splitlines()[0]}", hint=f"Look at {ddl}."
+        ) from error
+    for mark, (name, (schema, physical)) in zip(
+        readmodel.marks(target.plains), tables.items(), strict=True
+    ):
         green = catalog.find_table(connection, schema, physical)
         if green is None:
-            raise UsageError(f"green's DDL makes no table {physical}", hint=f"Write CREATE TABLE {mark} (…) in {ddl}.")
+            raise UsageError(
+                f"green's DDL makes no table {physical}",
+                hint=f"Write CREATE TABLE {mark} (…) in {ddl}.",
+            )
         if name in blue:
-            carried = readmodel.carry_statements(connection, blue[name], qualified(schema, physical))
+            carried = readmodel.carry_statements(
+                connection, blue[name], qualified(schema, physical)
+            )
             for statement in carried:
                 connection.execute(statement.encode())
             create += carried
@@ -408,11 +501,15 @@ def _explained(
 ) -> list[str]:
     if not isinstance(target.definition, SqlDefinition) or head is None:
         return []
-    text = sql_kind.statement(target.definition, tables, store.sql_range(None, head, sql_kind.RANGE))
+    text = sql_kind.statement(
+        target.definition, tables, store.sql_range(None, head, sql_kind.RANGE)
+    )
     return [*text.splitlines(), *(f"-- {line}" for line in sql_kind.explained(connection, text))]
 
 
-def _method(options: Options, blue: Mapping[str, Table], green: Mapping[str, Table]) -> verify.Method:
+def _method(
+    options: Options, blue: Mapping[str, Table], green: Mapping[str, Table]
+) -> verify.Method:
     pairs = [(blue[name], table) for name, table in green.items() if name in blue]
     if not pairs:
         return "none"
@@ -421,24 +518,41 @@ def _method(options: Options, blue: Mapping[str, Table], green: Mapping[str, Tab
     methods: tuple[verify.Method, ...] = ("exact", "columns", "sample", "counts", "none")
     for method in methods:
         if options.compare == method:
-            if method == "exact" and any({c.name for c in b.columns} != {c.name for c in g.columns} for b, g in pairs):
-                raise UsageError("--compare exact is not possible: the columns change", hint="Use --compare columns.")
+            if method == "exact" and any(
+                {c.name for c in b.columns} != {c.name for c in g.columns} for b, g in pairs
+            ):
+                raise UsageError(
+                    "--compare exact is not possible: the columns change",
+                    hint="Use --compare columns.",
+                )
             return method
-    raise UsageError(f"there is no comparison {options.compare!r}", hint=nearest(options.compare, methods))
+    raise UsageError(
+        f"there is no comparison {options.compare!r}", hint=nearest(options.compare, methods)
+    )
 
 
 def _not_seen(archived: ArchivedAway) -> str:
-    return f'{archived} and are not seen; archive = "{archived.archive}" on the store reads them too'
+    return (
+        f'{archived} and are not seen; archive = "{archived.archive}" on the store reads them too'
+    )
 
 
-def _column_notes(blue: Mapping[str, Table], green: Mapping[str, Table], settings: VerifySettings) -> list[str]:
+def _column_notes(
+    blue: Mapping[str, Table], green: Mapping[str, Table], settings: VerifySettings
+) -> list[str]:
     there_are = [column.name for table in green.values() for column in table.columns]
     for what, names in (("ignore", settings.ignore), ("expected", settings.expected)):
         if unknown := [name for name in names if name not in there_are]:
             raise UsageError(
-                f"verify.{what} names a column {unknown[0]!r} that green has not", hint=nearest(unknown[0], there_are)
+                f"verify.{what} names a column {unknown[0]!r} that green has not",
+                hint=nearest(unknown[0], there_are),
             )
-    return [note for name, table in green.items() if name in blue for note in _changes(blue[name], table)]
+    return [
+        note
+        for name, table in green.items()
+        if name in blue
+        for note in _changes(blue[name], table)
+    ]
 
 
 def _changes(blue: Table, green: Table) -> list[str]:
@@ -447,7 +561,11 @@ def _changes(blue: Table, green: Table) -> list[str]:
     before, after = {c.name: c.type for c in blue.columns}, {c.name: c.type for c in green.columns}
     changes = [f"new column {name}" for name in after if name not in before]
     changes += [f"column {name} goes" for name in before if name not in after]
-    changes += [f"column {name} becomes {after[name]}" for name in after if name in before and before[name] != after[name]]
+    changes += [
+        f"column {name} becomes {after[name]}"
+        for name in after
+        if name in before and before[name] != after[name]
+    ]
     return [
         "columns change ("
         + (", ".join(changes) or "their order")
@@ -457,7 +575,9 @@ def _changes(blue: Table, green: Table) -> list[str]:
 
 def bytes_of(connection: psycopg.Connection, table: Table) -> int:
     """What a table takes with its indexes."""
-    row = connection.execute("SELECT pg_total_relation_size(%s::oid::regclass)", (table.oid,)).fetchone()
+    row = connection.execute(
+        "SELECT pg_total_relation_size(%s::oid::regclass)", (table.oid,)
+    ).fetchone()
     return int(row[0]) if row else 0
 
 

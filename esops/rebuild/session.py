@@ -1,4 +1,6 @@
-"""A rebuild's session: its connection to the read model's database, and the lock that makes it the only one of its projection."""
+"""A rebuild's session: its connection to the read model's database, and the lock that makes it the
+only one of its projection.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,16 @@ _RECONNECT_PATIENCE = timedelta(minutes=10)
 
 
 class Session:
-    """Holds a projection's rebuild lock; what is done through it survives a restart of the database."""
+    """Holds a projection's rebuild lock; what is done through it survives a restart of the
+    database.
+    """
 
     def __init__(
-        self, dsn: str, projection: str, stop: Callable[[], bool] = lambda: False, say: Callable[[str], None] = lambda _: None
+        self,
+        dsn: str,
+        projection: str,
+        stop: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Connect and take the lock. Raises Busy that says who has it."""
         self._dsn, self._projection, self._stop, self._say = dsn, projection, stop, say
@@ -46,9 +54,11 @@ class Session:
         return self.do(lambda on: locks.holder(on, name)) is not None
 
     def do(self, do: Callable[[psycopg.Connection], T]) -> T:
-        """Do something; if the connection is lost, wait for the database, take the lock again, and do it again.
+        """Do something; if the connection is lost, wait for the database, take the lock again, and
+        do it again.
 
-        Raises Stopped when asked to stop meanwhile, Unavailable after ten minutes, Busy if another one took the lock.
+        Raises Stopped when asked to stop meanwhile, Unavailable after ten minutes, Busy if another
+        one took the lock.
         """
         deadline, pause = time.monotonic() + _RECONNECT_PATIENCE.total_seconds(), 0.2
         while True:
@@ -63,7 +73,9 @@ class Session:
                 if self._stop():
                     raise Stopped("stopped while the database was away") from None
                 if time.monotonic() >= deadline:
-                    raise Unavailable(f"the database stayed away for ten minutes: {lost.message}") from lost
+                    raise Unavailable(
+                        f"the database stayed away for ten minutes: {lost.message}"
+                    ) from lost
                 self._say(f"waiting for the database: {lost.message}")
                 time.sleep(pause)
                 pause = min(pause * 1.5, 5.0)
@@ -76,21 +88,27 @@ class Session:
             holder = locks.holder(self.connection, name)
             entry = journal.latest(self.connection, self._projection)
             if holder is not None and entry is not None and _dead(entry, holder):
-                # The process that began it is gone; its server session may still be at a long statement.
+                # The process that began it is gone; its server session may still be at a long
+                # statement.
                 self.connection.execute("SELECT pg_terminate_backend(%s)", (holder.pid,))
                 if locks.take(self.connection, name, timedelta(seconds=10)):
                     return
             if locks.take(self.connection, name, timedelta(seconds=1)):
                 return
         raise Busy(
-            f"another rebuild of {self._projection} is at work: {holder or 'its session is just ending'}",
+            f"another rebuild of {self._projection} is at work: "
+            f"{holder or 'its session is just ending'}",
             hint="Wait for it, or stop it; it can be resumed.",
         )
 
 
 def _dead(entry: journal.Entry, holder: locks.LockHolder) -> bool:
-    """Whether a lock's holder is the session of an unfinished rebuild whose process ran on this host and is gone."""
-    if entry.finished_at is not None or not holder.application.startswith(process_name(entry.host, entry.pid) + " "):
+    """Whether a lock's holder is the session of an unfinished rebuild whose process ran on this
+    host and is gone.
+    """
+    if entry.finished_at is not None or not holder.application.startswith(
+        process_name(entry.host, entry.pid) + " "
+    ):
         return False
     if entry.host != socket.gethostname() or entry.pid == os.getpid():
         return False

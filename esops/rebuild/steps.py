@@ -1,7 +1,9 @@
 """A rebuild as a story: provision, catch up, build what was left off, follow, verify, switch.
 
-Each step can be done again: it looks what is there and does what is missing. The journal holds the state before and after;
-whoever finds it unfinished can go on. While it works, a rebuild holds its projection's lock and green's; blue is touched by
+Each step can be done again: it looks what is there and does what is missing. The journal holds the
+state before and after;
+whoever finds it unfinished can go on. While it works, a rebuild holds its projection's lock and
+green's; blue is touched by
 nothing but the comparison's reads and the one transaction of the switch.
 """
 
@@ -40,7 +42,9 @@ log = structlog.get_logger("esops.rebuild")
 _STILLNESS = timedelta(seconds=60)
 _BULKY = 10_000
 _GLANCE = timedelta(milliseconds=50)
-"""So long green waits, while it follows, for what is being written: longer, and as much would have been written meanwhile."""
+"""So long green waits, while it follows, for what is being written: longer, and as much would have
+been written meanwhile.
+"""
 
 
 class Rebuild(RebuildContext):
@@ -53,20 +57,30 @@ class Rebuild(RebuildContext):
         return self.run_steps(self.enter(plan, options))
 
     def enter(self, plan: Plan, options: Options, group: str | None = None) -> journal.Entry:
-        """Enter a plan into the journal. `group` is shared by those that are begun together. Raises Refused if one is unfinished."""
+        """Enter a plan into the journal.
+
+        `group` is shared by those that are begun together. Raises Refused if one is unfinished.
+        """
         with translated():
             self._prepare()
             from_version = plan.source.version if plan.source else None
             with self._session.connection.transaction():
                 if plan.adopt and plan.source is not None:
                     registry.insert(self._session.connection, plan.source)
-                    registry.set_active(self._session.connection, self.target.name, plan.source.version, None)
+                    registry.set_active(
+                        self._session.connection, self.target.name, plan.source.version, None
+                    )
                 entry = journal.begin(
                     self._session.connection,
                     self.target.name,
                     from_version,
                     plan.to_version,
-                    {**options.as_dict(), "compare": plan.compare, "create": [*plan.create, *plan.drop_now], "group": group},
+                    {
+                        **options.as_dict(),
+                        "compare": plan.compare,
+                        "create": [*plan.create, *plan.drop_now],
+                        "group": group,
+                    },
                 )
                 registry.insert(self._session.connection, plan.version())
         return entry
@@ -77,7 +91,10 @@ class Rebuild(RebuildContext):
             return journal.latest(self._session.connection, self.target.name)
 
     def _prepare(self) -> None:
-        """What comes before anything is entered. Raises Refused if another rebuild is unfinished."""
+        """What comes before anything is entered.
+
+        Raises Refused if another rebuild is unfinished.
+        """
         entry = journal.latest(self._session.connection, self.target.name)
         if entry is not None and entry.finished_at is None:
             raise Refused(
@@ -89,22 +106,36 @@ class Rebuild(RebuildContext):
         control.request(self._session.connection, self.target.name, switch_now=False)
 
     def resume(self, options: Mapping[str, Any]) -> Outcome:
-        """Go on where the last process stopped or died, with these options changed. A finished one is only reported."""
+        """Go on where the last process stopped or died, with these options changed.
+
+        A finished one is only reported.
+        """
         with translated():
             entry = journal.latest(self._session.connection, self.target.name)
             if entry is None:
-                raise UsageError(f"no rebuild of {self.target.name} was ever begun", hint="Leave --resume out.")
+                raise UsageError(
+                    f"no rebuild of {self.target.name} was ever begun", hint="Leave --resume out."
+                )
             if entry.finished_at is not None:
                 self._entry = entry
                 return self._outcome(findings=False)
             self._check_way(entry)
-            entry = replace(journal.reopen(self._session.connection, entry), options={**entry.options, **options})
+            entry = replace(
+                journal.reopen(self._session.connection, entry),
+                options={**entry.options, **options},
+            )
         return self.run_steps(entry)
 
     def _check_way(self, entry: journal.Entry) -> None:
-        """Raises UsageError where a rebuild that was begun in the other way is to be gone on with."""
+        """Raises UsageError where a rebuild that was begun in the other way is to be gone
+        on with.
+        """
         if bool(entry.options.get("in_place")) != self.in_place:
-            way = "in place: leave --blue-green out" if entry.options.get("in_place") else "with --blue-green"
+            way = (
+                "in place: leave --blue-green out"
+                if entry.options.get("in_place")
+                else "with --blue-green"
+            )
             raise UsageError(f"rebuild {entry.rebuild} of {self.target.name} was begun {way}")
 
     def abort(self) -> Outcome:
@@ -112,10 +143,16 @@ class Rebuild(RebuildContext):
         with translated():
             entry = self._unfinished()
             with self._session.connection.transaction():
-                green = registry.version(self._session.connection, self.target.name, entry.to_version)
+                green = registry.version(
+                    self._session.connection, self.target.name, entry.to_version
+                )
                 self._drop(self._session.connection, green)
-                registry.set_state(self._session.connection, self.target.name, green.version, "aborted")
-                journal.enter(self._session.connection, entry.rebuild, journal.ABORTED, finished=True)
+                registry.set_state(
+                    self._session.connection, self.target.name, green.version, "aborted"
+                )
+                journal.enter(
+                    self._session.connection, entry.rebuild, journal.ABORTED, finished=True
+                )
             self._entry = journal.latest(self._session.connection, self.target.name)
         return self._outcome(findings=False)
 
@@ -129,12 +166,25 @@ class Rebuild(RebuildContext):
     # -- the story
 
     def run_steps(self, entry: journal.Entry) -> Outcome:
-        """Do what is left to do of a rebuild that is entered. Raises Stopped, and whatever stops it."""
+        """Do what is left to do of a rebuild that is entered.
+
+        Raises Stopped, and whatever stops it.
+        """
         self._entry = entry
-        known = {key: value for key, value in entry.options.items() if key in Options.__dataclass_fields__}
+        known = {
+            key: value
+            for key, value in entry.options.items()
+            if key in Options.__dataclass_fields__
+        }
         self._options = Options(**known)
         self._say(f"begins at state {entry.state}, to build v{entry.to_version}")
-        log.info("rebuild", rebuild=entry.rebuild, projection=entry.projection, to_version=entry.to_version, state=entry.state)
+        log.info(
+            "rebuild",
+            rebuild=entry.rebuild,
+            projection=entry.projection,
+            to_version=entry.to_version,
+            state=entry.state,
+        )
         self._state = entry.state
         self._worked = True
         while True:
@@ -145,10 +195,12 @@ class Rebuild(RebuildContext):
                 if not self._stop():
                     self._on_failure(stopped.message)
                 raise Stopped(
-                    f"rebuild {entry.rebuild} of {self.target.name} is paused: {stopped.message}", hint="Go on with --resume."
+                    f"rebuild {entry.rebuild} of {self.target.name} is paused: {stopped.message}",
+                    hint="Go on with --resume.",
                 ) from None
             except ConnectionLost as lost:
-                # Each step can be done again: wait for the database, and take the story up where it was.
+                # Each step can be done again: wait for the database, and take the story up where it
+                # was.
                 self._say(f"waiting for the database: {lost.message}")
                 self._let_runner_go()
                 time.sleep(1)
@@ -159,7 +211,9 @@ class Rebuild(RebuildContext):
                 raise
 
     def _story(self) -> bool:
-        """All steps from the state that is reached; False where the verification found what is not tolerated."""
+        """All steps from the state that is reached; False where the verification found what is not
+        tolerated.
+        """
         self._check_code()
         if self._state == journal.PLANNED:
             self._provision()
@@ -188,7 +242,9 @@ class Rebuild(RebuildContext):
 
     def _provision(self) -> None:
         """Make green, and take its indexes off, in one transaction."""
-        self._say(f"making green: {', '.join(physical for _, physical in self._green().tables.values())}")
+        self._say(
+            f"making green: {', '.join(physical for _, physical in self._green().tables.values())}"
+        )
 
         def make(connection: psycopg.Connection) -> None:
             with connection.transaction():
@@ -202,7 +258,9 @@ class Rebuild(RebuildContext):
         self._state = journal.PROVISIONED
 
     def _catch_up(self) -> None:
-        """Load all events that are settled, build keys and indexes, analyse; compare on the way where blue stands still."""
+        """Load all events that are settled, build keys and indexes, analyse; compare on the way
+        where blue stands still.
+        """
         if self._state == journal.PROVISIONED:
             self._hooks.run("before_catch_up", self._told())
         self._enter(journal.CATCHING_UP)
@@ -212,13 +270,18 @@ class Rebuild(RebuildContext):
         if head is not None:
             self._load_in_shards(standing if standing is not None and standing <= head else head)
         runner = self._take_runner()
-        early = standing is not None and head is not None and (runner.position is None or runner.position <= standing <= head)
+        early = (
+            standing is not None
+            and head is not None
+            and (runner.position is None or runner.position <= standing <= head)
+        )
         if early and standing is not None and blue is not None:
             self._say(f"catching up to v{blue.version}, which stands still at position {standing}")
             self._load(runner, standing)
             self._build(runner)
             self._kept(self._comparer().as_they_stand(blue, str(standing)))
-        # All that is many goes in before the indexes are built; what comes meanwhile is for following.
+        # All that is many goes in before the indexes are built; what comes meanwhile is for
+        # following.
         while head is not None and self._behind(runner, head) > (_BULKY if runner.position else 0):
             self._say(f"catching up to position {head}")
             self._load(runner, head)
@@ -227,7 +290,9 @@ class Rebuild(RebuildContext):
         self._enter(journal.FOLLOWING)
 
     def _load_in_shards(self, until: Position) -> None:
-        """Load by several processes, where that was asked for or was begun so; up to a position at which blue can be compared."""
+        """Load by several processes, where that was asked for or was begun so; up to a position at
+        which blue can be compared.
+        """
         green = self._green()
         begun = self._session.do(lambda on: registry.shards(on, green))
         sharded = self._options.engine is not None or (self._options.workers or 1) > 1
@@ -288,9 +353,13 @@ class Rebuild(RebuildContext):
             built = readmodel.build(runner.connection, green, dsn=self.target.dsn)
             if built or runner.events:
                 for table in green.tables.values():
-                    runner.connection.execute(b"ANALYZE " + qualified(*table).as_bytes(runner.connection))
+                    runner.connection.execute(
+                        b"ANALYZE " + qualified(*table).as_bytes(runner.connection)
+                    )
             if (built or runner.events) and not runner.counts_rows:
-                rows = sum(readmodel.count(runner.connection, table) for table in green.tables.values())
+                rows = sum(
+                    readmodel.count(runner.connection, table) for table in green.tables.values()
+                )
                 registry.set_rows(runner.connection, green, rows)
         if built:
             self._say(f"built {', '.join(built)}")
@@ -318,17 +387,25 @@ class Rebuild(RebuildContext):
                 time.sleep(0.05)
 
     def _may_leave_the_rest(self, runner: Runner) -> bool:
-        """Whether following may end where the head does: at all that was committed, or where blue is no further either.
+        """Whether following may end where the head does: at all that was committed, or where blue
+        is no further either.
 
         Else what is held back is waited for, since readers would miss it.
         """
         if not self._held_back or self._whole:
             return True
         blue = None if self.in_place else self._blue()
-        if blue is not None and blue.position is not None and runner.position is not None and runner.position >= blue.position:
+        if (
+            blue is not None
+            and blue.position is not None
+            and runner.position is not None
+            and runner.position >= blue.position
+        ):
             self._say_once(
-                f"the newest events have not settled: {self._held_back[0].in_words()} holds them back. "
-                f"Green stands at {runner.position}, no further back than v{blue.version}, and applies them when they settle"
+                f"the newest events have not settled: {self._held_back[0].in_words()} holds "
+                "them back. "
+                f"Green stands at {runner.position}, no further back than v{blue.version}, and "
+                "applies them when they settle"
             )
             return True
         head, short = settled(self.store, runner.position, self._stop)
@@ -346,14 +423,18 @@ class Rebuild(RebuildContext):
             self._say(text)
 
     def _await_leave(self) -> None:
-        """Keep up while the switch is put off, by an option or from another terminal, until `switch-now`."""
+        """Keep up while the switch is put off, by an option or from another terminal, until
+        `switch-now`.
+        """
         throttle, told = self._take_throttle(), False
         while True:
             wished = throttle.look(now=True)
             if not (wished.postponed or (self._options.postpone and not wished.switch_now)):
                 return
             if not told:
-                self._say(f"green keeps up and waits for: esops projection switch-now {self.target.name}")
+                self._say(
+                    f"green keeps up and waits for: esops projection switch-now {self.target.name}"
+                )
                 told = True
             if self._stop():
                 raise Stopped("stopped while the switch was put off")
@@ -365,23 +446,35 @@ class Rebuild(RebuildContext):
             time.sleep(0.1)
 
     def _verify(self) -> bool:
-        """Compare green with blue at one position, and ask the user's assertions; whether the switch may go on."""
+        """Compare green with blue at one position, and ask the user's assertions; whether the
+        switch may go on.
+        """
         runner = self._take_runner()
         self._build(runner)
         blue = self._blue()
         if blue is None or self._options.compare == "none":
             note = "nothing served before" if blue is None else None
-            self._keep(verify.Verification("none", None, self._green().rows or 0, 0, str(runner.position), note=note))
+            self._keep(
+                verify.Verification(
+                    "none", None, self._green().rows or 0, 0, str(runner.position), note=note
+                )
+            )
         elif self._must_compare(blue, runner):
             self._say("verifying")
             if blue.position is None and self.target.settings.live == "app":
-                self._kept(self._comparer().until_they_agree(blue, str(runner.position), self._going(runner)))
+                self._kept(
+                    self._comparer().until_they_agree(
+                        blue, str(runner.position), self._going(runner)
+                    )
+                )
             elif blue.position is None:
                 note = f"v{blue.version} has no checkpoint: compared as it stood"
                 self._kept(self._comparer().as_they_stand(blue, str(runner.position), note))
             else:
                 self._kept(self._comparer().at_one_position(blue, runner))
-        found = self._comparer().assertions(self._verification(), self.target.settings.verify.assertions)
+        found = self._comparer().assertions(
+            self._verification(), self.target.settings.verify.assertions
+        )
         fine = verify.tolerated(found, self._options.max_diff)
         if not fine:
             # Kept for the summary; a resumed rebuild compares again.
@@ -403,20 +496,32 @@ class Rebuild(RebuildContext):
 
     def _comparer(self) -> Comparer:
         method: verify.Method = self._options.compare or "exact"  # type: ignore[assignment]
-        return Comparer(self._session, self.target.dsn, self.store, self._green(), method, self.target.settings.verify)
+        return Comparer(
+            self._session,
+            self.target.dsn,
+            self.store,
+            self._green(),
+            method,
+            self.target.settings.verify,
+        )
 
     def _kept(self, found: verify.Verification) -> None:
         self._keep(found)
         self._compared = True
 
     def _must_compare(self, blue: Version, runner: Runner) -> bool:
-        """Not again what was compared on the way, at blue's position, since green has gone past it; else anew after a pause."""
+        """Not again what was compared on the way, at blue's position, since green has gone past it;
+        else anew after a pause.
+        """
         return self._refresh().verification is None or (
-            not self._compared and (blue.position in {None, runner.position} or self._session.followed(blue))
+            not self._compared
+            and (blue.position in {None, runner.position} or self._session.followed(blue))
         )
 
     def _switch(self) -> None:
-        """Point the name at green, with green at or past blue, in one transaction with the journal's entry."""
+        """Point the name at green, with green at or past blue, in one transaction with the
+        journal's entry.
+        """
         runner = self._take_runner()
         self._take_throttle().wait()
         blue, green = self._blue(), self._green()
@@ -455,8 +560,14 @@ class Rebuild(RebuildContext):
         self._session.do(do)
 
     def _await_stillness(self) -> None:
-        """Wait a minute for the application's projector to stand still, by trying what the switch will do. Raises Refused."""
-        name, deadline, told = self.target.settings.checkpoint, time.monotonic() + _STILLNESS.total_seconds(), False
+        """Wait a minute for the application's projector to stand still, by trying what the switch
+        will do. Raises Refused.
+        """
+        name, deadline, told = (
+            self.target.settings.checkpoint,
+            time.monotonic() + _STILLNESS.total_seconds(),
+            False,
+        )
         runner = self._take_runner()
         assert name is not None
         assert runner.position is not None
@@ -473,14 +584,19 @@ class Rebuild(RebuildContext):
                 if self._stop() or time.monotonic() >= deadline:
                     raise
                 if not told:
-                    self._say(f"waiting a minute for the application's projector: {refused.message}")
+                    self._say(
+                        f"waiting a minute for the application's projector: {refused.message}"
+                    )
                     told = True
                 time.sleep(1)
                 runner.step(timedelta(milliseconds=50))
                 at = runner.position
 
     def _hand_over(self, connection: psycopg.Connection, green: Version) -> None:
-        """Let the application go on where green is, in the switch's own transaction. Raises Refused."""
+        """Let the application go on where green is, in the switch's own transaction.
+
+        Raises Refused.
+        """
         name = self.target.settings.checkpoint
         position = registry.position(connection, green.projection, green.version)
         if name is None or position is None:

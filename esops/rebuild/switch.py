@@ -1,8 +1,11 @@
 """The switch: one transaction that points the plain name at another version, forwards or back.
 
-What readers are promised: no error, no missing table, and time never moves back. For the last, the version that serves is
-held still (its checkpoint's row is locked, which holds no table), the other one is brought to or past its position, and
-only then the name is pointed. The lock on the name itself is asked for with a short timeout and retried, so that a long
+What readers are promised: no error, no missing table, and time never moves back. For the last, the
+version that serves is
+held still (its checkpoint's row is locked, which holds no table), the other one is brought to or
+past its position, and
+only then the name is pointed. The lock on the name itself is asked for with a short timeout and
+retried, so that a long
 reader makes the switch wait, and not everybody behind it.
 """
 
@@ -36,11 +39,16 @@ _PATIENCE = timedelta(seconds=60)
 
 
 def statements(
-    connection: psycopg.Connection, plains: Sequence[ReadModelName], mode: Mode, source: Version | None, target: Version
+    connection: psycopg.Connection,
+    plains: Sequence[ReadModelName],
+    mode: Mode,
+    source: Version | None,
+    target: Version,
 ) -> list[str]:
     """The statements of a switch, in order, as the catalogue stands now.
 
-    Raises Refused where a table is gone, or other relations refer to a name in a way that a switch would leave behind.
+    Raises Refused where a table is gone, or other relations refer to a name in a way that a switch
+    would leave behind.
     """
     done: list[str] = []
     for plain in plains if mode != "hook" else ():
@@ -78,20 +86,36 @@ def _of_one(
         )
         return done
     # A version that was renamed to the plain name in mode `rename` has just got its suffix.
-    physical = target.name if target.name != plain.name else readmodel.physical_name(plain.name, target_version.version)
-    columns = ", ".join(sql.Identifier(column.name).as_string(connection) for column in target.columns)
-    body = f"VIEW {name} AS SELECT {columns} FROM {qualified(target.schema, physical).as_string(connection)}"
+    physical = (
+        target.name
+        if target.name != plain.name
+        else readmodel.physical_name(plain.name, target_version.version)
+    )
+    columns = ", ".join(
+        sql.Identifier(column.name).as_string(connection) for column in target.columns
+    )
+    body = (
+        f"VIEW {name} AS SELECT {columns} FROM "
+        f"{qualified(target.schema, physical).as_string(connection)}"
+    )
     if current is not None and current.kind == "v" and same_columns(current, target):
         return [*done, f"CREATE OR REPLACE {body}"]
     if current is not None and current.kind == "v":
-        _refuse_dependants(connection, plain, current, "a view that other relations refer to, and its columns change")
+        _refuse_dependants(
+            connection,
+            plain,
+            current,
+            "a view that other relations refer to, and its columns change",
+        )
         done.append(f"DROP VIEW {name}")
     done.append(f"CREATE {body}")
     if current is not None:
         done += readmodel.grant_statements(connection, current.oid, name)
         done += _comment(connection, current, name)
         if current.owner != _role(connection):
-            done.append(f"ALTER VIEW {name} OWNER TO {sql.Identifier(current.owner).as_string(connection)}")
+            done.append(
+                f"ALTER VIEW {name} OWNER TO {sql.Identifier(current.owner).as_string(connection)}"
+            )
     return done
 
 
@@ -115,7 +139,8 @@ def perform(
 ) -> list[str]:
     """Point the plain names at a version, in one transaction. Returns the statements executed.
 
-    `bring_to` brings the target's checkpoint to a position or past it, by other connections, or raises. `record` writes
+    `bring_to` brings the target's checkpoint to a position or past it, by other connections, or
+    raises. `record` writes
     whatever belongs into the same transaction. `forced` serves the target even where it is behind.
 
     Raises Unavailable when the lock cannot be had within a minute.
@@ -130,10 +155,14 @@ def perform(
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if stop() or time.monotonic() >= deadline:
                 raise Unavailable(
-                    f"the lock on {_named(plains)} could not be had in {attempt} tries: {_blockers(connection, plains)}",
+                    f"the lock on {_named(plains)} could not be had in {attempt} tries: "
+                    f"{_blockers(connection, plains)}",
                     hint="Nothing changed. Go on with --resume when the long reader is done.",
                 ) from None
-            say(f"waiting for readers of {_named(plains)} (try {attempt}: {_blockers(connection, plains)})")
+            say(
+                f"waiting for readers of {_named(plains)} (try {attempt}: "
+                f"{_blockers(connection, plains)})"
+            )
             time.sleep(random.uniform(0.05, min(0.1 * attempt, 1.0)))  # noqa: S311 - spreads tries, guards nothing
         else:
             return done
@@ -154,40 +183,63 @@ def _attempt(
     forced: bool,
 ) -> list[str]:
     with connection.transaction():
-        connection.execute(f"SET LOCAL lock_timeout = '{int(LOCK_TIMEOUT.total_seconds() * 1000)}ms'".encode())
-        held = registry.lock_row(connection, source.projection, source.version) if source is not None else None
+        connection.execute(
+            f"SET LOCAL lock_timeout = '{int(LOCK_TIMEOUT.total_seconds() * 1000)}ms'".encode()
+        )
+        held = (
+            registry.lock_row(connection, source.projection, source.version)
+            if source is not None
+            else None
+        )
         if held is not None:
             bring_to(held)
         reached = registry.lock_row(connection, target.projection, target.version)
         if held is not None and not forced and (reached is None or reached < held):
-            raise Refused(f"v{target.version} stands at {reached}, behind v{source.version if source else '?'} at {held}")
+            raise Refused(
+                f"v{target.version} stands at {reached}, behind "
+                f"v{source.version if source else '?'} at {held}"
+            )
         done = statements(connection, plains, mode, source, target)
         for statement in done:
             connection.execute(statement.encode())
         _note_names(connection, plains, mode, source, target)
-        registry.set_active(connection, target.projection, target.version, source.version if source else None)
+        registry.set_active(
+            connection, target.projection, target.version, source.version if source else None
+        )
         record(connection)
     return done
 
 
 def _note_names(
-    connection: psycopg.Connection, plains: Sequence[ReadModelName], mode: Mode, source: Version | None, target: Version
+    connection: psycopg.Connection,
+    plains: Sequence[ReadModelName],
+    mode: Mode,
+    source: Version | None,
+    target: Version,
 ) -> None:
     """Keep in the registry what the renames did."""
     if source is not None and mode != "hook":
         kept = {
-            name: (schema, readmodel.physical_name(name, source.version) if physical == name else physical)
+            name: (
+                schema,
+                readmodel.physical_name(name, source.version) if physical == name else physical,
+            )
             for name, (schema, physical) in source.tables.items()
         }
         if kept != source.tables:
             registry.set_tables(connection, source.projection, source.version, kept)
     if mode == "rename":
         registry.set_tables(
-            connection, target.projection, target.version, {plain.name: (plain.schema, plain.name) for plain in plains}
+            connection,
+            target.projection,
+            target.version,
+            {plain.name: (plain.schema, plain.name) for plain in plains},
         )
 
 
-def _refuse_dependants(connection: psycopg.Connection, plain: ReadModelName, current: Table, what: str) -> None:
+def _refuse_dependants(
+    connection: psycopg.Connection, plain: ReadModelName, current: Table, what: str
+) -> None:
     found = readmodel.dependants(connection, current.oid, tables_too=current.kind != "v")
     if found:
         raise Refused(
@@ -211,12 +263,15 @@ def _role(connection: psycopg.Connection) -> str:
 
 def _blockers(connection: psycopg.Connection, plains: Sequence[ReadModelName]) -> str:
     rows = connection.execute(
-        "SELECT DISTINCT l.pid, coalesce(a.application_name, ''), a.xact_start FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid) "
-        "WHERE l.relation = ANY(SELECT to_regclass(unnest(%s::text[]))) AND l.granted AND l.pid <> pg_backend_pid() ORDER BY 3 LIMIT 3",
+        "SELECT DISTINCT l.pid, coalesce(a.application_name, ''), a.xact_start FROM pg_locks l "
+        "LEFT JOIN pg_stat_activity a USING (pid) "
+        "WHERE l.relation = ANY(SELECT to_regclass(unnest(%s::text[]))) AND l.granted AND l.pid <> "
+        "pg_backend_pid() ORDER BY 3 LIMIT 3",
         ([plain.identifier.as_string(connection) for plain in plains],),
     ).fetchall()
     if not rows:
         return "its holder has gone meanwhile"
     return "held by " + ", ".join(
-        f"session {pid} ({name or 'no name'}{f', since {since:%H:%M:%S}' if since else ''})" for pid, name, since in rows
+        f"session {pid} ({name or 'no name'}{f', since {since:%H:%M:%S}' if since else ''})"
+        for pid, name, since in rows
     )

@@ -1,8 +1,12 @@
-"""`esops run`: one process for each live version, so that each goes on with the code that it was started with.
+"""`esops run`: one process for each live version, so that each goes on with the code that it was
+started with.
 
-When new code is deployed and a rebuild makes a new version, that one's process loads the new code, while the process of the
-version before still runs the old: so both stay fresh, each by its own logic, and a rollback serves what blue would have
-been. After a restart only the code on disk is left; a version that stands by and was made by other code is then not
+When new code is deployed and a rebuild makes a new version, that one's process loads the new code,
+while the process of the
+version before still runs the old: so both stay fresh, each by its own logic, and a rollback serves
+what blue would have
+been. After a restart only the code on disk is left; a version that stands by and was made by other
+code is then not
 touched, unless `versions.N.python` names where its code has gone.
 """
 
@@ -40,7 +44,9 @@ _LEFT = 100
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """How one version's process ended: 0 where it did what it was to do, or where the version was `left` as it is."""
+    """How one version's process ended: 0 where it did what it was to do, or where the version was
+    `left` as it is.
+    """
 
     projection: str
     version: int
@@ -55,7 +61,9 @@ class _Child:
 
 
 def code_of(config: Config, version: Version) -> tuple[Definition, bool]:
-    """The code to keep a version fresh with, and whether it is the code that the version was made by."""
+    """The code to keep a version fresh with, and whether it is the code that the version was made
+    by.
+    """
     settings = config.projection(version.projection)
     override = settings.versions.get(str(version.version))
     where = f"{config.path}: projections.{version.projection}"
@@ -66,26 +74,47 @@ def code_of(config: Config, version: Version) -> tuple[Definition, bool]:
     return definition, version.fingerprint in {None, fingerprint(definition)}
 
 
-def open_runner(config: Config, version: Version, *, stop: Callable[[], bool], store: str | None = None) -> Runner:
+def open_runner(
+    config: Config, version: Version, *, stop: Callable[[], bool], store: str | None = None
+) -> Runner:
     """A runner for a version, with its own store. Raises Busy if another process keeps it fresh."""
     settings = config.projection(version.projection)
     definition, _ = code_of(config, version)
     name, store_settings = config.store(store or version.store)
     work = Work.on(version.projection, version.version, definition, settings)
     dsn = config.readmodel_of(version.projection).dsn
-    return Runner(stores.open_store(name, store_settings), dsn, work, stop=stop, lock_patience=timedelta(seconds=2))
+    return Runner(
+        stores.open_store(name, store_settings),
+        dsn,
+        work,
+        stop=stop,
+        lock_patience=timedelta(seconds=2),
+    )
 
 
 class Host:
     """Looks after the processes of all versions of some projections."""
 
-    def __init__(self, config: Config, projections: Sequence[str], settings: term.Settings, until_caught_up: bool) -> None:
-        """Take the projections' names (none: all of the configuration). Raises UsageError for one that is not there."""
+    def __init__(
+        self,
+        config: Config,
+        projections: Sequence[str],
+        settings: term.Settings,
+        until_caught_up: bool,
+    ) -> None:
+        """Take the projections' names (none: all of the configuration).
+
+        Raises UsageError for one that is not there.
+        """
         for name in projections:
             if config.projection(name).kind == "server":
-                raise UsageError(f"{name} runs inside its store: there is nothing for `esops run` to do")
+                raise UsageError(
+                    f"{name} runs inside its store: there is nothing for `esops run` to do"
+                )
         self._config, self._settings, self._until_caught_up = config, settings, until_caught_up
-        self._names = list(projections) or [name for name, each in config.projections.items() if each.kind != "server"]
+        self._names = list(projections) or [
+            name for name, each in config.projections.items() if each.kind != "server"
+        ]
         self._children: dict[tuple[str, int], _Child] = {}
         self._not_before: dict[tuple[str, int], float] = {}
         self._failures: dict[tuple[str, int], int] = {}
@@ -94,7 +123,9 @@ class Host:
         self.ended: list[Followed] = []
         self._context = multiprocessing.get_context("spawn")
 
-    def run(self, stop: threading.Event, chore: Callable[[Sequence[str]], None] = lambda _: None) -> None:
+    def run(
+        self, stop: threading.Event, chore: Callable[[Sequence[str]], None] = lambda _: None
+    ) -> None:
         """Start what is missing, note what ended, until asked to stop, or until all have caught up.
 
         `chore` is called every ten seconds with the projections' names.
@@ -126,8 +157,15 @@ class Host:
         found: list[Version] = []
         for name in self._names:
             try:
-                with translated(), connect(self._config.readmodel_of(name).dsn, "run") as connection:
-                    found += [each for each in registry.versions(connection, name) if each.state in registry.LIVE_STATES]
+                with (
+                    translated(),
+                    connect(self._config.readmodel_of(name).dsn, "run") as connection,
+                ):
+                    found += [
+                        each
+                        for each in registry.versions(connection, name)
+                        if each.state in registry.LIVE_STATES
+                    ]
             except ConnectionLost as lost:
                 if self._until_caught_up:
                     raise  # a cron job must not be told that all is caught up
@@ -136,7 +174,11 @@ class Host:
 
     def _start(self, version: Version) -> None:
         key = (version.projection, version.version)
-        if key in self._children or key in self._done or time.monotonic() < self._not_before.get(key, 0):
+        if (
+            key in self._children
+            or key in self._done
+            or time.monotonic() < self._not_before.get(key, 0)
+        ):
             return
         if version.position is None and version.events == 0 and version.fingerprint is None:
             self._tell(*key, "adopted as it was, without a checkpoint: not followed")
@@ -149,13 +191,26 @@ class Host:
             return
         process = self._context.Process(
             target=_follow,
-            args=(self._config.path, version.projection, version.version, self._settings, self._until_caught_up, os.getpid()),
+            args=(
+                self._config.path,
+                version.projection,
+                version.version,
+                self._settings,
+                self._until_caught_up,
+                os.getpid(),
+            ),
             name=f"{version.projection} v{version.version}",
             daemon=True,
         )
         process.start()
         self._children[key] = _Child(process, time.monotonic())
-        log.info("following", projection=version.projection, version=version.version, state=version.state, pid=process.pid)
+        log.info(
+            "following",
+            projection=version.projection,
+            version=version.version,
+            state=version.state,
+            pid=process.pid,
+        )
 
     def _reap(self) -> None:
         for key, child in list(self._children.items()):
@@ -175,7 +230,9 @@ class Host:
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             pause = min(2.0**failures, _RETRY_MOST.total_seconds())
             self._not_before[key] = time.monotonic() + pause
-            log.warning("stopped", projection=key[0], version=key[1], exit_code=code, again_in_seconds=pause)
+            log.warning(
+                "stopped", projection=key[0], version=key[1], exit_code=code, again_in_seconds=pause
+            )
 
     def _tell(self, projection: str, version: int, text: str) -> None:
         if (projection, version, text) not in self._told:
@@ -192,9 +249,17 @@ class Host:
 
 
 def _follow(
-    config_path: Path, projection: str, number: int, settings: term.Settings, until_caught_up: bool, parent: int
+    config_path: Path,
+    projection: str,
+    number: int,
+    settings: term.Settings,
+    until_caught_up: bool,
+    parent: int,
 ) -> None:
-    """One version's process. Exits with the code of what stopped it, and when its parent (a process id) is gone."""
+    """One version's process.
+
+    Exits with the code of what stopped it, and when its parent (a process id) is gone.
+    """
     term.set_up_logging(settings)
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
@@ -204,7 +269,9 @@ def _follow(
         return asked.is_set() or os.getppid() != parent
 
     try:
-        _follow_version(load_config(config_path), projection, number, settings.store, stop, until_caught_up)
+        _follow_version(
+            load_config(config_path), projection, number, settings.store, stop, until_caught_up
+        )
     except Stopped as stopped:
         if not until_caught_up:
             raise SystemExit(0) from None
@@ -216,14 +283,27 @@ def _follow(
     except Exception as error:
         if settings.debug:
             raise
-        log.error("a defect in esops", projection=projection, version=number, error=f"{type(error).__name__}: {error}")
+        log.error(
+            "a defect in esops",
+            projection=projection,
+            version=number,
+            error=f"{type(error).__name__}: {error}",
+        )
         raise SystemExit(EsopsError.exit_code) from None
 
 
 def _follow_version(
-    config: Config, projection: str, number: int, store: str | None, stop: Callable[[], bool], until_caught_up: bool
+    config: Config,
+    projection: str,
+    number: int,
+    store: str | None,
+    stop: Callable[[], bool],
+    until_caught_up: bool,
 ) -> None:
-    with translated(), connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection:
+    with (
+        translated(),
+        connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection,
+    ):
         version = registry.version(connection, projection, number)
         lock = locks.version_lock(projection, number)
         holder = locks.holder(connection, lock)
@@ -238,7 +318,8 @@ def _follow_version(
             "made by other code than there is now: left as it is",
             projection=projection,
             version=number,
-            hint=f"name its code with projections.{projection}.versions.{number}.python, or retire it",
+            hint=f"name its code with projections.{projection}.versions.{number}.python, or "
+            "retire it",
         )
         if until_caught_up:
             raise SystemExit(_LEFT)
@@ -264,7 +345,10 @@ def _follow_version(
 def _state(config: Config, projection: str, number: int) -> str:
     """A version's state; as it was for all we know, while the database is away."""
     try:
-        with translated(), connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection:
+        with (
+            translated(),
+            connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection,
+        ):
             return registry.version(connection, projection, number).state
     except ConnectionLost:
         return "standby"

@@ -1,8 +1,12 @@
-"""Keeps one version of a read model fresh: catch up, checkpoint, follow; exactly once, whatever dies.
+"""Keeps one version of a read model fresh: catch up, checkpoint, follow; exactly once, whatever
+dies.
 
-The checkpoint of a version and its rows commit in one transaction. After any failure the cache is dropped and the work goes
-on from the checkpoint, so nothing is ever applied twice or left out. A lost connection is waited for. A poison event is
-narrowed down to itself, by committing in ever smaller pieces, and then stops the projection or goes to the dead letters.
+The checkpoint of a version and its rows commit in one transaction. After any failure the cache is
+dropped and the work goes
+on from the checkpoint, so nothing is ever applied twice or left out. A lost connection is waited
+for. A poison event is
+narrowed down to itself, by committing in ever smaller pieces, and then stops the projection or goes
+to the dead letters.
 """
 
 from __future__ import annotations
@@ -111,9 +115,12 @@ class Runner:
         throttle: Throttle | None = None,
         read: Reader = lambda *_: None,
     ) -> None:
-        """Connect to the read model and take the version's lock. Raises Busy if another process has it.
+        """Connect to the read model and take the version's lock.
 
-        `read` gives events that are read by somebody else, or None where the runner is to read them from the store.
+        Raises Busy if another process has it.
+
+        `read` gives events that are read by somebody else, or None where the runner is to read them
+        from the store.
         """
         self._store, self._dsn, self._work = store, dsn, work
         self._throttle = throttle or Throttle(dsn, work.projection, stop=stop, say=say)
@@ -133,7 +140,8 @@ class Runner:
                 holder = locks.holder(self.connection, name)
                 self.connection.close()
                 raise Busy(
-                    f"{work.projection} v{work.version} is kept fresh by {holder or 'another process'}",
+                    f"{work.projection} v{work.version} is kept fresh by "
+                    f"{holder or 'another process'}",
                     hint="Only one process can move a version on.",
                 )
             registry.install(self.connection)
@@ -159,7 +167,11 @@ class Runner:
     def _checkpoint(self) -> Version:
         """The version with the checkpoint that is moved here."""
         version = registry.version(self.connection, self._work.projection, self._work.version)
-        return version if self._work.shard is None else registry.of_shard(self.connection, version, self._work.shard[0])
+        return (
+            version
+            if self._work.shard is None
+            else registry.of_shard(self.connection, version, self._work.shard[0])
+        )
 
     def _mark(self, position: Position) -> Mark | None:
         """Asked for before the transaction, which must not wait for a store."""
@@ -167,21 +179,29 @@ class Runner:
 
     def _move(self, position: Position, events: int, mark: Mark | None) -> None:
         if self._work.shard is None:
-            registry.move_checkpoint(self.connection, self._version, self.position, position, events)
+            registry.move_checkpoint(
+                self.connection, self._version, self.position, position, events
+            )
             if mark is not None:
                 registry.keep_mark(self.connection, self._version, position, mark)
         else:
-            registry.move_shard(self.connection, self._version, self._work.shard[0], self.position, position, events)
+            registry.move_shard(
+                self.connection, self._version, self._work.shard[0], self.position, position, events
+            )
 
     def _note_rows(self, change: int, value_types: Mapping[str, str]) -> None:
         if self._work.shard is None:
             registry.note_rows(self.connection, self._version, change, value_types)
         else:
-            registry.note_shard_rows(self.connection, self._version, self._work.shard[0], change, value_types)
+            registry.note_shard_rows(
+                self.connection, self._version, self._work.shard[0], change, value_types
+            )
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the number of rows is kept with each checkpoint: of a fold, whose rows esops writes itself."""
+        """Whether the number of rows is kept with each checkpoint: of a fold, whose rows esops
+        writes itself.
+        """
         return isinstance(self._work.definition, FoldDefinition)
 
     def _tables(self) -> Green:
@@ -190,14 +210,19 @@ class Runner:
         for name, physical in version.tables.items():
             table = catalog.find_table(self.connection, *physical)
             if table is None:
-                raise Unavailable(f"the table {'.'.join(physical)} of {version.projection} v{version.version} is gone")
+                raise Unavailable(
+                    f"the table {'.'.join(physical)} of {version.projection} v{version.version} "
+                    "is gone"
+                )
             tables[name] = table
         self._keyed = all(table.key for table in tables.values())
         return Green(
             projection=version.projection,
             version=version.version,
             tables=tables,
-            keys={name: table.key or key_noted(version, table.name) for name, table in tables.items()},
+            keys={
+                name: table.key or key_noted(version, table.name) for name, table in tables.items()
+            },
             value_types=version.value_types,
             conjoined=self._store.capabilities.tenants,
             empty=version.events == 0 and version.state == "building",
@@ -212,9 +237,11 @@ class Runner:
             self._keyed = True
 
     def run_until(self, target: Position) -> None:
-        """Apply everything after the checkpoint up to a position and leave the checkpoint exactly there.
+        """Apply everything after the checkpoint up to a position and leave the checkpoint exactly
+        there.
 
-        Raises Stopped when asked to stop, PoisonEvent, Busy, or Unavailable when the database stays away.
+        Raises Stopped when asked to stop, PoisonEvent, Busy, or Unavailable when the database stays
+        away.
         """
         narrow: int | None = None  # pieces to commit, while a poison event is searched
         while self.position is None or self.position < target:
@@ -234,7 +261,8 @@ class Runner:
                 if self._version.tables != known_as:
                     continue  # rows were read by a name that is another version's by now
                 if applied > 1:
-                    # Not the event at which it showed is to blame, but the one that spoiled the row.
+                    # Not the event at which it showed is to blame, but the one that spoiled the
+                    # row.
                     narrow = max(1, applied // 16)
                 elif self._work.on_error == "stop":
                     raise self._poisoned(bad) from bad.__cause__
@@ -273,9 +301,11 @@ class Runner:
                     if not (is_bad_row(error) or isinstance(error, psycopg.ProgrammingError)):
                         raise
                     raise PoisonEvent(
-                        f"the statement of {self._work.projection} v{self._work.version} fails on the events after {part.after} "
+                        f"the statement of {self._work.projection} v{self._work.version} fails on "
+                        f"the events after {part.after} "
                         f"up to {part.until}: {one_line(error)}",
-                        hint="Mend the statement and go on with --resume. What came before is committed.",
+                        hint="Mend the statement and go on with --resume. What came before is "
+                        "committed.",
                     ) from error
             self._since_commit = part.events
             self._committed(part.reached)
@@ -293,21 +323,31 @@ class Runner:
             yield from self._read_and_apply_some(target, narrow)
 
     def _read_and_apply_some(self, target: Position, narrow: int | None) -> Iterator[None]:
-        """Up to the target; where a rate is kept, less, so that the rest comes when no statement is open any more."""
+        """Up to the target; where a rate is kept, less, so that the rest comes when no statement is
+        open any more.
+        """
         assert self._projector is not None
         self._since_commit = 0
-        piece = min((size for size in (narrow, self._work.commit_events) if size is not None), default=None)
+        piece = min(
+            (size for size in (narrow, self._work.commit_events) if size is not None), default=None
+        )
         since = time.monotonic()
         wanted, rests = self._work.events, self._throttle.rests
         limit, seen = (self._throttle.slice if rests else None), 0
         batches = None if rests else self._read(self.position, target, wanted)
         for batch in batches or self._store.read_all(self.position, target, wanted, limit):
-            for part, reached in _pieces(batch, min(piece or self._throttle.slice, self._throttle.slice)):
+            for part, reached in _pieces(
+                batch, min(piece or self._throttle.slice, self._throttle.slice)
+            ):
                 seen += len(part)
                 if part:
                     self._apply(part)
                 enough = piece is not None and self._since_commit >= piece
-                if enough or self._projector.full or time.monotonic() - since >= COMMIT_EVERY.total_seconds():
+                if (
+                    enough
+                    or self._projector.full
+                    or time.monotonic() - since >= COMMIT_EVERY.total_seconds()
+                ):
                     self._commit(reached)
                     since = time.monotonic()
                     yield
@@ -329,7 +369,11 @@ class Runner:
         self._last = events[-1]
         wanted = events
         if self._skip:
-            self._letters += [(event, self._skip[event.position]) for event in events if event.position in self._skip]
+            self._letters += [
+                (event, self._skip[event.position])
+                for event in events
+                if event.position in self._skip
+            ]
             wanted = [event for event in events if event.position not in self._skip]
         assert self._projector is not None
         with translated():
@@ -361,7 +405,8 @@ class Runner:
     def _write_letters(self) -> None:
         for event, reason in self._letters:
             self.connection.execute(
-                "INSERT INTO esops.dead_letters (projection, version, position, event_id, stream, stream_version, type, error) "
+                "INSERT INTO esops.dead_letters (projection, version, position, event_id, stream, "
+                "stream_version, type, error) "
                 "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
                 (
                     self._work.projection,
@@ -374,7 +419,13 @@ class Runner:
                     reason,
                 ),
             )
-            log.warning("dead letter", position=str(event.position), stream=event.stream, type=event.type, error=reason)
+            log.warning(
+                "dead letter",
+                position=str(event.position),
+                stream=event.stream,
+                type=event.type,
+                error=reason,
+            )
             self._skip.pop(event.position, None)
         self._letters = []
 
@@ -383,8 +434,10 @@ class Runner:
         assert event is not None
         return PoisonEvent(
             f"{self._work.projection} v{self._work.version} cannot project event {event.id} "
-            f"({event.type}, version {event.version} of stream {event.stream!r}, position {event.position}): {bad.reason}",
-            hint='Mend the projection and go on, or set on_error = "dead-letter". What came before it is committed.',
+            f"({event.type}, version {event.version} of stream {event.stream!r}, position "
+            f"{event.position}): {bad.reason}",
+            hint='Mend the projection and go on, or set on_error = "dead-letter". What came before '
+            "it is committed.",
         )
 
     def _reset(self) -> None:
@@ -400,7 +453,10 @@ class Runner:
             self._since_commit = 0
 
     def _reconnect(self, lost: ConnectionLost) -> None:
-        """Wait for the database, in ever longer pauses, and take everything up again. Raises Unavailable after ten minutes."""
+        """Wait for the database, in ever longer pauses, and take everything up again.
+
+        Raises Unavailable after ten minutes.
+        """
         self._say(f"waiting for the database: {lost.message}")
         log.warning("connection lost", error=lost.message)
         deadline, pause = time.monotonic() + _PATIENCE.total_seconds(), 0.2
@@ -417,7 +473,9 @@ class Runner:
                 self._open(timedelta(seconds=5))
             except ConnectionLost as still:
                 if time.monotonic() > deadline:
-                    raise Unavailable(f"the database stayed away for ten minutes: {still.message}") from still
+                    raise Unavailable(
+                        f"the database stayed away for ten minutes: {still.message}"
+                    ) from still
             else:
                 self._say("the database is back")
                 log.info("reconnected", position=str(self.position))
@@ -426,7 +484,10 @@ class Runner:
                 return
 
     def step(self, patience: timedelta = timedelta(milliseconds=20)) -> bool:
-        """Go on to what is settled now; whether there was anything. Waits for a database that went away."""
+        """Go on to what is settled now; whether there was anything.
+
+        Waits for a database that went away.
+        """
         try:
             head = self._store.head(patience, self.position)
         except ConnectionLost as lost:
@@ -439,12 +500,17 @@ class Runner:
         return True
 
     def _check_end(self, head: Position | None) -> None:
-        """Raises Refused where the log ends before the checkpoint, so that it is not the one that this was taken in."""
+        """Raises Refused where the log ends before the checkpoint, so that it is not the one that
+        this was taken in.
+        """
         if self.position is not None and (head is None or head < self.position):
             self._recognise()
 
     def catch_up(self) -> None:
-        """Apply all that was committed before the call. Raises Unsettled where not all of it settles in time; what did is applied then."""
+        """Apply all that was committed before the call.
+
+        Raises Unsettled where not all of it settles in time; what did is applied then.
+        """
         while True:
             try:
                 head, short = settled(self._store, self.position, self._stop)
@@ -481,7 +547,9 @@ class Runner:
     def _retired(self) -> bool:
         try:
             with translated():
-                version = registry.version(self.connection, self._work.projection, self._work.version)
+                version = registry.version(
+                    self.connection, self._work.projection, self._work.version
+                )
         except ConnectionLost:
             return False
         return version.state not in registry.LIVE_STATES and version.state != "building"
@@ -500,7 +568,9 @@ class _Held(Exception):
 
 @contextlib.contextmanager
 def _collecting_at_commits() -> Iterator[None]:
-    """Keep the cyclic collector out of the loop: events and rows make no cycles, and looking for them took a quarter of the time."""
+    """Keep the cyclic collector out of the loop: events and rows make no cycles, and looking for
+    them took a quarter of the time.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,6 +1,8 @@
-"""What an operator asks of work under way, from another terminal: pause, go on, slow down, switch now or later; and what the load allows.
+"""What an operator asks of work under way, from another terminal: pause, go on, slow down, switch
+now or later; and what the load allows.
 
-The wishes stand in `esops.controls`, in the read model's database, and are looked at twice a second. Work waits between two batches,
+The wishes stand in `esops.controls`, in the read model's database, and are looked at twice a
+second. Work waits between two batches,
 after a checkpoint and with no statement open, so that a rebuild that waits for a day holds nothing.
 """
 
@@ -34,7 +36,8 @@ _AT_ONCE = 65_536
 class Limits:
     """What work may take.
 
-    `max_rate`: events a second. `max_load`: active sessions of the server beside ours. `max_lag_bytes`: how far its furthest replica may
+    `max_rate`: events a second. `max_load`: active sessions of the server beside ours.
+    `max_lag_bytes`: how far its furthest replica may
     be behind. `nice`: it rests so many times as long as it works.
     """
 
@@ -65,22 +68,36 @@ def requested(connection: psycopg.Connection, projection: str) -> ControlRequest
     if not registry.installed(connection, "esops.controls"):
         return ControlRequest()
     row = connection.execute(
-        "SELECT paused, postponed, switch_now, limits, by, updated_at FROM esops.controls WHERE projection = %s", (projection,)
+        "SELECT paused, postponed, switch_now, limits, by, updated_at FROM esops.controls WHERE "
+        "projection = %s",
+        (projection,),
     ).fetchone()
     return ControlRequest() if row is None else ControlRequest(*row)
 
 
 def request(connection: psycopg.Connection, projection: str, **changed: Any) -> ControlRequest:
-    """Change some of a projection's wishes: paused, postponed, switch_now, or `limits`, in which a limit of None is lifted."""
+    """Change some of a projection's wishes: paused, postponed, switch_now, or `limits`, in which a
+    limit of None is lifted.
+    """
     registry.install(connection)
     with connection.transaction():
-        connection.execute("INSERT INTO esops.controls (projection) VALUES (%s) ON CONFLICT DO NOTHING", (projection,))
-        connection.execute("SELECT FROM esops.controls WHERE projection = %s FOR UPDATE", (projection,))
+        connection.execute(
+            "INSERT INTO esops.controls (projection) VALUES (%s) ON CONFLICT DO NOTHING",
+            (projection,),
+        )
+        connection.execute(
+            "SELECT FROM esops.controls WHERE projection = %s FOR UPDATE", (projection,)
+        )
         now = requested(connection, projection)
-        limits = {key: value for key, value in {**now.limits, **changed.pop("limits", {})}.items() if value is not None}
+        limits = {
+            key: value
+            for key, value in {**now.limits, **changed.pop("limits", {})}.items()
+            if value is not None
+        }
         now = replace(now, limits=limits, **changed)
         connection.execute(
-            "UPDATE esops.controls SET paused = %s, postponed = %s, switch_now = %s, limits = %s, by = %s, updated_at = now() "
+            "UPDATE esops.controls SET paused = %s, postponed = %s, switch_now = %s, limits = %s, "
+            "by = %s, updated_at = now() "
             "WHERE projection = %s",
             (now.paused, now.postponed, now.switch_now, Jsonb(limits), _ourselves(), projection),
         )
@@ -92,7 +109,9 @@ def _ourselves() -> str:
 
 
 class Throttle:
-    """Where work stops between batches, for as long as somebody wants it to or the load is too high."""
+    """Where work stops between batches, for as long as somebody wants it to or the load is too
+    high.
+    """
 
     def __init__(
         self,
@@ -104,7 +123,10 @@ class Throttle:
         say: Callable[[str], None] = lambda _: None,
         share: float = 1.0,
     ) -> None:
-        """Take the read model's database; nothing is opened yet. `share`: the part of the rate that is ours, where several work."""
+        """Take the read model's database; nothing is opened yet.
+
+        `share`: the part of the rate that is ours, where several work.
+        """
         self._dsn, self._projection, self._own, self._share = dsn, projection, limits, share
         self._stop, self._say = stop, say
         self._connection: psycopg.Connection | None = None
@@ -119,7 +141,11 @@ class Throttle:
     def limits(self) -> Limits:
         """Those that hold now: what was wished last, over what the work began with."""
         limits = self._own.over(dict(self._wishes.limits))
-        return limits if limits.max_rate is None else replace(limits, max_rate=limits.max_rate * self._share)
+        return (
+            limits
+            if limits.max_rate is None
+            else replace(limits, max_rate=limits.max_rate * self._share)
+        )
 
     @property
     def slice(self) -> int:
@@ -133,7 +159,9 @@ class Throttle:
         return bool(self.limits.max_rate or self.limits.nice)
 
     def look(self, *, now: bool = False) -> ControlRequest:
-        """The wishes, as they are or were half a second ago; those known last, while the database is away."""
+        """The wishes, as they are or were half a second ago; those known last, while the database
+        is away.
+        """
         if now or time.monotonic() - self._looked >= LOOK_EVERY.total_seconds():
             self._looked = time.monotonic()
             try:
@@ -167,7 +195,9 @@ class Throttle:
         self._worked_since = self._allowance = time.monotonic()
 
     def spend(self, events: int) -> None:
-        """Rest as long as the rate and the niceness want after so many events; less where that changes meanwhile or the work is to stop."""
+        """Rest as long as the rate and the niceness want after so many events; less where that
+        changes meanwhile or the work is to stop.
+        """
         began = time.monotonic()
         worked = began - self._worked_since
         while not self._stop():
@@ -175,7 +205,10 @@ class Throttle:
             rest = worked * (limits.nice or 0.0) - (time.monotonic() - began)
             if limits.max_rate:
                 # What was not used in time is forgotten, so that no burst follows a pause.
-                rest = max(rest, max(self._allowance, began - 1) + events / limits.max_rate - time.monotonic())
+                rest = max(
+                    rest,
+                    max(self._allowance, began - 1) + events / limits.max_rate - time.monotonic(),
+                )
             if rest <= 0:
                 break
             time.sleep(min(rest, _STEP.total_seconds()))
@@ -188,22 +221,33 @@ class Throttle:
         wished, limits = self._wishes, self.limits
         if wished.paused:
             since = f", since {wished.at:%H:%M:%S}" if wished.at else ""
-            return f"paused by {wished.by}{since}; go on with: esops projection resume {self._projection}"
+            return (
+                f"paused by {wished.by}{since}; go on with: esops projection resume "
+                f"{self._projection}"
+            )
         if limits.max_load is not None or limits.max_lag_bytes is not None:
             self._may_see()
         if limits.max_load is not None:
             active = self._number(
-                "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend' "
+                "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND backend_type = "
+                "'client backend' "
                 "AND NOT starts_with(application_name, %s)",
                 f"{_ourselves()} ",
             )
             if active > limits.max_load:
-                return f"the server is busier than max-load allows ({active} active sessions, at most {limits.max_load})"
+                return (
+                    f"the server is busier than max-load allows ({active} active sessions, at "
+                    f"most {limits.max_load})"
+                )
         if limits.max_lag_bytes is not None:
-            lag = self._number("SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)) FROM pg_stat_replication")
+            lag = self._number(
+                "SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)) FROM "
+                "pg_stat_replication"
+            )
             if lag > limits.max_lag_bytes:
                 return (
-                    f"a replica is further behind than max-lag-bytes allows ({lag:,} bytes, at most {limits.max_lag_bytes:,})"
+                    f"a replica is further behind than max-lag-bytes allows ({lag:,} bytes, at "
+                    f"most {limits.max_lag_bytes:,})"
                 )
         return None
 
@@ -211,11 +255,17 @@ class Throttle:
         """Raises Refused where the server would not tell: then nothing would ever hold the work."""
         if self._sees:
             return
-        row = self._open().execute("SELECT current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')").fetchone()
+        row = (
+            self._open()
+            .execute("SELECT current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')")
+            .fetchone()
+        )
         if row is None or not row[1]:
             raise Refused(
-                f"the role {row[0] if row else '?'} may not see other sessions, so that max-load and max-lag-bytes would not work",
-                hint=f"GRANT pg_read_all_stats TO {row[0] if row else 'the role'}; or leave these limits out.",
+                f"the role {row[0] if row else '?'} may not see other sessions, so that max-load "
+                "and max-lag-bytes would not work",
+                hint=f"GRANT pg_read_all_stats TO {row[0] if row else 'the role'}; or leave these "
+                "limits out.",
             )
         self._sees = True
 

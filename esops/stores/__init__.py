@@ -1,4 +1,7 @@
-"""Where events come from. `open_store` is the one door; plug-ins come in by the entry point `esops.stores`."""
+"""Where events come from.
+
+`open_store` is the one door; plug-ins come in by the entry point `esops.stores`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ ENTRY_POINT = "esops.stores"
 
 
 def open_store(name: str, settings: StoreSettings) -> EventStore:
-    """Open a store by its settings. Raises UsageError for an unknown backend, Unavailable where it cannot be reached."""
+    """Open a store by its settings.
+
+    Raises UsageError for an unknown backend, Unavailable where it cannot be reached.
+    """
     found = entry_points(group=ENTRY_POINT)
     if settings.backend not in found.names:
         raise UsageError(

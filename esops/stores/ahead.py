@@ -11,7 +11,8 @@ T = TypeVar("T")
 
 
 def ahead(items: Generator[T], most: int, name: str) -> Generator[T]:
-    """Give out the items as they come, while a thread called `name` makes at most `most` further ones.
+    """Give out the items as they come, while a thread called `name` makes at most `most` further
+    ones.
 
     Raises what making them raises. When this is closed, the thread has ended and closed `items`.
     """

@@ -16,7 +16,10 @@ _DAY = 86_400_000_000
 
 
 class CountedOneByOne:
-    """Lengths and growth of a store from its `streams` and events. Memory holds the longest, and a number for each length."""
+    """Lengths and growth of a store from its `streams` and events.
+
+    Memory holds the longest, and a number for each length.
+    """
 
     streams: Any
 
@@ -42,14 +45,22 @@ class CountedOneByOne:
         counted: bool = False,  # noqa: ARG002 - always counted
     ) -> list[StreamInfo]:
         """The longest, by a heap of as many."""
-        found = (info for info in self._some(filter, closed_by=closed_by, measured=True) if info.length > over)
+        found = (
+            info
+            for info in self._some(filter, closed_by=closed_by, measured=True)
+            if info.length > over
+        )
         longest = heapq.nsmallest(limit, found, key=lambda info: (-info.length, info.name))
         if since is None:
             return longest
         return [replace(info, recent=self._since(info, since)) for info in longest]
 
-    def grown(self, since: datetime, over: int, filter: EventFilter = EVERYTHING) -> Iterator[tuple[StreamInfo, int]]:
-        """Of each stream that was written to since then and is long enough, the newest events are read."""
+    def grown(
+        self, since: datetime, over: int, filter: EventFilter = EVERYTHING
+    ) -> Iterator[tuple[StreamInfo, int]]:
+        """Of each stream that was written to since then and is long enough, the newest events are
+        read.
+        """
         for info in self._some(filter):
             if info.length > over and info.last_at is not None and info.last_at >= since:
                 recent = self._since(info, since)
@@ -61,7 +72,8 @@ class CountedOneByOne:
         days: Counter[tuple[str | None, int]] = Counter()
         for batch in self.read_all(filter=filter):
             for event in batch.events:
-                # Microseconds as they were read: a datetime for each event would take as long as all the rest.
+                # Microseconds as they were read: a datetime for each event would take as long as
+                # all the rest.
                 at: Any = event[7]
                 micros = at if isinstance(at, int) else round(at.timestamp() * 1e6)
                 if micros > 0 and not event.stream.startswith("$"):
@@ -77,7 +89,11 @@ class CountedOneByOne:
 
     def _some(self, filter: EventFilter, **more: Any) -> Iterator[StreamInfo]:
         """Streams of which something can be read, without the store's own."""
-        return (info for info in self.streams(filter, **more) if info.length and not info.name.startswith("$"))
+        return (
+            info
+            for info in self.streams(filter, **more)
+            if info.length and not info.name.startswith("$")
+        )
 
     def _since(self, info: StreamInfo, since: datetime) -> int:
         recent = 0

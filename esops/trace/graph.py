@@ -1,6 +1,8 @@
-"""The forest of causes: which event was caused by which, whatever is missing, doubled or in a circle.
+"""The forest of causes: which event was caused by which, whatever is missing, doubled or in a
+circle.
 
-An event names its cause by an id, or (message-db) by a stream and a version in it. Each event has at most one cause here, so that
+An event names its cause by an id, or (message-db) by a stream and a version in it. Each event has
+at most one cause here, so that
 what is built is a forest, once circles are cut.
 """
 
@@ -26,7 +28,10 @@ from esops.events import (
 
 @dataclass(frozen=True)
 class Node:
-    """An event of a trace. `cause` is what it says caused it: an id, or `stream/version`; None where it says nothing."""
+    """An event of a trace.
+
+    `cause` is what it says caused it: an id, or `stream/version`; None where it says nothing.
+    """
 
     store: str
     id: str
@@ -68,7 +73,11 @@ def node(store: str, event: RecordedEvent, keys: Keys) -> Node:
         meta = {}
     correlation = _first(meta, keys.correlation or CORRELATION_KEYS) or trace_id_of(meta)
     cause = _first(meta, keys.causation or CAUSATION_KEYS)
-    if cause is None and meta.get(CAUSATION_STREAM) is not None and meta.get(CAUSATION_VERSION) is not None:
+    if (
+        cause is None
+        and meta.get(CAUSATION_STREAM) is not None
+        and meta.get(CAUSATION_VERSION) is not None
+    ):
         cause = f"{meta[CAUSATION_STREAM]}/{meta[CAUSATION_VERSION]}"
     at = event.recorded_at if event.recorded_at.year > 1970 else None
     return Node(
@@ -92,14 +101,19 @@ def _first(meta: dict[str, Any], keys: Iterable[str]) -> str | None:
 
 @dataclass
 class Forest:
-    """Events in the order that they happened in, and what follows from what. Events are named by their index."""
+    """Events in the order that they happened in, and what follows from what.
+
+    Events are named by their index.
+    """
 
     nodes: list[Node] = field(default_factory=list)
     parent: list[int | None] = field(default_factory=list)
     children: list[list[int]] = field(default_factory=list)
     depth: list[int] = field(default_factory=list)
     roots: list[int] = field(default_factory=list)
-    """Those whose cause is not among them: they name none, or it is missing, or it was cut off from a circle."""
+    """Those whose cause is not among them: they name none, or it is missing, or it was cut off from
+    a circle.
+    """
     missing: list[str] = field(default_factory=list)
     """Causes that are named and not there, in the order of the events."""
     circles: list[list[int]] = field(default_factory=list)
@@ -117,7 +131,9 @@ class Forest:
 
 
 def build(found: Iterable[Node]) -> Forest:
-    """Build the forest of some events; the same event given twice (from the same store) counts once."""
+    """Build the forest of some events; the same event given twice (from the same store) counts
+    once.
+    """
     unique = {(each.store, each.stream, each.version, each.id): each for each in found}
     forest = Forest(nodes=_in_order(unique.values()))
     nodes = forest.nodes
@@ -143,14 +159,18 @@ def build(found: Iterable[Node]) -> Forest:
 
 
 def _in_order(nodes: Iterable[Node]) -> list[Node]:
-    """By store and its own order, and across stores by time: a time never puts two events of one store the wrong way round."""
+    """By store and its own order, and across stores by time: a time never puts two events of one
+    store the wrong way round.
+    """
     by_store: dict[str, list[Node]] = {}
     for each in nodes:
         by_store.setdefault(each.store, []).append(each)
     keyed = []
     for store, theirs in by_store.items():
         latest: datetime | None = None
-        for number, each in enumerate(sorted(theirs, key=lambda it: (it.order, it.stream, it.version))):
+        for number, each in enumerate(
+            sorted(theirs, key=lambda it: (it.order, it.stream, it.version))
+        ):
             if each.recorded_at is not None and (latest is None or each.recorded_at > latest):
                 latest = each.recorded_at
             keyed.append((latest.timestamp() if latest else 0.0, store, number, each))

@@ -1,4 +1,6 @@
-"""A trace as one HTML page: a timeline with a lane for each stream, that can be zoomed, and the tree of causes below it."""
+"""A trace as one HTML page: a timeline with a lane for each stream, that can be zoomed, and the
+tree of causes below it.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +42,22 @@ def trace_page(trace: Trace) -> str:
         missing=forest.missing,
         circles=[[forest.nodes[at].id for at in circle] for circle in forest.circles],
         duplicates=forest.duplicates,
-        rows=[_row(lanes, colours, missing, *line) for _, line in zip(range(_IN_TREE), tree(forest), strict=False)],
+        rows=[
+            _row(lanes, colours, missing, *line)
+            for _, line in zip(range(_IN_TREE), tree(forest), strict=False)
+        ],
         beyond=max(0, len(forest.nodes) - _IN_TREE),
     )
 
 
-def _row(lanes: _Lanes, colours: Mapping[str, str], missing: set[str], before: str, each: Node, since: str) -> dict[str, Any]:
+def _row(
+    lanes: _Lanes,
+    colours: Mapping[str, str],
+    missing: set[str],
+    before: str,
+    each: Node,
+    since: str,
+) -> dict[str, Any]:
     return {
         "before": before,
         "type": each.type,
@@ -59,7 +71,9 @@ def _row(lanes: _Lanes, colours: Mapping[str, str], missing: set[str], before: s
 
 
 class _Lanes:
-    """The name of each event's lane: its stream, with the store before it where there are several."""
+    """The name of each event's lane: its stream, with the store before it where there are
+    several.
+    """
 
     def __init__(self, forest: Forest) -> None:
         self._several = len({each.store for each in forest.nodes}) > 1
@@ -76,7 +90,11 @@ def _figure(forest: Forest, lanes: _Lanes, colours: Mapping[str, str]) -> go.Fig
     by_time = [each.recorded_at if timed else at for at, each in enumerate(nodes)]
     by_order: list[Any] = list(range(len(nodes)))
     heights = [number[lanes.of(each)] for each in nodes]
-    traces, times, places = [_edges(forest, by_time, heights)], [_along(forest, by_time)], [_along(forest, by_order)]
+    traces, times, places = (
+        [_edges(forest, by_time, heights)],
+        [_along(forest, by_time)],
+        [_along(forest, by_order)],
+    )
     for category, colour in colours.items():
         theirs = [at for at, each in enumerate(nodes) if each.category == category]
         times.append([by_time[at] for at in theirs])
@@ -87,7 +105,11 @@ def _figure(forest: Forest, lanes: _Lanes, colours: Mapping[str, str]) -> go.Fig
                 mode="markers",
                 x=times[-1],
                 y=[heights[at] for at in theirs],
-                marker={"size": 11, "color": colour, "line": {"width": 1, "color": "rgba(128,128,128,0.6)"}},
+                marker={
+                    "size": 11,
+                    "color": colour,
+                    "line": {"width": 1, "color": "rgba(128,128,128,0.6)"},
+                },
                 hovertext=[_told(forest, lanes, at) for at in theirs],
                 hovertemplate="%{hovertext}<extra></extra>",
             )
@@ -109,20 +131,29 @@ def _figure(forest: Forest, lanes: _Lanes, colours: Mapping[str, str]) -> go.Fig
             xaxis={"type": "date" if timed else "linear", "showgrid": True},
             yaxis={
                 "tickvals": list(range(len(order))),
-                "ticktext": [label(name if len(name) <= _SHORT_LABEL else name[: _SHORT_LABEL - 1] + "…") for name in order],
+                "ticktext": [
+                    label(name if len(name) <= _SHORT_LABEL else name[: _SHORT_LABEL - 1] + "…")
+                    for name in order
+                ],
                 "range": [len(order) - 0.5, -0.5],
                 "fixedrange": len(order) <= 30,
                 "zeroline": False,
             },
             shapes=shades,
-            updatemenus=[{**menu, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}] if timed else [],
+            updatemenus=[{**menu, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}]
+            if timed
+            else [],
             meta={"zoom": True},
         ),
     )
 
 
 def _button(text: str, across: list[list[Any]], layout: dict[str, Any]) -> dict[str, Any]:
-    return {"label": text, "method": "update", "args": [{"x": across}, {**layout, "xaxis.autorange": True}]}
+    return {
+        "label": text,
+        "method": "update",
+        "args": [{"x": across}, {**layout, "xaxis.autorange": True}],
+    }
 
 
 def _edges(forest: Forest, across: list[Any], heights: list[int]) -> go.Scatter:
@@ -140,21 +171,36 @@ def _edges(forest: Forest, across: list[Any], heights: list[int]) -> go.Scatter:
 def _along(forest: Forest, values: list[Any]) -> list[Any]:
     """Of each cause and effect the values, and a break after each pair."""
     return [
-        value for at, parent in enumerate(forest.parent) if parent is not None for value in (values[parent], values[at], None)
+        value
+        for at, parent in enumerate(forest.parent)
+        if parent is not None
+        for value in (values[parent], values[at], None)
     ]
 
 
 def _told(forest: Forest, lanes: _Lanes, at: int) -> str:
     each, parent = forest.nodes[at], forest.parent[at]
-    lines = [f"<b>{label(each.type)}</b>", f"{label(lanes.of(each))} @{each.version}", f"id {label(each.id)}"]
+    lines = [
+        f"<b>{label(each.type)}</b>",
+        f"{label(lanes.of(each))} @{each.version}",
+        f"id {label(each.id)}",
+    ]
     if each.recorded_at is not None:
         lines.append(f"{each.recorded_at:%Y-%m-%d %H:%M:%S.%f} UTC")
     if parent is not None:
         cause = forest.nodes[parent]
-        since = f", {apart(each.recorded_at - cause.recorded_at)}" if each.recorded_at and cause.recorded_at else ""
+        since = (
+            f", {apart(each.recorded_at - cause.recorded_at)}"
+            if each.recorded_at and cause.recorded_at
+            else ""
+        )
         lines.append(f"because of {label(cause.type)}{since}")
     elif each.cause is not None:
-        lines.append(f"its cause {label(each.cause)} is missing" if each.cause in forest.missing else "cut from a circle")
+        lines.append(
+            f"its cause {label(each.cause)} is missing"
+            if each.cause in forest.missing
+            else "cut from a circle"
+        )
     return "<br>".join(lines)
 
 

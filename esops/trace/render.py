@@ -70,7 +70,9 @@ def apart(delta: timedelta) -> str:
 
 
 def tree(forest: Forest) -> Iterator[tuple[str, Node, str]]:
-    """Lines of a tree: the branches before an event, the event, and how long after its cause it came."""
+    """Lines of a tree: the branches before an event, the event, and how long after its cause it
+    came.
+    """
     for root in forest.roots:
         waiting: list[tuple[int, str, str]] = [(root, "", "")]
         while waiting:
@@ -81,7 +83,9 @@ def tree(forest: Forest) -> Iterator[tuple[str, Node, str]]:
             children = forest.children[at]
             for number, child in reversed(list(enumerate(children))):
                 last = number == len(children) - 1
-                waiting.append((child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  ")))
+                waiting.append(
+                    (child, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "))
+                )
 
 
 def _since(earlier: Node, later: Node) -> str:
@@ -101,7 +105,11 @@ def timeline(forest: Forest) -> Iterator[tuple[str, Node | None, int]]:
             if before is not None and moment - before >= _GAP:
                 yield apart(moment - before), None, 0
             before = moment
-        yield apart(moment - first) if moment is not None and first is not None else "?", each, forest.depth[at]
+        yield (
+            apart(moment - first) if moment is not None and first is not None else "?",
+            each,
+            forest.depth[at],
+        )
 
 
 def mermaid(forest: Forest) -> Iterator[str]:
@@ -129,7 +137,9 @@ def dot(forest: Forest) -> Iterator[str]:
         label = f"{_quoted(each.type)}\\n{_quoted(each.stream)} @{each.version}"
         yield f'    e{at} [label = "{label}", color = "{names[each.category]}"];'
     for number, cause in enumerate(forest.missing):
-        yield f'    m{number} [label = "missing: {_quoted(cause)}", style = "dashed", color = "red"];'
+        yield (
+            f'    m{number} [label = "missing: {_quoted(cause)}", style = "dashed", color = "red"];'
+        )
     for source, target in _edges(forest):
         yield f"    {source} -> {target};"
     yield "}"
@@ -149,14 +159,22 @@ def _edges(forest: Forest) -> Iterator[tuple[str, str]]:
 
 
 def otlp(trace: Trace) -> dict[str, Any]:
-    """Spans in OTLP's JSON, as Jaeger and Tempo take them: a span an event, from its cause's time to its own.
+    """Spans in OTLP's JSON, as Jaeger and Tempo take them: a span an event, from its cause's time
+    to its own.
 
-    Ids are made of the events' own, so that an export again gives the same spans. Source: opentelemetry-proto's JSON mapping
+    Ids are made of the events' own, so that an export again gives the same spans. Source:
+    opentelemetry-proto's JSON mapping
     (ids in hex, times as text in nanoseconds).
     """
     forest = trace.forest
-    correlation = next((each.correlation_id for each in forest.nodes if each.correlation_id), trace.about)
-    trace_id = correlation if _is_hex(correlation, 32) else hashlib.sha256(correlation.encode()).hexdigest()[:32]
+    correlation = next(
+        (each.correlation_id for each in forest.nodes if each.correlation_id), trace.about
+    )
+    trace_id = (
+        correlation
+        if _is_hex(correlation, 32)
+        else hashlib.sha256(correlation.encode()).hexdigest()[:32]
+    )
     by_store: dict[str, list[dict[str, Any]]] = {}
     for at, each in enumerate(forest.nodes):
         parent = forest.parent[at]
@@ -186,7 +204,9 @@ def otlp(trace: Trace) -> dict[str, Any]:
     return {
         "resourceSpans": [
             {
-                "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": store}}]},
+                "resource": {
+                    "attributes": [{"key": "service.name", "value": {"stringValue": store}}]
+                },
                 "scopeSpans": [{"scope": {"name": "esops"}, "spans": spans}],
             }
             for store, spans in by_store.items()
@@ -195,7 +215,9 @@ def otlp(trace: Trace) -> dict[str, Any]:
 
 
 def _span(each: Node) -> str:
-    return hashlib.sha256(f"{each.store}\0{each.id}\0{each.stream}\0{each.version}".encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        f"{each.store}\0{each.id}\0{each.stream}\0{each.version}".encode()
+    ).hexdigest()[:16]
 
 
 def _nanoseconds(at: datetime) -> str:

@@ -34,7 +34,10 @@ class Trace:
 
 
 class Tracer:
-    """Searches stores for the events of one trace. Raises Refused where that takes a scan that nobody asked for."""
+    """Searches stores for the events of one trace.
+
+    Raises Refused where that takes a scan that nobody asked for.
+    """
 
     def __init__(
         self,
@@ -46,7 +49,13 @@ class Tracer:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`scan_limit`: how many events may be looked at where no index answers."""
-        self._stores, self._keys, self._scan_limit, self._limit, self._say = stores, keys, scan_limit, limit, say
+        self._stores, self._keys, self._scan_limit, self._limit, self._say = (
+            stores,
+            keys,
+            scan_limit,
+            limit,
+            say,
+        )
         self._nodes: dict[tuple[str, str, int, str], Node] = {}
         self._trace = Trace("")
 
@@ -54,7 +63,10 @@ class Tracer:
         """All events with a correlation id (or of a W3C trace), and the causes that they name."""
         trace = self._begin(f"correlation {value}")
         for store in self._stores:
-            self._take(store, self._asked(store, store.find(correlation_id=value, keys=self._keys.correlation)))
+            self._take(
+                store,
+                self._asked(store, store.find(correlation_id=value, keys=self._keys.correlation)),
+            )
         if self._nodes:
             self._causes(generations=1)
         return self._end(trace)
@@ -86,7 +98,9 @@ class Tracer:
         return self._end(trace, around=theirs)
 
     def neighbours(self, trace: Trace, around: timedelta) -> Iterator[Node]:
-        """The events of all stores from so long before the trace's first to so long after its last, that are not in it."""
+        """The events of all stores from so long before the trace's first to so long after its last,
+        that are not in it.
+        """
         times = [each.recorded_at for each in trace.forest.nodes if each.recorded_at is not None]
         if not times:
             return
@@ -131,7 +145,9 @@ class Tracer:
                     else "Go on with --scan."
                 )
                 raise Refused(
-                    f"store {store.name} has no index for this: it would look at about {found.scans:,} events", hint=hint
+                    f"store {store.name} has no index for this: it would look at about "
+                    f"{found.scans:,} events",
+                    hint=hint,
                 )
             if found.scans > 10_000:
                 self._say(f"{store.name}: {found.how}, about {found.scans:,} events")
@@ -152,18 +168,35 @@ class Tracer:
         return new
 
     def _of_same_correlation(self) -> None:
-        """One question that most often brings all there is: what shares the correlation ids of what was found."""
-        known = sorted({each.correlation_id for each in self._nodes.values() if each.correlation_id is not None})
+        """One question that most often brings all there is: what shares the correlation ids of what
+        was found.
+        """
+        known = sorted(
+            {
+                each.correlation_id
+                for each in self._nodes.values()
+                if each.correlation_id is not None
+            }
+        )
         for group in _groups(known):
             for store in self._stores:
-                self._take(store, self._asked(store, store.find(correlation_id=group, keys=self._keys.correlation)))
+                self._take(
+                    store,
+                    self._asked(
+                        store, store.find(correlation_id=group, keys=self._keys.correlation)
+                    ),
+                )
 
     def _causes(self, generations: int | None = None) -> None:
         """Look for the causes that are named and not there, generation by generation."""
         asked: set[str] = set()
         while generations is None or generations > 0:
             names = {name for each in self._nodes.values() for name in (each.id, each.place)}
-            wanted = {each.cause for each in self._nodes.values() if each.cause is not None} - names - asked
+            wanted = (
+                {each.cause for each in self._nodes.values() if each.cause is not None}
+                - names
+                - asked
+            )
             if not wanted:
                 return
             asked |= wanted
@@ -187,20 +220,30 @@ class Tracer:
         while newest and not self._trace.limited:
             wanted = {each.id: each for each in newest if each.id not in asked}
             asked |= set(wanted)
-            newest = [each for each in self._nodes.values() if each.id not in asked and each.cause in wanted]
+            newest = [
+                each
+                for each in self._nodes.values()
+                if each.id not in asked and each.cause in wanted
+            ]
             streams = {each.stream for each in wanted.values()}
             for store in self._stores:
-                by_place = self._keys.causation == () and any(each.cause and "/" in each.cause for each in self._nodes.values())
+                by_place = self._keys.causation == () and any(
+                    each.cause and "/" in each.cause for each in self._nodes.values()
+                )
                 values = sorted(streams) if by_place else sorted(wanted)
                 keys = (CAUSATION_STREAM,) if by_place else self._keys.causation
                 for group in _groups(values):
-                    found = self._take(store, self._asked(store, store.find(causation_id=group, keys=keys)))
+                    found = self._take(
+                        store, self._asked(store, store.find(causation_id=group, keys=keys))
+                    )
                     names = {name for each in wanted.values() for name in (each.id, each.place)}
                     newest += [each for each in found if each.cause in names]
 
 
 def _connected(forest: Forest, around: set[str]) -> Iterator[Node]:
-    """The events that some lead to or come from: their causes up to the root, and all effects below them."""
+    """The events that some lead to or come from: their causes up to the root, and all effects below
+    them.
+    """
     keep: set[int] = set()
     for at, each in enumerate(forest.nodes):
         if each.id not in around:

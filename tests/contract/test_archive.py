@@ -1,4 +1,6 @@
-"""Streams of every store leave it by each way that it has, are read from the archive as they were, and come back as they were."""
+"""Streams of every store leave it by each way that it has, are read from the archive as they were,
+and come back as they were.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +27,29 @@ def kit(request):
     if request.param.startswith("eventstoredb"):
         yield from eventstoredb_kit(request)
     else:
-        yield from layout_kit(request.param, request.getfixturevalue("dsn"), request.getfixturevalue("connection"))
+        yield from layout_kit(
+            request.param, request.getfixturevalue("dsn"), request.getfixturevalue("connection")
+        )
 
 
 def configured(kit, folder, **policy):
     pattern = f"{tag(kit)}-*" if kit.text_ids else "*"
     document = {
-        "archives": {"cold": {"repository": "cold", "file_size": 1 << 16, "policies": {"old": {"stream": pattern, **policy}}}},
+        "archives": {
+            "cold": {
+                "repository": "cold",
+                "file_size": 1 << 16,
+                "policies": {"old": {"stream": pattern, **policy}},
+            }
+        },
         "stores": {"cold": {"backend": "archive", "archive": "cold"}},
     }
     config = parse_config(document, folder / "esops.toml")
     policies = config.archives["cold"].policies["old"].model_copy(update={"store": "s"})
     archives = {"cold": config.archives["cold"].model_copy(update={"policies": {"old": policies}})}
-    return config.model_copy(update={"stores": {**config.stores, "s": kit.settings}, "archives": archives})
+    return config.model_copy(
+        update={"stores": {**config.stores, "s": kit.settings}, "archives": archives}
+    )
 
 
 def catalog_of(config) -> Catalog:
@@ -45,15 +57,23 @@ def catalog_of(config) -> Catalog:
 
 
 def rows(kit) -> list:
-    """All that the store has: every row of its tables, or every event and the metadata of this test's streams."""
+    """All that the store has: every row of its tables, or every event and the metadata of this
+    test's streams.
+    """
     if hasattr(kit, "connection") and kit.connection is not None:
         tables = [
             each.as_string(kit.connection)
             for each in kit.store.layout.reads
             if "progress" not in each.as_string(kit.connection)
         ]
-        return [kit.connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1").fetchall() for table in tables]
-    return [(list(kit.store.read_stream(stream)), kit.store.metadata(stream)[0]) for stream in kit.streams]
+        return [
+            kit.connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1").fetchall()
+            for table in tables
+        ]
+    return [
+        (list(kit.store.read_stream(stream)), kit.store.metadata(stream)[0])
+        for stream in kit.streams
+    ]
 
 
 def tag(kit) -> str:
@@ -62,7 +82,9 @@ def tag(kit) -> str:
 
 
 def fill(kit, hundreds: int = 0) -> dict[str, list]:
-    """Three streams, one of them long if that is asked for, their events among each other's; what each is made of."""
+    """Three streams, one of them long if that is asked for, their events among each other's; what
+    each is made of.
+    """
     short, long, single = (kit.stream(tag(kit)) for _ in range(3))
     kit.store.append(short, kit.events("opened", "added"))
     kit.store.append(long, kit.events(*["added"] * 20))
@@ -70,7 +92,8 @@ def fill(kit, hundreds: int = 0) -> dict[str, list]:
         kit.store.append(long, kit.events(*["added"] * 100))
     metadata = orjson.dumps({"correlationId": "c-1", "causationId": "e-1"})
     extra = [
-        NewEvent(event.id, event.type, event.data, metadata) for event in kit.events("confirmed", text="ü\u2028\\", big=2**60)
+        NewEvent(event.id, event.type, event.data, metadata)
+        for event in kit.events("confirmed", text="ü\u2028\\", big=2**60)
     ]
     kit.store.append(short, extra)
     kit.store.append(single, kit.events("opened"))
@@ -78,7 +101,9 @@ def fill(kit, hundreds: int = 0) -> dict[str, list]:
     kit.store.head(timedelta(seconds=5))
     # A node's own list of streams comes a moment after the events.
     wanted = EventFilter(category=tag(kit)) if kit.text_ids else EventFilter()
-    assert eventually(lambda: {short, long, single} <= {info.name for info in kit.store.streams(wanted)})
+    assert eventually(
+        lambda: {short, long, single} <= {info.name for info in kit.store.streams(wanted)}
+    )
     return {stream: list(kit.store.read_stream(stream)) for stream in (short, long, single)}
 
 
@@ -100,8 +125,14 @@ def test_streams_leave_by_each_way_and_come_back_as_they_were(kit, tmp_path):
         planned = plan(config, "old")
         assert planned.statements
         outcome = run(config, "old", despite_checkpoints=True)
-        left = {stream: [event.version for event in kit.store.read_stream(stream)] for stream in names}
-        hot = {stream: info for stream in names if (info := kit.store.stream_info(stream)) is not None and not info.deleted}
+        left = {
+            stream: [event.version for event in kit.store.read_stream(stream)] for stream in names
+        }
+        hot = {
+            stream: info
+            for stream in names
+            if (info := kit.store.stream_info(stream)) is not None and not info.deleted
+        }
         (found,) = catalog_of(config).sealed()
         archived = {digest.stream: digest for digest, _ in found[0].streams(found[1])}
         gone = {stream for stream in names if stream in archived}
@@ -119,7 +150,12 @@ def test_streams_leave_by_each_way_and_come_back_as_they_were(kit, tmp_path):
                 assert list(cold.read_stream(stream)) == before[stream]
         joined = kit.settings.model_copy(update={"cold": config.archives["cold"]})
         with open_store("s", joined) as both:
-            seen = [event for batch in both.read_all(kit.begin) for event in batch.events if event.stream in kit.streams]
+            seen = [
+                event
+                for batch in both.read_all(kit.begin)
+                for event in batch.events
+                if event.stream in kit.streams
+            ]
             assert seen == log
             for stream in names:
                 assert list(both.read_stream(stream)) == before[stream]
@@ -144,7 +180,9 @@ def test_a_stream_goes_on_after_it_was_archived_or_says_that_it_cannot(kit, tmp_
             kit.store.append(stream, kit.events("late"))
         except Refused:
             continue
-        assert [event.version for event in kit.store.read_stream(stream)][-1] == before[stream][-1].version + 1
+        assert [event.version for event in kit.store.read_stream(stream)][-1] == before[stream][
+            -1
+        ].version + 1
 
 
 def test_what_changed_since_it_was_selected_is_left_alone(kit, tmp_path):
@@ -178,7 +216,9 @@ def test_restore_writes_over_nothing(kit, tmp_path):
     table = kit.store.layout.events.as_string(kit.connection)
     condition = kit.store.layout.stream_equals(stream).as_string(kit.connection)
     changed = "'\\x7b2278223a317d'" if kit.store.layout.name == "eventsourcing" else "'{\"x\": 1}'"
-    kit.connection.execute(f"UPDATE {table} SET {data} = {changed} WHERE {condition} AND {version} = {kit.after(1)}")
+    kit.connection.execute(
+        f"UPDATE {table} SET {data} = {changed} WHERE {condition} AND {version} = {kit.after(1)}"
+    )
     assert not verify(found, manifest, kit.store).ok
     with pytest.raises(Refused, match=f"version {kit.after(1)} differs"):
         restore(found, manifest, kit.store, [stream])
@@ -200,13 +240,26 @@ def test_events_are_selected_from_the_archive_as_from_a_store(kit, tmp_path):
     log = [event for event in kit.read() if event.stream in before]
     with open_store("cold", config.stores["cold"]) as cold:
         assert cold.ping().backend == "archive"
-        read = [event for batch in cold.read_all() for event in batch.events if event.stream in before]
+        read = [
+            event for batch in cold.read_all() for event in batch.events if event.stream in before
+        ]
         assert read == log
         middle = log[len(log) // 2].position
-        after = [event for batch in cold.read_all(middle) for event in batch.events if event.stream in before]
+        after = [
+            event
+            for batch in cold.read_all(middle)
+            for event in batch.events
+            if event.stream in before
+        ]
         assert after == [event for event in log if event.position > middle]
-        kinds = [event for batch in cold.read_all(filter=EventFilter(("opened",))) for event in batch.events]
-        assert [event for event in kinds if event.stream in before] == [event for event in log if event.type == "opened"]
+        kinds = [
+            event
+            for batch in cold.read_all(filter=EventFilter(("opened",)))
+            for event in batch.events
+        ]
+        assert [event for event in kinds if event.stream in before] == [
+            event for event in log if event.type == "opened"
+        ]
         assert [event.id for event in cold.find(event_id=log[0].id).events] == [log[0].id]
         assert cold.count_between(None, cold.head()) >= len(log)
         stream = next(iter(before))
@@ -218,12 +271,23 @@ def test_events_are_selected_from_the_archive_as_from_a_store(kit, tmp_path):
 
 def test_a_store_without_ways_says_so(tmp_path, connection, dsn):
     connection.execute(
-        "CREATE TABLE mine (at bigserial, stream text, version int, kind text, body jsonb, PRIMARY KEY (stream, version));"
-        "INSERT INTO mine (stream, version, kind, body) VALUES ('a-1', 1, 'x', '{\"a\": 1.10}'), ('a-1', 2, 'y', '{}')"
+        "CREATE TABLE mine (at bigserial, stream text, version int, kind text, body jsonb, PRIMARY "
+        "KEY (stream, version));"
+        "INSERT INTO mine (stream, version, kind, body) VALUES ('a-1', 1, 'x', '{\"a\": 1.10}'), "
+        "('a-1', 2, 'y', '{}')"
     )
-    table = {"name": "mine", "stream": "stream", "version": "version", "position": "at", "type": "kind", "data": "body"}
+    table = {
+        "name": "mine",
+        "stream": "stream",
+        "version": "version",
+        "position": "at",
+        "type": "kind",
+        "data": "body",
+    }
     document = {
-        "archives": {"cold": {"repository": "cold", "policies": {"old": {"category": "a", "store": "mine"}}}},
+        "archives": {
+            "cold": {"repository": "cold", "policies": {"old": {"category": "a", "store": "mine"}}}
+        },
         "stores": {"mine": {"dsn": dsn, "table": table}},
     }
     config = parse_config(document, tmp_path / "esops.toml")

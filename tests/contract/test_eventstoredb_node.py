@@ -1,6 +1,7 @@
 """The checklist of what a node does, point by point, with esdbclient as any application uses it.
 
-Run on the node in tests/, so that what esops is tested on is right, and on a real one where ESOPS_TEST_ESDB_URI names it.
+Run on the node in tests/, so that what esops is tested on is right, and on a real one where
+ESOPS_TEST_ESDB_URI names it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from uuid import uuid4
 import grpc
 import httpx
 import pytest
-from esdbclient import CaughtUp, Checkpoint, EventStoreDBClient, NewEvent, RecordedEvent, StreamState
+from esdbclient import (
+    CaughtUp,
+    Checkpoint,
+    EventStoreDBClient,
+    NewEvent,
+    RecordedEvent,
+    StreamState,
+)
 from esdbclient import exceptions as esdb
 from esdbclient.connection_spec import ConnectionSpec
 
@@ -47,7 +55,9 @@ def stream():
     return f"checklist{uuid4().hex}-{uuid4()}"
 
 
-def new(type: str = "happened", data: bytes = b'{"n": 1}', metadata: bytes = b"", id=None) -> NewEvent:
+def new(
+    type: str = "happened", data: bytes = b'{"n": 1}', metadata: bytes = b"", id=None
+) -> NewEvent:
     return NewEvent(type, data, metadata, id=id or uuid4())
 
 
@@ -71,7 +81,9 @@ def http(uri: str, method: str, path: str) -> httpx.Response:
     scheme = "https" if spec.options.Tls else "http"
     user = (spec.username, spec.password) if spec.username else None
     verify = spec.options.TlsCaFile or True
-    return httpx.request(method, f"{scheme}://{spec.targets[0]}{path}", auth=user, verify=verify, trust_env=False)
+    return httpx.request(
+        method, f"{scheme}://{spec.targets[0]}{path}", auth=user, verify=verify, trust_env=False
+    )
 
 
 def test_01_connect_directly_and_by_discovery_gossip_and_server_features(uri, client):
@@ -84,7 +96,9 @@ def test_01_connect_directly_and_by_discovery_gossip_and_server_features(uri, cl
     if spec.options.Tls:
         pytest.skip("asked in clear below")
     with grpc.insecure_channel(target) as channel:
-        ask = channel.unary_unary("/event_store.client.server_features.ServerFeatures/GetSupportedMethods")
+        ask = channel.unary_unary(
+            "/event_store.client.server_features.ServerFeatures/GetSupportedMethods"
+        )
         answer = ask(b"")
     assert re.search(rb"\d+\.\d+\.\d+", answer)
     assert b"event_store.client.streams.streams" in answer
@@ -180,7 +194,9 @@ def test_07_all_both_ways_from_a_position_filtered_in_the_server(client, stream)
     client.append_to_stream(stream, current_version=NO_STREAM, events=[new(type) for type in types])
 
     def read(**options) -> list[RecordedEvent]:
-        return [e for e in client.read_all(commit_position=before, **options) if e.stream_name == stream]
+        return [
+            e for e in client.read_all(commit_position=before, **options) if e.stream_name == stream
+        ]
 
     forwards = read()
     positions = [e.commit_position for e in forwards]
@@ -193,7 +209,11 @@ def test_07_all_both_ways_from_a_position_filtered_in_the_server(client, stream)
     assert read(filter_exclude=[re.escape(stream)], filter_by_stream_name=True) == []
     fourth = positions[3]
     assert next(iter(client.read_all(commit_position=fourth, limit=1))).commit_position == fourth
-    backwards = [e for e in client.read_all(commit_position=fourth, backwards=True, limit=50) if e.stream_name == stream]
+    backwards = [
+        e
+        for e in client.read_all(commit_position=fourth, backwards=True, limit=50)
+        if e.stream_name == stream
+    ]
     assert [e.commit_position for e in backwards] == positions[2::-1]
     # in the chunk that is being written
     with pytest.raises(esdb.UnknownError, match="Unexpected FilteredReadAllResult: Error"):
@@ -210,16 +230,22 @@ def test_07_beyond_the_end_a_read_forwards_is_empty_and_one_backwards_fails(clie
         list(client.read_all(commit_position=beyond, limit=1, backwards=True))
 
 
-def test_08_subscriptions_from_start_end_and_position_with_checkpoints_and_caught_up(client, stream):
+def test_08_subscriptions_from_start_end_and_position_with_checkpoints_and_caught_up(
+    client, stream
+):
     before = client.get_commit_position(filter_exclude=())
-    client.append_to_stream(stream, current_version=NO_STREAM, events=[new(f"t{n}") for n in range(3)])
+    client.append_to_stream(
+        stream, current_version=NO_STREAM, events=[new(f"t{n}") for n in range(3)]
+    )
 
     def take(subscription, count: int) -> list:
         with subscription:
             return list(itertools.islice(subscription, count))
 
     assert revisions(take(client.subscribe_to_stream(stream, timeout=10), 3)) == [0, 1, 2]
-    assert revisions(take(client.subscribe_to_stream(stream, stream_position=0, timeout=10), 2)) == [1, 2]
+    assert revisions(
+        take(client.subscribe_to_stream(stream, stream_position=0, timeout=10), 2)
+    ) == [1, 2]
     caught_up = take(client.subscribe_to_stream(stream, include_caught_up=True, timeout=10), 4)
     assert isinstance(caught_up[-1], CaughtUp)
     live = client.subscribe_to_stream(stream, from_end=True, timeout=10)
@@ -254,22 +280,37 @@ def test_09_links_of_the_system_projections_resolved_and_dangling(client, stream
     category, correlation = stream.partition("-")[0], str(uuid4())
     about = json.dumps({"$correlationId": correlation}).encode()
     kind = f"type{uuid4().hex}"
-    client.append_to_stream(stream, current_version=NO_STREAM, events=[new(kind, metadata=about), new("other", metadata=about)])
+    client.append_to_stream(
+        stream,
+        current_version=NO_STREAM,
+        events=[new(kind, metadata=about), new("other", metadata=about)],
+    )
     linked = eventually(lambda: client.get_stream(f"$ce-{category}", resolve_links=True))
     linked = eventually(
-        lambda: len(client.get_stream(f"$ce-{category}")) == 2 and client.get_stream(f"$ce-{category}", resolve_links=True)
+        lambda: (
+            len(client.get_stream(f"$ce-{category}")) == 2
+            and client.get_stream(f"$ce-{category}", resolve_links=True)
+        )
     )
-    assert [(e.stream_name, e.type, e.link.type) for e in linked] == [(stream, kind, "$>"), (stream, "other", "$>")]
+    assert [(e.stream_name, e.type, e.link.type) for e in linked] == [
+        (stream, kind, "$>"),
+        (stream, "other", "$>"),
+    ]
     raw = client.get_stream(f"$ce-{category}")
     assert [e.data for e in raw] == [f"0@{stream}".encode(), f"1@{stream}".encode()]
-    assert [e.type for e in eventually(lambda: client.get_stream(f"$et-{kind}", resolve_links=True))] == [kind]
+    assert [
+        e.type for e in eventually(lambda: client.get_stream(f"$et-{kind}", resolve_links=True))
+    ] == [kind]
     by_correlation = eventually(
         lambda: (
-            len(client.get_stream(f"$bc-{correlation}")) == 2 and client.get_stream(f"$bc-{correlation}", resolve_links=True)
+            len(client.get_stream(f"$bc-{correlation}")) == 2
+            and client.get_stream(f"$bc-{correlation}", resolve_links=True)
         )
     )
     assert [e.type for e in by_correlation] == [kind, "other"]
-    names = eventually(lambda: [e.data.decode() for e in client.get_stream("$streams", backwards=True, limit=200)])
+    names = eventually(
+        lambda: [e.data.decode() for e in client.get_stream("$streams", backwards=True, limit=200)]
+    )
     assert f"0@{stream}" in names
     client.delete_stream(stream, current_version=ANY)
     assert client.get_stream(f"$ce-{category}", resolve_links=True) == ()
@@ -278,7 +319,9 @@ def test_09_links_of_the_system_projections_resolved_and_dangling(client, stream
 
 def test_10_persistent_subscriptions_created_listed_parked_and_replayed(client, stream):
     group = f"group-{uuid4().hex}"
-    client.append_to_stream(stream, current_version=NO_STREAM, events=[new(f"t{n}") for n in range(3)])
+    client.append_to_stream(
+        stream, current_version=NO_STREAM, events=[new(f"t{n}") for n in range(3)]
+    )
     client.create_subscription_to_stream(group, stream)
     with pytest.raises(esdb.AlreadyExists):
         client.create_subscription_to_stream(group, stream)
@@ -289,7 +332,9 @@ def test_10_persistent_subscriptions_created_listed_parked_and_replayed(client, 
         if event.type == "t2":
             break
     eventually(lambda: client.get_subscription_info(group, stream).parked_message_count == 1)
-    parked = client.get_stream(f"$persistentsubscription-{stream}::{group}-parked", resolve_links=True)
+    parked = client.get_stream(
+        f"$persistentsubscription-{stream}::{group}-parked", resolve_links=True
+    )
     assert [e.type for e in parked] == ["t1"]
     client.replay_parked_events(group, stream)
     again = next(subscription)
@@ -304,7 +349,10 @@ def test_10_persistent_subscriptions_created_listed_parked_and_replayed(client, 
 
 def test_11_projections_created_asked_reset_and_deleted(client, stream):
     name = f"p{uuid4().hex}"
-    query = f"fromStream('{stream}').when({{$init: function () {{ return {{n: 0}}; }}, happened: function (s, e) {{ s.n += e.data.n; }}}}).outputState()"
+    query = (
+        f"fromStream('{stream}').when({{$init: function () {{ return {{n: 0}}; }}, happened: "
+        f"function (s, e) {{ s.n += e.data.n; }}}}).outputState()"
+    )
     client.create_projection(query=query, name=name)
     with pytest.raises(esdb.AlreadyExists):
         client.create_projection(query=query, name=name)
@@ -336,11 +384,20 @@ def test_12_a_scavenge_over_http_takes_dead_events_out_of_all_and_reports(uri, c
     started = http(uri, "POST", "/admin/scavenge?threads=1&throttlePercent=50")
     assert started.status_code == 200
     id = started.json()["scavengeId"]
-    eventually(lambda: any(e.type == "$scavengeCompleted" for e in client.get_stream(f"$scavenges-{id}")))
+    eventually(
+        lambda: any(e.type == "$scavengeCompleted" for e in client.get_stream(f"$scavenges-{id}"))
+    )
     events = client.get_stream(f"$scavenges-{id}")
-    assert [e.type for e in events] == ["$scavengeStarted", "$scavengeChunksCompleted", "$scavengeCompleted"]
+    assert [e.type for e in events] == [
+        "$scavengeStarted",
+        "$scavengeChunksCompleted",
+        "$scavengeCompleted",
+    ]
     assert json.loads(events[-1].data)["result"] == "Success"
-    assert id in [json.loads(e.data)["scavengeId"] for e in client.get_stream("$scavenges", resolve_links=True)]
+    assert id in [
+        json.loads(e.data)["scavengeId"]
+        for e in client.get_stream("$scavenges", resolve_links=True)
+    ]
     left = [e for e in client.read_all(commit_position=before) if e.stream_name == stream]
     assert revisions(left) == [3]
     assert http(uri, "GET", "/admin/scavenge/last").json()["scavengeResult"] == "Success"
@@ -380,5 +437,7 @@ def test_14_an_append_over_one_mebibyte_is_refused(client, stream):
     half = new(data=b'"' + b"x" * (600 * 1024) + b'"')
     client.append_to_stream(stream, current_version=NO_STREAM, events=[half])
     with pytest.raises(esdb.MaximumAppendSizeExceededError, match="1048576"):
-        client.append_to_stream(stream, current_version=ANY, events=[new(data=half.data), new(data=half.data)])
+        client.append_to_stream(
+            stream, current_version=ANY, events=[new(data=half.data), new(data=half.data)]
+        )
     assert len(client.get_stream(stream)) == 1

@@ -1,4 +1,6 @@
-"""A backend of a package of its own, in one file, proves itself with the kit, and every command works on it."""
+"""A backend of a package of its own, in one file, proves itself with the kit, and every command
+works on it.
+"""
 
 from __future__ import annotations
 
@@ -50,14 +52,19 @@ def test_commands_work_on_it(project, dsn, connection):
     )
     project.write(
         "totals.py",
-        "from esops import fold\n@fold(key='stream')\ndef totals(row, event):\n    return {'id': event.stream, 'n': event.version}\n",
+        "from esops import fold\n@fold(key='stream')\ndef totals(row, event):\n    return {'id': "
+        "event.stream, 'n': event.version}\n",
     )
     project.write("totals.sql", "CREATE TABLE {table} (id text PRIMARY KEY, n int);")
     with open_store("mine", StoreSettings(backend="sqlite", dsn=str(path))) as store:
         for n in range(30):
             store.append(f"s-{n % 3}", [NewEvent(f"id-{n}", "happened", b"{}")])
     project.ok("rebuild", "--blue-green")
-    assert dict(connection.execute("SELECT id, n FROM totals").fetchall()) == {"s-0": 10, "s-1": 10, "s-2": 10}
+    assert dict(connection.execute("SELECT id, n FROM totals").fetchall()) == {
+        "s-0": 10,
+        "s-1": 10,
+        "s-2": 10,
+    }
     assert project.ok("status", "--output", "json").json["stores"][0]["layout"] == "sqlite"
     assert json.loads(project.ok("events", "show", "id-7").out)["stream"] == "s-1"
     project.ok("run", "--until-caught-up")

@@ -1,4 +1,6 @@
-"""What every event store has to do (esops.testing), on every layout in every variant, and what more those in Postgres have to."""
+"""What every event store has to do (esops.testing), on every layout in every variant, and what more
+those in Postgres have to.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from tests.support import emmett, eventsourcing, marten, messagedb
 
 @dataclass
 class LayoutKit(Kit):
-    """A layout's store, with a connection beside it and the way that its library archives a stream, if it does."""
+    """A layout's store, with a connection beside it and the way that its library archives a stream,
+    if it does.
+    """
 
     connection: psycopg.Connection | None = None
     archive: Callable[[str], None] | None = None
@@ -53,11 +57,15 @@ def kit(request):
     if request.param.startswith("eventstoredb"):
         yield from eventstoredb_kit(request)
     else:
-        yield from layout_kit(request.param, request.getfixturevalue("dsn"), request.getfixturevalue("connection"))
+        yield from layout_kit(
+            request.param, request.getfixturevalue("dsn"), request.getfixturevalue("connection")
+        )
 
 
 def eventstoredb_kit(request):
-    """On the node in tests/, in two versions, and on a real one where there is one: streams of its own, deleted afterwards."""
+    """On the node in tests/, in two versions, and on a real one where there is one: streams of its
+    own, deleted afterwards.
+    """
     if request.param == "eventstoredb-real":
         uri = os.environ.get("ESOPS_TEST_ESDB_URI")
         if not uri:
@@ -85,10 +93,14 @@ def layout_kit(name: str, dsn: str, connection):
         more = {"timestamp": {"_type_": "datetime_iso", "_data_": datetime.now(UTC).isoformat()}}
     elif name.startswith("emmett"):
         emmett.create(connection, old_processors=name == "emmett-0.41")
-        settings = StoreSettings(dsn=dsn, ordering="position" if name == "emmett-by-position" else "native")
+        settings = StoreSettings(
+            dsn=dsn, ordering="position" if name == "emmett-by-position" else "native"
+        )
         archive, text_ids = (lambda stream: emmett.archive(connection, stream)), True
     else:
-        variant = marten.VARIANTS.get(name, marten.Variant(conjoined=name == "marten-tenant", text_ids=True))
+        variant = marten.VARIANTS.get(
+            name, marten.Variant(conjoined=name == "marten-tenant", text_ids=True)
+        )
         marten.create(connection, variant)
         settings = StoreSettings(
             dsn=dsn,
@@ -96,9 +108,14 @@ def layout_kit(name: str, dsn: str, connection):
             tenant="*DEFAULT*" if name == "marten-tenant" else None,
             hole_threshold=timedelta(seconds=0.3),
         )
-        archive, text_ids = (lambda stream: marten.archive(connection, variant, stream)), variant.text_ids
+        archive, text_ids = (
+            (lambda stream: marten.archive(connection, variant, stream)),
+            variant.text_ids,
+        )
     with open_store("s", settings) as store:
-        yield LayoutKit(store, settings, text_ids, more=more, connection=connection, archive=archive)
+        yield LayoutKit(
+            store, settings, text_ids, more=more, connection=connection, archive=archive
+        )
 
 
 class TestEveryStore(StoreContract):
@@ -137,11 +154,16 @@ def test_an_uncommitted_event_holds_the_head_and_is_never_skipped(postgres_kit):
             slow.layout.append(control, postgres_kit.stream(), postgres_kit.events("slow"), None)
             postgres_kit.store.append(postgres_kit.stream("order"), postgres_kit.events("fast"))
             held = postgres_kit.store.head(timedelta(milliseconds=100))
-            assert [e.type for b in postgres_kit.store.read_all(settled, held) for e in b.events] == []
+            assert [
+                e.type for b in postgres_kit.store.read_all(settled, held) for e in b.events
+            ] == []
             assert postgres_kit.store.held_back_by()
             assert str(control.info.backend_pid) in postgres_kit.store.held_back_by()[0].who
     after = postgres_kit.store.head(timedelta(seconds=3))
-    assert [e.type for b in postgres_kit.store.read_all(held, after) for e in b.events] == ["slow", "fast"]
+    assert [e.type for b in postgres_kit.store.read_all(held, after) for e in b.events] == [
+        "slow",
+        "fast",
+    ]
 
 
 def test_a_prepared_transaction_holds_the_head(postgres_kit):
@@ -160,7 +182,9 @@ def test_a_prepared_transaction_holds_the_head(postgres_kit):
     assert [e.type for b in postgres_kit.store.read_all(settled, held) for e in b.events] == []
     postgres_kit.connection.execute("COMMIT PREPARED 'later'")
     assert [
-        e.type for b in postgres_kit.store.read_all(held, postgres_kit.store.head(timedelta(seconds=3))) for e in b.events
+        e.type
+        for b in postgres_kit.store.read_all(held, postgres_kit.store.head(timedelta(seconds=3)))
+        for e in b.events
     ] == [
         "prepared",
         "fast",
@@ -172,7 +196,9 @@ def test_a_rolled_back_writer_leaves_no_gap_behind_that_holds_readers(postgres_k
     with open_store("fails", StoreSettings(dsn=postgres_kit.connection.info.dsn)) as failing:
         control = failing._control()
         with control.transaction(force_rollback=True):
-            failing.layout.append(control, postgres_kit.stream(), postgres_kit.events("never", "never"), None)
+            failing.layout.append(
+                control, postgres_kit.stream(), postgres_kit.events("never", "never"), None
+            )
     last = postgres_kit.store.append(postgres_kit.stream(), postgres_kit.events("b"))
     assert postgres_kit.store.head(timedelta(seconds=5)) >= last
     assert [e.type for e in postgres_kit.read()] == ["a", "b"]
@@ -184,13 +210,15 @@ def test_reading_leaves_no_transaction_open_and_takes_no_lock_that_blocks(postgr
     next(reader)
     rows = postgres_kit.connection.execute(
         "SELECT a.state, l.mode FROM pg_stat_activity a LEFT JOIN pg_locks l USING (pid) "
-        "WHERE a.application_name LIKE 'esops %%' AND l.locktype = 'relation' AND l.mode NOT IN ('AccessShareLock')"
+        "WHERE a.application_name LIKE 'esops %%' AND l.locktype = 'relation' AND l.mode NOT IN "
+        "('AccessShareLock')"
     ).fetchall()
     reader.close()
     assert rows == []
     time.sleep(0.05)
     idle = postgres_kit.connection.execute(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'esops %%' AND state = 'idle in transaction'"
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'esops %%' AND state = "
+        "'idle in transaction'"
     ).fetchone()
     assert idle == (0,)
 

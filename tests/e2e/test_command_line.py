@@ -1,4 +1,6 @@
-"""The installed `esops`, as a user meets it: help, mistakes, outputs, exit codes; nothing changed by a mistake."""
+"""The installed `esops`, as a user meets it: help, mistakes, outputs, exit codes; nothing changed
+by a mistake.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ def small(dsn, project):
 
 def everything(connection):
     return connection.execute(
-        "SELECT n.nspname, c.relname, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "SELECT n.nspname, c.relname, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid "
+        "= c.relnamespace "
         "WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 1, 2"
     ).fetchall()
 
@@ -36,7 +39,10 @@ COMMANDS = [
     ["run"],
     ["events"],
     ["projection"],
-    *(["projection", each] for each in ("list", "show", "versions", "switch", "rollback", "retire", "dead-letters")),
+    *(
+        ["projection", each]
+        for each in ("list", "show", "versions", "switch", "rollback", "retire", "dead-letters")
+    ),
     ["demo"],
     *(["demo", each] for each in ("up", "down", "status")),
 ]
@@ -52,7 +58,12 @@ def test_help_begins_with_an_example_and_groups_its_options(command, project):
 
 
 def test_help_loads_nothing_heavy():
-    code = "import sys; sys.argv = ['esops', '--help']; from esops.cli import main\ntry: main()\nexcept SystemExit: pass\nprint([m for m in ('pyarrow', 'psycopg', 'pydantic.main', 'rich', 'structlog', 'adbc_driver_manager', 'orjson') if m in sys.modules], file=sys.stderr)"
+    code = (
+        "import sys; sys.argv = ['esops', '--help']; from esops.cli import main\ntry: "
+        "main()\nexcept SystemExit: pass\nprint([m for m in ('pyarrow', 'psycopg', "
+        "'pydantic.main', 'rich', 'structlog', 'adbc_driver_manager', 'orjson') if m in "
+        "sys.modules], file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stderr.strip() == "[]"
 
@@ -72,10 +83,25 @@ MISTAKES = [
     (["rebuild", "--blue-green", "--resume", "--abort"], 2, "exclude each other", None),
     (["rebuild", "--blue-green", "--resume"], 2, "was ever begun", "--resume"),
     (["rebuild", "--blue-green", "--abort"], 2, "no unfinished rebuild", None),
-    (["rebuild", "--blue-green", "--max-diff", "lots"], 2, "neither a number of rows nor a percentage", None),
+    (
+        ["rebuild", "--blue-green", "--max-diff", "lots"],
+        2,
+        "neither a number of rows nor a percentage",
+        None,
+    ),
     (["rebuild", "--blue-green", "--batch-size", "0"], 2, "--batch-size", "--help"),
-    (["rebuild", "--blue-green", "--store", "shoop"], 2, "there is no store named 'shoop'", "Did you mean 'shop'?"),
-    (["rebuild", "--blue-green", "--output", "csv"], 2, "--output csv is not possible here", "Possible: table, json"),
+    (
+        ["rebuild", "--blue-green", "--store", "shoop"],
+        2,
+        "there is no store named 'shoop'",
+        "Did you mean 'shop'?",
+    ),
+    (
+        ["rebuild", "--blue-green", "--output", "csv"],
+        2,
+        "--output csv is not possible here",
+        "Possible: table, json",
+    ),
     (["rebuild", "--bluegreen"], 2, "No such option", "--help"),
     (["nonsense"], 2, "No such command", "--help"),
     (["projection", "show", "x"], 2, "no projection named 'x'", None),
@@ -90,9 +116,13 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message", "hint"), MISTAKES, ids=lambda value: " ".join(value) if isinstance(value, list) else None
+    ("arguments", "code", "message", "hint"),
+    MISTAKES,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_mistake_gets_one_sentence_a_hint_and_its_code_and_changes_nothing(arguments, code, message, hint, small, connection):
+def test_a_mistake_gets_one_sentence_a_hint_and_its_code_and_changes_nothing(
+    arguments, code, message, hint, small, connection
+):
     before = everything(connection)
     result = small.run(*arguments)
     assert result.code == code, result.err
@@ -110,17 +140,25 @@ BAD_CODE = [
     ("shop_projections:cart_sumary", None, "has no 'cart_sumary'"),
     ("shop_projections", None, "is not of the form module:function"),
     ("shop_projections:plain", "def plain(row, event): return row", "is not a projection"),
-    ("shop_projections:cart_summary", "import not_there", "cannot be imported: No module named 'not_there'"),
+    (
+        "shop_projections:cart_summary",
+        "import not_there",
+        "cannot be imported: No module named 'not_there'",
+    ),
     ("shop_projections:cart_summary", "1 / 0", "cannot be imported: ZeroDivisionError"),
     ("shop_projections:cart_summary", "def broken(:", "cannot be imported: SyntaxError"),
 ]
 
 
-@pytest.mark.parametrize(("reference", "code", "message"), BAD_CODE, ids=[each[2] for each in BAD_CODE])
+@pytest.mark.parametrize(
+    ("reference", "code", "message"), BAD_CODE, ids=[each[2] for each in BAD_CODE]
+)
 def test_code_that_is_not_there_or_does_not_load(reference, code, message, small, connection):
     before = everything(connection)
     config = (small.folder / "esops.toml").read_text()
-    (small.folder / "esops.toml").write_text(config.replace("shop_projections:cart_summary", reference))
+    (small.folder / "esops.toml").write_text(
+        config.replace("shop_projections:cart_summary", reference)
+    )
     if code is not None:
         (small.folder / "shop_projections.py").write_text(code + "\n")
     result = small.run("rebuild", "--blue-green")
@@ -131,7 +169,11 @@ def test_code_that_is_not_there_or_does_not_load(reference, code, message, small
 
 BAD_DDL = [
     ("CREATE TABLE {table} (id text);", 2, "no primary key"),
-    ("CREATE TABLE {table} (a text, b text, PRIMARY KEY (a, b));", 2, "the fold's key is the stream alone"),
+    (
+        "CREATE TABLE {table} (a text, b text, PRIMARY KEY (a, b));",
+        2,
+        "the fold's key is the stream alone",
+    ),
     ("CREATE TABLE other (id text PRIMARY KEY);", 2, "does not name {table}"),
     ("CREATE TABLE {table} (id nonsense PRIMARY KEY);", 2, "green's DDL fails"),
     ("CREATE TABEL {table} (id text PRIMARY KEY);", 2, "green's DDL fails"),
@@ -152,7 +194,10 @@ def test_no_ddl_and_no_table_says_what_to_give(small):
     config = (small.folder / "esops.toml").read_text().replace('ddl = "cart_summary.sql"\n', "")
     (small.folder / "esops.toml").write_text(config)
     result = small.run("rebuild", "--blue-green")
-    assert (result.code, "no table public.cart_summary to make the first version like" in result.err) == (2, True)
+    assert (
+        result.code,
+        "no table public.cart_summary to make the first version like" in result.err,
+    ) == (2, True)
 
 
 def test_a_database_that_is_no_event_store(dsn, project, connection):
@@ -165,7 +210,12 @@ def test_a_database_that_is_no_event_store(dsn, project, connection):
 
 @pytest.mark.parametrize(
     ("wrong", "code"),
-    [({"dbname": "not_there"}, 3), ({"user": "nobody_here"}, 3), ({"host": "/nowhere"}, 3), ({"port": "1"}, 3)],
+    [
+        ({"dbname": "not_there"}, 3),
+        ({"user": "nobody_here"}, 3),
+        ({"host": "/nowhere"}, 3),
+        ({"port": "1"}, 3),
+    ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
 def test_a_wrong_dsn(wrong, code, dsn, project):
@@ -218,14 +268,30 @@ def test_events_in_every_format(small):
     lines = small.ok("events", "--limit", "3").out.splitlines()
     rows = [json.loads(line) for line in lines]
     assert [row["position"] for row in rows] == ["1", "2", "3"]
-    assert set(rows[0]) == {"id", "stream", "version", "position", "type", "recorded_at", "data", "metadata"}
+    assert set(rows[0]) == {
+        "id",
+        "stream",
+        "version",
+        "position",
+        "type",
+        "recorded_at",
+        "data",
+        "metadata",
+    }
     assert rows[0]["recorded_at"].endswith("Z")
     assert small.ok("events", "--limit", "3", "--output", "json").json == rows
-    table = list(csv.DictReader(io.StringIO(small.ok("events", "--limit", "3", "--output", "csv").out)))
+    table = list(
+        csv.DictReader(io.StringIO(small.ok("events", "--limit", "3", "--output", "csv").out))
+    )
     assert [row["id"] for row in table] == [row["id"] for row in rows]
     assert len(small.ok("events", "--output", "table", "--limit", "3").out.splitlines()) == 3
-    opened = small.ok("events", "--type", "shopping_cart_opened", "--type", "shopping_cart_canceled").out.splitlines()
-    assert {json.loads(line)["type"] for line in opened} == {"shopping_cart_opened", "shopping_cart_canceled"}
+    opened = small.ok(
+        "events", "--type", "shopping_cart_opened", "--type", "shopping_cart_canceled"
+    ).out.splitlines()
+    assert {json.loads(line)["type"] for line in opened} == {
+        "shopping_cart_opened",
+        "shopping_cart_canceled",
+    }
     assert len(small.ok("events", "--stream", rows[0]["stream"]).out.splitlines()) == 10
     assert small.ok("events", "--after", "498").out.count("\n") == 2
     assert "\x1b" not in small.ok("events", "--output", "table").out
@@ -260,13 +326,32 @@ def test_events_into_a_pipe_that_closes_is_no_error(small):
 def test_rebuild_json_has_the_documented_fields(small):
     done = small.ok("rebuild", "--blue-green", "--output", "json").json
     assert set(done) >= {
-        *("rebuild", "projection", "state", "from_version", "to_version", "events", "rows", "seconds"),
+        *(
+            "rebuild",
+            "projection",
+            "state",
+            "from_version",
+            "to_version",
+            "events",
+            "rows",
+            "seconds",
+        ),
         *("events_per_second", "position", "verification"),
     }
-    assert set(done["verification"]) >= {"method", "rows_blue", "rows_green", "differing", "samples"}
+    assert set(done["verification"]) >= {
+        "method",
+        "rows_blue",
+        "rows_green",
+        "differing",
+        "samples",
+    }
     assert (done["events"], done["rows"], done["position"]) == (500, 50, "500")
     again = small.ok("rebuild", "--blue-green", "--output", "json").json
-    assert (again["from_version"], again["to_version"], again["verification"]["method"]) == (1, 2, "exact")
+    assert (again["from_version"], again["to_version"], again["verification"]["method"]) == (
+        1,
+        2,
+        "exact",
+    )
 
 
 def test_dry_run_prints_every_statement_and_changes_nothing(small, connection):
@@ -282,13 +367,22 @@ def test_dry_run_prints_every_statement_and_changes_nothing(small, connection):
         "Nothing was changed",
     ):
         assert statement in text
-    assert small.ok("rebuild", "--blue-green", "--dry-run", "--output", "json").json["events"] == 500
+    assert (
+        small.ok("rebuild", "--blue-green", "--dry-run", "--output", "json").json["events"] == 500
+    )
     assert everything(connection) == before
 
 
 def test_list_and_show_before_anything_was_built(small):
     assert small.ok("projection", "list", "--output", "json").json == [
-        {"projection": "cart_summary", "store": "shop", "kind": "fold", "active": None, "lag_events": None, "versions": 0}
+        {
+            "projection": "cart_summary",
+            "store": "shop",
+            "kind": "fold",
+            "active": None,
+            "lag_events": None,
+            "versions": 0,
+        }
     ]
     assert "never built" in small.ok("projection", "show", "cart_summary").out
     assert small.ok("projection", "show", "cart_summary", "--output", "json").json["versions"] == []
@@ -303,7 +397,10 @@ def test_global_options_stand_anywhere(small):
 def test_log_format_json_is_one_object_a_line(small):
     result = small.ok("rebuild", "--blue-green", "--log-format", "json", "--quiet", "--verbose")
     logged = [json.loads(line) for line in result.err.splitlines() if line.startswith("{")]
-    assert any(each["event"] == "state" and each["state"] == "catching-up" and each["rebuild"] == 1 for each in logged)
+    assert any(
+        each["event"] == "state" and each["state"] == "catching-up" and each["rebuild"] == 1
+        for each in logged
+    )
 
 
 def test_quiet_says_nothing_but_the_result(small):
@@ -338,14 +435,18 @@ def test_run_until_caught_up_follows_all_versions(small, dsn, connection):
 
 def test_progress_in_a_pipe_is_plain_lines(dsn, project):
     shop.make(dsn, 40_000)
-    code = shop.PROJECTION.replace("    data, kind", "    import time; time.sleep(0.0002)\n    data, kind")
+    code = shop.PROJECTION.replace(
+        "    data, kind", "    import time; time.sleep(0.0002)\n    data, kind"
+    )
     shop.configure(project, dsn, code=code)
     err = project.ok("rebuild", "--blue-green", "--batch-size", "5000").err
     assert "\x1b" not in err
     assert "\r" not in err
     lines = [line for line in err.splitlines() if " of 40,000, " in line]
     assert lines
-    assert all(line.startswith("rebuild cart_summary: events: ") and "left" in line for line in lines[:1])
+    assert all(
+        line.startswith("rebuild cart_summary: events: ") and "left" in line for line in lines[:1]
+    )
 
 
 def test_a_config_by_environment(small, tmp_path_factory):

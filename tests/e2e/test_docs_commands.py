@@ -1,4 +1,6 @@
-"""Every command line that the docs show is run, in a shop as they describe it, with the exit code of something that works."""
+"""Every command line that the docs show is run, in a shop as they describe it, with the exit code
+of something that works.
+"""
 
 from __future__ import annotations
 
@@ -84,8 +86,12 @@ def test_each_command_line_works(project, dsn, connection, part):
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
             out, err = process.communicate(timeout=30)
-        assert process.returncode in (0, 1, 5), f"{page}: esops {shlex.join(line)}: exit {process.returncode}\n{out}\n{err}"
+        assert process.returncode in (0, 1, 5), (
+            f"{page}: esops {shlex.join(line)}: exit {process.returncode}\n{out}\n{err}"
+        )
         assert "Traceback" not in err
-        if line[0] == "rebuild" and process.returncode == 1:  # what other pages archived is missing in green
+        if (
+            line[0] == "rebuild" and process.returncode == 1
+        ):  # what other pages archived is missing in green
             for name in ("cart_summary", "customer_totals"):
                 project.run("rebuild", name, "--blue-green", "--abort", "--yes")

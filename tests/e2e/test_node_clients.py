@@ -1,4 +1,6 @@
-"""Other people's clients on the node in tests/: what it speaks is the protocol, and not what esops happens to ask."""
+"""Other people's clients on the node in tests/: what it speaks is the protocol, and not what esops
+happens to ask.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,16 @@ def modules(tmp_path_factory):
         pytest.skip("node and npm are not on this machine")
     folder = tmp_path_factory.mktemp("node")
     wanted = [f"{name}@{version}" for name, version in PACKAGES.items()]
-    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), *wanted]
+    command = [
+        "npm",
+        "install",
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        str(folder),
+        *wanted,
+    ]
     installed = subprocess.run(command, capture_output=True, text=True, timeout=240)
     if installed.returncode:
         pytest.skip(f"npm could not install the clients: {installed.stderr.strip()[-200:]}")
@@ -34,7 +45,13 @@ def modules(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_node_client_appends_reads_and_subscribes_unchanged(node, modules, package):
-    done = subprocess.run(["node", "client.mjs", package, node.uri], cwd=modules, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["node", "client.mjs", package, node.uri],
+        cwd=modules,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["wrong"] in ("wrong-expected-version", "WrongExpectedVersionError")

@@ -1,4 +1,6 @@
-"""The pages that esops writes, in a real browser: they draw, fetch nothing, complain of nothing, and show names as they are."""
+"""The pages that esops writes, in a real browser: they draw, fetch nothing, complain of nothing,
+and show names as they are.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +21,25 @@ ID = "0b1c2a4e-8f6d-4c55-9d0e-3a2b1c0d9e{:02x}"
 
 
 def event(number: int, cause: int | None = None, kind: str = "done") -> NewEvent:
-    about = {"correlationId": "flow"} | ({"causationId": ID.format(cause)} if cause is not None else {})
+    about = {"correlationId": "flow"} | (
+        {"causationId": ID.format(cause)} if cause is not None else {}
+    )
     return NewEvent(ID.format(number), kind, b"{}", orjson.dumps(about))
 
 
 @pytest.fixture
 def shop(dsn, connection, project):
     marten.create(connection, marten.Variant(text_ids=True, optional=True))
-    project.write("esops.toml", f'[stores.shop]\ndsn = {json.dumps(dsn)}\n[audit.budgets]\n"*" = 3\n')
+    project.write(
+        "esops.toml", f'[stores.shop]\ndsn = {json.dumps(dsn)}\n[audit.budgets]\n"*" = 3\n'
+    )
     with open_store("shop", StoreSettings(dsn=dsn)) as store:
         store.append("cart-1", [event(1), event(2, 1), event(3, 2), event(4, 2)])
         store.append("order-1", [event(5, 4, EVIL), event(6, 5)])
         store.append(f"{EVIL}-1", [event(7, 6), event(8, 77)])
-    connection.execute("UPDATE mt_events SET timestamp = timestamp - (100 - seq_id) * interval '9 days'")
+    connection.execute(
+        "UPDATE mt_events SET timestamp = timestamp - (100 - seq_id) * interval '9 days'"
+    )
     return connection
 
 
@@ -53,7 +61,9 @@ def test_the_report_of_streams(shop, project, browser, tmp_path):
         assert "main-svg" in svgs(document, name), name
     assert "1 stream breaks a budget" in document
     assert len(re.findall('class="point"', svgs(document, "longest"))) == 3
-    light, dark = (browser.picture(page, tmp_path / f"{dark}.png", dark=dark) for dark in (False, True))
+    light, dark = (
+        browser.picture(page, tmp_path / f"{dark}.png", dark=dark) for dark in (False, True)
+    )
     assert light[:4] == dark[:4] == b"\x89PNG"
     assert min(len(light), len(dark)) > 50_000, "something is drawn"
     assert light != dark

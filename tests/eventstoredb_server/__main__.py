@@ -1,4 +1,7 @@
-"""Run a node, or several over one storage. It prints a line of JSON when it listens; SIGTERM ends it."""
+"""Run a node, or several over one storage.
+
+It prints a line of JSON when it listens; SIGTERM ends it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,12 @@ from pathlib import Path
 
 import grpc
 import uvicorn
-from esdbclient.protos.Grpc import gossip_pb2_grpc, persistent_pb2_grpc, projections_pb2_grpc, streams_pb2_grpc
+from esdbclient.protos.Grpc import (
+    gossip_pb2_grpc,
+    persistent_pb2_grpc,
+    projections_pb2_grpc,
+    streams_pb2_grpc,
+)
 
 from tests.eventstoredb_server.calls import Guard
 from tests.eventstoredb_server.cluster import Cluster, Node
@@ -44,17 +52,23 @@ class _QuietServer(uvicorn.Server):
 
 async def open_node(node: Node, folder: Path, arguments: argparse.Namespace, port: int) -> list:
     """Bring one node up behind its door. Returns what has to be kept."""
-    grpc_path, http_path = (str(folder / f"{len(node.cluster.nodes)}.{kind}") for kind in ("grpc", "http"))
+    grpc_path, http_path = (
+        str(folder / f"{len(node.cluster.nodes)}.{kind}") for kind in ("grpc", "http")
+    )
     server = grpc.aio.server(interceptors=[Guard(node)], options=_OPTIONS)
     streams_pb2_grpc.add_StreamsServicer_to_server(Streams(node), server)
-    persistent_pb2_grpc.add_PersistentSubscriptionsServicer_to_server(PersistentSubscriptions(node), server)
+    persistent_pb2_grpc.add_PersistentSubscriptionsServicer_to_server(
+        PersistentSubscriptions(node), server
+    )
     projections_pb2_grpc.add_ProjectionsServicer_to_server(Projections(node), server)
     gossip_pb2_grpc.add_GossipServicer_to_server(Gossip(node), server)
     operations_pb2_grpc.add_OperationsServicer_to_server(Operations(node), server)
     serverfeatures_pb2_grpc.add_ServerFeaturesServicer_to_server(ServerFeatures(node), server)
     server.add_insecure_port(f"unix:{grpc_path}")
     await server.start()
-    http = _QuietServer(uvicorn.Config(application(node), uds=http_path, log_level="critical", lifespan="off"))
+    http = _QuietServer(
+        uvicorn.Config(application(node), uds=http_path, log_level="critical", lifespan="off")
+    )
     serving = asyncio.get_running_loop().create_task(http.serve())
     while not http.started:
         await asyncio.sleep(0.01)
@@ -72,7 +86,9 @@ async def main(arguments: argparse.Namespace) -> None:
         kept = []
         for number in range(arguments.nodes):
             node = cluster.add(arguments.host, 0, version, insecure=not arguments.certificate)
-            kept += await open_node(node, Path(folder), arguments, arguments.port + number if arguments.port else 0)
+            kept += await open_node(
+                node, Path(folder), arguments, arguments.port + number if arguments.port else 0
+            )
         if not arguments.no_system_projections:
             for name in SYSTEM:
                 cluster.projector.enable(name)
@@ -86,17 +102,33 @@ async def main(arguments: argparse.Namespace) -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.eventstoredb_server", description=__doc__)
-    parser.add_argument("--port", type=int, default=2113, help="of the first node; 0 takes free ones")
-    parser.add_argument("--nodes", type=int, default=1)
-    parser.add_argument("--host", default="localhost", help="the name that the nodes give themselves in gossip")
-    parser.add_argument("--listen", default="localhost", help="the address to listen on")
-    parser.add_argument("--version", default="24.10", help="the server's version to behave like, such as 21.10")
-    parser.add_argument(
-        "--no-system-projections", action="store_true", help="leave the system's projections stopped at the start"
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.eventstoredb_server", description=__doc__
     )
-    parser.add_argument("--file", type=Path, help="keep the log here, so that a killed node can be started again with it")
-    parser.add_argument("--certificate", help="PEM; with it the node asks for TLS and for credentials")
+    parser.add_argument(
+        "--port", type=int, default=2113, help="of the first node; 0 takes free ones"
+    )
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument(
+        "--host", default="localhost", help="the name that the nodes give themselves in gossip"
+    )
+    parser.add_argument("--listen", default="localhost", help="the address to listen on")
+    parser.add_argument(
+        "--version", default="24.10", help="the server's version to behave like, such as 21.10"
+    )
+    parser.add_argument(
+        "--no-system-projections",
+        action="store_true",
+        help="leave the system's projections stopped at the start",
+    )
+    parser.add_argument(
+        "--file",
+        type=Path,
+        help="keep the log here, so that a killed node can be started again with it",
+    )
+    parser.add_argument(
+        "--certificate", help="PEM; with it the node asks for TLS and for credentials"
+    )
     parser.add_argument("--key", help="PEM")
     return parser.parse_args()
 

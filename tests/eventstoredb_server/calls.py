@@ -1,4 +1,6 @@
-"""Around every call: who asks, whether this node answers, and statuses with the trailers that clients read."""
+"""Around every call: who asks, whether this node answers, and statuses with the trailers that
+clients read.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ class Status(Exception):
     def __init__(self, code: str, text: str, **trailers: object) -> None:
         super().__init__(text)
         self.code, self.text = grpc.StatusCode[code], text
-        self.trailers = tuple((key.replace("_", "-"), str(value)) for key, value in trailers.items())
+        self.trailers = tuple(
+            (key.replace("_", "-"), str(value)) for key, value in trailers.items()
+        )
 
 
 def invalid_argument(text: str) -> Status:
@@ -29,19 +33,31 @@ def access_denied() -> Status:
 
 
 def stream_deleted(stream: str) -> Status:
-    return Status("FAILED_PRECONDITION", f"Event stream '{stream}' is deleted.", exception="stream-deleted", stream_name=stream)
+    return Status(
+        "FAILED_PRECONDITION",
+        f"Event stream '{stream}' is deleted.",
+        exception="stream-deleted",
+        stream_name=stream,
+    )
 
 
 def not_leader(host: str, port: int) -> Status:
     return Status(
-        "NOT_FOUND", "Leader info available", exception="not-leader", leader_endpoint_host=host, leader_endpoint_port=port
+        "NOT_FOUND",
+        "Leader info available",
+        exception="not-leader",
+        leader_endpoint_host=host,
+        leader_endpoint_port=port,
     )
 
 
-def wrong_expected_version(operation: str, stream: str, error: storage.WrongExpectedVersion) -> Status:
+def wrong_expected_version(
+    operation: str, stream: str, error: storage.WrongExpectedVersion
+) -> Status:
     return Status(
         "FAILED_PRECONDITION",
-        f"{operation} failed due to WrongExpectedVersion. Stream: {stream}, Expected version: {error.expected}, Actual version: {error.actual}",
+        f"{operation} failed due to WrongExpectedVersion. Stream: {stream}, Expected version: "
+        f"{error.expected}, Actual version: {error.actual}",
         exception="wrong-expected-version",
         stream_name=stream,
         expected_version=error.expected,
@@ -68,7 +84,9 @@ class User:
         return "$admins" in self.groups
 
     def may_read(self, stream: str, settings: storage.StreamSettings | None) -> bool:
-        """The default rights: $all and system streams for admins, other streams for who is logged in, unless an ACL says else."""
+        """The default rights: $all and system streams for admins, other streams for who is logged
+        in, unless an ACL says else.
+        """
         if self.is_admin:
             return True
         allowed = settings.acl.get("$r") if settings else None
@@ -114,7 +132,9 @@ def requires_leader(context: grpc.aio.ServicerContext) -> bool:
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Puts the node's state and its faults before each call, and turns a Status into the call's end."""
+    """Puts the node's state and its faults before each call, and turns a Status into the call's
+    end.
+    """
 
     ALWAYS = ("/event_store.client.gossip.", "/event_store.client.server_features.")
 
@@ -150,7 +170,12 @@ class Guard(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         method = details.method
-        inner = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+        inner = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
 
         async def end(error: Status, context: grpc.aio.ServicerContext) -> None:
             if error.trailers:
@@ -173,7 +198,9 @@ class Guard(grpc.aio.ServerInterceptor):
                 await end(error, context)
 
         kind = (
-            ("stream" if handler.request_streaming else "unary") + "_" + ("stream" if handler.response_streaming else "unary")
+            ("stream" if handler.request_streaming else "unary")
+            + "_"
+            + ("stream" if handler.response_streaming else "unary")
         )
         make = getattr(grpc, f"{kind}_rpc_method_handler")
         behaviour = many if handler.response_streaming else one

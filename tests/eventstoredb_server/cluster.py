@@ -1,4 +1,7 @@
-"""Nodes over one storage, and which of them leads. Replication is instant: what a follower lacks is only the right to write."""
+"""Nodes over one storage, and which of them leads.
+
+Replication is instant: what a follower lacks is only the right to write.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A node's one address: HTTP/2 goes to gRPC, HTTP/1.1 to the administration, TLS ends here. And it can be cut or closed."""
+"""A node's one address:
+
+HTTP/2 goes to gRPC, HTTP/1.1 to the administration, TLS ends here. And it can be cut or closed.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ class Door:
         self.port = 0
 
     async def open(self, host: str, port: int) -> None:
-        self._server = await asyncio.start_server(self._accept, host, port, ssl=self._tls, reuse_address=True)
+        self._server = await asyncio.start_server(
+            self._accept, host, port, ssl=self._tls, reuse_address=True
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
@@ -42,7 +47,9 @@ class Door:
             self._writers.add(inner_writer)
             try:
                 inner_writer.write(first)
-                await asyncio.gather(self._pump(reader, inner_writer), self._pump(inner_reader, writer))
+                await asyncio.gather(
+                    self._pump(reader, inner_writer), self._pump(inner_reader, writer)
+                )
             finally:
                 self._writers.discard(inner_writer)
                 inner_writer.close()

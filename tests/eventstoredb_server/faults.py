@@ -1,4 +1,7 @@
-"""What a test can switch on at a node, while it runs: `PUT /test/faults` with the fields as JSON; `{}` switches all off."""
+"""What a test can switch on at a node, while it runs:
+
+`PUT /test/faults` with the fields as JSON; `{}` switches all off.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Persistent subscriptions: groups that push events to consumers, wait for their acknowledgement, retry and park."""
+"""Persistent subscriptions: groups that push events to consumers, wait for their acknowledgement,
+retry and park.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ class GroupSettings:
         if self.history_buffer_size <= self.read_batch_size:
             raise GroupFailed("Buffer size must be larger than read batch size")
         if self.max_checkpoint_count < self.min_checkpoint_count:
-            raise GroupFailed("Maximum checkpoint count must be larger than the minimum checkpoint count")
+            raise GroupFailed(
+                "Maximum checkpoint count must be larger than the minimum checkpoint count"
+            )
 
 
 @dataclass(eq=False)
@@ -88,12 +92,26 @@ class Consumer:
 
 
 class Group:
-    """`source` is a stream's name or $all, `start` a revision or a position of it (-1: the end), `position` what is read next."""
+    """`source` is a stream's name or $all, `start` a revision or a position of it (-1: the end),
+    `position` what is read next.
+    """
 
     def __init__(
-        self, storage: Storage, source: str, name: str, settings: GroupSettings, start: int, passes: Callable[[Record], bool]
+        self,
+        storage: Storage,
+        source: str,
+        name: str,
+        settings: GroupSettings,
+        start: int,
+        passes: Callable[[Record], bool],
     ) -> None:
-        self.storage, self.source, self.name, self.settings, self.passes = storage, source, name, settings, passes
+        self.storage, self.source, self.name, self.settings, self.passes = (
+            storage,
+            source,
+            name,
+            settings,
+            passes,
+        )
         self.start_from = start
         self.position = start if start >= 0 else self._end()
         self.checkpoint = None
@@ -173,7 +191,9 @@ class Group:
         self._wake.set()
 
     def replay(self, stop_at: int | None) -> None:
-        """Push parked messages again, all or the first so many revisions, and truncate what is pushed."""
+        """Push parked messages again, all or the first so many revisions, and truncate what is
+        pushed.
+        """
         records = self.parked()
         chosen = [record for record in records if stop_at is None or record.revision < stop_at]
         for record in chosen:
@@ -197,11 +217,16 @@ class Group:
                 self._expire()
             while self._push_one():
                 pass
-            waits = [asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(changed.wait())]
+            waits = [
+                asyncio.ensure_future(self._wake.wait()),
+                asyncio.ensure_future(changed.wait()),
+            ]
             busy = any(consumer.in_flight for consumer in self.consumers)
             try:
                 await asyncio.wait(
-                    waits, timeout=max(0, next_look - time.monotonic()) if busy else None, return_when=asyncio.FIRST_COMPLETED
+                    waits,
+                    timeout=max(0, next_look - time.monotonic()) if busy else None,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
             finally:
                 for wait in waits:
@@ -212,7 +237,9 @@ class Group:
         if not timeout:
             return
         for consumer in self.consumers:
-            for message in [m for m in consumer.in_flight.values() if time.monotonic() - m.sent_at > timeout]:
+            for message in [
+                m for m in consumer.in_flight.values() if time.monotonic() - m.sent_at > timeout
+            ]:
                 del consumer.in_flight[message.id]
                 self._retry_or_park(message)
 
@@ -224,11 +251,17 @@ class Group:
         self.retry.append(message)
 
     def _park(self, message: Message, reason: str) -> None:
-        original = message.target if message.record.stream == self.parked_stream and message.target else message.record
+        original = (
+            message.target
+            if message.record.stream == self.parked_stream and message.target
+            else message.record
+        )
         link = Proposed(
             LINK,
             f"{original.revision}@{original.stream}".encode(),
-            json.dumps({"added": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "reason": reason}).encode(),
+            json.dumps(
+                {"added": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "reason": reason}
+            ).encode(),
             is_json=False,
         )
         self.storage.append(self.parked_stream, ANY, [link])
@@ -266,7 +299,9 @@ class Group:
         if record is None:
             return None
         self.last_known = record
-        return Message(record, self.storage.resolve(record) if self.settings.resolve_links else None)
+        return Message(
+            record, self.storage.resolve(record) if self.settings.resolve_links else None
+        )
 
     def _next_of_all(self) -> Record | None:
         while page := self.storage.page(self.position, 100):
@@ -291,11 +326,20 @@ class Groups:
         self.storage = storage
         self._groups: dict[tuple[str, str], Group] = {}
 
-    def create(self, source: str, name: str, settings: GroupSettings, start: int, passes: Callable[[Record], bool]) -> Group:
+    def create(
+        self,
+        source: str,
+        name: str,
+        settings: GroupSettings,
+        start: int,
+        passes: Callable[[Record], bool],
+    ) -> Group:
         if (source, name) in self._groups:
             raise GroupExists
         settings.check()
-        group = self._groups[source, name] = Group(self.storage, source, name, settings, start, passes)
+        group = self._groups[source, name] = Group(
+            self.storage, source, name, settings, start, passes
+        )
         self._note()
         return group
 
@@ -303,7 +347,14 @@ class Groups:
         old = self.get(source, name)
         settings.check()
         old.drop_all()
-        group = Group(self.storage, source, name, settings, old.start_from if start is None else start, old.passes)
+        group = Group(
+            self.storage,
+            source,
+            name,
+            settings,
+            old.start_from if start is None else start,
+            old.passes,
+        )
         self._groups[source, name] = group
         self._note()
 
@@ -319,7 +370,9 @@ class Groups:
         self._note()
 
     def all(self, source: str | None = None) -> list[Group]:
-        return [group for group in self._groups.values() if source is None or group.source == source]
+        return [
+            group for group in self._groups.values() if source is None or group.source == source
+        ]
 
     def _note(self) -> None:
         entries = [{"stream": group.source, "group": group.name} for group in self._groups.values()]

@@ -1,4 +1,6 @@
-"""The HTTP administration: scavenge, info, gossip, statistics, health, projections, subscriptions; and the tests' own switches."""
+"""The HTTP administration: scavenge, info, gossip, statistics, health, projections, subscriptions;
+and the tests' own switches.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class _Administration:
             Route("/projections/any", anybody(self.projections), methods=["GET"]),
             Route("/projection/{name}/statistics", anybody(self.projection), methods=["GET"]),
             Route("/subscriptions", anybody(self.subscriptions), methods=["GET"]),
-            Route("/subscriptions/{stream}/{group}/info", anybody(self.subscription), methods=["GET"]),
+            Route(
+                "/subscriptions/{stream}/{group}/info", anybody(self.subscription), methods=["GET"]
+            ),
             Route("/test/faults", self.faults, methods=["PUT"]),
             Route("/test/{what}", self.test, methods=["POST"]),
         ]
@@ -82,7 +86,9 @@ class _Administration:
         if percent is not None and not 0 < percent <= 100:
             return PlainTextResponse("throttlePercent must be between 1 and 100 inclusive", 400)
         if percent not in (None, 100) and threads > 1:
-            return PlainTextResponse("throttlePercent must be 100 for a multi-threaded scavenge", 400)
+            return PlainTextResponse(
+                "throttlePercent must be 100 for a multi-threaded scavenge", 400
+            )
         try:
             id = self.cluster.scavenger.start(f"{self.node.host}:{self.node.port}")
         except AlreadyRunning:
@@ -99,7 +105,9 @@ class _Administration:
         if self.node.version < (22, 10):
             return PlainTextResponse("", 404)
         id = self.cluster.scavenger.current
-        return JSONResponse({"scavengeId": id, "scavengeLink": f"/admin/scavenge/{id}"} if id else {})
+        return JSONResponse(
+            {"scavengeId": id, "scavengeLink": f"/admin/scavenge/{id}"} if id else {}
+        )
 
     async def last_scavenge(self, request: Request) -> Response:
         if self.node.version < (24, 2):
@@ -130,8 +138,15 @@ class _Administration:
                 "dbVersion": ".".join(map(str, (*self.node.version, 0, 0))),
                 "esVersion": ".".join(map(str, (*self.node.version, 0, 0))),
                 "state": "leader" if self.node.is_leader else "follower",
-                "features": {"projections": True, "userManagement": not self.node.insecure, "atomPub": False},
-                "authentication": {"type": "insecure" if self.node.insecure else "internal", "properties": {}},
+                "features": {
+                    "projections": True,
+                    "userManagement": not self.node.insecure,
+                    "atomPub": False,
+                },
+                "authentication": {
+                    "type": "insecure" if self.node.insecure else "internal",
+                    "properties": {},
+                },
             }
         )
 
@@ -152,7 +167,9 @@ class _Administration:
             }
             for node in self.cluster.nodes
         ]
-        return JSONResponse({"members": members, "serverIp": self.node.host, "serverPort": self.node.port})
+        return JSONResponse(
+            {"members": members, "serverIp": self.node.host, "serverPort": self.node.port}
+        )
 
     async def stats(self, request: Request) -> Response:
         storage = self.cluster.storage
@@ -170,7 +187,9 @@ class _Administration:
     # -- projections and subscriptions
 
     async def projections(self, request: Request) -> Response:
-        return JSONResponse({"projections": [self._projection(one) for one in self.cluster.projector.all()]})
+        return JSONResponse(
+            {"projections": [self._projection(one) for one in self.cluster.projector.all()]}
+        )
 
     async def projection(self, request: Request) -> Response:
         try:
@@ -217,7 +236,9 @@ class _Administration:
         return JSONResponse(asdict(self.node.faults))
 
     async def test(self, request: Request) -> Response:
-        """`cut` connections, let the node `die`; or set the seconds that a scavenge or a projection's page takes."""
+        """`cut` connections, let the node `die`; or set the seconds that a scavenge or a
+        projection's page takes.
+        """
         what = request.path_params["what"]
         if what == "cut":
             asyncio.get_running_loop().call_later(0.05, self.node.door.cut)

@@ -1,4 +1,6 @@
-"""User projections' JavaScript, run by QuickJS behind the functions that a projection's query calls."""
+"""User projections' JavaScript, run by QuickJS behind the functions that a projection's query
+calls.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,10 @@ class Outcome:
 
 
 class Query:
-    """A compiled query. Raises QueryError where the JavaScript does not compile or names no source."""
+    """A compiled query.
+
+    Raises QueryError where the JavaScript does not compile or names no source.
+    """
 
     def __init__(self, text: str) -> None:
         self._context = quickjs.Context()

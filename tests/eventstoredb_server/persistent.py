@@ -1,4 +1,6 @@
-"""The service PersistentSubscriptions: groups created, listed, read from, and their parked messages replayed."""
+"""The service PersistentSubscriptions: groups created, listed, read from, and their parked messages
+replayed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ from esdbclient.protos.Grpc import persistent_pb2_grpc, shared_pb2
 
 from tests.eventstoredb_server import filters, wire
 from tests.eventstoredb_server.calls import Status, access_denied, user_of
-from tests.eventstoredb_server.groups import Consumer, Group, GroupExists, GroupFailed, GroupFull, GroupSettings, NoSuchGroup
+from tests.eventstoredb_server.groups import (
+    Consumer,
+    Group,
+    GroupExists,
+    GroupFailed,
+    GroupFull,
+    GroupSettings,
+    NoSuchGroup,
+)
 
 NUMBERED_STRATEGIES = ("DispatchToSingle", "RoundRobin", "Pinned")
 END = wire.UINT64_MAX
@@ -36,7 +46,9 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
         options = request.options
         source, start, passes = self._source(options)
         try:
-            self.groups.create(source, options.group_name, _settings(options.settings), start or 0, passes)
+            self.groups.create(
+                source, options.group_name, _settings(options.settings), start or 0, passes
+            )
         except GroupExists:
             raise Status(
                 "ALREADY_EXISTS",
@@ -72,14 +84,20 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
 
     async def GetInfo(self, request, context):
         source = _named(request.options)
-        return pb.GetInfoResp(subscription_info=_info(self._group(source, request.options.group_name)))
+        return pb.GetInfoResp(
+            subscription_info=_info(self._group(source, request.options.group_name))
+        )
 
     async def List(self, request, context):
         options = request.options
         source = None
         if options.WhichOneof("list_option") == "list_for_stream":
             wanted = options.list_for_stream
-            source = "$all" if wanted.WhichOneof("stream_option") == "all" else wire.stream_name(wanted.stream)
+            source = (
+                "$all"
+                if wanted.WhichOneof("stream_option") == "all"
+                else wire.stream_name(wanted.stream)
+            )
         found = self.groups.all(source)
         if source is not None and not found:
             raise _missing(source, "")
@@ -108,20 +126,25 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
         group = self._group(source, options.group_name)
         user = user_of(context, self.node)
         consumer = Consumer(
-            dict(context.invocation_metadata()).get("connection-name", ""), user.name or "", options.buffer_size or 1
+            dict(context.invocation_metadata()).get("connection-name", ""),
+            user.name or "",
+            options.buffer_size or 1,
         )
         try:
             group.connect(consumer)
         except GroupFull:
             raise Status(
                 "FAILED_PRECONDITION",
-                f"Maximum subscriptions reached for subscription group {options.group_name} on stream {source}.",
+                f"Maximum subscriptions reached for subscription group {options.group_name} on "
+                f"stream {source}.",
                 exception="maximum-subscribers-reached",
                 stream_name=source,
                 group_name=options.group_name,
             ) from None
         text = options.uuid_option.WhichOneof("content") == "string"
-        answers = asyncio.get_running_loop().create_task(self._take_answers(requests, group, consumer))
+        answers = asyncio.get_running_loop().create_task(
+            self._take_answers(requests, group, consumer)
+        )
         try:
             yield pb.ReadResp(
                 subscription_confirmation=pb.ReadResp.SubscriptionConfirmation(
@@ -149,7 +172,12 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
                 group.ack(consumer, [wire.read_uuid(id) for id in request.ack.ids])
             elif which == "nack":
                 action = pb.ReadReq.Nack.Action.Name(request.nack.action)
-                group.nack(consumer, [wire.read_uuid(id) for id in request.nack.ids], action, request.nack.reason)
+                group.nack(
+                    consumer,
+                    [wire.read_uuid(id) for id in request.nack.ids],
+                    action,
+                    request.nack.reason,
+                )
 
     # -- help
 
@@ -178,7 +206,11 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
         """The source of a group, where it starts (-1: the end; None: not said), and its filter."""
         which = options.WhichOneof("stream_option")
         if which == "all":
-            passes = filters.from_options(options.all) if hasattr(options.all, "filter") else filters.everything
+            passes = (
+                filters.from_options(options.all)
+                if hasattr(options.all, "filter")
+                else filters.everything
+            )
             start = options.all.WhichOneof("all_option")
             if start == "position":
                 at = options.all.position.commit_position
@@ -188,13 +220,25 @@ class PersistentSubscriptions(persistent_pb2_grpc.PersistentSubscriptionsService
             source = wire.stream_name(options.stream.stream_identifier)
             start = options.stream.WhichOneof("revision_option")
             if start == "revision":
-                return source, -1 if options.stream.revision == END else options.stream.revision, filters.everything
+                return (
+                    source,
+                    -1 if options.stream.revision == END else options.stream.revision,
+                    filters.everything,
+                )
             return source, {"end": -1, "start": 0}.get(start or ""), filters.everything
-        return wire.stream_name(options.stream_identifier), options.settings.revision, filters.everything
+        return (
+            wire.stream_name(options.stream_identifier),
+            options.settings.revision,
+            filters.everything,
+        )
 
 
 def _named(options) -> str:
-    return "$all" if options.WhichOneof("stream_option") == "all" else wire.stream_name(options.stream_identifier)
+    return (
+        "$all"
+        if options.WhichOneof("stream_option") == "all"
+        else wire.stream_name(options.stream_identifier)
+    )
 
 
 def _settings(asked) -> GroupSettings:
@@ -204,7 +248,10 @@ def _settings(asked) -> GroupSettings:
     after = asked.checkpoint_after_ms
     if asked.WhichOneof("checkpoint_after") == "checkpoint_after_ticks":
         after = asked.checkpoint_after_ticks // 10_000
-    strategy = getattr(asked, "consumer_strategy", "") or NUMBERED_STRATEGIES[asked.named_consumer_strategy]
+    strategy = (
+        getattr(asked, "consumer_strategy", "")
+        or NUMBERED_STRATEGIES[asked.named_consumer_strategy]
+    )
     return GroupSettings(
         asked.resolve_links,
         asked.extra_statistics,
@@ -225,7 +272,11 @@ def _info(group: Group) -> pb.SubscriptionInfo:
     def place(record) -> str:
         if record is None:
             return ""
-        return f"C:{record.position}/P:{record.position}" if group.source == "$all" else str(record.revision)
+        return (
+            f"C:{record.position}/P:{record.position}"
+            if group.source == "$all"
+            else str(record.revision)
+        )
 
     settings = group.settings
     return pb.SubscriptionInfo(
@@ -246,7 +297,9 @@ def _info(group: Group) -> pb.SubscriptionInfo:
         last_checkpointed_event_position=place(group.checkpoint),
         last_known_event_position=place(group.last_known),
         resolve_link_tos=settings.resolve_links,
-        start_from=f"C:{group.start_from}/P:{group.start_from}" if group.source == "$all" else str(group.start_from),
+        start_from=f"C:{group.start_from}/P:{group.start_from}"
+        if group.source == "$all"
+        else str(group.start_from),
         message_timeout_milliseconds=settings.message_timeout_ms,
         extra_statistics=settings.extra_statistics,
         max_retry_count=settings.max_retry_count,

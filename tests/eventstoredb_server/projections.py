@@ -9,7 +9,12 @@ from esdbclient.protos.Grpc import projections_pb2_grpc, shared_pb2
 from google.protobuf import json_format, struct_pb2
 
 from tests.eventstoredb_server.calls import Status, access_denied, user_of
-from tests.eventstoredb_server.projector import NoSuchProjection, Projection, ProjectionExists, ProjectionIsRunning
+from tests.eventstoredb_server.projector import (
+    NoSuchProjection,
+    Projection,
+    ProjectionExists,
+    ProjectionIsRunning,
+)
 
 
 class Projections(projections_pb2_grpc.ProjectionsServicer):
@@ -22,13 +27,25 @@ class Projections(projections_pb2_grpc.ProjectionsServicer):
         mode = options.WhichOneof("mode")
         continuous = options.continuous
         name = {"continuous": continuous.name, "transient": options.transient.name}.get(mode, "")
-        if mode == "continuous" and continuous.track_emitted_streams and not continuous.emit_enabled:
+        if (
+            mode == "continuous"
+            and continuous.track_emitted_streams
+            and not continuous.emit_enabled
+        ):
             raise Status("UNKNOWN", "Exception was thrown by handler.")
         modes = {"continuous": "Continuous", "transient": "Transient", "one_time": "OneTime"}
         try:
-            self.projector.create(name, options.query, modes[mode], continuous.emit_enabled, continuous.track_emitted_streams)
+            self.projector.create(
+                name,
+                options.query,
+                modes[mode],
+                continuous.emit_enabled,
+                continuous.track_emitted_streams,
+            )
         except ProjectionExists:
-            raise Status("UNKNOWN", "Envelope callback expected Updated, received Conflict instead") from None
+            raise Status(
+                "UNKNOWN", "Envelope callback expected Updated, received Conflict instead"
+            ) from None
         return pb.CreateResp()
 
     async def Update(self, request, context):
@@ -46,7 +63,9 @@ class Projections(projections_pb2_grpc.ProjectionsServicer):
         try:
             self.projector.delete(options.name, options.delete_emitted_streams)
         except ProjectionIsRunning:
-            raise Status("UNKNOWN", "Envelope callback expected Updated, received OperationFailed instead") from None
+            raise Status(
+                "UNKNOWN", "Envelope callback expected Updated, received OperationFailed instead"
+            ) from None
         return pb.DeleteResp()
 
     async def Enable(self, request, context):
@@ -78,7 +97,9 @@ class Projections(projections_pb2_grpc.ProjectionsServicer):
             found = [self._find(options.name, "Statistics")]
         else:
             modes = {"continuous": "Continuous", "transient": "Transient", "one_time": "OneTime"}
-            found = [one for one in self.projector.all() if which == "all" or one.mode == modes[which]]
+            found = [
+                one for one in self.projector.all() if which == "all" or one.mode == modes[which]
+            ]
         for projection in found:
             yield pb.StatisticsResp(details=self._details(projection))
 
@@ -89,7 +110,9 @@ class Projections(projections_pb2_grpc.ProjectionsServicer):
 
     async def Result(self, request, context):
         projection = self._find(request.options.name, "ProjectionResult")
-        return pb.ResultResp(result=await self._value(projection, projection.results, request.options.partition))
+        return pb.ResultResp(
+            result=await self._value(projection, projection.results, request.options.partition)
+        )
 
     # -- help
 
@@ -102,13 +125,19 @@ class Projections(projections_pb2_grpc.ProjectionsServicer):
             return self.projector.get(name)
         except NoSuchProjection:
             if self.node.version < (24, 6):
-                raise Status("UNKNOWN", f"Envelope callback expected {expected}, received NotFound instead") from None
+                raise Status(
+                    "UNKNOWN", f"Envelope callback expected {expected}, received NotFound instead"
+                ) from None
             raise Status("NOT_FOUND", f"Projection {name} not found") from None
 
     @staticmethod
-    async def _value(projection: Projection, values: dict[str, object], partition: str) -> struct_pb2.Value:
+    async def _value(
+        projection: Projection, values: dict[str, object], partition: str
+    ) -> struct_pb2.Value:
         if projection.fault and not projection.states:
-            await asyncio.sleep(3600)  # as the server does: nobody answers for a query that never ran
+            await asyncio.sleep(
+                3600
+            )  # as the server does: nobody answers for a query that never ran
         value = struct_pb2.Value()
         json_format.ParseDict(values.get(partition, {}), value)
         return value

@@ -1,4 +1,6 @@
-"""Projections inside the node: the five of the system, which write links, and those of users, in JavaScript."""
+"""Projections inside the node: the five of the system, which write links, and those of users, in
+JavaScript.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,11 @@ def stream_by_category(record: Record) -> list[Writes]:
 
 
 def streams(record: Record) -> list[Writes]:
-    return [("$streams", _link(record))] if record.revision == 0 and record.stream != "$streams" else []
+    return (
+        [("$streams", _link(record))]
+        if record.revision == 0 and record.stream != "$streams"
+        else []
+    )
 
 
 SYSTEM: dict[str, Callable[[Record], list[Writes]]] = {
@@ -97,7 +103,9 @@ class Projection:
     results: dict[str, object] = field(default_factory=dict)
     emitted: set[str] = field(default_factory=set)
     written: set[tuple[str, str, int]] = field(default_factory=set)
-    """What it has written because of which event: said again after a reset, it is not written again."""
+    """What it has written because of which event: said again after a reset, it is not written
+    again.
+    """
     query: Query | None = None
     slow: float = 0
 
@@ -129,7 +137,9 @@ class Projector:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.slow = 0.0
-        """Seconds before each page of 20 events that a user's projection takes, so that it can be seen catching up."""
+        """Seconds before each page of 20 events that a user's projection takes, so that it can be
+        seen catching up.
+        """
         self._all = {name: Projection(name, "") for name in SYSTEM}
         self._tasks: dict[str, asyncio.Task] = {}
 
@@ -192,7 +202,11 @@ class Projector:
 
     def progress(self, projection: Projection) -> float:
         end = self.storage.last_position()
-        return 100.0 if end <= 0 or projection.position >= end else max(0.0, 100.0 * projection.position / end)
+        return (
+            100.0
+            if end <= 0 or projection.position >= end
+            else max(0.0, 100.0 * projection.position / end)
+        )
 
     async def _run(self, projection: Projection) -> None:
         size = PAGE if not self.slow or projection.is_system else 20
@@ -228,7 +242,13 @@ class Projector:
         before = projection.states.get(partition)
         if before is None and partition:
             self._write_once(
-                projection, "", 0, f"$projections-{projection.name}-partitions", "$partition", partition.encode(), {}
+                projection,
+                "",
+                0,
+                f"$projections-{projection.name}-partitions",
+                "$partition",
+                partition.encode(),
+                {},
             )
         outcome = query.process(record, query.initial() if before is None else before)
         projection.states[partition], projection.results[partition] = outcome.state, outcome.result
@@ -236,10 +256,26 @@ class Projector:
         if query.output:
             middle = f"-{partition}" if query.partitioned else ""
             data = json.dumps(outcome.result).encode()
-            self._write(projection, record, 0, f"$projections-{projection.name}{middle}-result", "Result", data, {})
+            self._write(
+                projection,
+                record,
+                0,
+                f"$projections-{projection.name}{middle}-result",
+                "Result",
+                data,
+                {},
+            )
         if projection.emit:
             for number, one in enumerate(outcome.emitted, 1):
-                self._write(projection, record, number, one["stream"], one["type"], one["data"].encode(), one["metadata"])
+                self._write(
+                    projection,
+                    record,
+                    number,
+                    one["stream"],
+                    one["type"],
+                    one["data"].encode(),
+                    one["metadata"],
+                )
                 if projection.track:
                     projection.emitted.add(one["stream"])
 
@@ -253,16 +289,33 @@ class Projector:
         data: bytes,
         metadata: dict[str, object],
     ) -> None:
-        self._write_once(projection, str(cause.id), number, stream, type, data, {**metadata, "$causedBy": str(cause.id)})
+        self._write_once(
+            projection,
+            str(cause.id),
+            number,
+            stream,
+            type,
+            data,
+            {**metadata, "$causedBy": str(cause.id)},
+        )
 
     def _write_once(
-        self, projection: Projection, cause: str, number: int, stream: str, type: str, data: bytes, metadata: dict[str, object]
+        self,
+        projection: Projection,
+        cause: str,
+        number: int,
+        stream: str,
+        type: str,
+        data: bytes,
+        metadata: dict[str, object],
     ) -> None:
         mark = (stream, cause or data.decode(), number)
         if mark not in projection.written:
             projection.written.add(mark)
             is_json = type not in (LINK, "$partition")
-            self.storage.append(stream, ANY, [Proposed(type, data, json.dumps(metadata).encode(), is_json)])
+            self.storage.append(
+                stream, ANY, [Proposed(type, data, json.dumps(metadata).encode(), is_json)]
+            )
 
     @staticmethod
     def _is_of(source: dict[str, object], record: Record) -> bool:

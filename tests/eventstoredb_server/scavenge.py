@@ -1,4 +1,6 @@
-"""A scavenge: what is truncated, too old or deleted leaves the log, and streams of their own report it."""
+"""A scavenge: what is truncated, too old or deleted leaves the log, and streams of their own report
+it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Scavenger:
         self.current: str | None = None
         self.last: tuple[str | None, str] = (None, "Unknown")
         self.pause = 0.05
-        """Seconds that the work takes before it is done, so that it can be seen running and be stopped."""
+        """Seconds that the work takes before it is done, so that it can be seen running and be
+        stopped.
+        """
         self._task: asyncio.Task | None = None
 
     def start(self, node: str) -> str:
@@ -55,7 +59,12 @@ class Scavenger:
             await asyncio.sleep(self.pause)
             saved = self._remove_the_dead()
             self._report(
-                id, "$scavengeChunksCompleted", nodeEndpoint=node, chunkStartNumber=0, chunkEndNumber=0, spaceSaved=saved
+                id,
+                "$scavengeChunksCompleted",
+                nodeEndpoint=node,
+                chunkStartNumber=0,
+                chunkEndNumber=0,
+                spaceSaved=saved,
             )
         except asyncio.CancelledError:
             result = "Stopped"

@@ -19,7 +19,9 @@ from tests.eventstoredb_server.scavenge import AlreadyRunning, NoSuchScavenge
 
 _PROTOS = "tests/eventstoredb_server/protos"
 operations_pb2, operations_pb2_grpc = grpc.protos_and_services(f"{_PROTOS}/operations.proto")
-serverfeatures_pb2, serverfeatures_pb2_grpc = grpc.protos_and_services(f"{_PROTOS}/serverfeatures.proto")
+serverfeatures_pb2, serverfeatures_pb2_grpc = grpc.protos_and_services(
+    f"{_PROTOS}/serverfeatures.proto"
+)
 
 FEATURES = {
     ("PersistentSubscriptions", None): ["stream", "all"],
@@ -40,7 +42,9 @@ class Gossip(gossip_pb2_grpc.GossipServicer):
                 gossip_pb2.MemberInfo(
                     instance_id=wire.write_uuid(node.id, as_text=False),
                     time_stamp=time.time_ns() // 100,
-                    state=gossip_pb2.MemberInfo.Leader if node.is_leader else gossip_pb2.MemberInfo.Follower,
+                    state=gossip_pb2.MemberInfo.Leader
+                    if node.is_leader
+                    else gossip_pb2.MemberInfo.Follower,
                     is_alive=node.alive,
                     http_end_point=gossip_pb2.EndPoint(address=node.host, port=node.port),
                 )
@@ -53,14 +57,29 @@ class ServerFeatures(serverfeatures_pb2_grpc.ServerFeaturesServicer):
         self.node = node
 
     async def GetSupportedMethods(self, request, context):
-        response = serverfeatures_pb2.SupportedMethods(event_store_server_version=".".join(map(str, (*self.node.version, 0))))
-        for module in (streams_pb2, persistent_pb2, projections_pb2, gossip_pb2, operations_pb2, serverfeatures_pb2):
+        response = serverfeatures_pb2.SupportedMethods(
+            event_store_server_version=".".join(map(str, (*self.node.version, 0)))
+        )
+        for module in (
+            streams_pb2,
+            persistent_pb2,
+            projections_pb2,
+            gossip_pb2,
+            operations_pb2,
+            serverfeatures_pb2,
+        ):
             for service in module.DESCRIPTOR.services_by_name.values():
                 for method in service.methods:
-                    features = FEATURES.get((service.name, method.name)) or FEATURES.get((service.name, None)) or []
+                    features = (
+                        FEATURES.get((service.name, method.name))
+                        or FEATURES.get((service.name, None))
+                        or []
+                    )
                     response.methods.append(
                         serverfeatures_pb2.SupportedMethod(
-                            method_name=method.name.lower(), service_name=service.full_name.lower(), features=features
+                            method_name=method.name.lower(),
+                            service_name=service.full_name.lower(),
+                            features=features,
                         )
                     )
         return response
@@ -85,7 +104,12 @@ class Operations(operations_pb2_grpc.OperationsServicer):
             id = await self.node.cluster.scavenger.stop(request.options.scavenge_id)
         except NoSuchScavenge:
             wanted = request.options.scavenge_id
-            raise Status("NOT_FOUND", "Scavenge id was invalid.", exception="scavenge-not-found", scavenge_id=wanted) from None
+            raise Status(
+                "NOT_FOUND",
+                "Scavenge id was invalid.",
+                exception="scavenge-not-found",
+                scavenge_id=wanted,
+            ) from None
         return operations_pb2.ScavengeResp(scavenge_id=id, scavenge_result=2)
 
     async def MergeIndexes(self, request, context):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import bisect
-import contextlib
 import json
 import os
 import time
@@ -20,9 +19,13 @@ DELETED = 2**63 - 1
 
 LINK, METADATA, TOMBSTONE = "$>", "$metadata", "$streamDeleted"
 EPOCHS = "$epoch-information"
-"""Told of by their stream alone: reads of $all leave them out, and so do all that is built on those."""
+"""Told of by their stream alone: reads of $all leave them out, and so do all that is built on
+those.
+"""
 CHUNK = 256 * 1024 * 1024
-"""Bytes of a chunk of the log; a scavenge completes the one that is being written, so that positions leap to the next."""
+"""Bytes of a chunk of the log; a scavenge completes the one that is being written, so that
+positions leap to the next.
+"""
 _HEADER = 100
 """Bytes that a record takes beside its names and its content; positions are byte offsets."""
 
@@ -51,9 +54,20 @@ class Proposed:
     __slots__ = ("data", "id", "is_json", "metadata", "type")
 
     def __init__(
-        self, type: str, data: bytes = b"", metadata: bytes = b"", is_json: bool = True, id: uuid.UUID | None = None
+        self,
+        type: str,
+        data: bytes = b"",
+        metadata: bytes = b"",
+        is_json: bool = True,
+        id: uuid.UUID | None = None,
     ) -> None:
-        self.id, self.type, self.data, self.metadata, self.is_json = id or uuid.uuid4(), type, data, metadata, is_json
+        self.id, self.type, self.data, self.metadata, self.is_json = (
+            id or uuid.uuid4(),
+            type,
+            data,
+            metadata,
+            is_json,
+        )
 
     @property
     def size(self) -> int:
@@ -63,9 +77,21 @@ class Proposed:
 class Record:
     """An event in the log. `created` is in ticks of 100 ns since 1970."""
 
-    __slots__ = ("created", "data", "id", "is_json", "metadata", "position", "revision", "stream", "type")
+    __slots__ = (
+        "created",
+        "data",
+        "id",
+        "is_json",
+        "metadata",
+        "position",
+        "revision",
+        "stream",
+        "type",
+    )
 
-    def __init__(self, event: Proposed, stream: str, revision: int, position: int, created: int) -> None:
+    def __init__(
+        self, event: Proposed, stream: str, revision: int, position: int, created: int
+    ) -> None:
         self.id, self.type, self.data, self.metadata, self.is_json = (
             event.id,
             event.type,
@@ -73,7 +99,12 @@ class Record:
             event.metadata,
             event.is_json,
         )
-        self.stream, self.revision, self.position, self.created = stream, revision, position, created
+        self.stream, self.revision, self.position, self.created = (
+            stream,
+            revision,
+            position,
+            created,
+        )
 
     @property
     def target(self) -> tuple[str, int] | None:
@@ -101,11 +132,19 @@ class StreamSettings:
             return cls()
         if not isinstance(document, dict):
             return cls()
-        return cls(document.get("$maxCount"), document.get("$maxAge"), document.get("$tb") or 0, document.get("$acl") or {})
+        return cls(
+            document.get("$maxCount"),
+            document.get("$maxAge"),
+            document.get("$tb") or 0,
+            document.get("$acl") or {},
+        )
 
 
 class Stream:
-    """A stream: what is still in the log of it. Records are without gaps, since only a prefix ever leaves."""
+    """A stream: what is still in the log of it.
+
+    Records are without gaps, since only a prefix ever leaves.
+    """
 
     __slots__ = ("ids", "name", "records", "settings")
 
@@ -135,7 +174,10 @@ class Stream:
         return first
 
     def is_young(self, record: Record) -> bool:
-        return self.settings.max_age is None or record.created >= now_ticks() - self.settings.max_age * 10_000_000
+        return (
+            self.settings.max_age is None
+            or record.created >= now_ticks() - self.settings.max_age * 10_000_000
+        )
 
     def at(self, revision: int) -> Record | None:
         index = revision - self.records[0].revision if self.records else -1
@@ -147,9 +189,12 @@ def now_ticks() -> int:
 
 
 class Journal:
-    """The log in a file, so that a node that was killed comes back with what it had acknowledged. Scavenges are not kept.
+    """The log in a file, so that a node that was killed comes back with what it had acknowledged.
 
-    A line is an append, as a transaction of the real log is: a node that is killed while it writes has all of it or none.
+    Scavenges are not kept.
+
+    A line is an append, as a transaction of the real log is: a node that is killed while it writes
+    has all of it or none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -162,7 +207,9 @@ class Journal:
     def read(self) -> Iterator[tuple[Proposed, str, int, int, int]]:
         for line in self._path.read_text(encoding="utf-8").splitlines():
             for id, type, data, metadata, is_json, *place in json.loads(line):
-                event = Proposed(type, base64.b64decode(data), base64.b64decode(metadata), is_json, uuid.UUID(id))
+                event = Proposed(
+                    type, base64.b64decode(data), base64.b64decode(metadata), is_json, uuid.UUID(id)
+                )
                 yield event, *place
 
     def write(self, append: Sequence[Record]) -> None:
@@ -172,7 +219,9 @@ class Journal:
 
     @staticmethod
     def _row(record: Record) -> list[object]:
-        data, metadata = (base64.b64encode(part).decode() for part in (record.data, record.metadata))
+        data, metadata = (
+            base64.b64encode(part).decode() for part in (record.data, record.metadata)
+        )
         place = (record.stream, record.revision, record.position, record.created)
         return [str(record.id), record.type, data, metadata, record.is_json, *place]
 
@@ -191,7 +240,9 @@ class Storage:
         self.records: list[Record] = []
         self.positions: list[int] = []
         self.starts: list[int] = []
-        """Where each record ever written began: what is a position for a reader, even after a scavenge."""
+        """Where each record ever written began: what is a position for a reader, even after a
+        scavenge.
+        """
         self.streams: dict[str, Stream] = {}
         self.end = 0
         self.changed = asyncio.Event()
@@ -200,14 +251,23 @@ class Storage:
             return
         self.begin_epoch()
         for user in ("admin", "ops"):
-            document = json.dumps({"loginName": user, "groups": ["$admins" if user == "admin" else "$ops"]}).encode()
+            document = json.dumps(
+                {"loginName": user, "groups": ["$admins" if user == "admin" else "$ops"]}
+            ).encode()
             self.append(f"$user-{user}", NO_STREAM, [Proposed("$UserCreated", document)])
 
     def begin_epoch(self) -> None:
-        """What a leader writes when it begins to lead: a new epoch, named by an id that no other has."""
+        """What a leader writes when it begins to lead: a new epoch, named by an id that no other
+        has.
+        """
         stream = self.streams.get(EPOCHS)
         number = stream.last + 1 if stream else 0
-        document = {"EpochPosition": self.end, "EpochNumber": number, "EpochId": str(uuid.uuid4()), "PrevEpochPosition": -1}
+        document = {
+            "EpochPosition": self.end,
+            "EpochNumber": number,
+            "EpochId": str(uuid.uuid4()),
+            "PrevEpochPosition": -1,
+        }
         self.append(EPOCHS, ANY, [Proposed(EPOCHS, json.dumps(document).encode())])
 
     def complete_chunk(self) -> None:
@@ -241,7 +301,12 @@ class Storage:
         if stream.soft_deleted and events:
             self._recreate(stream)
         created = now_ticks()
-        self._keep([self._write(stream, event, revision, created) for revision, event in enumerate(events, stream.last + 1)])
+        self._keep(
+            [
+                self._write(stream, event, revision, created)
+                for revision, event in enumerate(events, stream.last + 1)
+            ]
+        )
         return Written(stream.records[-1].position if events else self.end, stream.last)
 
     def delete(self, name: str, expected: int) -> int:
@@ -279,8 +344,13 @@ class Storage:
                 raise StreamDeleted(one)
 
     @staticmethod
-    def _decide(stream: Stream | None, expected: int, ids: Sequence[uuid.UUID], deleting: bool = False) -> int | None:
-        """None: go ahead. A revision: these events stand there already. Raises WrongExpectedVersion."""
+    def _decide(
+        stream: Stream | None, expected: int, ids: Sequence[uuid.UUID], deleting: bool = False
+    ) -> int | None:
+        """None: go ahead.
+
+        A revision: these events stand there already. Raises WrongExpectedVersion.
+        """
         current = stream.last if stream else NO_STREAM
         if expected == STREAM_EXISTS and (stream is None or stream.soft_deleted):
             raise WrongExpectedVersion(expected, current)
@@ -297,7 +367,12 @@ class Storage:
         for revision, one in enumerate(ids, expected + 1):
             standing = stream.at(revision)
             if standing is None or standing.id != one:
-                if revision == expected + 1 and expected == NO_STREAM and stream.soft_deleted and not deleting:
+                if (
+                    revision == expected + 1
+                    and expected == NO_STREAM
+                    and stream.soft_deleted
+                    and not deleting
+                ):
                     return None
                 raise WrongExpectedVersion(expected, current)
         return expected + len(ids)
@@ -319,7 +394,11 @@ class Storage:
         if name.startswith("$$"):
             return StreamSettings(max_count=1)
         meta = self.streams.get("$$" + name)
-        return StreamSettings.parse(meta.records[-1].data) if meta and meta.records else StreamSettings()
+        return (
+            StreamSettings.parse(meta.records[-1].data)
+            if meta and meta.records
+            else StreamSettings()
+        )
 
     def _write(self, stream: Stream, event: Proposed, revision: int, created: int) -> Record:
         record = Record(event, stream.name, revision, self.end, created)
@@ -345,7 +424,10 @@ class Storage:
     # -- reading
 
     def stream(self, name: str) -> Stream | None:
-        """The stream as a reader may see it; None where the answer is "not found". Raises StreamDeleted."""
+        """The stream as a reader may see it; None where the answer is "not found".
+
+        Raises StreamDeleted.
+        """
         self._check_not_tombstoned(name)
         stream = self.streams.get(name)
         return None if stream is None or stream.soft_deleted or not stream.records else stream
@@ -383,12 +465,16 @@ class Storage:
         return index < len(self.starts) and self.starts[index] == position
 
     def check_forwards(self, position: int) -> None:
-        """Raises InsideRecord in the chunk that is being written; elsewhere a read goes on to the next record, or finds none."""
+        """Raises InsideRecord in the chunk that is being written; elsewhere a read goes on to the
+        next record, or finds none.
+        """
         if self.end // CHUNK * CHUNK <= position < self.end and not self.is_start(position):
             raise InsideRecord(position)
 
     def is_readable_backwards(self, position: int) -> bool:
-        """Whether a read backwards from there finds what it should: not beyond the end, nor inside of a record."""
+        """Whether a read backwards from there finds what it should: not beyond the end, nor inside
+        of a record.
+        """
         return position <= self.end and self.is_start(position)
 
     def check_position(self, position: int) -> None:
@@ -400,7 +486,9 @@ class Storage:
         return self.positions[-1] if self.positions else -1
 
     def resolve(self, record: Record) -> Record | None:
-        """What a link points to, or None when it is gone (deleted streams' events are gone for readers of links)."""
+        """What a link points to, or None when it is gone (deleted streams' events are gone for
+        readers of links).
+        """
         target = record.target
         if target is None:
             return None
@@ -408,4 +496,10 @@ class Storage:
         if stream is None or stream.tombstoned or stream.soft_deleted:
             return None
         found = stream.at(target[1])
-        return found if found is not None and found.revision >= stream.first_readable() and stream.is_young(found) else None
+        return (
+            found
+            if found is not None
+            and found.revision >= stream.first_readable()
+            and stream.is_young(found)
+            else None
+        )

@@ -1,4 +1,6 @@
-"""Streams.Read that goes on: catch-up subscriptions to a stream or to $all, with checkpoints and "caught up"."""
+"""Streams.Read that goes on: catch-up subscriptions to a stream or to $all, with checkpoints and
+"caught up".
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ Response = streams_pb2.ReadResp
 
 
 def _confirmation() -> Response:
-    return Response(confirmation=Response.SubscriptionConfirmation(subscription_id=str(uuid.uuid4())))
+    return Response(
+        confirmation=Response.SubscriptionConfirmation(subscription_id=str(uuid.uuid4()))
+    )
 
 
 def _caught_up() -> Response:
@@ -26,10 +30,14 @@ def _caught_up() -> Response:
 
 
 def _checkpoint(position: int) -> Response:
-    return Response(checkpoint=Response.Checkpoint(commit_position=position, prepare_position=position))
+    return Response(
+        checkpoint=Response.Checkpoint(commit_position=position, prepare_position=position)
+    )
 
 
-async def to_stream(options: Options, storage: Storage, says_caught_up: bool) -> AsyncIterator[Response]:
+async def to_stream(
+    options: Options, storage: Storage, says_caught_up: bool
+) -> AsyncIterator[Response]:
     name = wire.stream_name(options.stream.stream_identifier)
     yield _confirmation()
     which = options.stream.WhichOneof("revision_option")
@@ -52,7 +60,9 @@ async def to_stream(options: Options, storage: Storage, says_caught_up: bool) ->
             for record in list(storage.forwards(stream, next_revision)):
                 if record.revision == DELETED:
                     raise stream_deleted(name)
-                yield wire.read_event(record, storage.resolve(record), options.resolve_links, wants_text(options))
+                yield wire.read_event(
+                    record, storage.resolve(record), options.resolve_links, wants_text(options)
+                )
                 next_revision = record.revision + 1
         if not told and says_caught_up:
             told = True
@@ -61,9 +71,12 @@ async def to_stream(options: Options, storage: Storage, says_caught_up: bool) ->
 
 
 def _begins_after(storage: Storage, position: int, version: tuple[int, int]) -> int:
-    """The position after which a subscription that resumes at one begins. Raises Status where the server does not take it.
+    """The position after which a subscription that resumes at one begins.
 
-    From 24.2 on, that position. From 21.10 on, the first record at or after it, whatever its position. Before, the record there comes again.
+    Raises Status where the server does not take it.
+
+    From 24.2 on, that position. From 21.10 on, the first record at or after it, whatever its
+    position. Before, the record there comes again.
     """
     if version >= (24, 2):
         try:
@@ -77,12 +90,20 @@ def _begins_after(storage: Storage, position: int, version: tuple[int, int]) -> 
     return found[0].position if found else position
 
 
-async def to_all(options: Options, storage: Storage, says_caught_up: bool, version: tuple[int, int]) -> AsyncIterator[Response]:
-    """As a server of this version does: see `_begins_after`; before 22.10 going live sent the position of the event to come."""
+async def to_all(
+    options: Options, storage: Storage, says_caught_up: bool, version: tuple[int, int]
+) -> AsyncIterator[Response]:
+    """As a server of this version does: see `_begins_after`; before 22.10 going live sent the
+    position of the event to come.
+    """
     checkpoint_at_the_end_of_the_log = version < (22, 10)
     passes = filters.from_options(options)
     filtered = options.WhichOneof("filter_option") == "filter"
-    window = options.filter.max if options.filter.WhichOneof("window") == "max" and options.filter.max else SEARCH_WINDOW
+    window = (
+        options.filter.max
+        if options.filter.WhichOneof("window") == "max" and options.filter.max
+        else SEARCH_WINDOW
+    )
     interval = window * max(1, options.filter.checkpointIntervalMultiplier)
     start = start_of_all(options, storage)
     which = options.all.WhichOneof("all_option")

@@ -1,4 +1,6 @@
-"""The service Streams: what a request asks for goes to reads, subscriptions, or the appends and deletions here."""
+"""The service Streams: what a request asks for goes to reads, subscriptions, or the appends and
+deletions here.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ from tests.eventstoredb_server.calls import (
     user_of,
     wrong_expected_version,
 )
-from tests.eventstoredb_server.storage import ANY, NO_STREAM, STREAM_EXISTS, Proposed, StreamDeleted, WrongExpectedVersion
+from tests.eventstoredb_server.storage import (
+    ANY,
+    NO_STREAM,
+    STREAM_EXISTS,
+    Proposed,
+    StreamDeleted,
+    WrongExpectedVersion,
+)
 
 MAX_APPEND_SIZE = 1024 * 1024
 
@@ -32,9 +41,15 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         name = reads.check(options, user, self.storage)
         subscribing = options.WhichOneof("count_option") == "subscription"
         if not subscribing:
-            found = reads.read_all(options, self.storage) if name == "$all" else reads.read_stream(options, self.storage)
+            found = (
+                reads.read_all(options, self.storage)
+                if name == "$all"
+                else reads.read_stream(options, self.storage)
+            )
         elif name == "$all":
-            found = subscriptions.to_all(options, self.storage, self.node.says_caught_up, self.node.version)
+            found = subscriptions.to_all(
+                options, self.storage, self.node.says_caught_up, self.node.version
+            )
         else:
             found = subscriptions.to_stream(options, self.storage, self.node.says_caught_up)
         faults, sent = self.node.faults, 0
@@ -50,7 +65,8 @@ class Streams(streams_pb2_grpc.StreamsServicer):
                 faults.too_slow_after = 0
                 raise Status(
                     "ABORTED",
-                    "Operation timed out: Consumer too slow to handle event while live. Client resubscription required.",
+                    "Operation timed out: Consumer too slow to handle event while live. Client "
+                    "resubscription required.",
                 )
             if self.node.resigned_during(context) or not self.node.alive:
                 raise Status("UNAVAILABLE", "Server Is Not Ready")
@@ -97,7 +113,9 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             return response
         self._timed_out()
         response.success.current_revision = max(written.revision, 0)
-        response.success.position.commit_position = response.success.position.prepare_position = written.position
+        response.success.position.commit_position = response.success.position.prepare_position = (
+            written.position
+        )
         return response
 
     async def BatchAppend(self, request_iterator, context):
@@ -118,7 +136,9 @@ class Streams(streams_pb2_grpc.StreamsServicer):
                 events.extend(wire.proposed(message) for message in request.proposed_messages)
                 if sum(event.size for event in events) > MAX_APPEND_SIZE:
                     raise _Refused(
-                        8, "Maximum Append Size Exceeded", shared_pb2.MaximumAppendSizeExceeded(maxAppendSize=MAX_APPEND_SIZE)
+                        8,
+                        "Maximum Append Size Exceeded",
+                        shared_pb2.MaximumAppendSizeExceeded(maxAppendSize=MAX_APPEND_SIZE),
                     )
                 if not request.is_final:
                     continue
@@ -126,11 +146,15 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             except _Refused as error:
                 response.error.CopyFrom(error.status)
             except Status as error:
-                response.error.CopyFrom(_Refused(3, error.text, shared_pb2.BadRequest(message=error.text)).status)
+                response.error.CopyFrom(
+                    _Refused(3, error.text, shared_pb2.BadRequest(message=error.text)).status
+                )
             pending.pop(correlation, None)
             yield response
 
-    def _batch(self, options, events: list[Proposed], response: streams_pb2.BatchAppendResp) -> None:
+    def _batch(
+        self, options, events: list[Proposed], response: streams_pb2.BatchAppendResp
+    ) -> None:
         stream = wire.stream_name(options.stream_identifier)
         expected = wire.expected_revision(options, "expected_stream_position", "stream_position")
         try:
@@ -147,7 +171,11 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             if expected >= 0:
                 wrong.expected_stream_position = expected
             else:
-                name = {ANY: "expected_any", STREAM_EXISTS: "expected_stream_exists", NO_STREAM: "expected_no_stream"}[expected]
+                name = {
+                    ANY: "expected_any",
+                    STREAM_EXISTS: "expected_stream_exists",
+                    NO_STREAM: "expected_no_stream",
+                }[expected]
                 getattr(wrong, name).SetInParent()
             raise _Refused(9, "Wrong Expected Version", wrong) from None
         if self.node.faults.append_timeout > 0:
@@ -157,14 +185,18 @@ class Streams(streams_pb2_grpc.StreamsServicer):
             response.success.no_stream.SetInParent()
         else:
             response.success.current_revision = written.revision
-        response.success.position.commit_position = response.success.position.prepare_position = written.position
+        response.success.position.commit_position = response.success.position.prepare_position = (
+            written.position
+        )
 
     def _check_deadline(self, options) -> None:
         which = options.WhichOneof("deadline_option")
         if which == "deadline":
             left = options.deadline.ToTimedelta().total_seconds()
         elif which == "deadline_21_10_0":
-            left = (options.deadline_21_10_0.ToDatetime(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
+            left = (
+                options.deadline_21_10_0.ToDatetime(tzinfo=UTC) - datetime.now(UTC)
+            ).total_seconds()
         else:
             return
         if left <= 0:

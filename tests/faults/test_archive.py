@@ -1,4 +1,6 @@
-"""Archiving that is killed, starved and lied to: at no moment is an event neither in the store nor in a verified archive."""
+"""Archiving that is killed, starved and lied to: at no moment is an event neither in the store nor
+in a verified archive.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +37,19 @@ from tests.support.objects import ObjectStore
 
 MAKERS = {
     "marten": (lambda on: marten.create(on, marten.Variant(text_ids=True)), "delete"),
-    "marten-partitioned": (lambda on: marten.create(on, marten.Variant(text_ids=True, partitioned=True)), "archive"),
+    "marten-partitioned": (
+        lambda on: marten.create(on, marten.Variant(text_ids=True, partitioned=True)),
+        "archive",
+    ),
     "emmett": (emmett.create, "delete"),
     "messagedb": (messagedb.create, "delete"),
 }
 STREAMS = 40
 
 
-def write(project, dsn: str, how: str, repository: str = "cold", more: str = "", policy: str = "") -> None:
+def write(
+    project, dsn: str, how: str, repository: str = "cold", more: str = "", policy: str = ""
+) -> None:
     project.write(
         "esops.toml",
         f"""
@@ -72,15 +79,24 @@ def fill(dsn: str, streams: int = STREAMS) -> dict[str, list]:
     with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
         for number in range(streams):
             events = [
-                NewEvent(str(uuid.uuid4()), "added", orjson.dumps({"n": n, "x": chance.randbytes(300).hex()}))
+                NewEvent(
+                    str(uuid.uuid4()),
+                    "added",
+                    orjson.dumps({"n": n, "x": chance.randbytes(300).hex()}),
+                )
                 for n in range(chance.randint(2, 12))
             ]
             store.append(f"cart-{number:03d}", events)
-        return {f"cart-{number:03d}": list(store.read_stream(f"cart-{number:03d}")) for number in range(streams)}
+        return {
+            f"cart-{number:03d}": list(store.read_stream(f"cart-{number:03d}"))
+            for number in range(streams)
+        }
 
 
 def both(project, dsn: str) -> tuple[dict[str, set], dict[str, set]]:
-    """The ids of each stream's events in the store, and in archives that verify; whatever else is in the repository."""
+    """The ids of each stream's events in the store, and in archives that verify; whatever else is
+    in the repository.
+    """
     config = load_config(project.folder / "esops.toml")
     catalog = Catalog(Repository(config.archives["cold"]))
     with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
@@ -90,7 +106,9 @@ def both(project, dsn: str) -> tuple[dict[str, set], dict[str, set]]:
                 hot.setdefault(event.stream, set()).add(event.id)
     cold: dict[str, set] = {}
     if catalog.sealed():
-        assert all(result.ok for result in verified(config, catalog, None, False, 1.0, lambda *_: None))
+        assert all(
+            result.ok for result in verified(config, catalog, None, False, 1.0, lambda *_: None)
+        )
         with open_store("cold", config.stores["cold"]) as store:
             for batch in store.read_all():
                 for event in batch.events:
@@ -107,7 +125,9 @@ def assert_nothing_lost(project, dsn: str, before: dict[str, list]) -> None:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_killed_before_and_after_every_write(project, dsn, connection, name):
-    """Each write to the repository and each removal is a step boundary; runs go on until one has gone through."""
+    """Each write to the repository and each removal is a step boundary; runs go on until one has
+    gone through.
+    """
     make, how = MAKERS[name]
     make(connection)
     before = fill(dsn, 12)
@@ -137,14 +157,18 @@ def check_the_end(project, dsn: str, before: dict[str, list]) -> None:
     catalog = Catalog(Repository(config.archives["cold"]))
     with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
         hot = {stream: list(store.read_stream(stream)) for stream in before}
-        assert all(len(events) <= 1 or store.stream_info(stream).archived for stream, events in hot.items())
+        assert all(
+            len(events) <= 1 or store.stream_info(stream).archived for stream, events in hot.items()
+        )
         for run, manifest in catalog.sealed():
             restore(run, manifest, store)
         assert {stream: list(store.read_stream(stream)) for stream in before} == before
 
 
 def test_killed_at_random_a_hundred_times_while_writers_append(project, dsn, connection):
-    """Streams that a writer appends to meanwhile are left alone or archived as they were; the rest goes."""
+    """Streams that a writer appends to meanwhile are left alone or archived as they were; the rest
+    goes.
+    """
     MAKERS["marten"][0](connection)
     before = fill(dsn, 150)
     write(project, dsn, "delete")
@@ -188,7 +212,9 @@ def test_killed_at_random_a_hundred_times_while_writers_append(project, dsn, con
         writer.join()
     hot, cold = both(project, dsn)
     for stream, events in before.items():
-        assert {event.id for event in events} | set(added.get(stream, ())) <= hot.get(stream, set()) | cold.get(stream, set())
+        assert {event.id for event in events} | set(added.get(stream, ())) <= hot.get(
+            stream, set()
+        ) | cold.get(stream, set())
 
 
 def test_a_full_disk_stops_it_and_nothing_is_removed(project, dsn, connection):
@@ -200,7 +226,14 @@ def test_a_full_disk_stops_it_and_nothing_is_removed(project, dsn, connection):
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
     command = project.command("archive", "run", "old", "--despite-checkpoints")
-    done = subprocess.run(command, cwd=project.folder, env=project.environ(), capture_output=True, text=True, preexec_fn=small)
+    done = subprocess.run(
+        command,
+        cwd=project.folder,
+        env=project.environ(),
+        capture_output=True,
+        text=True,
+        preexec_fn=small,
+    )
     assert done.returncode == 3, done.stderr
     assert "did not write" in done.stderr
     hot, _ = both(project, dsn)
@@ -227,7 +260,9 @@ def bucket(objects, project, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", ["error", "hang", "truncate", "alter", "lose"])
-def test_a_repository_that_fails_or_lies_costs_no_event(project, dsn, connection, objects, bucket, fault):
+def test_a_repository_that_fails_or_lies_costs_no_event(
+    project, dsn, connection, objects, bucket, fault
+):
     MAKERS["marten"][0](connection)
     before = fill(dsn, 8)
     write(project, dsn, "delete", bucket, 'timeout = "1s"')
@@ -241,17 +276,27 @@ def test_a_repository_that_fails_or_lies_costs_no_event(project, dsn, connection
     check_the_end(project, dsn, before)
 
 
-def test_an_object_store_holds_an_archive_and_all_commands_work_on_it(project, dsn, connection, bucket):
+def test_an_object_store_holds_an_archive_and_all_commands_work_on_it(
+    project, dsn, connection, bucket
+):
     MAKERS["emmett"][0](connection)
     before = fill(dsn, 8)
     identity = pyrage.x25519.Identity.generate()
     project.environment["AGE_KEY"] = str(identity)
-    write(project, dsn, "archive", bucket, f'encrypt_to = ["{identity.to_public()}"]\nidentity = "${{AGE_KEY}}"')
+    write(
+        project,
+        dsn,
+        "archive",
+        bucket,
+        f'encrypt_to = ["{identity.to_public()}"]\nidentity = "${{AGE_KEY}}"',
+    )
     run = project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json
     assert run["streams"] == 8
     assert project.ok("archive", "verify", "--output", "json").json["ok"]
     count = sum(len(events) for events in before.values())
-    assert project.ok("archive", "query", "SELECT count(*) AS n FROM events", "--output", "json").json == [{"n": count}]
+    assert project.ok(
+        "archive", "query", "SELECT count(*) AS n FROM events", "--output", "json"
+    ).json == [{"n": count}]
     assert len(project.ok("events", "--store", "cold").out.splitlines()) == count
     project.ok("archive", "restore", run["run"], "--yes")
     with open_store("s", StoreSettings(dsn=dsn)) as store:
@@ -266,7 +311,12 @@ def test_of_two_who_seal_one_wins(project, bucket, kind):
         outcomes: list[str] = []
         barrier = threading.Barrier(2)
 
-        def seal(content: bytes, name: str = f"runs/r{number}/manifest.json", barrier=barrier, outcomes=outcomes) -> None:
+        def seal(
+            content: bytes,
+            name: str = f"runs/r{number}/manifest.json",
+            barrier=barrier,
+            outcomes=outcomes,
+        ) -> None:
             repository = Repository(archive)
             barrier.wait()
             try:
@@ -309,16 +359,27 @@ def test_a_flipped_byte_of_any_file_is_found(project, dsn, connection):
     identity = pyrage.x25519.Identity.generate()
     chance = random.Random(5)
     kinds = set()
-    for folder, more in (("plain", ""), ("secret", f'encrypt_to = ["{identity.to_public()}"]\nidentity = "{identity}"')):
+    for folder, more in (
+        ("plain", ""),
+        ("secret", f'encrypt_to = ["{identity.to_public()}"]\nidentity = "{identity}"'),
+    ):
         write(project, dsn, "keep", folder, more)
         project.ok("archive", "run", "old")
         config = load_config(project.folder / "esops.toml")
         catalog = Catalog(Repository(config.archives["cold"]))
-        files = [path for path in (project.folder / folder).rglob("*") if path.is_file() and "locks" not in path.parts]
+        files = [
+            path
+            for path in (project.folder / folder).rglob("*")
+            if path.is_file() and "locks" not in path.parts
+        ]
         assert len(files) == 7
 
         def problems(config=config, catalog=catalog) -> list[str]:
-            return [text for result in verified(config, catalog, None, False, 1.0, lambda *_: None) for text in result.problems]
+            return [
+                text
+                for result in verified(config, catalog, None, False, 1.0, lambda *_: None)
+                for text in result.problems
+            ]
 
         assert problems() == []
         for _ in range(520):
@@ -353,7 +414,9 @@ def test_a_lost_file_a_lost_manifest_and_a_lost_run_are_found(project, dsn, conn
         assert result.code == 1
         assert words in result.out
         events.write_bytes(content)
-    assert "0 files" in project.ok("archive", "gc", "--older-than", "0s").out, "a run whose manifest is lost is no garbage"
+    assert "0 files" in project.ok("archive", "gc", "--older-than", "0s").out, (
+        "a run whose manifest is lost is no garbage"
+    )
     subprocess.run(["rm", "-r", str(folder)], check=True)
     assert "has no manifest" in project.run("archive", "verify").out
 
@@ -372,7 +435,10 @@ def test_what_killed_runs_leave_is_collected_and_sealed_runs_are_not(project, ds
     left = Run(repository, "20260101T000000Z-old-abcdef")
     left.note("plan.json", {"policy": "cold/old", "store": "s", "remove": "delete"})
     with Lease(repository, "cold/old"):
-        assert "1 younger ones left" in project.ok("archive", "gc", "--older-than", "0s", "--dry-run").out, "at work"
+        assert (
+            "1 younger ones left"
+            in project.ok("archive", "gc", "--older-than", "0s", "--dry-run").out
+        ), "at work"
     os.unlink(project.folder / "cold" / left.path("plan.json"))
     would = project.ok("archive", "gc", "--older-than", "0s", "--dry-run", "--output", "json").json
     assert would["files"] == 1
@@ -391,19 +457,30 @@ def test_a_store_that_is_locked_is_left_alone(project, dsn, connection):
         other.execute("SELECT * FROM mt_streams WHERE id = 'cart-002' FOR UPDATE")
         told = project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json
         assert told["removed"] == 5
-        assert told["skipped"] == [{"stream": "cart-002", "reason": "a writer holds it, or it is gone"}]
+        assert told["skipped"] == [
+            {"stream": "cart-002", "reason": "a writer holds it, or it is gone"}
+        ]
     with psycopg.connect(dsn) as other:
         other.execute("LOCK TABLE mt_events IN SHARE MODE")
         told = project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json
         assert told["removed"] == 0
         assert told["skipped"] == [{"stream": "cart-002", "reason": "a writer holds it"}]
-    assert project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json["removed"] == 1
+    assert (
+        project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json[
+            "removed"
+        ]
+        == 1
+    )
     assert_nothing_lost(project, dsn, before)
 
 
 @pytest.mark.parametrize("harm", ["lost", "shortened", "another seal"])
-def test_what_befalls_files_between_reading_back_and_the_seal_is_found(project, dsn, connection, monkeypatch, harm):
-    """Files are read back as they are written, and hours may pass before the last of them: nothing is removed."""
+def test_what_befalls_files_between_reading_back_and_the_seal_is_found(
+    project, dsn, connection, monkeypatch, harm
+):
+    """Files are read back as they are written, and hours may pass before the last of them: nothing
+    is removed.
+    """
     MAKERS["marten"][0](connection)
     before = fill(dsn, 6)
     write(project, dsn, "delete")
@@ -433,7 +510,9 @@ def test_what_befalls_files_between_reading_back_and_the_seal_is_found(project, 
         assert told.removed == 0
     with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
         assert {stream: list(store.read_stream(stream)) for stream in before} == before
-    if harm == "another seal":  # it stands where a run's own would be: the run stays failed, and `verify` says so
+    if (
+        harm == "another seal"
+    ):  # it stands where a run's own would be: the run stays failed, and `verify` says so
         assert project.run("archive", "verify").code == 1
     else:
         project.ok("archive", "run", "old", "--despite-checkpoints")

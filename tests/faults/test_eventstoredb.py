@@ -1,4 +1,6 @@
-"""EventStoreDB going wrong in every way that a test can make it: nothing is lost or doubled, and what cannot go on says why."""
+"""EventStoreDB going wrong in every way that a test can make it: nothing is lost or doubled, and
+what cannot go on says why.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def new(type: str = "happened") -> NewEvent:
 
 
 @pytest.mark.slow
-def test_a_rebuild_killed_and_resumed_under_live_appends_equals_the_fold(tmp_path, project, dsn, connection):
+def test_a_rebuild_killed_and_resumed_under_live_appends_equals_the_fold(
+    tmp_path, project, dsn, connection
+):
     """Killed in every state, the node killed and started again in between, writers on all the time."""
     chance = random.Random(7)
     with Nodes("--file", str(tmp_path / "log")) as nodes:
@@ -42,11 +46,15 @@ def test_a_rebuild_killed_and_resumed_under_live_appends_equals_the_fold(tmp_pat
             deadline = time.monotonic() + 150
             pending: tuple[str, ...] = ()
             while kills < 8 or finished < 2 or node_kills < 2:
-                assert time.monotonic() < deadline, f"{kills} kills, {finished} finished, {node_kills} of the node"
+                assert time.monotonic() < deadline, (
+                    f"{kills} kills, {finished} finished, {node_kills} of the node"
+                )
                 rebuild = project.start("rebuild", "cart_totals", "--blue-green", *pending)
                 try:
                     # Killed often enough, it may take the time that this machine needs.
-                    rebuild.communicate(timeout=1.0 + chance.random() * 1.2 if kills < 8 or node_kills < 2 else 60)
+                    rebuild.communicate(
+                        timeout=1.0 + chance.random() * 1.2 if kills < 8 or node_kills < 2 else 60
+                    )
                 except Exception:
                     if chance.random() < 0.4 and node_kills < 3:
                         nodes.kill()
@@ -70,7 +78,9 @@ def test_a_rebuild_killed_and_resumed_under_live_appends_equals_the_fold(tmp_pat
         project.ok("run", "--until-caught-up")
         truth, events = billing.truth(nodes)
         assert events == written
-        versions = project.ok("projection", "show", "cart_totals", "--output", "json").json["versions"]
+        versions = project.ok("projection", "show", "cart_totals", "--output", "json").json[
+            "versions"
+        ]
         assert {version["state"] for version in versions} <= {"active", "standby"}
         for version in versions:
             assert billing.table(connection, f"cart_totals__v{version['version']}") == truth
@@ -78,7 +88,9 @@ def test_a_rebuild_killed_and_resumed_under_live_appends_equals_the_fold(tmp_pat
 
 
 def follow_all(nodes_uri: str, stream: str, count: int, disturb) -> list[int]:
-    """Follow a store while `disturb` is at work; the numbers of the stream's events in the order seen."""
+    """Follow a store while `disturb` is at work; the numbers of the stream's events in the order
+    seen.
+    """
     seen: list[int] = []
     with open_store("s", settings(nodes_uri)) as store:
         deadline = time.monotonic() + 60
@@ -86,7 +98,8 @@ def follow_all(nodes_uri: str, stream: str, count: int, disturb) -> list[int]:
         disturber.start()
         last = None
         for batch in store.follow(
-            filter=EventFilter(types=("happened",)), stop=lambda: len(seen) >= count or time.monotonic() > deadline
+            filter=EventFilter(types=("happened",)),
+            stop=lambda: len(seen) >= count or time.monotonic() > deadline,
         ):
             seen.extend(event.version for event in batch.events if event.stream == stream)
             assert last is None or batch.position is None or batch.position >= last
@@ -98,7 +111,9 @@ def follow_all(nodes_uri: str, stream: str, count: int, disturb) -> list[int]:
 
 def append_slowly(client, stream: str, first: int, count: int) -> None:
     for number in range(first, first + count):
-        client.append_to_stream(stream, current_version=StreamState.ANY if number == 0 else number - 1, events=new())
+        client.append_to_stream(
+            stream, current_version=StreamState.ANY if number == 0 else number - 1, events=new()
+        )
         time.sleep(0.005)
 
 
@@ -117,7 +132,9 @@ def test_a_follow_goes_on_when_the_node_is_killed_and_started_again(tmp_path):
         assert follow_all(nodes.uri, "s-1", 120, disturb) == list(range(120))
 
 
-@pytest.mark.parametrize("fault", ["cut", "drop in the middle of a read", "consumer too slow", "busy"])
+@pytest.mark.parametrize(
+    "fault", ["cut", "drop in the middle of a read", "consumer too slow", "busy"]
+)
 def test_a_follow_goes_on_from_its_last_position(fault):
     with Nodes() as nodes:
 
@@ -146,7 +163,9 @@ def test_a_follow_goes_to_the_new_leader_when_the_leader_moves_or_dies():
     with Nodes("--nodes", "3") as nodes:
 
         def disturb() -> None:
-            for round, leader_goes in enumerate([lambda: nodes.resign(0), lambda: nodes.tell("die", 1), lambda: None]):
+            for round, leader_goes in enumerate(
+                [lambda: nodes.resign(0), lambda: nodes.tell("die", 1), lambda: None]
+            ):
                 client = EventStoreDBClient(nodes.uri_of(*([0, 1, 2] if round < 2 else [0, 2])))
                 append_slowly(client, "s-1", round * 30, 30)
                 client.close()
@@ -156,26 +175,49 @@ def test_a_follow_goes_to_the_new_leader_when_the_leader_moves_or_dies():
 
 
 def test_a_position_of_an_old_server_is_safe_to_resume_from(old_node):
-    """Servers before 22.10 send a checkpoint where the next event will be: whoever resumes there never sees that event."""
+    """Servers before 22.10 send a checkpoint where the next event will be: whoever resumes there
+    never sees that event.
+    """
     rare = EventFilter(types=(f"rare{uuid.uuid4().hex}",))
     client = old_node.client()
-    client.append_to_stream(f"s-{uuid.uuid4()}", current_version=StreamState.ANY, events=[new(), new()])
+    client.append_to_stream(
+        f"s-{uuid.uuid4()}", current_version=StreamState.ANY, events=[new(), new()]
+    )
     with open_store("s", settings(old_node.uri)) as store:
         link = store._connector.link
-        raw = bulk.Messages(link, bulk.read_all_request(None, filter=bulk.server_filter(rare), subscribe=True), "read $all")
-        checkpoint = next(message.checkpoint for message in raw.each() if message.WhichOneof("content") == "checkpoint")
+        raw = bulk.Messages(
+            link,
+            bulk.read_all_request(None, filter=bulk.server_filter(rare), subscribe=True),
+            "read $all",
+        )
+        checkpoint = next(
+            message.checkpoint
+            for message in raw.each()
+            if message.WhichOneof("content") == "checkpoint"
+        )
         unsafe = Position((checkpoint.commit_position, checkpoint.prepare_position))
         deadline = time.monotonic() + 3
-        positions = [batch.position for batch in store.follow(filter=rare, stop=lambda: time.monotonic() > deadline)]
+        positions = [
+            batch.position
+            for batch in store.follow(filter=rare, stop=lambda: time.monotonic() > deadline)
+        ]
         assert positions[-1] is not None
         assert positions[-1] < unsafe
         stream = f"s-{uuid.uuid4()}"
-        client.append_to_stream(stream, current_version=StreamState.ANY, events=[new(rare.types[0])])
+        client.append_to_stream(
+            stream, current_version=StreamState.ANY, events=[new(rare.types[0])]
+        )
         head = store.head()
-        assert head == unsafe, "the test is worth nothing if the event is not where the checkpoint was"
+        assert head == unsafe, (
+            "the test is worth nothing if the event is not where the checkpoint was"
+        )
 
         def resumed(position: Position) -> list[str]:
-            return [event.stream for batch in store.read_all(position, head, rare) for event in batch.events]
+            return [
+                event.stream
+                for batch in store.read_all(position, head, rare)
+                for event in batch.events
+            ]
 
         assert resumed(unsafe) == []
         assert resumed(positions[-1]) == [stream]
@@ -188,10 +230,16 @@ def test_progress_is_kept_where_nothing_matches(node):
     with open_store("s", settings(node.uri)) as store:
         begin = store.head()
         for _ in range(60):
-            client.append_to_stream(f"big-{uuid.uuid4()}", current_version=StreamState.ANY, events=[NewEvent("big", big)])
+            client.append_to_stream(
+                f"big-{uuid.uuid4()}",
+                current_version=StreamState.ANY,
+                events=[NewEvent("big", big)],
+            )
         for _ in range(25):
             client.append_to_stream(
-                f"small-{uuid.uuid4()}", current_version=StreamState.ANY, events=[new() for _ in range(1_000)]
+                f"small-{uuid.uuid4()}",
+                current_version=StreamState.ANY,
+                events=[new() for _ in range(1_000)],
             )
         head = store.head()
         batches = list(store.read_all(begin, head, EventFilter(types=("never",))))

@@ -1,6 +1,8 @@
-"""`kill -9` at random in every kind of projection and way of rebuilding, with writers on: with those of test_kill.py, two hundred times.
+"""`kill -9` at random in every kind of projection and way of rebuilding, with writers on: with
+those of test_kill.py, two hundred times.
 
-One loop for all: a rebuild is begun, killed, resumed, and begun anew when it is done; in the end the rows are those of a fold over all
+One loop for all: a rebuild is begun, killed, resumed, and begun anew when it is done; in the end
+the rows are those of a fold over all
 events. What is killed is the rebuild's process, and with several processes one of those as often.
 """
 
@@ -31,11 +33,15 @@ PACE = ("--batch-size", "200", "--max-rate", "5000")
 
 @dataclass
 class SqlRemoval:
-    """How a rebuild is begun and gone on with, and what must be right when one is done and at the end."""
+    """How a rebuild is begun and gone on with, and what must be right when one is done and at the
+    end.
+    """
 
     begin: list[str]
     check: Callable[[], None]
-    resume: list[str] = field(default_factory=lambda: ["rebuild", "--blue-green", "--resume", *PACE])
+    resume: list[str] = field(
+        default_factory=lambda: ["rebuild", "--blue-green", "--resume", *PACE]
+    )
     done: Callable[[], None] = lambda: None
     caught_up: bool = True
 
@@ -44,7 +50,11 @@ def of_kind(project, dsn, connection, kind: str) -> SqlRemoval:
     if kind == "process" and shutil.which("node") is None:
         pytest.skip("there is no node")
     kinds.configure(project, dsn, kind)
-    return SqlRemoval(["rebuild", "--blue-green", *PACE], lambda: _right(connection), done=lambda: _retire(project))
+    return SqlRemoval(
+        ["rebuild", "--blue-green", *PACE],
+        lambda: _right(connection),
+        done=lambda: _retire(project),
+    )
 
 
 def _right(connection) -> None:
@@ -59,7 +69,9 @@ def _retire(project) -> None:
 def in_shards(project, dsn, connection) -> SqlRemoval:
     shop.configure(project, dsn)
     return SqlRemoval(
-        ["rebuild", "--blue-green", "--workers", "2", *PACE], lambda: _right(connection), done=lambda: _retire(project)
+        ["rebuild", "--blue-green", "--workers", "2", *PACE],
+        lambda: _right(connection),
+        done=lambda: _retire(project),
     )
 
 
@@ -75,7 +87,9 @@ def in_place(project, dsn, connection, *more: str) -> SqlRemoval:
 def several(project, dsn, connection) -> SqlRemoval:
     together.configure(project, dsn)
     begin = ["rebuild", *together.NAMES, "--blue-green"]
-    return SqlRemoval([*begin, *PACE], lambda: together.check(connection), [*begin, "--resume", *PACE])
+    return SqlRemoval(
+        [*begin, *PACE], lambda: together.check(connection), [*begin, "--resume", *PACE]
+    )
 
 
 def by_the_application(project, dsn, connection) -> SqlRemoval:
@@ -94,10 +108,18 @@ def by_the_application(project, dsn, connection) -> SqlRemoval:
 
     def check() -> None:
         (version,) = connection.execute("SELECT active_version FROM esops.projections").fetchone()
-        external.until(lambda: external.documents(connection, version) == external.truth(connection))
+        external.until(
+            lambda: external.documents(connection, version) == external.truth(connection)
+        )
 
     configure()
-    return SqlRemoval(["rebuild", "--blue-green"], check, ["rebuild", "--blue-green", "--resume"], done, caught_up=False)
+    return SqlRemoval(
+        ["rebuild", "--blue-green"],
+        check,
+        ["rebuild", "--blue-green", "--resume"],
+        done,
+        caught_up=False,
+    )
 
 
 WAYS: dict[str, Callable[..., SqlRemoval]] = {
@@ -121,8 +143,12 @@ def test_each_way_is_killed_over_and_over_and_is_right_in_the_end(way, dsn, conn
             people.add("writer", dsn, seed=4, rate=100)
             while kills < KILLS or not finished:
                 before = _finished(connection)
-                process = project.start(*(how.resume if unfinished(connection) else how.begin), "--quiet")
-                wait = 120 if kills >= KILLS or finished < kills // 8 else 0.5 + 0.9 * chance.random()
+                process = project.start(
+                    *(how.resume if unfinished(connection) else how.begin), "--quiet"
+                )
+                wait = (
+                    120 if kills >= KILLS or finished < kills // 8 else 0.5 + 0.9 * chance.random()
+                )
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(wait)
                 if process.poll() is None:
@@ -150,10 +176,16 @@ def test_each_way_is_killed_over_and_over_and_is_right_in_the_end(way, dsn, conn
 
 
 def _kill_one(process, chance: random.Random) -> int:
-    """The rebuild, or as often one of its shards' processes and then the rebuild; how many were killed."""
+    """The rebuild, or as often one of its shards' processes and then the rebuild; how many were
+    killed.
+    """
     shards = []
     with contextlib.suppress(psutil.NoSuchProcess):
-        shards = [each for each in psutil.Process(process.pid).children() if "esops.rebuild.load.worker" in each.cmdline()]
+        shards = [
+            each
+            for each in psutil.Process(process.pid).children()
+            if "esops.rebuild.load.worker" in each.cmdline()
+        ]
     killed = 0
     if shards and chance.random() < 0.5:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -168,19 +200,25 @@ def _kill_one(process, chance: random.Random) -> int:
 def unfinished(connection) -> bool:
     if connection.execute("SELECT to_regclass('esops.rebuilds') IS NULL").fetchone()[0]:
         return False
-    return connection.execute("SELECT EXISTS (SELECT FROM esops.rebuilds WHERE finished_at IS NULL)").fetchone()[0]
+    return connection.execute(
+        "SELECT EXISTS (SELECT FROM esops.rebuilds WHERE finished_at IS NULL)"
+    ).fetchone()[0]
 
 
 def _finished(connection) -> int:
     if connection.execute("SELECT to_regclass('esops.rebuilds') IS NULL").fetchone()[0]:
         return 0
-    return connection.execute("SELECT count(*) FROM esops.rebuilds WHERE finished_at IS NOT NULL").fetchone()[0]
+    return connection.execute(
+        "SELECT count(*) FROM esops.rebuilds WHERE finished_at IS NOT NULL"
+    ).fetchone()[0]
 
 
 def _state(connection):
     if connection.execute("SELECT to_regclass('esops.rebuilds') IS NULL").fetchone()[0]:
         return None
-    row = connection.execute("SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone()
+    row = connection.execute(
+        "SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1"
+    ).fetchone()
     return row and row[0]
 
 

@@ -1,4 +1,6 @@
-"""Each thing that a rebuild has the database do is done, and its answer is lost with the connection: done again, it does no harm."""
+"""Each thing that a rebuild has the database do is done, and its answer is lost with the
+connection: done again, it does no harm.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +40,16 @@ session.Session.do = do
 def test_every_answer_is_lost_once(way, dsn, connection, project):
     shop.make(dsn, EVENTS)
     try:
-        how = of_kind(project, dsn, connection, "fold") if way == "fold" else WAYS[way](project, dsn, connection)
+        how = (
+            of_kind(project, dsn, connection, "fold")
+            if way == "fold"
+            else WAYS[way](project, dsn, connection)
+        )
         project.write("sitecustomize.py", LOSING)
         path = project.environment.get("PYTHONPATH")
-        project.environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(project.folder), path]))
+        project.environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(project.folder), path])
+        )
         begin = [word for word in how.begin if word not in {"--max-rate", "5000"}]
         done = project.ok(*begin)
         assert done.err.count("the answer is lost") >= 5
@@ -50,7 +58,9 @@ def test_every_answer_is_lost_once(way, dsn, connection, project):
         if how.caught_up:
             project.ok("run", "--until-caught-up")
         how.check()
-        names = {name for (name,) in connection.execute("SELECT state FROM esops.rebuilds").fetchall()}
+        names = {
+            name for (name,) in connection.execute("SELECT state FROM esops.rebuilds").fetchall()
+        }
         assert names <= {"switched", "rebuilt"}
     finally:
         external.Application(dsn, project.folder).stop_all()

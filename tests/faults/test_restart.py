@@ -72,7 +72,9 @@ def _wait_for_events(dsn: str, events: int) -> None:
     deadline = time.monotonic() + 30
     with psycopg.connect(dsn, autocommit=True) as connection:
         while time.monotonic() < deadline:
-            there = connection.execute("SELECT to_regclass('esops.rebuild_log') IS NOT NULL").fetchone()[0]
+            there = connection.execute(
+                "SELECT to_regclass('esops.rebuild_log') IS NOT NULL"
+            ).fetchone()[0]
             if there:
                 row = connection.execute("SELECT max(events) FROM esops.versions").fetchone()
                 if row[0] and row[0] >= events:

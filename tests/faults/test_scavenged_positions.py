@@ -1,6 +1,8 @@
-"""A checkpoint whose event a scavenge has removed loses nothing; a checkpoint of another log is refused.
+"""A checkpoint whose event a scavenge has removed loses nothing; a checkpoint of another log is
+refused.
 
-Servers from 21.10 to 23.10 begin a subscription after the first record at or after its position, whatever that record is
+Servers from 21.10 to 23.10 begin a subscription after the first record at or after its position,
+whatever that record is
 (shared/facts/eventstoredb.md); the node in tests/ does the same.
 """
 
@@ -46,7 +48,9 @@ def item(amount: int = 1, type: str = "item_added") -> NewEvent:
 def append(nodes, stream: str, *events: NewEvent) -> int:
     client = nodes.client()
     try:
-        return client.append_to_stream(stream, current_version=StreamState.ANY, events=events or [item()])
+        return client.append_to_stream(
+            stream, current_version=StreamState.ANY, events=events or [item()]
+        )
     finally:
         client.close()
 
@@ -62,7 +66,9 @@ def truncate(nodes, stream: str, before: int) -> None:
         store.truncate(stream, before)
 
 
-def test_run_after_a_scavenge_of_the_event_at_the_checkpoint_applies_the_next(nodes, project, dsn, connection):
+def test_run_after_a_scavenge_of_the_event_at_the_checkpoint_applies_the_next(
+    nodes, project, dsn, connection
+):
     """As it was reported: cart-2 was missing for good, with exit code 0."""
     billing.configure(project, nodes.uri, dsn)
     append(nodes, "cart-1", item(), item(), item(5))
@@ -89,7 +95,11 @@ def test_reading_on_after_a_scavenge_misses_nothing_and_doubles_nothing(nodes, w
         monkeypatch.setattr(live, "SILENCE", 0.5)
     append(nodes, "cart-1", item(1), item(2), item(3))
     with open_store("s", settings(nodes.uri)) as store:
-        at = [event.position for batch in store.read_all(filter=EventFilter(category="cart")) for event in batch.events][-1]
+        at = [
+            event.position
+            for batch in store.read_all(filter=EventFilter(category="cart"))
+            for event in batch.events
+        ][-1]
         append(nodes, "cart-2", item(4))
         append(nodes, "looked-1", item(0))
         append(nodes, "cart-3", item(5))
@@ -107,14 +117,25 @@ def test_reading_on_after_a_scavenge_misses_nothing_and_doubles_nothing(nodes, w
                     break
         else:
             found = [event for batch in store.read_all(at, None, wanted) for event in batch.events]
-    assert [(event.stream, event.json()["amount"]) for event in found] == [("cart-2", 4), ("cart-3", 5), ("cart-1", 6)]
+    assert [(event.stream, event.json()["amount"]) for event in found] == [
+        ("cart-2", 4),
+        ("cart-3", 5),
+        ("cart-1", 6),
+    ]
 
 
 def test_a_scavenge_between_the_look_and_the_subscription_is_noticed(monkeypatch):
     """The record after which a subscription begins goes in the very moment between."""
-    with Nodes("--version", "23.10", "--no-system-projections") as nodes, open_store("s", settings(nodes.uri)) as store:
+    with (
+        Nodes("--version", "23.10", "--no-system-projections") as nodes,
+        open_store("s", settings(nodes.uri)) as store,
+    ):
         append(nodes, "cart-1", item(1), item(2))
-        at = [event.position for batch in store.read_all(filter=EventFilter(category="cart")) for event in batch.events][-1]
+        at = [
+            event.position
+            for batch in store.read_all(filter=EventFilter(category="cart"))
+            for event in batch.events
+        ][-1]
         append(nodes, "cart-2", item(3))
         append(nodes, "cart-1", item(4))
         real, looks = live.bulk.record_at, []
@@ -135,15 +156,22 @@ def test_a_scavenge_between_the_look_and_the_subscription_is_noticed(monkeypatch
             found += batch.events
             if len(found) >= 2:
                 break
-        assert [(event.stream, event.json()["amount"]) for event in found] == [("cart-2", 3), ("cart-1", 4)]
+        assert [(event.stream, event.json()["amount"]) for event in found] == [
+            ("cart-2", 3),
+            ("cart-1", 4),
+        ]
         assert len(looks) > 2
 
 
 @pytest.mark.slow
-def test_random_scavenges_truncations_and_restarts_under_live_appends(tmp_path, project, dsn, connection):
+def test_random_scavenges_truncations_and_restarts_under_live_appends(
+    tmp_path, project, dsn, connection
+):
     """With every way of going on, against a fold by the client alone."""
     chance = random.Random(11)
-    with Nodes("--version", "23.10", "--no-system-projections", "--file", str(tmp_path / "log")) as nodes:
+    with Nodes(
+        "--version", "23.10", "--no-system-projections", "--file", str(tmp_path / "log")
+    ) as nodes:
         billing.configure(project, nodes.uri, dsn)
         append(nodes, "cart-0", item())
         project.ok("rebuild", "cart_totals", "--blue-green")
@@ -162,7 +190,9 @@ def test_random_scavenges_truncations_and_restarts_under_live_appends(tmp_path, 
                 expected.append((stream, versions[stream]))
             append(nodes, "$stats-here", NewEvent("$statsCollected", b"{}"))
             with open_store("s", settings(nodes.uri)) as store:
-                if chance.random() < 0.5:  # what follows is removed only after it was read, as an operator would
+                if (
+                    chance.random() < 0.5
+                ):  # what follows is removed only after it was read, as an operator would
                     stop = threading.Event()
                     timer = threading.Timer(1.0, stop.set)
                     timer.start()
@@ -176,7 +206,9 @@ def test_random_scavenges_truncations_and_restarts_under_live_appends(tmp_path, 
                     for batch in store.read_all(place, None, EventFilter(types=billing.TYPES)):
                         followed += [(event.stream, event.version) for event in batch.events]
                         place = batch.position
-                assert [each for each in followed if each != ("cart-0", 0)] == expected, f"round {number}"
+                assert [each for each in followed if each != ("cart-0", 0)] == expected, (
+                    f"round {number}"
+                )
             done = project.run(
                 *(
                     ("run", "cart_totals", "--until-caught-up")
@@ -186,9 +218,9 @@ def test_random_scavenges_truncations_and_restarts_under_live_appends(tmp_path, 
             )
             assert done.code == 0, done.err
             project.ok("run", "cart_totals", "--until-caught-up")
-            assert billing.table(connection, "cart_totals") == {stream: tuple(row) for stream, row in totals.items()}, (
-                f"round {number}"
-            )
+            assert billing.table(connection, "cart_totals") == {
+                stream: tuple(row) for stream, row in totals.items()
+            }, f"round {number}"
             # now the position at which all stand may go
             with open_store("s", settings(nodes.uri)) as store:
                 append(nodes, "$stats-here", NewEvent("$statsCollected", b"{}"))
@@ -228,7 +260,9 @@ def test_a_store_that_was_replaced_is_refused(longer, project, dsn, monkeypatch)
             assert "caught up" not in done.err.replace("0 versions are caught up", "")
 
 
-@pytest.mark.parametrize("grown", [False, True], ids=["shorter than the checkpoint", "grown past it"])
+@pytest.mark.parametrize(
+    "grown", [False, True], ids=["shorter than the checkpoint", "grown past it"]
+)
 @pytest.mark.parametrize("scavenged", [False, True], ids=["", "scavenged"])
 def test_a_store_restored_to_an_earlier_time_is_refused(grown, scavenged, tmp_path, project, dsn):
     log = tmp_path / "log"
@@ -255,7 +289,10 @@ def test_a_store_restored_to_an_earlier_time_is_refused(grown, scavenged, tmp_pa
 
 def test_a_node_restored_while_a_host_runs_is_refused(tmp_path, project, dsn):
     log = tmp_path / "log"
-    with Nodes("--no-system-projections", "--file", str(log)) as nodes, open_store("s", settings(nodes.uri)) as store:
+    with (
+        Nodes("--no-system-projections", "--file", str(log)) as nodes,
+        open_store("s", settings(nodes.uri)) as store,
+    ):
         fill(nodes, 3)
         backup = log.read_bytes()
         fill(nodes, 3, first=3)
@@ -282,7 +319,9 @@ def eventually_head(store) -> Position:
             time.sleep(0.2)
 
 
-@pytest.mark.parametrize("how", ["truncated", "max count", "deleted", "deleted and written again", "tombstoned"])
+@pytest.mark.parametrize(
+    "how", ["truncated", "max count", "deleted", "deleted and written again", "tombstoned"]
+)
 def test_whatever_lets_a_scavenge_remove_the_event_at_a_checkpoint_is_no_other_log(how, nodes):
     fill(nodes, 2)
     append(nodes, "doomed-1", item(), item())

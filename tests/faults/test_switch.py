@@ -1,4 +1,6 @@
-"""The switch under readers at full speed: no error, no missing table, no step back, forwards and back."""
+"""The switch under readers at full speed: no error, no missing table, no step back, forwards and
+back.
+"""
 
 from __future__ import annotations
 
@@ -23,28 +25,43 @@ def test_readers_see_no_error_and_time_never_goes_back(mode, dsn, connection, pr
         people.add("writer", dsn, seed=1, rate=200)
         for prepared in (False, True):
             people.add("reader", dsn, query=query, prepared=prepared)
-        people.add("reader", dsn, query="SELECT count(*) FROM (SELECT * FROM cart_summary) AS all_of_it", prepared=True)
+        people.add(
+            "reader",
+            dsn,
+            query="SELECT count(*) FROM (SELECT * FROM cart_summary) AS all_of_it",
+            prepared=True,
+        )
         done = project.ok("rebuild", "--blue-green", "--output", "json").json
         assert done["state"] == "switched"
         assert done["verification"]["differing"] == 0
         for _ in range(4):
             time.sleep(0.5)
             project.ok("projection", "rollback", "cart_summary")
-        project.ok("projection", "switch", "cart_summary", "--to", "1") if _active(connection) == 2 else None
+        project.ok("projection", "switch", "cart_summary", "--to", "1") if _active(
+            connection
+        ) == 2 else None
         reports = people.stop()
         follower.terminate()
         follower.communicate(timeout=30)
     readers = [each for each in reports if each["who"] == "reader"]
-    assert [(each["failures"], each["first_failures"], each["steps_back"]) for each in readers] == [(0, [], 0)] * 3
+    assert [(each["failures"], each["first_failures"], each["steps_back"]) for each in readers] == [
+        (0, [], 0)
+    ] * 3
     assert sum(each["reads"] for each in readers) > 2_000
     project.ok("run", "--until-caught-up")
-    positions = {row[0] for row in connection.execute("SELECT position FROM esops.versions").fetchall()}
+    positions = {
+        row[0] for row in connection.execute("SELECT position FROM esops.versions").fetchall()
+    }
     assert len(positions) == 1
-    name = connection.execute("SELECT tables->'cart_summary'->>1 FROM esops.versions WHERE version = 2").fetchone()[0]
+    name = connection.execute(
+        "SELECT tables->'cart_summary'->>1 FROM esops.versions WHERE version = 2"
+    ).fetchone()[0]
     assert shop.table(connection, name) == shop.truth(connection, int(positions.pop()))
 
 
-def test_a_long_reader_makes_the_switch_wait_and_not_the_readers_behind_it(dsn, connection, project):
+def test_a_long_reader_makes_the_switch_wait_and_not_the_readers_behind_it(
+    dsn, connection, project
+):
     shop.make(dsn, 1_000)
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
@@ -67,15 +84,23 @@ def test_a_long_reader_makes_the_switch_wait_and_not_the_readers_behind_it(dsn, 
         report = people.stop()[0]
     assert _active(connection) == 2
     assert report["failures"] == 0
-    assert report["slowest_seconds"] < 1, "a reader queued behind the switch for longer than its lock timeout"
+    assert report["slowest_seconds"] < 1, (
+        "a reader queued behind the switch for longer than its lock timeout"
+    )
 
 
-def test_columns_that_change_are_warned_of_and_readers_by_name_see_no_error(dsn, connection, project):
+def test_columns_that_change_are_warned_of_and_readers_by_name_see_no_error(
+    dsn, connection, project
+):
     shop.make(dsn, 1_000)
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
-    connection.execute("CREATE ROLE reader_of_carts; GRANT SELECT ON cart_summary TO reader_of_carts")
-    changed = shop.DDL.replace("status text NOT NULL,", "status text NOT NULL, currency text DEFAULT 'EUR',")
+    connection.execute(
+        "CREATE ROLE reader_of_carts; GRANT SELECT ON cart_summary TO reader_of_carts"
+    )
+    changed = shop.DDL.replace(
+        "status text NOT NULL,", "status text NOT NULL, currency text DEFAULT 'EUR',"
+    )
     shop.configure(project, dsn, ddl=changed)
     plan = project.ok("rebuild", "--blue-green", "--dry-run").out
     assert "new column currency" in plan
@@ -83,20 +108,29 @@ def test_columns_that_change_are_warned_of_and_readers_by_name_see_no_error(dsn,
     assert "DROP VIEW" in plan
     with shop.People() as people:
         people.add("reader", dsn, query="SELECT max(position) FROM cart_summary", prepared=True)
-        assert project.ok("rebuild", "--blue-green", "--output", "json").json["verification"]["method"] == "columns"
+        assert (
+            project.ok("rebuild", "--blue-green", "--output", "json").json["verification"]["method"]
+            == "columns"
+        )
         report = people.stop()[0]
     assert (report["failures"], report["steps_back"]) == (0, 0)
     assert connection.execute("SELECT DISTINCT currency FROM cart_summary").fetchall() == [("EUR",)]
-    may = connection.execute("SELECT has_table_privilege('reader_of_carts', 'cart_summary', 'SELECT')").fetchone()
+    may = connection.execute(
+        "SELECT has_table_privilege('reader_of_carts', 'cart_summary', 'SELECT')"
+    ).fetchone()
     connection.execute("DROP OWNED BY reader_of_carts; DROP ROLE reader_of_carts")
     assert may == (True,)
 
 
-def test_rollback_to_a_version_left_behind_is_refused_when_its_code_is_gone(dsn, connection, project):
+def test_rollback_to_a_version_left_behind_is_refused_when_its_code_is_gone(
+    dsn, connection, project
+):
     shop.make(dsn, 1_000)
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
-    shop.configure(project, dsn, code=shop.PROJECTION.replace('"status": "open"', '"status": "OPEN"'))
+    shop.configure(
+        project, dsn, code=shop.PROJECTION.replace('"status": "open"', '"status": "OPEN"')
+    )
     project.ok("rebuild", "--blue-green", "--max-diff", "100%")
     from esops.demo import store
 

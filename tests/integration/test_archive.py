@@ -1,4 +1,6 @@
-"""`esops archive` as its user meets it: what is selected, what is refused, what is said, and what rebuilds see afterwards."""
+"""`esops archive` as its user meets it: what is selected, what is refused, what is said, and what
+rebuilds see afterwards.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def test_what_a_policy_selects(project, dsn, connection):
             store.append("cart-1", [new("opened"), new(), new("confirmed")])
             store.append("cart-2", [new("opened"), new("confirmed"), new("reopened")])
             store.append("order-1", [new("placed")])
-    connection.execute("UPDATE mt_events SET timestamp = now() - interval '10 days' WHERE tenant_id = 'red'")
+    connection.execute(
+        "UPDATE mt_events SET timestamp = now() - interval '10 days' WHERE tenant_id = 'red'"
+    )
     connection.execute("UPDATE mt_streams SET type = 'Cart' WHERE id LIKE 'cart%'")
     cases = {
         'category = "cart"': {"cart-1", "cart-2"},
@@ -96,7 +100,9 @@ def test_positions_of_consumers_are_never_archived(project, dsn, connection):
     messagedb.create(connection)
     with open_store("s", StoreSettings(dsn=dsn)) as store:
         store.append("account-1", [new("a"), new("b")])
-        store.append("account:position-1", [new("Recorded", position=1), new("Recorded", position=2)])
+        store.append(
+            "account:position-1", [new("Recorded", position=1), new("Recorded", position=2)]
+        )
     write(project, of(dsn, more=""), 'store = "s"\nstream = "*"\nremove = "delete"')
     assert planned(project) == {"account-1"}
 
@@ -106,10 +112,19 @@ def test_times_inside_of_payloads_count(project, dsn, connection):
     eventsourcing.create(connection)
     old, young = str(uuid.uuid4()), str(uuid.uuid4())
     with open_store("s", StoreSettings(dsn=dsn)) as store:
-        for stream, at in ((old, datetime.now(UTC) - timedelta(days=30)), (young, datetime.now(UTC))):
+        for stream, at in (
+            (old, datetime.now(UTC) - timedelta(days=30)),
+            (young, datetime.now(UTC)),
+        ):
             stamp = {"timestamp": {"_type_": "datetime_iso", "_data_": at.isoformat()}}
-            store.append(stream, [new("bank:Account.Opened", **stamp), new("bank:Account.Closed", **stamp)])
-    write(project, of(dsn, more=""), 'store = "s"\nstream = "*"\nidle_for = "7d"\nclosed_by = ["Closed"]')
+            store.append(
+                stream, [new("bank:Account.Opened", **stamp), new("bank:Account.Closed", **stamp)]
+            )
+    write(
+        project,
+        of(dsn, more=""),
+        'store = "s"\nstream = "*"\nidle_for = "7d"\nclosed_by = ["Closed"]',
+    )
     assert planned(project) == {old}
 
 
@@ -117,7 +132,11 @@ def test_one_line_for_cron_and_documented_fields(project, dsn, connection):
     shop.make(dsn, 2_000)
     connection.execute("SET search_path = shop")
     marten.create_archive_function(connection, marten.Variant(schema="shop", text_ids=True))
-    write(project, of(dsn, more='schema = "shop"'), 'store = "s"\ncategory = "cart"\nremove = "archive"')
+    write(
+        project,
+        of(dsn, more='schema = "shop"'),
+        'store = "s"\ncategory = "cart"\nremove = "archive"',
+    )
     plan = project.ok("archive", "plan", "old").out
     assert "200 streams, 2,000 events" in plan
     assert 'SELECT "shop"."mt_archive_stream"' in plan
@@ -129,7 +148,9 @@ def test_one_line_for_cron_and_documented_fields(project, dsn, connection):
     assert again.keys() >= FIELDS
     assert (again["run"], again["state"]) == (None, "nothing")
     listed = project.ok("archive", "list", "--output", "json").json
-    assert [(each["state"], each["events"], each["removed"]) for each in listed] == [("done", 2_000, 200)]
+    assert [(each["state"], each["events"], each["removed"]) for each in listed] == [
+        ("done", 2_000, 200)
+    ]
     name = listed[0]["run"]
     assert len(project.ok("archive", "show", name, "--streams").out.splitlines()) == 200
     shown = project.ok("archive", "show", name, "--output", "json").json
@@ -138,8 +159,13 @@ def test_one_line_for_cron_and_documented_fields(project, dsn, connection):
     assert verified.keys() >= {"run", "ok", "files", "problems"}
     assert "1 of 1 files" in project.ok("archive", "verify", "--sample", "10%").out
     status = project.ok("status", "--output", "json").json["archives"]
-    assert [(each["archive"], each["policy"], each["state"]) for each in status] == [("cold", "cold/old", "done")]
-    assert 'esops_archive_run{archive="cold",policy="cold/old",state="done"} 1.0' in project.ok("metrics").out
+    assert [(each["archive"], each["policy"], each["state"]) for each in status] == [
+        ("cold", "cold/old", "done")
+    ]
+    assert (
+        'esops_archive_run{archive="cold",policy="cold/old",state="done"} 1.0'
+        in project.ok("metrics").out
+    )
     assert project.run("archive", "verify", "nonesuch").code == 2
     assert project.run("archive", "verify", "--sample", "0").code == 2
 
@@ -148,20 +174,34 @@ def test_queries_over_an_archive(project, dsn, connection):
     emmett.create(connection)
     with open_store("s", StoreSettings(dsn=dsn)) as store:
         for number in range(3):
-            store.append(f"cart-{number}", [new("opened", n=number), new("confirmed", n=number, big=2**60)])
+            store.append(
+                f"cart-{number}", [new("opened", n=number), new("confirmed", n=number, big=2**60)]
+            )
     write(project, of(dsn, more=""), 'store = "s"\ncategory = "cart"')
     assert project.run("archive", "query", "SELECT 1").code == 2
     project.ok("archive", "run", "old", "--remove", "keep")
     project.ok("archive", "run", "old", "--remove", "archive", "--despite-checkpoints")
-    assert len(project.ok("archive", "list", "--output", "json").json) == 2, "two runs hold each event, and it is there once"
-    query = "SELECT stream, (data->>'big')::BIGINT AS big FROM events WHERE type = 'confirmed' ORDER BY 1"
+    assert len(project.ok("archive", "list", "--output", "json").json) == 2, (
+        "two runs hold each event, and it is there once"
+    )
+    query = (
+        "SELECT stream, (data->>'big')::BIGINT AS big FROM events WHERE type = 'confirmed' "
+        "ORDER BY 1"
+    )
     rows = project.ok("archive", "query", query, "--output", "json").json
     assert rows == [{"stream": f"cart-{number}", "big": 2**60} for number in range(3)]
-    assert project.ok("archive", "query", query, "--output", "csv").out.splitlines()[0] == "stream,big"
+    assert (
+        project.ok("archive", "query", query, "--output", "csv").out.splitlines()[0] == "stream,big"
+    )
     row = project.ok("archive", "query", "SELECT * FROM events LIMIT 1", "--output", "json").json[0]
     assert isinstance(row["data"], dict)
     assert datetime.fromisoformat(row["recorded_at"]).tzinfo is not None
-    assert project.ok("archive", "query", "SELECT events FROM streams LIMIT 1", "--output", "ndjson").out == '{"events":2}\n'
+    assert (
+        project.ok(
+            "archive", "query", "SELECT events FROM streams LIMIT 1", "--output", "ndjson"
+        ).out
+        == '{"events":2}\n'
+    )
     project.ok("archive", "query", query, "--to", "found.parquet")
     assert pq.read_table(project.folder / "found.parquet").num_rows == 3
     for wrong in ("SELEC", "SELECT * FROM read_csv('/etc/passwd')", "SELECT nothing FROM events"):
@@ -174,11 +214,17 @@ def test_what_projections_have_not_passed_is_not_removed(project, dsn, connectio
     shop.make(dsn, 1_000)
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
-    archive = "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstore = 'shop'\ncategory = 'cart'\nremove = 'delete'\n"
+    archive = (
+        "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstore = "
+        "'shop'\ncategory = 'cart'\nremove = 'delete'\n"
+    )
     text = (project.folder / "esops.toml").read_text()
     project.write("esops.toml", f"{text}\n{archive}")
     with open_store("s", StoreSettings(dsn=dsn, schema="shop", append="quick")) as store:
-        store.append("cart-99999999", [NewEvent(str(uuid.uuid4()), "shopping_cart_opened", b'{"ClientId": "c"}')])
+        store.append(
+            "cart-99999999",
+            [NewEvent(str(uuid.uuid4()), "shopping_cart_opened", b'{"ClientId": "c"}')],
+        )
     connection.execute("INSERT INTO shop.mt_event_progression VALUES ('Totals:All', 7)")
     refused = project.run("archive", "run", "old")
     assert refused.code == 6
@@ -190,18 +236,23 @@ def test_what_projections_have_not_passed_is_not_removed(project, dsn, connectio
     project.ok("run", "--until-caught-up")
     done = project.ok("archive", "run", "old", "--output", "json").json
     assert done["removed"] == 101
-    assert len(project.ok("archive", "list", "--output", "json").json) == 1, "it went on with the sealed run"
+    assert len(project.ok("archive", "list", "--output", "json").json) == 1, (
+        "it went on with the sealed run"
+    )
 
 
 @pytest.mark.parametrize("how", ["delete", "archive"])
-def test_a_rebuild_says_what_it_cannot_see_and_sees_it_with_the_archive(project, dsn, connection, how):
+def test_a_rebuild_says_what_it_cannot_see_and_sees_it_with_the_archive(
+    project, dsn, connection, how
+):
     shop.make(dsn, 3_000)
     marten.create_archive_function(connection, marten.Variant(schema="shop", text_ids=True))
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
     before = connection.execute("SELECT * FROM cart_summary ORDER BY 1").fetchall()
     archive = (
-        "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstore = 'shop'\nstream = 'cart-0000000*'\n"
+        "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstore = "
+        "'shop'\nstream = 'cart-0000000*'\n"
         f"remove = '{how}'\n"
     )
     text = (project.folder / "esops.toml").read_text()
@@ -214,14 +265,19 @@ def test_a_rebuild_says_what_it_cannot_see_and_sees_it_with_the_archive(project,
     assert differs.code == 1
     assert differs.json["verification"]["only_blue"] == 9
     project.ok("rebuild", "--blue-green", "--abort", "--yes")
-    project.write("esops.toml", f"{text}\n{archive}".replace('schema = "shop"', 'schema = "shop"\narchive = "cold"'))
+    project.write(
+        "esops.toml",
+        f"{text}\n{archive}".replace('schema = "shop"', 'schema = "shop"\narchive = "cold"'),
+    )
     assert "archived" not in project.ok("rebuild", "--blue-green", "--dry-run").out
     rebuilt = project.ok("rebuild", "--blue-green", "--output", "json").json
     assert (rebuilt["events"], rebuilt["verification"]["differing"]) == (3_000, 0)
     assert connection.execute("SELECT * FROM cart_summary ORDER BY 1").fetchall() == before
     events = [json.loads(line) for line in project.ok("events").out.splitlines()]
     assert [int(event["position"]) for event in events] == list(range(1, 3_001))
-    assert project.ok("archive", "plan", "old", "--output", "json").json["streams"] == 0, "the archive is not archived again"
+    assert project.ok("archive", "plan", "old", "--output", "json").json["streams"] == 0, (
+        "the archive is not archived again"
+    )
     assert project.ok("archive", "run", "old", "--output", "json").json["state"] == "nothing"
 
 
@@ -230,7 +286,11 @@ def test_out_of_time_and_gone_on_with(project, dsn, connection):
     with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
         for number in range(60):
             store.append(f"cart-{number}", [new(n=n) for n in range(10)])
-    write(project, of(dsn), 'store = "s"\ncategory = "cart"\nremove = "delete"\nbatch = 50\nmax_rate = 200')
+    write(
+        project,
+        of(dsn),
+        'store = "s"\ncategory = "cart"\nremove = "delete"\nbatch = 50\nmax_rate = 200',
+    )
     stopped = project.run("archive", "run", "old", "--max-duration", "1s")
     assert stopped.code == 5
     assert "out of time" in stopped.err
@@ -238,7 +298,9 @@ def test_out_of_time_and_gone_on_with(project, dsn, connection):
     assert 0 < left < 600
     write(project, of(dsn), 'store = "s"\ncategory = "cart"\nremove = "delete"')
     assert project.ok("archive", "run", "old", "--output", "json").json["removed"] == 60
-    assert connection.execute("SELECT count(*), bool_and(is_archived), max(version) FROM mt_streams").fetchone() == (
+    assert connection.execute(
+        "SELECT count(*), bool_and(is_archived), max(version) FROM mt_streams"
+    ).fetchone() == (
         60,
         True,
         10,
@@ -249,7 +311,10 @@ def test_out_of_time_and_gone_on_with(project, dsn, connection):
 def test_restored_into_another_database_of_the_same_layout(project, server, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True, optional=True))
     with open_store("s", StoreSettings(dsn=dsn)) as store:
-        store.append("cart-1", [NewEvent(str(uuid.uuid4()), "a", b'{"n": 1.50}', b'{"correlationId": "c"}'), new("b")])
+        store.append(
+            "cart-1",
+            [NewEvent(str(uuid.uuid4()), "a", b'{"n": 1.50}', b'{"correlationId": "c"}'), new("b")],
+        )
     connection.execute("CREATE DATABASE elsewhere")
     other = server.dsn("elsewhere")
     try:
@@ -272,15 +337,26 @@ def test_restored_into_a_store_of_another_kind(project, dsn, connection, node):
     stream = f"cart-{uuid.uuid4()}"
     with open_store("s", StoreSettings(dsn=dsn)) as store:
         store.append(
-            stream, [NewEvent(str(uuid.uuid4()), "a", b'{"n": 1}', b'{"correlationId": "c"}'), *(new("b") for _ in range(450))]
+            stream,
+            [
+                NewEvent(str(uuid.uuid4()), "a", b'{"n": 1}', b'{"correlationId": "c"}'),
+                *(new("b") for _ in range(450)),
+            ],
         )
         before = list(store.read_stream(stream))
     nodes = f"[stores.node]\nbackend = 'eventstoredb'\nuri = '{node.uri}'\n"
     write(project, of(dsn) + nodes, 'store = "s"\ncategory = "cart"')
     name = project.ok("archive", "run", "old", "--output", "json").json["run"]
-    told = project.ok("archive", "restore", name, "--into", "node", "--yes", "--output", "json").json
+    told = project.ok(
+        "archive", "restore", name, "--into", "node", "--yes", "--output", "json"
+    ).json
     assert told["events"] == 451
-    assert project.ok("archive", "restore", name, "--into", "node", "--yes", "--output", "json").json["there"] == 1
+    assert (
+        project.ok("archive", "restore", name, "--into", "node", "--yes", "--output", "json").json[
+            "there"
+        ]
+        == 1
+    )
     with open_store("n", StoreSettings(backend="eventstoredb", uri=node.uri)) as store:
         after = list(store.read_stream(stream))
         assert [(e.id, e.version + 1, e.type, e.json(), e.correlation_id) for e in after] == [
@@ -297,12 +373,31 @@ def test_a_scavenge_after_a_removal_and_no_way_back_but_into_another_store(proje
             store.append("cart-1", [new(n=n) for n in range(5)])
             store.append("cart-2", [new(n=n) for n in range(5)])
             before = list(store.read_stream("cart-1"))
-            stores = f"[stores.s]\nbackend = 'eventstoredb'\nuri = '{nodes.uri}'\n[stores.copy]\nbackend = 'eventstoredb'\nuri = '{others.uri}'\n"
-            write(project, stores, "store = 's'\ncategory = 'cart'\nremove = 'truncate'\nscavenge = true")
-            told = project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json
+            stores = (
+                "[stores.s]\nbackend = 'eventstoredb'\nuri = "
+                f"'{nodes.uri}'\n[stores.copy]\nbackend = 'eventstoredb'\nuri = '{others.uri}'\n"
+            )
+            write(
+                project,
+                stores,
+                "store = 's'\ncategory = 'cart'\nremove = 'truncate'\nscavenge = true",
+            )
+            told = project.ok(
+                "archive", "run", "old", "--despite-checkpoints", "--output", "json"
+            ).json
             assert told["scavenge"]
             assert [event.version for event in store.read_stream("cart-1")] == [4]
-            assert len([event for batch in store.read_all() for event in batch.events if event.stream == "cart-1"]) == 1
+            assert (
+                len(
+                    [
+                        event
+                        for batch in store.read_all()
+                        for event in batch.events
+                        if event.stream == "cart-1"
+                    ]
+                )
+                == 1
+            )
             refused = project.run("archive", "restore", told["run"], "--yes")
             assert refused.code == 6
             assert "scavenge" in refused.err
@@ -322,11 +417,16 @@ def test_tombstoned_streams_are_gone_for_good_and_come_back_elsewhere_alone(proj
             store.append("cart-1", [new(n=n) for n in range(5)])
             store.append("cart-2", [new(n=n) for n in range(3)])
             before = {name: list(store.read_stream(name)) for name in ("cart-1", "cart-2")}
-            stores = f"[stores.s]\nbackend = 'eventstoredb'\nuri = '{nodes.uri}'\n[stores.copy]\nbackend = 'eventstoredb'\nuri = '{others.uri}'\n"
+            stores = (
+                "[stores.s]\nbackend = 'eventstoredb'\nuri = "
+                f"'{nodes.uri}'\n[stores.copy]\nbackend = 'eventstoredb'\nuri = '{others.uri}'\n"
+            )
             write(project, stores, "store = 's'\ncategory = 'cart'\nremove = 'tombstone'")
             plan = project.ok("archive", "plan", "old").out
             assert "their names can never be used again" in plan
-            told = project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json
+            told = project.ok(
+                "archive", "run", "old", "--despite-checkpoints", "--output", "json"
+            ).json
             assert (told["state"], told["removed"]) == ("done", 2)
             for name in before:
                 assert list(store.read_stream(name)) == []
@@ -341,7 +441,9 @@ def test_tombstoned_streams_are_gone_for_good_and_come_back_elsewhere_alone(proj
         with open_store("copy", StoreSettings(backend="eventstoredb", uri=others.uri)) as store:
             for name, events in before.items():
                 after = list(store.read_stream(name))
-                assert [(e.id, e.version, e.data) for e in after] == [(e.id, e.version, e.data) for e in events]
+                assert [(e.id, e.version, e.data) for e in after] == [
+                    (e.id, e.version, e.data) for e in events
+                ]
 
 
 @pytest.mark.parametrize("name", ["emmett-0.42.0", "message-db-1.3.1", "eventsourcing-9.5.6"])
@@ -353,18 +455,26 @@ def test_databases_of_the_real_libraries_go_and_come_back(project, shared, dsn, 
     config = load_config(project.folder / "esops.toml")
     with open_store("s", config.stores["s"]) as store:
         tables = [each.as_string(connection) for each in store.layout.reads]
-        was = {table: connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1").fetchall() for table in tables}
+        was = {
+            table: connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1").fetchall()
+            for table in tables
+        }
         before = [event for batch in store.read_all() for event in batch.events]
         assert before
         assert truth
         done = run(config, "old", despite_checkpoints=True)
         assert done.removed_events > 0
         assert len([event for batch in store.read_all() for event in batch.events]) < len(before)
-        with open_store("s", config.stores["s"].model_copy(update={"cold": config.archives["cold"]})) as joined:
+        with open_store(
+            "s", config.stores["s"].model_copy(update={"cold": config.archives["cold"]})
+        ) as joined:
             assert [event for batch in joined.read_all() for event in batch.events] == before
         for found in Catalog(Repository(config.archives["cold"])).sealed():
             restore(*found, store)
-        assert {table: connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1").fetchall() for table in tables} == was
+        assert {
+            table: connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1").fetchall()
+            for table in tables
+        } == was
 
 
 def test_a_role_with_the_printed_grants_archives_and_restores(project, dsn, connection):
@@ -376,7 +486,11 @@ def test_a_role_with_the_printed_grants_archives_and_restores(project, dsn, conn
     try:
         grants = project.ok("doctor", "--grants", "archivist").out
         connection.execute(grants)
-        write(project, of(f"{dsn} user=archivist", more=""), 'store = "s"\ncategory = "cart"\nremove = "archive"')
+        write(
+            project,
+            of(f"{dsn} user=archivist", more=""),
+            'store = "s"\ncategory = "cart"\nremove = "archive"',
+        )
         done = project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json
         assert done["removed"] == 1
         project.ok("archive", "restore", done["run"], "--yes")
@@ -396,7 +510,11 @@ def test_an_archive_of_several_stores_asks_which(project, server, dsn, connectio
     for name, layout in (("m", "marten"), ("e", "emmett")):
         with open_store(name, StoreSettings(dsn=dsn, layout=layout)) as store:
             store.append("cart-1", [new(of=name)])
-    more = "[archives.cold.policies.other]\nstore = 'e'\ncategory = 'cart'\n[stores.only]\nbackend = 'archive'\narchive = 'cold'\nof = 'e'\n"
+    more = (
+        "[archives.cold.policies.other]\nstore = 'e'\ncategory = "
+        "'cart'\n[stores.only]\nbackend "
+        "= 'archive'\narchive = 'cold'\nof = 'e'\n"
+    )
     write(project, stores, "store = 'm'\ncategory = 'cart'", more)
     project.ok("archive", "run", "old")
     project.ok("archive", "run", "other")
@@ -412,15 +530,26 @@ def test_a_read_model_is_built_from_an_archive_alone(project, dsn, connection):
     shop.make(dsn, 2_000)
     shop.configure(project, dsn)
     text = (project.folder / "esops.toml").read_text()
-    archive = "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstore = 'shop'\ncategory = 'cart'\n"
-    more = f"[stores.cold]\nbackend = 'archive'\narchive = 'cold'\n[readmodels.main]\ndsn = {json.dumps(dsn)}\n"
+    archive = (
+        "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstore = "
+        "'shop'\ncategory = 'cart'\n"
+    )
+    more = (
+        "[stores.cold]\nbackend = 'archive'\narchive = 'cold'\n[readmodels.main]\ndsn = "
+        f"{json.dumps(dsn)}\n"
+    )
     project.write(
-        "esops.toml", text.replace("[projections.cart_summary]", "[projections.cart_summary]\nstore = 'shop'") + archive + more
+        "esops.toml",
+        text.replace("[projections.cart_summary]", "[projections.cart_summary]\nstore = 'shop'")
+        + archive
+        + more,
     )
     project.ok("archive", "run", "old")
     project.ok("rebuild", "--blue-green")
     hot = connection.execute("SELECT * FROM cart_summary ORDER BY 1").fetchall()
-    connection.execute("DROP VIEW cart_summary; DROP TABLE cart_summary__v1; DROP SCHEMA esops CASCADE")
+    connection.execute(
+        "DROP VIEW cart_summary; DROP TABLE cart_summary__v1; DROP SCHEMA esops CASCADE"
+    )
     built = project.ok("rebuild", "--blue-green", "--store", "cold", "--output", "json").json
     assert built["events"] == 2_000
     assert connection.execute("SELECT * FROM cart_summary ORDER BY 1").fetchall() == hot
@@ -431,7 +560,11 @@ def test_the_last_events_stay_where_that_is_asked_for(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True))
     with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
         store.append("cart-1", [new(n=n) for n in range(7)])
-        write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "delete"\nkeep_last = 2\nbatch = 3')
+        write(
+            project,
+            of(dsn),
+            'store = "s"\nstream = "*"\nremove = "delete"\nkeep_last = 2\nbatch = 3',
+        )
         told = project.ok("archive", "run", "old", "--output", "json").json
         assert (told["removed"], told["removed_events"]) == (1, 5)
         assert [event.version for event in store.read_stream("cart-1")] == [6, 7]
@@ -445,7 +578,9 @@ def test_the_last_events_stay_where_that_is_asked_for(project, dsn, connection):
 
 
 def test_an_event_that_was_changed_after_the_verification_is_not_removed(project, dsn, connection):
-    """Such as by a masking of personal data: the archive has the event as it was, and the store's is another."""
+    """Such as by a masking of personal data: the archive has the event as it was, and the store's
+    is another.
+    """
     marten.create(connection, marten.Variant(text_ids=True))
     with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
         for number in range(3):
@@ -455,12 +590,16 @@ def test_an_event_that_was_changed_after_the_verification_is_not_removed(project
 
     def progress(what: str, done: int, total: int | None) -> None:
         if what == "streams removed" and not masked:
-            connection.execute("UPDATE mt_events SET data = '{}' WHERE stream_id = 'cart-1' AND version = 2")
+            connection.execute(
+                "UPDATE mt_events SET data = '{}' WHERE stream_id = 'cart-1' AND version = 2"
+            )
             masked.append(True)
 
     outcome = run(load_config(project.folder / "esops.toml"), "old", progress=progress)
     assert outcome.removed == 2
-    assert outcome.skipped == [{"stream": "cart-1", "reason": "version 2 differs from the store's in data"}]
+    assert outcome.skipped == [
+        {"stream": "cart-1", "reason": "version 2 differs from the store's in data"}
+    ]
     assert connection.execute("SELECT count(*) FROM mt_events").fetchone() == (2,)
 
 
@@ -470,8 +609,13 @@ def test_binary_payloads_leave_and_come_back_as_they_were(project, dsn, connecti
     with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
         for number in range(3):
             store.append(f"cart-{number}", [new(n=1), new(n=2), new(n=3)])
-        connection.execute("UPDATE mt_events SET bdata = %s, data = '{}' WHERE version = 2", (b"\x00\xffpack",))
-        connection.execute("UPDATE mt_events SET bdata = '', data = '{}' WHERE version = 3 AND stream_id = 'cart-1'")
+        connection.execute(
+            "UPDATE mt_events SET bdata = %s, data = '{}' WHERE version = 2", (b"\x00\xffpack",)
+        )
+        connection.execute(
+            "UPDATE mt_events SET bdata = '', data = '{}' WHERE version = 3 AND stream_id = "
+            "'cart-1'"
+        )
         before = connection.execute("SELECT e::text FROM mt_events e ORDER BY seq_id").fetchall()
         read = [event.data for batch in store.read_all() for event in batch.events]
         write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "delete"')
@@ -481,15 +625,22 @@ def test_binary_payloads_leave_and_come_back_as_they_were(project, dsn, connecti
         with open_store("cold", load_config(project.folder / "esops.toml").stores["cold"]) as cold:
             assert [event.data for batch in cold.read_all() for event in batch.events] == read
         project.ok("archive", "restore", told["run"], "--yes")
-        assert connection.execute("SELECT e::text FROM mt_events e ORDER BY seq_id").fetchall() == before
+        assert (
+            connection.execute("SELECT e::text FROM mt_events e ORDER BY seq_id").fetchall()
+            == before
+        )
 
 
-def test_of_a_large_archive_only_those_files_are_read_that_may_hold_what_is_asked_for(project, dsn, connection):
+def test_of_a_large_archive_only_those_files_are_read_that_may_hold_what_is_asked_for(
+    project, dsn, connection
+):
     """Files that are lost tell which ones are."""
     marten.create(connection, marten.Variant(text_ids=True))
     write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "delete"')
     config = (
-        (project.folder / "esops.toml").read_text().replace("repository = 'cold'", "repository = 'cold'\nfile_size = 65536")
+        (project.folder / "esops.toml")
+        .read_text()
+        .replace("repository = 'cold'", "repository = 'cold'\nfile_size = 65536")
     )
     (project.folder / "esops.toml").write_text(config)
     noise = [os.urandom(100_000).hex() for _ in range(20)]
@@ -510,7 +661,10 @@ def test_of_a_large_archive_only_those_files_are_read_that_may_hold_what_is_aske
 
     for number in range(20):
         assert versions(read("--stream", f"cart-{number:02}")) == list(range(1, 21))
-    first, second = (sorted((project.folder / "cold" / "runs" / each["run"]).glob("*-events-*.parquet")) for each in runs)
+    first, second = (
+        sorted((project.folder / "cold" / "runs" / each["run"]).glob("*-events-*.parquet"))
+        for each in runs
+    )
     first[0].unlink()
     assert read("--after", "199").code == 1
     assert versions(read("--after", "200")) == [*range(1, 21)] * 10
@@ -537,31 +691,62 @@ def test_joined_streams_of_tenants_with_one_name_are_two(project, dsn, connectio
         events = [event for batch in store.read_all() for event in batch.events]
         versions = [(event.tenant, event.version) for event in store.read_stream("cart-1")]
     for tenant, keep in (("red", 1), ("blue", 0)):
-        policy = f'store = "s"\nstream = "*"\ntenant = "{tenant}"\nremove = "delete"\nkeep_last = {keep}'
+        policy = (
+            f'store = "s"\nstream = "*"\ntenant = "{tenant}"\nremove = "delete"\nkeep_last = {keep}'
+        )
         write(project, of(dsn), policy)
         project.ok("archive", "run", "old")
     write(project, of(dsn, more='append = "quick"\narchive = "cold"'), policy)
     with open_store("s", settings) as store:
-        assert {(info.tenant, info.length) for info in store.streams() if info.name == "cart-1"} == {("red", 1), ("green", 2)}
+        assert {
+            (info.tenant, info.length) for info in store.streams() if info.name == "cart-1"
+        } == {("red", 1), ("green", 2)}
     config = load_config(project.folder / "esops.toml")
     with open_store("s", config.stores["s"]) as store:
         joined = list(store.streams())
-        assert {info.key: (info.length, info.first_version, info.first_at, info.last_at) for info in joined} == {
-            info.key: (info.length, info.first_version, info.first_at, info.last_at) for info in before
+        assert {
+            info.key: (info.length, info.first_version, info.first_at, info.last_at)
+            for info in joined
+        } == {
+            info.key: (info.length, info.first_version, info.first_at, info.last_at)
+            for info in before
         }
         assert len(joined) == len(before)
         assert {info.tenant for info in joined if info.archived} == {"blue"}
-        assert [len(list(store.streams(limit=limit))) for limit in range(8)] == [0, 1, 2, 3, 4, 5, 6, 6]
+        assert [len(list(store.streams(limit=limit))) for limit in range(8)] == [
+            0,
+            1,
+            2,
+            3,
+            4,
+            5,
+            6,
+            6,
+        ]
         assert [event for batch in store.read_all() for event in batch.events] == events
         read = [(event.tenant, event.version) for event in store.read_stream("cart-1")]
-        assert (sorted(read), [version for _, version in read]) == (sorted(versions), [version for _, version in versions])
-        assert [(e.tenant, e.version) for e in store.read_stream("cart-1", backwards=True)][:2] == [("red", 4), ("red", 3)]
+        assert (sorted(read), [version for _, version in read]) == (
+            sorted(versions),
+            [version for _, version in versions],
+        )
+        assert [(e.tenant, e.version) for e in store.read_stream("cart-1", backwards=True)][:2] == [
+            ("red", 4),
+            ("red", 3),
+        ]
 
 
 @pytest.mark.parametrize(
     ("address", "environment"),
     [
-        ("s3://b/p", {"AWS_ENDPOINT": "{}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_ALLOW_HTTP": "true"}),
+        (
+            "s3://b/p",
+            {
+                "AWS_ENDPOINT": "{}",
+                "AWS_ACCESS_KEY_ID": "a",
+                "AWS_SECRET_ACCESS_KEY": "b",
+                "AWS_ALLOW_HTTP": "true",
+            },
+        ),
         (
             "az://b/p",
             {
@@ -600,20 +785,25 @@ def test_events_that_others_refer_to_stay_and_the_rest_of_the_run_goes(project, 
         for number in range(9):
             store.append(f"cart-{number}", [new(), new()])
     connection.execute(
-        "CREATE TABLE mt_event_tag_region (value text, seq_id bigint REFERENCES mt_events (seq_id), PRIMARY KEY (value, seq_id))"
+        "CREATE TABLE mt_event_tag_region (value text, seq_id bigint REFERENCES mt_events "
+        "(seq_id), PRIMARY KEY (value, seq_id))"
     )
     tagged = "SELECT seq_id FROM mt_events WHERE version = 2 AND stream_id IN ('cart-3', 'cart-4')"
-    connection.execute(f"INSERT INTO mt_event_tag_region SELECT 'north', seq_id FROM ({tagged}) AS t")
+    connection.execute(
+        f"INSERT INTO mt_event_tag_region SELECT 'north', seq_id FROM ({tagged}) AS t"
+    )
     write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "delete"')
     told = project.ok("archive", "run", "old", "--output", "json").json
     assert (told["removed"], told["removed_events"]) == (7, 14)
     assert [each["stream"] for each in told["skipped"]] == ["cart-3", "cart-4"]
     assert all("mt_event_tag_region" in each["reason"] for each in told["skipped"])
-    assert connection.execute("SELECT stream_id, version FROM mt_events ORDER BY 1, 2").fetchall() == [
-        (f"cart-{number}", version) for number in (3, 4) for version in (1, 2)
-    ]
+    assert connection.execute(
+        "SELECT stream_id, version FROM mt_events ORDER BY 1, 2"
+    ).fetchall() == [(f"cart-{number}", version) for number in (3, 4) for version in (1, 2)]
     assert connection.execute("SELECT count(*) FROM mt_event_tag_region").fetchone() == (2,)
-    connection.execute("CREATE TABLE notes (seq_id bigint REFERENCES mt_events (seq_id) ON DELETE CASCADE)")
+    connection.execute(
+        "CREATE TABLE notes (seq_id bigint REFERENCES mt_events (seq_id) ON DELETE CASCADE)"
+    )
     connection.execute("INSERT INTO notes SELECT seq_id FROM mt_events")
     for command in (("archive", "plan", "old"), ("archive", "run", "old")):
         refused = project.run(*command)
@@ -628,7 +818,9 @@ def test_large_events_are_read_back_some_at_a_time(project, dsn, connection):
         store.append("cart-1", [new(noise=os.urandom(100_000).hex()) for _ in range(120)])
     write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "keep"')
     project.ok("archive", "run", "old")
-    ((run_, manifest),) = Catalog(Repository(load_config(project.folder / "esops.toml").archives["cold"])).sealed()
+    ((run_, manifest),) = Catalog(
+        Repository(load_config(project.folder / "esops.toml").archives["cold"])
+    ).sealed()
     (entry,) = manifest.event_files
     sizes = [batch.nbytes for batch in run_.batches(entry)]
     assert sum(sizes) > 20 << 20

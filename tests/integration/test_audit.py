@@ -1,4 +1,6 @@
-"""Audits and traces of databases that the real libraries wrote, and of a shop, as a user asks for them."""
+"""Audits and traces of databases that the real libraries wrote, and of a shop, as a user asks for
+them.
+"""
 
 from __future__ import annotations
 
@@ -52,21 +54,29 @@ def test_lengths_are_the_truth_and_the_long_one_breaks_the_budget(restored, proj
         assert {(each["rule"], each["limit"]) for each in found["findings"]} == {("length", 100)}
         assert found["findings_total"] == len(long)
     assert all(each["first_at"] <= each["last_at"] for each in found["streams"])
-    rows = [json.loads(line) for line in project.ok("audit", "streams", "--all", "--output", "ndjson").out.splitlines()]
+    rows = [
+        json.loads(line)
+        for line in project.ok("audit", "streams", "--all", "--output", "ndjson").out.splitlines()
+    ]
     assert {each["stream"]: each["length"] for each in rows} == truth
 
 
 def test_without_a_broken_budget_nothing_is_found(restored, project, dsn):
     project.write("esops.toml", CONFIG.format(dsn=json.dumps(dsn), budget=10_000))
-    found = project.ok("audit", "streams", "--longest", "3", "--percentiles", "--growth", "--since", "3650d")
-    assert "No budget is broken." in found.out
-    assert len(project.ok("audit", "streams", "--over", "100", "--output", "json").json["streams"]) == sum(
-        length > 100 for length in restored["streams"].values()
+    found = project.ok(
+        "audit", "streams", "--longest", "3", "--percentiles", "--growth", "--since", "3650d"
     )
+    assert "No budget is broken." in found.out
+    assert len(
+        project.ok("audit", "streams", "--over", "100", "--output", "json").json["streams"]
+    ) == sum(length > 100 for length in restored["streams"].values())
 
 
 def test_types_and_one_stream_are_the_truth(restored, project):
-    found = {each["type"]: each["events"] for each in project.ok("audit", "events", "--output", "json").json["types"]}
+    found = {
+        each["type"]: each["events"]
+        for each in project.ok("audit", "events", "--output", "json").json["types"]
+    }
     assert sum(found.values()) == sum(restored["streams"].values())
     if "types" in restored:
         assert found == restored["types"]
@@ -95,11 +105,18 @@ def test_the_traced_ids_are_the_truth(restored, project):
     of_one = project.ok("trace", "event", ids[0], "--output", "json").json
     assert ids[0] in [each["id"] for each in of_one["events"]]
     stream = traced[0]["stream"]
-    assert len(project.ok("trace", "stream", stream, "--output", "json").json["events"]) >= restored["streams"][stream]
+    assert (
+        len(project.ok("trace", "stream", stream, "--output", "json").json["events"])
+        >= restored["streams"][stream]
+    )
 
 
 def test_what_is_not_there_is_said(restored, project):
-    for arguments in (("correlation", "none"), ("event", "00000000-0000-4000-8000-000000000000"), ("stream", "none")):
+    for arguments in (
+        ("correlation", "none"),
+        ("event", "00000000-0000-4000-8000-000000000000"),
+        ("stream", "none"),
+    ):
         result = project.run("trace", *arguments)
         assert result.code == 1
         assert f"there is nothing of {' '.join(arguments)} in bank" in result.err
@@ -109,18 +126,25 @@ CHAIN = "0b1c2a4e-8f6d-4c55-9d0e-3a2b1c0d9e{:02x}"
 
 
 def chained(number: int, cause: int | None, correlation: str = "request-1") -> NewEvent:
-    about = {"correlationId": correlation} | ({"causationId": CHAIN.format(cause)} if cause is not None else {})
+    about = {"correlationId": correlation} | (
+        {"causationId": CHAIN.format(cause)} if cause is not None else {}
+    )
     return NewEvent(CHAIN.format(number), f"step_{number}_taken", b"{}", orjson.dumps(about))
 
 
 @pytest.fixture
 def chain(dsn, connection, project):
-    """1 -> 2 -> 3 over three streams, 4 from 2, and 5 from something that is not there, among a thousand others."""
+    """1 -> 2 -> 3 over three streams, 4 from 2, and 5 from something that is not there, among a
+    thousand others.
+    """
     marten.create(connection, marten.Variant(text_ids=True, optional=True))
     project.write("esops.toml", f"[stores.shop]\ndsn = {json.dumps(dsn)}\n")
     with open_store("shop", StoreSettings(dsn=dsn)) as store:
         for number in range(50):
-            store.append(f"cart-{number}", [NewEvent(str(uuid.uuid4()), "item_added", b'{"sku": 1}') for _ in range(20)])
+            store.append(
+                f"cart-{number}",
+                [NewEvent(str(uuid.uuid4()), "item_added", b'{"sku": 1}') for _ in range(20)],
+            )
         store.append("a-1", [chained(1, None)])
         store.append("b-1", [chained(2, 1)])
         store.append("c-1", [chained(3, 2)])
@@ -137,14 +161,21 @@ def test_causes_and_effects_across_streams(chain, project):
         (CHAIN.format(3), 2),
         (CHAIN.format(4), 2),
     ]
-    assert [each["causation_id"] for each in found["events"]][1:] == [CHAIN.format(1), CHAIN.format(2), CHAIN.format(2)]
+    assert [each["causation_id"] for each in found["events"]][1:] == [
+        CHAIN.format(1),
+        CHAIN.format(2),
+        CHAIN.format(2),
+    ]
     whole = project.ok("trace", "correlation", "request-1", "--output", "json").json
     assert whole["missing_causes"] == [CHAIN.format(99)]
     assert len(whole["roots"]) == 2
     shown = project.ok("trace", "correlation", "request-1")
     assert 'CREATE INDEX CONCURRENTLY ON "public"."mt_events" (("correlation_id"))' in shown.err
     assert f"its cause {CHAIN.format(99)} is missing" in shown.out
-    assert "What else happened within 1h" in project.ok("trace", "stream", "b-1", "--format", "timeline", "--around", "1h").out
+    assert (
+        "What else happened within 1h"
+        in project.ok("trace", "stream", "b-1", "--format", "timeline", "--around", "1h").out
+    )
     project.ok("trace", "event", CHAIN.format(1), "--format", "dot", "-o", "trace.dot")
     assert (project.folder / "trace.dot").read_text().count(" -> ") == 3
 
@@ -156,7 +187,12 @@ def test_an_index_answers_once_there_is_one(chain, project):
         assert found.scans is None
         assert len(list(found.events)) == 5
         assert store.find(causation_id="x").scans == 1_005
-    assert "INDEX" not in project.ok("trace", "correlation", "request-1", "--format", "tree").err.split("causation_id")[0]
+    assert (
+        "INDEX"
+        not in project.ok("trace", "correlation", "request-1", "--format", "tree").err.split(
+            "causation_id"
+        )[0]
+    )
 
 
 def test_a_scan_of_a_large_store_is_refused_until_told(chain, project):
@@ -176,7 +212,9 @@ def test_a_rule_that_there_is_not_and_other_mistakes(chain, project):
     result = project.run("audit", "streams")
     assert result.code == 2
     assert "length" in result.err
-    project.write("esops.toml", text + "\n[audit.budgets]\ncart = { growth_per_day = 1, bytes = 10 }\n")
+    project.write(
+        "esops.toml", text + "\n[audit.budgets]\ncart = { growth_per_day = 1, bytes = 10 }\n"
+    )
     found = project.run("audit", "streams", "--output", "json")
     assert found.code == 1
     assert {each["rule"] for each in found.json["findings"]} == {"growth_per_day", "bytes"}
@@ -186,16 +224,40 @@ def test_a_rule_that_there_is_not_and_other_mistakes(chain, project):
 def test_several_stores_are_searched_together(chain, project, dsn):
     text = (project.folder / "esops.toml").read_text()
     project.write("esops.toml", text + f"[stores.again]\ndsn = {json.dumps(dsn)}\n")
-    both = project.ok("trace", "correlation", "request-1", "--store", "shop", "--store", "again", "--output", "json").json
+    both = project.ok(
+        "trace",
+        "correlation",
+        "request-1",
+        "--store",
+        "shop",
+        "--store",
+        "again",
+        "--output",
+        "json",
+    ).json
     assert {each["store"] for each in both["events"]} == {"shop", "again"}
     assert len(both["events"]) == 10
-    assert both == project.ok("trace", "correlation", "request-1", "--store", "all", "--output", "json").json
-    assert len(project.ok("--store", "shop", "trace", "correlation", "request-1", "--output", "json").json["events"]) == 5
+    assert (
+        both
+        == project.ok(
+            "trace", "correlation", "request-1", "--store", "all", "--output", "json"
+        ).json
+    )
+    assert (
+        len(
+            project.ok(
+                "--store", "shop", "trace", "correlation", "request-1", "--output", "json"
+            ).json["events"]
+        )
+        == 5
+    )
     assert project.run("trace", "correlation", "request-1").code == 2
 
 
 def test_otlp_is_what_the_protocol_reads(chain, project):
-    """Parsed by OpenTelemetry's own schema; ids are hex in OTLP's JSON, and base64 in that of protocol buffers."""
+    """Parsed by OpenTelemetry's own schema; ids are hex in OTLP's JSON, and base64 in that of
+    protocol buffers.
+    """
     told = project.ok("trace", "correlation", "request-1", "--format", "otlp").json
     ids = set()
     for resource in told["resourceSpans"]:
@@ -206,7 +268,12 @@ def test_otlp_is_what_the_protocol_reads(chain, project):
                 for name in {"traceId", "spanId", "parentSpanId"} & span.keys():
                     span[name] = base64.b64encode(bytes.fromhex(span[name])).decode()
     read = ParseDict(told, ExportTraceServiceRequest())
-    spans = [span for resource in read.resource_spans for scope in resource.scope_spans for span in scope.spans]
+    spans = [
+        span
+        for resource in read.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
     assert [span.name for span in spans] == [f"step_{number}_taken" for number in (1, 2, 3, 4, 5)]
     assert len(ids) == 5
     assert all(span.start_time_unix_nano <= span.end_time_unix_nano for span in spans)
@@ -221,8 +288,10 @@ def test_an_estimate_holds_the_truth_and_small_tables_are_counted(dsn, connectio
     messagedb.create(connection)
     connection.execute(
         "INSERT INTO message_store.messages (position, stream_name, type, data) "
-        "SELECT row_number() OVER (PARTITION BY s ORDER BY n) - 1, s, 'Happened', jsonb_build_object('text', repeat('x', 200)) "
-        "FROM (SELECT n, 'cart-' || floor(exp(8 * random())) AS s FROM generate_series(1, 150000) n) g ORDER BY n"
+        "SELECT row_number() OVER (PARTITION BY s ORDER BY n) - 1, s, 'Happened', "
+        "jsonb_build_object('text', repeat('x', 200)) "
+        "FROM (SELECT n, 'cart-' || floor(exp(8 * random())) AS s FROM generate_series(1, 150000) "
+        "n) g ORDER BY n"
     )
     with open_store("s", StoreSettings(dsn=dsn)) as store:
         truth = audit_streams(store, AuditSettings()).whole
@@ -234,7 +303,10 @@ def test_an_estimate_holds_the_truth_and_small_tables_are_counted(dsn, connectio
             width = guess.high - guess.low
             assert 0 < width < value
             assert guess.value - 2 * width <= value <= guess.value + 2 * width, (name, guess, value)
-        middle, width = guessed.summary["p50"], guessed.summary["p50"].high - guessed.summary["p50"].low
+        middle, width = (
+            guessed.summary["p50"],
+            guessed.summary["p50"].high - guessed.summary["p50"].low,
+        )
         assert middle.low - 2 * width <= truth.percentiles([0.5])[0] <= middle.high + 2 * width
         assert guessed.longest_seen <= truth.longest
         assert guessed.categories[0][0] == "cart"
@@ -252,20 +324,26 @@ def test_tenants_histograms_and_writers_that_compete(dsn, connection, project):
         with open_store("s", StoreSettings(dsn=dsn, tenant=tenant)) as store:
             store.append("cart-1", [chained(1, None, "one"), chained(2, 1, "one")])
             store.append("cart-1", [chained(3, None, "two")])
-    connection.execute("UPDATE mt_events SET timestamp = '2026-01-01'::timestamptz + version * interval '40 ms'")
+    connection.execute(
+        "UPDATE mt_events SET timestamp = '2026-01-01'::timestamptz + version * interval '40 ms'"
+    )
     shown = project.ok("audit", "streams", "--percentiles").out
     assert "tenant" in shown
     assert "red" in shown
     assert "1 to 3" in shown
     assert "█" in shown
     document = project.ok("audit", "streams", "--output", "json").json
-    assert {(each["category"], each["tenant"], each["events"]) for each in document["categories"]} == {
+    assert {
+        (each["category"], each["tenant"], each["events"]) for each in document["categories"]
+    } == {
         ("cart", "blue", 3),
         ("cart", "red", 3),
     }
     text = (project.folder / "esops.toml").read_text()
     project.write("esops.toml", text + 'tenant = "red"\n')
-    assert project.ok("audit", "stream", "cart-1", "--output", "json").json["competing_writers"] == 1
+    assert (
+        project.ok("audit", "stream", "cart-1", "--output", "json").json["competing_writers"] == 1
+    )
     assert "1 times two commands wrote within 100 ms" in project.ok("audit", "stream", "cart-1").out
 
 
@@ -276,4 +354,9 @@ def test_a_long_count_is_announced(dsn, connection, monkeypatch):
     with open_store("s", StoreSettings(dsn=dsn)) as store:
         store.append("cart-1", [NewEvent(str(uuid.uuid4()), "Opened", b"{}") for _ in range(9)])
         audit_streams(store, AuditSettings(), say=said.append)
-    assert said == ["counting streams over about 9 events; --estimate takes a sample instead, where the store can"]
+    assert said == [
+        (
+            "counting streams over about 9 events; --estimate takes a sample instead, where the "
+            "store can"
+        )
+    ]

@@ -10,7 +10,9 @@ from esops.stores.postgres.bulk import BulkReader
 
 
 def test_a_read_that_another_one_ended_says_so_and_ends_no_other(dsn):
-    """As when what a search found is left half read and dropped later, while something else is read."""
+    """As when what a search found is left half read and dropped later, while something else is
+    read.
+    """
     with closing(BulkReader(dsn, 1 << 10)) as reader:
         numbers = "SELECT generate_series(1, 100000)"
         first = reader.read(iter([numbers]))

@@ -1,4 +1,6 @@
-"""A second terminal: pause, go on, slow down, put the switch off and make it, while a rebuild is at work; limits by load and replicas."""
+"""A second terminal: pause, go on, slow down, put the switch off and make it, while a rebuild is at
+work; limits by load and replicas.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,17 @@ def carts(dsn, connection, project):
 
 def done(connection) -> int:
     """Events that are committed into green."""
-    row = connection.execute("SELECT events FROM esops.versions ORDER BY version DESC LIMIT 1").fetchone()
+    row = connection.execute(
+        "SELECT events FROM esops.versions ORDER BY version DESC LIMIT 1"
+    ).fetchone()
     return row[0] if row else 0
 
 
 def there(connection) -> bool:
-    return connection.execute("SELECT to_regclass('esops.controls')").fetchone()[0] is not None and done(connection) > 0
+    return (
+        connection.execute("SELECT to_regclass('esops.controls')").fetchone()[0] is not None
+        and done(connection) > 0
+    )
 
 
 def test_a_rate_is_kept_and_can_be_lifted(carts, connection):
@@ -45,18 +52,26 @@ def test_a_rate_is_kept_and_can_be_lifted(carts, connection):
     assert process.returncode == 0, err
     assert time.monotonic() - began < EVENTS / 2_000, "it was lifted"
     shop.check_version(connection, 1)
-    assert carts.ok("projection", "throttle", "cart_summary", "--off", "--output", "json").json["limits"] == {}
+    assert (
+        carts.ok("projection", "throttle", "cart_summary", "--off", "--output", "json").json[
+            "limits"
+        ]
+        == {}
+    )
 
 
 @pytest.mark.slow
 def test_a_slow_rate_keeps_no_statement_open(carts, connection):
-    """Work under a rate reads little, commits, and rests with nothing open: an open snapshot would hold the application's daemon back."""
+    """Work under a rate reads little, commits, and rests with nothing open: an open snapshot would
+    hold the application's daemon back.
+    """
     process = carts.start("rebuild", "--blue-green", "--max-rate", "2500")
     until(lambda: there(connection))
     longest = 0.0
     while process.poll() is None and done(connection) < EVENTS * 0.9:
         row = connection.execute(
-            "SELECT extract(epoch FROM clock_timestamp() - min(xact_start))::float FROM pg_stat_activity "
+            "SELECT extract(epoch FROM clock_timestamp() - min(xact_start))::float FROM "
+            "pg_stat_activity "
             "WHERE application_name LIKE 'esops %' AND xact_start IS NOT NULL"
         ).fetchone()
         longest = max(longest, row[0] or 0.0)
@@ -75,7 +90,8 @@ def test_paused_within_a_second_and_on_again(carts, connection):
     stood = done(connection)
     assert 0 < stood < EVENTS
     open_statements = connection.execute(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'esops%' AND (state <> 'idle' OR backend_xmin IS NOT NULL) "
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'esops%' AND (state <> "
+        "'idle' OR backend_xmin IS NOT NULL) "
         "AND pid <> pg_backend_pid()"
     ).fetchone()
     time.sleep(1.5)
@@ -93,7 +109,14 @@ def test_paused_within_a_second_and_on_again(carts, connection):
 def test_stopped_while_paused_it_can_be_resumed(carts, connection):
     carts.ok("projection", "pause", "cart_summary")
     process = carts.start("rebuild", "--blue-green")
-    until(lambda: connection.execute("SELECT count(*) FROM esops.rebuilds WHERE state = 'catching-up'").fetchone()[0] == 1)
+    until(
+        lambda: (
+            connection.execute(
+                "SELECT count(*) FROM esops.rebuilds WHERE state = 'catching-up'"
+            ).fetchone()[0]
+            == 1
+        )
+    )
     process.terminate()
     _, err = process.communicate(timeout=20)
     assert process.returncode == 5, err
@@ -107,7 +130,12 @@ def test_the_switch_is_put_off_and_green_keeps_up(carts, connection, dsn):
     carts.ok("rebuild", "--blue-green")
     process = carts.start("rebuild", "--blue-green", "--postpone")
     until(
-        lambda: connection.execute("SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone() == ("verified",)
+        lambda: (
+            connection.execute(
+                "SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1"
+            ).fetchone()
+            == ("verified",)
+        )
     )
     shop.more(dsn, 500)
     until(lambda: done(connection) == EVENTS + 500)
@@ -121,7 +149,12 @@ def test_the_switch_is_put_off_and_green_keeps_up(carts, connection, dsn):
     carts.ok("projection", "postpone", "cart_summary")
     process = carts.start("rebuild", "--blue-green")
     until(
-        lambda: connection.execute("SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone() == ("verified",)
+        lambda: (
+            connection.execute(
+                "SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1"
+            ).fetchone()
+            == ("verified",)
+        )
     )
     time.sleep(0.5)
     assert process.poll() is None
@@ -159,15 +192,26 @@ def test_a_busy_server_is_waited_for(carts, connection, dsn):
 
 
 def test_a_replica_that_is_behind_is_waited_for(own_server):
-    with own_server.replica() as replica, psycopg.connect(own_server.dsn(), autocommit=True) as primary:
+    with (
+        own_server.replica() as replica,
+        psycopg.connect(own_server.dsn(), autocommit=True) as primary,
+    ):
         throttle = Throttle(own_server.dsn(), "x", Limits(max_lag_bytes=1_000_000))
         until(
-            lambda: primary.execute("SELECT count(*) FROM pg_stat_replication WHERE replay_lsn IS NOT NULL").fetchone() == (1,)
+            lambda: (
+                primary.execute(
+                    "SELECT count(*) FROM pg_stat_replication WHERE replay_lsn IS NOT NULL"
+                ).fetchone()
+                == (1,)
+            )
         )
         assert not throttle.holds()
         with psycopg.connect(replica.dsn(), autocommit=True) as connection:
             connection.execute("SELECT pg_wal_replay_pause()")
-            primary.execute("CREATE TABLE filler AS SELECT repeat(md5(g::text), 50) FROM generate_series(1, 5000) g")
+            primary.execute(
+                "CREATE TABLE filler AS SELECT repeat(md5(g::text), 50) FROM "
+                "generate_series(1, 5000) g"
+            )
             until(throttle.holds)
             connection.execute("SELECT pg_wal_replay_resume()")
             until(lambda: not throttle.holds())
@@ -175,7 +219,8 @@ def test_a_replica_that_is_behind_is_waited_for(own_server):
 
 
 def test_limits_that_the_role_could_not_see_are_refused(carts, connection, dsn):
-    connection.execute("CREATE ROLE half_blind LOGIN; GRANT ALL ON SCHEMA public, shop TO half_blind; "
+    connection.execute("CREATE ROLE half_blind LOGIN; GRANT ALL ON SCHEMA public, shop TO "
+        "half_blind; "
                        "GRANT SELECT ON ALL TABLES IN SCHEMA shop TO half_blind; "
                        "GRANT SELECT ON ALL SEQUENCES IN SCHEMA shop TO half_blind")  # fmt: skip
     connection.execute(f"GRANT CREATE ON DATABASE {connection.info.dbname} TO half_blind")

@@ -1,4 +1,6 @@
-"""A table that nobody foresaw, described in esops.toml: read, rebuilt from, and told what is wrong in its description."""
+"""A table that nobody foresaw, described in esops.toml: read, rebuilt from, and told what is wrong
+in its description.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +31,18 @@ DESCRIBED = {
 @pytest.fixture
 def entries(connection):
     connection.execute(
-        "CREATE SCHEMA ledger; CREATE TABLE ledger.entries (number bigserial PRIMARY KEY, entry uuid DEFAULT gen_random_uuid(), "
-        "book text, line int, kind text, body text, about json, at timestamp DEFAULT now(), shelf text, request text)"
+        "CREATE SCHEMA ledger; CREATE TABLE ledger.entries (number bigserial PRIMARY KEY, entry "
+        "uuid DEFAULT gen_random_uuid(), "
+        "book text, line int, kind text, body text, about json, at timestamp DEFAULT now(), shelf "
+        "text, request text)"
     )
 
     def write(book: str, line: int, kind: str, body: str = "{}", **more) -> None:
         columns = {"book": book, "line": line, "kind": kind, "body": body, **more}
         names = ", ".join(columns)
         connection.execute(
-            f"INSERT INTO ledger.entries ({names}) VALUES ({', '.join(['%s'] * len(columns))})", list(columns.values())
+            f"INSERT INTO ledger.entries ({names}) VALUES ({', '.join(['%s'] * len(columns))})",
+            list(columns.values()),
         )
 
     return write
@@ -64,7 +69,11 @@ def test_it_is_read_as_any_store(dsn, entries):
         assert events[0].correlation_id == "r-1"
         assert events[1].meta() == {}
         assert events[0].recorded_at.year >= 2026
-        found = [e.stream for batch in store.read_all(filter=EventFilter(category="papers")) for e in batch.events]
+        found = [
+            e.stream
+            for batch in store.read_all(filter=EventFilter(category="papers"))
+            for e in batch.events
+        ]
         assert found == ["b"]
         assert store.ping().layout == "custom"
         assert not store.capabilities.append
@@ -84,10 +93,22 @@ def test_what_is_not_there_is_made_up_or_unknown(dsn, entries):
 @pytest.mark.parametrize(
     ("changed", "message", "hint"),
     [
-        ({"stream": "bok"}, "stores.s.table.stream: ledger.entries has no column 'bok'", "Did you mean 'book'?"),
-        ({"position": "book"}, "stores.s.table.position: column 'book' is of type text", "int2, int4, int8"),
+        (
+            {"stream": "bok"},
+            "stores.s.table.stream: ledger.entries has no column 'bok'",
+            "Did you mean 'book'?",
+        ),
+        (
+            {"position": "book"},
+            "stores.s.table.position: column 'book' is of type text",
+            "int2, int4, int8",
+        ),
         ({"time": "line"}, "stores.s.table.time: column 'line' is of type int4", "timestamp"),
-        ({"name": "ledger.entry"}, "stores.s.table.name: there is no table ledger.entry", "schema.table"),
+        (
+            {"name": "ledger.entry"},
+            "stores.s.table.name: there is no table ledger.entry",
+            "schema.table",
+        ),
         ({"sequence": "nothing"}, "stores.s.table.sequence: there is no sequence nothing", None),
     ],
 )
@@ -100,7 +121,8 @@ def test_a_wrong_description_names_the_key(dsn, entries, changed, message, hint)
 
 def test_a_table_without_a_sequence_cannot_say_what_is_settled(dsn, connection, entries):
     connection.execute(
-        "ALTER TABLE ledger.entries ALTER number DROP DEFAULT; ALTER SEQUENCE ledger.entries_number_seq OWNED BY NONE"
+        "ALTER TABLE ledger.entries ALTER number DROP DEFAULT; ALTER SEQUENCE "
+        "ledger.entries_number_seq OWNED BY NONE"
     )
     with pytest.raises(Unavailable, match="nobody can say what is settled"):
         open_store("s", settings(dsn))
@@ -112,7 +134,11 @@ def test_a_read_model_is_rebuilt_from_it(project, dsn, connection, entries):
     for n in range(20):
         entries(f"book-{n % 4}", n // 4 + 1, "written", json.dumps({"pages": n}))
     described = "\n".join(f"{key} = {json.dumps(value)}" for key, value in DESCRIBED.items())
-    project.write("esops.toml", f"[stores.ledger]\ndsn = {json.dumps(dsn)}\n[stores.ledger.table]\n{described}\n" + PROJECTED)
+    project.write(
+        "esops.toml",
+        f"[stores.ledger]\ndsn = {json.dumps(dsn)}\n[stores.ledger.table]\n{described}\n"
+        + PROJECTED,
+    )
     project.write("books.py", CODE)
     project.write("books.sql", "CREATE TABLE {table} (book text PRIMARY KEY, pages int);")
     project.ok("rebuild", "books", "--blue-green")

@@ -1,4 +1,6 @@
-"""Shards on a Dask cluster of two processes: the same rows, whoever dies, and nobody at work whose rebuild has gone."""
+"""Shards on a Dask cluster of two processes: the same rows, whoever dies, and nobody at work whose
+rebuild has gone.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,17 @@ import pytest
 from tests.integration.test_workers import shards, until
 from tests.support import shop
 
-distributed = pytest.importorskip("distributed", reason="Dask is an extra: pip install 'esops[dask]'")
+distributed = pytest.importorskip(
+    "distributed", reason="Dask is an extra: pip install 'esops[dask]'"
+)
 EVENTS = 20_000
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as cluster:
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+    ) as cluster:
         yield cluster
 
 
@@ -47,7 +53,11 @@ def at_work() -> list[psutil.Process]:
 
 def test_the_clusters_workers_make_what_one_process_makes(carts, engine, connection, dsn):
     done = carts.ok("rebuild", "--blue-green", "--engine", engine, "--output", "json")
-    assert (done.json["state"], done.json["events"], done.json["rows"]) == ("switched", EVENTS, EVENTS // 10)
+    assert (done.json["state"], done.json["events"], done.json["rows"]) == (
+        "switched",
+        EVENTS,
+        EVENTS // 10,
+    )
     assert "2 processes of the Dask cluster at" in done.err
     shop.check_version(connection, 1)
     # Workers live long: they take the code that is there now, and not what they had before.
@@ -56,7 +66,16 @@ def test_the_clusters_workers_make_what_one_process_makes(carts, engine, connect
     with shop.People() as people:
         people.add("writer", dsn, rate=100)
         again = carts.ok(
-            "rebuild", "--blue-green", "--engine", engine, "--workers", "3", "--max-diff", "100%", "--output", "json"
+            "rebuild",
+            "--blue-green",
+            "--engine",
+            engine,
+            "--workers",
+            "3",
+            "--max-diff",
+            "100%",
+            "--output",
+            "json",
         )
         people.stop()
     assert again.json["verification"]["columns"].keys() == {"items"}
@@ -100,7 +119,10 @@ def test_they_stop_where_the_rebuild_stops_and_go_on_with_it(carts, engine, conn
 
 def test_what_stops_a_shard_is_told_here(carts, engine):
     text = (carts.folder / "shop_projections.py").read_text()
-    bad = text.replace("    at = event.position[0]\n", "    at = event.position[0]\n    assert at != 12345, 'bad luck'\n")
+    bad = text.replace(
+        "    at = event.position[0]\n",
+        "    at = event.position[0]\n    assert at != 12345, 'bad luck'\n",
+    )
     (carts.folder / "shop_projections.py").write_text(bad)
     result = carts.run("rebuild", "--blue-green", "--engine", engine)
     assert result.code == 6
@@ -120,7 +142,9 @@ def test_an_engine_that_is_not_there(carts, connection, engine, code, words):
     result = carts.run("rebuild", "--blue-green", "--engine", engine)
     assert result.code == code, result.err
     assert words in result.err
-    assert connection.execute("SELECT to_regclass('esops.rebuilds')").fetchone() == (None,), "nothing was begun"
+    assert connection.execute("SELECT to_regclass('esops.rebuilds')").fetchone() == (None,), (
+        "nothing was begun"
+    )
 
 
 def test_a_scheduler_that_is_gone_ends_it_and_it_goes_on_without(carts, connection):
@@ -128,9 +152,21 @@ def test_a_scheduler_that_is_gone_ends_it_and_it_goes_on_without(carts, connecti
         n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50, processes=True
     ) as own:
         scheduler = own.scheduler_address.replace("tcp://", "dask://")
-        carts.write("sitecustomize.py", "import esops.rebuild.load.executors as e\ne._SCHEDULER_PATIENCE = 1.0\n")
+        carts.write(
+            "sitecustomize.py",
+            "import esops.rebuild.load.executors as e\ne._SCHEDULER_PATIENCE = 1.0\n",
+        )
         carts.environment["PYTHONPATH"] = str(carts.folder)
-        process = carts.start("rebuild", "--blue-green", "--engine", scheduler, "--batch-size", "200", "--max-rate", "2000")
+        process = carts.start(
+            "rebuild",
+            "--blue-green",
+            "--engine",
+            scheduler,
+            "--batch-size",
+            "200",
+            "--max-rate",
+            "2000",
+        )
         until(lambda: sum(each[3] for each in shards(connection)) > 1_000)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 3, err

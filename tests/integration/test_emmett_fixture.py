@@ -1,4 +1,6 @@
-"""A database that Emmett 0.42 itself wrote: rebuilt blue-green, it equals the truth and the library's own documents."""
+"""A database that Emmett 0.42 itself wrote: rebuilt blue-green, it equals the truth and the
+library's own documents.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ def restored(shared, dsn, connection, project):
     project.write("emmett_projection.py", PROJECTION)
     project.write(
         "carts.sql",
-        "CREATE TABLE {table} (cart_id text PRIMARY KEY, client_id text, items int, total numeric, status text);",
+        "CREATE TABLE {table} (cart_id text PRIMARY KEY, client_id text, items int, total numeric, "
+        "status text);",
     )
     project.write(
         "esops.toml",
@@ -52,12 +55,16 @@ def restored(shared, dsn, connection, project):
     return truth
 
 
-def test_a_blue_green_rebuild_equals_the_truth_and_the_librarys_documents(restored, connection, project):
+def test_a_blue_green_rebuild_equals_the_truth_and_the_librarys_documents(
+    restored, connection, project
+):
     connection.execute(
-        "CREATE TABLE cart_summary (cart_id text PRIMARY KEY, client_id text, items int, total numeric, status text)"
+        "CREATE TABLE cart_summary (cart_id text PRIMARY KEY, client_id text, items int, total "
+        "numeric, status text)"
     )
     connection.execute(
-        "INSERT INTO cart_summary SELECT _id, data->>'clientId', (data->>'items')::int, (data->>'total')::numeric, data->>'status' "
+        "INSERT INTO cart_summary SELECT _id, data->>'clientId', (data->>'items')::int, "
+        "(data->>'total')::numeric, data->>'status' "
         "FROM shopping_cart_summary"
     )
     done = project.ok("rebuild", "cart_summary", "--blue-green", "--output", "json").json
@@ -67,18 +74,26 @@ def test_a_blue_green_rebuild_equals_the_truth_and_the_librarys_documents(restor
     assert done["verification"]["method"] == "exact"
     assert (done["verification"]["rows_blue"], done["verification"]["rows_green"]) == (60, 60)
     assert done["verification"]["differing"] == 0
-    rows = connection.execute("SELECT cart_id, client_id, items, total, status FROM cart_summary").fetchall()
-    assert {row[0]: {"clientId": row[1], "items": row[2], "total": int(row[3]), "status": row[4]} for row in rows} == restored[
-        "carts"
-    ]
+    rows = connection.execute(
+        "SELECT cart_id, client_id, items, total, status FROM cart_summary"
+    ).fetchall()
+    assert {
+        row[0]: {"clientId": row[1], "items": row[2], "total": int(row[3]), "status": row[4]}
+        for row in rows
+    } == restored["carts"]
     documents = connection.execute("SELECT _id, data FROM shopping_cart_summary").fetchall()
-    assert {name: (d["clientId"], d["items"], d["total"], d["status"]) for name, d in documents} == {
-        row[0]: (row[1], row[2], int(row[3]), row[4]) for row in rows
-    }
+    assert {
+        name: (d["clientId"], d["items"], d["total"], d["status"]) for name, d in documents
+    } == {row[0]: (row[1], row[2], int(row[3]), row[4]) for row in rows}
     kinds = connection.execute(
-        "SELECT relname, relkind::text FROM pg_class WHERE relname LIKE 'cart_summary%' AND relkind IN ('r', 'v') ORDER BY 1"
+        "SELECT relname, relkind::text FROM pg_class WHERE relname LIKE 'cart_summary%' AND "
+        "relkind IN ('r', 'v') ORDER BY 1"
     )
-    assert kinds.fetchall() == [("cart_summary", "v"), ("cart_summary__v1", "r"), ("cart_summary__v2", "r")]
+    assert kinds.fetchall() == [
+        ("cart_summary", "v"),
+        ("cart_summary__v1", "r"),
+        ("cart_summary__v2", "r"),
+    ]
 
 
 def test_events_counts_what_the_truth_counts(restored, project):
@@ -90,10 +105,15 @@ def test_events_counts_what_the_truth_counts(restored, project):
         kinds[event["type"]] = kinds.get(event["type"], 0) + 1
     assert kinds == restored["types"]
     longest = max(restored["streams"], key=restored["streams"].get)
-    of_stream = [json.loads(line) for line in project.ok("events", "--stream", longest).out.splitlines()]
-    assert [event["version"] for event in of_stream] == list(range(1, restored["streams"][longest] + 1))
+    of_stream = [
+        json.loads(line) for line in project.ok("events", "--stream", longest).out.splitlines()
+    ]
+    assert [event["version"] for event in of_stream] == list(
+        range(1, restored["streams"][longest] + 1)
+    )
     assert [
-        json.loads(x)["id"] for x in project.ok("events", "--stream", restored["trace"]["stream"]).out.splitlines()
+        json.loads(x)["id"]
+        for x in project.ok("events", "--stream", restored["trace"]["stream"]).out.splitlines()
     ] == restored["trace"]["eventIds"]
 
 
@@ -104,4 +124,6 @@ def test_the_stopped_processor_is_a_checkpoint(restored, dsn):
     with open_store("shop", StoreSettings(dsn=dsn)) as store:
         (shipping,) = store.checkpoints()
         assert (shipping.name, shipping.position[1], shipping.state) == ("shipping", 400, "stopped")
-        assert store.count_between(shipping.position, store.head()) == restored["total_events"] - 400
+        assert (
+            store.count_between(shipping.position, store.head()) == restored["total_events"] - 400
+        )

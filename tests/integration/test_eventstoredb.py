@@ -1,4 +1,6 @@
-"""The store over EventStoreDB: what a stream is, what the server keeps beside events, its administration, TLS and rights."""
+"""The store over EventStoreDB: what a stream is, what the server keeps beside events, its
+administration, TLS and rights.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def stream():
 # -- streams
 
 
-def test_a_stream_is_told_with_its_settings_as_it_is_truncated_deleted_and_tombstoned(store, stream):
+def test_a_stream_is_told_with_its_settings_as_it_is_truncated_deleted_and_tombstoned(
+    store, stream
+):
     assert store.stream_info(stream) is None
     store.append(stream, [event() for _ in range(5)], -1)
     store.set_metadata(stream, {"$maxCount": 4, "mine": 1})
@@ -58,14 +62,20 @@ def test_a_stream_is_told_with_its_settings_as_it_is_truncated_deleted_and_tombs
     assert (info.length, info.first_version, info.last_version, info.deleted) == (4, 1, 4, "")
     store.truncate(stream, 3)
     info = store.stream_info(stream)
-    assert (info.length, info.first_version, info.settings) == (2, 3, {"$maxCount": 4, "mine": 1, "$tb": 3})
+    assert (info.length, info.first_version, info.settings) == (
+        2,
+        3,
+        {"$maxCount": 4, "mine": 1, "$tb": 3},
+    )
     with pytest.raises(Refused, match="truncated before 3 already"):
         store.truncate(stream, 2)
     store.delete(stream, 4)
     assert store.stream_info(stream).deleted == "soft"
     assert list(store.read_stream(stream)) == []
     store.append(stream, [event("again")], -1)
-    assert eventually(lambda: [(e.type, e.version) for e in store.read_stream(stream)]) == [("again", 5)]
+    assert eventually(lambda: [(e.type, e.version) for e in store.read_stream(stream)]) == [
+        ("again", 5)
+    ]
     store.tombstone(stream)
     assert store.stream_info(stream).deleted == "tombstone"
     assert list(store.read_stream(stream)) == []
@@ -96,7 +106,11 @@ def test_the_systems_events_are_out_of_sight_unless_they_are_named(store):
     eventually(lambda: list(store.read_stream(f"$ce-{stream[:-2]}")))
 
     def types(**filter) -> set[str]:
-        return {e.type for batch in store.read_all(begin, filter=EventFilter(**filter)) for e in batch.events}
+        return {
+            e.type
+            for batch in store.read_all(begin, filter=EventFilter(**filter))
+            for e in batch.events
+        }
 
     assert types() == {"happened"}
     assert types(types=("$metadata",)) == {"$metadata"}
@@ -113,12 +127,18 @@ def test_a_link_whose_event_is_gone_is_passed_over(store):
     assert [e.stream for e in store.read_stream(f"$ce-{category}")] == [names[0], names[2]]
 
 
-def test_one_streams_events_come_from_the_stream_and_what_was_cut_off_only_when_asked_for(store, stream):
+def test_one_streams_events_come_from_the_stream_and_what_was_cut_off_only_when_asked_for(
+    store, stream
+):
     store.append(stream, [event(f"t{n}") for n in range(4)])
     store.truncate(stream, 2)
 
     def types(**filter) -> list[str]:
-        return [e.type for batch in store.read_all(filter=EventFilter(stream=stream, **filter)) for e in batch.events]
+        return [
+            e.type
+            for batch in store.read_all(filter=EventFilter(stream=stream, **filter))
+            for e in batch.events
+        ]
 
     assert types() == ["t2", "t3"]
     assert types(archived=True) == ["t0", "t1", "t2", "t3"]
@@ -135,10 +155,16 @@ def test_streams_and_correlations_are_found_by_the_system_projections_or_by_a_sc
             mine = EventFilter(category=category)
             eventually(lambda each=each, mine=mine: len(list(each.streams(mine))) == 3)
             eventually(lambda each=each, way=way: each.streams_come_from().startswith(way))
-            assert [(s.name, s.length) for s in each.streams(mine)] == [(f"{category}-{n}", 2) for n in range(3)]
-            found = eventually(lambda each=each: [e.type for e in each.find(correlation_id=correlation).events])
+            assert [(s.name, s.length) for s in each.streams(mine)] == [
+                (f"{category}-{n}", 2) for n in range(3)
+            ]
+            found = eventually(
+                lambda each=each: [e.type for e in each.find(correlation_id=correlation).events]
+            )
             assert sorted(found) == ["t0", "t1", "t2"]
-        eventually(lambda: store.find(correlation_id=correlation).how == f"the stream $bc-{correlation}")
+        eventually(
+            lambda: store.find(correlation_id=correlation).how == f"the stream $bc-{correlation}"
+        )
         assert scanned.find(correlation_id=correlation).how.startswith("a scan of $all, about ")
 
 
@@ -188,7 +214,11 @@ def test_a_reader_of_followers_asks_the_leader_for_what_only_that_knows():
 
 def test_server_projections(store, stream):
     name = f"p{uuid.uuid4().hex}"
-    query = f"fromStream('{stream}').when({{$init: () => ({{n: 0}}), happened: (s, e) => {{ s.n++; }}}}).outputState()"
+    query = (
+        f"fromStream('{stream}').when({{$init: () => ({{n: 0}}), happened: (s, e) => "
+        f"{{ s.n++; "
+        f"}}}}).outputState()"
+    )
     store.append(stream, [event(), event()])
     store.projections.create(name, query, emit=False, track=False)
     with pytest.raises(Refused, match="already"):
@@ -196,7 +226,12 @@ def test_server_projections(store, stream):
     eventually(lambda: store.projections.state(name) == {"n": 2.0})
     assert store.projections.result(name) == {"n": 2.0}
     found = eventually(lambda: (one := store.projections.get(name)) and one.progress == 100 and one)
-    assert (found.status, found.mode, found.running, found.faulted) == ("Running", "Continuous", True, False)
+    assert (found.status, found.mode, found.running, found.faulted) == (
+        "Running",
+        "Continuous",
+        True,
+        False,
+    )
     assert name in [one.name for one in store.projections.all()]
     with pytest.raises(Refused, match="Disable it first|cannot be deleted"):
         store.projections.delete(name, emitted_streams=False)
@@ -208,7 +243,12 @@ def test_server_projections(store, stream):
     store.projections.disable(name)
     store.projections.delete(name, emitted_streams=False)
     assert store.projections.get(name) is None
-    for ask in (store.projections.state, store.projections.enable, store.projections.disable, store.projections.reset):
+    for ask in (
+        store.projections.state,
+        store.projections.enable,
+        store.projections.disable,
+        store.projections.reset,
+    ):
         with pytest.raises(UsageError, match="no projection"):
             ask(name)
 
@@ -256,7 +296,11 @@ def test_a_scavenge_is_started_watched_stopped_and_remembered():
 
 
 def test_an_old_server_cannot_tell_which_scavenge_runs(old_node):
-    with open_store("old", settings(old_node.uri)) as store, store.admin as admin, pytest.raises(Refused, match="too old"):
+    with (
+        open_store("old", settings(old_node.uri)) as store,
+        store.admin as admin,
+        pytest.raises(Refused, match="too old"),
+    ):
         admin.current_scavenge()
 
 
@@ -274,7 +318,9 @@ def secure(tmp_path_factory):
         part.write_to_path(str(folder / "node.pem"), append=number > 0)
     trustme.CA().cert_pem.write_to_path(str(folder / "other.pem"))
     options = ("--certificate", str(folder / "node.pem"), "--key", str(folder / "node.key"))
-    with Nodes(*options, credentials="admin:changeit@", query=f"tls=true&tlsCaFile={folder / 'ca.pem'}") as nodes:
+    with Nodes(
+        *options, credentials="admin:changeit@", query=f"tls=true&tlsCaFile={folder / 'ca.pem'}"
+    ) as nodes:
         yield nodes, folder
 
 
@@ -313,7 +359,10 @@ def test_a_wrong_password_a_wrong_ca_and_missing_rights_say_what_they_are(secure
     assert "hint: Reading $all is for admins unless an ACL grants it." in denied.err
     with open_store("s", settings(reader)) as store:
         assert [e.type for e in store.read_stream("cart-9")] == ["happened"]
-        with store.admin as admin, pytest.raises(Unavailable, match="denies this user the right to start a scavenge"):
+        with (
+            store.admin as admin,
+            pytest.raises(Unavailable, match="denies this user the right to start a scavenge"),
+        ):
             admin.start_scavenge()
 
 
@@ -332,7 +381,11 @@ def test_a_read_model_is_rebuilt_followed_and_switched(project, dsn, connection)
     with Nodes() as nodes, open_store("s", settings(nodes.uri)) as store:
         billing.configure(project, nodes.uri, dsn)
         for n in range(50):
-            store.append(f"cart-{n}", [event("item_added", json.dumps({"amount": n}).encode()), event("looked_at")], -1)
+            store.append(
+                f"cart-{n}",
+                [event("item_added", json.dumps({"amount": n}).encode()), event("looked_at")],
+                -1,
+            )
         plan = project.ok("rebuild", "cart_totals", "--blue-green", "--dry-run")
         assert "store billing: about " in plan.out
         done = project.ok("rebuild", "cart_totals", "--blue-green", "--output", "json").json
@@ -355,10 +408,15 @@ def test_events_by_stream_type_and_follow(project, node, store, stream):
     project.write("esops.toml", f'[stores.billing]\nbackend = "eventstoredb"\nuri = "{node.uri}"\n')
     position = store.append(stream, [event("opened"), event("closed")])
     lines = project.ok("events", "--stream", stream).out.splitlines()
-    assert [(json.loads(line)["type"], json.loads(line)["version"]) for line in lines] == [("opened", 0), ("closed", 1)]
+    assert [(json.loads(line)["type"], json.loads(line)["version"]) for line in lines] == [
+        ("opened", 0),
+        ("closed", 1),
+    ]
     assert json.loads(lines[1])["position"] == str(position)
     kind = f"k{uuid.uuid4().hex}"
-    follower = project.start("events", "--follow", "--type", kind, "--limit", "2", "--after", str(position))
+    follower = project.start(
+        "events", "--follow", "--type", kind, "--limit", "2", "--after", str(position)
+    )
     for _ in range(2):
         store.append(stream, [event(kind)])
     out, err = follower.communicate(timeout=30)

@@ -1,4 +1,6 @@
-"""A version that the application builds: begun by a program, watched, verified while both sides are written, switched, retired."""
+"""A version that the application builds: begun by a program, watched, verified while both sides are
+written, switched, retired.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,28 @@ class Application:
 
     def command(self, version: int, *options: str) -> list[str]:
         where = str(self.folder / f"daemon{version}.pid")
-        return [sys.executable, "-m", "tests.support.application", self.dsn, str(version), *options, "--daemon", where]
+        return [
+            sys.executable,
+            "-m",
+            "tests.support.application",
+            self.dsn,
+            str(version),
+            *options,
+            "--daemon",
+            where,
+        ]
 
     def start(self, version: int, *options: str) -> None:
-        subprocess.run(self.command(version, *options), check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        subprocess.run(
+            self.command(version, *options), check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             table = application.table(version)
-            until(lambda: connection.execute("SELECT to_regclass(%s)", (table,)).fetchone()[0] is not None)
+            until(
+                lambda: (
+                    connection.execute("SELECT to_regclass(%s)", (table,)).fetchone()[0] is not None
+                )
+            )
 
     def stop(self, version: int) -> None:
         file = self.folder / f"daemon{version}.pid"
@@ -56,11 +73,20 @@ def app(dsn, tmp_path):
 
 
 def configure(
-    project, dsn: str, app: Application, version: int, more: str = "", tables: str = "shop.mt_doc_cartsummary"
+    project,
+    dsn: str,
+    app: Application,
+    version: int,
+    more: str = "",
+    tables: str = "shop.mt_doc_cartsummary",
 ) -> None:
     begin = str(app.command(version)).replace("'", '"')
     project.environment["PYTHONPATH"] = str(ROOT)
-    hook = "" if "switch" in more else 'switch = "hook"\nhooks.switch = ["sh", "-c", "echo $ESOPS_TO_VERSION > serving"]'
+    hook = (
+        ""
+        if "switch" in more
+        else 'switch = "hook"\nhooks.switch = ["sh", "-c", "echo $ESOPS_TO_VERSION > serving"]'
+    )
     project.write(
         "esops.toml",
         f"""
@@ -82,27 +108,39 @@ tables = ["{tables}"]
 
 def documents(connection, version: int) -> dict:
     rows = connection.execute(f"SELECT id, data FROM {application.table(version)}").fetchall()
-    return {name: (d["client"], d["items"], round(d["total"], 2), d["status"], d["position"]) for name, d in rows}
+    return {
+        name: (d["client"], d["items"], round(d["total"], 2), d["status"], d["position"])
+        for name, d in rows
+    }
 
 
 def truth(connection) -> dict:
     (last,) = connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()
-    return {name: (c[0], c[1], float(c[2]), c[3], c[4]) for name, c in shop.truth(connection, last).items()}
+    return {
+        name: (c[0], c[1], float(c[2]), c[3], c[4])
+        for name, c in shop.truth(connection, last).items()
+    }
 
 
-def test_martens_versions_are_begun_watched_verified_switched_and_retired(app, project, dsn, connection):
+def test_martens_versions_are_begun_watched_verified_switched_and_retired(
+    app, project, dsn, connection
+):
     app.start(1)
     configure(project, dsn, app, 2)
     plan = project.ok("rebuild", "--blue-green", "--dry-run", "--verbose").out
     assert "shop.mt_doc_cartsummary_2" in plan
     assert "watch the application's checkpoint CartSummary:V2:All" in plan
     assert "-m tests.support.application" in plan
-    assert connection.execute("SELECT to_regclass('shop.mt_doc_cartsummary_2')").fetchone() == (None,)
+    assert connection.execute("SELECT to_regclass('shop.mt_doc_cartsummary_2')").fetchone() == (
+        None,
+    )
     with shop.People() as people:
         people.add("writer", dsn, rate=150)
         done = project.ok("rebuild", "--blue-green", "--output", "json")
         told = done.json
-        assert (told["state"], told["from_version"], told["to_version"]) == ("switched", 1, 2), done.err
+        assert (told["state"], told["from_version"], told["to_version"]) == ("switched", 1, 2), (
+            done.err
+        )
         assert told["verification"]["differing"] == 0
         assert told["events"] >= EVENTS
         assert told["rows"] > 0
@@ -112,7 +150,10 @@ def test_martens_versions_are_begun_watched_verified_switched_and_retired(app, p
     until(lambda: documents(connection, 2) == truth(connection))
     shown = project.ok("projection", "show", "cart_summary", "--output", "json").json
     assert (shown["kind"], shown["active"]) == ("external", 2)
-    assert [(each["state"], each["lag_events"]) for each in shown["versions"]] == [("standby", 0), ("active", 0)]
+    assert [(each["state"], each["lag_events"]) for each in shown["versions"]] == [
+        ("standby", 0),
+        ("active", 0),
+    ]
     assert "keeps it fresh: not followed" in project.ok("run", "--until-caught-up").err
     codes = [each["code"] for each in project.run("doctor", "--output", "json").json["findings"]]
     assert "ESOPS-D022" not in codes, "the application keeps it fresh"
@@ -130,7 +171,8 @@ def test_martens_versions_are_begun_watched_verified_switched_and_retired(app, p
     assert back.code == 6
     assert "stands at" in back.err
     connection.execute(
-        "UPDATE shop.mt_event_progression SET last_updated = now() - interval '1 minute' WHERE name = 'CartSummary:All'"
+        "UPDATE shop.mt_event_progression SET last_updated = now() - interval '1 minute' WHERE "
+        "name = 'CartSummary:All'"
     )
     project.ok("projection", "retire", "cart_summary", "--yes")
     assert connection.execute("SELECT to_regclass('shop.mt_doc_cartsummary')").fetchone() == (None,)
@@ -138,17 +180,37 @@ def test_martens_versions_are_begun_watched_verified_switched_and_retired(app, p
 
 def test_a_view_is_pointed_once_green_is_past_all_that_readers_saw(app, project, dsn, connection):
     """Readers by the view never see a cart go back, whichever of the two versions is the faster."""
-    configure(project, dsn, app, 2, 'switch = "view"\nbuilt = ["shop.mt_doc_cartsummary_2"]', tables="cart_summary")
+    configure(
+        project,
+        dsn,
+        app,
+        2,
+        'switch = "view"\nbuilt = ["shop.mt_doc_cartsummary_2"]',
+        tables="cart_summary",
+    )
     first = project.ok("rebuild", "--blue-green", "--output", "json").json
-    assert (first["state"], first["from_version"], first["verification"]["method"]) == ("switched", None, "none")
-    configure(project, dsn, app, 3, 'switch = "view"\nbuilt = ["shop.mt_doc_cartsummary_3"]', tables="cart_summary")
+    assert (first["state"], first["from_version"], first["verification"]["method"]) == (
+        "switched",
+        None,
+        "none",
+    )
+    configure(
+        project,
+        dsn,
+        app,
+        3,
+        'switch = "view"\nbuilt = ["shop.mt_doc_cartsummary_3"]',
+        tables="cart_summary",
+    )
     with shop.People() as people, psycopg.connect(dsn, autocommit=True) as reader:
         people.add("writer", dsn, rate=200)
         app.start(3, "--slow", "0.3")
         process = project.start("rebuild", "--blue-green", "--output", "json")
         seen = 0
         while process.poll() is None:
-            (now,) = reader.execute("SELECT max((data ->> 'position')::bigint) FROM cart_summary").fetchone()
+            (now,) = reader.execute(
+                "SELECT max((data ->> 'position')::bigint) FROM cart_summary"
+            ).fetchone()
             assert now >= seen, "time moved back"
             seen = now
         out, err = process.communicate()
@@ -156,19 +218,25 @@ def test_a_view_is_pointed_once_green_is_past_all_that_readers_saw(app, project,
         people.stop()
     assert '"switched"' in out
     (view,) = connection.execute(
-        "SELECT table_name FROM information_schema.view_table_usage WHERE view_name = 'cart_summary'"
+        "SELECT table_name FROM information_schema.view_table_usage WHERE view_name = "
+        "'cart_summary'"
     ).fetchone()
     assert view == "mt_doc_cartsummary_3"
 
 
-def test_rows_that_stay_different_stop_it_and_those_that_only_lag_do_not(app, project, dsn, connection):
+def test_rows_that_stay_different_stop_it_and_those_that_only_lag_do_not(
+    app, project, dsn, connection
+):
     app.start(1)
     until(lambda: len(documents(connection, 1)) == len(truth(connection)))
     configure(project, dsn, app, 2)
     app.start(2)
     until(lambda: documents(connection, 2) == truth(connection))
     name = connection.execute("SELECT id FROM shop.mt_doc_cartsummary_2 LIMIT 1").fetchone()[0]
-    connection.execute("""UPDATE shop.mt_doc_cartsummary_2 SET data = data || '{"items": -7}' WHERE id = %s""", (name,))
+    connection.execute(
+        """UPDATE shop.mt_doc_cartsummary_2 SET data = data || '{"items": -7}' WHERE id = %s""",
+        (name,),
+    )
     with shop.People() as people:
         people.add("writer", dsn, rate=300)
         result = project.run("rebuild", "--blue-green", "--output", "json")
@@ -180,24 +248,30 @@ def test_rows_that_stay_different_stop_it_and_those_that_only_lag_do_not(app, pr
     assert not (project.folder / "serving").exists()
     assert "looking at them again" in result.err
     connection.execute(
-        "UPDATE shop.mt_doc_cartsummary_2 g SET data = b.data FROM shop.mt_doc_cartsummary b WHERE b.id = g.id AND g.id = %s",
+        "UPDATE shop.mt_doc_cartsummary_2 g SET data = b.data FROM shop.mt_doc_cartsummary b WHERE "
+        "b.id = g.id AND g.id = %s",
         (name,),
     )
     project.ok("rebuild", "--blue-green", "--resume")
     assert (project.folder / "serving").read_text().strip() == "2"
 
 
-def test_an_application_that_stands_still_pauses_it_with_what_is_missing(app, project, dsn, connection):
+def test_an_application_that_stands_still_pauses_it_with_what_is_missing(
+    app, project, dsn, connection
+):
     configure(project, dsn, app, 2, 'timeout = "2s"')
     text = (project.folder / "esops.toml").read_text()
     project.write(
-        "esops.toml", "\n".join('start = ["true"]' if line.startswith("start") else line for line in text.splitlines())
+        "esops.toml",
+        "\n".join(
+            'start = ["true"]' if line.startswith("start") else line for line in text.splitlines()
+        ),
     )
     result = project.run("rebuild", "--blue-green")
     assert result.code == 5
     assert (
-        "the application has not moved for 2 s, with 3,000 events to go: there is no table shop.mt_doc_cartsummary_2"
-        in result.err
+        "the application has not moved for 2 s, with 3,000 events to go: there is no table "
+        "shop.mt_doc_cartsummary_2" in result.err
     )
     application.create(connection, 2)
     result = project.run("rebuild", "--blue-green", "--resume")
@@ -207,7 +281,9 @@ def test_an_application_that_stands_still_pauses_it_with_what_is_missing(app, pr
     project.ok("rebuild", "--blue-green", "--resume")
 
 
-def test_given_up_tested_or_put_off_it_leaves_the_applications_tables_alone(app, project, dsn, connection):
+def test_given_up_tested_or_put_off_it_leaves_the_applications_tables_alone(
+    app, project, dsn, connection
+):
     configure(project, dsn, app, 2)
     assert "left to the application" in project.ok("rebuild", "--blue-green", "--test-only").out
     stands = project.ok("rebuild", "--blue-green", "--no-switch", "--output", "json").json
@@ -219,12 +295,17 @@ def test_given_up_tested_or_put_off_it_leaves_the_applications_tables_alone(app,
     assert (project.folder / "serving").read_text().strip() == str(stands["to_version"])
     configure(project, dsn, app, 3, 'timeout = "1s"')
     text = (project.folder / "esops.toml").read_text()
-    project.write("esops.toml", "\n".join("" if line.startswith("start") else line for line in text.splitlines()))
+    project.write(
+        "esops.toml",
+        "\n".join("" if line.startswith("start") else line for line in text.splitlines()),
+    )
     assert project.run("rebuild", "--blue-green").code == 5
     application.create(connection, 3)
     given_up = project.ok("rebuild", "--blue-green", "--abort", "--yes")
     assert "what the application built stays" in given_up.out
-    assert connection.execute("SELECT to_regclass('shop.mt_doc_cartsummary_3') IS NOT NULL").fetchone() == (True,)
+    assert connection.execute(
+        "SELECT to_regclass('shop.mt_doc_cartsummary_3') IS NOT NULL"
+    ).fetchone() == (True,)
 
 
 def test_what_cannot_be_done_is_refused_before(app, project, dsn, connection):

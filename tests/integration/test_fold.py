@@ -1,4 +1,6 @@
-"""A fold through cache, table and restarts is the plain fold, whatever the events, batches, cache size and types."""
+"""A fold through cache, table and restarts is the plain fold, whatever the events, batches, cache
+size and types.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class ListStore(Unmarked):
         self.events, self.pieces = events, pieces
 
     def read_all(self, after, until, filter=None, limit=None):
-        wanted = [e for e in self.events if (after is None or e.position > after) and e.position <= until]
+        wanted = [
+            e for e in self.events if (after is None or e.position > after) and e.position <= until
+        ]
         for start in range(0, len(wanted), self.pieces):
             part = wanted[start : start + self.pieces]
             yield Batch(part, part[-1].position)
@@ -41,7 +45,9 @@ class ListStore(Unmarked):
 
 @fold(key="stream")
 def odd(row, event):
-    """Counts, sums of mixed numbers, texts in typed columns, a list in json, and rows that go and come again."""
+    """Counts, sums of mixed numbers, texts in typed columns, a list in json, and rows that go and
+    come again.
+    """
     data = event.json()
     if data["do"] == "remove":
         return None
@@ -55,7 +61,10 @@ def odd(row, event):
     }
 
 
-DDL = "CREATE TABLE odd__v1 (id text PRIMARY KEY, n int, amount double precision, note text, at timestamptz, tags jsonb, more text DEFAULT 'd')"
+DDL = (
+    "CREATE TABLE odd__v1 (id text PRIMARY KEY, n int, amount double precision, note text, at "
+    "timestamptz, tags jsonb, more text DEFAULT 'd')"
+)
 
 
 @pytest.fixture
@@ -65,25 +74,43 @@ def clean(connection):
 
     def reset():
         connection.execute("TRUNCATE odd__v1, esops.versions, esops.dead_letters")
-        registry.insert(connection, Version("odd", 1, "building", "s", None, 0, 0, {"odd": ("public", "odd__v1")}, "x"))
+        registry.insert(
+            connection,
+            Version("odd", 1, "building", "s", None, 0, 0, {"odd": ("public", "odd__v1")}, "x"),
+        )
 
     return reset
 
 
 steps = st.lists(
     st.tuples(
-        st.integers(0, 6), st.sampled_from(["add", "add", "add", "remove"]), st.integers(-5, 5) | st.sampled_from([0.5, 0.25])
+        st.integers(0, 6),
+        st.sampled_from(["add", "add", "add", "remove"]),
+        st.integers(-5, 5) | st.sampled_from([0.5, 0.25]),
     ),
     max_size=60,
 )
 
 
 @settings(max_examples=60)
-@given(steps, st.integers(1, 20), st.integers(2, 12), st.integers(1, 30), st.lists(st.integers(0, 60), max_size=4))
-def test_any_history_in_any_pieces_with_any_cache_and_restarts(dsn, connection, clean, history, pieces, cache, commit, stops):
+@given(
+    steps,
+    st.integers(1, 20),
+    st.integers(2, 12),
+    st.integers(1, 30),
+    st.lists(st.integers(0, 60), max_size=4),
+)
+def test_any_history_in_any_pieces_with_any_cache_and_restarts(
+    dsn, connection, clean, history, pieces, cache, commit, stops
+):
     clean()
     events = [
-        event(stream=f"s-{stream}", version=n, position=Position((n,)), data=orjson.dumps({"do": do, "amount": amount}))
+        event(
+            stream=f"s-{stream}",
+            version=n,
+            position=Position((n,)),
+            data=orjson.dumps({"do": do, "amount": amount}),
+        )
         for n, (stream, do, amount) in enumerate(history, 1)
     ]
     expected: dict = defaultdict(lambda: None)
@@ -97,7 +124,10 @@ def test_any_history_in_any_pieces_with_any_cache_and_restarts(dsn, connection, 
             runner.run_until(Position((stop,)))
             runner.close()
     rows = connection.execute("SELECT id, n, amount, note, at, tags, more FROM odd__v1").fetchall()
-    found = {row[0]: dict(zip(("n", "amount", "note", "at", "tags"), row[1:6], strict=True)) for row in rows}
+    found = {
+        row[0]: dict(zip(("n", "amount", "note", "at", "tags"), row[1:6], strict=True))
+        for row in rows
+    }
     assert found == {key: row for key, row in expected.items() if row is not None}
     assert all(row[6] == "d" for row in rows)
     version = registry.version(connection, "odd", 1)
@@ -125,10 +155,16 @@ TYPES = {
 @pytest.mark.parametrize("kind", TYPES)
 def test_a_row_comes_back_as_the_function_wrote_it(kind, dsn, connection):
     for value in TYPES[kind]:
-        connection.execute(f"DROP TABLE IF EXISTS odd__v1; CREATE TABLE odd__v1 (id text PRIMARY KEY, value {kind}, n int)")
+        connection.execute(
+            "DROP TABLE IF EXISTS odd__v1; CREATE TABLE odd__v1 (id text PRIMARY KEY, value "
+            f"{kind}, n int)"
+        )
         connection.execute("DROP SCHEMA IF EXISTS esops CASCADE")
         registry.install(connection)
-        registry.insert(connection, Version("odd", 1, "standby", "s", None, 0, 0, {"odd": ("public", "odd__v1")}, "x"))
+        registry.insert(
+            connection,
+            Version("odd", 1, "standby", "s", None, 0, 0, {"odd": ("public", "odd__v1")}, "x"),
+        )
         seen = []
 
         @fold()

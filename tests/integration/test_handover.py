@@ -1,4 +1,6 @@
-"""A read model that the application itself keeps fresh: its checkpoint moves with the switch, or nothing does."""
+"""A read model that the application itself keeps fresh: its checkpoint moves with the switch, or
+nothing does.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,10 @@ from tests.support import emmett, kinds, shop
 
 EVENTS = 2_000
 PROGRESSION = """
-CREATE TABLE IF NOT EXISTS shop.mt_event_progression (name varchar PRIMARY KEY, last_seq_id bigint, last_updated timestamptz DEFAULT transaction_timestamp());
-INSERT INTO shop.mt_event_progression VALUES ('HighWaterMark', 2000, now() - interval '1 hour'), ('CartSummary:All', 1500, now() - interval '1 hour');
+CREATE TABLE IF NOT EXISTS shop.mt_event_progression (name varchar PRIMARY KEY, last_seq_id bigint,
+last_updated timestamptz DEFAULT transaction_timestamp());
+INSERT INTO shop.mt_event_progression VALUES ('HighWaterMark', 2000, now() - interval '1 hour'),
+('CartSummary:All', 1500, now() - interval '1 hour');
 """
 
 
@@ -31,7 +35,11 @@ def carts(dsn, connection, project):
     """The table as the application made it, behind by 500 events; its daemon stands still."""
     shop.make(dsn, EVENTS)
     connection.execute(PROGRESSION)
-    shop.configure(project, dsn, projection_options='live = "app"\ncheckpoint = "CartSummary:All"\nswitch = "rename"')
+    shop.configure(
+        project,
+        dsn,
+        projection_options='live = "app"\ncheckpoint = "CartSummary:All"\nswitch = "rename"',
+    )
     connection.execute(shop.DDL.replace("{table}", "cart_summary"))
     truth = shop.truth(connection, 1_500)
     with connection.cursor() as cursor, cursor.copy("COPY cart_summary FROM STDIN") as copy:
@@ -41,7 +49,9 @@ def carts(dsn, connection, project):
 
 
 def shard(connection) -> int:
-    return connection.execute("SELECT last_seq_id FROM shop.mt_event_progression WHERE name = 'CartSummary:All'").fetchone()[0]
+    return connection.execute(
+        "SELECT last_seq_id FROM shop.mt_event_progression WHERE name = 'CartSummary:All'"
+    ).fetchone()[0]
 
 
 def test_the_shard_goes_on_where_green_is(carts, connection, dsn):
@@ -59,7 +69,9 @@ def test_the_shard_goes_on_where_green_is(carts, connection, dsn):
     carts.ok("run", "--until-caught-up")
     # The application goes on, and a further rebuild hands over again.
     shop.more(dsn, 100)
-    connection.execute("UPDATE shop.mt_event_progression SET last_updated = now() - interval '1 hour'")
+    connection.execute(
+        "UPDATE shop.mt_event_progression SET last_updated = now() - interval '1 hour'"
+    )
     again = carts.ok("rebuild", "--blue-green", "--max-diff", "100%", "--output", "json").json
     assert (again["position"], shard(connection)) == ("2100", 2_100)
     assert shop.table(connection, "cart_summary") == shop.truth(connection, 2_100)
@@ -68,35 +80,52 @@ def test_the_shard_goes_on_where_green_is(carts, connection, dsn):
 @pytest.fixture
 def impatient(carts, monkeypatch):
     """Rebuilds that do not wait a minute for the application's projector."""
-    carts.write("sitecustomize.py", "import esops.rebuild.steps as s, datetime as d\ns._STILLNESS = d.timedelta(seconds=1)\n")
+    carts.write(
+        "sitecustomize.py",
+        "import esops.rebuild.steps as s, datetime as d\ns._STILLNESS = d.timedelta(seconds=1)\n",
+    )
     carts.environment["PYTHONPATH"] = str(carts.folder)
     return carts
 
 
 @pytest.mark.parametrize("lock", ["DaemonLockId", "the shard's own"])
 def test_refused_while_the_daemon_holds_its_lock(impatient, connection, dsn, lock):
-    number = marten_daemon.DAEMON_LOCK if lock == "DaemonLockId" else marten_daemon.shard_lock("shop", "CartSummary:All")
+    number = (
+        marten_daemon.DAEMON_LOCK
+        if lock == "DaemonLockId"
+        else marten_daemon.shard_lock("shop", "CartSummary:All")
+    )
     with psycopg.connect(dsn, autocommit=True) as daemon:
         daemon.execute("SELECT pg_advisory_lock(%s)", (number,))
         result = impatient.run("rebuild", "--blue-green", "--max-diff", "100%")
         assert result.code == 6
         assert f"its lock {number} is held" in result.err
         assert shard(connection) == 1_500
-        assert shop.table(connection, "cart_summary") == shop.truth(connection, 1_500), "nothing was switched"
+        assert shop.table(connection, "cart_summary") == shop.truth(connection, 1_500), (
+            "nothing was switched"
+        )
     impatient.ok("rebuild", "--blue-green", "--resume")
     assert shard(connection) == EVENTS
 
 
 def test_refused_while_rows_are_fresh_or_ahead_or_gone(impatient, connection):
-    connection.execute("UPDATE shop.mt_event_progression SET last_updated = now() WHERE name = 'CartSummary:All'")
+    connection.execute(
+        "UPDATE shop.mt_event_progression SET last_updated = now() WHERE name = 'CartSummary:All'"
+    )
     result = impatient.run("rebuild", "--blue-green", "--max-diff", "100%")
     assert result.code == 6
     assert "may live" in result.err
-    connection.execute("UPDATE shop.mt_event_progression SET last_updated = now() - interval '1 hour', last_seq_id = 5000")
+    connection.execute(
+        "UPDATE shop.mt_event_progression SET last_updated = now() - interval '1 hour', "
+        "last_seq_id = 5000"
+    )
     result = impatient.run("rebuild", "--blue-green", "--resume")
     assert result.code == 6
     assert "ahead of 2000" in result.err
-    connection.execute("UPDATE shop.mt_event_progression SET name = 'CartSummary:V2:All' WHERE name = 'CartSummary:All'")
+    connection.execute(
+        "UPDATE shop.mt_event_progression SET name = 'CartSummary:V2:All' WHERE name = "
+        "'CartSummary:All'"
+    )
     result = impatient.run("rebuild", "--blue-green", "--resume")
     assert result.code == 6
     assert "no progression row 'CartSummary:All'" in result.err
@@ -109,7 +138,9 @@ def test_refused_without_a_checkpoint_or_across_databases(carts, own_server):
     result = carts.run("rebuild", "--blue-green")
     assert result.code == 6
     assert "nothing says by which checkpoint" in result.err
-    carts.write("esops.toml", text + f'readmodel = "far"\n[readmodels.far]\ndsn = "{own_server.dsn()}"\n')
+    carts.write(
+        "esops.toml", text + f'readmodel = "far"\n[readmodels.far]\ndsn = "{own_server.dsn()}"\n'
+    )
     result = carts.run("rebuild", "--blue-green")
     assert result.code == 6
     assert "not in one database" in result.err
@@ -117,7 +148,9 @@ def test_refused_without_a_checkpoint_or_across_databases(carts, own_server):
 
 
 def test_the_switch_and_the_checkpoint_stand_or_fall_together(carts, connection, dsn):
-    """A daemon that takes its lock between the last look and the switch: the whole transaction goes back."""
+    """A daemon that takes its lock between the last look and the switch: the whole transaction goes
+    back.
+    """
     carts.write(
         "sitecustomize.py",
         """
@@ -149,7 +182,9 @@ def test_rows_that_the_application_writes_meanwhile_are_looked_at_again(impatien
     """Its projector is always some events behind, and is stopped by the hook before the switch."""
     text = (impatient.folder / "esops.toml").read_text()
     impatient.write(
-        "esops.toml", text + '\n[projections.cart_summary.hooks]\nbefore_switch = ["sh", "-c", "touch stop; sleep 1"]\n'
+        "esops.toml",
+        text + '\n[projections.cart_summary.hooks]\nbefore_switch = ["sh", "-c", "touch stop; '
+        'sleep 1"]\n',
     )
     connection.execute("TRUNCATE cart_summary")
     statement = kinds.SQL.replace("{table}", "cart_summary")
@@ -162,8 +197,14 @@ def test_rows_that_the_application_writes_meanwhile_are_looked_at_again(impatien
                 (head,) = own.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()
                 time.sleep(0.4)
                 with own.transaction():
-                    own.execute(statement.replace(":after", str(reached)).replace(":until", str(head)))
-                    own.execute("UPDATE shop.mt_event_progression SET last_seq_id = %s WHERE name = 'CartSummary:All'", (head,))
+                    own.execute(
+                        statement.replace(":after", str(reached)).replace(":until", str(head))
+                    )
+                    own.execute(
+                        "UPDATE shop.mt_event_progression SET last_seq_id = %s WHERE name = "
+                        "'CartSummary:All'",
+                        (head,),
+                    )
                 reached = head
 
     writing = threading.Event()
@@ -190,26 +231,35 @@ def test_rows_that_the_application_writes_meanwhile_are_looked_at_again(impatien
 
 
 def test_the_locks_number_is_martens(carts):
-    """Its deterministic hash, worked out by hand for one character: h1 = ((h << 5) + h) ^ c, h2 = h, with h = (5381 << 16) + 5381."""
+    """Its deterministic hash, worked out by hand for one character: h1 = ((h << 5) + h) ^ c, h2 =
+    h, with h = (5381 << 16) + 5381.
+    """
     start = (5381 << 16) + 5381
     signed = lambda value: (value + 2**31) % 2**32 - 2**31  # noqa: E731
     first = signed(signed(signed(start) * 33) ^ ord(":"))
-    assert marten_daemon.shard_lock("", "") == abs(signed(first + signed(start) * 1566083941)) + 4444
+    assert (
+        marten_daemon.shard_lock("", "") == abs(signed(first + signed(start) * 1566083941)) + 4444
+    )
 
 
 # -- Emmett and eventsourcing, at the store
 
 FUNCTION = """
-CREATE FUNCTION store_processor_checkpoint(p_id text, p_version bigint, p_position text, p_check text, p_transaction xid8, p_partition text, p_instance text)
+CREATE FUNCTION store_processor_checkpoint(p_id text, p_version bigint, p_position text, p_check
+text, p_transaction xid8, p_partition text, p_instance text)
 RETURNS int LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE emt_processors SET last_processed_checkpoint = p_position, last_processed_transaction_id = p_transaction, last_updated = now()
-     WHERE processor_id = p_id AND last_processed_checkpoint = p_check AND partition = p_partition AND version = p_version;
+    UPDATE emt_processors SET last_processed_checkpoint = p_position, last_processed_transaction_id
+    = p_transaction, last_updated = now()
+     WHERE processor_id = p_id AND last_processed_checkpoint = p_check AND partition = p_partition
+     AND version = p_version;
     IF FOUND THEN RETURN 1; END IF;
     RETURN 2;
 END $$;
 """
-"""What Emmett 0.42's function does where a position to be checked is given (its own also writes the old table)."""
+"""What Emmett 0.42's function does where a position to be checked is given (its own also writes the
+old table).
+"""
 
 
 @pytest.fixture
@@ -226,7 +276,8 @@ def processor(connection, checkpoint: str, status: str = "stopped", age: str = "
     connection.execute("DELETE FROM emt_processors")
     connection.execute(
         sql.SQL(
-            "INSERT INTO emt_processors (processor_id, last_processed_checkpoint, last_processed_transaction_id, status, last_updated) "
+            "INSERT INTO emt_processors (processor_id, last_processed_checkpoint, "
+            "last_processed_transaction_id, status, last_updated) "
             "VALUES ('summary', %s, pg_current_xact_id(), %s, now() - {}::interval)"
         ).format(sql.Literal(age)),
         (checkpoint, status),
@@ -241,7 +292,8 @@ def test_versions_of_a_processor_are_told_apart(bank, connection):
     processor(connection, f"{2:019d}")
     assert checkpoint_of(bank, "summary").position == checkpoint_of(bank, "summary/1").position
     connection.execute(
-        "INSERT INTO emt_processors (processor_id, version, last_processed_checkpoint, last_processed_transaction_id, status) "
+        "INSERT INTO emt_processors (processor_id, version, last_processed_checkpoint, "
+            "last_processed_transaction_id, status) "
         "VALUES ('summary', 2, %s, pg_current_xact_id(), 'running')", (f"{4:019d}",)
     )  # fmt: skip
     assert checkpoint_of(bank, "summary/2").position > checkpoint_of(bank, "summary/1").position
@@ -273,13 +325,19 @@ def test_emmetts_checkpoint_in_both_forms(bank, connection):
 
 
 def test_an_old_checkpoint_is_the_highest_below_which_nothing_is_left(bank, connection, dsn):
-    """Two transactions whose numbers are in another order than their ids: the one that began first drew its number last."""
+    """Two transactions whose numbers are in another order than their ids: the one that began first
+    drew its number last.
+    """
     with psycopg.connect(dsn) as first, psycopg.connect(dsn, autocommit=True):
         first.execute("SELECT pg_current_xact_id()")
-        bank.append("account-8", [NewEvent(str(uuid.uuid4()), "Opened", b"{}")])  # number 5, a later id
+        bank.append(
+            "account-8", [NewEvent(str(uuid.uuid4()), "Opened", b"{}")]
+        )  # number 5, a later id
         first.execute(
-            "INSERT INTO emt_messages (stream_position, transaction_id, stream_id, message_schema_version, message_id, message_type, "
-            "message_data, message_metadata) VALUES (1, pg_current_xact_id(), 'account-9', '1', 'x', 'Opened', '{}', '{}')"
+            "INSERT INTO emt_messages (stream_position, transaction_id, stream_id, "
+            "message_schema_version, message_id, message_type, "
+            "message_data, message_metadata) VALUES (1, pg_current_xact_id(), 'account-9', '1', "
+            "'x', 'Opened', '{}', '{}')"
         )  # number 6, an earlier id
         first.commit()
     events = [event for batch in bank.read_all() for event in batch.events]
@@ -309,18 +367,23 @@ def test_emmetts_processor_is_not_forced(bank, connection, name, status, age, cu
 @pytest.mark.parametrize("newer", [True, False])
 def test_eventsourcings_tracking_row(dsn, connection, newer):
     connection.execute(
-        "CREATE TABLE bank_events (originator_id uuid, originator_version bigint, topic text, state bytea, notification_id bigserial, "
-        "PRIMARY KEY (originator_id, originator_version)); CREATE UNIQUE INDEX ON bank_events (notification_id)"
+        "CREATE TABLE bank_events (originator_id uuid, originator_version bigint, topic text, "
+        "state bytea, notification_id bigserial, "
+        "PRIMARY KEY (originator_id, originator_version)); CREATE UNIQUE INDEX ON bank_events "
+        "(notification_id)"
     )
     key = "application_name" if newer else "application_name, notification_id"
     connection.execute(
-        f"CREATE TABLE views_tracking (application_name text, notification_id bigint, PRIMARY KEY ({key})); "
+        "CREATE TABLE views_tracking (application_name text, notification_id bigint, PRIMARY KEY "
+        f"({key})); "
         "INSERT INTO views_tracking VALUES ('Bank', 3)"
     )
     with open_store("s", StoreSettings(dsn=dsn)) as store:
         with connection.transaction():
             store.hand_over(connection, "views/Bank", Position((7,)))
-        assert connection.execute("SELECT max(notification_id), count(*) FROM views_tracking").fetchone() == (
+        assert connection.execute(
+            "SELECT max(notification_id), count(*) FROM views_tracking"
+        ).fetchone() == (
             7,
             1 if newer else 2,
         )

@@ -1,4 +1,6 @@
-"""`esops init`, `doctor` and `status`: what they find in databases that are well, and in each way that they can be ill."""
+"""`esops init`, `doctor` and `status`: what they find in databases that are well, and in each way
+that they can be ill.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ MAKERS = {
 @pytest.mark.parametrize("layout", MAKERS)
 def test_init_writes_a_configuration_that_works(project, dsn, connection, layout):
     MAKERS[layout](connection)
-    connection.execute('CREATE TABLE "carts" (_id text PRIMARY KEY, data jsonb, metadata jsonb, _version bigint)')
+    connection.execute(
+        'CREATE TABLE "carts" (_id text PRIMARY KEY, data jsonb, metadata jsonb, _version bigint)'
+    )
     done = project.ok("init", "--dsn", dsn, "--output", "json").json
     assert [store["layout"] for store in done["stores"]] == [layout]
     assert done["read_models"] == ["public.carts"]
@@ -95,9 +99,12 @@ def test_init_finds_several_stores_and_names_each(project, dsn, connection):
 
 def test_init_keeps_the_password_out_of_the_file(project, dsn, connection):
     emmett.create(connection)
-    connection.execute("CREATE ROLE carrier LOGIN PASSWORD 'hidden'; GRANT USAGE ON SCHEMA public TO carrier")
     connection.execute(
-        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO carrier; GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO carrier"
+        "CREATE ROLE carrier LOGIN PASSWORD 'hidden'; GRANT USAGE ON SCHEMA public TO carrier"
+    )
+    connection.execute(
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO carrier; GRANT SELECT ON ALL SEQUENCES IN "
+        "SCHEMA public TO carrier"
     )
     try:
         project.ok("init", "--dsn", f"{dsn} user=carrier password=hidden")
@@ -113,7 +120,10 @@ def test_init_keeps_the_password_out_of_the_file(project, dsn, connection):
 
 def test_init_for_a_node_and_for_what_is_none(project, node, dsn):
     project.ok("init", "--uri", node.uri)
-    assert tomllib.loads((project.folder / "esops.toml").read_text())["stores"]["events"]["uri"] == node.uri
+    assert (
+        tomllib.loads((project.folder / "esops.toml").read_text())["stores"]["events"]["uri"]
+        == node.uri
+    )
     project.ok("events", "--limit", "1")
     kafka = project.run("init", "--dsn", "kafka://broker:9092", "--file", "other.toml")
     assert kafka.code == 2
@@ -129,8 +139,13 @@ def test_init_for_a_node_and_for_what_is_none(project, node, dsn):
 def test_init_tells_tenants_append_modes_and_tables_beside_a_checkpoint(project, dsn, connection):
     variant = marten.Variant(conjoined=True, text_ids=True, partitioned=True)
     marten.create(connection, variant)
-    connection.execute("CREATE SCHEMA shop; CREATE TABLE shop.orders (id text PRIMARY KEY); CREATE TABLE shop.loose (id text)")
-    connection.execute("CREATE TABLE shop.projection_checkpoints (name text PRIMARY KEY, last_position bigint)")
+    connection.execute(
+        "CREATE SCHEMA shop; CREATE TABLE shop.orders (id text PRIMARY KEY); CREATE TABLE "
+        "shop.loose (id text)"
+    )
+    connection.execute(
+        "CREATE TABLE shop.projection_checkpoints (name text PRIMARY KEY, last_position bigint)"
+    )
     for tenant in ("red", "blue"):
         with open_store("s", StoreSettings(dsn=dsn, tenant=tenant)) as store:
             store.append("cart-1", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
@@ -139,7 +154,9 @@ def test_init_tells_tenants_append_modes_and_tables_beside_a_checkpoint(project,
     assert "# Tenants seen: blue, red" in done["config"]
     assert "# partitioned by: is_archived" in done["config"]
     assert "Writers use rich appends" in done["config"]
-    connection.execute("CREATE FUNCTION mt_quick_append_events() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    connection.execute(
+        "CREATE FUNCTION mt_quick_append_events() RETURNS int LANGUAGE sql AS 'SELECT 1'"
+    )
     assert '# append = "quick"' in project.ok("init", "--dsn", dsn, "--dry-run").out
 
 
@@ -171,14 +188,17 @@ def test_every_code_is_documented(project):
 
 
 def test_d015_d016_an_old_server_and_a_clock_that_differs(project, dsn, connection):
-    """The server is asked by functions that a schema earlier in the search path can put itself before."""
+    """The server is asked by functions that a schema earlier in the search path can put itself
+    before.
+    """
     marten.create(connection, marten.Variant(text_ids=True))
     connection.execute("""
         CREATE SCHEMA past;
         CREATE FUNCTION past.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS
             $$ SELECT pg_catalog.clock_timestamp() - interval '1 minute' $$;
         CREATE FUNCTION past.current_setting(name text) RETURNS text LANGUAGE sql AS
-            $$ SELECT CASE name WHEN 'server_version' THEN '12.4' ELSE pg_catalog.current_setting(name) END $$;
+            $$ SELECT CASE name WHEN 'server_version' THEN '12.4' ELSE
+            pg_catalog.current_setting(name) END $$;
     """)
     configure(project, f"{dsn} options='-csearch_path=past,pg_catalog,public'")
     found = findings(project)
@@ -189,13 +209,19 @@ def test_d015_d016_an_old_server_and_a_clock_that_differs(project, dsn, connecti
 def test_d025_d026_martens_ids_used_again_and_progress_that_nobody_makes(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True, partitioned=True))
     connection.execute(
-        "INSERT INTO mt_streams (id, version, is_archived) VALUES ('a', 1, TRUE), ('b', 1, TRUE), ('c', 1, FALSE)"
+        "INSERT INTO mt_streams (id, version, is_archived) VALUES ('a', 1, TRUE), ('b', 1, TRUE), "
+        "('c', 1, FALSE)"
     )
-    connection.execute("INSERT INTO mt_event_progression VALUES ('HighWaterMark', 9), ('Carts:All', 9), ('Late:All', 5)")
+    connection.execute(
+        "INSERT INTO mt_event_progression VALUES ('HighWaterMark', 9), ('Carts:All', 9), "
+        "('Late:All', 5)"
+    )
     configure(project, dsn)
     assert findings(project) == {}
     connection.execute("INSERT INTO mt_streams (id, version, is_archived) VALUES ('a', 1, FALSE)")
-    connection.execute("INSERT INTO mt_event_progression VALUES ('Gone:All', 4, now() - interval '2 days')")
+    connection.execute(
+        "INSERT INTO mt_event_progression VALUES ('Gone:All', 4, now() - interval '2 days')"
+    )
     found = findings(project)
     assert "1 ids of archived streams are used again, such as a" in found["ESOPS-D025"]["message"]
     assert "Gone:All stands at 4" in found["ESOPS-D026"]["message"]
@@ -206,7 +232,9 @@ def test_d025_d026_martens_ids_used_again_and_progress_that_nobody_makes(project
 
 def test_d027_a_disk_too_small_for_green(project, dsn, connection, monkeypatch):
     marten.create(connection, marten.Variant(text_ids=True))
-    connection.execute("CREATE TABLE totals AS SELECT g::text AS id, 1 AS n FROM generate_series(1, 10000) g")
+    connection.execute(
+        "CREATE TABLE totals AS SELECT g::text AS id, 1 AS n FROM generate_series(1, 10000) g"
+    )
     configure(project, dsn)
     config = load_config(project.folder / "esops.toml")
     assert doctor.examine(config) == []
@@ -217,12 +245,16 @@ def test_d027_a_disk_too_small_for_green(project, dsn, connection, monkeypatch):
     assert "368.6 kB are free" in found.message
 
 
-def test_a_role_that_may_not_see_where_the_server_keeps_its_data_is_told_nothing_wrong(project, dsn, connection):
+def test_a_role_that_may_not_see_where_the_server_keeps_its_data_is_told_nothing_wrong(
+    project, dsn, connection
+):
     marten.create(connection, marten.Variant(text_ids=True))
     connection.execute("CREATE ROLE nobody_much LOGIN")
     try:
         configure(project, f"{dsn} user=nobody_much")
-        assert findings(project).keys() == {"ESOPS-D001", "ESOPS-D024"}, "rights are missing, and the read model can be reached"
+        assert findings(project).keys() == {"ESOPS-D001", "ESOPS-D024"}, (
+            "rights are missing, and the read model can be reached"
+        )
     finally:
         connection.execute("DROP ROLE nobody_much")
 
@@ -241,18 +273,27 @@ def test_d028_slots_that_keep_wal(project, dsn, connection):
 
 
 def test_d029_a_replica_that_lags(project, own_server):
-    with own_server.replica() as replica, psycopg.connect(own_server.dsn(), autocommit=True) as primary:
+    with (
+        own_server.replica() as replica,
+        psycopg.connect(own_server.dsn(), autocommit=True) as primary,
+    ):
         marten.create(primary, marten.Variant(text_ids=True))
         configure(project, own_server.dsn())
         with psycopg.connect(replica.dsn(), autocommit=True) as connection:
             connection.execute("SELECT pg_wal_replay_pause()")
-            primary.execute("CREATE TABLE filler AS SELECT repeat(md5(g::text), 50) FROM generate_series(1, 80000) g")
+            primary.execute(
+                "CREATE TABLE filler AS SELECT repeat(md5(g::text), 50) FROM generate_series(1, "
+                "80000) g"
+            )
             assert findings(project) == {}, "far behind, and not for long"
-            # A minute of lag without waiting for it: the server's own view, seen through one that says so.
+            # A minute of lag without waiting for it: the server's own view, seen through one that
+            # says so.
             primary.execute("""
                 CREATE SCHEMA past;
-                CREATE VIEW past.pg_stat_replication AS SELECT pid, application_name, client_addr, state, flush_lsn, replay_lsn,
-                    interval '5 minutes' AS replay_lag, flush_lag FROM pg_catalog.pg_stat_replication;
+                CREATE VIEW past.pg_stat_replication AS SELECT pid, application_name, client_addr,
+                state, flush_lsn, replay_lsn,
+                    interval '5 minutes' AS replay_lag, flush_lag FROM
+                    pg_catalog.pg_stat_replication;
                 ALTER ROLE postgres SET search_path = past, pg_catalog, public;
             """)
             assert "of WAL behind" in findings(project)["ESOPS-D029"]["message"]
@@ -263,7 +304,9 @@ def test_d030_d031_a_configuration_that_is_allowed_and_not_meant(project, dsn, c
     others = f'[readmodels.a]\ndsn = "{dsn}"\n[readmodels.b]\ndsn = "{dsn} password=hidden"'
     configure(project, dsn, f'layout = "marten"\nordering = "position"\n{others}')
     text = (project.folder / "esops.toml").read_text()
-    project.write("esops.toml", text.replace('ddl = "totals.sql"', 'ddl = "totals.sql"\nreadmodel = "a"'))
+    project.write(
+        "esops.toml", text.replace('ddl = "totals.sql"', 'ddl = "totals.sql"\nreadmodel = "a"')
+    )
     result = project.run("doctor", "--output", "json")
     messages = {each["message"]: each["code"] for each in result.json["findings"]}
     assert messages == {
@@ -278,7 +321,10 @@ def test_d032_d033_d034_archives_that_are_away_failed_or_unfinished(project, dsn
     marten.create(connection, marten.Variant(text_ids=True))
     with open_store("s", StoreSettings(dsn=dsn)) as store:
         store.append("cart-1", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
-    policy = "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstream = '*'\nremove = 'delete'\n"
+    policy = (
+        "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstream = "
+        "'*'\nremove = 'delete'\n"
+    )
     configure(project, dsn, f'append = "quick"\n{policy}')
     assert findings(project) == {}
     connection.execute("INSERT INTO mt_event_progression VALUES ('Late:All', 0)")
@@ -288,7 +334,9 @@ def test_d032_d033_d034_archives_that_are_away_failed_or_unfinished(project, dsn
     project.ok(*findings(project)["ESOPS-D034"]["fix"].split()[1:])
     assert findings(project) == {}
     run = next((project.folder / "cold" / "runs").iterdir())
-    (run / "failed.json").write_bytes(sealed({"format": "esops-archive", "version": 1, "problems": []}))
+    (run / "failed.json").write_bytes(
+        sealed({"format": "esops-archive", "version": 1, "problems": []})
+    )
     assert "failed its verification" in findings(project)["ESOPS-D033"]["message"]
     (run / "manifest.json").write_text("{}")
     assert "manifest.json" in findings(project)["ESOPS-D032"]["message"]
@@ -322,7 +370,10 @@ def test_d004_a_log_of_topics(project):
 def test_d010_d024_rights_that_are_missing_and_the_grants_that_give_them(project, dsn, connection):
     emmett.create(connection)
     connection.execute("CREATE ROLE guest LOGIN; GRANT USAGE ON SCHEMA public TO guest")
-    connection.execute("GRANT SELECT ON emt_messages TO guest; GRANT SELECT ON SEQUENCE emt_global_message_position TO guest")
+    connection.execute(
+        "GRANT SELECT ON emt_messages TO guest; GRANT SELECT ON SEQUENCE "
+        "emt_global_message_position TO guest"
+    )
     connection.execute("GRANT SELECT ON emt_streams TO guest")
     try:
         configure(project, f"{dsn} user=guest")
@@ -356,7 +407,8 @@ def test_d012_who_holds_the_head_back(project, dsn, connection):
     with psycopg.connect(dsn) as slow:
         slow.execute("SELECT nextval('mt_events_sequence')")
         connection.execute(
-            "INSERT INTO mt_streams (id, version) VALUES ('s', 1); INSERT INTO mt_events (seq_id, id, stream_id, version, data, type) "
+            "INSERT INTO mt_streams (id, version) VALUES ('s', 1); INSERT INTO mt_events (seq_id, "
+            "id, stream_id, version, data, type) "
             "VALUES (nextval('mt_events_sequence'), gen_random_uuid(), 's', 1, '{}', 'x')"
         )
         message = findings(project)["ESOPS-D012"]["message"]
@@ -376,7 +428,8 @@ def test_d013_d014_events_of_the_future_and_an_index_that_is_not_there(project, 
     connection.execute(found["ESOPS-D014"]["fix"])
     assert findings(project) == {}
     connection.execute(
-        "INSERT INTO emt_messages (stream_id, stream_position, transaction_id, message_kind, message_schema_version, message_id, "
+        "INSERT INTO emt_messages (stream_id, stream_position, transaction_id, message_kind, "
+        "message_schema_version, message_id, "
         "message_type, message_data, message_metadata, partition) "
         "VALUES ('s-1', 1, '99999999', 'E', '1', 'id-1', 'opened', '{}', '{}', 'emt:default')"
     )
@@ -393,7 +446,9 @@ def test_d017_d018_d019_what_a_node_lacks(project, dsn):
         from esdbclient import NewEvent, StreamState
 
         client.create_subscription_to_stream("group", stream)
-        client.append_to_stream(stream, current_version=StreamState.ANY, events=[NewEvent("bad", b"{}")])
+        client.append_to_stream(
+            stream, current_version=StreamState.ANY, events=[NewEvent("bad", b"{}")]
+        )
         subscription = client.read_subscription_to_stream("group", stream, timeout=20)
         subscription.nack(next(subscription), "park")
         for _ in range(50):
@@ -415,14 +470,19 @@ def test_d020_d021_d022_d023_what_rebuilds_leave_behind(project, dsn, connection
     found = findings(project)
     assert found["ESOPS-D021"]["fix"] == 'DROP TABLE "public"."cart_summary__v9";'
     connection.execute(found["ESOPS-D021"]["fix"])
-    shop.configure(project, dsn, code=shop.PROJECTION.replace('"items": 0, "total": 0', '"items": 1, "total": 0'))
+    shop.configure(
+        project,
+        dsn,
+        code=shop.PROJECTION.replace('"items": 0, "total": 0', '"items": 1, "total": 0'),
+    )
     assert project.run("rebuild", "--blue-green").code == 1
     found = findings(project)
     assert "stopped in state paused" in found["ESOPS-D020"]["message"]
     project.ok("rebuild", "--blue-green", "--abort", "--yes")
     assert "ESOPS-D020" not in findings(project)
     connection.execute(
-        "INSERT INTO esops.dead_letters (projection, version, position, event_id, stream, stream_version, type, error) "
+        "INSERT INTO esops.dead_letters (projection, version, position, event_id, stream, "
+        "stream_version, type, error) "
         "VALUES ('cart_summary', 1, '1', 'e', 's', 1, 't', 'x')"
     )
     assert "1 events could not be projected" in findings(project)["ESOPS-D023"]["message"]
@@ -432,7 +492,9 @@ def test_d020_d021_d022_d023_what_rebuilds_leave_behind(project, dsn, connection
 
 
 @pytest.mark.parametrize("layout", ["marten", "emmett", "messagedb"])
-def test_a_role_with_the_printed_grants_runs_each_command_and_without_one_is_told_which(project, dsn, connection, layout):
+def test_a_role_with_the_printed_grants_runs_each_command_and_without_one_is_told_which(
+    project, dsn, connection, layout
+):
     MAKERS[layout](connection)
     with open_store("s", StoreSettings(dsn=dsn)) as store:
         for n in range(5):
@@ -482,9 +544,21 @@ def test_status_shows_stores_processors_versions_and_rebuilds(project, dsn, conn
     project.ok("rebuild", "--blue-green")
     shown = project.ok("status", "--output", "json").json
     (store,) = shown["stores"]
-    assert (store["store"], store["backend"], store["layout"], store["ok"]) == ("shop", "postgres", "marten", True)
+    assert (store["store"], store["backend"], store["layout"], store["ok"]) == (
+        "shop",
+        "postgres",
+        "marten",
+        True,
+    )
     (version,) = shown["projections"]
-    expected = {"projection": "cart_summary", "version": 1, "active": 1, "state": "active", "lag_events": 0, "lag_seconds": 0.0}
+    expected = {
+        "projection": "cart_summary",
+        "version": 1,
+        "active": 1,
+        "state": "active",
+        "lag_events": 0,
+        "lag_seconds": 0.0,
+    }
     assert {key: version[key] for key in expected} == expected
     assert version["position"] == store["head"]
     assert shown["rebuilds"][0]["state"] == "switched"
@@ -508,7 +582,9 @@ def test_status_shows_the_checkpoints_that_are_there(project, dsn, connection, s
         wanted = name.partition("-")[0].replace("message", "messagedb")
         store = next(each for each, settings in stores.items() if settings["layout"] == wanted)
         shown = project.ok("status", "--store", store, "--output", "json").json
-        positions = [each["position"].rpartition(":")[2] for each in shown["processors"] if each["position"]]
+        positions = [
+            each["position"].rpartition(":")[2] for each in shown["processors"] if each["position"]
+        ]
         assert expected in positions, name
         connection.execute(sql.SQL("DROP SCHEMA IF EXISTS message_store CASCADE"))
 
@@ -516,7 +592,11 @@ def test_status_shows_the_checkpoints_that_are_there(project, dsn, connection, s
 def test_status_of_what_cannot_be_reached_shows_the_rest(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True))
     configure(project, dsn, '[stores.gone]\ndsn = "host=localhost port=1 dbname=x"\n')
-    text = (project.folder / "esops.toml").read_text().replace("[projections.totals]", '[projections.totals]\nstore = "shop"')
+    text = (
+        (project.folder / "esops.toml")
+        .read_text()
+        .replace("[projections.totals]", '[projections.totals]\nstore = "shop"')
+    )
     project.write("esops.toml", text)
     result = project.run("status", "--output", "json")
     assert result.code == 3
@@ -545,8 +625,12 @@ def test_metrics_on_stdout_in_a_file_and_over_http(project, dsn, connection):
     project.ok("rebuild", "--blue-green")
     text = project.ok("metrics").out
     assert 'esops_store_up{backend="postgres",layout="marten",store="shop"} 1.0' in text
-    assert 'esops_version_lag_events{projection="cart_summary",state="active",version="1"} 0.0' in text
-    assert 'esops_version_followed{projection="cart_summary",state="active",version="1"} 0.0' in text
+    assert (
+        'esops_version_lag_events{projection="cart_summary",state="active",version="1"} 0.0' in text
+    )
+    assert (
+        'esops_version_followed{projection="cart_summary",state="active",version="1"} 0.0' in text
+    )
     assert 'esops_rebuild{projection="cart_summary",state="switched"} 1.0' in text
     project.ok("metrics", "--textfile", "esops.prom")
     assert "esops_version_rows" in (project.folder / "esops.prom").read_text()

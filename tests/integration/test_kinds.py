@@ -1,4 +1,6 @@
-"""Every kind of projection: the same rows as the fold's, over kills, restarts, poison and several tables."""
+"""Every kind of projection: the same rows as the fold's, over kills, restarts, poison and several
+tables.
+"""
 
 from __future__ import annotations
 
@@ -33,11 +35,18 @@ def test_each_kind_gives_the_rows_of_the_fold(made, connection, dsn):
     assert shop.check_version(connection, 1) == 600
     shop.more(dsn, 500)
     again = made.ok("rebuild", "--blue-green", "--output", "json", "--batch-size", "700").json
-    assert (again["state"], again["events"], again["rows"], again["verification"]["differing"]) == ("switched", 6_500, 650, 0)
+    assert (again["state"], again["events"], again["rows"], again["verification"]["differing"]) == (
+        "switched",
+        6_500,
+        650,
+        0,
+    )
     shop.check_version(connection, 2)
     shop.more(dsn, 300)
     made.ok("run", "--until-caught-up")
-    assert connection.execute("SELECT position FROM esops.versions ORDER BY version").fetchall() == [("6800",), ("6800",)]
+    assert connection.execute(
+        "SELECT position FROM esops.versions ORDER BY version"
+    ).fetchall() == [("6800",), ("6800",)]
     assert (
         shop.table(connection, "cart_summary__v1")
         == shop.table(connection, "cart_summary__v2")
@@ -51,7 +60,9 @@ def test_each_kind_gives_the_rows_of_the_fold(made, connection, dsn):
 def _is_program(number: str, folder: str) -> bool:
     try:
         with open(f"/proc/{number}/cmdline", "rb") as file:
-            return b"cart_summary.js" in file.read() and os.readlink(f"/proc/{number}/cwd") == folder
+            return (
+                b"cart_summary.js" in file.read() and os.readlink(f"/proc/{number}/cwd") == folder
+            )
     except OSError:
         return False
 
@@ -69,7 +80,8 @@ def test_a_statement_that_fails_stops_with_its_range(dsn, project, connection):
     shop.make(dsn, 500)
     kinds.configure(project, dsn, "sql")
     text = kinds.SQL.replace(
-        "max(seq_id)\n", "CASE WHEN max(seq_id) > 300 THEN 1 / (max(seq_id) - max(seq_id)) ELSE max(seq_id) END\n"
+        "max(seq_id)\n",
+        "CASE WHEN max(seq_id) > 300 THEN 1 / (max(seq_id) - max(seq_id)) ELSE max(seq_id) END\n",
     )
     (project.folder / "cart_summary_statement.sql").write_text(text)
     result = project.run("rebuild", "--blue-green", "--batch-size", "100")
@@ -115,7 +127,8 @@ carts = Handlers()
 
 @carts.on("shopping_cart_opened")
 def opened(event, write):
-    write.insert("carts", {"cart_id": event.stream, "client": event.json()["ClientId"], "state": {"open": True, "lines": 0}})
+    write.insert("carts", {"cart_id": event.stream, "client": event.json()["ClientId"], "state":
+    {"open": True, "lines": 0}})
 
 @carts.on("product_item_added")
 def added(event, write):
@@ -124,14 +137,16 @@ def added(event, write):
     if write.get("cart_items", key) is None:
         write.insert("cart_items", {**key, "quantity": data["Quantity"]})
         lines = write.get("carts", {"cart_id": event.stream})["state"]["lines"]
-        write.update("carts", {"cart_id": event.stream}, {"state": {"open": True, "lines": lines + 1}})
+        write.update("carts", {"cart_id": event.stream}, {"state": {"open": True, "lines": lines +
+        1}})
     else:
         write.increment("cart_items", key, {"quantity": data["Quantity"]})
 
 @carts.on("product_item_removed")
 def removed(event, write):
     data = event.json()
-    write.increment("cart_items", {"cart_id": event.stream, "product": data["ProductId"]}, {"quantity": -data["Quantity"]})
+    write.increment("cart_items", {"cart_id": event.stream, "product": data["ProductId"]},
+    {"quantity": -data["Quantity"]})
     write.execute("DELETE FROM {cart_items} WHERE cart_id = %s AND quantity <= 0", event.stream)
 
 @carts.on("shopping_cart_canceled")
@@ -140,7 +155,8 @@ def canceled(event, write):
 """
 TABLES_DDL = """
 CREATE TABLE {carts} (cart_id text PRIMARY KEY, client text NOT NULL, state jsonb NOT NULL);
-CREATE TABLE {cart_items} (cart_id text, product text, quantity integer NOT NULL, PRIMARY KEY (cart_id, product));
+CREATE TABLE {cart_items} (cart_id text, product text, quantity integer NOT NULL, PRIMARY KEY
+(cart_id, product));
 CREATE INDEX ON {cart_items} (product);
 """
 
@@ -162,7 +178,8 @@ def two_tables(dsn, project, connection):
         python = "carts:carts"
         tables = ["carts", "cart_items"]
         ddl = "carts.sql"
-        verify.assertions = ["SELECT count(*) > 0 FROM {{carts}}", "SELECT bool_and(quantity > 0) FROM {{cart_items}}"]
+        verify.assertions = ["SELECT count(*) > 0 FROM {{carts}}", "SELECT bool_and(quantity > 0)
+        FROM {{cart_items}}"]
         """,
     )
     return project
@@ -175,7 +192,9 @@ def items(connection, table: str) -> dict:
 
 def expected(connection) -> dict:
     found: dict = {}
-    for stream, kind, data in connection.execute("SELECT stream_id, type, data FROM shop.mt_events ORDER BY seq_id"):
+    for stream, kind, data in connection.execute(
+        "SELECT stream_id, type, data FROM shop.mt_events ORDER BY seq_id"
+    ):
         key = (stream, data.get("ProductId"))
         if kind == "product_item_added":
             found[key] = found.get(key, 0) + data["Quantity"]
@@ -188,7 +207,9 @@ def expected(connection) -> dict:
     return found
 
 
-def test_several_tables_are_built_verified_switched_and_retired_together(two_tables, connection, dsn):
+def test_several_tables_are_built_verified_switched_and_retired_together(
+    two_tables, connection, dsn
+):
     project = two_tables
     project.ok("rebuild", "carts", "--blue-green")
     assert items(connection, "cart_items") == expected(connection)
@@ -197,19 +218,24 @@ def test_several_tables_are_built_verified_switched_and_retired_together(two_tab
     built = project.ok("rebuild", "carts", "--blue-green", "--output", "json").json
     assert (built["state"], built["rows"]) == (
         "switched",
-        connection.execute("SELECT (SELECT count(*) FROM carts) + (SELECT count(*) FROM cart_items)").fetchone()[0],
+        connection.execute(
+            "SELECT (SELECT count(*) FROM carts) + (SELECT count(*) FROM cart_items)"
+        ).fetchone()[0],
     )
     assert built["verification"]["differing"] == 0
     assert items(connection, "cart_items__v2") == expected(connection)
     views = connection.execute(
-        "SELECT view_name, table_name FROM information_schema.view_table_usage WHERE table_name LIKE 'cart%' ORDER BY 1"
+        "SELECT view_name, table_name FROM information_schema.view_table_usage WHERE table_name "
+        "LIKE 'cart%' ORDER BY 1"
     ).fetchall()
     assert views == [("cart_items", "cart_items__v2"), ("carts", "carts__v2")]
     project.ok("projection", "rollback", "carts")
     assert items(connection, "cart_items") == expected(connection), "blue was brought up to date"
     project.ok("projection", "switch", "carts", "--to", "2")
     project.ok("projection", "retire", "carts", "--yes")
-    left = connection.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^cart' ORDER BY 1").fetchall()
+    left = connection.execute(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^cart' ORDER BY 1"
+    ).fetchall()
     assert left == [("cart_items__v2",), ("carts__v2",)]
     text = (
         (project.folder / "carts.py")
@@ -222,16 +248,21 @@ def test_several_tables_are_built_verified_switched_and_retired_together(two_tab
     assert differs.json["verification"]["columns"].keys() == {"cart_items.quantity"}
     assert {each["table"] for each in differs.json["verification"]["samples"]} == {"cart_items"}
     project.ok("rebuild", "carts", "--blue-green", "--abort", "--yes")
-    assert connection.execute("SELECT to_regclass('carts__v3'), to_regclass('cart_items__v3')").fetchone() == (None, None)
+    assert connection.execute(
+        "SELECT to_regclass('carts__v3'), to_regclass('cart_items__v3')"
+    ).fetchone() == (None, None)
 
 
 def test_tables_that_are_there_are_adopted_together_or_not_at_all(two_tables, connection):
-    connection.execute("CREATE TABLE carts (cart_id text PRIMARY KEY, client text NOT NULL, state jsonb NOT NULL)")
+    connection.execute(
+        "CREATE TABLE carts (cart_id text PRIMARY KEY, client text NOT NULL, state jsonb NOT NULL)"
+    )
     result = two_tables.run("rebuild", "carts", "--blue-green")
     assert result.code == 6
     assert "there is no table public.cart_items" in result.err
     connection.execute(
-        "CREATE TABLE cart_items (cart_id text, product text, quantity integer NOT NULL, PRIMARY KEY (cart_id, product))"
+        "CREATE TABLE cart_items (cart_id text, product text, quantity integer NOT NULL, PRIMARY "
+        "KEY (cart_id, product))"
     )
     two_tables.ok("rebuild", "carts", "--blue-green", "--compare", "none")
     assert connection.execute(
@@ -248,9 +279,23 @@ def test_tables_that_are_there_are_adopted_together_or_not_at_all(two_tables, co
         ({'write.insert("carts"': 'write.insert("cart"'}, "Did you mean 'carts'"),
         ({'"client": event': '"klient": event'}, "Did you mean 'client'"),
         ({'"client": event.json()["ClientId"]': '"client": None'}, "null value in column"),
-        ({'"quantity": data["Quantity"]})\n        lines': '"quantity": "many"})\n        lines'}, "invalid input syntax"),
-        ({'write.delete("cart_items", {"cart_id": event.stream})': 'write.delete("cart_items", {})'}, "would be of all rows"),
-        ({'data["Quantity"]})\n    write.execute': 'data["Menge"]})\n    write.execute'}, "KeyError: 'Menge'"),
+        (
+            {
+                '"quantity": data["Quantity"]})\n        lines': '"quantity": "many"})\n       '
+                " lines"
+            },
+            "invalid input syntax",
+        ),
+        (
+            {
+                'write.delete("cart_items", {"cart_id": event.stream})': 'write.delete("cart_items", {})'
+            },
+            "would be of all rows",
+        ),
+        (
+            {'data["Quantity"]})\n    write.execute': 'data["Menge"]})\n    write.execute'},
+            "KeyError: 'Menge'",
+        ),
     ],
 )
 def test_a_handler_that_fails_is_told_with_its_event(two_tables, connection, change, words):
@@ -276,7 +321,8 @@ def program(dsn, project):
 
 def some_client(connection) -> str:
     return connection.execute(
-        "SELECT data ->> 'ClientId' FROM shop.mt_events WHERE seq_id > 100 AND data ? 'ClientId' LIMIT 1"
+        "SELECT data ->> 'ClientId' FROM shop.mt_events WHERE seq_id > 100 AND data ? "
+        "'ClientId' LIMIT 1"
     ).fetchone()[0]
 
 
@@ -288,26 +334,41 @@ def test_a_poison_event_of_a_program_stops_it_or_is_passed(program, connection, 
     assert words in result.err
     assert "cannot project event" in result.err
     text = (program.folder / "esops.toml").read_text()
-    program.write("esops.toml", text.replace('kind = "process"', 'kind = "process"\non_error = "dead-letter"'))
+    program.write(
+        "esops.toml", text.replace('kind = "process"', 'kind = "process"\non_error = "dead-letter"')
+    )
     # What follows on an opening that was passed finds no row: such carts are left out, too.
-    connection.execute("DELETE FROM shop.mt_events WHERE stream_id IN (SELECT stream_id FROM shop.mt_events WHERE data ->> 'ClientId' = %s) "
+    connection.execute("DELETE FROM shop.mt_events WHERE stream_id IN (SELECT stream_id FROM "
+        "shop.mt_events WHERE data ->> 'ClientId' = %s) "
                        "AND NOT data ? 'ClientId'", (client,))  # fmt: skip
     program.ok("rebuild", "--blue-green", "--resume")
     letters = program.ok("projection", "dead-letters", "cart_summary", "--output", "json").json
     assert len(letters) >= 1
     assert all(words in each["error"] for each in letters)
     carts = shop.table(connection, "cart_summary")
-    assert carts == {name: cart for name, cart in shop.truth(connection, 2_000).items() if cart[0] != client}
+    assert carts == {
+        name: cart for name, cart in shop.truth(connection, 2_000).items() if cart[0] != client
+    }
 
 
 @pytest.mark.parametrize(
     ("code", "exit_code", "words"),
     [
         ("process.stdout.write('hello\\n')", 6, "no JSON"),
-        ("console.log(JSON.stringify({ type: 'ready', protocol: 9 })); setInterval(() => 0, 1000)", 6, "instead of ready"),
+        (
+            (
+                "console.log(JSON.stringify({ type: 'ready', protocol: 9 })); setInterval(() => "
+                "0, 1000)"
+            ),
+            6,
+            "instead of ready",
+        ),
         ("setInterval(() => 0, 1000)", 3, "has said nothing for 1 s"),
         (
-            "console.log(JSON.stringify({ type: 'ready', protocol: 1 })); console.log(JSON.stringify({ type: 'get' })); setInterval(() => 0, 1000)",
+            (
+                "console.log(JSON.stringify({ type: 'ready', protocol: 1 })); "
+                "console.log(JSON.stringify({ type: 'get' })); setInterval(() => 0, 1000)"
+            ),
             3,
             "has not read its input for 1 s",
         ),
@@ -365,12 +426,17 @@ def test_marten_tenants_and_emmett_positions_in_a_statement(dsn, connection):
     emmett.create(connection)
     with open_store("s", StoreSettings(dsn=dsn)) as store:
         for number in range(5):
-            store.append("a-1", [NewEvent(f"00000000-0000-4000-8000-00000000000{number}", "x", b"{}")])
+            store.append(
+                "a-1", [NewEvent(f"00000000-0000-4000-8000-00000000000{number}", "x", b"{}")]
+            )
         head = store.head()
         part = store.sql_range(None, head, 3)
         assert (part.events, part.reached < head) == (3, True)
         table, columns = "public.emt_messages", "(transaction_id, global_position)"
-        count = f"SELECT count(*) FROM {table} WHERE {columns} > ({part.after}) AND {columns} <= ({part.until})"
+        count = (
+            f"SELECT count(*) FROM {table} WHERE {columns} > ({part.after}) AND {columns} <= "
+            f"({part.until})"
+        )
         assert connection.execute(count).fetchone() == (3,)
         rest = store.sql_range(part.reached, head, 3)
         assert (rest.events, rest.reached) == (2, head)

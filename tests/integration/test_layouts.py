@@ -1,4 +1,6 @@
-"""What is special about each library's tables: metadata columns, binary payloads, gap fillers, tenants, checkpoints, detection."""
+"""What is special about each library's tables: metadata columns, binary payloads, gap fillers,
+tenants, checkpoints, detection.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from tests.support import emmett, marten
 
 
 def store_of(dsn, **settings):
-    return open_store("s", StoreSettings(dsn=dsn, hole_threshold=timedelta(seconds=0.2), **settings))
+    return open_store(
+        "s", StoreSettings(dsn=dsn, hole_threshold=timedelta(seconds=0.2), **settings)
+    )
 
 
 def new(kind="x", metadata=None, **data):
@@ -25,13 +29,20 @@ def new(kind="x", metadata=None, **data):
 
 
 def every(store, **filter):
-    return [event for batch in store.read_all(filter=EventFilter(**filter)) for event in batch.events]
+    return [
+        event for batch in store.read_all(filter=EventFilter(**filter)) for event in batch.events
+    ]
 
 
 def test_marten_metadata_columns_become_metadata(dsn, connection):
     marten.create(connection, marten.VARIANTS["marten-optional"])
     with store_of(dsn) as store:
-        metadata = {"correlationId": "c-1", "causationId": "e-0", "userName": "ann", "headers": {"tenant": "x"}}
+        metadata = {
+            "correlationId": "c-1",
+            "causationId": "e-0",
+            "userName": "ann",
+            "headers": {"tenant": "x"},
+        }
         store.append("s-1", [new(metadata=metadata), new()])
         first, second = every(store)
     assert first.meta() == metadata
@@ -81,7 +92,10 @@ def test_marten_tenants_share_ids_and_keep_apart(dsn, connection):
             assert [event.type for event in every(store)] == [tenant]
     with store_of(dsn) as store:
         assert store.capabilities.tenants
-        assert [(e.tenant, e.stream, e.type) for e in every(store)] == [("red", "cart-1", "red"), ("blue", "cart-1", "blue")]
+        assert [(e.tenant, e.stream, e.type) for e in every(store)] == [
+            ("red", "cart-1", "red"),
+            ("blue", "cart-1", "blue"),
+        ]
         assert [(s.tenant, s.length) for s in store.streams()] == [("blue", 1), ("red", 1)]
 
 
@@ -101,7 +115,10 @@ def test_marten_events_numbered_by_tenant_want_a_tenant(dsn, connection):
 
 def test_marten_progression_rows_are_checkpoints(dsn, connection):
     marten.create(connection)
-    connection.execute("INSERT INTO mt_event_progression VALUES ('HighWaterMark', 40), ('Cart:V2:All', 30), ('New:All', NULL)")
+    connection.execute(
+        "INSERT INTO mt_event_progression VALUES ('HighWaterMark', 40), ('Cart:V2:All', 30), "
+        "('New:All', NULL)"
+    )
     with store_of(dsn) as store:
         found = {c.name: (c.position, c.state) for c in store.checkpoints()}
     assert found == {
@@ -117,19 +134,26 @@ def test_emmett_checkpoints_of_both_forms(dsn, connection):
         position = [store.append(f"cart-{n}", [new()]) for n in range(5)][3]
         transaction, number = position
         connection.execute(
-            "INSERT INTO emt_processors (processor_id, last_processed_checkpoint, last_processed_transaction_id) VALUES "
+            "INSERT INTO emt_processors (processor_id, last_processed_checkpoint, "
+            "last_processed_transaction_id) VALUES "
             "('old', %s, '1'), ('new', %s, '1'), ('fresh', '0000000000000000000', '0')",
             (f"{number:019}", f"{transaction:020}:{number:019}"),
         )
         found = {c.name: (c.position, c.detail["form"]) for c in store.checkpoints()}
-    assert found == {"old": (position, "global position"), "new": (position, "pair"), "fresh": (None, "global position")}
+    assert found == {
+        "old": (position, "global position"),
+        "new": (position, "pair"),
+        "fresh": (None, "global position"),
+    }
 
 
 def test_emmett_commands_are_not_events(dsn, connection):
     emmett.create(connection)
     with store_of(dsn) as store:
         store.append("cart-1", [new("event"), new("command")])
-        connection.execute("UPDATE emt_messages SET message_kind = 'C' WHERE message_type = 'command'")
+        connection.execute(
+            "UPDATE emt_messages SET message_kind = 'C' WHERE message_type = 'command'"
+        )
         assert [event.type for event in every(store)] == ["event"]
 
 
@@ -172,7 +196,9 @@ def test_a_database_with_several_stores_or_none_says_so(dsn, connection):
     marten.create(connection, marten.Variant(schema="two"))
     emmett.create(connection)
     with pytest.raises(
-        UsageError, match="several event stores: marten in schema 'one', marten in schema 'two', emmett in schema 'public'"
+        UsageError,
+        match="several event stores: marten in schema 'one', marten in schema 'two', emmett in "
+        "schema 'public'",
     ):
         store_of(dsn)
     with store_of(dsn, db_schema="two") as store:

@@ -1,6 +1,8 @@
-"""Missing numbers that are old hide nothing: each command sees all that was committed before it, or says that it does not.
+"""Missing numbers that are old hide nothing: each command sees all that was committed before it, or
+says that it does not.
 
-The databases are those that the real Marten wrote (shared/fixtures), and live ones whose writers roll back, conflict and are killed.
+The databases are those that the real Marten wrote (shared/fixtures), and live ones whose writers
+roll back, conflict and are killed.
 """
 
 from __future__ import annotations
@@ -72,20 +74,24 @@ def configure(project, dsn, schema: str = "public", more: str = "") -> None:
 def visible(connection, schema: str) -> list[str]:
     """The ids of all that an application's reader is given, in the order of the log."""
     skipped = connection.execute(
-        "SELECT count(*) FROM information_schema.columns WHERE table_schema = %s AND table_name = 'mt_events' AND column_name = 'is_skipped'",
+        "SELECT count(*) FROM information_schema.columns WHERE table_schema = %s AND table_name = "
+        "'mt_events' AND column_name = 'is_skipped'",
         (schema,),
     ).fetchone()[0]
     condition = "AND is_skipped IS NOT TRUE" if skipped else ""
     return [
         row[0]
         for row in connection.execute(
-            f"SELECT id::text FROM {schema}.mt_events WHERE type <> 'tombstone' AND is_archived IS NOT TRUE {condition} ORDER BY seq_id"
+            f"SELECT id::text FROM {schema}.mt_events WHERE type <> 'tombstone' AND is_archived IS "
+            f"NOT TRUE {condition} ORDER BY seq_id"
         )
     ]
 
 
 @pytest.mark.parametrize("variant", FIXTURES)
-def test_every_command_sees_every_event_of_a_store_that_marten_wrote(variant, shared, dsn, connection, project):
+def test_every_command_sees_every_event_of_a_store_that_marten_wrote(
+    variant, shared, dsn, connection, project
+):
     schema = restore(connection, shared, variant)
     configure(project, dsn, schema)
     truth = visible(connection, schema)
@@ -94,30 +100,39 @@ def test_every_command_sees_every_event_of_a_store_that_marten_wrote(variant, sh
         head = store.head(AT_ONCE)
         assert store.held_back_by() == []
         assert head is not None
-        assert head[0] >= connection.execute(f"SELECT max(seq_id) FROM {schema}.mt_events").fetchone()[0]
+        assert (
+            head[0]
+            >= connection.execute(f"SELECT max(seq_id) FROM {schema}.mt_events").fetchone()[0]
+        )
     assert [json.loads(line)["id"] for line in project.ok("events").out.splitlines()] == truth
     assert project.ok("audit", "events", "--output", "json").json["events"] == len(truth)
     assert project.run("audit", "modelling", "--output", "json").json["events"] == len(truth)
     assert project.ok("status", "--output", "json").json["stores"][0]["held_back_by"] == []
     plan = project.ok("archive", "plan", "all", "--output", "json").json
     streams = connection.execute(
-        f"SELECT count(DISTINCT (stream_id, tenant_id)) FROM {schema}.mt_events WHERE type <> 'tombstone'"
+        f"SELECT count(DISTINCT (stream_id, tenant_id)) FROM {schema}.mt_events WHERE type <> "
+        "'tombstone'"
     )
     assert 0 < plan["streams"] <= streams.fetchone()[0]
 
     name, length = connection.execute(
-        f"SELECT stream_id::text, count(*) FROM {schema}.mt_events WHERE type <> 'tombstone' AND is_archived IS NOT TRUE GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1"
+        f"SELECT stream_id::text, count(*) FROM {schema}.mt_events WHERE type <> 'tombstone' AND "
+        "is_archived IS NOT TRUE GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1"
     ).fetchone()
     if variant != "v4":  # some of whose events are skipped
         assert len(project.ok("events", "--stream", name).out.splitlines()) == length
-        assert len(project.ok("trace", "stream", name, "--output", "json").json["events"]) >= min(length, 1)
+        assert len(project.ok("trace", "stream", name, "--output", "json").json["events"]) >= min(
+            length, 1
+        )
 
     done = project.ok("rebuild", "lengths", "--blue-green", "--output", "json").json
     assert done["events"] == len(truth)
     assert connection.execute("SELECT count(*) FROM public.lengths").fetchone()[0] == len(truth)
 
 
-def test_a_cron_job_is_not_stopped_for_ever_by_one_append_that_was_rolled_back(dsn, connection, project):
+def test_a_cron_job_is_not_stopped_for_ever_by_one_append_that_was_rolled_back(
+    dsn, connection, project
+):
     marten.create(connection, marten.Variant(text_ids=True))
     configure(project, dsn)
     append(connection, 3)
@@ -131,11 +146,14 @@ def test_a_cron_job_is_not_stopped_for_ever_by_one_append_that_was_rolled_back(d
 
 
 def append(connection, count: int, stream: str = "cart-1") -> None:
-    connection.execute("INSERT INTO mt_streams (id, version) VALUES (%s, 0) ON CONFLICT DO NOTHING", (stream,))
+    connection.execute(
+        "INSERT INTO mt_streams (id, version) VALUES (%s, 0) ON CONFLICT DO NOTHING", (stream,)
+    )
     connection.execute(
         "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type) "
         "SELECT nextval('mt_events_sequence'), gen_random_uuid(), %(stream)s::varchar, "
-        "(SELECT coalesce(max(version), 0) FROM mt_events WHERE stream_id = %(stream)s::varchar) + n, '{}', 'x' FROM generate_series(1, %(count)s) n",
+        "(SELECT coalesce(max(version), 0) FROM mt_events WHERE stream_id = %(stream)s::varchar) + "
+        "n, '{}', 'x' FROM generate_series(1, %(count)s) n",
         {"stream": stream, "count": count},
     )
 
@@ -163,7 +181,9 @@ def hole_rule(dsn, seconds: float = 30.0) -> StoreSettings:
     return StoreSettings(dsn=dsn, hole_threshold=timedelta(seconds=seconds))
 
 
-def test_a_number_is_old_where_an_event_above_it_was_committed_before_the_servers_last_checkpoint(own_server):
+def test_a_number_is_old_where_an_event_above_it_was_committed_before_the_servers_last_checkpoint(
+    own_server,
+):
     dsn = own_server.dsn()
     with psycopg.connect(dsn, autocommit=True) as connection:
         marten.create(connection, marten.Variant(text_ids=True))
@@ -178,14 +198,17 @@ def test_a_number_is_old_where_an_event_above_it_was_committed_before_the_server
         append(connection, 1)
         time.sleep(2.5)
         with open_store("s", hole_rule(dsn, 1.0)) as store:
-            # The eleventh number is passed at once; the number after the late commit is watched, since nothing proves its age.
+            # The eleventh number is passed at once; the number after the late commit is watched,
+            # since nothing proves its age.
             assert store.head(timedelta(0)) == (12,)
             assert "missing number 13" in store.held_back_by()[0].who
             assert store.head(timedelta(seconds=2)) == (15,)
             assert store.held_back_by() == []
 
 
-def test_a_number_is_old_where_an_event_above_it_was_committed_long_ago_by_commit_timestamps(own_server):
+def test_a_number_is_old_where_an_event_above_it_was_committed_long_ago_by_commit_timestamps(
+    own_server,
+):
     dsn = own_server.dsn()
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
@@ -202,15 +225,20 @@ def test_a_number_is_old_where_an_event_above_it_was_committed_long_ago_by_commi
 
 
 def test_an_old_number_is_not_passed_while_its_writer_is_at_work(dsn, connection):
-    """It drew its number long ago, outside of its transaction, and has inserted its event and not committed."""
+    """It drew its number long ago, outside of its transaction, and has inserted its event and not
+    committed.
+    """
     marten.create(connection, marten.Variant(text_ids=True))
     connection.execute("INSERT INTO mt_streams (id, version) VALUES ('cart-1', 1), ('cart-2', 1)")
     late = connection.execute("SELECT nextval('mt_events_sequence')").fetchone()[0]
     append(connection, 4, "cart-1")
-    connection.execute("INSERT INTO mt_event_progression (name, last_seq_id) VALUES ('HighWaterMark', 5)")
+    connection.execute(
+        "INSERT INTO mt_event_progression (name, last_seq_id) VALUES ('HighWaterMark', 5)"
+    )
     with psycopg.connect(dsn) as writer:
         writer.execute(
-            "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type) VALUES (%s, gen_random_uuid(), 'cart-2', 1, '{}', 'x')",
+            "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type) VALUES (%s, "
+            "gen_random_uuid(), 'cart-2', 1, '{}', 'x')",
             (late,),
         )
         with open_store("s", hole_rule(dsn)) as store:
@@ -219,13 +247,21 @@ def test_an_old_number_is_not_passed_while_its_writer_is_at_work(dsn, connection
             assert any(str(writer.info.backend_pid) in each for each in told), told
             writer.commit()
             assert store.head(timedelta(seconds=5)) == (5,)
-            assert [event.position[0] for batch in store.read_all() for event in batch.events] == [1, 2, 3, 4, 5]
+            assert [event.position[0] for batch in store.read_all() for event in batch.events] == [
+                1,
+                2,
+                3,
+                4,
+                5,
+            ]
 
 
 def test_a_high_water_mark_is_a_lower_bound_and_never_an_upper_one(dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True))
     append(connection, 3)
-    connection.execute("INSERT INTO mt_event_progression (name, last_seq_id) VALUES ('HighWaterMark', 2)")
+    connection.execute(
+        "INSERT INTO mt_event_progression (name, last_seq_id) VALUES ('HighWaterMark', 2)"
+    )
     with open_store("s", hole_rule(dsn)) as store:
         assert store.head(timedelta(0)) == (3,)
     connection.execute(
@@ -250,7 +286,9 @@ def test_a_leap_of_the_sequence_and_many_holes_cost_no_more_than_the_watch(dsn, 
     with open_store("s", hole_rule(dsn, 0.5)) as store:
         began = time.monotonic()
         assert store.head(timedelta(seconds=60)) == (1_000_000_000_001,)
-        assert time.monotonic() - began < 10  # fifteen minutes, when each hole was looked for by itself
+        assert (
+            time.monotonic() - began < 10
+        )  # fifteen minutes, when each hole was looked for by itself
         assert sum(len(batch.events) for batch in store.read_all()) == 100_001
 
 
@@ -259,7 +297,8 @@ def test_looking_for_missing_numbers_keeps_no_statement_open_for_long(dsn, conne
     connection.execute("INSERT INTO mt_streams (id, version) VALUES ('cart-1', 1)")
     connection.execute(
         "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type) "
-        "SELECT n, gen_random_uuid(), 'cart-1', n, '{}', 'x' FROM generate_series(1, 400000) n; SELECT setval('mt_events_sequence', 400000)"
+        "SELECT n, gen_random_uuid(), 'cart-1', n, '{}', 'x' FROM generate_series(1, 400000) n; "
+        "SELECT setval('mt_events_sequence', 400000)"
     )
     longest, ended = [0.0], threading.Event()
 
@@ -267,7 +306,8 @@ def test_looking_for_missing_numbers_keeps_no_statement_open_for_long(dsn, conne
         with psycopg.connect(dsn, autocommit=True) as watcher:
             while not ended.wait(0.005):
                 row = watcher.execute(
-                    "SELECT extract(epoch FROM clock_timestamp() - min(query_start))::float FROM pg_stat_activity "
+                    "SELECT extract(epoch FROM clock_timestamp() - min(query_start))::float FROM "
+                    "pg_stat_activity "
                     "WHERE application_name LIKE 'esops %' AND state = 'active'"
                 ).fetchone()
                 longest[0] = max(longest[0], row[0] or 0.0)
@@ -283,7 +323,9 @@ def test_looking_for_missing_numbers_keeps_no_statement_open_for_long(dsn, conne
 
 @pytest.mark.slow
 @pytest.mark.parametrize("outside", [0.0, 0.5], ids=["quick", "rich and quick"])
-def test_one_shot_commands_beside_live_writers_see_all_that_was_committed_before(outside, dsn, connection, project):
+def test_one_shot_commands_beside_live_writers_see_all_that_was_committed_before(
+    outside, dsn, connection, project
+):
     marten.create(connection, marten.Variant(text_ids=True, partitioned=True))
     configure(project, dsn, more=f'hole_threshold = "{THRESHOLD}"')
     writers = Writers(dsn, "marten", 3, outside=outside, batch=6, late=0.02, pause=0.05)
@@ -298,13 +340,19 @@ def test_one_shot_commands_beside_live_writers_see_all_that_was_committed_before
             before = {row[0] for row in connection.execute("SELECT seq_id FROM mt_events")}
             if number % 3 == 2:
                 project.ok("run", "lengths", "--until-caught-up")
-                position = connection.execute("SELECT position::bigint FROM esops.versions").fetchone()[0]
+                position = connection.execute(
+                    "SELECT position::bigint FROM esops.versions"
+                ).fetchone()[0]
                 assert position >= max(before)
                 continue
             if number % 3 == 1:
-                assert project.ok("audit", "events", "--output", "json").json["events"] >= len(before)
+                assert project.ok("audit", "events", "--output", "json").json["events"] >= len(
+                    before
+                )
                 continue
-            seen = [int(json.loads(line)["position"]) for line in project.ok("events").out.splitlines()]
+            seen = [
+                int(json.loads(line)["position"]) for line in project.ok("events").out.splitlines()
+            ]
             assert seen == sorted(set(seen))
             assert before <= set(seen), sorted(before - set(seen))[:10]
     finally:
@@ -315,7 +363,10 @@ def test_one_shot_commands_beside_live_writers_see_all_that_was_committed_before
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["append", "roll back", "lose", "leap", "reserve", "write", "read"]), st.integers(1, 5)),
+    st.tuples(
+        st.sampled_from(["append", "roll back", "lose", "leap", "reserve", "write", "read"]),
+        st.integers(1, 5),
+    ),
     max_size=25,
 )
 
@@ -323,7 +374,9 @@ STEPS = st.lists(
 @settings(max_examples=int(os.environ.get("ESOPS_TEST_HISTORIES", "15")))
 @given(steps=STEPS)
 def test_a_reader_of_any_history_sees_all_of_it_or_says_so(steps, dsn, connection):
-    """Numbers that were reserved are written before the threshold is over, as the rule supposes; all else may come in any order."""
+    """Numbers that were reserved are written before the threshold is over, as the rule supposes;
+    all else may come in any order.
+    """
     connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     marten.create(connection, marten.Variant(text_ids=True))
     reserved: list[int] = []
@@ -338,28 +391,42 @@ def test_a_reader_of_any_history_sees_all_of_it_or_says_so(steps, dsn, connectio
                     append(connection, count)
             elif step == "lose":
                 connection.execute("SELECT nextval('mt_events_sequence')")
-                break_here = connection.execute("SELECT last_value FROM mt_events_sequence").fetchone()[0]
+                break_here = connection.execute(
+                    "SELECT last_value FROM mt_events_sequence"
+                ).fetchone()[0]
                 connection.execute(
-                    "INSERT INTO mt_event_progression (name, last_seq_id) VALUES ('HighWaterMark', %s) "
+                    "INSERT INTO mt_event_progression (name, last_seq_id) VALUES "
+                    "('HighWaterMark', %s) "
                     "ON CONFLICT (name) DO UPDATE SET last_seq_id = EXCLUDED.last_seq_id",
                     (break_here if not reserved else min(reserved) - 1,),
                 )
             elif step == "leap":
                 connection.execute(
-                    "SELECT setval('mt_events_sequence', (SELECT last_value + %s FROM mt_events_sequence))", (count,)
+                    "SELECT setval('mt_events_sequence', (SELECT last_value + %s FROM "
+                    "mt_events_sequence))",
+                    (count,),
                 )
             elif step == "reserve":
-                reserved += [connection.execute("SELECT nextval('mt_events_sequence')").fetchone()[0]]
+                reserved += [
+                    connection.execute("SELECT nextval('mt_events_sequence')").fetchone()[0]
+                ]
             elif step == "write" and reserved:
-                connection.execute("INSERT INTO mt_streams (id, version) VALUES ('r', 0) ON CONFLICT DO NOTHING")
                 connection.execute(
-                    "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type) VALUES (%s, gen_random_uuid(), 'r', %s, '{}', 'x')",
+                    "INSERT INTO mt_streams (id, version) VALUES ('r', 0) ON CONFLICT DO NOTHING"
+                )
+                connection.execute(
+                    "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type) VALUES "
+                    "(%s, gen_random_uuid(), 'r', %s, '{}', 'x')",
                     (reserved[0], reserved.pop(0)),
                 )
             elif step == "read":
                 head = store.head(timedelta(0), position)
                 if head is not None and (position is None or head > position):
-                    seen += [event.position[0] for batch in store.read_all(position, head) for event in batch.events]
+                    seen += [
+                        event.position[0]
+                        for batch in store.read_all(position, head)
+                        for event in batch.events
+                    ]
                     position = head
                 committed = {row[0] for row in connection.execute("SELECT seq_id FROM mt_events")}
                 assert seen == sorted(set(seen))
@@ -387,7 +454,9 @@ def test_reading_raises_at_its_end_where_it_is_not_the_end_of_the_log(dsn, conne
 
 
 def test_numbers_missing_at_the_very_end_hold_nothing_back(dsn, connection):
-    """Nothing that was committed comes after them: an idle store is read at once, whatever its sequence has lost."""
+    """Nothing that was committed comes after them: an idle store is read at once, whatever its
+    sequence has lost.
+    """
     marten.create(connection, marten.Variant(text_ids=True))
     append(connection, 5)
     connection.execute("SELECT nextval('mt_events_sequence') FROM generate_series(1, 30)")
@@ -420,7 +489,11 @@ def test_an_import_is_seen_whole_or_refused(sequence, events, refused, dsn, conn
         (events,),
     )
     connection.execute(sequence)
-    for command in (["events"], ["audit", "events", "--output", "json"], ["rebuild", "lengths", "--blue-green"]):
+    for command in (
+        ["events"],
+        ["audit", "events", "--output", "json"],
+        ["rebuild", "lengths", "--blue-green"],
+    ):
         done = project.run(*command)
         if refused:
             assert done.code == 6, (command, done)
@@ -439,9 +512,13 @@ def test_a_store_that_ends_before_the_checkpoint_is_refused(how, dsn, connection
     append(connection, 10)
     project.ok("rebuild", "lengths", "--blue-green")
     if how == "restored":
-        connection.execute("DELETE FROM mt_events WHERE seq_id > 4; SELECT setval('mt_events_sequence', 4)")
+        connection.execute(
+            "DELETE FROM mt_events WHERE seq_id > 4; SELECT setval('mt_events_sequence', 4)"
+        )
     else:
-        connection.execute("TRUNCATE mt_streams, mt_events; ALTER SEQUENCE mt_events_sequence RESTART")
+        connection.execute(
+            "TRUNCATE mt_streams, mt_events; ALTER SEQUENCE mt_events_sequence RESTART"
+        )
     append(connection, 2, "cart-2")
     done = project.run("run", "lengths", "--until-caught-up")
     assert done.code == 6, done

@@ -1,4 +1,6 @@
-"""Databases that message-db and Python's eventsourcing themselves wrote: read, counted, rebuilt, and their checkpoints known."""
+"""Databases that message-db and Python's eventsourcing themselves wrote: read, counted, rebuilt,
+and their checkpoints known.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ def account(row, event):
 
 accounts = fold(key="stream")(account)
 """
-DDL = "CREATE TABLE {table} (account text PRIMARY KEY, balance integer NOT NULL, closed boolean NOT NULL);\n"
+DDL = (
+    "CREATE TABLE {table} (account text PRIMARY KEY, balance integer NOT NULL, closed boolean "
+    "NOT NULL);\n"
+)
 
 
 @pytest.fixture(params=["message-db-1.3.1", "eventsourcing-9.5.6"])
@@ -81,20 +86,32 @@ def test_a_read_model_is_rebuilt_as_the_truth_says(restored, project, dsn, conne
     project.write("accounts.sql", DDL)
     project.ok("rebuild", "accounts", "--blue-green")
     rows = connection.execute("SELECT account, balance, closed FROM account_balances").fetchall()
-    assert {account: {"balance": balance, "closed": closed} for account, balance, closed in rows} == truth["accounts"]
+    assert {
+        account: {"balance": balance, "closed": closed} for account, balance, closed in rows
+    } == truth["accounts"]
 
 
 def test_several_applications_in_one_database_want_a_name(dsn, connection):
     tables.create(connection, "orders")
     tables.create(connection, "payments")
-    with pytest.raises(UsageError, match="eventsourcing of orders in schema 'public', eventsourcing of payments") as error:
+    with pytest.raises(
+        UsageError, match="eventsourcing of orders in schema 'public', eventsourcing of payments"
+    ) as error:
         open_store("s", StoreSettings(dsn=dsn))
     assert error.value.hint == "Name one with `application`."
     with open_store("s", StoreSettings(dsn=dsn, application="payments")) as store:
-        store.append("5d5c58f5-1b0e-4c9f-9d3a-0a4b8c1f3d11", [NewEvent("", "payments:Payment.Received", b'{"n": 1}')], 0)
+        store.append(
+            "5d5c58f5-1b0e-4c9f-9d3a-0a4b8c1f3d11",
+            [NewEvent("", "payments:Payment.Received", b'{"n": 1}')],
+            0,
+        )
         event = next(iter(store.read_stream("5d5c58f5-1b0e-4c9f-9d3a-0a4b8c1f3d11")))
         assert (event.type, event.version) == ("Received", 1)
-        filtered = [e for batch in store.read_all(filter=EventFilter(category="Payment")) for e in batch.events]
+        filtered = [
+            e
+            for batch in store.read_all(filter=EventFilter(category="Payment"))
+            for e in batch.events
+        ]
         assert [e.type for e in filtered] == ["Received"]
 
 
@@ -107,7 +124,8 @@ def test_states_are_unwrapped_and_what_is_no_json_is_left_alone(dsn, connection)
         assert eventsourcing.decode(state) == (state, 0)
     tables.create(connection)
     connection.execute(
-        "INSERT INTO bankaccounts_events VALUES (gen_random_uuid(), 1, 'bank:BankAccount.Opened', %s, 1)",
+        "INSERT INTO bankaccounts_events VALUES (gen_random_uuid(), 1, "
+        "'bank:BankAccount.Opened', %s, 1)",
         (b"\x78\x9c\x01\x02",),
     )
     connection.execute("SELECT setval('bankaccounts_events_notification_id_seq', 1)")

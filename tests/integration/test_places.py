@@ -1,4 +1,6 @@
-"""Where things may be: read model and store apart, a role with few rights, a replica; and what is left out."""
+"""Where things may be: read model and store apart, a role with few rights, a replica; and what is
+left out.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,16 @@ def test_the_read_model_may_be_in_another_database(dsn, server, project):
         shop.configure(project, dsn)
         config = (project.folder / "esops.toml").read_text()
         (project.folder / "esops.toml").write_text(
-            config + f'[readmodels.main]\ndsn = {json.dumps(server.dsn("elsewhere"))}\nschema = "pages"\n'
+            config
+            + f'[readmodels.main]\ndsn = {json.dumps(server.dsn("elsewhere"))}\nschema = "pages"\n'
         )
         with psycopg.connect(server.dsn("elsewhere"), autocommit=True) as there:
             there.execute("CREATE SCHEMA pages")
             for version in (1, 2):
-                assert project.ok("rebuild", "--blue-green", "--output", "json").json["to_version"] == version
+                assert (
+                    project.ok("rebuild", "--blue-green", "--output", "json").json["to_version"]
+                    == version
+                )
             found = shop.table(there, "pages.cart_summary")
         with psycopg.connect(dsn, autocommit=True) as here:
             assert found == shop.truth(here, 3_000)
@@ -44,8 +50,10 @@ def test_a_role_with_the_documented_rights_can_do_all_of_it(dsn, connection, pro
     database = connection.info.dbname
     connection.execute(f"""
         CREATE ROLE shop_owner LOGIN; CREATE ROLE operator LOGIN;
-        GRANT CREATE ON DATABASE {database} TO operator; GRANT CREATE, USAGE ON SCHEMA public TO operator, shop_owner;
-        GRANT USAGE ON SCHEMA shop TO operator; GRANT SELECT ON ALL TABLES IN SCHEMA shop TO operator;
+        GRANT CREATE ON DATABASE {database} TO operator; GRANT CREATE, USAGE ON SCHEMA public TO
+        operator, shop_owner;
+        GRANT USAGE ON SCHEMA shop TO operator; GRANT SELECT ON ALL TABLES IN SCHEMA shop TO
+        operator;
         GRANT SELECT ON SEQUENCE shop.mt_events_sequence TO operator; GRANT shop_owner TO operator;
         SET ROLE shop_owner;
     """)
@@ -61,9 +69,13 @@ def test_a_role_with_the_documented_rights_can_do_all_of_it(dsn, connection, pro
         project.ok("projection", "switch", "cart_summary", "--to", "3")
         project.ok("projection", "retire", "cart_summary", "--yes")
         owners = connection.execute(
-            "SELECT relname, pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE 'cart_summary%' AND relkind IN ('r', 'v') ORDER BY 1"
+            "SELECT relname, pg_get_userbyid(relowner) FROM pg_class WHERE relname LIKE "
+            "'cart_summary%' AND relkind IN ('r', 'v') ORDER BY 1"
         )
-        assert owners.fetchall() == [("cart_summary", "shop_owner"), ("cart_summary__v3", "shop_owner")]
+        assert owners.fetchall() == [
+            ("cart_summary", "shop_owner"),
+            ("cart_summary__v3", "shop_owner"),
+        ]
         shop.check_version(connection, 3)
         for lost, command in (
             ("REVOKE SELECT ON SEQUENCE shop.mt_events_sequence FROM operator", ["events"]),
@@ -71,14 +83,23 @@ def test_a_role_with_the_documented_rights_can_do_all_of_it(dsn, connection, pro
         ):
             connection.execute(lost)
             result = project.run(*command)
-            assert (result.code, "denies this role a right: permission denied for" in result.err) == (3, True)
+            assert (
+                result.code,
+                "denies this role a right: permission denied for" in result.err,
+            ) == (3, True)
     finally:
-        connection.execute("DROP OWNED BY operator; DROP OWNED BY shop_owner; DROP ROLE operator; DROP ROLE shop_owner")
+        connection.execute(
+            "DROP OWNED BY operator; DROP OWNED BY shop_owner; DROP ROLE operator; DROP ROLE "
+            "shop_owner"
+        )
 
 
 def test_a_projection_of_some_events_has_the_checkpoint_of_all(dsn, connection, project):
     shop.make(dsn, 2_000)
-    code = "from esops import fold\n@fold()\ndef cart_summary(row, event):\n    return {'n': (row or {'n': 0})['n'] + 1, 'kinds': event.type}\n"
+    code = (
+        "from esops import fold\n@fold()\ndef cart_summary(row, event):\n    return {'n': (row "
+        "or {'n': 0})['n'] + 1, 'kinds': event.type}\n"
+    )
     shop.configure(
         project,
         dsn,
@@ -88,7 +109,8 @@ def test_a_projection_of_some_events_has_the_checkpoint_of_all(dsn, connection, 
     )
     done = project.ok("rebuild", "--blue-green", "--output", "json").json
     expected = connection.execute(
-        "SELECT count(*) FROM shop.mt_events WHERE type IN ('shopping_cart_opened', 'shopping_cart_canceled')"
+        "SELECT count(*) FROM shop.mt_events WHERE type IN ('shopping_cart_opened', "
+        "'shopping_cart_canceled')"
     ).fetchone()[0]
     assert (done["events"], done["rows"], done["position"]) == (expected, 200, "2000")
     assert connection.execute("SELECT sum(n)::int FROM cart_summary").fetchone() == (expected,)
@@ -127,7 +149,17 @@ def test_names_are_completed(dsn, project):
     import subprocess
 
     shop.configure(project, dsn)
-    for words, index, expected in (("esops rebuild ca", 2, "cart_summary"), ("esops events --store s", 3, "shop")):
-        environment = {**project.environ(), "_ESOPS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(index)}
-        done = subprocess.run(project.command(), cwd=project.folder, env=environment, capture_output=True, text=True)
+    for words, index, expected in (
+        ("esops rebuild ca", 2, "cart_summary"),
+        ("esops events --store s", 3, "shop"),
+    ):
+        environment = {
+            **project.environ(),
+            "_ESOPS_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(index),
+        }
+        done = subprocess.run(
+            project.command(), cwd=project.folder, env=environment, capture_output=True, text=True
+        )
         assert done.stdout.split() == [expected], done.stderr

@@ -1,4 +1,6 @@
-"""Events that cannot be projected: found exactly, told with coordinates, and passed only when asked to."""
+"""Events that cannot be projected: found exactly, told with coordinates, and passed only when asked
+to.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,22 @@ KINDS = {
         "return {**(row or {}), 'totl': 1}",
         "a column 'totl' that cart_summary__v1 has not. Did you mean 'total'?",
     ),
-    "returns a wrong type": ("return {**row, 'items': 'many'} if row else None", "invalid input syntax for type integer"),
-    "returns too much": ("return {**row, 'total': 10 ** 20} if row else None", "numeric field overflow"),
-    "breaks a constraint": ("return {**row, 'client': None} if row else None", 'null value in column "client"'),
-    "returns what cannot be stored": ("return {**row, 'status': object()} if row else None", "cannot adapt type 'object'"),
+    "returns a wrong type": (
+        "return {**row, 'items': 'many'} if row else None",
+        "invalid input syntax for type integer",
+    ),
+    "returns too much": (
+        "return {**row, 'total': 10 ** 20} if row else None",
+        "numeric field overflow",
+    ),
+    "breaks a constraint": (
+        "return {**row, 'client': None} if row else None",
+        'null value in column "client"',
+    ),
+    "returns what cannot be stored": (
+        "return {**row, 'status': object()} if row else None",
+        "cannot adapt type 'object'",
+    ),
     "returns a NUL": ("return {**row, 'status': chr(0)} if row else None", "NUL"),
     "has another key": (
         "return {**row, 'cart_id': 'stolen'} if row else None",
@@ -27,24 +41,33 @@ KINDS = {
 
 
 def last_of_a_cart(connection, after: int) -> int:
-    """The last event of some cart, so that no later one puts its row right again before it is written."""
-    return connection.execute("SELECT min(seq_id) FROM shop.mt_events WHERE seq_id > %s AND version = 10", (after,)).fetchone()[
-        0
-    ]
+    """The last event of some cart, so that no later one puts its row right again before it is
+    written.
+    """
+    return connection.execute(
+        "SELECT min(seq_id) FROM shop.mt_events WHERE seq_id > %s AND version = 10", (after,)
+    ).fetchone()[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_poison_event_stops_with_its_coordinates_and_what_was_before_is_kept(kind, dsn, connection, project):
+def test_a_poison_event_stops_with_its_coordinates_and_what_was_before_is_kept(
+    kind, dsn, connection, project
+):
     what, reason = KINDS[kind]
     shop.make(dsn, 3_000)
     at = last_of_a_cart(connection, 1_234)
-    code = shop.PROJECTION.replace("    at = event", PLACE.format(what=what).replace("AT", str(at)) + "    at = event")
+    code = shop.PROJECTION.replace(
+        "    at = event", PLACE.format(what=what).replace("AT", str(at)) + "    at = event"
+    )
     shop.configure(project, dsn, code=code)
     result = project.run("rebuild", "--blue-green")
     assert result.code == 6
-    event = connection.execute("SELECT id, type, version, stream_id FROM shop.mt_events WHERE seq_id = %s", (at,)).fetchone()
+    event = connection.execute(
+        "SELECT id, type, version, stream_id FROM shop.mt_events WHERE seq_id = %s", (at,)
+    ).fetchone()
     assert (
-        f"cannot project event {event[0]} ({event[1]}, version {event[2]} of stream '{event[3]}', position {at})" in result.err
+        f"cannot project event {event[0]} ({event[1]}, version {event[2]} of stream '{event[3]}', "
+        f"position {at})" in result.err
     )
     assert reason in result.err, result.err
     position = connection.execute("SELECT position FROM esops.versions").fetchone()[0]
@@ -58,17 +81,23 @@ def test_dead_letters_are_kept_and_passed(kind, dsn, connection, project):
     what, reason = KINDS[kind]
     shop.make(dsn, 3_000)
     at = {last_of_a_cart(connection, number) for number in (1_234, 1_240, 2_900)}
-    code = shop.PROJECTION.replace("    at = event", PLACE.format(what=what).replace("== AT", f"in {at}") + "    at = event")
+    code = shop.PROJECTION.replace(
+        "    at = event", PLACE.format(what=what).replace("== AT", f"in {at}") + "    at = event"
+    )
     shop.configure(project, dsn, code=code, projection_options='on_error = "dead-letter"')
     done = project.ok("rebuild", "--blue-green", "--output", "json").json
     assert done["events"] == 3_000
     letters = project.ok("projection", "dead-letters", "cart_summary", "--output", "json").json
     assert [letter["position"] for letter in letters] == [str(number) for number in sorted(at)]
     assert reason in letters[0]["error"]
-    carts = connection.execute("SELECT stream_id FROM shop.mt_events WHERE seq_id = ANY(%s)", (list(at),)).fetchall()
+    carts = connection.execute(
+        "SELECT stream_id FROM shop.mt_events WHERE seq_id = ANY(%s)", (list(at),)
+    ).fetchall()
     spoiled = {row[0] for row in carts}
     found, expected = shop.table(connection, "cart_summary"), shop.truth(connection, 3_000)
-    assert {k: v for k, v in found.items() if k not in spoiled} == {k: v for k, v in expected.items() if k not in spoiled}
+    assert {k: v for k, v in found.items() if k not in spoiled} == {
+        k: v for k, v in expected.items() if k not in spoiled
+    }
     assert len(found) == len(expected)
 
 
@@ -98,10 +127,19 @@ def test_two_keys_that_are_one_in_the_table_are_refused(dsn, connection, project
     assert "collide on cart_summary__v1_pkey" in result.err
 
 
-def test_the_event_that_spoils_a_row_is_blamed_and_not_the_one_that_stumbles_over_it(dsn, connection, project):
+def test_the_event_that_spoils_a_row_is_blamed_and_not_the_one_that_stumbles_over_it(
+    dsn, connection, project
+):
     shop.make(dsn, 3_000)
-    at = connection.execute("SELECT min(seq_id) FROM shop.mt_events WHERE seq_id > 800 AND version = 3").fetchone()[0]
+    at = connection.execute(
+        "SELECT min(seq_id) FROM shop.mt_events WHERE seq_id > 800 AND version = 3"
+    ).fetchone()[0]
     spoil = PLACE.format(what="return {**row, 'items': 'many'}").replace("AT", str(at))
-    shop.configure(project, dsn, code=shop.PROJECTION.replace("    at = event", spoil + "    at = event"))
+    shop.configure(
+        project, dsn, code=shop.PROJECTION.replace("    at = event", spoil + "    at = event")
+    )
     result = project.run("rebuild", "--blue-green")
-    assert f"position {at}): the table does not take its row: invalid input syntax for type integer" in result.err
+    assert (
+        f"position {at}): the table does not take its row: invalid input syntax for type integer"
+        in result.err
+    )

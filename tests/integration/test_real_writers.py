@@ -1,4 +1,6 @@
-"""The libraries themselves write, several processes at once, while esops reads: it misses nothing and sees nothing twice."""
+"""The libraries themselves write, several processes at once, while esops reads: it misses nothing
+and sees nothing twice.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ VERSION = "1.3.1"
 
 
 def read_while(store: EventStore, writers: Sequence[subprocess.Popen]) -> list[int]:
-    """All numbers in the order in which esops gives them, until the writers are done and nothing more comes."""
+    """All numbers in the order in which esops gives them, until the writers are done and nothing
+    more comes.
+    """
     seen: list[int] = []
     position = None
     deadline = time.monotonic() + 90
@@ -45,7 +49,16 @@ def from_npm(folder: Path, *packages: str) -> Path:
     """A folder with these packages in it; skips with the reason where they cannot be had."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not on this machine")
-    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), *packages]
+    command = [
+        "npm",
+        "install",
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        str(folder),
+        *packages,
+    ]
     installed = subprocess.run(command, capture_output=True, text=True, timeout=240)
     if installed.returncode:
         pytest.skip(f"npm could not install {packages[0]}: {installed.stderr.strip()[-200:]}")
@@ -70,9 +83,15 @@ def test_eventsourcings_own_application_is_read_whole(dsn, connection, functions
     subprocess.run([*command, "1", "0"], cwd=ROOT, env=environment, check=True)  # makes the tables
     with open_store("bank", StoreSettings(dsn=dsn)) as store:
         assert store.ping().detail["application"] == "accounts"
-        writers = [subprocess.Popen([*command, "150", str(seed)], cwd=ROOT, env=environment) for seed in range(1, 4)]
+        writers = [
+            subprocess.Popen([*command, "150", str(seed)], cwd=ROOT, env=environment)
+            for seed in range(1, 4)
+        ]
         seen = read_while(store, writers)
-        truth = [row[0] for row in connection.execute("SELECT notification_id FROM accounts_events ORDER BY 1")]
+        truth = [
+            row[0]
+            for row in connection.execute("SELECT notification_id FROM accounts_events ORDER BY 1")
+        ]
         assert len(truth) > 1_000
         assert seen == truth
         events = [event for batch in store.read_all() for event in batch.events]
@@ -90,7 +109,9 @@ pytestmark = pytest.mark.xdist_group("real writers")  # they share what npm inst
 def emmett_writer(tmp_path_factory):
     """Emmett from npm, and a script that appends through it."""
     folder = from_npm(
-        tmp_path_factory.mktemp("emmett"), "@event-driven-io/emmett-postgresql@0.42.0", "@event-driven-io/emmett@0.42.0"
+        tmp_path_factory.mktemp("emmett"),
+        "@event-driven-io/emmett-postgresql@0.42.0",
+        "@event-driven-io/emmett@0.42.0",
     )
     return shutil.copy(Path(__file__).with_name("emmett_writer.mjs"), folder)
 
@@ -107,7 +128,9 @@ def test_emmetts_own_event_store_writes_and_is_read_whole(dsn, connection, emmet
         seen = read_while(store, writers)
         truth = [
             row[0]
-            for row in connection.execute("SELECT global_position FROM emt_messages ORDER BY transaction_id, global_position")
+            for row in connection.execute(
+                "SELECT global_position FROM emt_messages ORDER BY transaction_id, global_position"
+            )
         ]
         assert len(truth) > 1_000
         assert seen == truth
@@ -119,22 +142,36 @@ def message_db(tmp_path_factory):
     """message-db's SQL from npm, in the order in which its own script runs it."""
     folder = from_npm(tmp_path_factory.mktemp("message-db"), f"@eventide/message-db@{VERSION}")
     database = folder / "node_modules" / "@eventide" / "message-db" / "database"
-    functions = "hash-64 acquire-lock category is-category id cardinal-id stream-version write-message".split()
-    files = ["schema/message-store", "tables/messages", "types/message", *(f"functions/{name}" for name in functions)]
+    functions = (
+        "hash-64 acquire-lock category is-category id cardinal-id stream-version write-message"
+    ).split()
+    files = [
+        "schema/message-store",
+        "tables/messages",
+        "types/message",
+        *(f"functions/{name}" for name in functions),
+    ]
     indexes = ["indexes/messages-id", "indexes/messages-stream"]
     return [(database / f"{name}.sql").read_text() for name in (*files, *indexes)]
 
 
 @pytest.mark.slow
 def test_message_dbs_own_function_writes_and_is_read_whole(dsn, connection, message_db):
-    connection.execute("CREATE SCHEMA IF NOT EXISTS message_store; SET search_path = message_store, public")
+    connection.execute(
+        "CREATE SCHEMA IF NOT EXISTS message_store; SET search_path = message_store, public"
+    )
     for statement in message_db:
         connection.execute(statement.replace("CONCURRENTLY", ""))
     command = [sys.executable, "-m", "tests.support.messagedb_writer", dsn]
     with open_store("messages", StoreSettings(dsn=dsn)) as store:
         writers = [subprocess.Popen([*command, str(seed), "250"], cwd=ROOT) for seed in range(4)]
         seen = read_while(store, writers)
-        truth = [row[0] for row in connection.execute("SELECT global_position FROM message_store.messages ORDER BY 1")]
+        truth = [
+            row[0]
+            for row in connection.execute(
+                "SELECT global_position FROM message_store.messages ORDER BY 1"
+            )
+        ]
         assert len(truth) > 1_000
         assert seen == truth
         assert truth != list(range(1, len(truth) + 1)), "no writer rolled back"

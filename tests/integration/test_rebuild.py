@@ -21,9 +21,16 @@ def built(dsn, connection, project):
 
 def test_the_first_build_makes_version_1_behind_a_view(built, connection):
     shop.check_version(connection, 1)
-    assert connection.execute("SELECT relkind::text FROM pg_class WHERE relname = 'cart_summary'").fetchone() == ("v",)
+    assert connection.execute(
+        "SELECT relkind::text FROM pg_class WHERE relname = 'cart_summary'"
+    ).fetchone() == ("v",)
     shown = built.ok("projection", "show", "cart_summary", "--output", "json").json
-    assert (shown["projection"], shown["store"], shown["kind"], shown["active"]) == ("cart_summary", "shop", "fold", 1)
+    assert (shown["projection"], shown["store"], shown["kind"], shown["active"]) == (
+        "cart_summary",
+        "shop",
+        "fold",
+        1,
+    )
     version = shown["versions"][0]
     assert version["state"] == "active"
     assert version["position"] == "2000"
@@ -46,7 +53,8 @@ def test_green_gets_what_blue_has(built, connection):
         COMMENT ON INDEX odd_index IS 'why it is there';
         CREATE INDEX "In De X" ON cart_summary__v1 USING hash (client);
         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-        CREATE TRIGGER watch BEFORE INSERT ON cart_summary__v1 FOR EACH ROW EXECUTE FUNCTION nothing();
+        CREATE TRIGGER watch BEFORE INSERT ON cart_summary__v1 FOR EACH ROW EXECUTE FUNCTION
+        nothing();
     """)
     config = (built.folder / "esops.toml").read_text().replace('ddl = "cart_summary.sql"\n', "")
     (built.folder / "esops.toml").write_text(config)
@@ -60,16 +68,26 @@ def test_green_gets_what_blue_has(built, connection):
             name = f"cart_summary__v{version}"
             described = connection.execute(
                 """
-                SELECT (SELECT array_agg(regexp_replace(pg_get_indexdef(indexrelid), '^.* USING ', '') || indisunique ORDER BY regexp_replace(pg_get_indexdef(indexrelid), '^.* USING ', ''))
+                SELECT (SELECT array_agg(regexp_replace(pg_get_indexdef(indexrelid), '^.* USING ',
+                '') || indisunique ORDER BY regexp_replace(pg_get_indexdef(indexrelid),
+                '^.* USING ', ''))
                           FROM pg_index WHERE indrelid = %(t)s::regclass),
-                       (SELECT array_agg(conname || pg_get_constraintdef(oid) ORDER BY conname) FROM pg_constraint WHERE conrelid = %(t)s::regclass AND contype = 'c'),
-                       (SELECT array_agg(description ORDER BY description) FROM pg_description WHERE objoid = %(t)s::regclass),
-                       (SELECT array_agg(description ORDER BY description) FROM pg_description d JOIN pg_index i ON i.indexrelid = d.objoid WHERE i.indrelid = %(t)s::regclass),
+                       (SELECT array_agg(conname || pg_get_constraintdef(oid) ORDER BY conname) FROM
+                       pg_constraint WHERE conrelid = %(t)s::regclass AND contype = 'c'),
+                       (SELECT array_agg(description ORDER BY description) FROM pg_description WHERE
+                       objoid = %(t)s::regclass),
+                       (SELECT array_agg(description ORDER BY description) FROM pg_description d
+                       JOIN pg_index i ON i.indexrelid = d.objoid WHERE i.indrelid =
+                       %(t)s::regclass),
                        (SELECT reloptions FROM pg_class WHERE oid = %(t)s::regclass),
-                       (SELECT array_agg(a.privilege_type || pg_get_userbyid(a.grantee) || a.is_grantable ORDER BY a.privilege_type, a.grantee)
-                          FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = %(t)s::regclass AND a.grantee <> c.relowner),
-                       (SELECT array_agg(attname || attacl::text ORDER BY attname) FROM pg_attribute WHERE attrelid = %(t)s::regclass AND attacl IS NOT NULL),
-                       (SELECT array_agg(attname || format_type(atttypid, atttypmod) || attnotnull ORDER BY attnum) FROM pg_attribute
+                       (SELECT array_agg(a.privilege_type || pg_get_userbyid(a.grantee) ||
+                       a.is_grantable ORDER BY a.privilege_type, a.grantee)
+                          FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = %(t)s::regclass AND
+                          a.grantee <> c.relowner),
+                       (SELECT array_agg(attname || attacl::text ORDER BY attname) FROM pg_attribute
+                       WHERE attrelid = %(t)s::regclass AND attacl IS NOT NULL),
+                       (SELECT array_agg(attname || format_type(atttypid, atttypmod) || attnotnull
+                       ORDER BY attnum) FROM pg_attribute
                          WHERE attrelid = %(t)s::regclass AND attnum > 0)
                 """,
                 {"t": name},
@@ -79,12 +97,16 @@ def test_green_gets_what_blue_has(built, connection):
         assert described == blue
         assert len(blue[0]) == 4
         view = connection.execute(
-            "SELECT array_agg(privilege_type || is_grantable ORDER BY privilege_type) FROM pg_class c, aclexplode(relacl) a "
+            "SELECT array_agg(privilege_type || is_grantable ORDER BY privilege_type) FROM "
+            "pg_class c, aclexplode(relacl) a "
             "WHERE relname = 'cart_summary' AND pg_get_userbyid(a.grantee) = 'app_admin'"
         ).fetchone()
         assert view == (["SELECTtrue", "UPDATEtrue"],)
     finally:
-        connection.execute("DROP OWNED BY app_reader; DROP OWNED BY app_admin; DROP ROLE app_reader; DROP ROLE app_admin")
+        connection.execute(
+            "DROP OWNED BY app_reader; DROP OWNED BY app_admin; DROP ROLE app_reader; DROP ROLE "
+            "app_admin"
+        )
 
 
 def test_an_existing_table_is_adopted_at_the_switch_and_not_before(dsn, connection, project):
@@ -100,18 +122,26 @@ def test_an_existing_table_is_adopted_at_the_switch_and_not_before(dsn, connecti
         assert (found["rows_blue"], found["rows_green"], found["differing"]) == (1, 100, 101)
         assert found["samples"]
         assert differs.json["state"] == "paused"
-        assert connection.execute("SELECT relkind::text FROM pg_class WHERE relname = 'cart_summary'").fetchone() == ("r",)
+        assert connection.execute(
+            "SELECT relkind::text FROM pg_class WHERE relname = 'cart_summary'"
+        ).fetchone() == ("r",)
         assert connection.execute("SELECT count(*) FROM cart_summary").fetchone() == (1,)
         project.ok("rebuild", "--blue-green", "--resume", "--max-diff", "101")
         assert connection.execute("SELECT count(*) FROM cart_summary").fetchone() == (100,)
-        assert connection.execute("SELECT cart_id FROM cart_summary__v1").fetchall() == [("made by hand",)]
-        may = connection.execute("SELECT has_table_privilege('shop_app', 'cart_summary', 'INSERT')").fetchone()
+        assert connection.execute("SELECT cart_id FROM cart_summary__v1").fetchall() == [
+            ("made by hand",)
+        ]
+        may = connection.execute(
+            "SELECT has_table_privilege('shop_app', 'cart_summary', 'INSERT')"
+        ).fetchone()
         assert may == (True,)
         refused = project.run("projection", "rollback", "cart_summary")
         assert refused.code == 6
         assert "no checkpoint" in refused.err
         project.ok("projection", "rollback", "cart_summary", "--allow-stale")
-        assert connection.execute("SELECT cart_id FROM cart_summary").fetchall() == [("made by hand",)]
+        assert connection.execute("SELECT cart_id FROM cart_summary").fetchall() == [
+            ("made by hand",)
+        ]
     finally:
         connection.execute("DROP OWNED BY shop_app; DROP ROLE shop_app")
 
@@ -120,13 +150,22 @@ def test_aborting_before_the_switch_leaves_an_existing_table_as_it_was(dsn, conn
     shop.make(dsn, 1_000)
     shop.configure(project, dsn)
     connection.execute(shop.DDL.replace("{table}", "cart_summary").encode())
-    before = connection.execute("SELECT oid, relacl, relkind::text FROM pg_class WHERE relname = 'cart_summary'").fetchone()
+    before = connection.execute(
+        "SELECT oid, relacl, relkind::text FROM pg_class WHERE relname = 'cart_summary'"
+    ).fetchone()
     assert project.run("rebuild", "--blue-green").code == 1
     assert project.run("rebuild", "--blue-green").code == 6
-    assert project.ok("rebuild", "--blue-green", "--abort", "--yes", "--output", "json").json["state"] == "aborted"
-    after = connection.execute("SELECT oid, relacl, relkind::text FROM pg_class WHERE relname = 'cart_summary'").fetchone()
+    assert (
+        project.ok("rebuild", "--blue-green", "--abort", "--yes", "--output", "json").json["state"]
+        == "aborted"
+    )
+    after = connection.execute(
+        "SELECT oid, relacl, relkind::text FROM pg_class WHERE relname = 'cart_summary'"
+    ).fetchone()
     assert after == before
-    assert connection.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'cart_summary\\_\\_v%'").fetchone() == (0,)
+    assert connection.execute(
+        "SELECT count(*) FROM pg_class WHERE relname LIKE 'cart_summary\\_\\_v%'"
+    ).fetchone() == (0,)
     assert project.run("rebuild", "--blue-green", "--abort").code == 2
 
 
@@ -166,7 +205,8 @@ def test_no_switch_then_switch_then_retire(built, connection):
     built.ok("projection", "retire", "cart_summary", "1", "--yes")
     assert connection.execute("SELECT to_regclass('cart_summary__v1')").fetchone() == (None,)
     states = {
-        v["version"]: v["state"] for v in built.ok("projection", "show", "cart_summary", "--output", "json").json["versions"]
+        v["version"]: v["state"]
+        for v in built.ok("projection", "show", "cart_summary", "--output", "json").json["versions"]
     }
     assert states == {1: "retired", 2: "active"}
     assert built.run("projection", "rollback", "cart_summary").code == 2
@@ -195,28 +235,40 @@ def test_code_that_changes_in_the_middle_is_refused(dsn, connection, project):
 
 def test_assertions_hold_the_switch(built, connection):
     config = (built.folder / "esops.toml").read_text()
-    wrong = 'verify.assertions = ["SELECT count(*) > 0 FROM {table}", "SELECT count(*) = 0 FROM {table} WHERE total < 1e9"]\n'
+    wrong = (
+        'verify.assertions = ["SELECT count(*) > 0 FROM {table}", "SELECT count(*) = 0 FROM '
+        '{table} WHERE total < 1e9"]\n'
+    )
     (built.folder / "esops.toml").write_text(config + wrong)
     held = built.run("rebuild", "--blue-green", "--max-diff", "100%", "--output", "json")
     assert held.code == 1
-    assert held.json["verification"]["failed_assertions"] == ["SELECT count(*) = 0 FROM {table} WHERE total < 1e9"]
+    assert held.json["verification"]["failed_assertions"] == [
+        "SELECT count(*) = 0 FROM {table} WHERE total < 1e9"
+    ]
     assert connection.execute("SELECT active_version FROM esops.projections").fetchone() == (1,)
-    (built.folder / "esops.toml").write_text(config + 'verify.assertions = ["SELECT count(*) > 0 FROM {table}"]\n')
+    (built.folder / "esops.toml").write_text(
+        config + 'verify.assertions = ["SELECT count(*) > 0 FROM {table}"]\n'
+    )
     built.ok("rebuild", "--blue-green", "--resume")
 
 
 def test_differences_are_shown_by_column_and_ignored_columns_are_not(built, connection):
     connection.execute(
-        "UPDATE cart_summary__v1 SET total = total + 1, status = 'odd' WHERE cart_id IN ('cart-00000003', 'cart-00000007')"
+        "UPDATE cart_summary__v1 SET total = total + 1, status = 'odd' WHERE cart_id IN "
+        "('cart-00000003', 'cart-00000007')"
     )
-    connection.execute("UPDATE cart_summary__v1 SET total = total + 1 WHERE cart_id = 'cart-00000009'")
+    connection.execute(
+        "UPDATE cart_summary__v1 SET total = total + 1 WHERE cart_id = 'cart-00000009'"
+    )
     connection.execute("DELETE FROM cart_summary__v1 WHERE cart_id = 'cart-00000011'")
     held = built.run("rebuild", "--blue-green", "--output", "json")
     found = held.json["verification"]
     assert held.code == 1
     assert (found["differing"], found["only_green"], found["only_blue"]) == (4, 1, 0)
     assert found["columns"] == {"total": 3, "status": 2}
-    assert {sample["key"]["cart_id"] for sample in found["samples"]} == {f"cart-{n:08}" for n in (3, 7, 9, 11)}
+    assert {sample["key"]["cart_id"] for sample in found["samples"]} == {
+        f"cart-{n:08}" for n in (3, 7, 9, 11)
+    }
     printed = built.run("rebuild", "--blue-green", "--resume").out
     assert "column total: 3 rows differ" in printed
     assert built.run("rebuild", "--blue-green", "--resume", "--max-diff", "3").code == 1
@@ -264,11 +316,16 @@ ddl = "odd.sql"
 
     with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
         for n in range(30):
-            store.append(f"it's {n % 5} \\ \t\n", [NewEvent(f"00000000-0000-0000-0000-{n:012}", "a'b", b"{}")])
+            store.append(
+                f"it's {n % 5} \\ \t\n",
+                [NewEvent(f"00000000-0000-0000-0000-{n:012}", "a'b", b"{}")],
+            )
     project.ok("rebuild", "The 'Odd' one", "--blue-green")
     project.ok("rebuild", "The 'Odd' one", "--blue-green")
     view = psycopg.sql.Identifier(schema, odd).as_string(None)
-    rows = connection.execute(f'SELECT "Order %s", "group", "select", "a ""b""" FROM {view} ORDER BY 1, 2'.encode()).fetchall()
+    rows = connection.execute(
+        f'SELECT "Order %s", "group", "select", "a ""b""" FROM {view} ORDER BY 1, 2'.encode()
+    ).fetchall()
     assert len(rows) == 10
     assert sum(row[2] for row in rows) == 30
     assert rows[0][0] == "it's 0 \\ \t\n"
@@ -290,7 +347,8 @@ def test_old_holes_in_the_numbers_do_not_cut_the_load_short(dsn, connection, pro
     shop.make(dsn, 30_000)
     connection.execute("DELETE FROM shop.mt_events WHERE seq_id IN (17, 18, 20000)")
     connection.execute(
-        "DELETE FROM shop.mt_events WHERE stream_id IN (SELECT stream_id FROM shop.mt_events GROUP BY 1 HAVING min(version) > 1)"
+        "DELETE FROM shop.mt_events WHERE stream_id IN (SELECT stream_id FROM shop.mt_events GROUP "
+        "BY 1 HAVING min(version) > 1)"
     )
     shop.configure(project, dsn, store_options="")
     left = connection.execute("SELECT count(*) FROM shop.mt_events").fetchone()[0]
@@ -314,7 +372,9 @@ def test_a_second_rebuild_at_the_same_time_is_told_who_is_at_it(dsn, connection,
         holder.execute("SELECT count(*) FROM cart_summary")
         process = project.start("rebuild", "--blue-green")
         for _ in range(100):
-            row = connection.execute("SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone()
+            row = connection.execute(
+                "SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1"
+            ).fetchone()
             if row == ("verified",):
                 break
             time.sleep(0.05)

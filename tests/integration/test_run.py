@@ -15,7 +15,11 @@ NEW_CODE = shop.PROJECTION.replace('"status": "open"', '"status": "OPEN"')
 
 
 def position(connection, version: int) -> int:
-    return int(connection.execute("SELECT position FROM esops.versions WHERE version = %s", (version,)).fetchone()[0])
+    return int(
+        connection.execute(
+            "SELECT position FROM esops.versions WHERE version = %s", (version,)
+        ).fetchone()[0]
+    )
 
 
 def wait_for(connection, version: int, number: int) -> None:
@@ -28,7 +32,8 @@ def wait_for(connection, version: int, number: int) -> None:
 def statuses(connection, version: int, after: int) -> set[str]:
     rows = connection.execute(
         f"SELECT DISTINCT status FROM cart_summary__v{version} WHERE cart_id IN "
-        "(SELECT stream_id FROM shop.mt_events WHERE type = 'shopping_cart_opened' AND seq_id > %s) AND status ILIKE 'open'",
+        "(SELECT stream_id FROM shop.mt_events WHERE type = 'shopping_cart_opened' AND seq_id > "
+        "%s) AND status ILIKE 'open'",
         (after,),
     ).fetchall()
     return {row[0] for row in rows}
@@ -41,14 +46,20 @@ def write(dsn) -> None:
         people.stop()
 
 
-def test_a_running_host_keeps_the_old_version_by_the_old_code_and_takes_the_new_one_over(dsn, connection, project):
+def test_a_running_host_keeps_the_old_version_by_the_old_code_and_takes_the_new_one_over(
+    dsn, connection, project
+):
     shop.make(dsn, 1_000)
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
     host = project.start("run", "cart_summary")
     try:
         write(dsn)
-        wait_for(connection, 1, connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0])
+        wait_for(
+            connection,
+            1,
+            connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0],
+        )
         shop.configure(project, dsn, code=NEW_CODE)
         done = project.ok("rebuild", "--blue-green", "--max-diff", "100%")
         assert "`esops run` takes it over within seconds" in done.out
@@ -64,7 +75,11 @@ def test_a_running_host_keeps_the_old_version_by_the_old_code_and_takes_the_new_
         project.ok("projection", "switch", "cart_summary", "--to", "2")
         project.ok("projection", "retire", "cart_summary", "--yes")
         write(dsn)
-        wait_for(connection, 2, connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0])
+        wait_for(
+            connection,
+            2,
+            connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0],
+        )
     finally:
         host.terminate()
         out, err = host.communicate(timeout=30)
@@ -82,7 +97,11 @@ def test_a_restarted_host_does_not_mix_two_codes_in_a_version(dsn, connection, p
     host = project.start("run")
     try:
         write(dsn)
-        wait_for(connection, 2, connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0])
+        wait_for(
+            connection,
+            2,
+            connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0],
+        )
         assert position(connection, 1) == 1_000
         begin = time.monotonic()
         refused = project.run("projection", "rollback", "cart_summary")
@@ -95,17 +114,22 @@ def test_a_restarted_host_does_not_mix_two_codes_in_a_version(dsn, connection, p
 
 
 def test_followers_on_emmett_rest_when_nothing_comes(dsn, connection, project):
-    """Its order is by transaction ids, which a follower's own checkpoints use up: two must not drive each other on for ever."""
+    """Its order is by transaction ids, which a follower's own checkpoints use up: two must not
+    drive each other on for ever.
+    """
     emmett.create(connection)
     with open_store("s", StoreSettings(dsn=dsn)) as store:
         for n in range(20):
             store.append(f"cart-{n}", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
     project.write(
         "esops.toml",
-        f'[stores.s]\ndsn = {json.dumps(dsn)}\n[projections.totals]\npython = "totals:totals"\ntables = ["totals"]\nddl = "totals.sql"\n',
+        f"[stores.s]\ndsn = {json.dumps(dsn)}\n[projections.totals]\npython = "
+        '"totals:totals"\ntables = ["totals"]\nddl = "totals.sql"\n',
     )
     project.write(
-        "totals.py", "from esops import fold\n@fold(key='stream')\ndef totals(row, event):\n    return {'id': event.stream}\n"
+        "totals.py",
+        "from esops import fold\n@fold(key='stream')\ndef totals(row, event):\n    return {'id': "
+        "event.stream}\n",
     )
     project.write("totals.sql", "CREATE TABLE {table} (id text PRIMARY KEY);")
     for _ in range(2):
@@ -116,7 +140,9 @@ def test_followers_on_emmett_rest_when_nothing_comes(dsn, connection, project):
         time.sleep(3)
 
         def transactions() -> int:
-            return connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()[0]
+            return connection.execute(
+                "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+            ).fetchone()[0]
 
         before = transactions()
         time.sleep(4)
@@ -125,7 +151,9 @@ def test_followers_on_emmett_rest_when_nothing_comes(dsn, connection, project):
             store.append("cart-new", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
         deadline = time.monotonic() + 10
         for version in (1, 2):
-            while connection.execute(f"SELECT count(*) FROM totals__v{version}").fetchone() != (21,):
+            while connection.execute(f"SELECT count(*) FROM totals__v{version}").fetchone() != (
+                21,
+            ):
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
     finally:

@@ -1,4 +1,6 @@
-"""`esops rebuild` of a projection that runs inside EventStoreDB: beside the old one, compared, handed over, retired."""
+"""`esops rebuild` of a projection that runs inside EventStoreDB: beside the old one, compared,
+handed over, retired.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ WITH_MORE = SUMS.replace("total: 0}", "total: 0, largest: 0}").replace(
     "return s;", "s.largest = Math.max(s.largest, e.data.amount); return s;"
 )
 WRONG = SUMS.replace("+= e.data.amount", "+= 2 * e.data.amount")
-EMITTING = SUMS.replace("return s;", "emit('sums{suffix}', 'Summed', {total: s.total}, {}); return s;")
+EMITTING = SUMS.replace(
+    "return s;", "emit('sums{suffix}', 'Summed', {total: s.total}, {}); return s;"
+)
 
 
 @pytest.fixture
@@ -33,8 +37,13 @@ def nodes():
     with Nodes() as nodes:
         client = nodes.client()
         for number in range(40):
-            events = [NewEvent("placed", json.dumps({"amount": number + n}).encode(), id=uuid.uuid4()) for n in range(5)]
-            client.append_to_stream(f"order-{number}", current_version=StreamState.ANY, events=events)
+            events = [
+                NewEvent("placed", json.dumps({"amount": number + n}).encode(), id=uuid.uuid4())
+                for n in range(5)
+            ]
+            client.append_to_stream(
+                f"order-{number}", current_version=StreamState.ANY, events=events
+            )
         client.close()
         yield nodes
 
@@ -57,7 +66,9 @@ handover = ["./move-readers"]
     )
     project.write("sums.js", query)
     script = project.write(
-        "move-readers", '#!/bin/sh\necho "$ESOPS_FROM -> $ESOPS_TO ($ESOPS_TO_RESULT)" >> moved\ntest ! -e refuse\n'
+        "move-readers",
+        '#!/bin/sh\necho "$ESOPS_FROM -> $ESOPS_TO ($ESOPS_TO_RESULT)" >> moved\ntest ! -e '
+        "refuse\n",
     )
     script.chmod(0o755)
 
@@ -87,7 +98,12 @@ def names(nodes) -> list[str]:
 def test_a_second_projection_is_built_compared_handed_over_and_the_first_retired(project, nodes):
     configure(project, nodes)
     first = rebuild(project)
-    assert (first.code, first.json["state"], first.json["to_version"], first.json["rows"]) == (0, "switched", 1, 40)
+    assert (first.code, first.json["state"], first.json["to_version"], first.json["rows"]) == (
+        0,
+        "switched",
+        1,
+        40,
+    )
     assert moved(project) == []
     configure(project, nodes, WITH_MORE)
     plan = project.ok("rebuild", "sums", "--blue-green", "--dry-run").out
@@ -98,7 +114,12 @@ def test_a_second_projection_is_built_compared_handed_over_and_the_first_retired
     differs = rebuild(project)
     assert differs.code == 1
     found = differs.json["verification"]
-    assert (found["rows_blue"], found["rows_green"], found["differing"], found["columns"]) == (40, 40, 40, {"largest": 40})
+    assert (found["rows_blue"], found["rows_green"], found["differing"], found["columns"]) == (
+        40,
+        40,
+        40,
+        {"largest": 40},
+    )
     assert moved(project) == []
     done = rebuild(project, "--resume", "--compare", "columns")
     assert (done.code, done.json["state"]) == (0, "switched")
@@ -112,7 +133,10 @@ def test_a_second_projection_is_built_compared_handed_over_and_the_first_retired
     assert states(project) == {1: "standby", 2: "active"}
     refused = project.run("projection", "retire", "sums", "2")
     assert refused.code == 6
-    assert "would delete projection sums" in project.ok("projection", "retire", "sums", "--dry-run").out
+    assert (
+        "would delete projection sums"
+        in project.ok("projection", "retire", "sums", "--dry-run").out
+    )
     project.ok("projection", "retire", "sums", "1")
     assert names(nodes) == ["sums-v2"]
     assert states(project) == {1: "retired", 2: "active"}
@@ -196,7 +220,9 @@ def test_killed_at_any_moment_it_goes_on(project, nodes):
     process = project.start("rebuild", "sums", "--blue-green", "--output", "json")
     for wait in (0.8, 0.9, 1.1, 0.8, 0.9, 1.1):
         time.sleep(wait)
-        if process.poll() == 2 and states(project) == {1: "active"}:  # the one before was killed before the journal knew of it
+        if process.poll() == 2 and states(project) == {
+            1: "active"
+        }:  # the one before was killed before the journal knew of it
             process = project.start("rebuild", "sums", "--blue-green", "--output", "json")
             continue
         if process.poll() is not None or kills == 3:
@@ -224,6 +250,8 @@ def test_commands_that_have_nothing_to_do_with_it_say_so(project, nodes, dsn):
     assert project.run("projection", "dead-letters", "sums").code == 2
     assert project.ok("projection", "list", "--output", "json").json[0]["kind"] == "server"
     project.write(
-        "esops.toml", f'[stores.s]\ndsn = {json.dumps(dsn)}\n[projections.sums]\nkind = "server"\njavascript = "sums.js"\n'
+        "esops.toml",
+        f'[stores.s]\ndsn = {json.dumps(dsn)}\n[projections.sums]\nkind = "server"\njavascript = '
+        '"sums.js"\n',
     )
     assert project.run("rebuild", "sums", "--blue-green").code in (2, 6)

@@ -1,7 +1,10 @@
-"""The first promise: a settled reader misses nothing, whatever writers do; and it makes no writer wait.
+"""The first promise: a settled reader misses nothing, whatever writers do; and it makes no writer
+wait.
 
-Real writer processes commit late, roll back, are killed in the middle, draw a number in one statement and insert in a later
-one, and (Marten's rich append) draw numbers outside of any transaction, beside a report that keeps a transaction open all
+Real writer processes commit late, roll back, are killed in the middle, draw a number in one
+statement and insert in a later
+one, and (Marten's rich append) draw numbers outside of any transaction, beside a report that keeps
+a transaction open all
 the time. A naive reader runs beside the settled one: if it misses nothing, the test proves nothing.
 """
 
@@ -36,7 +39,9 @@ CASES = {
 
 
 class Sampler(threading.Thread):
-    """Looks, many times a second, whether anybody waits for a session of esops, and what esops locks."""
+    """Looks, many times a second, whether anybody waits for a session of esops, and what esops
+    locks.
+    """
 
     def __init__(self, dsn: str) -> None:
         super().__init__(daemon=True)
@@ -50,12 +55,16 @@ class Sampler(threading.Thread):
             while not self.ended.wait(0.02):
                 self.samples += 1
                 self.blocked += connection.execute(
-                    "SELECT a.pid, e.query FROM pg_stat_activity a, LATERAL unnest(pg_blocking_pids(a.pid)) AS b(pid) "
-                    "JOIN pg_stat_activity e ON e.pid = b.pid WHERE a.wait_event_type = 'Lock' AND e.application_name LIKE 'esops %%'"
+                    "SELECT a.pid, e.query FROM pg_stat_activity a, LATERAL "
+                    "unnest(pg_blocking_pids(a.pid)) AS b(pid) "
+                    "JOIN pg_stat_activity e ON e.pid = b.pid WHERE a.wait_event_type = 'Lock' AND "
+                    "e.application_name LIKE 'esops %%'"
                 ).fetchall()
                 self.strong += connection.execute(
-                    "SELECT l.mode, l.relation::regclass::text FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
-                    "WHERE a.application_name LIKE 'esops %%' AND l.locktype = 'relation' AND l.mode <> 'AccessShareLock'"
+                    "SELECT l.mode, l.relation::regclass::text FROM pg_locks l JOIN "
+                    "pg_stat_activity a USING (pid) "
+                    "WHERE a.application_name LIKE 'esops %%' AND l.locktype = 'relation' AND "
+                    "l.mode <> 'AccessShareLock'"
                 ).fetchall()
 
     def end(self) -> None:
@@ -68,7 +77,9 @@ def naive(dsn: str, table: str, number: str, ended: threading.Event, seen: set) 
     last = 0
     with psycopg.connect(dsn, autocommit=True) as connection:
         while not ended.is_set():
-            rows = connection.execute(f"SELECT {number} FROM {table} WHERE {number} > %s ORDER BY 1", (last,)).fetchall()
+            rows = connection.execute(
+                f"SELECT {number} FROM {table} WHERE {number} > %s ORDER BY 1", (last,)
+            ).fetchall()
             seen.update(row[0] for row in rows)
             last = max([last, *(row[0] for row in rows)])
             time.sleep(0.005)
@@ -82,7 +93,11 @@ def test_settled_reader_misses_nothing_where_a_naive_one_does(case, dsn, connect
         table, number, truth = "mt_events", "seq_id", "SELECT seq_id FROM mt_events"
     else:
         emmett.create(connection)
-        table, number, truth = "emt_messages", "global_position", "SELECT global_position FROM emt_messages"
+        table, number, truth = (
+            "emt_messages",
+            "global_position",
+            "SELECT global_position FROM emt_messages",
+        )
     report = psycopg.connect(dsn)
     report.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
     report.execute(f"SELECT count(*) FROM {table}")
@@ -137,7 +152,8 @@ def test_settled_reader_misses_nothing_where_a_naive_one_does(case, dsn, connect
     assert max(each["slowest"] for each in told) < 5
     read_in_all[case] = len(seen)
     print(
-        f"\n{case}: {len(committed):,} events, settled missed 0, naive missed {naive_missed:,}, {writers.killed} writers killed"
+        f"\n{case}: {len(committed):,} events, settled missed 0, naive missed {naive_missed:,}, "
+        f"{writers.killed} writers killed"
     )
 
 

@@ -1,4 +1,6 @@
-"""Several projections from one read of the events: each right by itself, whatever becomes of the others."""
+"""Several projections from one read of the events: each right by itself, whatever becomes of the
+others.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,14 @@ def configure(project, dsn: str) -> None:
     project.write("cart_summary_statement.sql", kinds.SQL)
     project.write("totals.py", TOTALS)
     project.write(
-        "cart_events.sql", "CREATE TABLE {table} (cart_id text PRIMARY KEY, events int NOT NULL, position bigint NOT NULL);"
+        "cart_events.sql",
+        "CREATE TABLE {table} (cart_id text PRIMARY KEY, events int NOT NULL, position bigint "
+        "NOT NULL);",
     )
-    project.write("confirmed.sql", "CREATE TABLE {table} (cart_id text PRIMARY KEY, position bigint NOT NULL);")
+    project.write(
+        "confirmed.sql",
+        "CREATE TABLE {table} (cart_id text PRIMARY KEY, position bigint NOT NULL);",
+    )
     project.write("esops.toml", (project.folder / "esops.toml").read_text() + MORE)
 
 
@@ -69,8 +76,20 @@ def check(connection, up_to: int | None = None) -> None:
     assert shop.table(connection, "cart_summary") == shop.truth(connection, last)
     assert shop.table(connection, "by_statement") == shop.truth(connection, last)
     for table, query in (
-        ("cart_events", "SELECT stream_id, count(*)::int, max(seq_id) FROM shop.mt_events WHERE seq_id <= %s GROUP BY 1"),
-        ("confirmed", "SELECT stream_id, seq_id FROM shop.mt_events WHERE type = 'shopping_cart_confirmed' AND seq_id <= %s"),
+        (
+            "cart_events",
+            (
+                "SELECT stream_id, count(*)::int, max(seq_id) FROM shop.mt_events WHERE seq_id <= %s "
+                "GROUP BY 1"
+            ),
+        ),
+        (
+            "confirmed",
+            (
+                "SELECT stream_id, seq_id FROM shop.mt_events WHERE type = 'shopping_cart_confirmed' "
+                "AND seq_id <= %s"
+            ),
+        ),
     ):
         assert set(connection.execute(f"SELECT * FROM {table}").fetchall()) == set(
             connection.execute(query, (last,)).fetchall()
@@ -78,10 +97,14 @@ def check(connection, up_to: int | None = None) -> None:
 
 
 def events_read(connection) -> int:
-    """Events that any session was given in order so far: what is counted is counted by scans, and reading goes by the index."""
+    """Events that any session was given in order so far: what is counted is counted by scans, and
+    reading goes by the index.
+    """
     time.sleep(1.2)  # a session hands its figures over once a second, or at its end
     connection.execute("SELECT pg_stat_clear_snapshot()")
-    return connection.execute("SELECT idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'mt_events'").fetchone()[0]
+    return connection.execute(
+        "SELECT idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'mt_events'"
+    ).fetchone()[0]
 
 
 def test_they_are_made_from_one_read(several, connection):
@@ -93,7 +116,11 @@ def test_they_are_made_from_one_read(several, connection):
     assert [(each["projection"], each["state"], each["events"]) for each in done["rebuilds"]] == [
         ("cart_summary", "switched", EVENTS),
         ("cart_events", "switched", EVENTS),
-        ("confirmed", "switched", connection.execute("SELECT count(*) FROM confirmed").fetchone()[0]),
+        (
+            "confirmed",
+            "switched",
+            connection.execute("SELECT count(*) FROM confirmed").fetchone()[0],
+        ),
     ]
     several.ok("rebuild", "by_statement", "--blue-green")
     check(connection)
@@ -102,7 +129,9 @@ def test_they_are_made_from_one_read(several, connection):
         several.ok("rebuild", name, "--blue-green", "--compare", "none")
     apart = events_read(connection) - before
     assert EVENTS <= together < 1.2 * EVENTS, f"{together} events were read for three projections"
-    assert apart > 1.9 * EVENTS, f"the measure does not measure: {apart} for two, one after the other"
+    assert apart > 1.9 * EVENTS, (
+        f"the measure does not measure: {apart} for two, one after the other"
+    )
 
 
 def test_with_writers_on_each_is_verified_and_switched(several, dsn, connection):
@@ -119,7 +148,8 @@ def test_with_writers_on_each_is_verified_and_switched(several, dsn, connection)
 
 def test_one_that_fails_does_not_stop_the_others(several, connection):
     text = TOTALS.replace(
-        '    return {"position"', '    if event.position[0] > 5000: raise ValueError("no more")\n    return {"position"'
+        '    return {"position"',
+        '    if event.position[0] > 5000: raise ValueError("no more")\n    return {"position"',
     )
     several.write("totals.py", text)
     result = several.run("rebuild", *NAMES, "--blue-green", "--output", "json")
@@ -143,12 +173,16 @@ def test_one_that_fails_does_not_stop_the_others(several, connection):
 
 def test_each_takes_its_part_of_a_read_that_begins_at_the_lowest_checkpoint(several, connection):
     """One is half done, another at its beginning: read together, nothing is applied twice."""
-    process = several.start("rebuild", "cart_events", "--blue-green", "--batch-size", "200", "--max-rate", "2000")
+    process = several.start(
+        "rebuild", "cart_events", "--blue-green", "--batch-size", "200", "--max-rate", "2000"
+    )
     end = time.monotonic() + 20
     while time.monotonic() < end:
         time.sleep(0.1)
         if connection.execute("SELECT to_regclass('esops.controls')").fetchone()[0] is not None:
-            row = connection.execute("SELECT position::int FROM esops.versions WHERE position IS NOT NULL").fetchone()
+            row = connection.execute(
+                "SELECT position::int FROM esops.versions WHERE position IS NOT NULL"
+            ).fetchone()
             if row and row[0] >= 1_000:
                 break
     process.send_signal(signal.SIGKILL)
@@ -162,7 +196,16 @@ def test_each_takes_its_part_of_a_read_that_begins_at_the_lowest_checkpoint(seve
         time.sleep(0.05)
     start.send_signal(signal.SIGINT)
     assert start.wait() == 5
-    done = several.ok("rebuild", *NAMES[:2], "--blue-green", "--resume", "--max-rate", "1000000", "--output", "json").json
+    done = several.ok(
+        "rebuild",
+        *NAMES[:2],
+        "--blue-green",
+        "--resume",
+        "--max-rate",
+        "1000000",
+        "--output",
+        "json",
+    ).json
     assert [each["events"] for each in done["rebuilds"]] == [EVENTS, EVENTS]
     several.ok("rebuild", *NAMES[2:], "--blue-green")
     check(connection)
@@ -201,21 +244,40 @@ def test_a_server_that_comes_back_is_read_together_again(several, own_server):
         assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS)
 
 
-def test_one_that_was_to_be_begun_with_the_others_and_was_not_is_begun_by_resume(several, connection):
+def test_one_that_was_to_be_begun_with_the_others_and_was_not_is_begun_by_resume(
+    several, connection
+):
     """As where the command is killed between two entries of its journal."""
-    process = several.start("rebuild", *NAMES[:2], "--blue-green", "--batch-size", "200", "--max-rate", "1000")
+    process = several.start(
+        "rebuild", *NAMES[:2], "--blue-green", "--batch-size", "200", "--max-rate", "1000"
+    )
     while connection.execute("SELECT to_regclass('esops.rebuilds')").fetchone()[0] is None or (
-        connection.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'cart%v1'").fetchone()[0] < 2
+        connection.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'cart%v1'").fetchone()[
+            0
+        ]
+        < 2
     ):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     time.sleep(0.5)
     connection.execute(
-        "DELETE FROM esops.rebuilds WHERE projection = 'cart_events'; DELETE FROM esops.versions WHERE projection = 'cart_events'; "
+        "DELETE FROM esops.rebuilds WHERE projection = 'cart_events'; DELETE FROM esops.versions "
+        "WHERE projection = 'cart_events'; "
         "DROP TABLE cart_events__v1"
     )
-    done = several.ok("rebuild", *NAMES[:2], "--blue-green", "--resume", "--max-rate", "1000000", "--output", "json").json
-    assert [(each["state"], each["events"]) for each in done["rebuilds"]] == [("switched", EVENTS)] * 2
+    done = several.ok(
+        "rebuild",
+        *NAMES[:2],
+        "--blue-green",
+        "--resume",
+        "--max-rate",
+        "1000000",
+        "--output",
+        "json",
+    ).json
+    assert [(each["state"], each["events"]) for each in done["rebuilds"]] == [
+        ("switched", EVENTS)
+    ] * 2
     several.ok("rebuild", *NAMES[2:], "--blue-green")
     check(connection)

@@ -1,4 +1,6 @@
-"""What a comparison finds: samples, columns that are meant to change, tolerance, and the page that shows it."""
+"""What a comparison finds: samples, columns that are meant to change, tolerance, and the page that
+shows it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ def change(project, old: str, new: str) -> None:
 
 def configure(project, line: str) -> None:
     text = (project.folder / "esops.toml").read_text()
-    project.write("esops.toml", text.replace("[projections.cart_summary]", f"[projections.cart_summary]\n{line}"))
+    project.write(
+        "esops.toml",
+        text.replace("[projections.cart_summary]", f"[projections.cart_summary]\n{line}"),
+    )
 
 
 def test_columns_that_are_meant_to_change_are_shown_and_do_not_count(carts, connection):
@@ -37,7 +42,9 @@ def test_columns_that_are_meant_to_change_are_shown_and_do_not_count(carts, conn
     configure(carts, 'verify.expected = ["client"]')
     done = carts.ok("rebuild", "--blue-green")
     assert "column client: 500 rows differ, as expected" in done.out
-    found = connection.execute("SELECT verification FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1").fetchone()[0]
+    found = connection.execute(
+        "SELECT verification FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1"
+    ).fetchone()[0]
     assert (found["differing"], found["columns"], found["expected"]) == (0, {}, {"client": 500})
     change(carts, '"items": row["items"] + count', '"items": row["items"] + count + 1')
     differs = carts.run("rebuild", "--blue-green", "--output", "json").json["verification"]
@@ -47,7 +54,9 @@ def test_columns_that_are_meant_to_change_are_shown_and_do_not_count(carts, conn
 
 
 def test_a_sample_finds_what_is_common(carts, connection):
-    same = carts.ok("rebuild", "--blue-green", "--compare", "sample", "--no-switch", "--output", "json").json["verification"]
+    same = carts.ok(
+        "rebuild", "--blue-green", "--compare", "sample", "--no-switch", "--output", "json"
+    ).json["verification"]
     assert (same["method"], same["differing"], same["rows_blue"]) == ("sample", 0, 500)
     assert same["compared"] == 1_000, "few rows are all looked at, from both sides"
     change(carts, '"items": 0, "total": 0', '"items": 0, "total": 1')
@@ -69,7 +78,9 @@ def test_a_sample_of_many_is_small(dsn, connection, project):
     shop.make(dsn, 300_000)
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
-    connection.execute("UPDATE cart_summary__v1 SET items = items + 1 WHERE hashtext(cart_id) % 10 = 0")
+    connection.execute(
+        "UPDATE cart_summary__v1 SET items = items + 1 WHERE hashtext(cart_id) % 10 = 0"
+    )
     result = project.run("rebuild", "--blue-green", "--compare", "sample", "--output", "json")
     found = result.json["verification"]
     assert result.code == 1
@@ -80,7 +91,9 @@ def test_a_sample_of_many_is_small(dsn, connection, project):
 
 def test_what_differs_as_a_page(carts, connection, browser):
     change(carts, '"client": data["ClientId"]', '"client": "<b>" + data["ClientId"]')
-    connection.execute("DELETE FROM cart_summary__v1 WHERE cart_id = (SELECT min(cart_id) FROM cart_summary__v1)")
+    connection.execute(
+        "DELETE FROM cart_summary__v1 WHERE cart_id = (SELECT min(cart_id) FROM cart_summary__v1)"
+    )
     assert carts.run("rebuild", "--blue-green", "--report", "diff.html").code == 1
     page = carts.folder / "diff.html"
     document = browser.document(page)

@@ -1,4 +1,6 @@
-"""Other ways through a rebuild: hooks, a test only, blue that goes by itself, readers moved by a hook, and in place."""
+"""Other ways through a rebuild: hooks, a test only, blue that goes by itself, readers moved by a
+hook, and in place.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,11 @@ def test_hooks_are_told_what_happens(hooked):
 
 @pytest.mark.parametrize(
     ("hook", "code", "state"),
-    [("before-catch-up", 5, "paused"), ("before-switch", 5, "paused"), ("after-switch", 1, "switched")],
+    [
+        ("before-catch-up", 5, "paused"),
+        ("before-switch", 5, "paused"),
+        ("after-switch", 1, "switched"),
+    ],
 )
 def test_a_hook_that_fails_is_heeded(hooked, connection, hook, code, state):
     (hooked.folder / f"fail-{hook}").touch()
@@ -91,7 +97,11 @@ def test_a_test_only_does_everything_but_the_switch(carts, connection, dsn):
     carts.ok("rebuild", "--blue-green")
     before = shop.table(connection, "cart_summary")
     done = carts.ok("rebuild", "--blue-green", "--test-only", "--output", "json").json
-    assert (done["state"], done["verification"]["differing"], done["events"]) == ("tested", 0, EVENTS)
+    assert (done["state"], done["verification"]["differing"], done["events"]) == (
+        "tested",
+        0,
+        EVENTS,
+    )
     assert connection.execute("SELECT to_regclass('cart_summary__v2')").fetchone() == (None,)
     assert shop.table(connection, "cart_summary") == before
     assert carts.ok("rebuild", "--blue-green", "--output", "json").json["to_version"] == 3
@@ -101,10 +111,16 @@ def test_a_test_only_does_everything_but_the_switch(carts, connection, dsn):
 def test_blue_is_retired_by_itself_after_a_while(carts, connection):
     carts.ok("rebuild", "--blue-green")
     carts.ok("rebuild", "--blue-green", "--retire-after", "2s")
-    assert connection.execute("SELECT to_regclass('cart_summary__v1') IS NOT NULL").fetchone() == (True,)
+    assert connection.execute("SELECT to_regclass('cart_summary__v1') IS NOT NULL").fetchone() == (
+        True,
+    )
     process = carts.start("run")
     try:
-        until(lambda: connection.execute("SELECT to_regclass('cart_summary__v1')").fetchone() == (None,))
+        until(
+            lambda: (
+                connection.execute("SELECT to_regclass('cart_summary__v1')").fetchone() == (None,)
+            )
+        )
     finally:
         process.terminate()
         _, err = process.communicate(timeout=20)
@@ -127,7 +143,9 @@ def test_readers_moved_by_a_hook(dsn, connection, project):
     path.chmod(0o755)
     project.ok("rebuild", "--blue-green")
     assert (project.folder / "readers").read_text() == "public.cart_summary__v1\n"
-    assert connection.execute("SELECT to_regclass('cart_summary')").fetchone() == (None,), "no view is made"
+    assert connection.execute("SELECT to_regclass('cart_summary')").fetchone() == (None,), (
+        "no view is made"
+    )
     (project.folder / "fail-switch").touch()
     assert project.run("rebuild", "--blue-green").code == 5
     assert project.ok("projection", "show", "cart_summary", "--output", "json").json["active"] == 1
@@ -156,7 +174,12 @@ def test_in_place_asks_and_then_empties_and_fills(carts, connection, dsn):
     assert "TRUNCATE public.cart_summary__v1" in plan
     assert "readers see the tables empty" in plan
     done = carts.ok("rebuild", "--yes", "--output", "json").json
-    assert (done["state"], done["from_version"], done["to_version"], done["events"]) == ("rebuilt", 1, 1, EVENTS + 200)
+    assert (done["state"], done["from_version"], done["to_version"], done["events"]) == (
+        "rebuilt",
+        1,
+        1,
+        EVENTS + 200,
+    )
     shop.check_version(connection, 1)
     assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS + 200)
     assert carts.run("rebuild", "--yes", "--max-diff", "3").code == 2
@@ -171,7 +194,11 @@ def test_in_place_is_refused_while_somebody_follows(carts, connection):
     carts.ok("rebuild", "--blue-green")
     process = carts.start("run")
     try:
-        until(lambda: carts.ok("projection", "show", "cart_summary", "--output", "json").json["versions"][0]["followed_by"])
+        until(
+            lambda: carts.ok("projection", "show", "cart_summary", "--output", "json").json[
+                "versions"
+            ][0]["followed_by"]
+        )
         result = carts.run("rebuild", "--yes")
         assert result.code == 4
         assert "Stop `esops run`" in result.err
@@ -187,7 +214,9 @@ def test_a_long_reader_makes_in_place_wait_and_then_give_way(carts, connection, 
         reader.execute("SELECT count(*) FROM cart_summary")
         process = carts.start("rebuild", "--yes")
         time.sleep(2)
-        assert connection.execute("SELECT count(*) FROM cart_summary").fetchone() == (EVENTS // 10,), "others still read"
+        assert connection.execute("SELECT count(*) FROM cart_summary").fetchone() == (
+            EVENTS // 10,
+        ), "others still read"
         reader.rollback()
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
@@ -200,9 +229,13 @@ def test_a_table_that_esops_does_not_know_is_filled_under_its_own_name(carts, co
     connection.execute("INSERT INTO cart_summary VALUES ('old', 'c', 1, 1, 'open', 1)")
     carts.ok("rebuild", "--yes")
     assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS)
-    assert connection.execute("SELECT relkind::text FROM pg_class WHERE relname = 'cart_summary'").fetchone() == ("r",)
+    assert connection.execute(
+        "SELECT relkind::text FROM pg_class WHERE relname = 'cart_summary'"
+    ).fetchone() == ("r",)
     carts.ok("rebuild", "--blue-green")
-    assert connection.execute("SELECT relkind::text FROM pg_class WHERE relname = 'cart_summary'").fetchone() == ("v",)
+    assert connection.execute(
+        "SELECT relkind::text FROM pg_class WHERE relname = 'cart_summary'"
+    ).fetchone() == ("v",)
     shop.check_version(connection, 2)
     assert os.path.exists(carts.folder / "esops.toml")
 
@@ -213,11 +246,18 @@ def test_a_table_that_esops_does_not_know_is_filled_under_its_own_name(carts, co
 def test_ranges_are_replaced_one_by_one_and_nothing_is_ever_empty(carts, connection, dsn):
     carts.ok("rebuild", "--blue-green")
     right = shop.table(connection, "cart_summary")
-    connection.execute("UPDATE cart_summary__v1 SET items = -1 WHERE cart_id IN (SELECT cart_id FROM cart_summary LIMIT 5)")
     connection.execute(
-        "DELETE FROM cart_summary__v1 WHERE cart_id IN (SELECT cart_id FROM cart_summary WHERE items >= 0 LIMIT 7)"
+        "UPDATE cart_summary__v1 SET items = -1 WHERE cart_id IN (SELECT cart_id FROM cart_summary "
+        "LIMIT 5)"
     )
-    connection.execute("INSERT INTO cart_summary__v1 SELECT 'nobody-' || n, 'c', 1, 1, 'open', 1 FROM generate_series(1, 20) n")
+    connection.execute(
+        "DELETE FROM cart_summary__v1 WHERE cart_id IN (SELECT cart_id FROM cart_summary WHERE "
+        "items >= 0 LIMIT 7)"
+    )
+    connection.execute(
+        "INSERT INTO cart_summary__v1 SELECT 'nobody-' || n, 'c', 1, 1, 'open', 1 FROM "
+        "generate_series(1, 20) n"
+    )
     before = dict(connection.execute("SELECT cart_id, xmin::text FROM cart_summary__v1").fetchall())
     plan = carts.ok("rebuild", "--dry-run", "--ranges", "4").out
     assert "in 4 ranges of its keys" in plan
@@ -235,16 +275,24 @@ def test_ranges_are_replaced_one_by_one_and_nothing_is_ever_empty(carts, connect
     assert shop.table(connection, "cart_summary") == right
     shop.check_version(connection, 1)
     after = dict(connection.execute("SELECT cart_id, xmin::text FROM cart_summary__v1").fetchall())
-    assert sum(after[name] != before.get(name) for name in after) == 12, "only what differed was written"
-    assert connection.execute("SELECT version, state FROM esops.versions").fetchall() == [(1, "active")]
-    assert connection.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'cart_summary\\_\\_v2%'").fetchone() == (0,)
+    assert sum(after[name] != before.get(name) for name in after) == 12, (
+        "only what differed was written"
+    )
+    assert connection.execute("SELECT version, state FROM esops.versions").fetchall() == [
+        (1, "active")
+    ]
+    assert connection.execute(
+        "SELECT count(*) FROM pg_class WHERE relname LIKE 'cart_summary\\_\\_v2%'"
+    ).fetchone() == (0,)
     shop.more(dsn, 100)
     carts.ok("run", "--until-caught-up")
     shop.check_version(connection, 1)
 
 
 def test_an_answer_that_is_lost_after_a_range_took_its_place_does_no_harm(carts, connection):
-    """The transaction has committed, and the connection dies before it is told: what is done again must see that it is done."""
+    """The transaction has committed, and the connection dies before it is told: what is done again
+    must see that it is done.
+    """
     carts.ok("rebuild", "--blue-green")
     carts.write(
         "sitecustomize.py",
@@ -274,7 +322,9 @@ def test_an_answer_that_is_lost_after_a_range_took_its_place_does_no_harm(carts,
 
 def test_between_ranges_nobody_follows_and_other_code_does_not_go_on(carts, connection, dsn):
     carts.ok("rebuild", "--blue-green")
-    process = carts.start("rebuild", "--yes", "--ranges", "4", "--batch-size", "50", "--max-rate", "500")
+    process = carts.start(
+        "rebuild", "--yes", "--ranges", "4", "--batch-size", "50", "--max-rate", "500"
+    )
     until(lambda: connection.execute("SELECT count(*) FROM esops.versions").fetchone() == (2,))
     time.sleep(1)
     process.send_signal(signal.SIGKILL)
@@ -298,7 +348,10 @@ def test_ranges_are_for_what_the_server_can_deal(carts, dsn, project):
     carts.ok("rebuild", "--blue-green")
     assert carts.run("rebuild", "--blue-green", "--ranges", "3").code == 2
     text = (carts.folder / "shop_projections.py").read_text()
-    carts.write("shop_projections.py", text.replace('@fold(key="stream")', "@fold(key=lambda event: event.stream)"))
+    carts.write(
+        "shop_projections.py",
+        text.replace('@fold(key="stream")', "@fold(key=lambda event: event.stream)"),
+    )
     result = carts.run("rebuild", "--yes", "--ranges", "3")
     assert result.code == 6
     assert "--ranges: only for a fold that is keyed by the stream" in result.err

@@ -29,23 +29,35 @@ def carts(dsn, project):
 def shards(connection) -> list[tuple]:
     if connection.execute("SELECT to_regclass('esops.shards')").fetchone()[0] is None:
         return []
-    return connection.execute("SELECT shard, of, position, events FROM esops.shards ORDER BY 1").fetchall()
+    return connection.execute(
+        "SELECT shard, of, position, events FROM esops.shards ORDER BY 1"
+    ).fetchall()
 
 
 def processes_of(rebuild) -> list[psutil.Process]:
     try:
-        return [each for each in psutil.Process(rebuild.pid).children() if "esops.rebuild.load.worker" in each.cmdline()]
+        return [
+            each
+            for each in psutil.Process(rebuild.pid).children()
+            if "esops.rebuild.load.worker" in each.cmdline()
+        ]
     except psutil.NoSuchProcess:
         return []
 
 
 def test_three_processes_make_what_one_makes(carts, connection, dsn):
     done = carts.ok("rebuild", "--blue-green", "--workers", "3", "--output", "json")
-    assert (done.json["state"], done.json["events"], done.json["rows"]) == ("switched", EVENTS, EVENTS // 10)
+    assert (done.json["state"], done.json["events"], done.json["rows"]) == (
+        "switched",
+        EVENTS,
+        EVENTS // 10,
+    )
     assert "3 processes on this machine load up to position 20000" in done.err
     shop.check_version(connection, 1)
     assert shards(connection) == []
-    indexes = connection.execute("SELECT count(*) FROM pg_indexes WHERE tablename = 'cart_summary__v1'").fetchone()
+    indexes = connection.execute(
+        "SELECT count(*) FROM pg_indexes WHERE tablename = 'cart_summary__v1'"
+    ).fetchone()
     assert indexes == (2,)
     shop.more(dsn, 500)
     carts.ok("run", "--until-caught-up")
@@ -56,7 +68,9 @@ def test_three_processes_make_what_one_makes(carts, connection, dsn):
 
 
 def test_a_worker_that_dies_is_begun_again(carts, connection):
-    process = carts.start("rebuild", "--blue-green", "--workers", "2", "--batch-size", "300", "--max-rate", "4000")
+    process = carts.start(
+        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "300", "--max-rate", "4000"
+    )
     until(lambda: sum(each[3] for each in shards(connection)) > 1_000)
     workers = processes_of(process)
     workers[0].kill()
@@ -67,7 +81,9 @@ def test_a_worker_that_dies_is_begun_again(carts, connection):
 
 
 def test_stopped_and_resumed_with_as_many_as_it_began_with(carts, connection):
-    process = carts.start("rebuild", "--blue-green", "--workers", "3", "--batch-size", "200", "--max-rate", "3000")
+    process = carts.start(
+        "rebuild", "--blue-green", "--workers", "3", "--batch-size", "200", "--max-rate", "3000"
+    )
     until(lambda: sum(each[3] for each in shards(connection)) > 500)
     process.terminate()
     process.communicate(timeout=30)
@@ -92,10 +108,15 @@ def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
     """As a terminal's Ctrl-C goes to all processes of a job, and a service manager's end."""
     text = (carts.folder / "shop_projections.py").read_text()
     carts.write(
-        "shop_projections.py", text.replace("    at = event", "    print('a projection may print', 'x' * 1000)\n    at = event")
+        "shop_projections.py",
+        text.replace(
+            "    at = event", "    print('a projection may print', 'x' * 1000)\n    at = event"
+        ),
     )
     process = subprocess.Popen(
-        carts.command("rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "3000"),
+        carts.command(
+            "rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "3000"
+        ),
         cwd=carts.folder,
         env=carts.environ(),
         stderr=subprocess.PIPE,
@@ -107,14 +128,23 @@ def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
     until(lambda: sum(each[3] for each in shards(connection)) > 500)
     os.killpg(process.pid, number)
     assert process.wait(30) == 5
-    until(lambda: connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,))
+    until(
+        lambda: (
+            connection.execute(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+            ).fetchone()
+            == (0,)
+        )
+    )
     (carts.folder / "shop_projections.py").write_text(text)
     state = connection.execute("SELECT state, reason FROM esops.rebuilds").fetchone()
     assert state == ("paused", "asked to stop")
 
 
 def test_given_up_it_leaves_nothing(carts, connection):
-    process = carts.start("rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "2000")
+    process = carts.start(
+        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "2000"
+    )
     until(lambda: sum(each[3] for each in shards(connection)) > 500)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -126,7 +156,10 @@ def test_given_up_it_leaves_nothing(carts, connection):
 
 def test_a_poison_event_of_one_shard_stops_all(carts, connection):
     text = (carts.folder / "shop_projections.py").read_text()
-    bad = text.replace("    at = event.position[0]\n", "    at = event.position[0]\n    assert at != 12345, 'bad luck'\n")
+    bad = text.replace(
+        "    at = event.position[0]\n",
+        "    at = event.position[0]\n    assert at != 12345, 'bad luck'\n",
+    )
     (carts.folder / "shop_projections.py").write_text(bad)
     result = carts.run("rebuild", "--blue-green", "--workers", "2")
     assert result.code == 6
@@ -134,7 +167,10 @@ def test_a_poison_event_of_one_shard_stops_all(carts, connection):
     assert "bad luck" in result.err
     config = (carts.folder / "esops.toml").read_text()
     carts.write(
-        "esops.toml", config.replace('tables = ["cart_summary"]', 'tables = ["cart_summary"]\non_error = "dead-letter"')
+        "esops.toml",
+        config.replace(
+            'tables = ["cart_summary"]', 'tables = ["cart_summary"]\non_error = "dead-letter"'
+        ),
     )
     carts.ok("rebuild", "--blue-green", "--resume")
     assert connection.execute("SELECT position FROM esops.dead_letters").fetchall() == [("12345",)]
@@ -146,7 +182,9 @@ def test_what_cannot_be_dealt_says_so(dsn, project):
     result = project.run("rebuild", "--blue-green", "--workers", "2")
     assert result.code == 6
     assert "--workers and --engine: for folds only" in result.err
-    shop.configure(project, dsn, code=shop.PROJECTION.replace('key="stream"', "key=lambda event: event.stream"))
+    shop.configure(
+        project, dsn, code=shop.PROJECTION.replace('key="stream"', "key=lambda event: event.stream")
+    )
     result = project.run("rebuild", "--blue-green", "--workers", "2")
     assert result.code == 6
     assert "keyed by the stream" in result.err
@@ -155,11 +193,20 @@ def test_what_cannot_be_dealt_says_so(dsn, project):
 
 
 def test_a_process_with_other_code_touches_nothing(carts, connection):
-    process = carts.start("rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "1000")
+    process = carts.start(
+        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "1000"
+    )
     until(lambda: sum(each[3] for each in shards(connection)) > 200)
     process.kill()
     process.communicate()
-    until(lambda: connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,))
+    until(
+        lambda: (
+            connection.execute(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+            ).fetchone()
+            == (0,)
+        )
+    )
     stood = shards(connection)
     task = Task(
         carts.folder / "esops.toml",
@@ -176,5 +223,8 @@ def test_a_process_with_other_code_touches_nothing(carts, connection):
     )
     failure = in_process(task, lambda: False)
     assert failure is not None
-    assert (failure.error, "is not that which the rebuild began with" in failure.message) == ("Refused", True)
+    assert (failure.error, "is not that which the rebuild began with" in failure.message) == (
+        "Refused",
+        True,
+    )
     assert shards(connection) == stood

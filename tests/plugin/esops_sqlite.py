@@ -1,6 +1,9 @@
-"""A backend in one file: an event store in SQLite. Read esops/stores/base.py for what each method promises.
+"""A backend in one file: an event store in SQLite.
 
-SQLite lets one writer in at a time, and a number is drawn where it is committed; so what can be seen is settled.
+Read esops/stores/base.py for what each method promises.
+
+SQLite lets one writer in at a time, and a number is drawn where it is committed; so what can be
+seen is settled.
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ from esops.stores.base import (
 )
 from esops.stores.counting import CountedOneByOne
 
-_TABLE = """CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT, stream TEXT, version INTEGER, type TEXT,
+_TABLE = """CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT,
+    stream TEXT, version INTEGER, type TEXT,
     data BLOB, metadata BLOB, at INTEGER, UNIQUE (stream, version))"""
 _COLUMNS = "id, stream, version, number, type, data, metadata, at"
 _PAGE_BYTES = 2_000_000
@@ -56,7 +60,9 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
             raise Unavailable(f"stores.{name}.dsn: name the file")
         self.name = name
         try:
-            self._db = sqlite3.connect(settings.dsn, timeout=10, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(
+                settings.dsn, timeout=10, isolation_level=None, check_same_thread=False
+            )
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(_TABLE)
         except sqlite3.Error as error:
@@ -86,7 +92,9 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
     ) -> Iterator[Batch]:
         return at_most(limit, self._read(after, until, filter))
 
-    def _read(self, after: Position | None, until: Position | None, filter: EventFilter) -> Iterator[Batch]:
+    def _read(
+        self, after: Position | None, until: Position | None, filter: EventFilter
+    ) -> Iterator[Batch]:
         until = until or self.head()
         if until is None:
             return
@@ -108,7 +116,9 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
                 events, size = [], 0
         yield Batch(events, until)
 
-    def follow(self, after=None, filter=EVERYTHING, stop=lambda: False, poll=timedelta(milliseconds=20)) -> Iterator[Batch]:
+    def follow(
+        self, after=None, filter=EVERYTHING, stop=lambda: False, poll=timedelta(milliseconds=20)
+    ) -> Iterator[Batch]:
         while not stop():
             head = self.head()
             if head is not None and (after is None or head > after):
@@ -118,13 +128,17 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
                 yield Batch([], after)
                 time.sleep(poll.total_seconds())
 
-    def read_stream(self, stream, after_version=None, backwards=False, limit=None) -> Iterator[RecordedEvent]:
+    def read_stream(
+        self, stream, after_version=None, backwards=False, limit=None
+    ) -> Iterator[RecordedEvent]:
         condition, values = "stream = ?", [stream]
         if after_version is not None:
             condition += f" AND version {'<' if backwards else '>'} ?"
             values.append(after_version)
         values.append(-1 if limit is None else limit)
-        return self._select(f"{condition} ORDER BY version {'DESC' if backwards else 'ASC'} LIMIT ?", values)
+        return self._select(
+            f"{condition} ORDER BY version {'DESC' if backwards else 'ASC'} LIMIT ?", values
+        )
 
     def stream_info(self, stream: str) -> StreamInfo | None:
         return next((info for info in self._infos("WHERE stream = ?", [stream])), None)
@@ -138,10 +152,16 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         measured: bool = False,
     ) -> Iterator[StreamInfo]:
         found = (info for info in self._infos("", []) if filter.category in (None, info.category))
-        return (info for _, info in zip(range(limit), found, strict=False)) if limit is not None else found
+        return (
+            (info for _, info in zip(range(limit), found, strict=False))
+            if limit is not None
+            else found
+        )
 
     def find(self, *, event_id=None, correlation_id=None, causation_id=None, keys=()) -> Found:
-        which, values = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
+        which, values = asked_for(
+            event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
+        )
         among = f"({', '.join('?' * len(values))})"
         if which == "event_id":
             return Found(self._select(f"id IN {among}", values), "the key of the table")
@@ -151,17 +171,33 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         asked = [part for key in keys for part in (f'$."{key}"', *values)]
         return Found(self._select(condition, asked), "a scan of the file", count)
 
-    def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:
+    def append(
+        self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
+    ) -> Position:
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            (version,) = self._db.execute("SELECT coalesce(max(version), 0) FROM events WHERE stream = ?", (stream,)).fetchone()
+            (version,) = self._db.execute(
+                "SELECT coalesce(max(version), 0) FROM events WHERE stream = ?", (stream,)
+            ).fetchone()
             if expected_version is not None and version != expected_version:
-                raise WrongExpectedVersion(f"stream {stream!r} is at version {version}, not {expected_version}")
+                raise WrongExpectedVersion(
+                    f"stream {stream!r} is at version {version}, not {expected_version}"
+                )
             number = 0
             for offset, event in enumerate(events, 1):
-                row = (event.id, stream, version + offset, event.type, event.data, event.metadata, time.time_ns() // 1000)
+                row = (
+                    event.id,
+                    stream,
+                    version + offset,
+                    event.type,
+                    event.data,
+                    event.metadata,
+                    time.time_ns() // 1000,
+                )
                 number = self._db.execute(
-                    "INSERT INTO events (id, stream, version, type, data, metadata, at) VALUES (?, ?, ?, ?, ?, ?, ?)", row
+                    "INSERT INTO events (id, stream, version, type, data, metadata, at) VALUES (?, "
+                    "?, ?, ?, ?, ?, ?)",
+                    row,
                 ).lastrowid
         except BaseException:
             self._db.execute("ROLLBACK")
@@ -171,7 +207,9 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
         bounds = (after[0] if after else 0, until[0] if until else 0)
-        (count,) = self._db.execute("SELECT count(*) FROM events WHERE number > ? AND number <= ?", bounds).fetchone()
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM events WHERE number > ? AND number <= ?", bounds
+        ).fetchone()
         return count
 
     def checkpoints(self) -> list:
@@ -194,7 +232,8 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
 
     def _infos(self, where: str, values: Sequence) -> Iterator[StreamInfo]:
         statement = (
-            f"SELECT stream, count(*), min(version), max(version), min(at), max(at) FROM events {where} GROUP BY 1 ORDER BY 1"
+            "SELECT stream, count(*), min(version), max(version), min(at), max(at) FROM "
+            f"events {where} GROUP BY 1 ORDER BY 1"
         )
         for name, length, first, last, first_at, last_at in self._db.execute(statement, values):
             times = [datetime.fromtimestamp(at / 1e6, UTC) for at in (first_at, last_at)]

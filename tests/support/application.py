@@ -1,7 +1,10 @@
-"""An application that builds its own read model as Marten's daemon does: a document table and a progression row a version.
+"""An application that builds its own read model as Marten's daemon does: a document table and a
+progression row a version.
 
-Run as `python -m tests.support.application DSN VERSION [--wrong N] [--slow SECONDS]`; it follows until it is killed, and goes on where it
-was when it is started again. Documents and progress are written in one transaction, progress by compare-and-set.
+Run as `python -m tests.support.application DSN VERSION [--wrong N] [--slow SECONDS]`; it follows
+until it is killed, and goes on where it
+was when it is started again. Documents and progress are written in one transaction, progress by
+compare-and-set.
 """
 
 from __future__ import annotations
@@ -33,32 +36,51 @@ def shard(version: int) -> str:
 def create(connection: psycopg.Connection, version: int) -> None:
     """What the daemon makes at its start."""
     connection.execute(
-        "CREATE TABLE IF NOT EXISTS shop.mt_event_progression (name varchar PRIMARY KEY, last_seq_id bigint, "
+        "CREATE TABLE IF NOT EXISTS shop.mt_event_progression (name varchar PRIMARY KEY, "
+        "last_seq_id bigint, "
         "last_updated timestamptz DEFAULT transaction_timestamp())"
     )
     connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {table(version)} (id varchar PRIMARY KEY, data jsonb NOT NULL, "
-        "mt_last_modified timestamptz DEFAULT transaction_timestamp(), mt_version bigint NOT NULL DEFAULT 0, mt_dotnet_type varchar)"
+        f"CREATE TABLE IF NOT EXISTS {table(version)} (id varchar PRIMARY KEY, data jsonb "
+        "NOT NULL, "
+        "mt_last_modified timestamptz DEFAULT transaction_timestamp(), mt_version bigint NOT NULL "
+        "DEFAULT 0, mt_dotnet_type varchar)"
     )
     connection.execute(
-        "INSERT INTO shop.mt_event_progression VALUES ('HighWaterMark', 0), (%s, 0) ON CONFLICT DO NOTHING", (shard(version),)
+        "INSERT INTO shop.mt_event_progression VALUES ('HighWaterMark', 0), (%s, 0) ON CONFLICT "
+        "DO NOTHING",
+        (shard(version),),
     )
 
 
 def applied(document: dict | None, number: int, kind: str, data: dict, wrong: int) -> dict:
     """The document after an event."""
     if kind == "shopping_cart_opened":
-        return {"client": data["ClientId"], "items": 0, "total": 0, "status": "open", "position": number}
+        return {
+            "client": data["ClientId"],
+            "items": 0,
+            "total": 0,
+            "status": "open",
+            "position": number,
+        }
     assert document is not None
     if kind.startswith("product"):
         count = data["Quantity"] if kind.endswith("added") else -data["Quantity"]
         total = round(document["total"] + count * data["UnitPrice"], 2)
-        return {**document, "items": document["items"] + count + wrong, "total": total, "position": number}
+        return {
+            **document,
+            "items": document["items"] + count + wrong,
+            "total": total,
+            "position": number,
+        }
     return {**document, "status": kind.rpartition("_")[2], "position": number}
 
 
 def follow(dsn: str, version: int, *, wrong: int, slow: float) -> None:
-    """Keep a version fresh. `wrong` is added to the items with each event, `slow` waited after each batch."""
+    """Keep a version fresh.
+
+    `wrong` is added to the items with each event, `slow` waited after each batch.
+    """
     with (
         psycopg.connect(dsn, autocommit=True) as connection,
         open_store("shop", StoreSettings(dsn=dsn, schema="shop")) as store,
@@ -66,11 +88,13 @@ def follow(dsn: str, version: int, *, wrong: int, slow: float) -> None:
         create(connection, version)
         while True:
             (done,) = connection.execute(
-                "SELECT last_seq_id FROM shop.mt_event_progression WHERE name = %s", (shard(version),)
+                "SELECT last_seq_id FROM shop.mt_event_progression WHERE name = %s",
+                (shard(version),),
             ).fetchone()
             head = store.head()
             events = connection.execute(
-                "SELECT seq_id, stream_id, type, data FROM shop.mt_events WHERE seq_id > %s AND seq_id <= %s ORDER BY seq_id LIMIT %s",
+                "SELECT seq_id, stream_id, type, data FROM shop.mt_events WHERE seq_id > %s AND "
+                "seq_id <= %s ORDER BY seq_id LIMIT %s",
                 (done, head[0] if head else 0, _BATCH),
             ).fetchall()
             if not events:
@@ -79,18 +103,23 @@ def follow(dsn: str, version: int, *, wrong: int, slow: float) -> None:
             with connection.transaction():
                 streams = list({each[1] for each in events})
                 documents = dict(
-                    connection.execute(f"SELECT id, data FROM {table(version)} WHERE id = ANY(%s)", (streams,)).fetchall()
+                    connection.execute(
+                        f"SELECT id, data FROM {table(version)} WHERE id = ANY(%s)", (streams,)
+                    ).fetchall()
                 )
                 for number, stream, kind, data in events:
                     documents[stream] = applied(documents.get(stream), number, kind, data, wrong)
                 with connection.cursor() as cursor:
                     cursor.executemany(
-                        f"INSERT INTO {table(version)} (id, data, mt_version) VALUES (%s, %s, %s) ON CONFLICT (id) DO UPDATE "
-                        "SET data = EXCLUDED.data, mt_version = EXCLUDED.mt_version, mt_last_modified = now()",
+                        f"INSERT INTO {table(version)} (id, data, mt_version) VALUES (%s, %s, %s) "
+                        "ON CONFLICT (id) DO UPDATE "
+                        "SET data = EXCLUDED.data, mt_version = EXCLUDED.mt_version, "
+                        "mt_last_modified = now()",
                         [(stream, Jsonb(documents[stream]), version) for stream in streams],
                     )
                 moved = connection.execute(
-                    "UPDATE shop.mt_event_progression SET last_seq_id = %s, last_updated = now() WHERE name = %s AND last_seq_id = %s",
+                    "UPDATE shop.mt_event_progression SET last_seq_id = %s, last_updated = now() "
+                    "WHERE name = %s AND last_seq_id = %s",
                     (events[-1][0], shard(version), done),
                 ).rowcount
                 assert moved == 1, "progression out of order"

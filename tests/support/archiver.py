@@ -1,8 +1,10 @@
-"""Runs of a policy as processes that begin at once: a process that has imported all of esops, and forks for each run.
+"""Runs of a policy as processes that begin at once: a process that has imported all of esops, and
+forks for each run.
 
     python -m tests.support.archiver esops.toml POLICY
 
-reads a line for each run: `go`, or `kill N before|after` to kill itself with -9 at its Nth write to repository or store. It answers with the
+reads a line for each run: `go`, or `kill N before|after` to kill itself with -9 at its Nth write to
+repository or store. It answers with the
 process id, and with `ended CODE`.
 """
 
@@ -34,14 +36,23 @@ def main(path: str, policy: str) -> None:
     def work(order: dict[str, Any]) -> int:
         if order.get("kill"):
             count = itertools.count(1)
-            for owner, name in ((Repository, "put"), (Repository, "delete"), (PostgresStore, "remove")):
+            for owner, name in (
+                (Repository, "put"),
+                (Repository, "delete"),
+                (PostgresStore, "remove"),
+            ):
                 setattr(owner, name, deadly(getattr(owner, name), count, order))
         try:
             outcome = runs.run(load_config(Path(path)), policy, despite_checkpoints=True)
         except EsopsError as error:
             print(json.dumps({"error": error.message}), flush=True)
             return error.exit_code
-        print(json.dumps({"state": outcome.state, "problems": outcome.problems, "removed": outcome.removed}), flush=True)
+        print(
+            json.dumps(
+                {"state": outcome.state, "problems": outcome.problems, "removed": outcome.removed}
+            ),
+            flush=True,
+        )
         return 0
 
     def deadly(call, count, order):

@@ -1,4 +1,7 @@
-"""Accounts in Python's eventsourcing, written by the library itself: `python -m tests.support.bank ACCOUNTS SEED` with its environment."""
+"""Accounts in Python's eventsourcing, written by the library itself:
+
+`python -m tests.support.bank ACCOUNTS SEED` with its environment.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,11 @@ class Accounts(Application):
 
 
 def started() -> Accounts:
-    """The application. At its start the library makes its functions anew, which fails where another process does so at this moment."""
+    """The application.
+
+    At its start the library makes its functions anew, which fails where another process does so at
+    this moment.
+    """
     for _ in range(20):
         try:
             return Accounts()

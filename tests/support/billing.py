@@ -1,4 +1,6 @@
-"""Carts on EventStoreDB and their totals in Postgres: the configuration, the projection, and the truth by a plain fold."""
+"""Carts on EventStoreDB and their totals in Postgres: the configuration, the projection, and the
+truth by a plain fold.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ def cart_totals(row, event):
     sign = 1 if event.type == "item_added" else -1
     return {**row, "items": row["items"] + sign, "total": row["total"] + sign * event.json()["amount"], "version": event.version}
 """
-DDL = "CREATE TABLE {table} (cart text PRIMARY KEY, items integer NOT NULL, total integer NOT NULL, version bigint NOT NULL);\n"
+DDL = (
+    "CREATE TABLE {table} (cart text PRIMARY KEY, items integer NOT NULL, total integer NOT "
+    "NULL, version bigint NOT NULL);\n"
+)
 TYPES = ("item_added", "item_removed")
 
 
@@ -44,7 +49,9 @@ ddl = "cart_totals.sql"
 
 
 def truth(nodes: Nodes) -> tuple[dict[str, tuple[int, int, int]], int]:
-    """Each cart by a fold over all events that can be read, and how many events there are, by esdbclient alone."""
+    """Each cart by a fold over all events that can be read, and how many events there are, by
+    esdbclient alone.
+    """
     carts: dict[str, tuple[int, int, int]] = {}
     count = 0
     client = nodes.client()
@@ -53,7 +60,11 @@ def truth(nodes: Nodes) -> tuple[dict[str, tuple[int, int, int]], int]:
         if event.type in TYPES:
             items, total, _ = carts.get(event.stream_name, (0, 0, 0))
             sign = 1 if event.type == "item_added" else -1
-            carts[event.stream_name] = (items + sign, total + sign * json.loads(event.data)["amount"], event.stream_position)
+            carts[event.stream_name] = (
+                items + sign,
+                total + sign * json.loads(event.data)["amount"],
+                event.stream_position,
+            )
     client.close()
     return carts, count
 

@@ -1,4 +1,6 @@
-"""A page in a real browser without a window: what it looks like, what it says, what it tries to fetch."""
+"""A page in a real browser without a window: what it looks like, what it says, what it tries to
+fetch.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,14 @@ class Browser:
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
     def document(self, page: Path, script: str = "") -> str:
-        """The document once its scripts have run, and then `script`. Fails where the page complains of anything."""
+        """The document once its scripts have run, and then `script`.
+
+        Fails where the page complains of anything.
+        """
         if script:
-            text = page.read_text(encoding="utf-8").replace("</body>", f"<script>{script}</script></body>")
+            text = page.read_text(encoding="utf-8").replace(
+                "</body>", f"<script>{script}</script></body>"
+            )
             page = self._folder / f"scripted-{page.name}"
             page.write_text(text, encoding="utf-8")
         done = self._run(page, "--dump-dom")

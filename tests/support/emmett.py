@@ -1,4 +1,6 @@
-"""Emmett's tables as 0.42 makes them, without its functions (see fixtures/README.md of the shared folder for a real dump)."""
+"""Emmett's tables as 0.42 makes them, without its functions (see fixtures/README.md of the shared
+folder for a real dump).
+"""
 
 from __future__ import annotations
 
@@ -9,38 +11,54 @@ def create(connection, schema: str = "public", *, old_processors: bool = False) 
     s = sql.Identifier(schema).as_string(None)
     processors = "emt_subscriptions" if old_processors else "emt_processors"
     identity = "subscription_id" if old_processors else "processor_id"
-    checkpoint = "last_processed_position bigint" if old_processors else "last_processed_checkpoint text"
+    checkpoint = (
+        "last_processed_position bigint" if old_processors else "last_processed_checkpoint text"
+    )
     connection.execute(f"""
         CREATE SCHEMA IF NOT EXISTS {s};
         CREATE SEQUENCE {s}.emt_global_message_position;
         CREATE TABLE {s}.emt_streams (
-            stream_id text NOT NULL, stream_position bigint NOT NULL, partition text NOT NULL DEFAULT 'emt:default',
-            stream_type text NOT NULL, stream_metadata jsonb NOT NULL, is_archived boolean NOT NULL DEFAULT FALSE,
+            stream_id text NOT NULL, stream_position bigint NOT NULL, partition text NOT NULL
+            DEFAULT 'emt:default',
+            stream_type text NOT NULL, stream_metadata jsonb NOT NULL, is_archived boolean NOT NULL
+            DEFAULT FALSE,
             PRIMARY KEY (stream_id, partition, is_archived)) PARTITION BY LIST (partition);
         CREATE TABLE {s}.emt_messages (
-            stream_position bigint NOT NULL, global_position bigint DEFAULT nextval('{s}.emt_global_message_position'),
-            transaction_id xid8 NOT NULL, created timestamptz NOT NULL DEFAULT now(), is_archived boolean NOT NULL DEFAULT FALSE,
-            message_kind varchar(1) NOT NULL DEFAULT 'E', stream_id text NOT NULL, partition text NOT NULL DEFAULT 'emt:default',
-            message_schema_version text NOT NULL, message_id text NOT NULL, message_type text NOT NULL,
+            stream_position bigint NOT NULL, global_position bigint DEFAULT
+            nextval('{s}.emt_global_message_position'),
+            transaction_id xid8 NOT NULL, created timestamptz NOT NULL DEFAULT now(), is_archived
+            boolean NOT NULL DEFAULT FALSE,
+            message_kind varchar(1) NOT NULL DEFAULT 'E', stream_id text NOT NULL, partition text
+            NOT NULL DEFAULT 'emt:default',
+            message_schema_version text NOT NULL, message_id text NOT NULL, message_type text NOT
+            NULL,
             message_data jsonb NOT NULL, message_metadata jsonb NOT NULL,
-            PRIMARY KEY (stream_id, stream_position, partition, is_archived)) PARTITION BY LIST (partition);
+            PRIMARY KEY (stream_id, stream_position, partition, is_archived)) PARTITION BY LIST
+            (partition);
         CREATE TABLE {s}.{processors} (
-            {checkpoint}, last_processed_transaction_id xid8 NOT NULL, version int NOT NULL DEFAULT 1, {identity} text NOT NULL,
+            {checkpoint}, last_processed_transaction_id xid8 NOT NULL, version int NOT NULL DEFAULT
+            1, {identity} text NOT NULL,
             partition text NOT NULL DEFAULT 'emt:default', status text NOT NULL DEFAULT 'stopped',
-            last_updated timestamptz NOT NULL DEFAULT now(), PRIMARY KEY ({identity}, partition, version));
+            last_updated timestamptz NOT NULL DEFAULT now(), PRIMARY KEY ({identity}, partition,
+            version));
     """)
     for table in ("emt_streams", "emt_messages"):
         connection.execute(f"""
-            CREATE TABLE {s}.{table}_emt_default PARTITION OF {s}.{table} FOR VALUES IN ('emt:default') PARTITION BY LIST (is_archived);
-            CREATE TABLE {s}.{table}_emt_default_active PARTITION OF {s}.{table}_emt_default FOR VALUES IN (FALSE);
-            CREATE TABLE {s}.{table}_emt_default_archived PARTITION OF {s}.{table}_emt_default FOR VALUES IN (TRUE);
+            CREATE TABLE {s}.{table}_emt_default PARTITION OF {s}.{table} FOR VALUES IN
+            ('emt:default') PARTITION BY LIST (is_archived);
+            CREATE TABLE {s}.{table}_emt_default_active PARTITION OF {s}.{table}_emt_default FOR
+            VALUES IN (FALSE);
+            CREATE TABLE {s}.{table}_emt_default_archived PARTITION OF {s}.{table}_emt_default FOR
+            VALUES IN (TRUE);
         """)
 
 
 def archive(connection, stream: str, schema: str = "public") -> None:
     s = sql.Identifier(schema).as_string(None)
     for table in ("emt_messages", "emt_streams"):
-        connection.execute(f"UPDATE {s}.{table} SET is_archived = TRUE WHERE stream_id = %s", (stream,))
+        connection.execute(
+            f"UPDATE {s}.{table} SET is_archived = TRUE WHERE stream_id = %s", (stream,)
+        )
 
 
 def restore(connection, dump: str) -> None:

@@ -1,4 +1,6 @@
-"""Nodes of tests/eventstoredb_server as processes of their own: started, killed, started again, and given faults."""
+"""Nodes of tests/eventstoredb_server as processes of their own: started, killed, started again, and
+given faults.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ ROOT = Path(__file__).parents[2]
 
 
 class Nodes:
-    """A process with one or more nodes over one storage. `options` are those of the server's command line."""
+    """A process with one or more nodes over one storage.
+
+    `options` are those of the server's command line.
+    """
 
     def __init__(self, *options: str, credentials: str = "", query: str = "tls=false") -> None:
         self._options, self._credentials, self._query = options, credentials, query
@@ -51,14 +56,20 @@ class Nodes:
 
     def faults(self, number: int = 0, **faults) -> None:
         """Switch these faults on at a node, and all others off."""
-        httpx.put(f"http://localhost:{self.ports[number]}/test/faults", json=faults, trust_env=False).raise_for_status()
+        httpx.put(
+            f"http://localhost:{self.ports[number]}/test/faults", json=faults, trust_env=False
+        ).raise_for_status()
 
     def tell(self, what: str, number: int = 0, body: str = "") -> None:
-        httpx.post(f"http://localhost:{self.ports[number]}/test/{what}", content=body, trust_env=False).raise_for_status()
+        httpx.post(
+            f"http://localhost:{self.ports[number]}/test/{what}", content=body, trust_env=False
+        ).raise_for_status()
 
     def resign(self, number: int) -> None:
         """Let a leader give up its role."""
-        httpx.post(f"http://localhost:{self.ports[number]}/admin/node/resign", trust_env=False).raise_for_status()
+        httpx.post(
+            f"http://localhost:{self.ports[number]}/admin/node/resign", trust_env=False
+        ).raise_for_status()
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)

@@ -1,6 +1,8 @@
-"""A writer as an application would be: carts on a node, each append with its expectation, asked again when the answer is lost.
+"""A writer as an application would be: carts on a node, each append with its expectation, asked
+again when the answer is lost.
 
-Run as `python -m tests.support.esdb_writers URI SEED PAUSE` until SIGTERM; prints how many events it wrote.
+Run as `python -m tests.support.esdb_writers URI SEED PAUSE` until SIGTERM; prints how many events
+it wrote.
 """
 
 from __future__ import annotations
@@ -42,10 +44,15 @@ def main(uri: str, seed: int, pause: float) -> None:
             expected = versions.get(stream, -1)
             try:
                 client.append_to_stream(
-                    stream, current_version=StreamState.NO_STREAM if expected < 0 else expected, events=events, timeout=5
+                    stream,
+                    current_version=StreamState.NO_STREAM if expected < 0 else expected,
+                    events=events,
+                    timeout=5,
                 )
             except esdb.WrongCurrentVersion:
-                raise  # nobody else writes these streams: an answer that was lost must be found again by the ids
+                # Nobody else writes these streams: an answer that was lost must be found again by
+                # the ids
+                raise
             except (esdb.EventStoreDBClientException, ValueError):
                 time.sleep(0.1)
             else:
@@ -63,7 +70,9 @@ class Writers:
     def __init__(self, uri: str, count: int, pause: float = 0.01) -> None:
         command = [sys.executable, "-m", "tests.support.esdb_writers", uri]
         self._running = [
-            subprocess.Popen([*command, str(seed), str(pause)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [*command, str(seed), str(pause)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+            )
             for seed in range(count)
         ]
         for process in self._running:

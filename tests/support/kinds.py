@@ -33,10 +33,13 @@ SQL = """
 INSERT INTO {table} AS t (cart_id, client, items, total, status, position)
 SELECT stream_id,
        coalesce(max(data ->> 'ClientId') FILTER (WHERE type = 'shopping_cart_opened'), ''),
-       coalesce(sum(CASE type WHEN 'product_item_added' THEN 1 WHEN 'product_item_removed' THEN -1 END * (data ->> 'Quantity')::int), 0),
-       coalesce(sum(CASE type WHEN 'product_item_added' THEN 1 WHEN 'product_item_removed' THEN -1 END
+       coalesce(sum(CASE type WHEN 'product_item_added' THEN 1 WHEN 'product_item_removed' THEN -1
+       END * (data ->> 'Quantity')::int), 0),
+       coalesce(sum(CASE type WHEN 'product_item_added' THEN 1 WHEN 'product_item_removed' THEN -1
+       END
                     * (data ->> 'Quantity')::int * (data ->> 'UnitPrice')::numeric), 0),
-       coalesce(max(split_part(type, '_', 3)) FILTER (WHERE type IN ('shopping_cart_confirmed', 'shopping_cart_canceled')), 'open'),
+       coalesce(max(split_part(type, '_', 3)) FILTER (WHERE type IN ('shopping_cart_confirmed',
+       'shopping_cart_canceled')), 'open'),
        max(seq_id)
   FROM shop.mt_events WHERE seq_id > :after AND seq_id <= :until GROUP BY stream_id
 ON CONFLICT (cart_id) DO UPDATE SET
@@ -98,7 +101,8 @@ def configure(project, dsn: str, kind: str, name: str = "cart_summary", options:
         "fold": 'python = "shop_projections:cart_summary"',
         "handlers": 'kind = "handlers"\npython = "shop_handlers:cart_summary"',
         "sql": 'kind = "sql"\nstatement = "cart_summary_statement.sql"',
-        "process": f'kind = "process"\ncommand = ["node", "cart_summary.js"]\ntimeout = {json.dumps("20s")}',
+        "process": 'kind = "process"\ncommand = ["node", "cart_summary.js"]\ntimeout = '
+        f"{json.dumps('20s')}",
     }[kind]
     project.write("shop_handlers.py", HANDLERS)
     project.write("cart_summary_statement.sql", SQL)

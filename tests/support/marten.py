@@ -21,7 +21,9 @@ class Variant:
 def create(connection, v: Variant = Variant()) -> None:
     schema = sql.Identifier(v.schema).as_string(None)
     identity = "varchar" if v.text_ids else "uuid"
-    stream_key = (["tenant_id"] if v.conjoined else []) + ["id"] + (["is_archived"] if v.partitioned else [])
+    stream_key = (
+        (["tenant_id"] if v.conjoined else []) + ["id"] + (["is_archived"] if v.partitioned else [])
+    )
     event_key = ["seq_id"] + (["is_archived"] if v.partitioned else [])
     unique = ["tenant_id"] if v.conjoined else []
     unique += ["stream_id", "version"] + (["is_archived"] if v.partitioned else [])
@@ -85,7 +87,10 @@ def create_archive_function(connection, v: Variant) -> None:
             DROP TABLE moving;
             """
             for table, which in tables
-        ) + "".join(f"DELETE FROM {schema}.{table} WHERE {which} AND NOT is_archived;" for table, which in reversed(tables))
+        ) + "".join(
+            f"DELETE FROM {schema}.{table} WHERE {which} AND NOT is_archived;"
+            for table, which in reversed(tables)
+        )
     connection.execute(
         f"CREATE FUNCTION {schema}.mt_archive_stream({parameters}) RETURNS void LANGUAGE plpgsql AS $f$ BEGIN {body} END; $f$"
     )
@@ -110,8 +115,12 @@ def create_numbered_by_tenant(connection) -> None:
 def archive(connection, v: Variant, stream: str) -> None:
     """What mt_archive_stream does."""
     schema = sql.Identifier(v.schema).as_string(None)
-    connection.execute(f"UPDATE {schema}.mt_events SET is_archived = TRUE WHERE stream_id::text = %s", (stream,))
-    connection.execute(f"UPDATE {schema}.mt_streams SET is_archived = TRUE WHERE id::text = %s", (stream,))
+    connection.execute(
+        f"UPDATE {schema}.mt_events SET is_archived = TRUE WHERE stream_id::text = %s", (stream,)
+    )
+    connection.execute(
+        f"UPDATE {schema}.mt_streams SET is_archived = TRUE WHERE id::text = %s", (stream,)
+    )
 
 
 VARIANTS = {

@@ -1,6 +1,9 @@
-"""A writer of message-db through its own function: `python -m tests.support.messagedb_writer DSN SEED COUNT`.
+"""A writer of message-db through its own function:
 
-Several messages a transaction, of several categories, some rolled back, so that numbers become visible out of order.
+`python -m tests.support.messagedb_writer DSN SEED COUNT`.
+
+Several messages a transaction, of several categories, some rolled back, so that numbers become
+visible out of order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""An S3 (moto's server) behind a proxy that can fail and lie: errors, silence, truncated, altered and lost objects."""
+"""An S3 (moto's server) behind a proxy that can fail and lie: errors, silence, truncated, altered
+and lost objects.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,17 @@ import boto3
 import httpx
 from moto.server import ThreadedMotoServer
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_REGION": "us-east-1",
+}
 
 
 class ObjectStore:
-    """A context. `faults`: by kind (error, hang, truncate, alter, lose), the part of an object's name that it befalls."""
+    """A context. `faults`: by kind (error, hang, truncate, alter, lose), the part of an object's
+    name that it befalls.
+    """
 
     def __init__(self) -> None:
         self.faults: dict[str, str] = {}
@@ -39,7 +47,11 @@ class ObjectStore:
         self._moto.stop()
 
     def make(self, bucket: str) -> None:
-        named = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+        named = {
+            "aws_access_key_id": "test",
+            "aws_secret_access_key": "test",
+            "region_name": "us-east-1",
+        }
         boto3.client("s3", endpoint_url=self._behind, **named).create_bucket(Bucket=bucket)
 
     def _handler(self):
@@ -58,8 +70,14 @@ class ObjectStore:
                     return self.answer(500, {}, b"<Error><Code>InternalError</Code></Error>")
                 if "lose" in hit and reading:
                     return self.answer(404, {}, b"<Error><Code>NoSuchKey</Code></Error>")
-                headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
-                with store._client.stream(self.command, self.path, content=body, headers=headers) as answer:
+                headers = {
+                    name: value
+                    for name, value in self.headers.items()
+                    if name.lower() != "connection"
+                }
+                with store._client.stream(
+                    self.command, self.path, content=body, headers=headers
+                ) as answer:
                     content = b"".join(answer.iter_raw())
                 if reading and answer.status_code == 200:
                     if "truncate" in hit:
@@ -67,11 +85,21 @@ class ObjectStore:
                     if "alter" in hit:
                         content = content[:20] + bytes([content[20] ^ 1]) + content[21:]
                 skip = ("content-length", "transfer-encoding", "connection")
-                kept = {name: value for name, value in answer.headers.items() if name.lower() not in skip}
+                kept = {
+                    name: value
+                    for name, value in answer.headers.items()
+                    if name.lower() not in skip
+                }
                 length = answer.headers.get("content-length") if self.command == "HEAD" else None
                 return self.answer(answer.status_code, kept, content, length)
 
-            def answer(self, status: int, headers: dict[str, str], content: bytes, length: str | None = None) -> None:
+            def answer(
+                self,
+                status: int,
+                headers: dict[str, str],
+                content: bytes,
+                length: str | None = None,
+            ) -> None:
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)

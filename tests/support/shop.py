@@ -1,4 +1,6 @@
-"""The shop for tests: its configuration, its projection, and the truth about its read model by a plain fold."""
+"""The shop for tests: its configuration, its projection, and the truth about its read model by a
+plain fold.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ def cart_summary(row, event):
 
 DDL = """
 CREATE TABLE {table} (
-    cart_id text PRIMARY KEY, client text NOT NULL, items integer NOT NULL, total numeric(12, 2) NOT NULL,
+    cart_id text PRIMARY KEY, client text NOT NULL, items integer NOT NULL, total numeric(12, 2) NOT
+    NULL,
     status text NOT NULL, position bigint NOT NULL
 );
 CREATE INDEX ON {table} (status, total);
@@ -70,7 +73,9 @@ def truth(connection, up_to: int, schema: str = "shop") -> dict[str, tuple]:
     """Each cart as the events up to a number say, folded one by one."""
     carts: dict[str, list] = {}
     for number, stream, kind, data in connection.execute(
-        f"SELECT seq_id, stream_id, type, data FROM {schema}.mt_events WHERE seq_id <= %s ORDER BY seq_id", (up_to,)
+        f"SELECT seq_id, stream_id, type, data FROM {schema}.mt_events WHERE seq_id <= %s ORDER "
+        "BY seq_id",
+        (up_to,),
     ):
         cart = carts.setdefault(stream, [None, 0, Decimal(0), "open", 0])
         if kind == "shopping_cart_opened":
@@ -86,21 +91,32 @@ def truth(connection, up_to: int, schema: str = "shop") -> dict[str, tuple]:
 
 
 def table(connection, name: str) -> dict[str, tuple]:
-    rows = connection.execute(f"SELECT cart_id, client, items, total, status, position FROM {name}").fetchall()
+    rows = connection.execute(
+        f"SELECT cart_id, client, items, total, status, position FROM {name}"
+    ).fetchall()
     assert len({row[0] for row in rows}) == len(rows), "rows were doubled"
     return {row[0]: tuple(row[1:]) for row in rows}
 
 
 def check_version(connection, version: int) -> int:
-    """A version's table is the fold of exactly the events up to its checkpoint. Returns the number of rows."""
+    """A version's table is the fold of exactly the events up to its checkpoint.
+
+    Returns the number of rows.
+    """
     with connection.transaction():
         position = connection.execute(
-            "SELECT position FROM esops.versions WHERE projection = 'cart_summary' AND version = %s FOR UPDATE", (version,)
+            "SELECT position FROM esops.versions WHERE projection = 'cart_summary' AND version = "
+            "%s FOR UPDATE",
+            (version,),
         ).fetchone()[0]
         found = table(connection, f"cart_summary__v{version}")
     expected = truth(connection, int(position))
-    assert found == expected, f"v{version} at {position}: {len(found)} rows, expected {len(expected)}"
-    count = connection.execute("SELECT rows FROM esops.versions WHERE version = %s", (version,)).fetchone()[0]
+    assert found == expected, (
+        f"v{version} at {position}: {len(found)} rows, expected {len(expected)}"
+    )
+    count = connection.execute(
+        "SELECT rows FROM esops.versions WHERE version = %s", (version,)
+    ).fetchone()[0]
     assert count == len(expected)
     return len(found)
 
@@ -114,8 +130,18 @@ class People:
     def add(self, who: str, dsn: str, **options) -> None:
         arguments = [who, dsn]
         for name, value in options.items():
-            arguments += [f"--{name}"] if value is True else [f"--{name}", str(value)] if value is not False else []
-        process = subprocess.Popen([sys.executable, "-m", "esops.demo.workload", *arguments], stdout=subprocess.PIPE, text=True)
+            arguments += (
+                [f"--{name}"]
+                if value is True
+                else [f"--{name}", str(value)]
+                if value is not False
+                else []
+            )
+        process = subprocess.Popen(
+            [sys.executable, "-m", "esops.demo.workload", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert process.stdout.readline() == "ready\n"
         self._running.append(process)
 

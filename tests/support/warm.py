@@ -1,7 +1,10 @@
-"""`esops` run by a process that has imported it already and forks for each command: starting it takes most of many tests' time.
+"""`esops` run by a process that has imported it already and forks for each command: starting it
+takes most of many tests' time.
 
-The child is a process of its own with the arguments, folder, environment and outputs that it was given, and ends as a process ends. What
-starting it really does is left to the tests that start the installed command: those in e2e, and all that kill one.
+The child is a process of its own with the arguments, folder, environment and outputs that it was
+given, and ends as a process ends. What
+starting it really does is left to the tests that start the installed command: those in e2e, and all
+that kill one.
 """
 
 from __future__ import annotations
@@ -52,11 +55,15 @@ class Warm:
         self._path = f"{self._folder.name}/s"
         # One thread for numerical libraries: a pool of them does not survive a fork.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-        self._process = subprocess.Popen([sys.executable, __file__, self._path], env=environment, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, self._path], env=environment, stdout=subprocess.PIPE
+        )
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
 
-    def run(self, arguments: list[str], folder: Path, environment: dict[str, str], timeout: float) -> Done:
+    def run(
+        self, arguments: list[str], folder: Path, environment: dict[str, str], timeout: float
+    ) -> Done:
         """Run a command to its end. Raises TimeoutExpired, once it was killed."""
         with (
             tempfile.TemporaryFile() as out,
@@ -64,7 +71,9 @@ class Warm:
             socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link,
         ):
             link.connect(self._path)
-            asked = json.dumps({"arguments": arguments, "folder": str(folder), "environment": environment}).encode()
+            asked = json.dumps(
+                {"arguments": arguments, "folder": str(folder), "environment": environment}
+            ).encode()
             socket.send_fds(link, [asked], [out.fileno(), err.fileno()])
             pid = int(link.recv(100))
             link.settimeout(timeout)

@@ -1,7 +1,10 @@
-"""A writer process as an application would be: many events a transaction, committing late, rolling back, drawing numbers early.
+"""A writer process as an application would be: many events a transaction, committing late, rolling
+back, drawing numbers early.
 
-Run as `python -m tests.support.writers '<json>'` until SIGTERM; prints how many events it committed and its slowest statement.
-Its lock_timeout is short, so that whoever makes it wait for a lock makes it fail, with the error in its output.
+Run as `python -m tests.support.writers '<json>'` until SIGTERM; prints how many events it committed
+and its slowest statement.
+Its lock_timeout is short, so that whoever makes it wait for a lock makes it fail, with the error in
+its output.
 """
 
 from __future__ import annotations
@@ -56,13 +59,16 @@ def marten(connection, chance, options) -> tuple[int, float]:
     if reserved_outside:
         numbers = [row[0] for row in timed(draw, count).fetchall()]
         time.sleep(chance.random() * options["late"])
-    with connection.transaction(force_rollback=chance.random() < options["rollback"]) as transaction:
+    with connection.transaction(
+        force_rollback=chance.random() < options["rollback"]
+    ) as transaction:
         if not reserved_outside:
             numbers = [row[0] for row in timed(draw, count).fetchall()]
             if chance.random() < 0.3:
                 time.sleep(chance.random() * options["late"])
         timed(
-            "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type) SELECT n, gen_random_uuid(), %s, v, '{}', 'x' "
+            "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type) SELECT n, "
+            "gen_random_uuid(), %s, v, '{}', 'x' "
             "FROM unnest(%s::bigint[]) WITH ORDINALITY AS t(n, v)",
             f"s-{os.getpid()}-{numbers[0]}",
             numbers,
@@ -77,13 +83,17 @@ def emmett(connection, chance, options) -> tuple[int, float]:
     count = chance.randrange(1, options["batch"])
     begin = time.perf_counter()
     slowest = 0.0
-    with connection.transaction(force_rollback=chance.random() < options["rollback"]) as transaction:
+    with connection.transaction(
+        force_rollback=chance.random() < options["rollback"]
+    ) as transaction:
         for part in range(2):
             begin = time.perf_counter()
             connection.execute(
-                "INSERT INTO emt_messages (stream_id, stream_position, message_schema_version, message_id, message_type, "
+                "INSERT INTO emt_messages (stream_id, stream_position, message_schema_version, "
+                "message_id, message_type, "
                 "message_data, message_metadata, transaction_id) "
-                "SELECT %s, v, '1', gen_random_uuid()::text, 'x', '{}', '{}', pg_current_xact_id() FROM generate_series(1, %s) v",
+                "SELECT %s, v, '1', gen_random_uuid()::text, 'x', '{}', '{}', pg_current_xact_id() "
+                "FROM generate_series(1, %s) v",
                 (f"s-{os.getpid()}-{chance.random()}", count),
             )
             slowest = max(slowest, time.perf_counter() - begin)
@@ -114,7 +124,12 @@ class Writers:
     def _start(self) -> subprocess.Popen:
         self._seed += 1
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.support.writers", json.dumps({**self._base, "seed": self._seed})],
+            [
+                sys.executable,
+                "-m",
+                "tests.support.writers",
+                json.dumps({**self._base, "seed": self._seed}),
+            ],
             cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
             text=True,
@@ -133,8 +148,14 @@ class Writers:
         told = []
         for process in self._running:
             text = process.communicate(timeout=30)[0]
-            too_young = process.returncode == -signal.SIGTERM  # it had not come to its first statement
-            told.append({"committed": 0, "slowest": 0.0, "errors": []} if too_young and not text else json.loads(text))
+            too_young = (
+                process.returncode == -signal.SIGTERM
+            )  # it had not come to its first statement
+            told.append(
+                {"committed": 0, "slowest": 0.0, "errors": []}
+                if too_young and not text
+                else json.loads(text)
+            )
         return told
 
 

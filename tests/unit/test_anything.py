@@ -1,4 +1,6 @@
-"""Ten thousand configurations, command lines, payloads and addresses made up at random: a sentence and the right exit code, and never a traceback."""
+"""Ten thousand configurations, command lines, payloads and addresses made up at random: a sentence
+and the right exit code, and never a traceback.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ from esops.term import to_json
 from tests.unit.test_words import event
 
 KEYS = sorted(
-    {name for section in (StoreSettings, ReadModelSettings, ProjectionSettings, TableSettings) for name in section.model_fields}
+    {
+        name
+        for section in (StoreSettings, ReadModelSettings, ProjectionSettings, TableSettings)
+        for name in section.model_fields
+    }
 )
 NAMES = st.sampled_from([*KEYS, "schema", "a", "1", ""])
 VALUES = st.recursive(
@@ -39,7 +45,9 @@ VALUES = st.recursive(
 SECTIONS = st.dictionaries(
     st.sampled_from(["stores", "readmodels", "projections", "x"]),
     st.dictionaries(
-        st.text(string.ascii_letters, min_size=1, max_size=3), st.dictionaries(NAMES, VALUES, max_size=5), max_size=2
+        st.text(string.ascii_letters, min_size=1, max_size=3),
+        st.dictionaries(NAMES, VALUES, max_size=5),
+        max_size=2,
     )
     | VALUES,
     max_size=3,
@@ -129,7 +137,10 @@ def test_any_payload_is_shown(payload):
 
 
 @settings(max_examples=2_000)
-@given(st.sampled_from(["esdb://", "esdb+discover://", "kurrentdb://", ""]), st.text(string.printable, max_size=30))
+@given(
+    st.sampled_from(["esdb://", "esdb+discover://", "kurrentdb://", ""]),
+    st.text(string.printable, max_size=30),
+)
 def test_any_uri_is_one_or_a_usage_error(scheme, rest):
     try:
         read_uri("shop", scheme + rest)
@@ -149,7 +160,9 @@ def test_any_text_is_a_position_or_none(text):
 
 @pytest.mark.slow
 @settings(max_examples=300)
-@given(arguments=st.lists(st.sampled_from(WORDS) | st.text(string.printable, max_size=5), max_size=6))
+@given(
+    arguments=st.lists(st.sampled_from(WORDS) | st.text(string.printable, max_size=5), max_size=6)
+)
 def test_any_command_line_ends_with_a_documented_code(arguments, tmp_path_factory):
     folder = (
         tmp_path_factory.mktemp("fuzz")
@@ -159,14 +172,19 @@ def test_any_command_line_ends_with_a_documented_code(arguments, tmp_path_factor
     config = folder / "esops.toml"
     if not config.exists():
         config.write_text(
-            '[stores.shop]\ndsn = "host=localhost port=1 dbname=x"\n[projections.carts]\npython = "nothing:carts"\ntables = ["carts"]\n'
+            '[stores.shop]\ndsn = "host=localhost port=1 dbname=x"\n[projections.carts]\npython = '
+            '"nothing:carts"\ntables = ["carts"]\n'
         )
     if {"--follow", "--serve", "--textfile", "run", "demo"} & set(arguments):
         return  # these may go on, or write
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with pytest.raises(SystemExit) as ended:
-            main([*arguments, "--config", str(config)] if "init" not in arguments else [*arguments, "--file", str(config)])
+            main(
+                [*arguments, "--config", str(config)]
+                if "init" not in arguments
+                else [*arguments, "--file", str(config)]
+            )
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

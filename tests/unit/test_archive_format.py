@@ -1,4 +1,6 @@
-"""The archive's hashes are what docs/reference/archive-format.md says, however rows are cut into batches."""
+"""The archive's hashes are what docs/reference/archive-format.md says, however rows are cut into
+batches.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +21,34 @@ DOCS = Path(__file__).parents[2] / "docs" / "reference" / "archive-format.md"
 SCHEMA = schema_with(["note", "region"])
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
-times = st.none() | st.datetimes(datetime(1, 1, 1), datetime(9999, 1, 1)).map(lambda time: time.replace(tzinfo=UTC))
+times = st.none() | st.datetimes(datetime(1, 1, 1), datetime(9999, 1, 1)).map(
+    lambda time: time.replace(tzinfo=UTC)
+)
 numbers = st.integers(-(2**62), 2**62)
 
 
 @st.composite
 def events(draw) -> list[dict]:
-    """Rows of some streams. Half of the columns are often the same in all rows, which is hashed another way."""
+    """Rows of some streams.
+
+    Half of the columns are often the same in all rows, which is hashed another way.
+    """
     rows = []
     same = draw(st.booleans())
     kind, data, region = draw(texts), draw(st.binary(max_size=4)), draw(st.none() | texts)
-    names = draw(st.lists(st.tuples(texts, st.sampled_from(["", "", "t"])), min_size=1, max_size=5, unique=True))
+    names = draw(
+        st.lists(
+            st.tuples(texts, st.sampled_from(["", "", "t"])), min_size=1, max_size=5, unique=True
+        )
+    )
     for stream, tenant in sorted(names):
         for version in range(draw(st.integers(1, 5))):
-            identifier = draw(st.none() | st.uuids().map(str) | st.uuids().map(lambda uuid: str(uuid).upper()) | texts)
+            identifier = draw(
+                st.none()
+                | st.uuids().map(str)
+                | st.uuids().map(lambda uuid: str(uuid).upper())
+                | texts
+            )
             rows.append(
                 {
                     "stream": stream,
@@ -57,7 +73,11 @@ def batch_of(rows: list[dict]) -> pa.RecordBatch:
     columns = {name: [row.get(name) for row in rows] for name in SCHEMA.names}
     ids, others = split_ids(pa.array(columns["id"], pa.string()))
     arrays = [
-        ids if name == "id" else others if name == "id_text" else pa.array(columns[name], SCHEMA.field(name).type)
+        ids
+        if name == "id"
+        else others
+        if name == "id_text"
+        else pa.array(columns[name], SCHEMA.field(name).type)
         for name in SCHEMA.names
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
@@ -77,7 +97,9 @@ def documented(rows: list[dict]) -> dict[tuple[str, str], bytes]:
     plain = batch.set_column(at, "recorded_at", batch.column(at).cast(pa.int64())).to_pylist()
     streams = dict.fromkeys((row["stream"], row["tenant"]) for row in plain)
     return {
-        key: names["sha256_of"](*key, [row for row in plain if (row["stream"], row["tenant"]) == key], SCHEMA.names)
+        key: names["sha256_of"](
+            *key, [row for row in plain if (row["stream"], row["tenant"]) == key], SCHEMA.names
+        )
         for key in streams
     }
 
@@ -86,16 +108,27 @@ def documented(rows: list[dict]) -> dict[tuple[str, str], bytes]:
 def test_a_streams_hash_is_as_documented_and_does_not_depend_on_batches(rows, at, before):
     batches = cut(rows, at)
     # As a slice of something larger, rows lie elsewhere in their buffers.
-    batches = [pa.concat_batches([batch_of(rows[:before]), batch]).slice(len(rows[:before])) for batch in batches]
+    batches = [
+        pa.concat_batches([batch_of(rows[:before]), batch]).slice(len(rows[:before]))
+        for batch in batches
+    ]
     found = list(digests(batches))
     assert {digest.key: digest.sha256 for digest in found} == documented(rows)
     for digest in found:
         own = [row for row in rows if (row["stream"], row["tenant"]) == digest.key]
         assert digest.events == len(own)
-        assert (digest.first_version, digest.last_version) == (own[0]["version"], own[-1]["version"])
-        assert digest.size == sum(len(row["data"] or b"") + len(row["metadata"] or b"") for row in own)
+        assert (digest.first_version, digest.last_version) == (
+            own[0]["version"],
+            own[-1]["version"],
+        )
+        assert digest.size == sum(
+            len(row["data"] or b"") + len(row["metadata"] or b"") for row in own
+        )
         for micros, row in ((digest.first_at, own[0]), (digest.last_at, own[-1])):
-            assert micros == pa.scalar(row["recorded_at"], pa.timestamp("us", "UTC")).cast(pa.int64()).as_py()
+            assert (
+                micros
+                == pa.scalar(row["recorded_at"], pa.timestamp("us", "UTC")).cast(pa.int64()).as_py()
+            )
 
 
 @given(events(), st.lists(st.integers(0, 100), max_size=6), st.data())
@@ -108,7 +141,10 @@ def test_what_rows_hold_is_hashed_whole_and_however_they_are_cut(rows, at, data)
 
     whole = content([batch_of(rows)])
     assert content(cut(rows, at)) == whole
-    row, name = data.draw(st.sampled_from(rows)), data.draw(st.sampled_from([n for n in SCHEMA.names if n != "id_text"]))
+    row, name = (
+        data.draw(st.sampled_from(rows)),
+        data.draw(st.sampled_from([n for n in SCHEMA.names if n != "id_text"])),
+    )
     before = row[name]
     other = {"id": str(UUID(int=7)), "recorded_at": datetime(2000, 1, 1, 1, 1, 1, 7, UTC)}
     if SCHEMA.field(name).type == pa.int64():
@@ -116,7 +152,9 @@ def test_what_rows_hold_is_hashed_whole_and_however_they_are_cut(rows, at, data)
     elif name == "hidden":
         row[name] = not before
     else:
-        row[name] = other.get(name, b"another" if SCHEMA.field(name).type == pa.binary() else "another")
+        row[name] = other.get(
+            name, b"another" if SCHEMA.field(name).type == pa.binary() else "another"
+        )
     if row[name] != before:
         assert content([batch_of(rows)]) != whole
 
@@ -133,9 +171,19 @@ def test_ids_are_split_one_by_one_and_joined_as_they_were(size):
     for at in range(len(plain)):
         some = (plain * 2)[at : at + size]
         rows = [
-            {"stream": "s", "tenant": "", "version": 1, "position_1": 1, "type": "t", "hidden": False, "id": each}
+            {
+                "stream": "s",
+                "tenant": "",
+                "version": 1,
+                "position_1": 1,
+                "type": "t",
+                "hidden": False,
+                "id": each,
+            }
             for each in some
         ]
         batch = batch_of(rows)
         assert join_ids(batch) == some
-        assert [each is not None for each in batch.column("id").to_pylist()] == [each == plain[0] for each in some]
+        assert [each is not None for each in batch.column("id").to_pylist()] == [
+            each == plain[0] for each in some
+        ]

@@ -33,7 +33,10 @@ def distribution(lengths) -> Distribution:
     return found
 
 
-@given(LENGTHS, st.lists(st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0]), min_size=1))
+@given(
+    LENGTHS,
+    st.lists(st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0]), min_size=1),
+)
 def test_percentiles_are_those_of_numpy(lengths, shares):
     expected = [int(np.percentile(lengths, share * 100, method="inverted_cdf")) for share in shares]
     assert distribution(lengths).percentiles(shares) == expected
@@ -62,16 +65,30 @@ def test_nothing_has_no_length():
 
 
 def test_the_most_specific_budget_counts():
-    settings = AuditSettings.model_validate({"budgets": {"*": 1000, "cart*": {"length": 10}, "cart_old": {"bytes": 5}}})
+    settings = AuditSettings.model_validate(
+        {"budgets": {"*": 1000, "cart*": {"length": 10}, "cart_old": {"bytes": 5}}}
+    )
     budgets = Budgets(settings)
-    assert (budgets.of("order").length, budgets.of("cart_new").length, budgets.of("cart_old").length) == (1000, 10, None)
+    assert (
+        budgets.of("order").length,
+        budgets.of("cart_new").length,
+        budgets.of("cart_old").length,
+    ) == (1000, 10, None)
     assert budgets.of(None).length == 1000
     with pytest.raises(UsageError, match="types that close a stream"):
         Budgets(AuditSettings.model_validate({"budgets": {"*": {"open_for": "30d"}}}))
 
 
 @pytest.mark.parametrize(
-    "name", ["OrderPlaced", "order-placed.v2", "shopping_cart_confirmed", "MoneyWithdrawn", "InvoicePaidEvent", "SMSSent"]
+    "name",
+    [
+        "OrderPlaced",
+        "order-placed.v2",
+        "shopping_cart_confirmed",
+        "MoneyWithdrawn",
+        "InvoicePaidEvent",
+        "SMSSent",
+    ],
 )
 def test_names_that_say_what_happened(name):
     assert is_past(name), words(name)
@@ -92,7 +109,12 @@ def test_duplicates_are_found_also_when_only_a_share_of_ids_can_be_kept(monkeypa
 
 
 def seen(*kinds: EventType, keys=None) -> Seen:
-    events = EventsAudit("s", sum(kind.events for kind in kinds), {kind.name: kind for kind in kinds}, keys=keys or {})
+    events = EventsAudit(
+        "s",
+        sum(kind.events for kind in kinds),
+        {kind.name: kind for kind in kinds},
+        keys=keys or {},
+    )
     return Seen(events, StreamsAudit("s", "", timedelta(days=7)))
 
 
@@ -107,7 +129,9 @@ def test_each_rule_of_names_and_payloads_sees_what_it_is_for_and_nothing_else():
     good = kind("OrderPlaced", "order_id", "lines", "total")
     bad = {
         "crud-events": [kind("CustomerUpdated", "id", "first", "last", "email", "phone", "vat")],
-        "property-events": [kind(f"{name}Changed", "customer_id", name) for name in ("name", "email", "phone")],
+        "property-events": [
+            kind(f"{name}Changed", "customer_id", name) for name in ("name", "email", "phone")
+        ],
         "no-business-verb": [kind("CustomerData", "a")],
         "huge-payloads": [kind("PictureTaken", "a", largest=100_000)],
         "missing-correlation": [kind("OrderPlaced", "a", uncorrelated=10)],
@@ -123,8 +147,15 @@ def test_each_rule_of_names_and_payloads_sees_what_it_is_for_and_nothing_else():
 
 
 def test_keys_that_may_be_personal():
-    keys = {key: Counter({"OrderPlaced": 3}) for key in ("email", "firstName", "iban", "street", "total", "sku", "ipAddress")}
-    found = {each.subject for each in observe(seen(kind("OrderPlaced", "a"), keys=keys), {}) if each.rule == "personal-data"}
+    keys = {
+        key: Counter({"OrderPlaced": 3})
+        for key in ("email", "firstName", "iban", "street", "total", "sku", "ipAddress")
+    }
+    found = {
+        each.subject
+        for each in observe(seen(kind("OrderPlaced", "a"), keys=keys), {})
+        if each.rule == "personal-data"
+    }
     assert found == {"email", "firstName", "iban", "street", "ipAddress"}
 
 
@@ -137,7 +168,9 @@ def test_every_rule_says_who_wrote_about_it_and_is_explained():
 
 
 def test_estimates_hold_the_truth_as_often_as_they_say():
-    """Over tables at random: streams of all lengths, their events anywhere; pages drawn as TABLESAMPLE does."""
+    """Over tables at random: streams of all lengths, their events anywhere; pages drawn as
+    TABLESAMPLE does.
+    """
     chance = random.Random(8)
     held = dict.fromkeys(("streams", "events", "p50", "p90"), 0)
     rounds = 120
@@ -153,7 +186,12 @@ def test_estimates_hold_the_truth_as_often_as_they_say():
         for length in lengths:
             truth.add(length)
         p50, p90 = truth.percentiles([0.5, 0.9])
-        for name, value in (("streams", truth.streams), ("events", truth.events), ("p50", p50), ("p90", p90)):
+        for name, value in (
+            ("streams", truth.streams),
+            ("events", truth.events),
+            ("p50", p50),
+            ("p90", p90),
+        ):
             held[name] += guessed[name].low <= value <= guessed[name].high
     assert all(count >= 0.87 * rounds for count in held.values()), held
 

@@ -23,7 +23,10 @@ def parse(document) -> Config:
 
 
 def changed(*path, value):
-    document = {section: {name: dict(keys) for name, keys in things.items()} for section, things in GOOD.items()}
+    document = {
+        section: {name: dict(keys) for name, keys in things.items()}
+        for section, things in GOOD.items()
+    }
     inner = document
     for key in path[:-1]:
         inner = inner.setdefault(key, {})
@@ -44,15 +47,30 @@ def test_what_is_left_out_has_its_default():
     [
         (("stors",), {}, "stors: unknown key", "Did you mean 'stores'?"),
         (("stores", "shop", "dns"), "x", "stores.shop.dns: unknown key", "Did you mean 'dsn'?"),
-        (("stores", "shop", "schemas"), "x", "stores.shop.schemas: unknown key", "Did you mean 'schema'?"),
-        (("projections", "carts", "tabels"), [], "projections.carts.tabels: unknown key", "Did you mean 'tables'?"),
+        (
+            ("stores", "shop", "schemas"),
+            "x",
+            "stores.shop.schemas: unknown key",
+            "Did you mean 'schema'?",
+        ),
+        (
+            ("projections", "carts", "tabels"),
+            [],
+            "projections.carts.tabels: unknown key",
+            "Did you mean 'tables'?",
+        ),
         (
             ("projections", "carts", "verify"),
             {"ignored": []},
             "projections.carts.verify.ignored: unknown key",
             "Did you mean 'ignore'?",
         ),
-        (("projections", "carts", "kind"), "flod", "projections.carts.kind: Input should be 'fold'", None),
+        (
+            ("projections", "carts", "kind"),
+            "flod",
+            "projections.carts.kind: Input should be 'fold'",
+            None,
+        ),
         (
             ("projections", "carts", "switch"),
             "both",
@@ -61,7 +79,12 @@ def test_what_is_left_out_has_its_default():
         ),
         (("projections", "carts", "tables"), [], "projections.carts.tables:", None),
         (("projections", "carts", "tables"), "carts", "projections.carts.tables:", None),
-        (("stores", "shop", "hole_threshold"), "3 sec", "stores.shop.hole_threshold: a duration is written like", None),
+        (
+            ("stores", "shop", "hole_threshold"),
+            "3 sec",
+            "stores.shop.hole_threshold: a duration is written like",
+            None,
+        ),
         (("path",), "x", "path: unknown key", None),
     ],
 )
@@ -84,7 +107,9 @@ def test_variables_are_read_and_a_missing_one_is_named_by_its_key(monkeypatch):
     assert config.stores["shop"].dsn == "password=s3cret host=x"
     assert "s3cret" not in repr(config)
     monkeypatch.delenv("SHOP_PASSWORD")
-    with pytest.raises(UsageError, match=r"stores\.shop\.dsn: the environment variable SHOP_PASSWORD is not set"):
+    with pytest.raises(
+        UsageError, match=r"stores\.shop\.dsn: the environment variable SHOP_PASSWORD is not set"
+    ):
         parse({"stores": {"shop": {"dsn": "password=${SHOP_PASSWORD}"}}})
 
 
@@ -145,7 +170,19 @@ def test_durations(number, unit):
             st.lists(inner, max_size=3)
             | st.dictionaries(
                 st.sampled_from(
-                    ["stores", "projections", "readmodels", "shop", "dsn", "tables", "verify", "versions", "1", "python", "x"]
+                    [
+                        "stores",
+                        "projections",
+                        "readmodels",
+                        "shop",
+                        "dsn",
+                        "tables",
+                        "verify",
+                        "versions",
+                        "1",
+                        "python",
+                        "x",
+                    ]
                 ),
                 inner,
                 max_size=4,

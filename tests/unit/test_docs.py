@@ -85,10 +85,16 @@ def test_every_command_and_option_is_in_the_reference(project):
     for command in (
         [],
         *([each] for each in groups[()]),
-        *(["projection", each] for each in ("list", "show", "versions", "switch", "rollback", "retire", "dead-letters")),
+        *(
+            ["projection", each]
+            for each in ("list", "show", "versions", "switch", "rollback", "retire", "dead-letters")
+        ),
         *(["audit", each] for each in ("streams", "stream", "events", "modelling")),
         *(["trace", each] for each in ("correlation", "event", "stream")),
-        *(["archive", each] for each in ("plan", "run", "list", "show", "verify", "restore", "query", "gc")),
+        *(
+            ["archive", each]
+            for each in ("plan", "run", "list", "show", "verify", "restore", "query", "gc")
+        ),
     ):
         shown = project.ok(*command, "--help").out
         options = set(re.findall(r"^  (--[a-z-]+)", shown, re.MULTILINE)) - {
@@ -108,6 +114,10 @@ def test_no_page_and_no_package_file_names_a_host_or_a_path_of_a_machine():
 
 
 def test_contributing_names_files_that_are_there():
-    named = re.findall(r"^\| .* \| `(esops/[^`]+)` \|$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.findall(
+        r"^\| .* \| `(esops/[^`]+)` \|$",
+        (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
     assert len(named) >= 36
     assert [path for path in named if not (ROOT / path).exists()] == []

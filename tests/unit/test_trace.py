@@ -1,4 +1,6 @@
-"""Forests of causes against a builder that tries everything, on random events with circles, missing and doubled causes."""
+"""Forests of causes against a builder that tries everything, on random events with circles, missing
+and doubled causes.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,32 @@ BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 def made(number: int, identifier: str, cause: str | None) -> Node:
     at = BEGAN + timedelta(seconds=number)
-    return Node("s", identifier, f"cart-{number % 3}", number, str(number), "Happened", at, "c", cause, order=(number,))
+    return Node(
+        "s",
+        identifier,
+        f"cart-{number % 3}",
+        number,
+        str(number),
+        "Happened",
+        at,
+        "c",
+        cause,
+        order=(number,),
+    )
 
 
 @st.composite
 def graphs(draw):
     count = draw(st.integers(1, 25))
     names = [f"e{draw(st.integers(0, count))}" for _ in range(count)]  # some of them twice
-    causes = [draw(st.none() | st.sampled_from([f"e{number}" for number in range(count + 3)])) for _ in range(count)]
-    return [made(number, name, cause) for number, (name, cause) in enumerate(zip(names, causes, strict=True))]
+    causes = [
+        draw(st.none() | st.sampled_from([f"e{number}" for number in range(count + 3)]))
+        for _ in range(count)
+    ]
+    return [
+        made(number, name, cause)
+        for number, (name, cause) in enumerate(zip(names, causes, strict=True))
+    ]
 
 
 def brute_force(nodes: list[Node]) -> tuple[dict[int, int | None], set[str], set[frozenset[int]]]:
@@ -81,31 +100,66 @@ def test_every_form_shows_every_event_once(nodes):
     known = {span["spanId"] for span in spans}
     assert len(known) == len(spans) == len(nodes)
     assert all(span["parentSpanId"] in known for span in spans if "parentSpanId" in span)
-    assert all(re.fullmatch("[0-9a-f]{16}", span["spanId"]) and re.fullmatch("[0-9a-f]{32}", span["traceId"]) for span in spans)
+    assert all(
+        re.fullmatch("[0-9a-f]{16}", span["spanId"])
+        and re.fullmatch("[0-9a-f]{32}", span["traceId"])
+        for span in spans
+    )
     assert all(int(span["startTimeUnixNano"]) <= int(span["endTimeUnixNano"]) for span in spans)
     edges = sum(each is not None for each in trace.forest.parent)
-    assert sum(" --> e" in line and not line.strip().startswith("m") for line in render.mermaid(trace.forest)) == edges
-    assert sum("-> e" in line and not line.strip().startswith("m") for line in render.dot(trace.forest)) == edges
+    assert (
+        sum(
+            " --> e" in line and not line.strip().startswith("m")
+            for line in render.mermaid(trace.forest)
+        )
+        == edges
+    )
+    assert (
+        sum(
+            "-> e" in line and not line.strip().startswith("m") for line in render.dot(trace.forest)
+        )
+        == edges
+    )
 
 
 def event(metadata: object, number: int = 1, stream: str = "order-1") -> RecordedEvent:
-    return RecordedEvent("i", stream, number, Position((number,)), "Placed", b"{}", orjson.dumps(metadata), BEGAN)
+    return RecordedEvent(
+        "i", stream, number, Position((number,)), "Placed", b"{}", orjson.dumps(metadata), BEGAN
+    )
 
 
 def test_what_an_event_says_of_its_cause():
     parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    assert node("s", event({"traceparent": parent}), Keys()).correlation_id == "4bf92f3577b34da6a3ce929d0e0e4736"
-    found = node("s", event({"causationMessageStreamName": "account:command-1", "causationMessagePosition": 0}), Keys())
+    assert (
+        node("s", event({"traceparent": parent}), Keys()).correlation_id
+        == "4bf92f3577b34da6a3ce929d0e0e4736"
+    )
+    found = node(
+        "s",
+        event({"causationMessageStreamName": "account:command-1", "causationMessagePosition": 0}),
+        Keys(),
+    )
     assert found.cause == "account:command-1/0"
-    assert node("s", event({"$causationId": "x", "$correlationId": 7}), Keys()).correlation_id == "7"
-    assert node("s", event({"flow": "f", "causationId": "x"}), Keys(("flow",), ("because",))).cause is None
+    assert (
+        node("s", event({"$causationId": "x", "$correlationId": 7}), Keys()).correlation_id == "7"
+    )
+    assert (
+        node("s", event({"flow": "f", "causationId": "x"}), Keys(("flow",), ("because",))).cause
+        is None
+    )
     assert node("s", event({})._replace(metadata=b"\xff"), Keys()).cause is None
 
 
 def test_a_cause_by_stream_and_version_is_found():
     command = node("s", event({}, 0, "account:command-1"), Keys())
     effect = node(
-        "s", event({"causationMessageStreamName": "account:command-1", "causationMessagePosition": 0}, 3, "account-1"), Keys()
+        "s",
+        event(
+            {"causationMessageStreamName": "account:command-1", "causationMessagePosition": 0},
+            3,
+            "account-1",
+        ),
+        Keys(),
     )
     forest = build([effect, command])
     assert [each.stream for each in forest.nodes] == ["account:command-1", "account-1"]
@@ -114,7 +168,10 @@ def test_a_cause_by_stream_and_version_is_found():
 
 
 def test_stretches_of_time_are_short_to_read():
-    told = [render.apart(timedelta(seconds=seconds)) for seconds in (0.0041, 59.9, 125, 3_700, 90_000, -2)]
+    told = [
+        render.apart(timedelta(seconds=seconds))
+        for seconds in (0.0041, 59.9, 125, 3_700, 90_000, -2)
+    ]
     assert told == ["+0.004 s", "+59.900 s", "+2 m 05 s", "+1 h 01 m", "+1 d 01 h", "-2.000 s"]
 
 

@@ -82,9 +82,9 @@ def test_a_bloom_filter_seldom_claims_what_was_never_added():
 def test_quoted_names_are_read_back_whatever_they_hold(schema, name):
     text = ".".join('"' + part.replace('"', '""') + '"' for part in (schema, name))
     assert parse_name(text, "other") == ReadModelName(schema, name)
-    assert parse_name(text.partition(".")[0] if False else '"' + name.replace('"', '""') + '"', "other") == ReadModelName(
-        "other", name
-    )
+    assert parse_name(
+        text.partition(".")[0] if False else '"' + name.replace('"', '""') + '"', "other"
+    ) == ReadModelName("other", name)
 
 
 def test_plain_names_need_no_quotes():
@@ -96,7 +96,9 @@ def test_plain_names_need_no_quotes():
             parse_name(wrong, "public")
 
 
-@given(st.text(min_size=1, max_size=80).filter(lambda text: "\x00" not in text), st.integers(1, 9999))
+@given(
+    st.text(min_size=1, max_size=80).filter(lambda text: "\x00" not in text), st.integers(1, 9999)
+)
 def test_physical_names_fit_and_tell_versions_apart(name, version):
     physical = physical_name(name, version)
     assert len(physical.encode()) <= 63

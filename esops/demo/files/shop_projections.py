@@ -1,4 +1,7 @@
-"""The shop's read model. `evolve` gets a cart's row so far (None at first) and its next event, and returns the next row."""
+"""The shop's read model.
+
+`evolve` gets a cart's row so far (None at first) and its next event, and returns the next row.
+"""
 
 from esops import RecordedEvent, fold
 
@@ -9,7 +12,14 @@ def cart_summary(row: dict | None, event: RecordedEvent) -> dict | None:
     at = {"position": int(str(event.position))}
     match event.type:
         case "shopping_cart_opened":
-            return {"cart_id": event.stream, "client": data["ClientId"], "items": 0, "total": 0, "status": "open", **at}
+            return {
+                "cart_id": event.stream,
+                "client": data["ClientId"],
+                "items": 0,
+                "total": 0,
+                "status": "open",
+                **at,
+            }
         case "product_item_added":
             return {**row, **at, **changed(row, data, +1)}
         case "product_item_removed":

@@ -37,17 +37,24 @@ def open_projector(definition: Definition, green: Green) -> Projector | None:
         case SqlDefinition():
             return None
         case ExternalDefinition():
-            raise Refused(f"{green.projection} is built by the application: esops applies no event to it")
+            raise Refused(
+                f"{green.projection} is built by the application: esops applies no event to it"
+            )
 
 
-def of_one_database(definition: Definition, store: EventStore, connection: psycopg.Connection) -> None:
-    """Raises Refused where a statement would have to read events of another database than its tables'."""
+def of_one_database(
+    definition: Definition, store: EventStore, connection: psycopg.Connection
+) -> None:
+    """Raises Refused where a statement would have to read events of another database than its
+    tables'.
+    """
     if not isinstance(definition, SqlDefinition):
         return
     events, here = store.database(), database_of(connection)
     if events != here:
         raise Refused(
-            f"a projection of kind 'sql' reads the events where its tables are, and store {store.name} is "
+            "a projection of kind 'sql' reads the events where its tables are, and store "
+            f"{store.name} is "
             + ("no Postgres database" if events is None else "in another database"),
             hint="Use kind 'fold' or 'handlers', which read from any store.",
         )
@@ -64,6 +71,7 @@ def check(definition: Definition, tables: Sequence[Table], *, conjoined: bool) -
             for table in tables:
                 if not table.key:
                     raise UsageError(
-                        f"{table.schema}.{table.name} has no primary key, by which rows are written and compared",
+                        f"{table.schema}.{table.name} has no primary key, by which rows are "
+                        "written and compared",
                         hint="Add PRIMARY KEY (…) to the table's DDL.",
                     )

@@ -1,9 +1,13 @@
 """Folds: the state of each key is its row, cached, and written back in bulk.
 
-Reading a row for each event would make a fold as slow as the network. So rows are kept in two generations of bounded size
-(an approximation of LRU that costs nothing an event); keys that are missing are fetched together, once a batch; changed
-rows are written together at a checkpoint, new ones straight into the table by COPY. While a version is first loaded, a
-Bloom filter of fixed size (B. Bloom, CACM 13/7, 1970) knows which keys cannot have been written yet, so that most need no look.
+Reading a row for each event would make a fold as slow as the network. So rows are kept in two
+generations of bounded size
+(an approximation of LRU that costs nothing an event); keys that are missing are fetched together,
+once a batch; changed
+rows are written together at a checkpoint, new ones straight into the table by COPY. While a version
+is first loaded, a
+Bloom filter of fixed size (B. Bloom, CACM 13/7, 1970) knows which keys cannot have been written
+yet, so that most need no look.
 """
 
 from __future__ import annotations
@@ -27,7 +31,9 @@ _BLOOM_BYTES = 8 << 20
 
 
 class Bloom:
-    """A set of keys of fixed size that never forgets one, and seldom claims one that was never added."""
+    """A set of keys of fixed size that never forgets one, and seldom claims one that was never
+    added.
+    """
 
     def __init__(self, size: int = _BLOOM_BYTES) -> None:
         """Take the size in bytes, a power of two."""
@@ -46,14 +52,22 @@ class Bloom:
     def __contains__(self, key: Key) -> bool:
         code = hash(key)
         first, second = code & self._mask, (code >> 27) & self._mask
-        return bool(self._bits[first >> 3] & (1 << (first & 7)) and self._bits[second >> 3] & (1 << (second & 7)))
+        return bool(
+            self._bits[first >> 3] & (1 << (first & 7))
+            and self._bits[second >> 3] & (1 << (second & 7))
+        )
 
 
 class Fold:
-    """One version's table as a fold sees it: apply events, then flush what changed in the checkpoint's transaction."""
+    """One version's table as a fold sees it: apply events, then flush what changed in the
+    checkpoint's transaction.
+    """
 
     def __init__(self, definition: FoldDefinition, green: Green) -> None:
-        """Take the definition and green, whose key may not be built yet. Raises UsageError where the key does not fit the definition's."""
+        """Take the definition and green, whose key may not be built yet.
+
+        Raises UsageError where the key does not fit the definition's.
+        """
         table, key = green.only
         check_key(definition, table, key, conjoined=green.conjoined)
         self.rows = Rows(table, key, green.value_types, green.ensure_keys)
@@ -68,7 +82,9 @@ class Fold:
 
     @property
     def full(self) -> bool:
-        """Whether the young generation has its size, so that what is dirty should be flushed and the old one forgotten."""
+        """Whether the young generation has its size, so that what is dirty should be flushed and
+        the old one forgotten.
+        """
         return len(self._young) >= self._generation
 
     @property
@@ -80,7 +96,10 @@ class Fold:
         """Nothing is held."""
 
     def apply(self, events: Sequence[RecordedEvent], connection: psycopg.Connection) -> None:
-        """Fold events into the cached rows, fetching first those that are missing. Raises BadEvent."""
+        """Fold events into the cached rows, fetching first those that are missing.
+
+        Raises BadEvent.
+        """
         try:
             keys = list(map(self._key_of, events))
             touched = set(keys)
@@ -102,7 +121,8 @@ class Fold:
         self._dirty |= touched
 
     def flush(self, connection: psycopg.Connection) -> int:
-        """Write what changed, in the transaction that the connection is in; returns the change in the number of rows.
+        """Write what changed, in the transaction that the connection is in; returns the change in
+        the number of rows.
 
         Raises BadEvent for a row that the table will not take.
         """
@@ -110,10 +130,14 @@ class Fold:
         for kind in {type(young[key]) for key in self._dirty} - {dict, type(None)}:
             raise BadEvent(f"the function returned a {kind.__name__}, not a row (a dict) or None")
         try:
-            inserts = [with_key(key, row) for key in self._dirty & fresh if (row := young[key]) is not None]
+            inserts = [
+                with_key(key, row) for key in self._dirty & fresh if (row := young[key]) is not None
+            ]
             known = [(key, young[key]) for key in self._dirty - fresh]
             change = self.rows.insert(connection, inserts)
-            change += self.rows.upsert(connection, [with_key(key, row) for key, row in known if row is not None])
+            change += self.rows.upsert(
+                connection, [with_key(key, row) for key, row in known if row is not None]
+            )
             change -= self.rows.delete(connection, [key for key, row in known if row is None])
         except (psycopg.Error, TypeError, ValueError) as error:
             if isinstance(error, psycopg.Error) and not is_bad_row(error):
@@ -144,7 +168,11 @@ class Fold:
     def _fetch(self, missing: set[Key], connection: psycopg.Connection) -> None:
         if not missing:
             return
-        asked = list(missing) if self._written is None else [key for key in missing if key in self._written]
+        asked = (
+            list(missing)
+            if self._written is None
+            else [key for key in missing if key in self._written]
+        )
         young = self._young
         for key in missing:
             young[key] = None
@@ -154,21 +182,30 @@ class Fold:
             self._fresh.discard(key)
 
 
-def check_key(definition: FoldDefinition, table: Table, key: tuple[str, ...], *, conjoined: bool) -> tuple[str, ...]:
-    """A table's key columns, if they fit what the fold is keyed by. Raises UsageError or Refused that says why not."""
+def check_key(
+    definition: FoldDefinition, table: Table, key: tuple[str, ...], *, conjoined: bool
+) -> tuple[str, ...]:
+    """A table's key columns, if they fit what the fold is keyed by.
+
+    Raises UsageError or Refused that says why not.
+    """
     if not key:
         raise UsageError(
-            f"{table.schema}.{table.name} has no primary key, which a fold needs: it is the fold's key",
+            f"{table.schema}.{table.name} has no primary key, which a fold needs: it is the "
+            "fold's key",
             hint="Add PRIMARY KEY (…) to the table's DDL.",
         )
     if definition.key is None and conjoined and len(key) == 1:
         raise Refused(
-            "the store is shared by tenants, and two of them may use the same stream id, so that it is no key by itself",
-            hint="Give the table a key of tenant and stream, or name one `tenant` in the store's section.",
+            "the store is shared by tenants, and two of them may use the same stream id, so that "
+            "it is no key by itself",
+            hint="Give the table a key of tenant and stream, or name one `tenant` in the store's "
+            "section.",
         )
     if definition.key is None and len(key) > (2 if conjoined else 1):
         raise UsageError(
-            f"the key of {table.schema}.{table.name} has {len(key)} columns, the fold's key is the stream alone",
+            f"the key of {table.schema}.{table.name} has {len(key)} columns, the fold's key is the "
+            "stream alone",
             hint="Give fold() a function that returns a tuple.",
         )
     return key

@@ -1,6 +1,8 @@
-"""Handlers: a function for each type of event, which writes to any of the version's tables through a small API.
+"""Handlers: a function for each type of event, which writes to any of the version's tables through
+a small API.
 
-The events since the last checkpoint are kept, and handled in the checkpoint's transaction, so that what a handler reads is what was
+The events since the last checkpoint are kept, and handled in the checkpoint's transaction, so that
+what a handler reads is what was
 written before it, and a switch that holds the checkpoint still sees tables that stand still.
 """
 
@@ -20,7 +22,10 @@ _MOST_BYTES = 32 << 20
 
 
 class Buffered:
-    """Events that wait for the checkpoint's transaction. What is done with them then is the kind's own."""
+    """Events that wait for the checkpoint's transaction.
+
+    What is done with them then is the kind's own.
+    """
 
     most_events = 5_000
     """Events that are handled in one transaction at most."""
@@ -76,7 +81,9 @@ class Handling(Buffered):
     def __init__(self, definition: Handlers, green: Green) -> None:
         """Take the handlers and the tables."""
         super().__init__(green)
-        self._handler_of: Callable[[str], Callable[[RecordedEvent, Write], None] | None] = definition.handler
+        self._handler_of: Callable[[str], Callable[[RecordedEvent, Write], None] | None] = (
+            definition.handler
+        )
 
     def project(self, connection: psycopg.Connection) -> None:
         """Call them one after the other; their statements go out in one pipeline."""

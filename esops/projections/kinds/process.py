@@ -1,7 +1,10 @@
-"""Any program as a projection: events go to its standard input, writes come from its standard output, a JSON document a line.
+"""Any program as a projection: events go to its standard input, writes come from its standard
+output, a JSON document a line.
 
-docs/reference/process-protocol.md is the protocol. One batch is under way at a time; the program says when it is done with it, and the
-batch is then committed with the checkpoint. Whatever fails, the program is ended, and begun again at the checkpoint: what it keeps
+docs/reference/process-protocol.md is the protocol. One batch is under way at a time; the program
+says when it is done with it, and the
+batch is then committed with the checkpoint. Whatever fails, the program is ended, and begun again
+at the checkpoint: what it keeps
 in memory is gone with it.
 """
 
@@ -57,7 +60,9 @@ class Processing(Buffered):
         }
 
     def project(self, connection: psycopg.Connection) -> None:
-        """Batch after batch, the next being made ready while the program is at one; rows written in several go in once."""
+        """Batch after batch, the next being made ready while the program is at one; rows written in
+        several go in once.
+        """
         self._start()
         slices = [self.events[at : at + _BATCH] for at in range(0, len(self.events), _BATCH)]
         self._send_batch(_batch(slices[0]))
@@ -73,7 +78,9 @@ class Processing(Buffered):
         self._write(b'{"type":"batch","number":%d,"events":%b}\n' % (self._number, events))
 
     def _until_done(self, connection: psycopg.Connection) -> None:
-        """Take what the program asks for until it is done with a batch; do it where it wants to read."""
+        """Take what the program asks for until it is done with a batch; do it where it wants to
+        read.
+        """
         number = self._number
         while True:
             told = self._receive()
@@ -83,22 +90,30 @@ class Processing(Buffered):
                 case "get":
                     self._do(connection)
                     if not isinstance(told.get("key"), dict):
-                        raise self._odd("asked for a row without saying which: `key` is a document of columns")
+                        raise self._odd(
+                            "asked for a row without saying which: `key` is a document of columns"
+                        )
                     row = self.write.get(str(told.get("table")), told["key"])
                     self._send({"type": "row", "id": told.get("id"), "row": row})
                 case "poison":
-                    raise BadEvent(f"the program says of event {told.get('event')}: {told.get('error')}")
+                    raise BadEvent(
+                        f"the program says of event {told.get('event')}: {told.get('error')}"
+                    )
                 case "done" if told.get("number") == number:
                     return
                 case _:
-                    raise self._odd(f"sent {orjson.dumps(told).decode()[:200]} in the middle of batch {number}")
+                    raise self._odd(
+                        f"sent {orjson.dumps(told).decode()[:200]} in the middle of batch {number}"
+                    )
 
     def flushed(self) -> None:
         """Tell the program that its batch is kept."""
         if self.events:
             try:
                 self._send({"type": "committed", "number": self._number})
-            except BadEvent:  # it ended after its work was done: another is begun with the next batch
+            except (
+                BadEvent
+            ):  # it ended after its work was done: another is begun with the next batch
                 self.close()
         super().flushed()
 
@@ -112,7 +127,10 @@ class Processing(Buffered):
                 end += 1
             if end - at >= _IN_BULK and first.get("table") in self._rows:
                 rows, key = self._rows[first["table"]], self._green.keys[first["table"]]
-                latest = {tuple(each["row"].get(name) for name in key): each["row"] for each in told[at:end]}
+                latest = {
+                    tuple(each["row"].get(name) for name in key): each["row"]
+                    for each in told[at:end]
+                }
                 rows.upsert(connection, list(latest.values()))
             else:
                 end = max(end, at + 1)
@@ -126,24 +144,43 @@ class Processing(Buffered):
         command = list(self._definition.command)
         try:
             self._process = subprocess.Popen(  # noqa: S603 - the operator's own program
-                command, cwd=self._definition.directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+                command,
+                cwd=self._definition.directory,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
             )
         except OSError as error:
-            raise Refused(f"the program {command[0]!r} cannot be started: {error.strerror}", hint="See `command`.") from None
+            raise Refused(
+                f"the program {command[0]!r} cannot be started: {error.strerror}",
+                hint="See `command`.",
+            ) from None
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
         # A queue for each program: what one that was ended still says is nobody's.
         self._lines = queue.Queue(_LINES)
-        threading.Thread(target=_read, args=(self._process, self._lines), name="esops-process", daemon=True).start()
+        threading.Thread(
+            target=_read, args=(self._process, self._lines), name="esops-process", daemon=True
+        ).start()
         tables = {
-            name: {"columns": {each.name: each.type for each in table.columns}, "key": list(self._green.keys[name])}
+            name: {
+                "columns": {each.name: each.type for each in table.columns},
+                "key": list(self._green.keys[name]),
+            }
             for name, table in self._green.tables.items()
         }
-        about = {"projection": self._green.projection, "version": self._green.version, "tables": tables}
+        about = {
+            "projection": self._green.projection,
+            "version": self._green.version,
+            "tables": tables,
+        }
         self._send({"type": "hello", "protocol": PROTOCOL, **about})
         answer = self._receive()
         if answer.get("type") != "ready" or answer.get("protocol") != PROTOCOL:
-            raise self._odd(f"answered {orjson.dumps(answer).decode()[:200]} instead of ready, protocol {PROTOCOL}")
+            raise self._odd(
+                f"answered {orjson.dumps(answer).decode()[:200]} instead of ready, protocol "
+                f"{PROTOCOL}"
+            )
 
     def _send(self, document: Mapping[str, Any]) -> None:
         self._write(orjson.dumps(document, default=str) + b"\n")
@@ -152,7 +189,11 @@ class Processing(Buffered):
         """Write without waiting for ever: a program that does not read would fill the pipe."""
         assert self._process is not None
         assert self._process.stdin is not None
-        pipe, left, limit = self._process.stdin.fileno(), memoryview(line), self._definition.timeout.total_seconds()
+        pipe, left, limit = (
+            self._process.stdin.fileno(),
+            memoryview(line),
+            self._definition.timeout.total_seconds(),
+        )
         deadline = time.monotonic() + limit
         while left:
             _, ready, _ = select.select([], [pipe], [], 0.5)
@@ -177,14 +218,21 @@ class Processing(Buffered):
         try:
             told = orjson.loads(line)
         except orjson.JSONDecodeError:
-            raise self._odd(f"wrote a line that is no JSON: {line[:200].decode(errors='replace')!r}") from None
+            raise self._odd(
+                f"wrote a line that is no JSON: {line[:200].decode(errors='replace')!r}"
+            ) from None
         if not isinstance(told, dict):
-            raise self._odd(f"wrote {line[:200].decode(errors='replace')!r}, which is no JSON object")
+            raise self._odd(
+                f"wrote {line[:200].decode(errors='replace')!r}, which is no JSON object"
+            )
         return told
 
     def _silent(self, what: str) -> Unavailable:
         limit = self._definition.timeout.total_seconds()
-        return Unavailable(f"the program {self._definition.command[0]!r} {what} for {limit:g} s", hint="See `timeout`.")
+        return Unavailable(
+            f"the program {self._definition.command[0]!r} {what} for {limit:g} s",
+            hint="See `timeout`.",
+        )
 
     def _ended(self) -> BadEvent:
         """The program is gone: perhaps for one event, which is then found."""
@@ -193,7 +241,10 @@ class Processing(Buffered):
             code = self._process.wait(_PATIENCE_TO_END)
         except subprocess.TimeoutExpired:
             return BadEvent("the program closed its input or output before it was done")
-        return BadEvent(f"the program ended with {'signal' if code < 0 else 'code'} {abs(code)} before it was done")
+        return BadEvent(
+            f"the program ended with {'signal' if code < 0 else 'code'} {abs(code)} before it "
+            "was done"
+        )
 
     def _odd(self, what: str) -> Refused:
         return Refused(

@@ -1,7 +1,10 @@
-"""One statement over a range of positions, where events and read model are in one Postgres database.
+"""One statement over a range of positions, where events and read model are in one Postgres
+database.
 
-The statement and the checkpoint commit together. What the range is stands in it as `:after` and `:until`: of a store that orders by one
-column a number each, of Emmett two values, to be compared as `(transaction_id, global_position) > (:after)`.
+The statement and the checkpoint commit together. What the range is stands in it as `:after` and
+`:until`: of a store that orders by one
+column a number each, of Emmett two values, to be compared as `(transaction_id, global_position) >
+(:after)`.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ RANGE = 1_000_000
 _MARK = re.compile(r"(?<![:\w]):(after|until)\b")
 
 
-def statement(definition: SqlDefinition, tables: Mapping[str, tuple[str, str]], part: SqlRange) -> str:
+def statement(
+    definition: SqlDefinition, tables: Mapping[str, tuple[str, str]], part: SqlRange
+) -> str:
     """The statement for a range, with the tables' names."""
     values = {"after": part.after, "until": part.until}
     return _MARK.sub(lambda mark: values[mark[1]], with_names(definition.text, tables))
@@ -34,7 +39,8 @@ def check(definition: SqlDefinition) -> None:
     for name in ("after", "until"):
         if name not in found:
             raise UsageError(
-                f"{definition.path} does not name :{name}", hint="It is over the events after :after up to :until."
+                f"{definition.path} does not name :{name}",
+                hint="It is over the events after :after up to :until.",
             )
 
 

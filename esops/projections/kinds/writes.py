@@ -1,6 +1,8 @@
-"""The write API of handlers and processes: inserts, upserts, updates, increments and deletes on a version's tables, pipelined.
+"""The write API of handlers and processes: inserts, upserts, updates, increments and deletes on a
+version's tables, pipelined.
 
-Statements are sent without waiting for the answers of those before (libpq's pipeline mode); a read waits for all of them. Tables go by
+Statements are sent without waiting for the answers of those before (libpq's pipeline mode); a read
+waits for all of them. Tables go by
 the names that the application reads; which physical tables these are is the version's business.
 """
 
@@ -24,7 +26,10 @@ from esops.readmodel.types import Row
 
 
 class Write:
-    """What a handler writes with, inside the checkpoint's transaction. Raises BadEvent for what the tables do not have."""
+    """What a handler writes with, inside the checkpoint's transaction.
+
+    Raises BadEvent for what the tables do not have.
+    """
 
     def __init__(self, green: Green) -> None:
         """Take the tables. `open` before use."""
@@ -33,7 +38,9 @@ class Write:
         self._reader: psycopg.Cursor[Row] | None = None
         self._statements: dict[tuple[Any, ...], bytes] = {}
         self._json = {
-            name: frozenset(column.name for column in table.columns if column.kind in {"json", "jsonb"})
+            name: frozenset(
+                column.name for column in table.columns if column.kind in {"json", "jsonb"}
+            )
             for name, table in green.tables.items()
         }
 
@@ -67,10 +74,14 @@ class Write:
         self._send("delete", table, {}, key)
 
     def get(self, table: str, key: Row) -> Row | None:
-        """The row with these values as it is now, with all that was written before; None where there is none."""
+        """The row with these values as it is now, with all that was written before; None where
+        there is none.
+        """
         self._green.ensure_keys()
         assert self._reader is not None
-        return self._reader.execute(self._statement("get", table, (), tuple(key)), [*key.values()]).fetchone()
+        return self._reader.execute(
+            self._statement("get", table, (), tuple(key)), [*key.values()]
+        ).fetchone()
 
     def execute(self, statement: str, *values: Any) -> None:
         """Any other statement; tables in braces by their plain names, values as %s."""
@@ -89,26 +100,38 @@ class Write:
             ]
         self._cursor.execute(statement, given)
 
-    def _statement(self, what: str, table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> bytes:
+    def _statement(
+        self, what: str, table: str, columns: tuple[str, ...], key: tuple[str, ...]
+    ) -> bytes:
         made = self._statements.get((what, table, columns, key))
         if made is None:
-            made = self._statements[what, table, columns, key] = self._made(what, table, columns, key).as_bytes(None)
+            made = self._statements[what, table, columns, key] = self._made(
+                what, table, columns, key
+            ).as_bytes(None)
         return made
 
-    def _made(self, what: str, table: str, columns: Sequence[str], key: Sequence[str]) -> sql.Composed:
+    def _made(
+        self, what: str, table: str, columns: Sequence[str], key: Sequence[str]
+    ) -> sql.Composed:
         found = self._green.tables.get(table)
         if found is None:
             raise BadEvent(
-                f"it writes to a table {table!r}, which the projection has not. {nearest(table, list(self._green.tables))}"
+                f"it writes to a table {table!r}, which the projection has not. "
+                f"{nearest(table, list(self._green.tables))}"
             )
         there_are = [column.name for column in found.columns]
         for name in (*columns, *key):
             if name not in there_are:
-                raise BadEvent(f"it writes to a column {name!r}, which {table} has not. {nearest(name, there_are)}")
+                raise BadEvent(
+                    f"it writes to a column {name!r}, which {table} has not. "
+                    f"{nearest(name, there_are)}"
+                )
         if what in {"update", "increment", "delete", "get"} and not key:
             raise BadEvent(f"{what} of {table} without a key would be of all rows")
         relation = qualified(found.schema, found.name)
-        where = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(each)) for each in key)
+        where = sql.SQL(" AND ").join(
+            sql.SQL("{} = %s").format(sql.Identifier(each)) for each in key
+        )
         if what == "get":
             return sql.SQL("SELECT * FROM {} WHERE {} LIMIT 1").format(relation, where)
         if what == "delete":
@@ -118,22 +141,35 @@ class Write:
             changes = sql.SQL(", ").join(form.format(sql.Identifier(each)) for each in columns)
             return sql.SQL("UPDATE {} SET {} WHERE {}").format(relation, changes, where)
         insert = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
-            relation, sql.SQL(", ").join(map(sql.Identifier, columns)), sql.SQL(", ").join(sql.SQL("%s") for _ in columns)
+            relation,
+            sql.SQL(", ").join(map(sql.Identifier, columns)),
+            sql.SQL(", ").join(sql.SQL("%s") for _ in columns),
         )
-        return insert if what == "insert" else sql.SQL("{} {}").format(insert, self._on_conflict(table, columns))
+        return (
+            insert
+            if what == "insert"
+            else sql.SQL("{} {}").format(insert, self._on_conflict(table, columns))
+        )
 
     def _on_conflict(self, table: str, columns: Sequence[str]) -> sql.Composed:
         key = self._green.keys[table]
         if missing := [name for name in key if name not in columns]:
             raise BadEvent(f"upsert into {table} needs its key's column {missing[0]!r}")
         others = [name for name in columns if name not in key]
-        changes = sql.SQL(", ").join(sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(each)) for each in others)
+        changes = sql.SQL(", ").join(
+            sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(each)) for each in others
+        )
         action = sql.SQL("DO UPDATE SET {}").format(changes) if others else sql.SQL("DO NOTHING")
-        return sql.SQL("ON CONFLICT ({}) {}").format(sql.SQL(", ").join(map(sql.Identifier, key)), action)
+        return sql.SQL("ON CONFLICT ({}) {}").format(
+            sql.SQL(", ").join(map(sql.Identifier, key)), action
+        )
 
 
 def operations(write: Write, told: Sequence[Mapping[str, Any]]) -> None:
-    """Do what a process asked for: each a mapping with `op`, `table` and what belongs to it. Raises BadEvent."""
+    """Do what a process asked for: each a mapping with `op`, `table` and what belongs to it.
+
+    Raises BadEvent.
+    """
     for each in told:
         try:
             match each["op"]:
@@ -148,6 +184,9 @@ def operations(write: Write, told: Sequence[Mapping[str, Any]]) -> None:
                 case "delete":
                     write.delete(each["table"], each["key"])
                 case other:
-                    raise BadEvent(f"there is no operation {other!r}: insert, upsert, update, increment, delete")
+                    raise BadEvent(
+                        f"there is no operation {other!r}: insert, upsert, update, "
+                        "increment, delete"
+                    )
         except KeyError as error:
             raise BadEvent(f"the operation {dict(each)} lacks {error.args[0]!r}") from None

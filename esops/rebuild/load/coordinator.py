@@ -1,7 +1,10 @@
-"""The first load of a version by several processes, each with a share of the streams, a connection and a checkpoint of its own.
+"""The first load of a version by several processes, each with a share of the streams, a connection
+and a checkpoint of its own.
 
-Streams are dealt by a hash of their names, in the server, so that each event is read once. All shards go up to the same position; then
-their checkpoints become the version's, in one transaction, and one process goes on. A process that dies is begun again at its
+Streams are dealt by a hash of their names, in the server, so that each event is read once. All
+shards go up to the same position; then
+their checkpoints become the version's, in one transaction, and one process goes on. A process that
+dies is begun again at its
 shard's checkpoint; a rebuild that dies goes on with as many shards as it began with.
 """
 
@@ -39,16 +42,20 @@ def check_dealt(definition: Definition, store: EventStore, what: str) -> None:
     """Raises Refused where the server cannot deal a projection's keys, which an option takes."""
     if not isinstance(definition, FoldDefinition):
         raise Refused(
-            f"{what}: for folds only: of this kind, what is written for one event may depend on any other",
+            f"{what}: for folds only: of this kind, what is written for one event may depend on "
+            "any other",
             hint="Leave it out.",
         )
     if definition.key is not None:
         raise Refused(
-            f"{what}: only for a fold that is keyed by the stream: the server cannot deal events by a Python function",
+            f"{what}: only for a fold that is keyed by the stream: the server cannot deal events "
+            "by a Python function",
             hint="Leave it out.",
         )
     if not store.capabilities.shards:
-        raise Refused(f"store {store.name} cannot deal its streams to several readers", hint="Leave it out.")
+        raise Refused(
+            f"store {store.name} cannot deal its streams to several readers", hint="Leave it out."
+        )
 
 
 def load(
@@ -63,7 +70,10 @@ def load(
     progress: Callable[[int], None],
     say: Callable[[str], None],
 ) -> None:
-    """Load a version up to a position by processes. Goes on with shards that are there. Raises what stops a shard, and Stopped."""
+    """Load a version up to a position by processes.
+
+    Goes on with shards that are there. Raises what stops a shard, and Stopped.
+    """
     found = session.do(lambda on: registry.shards(on, version))
     if not found:
         # One of them would build the key while the others write.
@@ -110,17 +120,28 @@ class _Pool:
                 now = self._events()
                 deaths, events = (deaths + 1 if now == events else 1), now
                 if deaths > _DEATHS:
-                    raise Unavailable(f"processes that load {self._version.projection} die again and again") from None
+                    raise Unavailable(
+                        f"processes that load {self._version.projection} die again and again"
+                    ) from None
                 self._say("a process died: begun again at its checkpoint")
                 log.warning("a process died", projection=self._version.projection)
 
     def _left(self) -> list[Task]:
-        shards = {each.number: each for each in self._session.do(lambda on: registry.shards(on, self._version))}
+        shards = {
+            each.number: each
+            for each in self._session.do(lambda on: registry.shards(on, self._version))
+        }
         owner = self._session.do(lambda on: on.info.backend_pid) if self._engine.far else None
-        return [task for task in self._tasks(owner) if shards[task.shard].position != shards[task.shard].until]
+        return [
+            task
+            for task in self._tasks(owner)
+            if shards[task.shard].position != shards[task.shard].until
+        ]
 
     def _events(self) -> int:
-        return sum(each.events for each in self._session.do(lambda on: registry.shards(on, self._version)))
+        return sum(
+            each.events for each in self._session.do(lambda on: registry.shards(on, self._version))
+        )
 
     def _once(self, tasks: list[Task]) -> None:
         with self._engine.opened(len(tasks)) as at_work:
@@ -130,7 +151,10 @@ class _Pool:
                 while waiting:
                     at_work.check()
                     done, waiting = wait(waiting, _LOOK_EVERY, FIRST_COMPLETED)
-                    failure = next((found for each in done if (found := at_work.result(each)) is not None), failure)
+                    failure = next(
+                        (found for each in done if (found := at_work.result(each)) is not None),
+                        failure,
+                    )
                     if failure is not None or self._stop():
                         at_work.ask_to_stop()
                     self._progress(self._events())

@@ -1,4 +1,6 @@
-"""Where the shards of a first load are worked on: by processes of this machine, or by the workers of a Dask cluster that is there."""
+"""Where the shards of a first load are worked on: by processes of this machine, or by the workers
+of a Dask cluster that is there.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,10 @@ class AtWork(Protocol):
 
 
 class Engine(Protocol):
-    """Where shards are worked on. `far`: on machines where nobody sees whether the rebuild's process lives."""
+    """Where shards are worked on.
+
+    `far`: on machines where nobody sees whether the rebuild's process lives.
+    """
 
     far: bool
     where: str
@@ -80,7 +85,10 @@ def engine_of(address: str | None) -> Engine:
             hint="dask://HOST:PORT is a Dask cluster's scheduler, local is this machine.",
         )
     if importlib.util.find_spec("distributed") is None:
-        raise UsageError("--engine dask:// takes Dask", hint="pip install 'esops[dask]', here and where its workers are.")
+        raise UsageError(
+            "--engine dask:// takes Dask",
+            hint="pip install 'esops[dask]', here and where its workers are.",
+        )
     return Dask(address.removeprefix(_DASK))
 
 
@@ -123,9 +131,12 @@ class _Here:
 
 
 class Dask:
-    """The workers of a Dask cluster. They need esops, the configuration and the code in the same places as here.
+    """The workers of a Dask cluster.
 
-    Each shard is a process of its own there, too: a worker lives long, and would go on with the code that it once imported.
+    They need esops, the configuration and the code in the same places as here.
+
+    Each shard is a process of its own there, too: a worker lives long, and would go on with the
+    code that it once imported.
     """
 
     far = True
@@ -134,13 +145,19 @@ class Dask:
         """Connect. Raises Unavailable."""
         import distributed
 
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters of it is told in esops' own words
+        logging.getLogger("distributed").setLevel(
+            logging.CRITICAL
+        )  # what matters of it is told in esops' own words
         self.where = f"of the Dask cluster at {scheduler}"
         address = scheduler if "://" in scheduler else f"tcp://{scheduler}"
         try:
-            self._client = distributed.Client(address, timeout=_CONNECT_TIMEOUT, set_as_default=False)
+            self._client = distributed.Client(
+                address, timeout=_CONNECT_TIMEOUT, set_as_default=False
+            )
         except (OSError, ValueError) as error:
-            raise Unavailable(f"the Dask scheduler at {scheduler} cannot be reached: {error}") from None
+            raise Unavailable(
+                f"the Dask scheduler at {scheduler} cannot be reached: {error}"
+            ) from None
 
     def processes(self) -> int:
         """As many as the cluster has workers."""
@@ -203,14 +220,18 @@ class _There:
             raise Unavailable("the Dask scheduler is gone", hint=_GO_ON)
 
     def wait(self) -> None:
-        """Until all have ended, as a pool does; without a scheduler they end by themselves when the rebuild's session has gone."""
+        """Until all have ended, as a pool does; without a scheduler they end by themselves when the
+        rebuild's session has gone.
+        """
         for future in self._futures:
             while not future.done() and self._client.status == "running":
                 time.sleep(_LOOK_EVERY / 5)
 
 
 def _load_there(task: Task, name: str) -> Failure | None:
-    """A shard in a worker of a cluster: it stops when it is asked to, and when the rebuild's session has gone."""
+    """A shard in a worker of a cluster: it stops when it is asked to, and when the rebuild's
+    session has gone.
+    """
     import distributed
 
     asked = distributed.Event(name, client=distributed.get_client())
@@ -223,7 +244,9 @@ def _load_there(task: Task, name: str) -> Failure | None:
                     stop.set()
                     return
             except (EsopsError, OSError, RuntimeError):
-                continue  # the scheduler or the database is away for the moment; the work notices the latter by itself
+                # The scheduler or the database is away for the moment; the work notices the latter
+                # by itself
+                continue
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -238,7 +261,12 @@ def _owned(task: Task) -> bool:
     """Whether the session that began the work still holds the projection's lock."""
     config = load_config(task.config)
     try:
-        with translated(), connect(config.readmodel_of(task.projection).dsn, f"watch {task.projection}") as connection:
+        with (
+            translated(),
+            connect(
+                config.readmodel_of(task.projection).dsn, f"watch {task.projection}"
+            ) as connection,
+        ):
             holder = locks.holder(connection, locks.rebuild_lock(task.projection))
     except ConnectionLost:
         return True

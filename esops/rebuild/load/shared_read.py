@@ -1,8 +1,12 @@
-"""Several projections from one read of the events: each is rebuilt by a thread of its own, and what is read once goes to all of them.
+"""Several projections from one read of the events: each is rebuilt by a thread of its own, and what
+is read once goes to all of them.
 
-Only the first, bulky part of the work is shared: those who are to read wait for each other, one reads from the lowest checkpoint to the
-highest goal, and each takes of it what is after its own checkpoint and of its own types. After that each follows alone. A read that
-fails is begun again together; who stops, fails, or waits with nothing open leaves, and holds nobody up.
+Only the first, bulky part of the work is shared: those who are to read wait for each other, one
+reads from the lowest checkpoint to the
+highest goal, and each takes of it what is after its own checkpoint and of its own types. After that
+each follows alone. A read that
+fails is begun again together; who stops, fails, or waits with nothing open leaves, and holds nobody
+up.
 """
 
 from __future__ import annotations
@@ -40,7 +44,9 @@ class _Asked:
 
     @property
     def alike(self) -> EventFilter:
-        """What must be the same of two that share a read: what only the store can tell of an event."""
+        """What must be the same of two that share a read: what only the store can tell of
+        an event.
+        """
         return replace(self.filter, types=())
 
     def of(self, batch: Batch) -> Batch | None:
@@ -61,7 +67,9 @@ class _Asked:
 class OneRead:
     """A read of one store that several share. Its methods are called by a thread of each."""
 
-    def __init__(self, open_store: Callable[[], EventStore], members: list[str], stop: Callable[[], bool]) -> None:
+    def __init__(
+        self, open_store: Callable[[], EventStore], members: list[str], stop: Callable[[], bool]
+    ) -> None:
         """`open_store` opens a store of its own, since a store is one thread's."""
         self._open, self._stop = open_store, stop
         self._expected = set(members)
@@ -71,10 +79,14 @@ class OneRead:
         self.shared = 0
         """How many events were given to more than one."""
 
-    def reader(self, name: str) -> Callable[[Position | None, Position, EventFilter], Iterator[Batch] | None]:
+    def reader(
+        self, name: str
+    ) -> Callable[[Position | None, Position, EventFilter], Iterator[Batch] | None]:
         """How one reads, as a runner does: None where it is to read by itself."""
 
-        def read(after: Position | None, until: Position, filter: EventFilter) -> Iterator[Batch] | None:
+        def read(
+            after: Position | None, until: Position, filter: EventFilter
+        ) -> Iterator[Batch] | None:
             asked = self._join(name, _Asked(after, until, filter, queue.Queue(_AHEAD)))
             return None if asked is None else self._take(name, asked)
 
@@ -118,7 +130,9 @@ class OneRead:
             if len(group) == 1:
                 next(iter(group.values())).gone = True
             else:
-                threading.Thread(target=self._read, args=(group,), name="one read", daemon=True).start()
+                threading.Thread(
+                    target=self._read, args=(group,), name="one read", daemon=True
+                ).start()
         self._changed.notify_all()
 
     def _read(self, group: Mapping[str, _Asked]) -> None:
@@ -133,7 +147,9 @@ class OneRead:
         try:
             with self._open() as store:
                 for batch in store.read_all(
-                    after, max(asked.until for asked in everyone), replace(everyone[0].filter, types=union)
+                    after,
+                    max(asked.until for asked in everyone),
+                    replace(everyone[0].filter, types=union),
                 ):
                     self.shared += len(batch.events)
                     for asked in everyone:
@@ -189,8 +205,12 @@ class Ended:
     error: BaseException | None = None
 
 
-def run_all(works: Mapping[str, Callable[[], Outcome]], leave: Callable[[str], None]) -> list[Ended]:
-    """Do several at the same time, each in a thread, to the end of the last; one that fails does not stop the others."""
+def run_all(
+    works: Mapping[str, Callable[[], Outcome]], leave: Callable[[str], None]
+) -> list[Ended]:
+    """Do several at the same time, each in a thread, to the end of the last; one that fails does
+    not stop the others.
+    """
     ended: dict[str, Ended] = {}
 
     def run(name: str) -> None:

@@ -1,6 +1,9 @@
-"""One share of a version's first load, made by a process of its own: `python -m esops.rebuild.load.worker`.
+"""One share of a version's first load, made by a process of its own.
 
-It gets its task as a line of JSON on its input, and tells on its output why it gave up. When its input ends, it stops at its next
+The process is `python -m esops.rebuild.load.worker`.
+
+It gets its task as a line of JSON on its input, and tells on its output why it gave up. When its
+input ends, it stops at its next
 checkpoint: so it does where whoever began it is killed.
 """
 
@@ -50,7 +53,9 @@ class Task:
     fingerprint: str
     """Of the code that the version is made by: a machine with other code must not touch it."""
     owner: int | None
-    """The rebuild's session in the read model's database, where the process cannot be told otherwise that it is gone."""
+    """The rebuild's session in the read model's database, where the process cannot be told
+    otherwise that it is gone.
+    """
 
     def as_line(self) -> str:
         """For the process's input."""
@@ -65,7 +70,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a process gave up: an error of esops by its name, since exceptions do not travel whole."""
+    """Why a process gave up: an error of esops by its name, since exceptions do not
+    travel whole.
+    """
 
     error: str
     message: str
@@ -87,7 +94,8 @@ def load_shard(task: Task, stop: Callable[[], bool] = lambda: False) -> Failure 
         share = (task.shard, task.of)
         if fingerprint(definition) != task.fingerprint:
             raise Refused(
-                f"the code of {task.projection} on {socket.gethostname()} is not that which the rebuild began with",
+                f"the code of {task.projection} on {socket.gethostname()} is not that which the "
+                "rebuild began with",
                 hint="Bring the same code, in the same place, to every machine.",
             )
         work = Work.on(task.projection, task.version, definition, settings, task.batch_size, share)
@@ -108,7 +116,9 @@ def load_shard(task: Task, stop: Callable[[], bool] = lambda: False) -> Failure 
 def in_process(task: Task, stop: Callable[[], bool]) -> Failure | None:
     """Have a process load a shard; None where it got to the end. Raises Died."""
     command = [sys.executable, "-P", "-m", "esops.rebuild.load.worker"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+    with subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -137,7 +147,8 @@ def main() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     answer, sys.stdout = sys.stdout, sys.stderr  # what a projection prints is no answer
     task, over = Task.from_line(sys.stdin.readline()), threading.Event()
-    # A terminal and a service manager signal everybody: it is for the rebuild to say when to stop, or the same as its end.
+    # A terminal and a service manager signal everybody: it is for the rebuild to say when to stop,
+    # or the same as its end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: over.set())
 

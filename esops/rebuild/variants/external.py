@@ -1,7 +1,10 @@
-"""A version that the application itself builds: begun by a program, watched by its checkpoint, verified, switched to, retired.
+"""A version that the application itself builds: begun by a program, watched by its checkpoint,
+verified, switched to, retired.
 
-Of such a version esops writes nothing but the name that readers use. Marten gives each version of a projection tables and a progression
-row of its own (`mt_doc_x_2`, `X:V2:All`), Emmett a processor of its own; which one a version of esops is, is its checkpoint's name.
+Of such a version esops writes nothing but the name that readers use. Marten gives each version of a
+projection tables and a progression
+row of its own (`mt_doc_x_2`, `X:V2:All`), Emmett a processor of its own; which one a version of
+esops is, is its checkpoint's name.
 """
 
 from __future__ import annotations
@@ -54,40 +57,70 @@ class ExternalPlan(Plan):
 
     def _statement_lines(self) -> list[str]:
         settings = self.target.settings
-        lines = ["  -- once, for esops' own tables", *(f"  {each}" for each in registry.SCHEMA_SQL.splitlines())]
+        lines = [
+            "  -- once, for esops' own tables",
+            *(f"  {each}" for each in registry.SCHEMA_SQL.splitlines()),
+        ]
         lines = lines if self.installs else []
-        begin = " ".join(settings.start) if settings.start else "nothing: the application's build is begun by hand"
-        lines += [f"  -- begin: {begin}", f"  -- watch the application's checkpoint {settings.checkpoint}"]
+        begin = (
+            " ".join(settings.start)
+            if settings.start
+            else "nothing: the application's build is begun by hand"
+        )
+        lines += [
+            f"  -- begin: {begin}",
+            f"  -- watch the application's checkpoint {settings.checkpoint}",
+        ]
         if settings.switch == "hook":
             return [*lines, f"  -- switch: {' '.join(settings.hooks.switch)}"]
-        pairs = [(plain.identifier, qualified(*self.built[plain.name])) for plain in self.target.plains]
+        pairs = [
+            (plain.identifier, qualified(*self.built[plain.name])) for plain in self.target.plains
+        ]
         names = [
-            f"  CREATE OR REPLACE VIEW {name.as_string(None)} AS SELECT … FROM {table.as_string(None)};"
+            f"  CREATE OR REPLACE VIEW {name.as_string(None)} AS SELECT … FROM "
+            f"{table.as_string(None)};"
             for name, table in pairs
         ]
-        return [*lines, "  -- switch, in one transaction, with green's checkpoint at or past blue's", *names]
+        return [
+            *lines,
+            "  -- switch, in one transaction, with green's checkpoint at or past blue's",
+            *names,
+        ]
 
 
 def make_plan(
-    config: Config, target: Target, options: Options, store: EventStore, connection: psycopg.Connection
+    config: Config,
+    target: Target,
+    options: Options,
+    store: EventStore,
+    connection: psycopg.Connection,
 ) -> ExternalPlan:
     """Find out what would be done. Changes nothing. Raises UsageError or Refused."""
     info = store.ping()
     if info.warnings:
         raise Refused(f"store {target.store_name}: {info.warnings[0]}")
     if unfit := needs(options):
-        raise UsageError(f"the application builds {target.name} itself: {unfit} can do nothing about it")
+        raise UsageError(
+            f"the application builds {target.name} itself: {unfit} can do nothing about it"
+        )
     with translated():
         known, current = known_of(connection, target)
         built = _built(target)
         source = next((each for each in known if each.state == "active"), None)
         adopt = source is None and bool(current)
-        taken = {table: each for each in known if each.state in registry.LIVE_STATES for table in each.tables.values()}
+        taken = {
+            table: each
+            for each in known
+            if each.state in registry.LIVE_STATES
+            for table in each.tables.values()
+        }
         for table in built.values():
             if table in taken:
                 raise Refused(
-                    f"{'.'.join(table)} is v{taken[table].version} of {target.name}, which is there already",
-                    hint="Raise the version in the application, and name its `checkpoint` (and `built`) in esops.toml.",
+                    f"{'.'.join(table)} is v{taken[table].version} of {target.name}, which is "
+                    "there already",
+                    hint="Raise the version in the application, and name its `checkpoint` (and "
+                    "`built`) in esops.toml.",
                 )
         if adopt:
             source, before = adopted(connection, target, current), _checkpoint_before(store, target)
@@ -96,10 +129,15 @@ def make_plan(
             for plain in target.plains:
                 if plain.name in current and current[plain.name].kind != "v":
                     raise Refused(
-                        f"{plain} is a table of the application's own, and would have to be renamed for a view",
-                        hint='Let readers read a view of another name, or move them by switch = "hook".',
+                        f"{plain} is a table of the application's own, and would have to be "
+                        "renamed for a view",
+                        hint="Let readers read a view of another name, or move them by switch "
+                        '= "hook".',
                     )
-        blue = [catalog.find_table(connection, *table) for table in (source.tables.values() if source is not None else ())]
+        blue = [
+            catalog.find_table(connection, *table)
+            for table in (source.tables.values() if source is not None else ())
+        ]
     head = store.head(SETTLING)
     return ExternalPlan(
         target=target,
@@ -123,30 +161,48 @@ def make_plan(
 
 
 def _built(target: Target) -> dict[str, tuple[str, str]]:
-    """The tables that the application builds: as they are named, or by the number in the checkpoint's name, as Marten does."""
+    """The tables that the application builds: as they are named, or by the number in the
+    checkpoint's name, as Marten does.
+    """
     settings = target.settings
     if settings.built:
         default = target.plains[0].schema
         named = [readmodel.parse_name(each, default) for each in settings.built]
-        return {plain.name: (each.schema, each.name) for plain, each in zip(target.plains, named, strict=True)}
+        return {
+            plain.name: (each.schema, each.name)
+            for plain, each in zip(target.plains, named, strict=True)
+        }
     found = _VERSION.search(settings.checkpoint or "")
     if found is None:
         raise UsageError(
-            f"{target.config}: projections.{target.name}.built: which tables does the application build?",
-            hint="It can be left out where `checkpoint` has a number as Marten's have, such as CartSummary:V2:All.",
+            f"{target.config}: projections.{target.name}.built: which tables does the "
+            "application build?",
+            hint="It can be left out where `checkpoint` has a number as Marten's have, such as "
+            "CartSummary:V2:All.",
         )
     return {plain.name: (plain.schema, f"{plain.name}_{found[1]}") for plain in target.plains}
 
 
 def _checkpoint_before(store: EventStore, target: Target) -> str | None:
-    """The checkpoint of what serves before esops knows of any version: the same processor's, of the version before."""
+    """The checkpoint of what serves before esops knows of any version: the same processor's, of the
+    version before.
+    """
     name = target.settings.checkpoint or ""
     number = _VERSION.search(name)
     candidates = [_VERSION.sub("", name)] if number else []
-    candidates += [f"{name.rpartition('/')[0]}/{int(name.rpartition('/')[2]) - 1}"] if name.rpartition("/")[2].isdigit() else []
+    candidates += (
+        [f"{name.rpartition('/')[0]}/{int(name.rpartition('/')[2]) - 1}"]
+        if name.rpartition("/")[2].isdigit()
+        else []
+    )
     if number:
-        candidates = [_VERSION.sub(f":V{before}", name) for before in range(int(number[1]) - 1, 1, -1)] + candidates
-    return next((each for each in candidates if each != name and checkpoint_of(store, each) is not None), None)
+        candidates = [
+            _VERSION.sub(f":V{before}", name) for before in range(int(number[1]) - 1, 1, -1)
+        ] + candidates
+    return next(
+        (each for each in candidates if each != name and checkpoint_of(store, each) is not None),
+        None,
+    )
 
 
 def _method(options: Options, compared: bool) -> verify.Method:
@@ -156,7 +212,9 @@ def _method(options: Options, compared: bool) -> verify.Method:
     for method in methods:
         if (options.compare or "columns") == method:
             return method
-    raise UsageError(f"there is no comparison {options.compare!r}", hint=nearest(options.compare or "", methods))
+    raise UsageError(
+        f"there is no comparison {options.compare!r}", hint=nearest(options.compare or "", methods)
+    )
 
 
 def _notes(config: Config, target: Target, options: Options, store: EventStore) -> list[str]:
@@ -164,16 +222,25 @@ def _notes(config: Config, target: Target, options: Options, store: EventStore) 
     there = checkpoint_of(store, name)
     notes = []
     if there is not None:
-        notes.append(f"the application's checkpoint {name} is there already, at position {there.position}")
+        notes.append(
+            f"the application's checkpoint {name} is there already, at position {there.position}"
+        )
     if config.projections[target.name].switch == "hook":
-        notes.append("the program that switches moves all readers; that none steps back is its affair")
+        notes.append(
+            "the program that switches moves all readers; that none steps back is its affair"
+        )
     if options.retire_after is not None:
-        notes.append("blue is dropped by `esops run` only once the application no longer moves its checkpoint")
+        notes.append(
+            "blue is dropped by `esops run` only once the application no longer moves its "
+            "checkpoint"
+        )
     return notes
 
 
 def reached(store: EventStore, version: Version) -> Position | None:
-    """How far a version is that the application keeps; None where it has no checkpoint, or is one of esops'."""
+    """How far a version is that the application keeps; None where it has no checkpoint, or is one
+    of esops'.
+    """
     there = None if version.checkpoint is None else checkpoint_of(store, version.checkpoint)
     return None if there is None else there.position
 
@@ -186,13 +253,16 @@ def check_left(store: EventStore, version: Version) -> None:
     age = datetime.now(UTC) - there.updated_at
     if age < _ALIVE:
         raise Refused(
-            f"the application still keeps v{version.version} fresh: {there.name} was moved {age.total_seconds():.0f} s ago",
+            f"the application still keeps v{version.version} fresh: {there.name} was moved "
+            f"{age.total_seconds():.0f} s ago",
             hint="Stop that version of its projector first.",
         )
 
 
 class _Count:
-    """How many events there are up to a position that moves on: each is counted once, since all of them may be very many."""
+    """How many events there are up to a position that moves on: each is counted once, since all of
+    them may be very many.
+    """
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
@@ -218,14 +288,19 @@ class External(Rebuild):
     def abort(self) -> Outcome:
         """Give it up; what the application builds is the application's, and stays."""
         outcome = super().abort()
-        self._say(f"{self._tables()} and the checkpoint {self._name} are the application's, and stay")
+        self._say(
+            f"{self._tables()} and the checkpoint {self._name} are the application's, and stay"
+        )
         return outcome
 
     def _drop(self, connection: psycopg.Connection, green: Version) -> None:
         """It is not esops' to drop."""
 
     def _dropped(self, green: Version) -> str:
-        return f"{', '.join('.'.join(table) for table in green.tables.values())} are the application's, and stay"
+        return (
+            f"{', '.join('.'.join(table) for table in green.tables.values())} are the "
+            "application's, and stay"
+        )
 
     @property
     def _name(self) -> str:
@@ -261,7 +336,10 @@ class External(Rebuild):
         self._enter(journal.FOLLOWING)
 
     def _follow(self) -> None:
-        """Until the tables are there and the checkpoint is near the head. Raises Stopped where it stands still for too long."""
+        """Until the tables are there and the checkpoint is near the head.
+
+        Raises Stopped where it stands still for too long.
+        """
         limit = self.target.settings.timeout or _PATIENCE
         moved, told, all_of_them = time.monotonic(), 0.0, _Count(self.store)
         last: Position | None = None
@@ -274,20 +352,30 @@ class External(Rebuild):
             behind = max(0, all_of_them.up_to(head) - green.events)
             self._watcher.progress(green.events, green.events + behind)
             missing = [".".join(table) for table in green.tables.values() if not self._there(table)]
-            if not missing and (green.position is not None or head is None) and behind <= self._options.switch_lag:
+            if (
+                not missing
+                and (green.position is not None or head is None)
+                and behind <= self._options.switch_lag
+            ):
                 return
             still = time.monotonic() - moved
             if still > limit.total_seconds():
                 what = (
-                    f"there is no table {missing[0]}" if missing else f"its checkpoint {self._name} stands at {green.position}"
+                    f"there is no table {missing[0]}"
+                    if missing
+                    else f"its checkpoint {self._name} stands at {green.position}"
                 )
                 raise Stopped(
-                    f"the application has not moved for {limit.total_seconds():.0f} s, with {behind:,} events to go: {what}",
+                    f"the application has not moved for {limit.total_seconds():.0f} s, with "
+                    f"{behind:,} events to go: {what}",
                     hint="See why, and go on with --resume.",
                 )
             if still > max(told * 2, 10):
                 told = still
-                self._say(f"the application stands at {green.position}, {behind:,} events behind, since {still:.0f} s")
+                self._say(
+                    f"the application stands at {green.position}, {behind:,} events behind, since "
+                    f"{still:.0f} s"
+                )
             time.sleep(LOOK_EVERY if behind or missing else 0.2)
 
     def _there(self, table: tuple[str, str]) -> bool:
@@ -296,12 +384,16 @@ class External(Rebuild):
     def _verify(self) -> bool:
         blue, green = self._blue(), self._green()
         if blue is None or self._options.compare == "none":
-            rows = self._session.do(lambda on: sum(readmodel.count(on, table) for table in green.tables.values()))
+            rows = self._session.do(
+                lambda on: sum(readmodel.count(on, table) for table in green.tables.values())
+            )
             note = "nothing served before" if blue is None else None
             found = verify.Verification("none", None, rows, 0, str(green.position), note=note)
         else:
             self._say("verifying")
-            found = self._comparing().until_they_agree(blue, str(green.position), self._going_on(blue))
+            found = self._comparing().until_they_agree(
+                blue, str(green.position), self._going_on(blue)
+            )
         self._session.do(lambda on: registry.set_rows(on, green, found.rows_green))
         found = self._comparing().assertions(found, self.target.settings.verify.assertions)
         self._keep(found)
@@ -310,13 +402,17 @@ class External(Rebuild):
     def _comparing(self) -> Comparer:
         settings = self.target.settings.verify
         ignore = (*settings.ignore, *(_BOOKKEEPING if self._of_marten() else ()))
-        own = VerifySettings(assertions=settings.assertions, ignore=ignore, expected=settings.expected)
+        own = VerifySettings(
+            assertions=settings.assertions, ignore=ignore, expected=settings.expected
+        )
         method: verify.Method = self._options.compare or "columns"  # type: ignore[assignment]
         return Comparer(self._session, self.target.dsn, self.store, self._green(), method, own)
 
     def _of_marten(self) -> bool:
         def look(connection: psycopg.Connection) -> bool:
-            found = [catalog.find_table(connection, *table) for table in self._version().tables.values()]
+            found = [
+                catalog.find_table(connection, *table) for table in self._version().tables.values()
+            ]
             return any(table is not None and table.has("mt_last_modified") for table in found)
 
         return self._session.do(look)
@@ -337,7 +433,9 @@ class External(Rebuild):
         time.sleep(0.2)
 
     def _switch(self) -> None:
-        """Point the names at what the application built, once it is at or past what any reader can have seen of blue."""
+        """Point the names at what the application built, once it is at or past what any reader can
+        have seen of blue.
+        """
         settings, blue, green = self.target.settings, self._blue(), self._version()
         self._say(f"switching {', '.join(map(str, self.target.plains))} to {self._tables()}")
         if settings.switch == "hook" and green.state != "active":
@@ -345,8 +443,13 @@ class External(Rebuild):
             self._hooks.run("switch", self._told())
 
         def record(connection: psycopg.Connection) -> None:
-            # The names are locked by now: what readers have seen of blue, its checkpoint had reached before this look at it.
-            if settings.switch == "view" and blue is not None and not _ahead(self.store, blue, green):
+            # The names are locked by now: what readers have seen of blue, its checkpoint had
+            # reached before this look at it.
+            if (
+                settings.switch == "view"
+                and blue is not None
+                and not _ahead(self.store, blue, green)
+            ):
                 raise _Behind
             journal.enter(connection, self._the_entry.rebuild, journal.SWITCHED, finished=True)
 
@@ -374,7 +477,9 @@ class External(Rebuild):
         deadline = time.monotonic() + (self.target.settings.timeout or _PATIENCE).total_seconds()
         while blue is not None and not _ahead(self.store, blue, green):
             if self._stop() or time.monotonic() > deadline:
-                raise Stopped(f"{self._name} stands at {reached(self.store, green)}, behind {blue.checkpoint}")
+                raise Stopped(
+                    f"{self._name} stands at {reached(self.store, green)}, behind {blue.checkpoint}"
+                )
             time.sleep(0.05)
 
 

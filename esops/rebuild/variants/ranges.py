@@ -1,8 +1,12 @@
-"""A rebuild in place that never empties anything: the keys are dealt into ranges, and each range's rows are replaced in one transaction.
+"""A rebuild in place that never empties anything: the keys are dealt into ranges, and each range's
+rows are replaced in one transaction.
 
-A range is built in a table of its own from the events of its streams, as a version that nobody reads, up to one position for all ranges;
-then what differs is deleted, inserted and updated in the table that serves, and the range is noted as done in the same transaction. So
-readers see each row as it was or as it will be, and a rebuild that dies goes on with the range it was at. Meanwhile the version has no
+A range is built in a table of its own from the events of its streams, as a version that nobody
+reads, up to one position for all ranges;
+then what differs is deleted, inserted and updated in the table that serves, and the range is noted
+as done in the same transaction. So
+readers see each row as it was or as it will be, and a rebuild that dies goes on with the range it
+was at. Meanwhile the version has no
 checkpoint, so that nobody follows it: some of its rows are older than others.
 """
 
@@ -42,12 +46,16 @@ def patiently(
     stop: Callable[[], bool],
     say: Callable[[str], None],
 ) -> None:
-    """Do something in a transaction that waits for locks only so long, again and again for a minute. Raises Unavailable."""
+    """Do something in a transaction that waits for locks only so long, again and again for a
+    minute. Raises Unavailable.
+    """
     deadline = time.monotonic() + _PATIENCE
 
     def attempt(connection: psycopg.Connection) -> None:
         with connection.transaction():
-            connection.execute(f"SET LOCAL lock_timeout = '{int(timeout.total_seconds() * 1000)}ms'".encode())
+            connection.execute(
+                f"SET LOCAL lock_timeout = '{int(timeout.total_seconds() * 1000)}ms'".encode()
+            )
             do(connection)
 
     while True:
@@ -55,7 +63,9 @@ def patiently(
             return session.do(attempt)
         except psycopg.errors.LockNotAvailable:
             if stop() or time.monotonic() >= deadline:
-                raise Unavailable("the tables' lock could not be had within a minute", hint="Nothing changed.") from None
+                raise Unavailable(
+                    "the tables' lock could not be had within a minute", hint="Nothing changed."
+                ) from None
             say("waiting for those who use the tables")
             time.sleep(0.3)
 
@@ -95,7 +105,8 @@ class Ranges:
             like = qualified(real.schema, real.name)
             connection.execute(
                 sql.SQL(
-                    "CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING IDENTITY, PRIMARY KEY ({}))"
+                    "CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING "
+                    "IDENTITY, PRIMARY KEY ({}))"
                 ).format(staging, like, key)
             )
             registry.set_apart(connection, version)
@@ -141,10 +152,16 @@ class Ranges:
 
     def _build(self, part: Shard) -> None:
         target = self._target
-        work = Work.on(target.name, self._scratch, target.definition, target.settings, self._batch_size)
+        work = Work.on(
+            target.name, self._scratch, target.definition, target.settings, self._batch_size
+        )
         work = replace(work, filter=replace(work.filter, shard=(part.number, part.of)))
-        done = sum(each.events for each in self._session.do(lambda on: registry.shards(on, self._version)))
-        before = self._session.do(lambda on: registry.version(on, target.name, self._scratch)).events
+        done = sum(
+            each.events for each in self._session.do(lambda on: registry.shards(on, self._version))
+        )
+        before = self._session.do(
+            lambda on: registry.version(on, target.name, self._scratch)
+        ).events
 
         def report(progress: Progress) -> None:
             self._report(done + before + progress.events)
@@ -165,21 +182,36 @@ class Ranges:
             runner.close()
 
     def _replace(self, part: Shard) -> None:
-        """Make the serving table's rows of a range what was built, and begin the next one, in one transaction."""
+        """Make the serving table's rows of a range what was built, and begin the next one, in one
+        transaction.
+        """
 
         def do(connection: psycopg.Connection) -> None:
             registry.lock_row(connection, self._target.name, self._scratch)
             built = registry.version(connection, self._target.name, self._scratch)
-            now = next(each for each in registry.shards(connection, self._version) if each.number == part.number)
+            now = next(
+                each
+                for each in registry.shards(connection, self._version)
+                if each.number == part.number
+            )
             if now.position == part.until:
-                return  # done, and the answer was lost: the table for ranges is empty by now, and is not what belongs there
+                # Done, and the answer was lost: the table for ranges is empty by now, and is not
+                # what belongs there
+                return
             if built.position != part.until:
-                raise Busy(f"range {part.number + 1} of {self._target.name} was changed by somebody else")
+                raise Busy(
+                    f"range {part.number + 1} of {self._target.name} was changed by somebody else"
+                )
             real, names = self._real(connection), qualified(*self._names())
             mine = shard_predicate(sql.Identifier("t", real.key[-1]), part.number, part.of)
-            strays = connection.execute(sql.SQL("SELECT count(*) FROM {} AS t WHERE NOT {}").format(names, mine)).fetchone()
+            strays = connection.execute(
+                sql.SQL("SELECT count(*) FROM {} AS t WHERE NOT {}").format(names, mine)
+            ).fetchone()
             if strays is None or strays[0]:
-                raise Refused("streams' names and the table's keys are not dealt alike", hint="Rebuild without --ranges.")
+                raise Refused(
+                    "streams' names and the table's keys are not dealt alike",
+                    hint="Rebuild without --ranges.",
+                )
             try:
                 _delete_what_is_gone(connection, real, names, mine)
                 _put_what_differs(connection, real, names)
@@ -187,7 +219,8 @@ class Ranges:
                 why = f"{error.diag.message_primary} {error.diag.message_detail or ''}"
                 raise Refused(
                     f"rows of range {part.number + 1} cannot take their place: {why}",
-                    hint="A constraint that rows of other ranges still stand against: rebuild --blue-green, or without --ranges.",
+                    hint="A constraint that rows of other ranges still stand against: rebuild "
+                    "--blue-green, or without --ranges.",
                 ) from error
             registry.end_range(connection, self._version, part, built)
             connection.execute(sql.SQL("TRUNCATE {}").format(names))
@@ -199,22 +232,30 @@ class Ranges:
         with connection.transaction():
             if not registry.shards(connection, self._version):
                 return
-            registry.merge_shards(connection, replace(self._version, fingerprint=self._target.code), until)
+            registry.merge_shards(
+                connection, replace(self._version, fingerprint=self._target.code), until
+            )
             connection.execute(sql.SQL("DROP TABLE {}").format(qualified(*self._names())))
             registry.forget(connection, self._target.name, self._scratch)
 
 
-def _delete_what_is_gone(connection: psycopg.Connection, real: Table, built: sql.Composable, mine: sql.Composable) -> None:
-    same = sql.SQL(" AND ").join(sql.SQL("s.{0} = t.{0}").format(sql.Identifier(name)) for name in real.key)
+def _delete_what_is_gone(
+    connection: psycopg.Connection, real: Table, built: sql.Composable, mine: sql.Composable
+) -> None:
+    same = sql.SQL(" AND ").join(
+        sql.SQL("s.{0} = t.{0}").format(sql.Identifier(name)) for name in real.key
+    )
     connection.execute(
-        sql.SQL("DELETE FROM {} AS t WHERE {} AND NOT EXISTS (SELECT FROM {} AS s WHERE {})").format(
-            qualified(real.schema, real.name), mine, built, same
-        )
+        sql.SQL(
+            "DELETE FROM {} AS t WHERE {} AND NOT EXISTS (SELECT FROM {} AS s WHERE {})"
+        ).format(qualified(real.schema, real.name), mine, built, same)
     )
 
 
 def _put_what_differs(connection: psycopg.Connection, real: Table, built: sql.Composable) -> None:
-    """Rows that are as they were are not written: a rebuild that changes little makes little bloat."""
+    """Rows that are as they were are not written: a rebuild that changes little makes
+    little bloat.
+    """
     made = connection.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped "
         "AND (attgenerated <> '' OR attidentity <> '')",
@@ -227,14 +268,20 @@ def _put_what_differs(connection: psycopg.Connection, real: Table, built: sql.Co
     conflict: sql.Composable = sql.SQL("NOTHING")
     if others:
         sides = [
-            sql.SQL(", ").join(sql.SQL("{}.{}::text").format(sql.SQL(side), sql.Identifier(name)) for name in others)
+            sql.SQL(", ").join(
+                sql.SQL("{}.{}::text").format(sql.SQL(side), sql.Identifier(name))
+                for name in others
+            )
             for side in ("t", "EXCLUDED")
         ]
         conflict = sql.SQL("UPDATE SET {} WHERE ROW({}) IS DISTINCT FROM ROW({})").format(
-            sql.SQL(", ").join(sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name)) for name in others), *sides
+            sql.SQL(", ").join(
+                sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(name)) for name in others
+            ),
+            *sides,
         )
     connection.execute(
-        sql.SQL("INSERT INTO {} AS t ({columns}) SELECT {columns} FROM {} ON CONFLICT ({}) DO {}").format(
-            qualified(real.schema, real.name), built, key, conflict, columns=columns
-        )
+        sql.SQL(
+            "INSERT INTO {} AS t ({columns}) SELECT {columns} FROM {} ON CONFLICT ({}) DO {}"
+        ).format(qualified(real.schema, real.name), built, key, conflict, columns=columns)
     )

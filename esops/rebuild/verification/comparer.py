@@ -1,4 +1,6 @@
-"""Blue and green at one position: hold blue's checkpoint still, bring green exactly there, and compare in one snapshot of both."""
+"""Blue and green at one position: hold blue's checkpoint still, bring green exactly there, and
+compare in one snapshot of both.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ DOUBTFUL = 10_000
 
 @dataclass(frozen=True)
 class Going:
-    """What happens between two looks: `step` brings green on, or waits; `caught_up`, whether both sides have taken in what there was."""
+    """What happens between two looks.
+
+    `step` brings green on, or waits; `caught_up`, whether both sides have taken in what there was.
+    """
 
     step: Callable[[], None]
     caught_up: Callable[[], bool]
@@ -41,14 +46,21 @@ class Going:
 
 
 def taken_in(store: EventStore, names: Sequence[str], head: Position | None) -> Callable[[], bool]:
-    """A question: have the application's processors taken in all up to `head`, or do they not move since it was asked last?"""
+    """A question: have the application's processors taken in all up to `head`, or do they not move
+    since it was asked last?
+    """
     before: dict[str, Position | None] = {}
 
     def ask() -> bool:
-        now = {name: there.position if (there := checkpoint_of(store, name)) else None for name in names}
+        now = {
+            name: there.position if (there := checkpoint_of(store, name)) else None
+            for name in names
+        }
         still = now == before
         before.update(now)
-        return still or head is None or all(each is not None and each >= head for each in now.values())
+        return (
+            still or head is None or all(each is not None and each >= head for each in now.values())
+        )
 
     return ask
 
@@ -70,22 +82,32 @@ class Comparer:
     """Compares a version that is built with the one that serves."""
 
     def __init__(
-        self, session: Session, dsn: str, store: EventStore, green: Version, method: verify.Method, settings: VerifySettings
+        self,
+        session: Session,
+        dsn: str,
+        store: EventStore,
+        green: Version,
+        method: verify.Method,
+        settings: VerifySettings,
     ) -> None:
         """Take how to compare, and the columns that are not compared or that may differ."""
         self._session, self._dsn, self._store = session, dsn, store
         self._green, self._method, self._settings = green, method, settings
 
     def at_one_position(self, blue: Version, runner: Runner) -> verify.Verification:
-        """Hold blue's checkpoint still, bring green exactly there, take a snapshot of both, let go, and compare.
+        """Hold blue's checkpoint still, bring green exactly there, take a snapshot of both, let go,
+        and compare.
 
-        Where green is ahead of a blue that nobody moves on, they are compared as they stand, with a note that says so.
+        Where green is ahead of a blue that nobody moves on, they are compared as they stand, with a
+        note that says so.
         """
         deadline = time.monotonic() + _FREEZE_PATIENCE.total_seconds()
         while True:
             with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
                 with self._session.connection.transaction(force_rollback=True):
-                    held = registry.lock_row(self._session.connection, blue.projection, blue.version)
+                    held = registry.lock_row(
+                        self._session.connection, blue.projection, blue.version
+                    )
                     assert held is not None
                     if runner.position is None or runner.position <= held:
                         if runner.position != held:
@@ -95,25 +117,36 @@ class Comparer:
                     return self._compare(snapshot, blue, str(held), None)
             if not self._session.followed(blue) or time.monotonic() >= deadline:
                 lag = self._store.count_between(held, runner.position)
-                note = f"v{blue.version} stands {lag:,} events behind green and nobody moves it on: rows of these events differ"
+                note = (
+                    f"v{blue.version} stands {lag:,} events behind green and nobody moves it "
+                    "on: rows of these events differ"
+                )
                 return self.as_they_stand(blue, str(runner.position), note)
             time.sleep(0.02)
 
-    def as_they_stand(self, blue: Version, position: str, note: str | None = None) -> verify.Verification:
+    def as_they_stand(
+        self, blue: Version, position: str, note: str | None = None
+    ) -> verify.Verification:
         """Compare in one snapshot, wherever the two are."""
         with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
             self._begin_snapshot(snapshot)
             return self._compare(snapshot, blue, position, note)
 
     def until_they_agree(self, blue: Version, position: str, going: Going) -> verify.Verification:
-        """Compare while both are written by others: rows that differ are looked at again until they agree or stay different.
+        """Compare while both are written by others: rows that differ are looked at again until they
+        agree or stay different.
 
-        A row stays different where both sides have been the same in three looks, after both had taken in what there was at the first.
+        A row stays different where both sides have been the same in three looks, after both had
+        taken in what there was at the first.
         """
         found = self.as_they_stand(blue, position)
         if found.method not in {"exact", "columns"} or not found.differing:
             return found
-        pairs = {name: (blue.tables[name], green) for name, green in self._green.tables.items() if name in blue.tables}
+        pairs = {
+            name: (blue.tables[name], green)
+            for name, green in self._green.tables.items()
+            if name in blue.tables
+        }
         doubtful = {name: self._doubtful(*pair) for name, pair in pairs.items()}
         kept = {name: keys for name, keys in doubtful.items() if keys is not None}
         if len(kept) < len(doubtful):
@@ -121,7 +154,10 @@ class Comparer:
             return replace(found, note="; ".join(filter(None, [found.note, note])))
         first = sum(map(len, kept.values()))
         going.say(f"{first:,} rows differ while both sides are written: looking at them again")
-        began, sightings = time.monotonic(), {name: {key: _Sighting() for key in keys} for name, keys in kept.items()}
+        began, sightings = (
+            time.monotonic(),
+            {name: {key: _Sighting() for key in keys} for name, keys in kept.items()},
+        )
         while any(each.count < _LOOKS for seen in sightings.values() for each in seen.values()):
             if time.monotonic() - began > _CONVERGE_PATIENCE.total_seconds():
                 break
@@ -132,7 +168,10 @@ class Comparer:
         last = {name: self._last_look(*pairs[name], list(seen)) for name, seen in sightings.items()}
         whole = verify.together(last) if len(self._green.tables) > 1 else next(iter(last.values()))
         agreed = first - sum(map(len, sightings.values()))
-        note = f"{agreed:,} of {first:,} rows that differed at first agreed within {time.monotonic() - began:.0f} s"
+        note = (
+            f"{agreed:,} of {first:,} rows that differed at first agreed within "
+            f"{time.monotonic() - began:.0f} s"
+        )
         return replace(whole, position=position, note="; ".join(filter(None, [found.note, note])))
 
     def _doubtful(self, blue: tuple[str, str], green: tuple[str, str]) -> list[verify.Key] | None:
@@ -141,7 +180,12 @@ class Comparer:
             return verify.keys_that_differ(snapshot, self._sides(snapshot, blue, green), DOUBTFUL)
 
     def _look_again(
-        self, blue: tuple[str, str], green: tuple[str, str], seen: dict[verify.Key, _Sighting], *, counts: bool
+        self,
+        blue: tuple[str, str],
+        green: tuple[str, str],
+        seen: dict[verify.Key, _Sighting],
+        *,
+        counts: bool,
     ) -> None:
         """One more look at the rows that are still in doubt; those that agree leave."""
         if not seen:
@@ -155,7 +199,9 @@ class Comparer:
             else:
                 seen[key].look(digests, counts=counts)
 
-    def _last_look(self, blue: tuple[str, str], green: tuple[str, str], keys: list[verify.Key]) -> verify.Verification:
+    def _last_look(
+        self, blue: tuple[str, str], green: tuple[str, str], keys: list[verify.Key]
+    ) -> verify.Verification:
         with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
             self._begin_snapshot(snapshot)
             sides = self._sides(snapshot, blue, green)
@@ -163,10 +209,14 @@ class Comparer:
             keys = [key for key, digests in there.items() if digests[0] != digests[1]]
             return verify.compare_keys(snapshot, sides, keys, self._method)
 
-    def _sides(self, snapshot: psycopg.Connection, blue: tuple[str, str], green: tuple[str, str]) -> verify.Sides:
+    def _sides(
+        self, snapshot: psycopg.Connection, blue: tuple[str, str], green: tuple[str, str]
+    ) -> verify.Sides:
         blue_table, green_table = self._table(snapshot, blue), self._table(snapshot, green)
         key = green_table.key or key_noted(self._green, green_table.name)
-        return verify.Sides.of(blue_table, green_table, key, self._settings.ignore, self._settings.expected)
+        return verify.Sides.of(
+            blue_table, green_table, key, self._settings.ignore, self._settings.expected
+        )
 
     @staticmethod
     def _table(snapshot: psycopg.Connection, name: tuple[str, str]) -> Table:
@@ -175,10 +225,14 @@ class Comparer:
             raise Refused("a table that was to be compared is gone")
         return found
 
-    def assertions(self, found: verify.Verification, assertions: Sequence[str]) -> verify.Verification:
+    def assertions(
+        self, found: verify.Verification, assertions: Sequence[str]
+    ) -> verify.Verification:
         """A verification with those of the user's SQL assertions that do not hold of green."""
         with translated():
-            failed = verify.check_assertions(self._session.connection, self._green.tables, assertions)
+            failed = verify.check_assertions(
+                self._session.connection, self._green.tables, assertions
+            )
         return replace(found, failed_assertions=failed)
 
     @staticmethod
@@ -186,7 +240,9 @@ class Comparer:
         snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         snapshot.execute("SELECT pg_current_snapshot()")
 
-    def _compare(self, snapshot: psycopg.Connection, blue: Version, position: str, note: str | None) -> verify.Verification:
+    def _compare(
+        self, snapshot: psycopg.Connection, blue: Version, position: str, note: str | None
+    ) -> verify.Verification:
         found = {
             name: self._compare_one(snapshot, blue.tables[name], physical)
             for name, physical in self._green.tables.items()
@@ -194,13 +250,25 @@ class Comparer:
         }
         new = [name for name in self._green.tables if name not in blue.tables]
         if new:
-            note = "; ".join(filter(None, [note, f"{', '.join(new)}: new, with nothing to be compared with"]))
-        whole = verify.together(found) if len(self._green.tables) > 1 else next(iter(found.values()))
+            note = "; ".join(
+                filter(None, [note, f"{', '.join(new)}: new, with nothing to be compared with"])
+            )
+        whole = (
+            verify.together(found) if len(self._green.tables) > 1 else next(iter(found.values()))
+        )
         return replace(whole, position=position, note=whole.note or note)
 
-    def _compare_one(self, snapshot: psycopg.Connection, blue: tuple[str, str], green: tuple[str, str]) -> verify.Verification:
+    def _compare_one(
+        self, snapshot: psycopg.Connection, blue: tuple[str, str], green: tuple[str, str]
+    ) -> verify.Verification:
         blue_table, green_table = self._table(snapshot, blue), self._table(snapshot, green)
         key = green_table.key or key_noted(self._green, green_table.name)
         return verify.compare(
-            snapshot, blue_table, green_table, key, self._method, self._settings.ignore, self._settings.expected
+            snapshot,
+            blue_table,
+            green_table,
+            key,
+            self._method,
+            self._settings.ignore,
+            self._settings.expected,
         )

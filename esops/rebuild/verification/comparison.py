@@ -1,10 +1,13 @@
 """Does green say what blue says?
 
-Counts and bucketed hashes are computed in the server, in one snapshot; then only the buckets that differ are compared row
+Counts and bucketed hashes are computed in the server, in one snapshot; then only the buckets that
+differ are compared row
 by row, and the differences are counted by column and shown with samples.
 
-A thousand buckets of a commutative hash find a single differing row among millions at the cost of one pass over each
-table, without a sort (the idea of Merkle-tree repair in Dynamo, DeCandia et al., SOSP 2007, one level deep).
+A thousand buckets of a commutative hash find a single differing row among millions at the cost of
+one pass over each
+table, without a sort (the idea of Merkle-tree repair in Dynamo, DeCandia et al., SOSP 2007, one
+level deep).
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ SAMPLED = 10_000
 
 @dataclass(frozen=True)
 class Verification:
-    """What a comparison found. `differing` counts rows that are missing on a side or unlike; `note` tells its limits."""
+    """What a comparison found.
+
+    `differing` counts rows that are missing on a side or unlike; `note` tells its limits.
+    """
 
     method: str
     rows_blue: int | None
@@ -65,10 +71,20 @@ def together(found: Mapping[str, Verification]) -> Verification:
         differing=sum(each.differing for each in found.values()),
         only_blue=sum(each.only_blue for each in found.values()),
         only_green=sum(each.only_green for each in found.values()),
-        columns={f"{name}.{column}": count for name, each in found.items() for column, count in each.columns.items()},
-        expected={f"{name}.{column}": count for name, each in found.items() for column, count in each.expected.items()},
+        columns={
+            f"{name}.{column}": count
+            for name, each in found.items()
+            for column, count in each.columns.items()
+        },
+        expected={
+            f"{name}.{column}": count
+            for name, each in found.items()
+            for column, count in each.expected.items()
+        },
         compared=sum(each.compared or 0 for each in found.values()) or None,
-        samples=[{"table": name, **sample} for name, each in found.items() for sample in each.samples],
+        samples=[
+            {"table": name, **sample} for name, each in found.items() for sample in each.samples
+        ],
         note="; ".join(f"{name}: {each.note}" for name, each in found.items() if each.note) or None,
     )
 
@@ -76,7 +92,10 @@ def together(found: Mapping[str, Verification]) -> Verification:
 def check_assertions(
     connection: psycopg.Connection, green: Mapping[str, tuple[str, str]], assertions: Sequence[str]
 ) -> list[str]:
-    """The user's SQL assertions that do not hold of green's tables. Raises UsageError for one that cannot be run."""
+    """The user's SQL assertions that do not hold of green's tables.
+
+    Raises UsageError for one that cannot be run.
+    """
     failed = []
     for assertion in assertions:
         try:
@@ -100,7 +119,8 @@ def compare(
 ) -> Verification:
     """Compare two tables in the snapshot that the connection's transaction has.
 
-    Columns of `ignore` are not looked at; those of `expected` are, and their differences do not count.
+    Columns of `ignore` are not looked at; those of `expected` are, and their differences do not
+    count.
     """
     if method == "none":
         return Verification("none", None, _count(connection, green), 0)
@@ -109,7 +129,10 @@ def compare(
         return Verification("counts", rows_blue, rows_green, abs(rows_blue - rows_green))
     missing_key = [name for name in key if not blue.has(name)]
     if missing_key:
-        note = f"blue has no column {missing_key[0]}, which is green's key: only counts could be compared"
+        note = (
+            f"blue has no column {missing_key[0]}, which is green's key: only counts could be "
+            "compared"
+        )
         return Verification("counts", rows_blue, rows_green, abs(rows_blue - rows_green), note=note)
     sides = Sides.of(blue, green, key, ignore, expected)
     if method == "sample":
@@ -121,7 +144,10 @@ def compare(
 
 
 def tolerated(verification: Verification, max_diff: str) -> bool:
-    """Whether the differences stay within `N` rows or `P%` of blue's. Raises UsageError for anything else."""
+    """Whether the differences stay within `N` rows or `P%` of blue's.
+
+    Raises UsageError for anything else.
+    """
     if verification.failed_assertions:
         return False
     text = max_diff.strip()
@@ -131,16 +157,22 @@ def tolerated(verification: Verification, max_diff: str) -> bool:
             return verification.differing <= float(text[:-1]) / 100 * max(of, 1)
         return verification.differing <= int(text)
     except ValueError:
-        raise UsageError(f"--max-diff {max_diff!r} is neither a number of rows nor a percentage like 2.5%") from None
+        raise UsageError(
+            f"--max-diff {max_diff!r} is neither a number of rows nor a percentage like 2.5%"
+        ) from None
 
 
 def _count(connection: psycopg.Connection, table: Table) -> int:
-    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(qualified(table.schema, table.name))).fetchone()
+    row = connection.execute(
+        sql.SQL("SELECT count(*) FROM {}").format(qualified(table.schema, table.name))
+    ).fetchone()
     return int(row[0]) if row else 0
 
 
 def _text(column: Column, alias: str) -> sql.Composable:
-    """A column so that both sides compare alike, whatever the type: numbers by value, the rest as text."""
+    """A column so that both sides compare alike, whatever the type: numbers by value, the rest as
+    text.
+    """
     name = sql.Identifier(alias, column.name)
     if column.kind == "numeric":
         return sql.SQL("trim_scale({})::text").format(name)
@@ -149,13 +181,16 @@ def _text(column: Column, alias: str) -> sql.Composable:
 
 def _bucket(table: Table, key: Sequence[str], alias: str) -> sql.Composable:
     parts = sql.SQL(", ").join(_text(table.column(name), alias) for name in key)
-    return sql.SQL("(hashtextextended(ROW({})::text, 0) & {})").format(parts, sql.Literal(BUCKETS - 1))
+    return sql.SQL("(hashtextextended(ROW({})::text, 0) & {})").format(
+        parts, sql.Literal(BUCKETS - 1)
+    )
 
 
 def _digests(table: Table, key: Sequence[str], columns: Sequence[str]) -> sql.Composable:
     row = sql.SQL(", ").join(_text(table.column(name), "t") for name in columns)
     return sql.SQL(
-        "SELECT {} AS bucket, count(*) AS rows, bit_xor(h) AS x, sum(h::numeric) AS s FROM {} AS t, "
+        "SELECT {} AS bucket, count(*) AS rows, bit_xor(h) AS x, sum(h::numeric) AS s FROM {} "
+        "AS t, "
         "LATERAL (SELECT hashtextextended(ROW({})::text, 1) AS h) AS hashed GROUP BY 1"
     ).format(_bucket(table, key, "t"), qualified(table.schema, table.name), row)
 
@@ -163,9 +198,12 @@ def _digests(table: Table, key: Sequence[str], columns: Sequence[str]) -> sql.Co
 def _differing_buckets(connection: psycopg.Connection, sides: Sides) -> list[int]:
     rows = connection.execute(
         sql.SQL(
-            "SELECT coalesce(b.bucket, g.bucket) FROM ({}) AS b FULL JOIN ({}) AS g ON b.bucket = g.bucket "
+            "SELECT coalesce(b.bucket, g.bucket) FROM ({}) AS b FULL JOIN ({}) AS g ON b.bucket = "
+            "g.bucket "
             "WHERE (b.rows, b.x, b.s) IS DISTINCT FROM (g.rows, g.x, g.s)"
-        ).format(*(_digests(table, sides.key, sides.columns) for table in (sides.blue, sides.green)))
+        ).format(
+            *(_digests(table, sides.key, sides.columns) for table in (sides.blue, sides.green))
+        )
     ).fetchall()
     return [row[0] for row in rows]
 
@@ -181,9 +219,18 @@ class Sides:
     expected: frozenset[str]
 
     @classmethod
-    def of(cls, blue: Table, green: Table, key: Sequence[str], ignore: Sequence[str], expected: Sequence[str]) -> Sides:
+    def of(
+        cls,
+        blue: Table,
+        green: Table,
+        key: Sequence[str],
+        ignore: Sequence[str],
+        expected: Sequence[str],
+    ) -> Sides:
         """By the columns that both have, but for those to be ignored."""
-        return cls(blue, green, tuple(key), common_columns(blue, green, ignore), frozenset(expected))
+        return cls(
+            blue, green, tuple(key), common_columns(blue, green, ignore), frozenset(expected)
+        )
 
     @property
     def compared(self) -> list[str]:
@@ -194,19 +241,24 @@ class Sides:
     def same_key(self) -> sql.Composable:
         """The condition that rows b and g are of one key."""
         return sql.SQL(" AND ").join(
-            sql.SQL("{} = {}").format(_text(self.blue.column(name), "b"), _text(self.green.column(name), "g"))
+            sql.SQL("{} = {}").format(
+                _text(self.blue.column(name), "b"), _text(self.green.column(name), "g")
+            )
             for name in self.key
         )
 
     def unlike(self, name: str) -> sql.Composable:
         """The condition that rows b and g differ in a column."""
-        return sql.SQL("{} IS DISTINCT FROM {}").format(_text(self.blue.column(name), "b"), _text(self.green.column(name), "g"))
+        return sql.SQL("{} IS DISTINCT FROM {}").format(
+            _text(self.blue.column(name), "b"), _text(self.green.column(name), "g")
+        )
 
 
 def _of_buckets(sides: Sides, buckets: Sequence[int]) -> sql.Composable:
     """The rows of some buckets, b and g side by side."""
     return sql.SQL(
-        "(SELECT * FROM {} AS b WHERE {} = ANY({list})) AS b FULL JOIN (SELECT * FROM {} AS g WHERE {} = ANY({list})) AS g ON {}"
+        "(SELECT * FROM {} AS b WHERE {} = ANY({list})) AS b FULL JOIN (SELECT * FROM {} AS g "
+        "WHERE {} = ANY({list})) AS g ON {}"
     ).format(
         qualified(sides.blue.schema, sides.blue.name),
         _bucket(sides.blue, sides.key, "b"),
@@ -222,7 +274,9 @@ Key = tuple[str, ...]
 
 
 def keys_that_differ(connection: psycopg.Connection, sides: Sides, most: int) -> list[Key] | None:
-    """The keys whose rows differ, in the connection's snapshot; None where there are more than `most`."""
+    """The keys whose rows differ, in the connection's snapshot; None where there are more than
+    `most`.
+    """
     buckets = _differing_buckets(connection, sides)
     if not buckets:
         return []
@@ -231,7 +285,9 @@ def keys_that_differ(connection: psycopg.Connection, sides: Sides, most: int) ->
     rows = connection.execute(
         sql.SQL("SELECT {} FROM {} WHERE {} LIMIT {}").format(
             sql.SQL(", ").join(
-                sql.SQL("coalesce({}, {})").format(_text(sides.blue.column(name), "b"), _text(sides.green.column(name), "g"))
+                sql.SQL("coalesce({}, {})").format(
+                    _text(sides.blue.column(name), "b"), _text(sides.green.column(name), "g")
+                )
                 for name in sides.key
             ),
             _of_buckets(sides, buckets),
@@ -242,11 +298,17 @@ def keys_that_differ(connection: psycopg.Connection, sides: Sides, most: int) ->
     return None if len(rows) > most else rows
 
 
-def look_again(connection: psycopg.Connection, sides: Sides, keys: Sequence[Key]) -> dict[Key, tuple[str | None, str | None]]:
-    """A digest of blue's row and of green's for each of some keys, found through the keys' indexes; None for one that is not there."""
+def look_again(
+    connection: psycopg.Connection, sides: Sides, keys: Sequence[Key]
+) -> dict[Key, tuple[str | None, str | None]]:
+    """A digest of blue's row and of green's for each of some keys, found through the keys' indexes;
+    None for one that is not there.
+    """
 
     def digest(table: Table, alias: str) -> sql.Composable:
-        row = sql.SQL(", ").join([sql.SQL("1"), *(_text(table.column(name), alias) for name in sides.compared)])
+        row = sql.SQL(", ").join(
+            [sql.SQL("1"), *(_text(table.column(name), alias) for name in sides.compared)]
+        )
         there = sql.Identifier(alias, sides.key[0])
         return sql.SQL("CASE WHEN {} IS NOT NULL THEN md5(ROW({})::text) END").format(there, row)
 
@@ -261,8 +323,12 @@ def look_again(connection: psycopg.Connection, sides: Sides, keys: Sequence[Key]
     return {tuple(row[:-2]): (row[-2], row[-1]) for row in rows}
 
 
-def compare_keys(connection: psycopg.Connection, sides: Sides, keys: Sequence[Key], method: Method) -> Verification:
-    """Compare the rows of some keys alone, each of which is there on one side at least; the counts of rows are of all."""
+def compare_keys(
+    connection: psycopg.Connection, sides: Sides, keys: Sequence[Key], method: Method
+) -> Verification:
+    """Compare the rows of some keys alone, each of which is there on one side at least; the counts
+    of rows are of all.
+    """
     rows_blue, rows_green = _count(connection, sides.blue), _count(connection, sides.green)
     if not keys:
         return Verification(method, rows_blue, rows_green, 0)
@@ -273,7 +339,10 @@ def _of_keys(sides: Sides, keys: Sequence[Key]) -> sql.Composable:
     """The rows of some keys, b and g side by side, beside the keys as w."""
     names = [f"k{at}" for at in range(len(sides.key))]
     wanted = sql.SQL("unnest({}) AS w({})").format(
-        sql.SQL(", ").join(sql.SQL("{}::text[]").format(sql.Literal([key[at] for key in keys])) for at in range(len(names))),
+        sql.SQL(", ").join(
+            sql.SQL("{}::text[]").format(sql.Literal([key[at] for key in keys]))
+            for at in range(len(names))
+        ),
         sql.SQL(", ").join(map(sql.Identifier, names)),
     )
 
@@ -286,44 +355,70 @@ def _of_keys(sides: Sides, keys: Sequence[Key]) -> sql.Composable:
             )
             for column, name in zip(sides.key, names, strict=True)
         )
-        return sql.SQL("LEFT JOIN {} AS {} ON {}").format(qualified(table.schema, table.name), sql.Identifier(alias), same)
+        return sql.SQL("LEFT JOIN {} AS {} ON {}").format(
+            qualified(table.schema, table.name), sql.Identifier(alias), same
+        )
 
     return sql.SQL("{} {} {}").format(wanted, side(sides.blue, "b"), side(sides.green, "g"))
 
 
-def _sampled(connection: psycopg.Connection, sides: Sides, rows_blue: int, rows_green: int) -> Verification:
-    """Rows of each side at random, each beside that of the same key on the other, found through the key's index."""
+def _sampled(
+    connection: psycopg.Connection, sides: Sides, rows_blue: int, rows_green: int
+) -> Verification:
+    """Rows of each side at random, each beside that of the same key on the other, found through the
+    key's index.
+    """
     shares = [min(100.0, 100.0 * SAMPLED / max(rows, 1)) for rows in (rows_blue, rows_green)]
     same = sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier("b", name), sql.Identifier("g", name)) for name in sides.key
+        sql.SQL("{} = {}").format(sql.Identifier("b", name), sql.Identifier("g", name))
+        for name in sides.key
     )
     blue, green = (qualified(table.schema, table.name) for table in (sides.blue, sides.green))
     pairs = sql.SQL(
-        "(SELECT b, g FROM {blue} AS b TABLESAMPLE BERNOULLI ({b}) REPEATABLE (1) LEFT JOIN {green} AS g ON {same} "
-        "UNION ALL SELECT b, g FROM {green} AS g TABLESAMPLE BERNOULLI ({g}) REPEATABLE (2) LEFT JOIN {blue} AS b ON {same})"
-    ).format(blue=blue, green=green, same=same, b=sql.Literal(round(shares[0], 6)), g=sql.Literal(round(shares[1], 6)))
-    # Both sides of a pair as rows again; a side that is not there is a row of nulls, as of an outer join.
+        "(SELECT b, g FROM {blue} AS b TABLESAMPLE BERNOULLI ({b}) REPEATABLE (1) LEFT JOIN "
+        "{green} AS g ON {same} "
+        "UNION ALL SELECT b, g FROM {green} AS g TABLESAMPLE BERNOULLI ({g}) REPEATABLE (2) LEFT "
+        "JOIN {blue} AS b ON {same})"
+    ).format(
+        blue=blue,
+        green=green,
+        same=same,
+        b=sql.Literal(round(shares[0], 6)),
+        g=sql.Literal(round(shares[1], 6)),
+    )
+    # Both sides of a pair as rows again; a side that is not there is a row of nulls, as of an outer
+    # join.
     columns = [
         sql.SQL("(SELECT {}) AS {}").format(
             sql.SQL(", ").join(
-                sql.SQL("(pair.{0}).{1} AS {1}").format(sql.SQL(side), sql.Identifier(name)) for name in sides.columns
+                sql.SQL("(pair.{0}).{1} AS {1}").format(sql.SQL(side), sql.Identifier(name))
+                for name in sides.columns
             ),
             sql.SQL(side),
         )
         for side in "bg"
     ]
-    joined = sql.SQL("{} AS pair CROSS JOIN LATERAL {} CROSS JOIN LATERAL {}").format(pairs, *columns)
+    joined = sql.SQL("{} AS pair CROSS JOIN LATERAL {} CROSS JOIN LATERAL {}").format(
+        pairs, *columns
+    )
     return _row_diffs(connection, sides, joined, "sample", rows_blue, rows_green)
 
 
 def _row_diffs(
-    connection: psycopg.Connection, sides: Sides, joined: sql.Composable, method: Method, rows_blue: int, rows_green: int
+    connection: psycopg.Connection,
+    sides: Sides,
+    joined: sql.Composable,
+    method: Method,
+    rows_blue: int,
+    rows_green: int,
 ) -> Verification:
     """Differences between rows b and g of `joined`, counted by column, with examples."""
     key, columns = sides.key, sides.columns
     others = [name for name in columns if name not in key]
     unlike = [sides.unlike(name) for name in others]
-    counting = [each for name, each in zip(others, unlike, strict=True) if name not in sides.expected]
+    counting = [
+        each for name, each in zip(others, unlike, strict=True) if name not in sides.expected
+    ]
     only_green = sql.SQL("{} IS NULL").format(sql.Identifier("b", key[0]))
     only_blue = sql.SQL("{} IS NULL").format(sql.Identifier("g", key[0]))
     both_unlike = sql.SQL("NOT ({} OR {}) AND ({})").format(
@@ -331,13 +426,16 @@ def _row_diffs(
     )
     counts = connection.execute(
         sql.SQL(
-            "SELECT count(*), count(*) FILTER (WHERE {}), count(*) FILTER (WHERE {}), count(*) FILTER (WHERE {}){} FROM {}"
+            "SELECT count(*), count(*) FILTER (WHERE {}), count(*) FILTER (WHERE {}), count(*) "
+            "FILTER (WHERE {}){} FROM {}"
         ).format(
             only_blue,
             only_green,
             both_unlike,
             sql.SQL("").join(
-                sql.SQL(", count(*) FILTER (WHERE NOT ({} OR {}) AND {})").format(only_green, only_blue, each)
+                sql.SQL(", count(*) FILTER (WHERE NOT ({} OR {}) AND {})").format(
+                    only_green, only_blue, each
+                )
                 for each in unlike
             ),
             joined,
@@ -345,8 +443,12 @@ def _row_diffs(
     ).fetchone()
     assert counts is not None
     samples = connection.execute(
-        sql.SQL("SELECT {}, to_jsonb(b), to_jsonb(g) FROM {} WHERE {} OR {} OR {} ORDER BY 1 LIMIT {}").format(
-            sql.SQL("coalesce({}, {})").format(_text(sides.green.column(key[0]), "g"), _text(sides.blue.column(key[0]), "b")),
+        sql.SQL(
+            "SELECT {}, to_jsonb(b), to_jsonb(g) FROM {} WHERE {} OR {} OR {} ORDER BY 1 LIMIT {}"
+        ).format(
+            sql.SQL("coalesce({}, {})").format(
+                _text(sides.green.column(key[0]), "g"), _text(sides.blue.column(key[0]), "b")
+            ),
             joined,
             only_blue,
             only_green,
@@ -375,12 +477,23 @@ def _there(row: dict[str, Any] | None, key: Sequence[str]) -> dict[str, Any] | N
 
 
 def _sample(
-    key: Sequence[str], columns: Sequence[str], blue: dict[str, Any] | None, green: dict[str, Any] | None
+    key: Sequence[str],
+    columns: Sequence[str],
+    blue: dict[str, Any] | None,
+    green: dict[str, Any] | None,
 ) -> dict[str, Any]:
     there = green or blue or {}
     shown = {"key": {name: there.get(name) for name in key}}
     if blue is None or green is None:
         only = {name: there.get(name) for name in columns}
-        return {**shown, "blue": None if blue is None else only, "green": None if green is None else only}
+        return {
+            **shown,
+            "blue": None if blue is None else only,
+            "green": None if green is None else only,
+        }
     unlike = [name for name in columns if blue.get(name) != green.get(name)]
-    return {**shown, "blue": {name: blue.get(name) for name in unlike}, "green": {name: green.get(name) for name in unlike}}
+    return {
+        **shown,
+        "blue": {name: blue.get(name) for name in unlike},
+        "green": {name: green.get(name) for name in unlike},
+    }

@@ -1,4 +1,6 @@
-"""Archives: the format that streams are kept in, the repositories that hold it, and an archive as a store, read-only."""
+"""Archives: the format that streams are kept in, the repositories that hold it, and an archive as a
+store, read-only.
+"""
 
 from __future__ import annotations
 

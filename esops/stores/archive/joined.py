@@ -1,4 +1,6 @@
-"""A store and the archive that its old streams went to, as one: all events in their original order, each once."""
+"""A store and the archive that its old streams went to, as one: all events in their original order,
+each once.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,27 @@ from typing import Any, Self
 from esops.archive_format.disk_map import DiskMap
 from esops.events import EventFilter, Position, RecordedEvent, StreamInfo
 from esops.stores.archive.store import ArchiveStore
-from esops.stores.base import EVERYTHING, Batch, EventStore, Found, Ids, OutsideOfSql, Unsettled, at_most, settled
+from esops.stores.base import (
+    EVERYTHING,
+    Batch,
+    EventStore,
+    Found,
+    Ids,
+    OutsideOfSql,
+    Unsettled,
+    at_most,
+    settled,
+)
 from esops.stores.counting import CountedOneByOne
 
 _AT_ONCE = 5_000
 
 
 class JoinedStore(OutsideOfSql, CountedOneByOne):
-    """EventStore over a hot store and its archive. What is not about reading is the hot store's alone."""
+    """EventStore over a hot store and its archive.
+
+    What is not about reading is the hot store's alone.
+    """
 
     def __init__(self, hot: EventStore, cold: ArchiveStore) -> None:
         """Take both, open; both are closed with it."""
@@ -29,7 +44,9 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
         self.name, self.capabilities = hot.name, replace(hot.capabilities, shards=False)
 
     def __getattr__(self, name: str) -> Any:
-        """What is not joined here: heads, checkpoints, appends, and all that archiving itself needs."""
+        """What is not joined here: heads, checkpoints, appends, and all that archiving itself
+        needs.
+        """
         return getattr(self._hot, name)
 
     def read_all(
@@ -42,12 +59,18 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
         """Merged by position. An event that is in both is taken from the hot store."""
         yield from at_most(limit, self._merged(after, until, filter))
 
-    def _merged(self, after: Position | None, until: Position | None, filter: EventFilter) -> Iterator[Batch]:
+    def _merged(
+        self, after: Position | None, until: Position | None, filter: EventFilter
+    ) -> Iterator[Batch]:
         short: Unsettled | None = None
         if until is None and filter.stream is None:
             until, short = settled(self._hot, after)
-        hot = (event for batch in self._hot.read_all(after, until, filter) for event in batch.events)
-        cold = (event for batch in self._cold.read_all(after, until, filter) for event in batch.events)
+        hot = (
+            event for batch in self._hot.read_all(after, until, filter) for event in batch.events
+        )
+        cold = (
+            event for batch in self._cold.read_all(after, until, filter) for event in batch.events
+        )
         waiting: list[RecordedEvent] = []
         for event in _each_once(heapq.merge(hot, cold, key=_place)):
             waiting.append(event)
@@ -66,7 +89,9 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
         stop: Callable[[], bool] = lambda: False,
         poll: timedelta = timedelta(milliseconds=100),
     ) -> Iterator[Batch]:
-        """Joined up to the head of now, and on from there in the hot store, where all that is new comes."""
+        """Joined up to the head of now, and on from there in the hot store, where all that is new
+        comes.
+        """
         head = self._hot.head(after=after)
         if head is not None and (after is None or head > after):
             for batch in self.read_all(after, head, filter):
@@ -77,12 +102,25 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
         yield from self._hot.follow(after, filter, stop, poll)
 
     def read_stream(
-        self, stream: str, after_version: int | None = None, backwards: bool = False, limit: int | None = None
+        self,
+        stream: str,
+        after_version: int | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
     ) -> Iterator[RecordedEvent]:
         """Merged by version."""
-        both = (each.read_stream(stream, after_version, backwards, limit) for each in (self._hot, self._cold))
-        merged = _each_version_once(heapq.merge(*both, key=lambda event: event.version, reverse=backwards))
-        return merged if limit is None else (event for _, event in zip(range(limit), merged, strict=False))
+        both = (
+            each.read_stream(stream, after_version, backwards, limit)
+            for each in (self._hot, self._cold)
+        )
+        merged = _each_version_once(
+            heapq.merge(*both, key=lambda event: event.version, reverse=backwards)
+        )
+        return (
+            merged
+            if limit is None
+            else (event for _, event in zip(range(limit), merged, strict=False))
+        )
 
     def stream_info(self, stream: str) -> StreamInfo | None:
         """Of both together."""
@@ -119,7 +157,11 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
         ids = {"event_id": event_id, "correlation_id": correlation_id, "causation_id": causation_id}
         hot, cold = self._hot.find(**ids, keys=keys), self._cold.find(**ids, keys=keys)
         merged = _each_once(heapq.merge(hot.events, cold.events, key=_place))
-        scans = None if hot.scans is None and cold.scans is None else (hot.scans or 0) + (cold.scans or 0)
+        scans = (
+            None
+            if hot.scans is None and cold.scans is None
+            else (hot.scans or 0) + (cold.scans or 0)
+        )
         return Found(merged, f"{hot.how}; {cold.how}", scans, hot.remedy)
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
@@ -134,7 +176,12 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 
@@ -143,7 +190,9 @@ def _place(event: RecordedEvent) -> Position:
 
 
 def _each_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:
-    """Where two follow each other at one place, the first: heapq.merge gives the hot store's before the archive's."""
+    """Where two follow each other at one place, the first: heapq.merge gives the hot store's before
+    the archive's.
+    """
     last: tuple[Any, ...] | None = None
     for event in events:
         place = (event.position, event.stream, event.version)
@@ -153,7 +202,10 @@ def _each_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:
 
 
 def _each_version_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:
-    """The first of each version and tenant. Not by position: a node need not tell it where it reads a stream."""
+    """The first of each version and tenant.
+
+    Not by position: a node need not tell it where it reads a stream.
+    """
     version: int | None = None
     tenants: set[str] = set()
     for event in events:
@@ -172,7 +224,9 @@ def _together(hot: StreamInfo | None, cold: StreamInfo | None) -> StreamInfo | N
     """A stream of which a part is archived; versions that are in both count once."""
     if hot is None or cold is None:
         return hot or cold
-    both = max(0, min(hot.last_version, cold.last_version) - max(hot.first_version, cold.first_version) + 1)
+    both = max(
+        0, min(hot.last_version, cold.last_version) - max(hot.first_version, cold.first_version) + 1
+    )
     return replace(
         hot,
         length=hot.length + cold.length - both,

@@ -1,4 +1,6 @@
-"""Archived events as events again, in any order that is asked for: through DuckDB, which sorts on disk what memory does not hold."""
+"""Archived events as events again, in any order that is asked for: through DuckDB, which sorts on
+disk what memory does not hold.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +27,29 @@ _DECODERS = {"eventsourcing": "esops.stores.postgres.layouts.eventsourcing:decod
 _VIEW = """
 CREATE VIEW events AS SELECT
     stream, tenant,
-    CASE WHEN regexp_full_match(stream, '[0-9a-fA-F]{{8}}(-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}') THEN NULL
+    CASE WHEN regexp_full_match(stream,
+    '[0-9a-fA-F]{{8}}(-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}') THEN NULL
          ELSE split_part(stream, '-', 1) END AS category,
     version, position_1, position_2, type,
-    coalesce(id_text, regexp_replace(lower(hex(id)), '(.{{8}})(.{{4}})(.{{4}})(.{{4}})(.{{12}})', '\\1-\\2-\\3-\\4-\\5')) AS id,
+    coalesce(id_text, regexp_replace(lower(hex(id)), '(.{{8}})(.{{4}})(.{{4}})(.{{4}})(.{{12}})',
+    '\\1-\\2-\\3-\\4-\\5')) AS id,
     make_timestamp(epoch_us(recorded_at)) AS recorded_at,
     try(decode(data))::JSON AS data, try(decode(metadata))::JSON AS metadata{further}, run
 FROM stored WHERE NOT hidden{once}
 """
-_ONCE = " QUALIFY row_number() OVER (PARTITION BY store, position_1, position_2, stream, version ORDER BY run DESC) = 1"
-"""An event that was archived twice (kept at first, then removed) is in two runs: the newest is taken."""
+_ONCE = (
+    " QUALIFY row_number() OVER (PARTITION BY store, position_1, position_2, stream, version "
+    "ORDER BY run DESC) = 1"
+)
+"""An event that was archived twice (kept at first, then removed) is in two runs: the newest is
+taken.
+"""
 
 
 _STREAMS_VIEW = """
 CREATE VIEW streams AS SELECT * REPLACE (
-    make_timestamp(epoch_us(first_at)) AS first_at, make_timestamp(epoch_us(last_at)) AS last_at, lower(hex(sha256)) AS sha256
+    make_timestamp(epoch_us(first_at)) AS first_at, make_timestamp(epoch_us(last_at)) AS last_at,
+    lower(hex(sha256)) AS sha256
 ) FROM listed
 """
 
@@ -47,7 +57,8 @@ CREATE VIEW streams AS SELECT * REPLACE (
 class Database:
     """DuckDB over the files of some runs. A context manager.
 
-    ReadModelName files of a local repository are read where they are; others are fetched, decrypted, into a temporary folder.
+    ReadModelName files of a local repository are read where they are; others are fetched,
+    decrypted, into a temporary folder.
     Each file's hash is checked once, before it is read; a file that nothing is asked of is not.
     """
 
@@ -56,14 +67,20 @@ class Database:
         self._runs = runs
         self._folder = tempfile.TemporaryDirectory(prefix="esops-archive-")
         self.connection = duckdb.connect(
-            ":memory:", config={"memory_limit": _MEMORY, "temp_directory": self._folder.name, "threads": 2}
+            ":memory:",
+            config={"memory_limit": _MEMORY, "temp_directory": self._folder.name, "threads": 2},
         )
         self._folders = {self._folder.name}
         self._there: dict[tuple[str, str], str] = {}
 
     def make_views(self) -> None:
-        """The views `events` and `streams` over all of it, with times in UTC. Raises Damaged, Missing, Unavailable."""
-        listed = [self._relation(run, manifest, manifest.stream_files) for run, manifest in self._runs]
+        """The views `events` and `streams` over all of it, with times in UTC.
+
+        Raises Damaged, Missing, Unavailable.
+        """
+        listed = [
+            self._relation(run, manifest, manifest.stream_files) for run, manifest in self._runs
+        ]
         self.connection.execute(f"CREATE VIEW stored AS {self.stored()}")
         self.connection.execute(f"CREATE VIEW listed AS {_united(listed, STREAMS)}")
         self.connection.execute(_STREAMS_VIEW)
@@ -83,28 +100,49 @@ class Database:
         size = sum(manifest.bytes for _, manifest in self._runs)
         return max(1, min(_ROWS, _BYTES * events // max(size, 1)))
 
-    def stored(self, stream: str | None = None, after: Position | None = None, until: Position | None = None) -> str:
-        """A statement for all rows of the files that may hold what is asked for. Raises Damaged, Missing, Unavailable."""
+    def stored(
+        self,
+        stream: str | None = None,
+        after: Position | None = None,
+        until: Position | None = None,
+    ) -> str:
+        """A statement for all rows of the files that may hold what is asked for.
+
+        Raises Damaged, Missing, Unavailable.
+        """
         relations = []
         for run, manifest in self._runs:
-            first, last = Position.parse(manifest.first_position), Position.parse(manifest.last_position)
+            first, last = (
+                Position.parse(manifest.first_position),
+                Position.parse(manifest.last_position),
+            )
             if (after is not None and last <= after) or (until is not None and first > until):
                 continue
-            entries = manifest.event_files if stream is None else self.files_of(run, manifest, [stream])
+            entries = (
+                manifest.event_files if stream is None else self.files_of(run, manifest, [stream])
+            )
             if entries:
                 relations.append(self._relation(run, manifest, entries))
         return _united(relations, EVENTS)
 
     def files_of(self, run: Run, manifest: Manifest, streams: Collection[str]) -> list[FileEntry]:
-        """The files with events of some streams: these lie one after the other as the lists of streams say."""
+        """The files with events of some streams: these lie one after the other as the lists of
+        streams say.
+        """
         numbered = " UNION ALL ".join(
             f"SELECT {number} AS file, file_row_number AS row, stream, events "
             f"FROM read_parquet('{self._local(run, entry)}', file_row_number = true)"
             for number, entry in enumerate(manifest.stream_files)
         )
-        placed = f"SELECT stream, events, sum(events) OVER (ORDER BY file, row) - events AS low FROM ({numbered})"
+        placed = (
+            "SELECT stream, events, sum(events) OVER (ORDER BY file, row) - events AS low "
+            f"FROM ({numbered})"
+        )
         statement = f"SELECT low, events FROM ({placed}) WHERE stream IN (SELECT unnest(?))"
-        rows = [range(int(low), int(low) + count) for low, count in self.connection.execute(statement, [[*streams]]).fetchall()]
+        rows = [
+            range(int(low), int(low) + count)
+            for low, count in self.connection.execute(statement, [[*streams]]).fetchall()
+        ]
         found, low = [], 0
         for entry in manifest.event_files:
             if any(each.start < low + entry.rows and each.stop > low for each in rows):
@@ -114,7 +152,10 @@ class Database:
 
     def _relation(self, run: Run, manifest: Manifest, entries: Sequence[FileEntry]) -> str:
         paths = ", ".join(f"'{self._local(run, entry)}'" for entry in entries)
-        return f"SELECT *, '{run.name}' AS run, '{manifest.store}' AS store FROM read_parquet([{paths}])"
+        return (
+            f"SELECT *, '{run.name}' AS run, '{manifest.store}' AS store FROM "
+            f"read_parquet([{paths}])"
+        )
 
     def _local(self, run: Run, entry: FileEntry) -> str:
         """Where a file is, as a literal's text."""
@@ -135,7 +176,9 @@ class Database:
 
     def lock(self) -> None:
         """Let statements read these files and nothing else."""
-        folders = ", ".join("'{}'".format(folder.replace("'", "''")) for folder in sorted(self._folders))
+        folders = ", ".join(
+            "'{}'".format(folder.replace("'", "''")) for folder in sorted(self._folders)
+        )
         self.connection.execute(f"SET allowed_directories = [{folders}]")
         self.connection.execute("SET enable_external_access = false")
         self.connection.execute("SET lock_configuration = true")
@@ -148,7 +191,12 @@ class Database:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 
@@ -157,7 +205,9 @@ def _united(relations: Sequence[str], schema: pa.Schema) -> str:
     if relations:
         return " UNION ALL BY NAME ".join(f"({each})" for each in relations)
     nothing = duckdb.from_arrow(schema.empty_table())
-    columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in zip(nothing.columns, nothing.types, strict=True))
+    columns = ", ".join(
+        f"NULL::{kind} AS {name}" for name, kind in zip(nothing.columns, nothing.types, strict=True)
+    )
     return f"SELECT {columns}, NULL::VARCHAR AS run, NULL::VARCHAR AS store WHERE FALSE"
 
 
@@ -175,14 +225,28 @@ def decoder(layout: str) -> Callable[[bytes], tuple[bytes, int]] | None:
 
 
 def events_from(batch: pa.RecordBatch, manifest: Manifest) -> list[RecordedEvent]:
-    """The events of a batch, as the store that they came from would give them; hidden rows are left out."""
+    """The events of a batch, as the store that they came from would give them; hidden rows are left
+    out.
+    """
     return _events(batch, manifest.position_parts, decoder(manifest.layout))
 
 
-def _events(batch: pa.RecordBatch, parts: int, decode: Callable[[bytes], tuple[bytes, int]] | None) -> list[RecordedEvent]:
+def _events(
+    batch: pa.RecordBatch, parts: int, decode: Callable[[bytes], tuple[bytes, int]] | None
+) -> list[RecordedEvent]:
     columns: dict[str, list[Any]] = {
         name: batch.column(name).to_pylist()
-        for name in ("stream", "tenant", "version", "type", "data", "metadata", "hidden", "position_1", "position_2")
+        for name in (
+            "stream",
+            "tenant",
+            "version",
+            "type",
+            "data",
+            "metadata",
+            "hidden",
+            "position_1",
+            "position_2",
+        )
     }
     times = batch.column("recorded_at").cast(pa.int64()).to_pylist()
     ids = join_ids(batch)
@@ -222,10 +286,16 @@ def read(
     order: str = "position_1, position_2",
     limit: int | None = None,
 ) -> Iterator[list[RecordedEvent]]:
-    """Events of a source (`Database.stored`) that a condition holds for, each once though several runs hold it, in batches."""
+    """Events of a source (`Database.stored`) that a condition holds for, each once though several
+    runs hold it, in batches.
+    """
     names = ", ".join(EVENTS.names)
     bound = f" LIMIT {limit}" if limit is not None else ""
-    statement = f"SELECT {names} FROM ({source}) WHERE NOT hidden AND {where}{database.once} ORDER BY {order}{bound}"
+    statement = (
+        f"SELECT {names} FROM ({source}) WHERE NOT hidden AND "
+        f"{where}{database.once} ORDER "
+        f"BY {order}{bound}"
+    )
     cursor = database.connection.cursor()
     decode = decoder(layout)
     try:

@@ -1,4 +1,6 @@
-"""An archive as an event store, read-only: the events of all sealed runs of one store, in their original order, each once."""
+"""An archive as an event store, read-only: the events of all sealed runs of one store, in their
+original order, each once.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,10 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
     capabilities = Capabilities(count_between=True)
 
     def __init__(self, name: str, settings: StoreSettings) -> None:
-        """Read the catalog. Raises UsageError where the repository holds several stores' events, and none is named."""
+        """Read the catalog.
+
+        Raises UsageError where the repository holds several stores' events, and none is named.
+        """
         assert settings.cold is not None
         self.name = name
         self.repository = Repository(settings.cold)
@@ -58,7 +63,8 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         stores = sorted({manifest.store for _, manifest in runs})
         if len(stores) > 1:
             raise UsageError(
-                f"stores.{name}: the repository {self.repository.address} holds the events of several stores: {', '.join(stores)}",
+                f"stores.{name}: the repository {self.repository.address} holds the events of "
+                f"several stores: {', '.join(stores)}",
                 hint="Name one with `of`.",
             )
         self._runs = runs
@@ -100,7 +106,9 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         stop: Callable[[], bool] = lambda: False,  # noqa: ARG002
     ) -> Position | None:
         """The last position of all runs: nothing is ever under way in an archive."""
-        return max((Position.parse(manifest.last_position) for _, manifest in self._runs), default=None)
+        return max(
+            (Position.parse(manifest.last_position) for _, manifest in self._runs), default=None
+        )
 
     def held_back_by(self) -> list[Holder]:
         """Nobody."""
@@ -116,7 +124,9 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         """Sorted by DuckDB, on disk where memory does not hold it."""
         for position in (after, until):
             if position is not None and len(position) != self._parts:
-                raise ValueError(f"{position} is not a position of this store: those have {self._parts} parts")
+                raise ValueError(
+                    f"{position} is not a position of this store: those have {self._parts} parts"
+                )
         if not self._runs:
             return
         where, values = self._where(filter)
@@ -148,7 +158,9 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         stop: Callable[[], bool] = lambda: False,
         poll: timedelta = timedelta(milliseconds=100),
     ) -> Iterator[Batch]:
-        """All that is there, and then heartbeats: an archive gets older events, never newer ones."""
+        """All that is there, and then heartbeats: an archive gets older events, never
+        newer ones.
+        """
         for batch in self.read_all(after, None, filter):
             yield batch
             after = batch.position
@@ -161,17 +173,26 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
             time.sleep(poll.total_seconds())
 
     def read_stream(
-        self, stream: str, after_version: int | None = None, backwards: bool = False, limit: int | None = None
+        self,
+        stream: str,
+        after_version: int | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
     ) -> Iterator[RecordedEvent]:
         """By version."""
         if not self._runs:
             return
         where, values = self._where(EventFilter(stream=stream))
         if after_version is not None:
-            where, values = f"{where} AND version {'<' if backwards else '>'} ?", [*values, after_version]
+            where, values = (
+                f"{where} AND version {'<' if backwards else '>'} ?",
+                [*values, after_version],
+            )
         order = f"version {'DESC' if backwards else 'ASC'}, position_1, position_2"
         source = self._database.stored(stream)
-        for events in read(self._database, source, self._parts, self._layout, where, values, order, limit):
+        for events in read(
+            self._database, source, self._parts, self._layout, where, values, order, limit
+        ):
             yield from events
 
     def stream_info(self, stream: str) -> StreamInfo | None:
@@ -193,12 +214,18 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         closed = "NULL"
         if closed_by:
             types = ", ".join(["?"] * len(closed_by))
-            closed = f"coalesce(max(version) FILTER (WHERE type IN ({types})) = max(version), FALSE)"
-        size = "sum(octet_length(data) + coalesce(octet_length(metadata), 0))" if measured else "NULL"
+            closed = (
+                f"coalesce(max(version) FILTER (WHERE type IN ({types})) = max(version), FALSE)"
+            )
+        size = (
+            "sum(octet_length(data) + coalesce(octet_length(metadata), 0))" if measured else "NULL"
+        )
         bound = f" LIMIT {limit}" if limit is not None else ""
         statement = (
-            "SELECT stream, tenant, count(*), min(version), max(version), epoch_us(min(recorded_at)), epoch_us(max(recorded_at)), "
-            f"{closed}, {size} FROM (SELECT DISTINCT ON (position_1, position_2, stream, version) * "
+            "SELECT stream, tenant, count(*), min(version), max(version), "
+            "epoch_us(min(recorded_at)), epoch_us(max(recorded_at)), "
+            f"{closed}, {size} FROM (SELECT DISTINCT ON (position_1, position_2, stream, "
+            "version) * "
             f"FROM ({self._database.stored(filter.stream)}) WHERE NOT hidden AND {where}) "
             f"GROUP BY 1, 2 ORDER BY 1, 2{bound}"
         )
@@ -208,7 +235,9 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
             while rows := result.fetchmany(1_000):
                 for name, tenant, length, first, last, first_at, last_at, is_closed, taken in rows:
                     ends = (length, first, last, from_micros(first_at), from_micros(last_at))
-                    yield StreamInfo(name, category_of(name), *ends, tenant=tenant, closed=is_closed, bytes=taken)
+                    yield StreamInfo(
+                        name, category_of(name), *ends, tenant=tenant, closed=is_closed, bytes=taken
+                    )
         finally:
             cursor.close()
 
@@ -221,26 +250,40 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         keys: Sequence[str] = (),
     ) -> Found:
         """By a scan of the files."""
-        which, ids = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
+        which, ids = asked_for(
+            event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
+        )
         if which == "event_id":
             values: list[Any] = [*ids, *(value.replace("-", "").lower() for value in ids)]
             where = f"coalesce(id_text, lower(hex(id))) IN ({', '.join('?' * len(values))})"
         else:
-            wanted = keys or (CORRELATION_KEYS if which == "correlation_id" else (*CAUSATION_KEYS, CAUSATION_STREAM))
+            wanted = keys or (
+                CORRELATION_KEYS
+                if which == "correlation_id"
+                else (*CAUSATION_KEYS, CAUSATION_STREAM)
+            )
             each = [f"json_extract_string(try(decode(metadata)), '$.\"{key}\"')" for key in wanted]
             among = ", ".join("?" * len(ids))
             conditions, values = [f"{value} IN ({among})" for value in each], [*ids] * len(each)
             if which == "correlation_id":
                 traceparent = f"json_extract_string(try(decode(metadata)), '$.{TRACEPARENT}')"
-                conditions.append(f"regexp_extract({traceparent}, '^..-([0-9a-f]{{32}})-', 1) IN ({among})")
+                conditions.append(
+                    f"regexp_extract({traceparent}, '^..-([0-9a-f]{{32}})-', 1) IN ({among})"
+                )
                 values += ids
             where = f"({' OR '.join(conditions)})"
         how = f"a scan of {len(self._runs)} archived runs"
         if not self._runs:
             return Found(iter(()), how, 0)
         where, values = f"store = ? AND {where}", [self._of, *values]
-        found = read(self._database, self._database.stored(), self._parts, self._layout, where, values)
-        return Found((event for events in found for event in events), how, self.count_between(None, self.head()))
+        found = read(
+            self._database, self._database.stored(), self._parts, self._layout, where, values
+        )
+        return Found(
+            (event for events in found for event in events),
+            how,
+            self.count_between(None, self.head()),
+        )
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
         """Counted."""
@@ -250,18 +293,27 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         if after is not None:
             condition, more = _compared(after, beyond=True)
             where, values = f"{where} AND {condition}", [*values, *more]
-        distinct = f"SELECT DISTINCT position_1, position_2, stream, version FROM ({self._database.stored(None, after, until)})"
-        rows = self._ask(f"SELECT count(*) FROM ({distinct} WHERE store = ? AND NOT hidden AND {where})", [self._of, *values])
+        distinct = (
+            "SELECT DISTINCT position_1, position_2, stream, version FROM "
+            f"({self._database.stored(None, after, until)})"
+        )
+        rows = self._ask(
+            f"SELECT count(*) FROM ({distinct} WHERE store = ? AND NOT hidden AND {where})",
+            [self._of, *values],
+        )
         return int(rows[0][0])
 
     def checkpoints(self) -> list[Checkpoint]:
         """None: nothing of the application's runs here."""
         return []
 
-    def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:
+    def append(
+        self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
+    ) -> Position:
         """Raises UsageError: an archive takes no events."""
         raise UsageError(
-            f"{len(events)} events for {stream!r}, expected at {expected_version}: an archive is read-only",
+            f"{len(events)} events for {stream!r}, expected at {expected_version}: an archive is "
+            "read-only",
             hint="esops archive run fills it, esops archive restore brings streams back.",
         )
 
@@ -274,7 +326,12 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 
@@ -284,4 +341,7 @@ def _compared(position: Position, *, beyond: bool) -> tuple[str, list[Any]]:
     if len(position) == 1:
         return f"position_1 {sign} ?", list(position)
     strict = sign[0]
-    return f"(position_1 {strict} ? OR (position_1 = ? AND position_2 {sign} ?))", [position[0], *position]
+    return f"(position_1 {strict} ? OR (position_1 = ? AND position_2 {sign} ?))", [
+        position[0],
+        *position,
+    ]

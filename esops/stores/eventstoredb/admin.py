@@ -1,6 +1,8 @@
-"""The HTTP administration of a node: scavenge, what the node is, its statistics, and what it knows of the cluster.
+"""The HTTP administration of a node: scavenge, what the node is, its statistics, and what it knows
+of the cluster.
 
-The same address as gRPC, the same TLS and user as in the URI. Scavenging is by node: each has to be asked.
+The same address as gRPC, the same TLS and user as in the URI. Scavenging is by node: each has to be
+asked.
 """
 
 from __future__ import annotations
@@ -35,7 +37,10 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class Scavenge:
-    """A scavenge of one node. `result` is InProgress, Success, Stopped, Errored or Failed; `saved` is in bytes."""
+    """A scavenge of one node.
+
+    `result` is InProgress, Success, Stopped, Errored or Failed; `saved` is in bytes.
+    """
 
     id: str
     result: str
@@ -59,7 +64,11 @@ class Admin:
             if options.UserCertFile:
                 verify.load_cert_chain(options.UserCertFile, options.UserKeyFile)
         # Credentials go over TLS alone, as with gRPC.
-        user = (spec.username, spec.password) if options.Tls and spec.username and spec.password else None
+        user = (
+            (spec.username, spec.password)
+            if options.Tls and spec.username and spec.password
+            else None
+        )
         self._http = httpx.Client(
             base_url=f"{'https' if options.Tls else 'http'}://{target}",
             auth=user,
@@ -69,7 +78,9 @@ class Admin:
             trust_env=False,
         )
 
-    def _ask(self, method: str, path: str, what: str, **parameters: str | int | None) -> httpx.Response:
+    def _ask(
+        self, method: str, path: str, what: str, **parameters: str | int | None
+    ) -> httpx.Response:
         query = {key: str(value) for key, value in parameters.items() if value is not None}
         try:
             answer = self._http.request(method, path, params=query)
@@ -79,17 +90,24 @@ class Admin:
             text = without_secrets(str(error))
             if "CERTIFICATE" in text.upper():
                 hint = "Name the CA's file with tlsCaFile in the URI."
-                raise Unavailable(f"the certificate of {self.target} is not accepted: {text}", hint=hint) from error
+                raise Unavailable(
+                    f"the certificate of {self.target} is not accepted: {text}", hint=hint
+                ) from error
             raise ConnectionLost(f"{self.target} cannot be reached over HTTP: {text}") from error
         if answer.status_code in (401, 403):
-            raise Unavailable(f"{self.target} denies this user the right to {what}", hint="It takes a user of $ops or $admins.")
+            raise Unavailable(
+                f"{self.target} denies this user the right to {what}",
+                hint="It takes a user of $ops or $admins.",
+            )
         if answer.status_code in (502, 503, 504):
             raise ConnectionLost(f"{self.target} is not ready: {answer.text[:200]}")
         return answer
 
     def _done(self, answer: httpx.Response, what: str) -> Any:
         if answer.status_code >= 400:
-            raise Unavailable(f"{self.target} did not {what}: {answer.status_code} {answer.text[:200]}")
+            raise Unavailable(
+                f"{self.target} did not {what}: {answer.status_code} {answer.text[:200]}"
+            )
         return answer.json() if answer.content else None
 
     def info(self) -> NodeInfo:
@@ -97,14 +115,23 @@ class Admin:
         what = "say what it is"
         answer = self._ask("GET", "/info", what)
         told = self._done(answer, what)
-        clock = parsedate_to_datetime(answer.headers["date"]) if "date" in answer.headers else datetime.now(UTC)
+        clock = (
+            parsedate_to_datetime(answer.headers["date"])
+            if "date" in answer.headers
+            else datetime.now(UTC)
+        )
         return NodeInfo(
-            str(told.get("esVersion") or told.get("dbVersion")), str(told.get("state")), clock, told.get("features") or {}
+            str(told.get("esVersion") or told.get("dbVersion")),
+            str(told.get("state")),
+            clock,
+            told.get("features") or {},
         )
 
     def stats(self) -> dict[str, Any]:
         """The node's statistics, as it gives them."""
-        found: dict[str, Any] = self._done(self._ask("GET", "/stats", "give statistics"), "give statistics")
+        found: dict[str, Any] = self._done(
+            self._ask("GET", "/stats", "give statistics"), "give statistics"
+        )
         return found
 
     def gossip(self) -> list[dict[str, Any]]:
@@ -115,17 +142,25 @@ class Admin:
 
     # -- scavenge
 
-    def start_scavenge(self, *, threads: int = 1, threshold: int | None = None, throttle_percent: int | None = None) -> str:
+    def start_scavenge(
+        self, *, threads: int = 1, threshold: int | None = None, throttle_percent: int | None = None
+    ) -> str:
         """Start a scavenge of this node; returns its id.
 
-        `threshold`: what a chunk must be worth to be rewritten. `throttle_percent`: how much of the time it may work, 1 to 100.
+        `threshold`: what a chunk must be worth to be rewritten. `throttle_percent`: how much of the
+        time it may work, 1 to 100.
         Raises UsageError for a throttle with several threads, Busy while one runs.
         """
         if throttle_percent not in (None, 100) and threads != 1:
             raise UsageError("a throttled scavenge takes one thread")
         what = "start a scavenge"
         answer = self._ask(
-            "POST", "/admin/scavenge", what, threads=threads, threshold=threshold, throttlePercent=throttle_percent
+            "POST",
+            "/admin/scavenge",
+            what,
+            threads=threads,
+            threshold=threshold,
+            throttlePercent=throttle_percent,
         )
         if answer.status_code == 400 and "already" in answer.text.lower():
             raise Busy(f"a scavenge of {self.target} runs already", hint="Watch it, or stop it.")
@@ -135,14 +170,24 @@ class Admin:
         """Stop a scavenge; what it has done stays done. Raises UsageError where none runs."""
         answer = self._ask("DELETE", f"/admin/scavenge/{id}", "stop the scavenge")
         if answer.status_code == 404:
-            raise UsageError(f"no scavenge {id if id != 'current' else ''} runs on {self.target}".replace("  ", " "))
+            raise UsageError(
+                f"no scavenge {id if id != 'current' else ''} runs on {self.target}".replace(
+                    "  ", " "
+                )
+            )
         self._done(answer, "stop the scavenge")
 
     def current_scavenge(self) -> str | None:
-        """The id of the scavenge that runs, or None. Raises Refused where the server (before 22.10) cannot tell."""
+        """The id of the scavenge that runs, or None.
+
+        Raises Refused where the server (before 22.10) cannot tell.
+        """
         answer = self._ask("GET", "/admin/scavenge/current", "tell the running scavenge")
         if answer.status_code == 404:
-            raise Refused("this server is too old to tell which scavenge runs", hint="The stream $scavenges has its history.")
+            raise Refused(
+                "this server is too old to tell which scavenge runs",
+                hint="The stream $scavenges has its history.",
+            )
         found = self._done(answer, "tell the running scavenge")
         id = found.get("scavengeId")
         return str(id) if id else None
@@ -154,12 +199,19 @@ class Admin:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 
 class Scavenges:
-    """What the streams `$scavenges` and `$scavenges-<id>` tell of scavenges, on every node of a cluster."""
+    """What the streams `$scavenges` and `$scavenges-<id>` tell of scavenges, on every node of a
+    cluster.
+    """
 
     def __init__(self, read_stream: Callable[..., Iterator[Any]]) -> None:
         """Take the store's `read_stream`."""
@@ -179,7 +231,9 @@ class Scavenges:
             data = event.json()
             found = found or Scavenge(id, "InProgress", event.recorded_at)
             chunks = found.chunks + (event.type == "$scavengeChunksCompleted")
-            saved = found.saved + int(data.get("spaceSaved") or 0) * (event.type == "$scavengeChunksCompleted")
+            saved = found.saved + int(data.get("spaceSaved") or 0) * (
+                event.type == "$scavengeChunksCompleted"
+            )
             found = Scavenge(id, found.result, found.started_at, chunks, saved)
             if event.type == "$scavengeCompleted":
                 return Scavenge(
@@ -193,8 +247,12 @@ class Scavenges:
                 )
         return found
 
-    def watch(self, id: str, stop: Callable[[], bool] = lambda: False, poll: float = 1.0) -> Iterator[Scavenge]:
-        """How a scavenge goes on, until it is done: one state after the other, the last with its result."""
+    def watch(
+        self, id: str, stop: Callable[[], bool] = lambda: False, poll: float = 1.0
+    ) -> Iterator[Scavenge]:
+        """How a scavenge goes on, until it is done: one state after the other, the last with its
+        result.
+        """
         seen: Scavenge | None = None
         while not stop():
             found = self.one(id)

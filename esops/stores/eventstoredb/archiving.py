@@ -1,6 +1,8 @@
-"""Streams out of EventStoreDB and back: read whole for an archive, truncated, deleted or tombstoned, and made readable again.
+"""Streams out of EventStoreDB and back: read whole for an archive, truncated, deleted or
+tombstoned, and made readable again.
 
-What is taken out here can be read again until a scavenge: that is the way back. After it, events can be appended to another store alone,
+What is taken out here can be read again until a scavenge: that is the way back. After it, events
+can be appended to another store alone,
 since a stream's versions go on after those that it had.
 """
 
@@ -31,12 +33,18 @@ WAYS = {
         "truncate",
         keeps=1,
         what="sets $tb, so that reads of a stream begin at its last event",
-        statements=['append to $$<stream>: $metadata {…, "$tb": <last version>}, expecting the version that was read'],
+        statements=[
+            (
+                'append to $$<stream>: $metadata {…, "$tb": <last version>}, expecting the version '
+                "that was read"
+            )
+        ],
     ),
     "delete": RemovalStrategy(
         "delete",
         whole=True,
-        what="deletes streams softly: nothing can be read, the name can be used again, versions go on",
+        what="deletes streams softly: nothing can be read, the name can be used again, versions "
+        "go on",
         statements=["Delete <stream>, expecting its last version"],
     ),
     "tombstone": RemovalStrategy(
@@ -48,7 +56,9 @@ WAYS = {
 }
 
 
-def export(link: Link, streams: Iterable[StreamRef], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+def export(
+    link: Link, streams: Iterable[StreamRef], columns: Sequence[str] | None
+) -> Iterator[pa.RecordBatch]:
     """Streams as they are, links unresolved; events of several short streams share a batch."""
     from esops.archive_format import schema as archived
 
@@ -70,10 +80,15 @@ def export(link: Link, streams: Iterable[StreamRef], columns: Sequence[str] | No
 
 def _events(link: Link, stream: str) -> Iterator[tuple[RecordedEvent, str]]:
     request = bulk.read_stream_request(stream)
-    with contextlib.closing(bulk.Messages(link, request, f"read stream {stream!r}").each()) as messages:
+    with contextlib.closing(
+        bulk.Messages(link, request, f"read stream {stream!r}").each()
+    ) as messages:
         for message in messages:
             if message.WhichOneof("content") == "event" and message.event.HasField("event"):
-                yield bulk.to_event(message.event.event), message.event.event.metadata["content-type"]
+                yield (
+                    bulk.to_event(message.event.event),
+                    message.event.event.metadata["content-type"],
+                )
 
 
 def _batch(events: Sequence[tuple[RecordedEvent, str]], schema: pa.Schema) -> pa.RecordBatch:
@@ -92,9 +107,9 @@ def _batch(events: Sequence[tuple[RecordedEvent, str]], schema: pa.Schema) -> pa
         pa.array([event.type for event, _ in events]),
         ids,
         texts,
-        pa.array([round(event.recorded_at.timestamp() * 1e6) for event, _ in events], pa.int64()).cast(
-            pa.timestamp("us", "UTC")
-        ),
+        pa.array(
+            [round(event.recorded_at.timestamp() * 1e6) for event, _ in events], pa.int64()
+        ).cast(pa.timestamp("us", "UTC")),
         pa.array([event.data for event, _ in events], pa.binary()),
         pa.array([event.metadata for event, _ in events], pa.binary()),
         pa.array([False] * count),
@@ -124,7 +139,10 @@ def _remove(store: EventStoreDBStore, how: str, part: VersionRange) -> Removed:
     if info.deleted:
         return Removed(part, events, None)  # by a run before
     if info.last_version != part.last_version:
-        reason = f"it changed since it was archived: at version {info.last_version}, not {part.last_version}"
+        reason = (
+            f"it changed since it was archived: at version {info.last_version}, not "
+            f"{part.last_version}"
+        )
         return Removed(part, 0, reason)
     try:
         if how == "truncate":
@@ -140,12 +158,20 @@ def _remove(store: EventStoreDBStore, how: str, part: VersionRange) -> Removed:
 
 
 def restore_streams(
-    store: EventStoreDBStore, streams: Sequence[StreamKey], documents: Sequence[str | None], batches: Iterable[pa.RecordBatch]
+    store: EventStoreDBStore,
+    streams: Sequence[StreamKey],
+    documents: Sequence[str | None],
+    batches: Iterable[pa.RecordBatch],
 ) -> int:
-    """Make streams readable again by the metadata that they had. Raises Refused where a scavenge has removed events."""
+    """Make streams readable again by the metadata that they had.
+
+    Raises Refused where a scavenge has removed events.
+    """
     wanted: dict[str, tuple[int, int]] = {}
     for batch in batches:
-        for name, version in zip(batch.column("stream").to_pylist(), batch.column("version").to_pylist(), strict=True):
+        for name, version in zip(
+            batch.column("stream").to_pylist(), batch.column("version").to_pylist(), strict=True
+        ):
             low, high = wanted.get(name, (version, version))
             wanted[name] = (min(low, version), max(high, version))
     before = 0
@@ -155,15 +181,25 @@ def restore_streams(
         if info is None or info.deleted == "tombstone":
             state = "was tombstoned" if info is not None else "is not there"
             raise Refused(
-                f"stream {key.stream} {state}, and cannot come back under its name", hint="Restore --into another store."
+                f"stream {key.stream} {state}, and cannot come back under its name",
+                hint="Restore --into another store.",
             )
         now, version = store.metadata(key.stream)
-        store.set_metadata(key.stream, orjson.loads(document or "{}"), -1 if version is None else version)
+        store.set_metadata(
+            key.stream, orjson.loads(document or "{}"), -1 if version is None else version
+        )
         after = store.stream_info(key.stream)
-        if after is None or after.deleted or not after.length or after.first_version > low or after.last_version < high:
+        if (
+            after is None
+            or after.deleted
+            or not after.length
+            or after.first_version > low
+            or after.last_version < high
+        ):
             store.set_metadata(key.stream, now)
             raise Refused(
-                f"stream {key.stream}: a scavenge has removed its events, and their versions cannot be used again",
+                f"stream {key.stream}: a scavenge has removed its events, and their versions "
+                "cannot be used again",
                 hint="Restore --into another store.",
             )
         before += (info.length if not info.deleted else 0) - after.length
@@ -174,6 +210,7 @@ def removal_strategy(how: str) -> RemovalStrategy:
     """A way out. Raises UsageError for an unknown one."""
     if how not in WAYS:
         raise UsageError(
-            f"EventStoreDB has no way {how!r} to take streams out", hint=f"Ways: {', '.join(sorted(WAYS))}; or keep."
+            f"EventStoreDB has no way {how!r} to take streams out",
+            hint=f"Ways: {', '.join(sorted(WAYS))}; or keep.",
         )
     return WAYS[how]

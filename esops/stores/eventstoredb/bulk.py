@@ -1,7 +1,9 @@
 """Reads of the log and of streams, straight from the protocol's messages into events.
 
-esdbclient's own reads make a UUID, a datetime and a frozen dataclass of every event, take a position as one number (a transaction's
-events share that one), and drop the trailers of errors. Here a message becomes a RecordedEvent with one call: benchmarks/eventstoredb.py
+esdbclient's own reads make a UUID, a datetime and a frozen dataclass of every event, take a
+position as one number (a transaction's
+events share that one), and drop the trailers of errors. Here a message becomes a RecordedEvent with
+one call: benchmarks/eventstoredb.py
 has the figures of both.
 """
 
@@ -33,7 +35,9 @@ _NOTHING = shared_pb2.Empty()
 
 def wants_system(filter: EventFilter) -> bool:
     """Whether events of the system are asked for by name."""
-    return any(name.startswith("$") for name in (*filter.types, filter.category or "", filter.stream or ""))
+    return any(
+        name.startswith("$") for name in (*filter.types, filter.category or "", filter.stream or "")
+    )
 
 
 def server_filter(filter: EventFilter) -> streams_pb2.ReadReq.Options.FilterOptions:
@@ -41,7 +45,9 @@ def server_filter(filter: EventFilter) -> streams_pb2.ReadReq.Options.FilterOpti
     expression = Options.FilterOptions.Expression
     options = Options.FilterOptions(max=WINDOW, checkpointIntervalMultiplier=10)
     if filter.types:
-        options.event_type.CopyFrom(expression(regex=f"^(?:{'|'.join(map(_escaped, filter.types))})$"))
+        options.event_type.CopyFrom(
+            expression(regex=f"^(?:{'|'.join(map(_escaped, filter.types))})$")
+        )
     elif filter.stream is not None:
         options.stream_identifier.CopyFrom(expression(regex=f"^{_escaped(filter.stream)}$"))
     elif filter.category is not None:
@@ -57,7 +63,9 @@ def _escaped(text: str) -> str:
 
 
 def wanted_streams(filter: EventFilter) -> Callable[[str], bool]:
-    """A function of a stream's name that says whether a filter wants it; the system's streams only where they are named."""
+    """A function of a stream's name that says whether a filter wants it; the system's streams only
+    where they are named.
+    """
     system, category = wants_system(filter), filter.category
 
     def wanted(stream: str) -> bool:
@@ -71,7 +79,9 @@ def wanted_streams(filter: EventFilter) -> Callable[[str], bool]:
 
 
 def passes(filter: EventFilter) -> Callable[[RecordedEvent], bool]:
-    """A function of an event that says whether it is wanted, for what the server did not look at."""
+    """A function of an event that says whether it is wanted, for what the server did not
+    look at.
+    """
     system, stream_wanted = wants_system(filter), wanted_streams(filter)
 
     def wanted(event: RecordedEvent) -> bool:
@@ -81,7 +91,9 @@ def passes(filter: EventFilter) -> Callable[[RecordedEvent], bool]:
 
 
 def wants(filter: EventFilter) -> Callable[[RecordedEvent], bool]:
-    """A function of an event that says whether a filter wants it, for an event that no server has looked at."""
+    """A function of an event that says whether a filter wants it, for an event that no server has
+    looked at.
+    """
     rest = passes(filter)
 
     def wanted(event: RecordedEvent) -> bool:
@@ -98,14 +110,19 @@ def read_all_request(
     filter: Options.FilterOptions | None = None,
     subscribe: bool = False,
 ) -> streams_pb2.ReadReq:
-    """A request for $all from a position on (forwards: with it; as a subscription: after it) or from its start or end."""
+    """A request for $all from a position on (forwards: with it; as a subscription: after it) or
+    from its start or end.
+    """
     options = Options(
         read_direction=Options.Backwards if backwards else Options.Forwards,
         uuid_option=Options.UUIDOption(string=_NOTHING),
         control_option=Options.ControlOption(compatibility=1),
     )
     if after is not None:
-        options.all.position.commit_position, options.all.position.prepare_position = after[0], after[1]
+        options.all.position.commit_position, options.all.position.prepare_position = (
+            after[0],
+            after[1],
+        )
     elif backwards:
         options.all.end.CopyFrom(_NOTHING)
     else:
@@ -122,7 +139,12 @@ def read_all_request(
 
 
 def read_stream_request(
-    stream: str, *, revision: int | None = None, backwards: bool = False, limit: int = NO_LIMIT, resolve: bool = False
+    stream: str,
+    *,
+    revision: int | None = None,
+    backwards: bool = False,
+    limit: int = NO_LIMIT,
+    resolve: bool = False,
 ) -> streams_pb2.ReadReq:
     """A request for a stream from a revision on, with it, or from its start or end."""
     options = Options(
@@ -144,7 +166,10 @@ def read_stream_request(
 
 
 def to_event(recorded: Any) -> RecordedEvent:
-    """An event from the protocol's message. Positions are (commit, prepare); times are ticks of 100 ns."""
+    """An event from the protocol's message.
+
+    Positions are (commit, prepare); times are ticks of 100 ns.
+    """
     metadata = recorded.metadata
     return RecordedEvent(
         recorded.id.string,
@@ -164,19 +189,28 @@ class Silent(ConnectionLost):
 
 
 class Messages:
-    """The messages of one call, one after the other; a call on which nothing comes for too long is ended."""
+    """The messages of one call, one after the other; a call on which nothing comes for too long is
+    ended.
+    """
 
-    def __init__(self, link: Link, request: streams_pb2.ReadReq, what: str, idle: float = IDLE) -> None:
+    def __init__(
+        self, link: Link, request: streams_pb2.ReadReq, what: str, idle: float = IDLE
+    ) -> None:
         """Send the request."""
         self._link, self._what, self._idle = link, what, idle
-        self._call = link.streams.Read(request, metadata=link.metadata, credentials=link.credentials)
+        self._call = link.streams.Read(
+            request, metadata=link.metadata, credentials=link.credentials
+        )
         self._waiting_since: float | None = None
         self._timed_out = False
         self._over = threading.Event()
         threading.Thread(target=self._watch, name="esops read watch", daemon=True).start()
 
     def each(self) -> Generator[Any, None, None]:
-        """The messages in order. Raises ConnectionLost, Silent where nothing comes, or what the server answers instead."""
+        """The messages in order.
+
+        Raises ConnectionLost, Silent where nothing comes, or what the server answers instead.
+        """
         try:
             with self._link.call(self._what):
                 call = self._call
@@ -224,13 +258,18 @@ def first(link: Link, request: streams_pb2.ReadReq, what: str) -> list[RecordedE
 
 
 def record_at(link: Link, position: Position) -> RecordedEvent | None:
-    """The first record at or after a position, whatever its type; None where the log ends before. Raises Refused inside a record."""
+    """The first record at or after a position, whatever its type; None where the log ends before.
+
+    Raises Refused inside a record.
+    """
     found = first(link, read_all_request(position, limit=1), "read $all")
     return found[0] if found else None
 
 
 def span(link: Link, request: streams_pb2.ReadReq, what: str) -> tuple[int, int]:
-    """How many events a short read of $all gives, and the bytes of log between the first and the last; keeps none of them."""
+    """How many events a short read of $all gives, and the bytes of log between the first and the
+    last; keeps none of them.
+    """
     count, first_at, last_at = 0, 0, 0
     with link.call(what):
         for message in link.ask(link.streams.Read, request):

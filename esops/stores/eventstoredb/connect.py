@@ -1,6 +1,8 @@
-"""A connection to a node: found by the URI, by esdbclient, with its channel shared by what reads in bulk.
+"""A connection to a node: found by the URI, by esdbclient, with its channel shared by what reads in
+bulk.
 
-esdbclient finds the node (one host, or through gossip by the URI's node preference) and makes all calls but the bulk reads. Those
+esdbclient finds the node (one host, or through gossip by the URI's node preference) and makes all
+calls but the bulk reads. Those
 go over a channel of their own to the same node, made of the same parts: see bulk.py for why.
 """
 
@@ -28,13 +30,19 @@ _SCHEME = re.compile(r"^(kurrentdb|kurrent|eventstore)(\+discover)?://")
 
 
 def read_uri(name: str, uri: str) -> ConnectionSpec:
-    """Read a store's URI; `kurrentdb://` is `esdb://`. Raises UsageError that names the key and shows no secret."""
+    """Read a store's URI; `kurrentdb://` is `esdb://`.
+
+    Raises UsageError that names the key and shows no secret.
+    """
     uri = _SCHEME.sub(r"esdb\2://", uri)
     try:
         spec = ConnectionSpec(uri)
     except ValueError as error:
         text = re.split(r": esdb", without_secrets(str(error)))[0]
-        hint = "Write it like esdb://user:password@host:2113?tls=true, or esdb://host:2113?tls=false for an insecure node."
+        hint = (
+            "Write it like esdb://user:password@host:2113?tls=true, or "
+            "esdb://host:2113?tls=false for an insecure node."
+        )
         raise UsageError(f"stores.{name}.uri: {text}", hint=hint) from None
     if spec.options.Tls and not spec.options.TlsVerifyCert:
         raise UsageError(
@@ -53,7 +61,9 @@ _open_links: weakref.WeakSet[Link] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Close what is open before the interpreter ends: esdbclient's client, when it is only then let go, waits for ever."""
+    """Close what is open before the interpreter ends: esdbclient's client, when it is only then let
+    go, waits for ever.
+    """
     for link in list(_open_links):
         link.close()
 
@@ -84,12 +94,16 @@ class Link:
         if not self.spec.options.Tls:
             return grpc.insecure_channel(self.target, options)
         client = self.client
-        credentials = grpc.ssl_channel_credentials(client.root_certificates, client.private_key, client.certificate_chain)
+        credentials = grpc.ssl_channel_credentials(
+            client.root_certificates, client.private_key, client.certificate_chain
+        )
         return grpc.secure_channel(self.target, credentials, options)
 
     def ask(self, method: Any, request: Any) -> Any:
         """Call a method of a stub over the channel, within the deadline of a short call."""
-        return method(request, timeout=self.deadline, metadata=self.metadata, credentials=self.credentials)
+        return method(
+            request, timeout=self.deadline, metadata=self.metadata, credentials=self.credentials
+        )
 
     def call(self, what: str) -> Any:
         """Around a call: errors become ours. `what` is what is asked, such as "read $all"."""
@@ -126,7 +140,10 @@ class Connector:
         return self._link
 
     def lost(self, error: BaseException) -> None:
-        """Drop the link. A node that said who leads is believed, where the URI lets another node be chosen."""
+        """Drop the link.
+
+        A node that said who leads is believed, where the URI lets another node be chosen.
+        """
         self.close()
         if isinstance(error, NotLeader):
             if not self.discovers:

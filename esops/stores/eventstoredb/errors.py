@@ -1,7 +1,9 @@
 """What a node answers when it does not answer what was asked, told as an operator wants to hear it.
 
-The server says by a status and its trailers what went wrong (`exception`, `leader-endpoint-host`, …); esdbclient makes classes of
-its own of that and drops the trailers of some. Both kinds end here: one of esops' errors, with a hint. What may get better by
+The server says by a status and its trailers what went wrong (`exception`, `leader-endpoint-host`,
+…); esdbclient makes classes of
+its own of that and drops the trailers of some. Both kinds end here: one of esops' errors, with a
+hint. What may get better by
 asking again, on another connection or another node, is ConnectionLost.
 """
 
@@ -21,7 +23,9 @@ Code = grpc.StatusCode
 _CREDENTIALS = re.compile(r"(://)[^/@\s]*@")
 _ROUNDABOUT = re.compile(r"failed to connect to all addresses; last error: (UNKNOWN: )?")
 _LEADER = (
-    "Name all nodes in the URI or use esdb+discover://, so that the leader is found; or read here with nodePreference=follower."
+    "Name all nodes in the URI or use esdb+discover://, so that the leader is found; "
+    "or read "
+    "here with nodePreference=follower."
 )
 _CA = "Name the CA's file with tlsCaFile in the URI."
 _REACH = "Check that the node runs and the URI names it."
@@ -43,7 +47,8 @@ class StreamGone(Refused):
 def translated(target: str, what: str = "") -> Iterator[None]:
     """Turn esdbclient's and gRPC's errors into ours.
 
-    `target` is the node that was asked, `what` what was wanted of it, such as "read $all", for the sentence.
+    `target` is the node that was asked, `what` what was wanted of it, such as "read $all", for the
+    sentence.
     """
     try:
         yield
@@ -57,20 +62,39 @@ def translated(target: str, what: str = "") -> Iterator[None]:
 
 def of_client(error: esdb.EventStoreDBClientException, target: str, what: str) -> EsopsError:
     """One of esops' errors for one of esdbclient's."""
-    inner = error.args[0] if error.args and isinstance(error.args[0], grpc.Call) else error.__cause__
+    inner = (
+        error.args[0] if error.args and isinstance(error.args[0], grpc.Call) else error.__cause__
+    )
     if isinstance(inner, grpc.Call) and not isinstance(error, esdb.DiscoveryFailed):
         return of_status(inner, target, what)
     for kind, ours, message, hint in _BY_CLASS:
         if isinstance(error, kind):
-            return ours(message.format(target=target, what=what or "answer", text=without_secrets(str(error))), hint=hint)
+            return ours(
+                message.format(
+                    target=target, what=what or "answer", text=without_secrets(str(error))
+                ),
+                hint=hint,
+            )
     return Unavailable(f"{target}: {without_secrets(str(error)) or type(error).__name__}")
 
 
-_BY_CLASS: tuple[tuple[type[esdb.EventStoreDBClientException], type[EsopsError], str, str | None], ...] = (
+_BY_CLASS: tuple[
+    tuple[type[esdb.EventStoreDBClientException], type[EsopsError], str, str | None], ...
+] = (
     (esdb.SSLError, Unavailable, "the certificate of {target} is not accepted: {text}", _CA),
     (esdb.ServiceUnavailable, ConnectionLost, "{target} cannot be reached: {text}", _REACH),
-    (esdb.FollowerNotFound, Unavailable, "the cluster has no follower to read from", _without("follower")),
-    (esdb.ReadOnlyReplicaNotFound, Unavailable, "the cluster has no read-only replica", _without("readonlyreplica")),
+    (
+        esdb.FollowerNotFound,
+        Unavailable,
+        "the cluster has no follower to read from",
+        _without("follower"),
+    ),
+    (
+        esdb.ReadOnlyReplicaNotFound,
+        Unavailable,
+        "the cluster has no read-only replica",
+        _without("readonlyreplica"),
+    ),
     (esdb.LeaderNotFound, ConnectionLost, "the cluster has no leader at the moment ({text})", None),
     (
         esdb.DiscoveryFailed,
@@ -79,9 +103,19 @@ _BY_CLASS: tuple[tuple[type[esdb.EventStoreDBClientException], type[EsopsError],
         "Check hosts and ports, and tls, in the URI.",
     ),
     (esdb.DeadlineExceeded, ConnectionLost, "{target} did not {what} in time", _OVERLOADED),
-    (esdb.ConsumerTooSlow, ConnectionLost, "{target} ended the subscription: this reader is too slow for it", None),
+    (
+        esdb.ConsumerTooSlow,
+        ConnectionLost,
+        "{target} ended the subscription: this reader is too slow for it",
+        None,
+    ),
     (esdb.AbortedByServer, ConnectionLost, "{target} gave up: {text}", None),
-    (esdb.NodeIsNotLeader, Unavailable, "{target} is not the leader, which alone takes what was asked", _LEADER),
+    (
+        esdb.NodeIsNotLeader,
+        Unavailable,
+        "{target} is not the leader, which alone takes what was asked",
+        _LEADER,
+    ),
     (esdb.AccessDeniedError, Unavailable, "{target} denies the right to {what}", _GRANT),
     (
         esdb.StreamIsDeleted,
@@ -90,14 +124,21 @@ _BY_CLASS: tuple[tuple[type[esdb.EventStoreDBClientException], type[EsopsError],
         None,
     ),
     (esdb.WrongCurrentVersion, WrongExpectedVersion, "{text}", _ANEW),
-    (esdb.MaximumAppendSizeExceededError, Refused, "the append is larger than the server takes at once: {text}", _FEWER),
+    (
+        esdb.MaximumAppendSizeExceededError,
+        Refused,
+        "the append is larger than the server takes at once: {text}",
+        _FEWER,
+    ),
 )
 
 
 def trailers(error: grpc.RpcError) -> Mapping[str, str]:
     """The trailers of a call that failed, as text."""
     found = error.trailing_metadata() if isinstance(error, grpc.Call) else None
-    return {key: value.decode() if isinstance(value, bytes) else value for key, value in found or ()}
+    return {
+        key: value.decode() if isinstance(value, bytes) else value for key, value in found or ()
+    }
 
 
 def of_status(error: grpc.RpcError, target: str, what: str) -> EsopsError:
@@ -110,15 +151,21 @@ def of_status(error: grpc.RpcError, target: str, what: str) -> EsopsError:
         leader = f"{about.get('leader-endpoint-host')}:{about.get('leader-endpoint-port')}"
         return NotLeader(f"{target} is not the leader; that is {leader}", leader, hint=_LEADER)
     if reason == "stream-deleted":
-        return StreamGone(f"the stream {about.get('stream-name')!r} was tombstoned: it is gone for ever, and its name with it")
+        return StreamGone(
+            f"the stream {about.get('stream-name')!r} was tombstoned: it is gone for ever, and its "
+            "name with it"
+        )
     if reason == "wrong-expected-version":
         actual = about.get("actual-version")
         return WrongExpectedVersion(
-            f"the stream {about.get('stream-name')!r} is at version {actual}, not at {about.get('expected-version')}",
+            f"the stream {about.get('stream-name')!r} is at version {actual}, not at "
+            f"{about.get('expected-version')}",
             hint=_ANEW,
         )
     if reason and reason.startswith("maximum-append"):
-        return Refused(f"the append is larger than the server takes at once: {details}", hint=_FEWER)
+        return Refused(
+            f"the append is larger than the server takes at once: {details}", hint=_FEWER
+        )
     if code is Code.PERMISSION_DENIED or reason == "access-denied":
         hint = "Reading $all is for admins unless an ACL grants it." if "$all" in what else _GRANT
         return Unavailable(f"{target} denies this user the right to {what or 'do this'}", hint=hint)
@@ -126,16 +173,21 @@ def of_status(error: grpc.RpcError, target: str, what: str) -> EsopsError:
         return Unavailable(f"{target} denies the login", hint="Check user and password in the URI.")
     if code is Code.DEADLINE_EXCEEDED:
         return ConnectionLost(f"{target} did not {what or 'answer'} in time", hint=_OVERLOADED)
-    if (code is Code.INVALID_ARGUMENT and "invalid position" in details) or "FilteredReadAllResult: Error" in details:
+    if (
+        code is Code.INVALID_ARGUMENT and "invalid position" in details
+    ) or "FilteredReadAllResult: Error" in details:
         return Refused(
             "the position is none of this store's log",
-            hint="The store may have been replaced or restored since the position was taken. A rebuild starts afresh.",
+            hint="The store may have been replaced or restored since the position was taken. A "
+            "rebuild starts afresh.",
         )
     if code in (Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED) or "No leader info" in details:
         if "SSL" in details or "CERTIFICATE" in details or "Ssl handshake" in details:
             return Unavailable(f"the certificate of {target} is not accepted: {details}", hint=_CA)
         if "too slow" in details:
-            return ConnectionLost(f"{target} ended the subscription: this reader is too slow for it")
+            return ConnectionLost(
+                f"{target} ended the subscription: this reader is too slow for it"
+            )
         return ConnectionLost(f"{target} cannot be reached: {details or code.name}", hint=_REACH)
     return Unavailable(f"{target} did not {what or 'answer'}: {details or code.name}")
 
@@ -150,5 +202,7 @@ class NotLeader(ConnectionLost):
 
 
 def without_secrets(text: str) -> str:
-    """A text in which no URI shows its user and password, and gRPC's telling of a failed connection is cut to its cause."""
+    """A text in which no URI shows its user and password, and gRPC's telling of a failed connection
+    is cut to its cause.
+    """
     return _CREDENTIALS.sub(r"\1***@", _ROUNDABOUT.sub("", text.strip()))

@@ -31,7 +31,8 @@ ALL = "$all"
 class Group:
     """A persistent subscription to a stream or to $all.
 
-    `known` and `checkpoint` are the newest event it knows and the last that it noted as done, as the server writes them: a revision,
+    `known` and `checkpoint` are the newest event it knows and the last that it noted as done, as
+    the server writes them: a revision,
     or a position of $all. `parked` counts the messages that consumers could not take.
     """
 
@@ -52,7 +53,10 @@ class Group:
 
 
 class PersistentSubscriptions:
-    """The groups of a node. Listing them and replaying what is parked takes the rights of $ops or $admins."""
+    """The groups of a node.
+
+    Listing them and replaying what is parked takes the rights of $ops or $admins.
+    """
 
     def __init__(
         self,
@@ -60,14 +64,18 @@ class PersistentSubscriptions:
         ask: Callable[[Callable[[Link], Any], str], Any],
         store: EventStoreDBStore,
     ) -> None:
-        """Take how to talk to the node, how to ask it (a follower names the leader, which is asked then), and the store."""
+        """Take how to talk to the node, how to ask it (a follower names the leader, which is asked
+        then), and the store.
+        """
         self._talking, self._ask, self._store = talking, ask, store
 
     def all(self) -> list[Group]:
         """All groups."""
         request = pb.ListReq()
         request.options.list_all_subscriptions.SetInParent()
-        found = self._ask(lambda link: self._call(link, "List", request), "list persistent subscriptions")
+        found = self._ask(
+            lambda link: self._call(link, "List", request), "list persistent subscriptions"
+        )
         return [_group(info) for info in found.subscriptions]
 
     def info(self, stream: str, name: str) -> Group:
@@ -102,7 +110,9 @@ class PersistentSubscriptions:
         """When the oldest of the parked messages was parked."""
         parked = _parked_stream(stream, name)
         what = f"read stream {parked!r}"
-        found = self._ask(lambda link: bulk.first(link, bulk.read_stream_request(parked, limit=1), what), what)
+        found = self._ask(
+            lambda link: bulk.first(link, bulk.read_stream_request(parked, limit=1), what), what
+        )
         return found[0].recorded_at if found else None
 
     def parked(self, stream: str, name: str) -> Iterator[RecordedEvent]:
@@ -110,7 +120,10 @@ class PersistentSubscriptions:
         return self._store.read_stream(_parked_stream(stream, name))
 
     def replay(self, stream: str, name: str) -> None:
-        """Push all parked messages to the consumers again. Raises UsageError where there is no such group."""
+        """Push all parked messages to the consumers again.
+
+        Raises UsageError where there is no such group.
+        """
         with self._talking(f"replay what group {name!r} parked") as link:
             try:
                 link.client.replay_parked_events(name, _source(stream), timeout=link.deadline)

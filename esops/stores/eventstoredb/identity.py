@@ -1,10 +1,16 @@
-"""Whether a log is still the one that a checkpoint was taken in, though a scavenge may have removed the event at the checkpoint.
+"""Whether a log is still the one that a checkpoint was taken in, though a scavenge may have removed
+the event at the checkpoint.
 
-A mark names the record at the checkpoint by its id, stream and revision, and the epoch that it was written in: a leader begins one
-whenever it begins to lead, so that a node that was restored to an earlier time writes all that is new in epochs of its own. The record
-is looked for again before work goes on. Where it is not there, only what a scavenge may remove explains it: the stream was truncated
-beyond it, is bounded by its metadata, or was deleted; and then the epoch has to be the same. Epochs are told by the stream
-`$epoch-information` (EpochManager.cs in the server's source); where a server does not tell them, the stream decides alone.
+A mark names the record at the checkpoint by its id, stream and revision, and the epoch that it was
+written in: a leader begins one
+whenever it begins to lead, so that a node that was restored to an earlier time writes all that is
+new in epochs of its own. The record
+is looked for again before work goes on. Where it is not there, only what a scavenge may remove
+explains it: the stream was truncated
+beyond it, is bounded by its metadata, or was deleted; and then the epoch has to be the same. Epochs
+are told by the stream
+`$epoch-information` (EpochManager.cs in the server's source); where a server does not tell them,
+the stream decides alone.
 """
 
 from __future__ import annotations
@@ -26,7 +32,9 @@ _WHAT = "read $all"
 
 
 def mark(link: Link, position: Position) -> Mark | None:
-    """The mark of a log at a position: of the record there; or of the next, or the last, where a scavenge was quicker."""
+    """The mark of a log at a position: of the record there; or of the next, or the last, where a
+    scavenge was quicker.
+    """
     record = bulk.record_at(link, position)
     if record is None:
         found = bulk.first(link, bulk.read_all_request(position, backwards=True, limit=1), _WHAT)
@@ -43,7 +51,9 @@ def mark(link: Link, position: Position) -> Mark | None:
 
 
 def recognise(link: Link, name: str, known: Mark) -> None:
-    """Raises Refused where the log of a store (by its name) is not the one that a mark was made in."""
+    """Raises Refused where the log of a store (by its name) is not the one that a mark
+    was made in.
+    """
     position = Position.parse(known["position"])
     deadline = time.monotonic() + live.BEHIND
     while (record := _record_at(link, name, position)) is None:
@@ -54,7 +64,9 @@ def recognise(link: Link, name: str, known: Mark) -> None:
         if record.id != known["id"]:
             raise _other(name, f"another event stands at position {position}")
     elif not (_may_be_scavenged(link, known) and _same_epoch(link, position, known)):
-        raise _other(name, f"the event at position {position} is gone, and no scavenge can have removed it")
+        raise _other(
+            name, f"the event at position {position} is gone, and no scavenge can have removed it"
+        )
 
 
 def _record_at(link: Link, name: str, position: Position) -> RecordedEvent | None:
@@ -67,7 +79,8 @@ def _record_at(link: Link, name: str, position: Position) -> RecordedEvent | Non
 def _other(name: str, why: str) -> Refused:
     return Refused(
         f"store {name} is not the log that the checkpoint was taken in: {why}",
-        hint="It was restored to an earlier time, replaced, or the URI names another cluster. Name the right one; where this is the right "
+        hint="It was restored to an earlier time, replaced, or the URI names another cluster. Name "
+        "the right one; where this is the right "
         "one, only a rebuild makes the read model true again.",
     )
 
@@ -77,7 +90,9 @@ def _may_be_scavenged(link: Link, known: Mark) -> bool:
     stream, version = str(known["stream"]), int(known["version"])
     what = f"read stream {stream!r}"
     try:
-        following = bulk.first(link, bulk.read_stream_request(stream, revision=version, limit=1), what)
+        following = bulk.first(
+            link, bulk.read_stream_request(stream, revision=version, limit=1), what
+        )
         if following:
             return following[0].version > version
         last = bulk.first(link, bulk.read_stream_request(stream, backwards=True, limit=1), what)
@@ -95,7 +110,9 @@ def _same_epoch(link: Link, position: Position, known: Mark) -> bool:
 
 
 def _epoch(link: Link, position: Position) -> str | None:
-    """The id of the event that tells of the epoch in which a position was written; None where the server tells of none, or not to us."""
+    """The id of the event that tells of the epoch in which a position was written; None where the
+    server tells of none, or not to us.
+    """
     before: int | None = None
     try:
         while True:
@@ -116,6 +133,11 @@ def _epoch(link: Link, position: Position) -> str | None:
 
 
 def _begun_at(event: RecordedEvent) -> int:
-    """Where an epoch begins in the log. Reads of streams tell no positions before 22.10, but the event does."""
-    document: dict[str, Any] = {str(key).lower(): value for key, value in orjson.loads(event.data).items()}
+    """Where an epoch begins in the log.
+
+    Reads of streams tell no positions before 22.10, but the event does.
+    """
+    document: dict[str, Any] = {
+        str(key).lower(): value for key, value in orjson.loads(event.data).items()
+    }
     return int(document["epochposition"]) if "epochposition" in document else int(event.position[0])

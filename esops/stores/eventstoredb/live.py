@@ -25,12 +25,16 @@ log = structlog.get_logger("esops.eventstoredb")
 PATIENCE = 600.0
 """Seconds that a follower goes on looking for a node."""
 SILENCE = 10.0
-"""Seconds after which a server that sends neither event nor checkpoint is asked in another way: old ones never say "caught up"."""
+"""Seconds after which a server that sends neither event nor checkpoint is asked in another way: old
+ones never say "caught up".
+"""
 BEHIND = 10.0
 """Seconds for which a node whose log ends before a position may be a follower that is behind."""
 LOOK_EVERY = 0.5
 _AHEAD = 128
-"""Messages that are read ahead of the follower: few enough that 128 of the largest take no more than 128 MiB."""
+"""Messages that are read ahead of the follower: few enough that 128 of the largest take no more
+than 128 MiB.
+"""
 LINGER = 0.02
 """Seconds that the first event of a batch waits for others, live."""
 _WHAT = "read $all"
@@ -56,7 +60,9 @@ class Page:
         return Batch(events, position)
 
 
-def read(link: Link, after: Position | None, until: Position, filter: EventFilter) -> Iterator[Batch]:
+def read(
+    link: Link, after: Position | None, until: Position, filter: EventFilter
+) -> Iterator[Batch]:
     """Everything after a position up to another, by one read that ends."""
     wanted = bulk.passes(filter)
     page = Page()
@@ -75,8 +81,12 @@ def read(link: Link, after: Position | None, until: Position, filter: EventFilte
     yield page.take(until)
 
 
-def of_stream(link: Link, after: Position | None, until: Position, filter: EventFilter) -> Iterator[Batch]:
-    """One stream's events between two positions, from the stream itself: quick, however long the log is."""
+def of_stream(
+    link: Link, after: Position | None, until: Position, filter: EventFilter
+) -> Iterator[Batch]:
+    """One stream's events between two positions, from the stream itself: quick, however long the
+    log is.
+    """
     assert filter.stream is not None
     page = Page()
     with contextlib.suppress(StreamGone):
@@ -92,15 +102,21 @@ def of_stream(link: Link, after: Position | None, until: Position, filter: Event
 def tells_positions(link: Link, stream: str) -> bool:
     """Whether reads of streams tell the positions of events: servers before 22.10 do not."""
     with contextlib.suppress(StreamGone):
-        found = bulk.first(link, bulk.read_stream_request(stream, limit=1), f"read stream {stream!r}")
+        found = bulk.first(
+            link, bulk.read_stream_request(stream, limit=1), f"read stream {stream!r}"
+        )
         return not found or found[0].position[0] < _NO_POSITION
     return True
 
 
-def up_to(link: Link, after: Position | None, until: Position, filter: EventFilter) -> Generator[Batch, None, Position | None]:
-    """Everything after a position up to another, by a subscription, since only those send checkpoints.
+def up_to(
+    link: Link, after: Position | None, until: Position, filter: EventFilter
+) -> Generator[Batch, None, Position | None]:
+    """Everything after a position up to another, by a subscription, since only those send
+    checkpoints.
 
-    Returns the position that was reached: short of `until` where the server fell silent, which old ones do at the end of the log.
+    Returns the position that was reached: short of `until` where the server fell silent, which old
+    ones do at the end of the log.
     Checkpoints before `until` are safe: what the server wrote of late (see `follow`) lies after it.
     """
     wanted = bulk.passes(filter)
@@ -135,15 +151,22 @@ def up_to(link: Link, after: Position | None, until: Position, filter: EventFilt
 
 
 class _Feed:
-    """A subscription to $all after a position: its events, its checkpoints (as positions), and None when it has caught up.
+    """A subscription to $all after a position: its events, its checkpoints (as positions), and None
+    when it has caught up.
 
-    Servers from 21.10 to 23.10 read one record at or after the position and begin after that one, whatever its position: where a scavenge
-    removed the record at the position, the next event would never come (Enumerators.AllSubscription.cs). So that record is looked for
-    first, handed on from here, and subscribed after; and looked for again when the server has found its own place, since a scavenge may
-    have come between. Servers before 21.10 begin with the record at the position itself, which is dropped.
+    Servers from 21.10 to 23.10 read one record at or after the position and begin after that one,
+    whatever its position: where a scavenge
+    removed the record at the position, the next event would never come
+    (Enumerators.AllSubscription.cs). So that record is looked for
+    first, handed on from here, and subscribed after; and looked for again when the server has found
+    its own place, since a scavenge may
+    have come between. Servers before 21.10 begin with the record at the position itself, which is
+    dropped.
     """
 
-    def __init__(self, link: Link, after: Position | None, filter: EventFilter, idle: float) -> None:
+    def __init__(
+        self, link: Link, after: Position | None, filter: EventFilter, idle: float
+    ) -> None:
         self._link, self._filter, self._idle = link, filter, idle
         self._begin(after)
 
@@ -152,7 +175,9 @@ class _Feed:
         if after is not None:
             record = _beginning(self._link, after)
             self._start, self._next = record.position, record if record.position > after else None
-        request = bulk.read_all_request(self._start, filter=bulk.server_filter(self._filter), subscribe=True)
+        request = bulk.read_all_request(
+            self._start, filter=bulk.server_filter(self._filter), subscribe=True
+        )
         self._messages = bulk.Messages(self._link, request, _WHAT, idle=self._idle)
 
     def each(self) -> Generator[RecordedEvent | Position | None]:
@@ -168,7 +193,9 @@ class _Feed:
                     if start is None or event.position > start:
                         yield event
                 elif kind == "checkpoint":
-                    checkpoint = Position((message.checkpoint.commit_position, message.checkpoint.prepare_position))
+                    checkpoint = Position(
+                        (message.checkpoint.commit_position, message.checkpoint.prepare_position)
+                    )
                     if start is None or checkpoint > start:
                         yield checkpoint
                 elif kind == "caught_up":
@@ -187,30 +214,45 @@ class _Feed:
 
 
 def _beginning(link: Link, after: Position) -> RecordedEvent:
-    """The record at or after a position. Raises Refused where the log ends before it, and goes on doing so."""
+    """The record at or after a position.
+
+    Raises Refused where the log ends before it, and goes on doing so.
+    """
     deadline = time.monotonic() + BEHIND
     while (record := bulk.record_at(link, after)) is None:
         if time.monotonic() >= deadline:
             raise Refused(
-                f"the log of {link.target} ends before position {after}: it is not the one that the position was taken in",
+                f"the log of {link.target} ends before position {after}: it is not the one that "
+                "the position was taken in",
                 hint="It may have been replaced, or restored to an earlier time.",
             )
         time.sleep(LOOK_EVERY)
     return record
 
 
-def events_of_stream(link: Link, request: streams_pb2.ReadReq, stream: str) -> Iterator[RecordedEvent]:
+def events_of_stream(
+    link: Link, request: streams_pb2.ReadReq, stream: str
+) -> Iterator[RecordedEvent]:
     """A stream's events, links resolved; links whose event is gone are passed over."""
-    with contextlib.closing(bulk.Messages(link, request, f"read stream {stream!r}").each()) as messages:
+    with contextlib.closing(
+        bulk.Messages(link, request, f"read stream {stream!r}").each()
+    ) as messages:
         for message in messages:
             if message.WhichOneof("content") == "event" and message.event.HasField("event"):
                 yield bulk.to_event(message.event.event)
 
 
 def follow(
-    connector: Connector, after: Position | None, filter: EventFilter, stop: Callable[[], bool], poll: timedelta
+    connector: Connector,
+    after: Position | None,
+    filter: EventFilter,
+    stop: Callable[[], bool],
+    poll: timedelta,
 ) -> Iterator[Batch]:
-    """Batches as they come; empty ones are heartbeats. A subscription that ends is taken up from the last position."""
+    """Batches as they come; empty ones are heartbeats.
+
+    A subscription that ends is taken up from the last position.
+    """
     position, failing_since, pause = after, None, 0.1
     while not stop():
         subscription = None
@@ -225,7 +267,9 @@ def follow(
             failing_since = failing_since or time.monotonic()
             if time.monotonic() - failing_since > PATIENCE:
                 raise
-            log.warning("subscription lost, taken up again", error=lost.message, position=str(position))
+            log.warning(
+                "subscription lost, taken up again", error=lost.message, position=str(position)
+            )
             time.sleep(pause)
             pause = min(pause * 2, 5.0)
             yield Batch([], position)
@@ -235,11 +279,14 @@ def follow(
 
 
 class _Subscription:
-    """A subscription to $all, read by a thread of its own, so that the follower can look up from it."""
+    """A subscription to $all, read by a thread of its own, so that the follower can look up from
+    it.
+    """
 
     def __init__(self, link: Link, after: Position | None, filter: EventFilter) -> None:
         self._link, self._filter = link, filter
-        # Live, silence is no sign of trouble; a connection that is gone is noticed by gRPC's keep-alive.
+        # Live, silence is no sign of trouble; a connection that is gone is noticed by gRPC's
+        # keep-alive.
         self._feed = _Feed(link, after, filter, float("inf"))
         self._queue: queue.Queue[Any] = queue.Queue(maxsize=_AHEAD)
         self._ended = threading.Event()
@@ -261,7 +308,9 @@ class _Subscription:
                 self._queue.put(item, timeout=0.2)
                 return
 
-    def batches(self, position: Position | None, stop: Callable[[], bool], poll: timedelta) -> Iterator[Batch]:
+    def batches(
+        self, position: Position | None, stop: Callable[[], bool], poll: timedelta
+    ) -> Iterator[Batch]:
         wanted = bulk.passes(self._filter)
         page = Page()
         while not stop():
@@ -290,10 +339,14 @@ class _Subscription:
     def _before(self, checkpoint: Position) -> Position | None:
         """The newest event before a checkpoint.
 
-        Servers before 22.10 send, on going live, a checkpoint at the place where the next event will be written: to resume from
-        it would lose that event (esdbclient's tests call it the extra-checkpoint bug). Everything before it has been seen, though.
+        Servers before 22.10 send, on going live, a checkpoint at the place where the next event
+        will be written: to resume from
+        it would lose that event (esdbclient's tests call it the extra-checkpoint bug). Everything
+        before it has been seen, though.
         """
-        found = bulk.first(self._link, bulk.read_all_request(checkpoint, backwards=True, limit=1), _WHAT)
+        found = bulk.first(
+            self._link, bulk.read_all_request(checkpoint, backwards=True, limit=1), _WHAT
+        )
         return found[0].position if found else None
 
     def cancel(self) -> None:

@@ -24,7 +24,9 @@ AT_ONCE = 8
 def metadata(link: Link, stream: str) -> tuple[dict[str, Any], int | None]:
     """A stream's metadata and their version. A tombstoned stream has none."""
     found = bulk.first(
-        link, bulk.read_stream_request(f"$${stream}", backwards=True, limit=1), f"read the metadata of {stream!r}"
+        link,
+        bulk.read_stream_request(f"$${stream}", backwards=True, limit=1),
+        f"read the metadata of {stream!r}",
     )
     if not found:
         return {}, None
@@ -36,7 +38,9 @@ def metadata(link: Link, stream: str) -> tuple[dict[str, Any], int | None]:
 
 
 def stream_info(link: Link, stream: str, closed_by: Sequence[str] = ()) -> StreamInfo | None:
-    """What of a stream can be read, its settings, and how it was deleted, if so; None where there never was one."""
+    """What of a stream can be read, its settings, and how it was deleted, if so; None where there
+    never was one.
+    """
     what = f"read stream {stream!r}"
     category = category_of(stream)
     try:
@@ -46,7 +50,9 @@ def stream_info(link: Link, stream: str, closed_by: Sequence[str] = ()) -> Strea
         return StreamInfo(stream, category, 0, 0, -1, None, None, deleted="tombstone")
     if last is None:
         if settings.get("$tb") == SOFT_DELETED:
-            return StreamInfo(stream, category, 0, 0, -1, None, None, deleted="soft", settings=settings)
+            return StreamInfo(
+                stream, category, 0, 0, -1, None, None, deleted="soft", settings=settings
+            )
         return None
     first = bulk.first(link, bulk.read_stream_request(stream, limit=1), what)
     if not first or not last:
@@ -65,14 +71,19 @@ def names_from_links(link: Link) -> Iterator[str]:
         yield event.data.decode().partition("@")[2]
 
 
-def infos(connector: Connector, names: Iterator[str], limit: int | None, closed_by: Sequence[str] = ()) -> Iterator[StreamInfo]:
-    """The streams of these names that can be read, by name, each once; several asked about at the same time.
+def infos(
+    connector: Connector, names: Iterator[str], limit: int | None, closed_by: Sequence[str] = ()
+) -> Iterator[StreamInfo]:
+    """The streams of these names that can be read, by name, each once; several asked about at the
+    same time.
 
     Names are sorted on disk, so that millions of them need no memory.
     """
     with sqlite3.connect("") as sorted_names, ThreadPoolExecutor(AT_ONCE, "esops streams") as pool:
         sorted_names.execute("CREATE TABLE names (name TEXT PRIMARY KEY) WITHOUT ROWID")
-        sorted_names.executemany("INSERT OR IGNORE INTO names VALUES (?)", ((name,) for name in names))
+        sorted_names.executemany(
+            "INSERT OR IGNORE INTO names VALUES (?)", ((name,) for name in names)
+        )
         link = connector.link
         found = (name for (name,) in sorted_names.execute("SELECT name FROM names ORDER BY name"))
         given = 0
@@ -85,7 +96,9 @@ def infos(connector: Connector, names: Iterator[str], limit: int | None, closed_
                     yield info
 
 
-def is_wanted(event: RecordedEvent, which: str, values: Container[str], keys: Sequence[str]) -> bool:
+def is_wanted(
+    event: RecordedEvent, which: str, values: Container[str], keys: Sequence[str]
+) -> bool:
     """Whether an event has one of the ids that are searched for."""
     if which == "event_id":
         return event.id in values

@@ -1,4 +1,6 @@
-"""Projections inside the server: what there is, how far each is, what it found; created, enabled, disabled, reset, deleted."""
+"""Projections inside the server: what there is, how far each is, what it found; created, enabled,
+disabled, reset, deleted.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ from esops.stores.eventstoredb.groups import parse_place
 
 @dataclass(frozen=True, slots=True)
 class ServerProjection:
-    """One projection's statistics. `progress` is in percent; `position` as the server writes it; `reason` says why it is faulted."""
+    """One projection's statistics.
+
+    `progress` is in percent; `position` as the server writes it; `reason` says why it is faulted.
+    """
 
     name: str
     status: str
@@ -55,14 +60,19 @@ class ServerProjections:
         self._talking = talking
 
     def all(self) -> list[ServerProjection]:
-        """The continuous projections, the system's too; none where the node runs without projections."""
+        """The continuous projections, the system's too; none where the node runs without
+        projections.
+        """
         request = projections_pb2.StatisticsReq()
         request.options.continuous.SetInParent()
         try:
             return self._statistics(request)
         except Unavailable as error:
             # The service is not there on a node that was started without projections.
-            if isinstance(error.__cause__, grpc.Call) and error.__cause__.code() is grpc.StatusCode.UNIMPLEMENTED:
+            if (
+                isinstance(error.__cause__, grpc.Call)
+                and error.__cause__.code() is grpc.StatusCode.UNIMPLEMENTED
+            ):
                 return []
             raise
 
@@ -74,7 +84,8 @@ class ServerProjections:
         return found[0] if found else None
 
     def runs(self, name: str) -> bool:
-        """Whether a projection runs and lies no more than a hundredth of the log behind; False where that is not known.
+        """Whether a projection runs and lies no more than a hundredth of the log behind; False
+        where that is not known.
 
         What such a projection has made lacks what was written in the last moments.
         """
@@ -87,18 +98,27 @@ class ServerProjections:
     def _statistics(self, request: Any) -> list[ServerProjection]:
         with self._talking("tell the projections' statistics") as link:
             try:
-                return [_statistics(message.details) for message in _ask(link, "Statistics", request)]
+                return [
+                    _statistics(message.details) for message in _ask(link, "Statistics", request)
+                ]
             except grpc.RpcError as error:
                 if _is_missing(error):
                     return []
                 raise
 
     def create(self, name: str, query: str, *, emit: bool, track: bool) -> None:
-        """Create a continuous projection from JavaScript; it runs at once. Raises Refused where the name is taken."""
+        """Create a continuous projection from JavaScript; it runs at once.
+
+        Raises Refused where the name is taken.
+        """
         with self._talking(f"create projection {name!r}") as link:
             try:
                 link.client.create_projection(
-                    query=query, name=name, emit_enabled=emit, track_emitted_streams=track, timeout=link.deadline
+                    query=query,
+                    name=name,
+                    emit_enabled=emit,
+                    track_emitted_streams=track,
+                    timeout=link.deadline,
                 )
             except esdb.AlreadyExists:
                 raise Refused(f"there is a projection {name!r} in the server already") from None
@@ -116,7 +136,9 @@ class ServerProjections:
         self._change(name, "reset_projection")
 
     def delete(self, name: str, *, emitted_streams: bool) -> None:
-        """Delete a disabled one with its state and checkpoints and, if it tracked them, the streams it emitted to."""
+        """Delete a disabled one with its state and checkpoints and, if it tracked them, the streams
+        it emitted to.
+        """
         with self._talking(f"delete projection {name!r}") as link:
             try:
                 link.client.delete_projection(
@@ -130,7 +152,8 @@ class ServerProjections:
                 raise _no_projection(name) from None
             except esdb.OperationFailed as error:
                 raise Refused(
-                    f"projection {name!r} cannot be deleted: {without_secrets(str(error))}", hint="Disable it first."
+                    f"projection {name!r} cannot be deleted: {without_secrets(str(error))}",
+                    hint="Disable it first.",
                 ) from None
 
     def _change(self, name: str, method: str) -> None:
@@ -147,7 +170,9 @@ class ServerProjections:
         return self._value("State", request, "state", name)
 
     def result(self, name: str, partition: str = "") -> Any:
-        """The result of a projection (its state, after the transformations), or of one of its partitions, decoded."""
+        """The result of a projection (its state, after the transformations), or of one of its
+        partitions, decoded.
+        """
         request = projections_pb2.ResultReq()
         request.options.name, request.options.partition = name, partition
         return self._value("Result", request, "result", name)
@@ -172,7 +197,9 @@ def _is_missing(error: grpc.RpcError) -> bool:
     """Servers before 24.6 have no status for it."""
     if not isinstance(error, grpc.Call):
         return False
-    return error.code() is grpc.StatusCode.NOT_FOUND or "received NotFound" in (error.details() or "")
+    return error.code() is grpc.StatusCode.NOT_FOUND or "received NotFound" in (
+        error.details() or ""
+    )
 
 
 def _no_projection(name: str) -> UsageError:

@@ -1,4 +1,7 @@
-"""The event store that a node of EventStoreDB is. What is settled is simple here: a node gives out only what is committed."""
+"""The event store that a node of EventStoreDB is.
+
+What is settled is simple here: a node gives out only what is committed.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,9 @@ log = structlog.get_logger("esops.eventstoredb")
 NO_STREAM, STREAM_EXISTS = -1, -4
 """Expected versions as the store's own clients number them; None is any."""
 _LONG = 4 * 1024 * 1024
-"""Bytes of log from which on a filtered read asks for checkpoints, so that its progress can be kept."""
+"""Bytes of log from which on a filtered read asks for checkpoints, so that its progress can be
+kept.
+"""
 _NEAR = 64 * 1024
 """Bytes of log in which events are counted one by one."""
 _SAMPLE = 500
@@ -79,8 +84,10 @@ def open_eventstoredb(name: str, settings: StoreSettings) -> EventStoreDBStore:
 class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
     """EventStore over EventStoreDB; see esops.stores.base for what each method promises.
 
-    Positions are (commit, prepare). Versions (revisions) count from 0. Events of the system are left out unless a filter
-    names them. $all shows events that were truncated or deleted until a scavenge has removed them; streams do not.
+    Positions are (commit, prepare). Versions (revisions) count from 0. Events of the system are
+    left out unless a filter
+    names them. $all shows events that were truncated or deleted until a scavenge has removed them;
+    streams do not.
     """
 
     capabilities = Capabilities(
@@ -99,7 +106,9 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
     )
 
     def __init__(self, name: str, settings: StoreSettings) -> None:
-        """Connect. Raises UsageError for a URI that cannot be read, Unavailable where no node answers."""
+        """Connect. Raises UsageError for a URI that cannot be read, Unavailable where no node
+        answers.
+        """
         assert settings.uri is not None
         self.name = name
         self._connector = Connector(name, settings.uri)
@@ -117,7 +126,9 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
 
     @contextlib.contextmanager
     def _talking(self, what: str = "answer") -> Iterator[Link]:
-        """A link for some calls; errors become ours, and a lost link is dropped, so that the next call finds another."""
+        """A link for some calls; errors become ours, and a lost link is dropped, so that the next
+        call finds another.
+        """
         try:
             link = self._connector.link
             with link.call(what):
@@ -127,7 +138,9 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
             raise
 
     def _twice(self, ask: Callable[[Link], T], what: str) -> T:
-        """A short question, asked again on a new connection where the first is gone: a node that restarted is not noticed."""
+        """A short question, asked again on a new connection where the first is gone: a node that
+        restarted is not noticed.
+        """
         try:
             with self._talking(what) as link:
                 return ask(link)
@@ -161,8 +174,13 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         with self._talking("tell the cluster's members") as link:
             members = link.client.read_gossip(timeout=link.deadline)
             target = link.target
-        states = {f"{member.address}:{member.port}": member.state.removeprefix("NODE_STATE_").lower() for member in members}
-        mine = states.get(target) or (next(iter(states.values())) if len(states) == 1 else "unknown")
+        states = {
+            f"{member.address}:{member.port}": member.state.removeprefix("NODE_STATE_").lower()
+            for member in members
+        }
+        mine = states.get(target) or (
+            next(iter(states.values())) if len(states) == 1 else "unknown"
+        )
         leader = next((address for address, state in states.items() if state == "leader"), "none")
         detail = {"node": target, "state": mine, "leader": leader, "nodes": str(len(states))}
         try:
@@ -212,9 +230,11 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         filter: EventFilter = EVERYTHING,
         limit: int | None = None,
     ) -> Iterator[Batch]:
-        """One read of $all, filtered in the server; a long one asks for checkpoints, so that rare events cost no progress.
+        """One read of $all, filtered in the server; a long one asks for checkpoints, so that rare
+        events cost no progress.
 
-        One stream's events come from that stream: what was truncated or deleted only with `archived` in the filter.
+        One stream's events come from that stream: what was truncated or deleted only with
+        `archived` in the filter.
         """
         for position in (after, until):
             check_position(position)
@@ -223,7 +243,9 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
             return
         yield from at_most(limit, self._counted(after, until, filter))
 
-    def _counted(self, after: Position | None, until: Position, filter: EventFilter) -> Iterator[Batch]:
+    def _counted(
+        self, after: Position | None, until: Position, filter: EventFilter
+    ) -> Iterator[Batch]:
         """Events between two positions, from whose number the size of one is learnt."""
         read, start = 0, after[0] if after else 0
         for batch in self._between(after, until, filter):
@@ -232,13 +254,19 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
                 self._bytes_an_event = max(1.0, (batch.position[0] - start) / read)
             yield batch
 
-    def _between(self, after: Position | None, until: Position, filter: EventFilter) -> Iterator[Batch]:
+    def _between(
+        self, after: Position | None, until: Position, filter: EventFilter
+    ) -> Iterator[Batch]:
         long = until[0] - (after[0] if after else 0) > _LONG
         if self._known is not None and self._known[0] == after:
             self.recognise(*self._known)
         try:
             link = self._connector.link
-            if filter.stream is not None and not filter.archived and live.tells_positions(link, filter.stream):
+            if (
+                filter.stream is not None
+                and not filter.archived
+                and live.tells_positions(link, filter.stream)
+            ):
                 yield from live.of_stream(link, after, until, filter)
                 return
             if long:
@@ -264,7 +292,9 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         yield from live.follow(self._connector, after, filter, stop, poll)
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
-        """Counted over a short way; else estimated from the bytes between and the bytes that an event takes here."""
+        """Counted over a short way; else estimated from the bytes between and the bytes that an
+        event takes here.
+        """
         if until is None or (after is not None and after >= until):
             return 0
         between = until[0] - (after[0] if after else 0)
@@ -273,11 +303,15 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         return max(1, round(between / self._event_size()))
 
     def _event_size(self) -> float:
-        """Bytes of log for each event that is wanted: as the last read found it; before one, as the newest events show."""
+        """Bytes of log for each event that is wanted: as the last read found it; before one, as the
+        newest events show.
+        """
         if self._bytes_an_event is None:
             filter = bulk.server_filter(EVERYTHING)
             request = bulk.read_all_request(None, backwards=True, limit=_SAMPLE, filter=filter)
-            count, length = self._twice(lambda link: bulk.span(link, request, "read $all"), "read $all")
+            count, length = self._twice(
+                lambda link: bulk.span(link, request, "read $all"), "read $all"
+            )
             if count < 2:
                 return 100.0
             self._bytes_an_event = max(1.0, length / (count - 1))
@@ -286,9 +320,15 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
     # -- streams
 
     def read_stream(
-        self, stream: str, after_version: int | None = None, backwards: bool = False, limit: int | None = None
+        self,
+        stream: str,
+        after_version: int | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
     ) -> Iterator[RecordedEvent]:
-        """Resolves links; those whose event is gone are passed over, as are streams that are not there or were deleted."""
+        """Resolves links; those whose event is gone are passed over, as are streams that are not
+        there or were deleted.
+        """
         if after_version is None:
             revision = None
         elif backwards:
@@ -298,7 +338,11 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         else:
             revision = after_version + 1
         request = bulk.read_stream_request(
-            stream, revision=revision, backwards=backwards, limit=bulk.NO_LIMIT if limit is None else limit, resolve=True
+            stream,
+            revision=revision,
+            backwards=backwards,
+            limit=bulk.NO_LIMIT if limit is None else limit,
+            resolve=True,
         )
         try:
             link = self._connector.link
@@ -321,10 +365,16 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         closed_by: Sequence[str] = (),
         measured: bool = False,  # noqa: ARG002 - what a stream takes is not told here
     ) -> Iterator[StreamInfo]:
-        """Names from $streams where that projection runs, else from a scan of $all; then each stream's ends."""
+        """Names from $streams where that projection runs, else from a scan of $all; then each
+        stream's ends.
+        """
         source = self.streams_come_from()
         log.info("streams", source=source)
-        names = self._names_by_scan(filter) if source.startswith("a scan") else self._names_from_links(filter)
+        names = (
+            self._names_by_scan(filter)
+            if source.startswith("a scan")
+            else self._names_from_links(filter)
+        )
         return lookup.infos(self._connector, names, limit, closed_by)
 
     def streams_come_from(self) -> str:
@@ -334,7 +384,8 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         head = self.head()
         events = self.count_between(None, head)
         return (
-            f"a scan of $all, about {events:,} events, then two reads a stream; with the projection $streams enabled, no scan"
+            f"a scan of $all, about {events:,} events, then two reads a stream; with the "
+            "projection $streams enabled, no scan"
         )
 
     def _how(self) -> str:
@@ -358,41 +409,70 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         keys: Sequence[str] = (),
     ) -> Found:
         """A correlation id from `$bc-…` where that projection runs; all else by a scan of $all."""
-        which, values = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
+        which, values = asked_for(
+            event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
+        )
         by_correlation = which == "correlation_id"
         if by_correlation and not keys and self.projections.runs("$by_correlation_id"):
             streams = [f"$bc-{value}" for value in values]
             events = (event for stream in streams for event in self.read_stream(stream))
-            return Found(events, "the stream" + "s" * (len(streams) > 1) + " " + ", ".join(streams[:3]))
+            return Found(
+                events, "the stream" + "s" * (len(streams) > 1) + " " + ", ".join(streams[:3])
+            )
         wanted = keys or (CORRELATION_KEYS if by_correlation else CAUSATION_KEYS)
         asked = {value.lower() for value in values} if which == "event_id" else set(values)
-        found = (event for batch in self.read_all() for event in batch.events if lookup.is_wanted(event, which, asked, wanted))
+        found = (
+            event
+            for batch in self.read_all()
+            for event in batch.events
+            if lookup.is_wanted(event, which, asked, wanted)
+        )
         better = "enable the projection $by_correlation_id" if by_correlation else ""
         count = self.count_between(None, self.head())
         return Found(found, f"a scan of $all, about {count:,} events", count, better)
 
-    def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:
-        """Append atomically. The same events (with their ids) asked for again after a lost answer are written once.
+    def append(
+        self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
+    ) -> Position:
+        """Append atomically.
 
-        With an expectation that holds for ever, without one as long as the server remembers the ids.
+        The same events (with their ids) asked for again after a lost answer are written once.
+
+        With an expectation that holds for ever, without one as long as the server remembers the
+        ids.
         Raises WrongExpectedVersion, StreamGone, and Refused over the server's limit of 1 MiB.
         """
-        proposed = [Proposed(event.type, event.data, event.metadata, id=UUID(event.id)) for event in events]
-        state: Any = {None: StreamState.ANY, NO_STREAM: StreamState.NO_STREAM, STREAM_EXISTS: StreamState.EXISTS}.get(
-            expected_version, expected_version
-        )
+        proposed = [
+            Proposed(event.type, event.data, event.metadata, id=UUID(event.id)) for event in events
+        ]
+        state: Any = {
+            None: StreamState.ANY,
+            NO_STREAM: StreamState.NO_STREAM,
+            STREAM_EXISTS: StreamState.EXISTS,
+        }.get(expected_version, expected_version)
         try:
             with self._talking(f"append to {stream!r}") as link:
-                commit = link.client.append_to_stream(stream, current_version=state, events=proposed, timeout=link.deadline)
+                commit = link.client.append_to_stream(
+                    stream, current_version=state, events=proposed, timeout=link.deadline
+                )
         except WrongExpectedVersion as wrong:
             found = _AT_VERSION.search(wrong.message)
             there = f"is at version {found[1]}" if found else "does not exist"
-            asked = {NO_STREAM: "new", STREAM_EXISTS: "there"}.get(expected_version or 0, f"at version {expected_version}")
-            raise WrongExpectedVersion(f"the stream {stream!r} {there}, not {asked}", hint=wrong.hint) from None
+            asked = {NO_STREAM: "new", STREAM_EXISTS: "there"}.get(
+                expected_version or 0, f"at version {expected_version}"
+            )
+            raise WrongExpectedVersion(
+                f"the stream {stream!r} {there}, not {asked}", hint=wrong.hint
+            ) from None
         except StreamGone:
-            raise StreamGone(f"the stream {stream!r} was tombstoned: its name can never be used again") from None
+            raise StreamGone(
+                f"the stream {stream!r} was tombstoned: its name can never be used again"
+            ) from None
         except ConnectionLost as lost:
-            hint = "Whether it was written is not known. Append the same events again, with their ids: they are written once."
+            hint = (
+                "Whether it was written is not known. Append the same events again, with their "
+                "ids: they are written once."
+            )
             raise ConnectionLost(lost.message, hint=hint) from lost
         return Position((commit, commit))
 
@@ -403,33 +483,45 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         with self._talking(f"read the metadata of {stream!r}") as link:
             return lookup.metadata(link, stream)
 
-    def set_metadata(self, stream: str, metadata: dict[str, Any], expected_version: int | None = None) -> None:
+    def set_metadata(
+        self, stream: str, metadata: dict[str, Any], expected_version: int | None = None
+    ) -> None:
         """Write a stream's metadata, whole. Raises WrongExpectedVersion."""
         state: Any = StreamState.ANY if expected_version is None else expected_version
         if expected_version == NO_STREAM:
             state = StreamState.NO_STREAM
         with self._talking(f"write the metadata of {stream!r}") as link:
-            link.client.set_stream_metadata(stream, metadata=metadata, current_version=state, timeout=link.deadline)
+            link.client.set_stream_metadata(
+                stream, metadata=metadata, current_version=state, timeout=link.deadline
+            )
 
     def truncate(self, stream: str, before: int) -> None:
-        """Let reads of a stream begin at a version; what lies before stays in $all until a scavenge. Other metadata are kept.
+        """Let reads of a stream begin at a version; what lies before stays in $all until a
+        scavenge. Other metadata are kept.
 
-        Raises Refused where it would bring events back, WrongExpectedVersion where somebody else wrote the metadata meanwhile.
+        Raises Refused where it would bring events back, WrongExpectedVersion where somebody else
+        wrote the metadata meanwhile.
         """
         document, version = self.metadata(stream)
         if document.get("$tb", 0) > before:
             raise Refused(f"the stream {stream!r} is truncated before {document['$tb']} already")
-        self.set_metadata(stream, {**document, "$tb": before}, NO_STREAM if version is None else version)
+        self.set_metadata(
+            stream, {**document, "$tb": before}, NO_STREAM if version is None else version
+        )
 
     def delete(self, stream: str, expected_version: int | None = None) -> None:
         """Delete softly: nothing can be read, the name can be used again, versions go on."""
         with self._talking(f"delete {stream!r}") as link, _not_there(stream):
-            link.client.delete_stream(stream, current_version=_state(expected_version), timeout=link.deadline)
+            link.client.delete_stream(
+                stream, current_version=_state(expected_version), timeout=link.deadline
+            )
 
     def tombstone(self, stream: str, expected_version: int | None = None) -> None:
         """Delete for ever: the name can never be used again."""
         with self._talking(f"tombstone {stream!r}") as link, _not_there(stream):
-            link.client.tombstone_stream(stream, current_version=_state(expected_version), timeout=link.deadline)
+            link.client.tombstone_stream(
+                stream, current_version=_state(expected_version), timeout=link.deadline
+            )
 
     # -- archiving
 
@@ -437,7 +529,9 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         """The content type."""
         return list(shelve.COLUMNS)
 
-    def export(self, streams: Iterable[StreamRef], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def export(
+        self, streams: Iterable[StreamRef], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """A read of each stream, one after the other."""
         try:
             yield from shelve.export(self._connector.link, streams, columns)
@@ -465,7 +559,10 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         return shelve.remove(self, how, parts)
 
     def restore_streams(
-        self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]
+        self,
+        streams: Sequence[StreamKey],
+        rows: Sequence[str | None],
+        batches: Iterable[pa.RecordBatch],
     ) -> int:
         """By the metadata that each stream had, while no scavenge has removed its events."""
         return shelve.restore_streams(self, streams, rows, batches)
@@ -474,12 +571,24 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         """The server's projections and persistent subscriptions: how far they are."""
         now = datetime.now(UTC)
         found = [
-            Checkpoint(one.name, one.place, one.status, now, {"kind": "projection", "progress": f"{one.progress:.1f} %"})
+            Checkpoint(
+                one.name,
+                one.place,
+                one.status,
+                now,
+                {"kind": "projection", "progress": f"{one.progress:.1f} %"},
+            )
             for one in self.projections.all()
         ]
         for group in self.subscriptions.all():
-            detail = {"kind": "persistent subscription", "parked": str(group.parked), "consumers": str(group.consumers)}
-            found.append(Checkpoint(f"{group.stream}::{group.name}", group.place, group.status, now, detail))
+            detail = {
+                "kind": "persistent subscription",
+                "parked": str(group.parked),
+                "consumers": str(group.consumers),
+            }
+            found.append(
+                Checkpoint(f"{group.stream}::{group.name}", group.place, group.status, now, detail)
+            )
         return found
 
     def close(self) -> None:
@@ -489,14 +598,21 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
 
 def check_position(position: Position | None) -> None:
     """Raises ValueError for a position that is of another kind of store."""
     if position is not None and len(position) != 2:
-        raise ValueError(f"{position} is not a position of this store: those have 2 parts, commit:prepare")
+        raise ValueError(
+            f"{position} is not a position of this store: those have 2 parts, commit:prepare"
+        )
 
 
 def _state(expected_version: int | None) -> Any:

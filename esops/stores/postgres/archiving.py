@@ -1,6 +1,8 @@
-"""Streams out of Postgres and back: exported as the archive's batches, removed in small transactions, restored row by row.
+"""Streams out of Postgres and back: exported as the archive's batches, removed in small
+transactions, restored row by row.
 
-What a layout's `LayoutArchiving` says is executed here. No statement waits long for a lock, and a stream that a writer works on is
+What a layout's `LayoutArchiving` says is executed here. No statement waits long for a lock, and a
+stream that a writer works on is
 passed over.
 """
 
@@ -31,7 +33,8 @@ from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout
 _AT_ONCE_EVENTS = 200_000
 _AT_ONCE_STREAMS = 20_000
 _BY_INDEX = "SET enable_seqscan = off"
-"""Each group of streams is a statement: where the planner scanned the table for each, a run would take the square of its size. Between
+"""Each group of streams is a statement: where the planner scanned the table for each, a run would
+take the square of its size. Between
 an index's order and a bitmap it may choose."""
 _PUT_BACK = 1_000
 
@@ -67,16 +70,26 @@ class StreamArchiver:
         return self._table
 
     def export(
-        self, connection: psycopg.Connection, streams: Iterable[StreamRef], columns: Sequence[str] | None
+        self,
+        connection: psycopg.Connection,
+        streams: Iterable[StreamRef],
+        columns: Sequence[str] | None,
     ) -> Iterator[pa.RecordBatch]:
-        """All events of the streams, also those that the store does not give out, by stream and version."""
+        """All events of the streams, also those that the store does not give out, by stream and
+        version.
+        """
         further = self._further(connection)
         names = sorted(further) if columns is None else list(columns)
         if missing := [name for name in names if name not in further]:
-            raise Refused(f"the store's table has no column {missing[0]!r} any more, which the archive has")
+            raise Refused(
+                f"the store's table has no column {missing[0]!r} any more, which the archive has"
+            )
         schema = archived.schema_with(names)
-        statements = (self._statement(group, [further[name] for name in names]) for group in _groups(streams))
-        # A statement names thousands of streams: while the server works at one, the next is written.
+        statements = (
+            self._statement(group, [further[name] for name in names]) for group in _groups(streams)
+        )
+        # A statement names thousands of streams: while the server works at one, the next is
+        # written.
         for batch in self._bulk.read(ahead(statements, 1, "esops-statements")):
             if batch.num_rows:
                 yield self._as_archived(batch, schema)
@@ -102,11 +115,17 @@ class StreamArchiver:
         wanted = [
             sql.SQL("({} AND {})").format(
                 layout.any_stream(names),
-                sql.SQL("{} = {}").format(m.tenant, sql.Literal(tenant)) if tenant else sql.SQL("TRUE"),
+                sql.SQL("{} = {}").format(m.tenant, sql.Literal(tenant))
+                if tenant
+                else sql.SQL("TRUE"),
             )
             for tenant, names in by_tenant.items()
         ]
-        order = [layout.stream_column or m.stream, *([m.tenant] if layout.tenants else []), m.version]
+        order = [
+            layout.stream_column or m.stream,
+            *([m.tenant] if layout.tenants else []),
+            m.version,
+        ]
         return (
             sql.SQL("SELECT {} FROM {} WHERE {} AND {} AND ({}) ORDER BY {}")
             .format(
@@ -128,7 +147,9 @@ class StreamArchiver:
         kind, identifier, recorded_at, hidden = islice(given, 4)
         data = pc.coalesce(*(_plain(next(given)) for _ in self._layout.payload_columns))
         tenant = next(given) if self._layout.mapped.tenant != NO_TENANT else pa.repeat("", count)
-        metadata = next(given) if self._layout.mapped.metadata != NOTHING else pa.nulls(count, pa.binary())
+        metadata = (
+            next(given) if self._layout.mapped.metadata != NOTHING else pa.nulls(count, pa.binary())
+        )
         if self._layout.id_column is not None:
             packed, text = identifier.storage, pa.nulls(count, pa.string())
         else:
@@ -156,7 +177,9 @@ class StreamArchiver:
             schema=schema,
         )
 
-    def rows(self, connection: psycopg.Connection, streams: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    def rows(
+        self, connection: psycopg.Connection, streams: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], str]:
         """The store's own rows of streams, as JSON text."""
         archiving = self._layout.archiving
         if archiving is None or archiving.row is None:
@@ -171,46 +194,78 @@ class StreamArchiver:
     def way(self, connection: psycopg.Connection, how: str) -> RemovalStrategy:
         """A way out, with the statements that it takes.
 
-        Raises UsageError where the layout has none of that name, Refused where rows of other tables would go with it.
+        Raises UsageError where the layout has none of that name, Refused where rows of other tables
+        would go with it.
         """
         archiving = self._layout.archiving
         if archiving is None or how not in archiving.ways:
             there_are = ", ".join(sorted(archiving.ways)) if archiving else "none"
             hint = f"Ways that it offers: {there_are}; or `keep`."
-            raise UsageError(f"layout {self._layout.name} in this variant has no way {how!r} out of the store", hint=hint)
-        way = archiving.ways[how]
-        if way.rows is not None and (others := catalog.drawn_along(connection, self._events_table(connection).oid)):
-            raise Refused(
-                f"deleting events of {self._layout.events.as_string(None)} deletes or changes rows of {', '.join(others)}, "
-                "which no archive has",
-                hint='That is what their foreign keys say (ON DELETE). remove = "keep" archives, and removes nothing.',
+            raise UsageError(
+                f"layout {self._layout.name} in this variant has no way {how!r} out of the store",
+                hint=hint,
             )
-        statements = [each.as_string(None) for each in (archiving.guard, way.rows, *way.end) if each is not None]
-        return RemovalStrategy(how, way.keeps, whole=way.rows is None, never=way.never, what=way.what, statements=statements)
+        way = archiving.ways[how]
+        if way.rows is not None and (
+            others := catalog.drawn_along(connection, self._events_table(connection).oid)
+        ):
+            raise Refused(
+                f"deleting events of {self._layout.events.as_string(None)} deletes or changes rows "
+                f"of {', '.join(others)}, "
+                "which no archive has",
+                hint='That is what their foreign keys say (ON DELETE). remove = "keep" archives, '
+                "and removes nothing.",
+            )
+        statements = [
+            each.as_string(None)
+            for each in (archiving.guard, way.rows, *way.end)
+            if each is not None
+        ]
+        return RemovalStrategy(
+            how,
+            way.keeps,
+            whole=way.rows is None,
+            never=way.never,
+            what=way.what,
+            statements=statements,
+        )
 
     def remove(
-        self, how: str, parts: Sequence[VersionRange], lock_timeout: timedelta, statement_timeout: timedelta
+        self,
+        how: str,
+        parts: Sequence[VersionRange],
+        lock_timeout: timedelta,
+        statement_timeout: timedelta,
     ) -> list[Removed]:
-        """Remove parts of streams in one transaction; where it fails, in smaller ones, down to the stream that is to blame."""
+        """Remove parts of streams in one transaction; where it fails, in smaller ones, down to the
+        stream that is to blame.
+        """
         archiving = self._layout.archiving
         assert archiving is not None
         with translated(), connect(self._dsn, "archive") as connection:
             connection.execute(
-                "SELECT set_config('lock_timeout', %s, false)", (f"{round(lock_timeout.total_seconds() * 1000)}ms",)
+                "SELECT set_config('lock_timeout', %s, false)",
+                (f"{round(lock_timeout.total_seconds() * 1000)}ms",),
             )
             connection.execute(
-                "SELECT set_config('statement_timeout', %s, false)", (f"{round(statement_timeout.total_seconds() * 1000)}ms",)
+                "SELECT set_config('statement_timeout', %s, false)",
+                (f"{round(statement_timeout.total_seconds() * 1000)}ms",),
             )
             return _remove(connection, archiving, archiving.ways[how], list(parts))
 
     # -- restore
 
     def restore_streams(
-        self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]
+        self,
+        streams: Sequence[StreamKey],
+        rows: Sequence[str | None],
+        batches: Iterable[pa.RecordBatch],
     ) -> int:
-        """Bring events of streams back as they were, in one transaction; returns how many were not there.
+        """Bring events of streams back as they were, in one transaction; returns how many were not
+        there.
 
-        Raises Refused where an event of the same stream and version is there and another, or a stream's row cannot be made.
+        Raises Refused where an event of the same stream and version is there and another, or a
+        stream's row cannot be made.
         """
         archiving = self._layout.archiving
         if archiving is None:
@@ -235,14 +290,26 @@ class StreamArchiver:
             connection.execute(statement, keys)
         if archiving.adopt is None:
             return
-        there = {(stream, tenant) for stream, tenant, *_ in connection.execute(archiving.guard, keys).fetchall()}
-        new = [row for key, row in zip(streams, rows, strict=True) if key not in there and row is not None]
+        there = {
+            (stream, tenant)
+            for stream, tenant, *_ in connection.execute(archiving.guard, keys).fetchall()
+        }
+        new = [
+            row
+            for key, row in zip(streams, rows, strict=True)
+            if key not in there and row is not None
+        ]
         if len(new) + len(there) < len(streams):
-            raise Refused("a stream's row is in use by a writer, or the archive has none of it", hint="Try again later.")
+            raise Refused(
+                "a stream's row is in use by a writer, or the archive has none of it",
+                hint="Try again later.",
+            )
         if new:
             connection.execute(archiving.adopt, {"row": new})
 
-    def _insert(self, connection: psycopg.Connection, archiving: LayoutArchiving, batch: pa.RecordBatch) -> int:
+    def _insert(
+        self, connection: psycopg.Connection, archiving: LayoutArchiving, batch: pa.RecordBatch
+    ) -> int:
         rows = _values(batch, archiving)
         if not rows:
             return 0
@@ -250,7 +317,9 @@ class StreamArchiver:
         kinds = {column.name: column.type for column in table.columns}
         names = [name for name in rows[0] if name in kinds]
         if lost := [name for name in rows[0] if name not in kinds]:
-            raise Refused(f"the table {table.name} has no column {lost[0]!r}, which the archive has")
+            raise Refused(
+                f"the table {table.name} has no column {lost[0]!r}, which the archive has"
+            )
         insert = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
             self._layout.events,
             sql.SQL(", ").join(map(sql.Identifier, names)),
@@ -260,7 +329,10 @@ class StreamArchiver:
         with connection.cursor() as cursor:
             for at in range(0, len(rows), _PUT_BACK):
                 group = rows[at : at + _PUT_BACK]
-                cursor.executemany(insert, [[_parameter(row[name], kinds[name]) for name in names] for row in group])
+                cursor.executemany(
+                    insert,
+                    [[_parameter(row[name], kinds[name]) for name in names] for row in group],
+                )
                 put += cursor.rowcount
         return put
 
@@ -283,15 +355,21 @@ def _values(batch: pa.RecordBatch, archiving: LayoutArchiving) -> list[dict[str,
             columns[column] = archived.join_ids(batch)
         elif field == "recorded_at":
             columns[column] = [
-                None if time is None else f"{time:%Y-%m-%d %H:%M:%S.%f}+00" for time in batch.column("recorded_at").to_pylist()
+                None if time is None else f"{time:%Y-%m-%d %H:%M:%S.%f}+00"
+                for time in batch.column("recorded_at").to_pylist()
             ]
         else:
-            columns[column] = [str(value) if isinstance(value, int) else value for value in batch.column(field).to_pylist()]
+            columns[column] = [
+                str(value) if isinstance(value, int) else value
+                for value in batch.column(field).to_pylist()
+            ]
     for number, column in enumerate(archiving.position, 1):
         columns[column] = [str(value) for value in batch.column(f"position_{number}").to_pylist()]
     for name in archived.further_in(batch.schema):
         columns[name] = batch.column(f"{archived.FURTHER}{name}").to_pylist()
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
     for row in rows:
         archiving.fill(row)
     return rows
@@ -321,7 +399,9 @@ def _groups(streams: Iterable[StreamRef]) -> Iterator[list[StreamRef]]:
 
 
 def _array(texts: Sequence[str]) -> str | Sequence[str]:
-    """Texts as the literal of an array, where it needs no escapes: psycopg's own takes as long as the statement."""
+    """Texts as the literal of an array, where it needs no escapes: psycopg's own takes as long as
+    the statement.
+    """
     json = orjson.dumps(texts).decode()
     return list(texts) if "\\" in json else f"{{{json[1:-1]}}}"
 
@@ -331,21 +411,39 @@ def _keys(streams: Sequence[StreamKey]) -> dict[str, Any]:
 
 
 def _remove(
-    connection: psycopg.Connection, archiving: LayoutArchiving, way: SqlRemoval, parts: list[VersionRange]
+    connection: psycopg.Connection,
+    archiving: LayoutArchiving,
+    way: SqlRemoval,
+    parts: list[VersionRange],
 ) -> list[Removed]:
     try:
         with connection.transaction():
             return _remove_at_once(connection, archiving, way, parts)
-    except (errors.LockNotAvailable, errors.QueryCanceled, errors.IntegrityError, errors.RaiseException) as error:
+    except (
+        errors.LockNotAvailable,
+        errors.QueryCanceled,
+        errors.IntegrityError,
+        errors.RaiseException,
+    ) as error:
         if len(parts) == 1:
-            reason = "a writer holds it" if isinstance(error, errors.LockNotAvailable) else str(error).splitlines()[0]
+            reason = (
+                "a writer holds it"
+                if isinstance(error, errors.LockNotAvailable)
+                else str(error).splitlines()[0]
+            )
             return [Removed(parts[0], 0, reason)]
     middle = len(parts) // 2
-    return [*_remove(connection, archiving, way, parts[:middle]), *_remove(connection, archiving, way, parts[middle:])]
+    return [
+        *_remove(connection, archiving, way, parts[:middle]),
+        *_remove(connection, archiving, way, parts[middle:]),
+    ]
 
 
 def _remove_at_once(
-    connection: psycopg.Connection, archiving: LayoutArchiving, way: SqlRemoval, parts: list[VersionRange]
+    connection: psycopg.Connection,
+    archiving: LayoutArchiving,
+    way: SqlRemoval,
+    parts: list[VersionRange],
 ) -> list[Removed]:
     there = {
         StreamKey(stream, tenant): (version, archived)
@@ -360,7 +458,14 @@ def _remove_at_once(
         if version is None:
             done.append(Removed(part, 0, "a writer holds it, or it is gone"))
         elif version != part.last_version:
-            done.append(Removed(part, 0, f"it changed since it was archived: at version {version}, not {part.last_version}"))
+            done.append(
+                Removed(
+                    part,
+                    0,
+                    f"it changed since it was archived: at version {version}, not "
+                    f"{part.last_version}",
+                )
+            )
         elif archived and way.rows is None:
             done.append(Removed(part, 0, None))  # by a run before
         else:

@@ -1,7 +1,12 @@
-"""Events in bulk: Arrow batches from the server, fetched ahead in a thread, turned into RecordedEvents column by column.
+"""Events in bulk.
 
-ADBC reads by COPY in binary, which takes no parameters; so statements come here complete, with psycopg's own literals.
-Memory is bounded by the size of a few batches, stated in bytes, whatever the number or size of events.
+Arrow batches from the server, fetched ahead in a thread, turned into RecordedEvents column by
+column.
+
+ADBC reads by COPY in binary, which takes no parameters; so statements come here complete, with
+psycopg's own literals.
+Memory is bounded by the size of a few batches, stated in bytes, whatever the number or size of
+events.
 """
 
 from __future__ import annotations
@@ -29,7 +34,9 @@ _SIZE_HINT = adbc_driver_postgresql.StatementOptions.BATCH_SIZE_HINT_BYTES.value
 class BulkReader:
     """A connection for bulk reads. Used by one reader at a time; a failed read closes it."""
 
-    def __init__(self, dsn: str, batch_bytes: int = BATCH_BYTES, setting: str | None = None) -> None:
+    def __init__(
+        self, dsn: str, batch_bytes: int = BATCH_BYTES, setting: str | None = None
+    ) -> None:
         """Take a libpq string, and a statement that sets the session up; nothing is opened yet."""
         self._dsn, self._setting = dsn, setting
         self._batch_bytes = batch_bytes
@@ -37,9 +44,11 @@ class BulkReader:
         self._under_way: Generator[pa.RecordBatch] | None = None
 
     def read(self, statements: Iterator[str]) -> Iterator[pa.RecordBatch]:
-        """Run the statements one after the other and give out their batches, the next ones being fetched meanwhile.
+        """Run the statements one after the other and give out their batches, the next ones being
+        fetched meanwhile.
 
-        Raises what went wrong in the thread, translated to ours, and RuntimeError where another read, or `close`, ended this one: it must
+        Raises what went wrong in the thread, translated to ours, and RuntimeError where another
+        read, or `close`, ended this one: it must
         not look as if it were complete.
         """
         self._end_read()
@@ -59,9 +68,12 @@ class BulkReader:
             raise
 
     def _batches(self, statement: str) -> Iterator[pa.RecordBatch]:
-        # The driver's own layer below its DBAPI, whose import alone brings all of Arrow's compute functions.
+        # The driver's own layer below its DBAPI, whose import alone brings all of Arrow's compute
+        # functions.
         if self._connection is None:
-            conninfo = make_conninfo(self._dsn, application_name=application_name("bulk"), connect_timeout=10)
+            conninfo = make_conninfo(
+                self._dsn, application_name=application_name("bulk"), connect_timeout=10
+            )
             database = adbc_driver_postgresql.connect(conninfo)
             try:
                 self._connection = (AdbcConnection(database), database)
@@ -80,7 +92,9 @@ class BulkReader:
                 yield from reader
 
     def close(self) -> None:
-        """End a read that was left in the middle and close the connection; a later read opens a new one."""
+        """End a read that was left in the middle and close the connection; a later read opens a new
+        one.
+        """
         self._end_read()
         self._disconnect()
 
@@ -99,10 +113,16 @@ class BulkReader:
 _new: Any = tuple.__new__
 
 
-def to_events(batch: pa.RecordBatch, position_parts: int, decode: Decode | None = None) -> list[RecordedEvent]:
-    """Turn a batch into events. Its columns: id, stream, version, type, metadata, time, tenant, then the position's and the payload's.
+def to_events(
+    batch: pa.RecordBatch, position_parts: int, decode: Decode | None = None
+) -> list[RecordedEvent]:
+    """Turn a batch into events.
 
-    `decode` makes plain JSON of a payload, and tells the time inside it, for layouts that have none beside it.
+    Its columns: id, stream, version, type, metadata, time, tenant, then the position's and the
+    payload's.
+
+    `decode` makes plain JSON of a payload, and tells the time inside it, for layouts that have none
+    beside it.
     """
     identifier, stream, version, kind, metadata, recorded_at, tenant, *rest = batch.columns
     parts = [column.to_pylist() for column in rest[:position_parts]]
@@ -111,7 +131,8 @@ def to_events(batch: pa.RecordBatch, position_parts: int, decode: Decode | None 
         payloads, times = zip(*map(decode, payloads), strict=True)
     elif recorded_at.null_count:
         times = [time or 0 for time in times]
-    # tuple.__new__ over an iterator of rows makes each event in C; _make would run a line of Python for each
+    # tuple.__new__ over an iterator of rows makes each event in C; _make would run a line of Python
+    # for each
     return list(
         map(
             _new,
@@ -124,7 +145,8 @@ def to_events(batch: pa.RecordBatch, position_parts: int, decode: Decode | None 
                 kind.to_pylist(),
                 payloads,
                 _bytes(metadata),
-                times,  # as microseconds: a datetime for each would take as long as all the rest of this
+                # As microseconds: a datetime for each would take as long as all the rest of this
+                times,
                 tenant.to_pylist() if tenant.null_count or _any_text(tenant) else repeat(""),
                 strict=False,
             ),
@@ -139,7 +161,10 @@ def _one_of(columns: list[pa.Array]) -> Any:
         return _bytes(first)
     if first.null_count == len(first):
         return _one_of(others)
-    return [other if value is None else value for value, other in zip(first.to_pylist(), _one_of(others), strict=False)]
+    return [
+        other if value is None else value
+        for value, other in zip(first.to_pylist(), _one_of(others), strict=False)
+    ]
 
 
 def _bytes(column: pa.Array) -> Any:

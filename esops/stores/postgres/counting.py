@@ -1,6 +1,8 @@
-"""How long the streams of a layout are: from its own table of streams where it has one, else by grouping its events.
+"""How long the streams of a layout are: from its own table of streams where it has one, else by
+grouping its events.
 
-The grouping names nothing but the stream's column, so that the index on (stream, version) answers it alone.
+The grouping names nothing but the stream's column, so that the index on (stream, version) answers
+it alone.
 """
 
 from __future__ import annotations
@@ -36,14 +38,21 @@ Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
 class Counting:
     """Questions about all streams of one layout."""
 
-    def __init__(self, layout: Layout, connect: Connect, control: Connect, bulk: Callable[[], BulkReader]) -> None:
-        """Take the layout, how to get a connection or a bulk reader of one's own, and the connection for short questions."""
+    def __init__(
+        self, layout: Layout, connect: Connect, control: Connect, bulk: Callable[[], BulkReader]
+    ) -> None:
+        """Take the layout, how to get a connection or a bulk reader of one's own, and the
+        connection for short questions.
+        """
         self._layout, self._connect, self._control, self._bulk = layout, connect, control, bulk
 
-    def streams(self, filter: EventFilter, limit: int | None, closed_by: Sequence[str], measured: bool) -> Iterator[StreamInfo]:
+    def streams(
+        self, filter: EventFilter, limit: int | None, closed_by: Sequence[str], measured: bool
+    ) -> Iterator[StreamInfo]:
         """Each stream by name, grouped in the server from its events.
 
-        Read by COPY: the server uses several processes for that, and one alone for what is read through a cursor.
+        Read by COPY: the server uses several processes for that, and one alone for what is read
+        through a cursor.
         """
         where = self._layout.where(filter)
         end = sql.SQL("ORDER BY 1, 2 {}").format(_limit(limit))
@@ -53,22 +62,33 @@ class Counting:
                 yield from map(_info, zip(*map(_values, batch.columns), strict=True))
 
     def _grouped(
-        self, where: sql.Composable, closed_by: Sequence[str], measured: bool, since: datetime | None, end: sql.Composable
+        self,
+        where: sql.Composable,
+        closed_by: Sequence[str],
+        measured: bool,
+        since: datetime | None,
+        end: sql.Composable,
     ) -> sql.Composed:
         m = self._layout.mapped
         closed: sql.Composable = sql.SQL("NULL::boolean")
         size: sql.Composable = sql.SQL("NULL::bigint")
         recent: sql.Composable = sql.SQL("NULL::bigint")
         if closed_by:
-            closed = sql.SQL("coalesce(max({version}) FILTER (WHERE {type} = ANY({types})) = max({version}), FALSE)").format(
-                version=m.version, type=m.type, types=sql.Literal(list(closed_by))
-            )
+            closed = sql.SQL(
+                "coalesce(max({version}) FILTER (WHERE {type} = ANY({types})) = "
+                "max({version}), FALSE)"
+            ).format(version=m.version, type=m.type, types=sql.Literal(list(closed_by)))
         if measured:
-            size = sql.SQL("sum(pg_column_size({}) + coalesce(pg_column_size({}), 0))::bigint").format(m.data, m.metadata)
+            size = sql.SQL(
+                "sum(pg_column_size({}) + coalesce(pg_column_size({}), 0))::bigint"
+            ).format(m.data, m.metadata)
         if since is not None:
-            recent = sql.SQL("count(*) FILTER (WHERE {} >= {})").format(m.recorded_at, sql.Literal(since))
+            recent = sql.SQL("count(*) FILTER (WHERE {} >= {})").format(
+                m.recorded_at, sql.Literal(since)
+            )
         return sql.SQL(
-            "SELECT {stream}, {tenant}, count(*), min({version}), max({version}), min({at}), max({at}), bool_and({archived}), "
+            "SELECT {stream}, {tenant}, count(*), min({version}), max({version}), min({at}), "
+            "max({at}), bool_and({archived}), "
             "{closed}, {size}, {recent} FROM {events} WHERE {where} GROUP BY 1, 2 {end}"
         ).format(
             stream=m.stream,
@@ -98,11 +118,13 @@ class Counting:
 
     def lengths(self, filter: EventFilter, counted: bool) -> Lengths:
         """A row for each length that there is, whatever the number of streams."""
-        statement = sql.SQL("SELECT category, tenant, length, count(*) FROM {} s GROUP BY 1, 2, 3").format(
-            self._by_stream(filter, counted)
-        )
+        statement = sql.SQL(
+            "SELECT category, tenant, length, count(*) FROM {} s GROUP BY 1, 2, 3"
+        ).format(self._by_stream(filter, counted))
         with self._control() as connection:
-            found = connection.execute(statement).fetchall()  # as many as there are different lengths: some thousands at most
+            found = connection.execute(
+                statement
+            ).fetchall()  # as many as there are different lengths: some thousands at most
         return Lengths((LengthCount(*row) for row in found), self.how(counted))
 
     def how(self, counted: bool) -> str:
@@ -122,7 +144,8 @@ class Counting:
             if filter.category is not None:
                 conditions.append(own.in_category(filter.category))
             return sql.SQL(
-                "(SELECT {stream} AS stream, {tenant} AS tenant, {category} AS category, {length}::bigint AS length "
+                "(SELECT {stream} AS stream, {tenant} AS tenant, {category} AS category, "
+                "{length}::bigint AS length "
                 "FROM {table} WHERE {where})"
             ).format(
                 stream=own.stream,
@@ -133,9 +156,14 @@ class Counting:
                 where=sql.SQL(" AND ").join(conditions),
             )
         column = layout.stream_column or layout.mapped.stream
-        category = sql.SQL("NULL::text") if layout.stream_kind == "uuid" else category_in(sql.Identifier("stream"))
+        category = (
+            sql.SQL("NULL::text")
+            if layout.stream_kind == "uuid"
+            else category_in(sql.Identifier("stream"))
+        )
         return sql.SQL(
-            "(SELECT stream, tenant, {category} AS category, length FROM (SELECT {column} AS stream, {tenant} AS tenant, "
+            "(SELECT stream, tenant, {category} AS category, length FROM (SELECT {column} AS "
+            "stream, {tenant} AS tenant, "
             "count(*) AS length FROM {events} WHERE {where} GROUP BY 1, 2) g)"
         ).format(
             category=category,
@@ -146,25 +174,41 @@ class Counting:
         )
 
     def longest(
-        self, limit: int, filter: EventFilter, over: int, closed_by: Sequence[str], since: datetime | None, counted: bool
+        self,
+        limit: int,
+        filter: EventFilter,
+        over: int,
+        closed_by: Sequence[str],
+        since: datetime | None,
+        counted: bool,
     ) -> list[StreamInfo]:
         """The longest, and then what their events say of them, through the index."""
         statement = sql.SQL(
-            "SELECT stream::text, tenant, category, length FROM {} s WHERE length > {} ORDER BY length DESC, stream {}"
+            "SELECT stream::text, tenant, category, length FROM {} s WHERE length > {} ORDER BY "
+            "length DESC, stream {}"
         ).format(self._by_stream(filter, counted), sql.Literal(over), _limit(limit))
-        found = {StreamKey(name, tenant): (category, length) for name, tenant, category, length in self._rows(statement)}
+        found = {
+            StreamKey(name, tenant): (category, length)
+            for name, tenant, category, length in self._rows(statement)
+        }
         if not found:
             return []
         where = sql.SQL("{} AND {}").format(
-            self._layout.where(replace(filter, category=None)), self._layout.any_stream([key.stream for key in found])
+            self._layout.where(replace(filter, category=None)),
+            self._layout.any_stream([key.stream for key in found]),
         )
         details = {
-            info.key: info for info in self._listed(self._grouped(where, closed_by, True, since, sql.SQL("")))
+            info.key: info
+            for info in self._listed(self._grouped(where, closed_by, True, since, sql.SQL("")))
         }  # no order: they are looked up
         streams = []
         for key, (category, length) in found.items():
-            info = details.get(key) or StreamInfo(key.stream, category, length, 0, 0, None, None, tenant=key.tenant)
-            streams.append(replace(info, category=category, length=info.length if counted else length))
+            info = details.get(key) or StreamInfo(
+                key.stream, category, length, 0, 0, None, None, tenant=key.tenant
+            )
+            streams.append(
+                replace(info, category=category, length=info.length if counted else length)
+            )
         return streams
 
     def monthly(self, filter: EventFilter) -> list[MonthCount]:
@@ -175,8 +219,10 @@ class Counting:
         # A stream without a name of its own has its category in the library's list of streams.
         listed = own if own is not None and layout.stream_kind == "uuid" else None
         statement = sql.SQL(
-            "SELECT {category}, to_char(month, 'YYYY-MM'), sum(n)::bigint FROM (SELECT {column} AS stream, {tenant} AS tenant, "
-            "date_trunc('month', {at} AT TIME ZONE 'UTC') AS month, count(*) AS n FROM {events} WHERE {where} GROUP BY 1, 2, 3) g "
+            "SELECT {category}, to_char(month, 'YYYY-MM'), sum(n)::bigint FROM (SELECT {column} AS "
+            "stream, {tenant} AS tenant, "
+            "date_trunc('month', {at} AT TIME ZONE 'UTC') AS month, count(*) AS n FROM {events} "
+            "WHERE {where} GROUP BY 1, 2, 3) g "
             "{join} GROUP BY 1, 2"
         ).format(
             category=category_in(sql.SQL("g.stream::text")) if listed is None else listed.category,
@@ -187,21 +233,31 @@ class Counting:
             where=layout.where(filter),
             join=sql.SQL("")
             if listed is None
-            else sql.SQL("JOIN {} ON {} = g.stream AND {} = g.tenant").format(listed.table, listed.stream, listed.tenant),
+            else sql.SQL("JOIN {} ON {} = g.stream AND {} = g.tenant").format(
+                listed.table, listed.stream, listed.tenant
+            ),
         )
         with self._control() as connection:
-            return [MonthCount(*row) for row in connection.execute(statement).fetchall() if row[1] is not None]
+            return [
+                MonthCount(*row)
+                for row in connection.execute(statement).fetchall()
+                if row[1] is not None
+            ]
 
     def sample(self, pages: int, filter: EventFilter) -> LengthSample | None:
-        """Of each page that the server picks at random, one event, and through the index the length of its stream."""
+        """Of each page that the server picks at random, one event, and through the index the length
+        of its stream.
+        """
         layout, m = self._layout, self._layout.mapped
         own = layout.stream_table
         if own is not None and not filter.types and filter.stream is None:
             return None
         with self._control() as connection:
             size = connection.execute(
-                "SELECT sum(pg_relation_size(relid)) / current_setting('block_size')::bigint FROM pg_partition_tree(%(table)s::regclass) "
-                "UNION ALL SELECT pg_relation_size(%(table)s::regclass) / current_setting('block_size')::bigint",
+                "SELECT sum(pg_relation_size(relid)) / current_setting('block_size')::bigint FROM "
+                "pg_partition_tree(%(table)s::regclass) "
+                "UNION ALL SELECT pg_relation_size(%(table)s::regclass) / "
+                "current_setting('block_size')::bigint",
                 {"table": layout.events.as_string(None)},
             ).fetchall()
             there_are = max(int(each[0] or 0) for each in size)
@@ -210,13 +266,18 @@ class Counting:
             share = pages / there_are
             column = layout.stream_column or m.stream
             statement = sql.SQL(
-                "SELECT {category}, tenant, events, (SELECT count(*) FROM {table} WHERE {where} AND {column} = p.stream "
+                "SELECT {category}, tenant, events, (SELECT count(*) FROM {table} WHERE {where} "
+                "AND {column} = p.stream "
                 "AND {tenant} = p.tenant) FROM (SELECT DISTINCT ON (part, page) stream, tenant, "
-                "count(*) OVER (PARTITION BY part, page) AS events FROM (SELECT tableoid AS part, (ctid::text::point)[0] AS page, "
-                "{column} AS stream, {tenant} AS tenant FROM {table} TABLESAMPLE SYSTEM ({percent}) WHERE {where}) s "
+                "count(*) OVER (PARTITION BY part, page) AS events FROM (SELECT tableoid AS part, "
+                "(ctid::text::point)[0] AS page, "
+                "{column} AS stream, {tenant} AS tenant FROM {table} TABLESAMPLE SYSTEM "
+                "({percent}) WHERE {where}) s "
                 "ORDER BY part, page, random()) p"
             ).format(
-                category=sql.SQL("NULL::text") if layout.stream_kind == "uuid" else category_in(sql.SQL("stream")),
+                category=sql.SQL("NULL::text")
+                if layout.stream_kind == "uuid"
+                else category_in(sql.SQL("stream")),
                 table=layout.events,
                 where=layout.where(filter),
                 column=column,
@@ -225,32 +286,51 @@ class Counting:
             )
             found = [SampledPage(*row) for row in connection.execute(statement).fetchall()]
         return LengthSample(
-            share, found, f"estimated from {len(found):,} of {there_are:,} pages of {layout.events.as_string(None)}"
+            share,
+            found,
+            f"estimated from {len(found):,} of {there_are:,} pages of "
+            f"{layout.events.as_string(None)}",
         )
 
-    def grown(self, since: datetime, over: int, filter: EventFilter) -> Iterator[tuple[StreamInfo, int]]:
-        """From the events since then, found by their numbers where there is no index on the time."""
+    def grown(
+        self, since: datetime, over: int, filter: EventFilter
+    ) -> Iterator[tuple[StreamInfo, int]]:
+        """From the events since then, found by their numbers where there is no index on
+        the time.
+        """
         at = self._layout.mapped.recorded_at
-        conditions = [self._layout.where(filter), sql.SQL("{} >= {}").format(at, sql.Literal(since)), self._from(since)]
+        conditions = [
+            self._layout.where(filter),
+            sql.SQL("{} >= {}").format(at, sql.Literal(since)),
+            self._from(since),
+        ]
         statement = self._grouped(
-            sql.SQL(" AND ").join(conditions), (), False, since, sql.SQL("HAVING count(*) > {}").format(sql.Literal(over))
+            sql.SQL(" AND ").join(conditions),
+            (),
+            False,
+            since,
+            sql.SQL("HAVING count(*) > {}").format(sql.Literal(over)),
         )
         return ((info, info.recent or 0) for info in self._listed(statement))
 
     def _from(self, since: datetime) -> sql.Composable:
-        """A condition on the number, which has an index, that no event since then fails: halved until it is found."""
+        """A condition on the number, which has an index, that no event since then fails: halved
+        until it is found.
+        """
         layout = self._layout
         if len(layout.order_columns) != 1:
             return TRUE
         (number,) = layout.order_columns
         with self._connect() as connection:
-            ends = connection.execute(sql.SQL("SELECT min({0}), max({0}) FROM {1}").format(number, layout.events)).fetchone()
+            ends = connection.execute(
+                sql.SQL("SELECT min({0}), max({0}) FROM {1}").format(number, layout.events)
+            ).fetchone()
             if ends is None or ends[0] is None:
                 return TRUE
             low, high = ends
-            at_or_after = sql.SQL("SELECT {}, {} FROM {} WHERE {} >= %s ORDER BY {} LIMIT 1").format(
-                number, layout.mapped.recorded_at, layout.events, number, number
-            )
+            at_or_after = sql.SQL(
+                "SELECT {}, {} FROM {} WHERE {} >= %s ORDER BY {} LIMIT 1"
+            ).format(number, layout.mapped.recorded_at, layout.events, number, number)
             while low < high:
                 middle = (low + high) // 2
                 row = connection.execute(at_or_after, (middle,)).fetchone()
@@ -264,7 +344,17 @@ class Counting:
 def _info(row: tuple[Any, ...]) -> StreamInfo:
     name, tenant, length, first, last, first_at, last_at, archived, closed, size, recent = row
     ends = (first, last, first_at, last_at)
-    return StreamInfo(name, category_of(name), length, *ends, bool(archived), tenant, closed=closed, bytes=size, recent=recent)
+    return StreamInfo(
+        name,
+        category_of(name),
+        length,
+        *ends,
+        bool(archived),
+        tenant,
+        closed=closed,
+        bytes=size,
+        recent=recent,
+    )
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -272,7 +362,10 @@ def _values(column: pa.Array) -> list[Any]:
     if not str(column.type).startswith("timestamp"):
         values: list[Any] = column.to_pylist()
         return values
-    return [None if at is None else _EPOCH + timedelta(microseconds=at) for at in column.cast("int64").to_pylist()]
+    return [
+        None if at is None else _EPOCH + timedelta(microseconds=at)
+        for at in column.cast("int64").to_pylist()
+    ]
 
 
 def _limit(limit: int | None) -> sql.Composable:

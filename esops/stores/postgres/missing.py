@@ -1,6 +1,7 @@
 """Numbers that are missing between those of events: which may still come, and which are dead.
 
-settle.py says why this matters. Here is the rule for layouts that number their events from a sequence.
+settle.py says why this matters. Here is the rule for layouts that number their events from a
+sequence.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from esops.stores.postgres.settle import JUST_ENDED, NEVER, SequenceLockers, Wai
 log = structlog.get_logger("esops.settle")
 
 _FIRST_PIECE, _LARGEST_PIECE = 1_000, 100_000
-"""Rows that one statement looks through for a missing number: few at first, at most some 50 ms, so that no snapshot of ours lives long."""
+"""Rows that one statement looks through for a missing number: few at first, at most some 50 ms, so
+that no snapshot of ours lives long.
+"""
 _MOST_LOGGED = 10
 _COUNTED = 1_000_000
 """Beyond so many numbers, those that are missing among them are not counted for the log."""
@@ -38,28 +41,40 @@ _ROUNDING = timedelta(seconds=1)
 """A checkpoint's time is told in whole seconds."""
 _FIRST_MISSING = """
 WITH piece AS (
-    SELECT {number} AS number FROM {events} WHERE {numbered} AND {number} > %(after)s AND {number} <= %(until)s
+    SELECT {number} AS number FROM {events} WHERE {numbered} AND {number} > %(after)s AND {number}
+    <= %(until)s
     ORDER BY {number} LIMIT %(rows)s
-), steps AS (SELECT number, lag(number, 1, %(after)s::bigint) OVER (ORDER BY number) AS previous FROM piece)
-SELECT count(*), max(number), min(previous) FILTER (WHERE number - previous > 1), min(number) FILTER (WHERE number - previous > 1)
+), steps AS (SELECT number, lag(number, 1, %(after)s::bigint) OVER (ORDER BY number) AS previous
+FROM piece)
+SELECT count(*), max(number), min(previous) FILTER (WHERE number - previous > 1), min(number) FILTER
+(WHERE number - previous > 1)
 FROM steps
 """
-"""Of the first rows after a number: how many, the last one's number, and between which two numbers the first is missing."""
+"""Of the first rows after a number: how many, the last one's number, and between which two numbers
+the first is missing.
+"""
 
 _HIGHEST = "SELECT max({number}) FROM {events} WHERE {numbered}"
-_NEXT = "SELECT min({number}) FROM {events} WHERE {numbered} AND {number} > %(after)s AND {number} <= %(until)s"
+_NEXT = (
+    "SELECT min({number}) FROM {events} WHERE {numbered} AND {number} > %(after)s AND "
+    "{number} "
+    "<= %(until)s"
+)
 
 _MISSING = """
 WITH piece AS (
-    SELECT {number} AS number FROM {events} WHERE {numbered} AND {number} > %(after)s AND {number} <= %(until)s
+    SELECT {number} AS number FROM {events} WHERE {numbered} AND {number} > %(after)s AND {number}
+    <= %(until)s
     ORDER BY {number} LIMIT %(rows)s
-), steps AS (SELECT number, lag(number, 1, %(after)s::bigint) OVER (ORDER BY number) AS previous FROM piece)
+), steps AS (SELECT number, lag(number, 1, %(after)s::bigint) OVER (ORDER BY number) AS previous
+FROM piece)
 SELECT previous + 1, number - 1 FROM steps WHERE number - previous > 1 ORDER BY 1 LIMIT %(ranges)s
 """
 
 _OLD = """
 SELECT max(number) FROM (
-    SELECT {number} AS number, xmin FROM {events} WHERE {numbered} AND {number} > %(after)s AND {number} <= %(until)s
+    SELECT {number} AS number, xmin FROM {events} WHERE {numbered} AND {number} > %(after)s AND
+    {number} <= %(until)s
     ORDER BY {number} DESC LIMIT %(rows)s
 ) AS newest WHERE """
 
@@ -71,26 +86,37 @@ SELECT CASE WHEN oldest_active_xid::text <> '0' THEN oldest_active_xid::text
             WHEN current_setting('wal_level') <> 'minimal' THEN split_part(next_xid, ':', 2) END
 FROM pg_control_checkpoint() WHERE checkpoint_time < clock_timestamp() - %(threshold)s
 """
-"""The transaction id below which every transaction had ended when the server's last checkpoint began, if that was long enough ago.
+"""The transaction id below which every transaction had ended when the server's last checkpoint
+began, if that was long enough ago.
 
-An online checkpoint notes the oldest transaction that ran; one of a shutdown none, since none ran (CreateCheckPoint in PostgreSQL's
-src/backend/access/transam/xlog.c). With wal_level = minimal an online one notes none either, so that nothing can be told.
+An online checkpoint notes the oldest transaction that ran; one of a shutdown none, since none ran
+(CreateCheckPoint in PostgreSQL's
+src/backend/access/transam/xlog.c). With wal_level = minimal an online one notes none either, so
+that nothing can be told.
 """
 
 
 class NumbersInOrder:
-    """All numbers up to the first missing one that may still come: what is there is settled, whoever is at work.
+    """All numbers up to the first missing one that may still come: what is there is settled,
+    whoever is at work.
 
-    A missing number is dead by the sequence lockers' rule, where writers draw in their own transactions. Where they may draw outside of
-    them (`watched`), it must also have been drawn longer ago than a threshold; then, when all those who at that time hold a write lock
-    on the events table have ended, and a new snapshot still does not show it, it is dead. No list of missing numbers is needed for
-    this: numbers are drawn in their order, so that all below one drawn long ago were drawn long ago. When a number was drawn at the latest
+    A missing number is dead by the sequence lockers' rule, where writers draw in their own
+    transactions. Where they may draw outside of
+    them (`watched`), it must also have been drawn longer ago than a threshold; then, when all those
+    who at that time hold a write lock
+    on the events table have ended, and a new snapshot still does not show it, it is dead. No list
+    of missing numbers is needed for
+    this: numbers are drawn in their order, so that all below one drawn long ago were drawn long
+    ago. When a number was drawn at the latest
     is known
 
     - by the watch of this process: it keeps what the sequence stood at, and when;
-    - at first sight, from the age of an event at or above it: its transaction had ended when the server's last checkpoint began, or
-      committed so long ago by the server's own commit timestamps. Times in the tables prove nothing of the kind: Marten's rich append
-      leaves mt_streams.timestamp as it was, a long transaction has the time of its start, and an import whatever times it brings;
+    - at first sight, from the age of an event at or above it: its transaction had ended when the
+      server's last checkpoint began, or
+      committed so long ago by the server's own commit timestamps. Times in the tables prove nothing
+      of the kind: Marten's rich append
+      leaves mt_streams.timestamp as it was, a long transaction has the time of its start, and an
+      import whatever times it brings;
     - from the library's own reader, where that has passed it (Marten's high-water mark).
     """
 
@@ -108,15 +134,24 @@ class NumbersInOrder:
     ) -> None:
         """Take the sequence lockers' rule and where to look for numbers.
 
-        `relations` finds the oids of the events table and its partitions; `numbered` is the condition for rows that are
-        numbered from this sequence; `passed_by_library` finds the number up to which the library's own reader has passed all. `watched`:
+        `relations` finds the oids of the events table and its partitions; `numbered` is the
+        condition for rows that are
+        numbered from this sequence; `passed_by_library` finds the number up to which the library's
+        own reader has passed all. `watched`:
         numbers may be drawn outside of the writers' transactions.
         """
         self._watched = watched
         self._lockers = lockers
         self._queries = {
             text: sql.SQL(text).format(events=events, number=number, numbered=numbered)
-            for text in (_HIGHEST, _FIRST_MISSING, _NEXT, _MISSING, _OLD + _BEFORE_CHECKPOINT, _OLD + _COMMITTED_LONG_AGO)
+            for text in (
+                _HIGHEST,
+                _FIRST_MISSING,
+                _NEXT,
+                _MISSING,
+                _OLD + _BEFORE_CHECKPOINT,
+                _OLD + _COMMITTED_LONG_AGO,
+            )
         }
         self._threshold = threshold
         self._passed_by_library = passed_by_library
@@ -128,13 +163,17 @@ class NumbersInOrder:
         self._evidence = ""
         self._asked_events = False
         self._judged: int | None = None
-        """The old number up to which what is missing is dead once the writers of that moment have ended."""
+        """The old number up to which what is missing is dead once the writers of that moment have
+        ended.
+        """
         self._through = 0
         """Every number up to this one is settled: visible, or dead."""
         self._missing: tuple[int, int, float] | None = None
         """The first numbers that are missing after it, and since when they are known to be."""
         self._highest: int | None = None
-        """The highest number in the table when the sequence stood at `_highest_at`: an idle store is not asked again and again."""
+        """The highest number in the table when the sequence stood at `_highest_at`: an idle store
+        is not asked again and again.
+        """
         self._highest_at: int | None = None
         self._known = 0
         """The highest position that was said to be settled."""
@@ -147,7 +186,9 @@ class NumbersInOrder:
         if self._through < position[0]:
             self._reach(position[0])
 
-    def advance(self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER) -> Position | None:
+    def advance(
+        self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER
+    ) -> Position | None:
         """See SettleRule; `patience` covers missing numbers too."""
         deadline = time.monotonic() + patience.total_seconds()
         drawn = self._lockers.drawn(connection)
@@ -178,18 +219,24 @@ class NumbersInOrder:
             drawn = self._lockers.drawn(connection)
 
     def _check_sequence(self, highest: int | None, drawn: int | None) -> None:
-        """Raises Refused where the sequence contradicts the table, or a position that is known to be settled."""
+        """Raises Refused where the sequence contradicts the table, or a position that is known to
+        be settled.
+        """
         if highest is not None and highest > (drawn or 0):
             raise Refused(
-                f"the sequence {self._lockers.name} is at {drawn or 0}, behind the newest event, {highest}: writers will fail with "
+                f"the sequence {self._lockers.name} is at {drawn or 0}, behind the newest event, "
+                f"{highest}: writers will fail with "
                 "duplicate keys, and esops cannot tell which events are settled",
-                hint="Run this in the database, as is usual after an import or the promotion of a logical replica: "
+                hint="Run this in the database, as is usual after an import or the promotion of a "
+                "logical replica: "
                 f"SELECT setval('{self._lockers.name}', {highest});",
             )
         if self._known > (drawn or 0):
             raise Refused(
-                f"position {self._known} lies beyond what the sequence {self._lockers.name} has ever given out ({drawn or 0})",
-                hint="The store was restored to an earlier time, emptied, or is another one. Where it is the right one, only a rebuild "
+                f"position {self._known} lies beyond what the sequence {self._lockers.name} has "
+                f"ever given out ({drawn or 0})",
+                hint="The store was restored to an earlier time, emptied, or is another one. Where "
+                "it is the right one, only a rebuild "
                 "makes its read models true again.",
             )
 
@@ -198,12 +245,17 @@ class NumbersInOrder:
         if self._drawn and number <= self._drawn[-1][1]:
             return
         now = time.monotonic()
-        if len(self._drawn) > 1 and now - self._drawn[-2][0] < self._threshold.total_seconds() / _SAMPLES:
+        if (
+            len(self._drawn) > 1
+            and now - self._drawn[-2][0] < self._threshold.total_seconds() / _SAMPLES
+        ):
             self._drawn.pop()
         self._drawn.append((now, number))
 
     def _look_for_missing(self, connection: psycopg.Connection, until: int) -> bool:
-        """Go on to the first number that is missing, a piece at a time; whether there is more to look at at once."""
+        """Go on to the first number that is missing, a piece at a time; whether there is more to
+        look at at once.
+        """
         if self._missing is not None:
             first, _, since = self._missing
             following = self._ask(connection, _NEXT, after=self._through, until=until)[0]
@@ -218,7 +270,9 @@ class NumbersInOrder:
             self._ask_events(connection, until)
             if self._judged is not None:
                 return False  # all that is old will soon be settled without a look at each
-        rows, highest, before, after = self._ask(connection, _FIRST_MISSING, after=self._through, until=until, rows=self._piece)
+        rows, highest, before, after = self._ask(
+            connection, _FIRST_MISSING, after=self._through, until=until, rows=self._piece
+        )
         more = rows == self._piece
         if before is not None:
             self._reach(before)
@@ -241,10 +295,15 @@ class NumbersInOrder:
         self._missing, self._piece = (first, last, time.monotonic()), _FIRST_PIECE
 
     def _judge(self, connection: psycopg.Connection, until: int) -> bool:
-        """Pass what is missing and old, once those who could be writing it have ended; whether there was any."""
+        """Pass what is missing and old, once those who could be writing it have ended; whether
+        there was any.
+        """
         long_ago = time.monotonic() - self._threshold.total_seconds()
         while self._drawn and self._drawn[0][0] <= long_ago:
-            self._be_old(self._drawn.popleft()[1], "drawn longer ago than the threshold, by this process's own watch")
+            self._be_old(
+                self._drawn.popleft()[1],
+                "drawn longer ago than the threshold, by this process's own watch",
+            )
         if self._judged is None:
             if min(self._old, until) <= self._through:
                 return False
@@ -265,7 +324,9 @@ class NumbersInOrder:
             self._old, self._evidence = number, evidence
 
     def _ask_events(self, connection: psycopg.Connection, until: int) -> None:
-        """Find out, once, how far numbers were drawn long before this process came; from then on its own watch tells."""
+        """Find out, once, how far numbers were drawn long before this process came; from then on
+        its own watch tells.
+        """
         if self._asked_events:
             return
         self._asked_events = True
@@ -281,23 +342,41 @@ class NumbersInOrder:
 
     def _ask_checkpoint(self, connection: psycopg.Connection, until: int) -> None:
         with _denied():
-            row = connection.execute(_CHECKPOINT, {"threshold": self._threshold + _ROUNDING}).fetchone()
+            row = connection.execute(
+                _CHECKPOINT, {"threshold": self._threshold + _ROUNDING}
+            ).fetchone()
             if row is not None and row[0] is not None:
                 found = self._newest_old(connection, _BEFORE_CHECKPOINT, until, horizon=row[0])
-                self._be_old(found, "an event above it was committed before the server's last checkpoint")
+                self._be_old(
+                    found, "an event above it was committed before the server's last checkpoint"
+                )
 
     def _ask_commits(self, connection: psycopg.Connection, until: int) -> None:
         with _denied():
             kept = connection.execute("SELECT current_setting('track_commit_timestamp')").fetchone()
             if kept is not None and kept[0] == "on":
-                found = self._newest_old(connection, _COMMITTED_LONG_AGO, until, threshold=self._threshold)
-                self._be_old(found, "an event above it was committed long ago, by the server's commit timestamps")
+                found = self._newest_old(
+                    connection, _COMMITTED_LONG_AGO, until, threshold=self._threshold
+                )
+                self._be_old(
+                    found,
+                    "an event above it was committed long ago, by the server's commit timestamps",
+                )
 
-    def _newest_old(self, connection: psycopg.Connection, condition: str, until: int, **values: object) -> int:
-        """The highest number that is easily found whose event meets a condition that old events meet; 0 where none is."""
+    def _newest_old(
+        self, connection: psycopg.Connection, condition: str, until: int, **values: object
+    ) -> int:
+        """The highest number that is easily found whose event meets a condition that old events
+        meet; 0 where none is.
+        """
         step = 0
         while until - step > self._through:
-            parameters = {"after": self._through, "until": until - step, "rows": _LOOKED_AT, **values}
+            parameters = {
+                "after": self._through,
+                "until": until - step,
+                "rows": _LOOKED_AT,
+                **values,
+            }
             found = self._ask(connection, _OLD + condition, **parameters)[0]
             if found is not None:
                 return int(found)
@@ -318,7 +397,8 @@ class NumbersInOrder:
                 "missing numbers passed",
                 ranges=[f"{first}-{last}" for first, last in ranges],
                 up_to=until,
-                evidence=f"{self._evidence}; all writers of that moment have ended; not in a new snapshot",
+                evidence=f"{self._evidence}; all writers of that moment have ended; not in a new "
+                "snapshot",
             )
         self._reach(until)
 
@@ -328,7 +408,9 @@ class NumbersInOrder:
         return row
 
     def held_back_by(self, connection: psycopg.Connection) -> list[Holder]:
-        """The sessions that the inner rule waits for, the first missing number, and who may be writing it."""
+        """The sessions that the inner rule waits for, the first missing number, and who may be
+        writing it.
+        """
         if self._complete:
             return []
         holders = self._lockers.held_back_by(connection)
@@ -336,7 +418,11 @@ class NumbersInOrder:
             first, last, seen = self._missing
             since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - seen)
             name = str(first) if first == last else f"{first}-{last}"
-            holders.append(Holder(f"missing number {name}", "it may have been reserved and not written yet", since))
+            holders.append(
+                Holder(
+                    f"missing number {name}", "it may have been reserved and not written yet", since
+                )
+            )
         if self._judged is not None:
             holders += who(connection, self._writers)
         return holders or [JUST_ENDED]

@@ -1,4 +1,6 @@
-"""Events by ids of theirs or in their metadata: the condition that an index can answer, and whether one does."""
+"""Events by ids of theirs or in their metadata: the condition that an index can answer, and whether
+one does.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ class Search:
     """One search: its condition, and how it would be answered."""
 
     def __init__(
-        self, connection: psycopg.Connection, layout: Layout, which: str, values: Sequence[str], keys: Sequence[str]
+        self,
+        connection: psycopg.Connection,
+        layout: Layout,
+        which: str,
+        values: Sequence[str],
+        keys: Sequence[str],
     ) -> None:
         """Look at which keys are in use, where several are possible."""
         self._connection, self._layout = connection, layout
@@ -31,16 +38,21 @@ class Search:
             self.what = "its id"
             self.condition = self._by_id(values)
             return
-        wanted = keys or self._in_use(CORRELATION_KEYS if which == "correlation_id" else (*CAUSATION_KEYS, CAUSATION_STREAM))
+        wanted = keys or self._in_use(
+            CORRELATION_KEYS if which == "correlation_id" else (*CAUSATION_KEYS, CAUSATION_STREAM)
+        )
         self._fields = [layout.field(key) for key in wanted]
         self.what = ", ".join(wanted)
         conditions: list[sql.Composable] = [
-            sql.SQL("{} = ANY({})").format(field, sql.Literal(list(values))) for field in self._fields
+            sql.SQL("{} = ANY({})").format(field, sql.Literal(list(values)))
+            for field in self._fields
         ]
         traces = [value for value in values if len(value) == _TRACE_ID and value.isalnum()]
         if which == "correlation_id" and traces:
             patterns = [f"__-{value}-%" for value in traces]
-            conditions.append(sql.SQL("{} LIKE ANY({})").format(layout.field(TRACEPARENT), sql.Literal(patterns)))
+            conditions.append(
+                sql.SQL("{} LIKE ANY({})").format(layout.field(TRACEPARENT), sql.Literal(patterns))
+            )
         self.condition = sql.SQL("({})").format(sql.SQL(" OR ").join(conditions))
 
     def _by_id(self, values: Sequence[str]) -> sql.Composable:
@@ -50,7 +62,9 @@ class Search:
         return sql.SQL("{} = ANY({})").format(self._layout.mapped.id, sql.Literal(list(values)))
 
     def _in_use(self, keys: Sequence[str]) -> list[str]:
-        """Of several possible keys, those with a column of their own, or those that the newest events have; all, where none has."""
+        """Of several possible keys, those with a column of their own, or those that the newest
+        events have; all, where none has.
+        """
         own = [key for key in keys if key in self._layout.fields]
         if own:
             return own
@@ -70,9 +84,12 @@ class Search:
 
     def scans(self) -> int | None:
         """About how many events would be looked at for want of an index; None where one answers."""
-        statement = sql.SQL("EXPLAIN (FORMAT JSON) SELECT 1 FROM {} WHERE {}").format(self._layout.events, self.condition)
+        statement = sql.SQL("EXPLAIN (FORMAT JSON) SELECT 1 FROM {} WHERE {}").format(
+            self._layout.events, self.condition
+        )
         with self._connection.transaction():
-            # A small table is scanned although it has an index; the question here is whether it has one.
+            # A small table is scanned although it has an index; the question here is whether it has
+            # one.
             self._connection.execute("SET LOCAL enable_seqscan = off")
             row = self._connection.execute(statement).fetchone()
         assert row is not None
@@ -89,14 +106,18 @@ class Search:
 
     def _count(self) -> int:
         """A table that was never analysed is counted."""
-        row = self._connection.execute(sql.SQL("SELECT count(*) FROM {}").format(self._layout.events)).fetchone()
+        row = self._connection.execute(
+            sql.SQL("SELECT count(*) FROM {}").format(self._layout.events)
+        ).fetchone()
         assert row is not None
         return int(row[0])
 
     def index(self) -> str:
         """The statements that would make the index."""
         return "; ".join(
-            sql.SQL("CREATE INDEX CONCURRENTLY ON {} (({}))").format(self._layout.events, field).as_string(None)
+            sql.SQL("CREATE INDEX CONCURRENTLY ON {} (({}))")
+            .format(self._layout.events, field)
+            .as_string(None)
             for field in self._fields
         )
 
@@ -111,9 +132,14 @@ def _keys_of(metadata: Any) -> set[str]:
 
 
 def _scans_all(plan: dict[str, Any]) -> bool:
-    """Whether a plan reads a whole table: by itself, or through an index whose every entry it looks at."""
+    """Whether a plan reads a whole table: by itself, or through an index whose every entry it looks
+    at.
+    """
     if plan["Node Type"] in ("Seq Scan", "Parallel Seq Scan"):
         return not plan.get("One-Time Filter")
-    if plan["Node Type"] in ("Index Scan", "Index Only Scan", "Bitmap Index Scan") and "Index Cond" not in plan:
+    if (
+        plan["Node Type"] in ("Index Scan", "Index Only Scan", "Bitmap Index Scan")
+        and "Index Cond" not in plan
+    ):
         return True
     return any(_scans_all(inner) for inner in plan.get("Plans", []))

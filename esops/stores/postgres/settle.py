@@ -1,19 +1,31 @@
 """What is safe to read: why a tail reader loses events, and how esops does not.
 
-A global sequence number is drawn before its transaction commits. So a reader that takes everything up to the highest
-number it sees will pass a lower number whose writer is still at work, and never come back for it. Waiting for the
-writers' locks on the events table does not help: between `nextval` and `INSERT` a writer holds none.
+A global sequence number is drawn before its transaction commits. So a reader that takes everything
+up to the highest
+number it sees will pass a lower number whose writer is still at work, and never come back for it.
+Waiting for the
+writers' locks on the events table does not help: between `nextval` and `INSERT` a writer holds
+none.
 
-The rules here give a *bound*: a position below which every event is visible to any snapshot taken from now on, or will
-never come. None of them takes a lock; no writer is delayed. They are incremental: `advance` returns what is settled
-within its patience and keeps what it is still waiting for. docs/explanation/settled-reads.md has the measurements.
+The rules here give a *bound*: a position below which every event is visible to any snapshot taken
+from now on, or will
+never come. None of them takes a lock; no writer is delayed. They are incremental: `advance` returns
+what is settled
+within its patience and keeps what it is still waiting for. docs/explanation/settled-reads.md has
+the measurements.
 
-- `SequenceLockers`: `nextval` takes a RowExclusiveLock on the sequence's relation before it draws, and keeps it to the end
-  of the transaction (nextval_internal and lock_and_open_sequence in PostgreSQL's src/backend/commands/sequence.c). So read the
-  last value M, then the transactions that hold that lock; when none of them runs any more, every number <= M is settled.
-- `NumbersInOrder` (missing.py): what is there up to the first missing number is settled, whoever is at work; a missing one may be
-  passed by that rule and, where numbers may also be drawn outside of the writer's transaction, when it is old enough.
-- `TransactionIds`: rows carry their transaction's id; what lies below every running one's is settled.
+- `SequenceLockers`: `nextval` takes a RowExclusiveLock on the sequence's relation before it draws,
+  and keeps it to the end
+  of the transaction (nextval_internal and lock_and_open_sequence in PostgreSQL's
+  src/backend/commands/sequence.c). So read the
+  last value M, then the transactions that hold that lock; when none of them runs any more, every
+  number <= M is settled.
+- `NumbersInOrder` (missing.py): what is there up to the first missing number is settled, whoever is
+  at work; a missing one may be
+  passed by that rule and, where numbers may also be drawn outside of the writer's transaction, when
+  it is old enough.
+- `TransactionIds`: rows carry their transaction's id; what lies below every running one's is
+  settled.
 """
 
 from __future__ import annotations
@@ -34,7 +46,8 @@ NEVER: Callable[[], bool] = lambda: False  # noqa: E731 - a constant that is a f
 
 _LOCKERS = """
 SELECT DISTINCT virtualtransaction FROM pg_locks
-WHERE locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+WHERE locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE datname =
+current_database())
   AND relation = ANY(%(relations)s) AND granted AND pid IS DISTINCT FROM pg_backend_pid()
   AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 """
@@ -43,7 +56,8 @@ _WHO = """
 SELECT l.virtualtransaction, l.pid, a.usename, a.application_name, a.state, a.xact_start,
        left(regexp_replace(a.query, '\\s+', ' ', 'g'), 120)
 FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-WHERE l.locktype = 'relation' AND l.relation = ANY(%(relations)s) AND l.virtualtransaction = ANY(%(waited)s)
+WHERE l.locktype = 'relation' AND l.relation = ANY(%(relations)s) AND l.virtualtransaction =
+ANY(%(waited)s)
 ORDER BY a.xact_start NULLS FIRST
 """
 
@@ -52,18 +66,25 @@ class SettleRule(Protocol):
     """A way to know what is settled."""
 
     def known_settled(self, position: Position) -> None:
-        """Be told of a position that was settled before, so that nothing below it need be looked at again."""
+        """Be told of a position that was settled before, so that nothing below it need be looked at
+        again.
+        """
         ...
 
-    def advance(self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER) -> Position | None:
-        """The newest bound, waiting at most `patience`, and until `stop`, for all that was drawn before the call to settle.
+    def advance(
+        self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER
+    ) -> Position | None:
+        """The newest bound, waiting at most `patience`, and until `stop`, for all that was drawn
+        before the call to settle.
 
         None: nothing is settled yet.
         """
         ...
 
     def held_back_by(self, connection: psycopg.Connection) -> list[Holder]:
-        """Who kept the last advance from coming to all that was drawn before it; empty only where nobody did."""
+        """Who kept the last advance from coming to all that was drawn before it; empty only where
+        nobody did.
+        """
         ...
 
 
@@ -87,7 +108,8 @@ class Waiting:
         now = self._holders(connection)
         prepared_now = {holder for holder in now if _is_prepared(holder)}
         gone = bool(self.virtual - now)
-        # A transaction that was waited for may have been PREPAREd: it goes on under a new name. Any new prepared one may be it.
+        # A transaction that was waited for may have been PREPAREd: it goes on under a new name. Any
+        # new prepared one may be it.
         turned = prepared_now - self.prepared if gone else set()
         self.virtual = (self.virtual & now) | turned
         self.prepared |= prepared_now
@@ -114,8 +136,13 @@ class SequenceLockers:
     def known_settled(self, position: Position) -> None:
         """Nothing to save: the bound is found without looking at rows."""
 
-    def advance(self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER) -> Position | None:
-        """See SettleRule. Looks once more after an old candidate has settled, so that the bound is fresh."""
+    def advance(
+        self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER
+    ) -> Position | None:
+        """See SettleRule.
+
+        Looks once more after an old candidate has settled, so that the bound is fresh.
+        """
         deadline = time.monotonic() + patience.total_seconds()
         pause = 0.001
         self.complete = False
@@ -139,11 +166,13 @@ class SequenceLockers:
         """The highest number that was drawn, settled or not; None where none ever was."""
         row = connection.execute(self._last_value).fetchone()
         assert row is not None
-        # Not called, the value is the one that comes next, as after a restart of the sequence behind an import.
+        # Not called, the value is the one that comes next, as after a restart of the sequence
+        # behind an import.
         return row[0] if row[1] else row[0] - 1 or None
 
     def _look(self, connection: psycopg.Connection) -> None:
-        # First the value, then the holders: whoever drew a number up to it is among them or has ended.
+        # First the value, then the holders: whoever drew a number up to it is among them or has
+        # ended.
         self._candidate = self.drawn(connection)
         self._waiting.look(connection)
 
@@ -153,18 +182,23 @@ class SequenceLockers:
 
 
 SETTLES = 0.25
-"""Seconds for which a number must have been the newest before the bound rests: its transaction may have no id yet when it is drawn."""
+"""Seconds for which a number must have been the newest before the bound rests: its transaction may
+have no id yet when it is drawn.
+"""
 RESTS = 5.0
 """Seconds that a bound by transaction ids stays where it is while no number is drawn."""
 
 
 class TransactionIds:
-    """Settled is every row whose transaction id lies below that of each running transaction of the cluster."""
+    """Settled is every row whose transaction id lies below that of each running transaction of the
+    cluster.
+    """
 
     def __init__(self, sequence: sql.Identifier) -> None:
         """Take the sequence that the second part of the position comes from."""
         self._query = sql.SQL(
-            "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, last_value, is_called FROM {}"
+            "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, last_value, "
+            "is_called FROM {}"
         ).format(sequence)
         self._xmax = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
         self._held = False
@@ -175,11 +209,18 @@ class TransactionIds:
     def known_settled(self, position: Position) -> None:
         """Nothing to save: the bound is found without looking at rows."""
 
-    def advance(self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER) -> Position | None:
-        """See SettleRule. Waits until what ran at the call has ended; the bound is never below what is visible as settled.
+    def advance(
+        self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER
+    ) -> Position | None:
+        """See SettleRule.
 
-        Every transaction of the cluster moves the bound, a follower's own checkpoints too. So when no number was drawn for `SETTLES` and
-        nothing ran at a look, it stays where it was: two followers would else drive each other on for ever. It moves again after
+        Waits until what ran at the call has ended; the bound is never below what is visible as
+        settled.
+
+        Every transaction of the cluster moves the bound, a follower's own checkpoints too. So when
+        no number was drawn for `SETTLES` and
+        nothing ran at a look, it stays where it was: two followers would else drive each other on
+        for ever. It moves again after
         `RESTS`, for a number that was drawn so long ago by a transaction that had no id yet.
         """
         deadline = time.monotonic() + patience.total_seconds()
@@ -193,7 +234,11 @@ class TransactionIds:
             if not called:
                 self._held = False
                 return None
-            if self._quiet is not None and self._quiet[0] == last and time.monotonic() - self._quiet[2] < RESTS:
+            if (
+                self._quiet is not None
+                and self._quiet[0] == last
+                and time.monotonic() - self._quiet[2] < RESTS
+            ):
                 self._held = False
                 return self._quiet[1]
             self._held = xmin < target[0]
@@ -214,28 +259,47 @@ class TransactionIds:
         if not self._held:
             return []
         rows = connection.execute(
-            "SELECT pid, usename, application_name, state, xact_start, left(regexp_replace(query, '\\s+', ' ', 'g'), 120) "
+            "SELECT pid, usename, application_name, state, xact_start, left(regexp_replace(query, "
+            "'\\s+', ' ', 'g'), 120) "
             "FROM pg_stat_activity WHERE backend_xid IS NOT NULL UNION ALL "
-            "SELECT NULL, owner, gid, 'prepared', prepared, '' FROM pg_prepared_xacts ORDER BY 5 LIMIT 5"
+            "SELECT NULL, owner, gid, 'prepared', prepared, '' FROM pg_prepared_xacts ORDER BY "
+            "5 LIMIT 5"
         ).fetchall()
-        return [_holder(*row) for row in rows if row[0] != connection.info.backend_pid] or [JUST_ENDED]
+        return [_holder(*row) for row in rows if row[0] != connection.info.backend_pid] or [
+            JUST_ENDED
+        ]
 
 
 JUST_ENDED = Holder("a writer", "its transaction has just ended", None)
 
 
 def who(connection: psycopg.Connection, waiting: Waiting) -> list[Holder]:
-    """Those who are waited for, by what they do now; at least one, since they may have ended since."""
+    """Those who are waited for, by what they do now; at least one, since they may have
+    ended since.
+    """
     parameters = {"relations": waiting.relations(connection), "waited": sorted(waiting.virtual)}
-    return [_holder(*row[1:]) for row in connection.execute(_WHO, parameters).fetchall()] or [JUST_ENDED]
+    return [_holder(*row[1:]) for row in connection.execute(_WHO, parameters).fetchall()] or [
+        JUST_ENDED
+    ]
 
 
 def _holder(
-    pid: int | None, user: str | None, application: str | None, state: str | None, since: datetime | None, query: str | None
+    pid: int | None,
+    user: str | None,
+    application: str | None,
+    state: str | None,
+    since: datetime | None,
+    query: str | None,
 ) -> Holder:
     if pid is None:
-        return Holder("a prepared transaction", "waits for COMMIT PREPARED or ROLLBACK PREPARED", since)
-    return Holder(f"session {pid} of {user or '?'} ({application or 'no name'})", f"{state or '?'}: {query or '?'}", since)
+        return Holder(
+            "a prepared transaction", "waits for COMMIT PREPARED or ROLLBACK PREPARED", since
+        )
+    return Holder(
+        f"session {pid} of {user or '?'} ({application or 'no name'})",
+        f"{state or '?'}: {query or '?'}",
+        since,
+    )
 
 
 def _is_prepared(virtual_transaction: str) -> bool:

@@ -1,7 +1,10 @@
-"""An event store in Postgres, whatever its layout: what is settled, bulk reads in pages, short reads, appends.
+"""An event store in Postgres, whatever its layout: what is settled, bulk reads in pages, short
+reads, appends.
 
-Each page of a bulk read is a statement and a snapshot of its own, of about two seconds at most, so that a read of a hundred
-million events, or a slow projection, leaves no old snapshot behind that would hold back vacuum or the application's own daemon.
+Each page of a bulk read is a statement and a snapshot of its own, of about two seconds at most, so
+that a read of a hundred
+million events, or a slow projection, leaves no old snapshot behind that would hold back vacuum or
+the application's own daemon.
 """
 
 from __future__ import annotations
@@ -65,7 +68,8 @@ if TYPE_CHECKING:
 PAGE = 200_000
 """Numbers a page of a bulk read at most: the best of those measured (docs/explanation/speed.md)."""
 _FIRST_PAGE = 16_000
-"""The first one is smaller: it is fetched ahead whole, also where the reader turns out to be slow."""
+"""The first one is smaller: it is fetched ahead whole, also where the reader turns out to be slow.
+"""
 _SMALLEST_PAGE = 1_000
 _PAGE_SECONDS = 2.0
 _STREAM_PAGE = 5_000
@@ -82,7 +86,9 @@ def open_postgres(name: str, settings: StoreSettings) -> PostgresStore:
 
 
 class PageSize:
-    """How much to read in one statement, so that its snapshot lives about two seconds however slow the reader is."""
+    """How much to read in one statement, so that its snapshot lives about two seconds however slow
+    the reader is.
+    """
 
     def __init__(self) -> None:
         """Begin small."""
@@ -90,7 +96,9 @@ class PageSize:
         self._since: float | None = None
 
     def begin(self) -> int:
-        """Judge the page before by the time since it began, and say how large the next one is to be."""
+        """Judge the page before by the time since it began, and say how large the next one is to
+        be.
+        """
         now = time.monotonic()
         if self._since is not None:
             took = now - self._since
@@ -119,7 +127,10 @@ class PostgresStore(Unmarked):
         self._bulk = bulk.BulkReader(settings.dsn)
         self._rule = self.layout.rule()
         self._counting = Counting(
-            self.layout, self._own_connection, self.control, partial(bulk.BulkReader, settings.dsn, _LISTED_BYTES)
+            self.layout,
+            self._own_connection,
+            self.control,
+            partial(bulk.BulkReader, settings.dsn, _LISTED_BYTES),
         )
         archiving = self.layout.archiving
         self.capabilities = replace(
@@ -134,7 +145,8 @@ class PostgresStore(Unmarked):
 
     @cached_property
     def _shelving(self) -> StreamArchiver:
-        # Imported for archiving alone: it brings all of Arrow's compute functions, which reading does without.
+        # Imported for archiving alone: it brings all of Arrow's compute functions, which reading
+        # does without.
         from esops.stores.postgres.archiving import StreamArchiver
 
         return StreamArchiver(self.layout, self._dsn)
@@ -159,8 +171,10 @@ class PostgresStore(Unmarked):
         row = self._control().execute("SELECT pg_is_in_recovery()").fetchone()
         if row is not None and row[0]:
             raise Refused(
-                f"stores.{self.name}: this server is a replica, and what is settled can be known on the primary alone",
-                hint="Name the primary in the DSN (target_session_attrs=read-write finds it among several hosts).",
+                f"stores.{self.name}: this server is a replica, and what is settled can be known "
+                "on the primary alone",
+                hint="Name the primary in the DSN (target_session_attrs=read-write finds it among "
+                "several hosts).",
             )
 
     def _ask(self, statement: sql.SQL | sql.Composed) -> list[tuple[Any, ...]]:
@@ -172,8 +186,14 @@ class PostgresStore(Unmarked):
         row = self._ask(sql.SQL("SELECT current_setting('server_version'), clock_timestamp()"))[0]
         with translated():
             warnings = self.layout.warnings(self._control())
-        detail = {"schema": self.layout.schema, "written by": f"{self.layout.name} {self.layout.version}", **self.layout.detail}
-        return StoreInfo("postgres", self.layout.name, row[0], row[1].astimezone(UTC), detail, warnings)
+        detail = {
+            "schema": self.layout.schema,
+            "written by": f"{self.layout.name} {self.layout.version}",
+            **self.layout.detail,
+        }
+        return StoreInfo(
+            "postgres", self.layout.name, row[0], row[1].astimezone(UTC), detail, warnings
+        )
 
     def head(
         self,
@@ -232,14 +252,19 @@ class PostgresStore(Unmarked):
         parts = len(self.layout.order)
         for position in positions:
             if position is not None and len(position) != parts:
-                raise ValueError(f"{position} is not a position of this store: those have {parts} part{'s' * (parts > 1)}")
+                raise ValueError(
+                    f"{position} is not a position of this store: those have {parts} "
+                    f"part{'s' * (parts > 1)}"
+                )
 
     def _read_statements(self, statements: Iterator[str]) -> Iterator[list[RecordedEvent]]:
         for batch in self._bulk.read(statements):
             if batch.num_rows:
                 yield bulk.to_events(batch, len(self.layout.order), self.layout.decode)
 
-    def _number_pages(self, after: Position | None, until: Position, filter: EventFilter) -> Iterator[str]:
+    def _number_pages(
+        self, after: Position | None, until: Position, filter: EventFilter
+    ) -> Iterator[str]:
         low, high = (after[0] if after else 0), until[0]
         where = self.layout.where(filter)
         if high - low > PAGE:
@@ -249,14 +274,20 @@ class PostgresStore(Unmarked):
         while low < high:
             top = min(low + page.begin(), high)
             yield self._select(
-                where, self.layout.beyond(Position((low,))), self.layout.up_to(Position((top,))), self.layout.ascending
+                where,
+                self.layout.beyond(Position((low,))),
+                self.layout.up_to(Position((top,))),
+                self.layout.ascending,
             )
             low = top if top == high else max(top, self._next_number(top) - 1)
 
     def _next_number(self, after: int) -> int:
-        """The first number after one, over all rows, so that a gap of a billion numbers costs one look."""
+        """The first number after one, over all rows, so that a gap of a billion numbers costs one
+        look.
+        """
         (column,) = self.layout.order_columns
-        # Asked from the fetching thread; a psycopg connection takes one statement at a time, by a lock of its own.
+        # Asked from the fetching thread; a psycopg connection takes one statement at a time, by a
+        # lock of its own.
         row = (
             self._control()
             .execute(
@@ -297,7 +328,9 @@ class PostgresStore(Unmarked):
             ordered = sql.SQL("{} LIMIT {}").format(self.layout.ascending, sql.Literal(size))
             beyond = self.layout.beyond(after) if after is not None else sql.SQL("TRUE")
             seen = 0
-            for events in self._read_statements(iter([self._select(where, beyond, self.layout.up_to(until), ordered)])):
+            for events in self._read_statements(
+                iter([self._select(where, beyond, self.layout.up_to(until), ordered)])
+            ):
                 seen += len(events)
                 after = events[-1].position
                 yield events
@@ -312,7 +345,12 @@ class PostgresStore(Unmarked):
         columns = (*about, *self.layout.order, *self.layout.payload_columns)
         return (
             sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}")
-            .format(sql.SQL(", ").join(columns), self.layout.events, sql.SQL(" AND ").join(parts[:-1]), parts[-1])
+            .format(
+                sql.SQL(", ").join(columns),
+                self.layout.events,
+                sql.SQL(" AND ").join(parts[:-1]),
+                parts[-1],
+            )
             .as_string(None)
         )
 
@@ -323,7 +361,9 @@ class PostgresStore(Unmarked):
         stop: Callable[[], bool] = lambda: False,
         poll: timedelta = timedelta(milliseconds=100),
     ) -> Iterator[Batch]:
-        """Read on as the head moves; an empty batch after each round says how far everything has been seen."""
+        """Read on as the head moves; an empty batch after each round says how far everything has
+        been seen.
+        """
         self._check(after)
         while not stop():
             head = self.head(timedelta(milliseconds=20), after)
@@ -339,22 +379,36 @@ class PostgresStore(Unmarked):
                 time.sleep(poll.total_seconds())
 
     def read_stream(
-        self, stream: str, after_version: int | None = None, backwards: bool = False, limit: int | None = None
+        self,
+        stream: str,
+        after_version: int | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
     ) -> Iterator[RecordedEvent]:
         """By version, in pages, so that long streams stay flat in memory."""
         conditions = [self.layout.where(EventFilter(stream=stream, archived=True))]
         if after_version is not None:
             operator = sql.SQL("<" if backwards else ">")
-            conditions.append(sql.SQL("{} {} {}").format(self.layout.mapped.version, operator, sql.Literal(after_version)))
+            conditions.append(
+                sql.SQL("{} {} {}").format(
+                    self.layout.mapped.version, operator, sql.Literal(after_version)
+                )
+            )
         for events in self._by_version(conditions, backwards=backwards, limit=limit):
             yield from events
 
     def _by_version(
-        self, conditions: Sequence[sql.Composable], *, backwards: bool = False, limit: int | None = None
+        self,
+        conditions: Sequence[sql.Composable],
+        *,
+        backwards: bool = False,
+        limit: int | None = None,
     ) -> Iterator[list[RecordedEvent]]:
-        """Events of a stream: all that were committed, since a unique index keeps its versions in order.
+        """Events of a stream: all that were committed, since a unique index keeps its versions in
+        order.
 
-        Versions may come twice, where a name stands for a stream in each of several tenants, or was used again after an archiving; so the
+        Versions may come twice, where a name stands for a stream in each of several tenants, or was
+        used again after an archiving; so the
         next page begins after a version and a position.
         """
         version = self.layout.mapped.version
@@ -366,7 +420,9 @@ class PostgresStore(Unmarked):
             page = _STREAM_PAGE if limit is None else min(_STREAM_PAGE, limit)
             ordered = sql.SQL("{} LIMIT {}").format(order, sql.Literal(page))
             seen, last = 0, None
-            for events in self._read_statements(iter([self._select(*conditions, *beyond, ordered)])):
+            for events in self._read_statements(
+                iter([self._select(*conditions, *beyond, ordered)])
+            ):
                 seen, last = seen + len(events), events[-1]
                 yield events
             if last is None or seen < page:
@@ -374,9 +430,14 @@ class PostgresStore(Unmarked):
             limit = None if limit is None else limit - seen
             reached = sql.Literal(last.version)
             beyond = [
-                sql.SQL("{} {}= {}").format(version, sql.SQL(operator), reached),  # which the index on versions answers
+                sql.SQL("{} {}= {}").format(
+                    version, sql.SQL(operator), reached
+                ),  # which the index on versions answers
                 sql.SQL("({}) {} ({}, {})").format(
-                    sql.SQL(", ").join(columns), sql.SQL(operator), reached, sql.SQL(self.layout.literal(last.position))
+                    sql.SQL(", ").join(columns),
+                    sql.SQL(operator),
+                    reached,
+                    sql.SQL(self.layout.literal(last.position)),
                 ),
             ]
 
@@ -389,7 +450,9 @@ class PostgresStore(Unmarked):
         keys: Sequence[str] = (),
     ) -> Found:
         """By an index where there is one, else by a scan of the table."""
-        which, values = asked_for(event_id=event_id, correlation_id=correlation_id, causation_id=causation_id)
+        which, values = asked_for(
+            event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
+        )
         with translated():
             search = Search(self._control(), self.layout, which, values, keys)
             scans = search.scans()
@@ -397,10 +460,17 @@ class PostgresStore(Unmarked):
         events = (event for page in self._read_statements(iter([statement])) for event in page)
         if scans is None:
             return Found(events, f"an index on {search.what}")
-        return Found(events, f"a scan of {self.layout.events.as_string(None)} for {search.what}", scans, search.index())
+        return Found(
+            events,
+            f"a scan of {self.layout.events.as_string(None)} for {search.what}",
+            scans,
+            search.index(),
+        )
 
     def stream_info(self, stream: str) -> StreamInfo | None:
-        """Counted from the stream's rows, so that it is true for compacted and trimmed streams too."""
+        """Counted from the stream's rows, so that it is true for compacted and trimmed
+        streams too.
+        """
         return next(self.streams(EventFilter(stream=stream, archived=True)), None)
 
     def streams(
@@ -419,7 +489,9 @@ class PostgresStore(Unmarked):
         return counted or self.layout.stream_table is None
 
     def lengths(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> Lengths:
-        """From the library's table of streams where it has one, else by one grouping that the index answers."""
+        """From the library's table of streams where it has one, else by one grouping that the index
+        answers.
+        """
         return self._counting.lengths(filter, counted)
 
     def longest(
@@ -435,7 +507,9 @@ class PostgresStore(Unmarked):
         """Found like `lengths`; their events are then read through the index."""
         return self._counting.longest(limit, filter, over, closed_by, since, counted)
 
-    def grown(self, since: datetime, over: int, filter: EventFilter = EVERYTHING) -> Iterator[tuple[StreamInfo, int]]:
+    def grown(
+        self, since: datetime, over: int, filter: EventFilter = EVERYTHING
+    ) -> Iterator[tuple[StreamInfo, int]]:
         """From the events since then alone."""
         return self._counting.grown(since, over, filter)
 
@@ -447,7 +521,9 @@ class PostgresStore(Unmarked):
         """By TABLESAMPLE, where the library has no list of its streams and the table is large."""
         return self._counting.sample(pages, filter)
 
-    def append(self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None) -> Position:
+    def append(
+        self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
+    ) -> Position:
         """As the layout's library does it, in one transaction."""
         with translated():
             connection = self._control()
@@ -455,7 +531,9 @@ class PostgresStore(Unmarked):
                 return self.layout.append(connection, stream, events, expected_version)
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
-        """Exact up to a hundred thousand numbers; beyond, the numbers between (an upper bound) where a position is one number."""
+        """Exact up to a hundred thousand numbers; beyond, the numbers between (an upper bound)
+        where a position is one number.
+        """
         if until is None or (after is not None and after >= until):
             return 0
         if len(until) == 1:
@@ -478,23 +556,36 @@ class PostgresStore(Unmarked):
     def hand_over(self, connection: psycopg.Connection, name: str, position: Position) -> None:
         """By the library's own means."""
         if self.layout.hand_over is None:
-            raise UsageError(f"layout {self.layout.name} keeps no checkpoints that could be handed over", hint='live = "esops"')
+            raise UsageError(
+                f"layout {self.layout.name} keeps no checkpoints that could be handed over",
+                hint='live = "esops"',
+            )
         self.layout.hand_over(connection, name, position)
 
     def sql_range(self, after: Position | None, until: Position, events: int) -> SqlRange:
         """By the columns that order the events; counted in the server."""
         layout, reached = self.layout, until
         beyond = layout.beyond(after) if after is not None else sql.SQL("TRUE")
-        own = sql.SQL("{} AND {} AND {}").format(layout.where(EVERYTHING), beyond, layout.up_to(until))
+        own = sql.SQL("{} AND {} AND {}").format(
+            layout.where(EVERYTHING), beyond, layout.up_to(until)
+        )
         if self.count_between(after, until) > events:
             nth = self._ask(
                 sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {} OFFSET {} LIMIT 1").format(
-                    sql.SQL(", ").join(layout.order), layout.events, own, layout.ascending, sql.Literal(events - 1)
+                    sql.SQL(", ").join(layout.order),
+                    layout.events,
+                    own,
+                    layout.ascending,
+                    sql.Literal(events - 1),
                 )
             )
             if nth:
                 reached = Position(map(int, nth[0]))
-        (row,) = self._ask(sql.SQL("SELECT count(*) FROM {} WHERE {} AND {}").format(layout.events, own, layout.up_to(reached)))
+        (row,) = self._ask(
+            sql.SQL("SELECT count(*) FROM {} WHERE {} AND {}").format(
+                layout.events, own, layout.up_to(reached)
+            )
+        )
         return SqlRange(layout.literal(after), layout.literal(reached), reached, int(row[0]))
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -507,7 +598,9 @@ class PostgresStore(Unmarked):
         with translated():
             return self._shelving.columns(self._control())
 
-    def export(self, streams: Iterable[StreamRef], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    def export(
+        self, streams: Iterable[StreamRef], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """In groups of streams, each a statement and a snapshot of its own."""
         return self._shelving.export(self._control(), streams, columns)
 
@@ -521,13 +614,20 @@ class PostgresStore(Unmarked):
         return self._shelving.way(self._control(), how)
 
     def remove(
-        self, how: str, parts: Sequence[VersionRange], lock_timeout: timedelta, statement_timeout: timedelta
+        self,
+        how: str,
+        parts: Sequence[VersionRange],
+        lock_timeout: timedelta,
+        statement_timeout: timedelta,
     ) -> list[Removed]:
         """In one transaction, or in smaller ones where something is in the way."""
         return self._shelving.remove(how, parts, lock_timeout, statement_timeout)
 
     def restore_streams(
-        self, streams: Sequence[StreamKey], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]
+        self,
+        streams: Sequence[StreamKey],
+        rows: Sequence[str | None],
+        batches: Iterable[pa.RecordBatch],
     ) -> int:
         """In one transaction."""
         return self._shelving.restore_streams(streams, rows, batches)
@@ -543,5 +643,10 @@ class PostgresStore(Unmarked):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()

@@ -1,4 +1,7 @@
-"""Do two projections in the server say the same? Their results, partition by partition, until they agree or stay different."""
+"""Do two projections in the server say the same?
+
+Their results, partition by partition, until they agree or stay different.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ METHODS: tuple[Method, ...] = ("exact", "columns", "counts", "none")
 AT_ONCE = 8
 ROUNDS = 6
 PAUSE = 0.5
-"""Seconds between two looks at what differs: both run on while they are compared, and the one may be a moment ahead."""
+"""Seconds between two looks at what differs: both run on while they are compared, and the one may
+be a moment ahead.
+"""
 _MISSING = object()
 
 
@@ -29,7 +34,9 @@ def method_of(text: str | None) -> Method:
 
 
 def partitions(store: EventStoreDBStore, name: str) -> set[str]:
-    """A projection's partitions, from the stream that the server keeps of them; the one without a name where there are none."""
+    """A projection's partitions, from the stream that the server keeps of them; the one without a
+    name where there are none.
+    """
     found = {event.data.decode() for event in store.read_stream(f"$projections-{name}-partitions")}
     return found or {""}
 
@@ -42,7 +49,10 @@ def compare(
     ignore: Sequence[str],
     stop: Callable[[], bool] = lambda: False,
 ) -> Verification:
-    """Compare two projections by their names in the server. `ignore`: keys of results that are not compared."""
+    """Compare two projections by their names in the server.
+
+    `ignore`: keys of results that are not compared.
+    """
     in_blue, in_green = partitions(store, blue), partitions(store, green)
     if method in ("counts", "none"):
         differing = abs(len(in_blue) - len(in_green)) if method == "counts" else 0
@@ -68,13 +78,22 @@ def compare(
         only_blue=len(in_blue - in_green),
         only_green=len(in_green - in_blue),
         columns=keys,
-        samples=[{"partition": one, "blue": old, "green": new} for one, old, new in differences[:SAMPLES]],
-        note=None if not differences else f"looked at {ROUNDS} times over {ROUNDS * PAUSE:.0f} s: these stay different",
+        samples=[
+            {"partition": one, "blue": old, "green": new} for one, old, new in differences[:SAMPLES]
+        ],
+        note=None
+        if not differences
+        else f"looked at {ROUNDS} times over {ROUNDS * PAUSE:.0f} s: these stay different",
     )
 
 
 def _differences(
-    store: EventStoreDBStore, blue: str, green: str, names: Sequence[str], method: Method, ignore: frozenset[str]
+    store: EventStoreDBStore,
+    blue: str,
+    green: str,
+    names: Sequence[str],
+    method: Method,
+    ignore: frozenset[str],
 ) -> Iterator[tuple[str, Any, Any]]:
     def ask(partition: str) -> tuple[Any, Any]:
         return store.projections.result(blue, partition), store.projections.result(green, partition)
@@ -88,11 +107,17 @@ def _differences(
 def _alike(old: Any, new: Any, method: Method, ignore: frozenset[str]) -> bool:
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return bool(old == new)
-    keys = (old.keys() & new.keys() if method == "columns" and old and new else old.keys() | new.keys()) - ignore
+    keys = (
+        old.keys() & new.keys() if method == "columns" and old and new else old.keys() | new.keys()
+    ) - ignore
     return all(old.get(key, _MISSING) == new.get(key, _MISSING) for key in keys)
 
 
 def _unlike(old: Any, new: Any, ignore: frozenset[str]) -> list[str]:
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return []
-    return sorted(key for key in (old.keys() | new.keys()) - ignore if old.get(key, _MISSING) != new.get(key, _MISSING))
+    return sorted(
+        key
+        for key in (old.keys() | new.keys()) - ignore
+        if old.get(key, _MISSING) != new.get(key, _MISSING)
+    )

@@ -14,9 +14,16 @@ LIMIT = timedelta(minutes=10)
 
 
 def hand_over(
-    command: Sequence[str], folder: Path, projection: str, old: Version | None, new: Version, say: Callable[[str], None]
+    command: Sequence[str],
+    folder: Path,
+    projection: str,
+    old: Version | None,
+    new: Version,
+    say: Callable[[str], None],
 ) -> None:
-    """Run it. Raises Stopped where it fails or takes too long: nothing is switched then; UsageError where it cannot be started."""
+    """Run it. Raises Stopped where it fails or takes too long: nothing is switched then; UsageError
+    where it cannot be started.
+    """
     told = {
         "projection": projection,
         "from_version": old.version if old else None,

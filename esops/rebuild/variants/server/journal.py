@@ -1,6 +1,7 @@
 """The journal of a projection's rebuilds, as a stream of the store that the projection runs in.
 
-Each entry is appended with the version that was read before: of two processes that rebuild the same projection, the second one's
+Each entry is appended with the version that was read before: of two processes that rebuild the same
+projection, the second one's
 next entry fails, and it stops.
 """
 
@@ -21,12 +22,21 @@ from esops.stores.base import WrongExpectedVersion
 from esops.stores.eventstoredb.store import EventStoreDBStore
 
 _TYPE = "$esops-"
-UNFINISHED = {states.PLANNED, states.PROVISIONED, states.CATCHING_UP, states.FOLLOWING, states.VERIFIED, states.PAUSED}
+UNFINISHED = {
+    states.PLANNED,
+    states.PROVISIONED,
+    states.CATCHING_UP,
+    states.FOLLOWING,
+    states.VERIFIED,
+    states.PAUSED,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version: the projection's name in the server, and active, standby, building, retired or aborted."""
+    """One version: the projection's name in the server, and active, standby, building, retired or
+    aborted.
+    """
 
     version: int
     name: str
@@ -36,7 +46,10 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The latest rebuild, as the journal has it. `resume_state` is where a paused one goes on; `seconds` its working time."""
+    """The latest rebuild, as the journal has it.
+
+    `resume_state` is where a paused one goes on; `seconds` its working time.
+    """
 
     rebuild: int
     state: str
@@ -77,7 +90,9 @@ class Journal:
 
     @classmethod
     def read(cls, store: EventStoreDBStore, projection: str) -> Journal:
-        """Read it. A projection of that name that the journal knows nothing of is version 1, and serves."""
+        """Read it. A projection of that name that the journal knows nothing of is version 1, and
+        serves.
+        """
         found = cls(store, projection)
         for event in store.read_stream(found.stream):
             found._apply(event.type.removeprefix(_TYPE), event.json(), event.recorded_at)
@@ -93,12 +108,15 @@ class Journal:
     def write(self, kind: str, **data: Any) -> None:
         """Append an entry. Raises Busy where somebody else wrote meanwhile."""
         event_type = f"{_TYPE}{kind}"
-        event = NewEvent(str(uuid.uuid4()), event_type, orjson.dumps({"projection": self.projection, **data}))
+        event = NewEvent(
+            str(uuid.uuid4()), event_type, orjson.dumps({"projection": self.projection, **data})
+        )
         try:
             self.store.append(self.stream, [event], self._at)
         except WrongExpectedVersion:
             raise Busy(
-                f"another process is at work on {self.projection}", hint=f"The stream {self.stream} has what it did."
+                f"another process is at work on {self.projection}",
+                hint=f"The stream {self.stream} has what it did.",
             ) from None
         self._at += 1
         self._apply(kind, data, datetime.now(UTC))
@@ -108,7 +126,9 @@ class Journal:
             case "adopted":
                 self._set(data["version"], "active", at)
             case "planned":
-                self.latest = Entry(data["rebuild"], states.PLANNED, data["from"], data["to"], data["options"])
+                self.latest = Entry(
+                    data["rebuild"], states.PLANNED, data["from"], data["to"], data["options"]
+                )
                 self._set(data["to"], "building", at)
             case "entered":
                 self._enter(data, at)

@@ -1,4 +1,6 @@
-"""The steps of a rebuild of a projection in the server; each can be repeated, and is noted before and after."""
+"""The steps of a rebuild of a projection in the server; each can be repeated, and is noted before
+and after.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from esops.stores.eventstoredb.store import EventStoreDBStore
 
 T = TypeVar("T")
 SUFFIX = "{suffix}"
-"""Stands in the JavaScript where streams are named that a version emits to: empty for version 1, `-v2` for version 2."""
+"""Stands in the JavaScript where streams are named that a version emits to: empty for version 1,
+`-v2` for version 2.
+"""
 POLL = 0.25
 _PATIENCE = 600.0
 
@@ -48,8 +52,14 @@ class Plan:
         """The plan for a person, with the query word for word."""
         serves = "nothing serves yet" if self.source is None else f"{self.source.name} serves now"
         lines = [
-            f"Plan: rebuild {self.projection} blue-green in the server of {self.store}, as {self.target.name} ({serves})",
-            f"  create projection {self.target.name}, continuous, {'emitting to tracked streams' if self.emit else 'emitting nothing'}",
+            (
+                f"Plan: rebuild {self.projection} blue-green in the server of {self.store}, as "
+                f"{self.target.name} ({serves})"
+            ),
+            (
+                f"  create projection {self.target.name}, continuous, "
+                f"{'emitting to tracked streams' if self.emit else 'emitting nothing'}"
+            ),
             "  wait until it is caught up",
         ]
         if self.source is not None:
@@ -66,7 +76,8 @@ def as_server(store: EventStore) -> EventStoreDBStore:
     """The store as one that projections run in. Raises UsageError for another."""
     if not store.capabilities.server_projections:
         raise UsageError(
-            f"no projections run inside store {store.name}", hint='A projection of kind "server" needs an EventStoreDB store.'
+            f"no projections run inside store {store.name}",
+            hint='A projection of kind "server" needs an EventStoreDB store.',
         )
     return cast("EventStoreDBStore", store)
 
@@ -86,7 +97,8 @@ def make_plan(config: Config, name: str, store: EventStoreDBStore, options: Opti
         )
     if store.projections.get(target.name) is not None:
         raise Refused(
-            f"there is a projection {target.name} in the server already, which is no version that esops knows",
+            f"there is a projection {target.name} in the server already, which is no version that "
+            "esops knows",
             hint="Look at it, and delete it or give the projection another name.",
         )
     method = compare.method_of(options.compare) if source is not None else "none"
@@ -94,24 +106,44 @@ def make_plan(config: Config, name: str, store: EventStoreDBStore, options: Opti
     if source is not None and old is None:
         raise Refused(f"the projection {source.name}, which should serve, is gone")
     switch = options.switch
-    return Plan(name, store.name, source, target, query, settings.emit, method, settings.handover, switch, old)
+    return Plan(
+        name,
+        store.name,
+        source,
+        target,
+        query,
+        settings.emit,
+        method,
+        settings.handover,
+        switch,
+        old,
+    )
 
 
 def read_query(config: Config, settings: ProjectionSettings, name: str, version: int) -> str:
-    """The JavaScript of a version. Raises UsageError where it cannot be read, Refused where two versions would emit to one stream."""
+    """The JavaScript of a version.
+
+    Raises UsageError where it cannot be read, Refused where two versions would emit to one stream.
+    """
     assert settings.javascript is not None
     path = config.directory / settings.javascript
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{config.path}: projections.{name}.javascript: {path} cannot be read: {error}") from None
+        raise UsageError(
+            f"{config.path}: projections.{name}.javascript: {path} cannot be read: {error}"
+        ) from None
     emits = "emit(" in text or "linkTo(" in text
     if emits and not settings.emit:
-        raise UsageError(f"projections.{name}.emit: its query emits events, and emit = true is not set")
+        raise UsageError(
+            f"projections.{name}.emit: its query emits events, and emit = true is not set"
+        )
     if emits and SUFFIX not in text:
         raise Refused(
-            f"{path.name} emits events, and a second version would write them into the same streams once more",
-            hint=f"Write {SUFFIX} into the names of the streams that it emits to: it becomes -v2 for version 2.",
+            f"{path.name} emits events, and a second version would write them into the same "
+            "streams once more",
+            hint=f"Write {SUFFIX} into the names of the streams that it emits to: it becomes -v2 "
+            "for version 2.",
         )
     return text.replace(SUFFIX, "" if version == 1 else f"-v{version}")
 
@@ -120,10 +152,21 @@ class ServerRebuild:
     """A rebuild under way."""
 
     def __init__(
-        self, config: Config, name: str, store: EventStoreDBStore, watcher: Reporter, stop: Callable[[], bool]
+        self,
+        config: Config,
+        name: str,
+        store: EventStoreDBStore,
+        watcher: Reporter,
+        stop: Callable[[], bool],
     ) -> None:
         """Take what is to be rebuilt, and who wants to know."""
-        self._config, self._name, self._store, self._watcher, self._stop = config, name, store, watcher, stop
+        self._config, self._name, self._store, self._watcher, self._stop = (
+            config,
+            name,
+            store,
+            watcher,
+            stop,
+        )
         self._settings = config.projection(name)
         self._journal = Journal.read(store, name)
         self._began = time.monotonic()
@@ -140,11 +183,19 @@ class ServerRebuild:
             self._journal.write("adopted", version=1)
         number = latest.rebuild + 1 if latest else 1
         source = plan.source.version if plan.source else None
-        self._journal.write("planned", rebuild=number, **{"from": source, "to": plan.target.version}, options=options.as_dict())
+        self._journal.write(
+            "planned",
+            rebuild=number,
+            **{"from": source, "to": plan.target.version},
+            options=options.as_dict(),
+        )
         return self._work()
 
     def resume(self, changed: Mapping[str, Any]) -> Outcome:
-        """Go on with an unfinished one, with options changed where they are given. Raises UsageError where there is none."""
+        """Go on with an unfinished one, with options changed where they are given.
+
+        Raises UsageError where there is none.
+        """
         latest = self._unfinished()
         if latest.state == states.PAUSED and latest.resume_state:
             self._journal.write("entered", state=latest.resume_state)
@@ -169,7 +220,11 @@ class ServerRebuild:
     def _work(self, changed: Mapping[str, Any] | None = None) -> Outcome:
         entry = self._unfinished()
         options = Options(**{**entry.options, **(changed or {})})
-        blue = self._journal.versions.get(entry.from_version) if entry.from_version is not None else None
+        blue = (
+            self._journal.versions.get(entry.from_version)
+            if entry.from_version is not None
+            else None
+        )
         green = self._journal.versions[entry.to_version]
         with self._paused_on_error():
             if entry.state == states.PLANNED:
@@ -180,7 +235,14 @@ class ServerRebuild:
                 return self._outcome(green, findings=True)
             if self._state == states.VERIFIED and options.switch:
                 if blue is not None:
-                    hand_over(self._settings.handover, self._config.directory, self._name, blue, green, self._say)
+                    hand_over(
+                        self._settings.handover,
+                        self._config.directory,
+                        self._name,
+                        blue,
+                        green,
+                        self._say,
+                    )
                 self._enter(states.SWITCHED)
         return self._outcome(green)
 
@@ -208,7 +270,9 @@ class ServerRebuild:
         if self._store.projections.get(green.name) is None:
             self._say(f"creating projection {green.name}")
             query = read_query(self._config, self._settings, self._name, green.version)
-            self._store.projections.create(green.name, query, emit=self._settings.emit, track=self._settings.emit)
+            self._store.projections.create(
+                green.name, query, emit=self._settings.emit, track=self._settings.emit
+            )
         self._enter(states.PROVISIONED)
 
     def _catch_up(self, green: Version, blue: Version | None) -> None:
@@ -220,17 +284,29 @@ class ServerRebuild:
                 raise Stopped(f"stopped while {green.name} catches up; it goes on in the server")
             found = self._patiently(lambda: self._store.projections.get(green.name))
             if found is None:
-                raise Refused(f"the projection {green.name} is gone from the server", hint="Give the rebuild up with --abort.")
+                raise Refused(
+                    f"the projection {green.name} is gone from the server",
+                    hint="Give the rebuild up with --abort.",
+                )
             if found.faulted:
                 raise Refused(
-                    f"{green.name} is faulted: {found.reason}", hint="Give the rebuild up with --abort, and mend the query."
+                    f"{green.name} is faulted: {found.reason}",
+                    hint="Give the rebuild up with --abort, and mend the query.",
                 )
             if not found.running:
-                raise Refused(f"{green.name} is {found.status} in the server", hint="Enable it there, and go on with --resume.")
+                raise Refused(
+                    f"{green.name} is {found.status} in the server",
+                    hint="Enable it there, and go on with --resume.",
+                )
             self._watcher.progress(
-                int(found.processed), int(found.processed * 100 / found.progress) if found.progress > 0 else None
+                int(found.processed),
+                int(found.processed * 100 / found.progress) if found.progress > 0 else None,
             )
-            old = self._patiently(lambda: self._store.projections.get(blue.name)) if blue is not None else None
+            old = (
+                self._patiently(lambda: self._store.projections.get(blue.name))
+                if blue is not None
+                else None
+            )
             if found.progress >= 100 or (old is not None and found.progress >= old.progress > 99):
                 break
             time.sleep(POLL)
@@ -240,17 +316,28 @@ class ServerRebuild:
     def _verify(self, green: Version, blue: Version | None, options: Options) -> bool:
         if blue is None:
             found = verify.Verification(
-                "none", None, len(compare.partitions(self._store, green.name)), 0, note="nothing served before"
+                "none",
+                None,
+                len(compare.partitions(self._store, green.name)),
+                0,
+                note="nothing served before",
             )
         else:
             self._say(f"comparing {green.name} with {blue.name}")
             method = compare.method_of(options.compare)
             ignore = self._settings.verify.ignore
-            found = self._patiently(lambda: compare.compare(self._store, blue.name, green.name, method, ignore, self._stop))
+            found = self._patiently(
+                lambda: compare.compare(
+                    self._store, blue.name, green.name, method, ignore, self._stop
+                )
+            )
         if not verify.tolerated(found, options.max_diff):
             resume = states.FOLLOWING
             self._enter(
-                states.PAUSED, resume_state=resume, reason="the comparison found differences", verification=found.as_dict()
+                states.PAUSED,
+                resume_state=resume,
+                reason="the comparison found differences",
+                verification=found.as_dict(),
             )
             return False
         self._enter(states.VERIFIED, verification=found.as_dict())
@@ -305,6 +392,9 @@ def delete(store: EventStoreDBStore, name: str, *, emitted: bool) -> None:
         deadline = time.monotonic() + 30
         while (found := store.projections.get(name)) is not None and found.running:
             if time.monotonic() > deadline:
-                raise Unavailable(f"projection {name} does not stop", hint="See what its node says, and do it again.")
+                raise Unavailable(
+                    f"projection {name} does not stop",
+                    hint="See what its node says, and do it again.",
+                )
             time.sleep(POLL)
     store.projections.delete(name, emitted_streams=emitted)

@@ -27,7 +27,9 @@ LAYOUTS: Mapping[str, Detect] = {
 
 
 def known() -> dict[str, Detect]:
-    """The layouts by name: esops' own, and those that installed packages bring by the entry point `esops.layouts`."""
+    """The layouts by name: esops' own, and those that installed packages bring by the entry point
+    `esops.layouts`.
+    """
     brought = {point.name: point.load() for point in entry_points(group=ENTRY_POINT)}
     return {**brought, **LAYOUTS}
 
@@ -38,11 +40,15 @@ def find_all(connection: psycopg.Connection, settings: StoreSettings) -> list[La
 
 
 def find_layout(connection: psycopg.Connection, name: str, settings: StoreSettings) -> Layout:
-    """The one layout that a database holds under these settings. Raises UsageError where there is none, or several."""
+    """The one layout that a database holds under these settings.
+
+    Raises UsageError where there is none, or several.
+    """
     layouts = known()
     if settings.layout is not None and settings.layout not in layouts:
         raise UsageError(
-            f"stores.{name}.layout: there is no layout named {settings.layout!r}", hint=nearest(settings.layout, layouts)
+            f"stores.{name}.layout: there is no layout named {settings.layout!r}",
+            hint=nearest(settings.layout, layouts),
         )
     asked = settings.layout or ("custom" if settings.table is not None else None)
     wanted = [asked] if asked else list(layouts)
@@ -52,19 +58,33 @@ def find_layout(connection: psycopg.Connection, name: str, settings: StoreSettin
         raise UsageError(f"stores.{name}.{error.message}", hint=error.hint) from None
     database = connection.info.dbname
     if not found:
-        where = f"schema {settings.db_schema!r} of database {database!r}" if settings.db_schema else f"database {database!r}"
+        where = (
+            f"schema {settings.db_schema!r} of database {database!r}"
+            if settings.db_schema
+            else f"database {database!r}"
+        )
         raise UsageError(
             f"stores.{name}: {where} holds no event store that esops knows ({', '.join(wanted)})",
-            hint="Check dsn and schema. A table of your own can be described under [stores.NAME.table].",
+            hint="Check dsn and schema. A table of your own can be described under "
+            "[stores.NAME.table].",
         )
     if len(found) > 1:
-        there_are = ", ".join(f"{described(layout)} in schema {layout.schema!r}" for layout in found)
+        there_are = ", ".join(
+            f"{described(layout)} in schema {layout.schema!r}" for layout in found
+        )
         told_apart_by = next(
-            (key for key in ("application", "tenant") if len({layout.detail.get(key) for layout in found}) > 1), None
+            (
+                key
+                for key in ("application", "tenant")
+                if len({layout.detail.get(key) for layout in found}) > 1
+            ),
+            None,
         )
         raise UsageError(
             f"stores.{name}: database {database!r} holds several event stores: {there_are}",
-            hint=f"Name one with `{told_apart_by}`." if told_apart_by else "Name one with `schema` (and `layout`).",
+            hint=f"Name one with `{told_apart_by}`."
+            if told_apart_by
+            else "Name one with `schema` (and `layout`).",
         )
     return found[0]
 

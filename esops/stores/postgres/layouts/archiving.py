@@ -1,6 +1,8 @@
-"""How a layout's streams leave the hot store and come back: the columns that events are kept in, and the statements.
+"""How a layout's streams leave the hot store and come back: the columns that events are kept in,
+and the statements.
 
-All statements take arrays, so that one serves many streams: `stream` and `tenant`, and where rows of a part of a stream go, also
+All statements take arrays, so that one serves many streams: `stream` and `tenant`, and where rows
+of a part of a stream go, also
 `low` and `high`, the versions from and to. A library's own functions are called where it has them.
 """
 
@@ -16,7 +18,8 @@ from esops.postgres.catalog import Table
 
 STREAMS = sql.SQL("unnest(%(stream)s::text[], %(tenant)s::text[]) AS k(stream, tenant)")
 PARTS = sql.SQL(
-    "unnest(%(stream)s::text[], %(tenant)s::text[], %(low)s::bigint[], %(high)s::bigint[]) AS k(stream, tenant, low, high)"
+    "unnest(%(stream)s::text[], %(tenant)s::text[], %(low)s::bigint[], %(high)s::bigint[]) AS "
+    "k(stream, tenant, low, high)"
 )
 
 
@@ -41,14 +44,20 @@ class LayoutArchiving:
     """What archiving needs to know of a layout beside how it is read."""
 
     columns: Mapping[str, str]
-    """The column that holds a field of an event as it is: stream, version, data, recorded_at and, where there are, id, type, metadata."""
+    """The column that holds a field of an event as it is: stream, version, data, recorded_at and,
+    where there are, id, type, metadata.
+    """
     position: tuple[str, ...]
     """The columns of a position."""
     guard: sql.Composed
-    """Gives stream, tenant, last version and whether it is archived, of the streams that are there and that no writer has locked."""
+    """Gives stream, tenant, last version and whether it is archived, of the streams that are there
+    and that no writer has locked.
+    """
     ways: Mapping[str, SqlRemoval] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
-    """Columns that are neither an event's nor to be kept, such as the mark that archiving itself sets."""
+    """Columns that are neither an event's nor to be kept, such as the mark that archiving itself
+    sets.
+    """
     further: Mapping[str, sql.Composable] = field(default_factory=dict)
     """Further things to keep by name, as text, beside all columns that are not named here."""
     fill: Callable[[dict[str, Any]], None] = lambda _: None
@@ -56,7 +65,8 @@ class LayoutArchiving:
     revive: tuple[sql.Composed, ...] = ()
     """Makes streams take events again; executed before their events come back."""
     row: sql.Composed | None = None
-    """Gives stream, tenant and the stream's own row as JSON text; where streams and tenants cross, those of other pairs, too. No join: the
+    """Gives stream, tenant and the stream's own row as JSON text; where streams and tenants cross,
+    those of other pairs, too. No join: the
     planner would read the table from its beginning for each group of streams."""
     adopt: sql.Composed | None = None
     """Inserts streams' own rows from JSON (`row`), into a store where they are not."""
@@ -64,14 +74,26 @@ class LayoutArchiving:
     def kept_as_text(self, table: Table) -> dict[str, sql.Composable]:
         """The further columns of an event, by name."""
         known = {*self.columns.values(), *self.position, *self.beside}
-        others = {column.name: sql.SQL("{}::text").format(sql.Identifier(column.name)) for column in table.columns}
-        return {**{name: value for name, value in others.items() if name not in known}, **self.further}
+        others = {
+            column.name: sql.SQL("{}::text").format(sql.Identifier(column.name))
+            for column in table.columns
+        }
+        return {
+            **{name: value for name, value in others.items() if name not in known},
+            **self.further,
+        }
 
 
 def numbered_archiving(
-    events: sql.Identifier, columns: Mapping[str, str], number: str, cast: str = "text", never: str = ""
+    events: sql.Identifier,
+    columns: Mapping[str, str],
+    number: str,
+    cast: str = "text",
+    never: str = "",
 ) -> LayoutArchiving:
-    """The archiving of a layout of one table: rows are deleted but for the last, which keeps a stream's versions going."""
+    """The archiving of a layout of one table: rows are deleted but for the last, which keeps a
+    stream's versions going.
+    """
     names = {
         "events": events,
         "stream": sql.Identifier(columns["stream"]),
@@ -84,17 +106,20 @@ def numbered_archiving(
         columns=columns,
         position=(number,),
         guard=sql.SQL(
-            "SELECT k.stream, k.tenant, e.version, FALSE FROM {streams} CROSS JOIN LATERAL (SELECT {version} AS version FROM {events} "
+            "SELECT k.stream, k.tenant, e.version, FALSE FROM {streams} CROSS JOIN LATERAL (SELECT "
+            "{version} AS version FROM {events} "
             "WHERE {stream} = k.stream::{cast} ORDER BY {version} DESC LIMIT 1) AS e"
         ).format(**names),
         ways={
             "delete": SqlRemoval(
                 rows=sql.SQL(
-                    "DELETE FROM {events} e USING {parts} WHERE e.{stream} = k.stream::{cast} AND e.{version} BETWEEN k.low AND k.high"
+                    "DELETE FROM {events} e USING {parts} WHERE e.{stream} = k.stream::{cast} AND "
+                    "e.{version} BETWEEN k.low AND k.high"
                 ).format(**names),
                 keeps=1,
                 never=never,
-                what="deletes events; the last one of each stream stays, so that its versions go on",
+                what="deletes events; the last one of each stream stays, so that its versions "
+                "go on",
             )
         },
     )

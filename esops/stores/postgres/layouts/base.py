@@ -1,7 +1,10 @@
-"""What a table layout is: a mapping from a library's tables to events, and the little SQL that differs.
+"""What a table layout is: a mapping from a library's tables to events, and the little SQL that
+differs.
 
-A layout's file finds its tables in the catalogue, names the expression for each part of an event, its order and its rule
-of settling, and writes the statements for appending and for the application's checkpoints. All reading is done elsewhere.
+A layout's file finds its tables in the catalogue, names the expression for each part of an event,
+its order and its rule
+of settling, and writes the statements for appending and for the application's checkpoints. All
+reading is done elsewhere.
 """
 
 from __future__ import annotations
@@ -35,7 +38,10 @@ NOTHING, NO_TENANT = sql.SQL("NULL::text"), sql.SQL("''")
 
 @dataclass(frozen=True)
 class Mapped:
-    """The expressions that give each part of an event. `data` and `metadata` give json, jsonb, text or bytea."""
+    """The expressions that give each part of an event.
+
+    `data` and `metadata` give json, jsonb, text or bytea.
+    """
 
     id: sql.Composable
     stream: sql.Composable
@@ -48,7 +54,9 @@ class Mapped:
 
 
 class Concern(NamedTuple):
-    """Something in the library's own bookkeeping that an operator should look at, and what mends it."""
+    """Something in the library's own bookkeeping that an operator should look at, and what mends
+    it.
+    """
 
     kind: Literal["reused ids", "orphan progress"]
     message: str
@@ -72,21 +80,29 @@ class StreamTable:
 
 
 HandOver = Callable[[psycopg.Connection, str, Position], None]
-"""Give a processor of the application's a checkpoint, in the transaction that the connection is in. Raises Refused."""
+"""Give a processor of the application's a checkpoint, in the transaction that the connection is in.
+Raises Refused.
+"""
 
 
 class Append(Protocol):
     """Append events to a stream inside the transaction that the connection is in."""
 
     def __call__(
-        self, connection: psycopg.Connection, stream: str, events: Sequence[NewEvent], expected_version: int | None
+        self,
+        connection: psycopg.Connection,
+        stream: str,
+        events: Sequence[NewEvent],
+        expected_version: int | None,
     ) -> Position:
         """Return the last event's position; raise WrongExpectedVersion."""
         ...
 
 
 def same_uuid(column: str, text: str) -> sql.Composable:
-    """The condition that a uuid column has a value given as text; a text that is no uuid names nothing."""
+    """The condition that a uuid column has a value given as text; a text that is no uuid names
+    nothing.
+    """
     try:
         return sql.SQL("{} = {}::uuid").format(sql.Identifier(column), sql.Literal(str(UUID(text))))
     except ValueError:
@@ -94,10 +110,13 @@ def same_uuid(column: str, text: str) -> sql.Composable:
 
 
 def category_in(name: sql.Composable) -> sql.Composable:
-    """The category in a stream's name: what stands before the first `-`, and nothing where the whole is a UUID."""
+    """The category in a stream's name: what stands before the first `-`, and nothing where the
+    whole is a UUID.
+    """
     # The length first: it is told without a look at the text, and few names have that of a UUID.
     return sql.SQL(
-        "CASE WHEN octet_length({0}) = 36 AND {0} LIKE '________-____-____-____-____________' THEN NULL "
+        "CASE WHEN octet_length({0}) = 36 AND {0} LIKE '________-____-____-____-____________' "
+        "THEN NULL "
         "ELSE split_part({0}, '-', 1) END"
     ).format(name)
 
@@ -105,13 +124,19 @@ def category_in(name: sql.Composable) -> sql.Composable:
 def expect(stream: str, version: int, expected_version: int | None) -> None:
     """Raises WrongExpectedVersion where a stream is not at the version that was expected."""
     if expected_version is not None and version != expected_version:
-        raise WrongExpectedVersion(f"stream {stream!r} is at version {version}, not {expected_version}")
+        raise WrongExpectedVersion(
+            f"stream {stream!r} is at version {version}, not {expected_version}"
+        )
 
 
 def insert_each(
-    connection: psycopg.Connection, statement: sql.Composed, rows: Iterable[Sequence[Any] | Mapping[str, Any]]
+    connection: psycopg.Connection,
+    statement: sql.Composed,
+    rows: Iterable[Sequence[Any] | Mapping[str, Any]],
 ) -> Position:
-    """Insert rows one after the other, so that their numbers are in their order; the position that the last one RETURNs."""
+    """Insert rows one after the other, so that their numbers are in their order; the position that
+    the last one RETURNs.
+    """
     last: tuple[int, ...] = (0,)
     for row in rows:
         written = connection.execute(statement, row).fetchone()
@@ -121,18 +146,26 @@ def insert_each(
 
 
 class AppendBesideStreamRow:
-    """Appending where each stream has a row of its own: the row is made or locked and checked, events inserted, the row moved on.
+    """Appending where each stream has a row of its own: the row is made or locked and checked,
+    events inserted, the row moved on.
 
-    The statements take `stream`; `insert` also `version`, `id`, `type`, `data` and `metadata` as text, and RETURNs the position;
+    The statements take `stream`; `insert` also `version`, `id`, `type`, `data` and `metadata` as
+    text, and RETURNs the position;
     `move` also `version`. `lock` gives the stream's version and whether it is archived.
     """
 
-    def __init__(self, *, make: sql.Composed, lock: sql.Composed, insert: sql.Composed, move: sql.Composed) -> None:
+    def __init__(
+        self, *, make: sql.Composed, lock: sql.Composed, insert: sql.Composed, move: sql.Composed
+    ) -> None:
         """Take the four statements."""
         self._make, self._lock, self._insert, self._move = make, lock, insert, move
 
     def __call__(
-        self, connection: psycopg.Connection, stream: str, events: Sequence[NewEvent], expected_version: int | None
+        self,
+        connection: psycopg.Connection,
+        stream: str,
+        events: Sequence[NewEvent],
+        expected_version: int | None,
     ) -> Position:
         """Append; raises Refused for an archived stream."""
         known = {"stream": stream}
@@ -174,13 +207,16 @@ def numbered(
 ) -> Layout:
     """A layout of one table in the order of one column, which a sequence fills.
 
-    `watched`: holes are watched, and taken for dead after so long, as where numbers may be drawn outside of the writers'
-    transactions; so they are where the sequence gives out numbers ahead. Raises Unavailable where no sequence is behind the column.
+    `watched`: holes are watched, and taken for dead after so long, as where numbers may be drawn
+    outside of the writers'
+    transactions; so they are where the sequence gives out numbers ahead. Raises Unavailable where
+    no sequence is behind the column.
     """
     found = sequence or catalog.sequence_behind(connection, table, number)
     if found is None:
         raise Unavailable(
-            f"no sequence is behind {table.schema}.{table.name}.{number}, so that nobody can say what is settled",
+            f"no sequence is behind {table.schema}.{table.name}.{number}, so that nobody can say "
+            "what is settled",
             hint="Is it a copy without it? A table of your own can name its `sequence`.",
         )
     schema, sequence_name, oid, cache = found
@@ -190,15 +226,22 @@ def numbered(
 
     def rule() -> SettleRule:
         lockers = SequenceLockers(identifier, oid)
-        threshold, tree = watched or timedelta(seconds=3), partial(catalog.relation_tree, oid=table.oid)
-        return NumbersInOrder(lockers, events, column, tree, threshold, TRUE, watched=watched is not None or cache > 1)
+        threshold, tree = (
+            watched or timedelta(seconds=3),
+            partial(catalog.relation_tree, oid=table.oid),
+        )
+        return NumbersInOrder(
+            lockers, events, column, tree, threshold, TRUE, watched=watched is not None or cache > 1
+        )
 
     stream = mapped.stream
     parts: dict[str, Any] = {
         "own": TRUE,
         "alive": TRUE,
         "archived": sql.SQL("FALSE"),
-        "in_category": lambda value: sql.SQL("split_part({}, '-', 1) = {}").format(stream, sql.Literal(value)),
+        "in_category": lambda value: sql.SQL("split_part({}, '-', 1) = {}").format(
+            stream, sql.Literal(value)
+        ),
         "stream_equals": lambda value: sql.SQL("{} = {}").format(stream, sql.Literal(value)),
         "checkpoints": lambda _: [],
     }
@@ -220,7 +263,9 @@ def numbered(
 
 
 def shard_predicate(column: sql.Composable, number: int, of: int) -> sql.Composable:
-    """The condition that a stream's name is dealt to this share of so many: by it streams are read, and rows keyed by them are replaced."""
+    """The condition that a stream's name is dealt to this share of so many: by it streams are read,
+    and rows keyed by them are replaced.
+    """
     return sql.SQL("(hashtextextended({}::text, 0) & 1073741823) % {} = {}").format(
         column, sql.Literal(of), sql.Literal(number)
     )
@@ -239,12 +284,16 @@ class Layout:
     order: tuple[sql.Composable, ...]
     """The columns that make up a position, each a bigint when selected."""
     order_columns: tuple[sql.Composable, ...]
-    """The same columns as an index has them, to be compared with a position's numbers by `order_cast`."""
+    """The same columns as an index has them, to be compared with a position's numbers by
+    `order_cast`.
+    """
     order_casts: tuple[str, ...]
     rule: Callable[[], SettleRule]
     """Makes the rule of settling; each reader has its own."""
     own: sql.Composable
-    """What holds for events, as against gap fillers and commands; and for the tenant where one is asked for."""
+    """What holds for events, as against gap fillers and commands; and for the tenant where one is
+    asked for.
+    """
     alive: sql.Composable
     """What holds for events of streams that are not archived."""
     in_category: Callable[[str], sql.Composable]
@@ -262,14 +311,17 @@ class Layout:
     id_column: sql.Composable | None = None
     """The id as it is stored, where its column is a uuid."""
     payloads: tuple[sql.Composable, ...] = ()
-    """Columns of which the first that is not null holds the payload, as they are stored: a bulk read takes all, and spares the server a
+    """Columns of which the first that is not null holds the payload, as they are stored: a bulk
+    read takes all, and spares the server a
     conversion; left out: as it is mapped."""
     appends: bool = True
     """Whether esops knows how events are appended."""
     first_version: int = 1
     """The version of a stream's first event."""
     decode: Decode | None = None
-    """Makes plain JSON of a payload that the library wrapped, and tells the time that is inside (microseconds since 1970)."""
+    """Makes plain JSON of a payload that the library wrapped, and tells the time that is inside
+    (microseconds since 1970).
+    """
     stream_column: sql.Composable | None = None
     """The column of the stream's id as an index has it; left out: as it is mapped."""
     stream_kind: str = "text"
@@ -293,7 +345,9 @@ class Layout:
 
     @property
     def payload_columns(self) -> tuple[sql.Composable, ...]:
-        """What a bulk read asks for as the payload: one column, or several of which the first that is not null counts."""
+        """What a bulk read asks for as the payload: one column, or several of which the first that
+        is not null counts.
+        """
         return self.payloads or (self.mapped.data,)
 
     def where(self, filter: EventFilter) -> sql.Composable:
@@ -302,13 +356,17 @@ class Layout:
         if not filter.archived:
             conditions.append(self.alive)
         if filter.types:
-            conditions.append(sql.SQL("{} = ANY({})").format(self.mapped.type, sql.Literal(list(filter.types))))
+            conditions.append(
+                sql.SQL("{} = ANY({})").format(self.mapped.type, sql.Literal(list(filter.types)))
+            )
         if filter.category is not None:
             conditions.append(self.in_category(filter.category))
         if filter.stream is not None:
             conditions.append(self.stream_equals(filter.stream))
         if filter.shard is not None:
-            conditions.append(shard_predicate(self.stream_column or self.mapped.stream, *filter.shard))
+            conditions.append(
+                shard_predicate(self.stream_column or self.mapped.stream, *filter.shard)
+            )
         return sql.SQL(" AND ").join(conditions)
 
     def field(self, key: str) -> sql.Composable:
@@ -316,12 +374,16 @@ class Layout:
         own = self.fields.get(key)
         if own is not None:
             return own
-        return sql.SQL("({})::jsonb ->> {}").format(self.loose or self.mapped.metadata, sql.Literal(key))
+        return sql.SQL("({})::jsonb ->> {}").format(
+            self.loose or self.mapped.metadata, sql.Literal(key)
+        )
 
     def any_stream(self, names: Sequence[str]) -> sql.Composable:
         """The condition for events of any of these streams, which an index answers."""
         column = self.stream_column or self.mapped.stream
-        return sql.SQL("{} = ANY({}::{}[])").format(column, sql.Literal(list(names)), sql.SQL(self.stream_kind))
+        return sql.SQL("{} = ANY({}::{}[])").format(
+            column, sql.Literal(list(names)), sql.SQL(self.stream_kind)
+        )
 
     def beyond(self, position: Position, strictly: bool = True) -> sql.Composable:
         """The condition for what lies after a position."""
@@ -338,11 +400,15 @@ class Layout:
 
     def literal(self, position: Position | None) -> str:
         """A position as values for SQL; None: the one before all events."""
-        return self._numbers(Position([0] * len(self.order)) if position is None else position).as_string(None)
+        return self._numbers(
+            Position([0] * len(self.order)) if position is None else position
+        ).as_string(None)
 
     def _numbers(self, position: Position) -> sql.Composed:
         casts = zip(position, self.order_casts, strict=True)
-        return sql.SQL(", ").join(sql.SQL("{}::" + cast).format(sql.Literal(str(number))) for number, cast in casts)
+        return sql.SQL(", ").join(
+            sql.SQL("{}::" + cast).format(sql.Literal(str(number))) for number, cast in casts
+        )
 
     def _compare(self, operator: str, position: Position) -> sql.Composable:
         if len(position) != len(self.order):

@@ -1,4 +1,7 @@
-"""A table of somebody's own, described in esops.toml under `[stores.NAME.table]`. It is read, and never written to."""
+"""A table of somebody's own, described in esops.toml under `[stores.NAME.table]`.
+
+It is read, and never written to.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ _DOCUMENTS = {"json", "jsonb", "text", "varchar", "bytea"}
 
 
 def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
-    """The described table; none where nothing is described. Raises UsageError where the catalogue says otherwise."""
+    """The described table; none where nothing is described.
+
+    Raises UsageError where the catalogue says otherwise.
+    """
     asked = settings.table
     if asked is None:
         return []
@@ -30,14 +36,19 @@ def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layo
     schemas = [schema] if schema else catalog.schemas_with(connection, name)
     table = catalog.find_table(connection, schemas[0], name) if schemas else None
     if table is None:
-        raise UsageError(f"table.name: there is no table {asked.name} in the database", hint="Write it as schema.table.")
+        raise UsageError(
+            f"table.name: there is no table {asked.name} in the database",
+            hint="Write it as schema.table.",
+        )
     _check(table, asked)
     sequence = None
     if asked.sequence is not None:
         within, _, short = asked.sequence.rpartition(".")
         oid = catalog.sequence_of(connection, within or table.schema, short)
         if oid is None:
-            raise UsageError(f"table.sequence: there is no sequence {asked.sequence} in the database")
+            raise UsageError(
+                f"table.sequence: there is no sequence {asked.sequence} in the database"
+            )
         sequence = (within or table.schema, short, *oid)
     watched = None if settings.append == "quick" else settings.hole_threshold
     return [_read(connection, table, asked, sequence, watched)]
@@ -59,11 +70,15 @@ def _check(table: catalog.Table, asked: TableSettings) -> None:
         if column is None:
             continue
         if column not in known:
-            raise UsageError(f"table.{key}: {table.schema}.{table.name} has no column {column!r}", hint=nearest(column, known))
+            raise UsageError(
+                f"table.{key}: {table.schema}.{table.name} has no column {column!r}",
+                hint=nearest(column, known),
+            )
         kind = table.column(column).kind
         if kinds is not None and kind not in kinds:
             raise UsageError(
-                f"table.{key}: column {column!r} is of type {kind}", hint=f"It takes one of {', '.join(sorted(kinds))}."
+                f"table.{key}: column {column!r} is of type {kind}",
+                hint=f"It takes one of {', '.join(sorted(kinds))}.",
             )
 
 
@@ -116,7 +131,9 @@ def _read(
 
 
 def _metadata(table: catalog.Table, asked: TableSettings) -> sql.Composable:
-    """The metadata, with correlation and causation of columns of their own put in under the conventional keys."""
+    """The metadata, with correlation and causation of columns of their own put in under the
+    conventional keys.
+    """
     own = _C(asked.metadata) if asked.metadata else None
     pairs = [
         sql.SQL("{}, {}::text").format(sql.Literal(key), _C(column))
@@ -133,6 +150,13 @@ def _metadata(table: catalog.Table, asked: TableSettings) -> sql.Composable:
     return sql.SQL("coalesce({}::jsonb, '{{}}') || {}").format(own, made)
 
 
-def _refuse(connection: psycopg.Connection, stream: str, events: Sequence[NewEvent], expected_version: int | None) -> Position:
+def _refuse(
+    connection: psycopg.Connection,
+    stream: str,
+    events: Sequence[NewEvent],
+    expected_version: int | None,
+) -> Position:
     del connection, events, expected_version
-    raise Refused(f"esops does not know how this table is written to, and appends nothing to {stream!r}")
+    raise Refused(
+        f"esops does not know how this table is written to, and appends nothing to {stream!r}"
+    )

@@ -1,7 +1,10 @@
-"""message-db (Eventide): one table `messages`, streams named `category-id`, positions of a stream from 0.
+"""message-db (Eventide): one table `messages`, streams named `category-id`, positions of a stream
+from 0.
 
-A writer takes an advisory lock on its category's hash before it draws a number, which settles a category and not the whole; so the
-general rule reads. Consumers keep their positions as messages of type Recorded. Facts: message-db's database/ sources.
+A writer takes an advisory lock on its category's hash before it draws a number, which settles a
+category and not the whole; so the
+general rule reads. Consumers keep their positions as messages of type Recorded. Facts: message-db's
+database/ sources.
 """
 
 from __future__ import annotations
@@ -15,7 +18,15 @@ from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
 from esops.settings import StoreSettings
 from esops.stores.postgres.layouts.archiving import numbered_archiving
-from esops.stores.postgres.layouts.base import NO_TENANT, Layout, Mapped, expect, insert_each, numbered, same_uuid
+from esops.stores.postgres.layouts.base import (
+    NO_TENANT,
+    Layout,
+    Mapped,
+    expect,
+    insert_each,
+    numbered,
+    same_uuid,
+)
 
 _COLUMNS = ["global_position", "position", "time", "stream_name", "type", "data", "metadata", "id"]
 _EVENT = {
@@ -61,23 +72,36 @@ def _read(connection: psycopg.Connection, table: catalog.Table) -> Layout:
         id_column=_C("id"),
         first_version=0,
         stream_column=_C("stream_name"),
-        archiving=numbered_archiving(_C(table.schema, table.name), _EVENT, "global_position", never=_POSITION_STREAM),
+        archiving=numbered_archiving(
+            _C(table.schema, table.name), _EVENT, "global_position", never=_POSITION_STREAM
+        ),
     )
 
 
 class _Append:
-    """What `write_message` does: the category's lock, the stream's next position, a row a message."""
+    """What `write_message` does: the category's lock, the stream's next position, a row a
+    message.
+    """
 
     def __init__(self, messages: sql.Identifier) -> None:
         self._messages = messages
 
     def __call__(
-        self, connection: psycopg.Connection, stream: str, events: Sequence[NewEvent], expected_version: int | None
+        self,
+        connection: psycopg.Connection,
+        stream: str,
+        events: Sequence[NewEvent],
+        expected_version: int | None,
     ) -> Position:
         category = stream.partition("-")[0]
-        connection.execute("SELECT pg_advisory_xact_lock(left('x' || md5(%s), 17)::bit(64)::bigint)", (category,))
+        connection.execute(
+            "SELECT pg_advisory_xact_lock(left('x' || md5(%s), 17)::bit(64)::bigint)", (category,)
+        )
         row = connection.execute(
-            sql.SQL("SELECT coalesce(max(position), -1) FROM {} WHERE stream_name = %s").format(self._messages), (stream,)
+            sql.SQL("SELECT coalesce(max(position), -1) FROM {} WHERE stream_name = %s").format(
+                self._messages
+            ),
+            (stream,),
         ).fetchone()
         assert row is not None
         version: int = row[0]
@@ -97,9 +121,14 @@ def _checkpoints(connection: psycopg.Connection, messages: sql.Identifier) -> li
     """The newest Recorded message of each consumer's position stream."""
     rows = connection.execute(
         sql.SQL(
-            "SELECT DISTINCT ON (stream_name) stream_name, (data->>'position')::bigint, time AT TIME ZONE 'utc' FROM {} "
+            "SELECT DISTINCT ON (stream_name) stream_name, (data->>'position')::bigint, time AT "
+            "TIME ZONE 'utc' FROM {} "
             "WHERE type = 'Recorded' AND stream_name ~ %s ORDER BY stream_name, position DESC"
         ).format(messages),
         (_POSITION_STREAM,),
     ).fetchall()
-    return [Checkpoint(name, Position((number,)), "recorded", at) for name, number, at in rows if number is not None]
+    return [
+        Checkpoint(name, Position((number,)), "recorded", at)
+        for name, number, at in rows
+        if number is not None
+    ]

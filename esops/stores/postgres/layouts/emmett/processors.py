@@ -21,80 +21,126 @@ _TAKEN_OVER_AFTER = timedelta(seconds=300)
 """After so long without a sign of life another instance may take a processor over."""
 
 
-def checkpoints(connection: psycopg.Connection, schema: str, processors: str, by_position: bool) -> list[Checkpoint]:
+def checkpoints(
+    connection: psycopg.Connection, schema: str, processors: str, by_position: bool
+) -> list[Checkpoint]:
     """Emmett's processors. The text is a pair since 0.43, and the global position alone before."""
     table = catalog.find_table(connection, schema, processors)
     if table is None:
         return []
     identity = "processor_id" if table.has("processor_id") else "subscription_id"
-    text = "last_processed_checkpoint" if table.has("last_processed_checkpoint") else "last_processed_position"
+    text = (
+        "last_processed_checkpoint"
+        if table.has("last_processed_checkpoint")
+        else "last_processed_position"
+    )
     state = _C("status") if table.has("status") else sql.SQL("'unknown'")
     updated = _C("last_updated") if table.has("last_updated") else sql.SQL("NULL::timestamptz")
     rows = connection.execute(
         sql.SQL(
-            "SELECT {}, version, {}::text, last_processed_transaction_id::text::bigint, {}, {}, partition FROM {} ORDER BY 1, 2"
+            "SELECT {}, version, {}::text, last_processed_transaction_id::text::bigint, {}, {}, "
+            "partition FROM {} ORDER BY 1, 2"
         ).format(_C(identity), _C(text), state, updated, _C(schema, processors))
     ).fetchall()
     found = []
     for name, version, checkpoint, written_in, status, updated_at, partition in rows:
         pair = _PAIR.match(checkpoint)
         number = int(pair[2] if pair else checkpoint)
-        transaction = int(pair[1]) if pair else _transaction_of(connection, schema, number, written_in)
-        position = None if number == 0 else Position((number,) if by_position else (transaction, number))
-        detail = {"version": str(version), "partition": partition, "form": "pair" if pair else "global position"}
+        transaction = (
+            int(pair[1]) if pair else _transaction_of(connection, schema, number, written_in)
+        )
+        position = (
+            None if number == 0 else Position((number,) if by_position else (transaction, number))
+        )
+        detail = {
+            "version": str(version),
+            "partition": partition,
+            "form": "pair" if pair else "global position",
+        }
         found.append(Checkpoint(name, position, status, updated_at, detail))
     return found
 
 
-def _transaction_of(connection: psycopg.Connection, schema: str, number: int, otherwise: int) -> int:
-    """The transaction that wrote an event: up to 0.42 a checkpoint keeps the number alone (its own column is another's)."""
+def _transaction_of(
+    connection: psycopg.Connection, schema: str, number: int, otherwise: int
+) -> int:
+    """The transaction that wrote an event: up to 0.42 a checkpoint keeps the number alone (its own
+    column is another's).
+    """
     row = connection.execute(
-        sql.SQL("SELECT transaction_id::text::bigint FROM {} WHERE global_position = %s").format(_C(schema, "emt_messages")),
+        sql.SQL("SELECT transaction_id::text::bigint FROM {} WHERE global_position = %s").format(
+            _C(schema, "emt_messages")
+        ),
         (number,),
     ).fetchone()
     return otherwise if row is None else int(row[0])
 
 
-def hand_over(connection: psycopg.Connection, schema: str, processors: str, name: str, position: Position) -> None:
+def hand_over(
+    connection: psycopg.Connection, schema: str, processors: str, name: str, position: Position
+) -> None:
     """Give a processor its checkpoint by Emmett's own function, in the caller's transaction.
 
-    `name` is the processor's id, or `id/version`. Raises Refused while it runs, or where it is further.
+    `name` is the processor's id, or `id/version`. Raises Refused while it runs, or where it is
+    further.
     """
     if processors != "emt_processors":
-        raise Refused("Emmett before 0.41 has no function that sets a checkpoint", hint="Switch with --no-switch, by hand.")
-    identity, _, version = name.rpartition("/") if name.rpartition("/")[2].isdigit() else (name, "", "")
+        raise Refused(
+            "Emmett before 0.41 has no function that sets a checkpoint",
+            hint="Switch with --no-switch, by hand.",
+        )
+    identity, _, version = (
+        name.rpartition("/") if name.rpartition("/")[2].isdigit() else (name, "", "")
+    )
     table = _C(schema, "emt_processors")
     rows = connection.execute(
         sql.SQL(
-            "SELECT version, partition, last_processed_checkpoint, status = 'running' AND last_updated > clock_timestamp() - %s "
+            "SELECT version, partition, last_processed_checkpoint, status = 'running' AND "
+            "last_updated > clock_timestamp() - %s "
             "FROM {} WHERE processor_id = %s AND (%s = '' OR version::text = %s) FOR UPDATE"
         ).format(table),
         (_TAKEN_OVER_AFTER, identity, version, version),
     ).fetchall()
     if not rows and (inline := _inline(connection, schema, identity)):
         raise Refused(
-            f"Emmett writes the projection {identity!r} inline, with each append ({inline}): it has no checkpoint to hand over",
+            f"Emmett writes the projection {identity!r} inline, with each append ({inline}): it "
+            "has no checkpoint to hand over",
             hint="Make it an async projection, or build and verify with --no-switch.",
         )
     if len(rows) != 1:
         there_are = [
-            row[0] for row in connection.execute(sql.SQL("SELECT DISTINCT processor_id FROM {}").format(table)).fetchall()
+            row[0]
+            for row in connection.execute(
+                sql.SQL("SELECT DISTINCT processor_id FROM {}").format(table)
+            ).fetchall()
         ]
         what = "several versions or partitions of the processor" if rows else "no processor"
-        raise Refused(f"Emmett has {what} {identity!r}", hint=nearest(identity, there_are) if not rows else "Name id/version.")
+        raise Refused(
+            f"Emmett has {what} {identity!r}",
+            hint=nearest(identity, there_are) if not rows else "Name id/version.",
+        )
     number, partition, current, running = rows[0]
     if running:
-        raise Refused(f"Emmett's processor {identity!r} is running", hint="Stop the application's projector first.")
+        raise Refused(
+            f"Emmett's processor {identity!r} is running",
+            hint="Stop the application's projector first.",
+        )
     text = _as_emmett_keeps_it(connection, schema, current, position)
     if current is not None and current > text:
-        raise Refused(f"{identity} stands at {current}, ahead of {text}", hint="Go on with --resume: green catches up first.")
+        raise Refused(
+            f"{identity} stands at {current}, ahead of {text}",
+            hint="Go on with --resume: green catches up first.",
+        )
     answer = connection.execute(
-        sql.SQL("SELECT {}(%s, %s, %s, %s, pg_current_xact_id(), %s, %s)").format(_C(schema, "store_processor_checkpoint")),
+        sql.SQL("SELECT {}(%s, %s, %s, %s, pg_current_xact_id(), %s, %s)").format(
+            _C(schema, "store_processor_checkpoint")
+        ),
         (identity, number, text, current, partition, "esops"),
     ).fetchone()
     if answer is None or answer[0] not in (0, 1):
         raise Refused(
-            f"Emmett did not take the checkpoint of {identity!r}: its function answered {answer[0] if answer else None}"
+            f"Emmett did not take the checkpoint of {identity!r}: its function answered "
+            f"{answer[0] if answer else None}"
         )
 
 
@@ -103,15 +149,21 @@ def _inline(connection: psycopg.Connection, schema: str, name: str) -> str | Non
     if catalog.find_table(connection, schema, "emt_projections") is None:
         return None
     row = connection.execute(
-        sql.SQL("SELECT status FROM {} WHERE name = %s AND type = 'i'").format(_C(schema, "emt_projections")), (name,)
+        sql.SQL("SELECT status FROM {} WHERE name = %s AND type = 'i'").format(
+            _C(schema, "emt_projections")
+        ),
+        (name,),
     ).fetchone()
     return None if row is None else str(row[0])
 
 
-def _as_emmett_keeps_it(connection: psycopg.Connection, schema: str, current: str | None, position: Position) -> str:
+def _as_emmett_keeps_it(
+    connection: psycopg.Connection, schema: str, current: str | None, position: Position
+) -> str:
     """A checkpoint in the form of the row that is there.
 
-    Up to 0.42 it is a global position alone, in an order that is not that of the log: given is the highest below which nothing is
+    Up to 0.42 it is a global position alone, in an order that is not that of the log: given is the
+    highest below which nothing is
     unprocessed, so that the application may see some events again and misses none.
     """
     if len(position) == 1:
@@ -120,7 +172,8 @@ def _as_emmett_keeps_it(connection: psycopg.Connection, schema: str, current: st
         return f"{position[0]:020d}:{position[1]:019d}"
     row = connection.execute(
         sql.SQL(
-            "SELECT coalesce(min(global_position) FILTER (WHERE (transaction_id, global_position) > (%s::text::xid8, %s)) - 1, "
+            "SELECT coalesce(min(global_position) FILTER (WHERE (transaction_id, global_position) "
+            "> (%s::text::xid8, %s)) - 1, "
             "max(global_position), 0) FROM {}"
         ).format(_C(schema, "emt_messages")),
         (str(position[0]), position[1]),

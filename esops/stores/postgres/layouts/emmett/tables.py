@@ -1,8 +1,12 @@
-"""Emmett's tables (0.38 to 0.44): emt_streams, emt_messages, emt_processors (up to 0.41: emt_subscriptions).
+"""Emmett's tables (0.38 to 0.44): emt_streams, emt_messages, emt_processors (up to 0.41:
+emt_subscriptions).
 
-Rows carry their transaction's id, and the library reads in the order of (transaction id, global position) what lies below
-the oldest running transaction; esops does the same, or reads by global position with `ordering = "position"`. A
-partition of Emmett's is a tenant here. Facts: Emmett's PostgreSQL event store sources; see docs/reference/layouts.md.
+Rows carry their transaction's id, and the library reads in the order of (transaction id, global
+position) what lies below
+the oldest running transaction; esops does the same, or reads by global position with `ordering =
+"position"`. A
+partition of Emmett's is a tenant here. Facts: Emmett's PostgreSQL event store sources; see
+docs/reference/layouts.md.
 """
 
 from __future__ import annotations
@@ -13,7 +17,15 @@ from psycopg import sql
 from esops.errors import Unavailable
 from esops.postgres import catalog
 from esops.settings import StoreSettings
-from esops.stores.postgres.layouts.base import NO_TENANT, TRUE, AppendBesideStreamRow, Layout, Mapped, StreamTable, category_in
+from esops.stores.postgres.layouts.base import (
+    NO_TENANT,
+    TRUE,
+    AppendBesideStreamRow,
+    Layout,
+    Mapped,
+    StreamTable,
+    category_in,
+)
 from esops.stores.postgres.layouts.emmett import archiving as emmett_archiving
 from esops.stores.postgres.layouts.emmett import processors as emmett_processors
 from esops.stores.postgres.settle import SequenceLockers, SettleRule, TransactionIds
@@ -27,15 +39,24 @@ def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layo
     """Emmett's stores in a database."""
     schemas = catalog.schemas_with(connection, "emt_messages", "emt_streams")
     return [
-        _read(connection, schema, settings) for schema in schemas if settings.db_schema is None or schema == settings.db_schema
+        _read(connection, schema, settings)
+        for schema in schemas
+        if settings.db_schema is None or schema == settings.db_schema
     ]
 
 
 def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) -> Layout:
     sequence = catalog.sequence_of(connection, schema, SEQUENCE)
     if sequence is None:
-        raise Unavailable(f"schema {schema!r} has emt_messages but no sequence {SEQUENCE}", hint="Is it a copy without it?")
-    processors = "emt_processors" if catalog.find_table(connection, schema, "emt_processors") else "emt_subscriptions"
+        raise Unavailable(
+            f"schema {schema!r} has emt_messages but no sequence {SEQUENCE}",
+            hint="Is it a copy without it?",
+        )
+    processors = (
+        "emt_processors"
+        if catalog.find_table(connection, schema, "emt_processors")
+        else "emt_subscriptions"
+    )
     partitions = connection.execute(
         sql.SQL("SELECT count(*) FROM pg_inherits WHERE inhparent = {}::regclass").format(
             sql.Literal(_C(schema, "emt_messages").as_string(None))
@@ -79,11 +100,15 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
         scope=scope,
         alive=sql.SQL("is_archived = FALSE"),
         archived=_C("is_archived"),
-        in_category=lambda name: sql.SQL("split_part(stream_id, '-', 1) = {}").format(sql.Literal(name)),
+        in_category=lambda name: sql.SQL("split_part(stream_id, '-', 1) = {}").format(
+            sql.Literal(name)
+        ),
         stream_equals=lambda name: sql.SQL("stream_id = {}").format(sql.Literal(name)),
         append=_appending(schema, settings.tenant or DEFAULT_PARTITION, by_position),
         checkpoints=lambda on: emmett_processors.checkpoints(on, schema, processors, by_position),
-        hand_over=lambda on, name, position: emmett_processors.hand_over(on, schema, processors, name, position),
+        hand_over=lambda on, name, position: emmett_processors.hand_over(
+            on, schema, processors, name, position
+        ),
         tenants=tenants,
         stream_column=_C("stream_id"),
         stream_table=StreamTable(
@@ -93,55 +118,76 @@ def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) 
             category=category_in(_C("stream_id")),
             length=_C("stream_position"),
             alive=sql.SQL("is_archived = FALSE"),
-            in_category=lambda name: sql.SQL("split_part(stream_id, '-', 1) = {}").format(sql.Literal(name)),
+            in_category=lambda name: sql.SQL("split_part(stream_id, '-', 1) = {}").format(
+                sql.Literal(name)
+            ),
             note="the positions in emt_streams",
             scope=scope,
         ),
         archiving=emmett_archiving.archiving_rules(schema, tenants, settings.tenant, by_position),
-        detail={"ordering": "global position" if by_position else "transaction id, global position", "processors": processors},
+        detail={
+            "ordering": "global position" if by_position else "transaction id, global position",
+            "processors": processors,
+        },
         warnings=lambda on: [] if by_position else _from_the_future(on, schema),
     )
 
 
 def _from_the_future(connection: psycopg.Connection, schema: str) -> list[str]:
-    """After a restore into another cluster, transaction ids may not have happened yet there; such events are invisible."""
+    """After a restore into another cluster, transaction ids may not have happened yet there; such
+    events are invisible.
+    """
     row = connection.execute(
         sql.SQL(
-            "SELECT transaction_id::text FROM {} WHERE transaction_id >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1"
+            "SELECT transaction_id::text FROM {} WHERE transaction_id >= "
+            "pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1"
         ).format(_C(schema, "emt_messages"))
     ).fetchone()
     if row is None:
         return []
     return [
         (
-            f"there are events with transaction ids in this cluster's future (such as {row[0]}): restored from another cluster, "
-            'they are invisible to readers; read with ordering = "position", or raise the cluster\'s transaction counter'
+            f"there are events with transaction ids in this cluster's future (such as {row[0]}): "
+            "restored from another cluster, "
+            'they are invisible to readers; read with ordering = "position", or raise the '
+            "cluster's transaction counter"
         )
     ]
 
 
 def _appending(schema: str, partition: str, by_position: bool) -> AppendBesideStreamRow:
-    """What Emmett's append function does: the stream's row first, then its messages with their transaction's id."""
+    """What Emmett's append function does: the stream's row first, then its messages with their
+    transaction's id.
+    """
     names = {
         "streams": _C(schema, "emt_streams"),
         "messages": _C(schema, "emt_messages"),
         "partition": sql.Literal(partition),
-        "number": sql.SQL("global_position" if by_position else "transaction_id::text::bigint, global_position"),
+        "number": sql.SQL(
+            "global_position" if by_position else "transaction_id::text::bigint, global_position"
+        ),
     }
     of_stream = "WHERE stream_id = %(stream)s AND partition = {partition}"
     return AppendBesideStreamRow(
         make=sql.SQL(
-            "INSERT INTO {streams} (stream_id, stream_position, partition, stream_type, stream_metadata, is_archived) "
+            "INSERT INTO {streams} (stream_id, stream_position, partition, stream_type, "
+            "stream_metadata, is_archived) "
             "SELECT %(stream)s, 0, {partition}, split_part(%(stream)s, '-', 1), '{{}}', FALSE "
             f"WHERE NOT EXISTS (SELECT FROM {{streams}} {of_stream}) ON CONFLICT DO NOTHING"
         ).format(**names),
         lock=sql.SQL(
-            f"SELECT stream_position, is_archived FROM {{streams}} {of_stream} ORDER BY is_archived DESC LIMIT 1 FOR UPDATE"
+            f"SELECT stream_position, is_archived FROM {{streams}} {of_stream} ORDER BY "
+            "is_archived DESC LIMIT 1 FOR UPDATE"
         ).format(**names),
         insert=sql.SQL(
-            "INSERT INTO {messages} (stream_id, stream_position, partition, message_kind, message_schema_version, message_id, "
-            "message_type, message_data, message_metadata, transaction_id) VALUES (%(stream)s, %(version)s, {partition}, 'E', '1', "
-            "%(id)s, %(type)s, %(data)s::jsonb, %(metadata)s::jsonb, pg_current_xact_id()) RETURNING {number}"
+            "INSERT INTO {messages} (stream_id, stream_position, partition, message_kind, "
+            "message_schema_version, message_id, "
+            "message_type, message_data, message_metadata, transaction_id) VALUES (%(stream)s, "
+            "%(version)s, {partition}, 'E', '1', "
+            "%(id)s, %(type)s, %(data)s::jsonb, %(metadata)s::jsonb, pg_current_xact_id()) "
+            "RETURNING {number}"
         ).format(**names),
-        move=sql.SQL(f"UPDATE {{streams}} SET stream_position = %(version)s {of_stream}").format(**names),
+        move=sql.SQL(f"UPDATE {{streams}} SET stream_position = %(version)s {of_stream}").format(
+            **names
+        ),
     )

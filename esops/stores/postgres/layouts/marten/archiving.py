@@ -1,7 +1,10 @@
-"""How Marten's streams leave and come back: its own `mt_archive_stream`, or deleted events behind a stream row that stays.
+"""How Marten's streams leave and come back: its own `mt_archive_stream`, or deleted events behind a
+stream row that stays.
 
-Where both tables are partitioned by is_archived, a stream's key holds the mark, and the events' foreign key too: so its row is
-copied before its events move, and deleted after. Facts: Marten's ArchiveStreamFunction and UnArchiveStreamOperation.
+Where both tables are partitioned by is_archived, a stream's key holds the mark, and the events'
+foreign key too: so its row is
+copied before its events move, and deleted after. Facts: Marten's ArchiveStreamFunction and
+UnArchiveStreamOperation.
 """
 
 from __future__ import annotations
@@ -14,12 +17,24 @@ from psycopg import sql
 from esops.postgres.catalog import Table
 from esops.stores.postgres.layouts.archiving import PARTS, STREAMS, LayoutArchiving, SqlRemoval
 
-_EVENT = {"stream": "stream_id", "version": "version", "type": "type", "id": "id", "data": "data", "recorded_at": "timestamp"}
+_EVENT = {
+    "stream": "stream_id",
+    "version": "version",
+    "type": "type",
+    "id": "id",
+    "data": "data",
+    "recorded_at": "timestamp",
+}
 _BINARY = "payload_is_bdata"
 
 
 def archiving_rules(
-    connection: psycopg.Connection, schema: str, streams: Table, events: Table, *, data_is_binary: bool
+    connection: psycopg.Connection,
+    schema: str,
+    streams: Table,
+    events: Table,
+    *,
+    data_is_binary: bool,
 ) -> LayoutArchiving:
     """The statements for the variant that the tables show."""
     conjoined = "tenant_id" in streams.key
@@ -34,22 +49,28 @@ def archiving_rules(
     }
     tenant = "s.tenant_id" if conjoined else "''"
     of_streams = f"s.id = k.stream::{kind}" + (" AND s.tenant_id = k.tenant" if conjoined else "")
-    of_events = f"e.stream_id = k.stream::{kind}" + (" AND e.tenant_id = k.tenant" if conjoined else "")
+    of_events = f"e.stream_id = k.stream::{kind}" + (
+        " AND e.tenant_id = k.tenant" if conjoined else ""
+    )
 
     def made(text: str) -> sql.Composed:
         return sql.SQL(text).format(**names)
 
     tombstone = (
-        made(f"UPDATE {{streams}} s SET is_archived = TRUE FROM {{k}} WHERE {of_streams} AND s.is_archived IS NOT TRUE"),
+        made(
+            f"UPDATE {{streams}} s SET is_archived = TRUE FROM {{k}} WHERE {of_streams} AND "
+            "s.is_archived IS NOT TRUE"
+        ),
     )
     ways = {
         "delete": SqlRemoval(
             rows=made(
-                f"DELETE FROM {{events}} e USING {{parts}} WHERE {of_events} AND e.version BETWEEN k.low AND k.high"
-                + (" AND e.is_archived IS NOT TRUE" if marked else "")
+                f"DELETE FROM {{events}} e USING {{parts}} WHERE {of_events} AND e.version BETWEEN "
+                "k.low AND k.high" + (" AND e.is_archived IS NOT TRUE" if marked else "")
             ),
             end=tombstone if marked else (),
-            what="deletes events; each stream's row stays as its tombstone, marked as archived, so that nobody appends to it",
+            what="deletes events; each stream's row stays as its tombstone, marked as archived, so "
+            "that nobody appends to it",
         )
     }
     parameters = _parameters_of_archive(connection, schema)
@@ -66,30 +87,44 @@ def archiving_rules(
         further={_BINARY: sql.SQL("(bdata IS NOT NULL)::text")} if data_is_binary else {},
         fill=_fill,
         guard=made(
-            f"SELECT k.stream, k.tenant, s.version, s.is_archived IS TRUE FROM {{streams}} s JOIN {{k}} ON {of_streams} "
+            f"SELECT k.stream, k.tenant, s.version, s.is_archived IS TRUE FROM {{streams}} s JOIN "
+            f"{{k}} ON {of_streams} "
             "ORDER BY s.is_archived DESC FOR UPDATE OF s SKIP LOCKED"
         ),
         ways=ways,
         revive=_revive(streams, of_streams, of_events, names) if marked else (),
         row=made(
             f"SELECT s.id::text, {tenant}, row_to_json(s)::text FROM {{streams}} s "
-            f"WHERE s.id = ANY(%(stream)s::{kind}[])" + (" AND s.tenant_id = ANY(%(tenant)s::text[])" if conjoined else "")
+            f"WHERE s.id = ANY(%(stream)s::{kind}[])"
+            + (" AND s.tenant_id = ANY(%(tenant)s::text[])" if conjoined else "")
         ),
         adopt=made(
-            "INSERT INTO {streams} SELECT (jsonb_populate_record(NULL::{streams}, r::jsonb)).* FROM unnest(%(row)s::text[]) AS r"
+            "INSERT INTO {streams} SELECT (jsonb_populate_record(NULL::{streams}, r::jsonb)).* "
+            "FROM unnest(%(row)s::text[]) AS r"
         ),
     )
 
 
-def _revive(streams: Table, of_streams: str, of_events: str, names: dict[str, sql.Composable]) -> tuple[sql.Composed, ...]:
+def _revive(
+    streams: Table, of_streams: str, of_events: str, names: dict[str, sql.Composable]
+) -> tuple[sql.Composed, ...]:
     """What Marten's UnArchiveStream does."""
 
     def made(text: str) -> sql.Composed:
         return sql.SQL(text).format(**names)
 
-    events = made(f"UPDATE {{events}} e SET is_archived = FALSE FROM {{k}} WHERE {of_events} AND e.is_archived")
+    events = made(
+        f"UPDATE {{events}} e SET is_archived = FALSE FROM {{k}} WHERE {of_events} AND "
+        "e.is_archived"
+    )
     if "is_archived" not in streams.key:
-        return (made(f"UPDATE {{streams}} s SET is_archived = FALSE FROM {{k}} WHERE {of_streams} AND s.is_archived"), events)
+        return (
+            made(
+                f"UPDATE {{streams}} s SET is_archived = FALSE FROM {{k}} WHERE {of_streams} AND "
+                "s.is_archived"
+            ),
+            events,
+        )
     others = [column.name for column in streams.columns if column.name != "is_archived"]
     names = {
         **names,
@@ -97,10 +132,15 @@ def _revive(streams: Table, of_streams: str, of_events: str, names: dict[str, sq
         "theirs": sql.SQL(", ").join(sql.Identifier("s", name) for name in others),
     }
     copy = made(
-        f"INSERT INTO {{streams}} ({{others}}, is_archived) SELECT {{theirs}}, FALSE FROM {{streams}} s JOIN {{k}} ON {of_streams} "
+        f"INSERT INTO {{streams}} ({{others}}, is_archived) SELECT {{theirs}}, FALSE FROM "
+        f"{{streams}} s JOIN {{k}} ON {of_streams} "
         "WHERE s.is_archived"
     )
-    return (copy, events, made(f"DELETE FROM {{streams}} s USING {{k}} WHERE {of_streams} AND s.is_archived"))
+    return (
+        copy,
+        events,
+        made(f"DELETE FROM {{streams}} s USING {{k}} WHERE {of_streams} AND s.is_archived"),
+    )
 
 
 def _parameters_of_archive(connection: psycopg.Connection, schema: str) -> int:

@@ -1,4 +1,5 @@
-"""What Marten's daemon and options leave in the database: how far its shards are, and what an operator should look at.
+"""What Marten's daemon and options leave in the database: how far its shards are, and what an
+operator should look at.
 
 Facts: Marten's schema sources and its daemon's gap detection; see docs/reference/layouts.md.
 """
@@ -26,71 +27,109 @@ _C = sql.Identifier
 
 
 def checkpoints(connection: psycopg.Connection, schema: str) -> list[Checkpoint]:
-    """The daemon's shards with their dead letters, and its high-water mark with the gaps that it passed."""
+    """The daemon's shards with their dead letters, and its high-water mark with the gaps that it
+    passed.
+    """
     if catalog.find_table(connection, schema, "mt_event_progression") is None:
         return []
     skips = _counted(connection, schema, "mt_high_water_skips", "'HighWaterMark'")
-    letters = _counted(connection, schema, "mt_doc_deadletterevent", "data->>'ProjectionName' || ':' || (data->>'ShardName')")
+    letters = _counted(
+        connection,
+        schema,
+        "mt_doc_deadletterevent",
+        "data->>'ProjectionName' || ':' || (data->>'ShardName')",
+    )
     rows = connection.execute(
-        sql.SQL("SELECT name, last_seq_id, last_updated FROM {} ORDER BY name").format(_C(schema, "mt_event_progression"))
+        sql.SQL("SELECT name, last_seq_id, last_updated FROM {} ORDER BY name").format(
+            _C(schema, "mt_event_progression")
+        )
     ).fetchall()
     found = []
     for name, number, updated in rows:
         mark = name.startswith("HighWaterMark")
-        what, count = ("gaps passed", skips.get(name)) if mark else ("dead letters", letters.get(name))
+        what, count = (
+            ("gaps passed", skips.get(name)) if mark else ("dead letters", letters.get(name))
+        )
         detail = {what: str(count)} if count else {}
         position = None if number is None else Position((number,))
-        found.append(Checkpoint(name, position, "high-water mark" if mark else "shard", updated, detail))
+        found.append(
+            Checkpoint(name, position, "high-water mark" if mark else "shard", updated, detail)
+        )
     return found
 
 
-def _counted(connection: psycopg.Connection, schema: str, table: str, by: LiteralString) -> dict[str, int]:
+def _counted(
+    connection: psycopg.Connection, schema: str, table: str, by: LiteralString
+) -> dict[str, int]:
     """The rows of a table that may be missing, by the name of a progression row."""
     if catalog.find_table(connection, schema, table) is None:
         return {}
-    return dict(connection.execute(sql.SQL(f"SELECT {by}, count(*) FROM {{}} GROUP BY 1").format(_C(schema, table))).fetchall())
+    return dict(
+        connection.execute(
+            sql.SQL(f"SELECT {by}, count(*) FROM {{}} GROUP BY 1").format(_C(schema, table))
+        ).fetchall()
+    )
 
 
 def hand_over(connection: psycopg.Connection, schema: str, name: str, position: Position) -> None:
-    """Set a shard's progress in the caller's transaction. Raises Refused while its daemon lives, or where it is further.
+    """Set a shard's progress in the caller's transaction.
 
-    A daemon in hot/cold mode holds an advisory lock, which is taken here to the transaction's end; one in solo mode holds none, and is
+    Raises Refused while its daemon lives, or where it is further.
+
+    A daemon in hot/cold mode holds an advisory lock, which is taken here to the transaction's end;
+    one in solo mode holds none, and is
     known by rows that it touched lately.
     """
     progression = _C(schema, "mt_event_progression")
     rows = connection.execute(
         sql.SQL(
-            "SELECT name, last_seq_id, last_updated > clock_timestamp() - %s FROM {} WHERE name = %s OR name = 'HighWaterMark' FOR UPDATE"
+            "SELECT name, last_seq_id, last_updated > clock_timestamp() - %s FROM {} WHERE name = "
+            "%s OR name = 'HighWaterMark' FOR UPDATE"
         ).format(progression),
         (_ALIVE, name),
     ).fetchall()
     found = {row[0]: row for row in rows}
     if name not in found:
         there_are = [
-            row[0] for row in connection.execute(sql.SQL("SELECT name FROM {} ORDER BY 1").format(progression)).fetchall()
+            row[0]
+            for row in connection.execute(
+                sql.SQL("SELECT name FROM {} ORDER BY 1").format(progression)
+            ).fetchall()
         ]
         raise Refused(f"Marten has no progression row {name!r}", hint=nearest(name, there_are))
     for lock in (DAEMON_LOCK, shard_lock(schema, name)):
         taken = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (lock,)).fetchone()
         if not (taken and taken[0]):
-            raise Refused(f"Marten's daemon lives: its lock {lock} is held", hint="Stop the application's projector first.")
+            raise Refused(
+                f"Marten's daemon lives: its lock {lock} is held",
+                hint="Stop the application's projector first.",
+            )
     touched = [each for each in found if found[each][2]]
     if touched:
         raise Refused(
-            f"Marten's daemon may live: {touched[0]} was updated less than {_ALIVE.total_seconds():.0f} s ago",
+            f"Marten's daemon may live: {touched[0]} was updated less than "
+            f"{_ALIVE.total_seconds():.0f} s ago",
             hint="Stop the application's projector, and go on a minute later.",
         )
     reached = found[name][1]
     if reached is not None and reached > position[0]:
-        raise Refused(f"{name} stands at {reached}, ahead of {position}", hint="Go on with --resume: green catches up first.")
+        raise Refused(
+            f"{name} stands at {reached}, ahead of {position}",
+            hint="Go on with --resume: green catches up first.",
+        )
     connection.execute(
-        sql.SQL("UPDATE {} SET last_seq_id = %s, last_updated = transaction_timestamp() WHERE name = %s").format(progression),
+        sql.SQL(
+            "UPDATE {} SET last_seq_id = %s, last_updated = transaction_timestamp() WHERE name = %s"
+        ).format(progression),
         (position[0], name),
     )
 
 
 def shard_lock(schema: str, identity: str) -> int:
-    """The advisory lock of a shard's leader: Marten's deterministic string hash, over the lock id of daemons."""
+    """The advisory lock of a shard's leader.
+
+    It is Marten's deterministic string hash, over the lock id of daemons.
+    """
     text = f"{schema}:{identity}"
     first = second = _signed((5381 << 16) + 5381)
     for at in range(0, len(text), 2):
@@ -110,40 +149,64 @@ def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table
     found = []
     if "is_archived" in streams.partitioned_by:
         key = sql.SQL(", ").join(_C(column) for column in streams.key if column != "is_archived")
-        both = "SELECT {key} FROM {streams} WHERE is_archived INTERSECT SELECT {key} FROM {streams} WHERE NOT is_archived"
+        both = (
+            "SELECT {key} FROM {streams} WHERE is_archived INTERSECT SELECT {key} FROM "
+            "{streams} WHERE NOT is_archived"
+        )
         names = {"key": key, "streams": _C(schema, "mt_streams")}
         again = connection.execute(
-            sql.SQL(f"SELECT *, count(*) OVER () FROM ({both}) AS both_sides LIMIT 1").format(**names)
+            sql.SQL(f"SELECT *, count(*) OVER () FROM ({both}) AS both_sides LIMIT 1").format(
+                **names
+            )
         ).fetchone()
         if again is not None:
-            message = f"{again[-1]:,} ids of archived streams are used again, such as {again[-2]}: each names two streams"
-            fix = "Let Marten keep ids unique (UseArchivedStreamPartitioning with mt_streams_identity), and archive the second by hand."
+            message = (
+                f"{again[-1]:,} ids of archived streams are used again, such as "
+                f"{again[-2]}: "
+                "each names two streams"
+            )
+            fix = (
+                "Let Marten keep ids unique (UseArchivedStreamPartitioning with "
+                "mt_streams_identity), and archive the second by hand."
+            )
             found.append(Concern("reused ids", message, fix))
     if catalog.find_table(connection, schema, "mt_event_progression") is not None:
         orphans = sql.SQL(
-            "SELECT p.name, p.last_seq_id, p.last_updated FROM {} p JOIN {} m ON m.name = 'HighWaterMark' "
-            "WHERE p.name NOT LIKE 'HighWaterMark%' AND p.last_seq_id < m.last_seq_id AND p.last_updated < m.last_updated - {} ORDER BY 1"
+            "SELECT p.name, p.last_seq_id, p.last_updated FROM {} p JOIN {} m ON m.name = "
+            "'HighWaterMark' "
+            "WHERE p.name NOT LIKE 'HighWaterMark%' AND p.last_seq_id < m.last_seq_id AND "
+            "p.last_updated < m.last_updated - {} ORDER BY 1"
         ).format(*[_C(schema, "mt_event_progression")] * 2, sql.Literal(_ORPHANED))
         for name, number, updated in connection.execute(orphans).fetchall():
             message = (
-                f"progression row {name} stands at {number} since {updated:%Y-%m-%d %H:%M} while the high-water mark moves on"
+                f"progression row {name} stands at {number} since {updated:%Y-%m-%d %H:%M} "
+                "while the high-water mark moves on"
             )
-            delete = sql.SQL("DELETE FROM {} WHERE name = {};").format(_C(schema, "mt_event_progression"), sql.Literal(name))
+            delete = sql.SQL("DELETE FROM {} WHERE name = {};").format(
+                _C(schema, "mt_event_progression"), sql.Literal(name)
+            )
             found.append(
                 Concern(
-                    "orphan progress", message, f"{delete.as_string(connection)}  -- if its projection is gone; else start it"
+                    "orphan progress",
+                    message,
+                    f"{delete.as_string(connection)}  -- if its projection is gone; else start it",
                 )
             )
     return found
 
 
 def high_water_mark(connection: psycopg.Connection, schema: str, tenant: str | None) -> int | None:
-    """The number up to which Marten's daemon has passed all events (of a tenant that has numbers of its own); None where it never ran.
+    """The number up to which Marten's daemon has passed all events (of a tenant that has numbers of
+    its own); None where it never ran.
 
-    A lower bound of what is settled, never an upper one: the daemon passes a missing number by the same evidence as esops, or later.
+    A lower bound of what is settled, never an upper one: the daemon passes a missing number by the
+    same evidence as esops, or later.
     """
     name = "HighWaterMark" if tenant is None else f"HighWaterMark:{tenant}"
     row = connection.execute(
-        sql.SQL("SELECT last_seq_id FROM {} WHERE name = %s").format(sql.Identifier(schema, "mt_event_progression")), (name,)
+        sql.SQL("SELECT last_seq_id FROM {} WHERE name = %s").format(
+            sql.Identifier(schema, "mt_event_progression")
+        ),
+        (name,),
     ).fetchone()
     return None if row is None else row[0]

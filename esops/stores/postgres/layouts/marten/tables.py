@@ -1,7 +1,9 @@
 """Marten's tables (6 to 9): mt_streams, mt_events, mt_event_progression.
 
-Numbers come from `mt_events_sequence`, drawn inside the appending transaction by the quick modes and possibly outside of
-it by the rich one; so holes are watched unless the store says `append = "quick"`. Facts: Marten's schema sources
+Numbers come from `mt_events_sequence`, drawn inside the appending transaction by the quick modes
+and possibly outside of
+it by the rich one; so holes are watched unless the store says `append = "quick"`. Facts: Marten's
+schema sources
 (src/Marten/Events/Schema) and its daemon's gap detection; see docs/reference/layouts.md.
 """
 
@@ -42,7 +44,8 @@ _C = sql.Identifier
 def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
     """Marten's stores in a database, each in the variant that its catalogue shows.
 
-    Where each tenant's events are numbered on their own they have no common order, so that each tenant is a store.
+    Where each tenant's events are numbered on their own they have no common order, so that each
+    tenant is a store.
     """
     found: list[Layout] = []
     for schema in catalog.schemas_with(connection, "mt_events", "mt_streams"):
@@ -53,13 +56,22 @@ def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layo
                     f"schema {schema!r} has no numbers for a tenant {settings.tenant!r}",
                     hint="There is: " + ", ".join(own_numbers),
                 )
-            tenants = list(own_numbers) if own_numbers and settings.tenant is None else [settings.tenant]
-            found += [_read(connection, schema, settings, tenant, own_numbers.get(tenant or "")) for tenant in tenants]
+            tenants = (
+                list(own_numbers) if own_numbers and settings.tenant is None else [settings.tenant]
+            )
+            found += [
+                _read(connection, schema, settings, tenant, own_numbers.get(tenant or ""))
+                for tenant in tenants
+            ]
     return found
 
 
 def _read(
-    connection: psycopg.Connection, schema: str, settings: StoreSettings, tenant: str | None, own_sequence: str | None
+    connection: psycopg.Connection,
+    schema: str,
+    settings: StoreSettings,
+    tenant: str | None,
+    own_sequence: str | None,
 ) -> Layout:
     events = catalog.find_table(connection, schema, "mt_events")
     streams = catalog.find_table(connection, schema, "mt_streams")
@@ -70,7 +82,10 @@ def _read(
     sequence_name = own_sequence or "mt_events_sequence"
     sequence = catalog.sequence_of(connection, schema, sequence_name)
     if sequence is None:
-        raise Unavailable(f"schema {schema!r} has mt_events but no sequence {sequence_name}", hint="Is it a copy without it?")
+        raise Unavailable(
+            f"schema {schema!r} has mt_events but no sequence {sequence_name}",
+            hint="Is it a copy without it?",
+        )
 
     data: sql.Composable = _C("data")
     if events.has("bdata"):
@@ -79,7 +94,9 @@ def _read(
     metadata: sql.Composable = NOTHING
     if kept:
         pairs = [sql.SQL("{}, {}").format(sql.Literal(key), _C(column)) for key, column in kept]
-        metadata = sql.SQL("jsonb_strip_nulls(jsonb_build_object({}))").format(sql.SQL(", ").join(pairs))
+        metadata = sql.SQL("jsonb_strip_nulls(jsonb_build_object({}))").format(
+            sql.SQL(", ").join(pairs)
+        )
     own: list[sql.Composable] = [sql.SQL("type <> 'tombstone'")]
     if events.has("is_skipped"):
         own.append(sql.SQL("is_skipped IS NOT TRUE"))
@@ -98,7 +115,11 @@ def _read(
             lambda on: catalog.relation_tree(on, events.oid),
             settings.hole_threshold,
             tenant_condition if own_sequence else TRUE,
-            lambda on: marten_daemon.high_water_mark(on, schema, tenant if own_sequence else None) if has_progression else None,
+            lambda on: (
+                marten_daemon.high_water_mark(on, schema, tenant if own_sequence else None)
+                if has_progression
+                else None
+            ),
             watched=settings.append != "quick" or sequence[1] > 1,
         )
 
@@ -106,7 +127,11 @@ def _read(
     return Layout(
         name="marten",
         schema=schema,
-        version="9 or later" if events.has("bdata") else "8 or earlier" if streams.has("snapshot") else "6 to 9",
+        version="9 or later"
+        if events.has("bdata")
+        else "8 or earlier"
+        if streams.has("snapshot")
+        else "6 to 9",
         events=_C(schema, "mt_events"),
         mapped=Mapped(
             id=sql.SQL("id::text"),
@@ -146,7 +171,9 @@ def _read(
         stream_table=_stream_table(schema, by_string, conjoined, tenant, streams),
         fields={key: _C(column) for key, column in kept if key != "headers"},
         loose=_C("headers") if events.has("headers") else None,
-        archiving=marten_archiving.archiving_rules(connection, schema, streams, events, data_is_binary=events.has("bdata")),
+        archiving=marten_archiving.archiving_rules(
+            connection, schema, streams, events, data_is_binary=events.has("bdata")
+        ),
         tenants=conjoined and tenant is None,
         detail={
             "stream ids": "text" if by_string else "uuid",
@@ -159,25 +186,36 @@ def _read(
 
 
 def _sequences_of_tenants(connection: psycopg.Connection, schema: str) -> dict[str, str]:
-    """The sequence of each tenant, where events are partitioned by tenant and numbered for each on its own."""
+    """The sequence of each tenant, where events are partitioned by tenant and numbered for each on
+    its own.
+    """
     events = catalog.find_table(connection, schema, "mt_events")
     if events is None or events.partitioned_by != ("tenant_id",):
         return {}
     rows = connection.execute(
         "SELECT substr(c.relname, length('mt_events_sequence_') + 1), c.relname FROM pg_class c "
         "JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE n.nspname = %s AND c.relkind = 'S' AND c.relname LIKE 'mt\\_events\\_sequence\\_%%' ORDER BY 1",
+        "WHERE n.nspname = %s AND c.relkind = 'S' AND c.relname LIKE 'mt\\_events\\_sequence\\_%%' "
+        "ORDER BY 1",
         (schema,),
     ).fetchall()
     by_suffix: dict[str, str] = dict(rows)
     if catalog.find_table(connection, schema, "mt_tenant_partitions") is None:
         return by_suffix
-    named = sql.SQL("SELECT partition_value, partition_suffix FROM {} ORDER BY 1").format(_C(schema, "mt_tenant_partitions"))
-    return {tenant: by_suffix[suffix] for tenant, suffix in connection.execute(named).fetchall() if suffix in by_suffix}
+    named = sql.SQL("SELECT partition_value, partition_suffix FROM {} ORDER BY 1").format(
+        _C(schema, "mt_tenant_partitions")
+    )
+    return {
+        tenant: by_suffix[suffix]
+        for tenant, suffix in connection.execute(named).fetchall()
+        if suffix in by_suffix
+    }
 
 
 def _in_category(schema: str, name: str, by_string: bool, conjoined: bool) -> sql.Composable:
-    """A category is the aggregate type of the stream; with text ids also what stands before the first `-`."""
+    """A category is the aggregate type of the stream; with text ids also what stands before the
+    first `-`.
+    """
     columns = sql.SQL("tenant_id, stream_id" if conjoined else "stream_id")
     selected = sql.SQL("tenant_id, id" if conjoined else "id")
     by_type = sql.SQL("({}) IN (SELECT {} FROM {} WHERE type = {})").format(
@@ -188,8 +226,12 @@ def _in_category(schema: str, name: str, by_string: bool, conjoined: bool) -> sq
     return sql.SQL("({} OR split_part(stream_id, '-', 1) = {})").format(by_type, sql.Literal(name))
 
 
-def _stream_table(schema: str, by_string: bool, conjoined: bool, tenant: str | None, streams: catalog.Table) -> StreamTable:
-    """mt_streams, whose version is what has ever been written: it does not go back where a stream is compacted or trimmed."""
+def _stream_table(
+    schema: str, by_string: bool, conjoined: bool, tenant: str | None, streams: catalog.Table
+) -> StreamTable:
+    """mt_streams, whose version is what has ever been written: it does not go back where a stream
+    is compacted or trimmed.
+    """
     of_name = sql.SQL("FALSE")
     category: sql.Composable = _C("type")
     scope: sql.Composable = TRUE
@@ -205,8 +247,11 @@ def _stream_table(schema: str, by_string: bool, conjoined: bool, tenant: str | N
         category=category,
         length=_C("version"),
         alive=sql.SQL("is_archived IS NOT TRUE") if streams.has("is_archived") else TRUE,
-        in_category=lambda name: sql.SQL("(type = {} OR {})").format(sql.Literal(name), of_name.format(sql.Literal(name))),
-        note="the versions in mt_streams: a stream that was compacted or trimmed counts as long as it has ever been",
+        in_category=lambda name: sql.SQL("(type = {} OR {})").format(
+            sql.Literal(name), of_name.format(sql.Literal(name))
+        ),
+        note="the versions in mt_streams: a stream that was compacted or trimmed counts as long as "
+        "it has ever been",
         scope=scope,
     )
 
@@ -218,7 +263,12 @@ def _stream_equals(name: str, by_string: bool) -> sql.Composable:
 
 
 def _appending(
-    schema: str, by_string: bool, sequence: str, tenant: str | None, streams: catalog.Table, events: catalog.Table
+    schema: str,
+    by_string: bool,
+    sequence: str,
+    tenant: str | None,
+    streams: catalog.Table,
+    events: catalog.Table,
 ) -> AppendBesideStreamRow:
     """What Marten's quick append does, so that numbers are drawn inside the transaction."""
     extra = [(key, column) for key, column in _METADATA if events.has(column)]
@@ -230,11 +280,15 @@ def _appending(
         "id": sql.SQL("%(stream)s::varchar" if by_string else "%(stream)s::uuid"),
         "columns": sql.SQL("").join(sql.SQL(", {}").format(_C(column)) for _, column in extra),
         "values": sql.SQL("").join(
-            sql.SQL(", %(metadata)s::jsonb {} {}").format(sql.SQL("->" if key == "headers" else "->>"), sql.Literal(key))
+            sql.SQL(", %(metadata)s::jsonb {} {}").format(
+                sql.SQL("->" if key == "headers" else "->>"), sql.Literal(key)
+            )
             for key, _ in extra
         ),
     }
-    of_stream = "WHERE id = {id}" + (" AND tenant_id = {tenant}" if "tenant_id" in streams.key else "")
+    of_stream = "WHERE id = {id}" + (
+        " AND tenant_id = {tenant}" if "tenant_id" in streams.key else ""
+    )
     column, value = (", tenant_id", ", {tenant}") if streams.has("tenant_id") else ("", "")
     return AppendBesideStreamRow(
         make=sql.SQL(
@@ -242,11 +296,16 @@ def _appending(
             f"WHERE NOT EXISTS (SELECT FROM {{streams}} {of_stream}) ON CONFLICT DO NOTHING"
         ).format(**names),
         lock=sql.SQL(
-            f"SELECT version, is_archived FROM {{streams}} {of_stream} ORDER BY is_archived DESC LIMIT 1 FOR UPDATE"
+            f"SELECT version, is_archived FROM {{streams}} {of_stream} ORDER BY is_archived DESC "
+            "LIMIT 1 FOR UPDATE"
         ).format(**names),
         insert=sql.SQL(
-            "INSERT INTO {events} (seq_id, id, stream_id, version, data, type, tenant_id{columns}) VALUES (nextval({sequence}), "
-            "%(id)s, {id}, %(version)s, %(data)s::jsonb, %(type)s, {tenant}{values}) RETURNING seq_id"
+            "INSERT INTO {events} (seq_id, id, stream_id, version, data, type, tenant_id{columns}) "
+            "VALUES (nextval({sequence}), "
+            "%(id)s, {id}, %(version)s, %(data)s::jsonb, %(type)s, {tenant}{values}) "
+            "RETURNING seq_id"
         ).format(**names),
-        move=sql.SQL(f"UPDATE {{streams}} SET version = %(version)s, timestamp = now() {of_stream}").format(**names),
+        move=sql.SQL(
+            f"UPDATE {{streams}} SET version = %(version)s, timestamp = now() {of_stream}"
+        ).format(**names),
     )
