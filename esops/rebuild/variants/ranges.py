@@ -25,6 +25,7 @@ from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
+from esops.postgres.sharding import shard_predicate
 from esops.readmodel import registry
 from esops.readmodel import tables as readmodel
 from esops.readmodel.registry import Shard, Version
@@ -33,7 +34,6 @@ from esops.rebuild.session import Session
 from esops.running.runner import Progress, Runner, Work
 from esops.running.throttle import Throttle
 from esops.stores.base import EventStore
-from esops.stores.postgres.layouts.base import shard_predicate
 
 _LOCK_PATIENCE = timedelta(seconds=10)
 _PATIENCE = 60.0

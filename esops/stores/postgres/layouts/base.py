@@ -23,6 +23,7 @@ from esops.errors import Refused, Unavailable
 from esops.events import Checkpoint, EventFilter, NewEvent, Position
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
+from esops.postgres.sharding import shard_predicate
 from esops.stores.base import WrongExpectedVersion
 from esops.stores.postgres.bulk import Decode
 from esops.stores.postgres.layouts.archiving import LayoutArchiving
@@ -259,15 +260,6 @@ def numbered(
         reads=(events,),
         sequences=(identifier,),
         **{**parts, **more},
-    )
-
-
-def shard_predicate(column: sql.Composable, number: int, of: int) -> sql.Composable:
-    """The condition that a stream's name is dealt to this share of so many: by it streams are read,
-    and rows keyed by them are replaced.
-    """
-    return sql.SQL("(hashtextextended({}::text, 0) & 1073741823) % {} = {}").format(
-        column, sql.Literal(of), sql.Literal(number)
     )
 
 
