@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from esops.archive.verify import Verified, verify
+from esops.archive.verify import RunVerification, verify
 from esops.archive_format.runs import NOTES, Catalog, Manifest, Run
 from esops.archive_format.schema import Damaged, from_micros
 from esops.config import Config
@@ -64,19 +64,21 @@ def _short_of(run: Run, manifest: Manifest | None, done: Mapping[str, Any]) -> d
 
 def last_of_each_policy(catalog: Catalog) -> list[dict[str, Any]]:
     """The newest run of each policy in short, and all that are damaged."""
-    return list({str(told.get("policy") or told["run"]): told for told in runs(catalog)}.values())
+    return list(
+        {str(result.get("policy") or result["run"]): result for result in runs(catalog)}.values()
+    )
 
 
 def described(run: Run) -> dict[str, Any]:
     """All that is known of a run."""
     manifest, done = run.seal(), run.read("done.json") or {}
-    told = _short_of(run, manifest, done)
+    result = _short_of(run, manifest, done)
     if manifest is None:
-        return told
+        return result
     failed = run.read("failed.json") or {}
     verified = run.read("verified.json") or {}
     return {
-        **told,
+        **result,
         "backend": manifest.backend,
         "layout": manifest.layout,
         "first_position": manifest.first_position,
@@ -115,7 +117,7 @@ def verified(
     against_store: bool,
     sample: float,
     progress: Any,
-) -> Iterator[Verified]:
+) -> Iterator[RunVerification]:
     """Verify a run, or all that were ever sealed: one whose manifest is lost has a problem.
 
     Raises UsageError for an unknown one.
@@ -123,7 +125,7 @@ def verified(
     listed = set(catalog.listed())
     # A file that is lost from the catalog alone is made anew by the next run; nothing hangs on it.
     for run in [catalog.run(name)] if name is not None else catalog.runs():
-        result = Verified(run.name)
+        result = RunVerification(run.name)
         try:
             if run.name in listed:
                 catalog.check_entry(run.name)
@@ -145,7 +147,7 @@ def verified(
 
 def _verified(
     config: Config, run: Run, manifest: Manifest, against_store: bool, sample: float, progress: Any
-) -> Verified:
+) -> RunVerification:
     for note in NOTES:
         run.read(note)
     with ExitStack() as stack:

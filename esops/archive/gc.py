@@ -36,7 +36,7 @@ def collect(repository: Repository, *, delete: bool, older_than: timedelta = YOU
 
     A sealed run is never touched.
     """
-    told = Garbage(deleted=delete)
+    result = Garbage(deleted=delete)
     limit = datetime.now(UTC) - older_than
     catalog = Catalog(repository)
     sealed = set(catalog.listed())
@@ -52,14 +52,14 @@ def collect(repository: Repository, *, delete: bool, older_than: timedelta = YOU
             if short in kept or (short in NOTES and not abandoned):
                 continue
             if entry.modified >= limit or at_work:
-                told.young += 1
+                result.young += 1
                 continue
-            told.files += 1
-            told.bytes += entry.size
-            told.names.append(entry.name)
+            result.files += 1
+            result.bytes += entry.size
+            result.names.append(entry.name)
             if delete:
                 repository.delete(entry.name)
-    return told
+    return result
 
 
 def _kept(run: Run) -> set[str]:

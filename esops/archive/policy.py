@@ -25,34 +25,36 @@ _A_LINE = 1_000
 KEEP = RemovalStrategy("keep", what="removes nothing")
 
 
-def removal_strategy(store: EventStore, policy: PolicySettings, how: Removal) -> RemovalStrategy:
+def removal_strategy(
+    store: EventStore, policy: PolicySettings, removal: Removal
+) -> RemovalStrategy:
     """How a policy's streams leave their store.
 
     Raises UsageError where the store or the policy does not allow it.
     """
-    if how == "keep":
+    if removal == "keep":
         return KEEP
-    if how not in store.capabilities.removals:
+    if removal not in store.capabilities.removals:
         there_are = ", ".join(store.capabilities.removals) or "none"
         raise UsageError(
-            f"store {store.name} has no way {how!r} to take streams out",
+            f"store {store.name} has no way {removal!r} to take streams out",
             hint=f"Ways that it has: {there_are}; or keep.",
         )
-    way = store.removal_strategy(how)
-    if way.whole and policy.keep_last:
+    strategy = store.removal_strategy(removal)
+    if strategy.whole and policy.keep_last:
         raise UsageError(
-            f"keep_last = {policy.keep_last}: {how!r} takes streams as a whole alone",
+            f"keep_last = {policy.keep_last}: {removal!r} takes streams as a whole alone",
             hint="Leave keep_last out.",
         )
-    return way
+    return strategy
 
 
 def selected(
     store: EventStore,
     policy: PolicySettings,
-    way: RemovalStrategy,
+    strategy: RemovalStrategy,
     now: datetime,
-    known: Known | None,
+    known: ArchivedVersions | None,
     *,
     measured: bool = False,
 ) -> Iterator[StreamInfo]:
@@ -61,8 +63,8 @@ def selected(
     Those of which nothing would be removed, or which are in the archive already as they are, are
     left out.
     """
-    stays = max(policy.keep_last, way.keeps)
-    never = re.compile(way.never) if way.never else None
+    stays = max(policy.keep_last, strategy.keeps)
+    never = re.compile(strategy.never) if strategy.never else None
     for info in store.streams(
         EventFilter(category=policy.category), closed_by=policy.closed_by, measured=measured
     ):
@@ -74,7 +76,7 @@ def selected(
             continue
         if info.length < policy.min_length or (policy.closed_by and not info.closed):
             continue
-        if way.name != "keep" and info.length <= stays:
+        if strategy.name != "keep" and info.length <= stays:
             continue
         if policy.idle_for and not _idle(store, info, policy, now):
             continue
@@ -91,7 +93,7 @@ def _idle(store: EventStore, info: StreamInfo, policy: PolicySettings, now: date
     return last is not None and now - last >= policy.idle_for
 
 
-class Known(DiskMap):
+class ArchivedVersions(DiskMap):
     """The streams of a store that an archive holds, with the version that each is
     archived up to.
     """
@@ -148,7 +150,7 @@ class Selection:
 
 
 @dataclass
-class Plan:
+class ArchivePlan:
     """What a run would do.
 
     `bytes` is what the events take in the store, None where it does not tell.

@@ -17,7 +17,7 @@ _STREAMS_AT_ONCE = 500
 
 
 @dataclass
-class Removal:
+class RemovalResult:
     """What a removal did.
 
     `skipped` tells streams and reasons, at most a thousand of `left_alone`.
@@ -50,10 +50,10 @@ Check = Callable[[Sequence[Digest]], Mapping[StreamKey, str]]
 
 def remove(
     store: EventStore,
-    way: RemovalStrategy,
+    strategy: RemovalStrategy,
     policy: PolicySettings,
     streams: Iterable[Digest],
-    tell: Removal,
+    result: RemovalResult,
     check: Check,
     before_each: Callable[[], None],
 ) -> None:
@@ -62,16 +62,16 @@ def remove(
 
     `check` is asked right before some streams go, and gives the reasons why any of them should not.
     """
-    stays = max(policy.keep_last, way.keeps)
-    pace = _Pace(policy.max_rate)
+    stays = max(policy.keep_last, strategy.keeps)
+    pace = _RatePacer(policy.max_rate)
     for group in _groups(streams, policy.batch):
         before_each()
         reasons = check(group)
         parts: list[VersionRange] = []
         for digest in group:
             if digest.key in reasons:
-                tell.skip(digest.stream, reasons[digest.key])
-            elif way.whole:
+                result.skip(digest.stream, reasons[digest.key])
+            elif strategy.whole:
                 parts.append(
                     VersionRange(
                         digest.key,
@@ -86,13 +86,13 @@ def remove(
         for batch in _batches(parts, policy.batch):
             before_each()
             for removed in store.remove(
-                way.name, batch, policy.lock_timeout, policy.statement_timeout
+                strategy.name, batch, policy.lock_timeout, policy.statement_timeout
             ):
                 if removed.reason is not None:
-                    tell.skip(removed.part.key.stream, removed.reason)
+                    result.skip(removed.part.key.stream, removed.reason)
                 else:
-                    tell.events += removed.events
-                    tell.streams += removed.part.ends
+                    result.events += removed.events
+                    result.streams += removed.part.ends
             pace.after(sum(part.high - part.low + 1 for part in batch))
 
 
@@ -127,7 +127,7 @@ def _batches(parts: Sequence[VersionRange], size: int) -> Iterator[list[VersionR
         yield batch
 
 
-class _Pace:
+class _RatePacer:
     """Keeps to a rate, in events a second."""
 
     def __init__(self, rate: int | None) -> None:

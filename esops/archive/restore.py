@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from esops.archive.verify import Rows, compare
+from esops.archive.verify import RowReader, compare
 from esops.archive_format.runs import Manifest, Run
 from esops.archive_format.schema import Digest
 from esops.errors import EsopsError, Refused, UsageError
@@ -23,7 +23,7 @@ _APPENDED_AT_ONCE = 200
 
 
 @dataclass
-class Restored:
+class RestoreResult:
     """What a restore did. `there`: streams of which nothing was missing."""
 
     run: str
@@ -39,9 +39,9 @@ def restore(
     store: EventStore,
     names: Sequence[str] = (),
     *,
-    go_on: Callable[[], None] = lambda: None,
+    check_stop: Callable[[], None] = lambda: None,
     progress: Callable[[int, int], None] = lambda *_: None,
-) -> Restored:
+) -> RestoreResult:
     """Bring back all streams of a run, or those that are named.
 
     May be asked again after it was killed.
@@ -52,19 +52,19 @@ def restore(
     to a stream, where an event that is
     there is another; UsageError for a name that the run has not.
     """
-    told = Restored(run.name, store.name)
+    result = RestoreResult(run.name, store.name)
     wanted = frozenset(names)
     found: set[str] = set()
-    way = store.capabilities.restores
-    at_home = store.name == manifest.store or way == "anywhere"
-    as_they_were = bool(way) and at_home and store.ping().layout == manifest.layout
+    strategy = store.capabilities.restores
+    at_home = store.name == manifest.store or strategy == "anywhere"
+    as_they_were = bool(strategy) and at_home and store.ping().layout == manifest.layout
     done = 0
     for group, rows, batches in _groups(run, manifest, wanted):
-        go_on()
+        check_stop()
         if as_they_were:
-            _put_back(told, run, manifest, group, rows, batches, store)
+            _put_back(result, run, manifest, group, rows, batches, store)
         else:
-            _append(told, manifest, group, list(batches), store)
+            _append(result, manifest, group, list(batches), store)
         deque(batches, 0)  # what was not needed, so that the next group begins at its own events
         done += len(group)
         progress(done, len(wanted) or manifest.streams)
@@ -74,11 +74,11 @@ def restore(
             f"run {run.name} has no stream {min(missing)!r}",
             hint=f"esops archive show {run.name} --streams",
         )
-    return told
+    return result
 
 
 def _put_back(
-    told: Restored,
+    result: RestoreResult,
     run: Run,
     manifest: Manifest,
     group: Sequence[Digest],
@@ -87,30 +87,30 @@ def _put_back(
     store: EventStore,
 ) -> None:
     missing: list[int] = []
-    for number, (digest, how) in enumerate(compare(run, manifest, group, store)):
-        if how.status == "differs":
+    for number, (digest, comparison) in enumerate(compare(run, manifest, group, store)):
+        if comparison.status == "differs":
             raise Refused(
-                f"stream {digest.stream}: {how.detail}",
+                f"stream {digest.stream}: {comparison.detail}",
                 hint="Nothing is written over. --into restores to another store.",
             )
-        if how.status == "same":
-            told.there += 1
+        if comparison.status == "same":
+            result.there += 1
         else:
             missing.append(number)
     if not missing:
         return
     chosen = [group[number] for number in missing]
     keys = [digest.key for digest in chosen]
-    told.events += store.restore_streams(
+    result.events += store.restore_streams(
         keys, [rows[number] for number in missing], (_only(batch, keys) for batch in batches)
     )
-    for digest, how in compare(run, manifest, chosen, store):
-        if how.status not in ("same", "partly") or how.detail:
+    for digest, comparison in compare(run, manifest, chosen, store):
+        if comparison.status not in ("same", "partly") or comparison.detail:
             raise EsopsError(
-                f"stream {digest.stream} was restored and is not as it was: {how.status} "
-                f"{how.detail}"
+                f"stream {digest.stream} was restored and is not as it was: {comparison.status} "
+                f"{comparison.detail}"
             )
-    told.streams += len(chosen)
+    result.streams += len(chosen)
 
 
 def _only(batch: pa.RecordBatch, keys: Sequence[tuple[str, str]]) -> pa.RecordBatch:
@@ -121,7 +121,7 @@ def _only(batch: pa.RecordBatch, keys: Sequence[tuple[str, str]]) -> pa.RecordBa
 
 
 def _append(
-    told: Restored,
+    result: RestoreResult,
     manifest: Manifest,
     group: Sequence[Digest],
     batches: Sequence[pa.RecordBatch],
@@ -147,7 +147,7 @@ def _append(
                 hint="Restore into a store that has it not.",
             )
         if written == digest.events:
-            told.there += 1
+            result.there += 1
             continue
         events = [
             event
@@ -167,8 +167,8 @@ def _append(
                 for event in events[at : at + _APPENDED_AT_ONCE]
             ]
             store.append(digest.stream, some, base + at - 1)
-            told.events += len(some)
-        told.streams += 1
+            result.events += len(some)
+        result.streams += 1
 
 
 def _refuse_others(digest: Digest, expected: Sequence[RecordedEvent], store: EventStore) -> None:
@@ -189,7 +189,7 @@ def _groups(
     run: Run, manifest: Manifest, wanted: frozenset[str]
 ) -> Iterator[tuple[list[Digest], list[str | None], Iterator[pa.RecordBatch]]]:
     """Streams with their events, some thousand events at a time."""
-    events = Rows(_events(run, manifest, wanted))
+    events = RowReader(_events(run, manifest, wanted))
     group: list[Digest] = []
     rows: list[str | None] = []
     count = 0

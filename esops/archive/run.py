@@ -7,7 +7,7 @@ the application's database, and
 outlives it. A run without a seal begins its export again, under names of its own. Each process that
 removes has verified before, itself:
 the one that exports reads every file back as soon as it is written, one that goes on with a sealed
-run reads it whole and beside the store.
+run reads it whole and compares it with the store.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from typing import Any
 import structlog
 
 from esops import __version__
-from esops.archive import checkpoint_guard as passed
-from esops.archive import policy
-from esops.archive.remove import Removal, remove
-from esops.archive.verify import Compared, Verified, compare, verify
+from esops.archive import checkpoint_guard, policy
+from esops.archive.remove import RemovalResult, remove
+from esops.archive.verify import RunVerification, StreamComparison, compare, verify
 from esops.archive.writer import Export
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.lease import Lease
@@ -36,8 +35,7 @@ from esops.archive_format.schema import Damaged, Digest, from_micros
 from esops.config import Config
 from esops.errors import EsopsError, Stopped, UsageError
 from esops.events import Position, StreamInfo, StreamKey
-from esops.settings import PolicySettings
-from esops.settings import Removal as How
+from esops.settings import PolicySettings, Removal
 from esops.stores import open_store
 from esops.stores.base import EventStore, RemovalStrategy
 
@@ -47,7 +45,7 @@ Progress = Callable[[str, int, int | None], None]
 
 
 @dataclass
-class Outcome:
+class ArchiveOutcome:
     """What a run did.
 
     `state`: nothing (no stream was selected), verified (nothing was to be removed), done, or
@@ -89,30 +87,32 @@ class RunContext:
     file_size: int
     store_name: str
     store: EventStore
-    how: How
-    way: RemovalStrategy
+    removal: Removal
+    strategy: RemovalStrategy
     run: Run
     lease: Lease
     despite_checkpoints: bool
-    go_on: Callable[[], None]
+    check_stop: Callable[[], None]
     """Raises Stopped when it is time to stop."""
     progress: Progress
 
 
-def plan(config: Config, name: str, how: How | None = None) -> policy.Plan:
+def plan(config: Config, name: str, removal: Removal | None = None) -> policy.ArchivePlan:
     """What a run would do now; nothing is touched. Raises UsageError, Unavailable."""
     archive, settings, chosen = config.policy(name)
     store_name, store_settings = config.store(chosen.store)
-    wanted = how or chosen.remove
+    wanted = removal or chosen.remove
     with open_store(store_name, store_settings.alone) as store:
-        way = policy.removal_strategy(store, chosen, wanted)
-        found = policy.Plan(
-            name, archive, store_name, wanted, statements=way.statements, what=way.what
+        strategy = policy.removal_strategy(store, chosen, wanted)
+        found = policy.ArchivePlan(
+            name, archive, store_name, wanted, statements=strategy.statements, what=strategy.what
         )
-        found.stays = max(chosen.keep_last, way.keeps)
+        found.stays = max(chosen.keep_last, strategy.keeps)
         repository = Repository(settings)
-        known = policy.Known(Catalog(repository), store_name) if wanted == "keep" else None
-        for info in policy.selected(store, chosen, way, policy.now(), known, measured=True):
+        known = (
+            policy.ArchivedVersions(Catalog(repository), store_name) if wanted == "keep" else None
+        )
+        for info in policy.selected(store, chosen, strategy, policy.now(), known, measured=True):
             found.add(info)
     return found
 
@@ -121,12 +121,12 @@ def run(
     config: Config,
     name: str,
     *,
-    how: How | None = None,
+    removal: Removal | None = None,
     despite_checkpoints: bool = False,
     max_duration: timedelta | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Progress = lambda *_: None,
-) -> Outcome:
+) -> ArchiveOutcome:
     """Run a policy, or go on with its unfinished run.
 
     Raises Busy while another process is at it, Stopped between two steps, Refused where projections
@@ -137,7 +137,7 @@ def run(
     began = time.monotonic()
     limit = max_duration or chosen.max_duration
 
-    def go_on() -> None:
+    def check_stop() -> None:
         if stop():
             raise Stopped("interrupted", hint=f"Go on with: esops archive run {name}")
         if limit is not None and time.monotonic() - began > limit.total_seconds():
@@ -157,9 +157,9 @@ def run(
     with Lease(repository, f"{archive}/{short}") as lease, ExitStack() as stack:
         catalog = Catalog(repository)
         unfinished = _unfinished(catalog, f"{archive}/{short}", store_name)
-        wanted = how or (unfinished[1].get("remove") if unfinished else None) or chosen.remove
+        wanted = removal or (unfinished[1].get("remove") if unfinished else None) or chosen.remove
         store = stack.enter_context(open_store(store_name, store_settings.alone))
-        way = policy.removal_strategy(store, chosen, wanted)
+        strategy = policy.removal_strategy(store, chosen, wanted)
         current = unfinished[0] if unfinished else Run(repository, _new_name(short))
         context = RunContext(
             config,
@@ -170,41 +170,41 @@ def run(
             store_name,
             store,
             wanted,
-            way,
+            strategy,
             current,
             lease,
             despite_checkpoints,
-            go_on,
+            check_stop,
             progress,
         )
-        outcome = Outcome(short, archive, store_name, wanted)
+        outcome = ArchiveOutcome(short, archive, store_name, wanted)
         _go(context, catalog, outcome)
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
-def _go(context: RunContext, catalog: Catalog, outcome: Outcome) -> None:
+def _go(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -> None:
     current = context.run
     manifest = current.seal()
-    found: Verified | None = None
-    notes = DiskMap()
+    found: RunVerification | None = None
+    reasons = DiskMap()
     try:
         if manifest is not None:
             log.info("going on", run=current.name, streams=manifest.streams, events=manifest.events)
             _tell(outcome, current, manifest)
             catalog.enter(current, manifest)
-            found = _verify(context, manifest, notes)
+            found = _verify(context, manifest, reasons)
         else:
             try:
                 manifest = _export(context, catalog)
-            except _NotAsWritten as error:
-                found = Verified(current.name, found=1, problems=[error.message])
+            except _ReadBackFailed as error:
+                found = RunVerification(current.name, found=1, problems=[error.message])
             else:
                 if manifest is None:
                     return
                 _tell(outcome, current, manifest)
                 catalog.enter(current, manifest)
-                found = Verified(
+                found = RunVerification(
                     current.name, len(manifest.files), manifest.streams, manifest.events
                 )
         _note_verified(context, found)
@@ -213,16 +213,16 @@ def _go(context: RunContext, catalog: Catalog, outcome: Outcome) -> None:
             outcome.run, outcome.state, outcome.problems = current.name, "failed", found.problems
             return
         outcome.state = "verified"
-        if context.how != "keep":
-            _remove(context, manifest, notes, outcome)
+        if context.removal != "keep":
+            _remove(context, manifest, reasons, outcome)
             outcome.state = "done"
     finally:
-        notes.close()
+        reasons.close()
     current.note(
         "done.json",
         {
             "at": _now(),
-            "remove": context.how,
+            "remove": context.removal,
             "removed": outcome.removed,
             "removed_events": outcome.removed_events,
             "left_alone": outcome.left_alone,
@@ -232,7 +232,7 @@ def _go(context: RunContext, catalog: Catalog, outcome: Outcome) -> None:
     )
 
 
-def _tell(outcome: Outcome, current: Run, manifest: Manifest) -> None:
+def _tell(outcome: ArchiveOutcome, current: Run, manifest: Manifest) -> None:
     outcome.run, outcome.streams, outcome.events, outcome.bytes = (
         current.name,
         manifest.streams,
@@ -248,16 +248,20 @@ def _tell(outcome: Outcome, current: Run, manifest: Manifest) -> None:
 # -- select, export, seal
 
 
-class _NotAsWritten(EsopsError):
+class _ReadBackFailed(EsopsError):
     """The repository does not give back what was written to it."""
 
 
 def _export(context: RunContext, catalog: Catalog) -> Manifest | None:
     """Export what the policy selects, and seal it; None where it selects nothing."""
     selected_at = policy.now()
-    known = policy.Known(catalog, context.store_name) if context.how == "keep" else None
+    known = (
+        policy.ArchivedVersions(catalog, context.store_name) if context.removal == "keep" else None
+    )
     try:
-        chosen = policy.selected(context.store, context.policy, context.way, selected_at, known)
+        chosen = policy.selected(
+            context.store, context.policy, context.strategy, selected_at, known
+        )
         with policy.Selection(_counting(context, chosen)) as streams:
             if not streams.count:
                 return None
@@ -265,7 +269,7 @@ def _export(context: RunContext, catalog: Catalog) -> Manifest | None:
                 plan_ = {
                     "policy": context.policy_name,
                     "store": context.store_name,
-                    "remove": context.how,
+                    "remove": context.removal,
                     "at": _now(),
                 }
                 context.run.note("plan.json", plan_)
@@ -275,7 +279,7 @@ def _export(context: RunContext, catalog: Catalog) -> Manifest | None:
             try:
                 return _write_and_seal(context, streams, selected_at)
             except (Damaged, Missing) as error:
-                raise _NotAsWritten(error.message) from error
+                raise _ReadBackFailed(error.message) from error
     finally:
         if known is not None:
             known.close()
@@ -284,7 +288,7 @@ def _export(context: RunContext, catalog: Catalog) -> Manifest | None:
 def _counting(context: RunContext, streams: Iterator[StreamInfo]) -> Iterator[StreamInfo]:
     for number, info in enumerate(streams, 1):
         if number % 1_000 == 0:
-            context.go_on()
+            context.check_stop()
             context.progress("streams selected", number, None)
         yield info
 
@@ -301,7 +305,7 @@ def _write_and_seal(
         for so_far in export.add(
             streams, lambda chosen: store.export(chosen, columns), store.stream_rows
         ):
-            context.go_on()
+            context.check_stop()
             context.progress("events exported", so_far.events, streams.events)
         event_files, stream_files = export.close()
     found = export.found
@@ -360,27 +364,27 @@ def _still_there(current: Run, manifest: Manifest) -> None:
 # -- verify
 
 
-def _verify(context: RunContext, manifest: Manifest, notes: DiskMap) -> Verified:
-    """Read everything back and compare it with the store; notes the streams that are not to be
-    removed, with the reason.
+def _verify(context: RunContext, manifest: Manifest, reasons: DiskMap) -> RunVerification:
+    """Read everything back and compare it with the store. `reasons` gets the streams that must not
+    be removed, each with its reason.
     """
 
-    def each(digest: Digest, how: Compared) -> None:
-        if how.last_version is not None and how.last_version > digest.last_version:
+    def each(digest: Digest, comparison: StreamComparison) -> None:
+        if comparison.last_version is not None and comparison.last_version > digest.last_version:
             reason = (
-                f"it changed since it was archived: at version {how.last_version}, not "
+                f"it changed since it was archived: at version {comparison.last_version}, not "
                 f"{digest.last_version}"
             )
-            notes.put(*digest.key, reason)
+            reasons.put(*digest.key, reason)
 
     def tick(done: int, total: int) -> None:
-        context.go_on()
+        context.check_stop()
         context.progress("events verified", done, total)
 
     return verify(context.run, manifest, context.store, each=each, tick=tick)
 
 
-def _note_verified(context: RunContext, found: Verified) -> None:
+def _note_verified(context: RunContext, found: RunVerification) -> None:
     note = {
         "at": _now(),
         "ok": found.ok,
@@ -395,22 +399,26 @@ def _note_verified(context: RunContext, found: Verified) -> None:
 # -- remove
 
 
-def _remove(context: RunContext, manifest: Manifest, notes: DiskMap, outcome: Outcome) -> None:
+def _remove(
+    context: RunContext, manifest: Manifest, reasons: DiskMap, outcome: ArchiveOutcome
+) -> None:
     if not context.despite_checkpoints:
         position = Position.parse(manifest.last_position)
-        passed.refuse_unless_passed(context.config, context.store, context.store_name, position)
-    told = Removal()
+        checkpoint_guard.refuse_unless_passed(
+            context.config, context.store, context.store_name, position
+        )
+    result = RemovalResult()
 
     def before_each() -> None:
-        context.go_on()
+        context.check_stop()
         context.lease.check()
-        context.progress("streams removed", told.streams + told.left_alone, manifest.streams)
+        context.progress("streams removed", result.streams + result.left_alone, manifest.streams)
 
     def to_go() -> Iterable[Digest]:
         for digest, _ in context.run.streams(manifest):
-            reason = notes.get(*digest.key)
+            reason = reasons.get(*digest.key)
             if reason is not None:
-                told.skip(digest.stream, reason)
+                result.skip(digest.stream, reason)
             else:
                 yield digest
 
@@ -419,17 +427,21 @@ def _remove(context: RunContext, manifest: Manifest, notes: DiskMap, outcome: Ou
         removal at a low rate.
         """
         found = compare(context.run, manifest, streams, context.store)
-        return {digest.key: how.detail for digest, how in found if how.status == "differs"}
+        return {
+            digest.key: comparison.detail
+            for digest, comparison in found
+            if comparison.status == "differs"
+        }
 
-    remove(context.store, context.way, context.policy, to_go(), told, check, before_each)
-    outcome.removed, outcome.removed_events = told.streams, told.events
-    outcome.left_alone, outcome.skipped = told.left_alone, told.skipped
+    remove(context.store, context.strategy, context.policy, to_go(), result, check, before_each)
+    outcome.removed, outcome.removed_events = result.streams, result.events
+    outcome.left_alone, outcome.skipped = result.left_alone, result.skipped
     log.info(
         "removed",
         run=context.run.name,
-        how=context.how,
-        streams=told.streams,
-        left_alone=told.left_alone,
+        how=context.removal,
+        streams=result.streams,
+        left_alone=result.left_alone,
     )
     if context.policy.scavenge and context.store.capabilities.scavenge:
         outcome.scavenge = _scavenge(context)
@@ -442,7 +454,7 @@ def _scavenge(context: RunContext) -> str:
         number = str(admin.start_scavenge())
     result = "InProgress"
     for seen in store.scavenges.watch(number):
-        context.go_on()
+        context.check_stop()
         context.progress("chunks scavenged", seen.chunks, None)
         result = seen.result
     if result != "Success":
@@ -460,17 +472,17 @@ def _unfinished(
     for found in reversed(catalog.runs()):
         if found.name.rpartition("-")[0].partition("-")[2] != policy_name.rpartition("/")[2]:
             continue
-        told = found.read("plan.json")
-        if told is None or told["policy"] != policy_name:
+        planned = found.read("plan.json")
+        if planned is None or planned["policy"] != policy_name:
             continue
         if found.state in ("done", "failed"):
             return None
-        if told["store"] != store_name:
+        if planned["store"] != store_name:
             raise UsageError(
-                f"run {found.name} of this policy is unfinished, and of store {told['store']}, not "
-                f"{store_name}"
+                f"run {found.name} of this policy is unfinished, and of store "
+                f"{planned['store']}, not {store_name}"
             )
-        return found, told
+        return found, planned
     return None
 
 

@@ -26,7 +26,7 @@ _AT_ONCE = 1_000
 MOST_PROBLEMS = 100
 
 
-class Compared(NamedTuple):
+class StreamComparison(NamedTuple):
     """How a stream in the store compares with the archive's.
 
     same: all of it is there as it was archived. gone: nothing of it is there. partly: what is there
@@ -40,7 +40,7 @@ class Compared(NamedTuple):
 
 
 @dataclass
-class Verified:
+class RunVerification:
     """What a verification found.
 
     `files` were read; `problems` are sentences, at most a hundred of `found`.
@@ -70,7 +70,7 @@ class Verified:
             self.problems.append(text)
 
 
-def together(results: Sequence[Verified]) -> dict[str, Any]:
+def combined(results: Sequence[RunVerification]) -> dict[str, Any]:
     """The verifications of several runs as one, with each of them in `runs`."""
     return {
         "run": None,
@@ -92,17 +92,17 @@ def verify(
     store: EventStore | None = None,
     *,
     sample: float = 1.0,
-    each: Callable[[Digest, Compared], None] | None = None,
+    each: Callable[[Digest, StreamComparison], None] | None = None,
     tick: Tick = lambda *_: None,
-) -> Verified:
+) -> RunVerification:
     """Read a run back, hash and decode it, count it, and compare it with its list of streams and,
     where one is given, the store.
 
     `sample`: the part of the files of events that is read (0 to 1); the list of streams is always
     read.
-    `each` is told how each stream compares with the store. `tick` is told events done and to do.
+    `each` is given how each stream compares with the store. `tick` is given events done and to do.
     """
-    found = Verified(run.name)
+    found = RunVerification(run.name)
     try:
         if sample >= 1:
             _verify_whole(found, run, manifest, store, each, tick)
@@ -114,7 +114,7 @@ def verify(
     return found
 
 
-def _check_files(found: Verified, run: Run, manifest: Manifest) -> None:
+def _check_files(found: RunVerification, run: Run, manifest: Manifest) -> None:
     """After a first problem: which other files have one."""
     for entry in manifest.files:
         try:
@@ -125,22 +125,22 @@ def _check_files(found: Verified, run: Run, manifest: Manifest) -> None:
 
 
 def _verify_whole(
-    found: Verified,
+    found: RunVerification,
     run: Run,
     manifest: Manifest,
     store: EventStore | None,
-    each: Callable[[Digest, Compared], None] | None,
+    each: Callable[[Digest, StreamComparison], None] | None,
     tick: Tick,
 ) -> None:
     listed = run.streams(manifest)
-    rows = Rows(_all_batches(found, run, manifest))
+    rows = RowReader(_all_batches(found, run, manifest))
     while group := [digest for digest, _ in islice(listed, _AT_ONCE)]:
-        beside = (
-            Beside(store.export(_wanted(group), list(manifest.columns)))
+        comparer = (
+            RowComparer(store.export(_wanted(group), list(manifest.columns)))
             if store is not None
             else None
         )
-        batches = rows.next(sum(digest.events for digest in group), beside)
+        batches = rows.next(sum(digest.events for digest in group), comparer)
         there = digests(batches)
         for digest in group:
             if next(there, None) != digest:
@@ -151,13 +151,15 @@ def _verify_whole(
             found.streams += 1
             found.events += digest.events
         deque(batches, 0)
-        if store is not None and beside is not None:
-            same = beside.equal()
-            for digest, how in _all_same(group) if same else compare(run, manifest, group, store):
-                if how.status == "differs":
-                    found.problem(f"stream {digest.stream}: {how.detail}")
+        if store is not None and comparer is not None:
+            same = comparer.equal()
+            for digest, comparison in (
+                _all_same(group) if same else compare(run, manifest, group, store)
+            ):
+                if comparison.status == "differs":
+                    found.problem(f"stream {digest.stream}: {comparison.detail}")
                 if each is not None:
-                    each(digest, how)
+                    each(digest, comparison)
         tick(found.events, manifest.events)
     for digest in digests(rows.next(None, None)):
         found.problem(
@@ -176,12 +178,12 @@ def _wanted(streams: Sequence[Digest]) -> Iterator[StreamRef]:
     return (StreamRef(*digest[:3]) for digest in streams)
 
 
-def _all_same(group: Sequence[Digest]) -> Iterator[tuple[Digest, Compared]]:
+def _all_same(group: Sequence[Digest]) -> Iterator[tuple[Digest, StreamComparison]]:
     for digest in group:
-        yield digest, Compared("same", last_version=digest.last_version)
+        yield digest, StreamComparison("same", last_version=digest.last_version)
 
 
-class Rows:
+class RowReader:
     """The rows of batches, some at a time."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
@@ -189,8 +191,10 @@ class Rows:
         self._batches = batches
         self._waiting: list[pa.RecordBatch] = []
 
-    def next(self, count: int | None, beside: Beside | None = None) -> Iterator[pa.RecordBatch]:
-        """The next so many rows (None: all), each held beside others as it passes."""
+    def next(
+        self, count: int | None, comparer: RowComparer | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The next so many rows (None: all), each compared with others as it passes."""
         while count is None or count:
             batch = self._waiting.pop() if self._waiting else next(self._batches, None)
             if batch is None:
@@ -200,19 +204,19 @@ class Rows:
                 self._waiting.append(batch.slice(taken.num_rows))
             if count is not None:
                 count -= taken.num_rows
-            if beside is not None:
-                beside.hold(taken)
+            if comparer is not None:
+                comparer.hold(taken)
             yield taken
 
 
-class Beside:
+class RowComparer:
     """Whether rows that come in batches are the same as others that come in batches of
     other sizes.
     """
 
     def __init__(self, others: Iterator[pa.RecordBatch]) -> None:
         """Take the others."""
-        self._others = Rows(others)
+        self._others = RowReader(others)
         self._equal = True
 
     def hold(self, batch: pa.RecordBatch) -> None:
@@ -230,7 +234,7 @@ class Beside:
         return self._equal and next(self._others.next(1), None) is None
 
 
-def _all_batches(found: Verified, run: Run, manifest: Manifest) -> Iterator[pa.RecordBatch]:
+def _all_batches(found: RunVerification, run: Run, manifest: Manifest) -> Iterator[pa.RecordBatch]:
     for entry in manifest.event_files:
         yield from _counted(run, entry)
         found.files += 1
@@ -247,7 +251,7 @@ def _counted(run: Run, entry: FileEntry) -> Iterator[pa.RecordBatch]:
         )
 
 
-def _verify_sample(found: Verified, run: Run, manifest: Manifest, sample: float) -> None:
+def _verify_sample(found: RunVerification, run: Run, manifest: Manifest, sample: float) -> None:
     """Some files of events, wholly; streams that lie in one of them wholly are compared with their
     digests.
     """
@@ -278,7 +282,7 @@ def _verify_sample(found: Verified, run: Run, manifest: Manifest, sample: float)
 
 def compare(
     run: Run, manifest: Manifest, streams: Sequence[Digest], store: EventStore
-) -> Iterator[tuple[Digest, Compared]]:
+) -> Iterator[tuple[Digest, StreamComparison]]:
     """Compare some streams of a run with the store: by their digests, and event by event where
     these differ.
     """
@@ -291,16 +295,16 @@ def compare(
     for digest in streams:
         other = here.get(digest.key)
         if other is None:
-            yield digest, Compared("gone")
+            yield digest, StreamComparison("gone")
         elif other == digest:
-            yield digest, Compared("same", last_version=other.last_version)
+            yield digest, StreamComparison("same", last_version=other.last_version)
         else:
             yield digest, _look_closely(run, manifest, digest, other, store)
 
 
 def _look_closely(
     run: Run, manifest: Manifest, digest: Digest, other: Digest, store: EventStore
-) -> Compared:
+) -> StreamComparison:
     archived = chain.from_iterable(_by_version(batch) for batch in events_of(run, manifest, digest))
     now = chain.from_iterable(
         _by_version(batch) for batch in store.export(_wanted([digest]), list(manifest.columns))
@@ -312,7 +316,7 @@ def _look_closely(
         before = ahead[1] if ahead is not None and ahead[0] == version else None
         if before is None:
             if version <= digest.last_version:
-                return Compared(
+                return StreamComparison(
                     "differs",
                     f"the store has an event of version {version}, and the archive has not",
                     other.last_version,
@@ -320,12 +324,12 @@ def _look_closely(
             continue
         different = [name for name in before if before[name] != values[name]]
         if different:
-            return Compared(
+            return StreamComparison(
                 "differs",
                 f"version {version} differs from the store's in {', '.join(different)}",
                 other.last_version,
             )
-    return Compared("partly", "", other.last_version)
+    return StreamComparison("partly", "", other.last_version)
 
 
 def _by_version(batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,7 +1,7 @@
 """Events and streams into Parquet files of about one size, written to the repository one after the
 other, each read back at once.
 
-What is read back is held beside what the store gave: both are hashed row by row, so that neither
+What is read back is compared with what the store gave: both are hashed row by row, so that neither
 has to stay in memory.
 """
 
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from esops.archive_format.repository import ENCRYPTED
 from esops.archive_format.runs import FileEntry, Run
 from esops.archive_format.schema import (
-    FURTHER,
+    EXTRA_PREFIX,
     STREAMS,
     Content,
     Damaged,
@@ -49,7 +49,7 @@ _NUMBERS = (
 _OF_NUMBERS = "DELTA_BINARY_PACKED"
 
 
-class Behind:
+class OrderedWorker:
     """A thread that does tasks in their order, at most so many behind the one that sets them.
 
     A context manager.
@@ -84,11 +84,11 @@ class Behind:
         self._worker.shutdown(cancel_futures=True)
 
 
-class Files:
+class ParquetFiles:
     """Rows of one schema into files of about a size each."""
 
     def __init__(
-        self, run: Run, prefix: str, schema: pa.Schema, file_size: int, reader: Behind
+        self, run: Run, prefix: str, schema: pa.Schema, file_size: int, reader: OrderedWorker
     ) -> None:
         """Nothing is written before there are rows. `reader` reads the files back."""
         self._reader = reader
@@ -154,7 +154,7 @@ class Files:
     def _read_back(self, entry: FileEntry, written: bytes) -> None:
         """Hold what the repository gives beside what was written to it. Raises Damaged, Missing."""
         found = Content()
-        with Behind("hash", 2) as hashing:
+        with OrderedWorker("hash", 2) as hashing:
             for batch in self._run.batches(entry):
                 hashing.do(found.add, batch)
             hashing.wait()
@@ -177,7 +177,7 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
     words = [
         name
         for name in schema.names
-        if name in ("stream", "tenant", "type") or name.startswith(FURTHER)
+        if name in ("stream", "tenant", "type") or name.startswith(EXTRA_PREFIX)
     ]
     return {
         "compression": "zstd",
@@ -193,7 +193,7 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
-class Exported:
+class ExportTotals:
     """What an export found, beside the files: counts, bytes, and the ends of the log that it
     covers.
     """
@@ -245,26 +245,28 @@ class Export:
         """`attempt` goes into the files' names, so that an older attempt can write over none of
         them.
         """
-        self.found = Exported()
+        self.found = ExportTotals()
         self._parts = position_parts
         # Compressing, asking for the streams' rows and reading back each take about as long as
         # reading and hashing.
         self._threads = ExitStack()
         self._of_events, self._of_streams, self._reader = (
-            self._threads.enter_context(Behind(name, most))
+            self._threads.enter_context(OrderedWorker(name, most))
             for name, most in (("events", 2), ("streams", 1), ("read-back", 1))
         )
-        self._events = Files(
+        self._events = ParquetFiles(
             run, f"{attempt:06d}-events", schema_with(columns), file_size, self._reader
         )
-        self._streams = Files(run, f"{attempt:06d}-streams", STREAMS, file_size, self._reader)
+        self._streams = ParquetFiles(
+            run, f"{attempt:06d}-streams", STREAMS, file_size, self._reader
+        )
 
     def add(
         self,
         streams: Iterable[StreamRef],
         export: Callable[[Iterable[StreamRef]], Iterator[pa.RecordBatch]],
         rows: Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], str]],
-    ) -> Iterator[Exported]:
+    ) -> Iterator[ExportTotals]:
         """Write the streams' events as they come, and their digests; says how far it is after some
         thousands of streams.
         """

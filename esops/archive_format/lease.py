@@ -68,10 +68,10 @@ class Lease:
     def holder(self) -> str | None:
         """Who works on it now, and since when; None where nobody does."""
         newest = self._newest()
-        told = self._read(newest) if newest else None
-        if told is None or told.get("released") or not _lives(told):
+        record = self._read(newest) if newest else None
+        if record is None or record.get("released") or not _lives(record):
             return None
-        return f"{told['host']}:{told['pid']}, since {told['since']},"
+        return f"{record['host']}:{record['pid']}, since {record['since']},"
 
     def check(self) -> None:
         """Raises Stopped where another took over, since this process was not heard of for
@@ -128,13 +128,13 @@ class Lease:
         )
 
 
-def _lives(told: dict[str, Any]) -> bool:
+def _lives(record: dict[str, Any]) -> bool:
     """Whether a holder may still be at work: of this machine by its process, else by its last sign
     of life.
     """
-    if told.get("host") == socket.gethostname() and told.get("boot") == _boot():
-        return _started(int(told["pid"])) == told.get("started")
-    return datetime.now(UTC) - datetime.fromisoformat(told["renewed"]) < EXPIRES_AFTER
+    if record.get("host") == socket.gethostname() and record.get("boot") == _boot():
+        return _started(int(record["pid"])) == record.get("started")
+    return datetime.now(UTC) - datetime.fromisoformat(record["renewed"]) < EXPIRES_AFTER
 
 
 def _started(pid: int) -> str | None:

@@ -40,7 +40,7 @@ class Missing(EsopsError):
     exit_code = 1
 
 
-class Entry(NamedTuple):
+class StoredObject(NamedTuple):
     """An object: its name below the repository, its size in bytes, and when it was written."""
 
     name: str
@@ -138,12 +138,14 @@ class Repository:
             return False
         return True
 
-    def entries(self, prefix: str) -> Iterator[Entry]:
+    def entries(self, prefix: str) -> Iterator[StoredObject]:
         """The objects below a prefix (a folder's name), in the order of their names."""
-        found: list[Entry] = []
+        found: list[StoredObject] = []
         with self._telling(f"list {prefix}"):
             for page in obstore.list(self._store, prefix):
-                found += [Entry(each["path"], each["size"], each["last_modified"]) for each in page]
+                found += [
+                    StoredObject(each["path"], each["size"], each["last_modified"]) for each in page
+                ]
         return iter(sorted(found))
 
     def folders(self, prefix: str) -> list[str]:

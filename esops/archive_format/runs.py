@@ -68,7 +68,7 @@ class Manifest(BaseModel):
     first_version: int
     """The version of a stream's first event in this store."""
     columns: tuple[str, ...]
-    """The further columns."""
+    """The extra columns."""
     selected_at: datetime
     sealed_at: datetime
     esops: str

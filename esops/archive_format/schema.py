@@ -24,8 +24,8 @@ from esops.events import StreamKey
 
 FORMAT = "esops-archive"
 VERSION = 1
-FURTHER = "x_"
-"""Begins the name of a column that holds, as text, a further column of the store's own table."""
+EXTRA_PREFIX = "x_"
+"""Begins the name of a column that holds, as text, an extra column of the store's own table."""
 
 EVENTS = pa.schema(
     [
@@ -81,15 +81,17 @@ class Damaged(EsopsError):
     exit_code = 1
 
 
-def schema_with(further: Sequence[str]) -> pa.Schema:
-    """The schema of events with the further columns of a store, in the order of their names."""
-    fields = [pa.field(f"{FURTHER}{name}", pa.string()) for name in sorted(further)]
+def schema_with(extra: Sequence[str]) -> pa.Schema:
+    """The schema of events with the extra columns of a store, in the order of their names."""
+    fields = [pa.field(f"{EXTRA_PREFIX}{name}", pa.string()) for name in sorted(extra)]
     return pa.schema([*EVENTS, *fields])
 
 
-def further_in(schema: pa.Schema) -> list[str]:
-    """The names of a store's further columns in a schema."""
-    return [name.removeprefix(FURTHER) for name in schema.names if name.startswith(FURTHER)]
+def extra_columns_in(schema: pa.Schema) -> list[str]:
+    """The names of a store's extra columns in a schema."""
+    return [
+        name.removeprefix(EXTRA_PREFIX) for name in schema.names if name.startswith(EXTRA_PREFIX)
+    ]
 
 
 def split_ids(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -186,7 +188,7 @@ def digests(batches: Iterable[pa.RecordBatch]) -> Iterator[Digest]:
     `hidden` as one, and of all else the
     length in four bytes (-1 for null) and then the bytes. Integers are little-endian.
     """
-    open_: _Open | None = None
+    open_: _OpenDigest | None = None
     for batch in batches:
         if not batch.num_rows:
             continue
@@ -204,25 +206,25 @@ def digests(batches: Iterable[pa.RecordBatch]) -> Iterator[Digest]:
                 Digest(*part, hashlib.sha256(key + content).digest())
                 for key, part, content in whole
             ]
-            open_ = _Open(keys[-1], parts[-1], rows[-1])
+            open_ = _OpenDigest(keys[-1], parts[-1], rows[-1])
     if open_ is not None:
         yield open_.closed()
 
 
-_Part = tuple[str, str, int, int, int, int | None, int | None, int]
+_DigestFields = tuple[str, str, int, int, int, int | None, int | None, int]
 """A digest without its hash."""
 
 
-class _Open:
+class _OpenDigest:
     """A stream of which more may follow."""
 
-    def __init__(self, key: bytes, part: _Part, rows: memoryview) -> None:
+    def __init__(self, key: bytes, part: _DigestFields, rows: memoryview) -> None:
         self.stream, self.tenant = part[:2]
         self._part = part
         self._hash = hashlib.sha256(key)
         self._hash.update(rows)
 
-    def add(self, more: _Part, rows: memoryview) -> None:
+    def add(self, more: _DigestFields, rows: memoryview) -> None:
         stream, tenant, events, first_version, _, first_at, _, size = self._part
         self._part = (
             stream,
@@ -240,7 +242,7 @@ class _Open:
         return Digest(*self._part, self._hash.digest())
 
 
-def _parts(batch: pa.RecordBatch) -> tuple[list[bytes], list[memoryview], list[_Part]]:
+def _parts(batch: pa.RecordBatch) -> tuple[list[bytes], list[memoryview], list[_DigestFields]]:
     """Of each stream in a batch: what its hash begins with, its rows as bytes, and its digest
     without the hash.
     """

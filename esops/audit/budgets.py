@@ -19,7 +19,7 @@ NONE = BudgetSettings()
 
 
 @dataclass(frozen=True)
-class Finding:
+class BudgetBreach:
     """A stream that breaks a rule."""
 
     stream: str
@@ -46,7 +46,7 @@ class Budgets:
                 hint='Name them: audit.closed_by = ["…"].',
             )
 
-    def of(self, category: str | None) -> BudgetSettings:
+    def budget_for(self, category: str | None) -> BudgetSettings:
         """The budget whose pattern fits a category most closely: its own name, else the longest
         pattern.
         """
@@ -60,29 +60,29 @@ class Budgets:
         return any(getattr(budget, what) is not None for budget in self._by_pattern.values())
 
     @property
-    def dear(self) -> bool:
+    def expensive(self) -> bool:
         """Whether judging takes a look at every event: of bytes, and of what is open, no list of
         streams tells.
         """
         return self._asks("bytes") or self._asks("open_for")
 
-    def too_long(self, over: Mapping[str | None, Callable[[int], int]]) -> int:
+    def count_too_long(self, over: Mapping[str | None, Callable[[int], int]]) -> int:
         """How many streams are longer than their budget.
 
         `over` says of each category how many are longer than a number.
         """
-        limits = ((count, self.of(category).length) for category, count in over.items())
+        limits = ((count, self.budget_for(category).length) for category, count in over.items())
         return sum(count(limit) for count, limit in limits if limit is not None)
 
-    def longest(
+    def length_breaches(
         self,
         store: EventStore,
         over: Mapping[str | None, Callable[[int], int]],
         filter: EventFilter,
-    ) -> Iterator[Finding]:
+    ) -> Iterator[BudgetBreach]:
         """The streams that are too long, at most a thousand of each category."""
         for category, count in over.items():
-            limit = self.of(category).length
+            limit = self.budget_for(category).length
             if limit is None or not count(limit):
                 continue
             wanted = EventFilter(category=category or filter.category, archived=filter.archived)
@@ -90,20 +90,20 @@ class Budgets:
             # all.
             for info in store.longest(MOST if category else 10 * MOST, wanted, over=limit):
                 if info.category == category:
-                    yield Finding(info.name, category, "length", limit, info.length)
+                    yield BudgetBreach(info.name, category, "length", limit, info.length)
 
-    def others(
+    def other_breaches(
         self, store: EventStore, filter: EventFilter, window: timedelta
-    ) -> Iterator[Finding]:
+    ) -> Iterator[BudgetBreach]:
         """Each stream that breaks another budget than that of length."""
         if self._asks("growth_per_day"):
-            yield from self._growing(store, filter, window)
-        if self.dear:
-            yield from self._measured(store, filter)
+            yield from self._growth_breaches(store, filter, window)
+        if self.expensive:
+            yield from self._size_and_age_breaches(store, filter)
 
-    def _growing(
+    def _growth_breaches(
         self, store: EventStore, filter: EventFilter, window: timedelta
-    ) -> Iterator[Finding]:
+    ) -> Iterator[BudgetBreach]:
         days = window / timedelta(days=1)
         limits = [
             budget.growth_per_day
@@ -113,25 +113,27 @@ class Budgets:
         for info, recent in store.grown(
             datetime.now(UTC) - window, int(min(limits) * days), filter
         ):
-            limit = self.of(info.category).growth_per_day
+            limit = self.budget_for(info.category).growth_per_day
             if limit is not None and recent > limit * days:
-                yield Finding(
+                yield BudgetBreach(
                     info.name, info.category, "growth_per_day", limit, round(recent / days, 2)
                 )
 
-    def _measured(self, store: EventStore, filter: EventFilter) -> Iterator[Finding]:
+    def _size_and_age_breaches(
+        self, store: EventStore, filter: EventFilter
+    ) -> Iterator[BudgetBreach]:
         now = datetime.now(UTC)
         for info in store.streams(filter, closed_by=self._closed_by, measured=True):
-            yield from self._of_one(info, now)
+            yield from self._breaches_of(info, now)
 
-    def _of_one(self, info: StreamInfo, now: datetime) -> Iterable[Finding]:
-        budget = self.of(info.category)
+    def _breaches_of(self, info: StreamInfo, now: datetime) -> Iterable[BudgetBreach]:
+        budget = self.budget_for(info.category)
         if budget.bytes is not None and info.bytes is not None and info.bytes > budget.bytes:
-            yield Finding(info.name, info.category, "bytes", budget.bytes, info.bytes)
+            yield BudgetBreach(info.name, info.category, "bytes", budget.bytes, info.bytes)
         if budget.open_for is not None and info.closed is False and info.first_at is not None:
             age = (now - info.first_at).total_seconds()
             if age > budget.open_for.total_seconds():
-                yield Finding(
+                yield BudgetBreach(
                     info.name,
                     info.category,
                     "open_for",

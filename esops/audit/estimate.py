@@ -25,7 +25,7 @@ _SHARES = {"p50": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(frozen=True)
-class Guess:
+class Estimate:
     """A value and the interval in which it is with a probability of 95 %."""
 
     value: float
@@ -38,15 +38,15 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StreamsEstimate:
     """What a sample says of a store's streams."""
 
     store: str
     how: str
-    summary: dict[str, Guess]
+    summary: dict[str, Estimate]
     longest_seen: int
     """The longest stream that was drawn: the longest of all is no shorter."""
-    categories: list[tuple[str | None, str, Guess, Guess]]
+    categories: list[tuple[str | None, str, Estimate, Estimate]]
     """Category, tenant, streams and events."""
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Estimate:
             "estimated": True,
             "counted_from": self.how,
             "summary": {
-                **{name: guess.as_dict() for name, guess in self.summary.items()},
+                **{name: estimate.as_dict() for name, estimate in self.summary.items()},
                 "longest_seen": self.longest_seen,
             },
             "categories": [
@@ -71,13 +71,13 @@ class Estimate:
         }
 
 
-def estimate(store: EventStore, filter: EventFilter, pages: int = PAGES) -> Estimate | None:
+def estimate(store: EventStore, filter: EventFilter, pages: int = PAGES) -> StreamsEstimate | None:
     """Draw a sample and say what it tells; None where the store had rather be counted."""
     sample = store.sample_lengths(pages, filter)
-    return None if sample is None else judged(store.name, sample)
+    return None if sample is None else estimate_from(store.name, sample)
 
 
-def judged(store: str, sample: LengthSample) -> Estimate:
+def estimate_from(store: str, sample: LengthSample) -> StreamsEstimate:
     """What a sample says."""
     pages = [each for each in sample.pages if each.length > 0]
     summary = {
@@ -92,19 +92,19 @@ def judged(store: str, sample: LengthSample) -> Estimate:
         for (category, tenant), theirs in groups.items()
     ]
     categories.sort(key=lambda each: (-each[3].value, each[0] or "", each[1]))
-    return Estimate(
+    return StreamsEstimate(
         store, sample.how, summary, max((each.length for each in pages), default=0), categories
     )
 
 
-def _totals(pages: Sequence[SampledPage], share: float) -> tuple[Guess, Guess]:
+def _totals(pages: Sequence[SampledPage], share: float) -> tuple[Estimate, Estimate]:
     """Streams and events."""
     return _total([each.events / each.length for each in pages], share), _total(
         [each.events for each in pages], share
     )
 
 
-def _total(values: Sequence[float], share: float) -> Guess:
+def _total(values: Sequence[float], share: float) -> Estimate:
     """The sum over all pages, of which each was drawn with the same probability."""
     total = math.fsum(values) / share
     error = (
@@ -112,13 +112,13 @@ def _total(values: Sequence[float], share: float) -> Guess:
         * math.sqrt(max(0.0, 1 - share) * math.fsum(value * value for value in values))
         / share
     )
-    return Guess(total, max(0.0, total - error), total + error)
+    return Estimate(total, max(0.0, total - error), total + error)
 
 
-def _percentile(pages: Sequence[SampledPage], share: float) -> Guess:
+def _percentile(pages: Sequence[SampledPage], share: float) -> Estimate:
     weighted = sorted((each.length, each.events / each.length) for each in pages)
     if not weighted:
-        return Guess(0, 0, 0)
+        return Estimate(0, 0, 0)
     whole = math.fsum(weight for _, weight in weighted)
     effective = whole * whole / math.fsum(weight * weight for _, weight in weighted)
     error = _SURE * math.sqrt(share * (1 - share) / effective)
@@ -126,7 +126,7 @@ def _percentile(pages: Sequence[SampledPage], share: float) -> Guess:
         _at(weighted, whole * rank)
         for rank in (max(0.0, share - error), share, min(1.0, share + error))
     )
-    return Guess(value, low, high)
+    return Estimate(value, low, high)
 
 
 def _at(weighted: Sequence[tuple[int, float]], rank: float) -> int:

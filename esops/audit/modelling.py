@@ -92,14 +92,14 @@ class Observation:
 
 
 @dataclass(frozen=True)
-class Seen:
+class StoreAudit:
     """What rules look at."""
 
     events: EventsAudit
     streams: StreamsAudit
 
 
-Check = Callable[[Seen, float], Iterator[tuple[str, str, float]]]
+Check = Callable[[StoreAudit, float], Iterator[tuple[str, str, float]]]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Rule:
     source: str
 
 
-def observe(seen: Seen, rules: Mapping[str, bool | float]) -> list[Observation]:
+def observe(seen: StoreAudit, rules: Mapping[str, bool | float]) -> list[Observation]:
     """Ask all rules that are not switched off. Raises UsageError for one that there is not."""
     for name in rules:
         if name not in RULES:
@@ -146,7 +146,7 @@ def is_past(name: str) -> bool:
     )
 
 
-def _crud(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
+def _crud(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
     for kind in seen.events.types.values():
         last = words(kind.name)[-1:]
         if not last or last[0] not in _CRUD:
@@ -163,7 +163,7 @@ def _crud(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
             )
 
 
-def _property(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
+def _property(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
     by_category: dict[str | None, list[str]] = {}
     for kind in seen.events.types.values():
         parts = words(kind.name)
@@ -180,7 +180,7 @@ def _property(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
             )
 
 
-def _no_verb(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
+def _no_verb(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
     for kind in seen.events.types.values():
         if kind.events >= threshold and not kind.name.startswith("$") and not is_past(kind.name):
             yield (
@@ -190,7 +190,7 @@ def _no_verb(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
             )
 
 
-def _huge(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
+def _huge(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
     for kind in seen.events.types.values():
         if kind.largest > threshold:
             yield (
@@ -200,7 +200,7 @@ def _huge(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
             )
 
 
-def _never_closing(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
+def _never_closing(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
     known = [info for info in seen.streams.longest if info.closed is not None]
     by_category: dict[str | None, list[bool]] = {}
     for info in known:
@@ -215,7 +215,7 @@ def _never_closing(seen: Seen, threshold: float) -> Iterator[tuple[str, str, flo
             )
 
 
-def _hot(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
+def _hot(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
     total = seen.streams.whole.events
     for info in seen.streams.longest[:_MOST]:
         if info.length >= 1_000 and info.length / total > threshold:
@@ -226,7 +226,7 @@ def _hot(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
             )
 
 
-def _single(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
+def _single(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
     for (category, _), each in seen.streams.categories.items():
         alone = each.counts[1] / each.streams
         if each.streams >= 100 and alone > threshold:
@@ -238,7 +238,7 @@ def _single(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
 
 
 def _share(name: str, counted: Callable[[Any], int]) -> Check:
-    def check(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
+    def check(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
         decoded = sum(kind.decoded for kind in seen.events.types.values())
         missing = {kind.name: counted(kind) for kind in seen.events.types.values()}
         total = sum(missing.values())
@@ -256,7 +256,7 @@ def _share(name: str, counted: Callable[[Any], int]) -> Check:
     return check
 
 
-def _backwards(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
+def _backwards(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
     count = seen.events.backwards_count
     if count > threshold:
         yield (
@@ -269,7 +269,7 @@ def _backwards(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]
         )
 
 
-def _duplicates(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
+def _duplicates(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
     count = seen.events.duplicates_count
     if count > threshold:
         share = seen.events.ids_looked_at
@@ -281,7 +281,7 @@ def _duplicates(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]
         )
 
 
-def _personal(seen: Seen, threshold: float) -> Iterator[tuple[str, str, float]]:
+def _personal(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
     for what, pattern in _PERSONAL:
         for key, kinds in seen.events.keys.items():
             if pattern.search(key) and kinds.total() >= threshold:

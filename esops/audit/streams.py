@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any
 
-from esops.audit.budgets import MOST, Budgets, Finding
+from esops.audit.budgets import MOST, BudgetBreach, Budgets
 from esops.audit.distribution import Distribution
 from esops.events import EventFilter, StreamInfo
 from esops.settings import AuditSettings
@@ -34,7 +34,7 @@ class StreamsAudit:
     whole: Distribution = field(default_factory=Distribution)
     categories: dict[tuple[str | None, str], Distribution] = field(default_factory=dict)
     longest: list[StreamInfo] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[BudgetBreach] = field(default_factory=list)
     broken: int = 0
     """How many findings there are; the worst of them are in `findings`."""
 
@@ -143,7 +143,7 @@ def audit_streams(
                 ),
             )
         )
-    if budgets.dear:
+    if budgets.expensive:
         say(
             f"budgets of bytes or open streams take a look at each of {found.whole.events:,} events"
         )
@@ -151,21 +151,23 @@ def audit_streams(
         category: _over([each for (name, _), each in found.categories.items() if name == category])
         for category in {name for name, _ in found.categories}
     }
-    found.broken = budgets.too_long(over_in)
-    others = budgets.others(store, filter, window)
+    found.broken = budgets.count_too_long(over_in)
+    others = budgets.other_breaches(store, filter, window)
     found.findings = heapq.nlargest(
-        MOST, chain(budgets.longest(store, over_in, filter), _counting(found, others)), _excess
+        MOST,
+        chain(budgets.length_breaches(store, over_in, filter), _counting(found, others)),
+        _excess,
     )
     return found
 
 
-def _counting(found: StreamsAudit, findings: Iterable[Finding]) -> Iterator[Finding]:
+def _counting(found: StreamsAudit, findings: Iterable[BudgetBreach]) -> Iterator[BudgetBreach]:
     for finding in findings:
         found.broken += 1
         yield finding
 
 
-def _excess(finding: Finding) -> float:
+def _excess(finding: BudgetBreach) -> float:
     """How many times its limit a value is: the worst are named first."""
     return finding.value / finding.limit if finding.limit else float(finding.value)
 

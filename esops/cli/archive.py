@@ -14,7 +14,7 @@ from esops.cli.app import command, current_output, group
 from esops.cli.shared import Shown, complete_policy, duration, is_interactive, stop_on_signals
 
 if TYPE_CHECKING:
-    from esops.archive.run import Outcome
+    from esops.archive.run import ArchiveOutcome
     from esops.archive_format.runs import Catalog
     from esops.config import Config
     from esops.settings import Removal
@@ -45,12 +45,12 @@ def plan(context: typer.Context, policy: str = _POLICY, remove: str | None = _RE
     """
     from rich.filesize import decimal
 
-    from esops.archive.run import plan as planned
+    from esops.archive.run import plan as make_plan
     from esops.config import load_config
 
     output = current_output(context)
     config = load_config(output.settings.config)
-    found = planned(config, policy, _how(remove))
+    found = make_plan(config, policy, _removal(remove))
     if output.format("table", "json") == "json":
         output.json(found.as_dict())
         return
@@ -95,7 +95,7 @@ def run(
     Exits with 1 where the verification found something, and then removes nothing; with 6 where
     projections have not passed the events.
     """
-    from esops.archive.run import run as archived
+    from esops.archive.run import run as run_policy
     from esops.config import load_config
 
     output = current_output(context)
@@ -103,10 +103,10 @@ def run(
     limit = duration("--max-duration", max_duration) if max_duration is not None else None
     shown = Shown(output)
     try:
-        outcome = archived(
+        outcome = run_policy(
             config,
             policy,
-            how=_how(remove),
+            removal=_removal(remove),
             despite_checkpoints=despite_checkpoints,
             max_duration=limit,
             stop=stop_on_signals().is_set,
@@ -121,7 +121,7 @@ def run(
     return 1 if outcome.state == "failed" else 0
 
 
-def _tell(output: Output, outcome: Outcome) -> None:
+def _tell(output: Output, outcome: ArchiveOutcome) -> None:
     """One line of what was done, and more where there is something to look at."""
     from rich.filesize import decimal
 
@@ -215,11 +215,11 @@ def show(
                     f"to {row['last_version']}"
                 )
         return
-    told = described(found)
+    result = described(found)
     if output.format("table", "json") == "json":
-        output.json(told)
+        output.json(result)
         return
-    for key, value in told.items():
+    for key, value in result.items():
         if isinstance(value, list):
             output.line(f"{key}: {len(value)}")
             for each in value[:20]:
@@ -257,7 +257,7 @@ def verify(
     esops archive verify 20260301T020000Z-old-carts-1f2e3d --against-store
     """
     from esops.archive.catalog_view import verified
-    from esops.archive.verify import parse_sample, together
+    from esops.archive.verify import combined, parse_sample
     from esops.config import load_config
     from esops.errors import UsageError
 
@@ -277,7 +277,7 @@ def verify(
     finally:
         shown.close()
     if output.format("table", "json") == "json":
-        output.json(results[0].as_dict() if len(results) == 1 else together(results))
+        output.json(results[0].as_dict() if len(results) == 1 else combined(results))
     else:
         for each in results:
             part_of = f" ({each.sampled})" if each.sampled else ""
@@ -315,7 +315,7 @@ def restore(
 
     esops archive restore 20260301T020000Z-old-carts-1f2e3d cart-4711
     """
-    from esops.archive.restore import restore as restored
+    from esops.archive.restore import restore as restore_run
     from esops.config import load_config
     from esops.errors import Stopped
     from esops.stores import open_store
@@ -334,31 +334,33 @@ def restore(
         raise Stopped("nothing was restored")
     stop = stop_on_signals()
 
-    def go_on() -> None:
+    def check_stop() -> None:
         if stop.is_set():
             raise Stopped("interrupted", hint="Restore again: what is there already is left.")
 
     shown = Shown(output)
     try:
         with open_store(name, settings.alone) as store:
-            told = restored(
+            result = restore_run(
                 found,
                 manifest,
                 store,
                 streams or (),
-                go_on=go_on,
+                check_stop=check_stop,
                 progress=lambda done, total: shown.update("streams restored", done, total),
             )
     finally:
         shown.close()
     if output.format("table", "json") == "json":
-        output.json(asdict(told))
+        output.json(asdict(result))
     else:
         there = (
-            f"; {told.there:,} streams were there as they are in the archive" if told.there else ""
+            f"; {result.there:,} streams were there as they are in the archive"
+            if result.there
+            else ""
         )
         output.line(
-            f"{run}: {told.streams:,} streams restored into {name}, {told.events:,} events "
+            f"{run}: {result.streams:,} streams restored into {name}, {result.events:,} events "
             f"written{there}"
         )
 
@@ -432,15 +434,16 @@ def gc(
         age = parse_duration(older_than)
     except ValueError as error:
         raise UsageError(f"--older-than: {error}") from None
-    told = collect(_catalog(output, archive).repository, delete=not dry_run, older_than=age)
+    result = collect(_catalog(output, archive).repository, delete=not dry_run, older_than=age)
     if output.format("table", "json") == "json":
-        output.json(asdict(told))
+        output.json(asdict(result))
         return
-    for name in told.names:
+    for name in result.names:
         output.say(f"  {name}")
-    verb = "deleted" if told.deleted else "would be deleted"
+    verb = "deleted" if result.deleted else "would be deleted"
     output.line(
-        f"{told.files:,} files ({decimal(told.bytes)}) {verb}; {told.young:,} younger ones left"
+        f"{result.files:,} files ({decimal(result.bytes)}) {verb}; "
+        f"{result.young:,} younger ones left"
     )
 
 
@@ -456,7 +459,7 @@ def _catalog(output: Output, name: str | None) -> Catalog:
     return Catalog(Repository(config.archive(name)[1]))
 
 
-def _how(remove: str | None) -> Removal | None:
+def _removal(remove: str | None) -> Removal | None:
     from typing import get_args
 
     from esops.errors import UsageError, nearest

@@ -458,12 +458,12 @@ def modelling(
 def _seen(
     output: Output, store: EventStore, config: Config, category: str | None, limit: int | None
 ) -> Any:
-    from esops.audit.modelling import Seen
+    from esops.audit.modelling import StoreAudit
     from esops.audit.streams import audit_streams
 
     settings = config.audit.model_copy(update={"budgets": {}})
     streams = audit_streams(store, settings, category=category)
-    return Seen(_pass(output, store, category, limit), streams)
+    return StoreAudit(_pass(output, store, category, limit), streams)
 
 
 def _pass(output: Output, store: EventStore, category: str | None, limit: int | None) -> Any:

@@ -47,7 +47,7 @@ class Node:
     """Its place in its own store's log."""
 
     @property
-    def place(self) -> str:
+    def reference(self) -> str:
         """How message-db names it."""
         return f"{self.stream}/{self.version}"
 
@@ -142,7 +142,7 @@ def build(found: Iterable[Node]) -> Forest:
         if each.id in by_name and each.id not in forest.duplicates:
             forest.duplicates.append(each.id)
         by_name.setdefault(each.id, at)
-        by_name.setdefault(each.place, at)
+        by_name.setdefault(each.reference, at)
     forest.parent = [_cause_of(each, by_name, forest.missing) for each in nodes]
     _cut_circles(forest)
     forest.children = [[] for _ in nodes]

@@ -33,7 +33,7 @@ def trace_page(trace: Trace) -> str:
         f"Trace of {trace.about}",
         {"timeline": _figure(forest, lanes, colours)},
         events=len(forest.nodes),
-        streams=len({lanes.of(each) for each in forest.nodes}),
+        streams=len({lanes.name(each) for each in forest.nodes}),
         stores=sorted({each.store for each in forest.nodes}),
         first=min(times, default=None),
         lasted=apart(max(times) - min(times)) if times else "",
@@ -62,7 +62,7 @@ def _row(
         "before": before,
         "type": each.type,
         "colour": colours[each.category],
-        "where": f"{lanes.of(each)} @{each.version}",
+        "where": f"{lanes.name(each)} @{each.version}",
         "since": since,
         "at": each.recorded_at,
         "id": each.id,
@@ -78,19 +78,19 @@ class _Lanes:
     def __init__(self, forest: Forest) -> None:
         self._several = len({each.store for each in forest.nodes}) > 1
 
-    def of(self, each: Node) -> str:
+    def name(self, each: Node) -> str:
         return f"{each.store}/{each.stream}" if self._several else each.stream
 
 
 def _figure(forest: Forest, lanes: _Lanes, colours: Mapping[str, str]) -> go.Figure:
     nodes = forest.nodes
-    order = list(dict.fromkeys(lanes.of(each) for each in nodes))
+    order = list(dict.fromkeys(lanes.name(each) for each in nodes))
     number = {name: at for at, name in enumerate(order)}
     timed = all(each.recorded_at is not None for each in nodes)
     by_time = [each.recorded_at if timed else at for at, each in enumerate(nodes)]
     by_order: list[Any] = list(range(len(nodes)))
-    heights = [number[lanes.of(each)] for each in nodes]
-    traces, times, places = (
+    heights = [number[lanes.name(each)] for each in nodes]
+    traces, times, orders = (
         [_edges(forest, by_time, heights)],
         [_along(forest, by_time)],
         [_along(forest, by_order)],
@@ -98,7 +98,7 @@ def _figure(forest: Forest, lanes: _Lanes, colours: Mapping[str, str]) -> go.Fig
     for category, colour in colours.items():
         theirs = [at for at, each in enumerate(nodes) if each.category == category]
         times.append([by_time[at] for at in theirs])
-        places.append([by_order[at] for at in theirs])
+        orders.append([by_order[at] for at in theirs])
         traces.append(
             go.Scatter(
                 name=label(category),
@@ -110,14 +110,14 @@ def _figure(forest: Forest, lanes: _Lanes, colours: Mapping[str, str]) -> go.Fig
                     "color": colour,
                     "line": {"width": 1, "color": "rgba(128,128,128,0.6)"},
                 },
-                hovertext=[_told(forest, lanes, at) for at in theirs],
+                hovertext=[_hover_text(forest, lanes, at) for at in theirs],
                 hovertemplate="%{hovertext}<extra></extra>",
             )
         )
     shades = list(_gaps(nodes)) if timed else []
     buttons = [
         _button("by time", times, {"xaxis.type": "date", "shapes": shades}),
-        _button("in order", places, {"xaxis.type": "linear", "shapes": []}),
+        _button("in order", orders, {"xaxis.type": "linear", "shapes": []}),
     ]
     menu = {"type": "buttons", "direction": "right", "buttons": buttons, "showactive": False}
     return go.Figure(
@@ -178,11 +178,11 @@ def _along(forest: Forest, values: list[Any]) -> list[Any]:
     ]
 
 
-def _told(forest: Forest, lanes: _Lanes, at: int) -> str:
+def _hover_text(forest: Forest, lanes: _Lanes, at: int) -> str:
     each, parent = forest.nodes[at], forest.parent[at]
     lines = [
         f"<b>{label(each.type)}</b>",
-        f"{label(lanes.of(each))} @{each.version}",
+        f"{label(lanes.name(each))} @{each.version}",
         f"id {label(each.id)}",
     ]
     if each.recorded_at is not None:

@@ -191,7 +191,7 @@ class Tracer:
         """Look for the causes that are named and not there, generation by generation."""
         asked: set[str] = set()
         while generations is None or generations > 0:
-            names = {name for each in self._nodes.values() for name in (each.id, each.place)}
+            names = {name for each in self._nodes.values() for name in (each.id, each.reference)}
             wanted = (
                 {each.cause for each in self._nodes.values() if each.cause is not None}
                 - names
@@ -202,11 +202,15 @@ class Tracer:
             asked |= wanted
             new: list[Node] = []
             for store in self._stores:
-                places = [_place(name) for name in wanted]
-                for stream, version in (place for place in places if place is not None):
+                references = [_parse_reference(name) for name in wanted]
+                for stream, version in (
+                    reference for reference in references if reference is not None
+                ):
                     found = store.read_stream(stream, version - 1, limit=1)
                     new += self._take(store, (event for event in found if event.version == version))
-                for group in _groups(sorted(name for name in wanted if _place(name) is None)):
+                for group in _groups(
+                    sorted(name for name in wanted if _parse_reference(name) is None)
+                ):
                     new += self._take(store, self._asked(store, store.find(event_id=group)))
             if not new:
                 return
@@ -227,16 +231,16 @@ class Tracer:
             ]
             streams = {each.stream for each in wanted.values()}
             for store in self._stores:
-                by_place = self._keys.causation == () and any(
+                by_reference = self._keys.causation == () and any(
                     each.cause and "/" in each.cause for each in self._nodes.values()
                 )
-                values = sorted(streams) if by_place else sorted(wanted)
-                keys = (CAUSATION_STREAM,) if by_place else self._keys.causation
+                values = sorted(streams) if by_reference else sorted(wanted)
+                keys = (CAUSATION_STREAM,) if by_reference else self._keys.causation
                 for group in _groups(values):
                     found = self._take(
                         store, self._asked(store, store.find(causation_id=group, keys=keys))
                     )
-                    names = {name for each in wanted.values() for name in (each.id, each.place)}
+                    names = {name for each in wanted.values() for name in (each.id, each.reference)}
                     newest += [each for each in found if each.cause in names]
 
 
@@ -269,7 +273,7 @@ def _between(store: EventStore, low: datetime, high: datetime, keys: Keys) -> It
                 yield node(store.name, event, keys)
 
 
-def _place(name: str) -> tuple[str, int] | None:
+def _parse_reference(name: str) -> tuple[str, int] | None:
     stream, _, version = name.rpartition("/")
     return (stream, int(version)) if stream and version.isdigit() else None
 

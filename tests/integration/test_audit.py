@@ -299,10 +299,11 @@ def test_an_estimate_holds_the_truth_and_small_tables_are_counted(dsn, connectio
         assert guessed is not None
         # Intervals of 95 % are missed now and then: those of four times the width are not.
         for name, value in (("streams", truth.streams), ("events", truth.events)):
-            guess = guessed.summary[name]
-            width = guess.high - guess.low
+            estimated = guessed.summary[name]
+            width = estimated.high - estimated.low
             assert 0 < width < value
-            assert guess.value - 2 * width <= value <= guess.value + 2 * width, (name, guess, value)
+            low, high = estimated.value - 2 * width, estimated.value + 2 * width
+            assert low <= value <= high, (name, estimated, value)
         middle, width = (
             guessed.summary["p50"],
             guessed.summary["p50"].high - guessed.summary["p50"].low,

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from esops.audit.budgets import Budgets
 from esops.audit.distribution import Distribution
-from esops.audit.estimate import judged
+from esops.audit.estimate import estimate_from
 from esops.audit.events import EventsAudit, EventType, _Ids
-from esops.audit.modelling import RULES, Seen, is_past, observe, words
+from esops.audit.modelling import RULES, StoreAudit, is_past, observe, words
 from esops.audit.streams import StreamsAudit
 from esops.errors import UsageError
 from esops.settings import AuditSettings
@@ -70,11 +70,11 @@ def test_the_most_specific_budget_counts():
     )
     budgets = Budgets(settings)
     assert (
-        budgets.of("order").length,
-        budgets.of("cart_new").length,
-        budgets.of("cart_old").length,
+        budgets.budget_for("order").length,
+        budgets.budget_for("cart_new").length,
+        budgets.budget_for("cart_old").length,
     ) == (1000, 10, None)
-    assert budgets.of(None).length == 1000
+    assert budgets.budget_for(None).length == 1000
     with pytest.raises(UsageError, match="types that close a stream"):
         Budgets(AuditSettings.model_validate({"budgets": {"*": {"open_for": "30d"}}}))
 
@@ -108,14 +108,14 @@ def test_duplicates_are_found_also_when_only_a_share_of_ids_can_be_kept(monkeypa
     assert not any(_Ids().seen(f"x{number}") for number in range(1_000))
 
 
-def seen(*kinds: EventType, keys=None) -> Seen:
+def seen(*kinds: EventType, keys=None) -> StoreAudit:
     events = EventsAudit(
         "s",
         sum(kind.events for kind in kinds),
         {kind.name: kind for kind in kinds},
         keys=keys or {},
     )
-    return Seen(events, StreamsAudit("s", "", timedelta(days=7)))
+    return StoreAudit(events, StreamsAudit("s", "", timedelta(days=7)))
 
 
 def kind(name: str, *keys: str, **more) -> EventType:
@@ -181,7 +181,7 @@ def test_estimates_hold_the_truth_as_often_as_they_say():
         pages = [rows[at : at + 20] for at in range(0, len(rows), 20)]
         drawn = [page for page in pages if chance.random() < 0.25]
         sample = [SampledPage("c", "", len(page), lengths[chance.choice(page)]) for page in drawn]
-        guessed = judged("s", LengthSample(0.25, sample, "")).summary
+        guessed = estimate_from("s", LengthSample(0.25, sample, "")).summary
         truth = Distribution()
         for length in lengths:
             truth.add(length)
@@ -197,6 +197,6 @@ def test_estimates_hold_the_truth_as_often_as_they_say():
 
 
 def test_an_estimate_of_nothing_is_nothing():
-    told = judged("s", LengthSample(0.1, [], "a sample")).as_dict()
+    told = estimate_from("s", LengthSample(0.1, [], "a sample")).as_dict()
     assert told["summary"]["streams"] == {"value": 0, "low": 0, "high": 0}
     assert told["categories"] == []

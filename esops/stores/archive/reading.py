@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from esops.archive_format.runs import FileEntry, Manifest, Run
-from esops.archive_format.schema import EVENTS, FURTHER, STREAMS, join_ids
+from esops.archive_format.schema import EVENTS, EXTRA_PREFIX, STREAMS, join_ids
 from esops.events import Position, RecordedEvent
 
 _MEMORY = "512MB"
@@ -85,7 +85,7 @@ class Database:
         self.connection.execute(f"CREATE VIEW listed AS {_united(listed, STREAMS)}")
         self.connection.execute(_STREAMS_VIEW)
         further = sorted({name for _, manifest in self._runs for name in manifest.columns})
-        extra = "".join(f", {_quoted(FURTHER + name)}" for name in further)
+        extra = "".join(f", {_quoted(EXTRA_PREFIX + name)}" for name in further)
         self.connection.execute(_VIEW.format(further=extra, once=self.once))
 
     @property

@@ -365,8 +365,8 @@ def _values(batch: pa.RecordBatch, archiving: LayoutArchiving) -> list[dict[str,
             ]
     for number, column in enumerate(archiving.position, 1):
         columns[column] = [str(value) for value in batch.column(f"position_{number}").to_pylist()]
-    for name in archived.further_in(batch.schema):
-        columns[name] = batch.column(f"{archived.FURTHER}{name}").to_pylist()
+    for name in archived.extra_columns_in(batch.schema):
+        columns[name] = batch.column(f"{archived.EXTRA_PREFIX}{name}").to_pylist()
     rows = [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
