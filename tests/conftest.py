@@ -29,7 +29,7 @@ settings.register_profile(
 )
 settings.load_profile("esops")
 
-SHARED = Path(__file__).parents[1].parent / "shared"
+DUMPS = Path(__file__).parent / "fixtures"
 ESOPS = Path(sys.executable).with_name("esops")
 _numbers = itertools.count(1)
 
@@ -200,7 +200,6 @@ def project(tmp_path, request):
 
 
 @pytest.fixture(scope="session")
-def shared():
-    if not SHARED.is_dir():
-        pytest.skip("the folder shared/ is not beside the project")
-    return SHARED
+def dumps():
+    """Databases that the real libraries wrote, and what is true of each; see the README there."""
+    return DUMPS

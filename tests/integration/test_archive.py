@@ -447,9 +447,9 @@ def test_tombstoned_streams_are_gone_for_good_and_come_back_elsewhere_alone(proj
 
 
 @pytest.mark.parametrize("name", ["emmett-0.42.0", "message-db-1.3.1", "eventsourcing-9.5.6"])
-def test_databases_of_the_real_libraries_go_and_come_back(project, shared, dsn, connection, name):
-    emmett.restore(connection, (shared / "fixtures" / f"{name}.sql").read_text())
-    truth = json.loads((shared / "fixtures" / f"{name}.json").read_text())
+def test_databases_of_the_real_libraries_go_and_come_back(project, dumps, dsn, connection, name):
+    emmett.restore(connection, (dumps / f"{name}.sql").read_text())
+    truth = json.loads((dumps / f"{name}.json").read_text())
     more = 'ordering = "position"' if name.startswith("emmett") else ""
     write(project, of(dsn, more=more), 'store = "s"\nstream = "*"\nremove = "delete"')
     config = load_config(project.folder / "esops.toml")

@@ -32,11 +32,11 @@ closed_by = ["Closed", "ShoppingCartConfirmed", "ShoppingCartCancelled"]
 
 
 @pytest.fixture(params=FIXTURES)
-def restored(request, shared, dsn, connection, project):
-    emmett.restore(connection, (shared / "fixtures" / f"{request.param}.sql").read_text())
+def restored(request, dumps, dsn, connection, project):
+    emmett.restore(connection, (dumps / f"{request.param}.sql").read_text())
     connection.execute("ANALYZE")
     project.write("esops.toml", CONFIG.format(dsn=json.dumps(dsn), budget=100))
-    return json.loads((shared / "fixtures" / f"{request.param}.json").read_text())
+    return json.loads((dumps / f"{request.param}.json").read_text())
 
 
 def test_lengths_are_the_truth_and_the_long_one_breaks_the_budget(restored, project):

@@ -32,9 +32,9 @@ def cart_summary(row, event):
 
 
 @pytest.fixture
-def restored(shared, dsn, connection, project):
-    emmett.restore(connection, (shared / "fixtures" / "emmett-0.42.0.sql").read_text())
-    truth = json.loads((shared / "fixtures" / "emmett-0.42.0.json").read_text())
+def restored(dumps, dsn, connection, project):
+    emmett.restore(connection, (dumps / "emmett-0.42.0.sql").read_text())
+    truth = json.loads((dumps / "emmett-0.42.0.json").read_text())
     project.write("emmett_projection.py", PROJECTION)
     project.write(
         "carts.sql",

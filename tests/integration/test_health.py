@@ -568,14 +568,14 @@ def test_status_shows_stores_processors_versions_and_rebuilds(project, dsn, conn
     assert "switched" in text
 
 
-def test_status_shows_the_checkpoints_that_are_there(project, dsn, connection, shared):
+def test_status_shows_the_checkpoints_that_are_there(project, dsn, connection, dumps):
     for name, expected in [
         ("emmett-0.42.0", "400"),
         ("eventsourcing-9.5.6", "150"),
         ("message-db-1.3.1", "700"),
     ]:
         connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
-        emmett.restore(connection, (shared / "fixtures" / f"{name}.sql").read_text())
+        emmett.restore(connection, (dumps / f"{name}.sql").read_text())
         (project.folder / "esops.toml").unlink(missing_ok=True)
         project.ok("init", "--dsn", dsn)
         stores = tomllib.loads((project.folder / "esops.toml").read_text())["stores"]

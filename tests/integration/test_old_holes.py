@@ -1,7 +1,7 @@
 """Missing numbers that are old hide nothing: each command sees all that was committed before it, or
 says that it does not.
 
-The databases are those that the real Marten wrote (shared/fixtures), and live ones whose writers
+The databases are those that the real Marten wrote (tests/fixtures), and live ones whose writers
 roll back, conflict and are killed.
 """
 
@@ -41,9 +41,9 @@ def events(row, event):
 """
 
 
-def restore(connection, shared, variant: str) -> str:
+def restore(connection, dumps, variant: str) -> str:
     """The schema of the event store."""
-    connection.execute((shared / "fixtures" / f"marten-9.58-{variant}.sql").read_text())
+    connection.execute((dumps / f"marten-9.58-{variant}.sql").read_text())
     return "es" if variant == "v2" else "public"
 
 
@@ -90,9 +90,9 @@ def visible(connection, schema: str) -> list[str]:
 
 @pytest.mark.parametrize("variant", FIXTURES)
 def test_every_command_sees_every_event_of_a_store_that_marten_wrote(
-    variant, shared, dsn, connection, project
+    variant, dumps, dsn, connection, project
 ):
-    schema = restore(connection, shared, variant)
+    schema = restore(connection, dumps, variant)
     configure(project, dsn, schema)
     truth = visible(connection, schema)
 

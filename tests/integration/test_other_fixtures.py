@@ -38,9 +38,9 @@ DDL = (
 
 
 @pytest.fixture(params=["message-db-1.3.1", "eventsourcing-9.5.6"])
-def restored(request, shared, dsn, connection):
-    emmett.restore(connection, (shared / "fixtures" / f"{request.param}.sql").read_text())
-    truth = json.loads((shared / "fixtures" / f"{request.param}.json").read_text())
+def restored(request, dumps, dsn, connection):
+    emmett.restore(connection, (dumps / f"{request.param}.sql").read_text())
+    truth = json.loads((dumps / f"{request.param}.json").read_text())
     with open_store("bank", StoreSettings(dsn=dsn)) as store:
         yield store, truth, request.param
 

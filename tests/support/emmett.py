@@ -1,5 +1,5 @@
-"""Emmett's tables as 0.42 makes them, without its functions (see fixtures/README.md of the shared
-folder for a real dump).
+"""Emmett's tables as 0.42 makes them, without its functions (tests/fixtures has a
+real dump).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""message-db's table as 1.3 makes it, without its functions (see fixtures/README.md of the shared
-folder for a real dump).
+"""message-db's table as 1.3 makes it, without its functions (tests/fixtures has a
+real dump).
 """
 
 from __future__ import annotations
