@@ -16,6 +16,7 @@ from esops.projections.definition import fingerprint
 from esops.projections.kinds.fold import Bloom
 from esops.readmodel.registry import wider
 from esops.readmodel.tables import ReadModelName, parse_name, physical_name
+from esops.wording import count
 
 
 def event(**changes):
@@ -174,3 +175,18 @@ def test_the_nearest_word():
     assert nearest("stor", ["store", "schema"]) == "Did you mean 'store'?"
     assert nearest("zzz", ["store", "schema"]) == "There is: schema, store."
     assert nearest("x", []) == "There is none."
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (1, "stream", "1 stream"),
+        (0, "stream", "0 streams"),
+        (1204, "event", "1,204 events"),
+        (2, "process", "2 processes"),
+        (3, "category", "3 categories"),
+        (2, "day", "2 days"),
+    ],
+)
+def test_a_number_agrees_with_its_noun(number, noun, text):
+    assert count(number, noun) == text
