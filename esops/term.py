@@ -21,6 +21,7 @@ from typing import Any, Literal, TextIO, cast
 
 import orjson
 import structlog
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -31,12 +32,17 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segments
 from rich.table import Table
+from rich.text import Text
 
 from esops.errors import EsopsError, UsageError
 
 Format = Literal["table", "json", "ndjson", "csv"]
 PLAIN_EVERY = timedelta(seconds=3)
+_GAP = 2
+_NARROWEST_PROSE = 24
+"""Characters: a column of prose is wrapped to no fewer."""
 
 
 @dataclass
@@ -103,16 +109,34 @@ class Output:
         for row in rows:
             writer.writerow([_cell(row.get(column)) for column in columns])
 
-    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-        """Write a table: ruled at a terminal, aligned by spaces in a pipe."""
-        texts = [[_cell(value) for value in row] for row in rows]
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        drop: Sequence[str] | None = None,
+        wrap: Sequence[str] = (),
+    ) -> None:
+        """Write a table. No cell is ever cut: names, run ids and versions stay whole at any width.
+
+        Where a terminal is too narrow, whole columns are left out, and a line below the table
+        names them. In a pipe all columns are written, aligned by spaces.
+
+        Args:
+            title: A line above the table; may be empty.
+            columns: The headings, in the order in which they are shown.
+            rows: One value for each column; a value is written as `_cell` says.
+            drop: Columns that can be left out, the least important one first. Without it, all
+                but the first column can, from the right. Leave out of it whatever identifies a
+                row, and whatever the reader has to type into the next command.
+            wrap: Columns of prose (a message, a list of tables). Their text is broken into lines
+                instead of making the table wide.
+        """
+        values = [list(row) for row in rows]
+        texts = [[_cell(value) for value in row] for row in values]
         if self.data.is_terminal:
-            table = Table(title=title or None, title_justify="left", header_style="bold")
-            for column in columns:
-                table.add_column(column)
-            for row in texts:
-                table.add_row(*row)
-            self.data.print(table)
+            self._table_for_a_person(title, list(columns), values, texts, drop, wrap)
             return
         widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
         buffer = io.StringIO()
@@ -124,6 +148,66 @@ class Output:
                 + "\n"
             )
         sys.stdout.write(buffer.getvalue())
+
+    def _table_for_a_person(
+        self,
+        title: str,
+        columns: list[str],
+        values: list[list[object]],
+        texts: list[list[str]],
+        drop: Sequence[str] | None,
+        wrap: Sequence[str],
+    ) -> None:
+        kept, needed = fitting_columns(columns, texts, self.data.width, drop, wrap)
+        table = Table(title=title or None, title_justify="left", title_style="bold", box=None)
+        table.pad_edge, table.padding, table.header_style = False, (0, _GAP, 0, 0), "bold"
+        for at in kept:
+            numbers = any(row[at] is not None for row in values) and all(
+                row[at] is None or (isinstance(row[at], int | float) and row[at] is not True)
+                for row in values
+            )
+            table.add_column(
+                columns[at],
+                no_wrap=columns[at] not in wrap,
+                overflow="fold" if columns[at] in wrap else "ignore",
+                justify="right" if numbers else "left",
+            )
+        for row in texts:
+            table.add_row(*(Text(row[at]) for at in kept))
+        # A table that is still too wide is written in full: the terminal breaks its lines, and
+        # nothing is lost.
+        options = self.data.options.update(width=max(self.data.width, needed), no_wrap=False)
+        self.data.print(Segments(self.data.render(table, options)), end="")
+        left_out = [name for at, name in enumerate(columns) if at not in kept]
+        if left_out:
+            self.say(
+                f"not shown at this width: {', '.join(left_out)} (--output json has all)", "dim"
+            )
+
+    def records(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        columns: Sequence[str],
+        *,
+        title: str = "",
+        drop: Sequence[str] | None = None,
+        wrap: Sequence[str] = (),
+    ) -> None:
+        """Write rows of named values in the format that --output asks for; a table by default.
+
+        JSON and NDJSON have all fields of a row, a table and CSV those that `columns` names.
+        For the other arguments see `table`.
+        """
+        match self.format("table", "json", "ndjson", "csv"):
+            case "json":
+                self.json(list(rows))
+            case "ndjson":
+                self.ndjson(rows)
+            case "csv":
+                self.csv(rows, columns)
+            case _:
+                cells = [[row.get(column) for column in columns] for row in rows]
+                self.table(title, columns, cells, drop=drop, wrap=wrap)
 
     def line(self, text: str = "") -> None:
         """Write a line of the result."""
@@ -194,6 +278,37 @@ class ProgressLine:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
+
+
+def fitting_columns(
+    columns: Sequence[str],
+    texts: Sequence[Sequence[str]],
+    width: int,
+    drop: Sequence[str] | None = None,
+    wrap: Sequence[str] = (),
+) -> tuple[list[int], int]:
+    """Choose the columns of a table that fit into `width` characters without cutting a cell.
+
+    Returns their indexes and how many characters they need. Columns that must not be dropped stay
+    even where they need more than `width`.
+    """
+    widths = []
+    for at, name in enumerate(columns):
+        widest = max(cell_len(name), *(cell_len(row[at]) for row in texts), 0)
+        widths.append(
+            min(widest, max(_NARROWEST_PROSE, cell_len(name))) if name in wrap else widest
+        )
+    kept = list(range(len(columns)))
+
+    def needed() -> int:
+        return sum(widths[at] for at in kept) + _GAP * (len(kept) - 1)
+
+    for name in reversed(columns[1:]) if drop is None else drop:
+        if needed() <= width:
+            break
+        if name in columns:
+            kept.remove(columns.index(name))
+    return kept, needed()
 
 
 def duration(seconds: float) -> str:

@@ -89,7 +89,14 @@ def with_globals(function: Callable[..., Any], own: Collection[str] = ()) -> Cal
 
 
 class _Help:
-    """Help in plain text: the example first, then options in groups.
+    """Help in plain text: examples first, then what the command does, then options in groups.
+
+    Examples are written in the docstring of a command: a paragraph whose first line begins with
+    `esops `, each line one example that can be pasted. A line that ends with a backslash goes on
+    in the next one. The first example runs the command itself with the arguments that most people
+    need; a group's (given to `group`) runs the command of it that most people need. It does not
+    matter where in the docstring the paragraph stands. `tests/unit/test_help.py` checks that all
+    have an example, and that the examples parse.
 
     Without rich, whose import takes longer than all else.
     """
@@ -97,15 +104,16 @@ class _Help:
     help: str | None
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
-        """Write the docstring; its paragraphs that begin with `esops` are examples."""
-        paragraphs = [paragraph.strip() for paragraph in (ctx.command.help or "").split("\n\n")]
-        for example in (each for each in paragraphs if each.startswith("esops ")):
+        """Write the examples, then the other paragraphs of the docstring."""
+        lines = examples(ctx.command.help)
+        if lines:
             formatter.write("\nExample:\n")
-            for line in example.splitlines():
-                formatter.write(f"  {line.strip()}\n")
-        for paragraph in (each for each in paragraphs if not each.startswith("esops ")):
-            formatter.write("\n")
-            formatter.write_text(" ".join(paragraph.split()))
+            for line in lines:
+                formatter.write(f"  {line}\n")
+        for paragraph in _paragraphs(ctx.command.help):
+            if not paragraph.startswith("esops "):
+                formatter.write("\n")
+                formatter.write_text(" ".join(paragraph.split()))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options by their groups, those that work everywhere last; then the
@@ -139,7 +147,7 @@ class Command(_Help, TyperCommand):
     """A command whose help is ours."""
 
 
-class Group(_Help, TyperGroup):
+class CommandGroup(_Help, TyperGroup):
     """A command group whose help is ours; lists its commands in the order in which they
     were added.
     """
@@ -149,18 +157,30 @@ class Group(_Help, TyperGroup):
         return list(self.commands)
 
 
-def summary(text: str | None) -> str:
-    """The first paragraph of a docstring that is no example, in a line."""
-    paragraphs = [
-        each for each in (text or "").split("\n\n") if not each.strip().startswith("esops ")
+def _paragraphs(text: str | None) -> list[str]:
+    return [each.strip() for each in inspect.cleandoc(text or "").split("\n\n") if each.strip()]
+
+
+def examples(text: str | None) -> list[str]:
+    """The lines of a docstring's examples, as they are written."""
+    return [
+        line.strip()
+        for paragraph in _paragraphs(text)
+        if paragraph.startswith("esops ")
+        for line in paragraph.splitlines()
     ]
-    line = " ".join(paragraphs[0].split()) if paragraphs else ""
+
+
+def summary(text: str | None) -> str:
+    """The first paragraph of a docstring that is not an example, on one line."""
+    prose = [each for each in _paragraphs(text) if not each.startswith("esops ")]
+    line = " ".join(prose[0].split()) if prose else ""
     return line if len(line) <= _LONGEST_SUMMARY else line[: _LONGEST_SUMMARY - 1] + "…"
 
 
 app = typer.Typer(
     name="esops",
-    cls=Group,
+    cls=CommandGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -204,9 +224,10 @@ def command(
     return add
 
 
-def group(name: str, help: str) -> typer.Typer:
-    """A command group under the root."""
-    made = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
+def group(name: str, help: str, *shown: str) -> typer.Typer:
+    """Add a command group to the root. `shown` are the examples that its help begins with."""
+    help = "\n\n".join(["\n".join(shown), help])
+    made = typer.Typer(cls=CommandGroup, no_args_is_help=True, rich_markup_mode=None)
 
     def callback(context: typer.Context) -> None:
         """Nothing of its own."""

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from esops.settings import Removal
     from esops.term import Output
 
-archive = group("archive", "Old streams out of the hot store: plan, run, verify, query, restore.")
+archive = group(
+    "archive",
+    "Move old streams out of the hot store into an archive; verify, query and restore them.",
+    "esops archive plan old-carts",
+    "esops archive run old-carts",
+)
 
 _POLICY = typer.Argument(
     ..., help="The policy, of [archives.NAME.policies].", autocompletion=complete_policy
@@ -377,12 +382,12 @@ def query(
         None, "--to", metavar="FILE", help="Write Parquet to a file instead."
     ),
 ) -> None:
-    """Run SQL over an archive, without restoring anything.
+    r"""Run SQL over an archive, without restoring anything.
 
     DuckDB's dialect, with its JSON functions.
 
     esops archive query "SELECT type, count(*) FROM events GROUP BY type ORDER BY 2 DESC"
-    esops archive query "SELECT stream, data->>'ProductId' FROM events WHERE category = 'cart'"
+    esops archive query "SELECT stream, data->>'ProductId' FROM events WHERE category = 'cart'" \
     --output csv
     """
     from esops.archive.query import answered, write_parquet

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from esops.term import Output
 
 audit = group(
-    "audit", "Which streams are too long, what is in them, and how the events are modelled."
+    "audit",
+    "Which streams are too long, what is in them, and how the events are modelled.",
+    "esops audit streams --category ShoppingCart --longest 50",
 )
 
 _CATEGORY = typer.Option(None, "--category", metavar="C", help="Of one category's streams alone.")

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from esops.cli.app import Group, app, command, current_output, with_globals
+from esops.cli.app import CommandGroup, app, command, current_output, with_globals
 
 if TYPE_CHECKING:
     from esops.term import Output
 
-demo = typer.Typer(cls=Group, rich_markup_mode=None, invoke_without_command=True)
+demo = typer.Typer(cls=CommandGroup, rich_markup_mode=None, invoke_without_command=True)
 app.add_typer(demo, name="demo")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from esops.cli.app import Group, app, command, current_output, with_globals
+from esops.cli.app import CommandGroup, app, command, current_output, with_globals
 from esops.cli.shared import stop_on_signals
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WHICH = "Which events"
 
 
-events = typer.Typer(cls=Group, rich_markup_mode=None, invoke_without_command=True)
+events = typer.Typer(cls=CommandGroup, rich_markup_mode=None, invoke_without_command=True)
 app.add_typer(events, name="events")
 
 

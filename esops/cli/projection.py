@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from esops.term import Output
 
 projection = group(
-    "projection", "The versions of read models: show them, switch, roll back, retire."
+    "projection",
+    "The versions of read models: show them, switch, roll back, retire.",
+    "esops projection list",
+    "esops projection show cart_summary",
 )
 
 _NAME = typer.Argument(..., help="The projection.", autocompletion=complete_projection)

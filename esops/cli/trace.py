@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from esops.term import Output
     from esops.trace.search import Trace, Tracer
 
-trace = group("trace", "What happened because of something: by correlation id, event or stream.")
+trace = group(
+    "trace",
+    "What happened because of something: by correlation id, event or stream.",
+    "esops trace correlation 0b1c2a4e-8f6d-4c55-9d0e-3a2b1c0d9e8f",
+)
 
 Form = Literal["tree", "timeline", "json", "mermaid", "dot", "html", "otlp"]
 _FORM = typer.Option(

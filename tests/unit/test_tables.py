@@ -1,0 +1,85 @@
+"""Tables at a terminal: whole columns are left out, and no cell is ever cut."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from esops import term
+
+COLUMNS = ["run", "policy", "store", "state", "events", "sealed_at", "detail"]
+RUN = "20260301T020000Z-old-carts-1f2e3d"
+ROWS = [
+    [RUN, "old-carts", "shop", "done", 12345, None, None],
+    [RUN, "very-old-customer-profiles", "shop-eu-central", "failed", 7, None, "word " * 40],
+]
+
+
+def written(width, columns, rows, **options):
+    """What a terminal of this width shows: the table, and what is said about it."""
+    output = term.Output()
+    shown, said = io.StringIO(), io.StringIO()
+    output.data = Console(
+        file=shown, force_terminal=True, width=width, color_system=None, soft_wrap=True
+    )
+    output.talk = Console(file=said, width=1000)
+    output.table("", columns, rows, **options)
+    return shown.getvalue(), said.getvalue()
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 100, 120, 200, 400])
+def test_names_and_runs_are_whole_at_any_width(width):
+    shown, said = written(
+        width, COLUMNS, ROWS, drop=["sealed_at", "events", "detail", "store"], wrap=["detail"]
+    )
+    assert shown.count(RUN) == 2
+    assert "very-old-customer-profiles" in shown
+    assert "…" not in shown
+    if width >= 80:
+        assert max(map(len, shown.splitlines())) <= width
+    for name in COLUMNS:
+        assert (name in shown) != (f"{name}," in said or f"{name} (" in said), name
+
+
+def test_the_least_important_columns_go_first():
+    said = [
+        written(width, COLUMNS, ROWS[:1], drop=["store", "events"])[1] for width in (85, 84, 77)
+    ]
+    assert ["store" in each for each in said] == [False, True, True], said
+    assert ["events" in each for each in said] == [False, False, True], said
+
+
+def test_without_an_order_the_columns_go_from_the_right():
+    _, said = written(60, COLUMNS, ROWS[:1])
+    assert re.search(r"width: .*sealed_at, detail \(--output json", said)
+
+
+def test_prose_is_wrapped_and_keeps_every_word():
+    shown, _ = written(130, COLUMNS, ROWS, drop=[], wrap=["detail"])
+    assert shown.count("word") == 40
+
+
+def test_markup_in_a_cell_is_shown_as_it_is():
+    assert "[bold]x[/bold]" in written(80, ["a"], [["[bold]x[/bold]"]])[0]
+
+
+def test_a_pipe_gets_all_columns(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    term.Output().table("", COLUMNS, ROWS, drop=["store"])
+    assert sys.stdout.getvalue().splitlines()[0].split() == COLUMNS
+
+
+@given(
+    st.lists(st.text("abc 日本é", min_size=1, max_size=30), min_size=1, max_size=6, unique=True),
+    st.integers(1, 150),
+)
+def test_what_is_kept_fits_or_nothing_more_can_be_dropped(columns, width):
+    kept, needed = term.fitting_columns(columns, [], width)
+    assert kept[0] == 0
+    assert needed <= width or kept == [0]
