@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import cast
 
@@ -13,6 +14,13 @@ from esops.settings import StoreSettings
 from esops.stores.base import EventStore
 
 ENTRY_POINT = "esops.stores"
+Opener = Callable[[str, StoreSettings], EventStore]
+_registered: dict[str, Opener] = {}
+
+
+def register(backend: str, opener: Opener) -> None:
+    """Make a backend known in this process, as an entry point makes it known in an installation."""
+    _registered[backend] = opener
 
 
 def open_store(name: str, settings: StoreSettings) -> EventStore:
@@ -20,13 +28,15 @@ def open_store(name: str, settings: StoreSettings) -> EventStore:
 
     Raises UsageError for an unknown backend, Unavailable where it cannot be reached.
     """
-    found = entry_points(group=ENTRY_POINT)
-    if settings.backend not in found.names:
-        raise UsageError(
-            f"stores.{name}.backend: there is no backend named {settings.backend!r}",
-            hint=nearest(settings.backend, found.names),
-        )
-    opener = found[settings.backend].load()
+    opener = _registered.get(settings.backend)
+    if opener is None:
+        found = entry_points(group=ENTRY_POINT)
+        if settings.backend not in found.names:
+            raise UsageError(
+                f"stores.{name}.backend: there is no backend named {settings.backend!r}",
+                hint=nearest(settings.backend, found.names),
+            )
+        opener = found[settings.backend].load()
     store: EventStore = opener(name, settings)
     if settings.cold is None or settings.backend == "archive":
         return store

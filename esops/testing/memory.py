@@ -1,0 +1,437 @@
+"""An event store in this process: settled reads, appends, checkpoints and archiving over a list.
+
+It is for tests of what stands on a store, and an example of a store that can do nearly everything.
+Stores opened with the same settings share a log, so that a test can write beside a reader:
+
+    [stores.shop]
+    backend = "memory"
+    dsn = "any name"
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import orjson
+
+from esops.errors import Refused, UsageError
+from esops.events import (
+    CAUSATION_KEYS,
+    CORRELATION_KEYS,
+    Checkpoint,
+    EventFilter,
+    NewEvent,
+    Position,
+    RecordedEvent,
+    StreamInfo,
+    StreamKey,
+    StreamRef,
+    asked_for,
+    category_of,
+)
+from esops.settings import StoreSettings
+from esops.stores.base import (
+    EVERYTHING,
+    Batch,
+    Capabilities,
+    Found,
+    Holder,
+    Ids,
+    OutsideOfSql,
+    RemovalStrategy,
+    Removed,
+    StoreInfo,
+    Unmarked,
+    VersionRange,
+    WrongExpectedVersion,
+    at_most,
+    settled,
+)
+from esops.stores.counting import CountedOneByOne
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_BATCH_EVENTS, _BATCH_BYTES = 1_000, 2_000_000
+_REMOVALS = {
+    "archive": RemovalStrategy("archive", whole=True, what="marks streams as archived"),
+    "delete": RemovalStrategy("delete", what="deletes events; versions go on after them"),
+}
+_WRITER = Holder("a writer", "its transaction is open", None)
+
+
+@dataclass
+class MemoryLog:
+    """All that stores of one name hold. Tests may look into it, and change it."""
+
+    events: list[RecordedEvent] = field(default_factory=list)
+    """In the order of their positions, (1,), (2,), and so on."""
+    drawn: int = 0
+    """The last number that was given to an event."""
+    versions: dict[str, int] = field(default_factory=dict)
+    """The version that each stream has ever come to."""
+    archived: set[str] = field(default_factory=set)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    """What the application's own processors have noted."""
+    held_at: int | None = None
+    """The number of the last settled event while something holds the head back; see `hold`."""
+    holder: Holder = _WRITER
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    known: ClassVar[dict[str, MemoryLog]] = {}
+
+    @classmethod
+    def named(cls, name: str) -> MemoryLog:
+        """The log of that name; made at the first call."""
+        return cls.known.setdefault(name, cls())
+
+    def hold(self) -> None:
+        """What is appended from now on does not settle, as behind an open transaction."""
+        self.held_at = self.drawn
+
+    def release(self) -> None:
+        """All settles."""
+        self.held_at = None
+
+
+def open_memory(name: str, settings: StoreSettings) -> MemoryStore:
+    """Open the store whose log is named by the settings."""
+    return MemoryStore(name, MemoryLog.named(settings.dsn or ""))
+
+
+class MemoryStore(Unmarked, OutsideOfSql, CountedOneByOne):
+    """A store over a `MemoryLog`; a log of its own where none is given."""
+
+    capabilities = Capabilities(
+        append=True,
+        count_between=True,
+        checkpoints=True,
+        settling=timedelta(seconds=1),
+        removals=tuple(_REMOVALS),
+        restores="anywhere",
+    )
+
+    def __init__(self, name: str = "memory", log: MemoryLog | None = None) -> None:
+        """Read and write a log."""
+        self.name, self.log = name, log or MemoryLog()
+        self._short: list[Holder] = []
+
+    def ping(self) -> StoreInfo:
+        """Always there."""
+        return StoreInfo("memory", "memory", "1", self.log.clock())
+
+    def head(
+        self,
+        patience: timedelta = timedelta(seconds=1),
+        after: Position | None = None,  # noqa: ARG002 - nothing is saved by it
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Position | None:
+        """The last event's position, or that of the last before `MemoryLog.hold`."""
+        deadline = time.monotonic() + patience.total_seconds()
+        while True:
+            with self.log.lock:
+                held, drawn = self.log.held_at, self.log.drawn
+            short = held is not None and held < drawn
+            if not short or stop() or time.monotonic() >= deadline:
+                break
+            time.sleep(0.005)
+        self._short = [self.log.holder] if short else []
+        settled_at = drawn if held is None else held
+        return Position((settled_at,)) if settled_at else None
+
+    def held_back_by(self) -> list[Holder]:
+        """The log's holder, where the last head was short."""
+        return self._short
+
+    def read_all(
+        self,
+        after: Position | None = None,
+        until: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+    ) -> Iterator[Batch]:
+        """Copies of the log, a batch at a time."""
+        short = None
+        if until is None and filter.stream is not None:
+            until = Position((self.log.drawn,))
+        elif until is None:
+            until, short = settled(self, after)
+        if until is not None:
+            yield from at_most(limit, self._batches(after, until, filter))
+        if short is not None and limit is None:
+            raise short
+
+    def _batches(
+        self, after: Position | None, until: Position, filter: EventFilter
+    ) -> Iterator[Batch]:
+        reached = after or Position((0,))
+        while reached < until:
+            page, size = [], 0
+            with self.log.lock:
+                start = bisect_right(self.log.events, reached, key=_position)
+                for event in islice(self.log.events, start, start + _BATCH_EVENTS):
+                    if event.position > until or size > _BATCH_BYTES:
+                        break
+                    size += len(event.data)
+                    page.append(event)
+            if not page:
+                break
+            reached = page[-1].position
+            if wanted := [event for event in page if self._passes(event, filter)]:
+                yield Batch(wanted, reached)
+
+    def _passes(self, event: RecordedEvent, filter: EventFilter) -> bool:
+        return (
+            (not filter.types or event.type in filter.types)
+            and filter.category in {None, event.category}
+            and filter.stream in {None, event.stream}
+            and (filter.archived or event.stream not in self.log.archived)
+        )
+
+    def follow(
+        self,
+        after: Position | None = None,
+        filter: EventFilter = EVERYTHING,
+        stop: Callable[[], bool] = lambda: False,
+        poll: timedelta = timedelta(milliseconds=5),
+    ) -> Iterator[Batch]:
+        """By asking for the head again and again."""
+        while not stop():
+            head = self.head(timedelta(0), after)
+            if head is not None and (after is None or head > after):
+                yield from self.read_all(after, head, filter)
+                after = head
+                yield Batch([], after)
+            else:
+                yield Batch([], after)
+                time.sleep(poll.total_seconds())
+
+    def read_stream(
+        self,
+        stream: str,
+        after_version: int | None = None,
+        backwards: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[RecordedEvent]:
+        """By version."""
+        with self.log.lock:
+            events = [event for event in self.log.events if event.stream == stream]
+        events.sort(key=lambda event: event.version, reverse=backwards)
+        if after_version is not None:
+            events = [
+                event
+                for event in events
+                if (event.version < after_version if backwards else event.version > after_version)
+            ]
+        return iter(events[:limit])
+
+    def stream_info(self, stream: str) -> StreamInfo | None:
+        """From its events."""
+        return next(self.streams(EventFilter(stream=stream, archived=True)), None)
+
+    def streams(
+        self,
+        filter: EventFilter = EVERYTHING,
+        limit: int | None = None,
+        *,
+        closed_by: Sequence[str] = (),
+        measured: bool = False,
+    ) -> Iterator[StreamInfo]:
+        """Grouped from the events."""
+        by_stream: dict[str, list[RecordedEvent]] = {}
+        with self.log.lock:
+            for event in self.log.events:
+                if self._passes(event, filter):
+                    by_stream.setdefault(event.stream, []).append(event)
+        for name in sorted(by_stream)[:limit]:
+            events = sorted(by_stream[name], key=lambda event: event.version)
+            yield StreamInfo(
+                name,
+                category_of(name),
+                len(events),
+                events[0].version,
+                events[-1].version,
+                min(event.recorded_at for event in events),
+                max(event.recorded_at for event in events),
+                name in self.log.archived,
+                closed=events[-1].type in closed_by if closed_by else None,
+                bytes=sum(len(event.data) + len(event.metadata) for event in events)
+                if measured
+                else None,
+            )
+
+    def find(
+        self,
+        *,
+        event_id: Ids | None = None,
+        correlation_id: Ids | None = None,
+        causation_id: Ids | None = None,
+        keys: Sequence[str] = (),
+    ) -> Found:
+        """By a look at every event."""
+        which, values = asked_for(
+            event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
+        )
+        keys = keys or (CORRELATION_KEYS if which == "correlation_id" else CAUSATION_KEYS)
+        with self.log.lock:
+            events = list(self.log.events)
+        found = [
+            event
+            for event in events
+            if (
+                event.id in values
+                if which == "event_id"
+                else any(event.meta().get(key) in values for key in keys)
+            )
+        ]
+        return Found(iter(found), "a scan of the log", len(events))
+
+    def append(
+        self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
+    ) -> Position:
+        """Append under the log's lock."""
+        log = self.log
+        with log.lock:
+            if stream in log.archived:
+                raise Refused(f"stream {stream!r} is archived and takes no more events")
+            version = log.versions.get(stream, 0)
+            if expected_version not in {None, version}:
+                raise WrongExpectedVersion(
+                    f"stream {stream!r} is at version {version}, not {expected_version}"
+                )
+            now = log.clock()
+            for event in events:
+                version, log.drawn = version + 1, log.drawn + 1
+                position = Position((log.drawn,))
+                about = (position, event.type, event.data, event.metadata, now)
+                log.events.append(RecordedEvent(event.id, stream, version, *about))
+            log.versions[stream] = version
+            return Position((log.drawn,))
+
+    def count_between(self, after: Position | None, until: Position | None) -> int:
+        """Counted."""
+        if until is None:
+            return 0
+        with self.log.lock:
+            low = bisect_right(self.log.events, after or Position((0,)), key=_position)
+            return max(0, bisect_right(self.log.events, until, key=_position) - low)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """What the log has."""
+        return list(self.log.checkpoints)
+
+    # -- archiving
+
+    def extra_columns(self) -> list[str]:
+        """None: an event has nothing more here."""
+        return []
+
+    def export(
+        self, streams: Iterable[StreamRef], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """A batch a stream."""
+        from esops.stores.archive_batches import to_archive
+
+        if columns:
+            raise Refused(f"this store keeps no {columns[0]!r} of an event, which the archive has")
+        for each in streams:
+            if each.stream not in self.log.archived:
+                events = list(self.read_stream(each.stream))
+                for at in range(0, len(events), _BATCH_EVENTS):
+                    yield to_archive(events[at : at + _BATCH_EVENTS])
+
+    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
+        """The version that each stream has come to."""
+        return {
+            key: orjson.dumps({"version": self.log.versions[key.stream]}).decode()
+            for key in streams
+            if key.stream in self.log.versions
+        }
+
+    def removal_strategy(self, how: str) -> RemovalStrategy:
+        """Archive or delete."""
+        if how not in _REMOVALS:
+            raise UsageError(f"store {self.name} cannot remove by {how!r}")
+        return _REMOVALS[how]
+
+    def remove(
+        self,
+        how: str,
+        parts: Sequence[VersionRange],
+        lock_timeout: timedelta,  # noqa: ARG002 - one lock, held for a moment
+        statement_timeout: timedelta,  # noqa: ARG002
+    ) -> list[Removed]:
+        """Under the log's lock."""
+        with self.log.lock:
+            return [self._remove(how, part) for part in parts]
+
+    def _remove(self, how: str, part: VersionRange) -> Removed:
+        log, stream = self.log, part.key.stream
+        version = log.versions.get(stream)
+        if version is None:
+            return Removed(part, 0, "it is gone")
+        if version != part.last_version:
+            reason = f"it changed since it was archived: at version {version}, not "
+            return Removed(part, 0, f"{reason}{part.last_version}")
+        if how == "archive":
+            log.archived.add(stream)
+            return Removed(part, part.high - part.low + 1, None)
+        log.events[:] = [
+            event
+            for event in log.events
+            if event.stream != stream or not part.low <= event.version <= part.high
+        ]
+        if part.ends and part.high == part.last_version:
+            log.archived.add(stream)
+        return Removed(part, part.high - part.low + 1, None)
+
+    def restore_streams(
+        self,
+        streams: Sequence[StreamKey],
+        rows: Sequence[str | None],  # noqa: ARG002 - a stream's version is that of its last event
+        batches: Iterable[pa.RecordBatch],
+    ) -> int:
+        """At their old positions."""
+        from esops.stores.archive_batches import from_archive
+
+        restored = 0
+        with self.log.lock:
+            self.log.archived -= {key.stream for key in streams}
+            there = {(event.stream, event.version): event for event in self.log.events}
+            for batch in batches:
+                for event in from_archive(batch, 1):
+                    other = there.get((event.stream, event.version))
+                    if other is None:
+                        self._restore(event)
+                        restored += 1
+                    elif other.id != event.id:
+                        raise Refused(
+                            f"stream {event.stream} has another event at version {event.version}"
+                        )
+        return restored
+
+    def _restore(self, event: RecordedEvent) -> None:
+        log = self.log
+        log.events.insert(bisect_right(log.events, event.position, key=_position), event)
+        log.drawn = max(log.drawn, event.position[0])
+        log.versions[event.stream] = max(log.versions.get(event.stream, 0), event.version)
+
+    def close(self) -> None:
+        """The log stays, for other stores of the same settings."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _position(event: RecordedEvent) -> Position:
+    return event.position

@@ -1,0 +1,19 @@
+"""The store in memory keeps the contract of every store."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from esops.settings import StoreSettings
+from esops.stores import open_store
+from esops.testing import Kit, StoreContract
+
+
+class TestMemory(StoreContract):
+    @pytest.fixture
+    def kit(self):
+        settings = StoreSettings(backend="memory", dsn=str(uuid.uuid4()))
+        with open_store("memory", settings) as store:
+            yield Kit(store, settings)
