@@ -132,8 +132,8 @@ def find_config(explicit: Path | None = None) -> Path:
             return folder / FILE_NAME
     raise UsageError(
         f"there is no {FILE_NAME} in {here} or a parent of it",
-        hint="Name one with --config FILE or ESOPS_CONFIG; docs/reference/configuration.md shows "
-        "what goes in.",
+        hint="Write one with `esops init`, or name one with --config FILE or ESOPS_CONFIG. Every "
+        "key: esops docs configuration",
     )
 
 

@@ -71,7 +71,8 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     there is.
     """
     names = sorted(known)
-    close = difflib.get_close_matches(wrong, names, n=1, cutoff=0.5)
+    by_lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.5)
     if close:
-        return f"Did you mean {close[0]!r}?"
+        return f"Did you mean {by_lower[close[0]]!r}?"
     return "There is: " + ", ".join(names) + "." if names else "There is none."

@@ -159,7 +159,7 @@ def _name(table: Table) -> str:
 def configuration(found: Found) -> str:
     """A commented esops.toml that works for what was found."""
     lines = [
-        "# Written by `esops init`. Every key: docs/reference/configuration.md",
+        "# Written by `esops init`. Every key: esops docs configuration",
         "# ${NAME} reads the environment, so that secrets stay out of this file.",
         *([f"# Set {found.secret} before esops runs."] if found.secret else []),
         *(f"# {note}" for note in found.notes),
@@ -286,7 +286,7 @@ def _a_projection(found: Found) -> list[str]:
         *seen,
         (
             "# [projections.my_summary]            # what turns events into rows: "
-            "docs/reference/projections.md"
+            "esops docs projections"
         ),
         '# python = "my_projections:my_summary"',
         f"# tables = [{_quoted(table)}]",

@@ -88,7 +88,7 @@ class Observation:
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names, with where the rule is explained."""
-        return {**vars(self), "explained": f"docs/reference/modelling-rules.md#{self.rule}"}
+        return {**vars(self), "explained": f"esops docs modelling-rules {self.rule}"}
 
 
 @dataclass(frozen=True)

@@ -445,7 +445,7 @@ def modelling(
         for each in found:
             if each.rule != rule:
                 rule = each.rule
-                output.line(f"{rule}  (docs/reference/modelling-rules.md#{rule}; {each.source})")
+                output.line(f"{rule}  (esops docs modelling-rules {rule}; {each.source})")
             output.line(f"  {each.subject}: {each.evidence}")
         output.line(
             f"{len(found)} observations on {seen.events.events:,} events"

@@ -126,5 +126,5 @@ def _tell(output: Output, figures: dict[str, Any]) -> None:
     output.line()
     output.table("", ["what happened", ""], rows)
     output.line(
-        "\nPlay on: `esops demo up`. Your own database: docs/how-to/rebuild-without-downtime.md"
+        "\nPlay on: `esops demo up`. Your own database: esops docs rebuild-without-downtime"
     )

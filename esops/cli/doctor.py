@@ -58,5 +58,5 @@ def doctor(
             if each.fix:
                 output.line(f"    {each.fix}")
         many = f"{len(serious)} findings" if len(serious) != 1 else "1 finding"
-        output.line(many + ("" if not serious else "; what each means: docs/reference/doctor.md"))
+        output.line(many + ("" if not serious else "; what each means: esops docs doctor CODE"))
     return 1 if serious else 0

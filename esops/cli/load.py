@@ -17,6 +17,7 @@ MODULES = (
     "trace",
     "events",
     "demo",
+    "docs",
 )
 
 

@@ -61,6 +61,6 @@ class Finding:
         return CODES[self.code][0]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, with the documentation's anchor."""
-        anchor = f"docs/reference/doctor.md#{self.code.lower()}"
-        return {**asdict(self), "severity": self.severity, "documentation": anchor}
+        """For JSON, with the command that shows what the code means."""
+        explained = f"esops docs doctor {self.code}"
+        return {**asdict(self), "severity": self.severity, "documentation": explained}

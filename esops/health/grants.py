@@ -54,7 +54,7 @@ def statements(config: Config, role: str) -> list[str]:
                     lines += _of_archiving(cast("PostgresStore", store), connection, role)
         else:
             lines.append(
-                f"-- store {name} is no Postgres database: see docs/how-to/eventstoredb.md for "
+                f"-- store {name} is no Postgres database: see `esops docs eventstoredb` for "
                 "its rights"
             )
     for name, projection in config.projections.items():

@@ -349,7 +349,7 @@ def test_d001_d002_what_cannot_be_reached(project, dsn, connection):
     found = findings(project)
     assert set(found) == {"ESOPS-D001", "ESOPS-D002"}
     assert found["ESOPS-D001"]["subject"] == "store shop"
-    assert found["ESOPS-D001"]["documentation"] == "docs/reference/doctor.md#esops-d001"
+    assert found["ESOPS-D001"]["documentation"] == "esops docs doctor ESOPS-D001"
 
 
 def test_d003_code_that_does_not_load(project, dsn, connection):

@@ -249,7 +249,7 @@ class Processing(Buffered):
     def _odd(self, what: str) -> Refused:
         return Refused(
             f"the program {self._definition.command[0]!r} {what}",
-            hint="See docs/reference/process-protocol.md; logs go to stderr.",
+            hint="See `esops docs process-protocol`; logs go to stderr.",
         )
 
     def close(self) -> None:

@@ -1,0 +1,129 @@
+"""The documentation as the package carries it: topics, their pages, and sections of a page.
+
+A wheel has the pages in `esops/docs/`; in a checkout, and so in an editable install, they are read
+from `docs/` beside the package, where they are written. A hint names a topic (`esops docs
+settled-reads`) or a section of one (`esops docs doctor ESOPS-D003`), never a path: somebody who
+installed a wheel has no `docs/`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from esops.errors import EsopsError, UsageError, nearest
+
+KINDS = ("tutorial", "how-to", "reference", "explanation")
+_HEADING = re.compile(r"^(#+) +(.+?)\s*$")
+_FENCE = re.compile(r"^\s*(```|~~~)")
+_PICTURE = re.compile(r"^!\[[^\]]*\]\([^)]*\)\s*$\n?", re.MULTILINE)
+_LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]*)\)")
+_PAGE = re.compile(r"(?:.*/)?(?P<topic>[\w-]+)\.md(?:#(?P<section>[\w-]+))?\Z")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One page of the documentation."""
+
+    name: str
+    kind: str
+    """The folder it is in: one of KINDS."""
+    title: str
+    text: str
+    """Markdown, as it was written."""
+
+    def as_dict(self) -> dict[str, str]:
+        """What a list of topics shows."""
+        return {"topic": self.name, "kind": self.kind, "title": self.title}
+
+    def readable(self, section: str | None = None) -> str:
+        """The page, or one section of it, as Markdown for a terminal.
+
+        Links to other pages become the commands that show them; pictures are left out. Raises
+        UsageError where the page has no such section.
+        """
+        text = self.text if section is None else self._section(section)
+        return _LINK.sub(self._link, _PICTURE.sub("", text))
+
+    def sections(self) -> list[str]:
+        """The headings below the title, in their order."""
+        return [title for level, title, _ in _headings(self.text) if level > 1]
+
+    def _section(self, wanted: str) -> str:
+        found, name = _headings(self.text), wanted.lower()
+        # The heading itself, or the only one that has the word in it.
+        matching = [
+            at for at, (_, title, _) in enumerate(found) if name in (title.lower(), _anchor(title))
+        ] or [at for at, (_, title, _) in enumerate(found) if name in title.lower()]
+        if len(matching) != 1:
+            raise UsageError(
+                f"the page {self.name!r} has {'several' if matching else 'no'} sections {wanted!r}",
+                hint="There are: " + ", ".join(found[at][1] for at in matching)
+                if matching
+                else nearest(wanted, self.sections()),
+            )
+        level, _, start = found[matching[0]]
+        ends = (line for deeper, _, line in found[matching[0] + 1 :] if deeper <= level)
+        return "\n".join(self.text.splitlines()[start : next(ends, None)]) + "\n"
+
+    def _link(self, match: re.Match[str]) -> str:
+        target = match["target"]
+        if "://" in target:
+            return match[0]
+        if target.startswith("#"):
+            return f"{match['text']} (`esops docs {self.name} {target[1:]}`)"
+        page = _PAGE.match(target)
+        if page is None or page["topic"] == "index":
+            return match["text"]
+        section = f" {page['section']}" if page["section"] else ""
+        return f"{match['text']} (`esops docs {page['topic']}{section}`)"
+
+
+def topics() -> dict[str, Topic]:
+    """All topics by name: tutorials first, then how-to guides, reference, explanations."""
+    found = {}
+    folder = _folder()
+    for kind in KINDS:
+        for page in sorted(folder.joinpath(kind).iterdir(), key=lambda each: each.name):
+            if page.name.endswith(".md"):
+                name, text = page.name.removesuffix(".md"), page.read_text(encoding="utf-8")
+                titles = (title for level, title, _ in _headings(text) if level == 1)
+                found[name] = Topic(name, kind, next(titles, name).replace("`", ""), text)
+    return found
+
+
+def topic(name: str) -> Topic:
+    """The topic of that name. Raises UsageError that names the nearest one."""
+    known = topics()
+    if name not in known:
+        raise UsageError(f"there is no topic {name!r}", hint=nearest(name, known))
+    return known[name]
+
+
+def _folder() -> Traversable:
+    shipped = files("esops").joinpath("docs")
+    if shipped.is_dir():
+        return shipped
+    checkout = Path(__file__).parents[1] / "docs"
+    if checkout.is_dir():
+        return checkout
+    raise EsopsError("this installation of esops has no documentation", hint="Install it again.")
+
+
+def _headings(text: str) -> list[tuple[int, str, int]]:
+    """Level, title and line of each heading; what looks like one in a block of code is none."""
+    found, in_code = [], False
+    for number, line in enumerate(text.splitlines()):
+        if _FENCE.match(line):
+            in_code = not in_code
+        elif not in_code and (heading := _HEADING.match(line)):
+            found.append((len(heading[1]), heading[2], number))
+    return found
+
+
+def _anchor(title: str) -> str:
+    """The name that a page of the site gives to a heading."""
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title.lower())).strip("-")

@@ -1,0 +1,128 @@
+"""`esops docs`: what it shows, that every topic that is named exists, and that a wheel carries all pages."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from esops import manual
+from esops.audit.modelling import RULES
+from esops.errors import EsopsError, UsageError
+from esops.health.findings import CODES
+
+ROOT = Path(__file__).parents[2]
+TEXTS = [
+    *sorted((ROOT / "esops").rglob("*.py")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "README.md",
+]
+NAMED = re.compile(r"esops docs ([a-z][\w-]*)(?: (\{[^}]*\}|[\w-]+))?")
+
+
+def named():
+    for file in TEXTS:
+        for match in NAMED.finditer(re.sub(r'"\s*\n\s*f?"', "", file.read_text(encoding="utf-8"))):
+            yield file.relative_to(ROOT), match[1], match[2]
+
+
+def test_every_topic_that_a_hint_a_finding_or_a_page_names_exists():
+    known = manual.topics()
+    found = list(named())
+    assert len(found) >= 8
+    assert [each for each in found if each[1] not in known] == []
+
+
+@pytest.mark.parametrize(
+    ("topic", "sections"), [("doctor", list(CODES)), ("modelling-rules", list(RULES))]
+)
+def test_what_a_finding_names_is_a_section(topic, sections):
+    for section in sections:
+        assert manual.topic(topic).readable(section).count(section) >= 1
+
+
+def test_hints_name_topics_and_no_path_into_a_checkout():
+    for file in (ROOT / "esops").rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and node not in docstrings:
+                assert not re.search(r"docs/[\w-]+/[\w-]+\.md", str(node.value)), (
+                    file,
+                    node.lineno,
+                )
+
+
+def test_topics_have_names_of_their_own():
+    pages = [page for kind in manual.KINDS for page in (ROOT / "docs" / kind).glob("*.md")]
+    assert len(manual.topics()) == len(pages)
+
+
+def test_a_page_reads_well_without_its_site():
+    page = manual.topic("audit-streams").readable()
+    assert "(`esops docs short-streams`)" in page
+    for topic in manual.topics().values():
+        text = topic.readable()
+        assert ".md)" not in text
+        assert not re.search(r"!\[[^\]]*\]\(", text)
+
+
+def test_a_section_ends_at_the_next_heading_of_its_level():
+    text = "# T\n\n## One\na\n### Deeper\nb\n```\n# no heading\n```\n## Two\nc\n"
+    topic = manual.Topic("t", "how-to", "T", text)
+    assert topic.sections() == ["One", "Deeper", "Two"]
+    assert topic.readable("one") == "## One\na\n### Deeper\nb\n```\n# no heading\n```\n"
+    assert topic.readable("Two") == "## Two\nc\n"
+
+
+def test_what_there_is_not_is_a_mistake_with_the_nearest_name():
+    with pytest.raises(UsageError) as caught:
+        manual.topic("setled-reads")
+    assert caught.value.hint == "Did you mean 'settled-reads'?"
+    with pytest.raises(UsageError) as caught:
+        manual.topic("doctor").readable("esops-d0003")
+    assert "ESOPS-D003" in caught.value.hint
+
+
+def test_an_installation_without_pages_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(manual, "files", lambda _: tmp_path)
+    monkeypatch.setattr(manual, "__file__", str(tmp_path / "esops" / "manual.py"))
+    with pytest.raises(EsopsError, match="no documentation"):
+        manual.topics()
+
+
+def test_a_wheel_carries_every_page(tmp_path):
+    wheel = pytest.importorskip("hatchling.builders.wheel")
+    (made,) = wheel.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    names = set(zipfile.ZipFile(made).namelist())
+    for kind in manual.KINDS:
+        for page in (ROOT / "docs" / kind).glob("*.md"):
+            assert f"esops/docs/{kind}/{page.name}" in names
+
+
+def test_every_folder_of_topics_goes_into_the_wheel():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included == {f"docs/{kind}": f"esops/docs/{kind}" for kind in manual.KINDS}
+
+
+def test_the_command_lists_topics_and_shows_one(project):
+    topics = project.ok("docs", "--output", "json").json
+    assert {"topic": "exit-codes", "kind": "reference", "title": "Exit codes"} in topics
+    page = project.ok("docs", "exit-codes")
+    assert page.out.startswith("# Exit codes\n")
+    assert "\x1b" not in page.out
+    assert project.ok("docs", "doctor", "ESOPS-D003").out.startswith("### ESOPS-D003\n")
+    assert project.ok("docs", "doctor", "ESOPS-D003", "--output", "json").json["topic"] == "doctor"
+    assert project.run("docs", "nonsense-page").code == 2
+
+
+def test_a_section_is_found_by_a_word_that_only_its_heading_has():
+    topic = manual.Topic("t", "how-to", "T", "# T\n\n## esops run [X]\na\n## esops runs\nb\n## z\n")
+    assert topic.readable("[X]").startswith("## esops run [X]")
+    with pytest.raises(UsageError, match="several"):
+        topic.readable("run")
