@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from typing import Any
 
 from esops.archive.verify import RunVerification, verify
-from esops.archive_format.runs import NOTES, Catalog, Manifest, Run
+from esops.archive_format.manifest import Manifest
+from esops.archive_format.runs import NOTES, Catalog, Run
 from esops.archive_format.schema import Damaged, from_micros
 from esops.config import Config
 from esops.stores import open_store
@@ -122,7 +123,7 @@ def verified(
 
     Raises UsageError for an unknown one.
     """
-    listed = set(catalog.listed())
+    listed = set(catalog.catalogued())
     # A file that is lost from the catalog alone is made anew by the next run; nothing hangs on it.
     for run in [catalog.run(name)] if name is not None else catalog.runs():
         result = RunVerification(run.name)

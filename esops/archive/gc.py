@@ -39,7 +39,7 @@ def collect(repository: Repository, *, delete: bool, older_than: timedelta = YOU
     result = Garbage(deleted=delete)
     limit = datetime.now(UTC) - older_than
     catalog = Catalog(repository)
-    sealed = set(catalog.listed())
+    sealed = set(catalog.catalogued())
     for run in catalog.runs():
         entries = list(repository.entries(f"{RUNS}/{run.name}"))
         kept = _kept(run)

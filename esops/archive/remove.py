@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from esops.archive_format.schema import Digest
+from esops.archive_format.hashes import Digest
 from esops.events import StreamKey
 from esops.settings import PolicySettings
 from esops.stores.base import EventStore, RemovalStrategy, VersionRange

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from esops.archive.verify import RowReader, compare
-from esops.archive_format.runs import Manifest, Run
-from esops.archive_format.schema import Digest
+from esops.archive_format.hashes import Digest
+from esops.archive_format.manifest import Manifest
+from esops.archive_format.runs import Run
 from esops.errors import EsopsError, Refused, UsageError
 from esops.events import NewEvent, RecordedEvent
 from esops.stores.archive.reading import Database, events_from

@@ -28,10 +28,12 @@ from esops.archive.remove import RemovalResult, remove
 from esops.archive.verify import RunVerification, StreamComparison, compare, verify
 from esops.archive.writer import Export
 from esops.archive_format.disk_map import DiskMap
+from esops.archive_format.hashes import Digest
 from esops.archive_format.lease import Lease
+from esops.archive_format.manifest import Manifest
 from esops.archive_format.repository import Missing, Repository
-from esops.archive_format.runs import RUNS, Catalog, Manifest, Run
-from esops.archive_format.schema import Damaged, Digest, from_micros
+from esops.archive_format.runs import RUNS, Catalog, Run
+from esops.archive_format.schema import Damaged, from_micros
 from esops.config import Config
 from esops.errors import EsopsError, Stopped, UsageError
 from esops.events import Position, StreamInfo, StreamKey

@@ -15,9 +15,11 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from esops.archive_format.hashes import Digest, digests
+from esops.archive_format.manifest import FileEntry, Manifest
 from esops.archive_format.repository import Missing
-from esops.archive_format.runs import FileEntry, Manifest, Run
-from esops.archive_format.schema import Damaged, Digest, digests, join_ids
+from esops.archive_format.runs import Run
+from esops.archive_format.schema import Damaged, join_ids
 from esops.errors import UsageError
 from esops.events import StreamRef
 from esops.stores.base import EventStore

@@ -20,17 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from esops.archive_format.hashes import Content, Digest, digests
+from esops.archive_format.manifest import FileEntry
 from esops.archive_format.repository import ENCRYPTED
-from esops.archive_format.runs import FileEntry, Run
-from esops.archive_format.schema import (
-    EXTRA_PREFIX,
-    STREAMS,
-    Content,
-    Damaged,
-    Digest,
-    digests,
-    schema_with,
-)
+from esops.archive_format.runs import Run
+from esops.archive_format.schema import EXTRA_PREFIX, STREAMS, Damaged, schema_with
 from esops.events import Position, StreamKey, StreamRef
 
 _GROUP_BYTES = 8 << 20

@@ -1,4 +1,4 @@
-"""What was taken out of a store into an archive, and is not seen by who reads the store alone."""
+"""What was removed from a store after it was archived, so that a read of the store misses it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from esops.config import Config
 from esops.errors import EsopsError
+from esops.wording import count
 
 
 @dataclass(frozen=True, slots=True)
 class ArchivedAway:
-    """Streams that were removed after they were archived, in how many runs of which archive."""
+    """Streams of a store that one archive holds and that were removed from the store."""
 
     archive: str
     runs: int
@@ -19,21 +20,22 @@ class ArchivedAway:
 
     def __str__(self) -> str:
         return (
-            f"{self.events:,} events of {self.streams:,} streams were archived ({self.runs} "
-            f"runs in archive {self.archive})"
+            f"{count(self.events, 'event')} of {count(self.streams, 'stream')} were archived "
+            f"and removed ({count(self.runs, 'run')} in archive {self.archive})"
         )
 
 
 def removed_from(config: Config, store: str) -> list[ArchivedAway]:
-    """What each archive of the configuration holds of a store that was removed from it; one that
-    cannot be asked is left out.
+    """What was removed from a store, for each archive of the configuration.
+
+    An archive that cannot be reached is left out: this is for information only.
     """
     found = []
     for name, settings in config.archives.items():
         if not any(config.store(policy.store)[0] == store for policy in settings.policies.values()):
             continue
-        # Imported where there is an archive to ask: a rebuild without one needs neither Parquet nor
-        # object stores.
+        # Imported only if there is an archive, so that a rebuild without one needs neither Parquet
+        # nor object stores.
         from esops.archive_format.repository import Repository
         from esops.archive_format.runs import Catalog
 

@@ -1,4 +1,4 @@
-"""What is known of streams that may be more than memory holds."""
+"""Facts about streams, of which there may be more than memory holds."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Any, Self
 
 
 class DiskMap:
-    """Facts about streams that may be many, in a temporary file instead of in memory."""
+    """A map from streams to values, in a temporary file instead of in memory. A context manager."""
 
     def __init__(self) -> None:
-        """Make the file; it is gone when this is closed, or when the process dies."""
+        """Create the file, which is deleted on `close` and when the process ends."""
         self._file = tempfile.NamedTemporaryFile(prefix="esops-archive-")  # noqa: SIM115 - closed by close()
         self._base = sqlite3.connect(self._file.name)
         self._base.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; "
-            "CREATE TABLE notes (stream TEXT, tenant TEXT, value, PRIMARY KEY (stream, tenant)) "
+            "CREATE TABLE facts (stream TEXT, tenant TEXT, value, PRIMARY KEY (stream, tenant)) "
             "WITHOUT ROWID;"
         )
 
     def put(self, stream: str, tenant: str, value: Any) -> None:
         """Note something of a stream, in place of what was noted before."""
-        self._base.execute("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", (stream, tenant, value))
+        self._base.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", (stream, tenant, value))
 
     def get(self, stream: str, tenant: str) -> Any:
         """What is noted of a stream; None where nothing is."""
         row = self._base.execute(
-            "SELECT value FROM notes WHERE stream = ? AND tenant = ?", (stream, tenant)
+            "SELECT value FROM facts WHERE stream = ? AND tenant = ?", (stream, tenant)
         ).fetchone()
         return None if row is None else row[0]
 
     def take(self, stream: str, tenant: str) -> Any:
         """What is noted of a stream, which is forgotten; None where nothing is."""
         found = self.get(stream, tenant)
-        self._base.execute("DELETE FROM notes WHERE stream = ? AND tenant = ?", (stream, tenant))
+        self._base.execute("DELETE FROM facts WHERE stream = ? AND tenant = ?", (stream, tenant))
         return found
 
     def close(self) -> None:
@@ -48,7 +48,7 @@ class DiskMap:
         """All that is noted, by stream and tenant."""
         return (
             value
-            for (value,) in self._base.execute("SELECT value FROM notes ORDER BY stream, tenant")
+            for (value,) in self._base.execute("SELECT value FROM facts ORDER BY stream, tenant")
         )
 
     def __enter__(self) -> Self:

@@ -1,13 +1,10 @@
-"""Who works on a policy: a lease kept in the repository, so that it holds for every store and every
-machine.
+"""Who works on a policy: a lease kept in the repository, so that it holds across all machines.
 
-Leases are numbered, and a number is taken by a conditional create, which one writer wins; the
-newest number counts. A holder writes
-its lease again every few seconds. A lease that was not renewed for a while, or whose process on
-this machine is gone, is passed by
-taking the next number. A holder that was passed notices at its next `check` and stops; what it
-wrote under its own number counts
-for nothing without a manifest.
+Leases are numbered, and the newest number counts. A process takes a number by a conditional create,
+which only one can win, and renews its lease every few seconds. When a lease was not renewed for a
+while, or its process on this machine has died, another process supersedes it by taking the next
+number. A superseded holder notices at its next `check` and stops; the files that it wrote carry its
+own number and do not count without a manifest.
 """
 
 from __future__ import annotations
@@ -33,11 +30,11 @@ EXPIRES_AFTER = timedelta(seconds=90)
 class Lease:
     """The right to work on a policy, while the context is open.
 
-    Raises Busy where another has it.
+    Entering it raises Busy if another process has the lease.
     """
 
     def __init__(self, repository: Repository, name: str) -> None:
-        """Take the policy's name, with its archive's."""
+        """`name` is `archive/policy`."""
         self._repository, self._folder = repository, f"locks/{name}"
         self.number = 0
         self._ended = threading.Event()
@@ -47,8 +44,9 @@ class Lease:
         holder = self.holder()
         if holder is not None:
             raise Busy(
-                f"{holder} works on it",
-                hint="Wait for it; a lease of a process that is gone ends by itself.",
+                f"another process works on this policy: {holder}",
+                hint="Wait until it has finished. If it died, its lease expires by itself within "
+                f"{EXPIRES_AFTER.total_seconds():.0f} seconds.",
             )
         newest = self._newest()
         self.number = newest + 1
@@ -57,7 +55,8 @@ class Lease:
             self._repository.put(self._path(self.number), self._content(), if_absent=True)
         except Taken:
             raise Busy(
-                "another process began to work on it at this moment", hint="Wait for it."
+                "another process started on this policy at the same moment",
+                hint="Wait until it has finished.",
             ) from None
         self._thread = threading.Thread(target=self._renew, name="esops-lease", daemon=True)
         self._thread.start()
@@ -66,21 +65,19 @@ class Lease:
         return self
 
     def holder(self) -> str | None:
-        """Who works on it now, and since when; None where nobody does."""
+        """Who works on the policy now, and since when; None if nobody does."""
         newest = self._newest()
         record = self._read(newest) if newest else None
-        if record is None or record.get("released") or not _lives(record):
+        if record is None or record.get("released") or not _may_be_alive(record):
             return None
-        return f"{record['host']}:{record['pid']}, since {record['since']},"
+        return f"process {record['pid']} on {record['host']}, since {record['since']}"
 
     def check(self) -> None:
-        """Raises Stopped where another took over, since this process was not heard of for
-        too long.
-        """
+        """Raises Stopped if another process took over, because this one did not renew in time."""
         if self._newest() > self.number:
             raise Stopped(
-                "another process took this policy over",
-                hint="See that one's outcome: esops archive list",
+                "another process took over this policy, because this one had not renewed its lease",
+                hint="See what the other process did: esops archive list.",
             )
 
     def __exit__(
@@ -97,7 +94,7 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._ended.wait(RENEWED_EVERY.total_seconds()):
-            with contextlib.suppress(EsopsError):  # the work itself will tell
+            with contextlib.suppress(EsopsError):  # the work itself will fail on it
                 self._repository.put(self._path(self.number), self._content())
 
     def _newest(self) -> int:
@@ -128,9 +125,10 @@ class Lease:
         )
 
 
-def _lives(record: dict[str, Any]) -> bool:
-    """Whether a holder may still be at work: of this machine by its process, else by its last sign
-    of life.
+def _may_be_alive(record: dict[str, Any]) -> bool:
+    """Whether a holder may still be at work.
+
+    On this machine its process tells, on others the time of its last renewal.
     """
     if record.get("host") == socket.gethostname() and record.get("boot") == _boot():
         return _started(int(record["pid"])) == record.get("started")
@@ -138,8 +136,9 @@ def _lives(record: dict[str, Any]) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When a process of this machine began, so that another of the same number is not taken for it;
-    None where it is gone.
+    """When a process of this machine started, as the system counts; None if it has ended.
+
+    A process id alone is not enough: the system gives it to other processes later.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
@@ -157,7 +156,7 @@ def _started(pid: int) -> str | None:
 
 
 def _boot() -> str:
-    """What tells this start of this machine (or container) from others of its name."""
+    """Identifies this boot of this machine, since several containers can share a host name."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     return "unknown"

@@ -1,9 +1,8 @@
-"""Where archives are kept: a directory or an object store (S3, GCS, Azure) through obstore,
-encrypted where that is asked for.
+"""Where archives are kept: a directory or an object store (S3, GCS, Azure), optionally encrypted.
 
-Credentials come from the usual environment of each kind of store. An object is written whole or not
-at all, and `if_absent` is
-decided by the store itself, so that of two who write the same name one loses.
+Object stores are reached through obstore, which takes credentials from the usual environment of
+each. An object is written completely or not at all. `if_absent` is decided by the store itself, so
+that of two processes that create the same name one is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _CLOUDS = ("AWS", "AZURE", "GOOGLE")
 
 
 class Taken(EsopsError):
-    """An object of that name is there already."""
+    """An object of that name exists already."""
 
     exit_code = 4
 
@@ -41,7 +40,7 @@ class Missing(EsopsError):
 
 
 class StoredObject(NamedTuple):
-    """An object: its name below the repository, its size in bytes, and when it was written."""
+    """One object: its name below the repository, its size in bytes, and when it was written."""
 
     name: str
     size: int
@@ -52,18 +51,18 @@ class Repository:
     """Objects by name below one address."""
 
     def __init__(self, settings: ArchiveSettings) -> None:
-        """Take an address. Nothing is asked yet. Raises UsageError."""
+        """Does not reach the store yet. Raises UsageError for an address or a key that is wrong."""
         self.address = settings.repository
         self._recipients = _recipients(settings)
         self._identities = _identities(settings)
         self.folder: Path | None = None
-        """The directory, where it is one."""
+        """The directory, if the repository is one."""
         try:
             if "://" not in self.address or self.address.startswith("file://"):
                 self.folder = Path(self.address.removeprefix("file://"))
                 self._store: Any = obstore.store.LocalStore(self.folder, mkdir=True)
             else:
-                # Options given here take the place of those in the environment.
+                # obstore ignores the environment's ALLOW_HTTP once any client option is given.
                 plain = any(
                     os.environ.get(f"{cloud}_ALLOW_HTTP", "").lower() in ("1", "true")
                     for cloud in _CLOUDS
@@ -84,31 +83,35 @@ class Repository:
 
     @property
     def encrypts(self) -> bool:
-        """Whether files are encrypted on their way in."""
+        """Whether new files are encrypted."""
         return bool(self._recipients)
 
     @property
     def decrypts(self) -> bool:
-        """Whether encrypted files can be read."""
+        """Whether a key is configured that decrypts files."""
         return bool(self._identities)
 
     def put(self, name: str, content: bytes | memoryview, *, if_absent: bool = False) -> None:
-        """Write an object. Raises Taken where it is there and `if_absent` is asked for."""
-        with self._telling(f"write {name}"):
-            # Some stores answer a create that they have done with "exists" when it was sent again
-            # after a lost answer.
+        """Write an object.
+
+        Raises Taken if `if_absent` is set and it exists with other content, Unavailable.
+        """
+        with self._translated(f"write {name}"):
+            # When the response to a create is lost, the retry is answered with "exists": only
+            # other content means that somebody else wrote it.
             try:
                 obstore.put(
                     self._store, name, bytes(content), mode="create" if if_absent else "overwrite"
                 )
             except obstore.exceptions.AlreadyExistsError:
                 if self.get(name) != bytes(content):
-                    raise Taken(f"{name} is there already in {self.address}") from None
+                    raise Taken(f"{name} exists already in {self.address}") from None
         self._to_disk(name)
 
     def _to_disk(self, name: str) -> None:
-        """A directory's file is safe when it and its names are on the disk, not in the system's
-        memory.
+        """Flush a file and the directories above it to disk.
+
+        A file survives a power cut only once its own name is on disk as well.
         """
         if self.folder is None:
             return
@@ -117,7 +120,7 @@ class Repository:
             path,
             *(parent for parent in path.parents if parent.is_relative_to(self.folder)),
         ):
-            with self._telling(f"write {name} to disk"):
+            with self._translated(f"write {name} to disk"):
                 handle = os.open(each, os.O_RDONLY)
                 try:
                     os.fsync(handle)
@@ -125,14 +128,14 @@ class Repository:
                     os.close(handle)
 
     def get(self, name: str) -> bytes:
-        """An object's content. Raises Missing."""
-        with self._telling(f"read {name}"):
+        """An object's content. Raises Missing, Unavailable."""
+        with self._translated(f"read {name}"):
             return bytes(obstore.get(self._store, name).bytes())
 
     def has(self, name: str) -> bool:
-        """Whether there is an object of that name."""
+        """Whether an object of that name exists."""
         try:
-            with self._telling(f"look for {name}"):
+            with self._translated(f"look for {name}"):
                 obstore.head(self._store, name)
         except Missing:
             return False
@@ -141,7 +144,7 @@ class Repository:
     def entries(self, prefix: str) -> Iterator[StoredObject]:
         """The objects below a prefix (a folder's name), in the order of their names."""
         found: list[StoredObject] = []
-        with self._telling(f"list {prefix}"):
+        with self._translated(f"list {prefix}"):
             for page in obstore.list(self._store, prefix):
                 found += [
                     StoredObject(each["path"], each["size"], each["last_modified"]) for each in page
@@ -149,65 +152,62 @@ class Repository:
         return iter(sorted(found))
 
     def folders(self, prefix: str) -> list[str]:
-        """The names right below a prefix, such as those of all runs, without a look at what is in
-        them.
-        """
-        with self._telling(f"list {prefix}"):
+        """The names of the folders directly below a prefix, without listing their contents."""
+        with self._translated(f"list {prefix}"):
             found = obstore.list_with_delimiter(self._store, prefix)
         return sorted(path.rpartition("/")[2] for path in found["common_prefixes"])
 
     def delete(self, name: str) -> None:
-        """Delete an object; nothing where there is none."""
-        with contextlib.suppress(Missing), self._telling(f"delete {name}"):
+        """Delete an object, if it exists."""
+        with contextlib.suppress(Missing), self._translated(f"delete {name}"):
             obstore.delete(self._store, name)
 
     # -- encryption (age, by pyrage)
 
     def seal(self, content: memoryview) -> bytes | memoryview:
-        """What is to be stored for a content."""
+        """The bytes to store for some content: encrypted, if the archive is."""
         return (
             bytes(pyrage.encrypt(bytes(content), self._recipients)) if self._recipients else content
         )
 
     def open(self, name: str, content: bytes) -> bytes:
-        """The content of what was stored.
+        """Decrypt what was stored under a name.
 
-        Raises Damaged where it cannot be decrypted, UsageError without a key.
+        Raises Damaged if it cannot be decrypted, UsageError if no key is configured.
         """
         if not name.endswith(ENCRYPTED):
             return content
         if not self._identities:
             raise UsageError(
-                f"{name} is encrypted, and no key is named",
-                hint="Name one with `identity` or `identity_file`.",
+                f"{name} is encrypted, and no key is configured",
+                hint="Set `identity` or `identity_file` in the archive's section of esops.toml.",
             )
         try:
             return bytes(pyrage.decrypt(content, self._identities))
         except pyrage.DecryptError as error:
             raise Damaged(
-                f"{name} cannot be decrypted: it is damaged, or for another key ({error})"
+                f"{name} cannot be decrypted: it is damaged, or was encrypted for another key "
+                f"({error})"
             ) from None
 
     @contextlib.contextmanager
-    def _telling(self, what: str) -> Iterator[None]:
-        """Errors of the store and the system as ours."""
+    def _translated(self, what: str) -> Iterator[None]:
+        """Turn errors of the store and the system into ours; `what` ends with the object's name."""
         try:
             yield
         except FileNotFoundError:
-            raise Missing(f"there is no {what.rpartition(' ')[2]} in {self.address}") from None
+            raise Missing(f"{what.rpartition(' ')[2]} does not exist in {self.address}") from None
         except (obstore.exceptions.BaseError, OSError) as error:
             if isinstance(error, obstore.exceptions.AlreadyExistsError):
                 raise
-            hint = (
-                "Check the address, the credentials in the environment, and the room that is left."
-            )
+            hint = "Check the address, the credentials in the environment, and the free space."
             raise Unavailable(
-                f"the repository {self.address} did not {what}: {_short(error)}", hint=hint
+                f"cannot {what} in the repository {self.address}: {_short(error)}", hint=hint
             ) from None
 
 
 def _short(error: BaseException) -> str:
-    """Obstore's messages carry a dump of their source below the first lines."""
+    """The first lines of a message; obstore appends a dump of the error's source."""
     return " ".join(str(error).partition("Debug source")[0].split())[:400]
 
 
@@ -216,7 +216,8 @@ def _recipients(settings: ArchiveSettings) -> list[Any]:
         return [pyrage.x25519.Recipient.from_str(text) for text in settings.encrypt_to]
     except pyrage.RecipientError as error:
         raise UsageError(
-            f"archives: encrypt_to: this is no age recipient: {error}", hint="It begins with age1."
+            f"archives: encrypt_to is not an age recipient: {error}",
+            hint="A recipient begins with age1.",
         ) from None
 
 
@@ -235,5 +236,6 @@ def _identities(settings: ArchiveSettings) -> list[Any]:
         return [pyrage.x25519.Identity.from_str(text) for text in texts]
     except pyrage.IdentityError:
         raise UsageError(
-            "archives: identity: this is no age identity", hint="It begins with AGE-SECRET-KEY-1."
+            "archives: identity is not an age identity",
+            hint="An identity begins with AGE-SECRET-KEY-1.",
         ) from None

@@ -1,112 +1,63 @@
-"""The runs in a repository: what each one's files say of it, and how its events are read back.
+"""The runs in a repository: their files, their states, and how their events are read back.
 
-    catalog/<run>.json                     that there is a sealed run, so that its loss is noticed
+    catalog/<run>.json                     says that a run was sealed, so that its loss is noticed
     runs/<run>/plan.json                   what was asked for
-    runs/<run>/<attempt>-events-NNNNN.parquet, <attempt>-streams-NNNNN.parquet
-    runs/<run>/manifest.json               the seal: which files count, with their hashes; written
-    last, and only if absent
+    runs/<run>/<attempt>-events-NNNNN.parquet
+    runs/<run>/<attempt>-streams-NNNNN.parquet
+    runs/<run>/manifest.json               the seal: the files that count and their hashes; written
+                                           after them, and never twice
     runs/<run>/verified.json               the last verification
-    runs/<run>/done.json                   what was removed; or failed.json
+    runs/<run>/done.json or failed.json    the end: what was removed, or what the verification found
     locks/<archive>/<policy>/NNNNNN.json   who works on a policy
 
-Files end with `.age` where they are encrypted. What no manifest names is garbage.
+Encrypted files end with `.age`. Parquet files that no manifest names do not count.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from esops.archive_format.hashes import Digest
+from esops.archive_format.manifest import FORMAT, VERSION, FileEntry, Manifest, sealed, unsealed
 from esops.archive_format.repository import Missing, Repository
-from esops.archive_format.schema import FORMAT, STREAMS, VERSION, Damaged, Digest, sealed, unsealed
+from esops.archive_format.schema import STREAMS, Damaged
 from esops.errors import UsageError, nearest
 
 RUNS, CATALOG = "runs", "catalog"
 NOTES = ("plan.json", "verified.json", "done.json", "failed.json")
-"""What a run notes beside its seal."""
-_ROWS = 32_768
-_STREAMS = 2_048
+"""The documents of a run beside its manifest."""
+_EVENTS_IN_BATCH = 32_768
+_STREAMS_IN_BATCH = 2_048
 
 State = Literal["planned", "sealed", "verified", "done", "failed"]
-
-
-class FileEntry(BaseModel):
-    """A file of a run: its name below the run, the SHA-256 of what is stored, its bytes, and what
-    is in it.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    sha256: str
-    size: int
-    rows: int
-    first: str
-    last: str
-    """The first and last stream in it."""
-
-
-class Manifest(BaseModel):
-    """The seal of a run."""
-
-    model_config = ConfigDict(frozen=True)
-
-    format: str = FORMAT
-    version: int = VERSION
-    run: str
-    policy: str
-    store: str
-    backend: str
-    layout: str
-    position_parts: int
-    first_version: int
-    """The version of a stream's first event in this store."""
-    columns: tuple[str, ...]
-    """The extra columns."""
-    selected_at: datetime
-    sealed_at: datetime
-    esops: str
-    streams: int
-    events: int
-    bytes: int
-    """Bytes of data and metadata."""
-    first_position: str
-    last_position: str
-    first_at: datetime | None
-    last_at: datetime | None
-    event_files: tuple[FileEntry, ...]
-    stream_files: tuple[FileEntry, ...]
-
-    @property
-    def files(self) -> tuple[FileEntry, ...]:
-        """All files that count."""
-        return (*self.event_files, *self.stream_files)
 
 
 class Run:
     """One run in a repository."""
 
     def __init__(self, repository: Repository, name: str) -> None:
-        """Take its name; nothing is read yet."""
         self.repository, self.name = repository, name
 
     def path(self, file: str) -> str:
-        """A file's name in the repository."""
+        """The name in the repository of one of the run's files."""
         return f"{RUNS}/{self.name}/{file}"
 
     def note(self, file: str, content: dict[str, Any], *, if_absent: bool = False) -> None:
-        """Write one of the run's JSON files. Raises Taken."""
+        """Write one of the run's documents, such as plan.json.
+
+        Raises Taken if `if_absent` is set and it exists with other content.
+        """
         document = {"format": FORMAT, "version": VERSION, "run": self.name, **content}
         self.repository.put(self.path(file), sealed(document), if_absent=if_absent)
 
     def read(self, file: str) -> dict[str, Any] | None:
-        """One of the run's JSON files; None where it is not there. Raises Damaged."""
+        """One of the run's documents, or None if it does not exist. Raises Damaged."""
         try:
             return unsealed(f"{self.name}/{file}", self.repository.get(self.path(file)))
         except Missing:
@@ -114,31 +65,34 @@ class Run:
 
     @property
     def state(self) -> State:
-        """How far it is, by which files are there."""
-        there = {
+        """How far the run has come, as its files tell."""
+        names = {
             entry.name.rpartition("/")[2]
             for entry in self.repository.entries(f"{RUNS}/{self.name}")
         }
-        if "manifest.json" not in there:
-            return "failed" if "failed.json" in there else "planned"
+        if "manifest.json" not in names:
+            return "failed" if "failed.json" in names else "planned"
         for file, state in (
             ("failed.json", "failed"),
             ("done.json", "done"),
             ("verified.json", "verified"),
         ):
-            if file in there:
-                return state  # type: ignore[return-value] # of the literals above
+            if file in names:
+                return state  # type: ignore[return-value] # one of the literals above
         return "sealed"
 
     def manifest(self) -> Manifest:
-        """The seal. Raises UsageError where there is none, Damaged."""
+        """The run's manifest. Raises UsageError if it was never sealed, Damaged."""
         found = self.seal()
         if found is None:
-            raise UsageError(f"run {self.name} was not sealed: there is nothing in it that counts")
+            raise UsageError(
+                f"run {self.name} was not sealed, so nothing in it counts as archived",
+                hint="Run its policy again: esops archive run POLICY.",
+            )
         return found
 
     def seal(self) -> Manifest | None:
-        """The seal; None where there is none. Raises Damaged."""
+        """The run's manifest, or None if it was never sealed. Raises Damaged."""
         found = self.read("manifest.json")
         if found is None:
             return None
@@ -146,11 +100,11 @@ class Run:
             return Manifest.model_validate(found)
         except ValidationError as error:
             raise Damaged(
-                f"{self.name}/manifest.json is no manifest: {error.errors()[0]['msg']}"
+                f"{self.name}/manifest.json is not a manifest: {error.errors()[0]['msg']}"
             ) from None
 
     def content(self, entry: FileEntry) -> pa.Buffer:
-        """A file's content, read from the repository, hashed and decrypted.
+        """A file's content: read from the repository, its hash checked, decrypted.
 
         Raises Damaged, Missing.
         """
@@ -162,30 +116,31 @@ class Run:
                 else ""
             )
             raise Damaged(
-                f"{self.name}/{entry.name} is not what was written: its SHA-256 is another{size}"
+                f"{self.name}/{entry.name} was changed after it was written: its SHA-256 does not "
+                f"match{size}"
             )
         return pa.py_buffer(self.repository.open(entry.name, stored))
 
-    def batches(self, entry: FileEntry, rows: int = _ROWS) -> Iterator[pa.RecordBatch]:
-        """A file's rows.
+    def batches(self, entry: FileEntry, rows: int = _EVENTS_IN_BATCH) -> Iterator[pa.RecordBatch]:
+        """A file's rows, at most so many in a batch.
 
-        Raises Damaged, also where a file with the right hash cannot be decoded.
+        Raises Damaged, also if the hash is right and the file cannot be decoded, and Missing.
         """
         content = self.content(entry)
         try:
             file = pq.ParquetFile(pa.BufferReader(content))
-            # A batch over several groups of rows would hold as many large events as there are rows
-            # in a batch.
+            # Group by group: a batch across several row groups would hold `rows` events however
+            # large they are, while a group was closed at a size in bytes.
             for group in range(file.num_row_groups):
                 yield from file.iter_batches(rows, row_groups=[group], use_threads=True)
         except (pa.ArrowInvalid, OSError) as error:
             raise Damaged(f"{self.name}/{entry.name} cannot be decoded: {error}") from None
 
     def streams(self, manifest: Manifest) -> Iterator[tuple[Digest, str | None]]:
-        """Each stream of the run, with the store's own row of it, in the order of the events."""
+        """Each stream's digest and the store's own row of it, in the order of the events."""
         for entry in manifest.stream_files:
-            for batch in self.batches(entry, _STREAMS):
-                # Times stay microseconds: a datetime for each would take as long as all the rest.
+            for batch in self.batches(entry, _STREAMS_IN_BATCH):
+                # Times stay microseconds: making a datetime of each is slow.
                 columns = [batch.column(name) for name in STREAMS.names]
                 plain = [
                     (
@@ -202,29 +157,26 @@ class Catalog:
     """All runs of a repository."""
 
     def __init__(self, repository: Repository) -> None:
-        """Take a repository."""
         self.repository = repository
 
     def names(self) -> list[str]:
-        """All runs that left something, the oldest first: those in the catalog and those that are
-        not sealed.
-        """
-        return sorted({*self.listed(), *self.repository.folders(RUNS)})
+        """The names of all runs, sealed or not, the oldest first."""
+        return sorted({*self.catalogued(), *self.repository.folders(RUNS)})
 
-    def listed(self) -> list[str]:
-        """The runs that were sealed, as the catalog knows them."""
+    def catalogued(self) -> list[str]:
+        """The names of the runs that were sealed, as the catalog says."""
         return [
             entry.name.rpartition("/")[2].removesuffix(".json")
             for entry in self.repository.entries(CATALOG)
         ]
 
     def check_entry(self, name: str) -> None:
-        """Raises Damaged where a run's entry in the catalog is not what was written."""
+        """Raises Damaged if a run's entry in the catalog was changed."""
         path = f"{CATALOG}/{name}.json"
         unsealed(path, self.repository.get(path))
 
     def run(self, name: str) -> Run:
-        """The run of that name. Raises UsageError."""
+        """The run of that name. Raises UsageError if there is none."""
         names = self.names()
         if name not in names:
             raise UsageError(
@@ -237,17 +189,18 @@ class Catalog:
         return [Run(self.repository, name) for name in self.names()]
 
     def sealed(self, store: str | None = None) -> list[tuple[Run, Manifest]]:
-        """The runs that count, the oldest first; of one store, where it is named.
+        """The runs that count, the oldest first; with `store`, only those of that store.
 
-        One that failed its verification does not.
+        A run that failed its verification does not count. Raises Damaged.
         """
+        # One listing for all runs: a question per run would be slow in an object store.
         files: dict[str, set[str]] = {}
         for entry in self.repository.entries(RUNS):
             _, name, file = entry.name.rsplit("/", 2)
             files.setdefault(name, set()).add(file)
         found = []
-        for name, there in sorted(files.items()):
-            if "manifest.json" in there and "failed.json" not in there:
+        for name, names in sorted(files.items()):
+            if "manifest.json" in names and "failed.json" not in names:
                 run = Run(self.repository, name)
                 manifest = run.manifest()
                 if store is None or manifest.store == store:
@@ -255,7 +208,7 @@ class Catalog:
         return found
 
     def enter(self, run: Run, manifest: Manifest) -> None:
-        """Note in the catalog that there is a sealed run."""
+        """Record in the catalog that this sealed run exists."""
         document = {
             "format": FORMAT,
             "version": VERSION,

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from esops.archive_format.schema import sealed
+from esops.archive_format.manifest import sealed
 from esops.config import load_config
 from esops.events import NewEvent
 from esops.health import doctor

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esops.archive_format.schema import Content, digests, join_ids, schema_with, split_ids
+from esops.archive_format.hashes import Content, digests
+from esops.archive_format.schema import join_ids, schema_with, split_ids
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference" / "archive-format.md"
 SCHEMA = schema_with(["note", "region"])

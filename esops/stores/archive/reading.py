@@ -14,7 +14,8 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
-from esops.archive_format.runs import FileEntry, Manifest, Run
+from esops.archive_format.manifest import FileEntry, Manifest
+from esops.archive_format.runs import Run
 from esops.archive_format.schema import EVENTS, EXTRA_PREFIX, STREAMS, join_ids
 from esops.events import Position, RecordedEvent
 
