@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import httpx
+import pytest
 from esdbclient import EventStoreDBClient
 
 ROOT = Path(__file__).parents[2]
@@ -89,3 +90,21 @@ class Nodes:
 
     def __exit__(self, *_) -> None:
         self.stop()
+
+
+@pytest.fixture(scope="session")
+def node():
+    """A node of EventStoreDB (the one in tests/) with the system's projections running, shared by
+    the whole run.
+    """
+    with Nodes() as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="session")
+def old_node():
+    """One that behaves like 21.10: no "caught up", a checkpoint past the end of the log, no
+    projections running.
+    """
+    with Nodes("--version", "21.10", "--no-system-projections") as nodes:
+        yield nodes

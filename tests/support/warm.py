@@ -2,9 +2,8 @@
 takes most of many tests' time.
 
 The child is a process of its own with the arguments, folder, environment and outputs that it was
-given, and ends as a process ends. What
-starting it really does is left to the tests that start the installed command: those in e2e, and all
-that kill one.
+given; it gets signals and dies as a process does. What starting the installed command really does
+is left to tests/e2e and to the tests that ask for it (`project.installed`).
 """
 
 from __future__ import annotations
@@ -12,39 +11,96 @@ from __future__ import annotations
 import gc
 import json
 import os
+import pkgutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
 
-IMPORTED = (
-    "esops.archive.run",
-    "esops.audit.streams",
-    "esops.stores.archive.store",
-    "esops.stores.postgres.store",
-    "esops.cli.rebuild_jobs",
-    "esops.health.doctor",
-    "esops.projections.projector",
-    "esops.rebuild.steps",
-    "esops.rebuild.load.shared_read",
-    "esops.term",
-    "esops.trace.search",
-    "rich.progress",
-    "rich.table",
-)
-"""Nothing that starts a thread."""
+WITH_THREADS = ("esops.stores.eventstoredb", "esops.demo", "esops.testing")
+"""Modules that are left to the child: what they import starts threads, or is not needed."""
+MORE = ("rich.progress", "rich.table", "duckdb", "pyarrow.parquet", "obstore.store", "plotly")
+"""What commands import when they need it."""
 
 
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
+class Forked:
+    """A command that runs, with the part of subprocess.Popen that tests use."""
+
+    def __init__(self, link: socket.socket, arguments: list[str], out: int, err: int) -> None:
+        self._link, self.args = link, arguments
+        self.stdout, self.stderr = (
+            os.fdopen(out, encoding="utf-8"),
+            os.fdopen(err, encoding="utf-8"),
+        )
+        self.pid = int(link.recv(100))
+        self.returncode: int | None = None
+        self._signal = signal.SIGKILL
+        self._readers: list[threading.Thread] = []
+        self._texts = {"stdout": "", "stderr": ""}
+
+    def poll(self) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end: what it answers, or that the connection breaks since it was killed."""
+        if self.returncode is None:
+            # A timeout of 0 would make the socket non-blocking, which says the same by another
+            # exception.
+            self._link.settimeout(None if timeout is None else max(timeout, 1e-4))
+            try:
+                answer = self._link.recv(100)
+            except TimeoutError:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0) from None
+            except ConnectionError:
+                answer = b""
+            self.returncode = int(answer) if answer else -self._signal
+            self._link.close()
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Read all that it prints, to its end."""
+        began = time.monotonic()
+
+        def left() -> float | None:
+            return None if timeout is None else max(timeout - (time.monotonic() - began), 0.0)
+
+        def read(name: str) -> None:
+            with getattr(self, name) as stream:
+                self._texts[name] = stream.read()
+
+        if not self._readers:
+            self._readers = [
+                threading.Thread(target=read, args=(name,), daemon=True)
+                for name in ("stdout", "stderr")
+            ]
+            for each in self._readers:
+                each.start()
+        for each in self._readers:
+            each.join(left())
+            if each.is_alive():
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        self.wait(left())
+        return self._texts["stdout"], self._texts["stderr"]
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            self._signal = signal.Signals(number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 class Warm:
@@ -61,33 +117,33 @@ class Warm:
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
 
+    def start(self, arguments: list[str], folder: Path, environment: dict[str, str]) -> Forked:
+        """Start a command, with pipes for what it prints."""
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        link.connect(self._path)
+        asked = json.dumps(
+            {"arguments": arguments, "folder": str(folder), "environment": environment}
+        ).encode()
+        (out, to_out), (err, to_err) = os.pipe(), os.pipe()
+        socket.send_fds(link, [asked], [to_out, to_err])
+        os.close(to_out)
+        os.close(to_err)
+        return Forked(link, arguments, out, err)
+
     def run(
         self, arguments: list[str], folder: Path, environment: dict[str, str], timeout: float
-    ) -> Done:
-        """Run a command to its end. Raises TimeoutExpired, once it was killed."""
-        with (
-            tempfile.TemporaryFile() as out,
-            tempfile.TemporaryFile() as err,
-            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link,
-        ):
-            link.connect(self._path)
-            asked = json.dumps(
-                {"arguments": arguments, "folder": str(folder), "environment": environment}
-            ).encode()
-            socket.send_fds(link, [asked], [out.fileno(), err.fileno()])
-            pid = int(link.recv(100))
-            link.settimeout(timeout)
-            try:
-                code = int(link.recv(100) or -signal.SIGKILL)
-            except TimeoutError:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(arguments, timeout) from None
-            texts = []
-            for file in (out, err):
-                file.seek(0)
-                texts.append(file.read().decode())
-            return Done(code, *texts)
+    ) -> tuple[int, str, str]:
+        """Run a command to its end: exit code and what it printed. Raises TimeoutExpired, once it
+        was killed.
+        """
+        process = self.start(arguments, folder, environment)
+        try:
+            out, err = process.communicate(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        assert process.returncode is not None
+        return process.returncode, out, err
 
     def close(self) -> None:
         self._process.kill()
@@ -95,12 +151,23 @@ class Warm:
         self._folder.cleanup()
 
 
-def serve(path: str) -> None:
-    """Fork for each request that comes."""
-    for name in IMPORTED:
+def load() -> None:
+    """Import all of esops, and what its commands need."""
+    import esops
+
+    for module in pkgutil.walk_packages(esops.__path__, "esops."):
+        if not module.name.startswith(WITH_THREADS) and not module.name.endswith("__main__"):
+            import_module(module.name)
+    for name in MORE:
         import_module(name)
     import_module("esops.cli.load").commands()
+    # A thread does not survive a fork, nor does what it holds.
     assert threading.active_count() == 1, threading.enumerate()
+
+
+def serve(path: str) -> None:
+    """Fork for each request that comes."""
+    load()
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -133,6 +200,7 @@ def become(link: socket.socket, asked: dict, out: int, err: int) -> None:
     sys.argv = ["esops", *asked["arguments"]]
     code = 0
     try:
+        customise(asked["environment"].get("PYTHONPATH", ""))
         import_module("esops.cli").main()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -145,8 +213,18 @@ def become(link: socket.socket, asked: dict, out: int, err: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
-        link.send(str(code).encode())
+        with suppress(OSError):
+            link.send(str(code).encode())
         os._exit(code)
+
+
+def customise(path: str) -> None:
+    """What an interpreter does with PYTHONPATH when it starts, `sitecustomize` of it included."""
+    folders = [each for each in path.split(os.pathsep) if each]
+    sys.path[:0] = folders
+    if any((Path(each) / "sitecustomize.py").exists() for each in folders):
+        sys.modules.pop("sitecustomize", None)
+        import_module("sitecustomize")
 
 
 if __name__ == "__main__":

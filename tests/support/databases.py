@@ -1,0 +1,100 @@
+"""Databases for tests: an empty one each, on one server for the whole run.
+
+The server is an embedded Postgres, or any other with ESOPS_TEST_PG_DSN: a superuser's, since
+databases and roles are made there. Run such tests in one process (`-n 0`): roles, locks and
+transaction ids belong to a whole server.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from esops.demo.server import EmbeddedServer
+
+ELSEWHERE = os.environ.get("ESOPS_TEST_PG_DSN", "")
+QUICK = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "100",
+    "log_min_messages": "fatal",
+}
+"""What makes a server quick that need not survive a crash."""
+_numbers = itertools.count(1)
+
+
+class GivenServer:
+    """A server that somebody else runs."""
+
+    def dsn(self, database: str = "", **more: str) -> str:
+        return make_conninfo(ELSEWHERE, **({"dbname": database} if database else {}), **more)
+
+
+@contextmanager
+def embedded(settings: dict[str, str] | None = None) -> Iterator[EmbeddedServer]:
+    """An embedded server that runs.
+
+    Its folder is not in pytest's own: a path to a Unix socket has to be short, and the server's
+    user has to get there.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="esops-test-"))
+    folder.chmod(0o755)
+    server = EmbeddedServer(folder / "pg", settings)
+    try:
+        yield server.start()
+    finally:
+        server.remove()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server():
+    if ELSEWHERE:
+        yield GivenServer()
+    else:
+        with embedded(QUICK) as server:
+            yield server
+
+
+@pytest.fixture
+def own_server():
+    """A server of the test's own, to be restarted and crashed."""
+    if ELSEWHERE:
+        pytest.skip("needs a server of its own; ESOPS_TEST_PG_DSN gives one that others use")
+    with embedded() as server:
+        yield server
+
+
+@contextmanager
+def database(server, template: str = "template1") -> Iterator[str]:
+    """A database, as a copy of another, and how to connect to it."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield server.dsn(name)
+    finally:
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def dsn(server):
+    with database(server) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def connection(dsn):
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SET TIME ZONE 'UTC'")
+        yield connection

@@ -1,0 +1,115 @@
+"""A folder with an esops.toml and projections, and `esops` run in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from tests.support.config import toml
+from tests.support.waiting import DEADLINE
+from tests.support.warm import Forked, Warm
+
+ESOPS = Path(sys.executable).with_name("esops")
+
+
+@dataclass
+class Result:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Project:
+    """The folder. `warm` runs the commands; without it, they are the installed one."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    warm: Warm | None = None
+
+    @property
+    def installed(self) -> Project:
+        """The same folder, with the installed command in a new interpreter each time."""
+        return Project(self.folder, self.environment)
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(dedent(text))
+        return path
+
+    def configure(self, **sections: dict) -> Path:
+        """Write esops.toml, from sections as nested dictionaries."""
+        return self.write("esops.toml", toml(sections))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(ESOPS), *arguments]
+
+    def environ(self) -> dict[str, str]:
+        kept = {
+            key: value for key, value in os.environ.items() if not key.startswith(("PG", "ESOPS_"))
+        }
+        return {**kept, "COLUMNS": "120", **self.environment}
+
+    def run(self, *arguments: str, timeout: float = DEADLINE) -> Result:
+        if self.warm is not None:
+            result = Result(*self.warm.run([*arguments], self.folder, self.environ(), timeout))
+        else:
+            done = subprocess.run(
+                self.command(*arguments),
+                cwd=self.folder,
+                env=self.environ(),
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+            )
+            result = Result(done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in result.err, result.err
+        return result
+
+    def ok(self, *arguments: str, timeout: float = DEADLINE) -> Result:
+        result = self.run(*arguments, timeout=timeout)
+        assert result.code == 0, f"exit {result.code}\n{result.out}\n{result.err}"
+        return result
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen | Forked:
+        """Start a command; `options` are those of Popen, and ask for the installed one."""
+        if self.warm is not None and not options:
+            return self.warm.start([*arguments], self.folder, self.environ())
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environ(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+
+@pytest.fixture(scope="session")
+def warm():
+    warm = Warm()
+    yield warm
+    warm.close()
+
+
+@pytest.fixture
+def project(tmp_path, request):
+    """In e2e with the installed command; elsewhere by a process that forks."""
+    return Project(
+        tmp_path, warm=None if "e2e" in request.path.parts else request.getfixturevalue("warm")
+    )
