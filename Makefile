@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast lint docs format bench setup picture clean
+.PHONY: demo test test-fast lint docs snapshots format bench setup picture clean
 
 demo: $(VENV)/.ready
 	$(BIN)/esops demo
@@ -25,6 +25,10 @@ lint: $(VENV)/.ready
 # the documentation as a site, in build/site; any broken link or page without a place is an error
 docs: $(VENV)/.ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+# help and error texts in tests/snapshots, after a change of wording that is wanted
+snapshots: $(VENV)/.ready
+	ESOPS_RENEW_SNAPSHOTS=1 $(BIN)/python -m pytest -q -n 0 tests/unit/test_snapshots.py
 
 format: $(VENV)/.ready
 	$(BIN)/ruff format .

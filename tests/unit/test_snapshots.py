@@ -1,0 +1,157 @@
+"""What a person reads is kept in tests/snapshots, so that a change of wording shows up in review.
+
+`help/` has the help of each command and group. `errors.txt` has the texts of all errors, hints and
+findings, module by module: they are read from the source, where `{…}` stands for what is put in.
+
+After a change of wording that you want: `make snapshots`, and look at the difference.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from pathlib import Path
+
+import pytest
+import typer
+
+from tests.unit.test_help import ALL
+
+ROOT = Path(__file__).parents[2]
+SNAPSHOTS = ROOT / "tests" / "snapshots"
+RENEW = os.environ.get("ESOPS_RENEW_SNAPSHOTS") == "1"
+
+
+def compare(name: str, text: str) -> None:
+    """Compare a text with the snapshot of that name, or write it where snapshots are renewed."""
+    path = SNAPSHOTS / name
+    if RENEW:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    kept = path.read_text(encoding="utf-8") if path.exists() else ""
+    assert kept == text, f"tests/snapshots/{name} differs; if you want the change: make snapshots"
+
+
+def file_of(path: tuple[str, ...]) -> str:
+    return f"help/{'-'.join(path)}.txt"
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_help(path):
+    context = typer.Context(ALL[path], info_name=" ".join(path), terminal_width=100)
+    lines = [line.rstrip() for line in ALL[path].get_help(context).splitlines()]
+    compare(file_of(path), "\n".join(lines) + "\n")
+
+
+def test_there_is_no_help_of_a_command_that_is_gone():
+    kept = {f"help/{each.name}" for each in (SNAPSHOTS / "help").glob("*.txt")}
+    gone = kept - {file_of(path) for path in ALL}
+    if RENEW:
+        for name in gone:
+            (SNAPSHOTS / name).unlink()
+    else:
+        assert gone == set()
+
+
+def test_errors():
+    compare("errors.txt", "\n".join(texts_of_modules()))
+
+
+# -- reading texts from source
+
+OTHERS = {"ValueError", "PydanticCustomError", "Finding"}
+"""What else carries a text to an operator: a problem of the configuration, a finding of doctor."""
+TEXTS = {"PydanticCustomError": (1,), "Finding": (2, 3)}
+"""Which arguments the texts are, by position; the first, where nothing is said here."""
+HINTS = ("hint", "fix")
+
+
+def trees():
+    for file in sorted((ROOT / "esops").rglob("*.py")):
+        yield (
+            file.relative_to(ROOT).as_posix(),
+            ast.parse(file.read_text(encoding="utf-8")),
+        )
+
+
+def classes_of_errors():
+    """The names of EsopsError and of all that derive from it, wherever they are defined."""
+    bases = {
+        node.name: {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+        for _, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    found = {"EsopsError"}
+    while more := {name for name, of in bases.items() if of & found} - found:
+        found |= more
+    return found
+
+
+def texts_of_modules():
+    classes = classes_of_errors() | OTHERS
+    for name, tree in trees():
+        found = sorted(set(texts_of(tree, classes)))
+        if found:
+            yield f"## {name}\n"
+            yield from (f"{each}\n" for each in found)
+
+
+def texts_of(tree, classes):
+    for function, call in calls(tree, {}):
+        kind = ast.unparse(call.func).rpartition(".")[2]
+        if kind not in classes:
+            continue
+        texts = [call.args[at] for at in TEXTS.get(kind, (0,)) if at < len(call.args)]
+        hints = [keyword.value for keyword in call.keywords if keyword.arg in HINTS]
+        said = [wording(each, function) for each in texts]
+        if any(any(c.isalpha() for c in strip(each)) for each in said):
+            first, *rest = [*said, *(wording(each, function) for each in hints)]
+            yield "\n".join([f"{kind}: {first}", *(f"    hint: {each}" for each in rest)])
+
+
+def strip(text):
+    """A text without what is put into it."""
+    while "{" in text and "}" in text[text.index("{") :]:
+        start = text.index("{")
+        text = text[:start] + text[text.index("}", start) + 1 :]
+    return text
+
+
+def calls(node, names):
+    """Each call below a node, with the texts that its function's own names stand for."""
+    for child in ast.iter_child_nodes(node):
+        inner = names
+        if isinstance(child, ast.FunctionDef):
+            inner = {**names}
+            for each in ast.walk(child):
+                if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name):
+                    inner[each.targets[0].id] = [*inner.get(each.targets[0].id, ()), each.value]
+        if isinstance(child, ast.Call):
+            # A name stands for what it was given last before the call.
+            known = {
+                name: [each for each in values if each.lineno < child.lineno][-1:]
+                for name, values in names.items()
+            }
+            yield known, child
+        yield from calls(child, inner)
+
+
+def wording(node, names, depth=3):
+    """A text as it is written, with `{…}` for what is put in and `|` between alternatives."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(wording(each, names, depth) for each in node.values)
+    if isinstance(node, ast.FormattedValue):
+        inner = wording(node.value, {}, depth)
+        if not isinstance(node.value, ast.IfExp):
+            inner = f"{{{ast.unparse(node.value)}}}"
+        return f"'{inner}'" if node.conversion == ord("r") else inner
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return wording(node.left, names, depth) + wording(node.right, names, depth)
+    if isinstance(node, ast.IfExp):
+        return f"({wording(node.body, names, depth)} | {wording(node.orelse, names, depth)})"
+    if isinstance(node, ast.Name) and depth and names.get(node.id):
+        return wording(names[node.id][0], names, depth - 1)
+    return f"{{{ast.unparse(node)}}}"
