@@ -264,15 +264,20 @@ def current_output(context: typer.Context, *, talks: bool = True) -> Output:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     from esops.cli import load
+    from esops.cli.pipes import EXIT_CODE, ClosedPipes
 
     load.commands()
+    pipes = ClosedPipes()
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_guarded(lambda: app(args=arguments, standalone_mode=False), debug))
+    code = _guarded(lambda: app(args=arguments, standalone_mode=False), debug)
+    pipes.flush()
+    sys.exit(EXIT_CODE if pipes.closed else code)
 
 
 def _guarded(run: Callable[[], Any], debug: bool) -> int:
-    """Run, and turn what is raised into a sentence, a hint and an exit code; a traceback only for
-    --debug.
+    """Run, and return the exit code.
+
+    What is raised becomes a sentence and a hint; a traceback is shown only for --debug.
     """
     try:
         code = run()
@@ -281,15 +286,12 @@ def _guarded(run: Callable[[], Any], debug: bool) -> int:
     except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("error: interrupted\n")
         return 5
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
     except Exception as error:  # noqa: BLE001 - the last resort
         if debug:
             import traceback
 
             traceback.print_exc()
-        return _tell(error)
+        return _report(error)
     # 130 is what Typer makes of an interrupt
     return 5 if code == 130 else code if isinstance(code, int) else 0
 
@@ -304,7 +306,7 @@ def _usage_error(error: typer.TyperException) -> int:
     return error.exit_code if error.exit_code != 1 else 2
 
 
-def _tell(error: Exception) -> int:
+def _report(error: Exception) -> int:
     from esops import term
     from esops.errors import EsopsError, Unavailable
 

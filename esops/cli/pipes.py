@@ -1,0 +1,74 @@
+"""What happens when the reader of our output ends first, as in `esops events | head`.
+
+Such a command ends quietly, with the exit code that a shell shows for the signal SIGPIPE (141), as
+other tools do. The signal itself stays ignored: it would also end esops when a projection's program
+or a connection goes away, which are errors with a message of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import Any, TextIO
+
+EXIT_CODE = 128 + signal.SIGPIPE
+
+
+class ClosedPipes:
+    """Watches stdout and stderr, for all commands and threads."""
+
+    def __init__(self) -> None:
+        """Put both streams behind a guard, for the rest of the process."""
+        self.closed = False
+        sys.stdout = _Guarded(sys.stdout, self)
+        sys.stderr = _Guarded(sys.stderr, self)
+
+    def flush(self) -> None:
+        """Write out what is left, while a closed pipe can still be noticed."""
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+
+    def end(self, stream: TextIO) -> None:
+        """End the command, since nobody reads this stream any more.
+
+        Raises SystemExit in the main thread. Another thread cannot end the process; it asks the
+        command to stop as SIGTERM does, so that `esops run` ends its work in order.
+        """
+        # What is written from now on, also at the interpreter's own end, goes nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        self.closed = True
+        if threading.current_thread() is threading.main_thread():
+            raise SystemExit(EXIT_CODE)
+        if callable(signal.getsignal(signal.SIGTERM)):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Guarded:
+    """A stream that is asked like the one behind it."""
+
+    def __init__(self, stream: TextIO, pipes: ClosedPipes) -> None:
+        self._stream, self._pipes = stream, pipes
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._pipes.end(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._pipes.end(self._stream)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
