@@ -28,7 +28,7 @@ import psycopg
 from esops.demo import store
 from esops.demo.server import EmbeddedServer
 from esops.projections.definition import load_definition
-from esops.readmodel import registry
+from esops.readmodel import migrations, registry
 from esops.running.runner import Runner, Work
 from esops.settings import ProjectionSettings, StoreSettings
 from esops.stores import open_store
@@ -52,7 +52,7 @@ def load(folder: Path, dsn: str, kind: str) -> float:
     )
     name = f"load_{kind}"
     with psycopg.connect(dsn, autocommit=True) as connection:
-        registry.install(connection)
+        migrations.install(connection)
         connection.execute(
             f"DROP TABLE IF EXISTS {name}__v1; DELETE FROM esops.versions WHERE projection = "
             f"'{name}'"

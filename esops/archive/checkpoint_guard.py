@@ -8,7 +8,7 @@ from esops.config import Config
 from esops.errors import Refused
 from esops.events import Position
 from esops.postgres.connection import connect, translated
-from esops.readmodel import registry
+from esops.readmodel import migrations, registry
 from esops.stores.base import EventStore
 
 _SHOWN = 5
@@ -33,7 +33,7 @@ def behind(config: Config, store: EventStore, store_name: str, position: Positio
         if settings.kind == "server" or config.store(settings.store)[0] != store_name:
             continue
         with connect(config.readmodel_of(name).dsn, "archive") as connection, translated():
-            if not registry.installed(connection):
+            if not migrations.installed(connection):
                 continue
             found += [
                 f"projection {name} v{version.version} at "

@@ -20,7 +20,7 @@ from esops.init import NO_EVENT_STORE, WHY_NOT
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.projections.definition import load_definition
-from esops.readmodel import locks, registry
+from esops.readmodel import locks, migrations, registry
 from esops.readmodel import tables as readmodel
 from esops.readmodel.dead_letters import dead_letters
 from esops.rebuild import journal
@@ -283,10 +283,33 @@ def _of_projection(config: Config, name: str) -> Iterator[Finding]:
                     connection,
                     sql.Identifier(plain.schema, plain.name).as_string(connection),
                 )
-            if registry.installed(connection):
+            number = migrations.schema_number(connection)
+            if number != migrations.newest():
+                yield from _own_tables(subject, number)
+            if 0 < number <= migrations.newest():
                 yield from _versions(config, name, connection, plains)
     except EsopsError as error:
         yield Finding("ESOPS-D002", subject, error.message, error.hint)
+
+
+def _own_tables(subject: str, number: int) -> Iterator[Finding]:
+    """What to know of esops' own tables where they are not in the form that this esops writes."""
+    newest = migrations.newest()
+    if number > newest:
+        yield Finding(
+            "ESOPS-D035",
+            subject,
+            f"a newer esops made its tables here: they are at schema {number}, and this one knows "
+            f"schema {newest}",
+            "Upgrade esops on this machine.",
+        )
+    elif number:
+        yield Finding(
+            "ESOPS-D036",
+            subject,
+            f"esops' own tables are at schema {number}, and this esops writes schema {newest}",
+            "Nothing has to be done: the next rebuild or run brings them forward.",
+        )
 
 
 def _may_write(subject: str, connection: psycopg.Connection, schema: str) -> Iterator[Finding]:
@@ -300,7 +323,7 @@ def _may_write(subject: str, connection: psycopg.Connection, schema: str) -> Ite
             schema_right,
         )
     ]
-    if not registry.installed(connection):
+    if migrations.schema_number(connection) == 0:
         database_right = sql.SQL("DATABASE {}").format(sql.Identifier(database))
         rights.append(
             (

@@ -38,6 +38,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D032": ("error", "an archive cannot be read"),
     "ESOPS-D033": ("error", "the last run of an archive's policy failed its verification"),
     "ESOPS-D034": ("warning", "a run of an archive's policy is unfinished and nobody works on it"),
+    "ESOPS-D035": ("error", "a newer esops made esops' own tables"),
+    "ESOPS-D036": ("note", "esops' own tables are those of an older esops"),
     "ESOPS-D031": ("note", "a part of the configuration has no effect"),
 }
 

@@ -12,7 +12,7 @@ from esops.config import Config
 from esops.errors import UsageError
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
-from esops.readmodel import registry
+from esops.readmodel import migrations
 from esops.readmodel import tables as readmodel
 from esops.stores import open_store
 
@@ -119,7 +119,7 @@ def _of_read_model(
         sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {};").format(sql.Identifier(plain.schema), to)
     ]
     notes: list[str] = []
-    if registry.installed(connection):
+    if migrations.installed(connection):
         found.append(sql.SQL("GRANT USAGE ON SCHEMA esops TO {};").format(to))
         found.append(
             sql.SQL(

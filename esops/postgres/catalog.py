@@ -79,6 +79,12 @@ def find_table(connection: psycopg.Connection, schema: str, name: str) -> Table 
     )
 
 
+def exists(connection: psycopg.Connection, name: str) -> bool:
+    """Whether there is a relation of this name, written as in SQL: schema.name."""
+    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone()
+    return bool(row and row[0])
+
+
 def schemas_with(connection: psycopg.Connection, *tables: str) -> list[str]:
     """The schemas that hold all these tables, by name; the search path's own first."""
     rows = connection.execute(

@@ -8,14 +8,14 @@ from psycopg.rows import dict_row
 
 from esops.config import Config
 from esops.postgres.connection import connect, translated
-from esops.readmodel import registry
+from esops.readmodel import migrations
 
 
 def dead_letters(config: Config, name: str) -> list[dict[str, Any]]:
     """A projection's dead letters, oldest first. Raises UsageError for an unknown projection."""
     config.projection(name)
     with translated(), connect(config.readmodel_of(name).dsn, "dead letters") as connection:
-        if not registry.installed(connection):
+        if not migrations.installed(connection):
             return []
         with connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(

@@ -1,5 +1,5 @@
-"""The versions of read models as esops keeps them (registry.sql): which serves, how far each is,
-who works on it.
+"""The versions of read models as esops keeps them (its tables: migrations/): which one serves, how
+far each one is.
 
 A checkpoint moves here, in the same transaction as the rows, by compare-and-set: if anybody else
 moved it, the transaction
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from importlib.resources import files
 from typing import Any
 
 import psycopg
@@ -21,12 +20,12 @@ from psycopg.types.json import Jsonb
 
 from esops.errors import Busy, UsageError
 from esops.events import Position
+from esops.postgres import catalog
+from esops.readmodel import migrations
 from esops.readmodel.types import CHECKPOINT
 from esops.stores.base import Mark
 
 LIVE_STATES = ("active", "standby")
-_NEWEST = "esops.marks"
-SCHEMA_SQL = files("esops.readmodel").joinpath("registry.sql").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +66,9 @@ _COLUMNS = (
 )
 
 
-def installed(connection: psycopg.Connection, table: str = "esops.rebuild_log") -> bool:
-    """Whether the esops schema is there, or a table of it that came later."""
-    row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
-    return bool(row and row[0])
-
-
-def install(connection: psycopg.Connection) -> None:
-    """Create what is missing. Safe against another esops doing the same at this moment."""
-    if installed(connection, _NEWEST):
-        return
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('esops:install', 0))")
-        connection.execute(SCHEMA_SQL.encode())
-
-
 def versions(connection: psycopg.Connection, projection: str | None = None) -> list[Version]:
     """The versions of a projection, or of all, oldest first. Empty where esops was never here."""
-    if not installed(connection):
+    if not migrations.installed(connection):
         return []
     rows = connection.execute(
         (
@@ -218,7 +202,7 @@ class Shard:
 
 def shards(connection: psycopg.Connection, at: Version) -> list[Shard]:
     """The shards of a version that is loaded by several processes; none of any other."""
-    if not installed(connection, "esops.shards"):
+    if not catalog.exists(connection, "esops.shards"):
         return []
     rows = connection.execute(
         "SELECT shard, of, until, position, events, rows, value_types FROM esops.shards WHERE "

@@ -25,6 +25,7 @@ from esops.errors import Refused, UsageError
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import connect, qualified, translated
+from esops.postgres.grants import grant_statements
 from esops.readmodel.registry import Version
 
 _LONGEST_NAME = 63
@@ -193,33 +194,6 @@ def carry_statements(
             f"ALTER TABLE {name} OWNER TO {sql.Identifier(blue.owner).as_string(connection)}"
         )
     return statements
-
-
-def grant_statements(connection: psycopg.Connection, oid: int, target: str) -> list[str]:
-    """GRANTs that give a relation's rights, whole and by column, to another one.
-
-    `target` is quoted already.
-    """
-    rows = connection.execute(
-        """
-        SELECT format('GRANT %%s%%s ON %%s TO %%s%%s', g.privilege_type, g.columns,
-        %(target)s::text,
-                      CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE
-                      quote_ident(pg_get_userbyid(g.grantee)) END,
-                      CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-        FROM (SELECT a.privilege_type, '' AS columns, a.grantee, a.is_grantable, c.relowner
-                FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = %(oid)s
-              UNION ALL
-              SELECT a.privilege_type, ' (' || string_agg(quote_ident(t.attname), ', ') || ')',
-              a.grantee, a.is_grantable, c.relowner
-                FROM pg_class c JOIN pg_attribute t ON t.attrelid = c.oid, aclexplode(t.attacl) a
-               WHERE c.oid = %(oid)s GROUP BY a.privilege_type, a.grantee, a.is_grantable,
-               c.relowner) g
-        WHERE g.grantee <> g.relowner ORDER BY 1
-        """,
-        {"target": target, "oid": oid},
-    ).fetchall()
-    return [row[0] for row in rows]
 
 
 def not_carried(connection: psycopg.Connection, blue: Table) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from esops.readmodel import registry
+from esops.readmodel import migrations
 
 PLANNED, PROVISIONED, CATCHING_UP, FOLLOWING, VERIFIED = (
     "planned",
@@ -93,7 +93,7 @@ def begin(
 
 def latest(connection: psycopg.Connection, projection: str) -> Entry | None:
     """The newest rebuild of a projection, finished or not."""
-    if not registry.installed(connection):
+    if not migrations.installed(connection):
         return None
     row = connection.execute(
         b"SELECT "
@@ -163,7 +163,7 @@ def keep_verification(
 
 def due(connection: psycopg.Connection, projection: str) -> list[int]:
     """The versions before a switch that `--retire-after` gave a time, which is over."""
-    if not registry.installed(connection):
+    if not migrations.installed(connection):
         return []
     rows = connection.execute(
         "SELECT r.from_version FROM esops.rebuilds r JOIN esops.versions v ON v.projection = "

@@ -18,7 +18,7 @@ from esops.config import Config
 from esops.errors import Busy, Refused, UsageError
 from esops.events import Position
 from esops.postgres.connection import connect, translated
-from esops.readmodel import locks, registry
+from esops.readmodel import locks, migrations, registry
 from esops.readmodel import tables as readmodel
 from esops.readmodel.registry import Version
 from esops.rebuild import journal, switch
@@ -268,6 +268,7 @@ def _lock(connection: psycopg.Connection, name: str) -> None:
             f"a rebuild of {name} is at work: "
             f"{locks.holder(connection, lock) or 'its session is just ending'}"
         )
+    migrations.upgrade(connection)
 
 
 def _switch(

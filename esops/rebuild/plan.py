@@ -25,7 +25,7 @@ from esops.postgres.connection import database_of, qualified, translated
 from esops.projections import kinds
 from esops.projections.definition import Definition, SqlDefinition, fingerprint, load_definition
 from esops.projections.kinds import sql as sql_kind
-from esops.readmodel import locks, registry
+from esops.readmodel import locks, migrations, registry
 from esops.readmodel import tables as readmodel
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import ReadModelName
@@ -123,7 +123,7 @@ class Plan:
     """Whether `events` is a count, and no estimate."""
     head: Position | None
     blue_bytes: int
-    installs: bool
+    installs: Sequence[str]
     explained: Sequence[str] = ()
     """Kind sql: the statement, and how the server would do it."""
     notes: Sequence[str] = field(default_factory=list)
@@ -155,12 +155,7 @@ class Plan:
         return lines
 
     def _statement_lines(self) -> list[str]:
-        lines: list[str] = []
-        if self.installs:
-            lines += [
-                "  -- once, for esops' own tables",
-                *(f"  {line}" for line in registry.SCHEMA_SQL.splitlines()),
-            ]
+        lines = migrations.plan_lines(self.installs)
         lines += [
             "  -- make green",
             *(f"  {each.strip().removesuffix(';')};" for each in (*self.create, *self.drop_now)),
@@ -438,7 +433,7 @@ def _try_out(
         head=head,
         blue_bytes=sum(bytes_of(connection, table) for table in blue.values()),
         explained=explained,
-        installs=not registry.installed(connection),
+        installs=migrations.plan(connection),
         notes=notes,
     )
 

@@ -15,7 +15,7 @@ import psycopg
 
 from esops.errors import Busy, ConnectionLost, Stopped, Unavailable
 from esops.postgres.connection import connect, process_name, translated
-from esops.readmodel import locks
+from esops.readmodel import locks, migrations
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
 
@@ -84,6 +84,7 @@ class Session:
         name = locks.rebuild_lock(self._projection)
         with translated():
             if locks.take(self.connection, name, patience):
+                migrations.upgrade(self.connection)
                 return
             holder = locks.holder(self.connection, name)
             entry = journal.latest(self.connection, self._projection)
@@ -92,8 +93,10 @@ class Session:
                 # statement.
                 self.connection.execute("SELECT pg_terminate_backend(%s)", (holder.pid,))
                 if locks.take(self.connection, name, timedelta(seconds=10)):
+                    migrations.upgrade(self.connection)
                     return
             if locks.take(self.connection, name, timedelta(seconds=1)):
+                migrations.upgrade(self.connection)
                 return
         raise Busy(
             f"another rebuild of {self._projection} is at work: "

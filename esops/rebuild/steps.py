@@ -22,7 +22,7 @@ from esops.errors import ConnectionLost, EsopsError, Refused, Stopped, UsageErro
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.connection import qualified, translated
-from esops.readmodel import registry
+from esops.readmodel import migrations, registry
 from esops.readmodel import tables as readmodel
 from esops.readmodel.registry import Version
 from esops.rebuild import journal, switch
@@ -102,7 +102,7 @@ class Rebuild(RebuildContext):
                 + (f" ({entry.reason})" if entry.reason else ""),
                 hint="Go on with --resume, or give it up with --abort.",
             )
-        registry.install(self._session.connection)
+        migrations.install(self._session.connection)
         control.request(self._session.connection, self.target.name, switch_now=False)
 
     def resume(self, options: Mapping[str, Any]) -> Outcome:

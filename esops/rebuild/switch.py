@@ -26,6 +26,7 @@ from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified, translated
+from esops.postgres.grants import grant_statements
 from esops.readmodel import registry
 from esops.readmodel import tables as readmodel
 from esops.readmodel.registry import Version
@@ -110,7 +111,7 @@ def _of_one(
         done.append(f"DROP VIEW {name}")
     done.append(f"CREATE {body}")
     if current is not None:
-        done += readmodel.grant_statements(connection, current.oid, name)
+        done += grant_statements(connection, current.oid, name)
         done += _comment(connection, current, name)
         if current.owner != _role(connection):
             done.append(

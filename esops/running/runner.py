@@ -29,7 +29,7 @@ from esops.projections.definition import Definition, FoldDefinition, SqlDefiniti
 from esops.projections.kinds import open_projector
 from esops.projections.kinds import sql as sql_kind
 from esops.projections.projector import Green
-from esops.readmodel import locks, registry
+from esops.readmodel import locks, migrations, registry
 from esops.readmodel import tables as readmodel
 from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent, is_bad_row, one_line
@@ -144,7 +144,7 @@ class Runner:
                     f"{holder or 'another process'}",
                     hint="Only one process can move a version on.",
                 )
-            registry.install(self.connection)
+            migrations.install(self.connection)
             self._version = self._checkpoint()
             self.position = self._version.position
             self._green = self._tables()

@@ -21,8 +21,9 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from esops.errors import ConnectionLost, Refused, Stopped
+from esops.postgres import catalog
 from esops.postgres.connection import connect, process_name, translated
-from esops.readmodel import registry
+from esops.readmodel import migrations
 
 log = structlog.get_logger("esops.control")
 LOOK_EVERY = timedelta(milliseconds=500)
@@ -65,7 +66,7 @@ class ControlRequest:
 
 def requested(connection: psycopg.Connection, projection: str) -> ControlRequest:
     """A projection's; those of nobody where there are none."""
-    if not registry.installed(connection, "esops.controls"):
+    if not catalog.exists(connection, "esops.controls"):
         return ControlRequest()
     row = connection.execute(
         "SELECT paused, postponed, switch_now, limits, by, updated_at FROM esops.controls WHERE "
@@ -79,7 +80,7 @@ def request(connection: psycopg.Connection, projection: str, **changed: Any) -> 
     """Change some of a projection's wishes: paused, postponed, switch_now, or `limits`, in which a
     limit of None is lifted.
     """
-    registry.install(connection)
+    migrations.install(connection)
     with connection.transaction():
         connection.execute(
             "INSERT INTO esops.controls (projection) VALUES (%s) ON CONFLICT DO NOTHING",

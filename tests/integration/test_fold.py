@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from esops import fold
 from esops.events import EventFilter, Position, RecordedEvent
-from esops.readmodel import registry
+from esops.readmodel import migrations, registry
 from esops.readmodel.registry import Version
 from esops.running.runner import Runner, Work
 from esops.stores.base import Batch, Capabilities, Unmarked
@@ -70,7 +70,7 @@ DDL = (
 @pytest.fixture
 def clean(connection):
     connection.execute(DDL)
-    registry.install(connection)
+    migrations.install(connection)
 
     def reset():
         connection.execute("TRUNCATE odd__v1, esops.versions, esops.dead_letters")
@@ -160,7 +160,7 @@ def test_a_row_comes_back_as_the_function_wrote_it(kind, dsn, connection):
             f"{kind}, n int)"
         )
         connection.execute("DROP SCHEMA IF EXISTS esops CASCADE")
-        registry.install(connection)
+        migrations.install(connection)
         registry.insert(
             connection,
             Version("odd", 1, "standby", "s", None, 0, 0, {"odd": ("public", "odd__v1")}, "x"),

@@ -22,7 +22,7 @@ from esops.errors import Refused, Stopped, UsageError, nearest
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.connection import qualified, translated
-from esops.readmodel import registry
+from esops.readmodel import migrations, registry
 from esops.readmodel import tables as readmodel
 from esops.readmodel.registry import Version
 from esops.readmodel.types import CHECKPOINT
@@ -57,11 +57,7 @@ class ExternalPlan(Plan):
 
     def _statement_lines(self) -> list[str]:
         settings = self.target.settings
-        lines = [
-            "  -- once, for esops' own tables",
-            *(f"  {each}" for each in registry.SCHEMA_SQL.splitlines()),
-        ]
-        lines = lines if self.installs else []
+        lines = migrations.plan_lines(self.installs)
         begin = (
             " ".join(settings.start)
             if settings.start
@@ -154,7 +150,7 @@ def make_plan(
         counted=store.capabilities.count_between,
         head=head,
         blue_bytes=sum(bytes_of(connection, table) for table in blue if table is not None),
-        installs=not registry.installed(connection),
+        installs=migrations.plan(connection),
         notes=list(_notes(config, target, options, store)),
         built=built,
     )

@@ -1,5 +1,4 @@
--- What esops keeps in the read model's database: which versions there are, how far each is, and what each rebuild did.
-CREATE SCHEMA IF NOT EXISTS esops;
+-- Which versions of read models there are, how far each one is, and what each rebuild did.
 
 CREATE TABLE IF NOT EXISTS esops.projections (
     projection       text PRIMARY KEY,
@@ -62,37 +61,4 @@ CREATE TABLE IF NOT EXISTS esops.rebuild_log (
     step    text NOT NULL,
     event   text NOT NULL,
     detail  jsonb NOT NULL DEFAULT '{}'
-);
-
-CREATE TABLE IF NOT EXISTS esops.shards (
-    projection  text NOT NULL,
-    version     integer NOT NULL,
-    shard       integer NOT NULL,
-    of          integer NOT NULL,
-    until       text NOT NULL,
-    position    text,
-    events      bigint NOT NULL DEFAULT 0,
-    rows        bigint NOT NULL DEFAULT 0,
-    value_types jsonb NOT NULL DEFAULT '{}',
-    updated_at  timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (projection, version, shard)
-);
-
-CREATE TABLE IF NOT EXISTS esops.controls (
-    projection text PRIMARY KEY,
-    paused     boolean NOT NULL DEFAULT false,
-    postponed  boolean NOT NULL DEFAULT false,
-    switch_now boolean NOT NULL DEFAULT false,
-    limits     jsonb NOT NULL DEFAULT '{}',
-    by         text,
-    updated_at timestamptz NOT NULL DEFAULT now()
-);
-
--- What tells a store's log, at a version's checkpoint, from any other; as the store itself makes and reads it.
-CREATE TABLE IF NOT EXISTS esops.marks (
-    projection text NOT NULL,
-    version    integer NOT NULL,
-    position   text NOT NULL,
-    mark       jsonb NOT NULL,
-    PRIMARY KEY (projection, version)
 );
