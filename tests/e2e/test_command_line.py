@@ -298,10 +298,10 @@ def test_events_in_every_format(small):
 
 def test_events_follow_ends_on_sigterm_and_shows_what_comes(small, dsn):
     process = small.start("events", "--follow", "--after", "500")
-    with shop.People() as people:
-        people.add("writer", dsn, seed=1, rate=100)
+    with shop.Workload() as workload:
+        workload.add("writer", dsn, seed=1, rate=100)
         line = process.stdout.readline()
-        people.stop()
+        workload.stop()
     assert int(json.loads(line)["position"]) == 501
     process.terminate()
     process.communicate(timeout=10)
@@ -432,10 +432,10 @@ def test_debug_shows_the_traceback_and_nothing_else_does(small):
 def test_run_until_caught_up_follows_all_versions(small, dsn, connection):
     small.ok("rebuild", "--blue-green")
     small.ok("rebuild", "--blue-green")
-    with shop.People() as people:
-        people.add("writer", dsn, seed=1, rate=0)
+    with shop.Workload() as workload:
+        workload.add("writer", dsn, seed=1, rate=0)
         time.sleep(1)
-        people.stop()
+        workload.stop()
     result = small.ok("run", "--until-caught-up")
     assert "2 versions are caught up" in result.err
     assert shop.check_version(connection, 1) == shop.check_version(connection, 2) > 50

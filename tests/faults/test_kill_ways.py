@@ -1,5 +1,4 @@
-"""`kill -9` at random in every kind of projection and way of rebuilding, with writers on: with
-those of test_kill.py, two hundred times.
+"""`kill -9` in every kind of projection and way of rebuilding, with writers on.
 
 One loop for all: a rebuild is begun, killed, resumed, and begun anew when it is done; in the end
 the rows are those of a fold over all
@@ -9,10 +8,7 @@ events. What is killed is the rebuild's process, and with several processes one 
 from __future__ import annotations
 
 import contextlib
-import random
 import shutil
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,10 +20,13 @@ import pytest
 from tests.integration import test_external as external
 from tests.integration import test_together as together
 from tests.support import kinds, shop
+from tests.support.kills import Kills, finished, unfinished
+from tests.support.soak import rounds
+from tests.support.waiting import finish, until
 
 pytestmark = pytest.mark.slow
-EVENTS = 6_000
-KILLS = 19
+EVENTS = rounds(3_000, 6_000)
+KILLS = rounds(4, 24)
 PACE = ("--batch-size", "200", "--max-rate", "5000")
 
 
@@ -108,9 +107,7 @@ def by_the_application(project, dsn, connection) -> SqlRemoval:
 
     def check() -> None:
         (version,) = connection.execute("SELECT active_version FROM esops.projections").fetchone()
-        external.until(
-            lambda: external.documents(connection, version) == external.truth(connection)
-        )
+        until(lambda: external.documents(connection, version) == external.truth(connection))
 
     configure()
     return SqlRemoval(
@@ -132,94 +129,63 @@ WAYS: dict[str, Callable[..., SqlRemoval]] = {
 }
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(rounds(300, 900))
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_is_killed_over_and_over_and_is_right_in_the_end(way, dsn, connection, project):
     shop.make(dsn, EVENTS)
-    chance, kills, finished, states = random.Random(len(way)), 0, 0, set()
+    kills, done, shards = Kills(connection, len(way)), 0, 0
     try:
         how = WAYS[way](project, dsn, connection)
-        with shop.People() as people:
-            people.add("writer", dsn, seed=4, rate=100)
-            while kills < KILLS or not finished:
-                before = _finished(connection)
+        with shop.Workload() as workload:
+            workload.add("writer", dsn, seed=4, rate=100)
+            while kills.count < KILLS or not done:
+                before = finished(connection)
                 process = project.start(
                     *(how.resume if unfinished(connection) else how.begin), "--quiet"
                 )
-                wait = (
-                    120 if kills >= KILLS or finished < kills // 8 else 0.5 + 0.9 * chance.random()
-                )
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(wait)
-                if process.poll() is None:
-                    kills += _kill_one(process, chance)
-                    states.add(_state(connection))
-                    if unfinished(connection) or _finished(connection) == before:
-                        continue  # else it was killed when all was done
-                else:
-                    out, err = process.communicate()
-                    assert process.returncode == 0, f"after {kills} kills: {out}{err}"
-                finished += 1
+                to_the_end = kills.count >= KILLS or done < kills.count // 8
+                if not to_the_end:
+                    if kills.count % 2 == 0 and kills.wait(process):
+                        shards += _kill_a_shard(process)
+                    if kills.one(process):
+                        if unfinished(connection) or finished(connection) == before:
+                            continue  # else it was killed when all was done
+                        done += 1
+                        how.done()
+                        continue
+                out, err = finish(process)
+                assert process.returncode == 0, f"after {kills.count} kills: {out}{err}"
+                done += 1
                 how.done()
             if unfinished(connection):
                 project.ok(*how.resume)
-            people.stop()
+            workload.stop()
         if how.caught_up:
             project.ok("run", "--until-caught-up")
         how.check()
-        assert states - {None}, f"killed only in {states}"
-        left = [each for each in psutil.process_iter() if _is_program(each, project.folder)]
-        assert left == [], "programs of killed rebuilds end by the end of their input"
-        print(f"\n{way}: {kills} kills in {sorted(map(str, states))}, {finished} finished")
+        assert kills.states - {None}, f"killed only in {kills.states}"
+        assert way != "workers" or shards > 0, "no shard's process was killed"
+        until(lambda: not any(_is_program(each, project.folder) for each in psutil.process_iter()))
+        print(f"\n{way}: {kills.count} kills in {sorted(map(str, kills.states))}, {done} finished")
     finally:
         external.Application(dsn, project.folder).stop_all()
 
 
-def _kill_one(process, chance: random.Random) -> int:
-    """The rebuild, or as often one of its shards' processes and then the rebuild; how many were
-    killed.
-    """
+def _kill_a_shard(process) -> int:
+    """Kill one of a rebuild's shards' processes, where it has any; how many were killed."""
     shards = []
     with contextlib.suppress(psutil.NoSuchProcess):
-        shards = [
-            each
-            for each in psutil.Process(process.pid).children()
-            if "esops.rebuild.load.worker" in each.cmdline()
-        ]
-    killed = 0
-    if shards and chance.random() < 0.5:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            chance.choice(shards).kill()
-            killed += 1
-        time.sleep(0.3)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return killed + (process.returncode == -signal.SIGKILL)
-
-
-def unfinished(connection) -> bool:
-    if connection.execute("SELECT to_regclass('esops.rebuilds') IS NULL").fetchone()[0]:
-        return False
-    return connection.execute(
-        "SELECT EXISTS (SELECT FROM esops.rebuilds WHERE finished_at IS NULL)"
-    ).fetchone()[0]
-
-
-def _finished(connection) -> int:
-    if connection.execute("SELECT to_regclass('esops.rebuilds') IS NULL").fetchone()[0]:
-        return 0
-    return connection.execute(
-        "SELECT count(*) FROM esops.rebuilds WHERE finished_at IS NOT NULL"
-    ).fetchone()[0]
-
-
-def _state(connection):
-    if connection.execute("SELECT to_regclass('esops.rebuilds') IS NULL").fetchone()[0]:
-        return None
-    row = connection.execute(
-        "SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1"
-    ).fetchone()
-    return row and row[0]
+        for _ in range(20):  # they are started a moment after the state has changed
+            shards = [
+                each
+                for each in psutil.Process(process.pid).children()
+                if "esops.rebuild.load.worker" in each.cmdline()
+            ]
+            if shards:
+                shards[0].kill()
+                return 1
+            time.sleep(0.01)
+    return 0
 
 
 def _is_program(process: psutil.Process, folder: Path) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import psycopg
 import pytest
 
 from tests.support import shop
+from tests.support.kills import state
+from tests.support.waiting import end, finish, until
 
 pytestmark = pytest.mark.slow
 
@@ -15,16 +15,18 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_a_rebuild_waits_for_a_restarted_server_and_goes_on(mode, own_server, project):
     dsn = own_server.dsn()
-    shop.make(dsn, 300_000)
+    shop.make(dsn, 40_000)
     shop.configure(project, dsn)
-    process = project.start("rebuild", "--blue-green", "--batch-size", "3000", "--output", "json")
-    _wait_for_events(dsn, 6_000)
+    process = project.start(
+        "rebuild", "--blue-green", "--batch-size", "1000", "--max-rate", "10000"
+    )
+    _wait_for_events(dsn, 3_000)
     own_server.restart(mode)
-    out, err = process.communicate(timeout=90)
+    _, err = finish(process)
     assert process.returncode == 0, err
     assert "waiting for the database" in err
     with psycopg.connect(dsn, autocommit=True) as connection:
-        assert shop.check_version(connection, 1) == 30_000
+        assert shop.check_version(connection, 1) == 4_000
 
 
 def test_a_follower_waits_for_a_restarted_server_and_goes_on(own_server, project):
@@ -33,21 +35,15 @@ def test_a_follower_waits_for_a_restarted_server_and_goes_on(own_server, project
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
     process = project.start("run")
-    time.sleep(2)
-    own_server.restart("immediate")
-    with shop.People() as people:
-        people.add("writer", dsn, seed=1, rate=100)
-        time.sleep(4)
-        people.stop()
+    shop.more(dsn, 50)
     with psycopg.connect(dsn, autocommit=True) as connection:
-        head = connection.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0]
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and _position(connection) < head:
-            time.sleep(0.2)
-        assert _position(connection) == head > 1_000
+        until(lambda: _position(connection) == 1_050)
+    own_server.restart("immediate")
+    shop.more(dsn, 100)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        until(lambda: _position(connection) == 1_150)
         shop.check_version(connection, 1)
-    process.terminate()
-    process.communicate(timeout=20)
+    end(process)
     assert process.returncode == 0
 
 
@@ -69,18 +65,16 @@ def _position(connection) -> int:
 
 
 def _wait_for_events(dsn: str, events: int) -> None:
-    deadline = time.monotonic() + 30
     with psycopg.connect(dsn, autocommit=True) as connection:
-        while time.monotonic() < deadline:
-            there = connection.execute(
-                "SELECT to_regclass('esops.rebuild_log') IS NOT NULL"
-            ).fetchone()[0]
-            if there:
-                row = connection.execute("SELECT max(events) FROM esops.versions").fetchone()
-                if row[0] and row[0] >= events:
-                    return
-            time.sleep(0.02)
-    raise AssertionError("the rebuild did not come that far")
+        until(lambda: state(connection) is not None)
+        until(
+            lambda: (
+                connection.execute(
+                    "SELECT coalesce(max(events), 0) FROM esops.versions"
+                ).fetchone()[0]
+                >= events
+            )
+        )
 
 
 def test_a_restart_while_the_switch_waits_for_a_reader_loses_nothing(own_server, project):
@@ -92,13 +86,9 @@ def test_a_restart_while_the_switch_waits_for_a_reader_loses_nothing(own_server,
     reader.execute("SELECT count(*) FROM cart_summary")
     process = project.start("rebuild", "--blue-green")
     with psycopg.connect(dsn, autocommit=True) as connection:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and connection.execute(
-            "SELECT max(state) FROM esops.rebuilds WHERE rebuild = 2"
-        ).fetchone() != ("verified",):
-            time.sleep(0.05)
+        until(lambda: state(connection) == "verified")
     own_server.restart("immediate")
-    out, err = process.communicate(timeout=60)
+    _, err = finish(process)
     assert process.returncode == 0, err
     assert "waiting for the database" in err
     with psycopg.connect(dsn, autocommit=True) as connection:

@@ -4,28 +4,28 @@ back.
 
 from __future__ import annotations
 
-import time
-
 import psycopg
 import pytest
 
 from tests.support import shop
+from tests.support.soak import rounds
+from tests.support.waiting import end, finish, until
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("mode", ["view", "rename"])
 def test_readers_see_no_error_and_time_never_goes_back(mode, dsn, connection, project):
-    shop.make(dsn, 20_000)
+    shop.make(dsn, rounds(5_000, 20_000))
     shop.configure(project, dsn, projection_options=f'switch = "{mode}"')
     project.ok("rebuild", "--blue-green")
     query = "SELECT max(position) FROM cart_summary"
-    with shop.People() as people:
+    with shop.Workload() as workload:
         follower = project.start("run", "--quiet")
-        people.add("writer", dsn, seed=1, rate=200)
+        workload.add("writer", dsn, seed=1, rate=200)
         for prepared in (False, True):
-            people.add("reader", dsn, query=query, prepared=prepared)
-        people.add(
+            workload.add("reader", dsn, query=query, prepared=prepared)
+        workload.add(
             "reader",
             dsn,
             query="SELECT count(*) FROM (SELECT * FROM cart_summary) AS all_of_it",
@@ -34,20 +34,20 @@ def test_readers_see_no_error_and_time_never_goes_back(mode, dsn, connection, pr
         done = project.ok("rebuild", "--blue-green", "--output", "json").json
         assert done["state"] == "switched"
         assert done["verification"]["differing"] == 0
-        for _ in range(4):
-            time.sleep(0.5)
+        for _ in range(rounds(4, 40)):
+            stood = _position(connection)
+            until(lambda stood=stood: _position(connection) > stood)  # readers see what is new
             project.ok("projection", "rollback", "cart_summary")
         project.ok("projection", "switch", "cart_summary", "--to", "1") if _active(
             connection
         ) == 2 else None
-        reports = people.stop()
-        follower.terminate()
-        follower.communicate(timeout=30)
+        reports = workload.stop()
+        end(follower)
     readers = [each for each in reports if each["who"] == "reader"]
     assert [(each["failures"], each["first_failures"], each["steps_back"]) for each in readers] == [
         (0, [], 0)
     ] * 3
-    assert sum(each["reads"] for each in readers) > 2_000
+    assert all(each["reads"] > 100 for each in readers)
     project.ok("run", "--until-caught-up")
     positions = {
         row[0] for row in connection.execute("SELECT position FROM esops.versions").fetchall()
@@ -65,9 +65,9 @@ def test_a_long_reader_makes_the_switch_wait_and_not_the_readers_behind_it(
     shop.make(dsn, 1_000)
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
-    with psycopg.connect(dsn) as long_reader, shop.People() as people:
+    with psycopg.connect(dsn) as long_reader, shop.Workload() as workload:
         long_reader.execute("SELECT count(*) FROM cart_summary")
-        people.add("reader", dsn, query="SELECT count(*) FROM cart_summary")
+        workload.add("reader", dsn, query="SELECT count(*) FROM cart_summary")
         process = project.start("rebuild", "--blue-green")
         seen = ""
         while "waiting for readers" not in seen:
@@ -76,17 +76,18 @@ def test_a_long_reader_makes_the_switch_wait_and_not_the_readers_behind_it(
             seen += line
         assert process.poll() is None
         assert _active(connection) == 1
+        # Whoever reads meanwhile comes through: none of them waits until the long reader is done.
+        for _ in range(10):
+            connection.execute("SELECT count(*) FROM cart_summary")
+        assert process.poll() is None
         long_reader.rollback()
-        _, rest = process.communicate(timeout=60)
+        _, rest = finish(process)
         err = seen + rest
         assert process.returncode == 0, err
         assert f"session {long_reader.info.backend_pid}" in err
-        report = people.stop()[0]
+        report = workload.stop()[0]
     assert _active(connection) == 2
     assert report["failures"] == 0
-    assert report["slowest_seconds"] < 1, (
-        "a reader queued behind the switch for longer than its lock timeout"
-    )
 
 
 def test_columns_that_change_are_warned_of_and_readers_by_name_see_no_error(
@@ -106,13 +107,13 @@ def test_columns_that_change_are_warned_of_and_readers_by_name_see_no_error(
     assert "new column currency" in plan
     assert "prepared SELECT * of the application fails once" in plan
     assert "DROP VIEW" in plan
-    with shop.People() as people:
-        people.add("reader", dsn, query="SELECT max(position) FROM cart_summary", prepared=True)
+    with shop.Workload() as workload:
+        workload.add("reader", dsn, query="SELECT max(position) FROM cart_summary", prepared=True)
         assert (
             project.ok("rebuild", "--blue-green", "--output", "json").json["verification"]["method"]
             == "columns"
         )
-        report = people.stop()[0]
+        report = workload.stop()[0]
     assert (report["failures"], report["steps_back"]) == (0, 0)
     assert connection.execute("SELECT DISTINCT currency FROM cart_summary").fetchall() == [("EUR",)]
     may = connection.execute(
@@ -151,6 +152,11 @@ def test_rollback_to_a_version_left_behind_is_refused_when_its_code_is_gone(
     project.ok("projection", "rollback", "cart_summary")
     assert _active(connection) == 1
     shop.check_version(connection, 1)
+
+
+def _position(connection) -> int:
+    """The last event in what readers see."""
+    return connection.execute("SELECT max(position) FROM cart_summary").fetchone()[0]
 
 
 def _active(connection):

@@ -63,8 +63,8 @@ def test_the_clusters_workers_make_what_one_process_makes(carts, engine, connect
     # Workers live long: they take the code that is there now, and not what they had before.
     text = (carts.folder / "shop_projections.py").read_text()
     carts.write("shop_projections.py", text.replace('"items": 0', '"items": 1'))
-    with shop.People() as people:
-        people.add("writer", dsn, rate=100)
+    with shop.Workload() as workload:
+        workload.add("writer", dsn, rate=100)
         again = carts.ok(
             "rebuild",
             "--blue-green",
@@ -77,7 +77,7 @@ def test_the_clusters_workers_make_what_one_process_makes(carts, engine, connect
             "--output",
             "json",
         )
-        people.stop()
+        workload.stop()
     assert again.json["verification"]["columns"].keys() == {"items"}
     assert again.json["verification"]["differing"] == again.json["verification"]["rows_blue"]
 

@@ -134,8 +134,8 @@ def test_martens_versions_are_begun_watched_verified_switched_and_retired(
     assert connection.execute("SELECT to_regclass('shop.mt_doc_cartsummary_2')").fetchone() == (
         None,
     )
-    with shop.People() as people:
-        people.add("writer", dsn, rate=150)
+    with shop.Workload() as workload:
+        workload.add("writer", dsn, rate=150)
         done = project.ok("rebuild", "--blue-green", "--output", "json")
         told = done.json
         assert (told["state"], told["from_version"], told["to_version"]) == ("switched", 1, 2), (
@@ -146,7 +146,7 @@ def test_martens_versions_are_begun_watched_verified_switched_and_retired(
         assert told["rows"] > 0
         assert "start: " in done.err
         assert (project.folder / "serving").read_text().strip() == "2"
-        people.stop()
+        workload.stop()
     until(lambda: documents(connection, 2) == truth(connection))
     shown = project.ok("projection", "show", "cart_summary", "--output", "json").json
     assert (shown["kind"], shown["active"]) == ("external", 2)
@@ -202,8 +202,8 @@ def test_a_view_is_pointed_once_green_is_past_all_that_readers_saw(app, project,
         'switch = "view"\nbuilt = ["shop.mt_doc_cartsummary_3"]',
         tables="cart_summary",
     )
-    with shop.People() as people, psycopg.connect(dsn, autocommit=True) as reader:
-        people.add("writer", dsn, rate=200)
+    with shop.Workload() as workload, psycopg.connect(dsn, autocommit=True) as reader:
+        workload.add("writer", dsn, rate=200)
         app.start(3, "--slow", "0.3")
         process = project.start("rebuild", "--blue-green", "--output", "json")
         seen = 0
@@ -215,7 +215,7 @@ def test_a_view_is_pointed_once_green_is_past_all_that_readers_saw(app, project,
             seen = now
         out, err = process.communicate()
         assert process.returncode == 0, err
-        people.stop()
+        workload.stop()
     assert '"switched"' in out
     (view,) = connection.execute(
         "SELECT table_name FROM information_schema.view_table_usage WHERE view_name = "
@@ -237,10 +237,10 @@ def test_rows_that_stay_different_stop_it_and_those_that_only_lag_do_not(
         """UPDATE shop.mt_doc_cartsummary_2 SET data = data || '{"items": -7}' WHERE id = %s""",
         (name,),
     )
-    with shop.People() as people:
-        people.add("writer", dsn, rate=300)
+    with shop.Workload() as workload:
+        workload.add("writer", dsn, rate=300)
         result = project.run("rebuild", "--blue-green", "--output", "json")
-        people.stop()
+        workload.stop()
     assert result.code == 1, result.err
     found = result.json["verification"]
     assert found["differing"] == 1

@@ -40,10 +40,10 @@ def statuses(connection, version: int, after: int) -> set[str]:
 
 
 def write(dsn) -> None:
-    with shop.People() as people:
-        people.add("writer", dsn, seed=int(time.time()) % 1000, rate=300)
+    with shop.Workload() as workload:
+        workload.add("writer", dsn, seed=int(time.time()) % 1000, rate=300)
         time.sleep(1.5)
-        people.stop()
+        workload.stop()
 
 
 def test_a_running_host_keeps_the_old_version_by_the_old_code_and_takes_the_new_one_over(

@@ -136,10 +136,10 @@ def test_they_are_made_from_one_read(several, connection):
 
 def test_with_writers_on_each_is_verified_and_switched(several, dsn, connection):
     several.ok("rebuild", *NAMES, "--blue-green")
-    with shop.People() as people:
-        people.add("writer", dsn, rate=300)
+    with shop.Workload() as workload:
+        workload.add("writer", dsn, rate=300)
         done = several.ok("rebuild", *NAMES, "--blue-green", "--output", "json").json
-        people.stop()
+        workload.stop()
     assert {each["to_version"] for each in done["rebuilds"]} == {2}
     assert {each["verification"]["differing"] for each in done["rebuilds"]} == {0}
     several.ok("run", "--until-caught-up")

@@ -12,6 +12,7 @@ from decimal import Decimal
 import psycopg
 
 from esops.demo import store
+from tests.support.waiting import finish
 
 PROJECTION = """
 from esops import fold
@@ -121,8 +122,8 @@ def check_version(connection, version: int) -> int:
     return len(found)
 
 
-class People:
-    """Writers and readers in processes of their own."""
+class Workload:
+    """An application's writers and readers, in processes of their own."""
 
     def __init__(self) -> None:
         self._running: list[subprocess.Popen] = []
@@ -148,7 +149,7 @@ class People:
     def stop(self) -> list[dict]:
         for process in self._running:
             process.terminate()
-        reports = [json.loads(process.communicate(timeout=30)[0]) for process in self._running]
+        reports = [json.loads(finish(process)[0]) for process in self._running]
         self._running = []
         return reports
 
