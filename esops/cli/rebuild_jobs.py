@@ -213,7 +213,7 @@ class Job:
     ) -> int:
         head = store.head()
         events = store.count_between(None, head)
-        tables = tables_of(planning, self.name, list(target.plains))
+        tables = tables_of(planning, self.name, list(target.names))
         ranges = self.asked.options.ranges
         plan = lines(self.name, tables, events, store.capabilities.count_between, ranges)
         if self.asked.dry_run:

@@ -21,8 +21,8 @@ from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.projections.definition import load_definition
 from esops.readmodel import locks, migrations, registry
-from esops.readmodel import tables as readmodel
 from esops.readmodel.dead_letters import dead_letters
+from esops.readmodel.names import ReadModelName, default_schema, parse_name
 from esops.rebuild import journal
 from esops.settings import ArchiveSettings
 from esops.stores import open_store
@@ -273,21 +273,21 @@ def _of_projection(config: Config, name: str) -> Iterator[Finding]:
         )
     try:
         with connect(read_model.dsn, "doctor") as connection, translated():
-            schema = readmodel.default_schema(connection, read_model.db_schema)
-            plains = [readmodel.parse_name(each, schema) for each in settings.tables]
-            for each in dict.fromkeys(plain.schema for plain in plains):
+            schema = default_schema(connection, read_model.db_schema)
+            names = [parse_name(each, schema) for each in settings.tables]
+            for each in dict.fromkeys(model.schema for model in names):
                 yield from _may_write(subject, connection, each)
-            for plain in plains:
+            for model in names:
                 yield from room.examine(
                     subject,
                     connection,
-                    sql.Identifier(plain.schema, plain.name).as_string(connection),
+                    sql.Identifier(model.schema, model.name).as_string(connection),
                 )
             number = migrations.schema_number(connection)
             if number != migrations.newest():
                 yield from _own_tables(subject, number)
             if 0 < number <= migrations.newest():
-                yield from _versions(config, name, connection, plains)
+                yield from _versions(config, name, connection, names)
     except EsopsError as error:
         yield Finding("ESOPS-D002", subject, error.message, error.hint)
 
@@ -348,34 +348,34 @@ def _versions(
     config: Config,
     name: str,
     connection: psycopg.Connection,
-    plains: Sequence[readmodel.ReadModelName],
+    names: Sequence[ReadModelName],
 ) -> Iterator[Finding]:
     subject = f"projection {name}"
     known = registry.versions(connection, name)
-    names = {
+    known_tables = {
         physical
         for each in known
         if each.state != "retired"
         for _, physical in each.tables.values()
     }
-    for plain in plains:
+    for model in names:
         rows = connection.execute(
             "SELECT relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
             "WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND c.relname ~ ('^' || %s || "
             "'__v[0-9]+$') ORDER BY 1",
-            (plain.schema, plain.name),
+            (model.schema, model.name),
         ).fetchall()
         for (left,) in rows:
-            if left not in names:
+            if left not in known_tables:
                 fix = (
                     sql.SQL("DROP TABLE {};")
-                    .format(sql.Identifier(plain.schema, left))
+                    .format(sql.Identifier(model.schema, left))
                     .as_string(connection)
                 )
                 yield Finding(
                     "ESOPS-D021",
                     subject,
-                    f"table {plain.schema}.{left} is of no version that esops knows",
+                    f"table {model.schema}.{left} is of no version that esops knows",
                     fix,
                 )
     entry = journal.latest(connection, name)

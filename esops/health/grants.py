@@ -13,7 +13,7 @@ from esops.errors import UsageError
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.readmodel import migrations
-from esops.readmodel import tables as readmodel
+from esops.readmodel.names import ReadModelName, default_schema, parse_name
 from esops.stores import open_store
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def statements(config: Config, role: str) -> list[str]:
             continue
         target = config.readmodel_of(name)
         with connect(target.dsn, "grants") as connection, translated():
-            default = readmodel.default_schema(connection, target.db_schema)
+            default = default_schema(connection, target.db_schema)
             lines += [
                 (
                     f"-- projection {name}, in database {connection.info.dbname}: to build and "
@@ -70,7 +70,7 @@ def statements(config: Config, role: str) -> list[str]:
                 )
             ]
             for table in projection.tables:
-                lines += _of_read_model(connection, readmodel.parse_name(table, default), role)
+                lines += _of_read_model(connection, parse_name(table, default), role)
     if not lines:
         raise UsageError("the configuration names no store and no projection")
     return list(dict.fromkeys(lines))
@@ -111,12 +111,10 @@ def _of_archiving(store: PostgresStore, connection: psycopg.Connection, role: st
     )
 
 
-def _of_read_model(
-    connection: psycopg.Connection, plain: readmodel.ReadModelName, role: str
-) -> list[str]:
+def _of_read_model(connection: psycopg.Connection, model: ReadModelName, role: str) -> list[str]:
     to = sql.Identifier(role)
     found: list[sql.Composable] = [
-        sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {};").format(sql.Identifier(plain.schema), to)
+        sql.SQL("GRANT USAGE, CREATE ON SCHEMA {} TO {};").format(sql.Identifier(model.schema), to)
     ]
     notes: list[str] = []
     if migrations.installed(connection):
@@ -130,11 +128,11 @@ def _of_read_model(
     else:
         database = sql.Identifier(connection.info.dbname)
         found.append(sql.SQL("GRANT CREATE ON DATABASE {} TO {};").format(database, to))
-    table = catalog.find_table(connection, plain.schema, plain.name)
+    table = catalog.find_table(connection, model.schema, model.name)
     if table is not None and table.owner != role:
         # Only an owner may rename, replace or drop it.
         owner = (
             sql.SQL("GRANT {} TO {};").format(sql.Identifier(table.owner), to).as_string(connection)
         )
-        notes.append(f"{owner}  -- {plain} is {table.owner}'s, and only an owner may switch it")
+        notes.append(f"{owner}  -- {model} is {table.owner}'s, and only an owner may switch it")
     return [*(each.as_string(connection) for each in found), *notes]

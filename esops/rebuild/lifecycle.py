@@ -19,11 +19,12 @@ from esops.errors import Busy, Refused, UsageError
 from esops.events import Position
 from esops.postgres.connection import connect, translated
 from esops.readmodel import locks, migrations, registry
-from esops.readmodel import tables as readmodel
+from esops.readmodel.names import ReadModelName
 from esops.readmodel.registry import Version
+from esops.readmodel.tables import drop_tables
 from esops.rebuild import journal, switch
 from esops.rebuild.hooks import Hooks, told_of
-from esops.rebuild.plan import plains_of
+from esops.rebuild.plan import names_of
 from esops.rebuild.variants.external import check_left, reached
 from esops.running.host import code_of, open_runner
 from esops.settings import ProjectionSettings
@@ -212,7 +213,7 @@ def _drop(connection: psycopg.Connection, version: Version, done: list[str]) -> 
                 # Its follower sees the new state at its next checkpoint, and lets go.
                 connection.execute("SET LOCAL lock_timeout = '500ms'")
                 registry.lock_row(connection, version.projection, version.version)
-                statements = readmodel.drop(connection, version)
+                statements = drop_tables(connection, version)
                 registry.set_state(connection, version.projection, version.version, "retired")
                 entry = journal.latest(connection, version.projection)
                 if (
@@ -283,9 +284,9 @@ def _switch(
 ) -> Switched:
     settings = config.projection(target.projection)
     external = settings.kind == "external"
-    plains = [readmodel.ReadModelName(schema, name) for name, (schema, _) in target.tables.items()]
+    names = [ReadModelName(schema, name) for name, (schema, _) in target.tables.items()]
     if external:
-        plains = plains_of(config, target.projection, connection)
+        names = names_of(config, target.projection, connection)
         _check_ahead(config, source, target, allow_stale=allow_stale)
     else:
         _check_fresh(settings, target, allow_stale=allow_stale)
@@ -297,7 +298,7 @@ def _switch(
     if source is not None and source.position is not None and not allow_stale:
         bring_to(source.position)  # the long way before the lock, the short rest under it
     if dry_run:
-        statements = switch.statements(connection, plains, settings.switch, source, target)
+        statements = switch.statements(connection, names, settings.switch, source, target)
         return Switched(
             target.projection,
             source.version if source else 0,
@@ -322,7 +323,7 @@ def _switch(
         Hooks(settings.hooks, config.directory, log.info).run("switch", told)
     statements = switch.perform(
         connection,
-        plains,
+        names,
         settings.switch,
         source,
         target,

@@ -26,9 +26,16 @@ from esops.projections import kinds
 from esops.projections.definition import Definition, SqlDefinition, fingerprint, load_definition
 from esops.projections.kinds import sql as sql_kind
 from esops.readmodel import locks, migrations, registry
-from esops.readmodel import tables as readmodel
+from esops.readmodel.after_load import AfterLoad, read_after_load
+from esops.readmodel.names import (
+    ReadModelName,
+    default_schema,
+    parse_name,
+    physical_tables,
+    placeholders,
+)
 from esops.readmodel.registry import Version
-from esops.readmodel.tables import ReadModelName
+from esops.readmodel.tables import carry_statements, create_statements, not_carried, rolled_back
 from esops.rebuild import switch
 from esops.rebuild.load import coordinator as shards
 from esops.rebuild.load.executors import engine_of
@@ -90,7 +97,7 @@ class Target:
     definition: Definition
     store_name: str
     dsn: str
-    plains: tuple[ReadModelName, ...]
+    names: tuple[ReadModelName, ...]
     directory: Path
     config: Path
 
@@ -112,7 +119,7 @@ class Plan:
     adopt: bool
     to_version: int
     create: Sequence[str]
-    after_load: Sequence[readmodel.AfterLoad]
+    after_load: Sequence[AfterLoad]
     drop_now: Sequence[str]
     switch: Sequence[str]
     keys: Mapping[str, tuple[str, ...]]
@@ -136,7 +143,7 @@ class Plan:
             "nothing serves yet" if self.source is None else f"v{self.source.version} serves now"
         )
         if self.adopt:
-            names = " and ".join(map(str, self.target.plains))
+            names = " and ".join(map(str, self.target.names))
             source = f"{names}, which the application reads now, will be v1 at the switch"
         lines = [
             f"Plan: rebuild {self.target.name} blue-green, as v{self.to_version} ({source})",
@@ -203,7 +210,7 @@ class Plan:
     @property
     def tables(self) -> dict[str, tuple[str, str]]:
         """Green's, by their plain names."""
-        return readmodel.green_tables(self.target.plains, self.to_version)
+        return physical_tables(self.target.names, self.to_version)
 
 
 def resolve(config: Config, name: str, store: str | None, connection: psycopg.Connection) -> Target:
@@ -211,22 +218,20 @@ def resolve(config: Config, name: str, store: str | None, connection: psycopg.Co
     settings = config.projection(name)
     store_name, _ = config.store(store or settings.store)
     definition = load_definition(settings, config.directory, f"{config.path}: projections.{name}")
-    dsn, plains = config.readmodel_of(name).dsn, tuple(plains_of(config, name, connection))
-    if len({plain.name for plain in plains}) < len(plains):
+    dsn, names = config.readmodel_of(name).dsn, tuple(names_of(config, name, connection))
+    if len({model.name for model in names}) < len(names):
         raise UsageError(
             f"{config.path}: projections.{name}.tables: two tables have the same name in "
             "different schemas"
         )
-    return Target(
-        name, settings, definition, store_name, dsn, plains, config.directory, config.path
-    )
+    return Target(name, settings, definition, store_name, dsn, names, config.directory, config.path)
 
 
-def plains_of(config: Config, name: str, connection: psycopg.Connection) -> list[ReadModelName]:
+def names_of(config: Config, name: str, connection: psycopg.Connection) -> list[ReadModelName]:
     """The names by which readers know a projection's tables."""
     with translated():
-        schema = readmodel.default_schema(connection, config.readmodel_of(name).db_schema)
-    return [readmodel.parse_name(each, schema) for each in config.projection(name).tables]
+        schema = default_schema(connection, config.readmodel_of(name).db_schema)
+    return [parse_name(each, schema) for each in config.projection(name).tables]
 
 
 def make_plan(
@@ -252,14 +257,14 @@ def make_plan(
         if source is None and current:
             source = adopted(connection, target, current)
         blue: dict[str, Table] = {}
-        for plain, physical in (source.tables if source is not None else {}).items():
+        for table_name, physical in (source.tables if source is not None else {}).items():
             table = catalog.find_table(connection, *physical)
             if table is None:
                 raise Refused(
                     f"the table {'.'.join(physical)} of v{source.version if source else 0}, which "
                     "should serve, is gone"
                 )
-            blue[plain] = table
+            blue[table_name] = table
         to_version = max([each.version for each in known] + [source.version if source else 0]) + 1
         return _try_out(config, target, options, store, connection, source, blue, adopt, to_version)
 
@@ -271,8 +276,8 @@ def known_of(
     use.
     """
     there = {
-        plain.name: catalog.find_table(connection, plain.schema, plain.name)
-        for plain in target.plains
+        model.name: catalog.find_table(connection, model.schema, model.name)
+        for model in target.names
     }
     return registry.versions(connection, target.name), {
         name: table for name, table in there.items() if table is not None
@@ -318,15 +323,15 @@ def adopted(
 
     Raises Refused for what cannot be taken over.
     """
-    for plain in target.plains:
-        if plain.name not in current:
+    for model in target.names:
+        if model.name not in current:
             raise Refused(
-                f"there is no table {plain}, and the projection's other tables are there",
+                f"there is no table {model}, and the projection's other tables are there",
                 hint="Make it, or rename the others: version 1 is all of them or none.",
             )
-        if current[plain.name].kind not in "rp":
+        if current[model.name].kind not in "rp":
             raise Refused(
-                f"{plain} is a view (or foreign table) that esops did not make",
+                f"{model} is a view (or foreign table) that esops did not make",
                 hint="Rename it, or give the projection another table name.",
             )
     rows = connection.execute(
@@ -357,7 +362,7 @@ def _try_out(
     adopt: bool,
     to_version: int,
 ) -> Plan:
-    settings, tables = target.settings, readmodel.green_tables(target.plains, to_version)
+    settings, tables = target.settings, physical_tables(target.names, to_version)
     notes = (
         []
         if config.stores[target.store_name].archive
@@ -371,12 +376,9 @@ def _try_out(
                 hint="Look at it, and rename or drop it.",
             )
     ddl = config.directory / settings.ddl if settings.ddl is not None else None
-    create = readmodel.create_statements(target.plains, tables, blue, ddl)
+    create = create_statements(target.names, tables, blue, ddl)
     for each in blue.values():
-        notes += [
-            f"not carried over from blue: {lost}"
-            for lost in readmodel.not_carried(connection, each)
-        ]
+        notes += [f"not carried over from blue: {lost}" for lost in not_carried(connection, each)]
     kinds.of_one_database(target.definition, store, connection)
     if options.engine is not None:
         engine_of(options.engine).close()
@@ -384,14 +386,14 @@ def _try_out(
         target.definition, store, sharded=options.engine is not None or (options.workers or 1) > 1
     )
     head = store.head(SETTLING)
-    with readmodel.rolled_back(connection):
+    with rolled_back(connection):
         greens, after_load, drop_now = _make(connection, target, tables, create, blue, ddl)
         kinds.check(target.definition, list(greens.values()), conjoined=store.capabilities.tenants)
         version = Version(
             target.name, to_version, "building", target.store_name, None, 0, 0, tables, None
         )
         explained = _explained(connection, target, store, head, tables)
-        pointed = switch.statements(connection, target.plains, settings.switch, source, version)
+        pointed = switch.statements(connection, target.names, settings.switch, source, version)
     notes += _column_notes(blue, greens, settings.verify)
     compare = _method(options, blue, greens)
     if settings.live == "app" and options.switch and not options.test_only:
@@ -445,13 +447,13 @@ def _make(
     create: list[str],
     blue: Mapping[str, Table],
     ddl: Path | None,
-) -> tuple[dict[str, Table], list[readmodel.AfterLoad], list[str]]:
+) -> tuple[dict[str, Table], list[AfterLoad], list[str]]:
     """Make green; adds to `create` what it gets of blue.
 
     Returns its tables, what is built after the load, and what is dropped for it.
     """
     greens: dict[str, Table] = {}
-    after_load: list[readmodel.AfterLoad] = []
+    after_load: list[AfterLoad] = []
     drop_now: list[str] = []
     try:
         for statement in create:
@@ -465,7 +467,7 @@ def _make(
             f"green's DDL fails: {str(error).splitlines()[0]}", hint=f"Look at {ddl}."
         ) from error
     for mark, (name, (schema, physical)) in zip(
-        readmodel.marks(target.plains), tables.items(), strict=True
+        placeholders(target.names), tables.items(), strict=True
     ):
         green = catalog.find_table(connection, schema, physical)
         if green is None:
@@ -474,14 +476,12 @@ def _make(
                 hint=f"Write CREATE TABLE {mark} (…) in {ddl}.",
             )
         if name in blue:
-            carried = readmodel.carry_statements(
-                connection, blue[name], qualified(schema, physical)
-            )
+            carried = carry_statements(connection, blue[name], qualified(schema, physical))
             for statement in carried:
                 connection.execute(statement.encode())
             create += carried
         greens[name] = green
-        later, now = readmodel.read_after_load(connection, green)
+        later, now = read_after_load(connection, green)
         after_load += later
         drop_now += now
     return greens, after_load, drop_now

@@ -23,8 +23,9 @@ from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.connection import qualified, translated
 from esops.readmodel import migrations, registry
-from esops.readmodel import tables as readmodel
+from esops.readmodel.after_load import build_after_load
 from esops.readmodel.registry import Version
+from esops.readmodel.tables import count_rows, drop_tables
 from esops.rebuild import journal, switch
 from esops.rebuild.context import RebuildContext
 from esops.rebuild.load import coordinator as shards
@@ -350,16 +351,14 @@ class Rebuild(RebuildContext):
         """Build what is missing of keys and indexes, then the statistics."""
         green = self._green()
         with translated():
-            built = readmodel.build(runner.connection, green, dsn=self.target.dsn)
+            built = build_after_load(runner.connection, green, dsn=self.target.dsn)
             if built or runner.events:
                 for table in green.tables.values():
                     runner.connection.execute(
                         b"ANALYZE " + qualified(*table).as_bytes(runner.connection)
                     )
             if (built or runner.events) and not runner.counts_rows:
-                rows = sum(
-                    readmodel.count(runner.connection, table) for table in green.tables.values()
-                )
+                rows = sum(count_rows(runner.connection, table) for table in green.tables.values())
                 registry.set_rows(runner.connection, green, rows)
         if built:
             self._say(f"built {', '.join(built)}")
@@ -526,7 +525,7 @@ class Rebuild(RebuildContext):
         self._take_throttle().wait()
         blue, green = self._blue(), self._green()
         self._taken_over = blue is not None and self._session.followed(blue)
-        self._say(f"switching {', '.join(map(str, self.target.plains))} to v{green.version}")
+        self._say(f"switching {', '.join(map(str, self.target.names))} to v{green.version}")
 
         def record(connection: psycopg.Connection) -> None:
             if self.target.settings.live == "app":
@@ -547,7 +546,7 @@ class Rebuild(RebuildContext):
                 return
             switch.perform(
                 connection,
-                self.target.plains,
+                self.target.names,
                 self.target.settings.switch,
                 blue,
                 green,
@@ -622,7 +621,7 @@ class Rebuild(RebuildContext):
 
     def _drop(self, connection: psycopg.Connection, green: Version) -> None:
         """Drop what was built."""
-        readmodel.drop(connection, green)
+        drop_tables(connection, green)
 
     def _dropped(self, green: Version) -> str:
         """What became of it, in words."""

@@ -28,9 +28,9 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified, translated
 from esops.postgres.grants import grant_statements
 from esops.readmodel import registry
-from esops.readmodel import tables as readmodel
+from esops.readmodel.dependants import dependants
+from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
-from esops.readmodel.tables import ReadModelName
 
 log = structlog.get_logger("esops.switch")
 
@@ -41,7 +41,7 @@ _PATIENCE = timedelta(seconds=60)
 
 def statements(
     connection: psycopg.Connection,
-    plains: Sequence[ReadModelName],
+    names: Sequence[ReadModelName],
     mode: Mode,
     source: Version | None,
     target: Version,
@@ -52,45 +52,45 @@ def statements(
     would leave behind.
     """
     done: list[str] = []
-    for plain in plains if mode != "hook" else ():
-        schema, physical = target.tables[plain.name]
+    for model in names if mode != "hook" else ():
+        schema, physical = target.tables[model.name]
         table = catalog.find_table(connection, schema, physical)
         if table is None:
             raise Refused(f"the table {schema}.{physical} of v{target.version} is gone")
-        done += _of_one(connection, plain, mode, table, source, target)
+        done += _of_one(connection, model, mode, table, source, target)
     return done
 
 
 def _of_one(
     connection: psycopg.Connection,
-    plain: ReadModelName,
+    model: ReadModelName,
     mode: Mode,
     target: Table,
     source: Version | None,
     target_version: Version,
 ) -> list[str]:
-    name = plain.identifier.as_string(connection)
-    current = catalog.find_table(connection, plain.schema, plain.name)
+    name = model.identifier.as_string(connection)
+    current = catalog.find_table(connection, model.schema, model.name)
     done: list[str] = []
     if current is not None and current.kind in "rp":
         assert source is not None
-        _refuse_dependants(connection, plain, current, "a table that other relations refer to")
-        moved = readmodel.physical_name(plain.name, source.version)
+        _refuse_dependants(connection, model, current, "a table that other relations refer to")
+        moved = physical_name(model.name, source.version)
         done.append(f"ALTER TABLE {name} RENAME TO {sql.Identifier(moved).as_string(connection)}")
     if mode == "rename":
         if current is not None and current.kind == "v":
-            _refuse_dependants(connection, plain, current, "a view that other relations refer to")
+            _refuse_dependants(connection, model, current, "a view that other relations refer to")
             done.append(f"DROP VIEW {name}")
         done.append(
             f"ALTER TABLE {qualified(target.schema, target.name).as_string(connection)} "
-            f"RENAME TO {sql.Identifier(plain.name).as_string(connection)}"
+            f"RENAME TO {sql.Identifier(model.name).as_string(connection)}"
         )
         return done
     # A version that was renamed to the plain name in mode `rename` has just got its suffix.
     physical = (
         target.name
-        if target.name != plain.name
-        else readmodel.physical_name(plain.name, target_version.version)
+        if target.name != model.name
+        else physical_name(model.name, target_version.version)
     )
     columns = ", ".join(
         sql.Identifier(column.name).as_string(connection) for column in target.columns
@@ -104,7 +104,7 @@ def _of_one(
     if current is not None and current.kind == "v":
         _refuse_dependants(
             connection,
-            plain,
+            model,
             current,
             "a view that other relations refer to, and its columns change",
         )
@@ -127,7 +127,7 @@ def same_columns(current: Table, target: Table) -> bool:
 
 def perform(
     connection: psycopg.Connection,
-    plains: Sequence[ReadModelName],
+    names: Sequence[ReadModelName],
     mode: Mode,
     source: Version | None,
     target: Version,
@@ -151,31 +151,31 @@ def perform(
         attempt += 1
         try:
             with translated():
-                done = _attempt(connection, plains, mode, source, target, bring_to, record, forced)
+                done = _attempt(connection, names, mode, source, target, bring_to, record, forced)
             log.info("switched", projection=target.projection, to=target.version, attempt=attempt)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if stop() or time.monotonic() >= deadline:
                 raise Unavailable(
-                    f"the lock on {_named(plains)} could not be had in {attempt} tries: "
-                    f"{_blockers(connection, plains)}",
+                    f"the lock on {_named(names)} could not be had in {attempt} tries: "
+                    f"{_blockers(connection, names)}",
                     hint="Nothing changed. Go on with --resume when the long reader is done.",
                 ) from None
             say(
-                f"waiting for readers of {_named(plains)} (try {attempt}: "
-                f"{_blockers(connection, plains)})"
+                f"waiting for readers of {_named(names)} (try {attempt}: "
+                f"{_blockers(connection, names)})"
             )
             time.sleep(random.uniform(0.05, min(0.1 * attempt, 1.0)))  # noqa: S311 - spreads tries, guards nothing
         else:
             return done
 
 
-def _named(plains: Sequence[ReadModelName]) -> str:
-    return ", ".join(map(str, plains))
+def _named(names: Sequence[ReadModelName]) -> str:
+    return ", ".join(map(str, names))
 
 
 def _attempt(
     connection: psycopg.Connection,
-    plains: Sequence[ReadModelName],
+    names: Sequence[ReadModelName],
     mode: Mode,
     source: Version | None,
     target: Version,
@@ -200,10 +200,10 @@ def _attempt(
                 f"v{target.version} stands at {reached}, behind "
                 f"v{source.version if source else '?'} at {held}"
             )
-        done = statements(connection, plains, mode, source, target)
+        done = statements(connection, names, mode, source, target)
         for statement in done:
             connection.execute(statement.encode())
-        _note_names(connection, plains, mode, source, target)
+        _note_names(connection, names, mode, source, target)
         registry.set_active(
             connection, target.projection, target.version, source.version if source else None
         )
@@ -213,7 +213,7 @@ def _attempt(
 
 def _note_names(
     connection: psycopg.Connection,
-    plains: Sequence[ReadModelName],
+    names: Sequence[ReadModelName],
     mode: Mode,
     source: Version | None,
     target: Version,
@@ -223,7 +223,7 @@ def _note_names(
         kept = {
             name: (
                 schema,
-                readmodel.physical_name(name, source.version) if physical == name else physical,
+                physical_name(name, source.version) if physical == name else physical,
             )
             for name, (schema, physical) in source.tables.items()
         }
@@ -234,17 +234,17 @@ def _note_names(
             connection,
             target.projection,
             target.version,
-            {plain.name: (plain.schema, plain.name) for plain in plains},
+            {model.name: (model.schema, model.name) for model in names},
         )
 
 
 def _refuse_dependants(
-    connection: psycopg.Connection, plain: ReadModelName, current: Table, what: str
+    connection: psycopg.Connection, model: ReadModelName, current: Table, what: str
 ) -> None:
-    found = readmodel.dependants(connection, current.oid, tables_too=current.kind != "v")
+    found = dependants(connection, current.oid, foreign_keys=current.kind != "v")
     if found:
         raise Refused(
-            f"{plain} is {what}: {', '.join(found)}; they would go on reading the old version",
+            f"{model} is {what}: {', '.join(found)}; they would go on reading the old version",
             hint="Drop them before the switch and create them again after it.",
         )
 
@@ -262,13 +262,13 @@ def _role(connection: psycopg.Connection) -> str:
     return str(row[0])
 
 
-def _blockers(connection: psycopg.Connection, plains: Sequence[ReadModelName]) -> str:
+def _blockers(connection: psycopg.Connection, names: Sequence[ReadModelName]) -> str:
     rows = connection.execute(
         "SELECT DISTINCT l.pid, coalesce(a.application_name, ''), a.xact_start FROM pg_locks l "
         "LEFT JOIN pg_stat_activity a USING (pid) "
         "WHERE l.relation = ANY(SELECT to_regclass(unnest(%s::text[]))) AND l.granted AND l.pid <> "
         "pg_backend_pid() ORDER BY 3 LIMIT 3",
-        ([plain.identifier.as_string(connection) for plain in plains],),
+        ([model.identifier.as_string(connection) for model in names],),
     ).fetchall()
     if not rows:
         return "its holder has gone meanwhile"

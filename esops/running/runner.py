@@ -30,7 +30,7 @@ from esops.projections.kinds import open_projector
 from esops.projections.kinds import sql as sql_kind
 from esops.projections.projector import Green
 from esops.readmodel import locks, migrations, registry
-from esops.readmodel import tables as readmodel
+from esops.readmodel.after_load import build_after_load
 from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent, is_bad_row, one_line
 from esops.running.throttle import Throttle
@@ -233,7 +233,7 @@ class Runner:
     def _ensure_keys(self) -> None:
         if not self._keyed:
             self._say("building the key")
-            readmodel.build(self.connection, self._version, primary_only=True)
+            build_after_load(self.connection, self._version, primary_only=True)
             self._keyed = True
 
     def run_until(self, target: Position) -> None:

@@ -16,8 +16,8 @@ import psycopg
 
 from esops.errors import UsageError
 from esops.projections.definition import SqlDefinition
+from esops.readmodel.names import with_names
 from esops.readmodel.rows import one_line
-from esops.readmodel.tables import with_names
 from esops.stores.base import SqlRange
 
 RANGE = 1_000_000

@@ -20,8 +20,8 @@ from psycopg.types.json import Jsonb
 from esops.errors import nearest
 from esops.postgres.connection import qualified
 from esops.projections.projector import Green
+from esops.readmodel.names import with_names
 from esops.readmodel.rows import BadEvent
-from esops.readmodel.tables import with_names
 from esops.readmodel.types import Row
 
 

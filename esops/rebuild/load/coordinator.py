@@ -19,7 +19,7 @@ from esops.errors import Refused, Stopped, Unavailable
 from esops.events import Position
 from esops.projections.definition import Definition, FoldDefinition
 from esops.readmodel import registry
-from esops.readmodel import tables as readmodel
+from esops.readmodel.after_load import build_after_load
 from esops.readmodel.registry import Version
 from esops.rebuild.load.executors import Engine
 from esops.rebuild.load.worker import Died, Failure, Task
@@ -77,7 +77,7 @@ def load(
     found = session.do(lambda on: registry.shards(on, version))
     if not found:
         # One of them would build the key while the others write.
-        session.do(lambda on: readmodel.build(on, version, primary_only=True))
+        session.do(lambda on: build_after_load(on, version, primary_only=True))
         session.do(lambda on: registry.make_shards(on, version, workers, until))
         found = session.do(lambda on: registry.shards(on, version))
     until = found[0].until

@@ -23,8 +23,9 @@ from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.connection import qualified, translated
 from esops.readmodel import migrations, registry
-from esops.readmodel import tables as readmodel
+from esops.readmodel.names import parse_name
 from esops.readmodel.registry import Version
+from esops.readmodel.tables import count_rows
 from esops.readmodel.types import CHECKPOINT
 from esops.rebuild import journal, switch
 from esops.rebuild.hooks import run_program
@@ -70,7 +71,7 @@ class ExternalPlan(Plan):
         if settings.switch == "hook":
             return [*lines, f"  -- switch: {' '.join(settings.hooks.switch)}"]
         pairs = [
-            (plain.identifier, qualified(*self.built[plain.name])) for plain in self.target.plains
+            (model.identifier, qualified(*self.built[model.name])) for model in self.target.names
         ]
         names = [
             f"  CREATE OR REPLACE VIEW {name.as_string(None)} AS SELECT … FROM "
@@ -122,10 +123,10 @@ def make_plan(
             source, before = adopted(connection, target, current), _checkpoint_before(store, target)
             source = source if before is None else replace(source, fingerprint=CHECKPOINT + before)
         if target.settings.switch == "view":
-            for plain in target.plains:
-                if plain.name in current and current[plain.name].kind != "v":
+            for model in target.names:
+                if model.name in current and current[model.name].kind != "v":
                     raise Refused(
-                        f"{plain} is a table of the application's own, and would have to be "
+                        f"{model} is a table of the application's own, and would have to be "
                         "renamed for a view",
                         hint="Let readers read a view of another name, or move them by switch "
                         '= "hook".',
@@ -162,11 +163,11 @@ def _built(target: Target) -> dict[str, tuple[str, str]]:
     """
     settings = target.settings
     if settings.built:
-        default = target.plains[0].schema
-        named = [readmodel.parse_name(each, default) for each in settings.built]
+        default = target.names[0].schema
+        named = [parse_name(each, default) for each in settings.built]
         return {
-            plain.name: (each.schema, each.name)
-            for plain, each in zip(target.plains, named, strict=True)
+            model.name: (each.schema, each.name)
+            for model, each in zip(target.names, named, strict=True)
         }
     found = _VERSION.search(settings.checkpoint or "")
     if found is None:
@@ -176,7 +177,7 @@ def _built(target: Target) -> dict[str, tuple[str, str]]:
             hint="It can be left out where `checkpoint` has a number as Marten's have, such as "
             "CartSummary:V2:All.",
         )
-    return {plain.name: (plain.schema, f"{plain.name}_{found[1]}") for plain in target.plains}
+    return {model.name: (model.schema, f"{model.name}_{found[1]}") for model in target.names}
 
 
 def _checkpoint_before(store: EventStore, target: Target) -> str | None:
@@ -381,7 +382,7 @@ class External(Rebuild):
         blue, green = self._blue(), self._green()
         if blue is None or self._options.compare == "none":
             rows = self._session.do(
-                lambda on: sum(readmodel.count(on, table) for table in green.tables.values())
+                lambda on: sum(count_rows(on, table) for table in green.tables.values())
             )
             note = "nothing served before" if blue is None else None
             found = verify.Verification("none", None, rows, 0, str(green.position), note=note)
@@ -433,7 +434,7 @@ class External(Rebuild):
         have seen of blue.
         """
         settings, blue, green = self.target.settings, self._blue(), self._version()
-        self._say(f"switching {', '.join(map(str, self.target.plains))} to {self._tables()}")
+        self._say(f"switching {', '.join(map(str, self.target.names))} to {self._tables()}")
         if settings.switch == "hook" and green.state != "active":
             self._await_ahead(blue, green)
             self._hooks.run("switch", self._told())
@@ -453,7 +454,7 @@ class External(Rebuild):
             if registry.version(connection, green.projection, green.version).state != "active":
                 switch.perform(
                     connection,
-                    self.target.plains,
+                    self.target.names,
                     settings.switch,
                     blue,
                     green,

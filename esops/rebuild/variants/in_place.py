@@ -20,7 +20,7 @@ from esops.postgres import catalog
 from esops.postgres.connection import qualified, translated
 from esops.projections import kinds
 from esops.readmodel import locks, registry
-from esops.readmodel import tables as readmodel
+from esops.readmodel.names import ReadModelName
 from esops.rebuild import journal
 from esops.rebuild.load.coordinator import check_dealt
 from esops.rebuild.outcome import Outcome
@@ -74,8 +74,8 @@ class InPlace(Rebuild):
         if version is not None:
             return version
         there = {
-            plain.name: catalog.find_table(connection, plain.schema, plain.name)
-            for plain in self.target.plains
+            model.name: catalog.find_table(connection, model.schema, model.name)
+            for model in self.target.names
         }
         current = {name: table for name, table in there.items() if table is not None}
         if not current:
@@ -263,13 +263,11 @@ def lines(
     ]
 
 
-def tables_of(
-    connection: psycopg.Connection, name: str, plains: list[readmodel.ReadModelName]
-) -> list[str]:
+def tables_of(connection: psycopg.Connection, name: str, names: list[ReadModelName]) -> list[str]:
     """The tables that would be emptied."""
     active = registry.active(connection, name)
     return (
         [".".join(each) for each in active.tables.values()]
         if active
-        else [str(plain) for plain in plains]
+        else [str(model) for model in names]
     )

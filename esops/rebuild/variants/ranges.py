@@ -27,7 +27,7 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.sharding import shard_predicate
 from esops.readmodel import registry
-from esops.readmodel import tables as readmodel
+from esops.readmodel.names import physical_name
 from esops.readmodel.registry import Shard, Version
 from esops.rebuild.plan import Target
 from esops.rebuild.session import Session
@@ -142,7 +142,7 @@ class Ranges:
 
     def _names(self) -> tuple[str, str]:
         schema, _ = self._version.table
-        return schema, readmodel.physical_name(next(iter(self._version.tables)), self._scratch)
+        return schema, physical_name(next(iter(self._version.tables)), self._scratch)
 
     def _real(self, connection: psycopg.Connection) -> Table:
         table = catalog.find_table(connection, *self._version.table)

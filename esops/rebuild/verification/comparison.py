@@ -22,7 +22,8 @@ from psycopg import sql
 from esops.errors import UsageError
 from esops.postgres.catalog import Column, Table
 from esops.postgres.connection import qualified
-from esops.readmodel.tables import common_columns, with_names
+from esops.readmodel.names import with_names
+from esops.readmodel.tables import common_columns
 
 Method = Literal["exact", "columns", "sample", "counts", "none"]
 BUCKETS = 1024

@@ -1,0 +1,150 @@
+"""Keys and indexes that green gets when its rows are in.
+
+Building an index once costs less than keeping it up to date with each row. So green is made with
+all keys and indexes of blue (or of the user's DDL); they are noted, taken off, and built after the
+load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from esops.errors import Refused
+from esops.postgres import catalog
+from esops.postgres.catalog import Table
+from esops.postgres.connection import connect, qualified, translated
+from esops.postgres.statements import statements
+from esops.readmodel.registry import Version
+
+_SQL = statements(__package__, "after_load")
+_AT_ONCE = 2
+"""Indexes that are built at the same time, each on a connection of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class AfterLoad:
+    """A key, an index or the comment on one, to be built when green's rows are in."""
+
+    what: str
+    """The name of the constraint or index."""
+    statement: str
+    primary: bool
+    """Whether it belongs to the primary key."""
+    table: str
+    """The physical name of the table that gets it."""
+
+
+def read_after_load(
+    connection: psycopg.Connection, table: Table
+) -> tuple[list[AfterLoad], list[str]]:
+    """The keys and indexes that a table has: how to build each later, and the statements that take
+    them off now.
+    """
+    name = qualified(table.schema, table.name).as_string(connection)
+    later: list[AfterLoad] = []
+    now: list[str] = []
+
+    def add(what: str, statement: str, primary: bool) -> None:
+        later.append(AfterLoad(what, statement, primary, table.name))
+
+    def quoted(text: str) -> str:
+        return sql.Literal(text).as_string(connection)
+
+    for row in connection.execute(_SQL["keys_and_indexes"], (table.oid,)).fetchall():
+        index, index_sql, key, key_sql, primary, index_comment, key_comment = row
+        index_name = qualified(table.schema, index).as_string(connection)
+        if key is None:
+            add(index, index_sql, primary)
+            now.append(f"DROP INDEX {index_name}")
+        else:
+            # The index belongs to the constraint: it is made and dropped with it.
+            key_name = sql.Identifier(key).as_string(connection)
+            add(key, f"ALTER TABLE {name} ADD CONSTRAINT {key_name} {key_sql}", primary)
+            now.append(f"ALTER TABLE {name} DROP CONSTRAINT {key_name}")
+            if key_comment is not None:
+                comment = f"COMMENT ON CONSTRAINT {key_name} ON {name} IS {quoted(key_comment)}"
+                add(key, comment, primary)
+        if index_comment is not None:
+            add(index, f"COMMENT ON INDEX {index_name} IS {quoted(index_comment)}", primary)
+    return later, now
+
+
+def build_after_load(
+    connection: psycopg.Connection,
+    version: Version,
+    *,
+    primary_only: bool = False,
+    dsn: str | None = None,
+) -> list[str]:
+    """Build what a version still lacks of its keys and indexes; returns the names that were built.
+
+    With a DSN, plain indexes are built two at a time, on connections of their own. Can be called
+    again after a crash. Raises Refused where two rows have the same value in a unique key.
+    """
+    missing = _missing(connection, version, primary_only=primary_only)
+    apart = (
+        [item for item in missing if item["statement"].startswith("CREATE INDEX")]
+        if dsn is not None
+        else []
+    )
+    # Comments on indexes come last, for the indexes that they describe are built by other
+    # connections meanwhile.
+    comments = [item for item in missing if item["statement"].startswith("COMMENT ON INDEX")]
+    for item in missing:
+        if item not in apart and item not in comments:
+            _build(connection, version, item)
+    if apart and dsn is not None:
+        _build_apart(dsn, version, apart)
+    for item in comments:
+        _build(connection, version, item)
+    return [item["what"] for item in missing if not item["statement"].startswith("COMMENT")]
+
+
+def _missing(
+    connection: psycopg.Connection, version: Version, *, primary_only: bool
+) -> list[Mapping[str, Any]]:
+    tables = {
+        name: catalog.find_table(connection, schema, name)
+        for schema, name in version.tables.values()
+    }
+    found = []
+    for item in version.after_load:
+        # An esops of before versions had several tables noted no table: it is the first one.
+        table = tables[item.get("table", version.table[1])]
+        assert table is not None
+        if (item["primary"] or not primary_only) and not _exists(connection, table, item):
+            found.append(item)
+    return found
+
+
+def _exists(connection: psycopg.Connection, table: Table, item: Mapping[str, Any]) -> bool:
+    if item["statement"].startswith("COMMENT"):
+        return False  # it may be set again
+    row = connection.execute(_SQL["exists"], (table.oid, item["what"])).fetchone()
+    return bool(row and row[0])
+
+
+def _build_apart(dsn: str, version: Version, items: Sequence[Mapping[str, Any]]) -> None:
+    def build_one(item: Mapping[str, Any]) -> None:
+        with translated(), connect(dsn, f"index {version.projection}") as own:
+            _build(own, version, item)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        list(pool.map(build_one, items))
+
+
+def _build(connection: psycopg.Connection, version: Version, item: Mapping[str, Any]) -> None:
+    try:
+        connection.execute(item["statement"].encode())
+    except psycopg.errors.UniqueViolation as error:
+        raise Refused(
+            f"two rows of {version.projection} v{version.version} have the same value in the "
+            f"unique key {item['what']}: {error.diag.message_detail}",
+            hint="Fix the key of the projection, or the constraint of the table.",
+        ) from error

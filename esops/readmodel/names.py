@@ -1,0 +1,110 @@
+"""The names of a read model: what the application reads, and the tables behind it.
+
+The application reads a name without a version (`cart_summary`). Behind it stand tables with a
+version suffix (`cart_summary__v3`), of which a view, or a renamed table, shows the one that serves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from esops.errors import UsageError
+from esops.postgres.connection import qualified
+
+_LONGEST_NAME = 63
+"""Bytes that Postgres keeps of a name; it cuts the rest off without an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadModelName:
+    """A name that the application reads, with its schema."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        """Quoted, for SQL."""
+        return qualified(self.schema, self.name)
+
+
+def parse_name(text: str, default_schema: str) -> ReadModelName:
+    """Read `name`, `schema.name` or `"a schema"."a name"`.
+
+    A part needs quotes only where it contains a dot or starts with a quote. Raises UsageError for
+    anything else.
+    """
+    parts: list[str] = []
+    rest = text
+    while rest:
+        if rest.startswith('"'):
+            # Find the quote that closes the part: two quotes in a row stand for one in the name.
+            end = 1
+            while (end := rest.find('"', end)) != -1 and rest[end : end + 2] == '""':
+                end += 2
+            if end == -1 or (end + 1 < len(rest) and rest[end + 1] != "."):
+                raise UsageError(f"the table name {text!r} has quotes that do not match")
+            part, rest = rest[1:end].replace('""', '"'), rest[end + 1 :]
+            dot, rest = rest[:1], rest[1:]
+        else:
+            part, dot, rest = rest.partition(".")
+        parts.append(part)
+        if dot and not rest:
+            parts.append("")  # "schema." lacks the name, which the check below reports
+    if not parts or len(parts) > 2 or not all(parts):
+        raise UsageError(
+            f"{text!r} is not the name of a table",
+            hint='Write name, schema.name or "a schema"."a name".',
+        )
+    return ReadModelName(parts[-2] if len(parts) == 2 else default_schema, parts[-1])
+
+
+def default_schema(connection: psycopg.Connection, configured: str | None) -> str:
+    """The schema of names that come without one: as configured, or else the role's current one."""
+    if configured is not None:
+        return configured
+    row = connection.execute("SELECT coalesce(current_schema(), 'public')").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def physical_name(name: str, version: int) -> str:
+    """The name of a version's table: `name__v3`, or shortened with a hash where that is too long
+    for Postgres.
+    """
+    suffix = f"__v{version}"
+    if len((name + suffix).encode()) <= _LONGEST_NAME:
+        return name + suffix
+    # Postgres would cut the suffix off, and all versions would have one name. The hash keeps apart
+    # long names with the same beginning.
+    tail = "_" + hashlib.sha256(name.encode()).hexdigest()[:8] + suffix
+    return name.encode()[: _LONGEST_NAME - len(tail)].decode(errors="ignore") + tail
+
+
+def physical_tables(names: Sequence[ReadModelName], version: int) -> dict[str, tuple[str, str]]:
+    """Schema and physical name of each table of a version, by the name that the application
+    reads.
+    """
+    return {each.name: (each.schema, physical_name(each.name, version)) for each in names}
+
+
+def placeholders(names: Sequence[ReadModelName]) -> list[str]:
+    """What stands for each table in a user's SQL: {table}, or its own name in braces where there
+    are several.
+    """
+    return ["{table}"] if len(names) == 1 else [f"{{{each.name}}}" for each in names]
+
+
+def with_names(text: str, tables: Mapping[str, tuple[str, str]]) -> str:
+    """A user's SQL with the quoted physical names in place of the placeholders."""
+    for name, (schema, physical) in tables.items():
+        text = text.replace(f"{{{name}}}", qualified(schema, physical).as_string(None))
+    return text.replace("{table}", qualified(*next(iter(tables.values()))).as_string(None))
