@@ -6,59 +6,74 @@ import functools
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
+from esops.cli.help import GLOBAL_PANEL, Command, CommandGroup
 from esops.cli.shared import complete_store
 
 if TYPE_CHECKING:
     from esops.term import Output
 
-_GLOBAL_PANEL = "Options that work everywhere"
-_LONGEST_SUMMARY = 90
 _META = "esops.global"
 
 
 def _global(*names: str, **more: Any) -> Any:
-    return typer.Option(None, *names, rich_help_panel=_GLOBAL_PANEL, show_default=False, **more)
+    return typer.Option(None, *names, rich_help_panel=GLOBAL_PANEL, show_default=False, **more)
 
 
 _GLOBALS: dict[str, tuple[Any, Any]] = {
     "config_": (
         str | None,
         _global(
+            "-c",
             "--config",
             metavar="FILE",
-            help="The configuration; else ESOPS_CONFIG, or esops.toml here or above.",
+            help="The configuration; else ESOPS_CONFIG, or esops.toml here or in a parent.",
         ),
     ),
     "store_": (
         str | None,
         _global(
+            "-s",
             "--store",
             metavar="NAME",
-            help="The store, where the configuration has several.",
+            help="The store to use, where the configuration has several.",
             autocompletion=complete_store,
         ),
     ),
     "output_": (
         Literal["table", "json", "ndjson", "csv"] | None,
-        _global("--output", help="How results are written."),
+        _global("--output", help="The format of the result."),
     ),
-    "quiet_": (bool | None, _global("--quiet", help="Only results and errors.", is_flag=True)),
-    "verbose_": (bool | None, _global("--verbose", help="More of the log.", is_flag=True)),
+    "output_file_": (
+        str | None,
+        _global(
+            "-o",
+            "--output-file",
+            metavar="FILE",
+            help="Write the result to a file, whole or not at all.",
+        ),
+    ),
+    "quiet_": (
+        bool | None,
+        _global("-q", "--quiet", help="Write only results and errors.", is_flag=True),
+    ),
+    "verbose_": (
+        bool | None,
+        _global("-v", "--verbose", help="Show more of the log.", is_flag=True),
+    ),
     "debug_": (
         bool | None,
-        _global("--debug", help="All of the log, and tracebacks.", is_flag=True),
+        _global("--debug", help="Show all of the log, and tracebacks.", is_flag=True),
     ),
     "log_format_": (
         Literal["console", "json"] | None,
-        _global("--log-format", help="How the log is written."),
+        _global("--log-format", help="The format of the log."),
     ),
-    "no_color_": (bool | None, _global("--no-color", help="No colour.", is_flag=True)),
+    "no_color_": (bool | None, _global("--no-color", help="Write without colour.", is_flag=True)),
 }
 
 
@@ -86,96 +101,6 @@ def with_globals(function: Callable[..., Any], own: Collection[str] = ()) -> Cal
         name: kind for name, (kind, _) in options.items()
     }
     return command
-
-
-class _Help:
-    """Help in plain text: examples first, then what the command does, then options in groups.
-
-    Examples are written in the docstring of a command: a paragraph whose first line begins with
-    `esops `, each line one example that can be pasted. A line that ends with a backslash goes on
-    in the next one. The first example runs the command itself with the arguments that most people
-    need; a group's (given to `group`) runs the command of it that most people need. It does not
-    matter where in the docstring the paragraph stands. `tests/unit/test_help.py` checks that all
-    have an example, and that the examples parse.
-
-    Without rich, whose import takes longer than all else.
-    """
-
-    help: str | None
-
-    def format_help_text(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, then the other paragraphs of the docstring."""
-        lines = examples(ctx.command.help)
-        if lines:
-            formatter.write("\nExample:\n")
-            for line in lines:
-                formatter.write(f"  {line}\n")
-        for paragraph in _paragraphs(ctx.command.help):
-            if not paragraph.startswith("esops "):
-                formatter.write("\n")
-                formatter.write_text(" ".join(paragraph.split()))
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments and options by their groups, those that work everywhere last; then the
-        commands.
-        """
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for parameter in ctx.command.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                panel = getattr(parameter, "rich_help_panel", None)
-                panel = panel or (
-                    "Arguments" if parameter.param_type_name == "argument" else "Options"
-                )
-                groups.setdefault(panel, []).append(record)
-        everywhere = groups.pop(_GLOBAL_PANEL, None)
-        if isinstance(self, TyperGroup):
-            commands = [self.commands[name] for name in self.list_commands(ctx)]
-            groups = {
-                "Commands": [
-                    (each.name or "", summary(each.help)) for each in commands if not each.hidden
-                ]
-            } | groups
-        if everywhere:
-            groups[_GLOBAL_PANEL] = everywhere
-        for panel, records in groups.items():
-            with formatter.section(panel):
-                formatter.write_dl(records)
-
-
-class Command(_Help, TyperCommand):
-    """A command whose help is ours."""
-
-
-class CommandGroup(_Help, TyperGroup):
-    """A command group whose help is ours; lists its commands in the order in which they
-    were added.
-    """
-
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's form
-        """The names."""
-        return list(self.commands)
-
-
-def _paragraphs(text: str | None) -> list[str]:
-    return [each.strip() for each in inspect.cleandoc(text or "").split("\n\n") if each.strip()]
-
-
-def examples(text: str | None) -> list[str]:
-    """The lines of a docstring's examples, as they are written."""
-    return [
-        line.strip()
-        for paragraph in _paragraphs(text)
-        if paragraph.startswith("esops ")
-        for line in paragraph.splitlines()
-    ]
-
-
-def summary(text: str | None) -> str:
-    """The first paragraph of a docstring that is not an example, on one line."""
-    prose = [each for each in _paragraphs(text) if not each.startswith("esops ")]
-    line = " ".join(prose[0].split()) if prose else ""
-    return line if len(line) <= _LONGEST_SUMMARY else line[: _LONGEST_SUMMARY - 1] + "…"
 
 
 app = typer.Typer(
@@ -211,17 +136,32 @@ def root(
 
 
 def command(
-    at: typer.Typer, name: str | None = None, *, own: Collection[str] = ()
+    at: typer.Typer,
+    name: str | None = None,
+    *,
+    own: Collection[str] = (),
+    renamed: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add a command to the root or a group; it takes the global options too, but for those that it
-    has its own of.
+    """Add a command to the root or a group. It takes the global options, too.
+
+    `own` names those global options that the command declares itself. `renamed` maps names that
+    options had in earlier versions to the ones that they have now, so that scripts go on working.
     """
 
+    class WithOldNames(Command):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            return super().parse_args(ctx, [_new_name(each, renamed or {}) for each in args])
+
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        at.command(name, cls=Command)(with_globals(function, own))
+        at.command(name, cls=WithOldNames if renamed else Command)(with_globals(function, own))
         return function
 
     return add
+
+
+def _new_name(argument: str, renamed: Mapping[str, str]) -> str:
+    option, equals, value = argument.partition("=")
+    return f"{renamed.get(option, option)}{equals}{value}"
 
 
 def group(name: str, help: str, *shown: str) -> typer.Typer:
@@ -238,19 +178,20 @@ def group(name: str, help: str, *shown: str) -> typer.Typer:
 
 
 def current_output(context: typer.Context, *, talks: bool = True) -> Output:
-    """The way out for the running command, by the global options, with logging set up.
+    """Make the output of the running command, as the global options say, and set up logging.
 
-    `talks`: the command tells a person what it does, so that the console needs no log beside it.
+    `talks`: the command itself tells a person what it does, so that the log shows only warnings.
     """
     from pathlib import Path
 
     from esops import term
 
     given = context.find_root().meta.get(_META, {})
-    settings = term.Settings(
+    settings = term.GlobalOptions(
         config=Path(given["config_"]) if given.get("config_") else None,
         store=given.get("store_"),
         output=given.get("output_"),
+        output_file=Path(given["output_file_"]) if given.get("output_file_") else None,
         quiet=bool(given.get("quiet_")),
         verbose=bool(given.get("verbose_")),
         debug=bool(given.get("debug_")),
@@ -258,7 +199,10 @@ def current_output(context: typer.Context, *, talks: bool = True) -> Output:
         color=not given.get("no_color_"),
     )
     term.set_up_logging(settings, talks=talks)
-    return term.Output(settings)
+    output = term.Output(settings)
+    if output.file is not None:
+        context.find_root().with_resource(output.file)
+    return output
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -267,10 +211,10 @@ def main(arguments: list[str] | None = None) -> None:
     from esops.cli.pipes import EXIT_CODE, ClosedPipes
 
     load.commands()
-    pipes = ClosedPipes()
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
-    code = _guarded(lambda: app(args=arguments, standalone_mode=False), debug)
-    pipes.flush()
+    with ClosedPipes() as pipes:
+        code = _guarded(lambda: app(args=arguments, standalone_mode=False), debug)
+        pipes.flush()
     sys.exit(EXIT_CODE if pipes.closed else code)
 
 
@@ -310,7 +254,7 @@ def _report(error: Exception) -> int:
     from esops import term
     from esops.errors import EsopsError, Unavailable
 
-    output = term.Output(term.Settings(color="--no-color" not in sys.argv))
+    output = term.Output(term.GlobalOptions(color="--no-color" not in sys.argv))
     if type(error).__module__.startswith("psycopg") and not isinstance(error, EsopsError):
         first = str(error).strip().splitlines()
         error = Unavailable(

@@ -5,13 +5,13 @@ is removed.
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import typer
 
 from esops.cli.app import command, current_output, group
 from esops.cli.shared import Shown, complete_policy, duration, is_interactive, stop_on_signals
+from esops.wording import count
 
 if TYPE_CHECKING:
     from esops.archive.run import ArchiveOutcome
@@ -312,7 +312,7 @@ def restore(
         help="Another store; left out: the one that they came from.",
     ),
     archive: str | None = _ARCHIVE,
-    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask."),
 ) -> None:
     """Bring streams back: the same ids, versions, positions, times and payloads.
 
@@ -370,7 +370,7 @@ def restore(
         )
 
 
-@command(archive)
+@command(archive, renamed={"--to": "--output-file"})
 def query(
     context: typer.Context,
     statement: str = typer.Argument(..., help="SQL over the views `events` and `streams`."),
@@ -378,9 +378,6 @@ def query(
         None, "--run", metavar="RUN", help="Of these runs alone; may be given several times."
     ),
     archive: str | None = _ARCHIVE,
-    to: Path | None = typer.Option(
-        None, "--to", metavar="FILE", help="Write Parquet to a file instead."
-    ),
 ) -> None:
     r"""Run SQL over an archive, without restoring anything.
 
@@ -389,14 +386,20 @@ def query(
     esops archive query "SELECT type, count(*) FROM events GROUP BY type ORDER BY 2 DESC"
     esops archive query "SELECT stream, data->>'ProductId' FROM events WHERE category = 'cart'" \
     --output csv
+    esops archive query "SELECT * FROM events" --output-file events.parquet
+
+    A file whose name ends with .parquet is written as Parquet.
     """
     from esops.archive.query import answered, write_parquet
 
     output = current_output(context)
     form = output.format("table", "json", "ndjson", "csv")
     catalog = _catalog(output, archive)
-    if to is not None:
-        output.line(f"{write_parquet(catalog, statement, to, runs or ()):,} rows written to {to}")
+    file = output.settings.output_file
+    if file is not None and file.suffix == ".parquet":
+        output.write_file_myself()
+        rows_written = write_parquet(catalog, statement, file, runs or ())
+        output.line(f"{count(rows_written, 'row')} written to {file}")
         return
     with answered(catalog, statement, runs or (), as_json=form in ("json", "ndjson")) as (
         names,
@@ -417,7 +420,9 @@ def query(
 def gc(
     context: typer.Context,
     archive: str | None = _ARCHIVE,
-    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would go, and delete nothing."),
+    dry_run: bool = typer.Option(
+        False, "-n", "--dry-run", help="Say what would go, and delete nothing."
+    ),
     older_than: str = typer.Option(
         "1h", "--older-than", metavar="D", help="Leave files that are younger: a run may need them."
     ),

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from esops.cli.app import CommandGroup, app, command, current_output, with_globals
+from esops.cli.app import app, command, current_output, with_globals
+from esops.cli.help import CommandGroup
 
 if TYPE_CHECKING:
     from esops.term import Output

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from esops.cli.app import CommandGroup, app, command, current_output, with_globals
+from esops.cli.app import app, command, current_output, with_globals
+from esops.cli.help import CommandGroup
 from esops.cli.shared import stop_on_signals
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def read(
         None, "--limit", min=1, metavar="N", help="At most N events.", rich_help_panel=_WHICH
     ),
     follow: bool = typer.Option(
-        False, "--follow", help="Go on as new events settle, until stopped."
+        False, "-f", "--follow", help="Go on as new events settle, until stopped."
     ),
 ) -> None:
     """Read events in the order of the log: a table at a terminal, NDJSON in a pipe.

@@ -10,38 +10,37 @@ import typer
 from esops.cli.app import app, command, current_output
 
 
-@command(app)
+@command(app, renamed={"--file": "--output-file"})
 def init(
     context: typer.Context,
     dsn: str | None = typer.Option(
-        None, "--dsn", metavar="DSN", help="A database, as any libpq string or URL."
+        None, "--dsn", metavar="DSN", help="A Postgres database, as any libpq string or URL."
     ),
     uri: str | None = typer.Option(
         None, "--uri", metavar="URI", help="A node of EventStoreDB, as esdb://…"
     ),
-    file: Path = typer.Option(
-        Path("esops.toml"),
-        "--file",
-        metavar="FILE",
-        help="Where to write; never over what is there.",
-    ),
     dry_run: bool = typer.Option(
-        False, "--dry-run", help="Print the configuration and write nothing."
+        False, "-n", "--dry-run", help="Print the configuration and write nothing."
     ),
 ) -> int:
-    """Look at a database or node, say which event stores are there, and write a commented
-    esops.toml.
+    """Look at a database or node, list its event stores, and write an esops.toml with comments.
 
     esops init --dsn service=shop
     esops init --uri "esdb://localhost:2113?tls=false"
 
-    Exits with 1 where no event store was found; what it writes then shows how to describe a table
-    of your own.
+    It writes esops.toml in this folder, or the file that --output-file names, and never over a
+    file that is there.
+
+    Exit code 1 when it finds no event store; the file then shows how to describe a table of your
+    own.
     """
     from esops import init as detect
     from esops.errors import UsageError
 
     output = current_output(context)
+    file = output.settings.output_file or Path("esops.toml")
+    if output.file is not None and not dry_run:
+        output.write_file_myself()
     if (dsn is None) == (uri is None):
         raise UsageError(
             "name a database with --dsn or a node with --uri",
@@ -49,8 +48,8 @@ def init(
         )
     if file.exists() and not dry_run:
         raise UsageError(
-            f"{file} is there already, and is not written over",
-            hint="Name another with --file, or look with --dry-run.",
+            f"{file} exists already, and init does not overwrite it",
+            hint="Name another file with --output-file, or look with --dry-run.",
         )
     found = detect.look(dsn or uri or "")
     text = detect.configuration(found)

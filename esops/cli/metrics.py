@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import typer
 
 from esops.cli.app import app, command, current_output
 from esops.cli.shared import stop_on_signals
 
 
-@command(app)
+@command(app, renamed={"--textfile": "--output-file"})
 def metrics(
     context: typer.Context,
-    textfile: Path | None = typer.Option(
-        None, "--textfile", metavar="FILE", help="Write a file for node_exporter, as from cron."
-    ),
     serve: str | None = typer.Option(
-        None, "--serve", metavar="[HOST:]PORT", help="Answer Prometheus over HTTP, until stopped."
+        None, "--serve", metavar="[HOST:]PORT", help="Serve them over HTTP, until stopped."
     ),
 ) -> None:
-    """Give what `status` knows as Prometheus metrics.
+    """Write what `esops status` shows as Prometheus metrics.
 
     esops metrics
     esops metrics --serve 9187
+    esops metrics --output-file /var/lib/node_exporter/esops.prom
+
+    A file for node_exporter's textfile collector is replaced as a whole, so that it can be written
+    from cron.
     """
     from esops.config import load_config
     from esops.errors import UsageError
@@ -32,11 +31,9 @@ def metrics(
     output = current_output(context)
     config = load_config(output.settings.config)
     store = output.settings.store
-    if textfile is not None and serve is not None:
-        raise UsageError("--textfile and --serve exclude each other")
-    if textfile is not None:
-        found.write_textfile(config, textfile, store)
-    elif serve is None:
+    if output.file is not None and serve is not None:
+        raise UsageError("--output-file and --serve exclude each other")
+    if serve is None:
         output.line(found.text(config, store).rstrip("\n"))
     else:
         from prometheus_client import start_http_server

@@ -11,19 +11,28 @@ import os
 import signal
 import sys
 import threading
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 EXIT_CODE = 128 + signal.SIGPIPE
 
 
 class ClosedPipes:
-    """Watches stdout and stderr, for all commands and threads."""
+    """Watches stdout and stderr while a command runs, for all its threads."""
 
     def __init__(self) -> None:
-        """Put both streams behind a guard, for the rest of the process."""
+        """Neither stream is known to be closed yet."""
         self.closed = False
+        self._streams = sys.stdout, sys.stderr
+
+    def __enter__(self) -> Self:
+        """Put both streams behind a guard."""
         sys.stdout = _Guarded(sys.stdout, self)
         sys.stderr = _Guarded(sys.stderr, self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Put the streams back as they were."""
+        sys.stdout, sys.stderr = self._streams
 
     def flush(self) -> None:
         """Write out what is left, while a closed pipe can still be noticed."""

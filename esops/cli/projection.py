@@ -27,7 +27,7 @@ _NAME = typer.Argument(..., help="The projection.", autocompletion=complete_proj
 _STALE = typer.Option(
     False, "--allow-stale", help="Serve the version even if it is behind what serves now."
 )
-_DRY = typer.Option(False, "--dry-run", help="Print the statements and change nothing.")
+_DRY = typer.Option(False, "-n", "--dry-run", help="Print the statements and change nothing.")
 
 
 @command(projection, "list")
@@ -187,7 +187,7 @@ def retire(
     context: typer.Context,
     name: str = _NAME,
     version: int | None = typer.Argument(None, help="Which version; left out: all that stand by."),
-    yes: bool = typer.Option(False, "--yes", help="Do not ask before tables are dropped."),
+    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask before tables are dropped."),
     dry_run: bool = _DRY,
 ) -> None:
     """Drop the tables of versions that no longer serve.

@@ -26,14 +26,17 @@ def rebuild(
         False, "--blue-green", help="Build beside the version that serves, verify, switch."
     ),
     dry_run: bool = typer.Option(
-        False, "--dry-run", help="Print the plan, with every statement, and change nothing."
+        False, "-n", "--dry-run", help="Print the plan, with every statement, and change nothing."
     ),
     resume: bool = typer.Option(False, "--resume", help="Go on with an unfinished rebuild."),
     abort: bool = typer.Option(
         False, "--abort", help="Give an unfinished rebuild up and drop what it built."
     ),
     yes: bool = typer.Option(
-        False, "--yes", help="Do not ask before a table is dropped (--abort) or emptied (in place)."
+        False,
+        "-y",
+        "--yes",
+        help="Do not ask before a table is dropped (--abort) or emptied (in place).",
     ),
     no_switch: bool = typer.Option(
         False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import typer
@@ -28,9 +27,9 @@ Form = Literal["tree", "timeline", "json", "mermaid", "dot", "html", "otlp"]
 _FORM = typer.Option(
     None, "--format", help="How it is shown; left out: a tree, or JSON with --output json."
 )
-_FILE = typer.Option(None, "-o", "--to", metavar="FILE", help="Write it to a file.")
 _STORES = typer.Option(
     None,
+    "-s",
     "--store",
     metavar="NAME",
     help="Search this store; may be repeated. `all`: all of the configuration's.",
@@ -49,14 +48,13 @@ _AROUND = typer.Option(
 )
 
 
-@command(trace, own=_OWN)
+@command(trace, own=_OWN, renamed={"--to": "--output-file"})
 def correlation(
     context: typer.Context,
     id: str = typer.Argument(
         ..., help="A correlation id, a W3C trace id, or message-db's correlation stream."
     ),
     form: Form | None = _FORM,
-    file: Path | None = _FILE,
     stores: list[str] | None = _STORES,
     around: str | None = _AROUND,
     scan: bool = _SCAN,
@@ -68,17 +66,14 @@ def correlation(
 
     Exits with 1 where there is nothing of it.
     """
-    return _run(
-        context, lambda tracer: tracer.correlation(id), form, file, stores, around, scan, limit
-    )
+    return _run(context, lambda tracer: tracer.correlation(id), form, stores, around, scan, limit)
 
 
-@command(trace, own=_OWN)
+@command(trace, own=_OWN, renamed={"--to": "--output-file"})
 def event(
     context: typer.Context,
     id: str = typer.Argument(..., help="The event's id."),
     form: Form | None = _FORM,
-    file: Path | None = _FILE,
     stores: list[str] | None = _STORES,
     around: str | None = _AROUND,
     scan: bool = _SCAN,
@@ -90,15 +85,14 @@ def event(
 
     Exits with 1 where there is no such event.
     """
-    return _run(context, lambda tracer: tracer.event(id), form, file, stores, around, scan, limit)
+    return _run(context, lambda tracer: tracer.event(id), form, stores, around, scan, limit)
 
 
-@command(trace, own=_OWN)
+@command(trace, own=_OWN, renamed={"--to": "--output-file"})
 def stream(
     context: typer.Context,
     name: str = typer.Argument(..., help="The stream."),
     form: Form | None = _FORM,
-    file: Path | None = _FILE,
     stores: list[str] | None = _STORES,
     around: str | None = _AROUND,
     scan: bool = _SCAN,
@@ -110,16 +104,13 @@ def stream(
 
     Exits with 1 where there is no such stream.
     """
-    return _run(
-        context, lambda tracer: tracer.stream(name), form, file, stores, around, scan, limit
-    )
+    return _run(context, lambda tracer: tracer.stream(name), form, stores, around, scan, limit)
 
 
 def _run(
     context: typer.Context,
     ask: Callable[[Tracer], Trace],
     form: Form | None,
-    file: Path | None,
     stores: list[str] | None,
     around: str | None,
     scan: bool,
@@ -133,7 +124,7 @@ def _run(
 
     output = current_output(context)
     config = load_config(output.settings.config)
-    if form == "html" and file is None and output.data.is_terminal:
+    if form == "html" and output.data.is_terminal:
         raise UsageError(
             "--format html is a page of some megabytes", hint="Write it to a file: -o trace.html."
         )
@@ -151,7 +142,7 @@ def _run(
             say=output.say,
         )
         found = ask(tracer)
-        lines = list(_lines(output, found, wanted, file is None))
+        lines = list(_lines(output, found, wanted))
         if around is not None and found.forest.nodes and wanted in ("tree", "timeline"):
             lines += _neighbours(tracer, found, around)
     if not found.forest.nodes:
@@ -159,14 +150,10 @@ def _run(
             f"there is nothing of {found.about} in {', '.join(each.name for each in opened)}"
         )
         return 1
-    if file is not None:
-        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        output.say(f"written: {file}")
-    else:
-        for line in lines:
-            output.data.print(line, markup=False) if isinstance(line, str) else output.data.print(
-                line
-            )
+    for line in lines:
+        output.data.print(line, markup=False)
+    if output.file is not None:
+        output.say(f"written: {output.file.path}")
     _remark(output, found)
     return 0
 
@@ -177,12 +164,16 @@ def _names(config: Config, output: Output, stores: list[str] | None) -> list[str
     return list(config.stores) if stores == ["all"] else [config.store(name)[0] for name in stores]
 
 
-def _lines(output: Output, found: Trace, form: Form, to_terminal: bool) -> list[object]:
+def _lines(output: Output, found: Trace, form: Form) -> list[object]:
     from esops.term import to_json
     from esops.trace import render
 
     if form == "json":
-        return [to_json(render.as_dict(found), indent=output.data.is_terminal or not to_terminal)]
+        return [
+            to_json(
+                render.as_dict(found), indent=output.data.is_terminal or output.file is not None
+            )
+        ]
     if form == "otlp":
         return [to_json(render.otlp(found))]
     if form == "html":

@@ -99,7 +99,7 @@ class Host:
         self,
         config: Config,
         projections: Sequence[str],
-        settings: term.Settings,
+        settings: term.GlobalOptions,
         until_caught_up: bool,
     ) -> None:
         """Take the projections' names (none: all of the configuration).
@@ -252,7 +252,7 @@ def _follow(
     config_path: Path,
     projection: str,
     number: int,
-    settings: term.Settings,
+    settings: term.GlobalOptions,
     until_caught_up: bool,
     parent: int,
 ) -> None:

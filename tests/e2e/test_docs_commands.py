@@ -77,7 +77,7 @@ def test_each_command_line_works(project, dsn, connection, part):
         meant = {"service=shop": dsn, "RUN": runs[0] if runs else ""}
         line = [meant.get(argument, argument) for argument in arguments]
         if line[0] == "init":
-            line += ["--file", f"{page.replace('/', '-')}.toml"]
+            line += ["--output-file", f"{page.replace('/', '-')}.toml"]
         if line[:2] in (["projection", "retire"], ["projection", "rollback"]):
             project.run("projection", "switch", "cart_summary")
         process = project.start(*line)

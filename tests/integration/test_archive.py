@@ -202,7 +202,7 @@ def test_queries_over_an_archive(project, dsn, connection):
         ).out
         == '{"events":2}\n'
     )
-    project.ok("archive", "query", query, "--to", "found.parquet")
+    project.ok("archive", "query", query, "--output-file", "found.parquet")
     assert pq.read_table(project.folder / "found.parquet").num_rows == 3
     for wrong in ("SELEC", "SELECT * FROM read_csv('/etc/passwd')", "SELECT nothing FROM events"):
         refused = project.run("archive", "query", wrong)

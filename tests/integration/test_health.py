@@ -83,7 +83,7 @@ def test_init_writes_a_configuration_that_works(project, dsn, connection, layout
     assert project.ok("events").out == ""
     again = project.run("init", "--dsn", dsn)
     assert again.code == 2
-    assert "not written over" in again.err
+    assert "exists already" in again.err
 
 
 def test_init_finds_several_stores_and_names_each(project, dsn, connection):
@@ -125,10 +125,10 @@ def test_init_for_a_node_and_for_what_is_none(project, node, dsn):
         == node.uri
     )
     project.ok("events", "--limit", "1")
-    kafka = project.run("init", "--dsn", "kafka://broker:9092", "--file", "other.toml")
+    kafka = project.run("init", "--dsn", "kafka://broker:9092", "--output-file", "other.toml")
     assert kafka.code == 2
     assert "no event store" in kafka.err
-    nothing = project.run("init", "--dsn", dsn, "--file", "other.toml")
+    nothing = project.run("init", "--dsn", dsn, "--output-file", "other.toml")
     assert nothing.code == 1
     assert "found no event store" in nothing.out
     tomllib.loads((project.folder / "other.toml").read_text())
@@ -632,7 +632,7 @@ def test_metrics_on_stdout_in_a_file_and_over_http(project, dsn, connection):
         'esops_version_followed{projection="cart_summary",state="active",version="1"} 0.0' in text
     )
     assert 'esops_rebuild{projection="cart_summary",state="switched"} 1.0' in text
-    project.ok("metrics", "--textfile", "esops.prom")
+    project.ok("metrics", "--output-file", "esops.prom")
     assert "esops_version_rows" in (project.folder / "esops.prom").read_text()
     server = project.start("metrics", "--serve", "0")
     address = re.search(r"127\.0\.0\.1:\d+", server.stderr.readline())[0]

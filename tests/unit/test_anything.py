@@ -91,7 +91,7 @@ WORDS = [
         "--compare",
         "--max-diff",
         "--serve",
-        "--textfile",
+        "--output-file",
         "--dsn",
         "--uri",
     ),
@@ -175,7 +175,7 @@ def test_any_command_line_ends_with_a_documented_code(arguments, tmp_path_factor
             '[stores.shop]\ndsn = "host=localhost port=1 dbname=x"\n[projections.carts]\npython = '
             '"nothing:carts"\ntables = ["carts"]\n'
         )
-    if {"--follow", "--serve", "--textfile", "run", "demo"} & set(arguments):
+    if {"--follow", "--serve", "--output-file", "run", "demo"} & set(arguments):
         return  # these may go on, or write
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -183,7 +183,7 @@ def test_any_command_line_ends_with_a_documented_code(arguments, tmp_path_factor
             main(
                 [*arguments, "--config", str(config)]
                 if "init" not in arguments
-                else [*arguments, "--file", str(config)]
+                else [*arguments, "--output-file", str(config)]
             )
     finally:
         for number, handler in handlers.items():

@@ -99,7 +99,7 @@ def test_every_command_and_option_is_in_the_reference(project):
         ),
     ):
         shown = project.ok(*command, "--help").out
-        options = set(re.findall(r"^  (--[a-z-]+)", shown, re.MULTILINE)) - {
+        options = set(re.findall(r"^  (?:-\w, )?(--[a-z-]+)", shown, re.MULTILINE)) - {
             "--install-completion",
             "--show-completion",
             "--version",

@@ -7,7 +7,8 @@ import shlex
 import pytest
 import typer
 
-from esops.cli.app import app, examples
+from esops.cli.app import app
+from esops.cli.help import examples
 from esops.cli.load import commands
 
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from esops import term
+from esops.errors import UsageError
+from esops.term.tables import fitting_columns
 
 COLUMNS = ["run", "policy", "store", "state", "events", "sealed_at", "detail"]
 RUN = "20260301T020000Z-old-carts-1f2e3d"
@@ -80,6 +82,55 @@ def test_a_pipe_gets_all_columns(monkeypatch):
     st.integers(1, 150),
 )
 def test_what_is_kept_fits_or_nothing_more_can_be_dropped(columns, width):
-    kept, needed = term.fitting_columns(columns, [], width)
+    kept, needed = fitting_columns(columns, [], width)
     assert kept[0] == 0
     assert needed <= width or kept == [0]
+
+
+def into_a_file(path, **given):
+    return term.Output(term.GlobalOptions(output_file=path, **given))
+
+
+def test_a_result_file_appears_when_the_command_has_ended(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("the last one")
+    output = into_a_file(path)
+    with output.file:
+        output.json({"new": True})
+        assert path.read_text() == "the last one"
+    assert path.read_text() == '{\n  "new": true\n}\n'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_command_that_fails_leaves_the_last_result(tmp_path):
+    path = tmp_path / "result.csv"
+    path.write_text("the last one")
+    output = into_a_file(path)
+    with pytest.raises(KeyError), output.file:
+        output.line("half of it")
+        raise KeyError
+    assert path.read_text() == "the last one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_result_without_a_row_is_an_empty_file(tmp_path):
+    path = tmp_path / "result.ndjson"
+    with into_a_file(path).file:
+        pass
+    assert path.read_text() == ""
+
+
+def test_a_file_gets_no_control_characters_and_text_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    path = tmp_path / "result.txt"
+    output = into_a_file(path)
+    with output.file:
+        output.table("title", COLUMNS, ROWS)
+        output.line(":heart: [bold]x")
+    assert "\x1b" not in path.read_text()
+    assert path.read_text().endswith(":heart: [bold]x\n")
+
+
+def test_a_folder_that_is_not_there_is_a_mistake(tmp_path):
+    with pytest.raises(UsageError, match="no folder"):
+        into_a_file(tmp_path / "no" / "x")

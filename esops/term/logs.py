@@ -1,0 +1,52 @@
+"""Where the log goes, and what of it is shown."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO, cast
+
+import structlog
+
+from esops.term.options import GlobalOptions
+
+
+def set_up_logging(settings: GlobalOptions, *, talks: bool = False) -> None:
+    """Send structlog to stderr, as lines for people or as JSON.
+
+    `talks`: the command itself tells a person what it does, so that warnings are enough.
+    """
+    level = logging.INFO
+    if settings.debug or settings.verbose:
+        level = logging.DEBUG
+    elif settings.quiet or (talks and settings.log_format == "console"):
+        level = logging.WARNING
+    renderer: Callable[..., Any] = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=settings.color and sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
+        cache_logger_on_first_use=False,
+    )
+
+
+class _Stderr:
+    """Standard error as it is at each write: a progress bar puts itself before it, so that log
+    lines come out above the bar.
+    """
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()

@@ -1,0 +1,204 @@
+"""What a command writes: results on stdout or in a file, everything else on stderr.
+
+A terminal gets tables, a progress bar and colour; a pipe and a file get plain lines without control
+characters.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any, Literal, TextIO, cast
+
+from rich.console import Console
+from rich.segment import Segments
+
+from esops.errors import EsopsError, UsageError
+from esops.term.options import GlobalOptions
+from esops.term.progress import ProgressLine
+from esops.term.result_file import ResultFile
+from esops.term.tables import aligned_by_spaces, fitting_columns, ruled_table
+from esops.term.values import cell, to_json
+
+Format = Literal["table", "json", "ndjson", "csv"]
+
+
+@dataclass
+class Output:
+    """Where one command writes: its results, and what it says beside them."""
+
+    settings: GlobalOptions = field(default_factory=GlobalOptions)
+
+    def __post_init__(self) -> None:
+        """Find out what the streams are. Raises UsageError where --output-file cannot be."""
+        named = self.settings.output_file
+        self.file = None if named is None else ResultFile(named)
+        self.data = self._console()
+        self.talk = Console(file=sys.stderr, **self._look)
+
+    @property
+    def _look(self) -> dict[str, Any]:
+        # No emoji: a payload may hold ":heart:" and has to come out as it is.
+        return {
+            "no_color": not self.settings.color,
+            "highlight": False,
+            "soft_wrap": True,
+            "emoji": False,
+        }
+
+    def _console(self) -> Console:
+        # Whatever FORCE_COLOR says, a file gets no control characters.
+        terminal = False if self.file is not None else None
+        return Console(file=cast("IO[str]", self.out), force_terminal=terminal, **self._look)
+
+    @property
+    def out(self) -> TextIO | ResultFile:
+        """Where results go: stdout as it is at this moment, or the file that was named."""
+        return self.file or sys.stdout
+
+    def write_file_myself(self) -> None:
+        """Let the command write the file that --output-file names; results then go to stdout."""
+        if self.file is not None:
+            self.file.left = True
+            self.file = None
+            self.data = self._console()
+
+    def format(self, *allowed: Format) -> Format:
+        """The format asked for, or the first allowed one.
+
+        Raises UsageError where it is not allowed here.
+        """
+        if self.settings.output is None:
+            return allowed[0]
+        for each in allowed:
+            if each == self.settings.output:
+                return each
+        raise UsageError(
+            f"--output {self.settings.output} is not possible here",
+            hint="Possible: " + ", ".join(allowed),
+        )
+
+    @property
+    def as_json(self) -> bool:
+        """Whether one JSON document is wanted."""
+        return self.settings.output == "json"
+
+    def json(self, document: object) -> None:
+        """Write one JSON document."""
+        self.out.write(
+            to_json(document, indent=self.data.is_terminal or self.file is not None) + "\n"
+        )
+        self.out.flush()
+
+    def ndjson(self, rows: Iterable[object]) -> None:
+        """Write one object a line, as they come."""
+        for row in rows:
+            self.out.write(to_json(row) + "\n")
+        self.out.flush()
+
+    def csv(self, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+        """Write rows with a header, as they come."""
+        writer = csv.writer(self.out)
+        writer.writerow(columns)
+        for row in rows:
+            writer.writerow([cell(row.get(column)) for column in columns])
+
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        drop: Sequence[str] | None = None,
+        wrap: Sequence[str] = (),
+    ) -> None:
+        """Write a table. No cell is ever cut: names, run ids and versions stay whole at any width.
+
+        Where a terminal is too narrow, whole columns are left out, and a line below the table
+        names them. In a pipe all columns are written, aligned by spaces.
+
+        Args:
+            title: A line above the table; may be empty.
+            columns: The headings, in the order in which they are shown.
+            rows: One value for each column; a value is written as a person reads it.
+            drop: Columns that can be left out, the least important one first. Without it, all
+                but the first column can, from the right. Leave out of it whatever identifies a
+                row, and whatever the reader has to type into the next command.
+            wrap: Columns of prose (a message, a list of tables). Their text is broken into lines
+                instead of making the table wide.
+        """
+        values = [list(row) for row in rows]
+        texts = [[cell(value) for value in row] for row in values]
+        if self.data.is_terminal:
+            self._table_for_a_person(title, list(columns), values, texts, drop, wrap)
+            return
+        self.out.write(aligned_by_spaces(columns, texts))
+
+    def _table_for_a_person(
+        self,
+        title: str,
+        columns: list[str],
+        values: list[list[object]],
+        texts: list[list[str]],
+        drop: Sequence[str] | None,
+        wrap: Sequence[str],
+    ) -> None:
+        kept, needed = fitting_columns(columns, texts, self.data.width, drop, wrap)
+        table = ruled_table(title, columns, values, texts, kept, wrap)
+        # A table that is still too wide is written in full: the terminal breaks its lines, and
+        # nothing is lost.
+        options = self.data.options.update(width=max(self.data.width, needed), no_wrap=False)
+        self.data.print(Segments(self.data.render(table, options)), end="")
+        left_out = [name for at, name in enumerate(columns) if at not in kept]
+        if left_out:
+            self.say(
+                f"not shown at this width: {', '.join(left_out)} (--output json has all)", "dim"
+            )
+
+    def records(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        columns: Sequence[str],
+        *,
+        title: str = "",
+        drop: Sequence[str] | None = None,
+        wrap: Sequence[str] = (),
+    ) -> None:
+        """Write rows of named values in the format that --output asks for; a table by default.
+
+        JSON and NDJSON have all fields of a row, a table and CSV those that `columns` names.
+        For the other arguments see `table`.
+        """
+        match self.format("table", "json", "ndjson", "csv"):
+            case "json":
+                self.json(list(rows))
+            case "ndjson":
+                self.ndjson(rows)
+            case "csv":
+                self.csv(rows, columns)
+            case _:
+                cells = [[row.get(column) for column in columns] for row in rows]
+                self.table(title, columns, cells, drop=drop, wrap=wrap)
+
+    def line(self, text: str = "") -> None:
+        """Write a line of the result."""
+        self.data.print(text, markup=False)
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Write a line for the operator to stderr, unless --quiet."""
+        if not self.settings.quiet:
+            self.talk.print(text, style=style, markup=False)
+
+    def error(self, error: EsopsError) -> None:
+        """Write what went wrong, and what to do about it, to stderr."""
+        self.talk.print("error: ", style="bold red", end="")
+        self.talk.print(error.message, markup=False)
+        if error.hint:
+            self.talk.print("hint: ", style="bold cyan", end="")
+            self.talk.print(error.hint, markup=False)
+
+    def progress(self, what: str, done: int, total: int | None) -> ProgressLine:
+        """Show a progress line for a long job; `done` is how much of it was done before."""
+        return ProgressLine(self, what, done, total)

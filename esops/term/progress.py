@@ -1,0 +1,73 @@
+"""A progress line for a long job."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from esops.term.values import duration
+
+if TYPE_CHECKING:
+    from esops.term.output import Output
+
+PLAIN_EVERY = timedelta(seconds=3)
+
+
+class ProgressLine:
+    """A bar at a terminal, or a plain line every few seconds; both with rate and time left.
+
+    Never swallows a log line.
+    """
+
+    def __init__(self, output: Output, what: str, done: int, total: int | None) -> None:
+        """Take what is counted, how much is done before it begins, and how much there is to do, if
+        that is known.
+        """
+        self._output, self._what, self._before, self._total = output, what, done, total
+        self._started = self._last = time.monotonic()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        if output.talk.is_terminal and not output.settings.quiet:
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                console=output.talk,
+                transient=True,
+            )
+            self._task = self._bar.add_task(what, total=total, completed=done, rate="")
+            self._bar.start()
+
+    def update(self, done: int, total: int | None) -> None:
+        """Say how much is done, and of how much."""
+        now = time.monotonic()
+        self._total = total
+        rate = (done - self._before) / max(now - self._started, 0.01)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total, rate=f"{rate:,.0f}/s")
+        elif now - self._last >= PLAIN_EVERY.total_seconds():
+            self._last = now
+            left = ""
+            if self._total is not None and self._total > done and rate > 0:
+                left = f", about {duration((self._total - done) / rate)} left"
+            of = f" of {self._total:,}" if self._total is not None else ""
+            self._output.say(f"{self._what}: {done:,}{of}, {rate:,.0f}/s{left}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,85 @@
+"""Tables that are as wide as the terminal and never cut a name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+GAP = 2
+_NARROWEST_PROSE = 24
+"""Characters: a column of prose is wrapped to no fewer."""
+
+
+def fitting_columns(
+    columns: Sequence[str],
+    texts: Sequence[Sequence[str]],
+    width: int,
+    drop: Sequence[str] | None = None,
+    wrap: Sequence[str] = (),
+) -> tuple[list[int], int]:
+    """Choose the columns of a table that fit into `width` characters without cutting a cell.
+
+    Returns their indexes and how many characters they need. Columns that must not be dropped stay
+    even where they need more than `width`.
+    """
+    widths = []
+    for at, name in enumerate(columns):
+        widest = max(cell_len(name), *(cell_len(row[at]) for row in texts), 0)
+        widths.append(
+            min(widest, max(_NARROWEST_PROSE, cell_len(name))) if name in wrap else widest
+        )
+    kept = list(range(len(columns)))
+
+    def needed() -> int:
+        return sum(widths[at] for at in kept) + GAP * (len(kept) - 1)
+
+    for name in reversed(columns[1:]) if drop is None else drop:
+        if needed() <= width:
+            break
+        if name in columns:
+            kept.remove(columns.index(name))
+    return kept, needed()
+
+
+def ruled_table(
+    title: str,
+    columns: Sequence[str],
+    values: Sequence[Sequence[object]],
+    texts: Sequence[Sequence[str]],
+    kept: Sequence[int],
+    wrap: Sequence[str],
+) -> Table:
+    """Make a table of the kept columns; numbers are flush right, prose is wrapped."""
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=None)
+    table.pad_edge, table.padding, table.header_style = False, (0, GAP, 0, 0), "bold"
+    for at in kept:
+        prose = columns[at] in wrap
+        table.add_column(
+            columns[at],
+            no_wrap=not prose,
+            overflow="fold" if prose else "ignore",
+            justify="right" if _all_numbers([row[at] for row in values]) else "left",
+        )
+    for row in texts:
+        table.add_row(*(Text(row[at]) for at in kept))
+    return table
+
+
+def _all_numbers(values: Sequence[object]) -> bool:
+    numbers = [each for each in values if each is not None]
+    return bool(numbers) and all(
+        isinstance(each, int | float) and not isinstance(each, bool) for each in numbers
+    )
+
+
+def aligned_by_spaces(columns: Sequence[str], texts: Sequence[Sequence[str]]) -> str:
+    """All columns as plain text, for a pipe or a file."""
+    widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
+    rows = (
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in (columns, *texts)
+    )
+    return "".join(f"{row}\n" for row in rows)

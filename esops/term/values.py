@@ -1,0 +1,39 @@
+"""How values are written: for a person, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import orjson
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def to_json(document: object, *, indent: bool = False) -> str:
+    """JSON with ISO 8601 times in UTC; positions and anything else that is no JSON as text."""
+    option = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
+    if indent:
+        option |= orjson.OPT_INDENT_2
+    return orjson.dumps(document, default=str, option=option).decode()
+
+
+def cell(value: object) -> str:
+    """A value as it is shown in a table."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, Mapping | list):
+        return to_json(value)
+    return str(value)
