@@ -161,7 +161,7 @@ class StoreSettings(Settings):
     cold: ArchiveSettings | None = Field(default=None, exclude=True, repr=False)
 
     @property
-    def alone(self) -> StoreSettings:
+    def without_archive(self) -> StoreSettings:
         """The store without the archive that it is joined with."""
         return self if self.backend == "archive" else self.model_copy(update={"cold": None})
 

@@ -1,6 +1,4 @@
-"""What the runs of an archive are, for those who look: lists, descriptions, verifications of
-several.
-"""
+"""The runs of an archive as commands show them: lists, descriptions, verifications of several."""
 
 from __future__ import annotations
 
@@ -8,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+from esops.archive.context import Progress
 from esops.archive.verify import RunVerification, verify
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import NOTES, Catalog, Run
@@ -17,33 +16,25 @@ from esops.stores import open_store
 
 
 def runs(catalog: Catalog) -> Iterator[dict[str, Any]]:
-    """Each run in short, the oldest first; one that is damaged says so."""
+    """Each run in short, the oldest first. A damaged one has the state "damaged" and a detail."""
     for run in catalog.runs():
         try:
-            yield _short(run)
+            yield _summary(run, run.seal(), run.read("done.json") or {})
         except Damaged as error:
             yield {"run": run.name, "state": "damaged", "detail": error.message}
 
 
-def _short(run: Run) -> dict[str, Any]:
-    return _short_of(run, run.seal(), run.read("done.json") or {})
-
-
-def _short_of(run: Run, manifest: Manifest | None, done: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(run: Run, manifest: Manifest | None, done: Mapping[str, Any]) -> dict[str, Any]:
     state = run.state
     if manifest is None:
         plan = run.read("plan.json") or {}
-        lost = (
-            "the catalog knows it, and its manifest is lost"
-            if not plan or state != "planned"
-            else None
-        )
+        lost = not plan or state != "planned"
         return {
             "run": run.name,
             "policy": plan.get("policy"),
             "store": plan.get("store"),
             "state": state,
-            "detail": lost,
+            "detail": "the catalog lists it, and its manifest is missing" if lost else None,
         }
     return {
         "run": run.name,
@@ -64,22 +55,20 @@ def _short_of(run: Run, manifest: Manifest | None, done: Mapping[str, Any]) -> d
 
 
 def last_of_each_policy(catalog: Catalog) -> list[dict[str, Any]]:
-    """The newest run of each policy in short, and all that are damaged."""
-    return list(
-        {str(result.get("policy") or result["run"]): result for result in runs(catalog)}.values()
-    )
+    """The newest run of each policy in short, and all damaged runs."""
+    return list({str(each.get("policy") or each["run"]): each for each in runs(catalog)}.values())
 
 
 def described(run: Run) -> dict[str, Any]:
-    """All that is known of a run."""
+    """Everything that is known of a run. Raises Damaged."""
     manifest, done = run.seal(), run.read("done.json") or {}
-    result = _short_of(run, manifest, done)
+    summary = _summary(run, manifest, done)
     if manifest is None:
-        return result
+        return summary
     failed = run.read("failed.json") or {}
     verified = run.read("verified.json") or {}
     return {
-        **result,
+        **summary,
         "backend": manifest.backend,
         "layout": manifest.layout,
         "first_position": manifest.first_position,
@@ -95,8 +84,24 @@ def described(run: Run) -> dict[str, Any]:
     }
 
 
+STREAM_COLUMNS = (
+    "stream",
+    "tenant",
+    "events",
+    "first_version",
+    "last_version",
+    "first_at",
+    "last_at",
+    "bytes",
+    "sha256",
+)
+
+
 def stream_rows(run: Run) -> Iterator[dict[str, Any]]:
-    """A run's streams, one after the other. Raises UsageError where it is not sealed, Damaged."""
+    """A run's streams with the values of STREAM_COLUMNS, one after the other.
+
+    Raises UsageError if the run is not sealed, Damaged.
+    """
     for digest, _ in run.streams(run.manifest()):
         yield {
             "stream": digest.stream,
@@ -111,51 +116,55 @@ def stream_rows(run: Run) -> Iterator[dict[str, Any]]:
         }
 
 
-def verified(
+def verify_runs(
     config: Config,
     catalog: Catalog,
-    name: str | None,
-    against_store: bool,
-    sample: float,
-    progress: Any,
+    name: str | None = None,
+    *,
+    against_store: bool = False,
+    sample: float = 1.0,
+    progress: Progress = lambda *_: None,
 ) -> Iterator[RunVerification]:
-    """Verify a run, or all that were ever sealed: one whose manifest is lost has a problem.
+    """Verify one run, or all that were ever sealed.
 
-    Raises UsageError for an unknown one.
+    A sealed run whose manifest is lost has a problem. Raises UsageError for an unknown run.
     """
-    listed = set(catalog.catalogued())
-    # A file that is lost from the catalog alone is made anew by the next run; nothing hangs on it.
+    sealed = set(catalog.catalogued())
+    # The other way round, a run that is sealed and not in the catalog is no problem: the next run
+    # of its policy enters it again.
     for run in [catalog.run(name)] if name is not None else catalog.runs():
         result = RunVerification(run.name)
         try:
-            if run.name in listed:
+            if run.name in sealed:
                 catalog.check_entry(run.name)
             manifest = run.seal()
-            if manifest is None:
-                if run.name not in listed and name is None:
-                    continue  # never sealed
-                result.problem(
-                    f"{run.name} has no manifest"
-                    + (", and the catalog knows it" if run.name in listed else "")
-                )
-                yield result
+            if manifest is not None:
+                yield _verify_run(config, run, manifest, against_store, sample, progress)
                 continue
-            yield _verified(config, run, manifest, against_store, sample, progress)
+            if run.name not in sealed and name is None:
+                continue  # never sealed
+            lost = ", although the catalog lists it" if run.name in sealed else ""
+            result.problem(f"{run.name} has no manifest{lost}")
         except Damaged as error:
             result.problem(error.message)
-            yield result
+        yield result
 
 
-def _verified(
-    config: Config, run: Run, manifest: Manifest, against_store: bool, sample: float, progress: Any
+def _verify_run(
+    config: Config,
+    run: Run,
+    manifest: Manifest,
+    against_store: bool,
+    sample: float,
+    progress: Progress,
 ) -> RunVerification:
     for note in NOTES:
-        run.read(note)
+        run.read(note)  # raises Damaged
     with ExitStack() as stack:
         store = None
         if against_store:
             name, settings = config.store(manifest.store)
-            store = stack.enter_context(open_store(name, settings.alone))
+            store = stack.enter_context(open_store(name, settings.without_archive))
         return verify(
             run,
             manifest,

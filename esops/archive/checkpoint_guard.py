@@ -1,8 +1,11 @@
-"""Who has not yet passed what is to be removed: esops' own versions of read models, and the
-application's processors.
+"""Nothing is removed that somebody has not read yet.
+
+Readers are the versions of esops' own read models and the application's processors.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from esops.config import Config
 from esops.errors import Refused
@@ -10,51 +13,63 @@ from esops.events import Position
 from esops.postgres.connection import connect, translated
 from esops.readmodel import migrations, registry
 from esops.stores.base import EventStore
+from esops.wording import count
 
 _SHOWN = 5
 
 
 def behind(config: Config, store: EventStore, store_name: str, position: Position) -> list[str]:
-    """Those whose checkpoint lies before a position, each as a phrase.
+    """The readers of a store that have not reached a position, each as a phrase.
 
-    Raises Unavailable where a read model cannot be asked.
+    Raises Unavailable if a read model cannot be asked.
     """
-    found = []
+    return [
+        *_processors_behind(store, position),
+        *_projections_behind(config, store_name, position),
+    ]
+
+
+def _processors_behind(store: EventStore, position: Position) -> Iterator[str]:
     for each in store.checkpoints():
+        # Marten's high-water mark belongs to its daemon as a whole: no reader stands behind it.
+        # A position with another number of parts is not comparable.
         if each.state == "high-water mark" or (
             each.position is not None and len(each.position) != len(position)
         ):
             continue
         if each.position is None or each.position < position:
-            found.append(
-                f"{each.name} at {each.position if each.position is not None else 'nothing'}"
-            )
+            yield f"processor {each.name!r} {_progress(each.position)}"
+
+
+def _projections_behind(config: Config, store_name: str, position: Position) -> Iterator[str]:
     for name, settings in config.projections.items():
         if settings.kind == "server" or config.store(settings.store)[0] != store_name:
             continue
         with connect(config.readmodel_of(name).dsn, "archive") as connection, translated():
             if not migrations.installed(connection):
                 continue
-            found += [
-                f"projection {name} v{version.version} at "
-                f"{version.position if version.position is not None else 'nothing'}"
-                for version in registry.versions(connection, name)
-                if version.state in ("active", "standby", "building")
-                and (version.position is None or version.position < position)
-            ]
-    return found
+            for version in registry.versions(connection, name):
+                if version.state in ("active", "standby", "building") and (
+                    version.position is None or version.position < position
+                ):
+                    yield f"projection {name} v{version.version} {_progress(version.position)}"
 
 
-def refuse_unless_passed(
+def _progress(position: Position | None) -> str:
+    return f"(it is at {position})" if position is not None else "(it has read nothing)"
+
+
+def refuse_unless_read(
     config: Config, store: EventStore, store_name: str, position: Position
 ) -> None:
-    """Raises Refused where somebody has not yet passed a position."""
+    """Raises Refused if somebody has not read all events up to a position."""
     late = behind(config, store, store_name, position)
     if late:
         more = f" and {len(late) - _SHOWN} more" if len(late) > _SHOWN else ""
         raise Refused(
-            f"events up to {position} would be removed, which have not been passed by: "
+            f"the run would remove events up to position {position}, and "
+            f"{count(len(late), 'reader has', 'readers have')} not read all of them yet: "
             f"{', '.join(late[:_SHOWN])}{more}",
-            hint="Let them catch up, or remove those that nobody needs. --despite-checkpoints "
-            "removes all the same.",
+            hint="Wait until they have caught up, or remove those that nobody needs. "
+            "With --despite-checkpoints the run removes the events anyway.",
         )

@@ -1,6 +1,4 @@
-"""What is in a repository and counts for nothing: files that no manifest names, and the runs that
-they were left by.
-"""
+"""What killed runs leave behind: files that no manifest names, documents of runs without a seal."""
 
 from __future__ import annotations
 
@@ -12,31 +10,25 @@ from esops.archive_format.repository import Repository
 from esops.archive_format.runs import NOTES, RUNS, Catalog, Run
 
 YOUNG = timedelta(hours=1)
-"""Files younger than this are left, and those of a run that somebody works on: it may be about to
-seal them.
-"""
+"""Younger files stay, since their run may be about to seal them."""
 
 
 @dataclass
 class Garbage:
-    """What was found, and whether it was deleted.
-
-    `young` counts files that were left, since a run may still need them.
-    """
+    """What was found."""
 
     files: int = 0
     bytes: int = 0
     young: int = 0
+    """Files that stayed, because a run may still need them."""
     deleted: bool = False
+    """Whether the files were deleted, or only listed."""
     names: list[str] = field(default_factory=list)
 
 
 def collect(repository: Repository, *, delete: bool, older_than: timedelta = YOUNG) -> Garbage:
-    """Find the files that no manifest names, and delete them if asked.
-
-    A sealed run is never touched.
-    """
-    result = Garbage(deleted=delete)
+    """Find files that do not count, and delete them if asked. Sealed runs stay complete."""
+    found = Garbage(deleted=delete)
     limit = datetime.now(UTC) - older_than
     catalog = Catalog(repository)
     sealed = set(catalog.catalogued())
@@ -44,35 +36,34 @@ def collect(repository: Repository, *, delete: bool, older_than: timedelta = YOU
         entries = list(repository.entries(f"{RUNS}/{run.name}"))
         kept = _kept(run)
         if not kept and run.name in sealed:
-            continue  # its manifest is lost, and its events may be nowhere else: `verify` says so
-        at_work = not kept and _somebody_works_on(run)
+            # Its manifest is lost, and its events may exist nowhere else. `verify` reports it.
+            continue
+        at_work = not kept and _in_progress(run)
         abandoned = not kept and all(entry.modified < limit for entry in entries)
         for entry in entries:
             short = entry.name.rpartition("/")[2]
             if short in kept or (short in NOTES and not abandoned):
                 continue
             if entry.modified >= limit or at_work:
-                result.young += 1
+                found.young += 1
                 continue
-            result.files += 1
-            result.bytes += entry.size
-            result.names.append(entry.name)
+            found.files += 1
+            found.bytes += entry.size
+            found.names.append(entry.name)
             if delete:
                 repository.delete(entry.name)
-    return result
+    return found
 
 
 def _kept(run: Run) -> set[str]:
-    """The files that a run's manifest names, and its notes; nothing where it is not sealed."""
+    """The files of a sealed run that count, its documents included; nothing if it is not sealed."""
     manifest = run.seal()
-    return (
-        set()
-        if manifest is None
-        else {"manifest.json", *NOTES, *(entry.name for entry in manifest.files)}
-    )
+    if manifest is None:
+        return set()
+    return {"manifest.json", *NOTES, *(entry.name for entry in manifest.files)}
 
 
-def _somebody_works_on(run: Run) -> bool:
-    """Whether a run that is not sealed may be about to be."""
+def _in_progress(run: Run) -> bool:
+    """Whether a process works on the policy of a run that is not sealed."""
     plan = run.read("plan.json")
     return plan is not None and Lease(run.repository, str(plan["policy"])).holder() is not None

@@ -1,4 +1,4 @@
-"""Which streams a policy selects, and what it would do with them."""
+"""Which streams a policy selects, and how they would leave the store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from esops.events import EventFilter, StreamInfo, StreamRef
 from esops.settings import PolicySettings, Removal
 from esops.stores.base import EventStore, RemovalStrategy
 
-_A_LINE = 1_000
+_STREAMS_IN_LINE = 1_000
+_LONGEST_SHOWN = 5
 KEEP = RemovalStrategy("keep", what="removes nothing")
 
 
@@ -30,21 +31,22 @@ def removal_strategy(
 ) -> RemovalStrategy:
     """How a policy's streams leave their store.
 
-    Raises UsageError where the store or the policy does not allow it.
+    Raises UsageError if the store cannot do it, or if the policy contradicts it.
     """
     if removal == "keep":
         return KEEP
     if removal not in store.capabilities.removals:
-        there_are = ", ".join(store.capabilities.removals) or "none"
+        supported = ", ".join(["keep", *store.capabilities.removals])
         raise UsageError(
-            f"store {store.name} has no way {removal!r} to take streams out",
-            hint=f"Ways that it has: {there_are}; or keep.",
+            f'store {store.name} does not support remove = "{removal}"',
+            hint=f"It supports: {supported}.",
         )
     strategy = store.removal_strategy(removal)
     if strategy.whole and policy.keep_last:
         raise UsageError(
-            f"keep_last = {policy.keep_last}: {removal!r} takes streams as a whole alone",
-            hint="Leave keep_last out.",
+            f'the policy has keep_last = {policy.keep_last}, and remove = "{removal}" can only '
+            "remove whole streams",
+            hint="Remove keep_last from the policy, or use another value of `remove`.",
         )
     return strategy
 
@@ -54,20 +56,21 @@ def selected(
     policy: PolicySettings,
     strategy: RemovalStrategy,
     now: datetime,
-    known: ArchivedVersions | None,
+    archived: ArchivedVersions | None,
     *,
     measured: bool = False,
 ) -> Iterator[StreamInfo]:
-    """The streams that a policy is for, by name.
+    """The streams that a policy applies to, by name.
 
-    Those of which nothing would be removed, or which are in the archive already as they are, are
-    left out.
+    Streams of which nothing could be removed are left out, and so are those that `archived` has
+    completely. `measured`: with the bytes that each stream takes in the store.
     """
     stays = max(policy.keep_last, strategy.keeps)
     never = re.compile(strategy.never) if strategy.never else None
     for info in store.streams(
         EventFilter(category=policy.category), closed_by=policy.closed_by, measured=measured
     ):
+        # Streams that begin with `$` are the server's own.
         if info.name.startswith("$") or (never is not None and never.search(info.name)):
             continue
         if policy.stream is not None and not fnmatchcase(info.name, policy.stream):
@@ -78,14 +81,16 @@ def selected(
             continue
         if strategy.name != "keep" and info.length <= stays:
             continue
+        # The last question, since it may read an event of the stream.
         if policy.idle_for and not _idle(store, info, policy, now):
             continue
-        if known is not None and known.has(info):
+        if archived is not None and archived.has(info):
             continue
         yield info
 
 
 def _idle(store: EventStore, info: StreamInfo, policy: PolicySettings, now: datetime) -> bool:
+    """Whether the last event is old enough. A stream whose age is unknown is not idle."""
     last = info.last_at
     if last is None:
         event = next(iter(store.read_stream(info.name, backwards=True, limit=1)), None)
@@ -94,12 +99,10 @@ def _idle(store: EventStore, info: StreamInfo, policy: PolicySettings, now: date
 
 
 class ArchivedVersions(DiskMap):
-    """The streams of a store that an archive holds, with the version that each is
-    archived up to.
-    """
+    """The streams of a store that an archive holds, each with the last archived version."""
 
     def __init__(self, catalog: Catalog, store: str) -> None:
-        """Read the lists of streams of all sealed runs."""
+        """Read the lists of streams of all sealed runs. Raises Damaged, Missing, Unavailable."""
         super().__init__()
         self._any = False
         for run, manifest in catalog.sealed(store):
@@ -110,7 +113,7 @@ class ArchivedVersions(DiskMap):
                     self.put(*digest.key, digest.last_version)
 
     def has(self, info: StreamInfo) -> bool:
-        """Whether all of a stream is archived."""
+        """Whether the stream is archived up to its last version."""
         if not self._any:
             return False
         up_to = self.get(info.name, info.tenant)
@@ -118,21 +121,25 @@ class ArchivedVersions(DiskMap):
 
 
 class Selection:
-    """The streams that were selected, in a temporary file: the statement that selects has ended
-    when the export begins.
+    """The streams that were selected, in a temporary file. A context manager.
+
+    The statement that selects has ended before the export begins, and memory does not grow with
+    the number of streams.
     """
 
     def __init__(self, streams: Iterator[StreamInfo]) -> None:
-        """Take them all."""
+        """Write down all streams that the iterator gives."""
         self.count, self.events = 0, 0
         self._file = tempfile.TemporaryFile(prefix="esops-archive-")  # noqa: SIM115 - closed by __exit__
-        while group := [(info.name, info.tenant, info.length) for info in islice(streams, _A_LINE)]:
+        while group := [
+            (info.name, info.tenant, info.length) for info in islice(streams, _STREAMS_IN_LINE)
+        ]:
             self.count += len(group)
             self.events += sum(length for _, _, length in group)
             self._file.write(orjson.dumps(group) + b"\n")
 
     def __iter__(self) -> Iterator[StreamRef]:
-        """Each of them, as far as an export needs to know it."""
+        """The streams, as an export needs them."""
         self._file.seek(0)
         for line in self._file:
             yield from map(StreamRef._make, orjson.loads(line))
@@ -151,10 +158,7 @@ class Selection:
 
 @dataclass
 class ArchivePlan:
-    """What a run would do.
-
-    `bytes` is what the events take in the store, None where it does not tell.
-    """
+    """What a run would do."""
 
     policy: str
     archive: str
@@ -163,12 +167,16 @@ class ArchivePlan:
     streams: int = 0
     events: int = 0
     bytes: int | None = None
+    """What the events take in the store; None if the store does not tell."""
     oldest: datetime | None = None
     newest: datetime | None = None
     longest: list[StreamInfo] = field(default_factory=list)
     statements: Sequence[str] = ()
+    """Each statement that would remove events, word for word."""
     what: str = ""
+    """The removal as a phrase: "deletes events; ..."."""
     stays: int = 0
+    """How many of each stream's last events stay in the store."""
 
     def add(self, info: StreamInfo) -> None:
         """Count a stream."""
@@ -180,18 +188,19 @@ class ArchivePlan:
             self.oldest = min(self.oldest or info.first_at, info.first_at)
         if info.last_at is not None:
             self.newest = max(self.newest or info.last_at, info.last_at)
-        self.longest = sorted([*self.longest, info], key=lambda each: -each.length)[:5]
+        by_length = sorted([*self.longest, info], key=lambda each: -each.length)
+        self.longest = by_length[:_LONGEST_SHOWN]
 
     def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names."""
-        told = {key: value for key, value in vars(self).items() if key != "what"}
+        """The plan under the documented field names."""
+        fields = {key: value for key, value in vars(self).items() if key != "what"}
         longest = [
             {"stream": each.name, "length": each.length, "last_at": each.last_at}
             for each in self.longest
         ]
-        return {**told, "longest": longest, "statements": list(self.statements)}
+        return {**fields, "longest": longest, "statements": list(self.statements)}
 
 
 def now() -> datetime:
-    """The time that ages are counted from."""
+    """The time from which the ages of streams are counted."""
     return datetime.now(UTC)

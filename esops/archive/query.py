@@ -1,6 +1,4 @@
-"""SQL over archives, by DuckDB: a view `events` and a view `streams` over the files of all runs, or
-of some.
-"""
+"""SQL over an archive, in DuckDB: the views `events` and `streams` over the files of its runs."""
 
 from __future__ import annotations
 
@@ -18,15 +16,17 @@ from esops.archive_format.runs import Catalog
 from esops.errors import UsageError
 from esops.stores.archive.reading import Database
 
+_ROWS_AT_ONCE = 10_000
+
 
 @contextmanager
 def answered(
     catalog: Catalog, statement: str, runs: Sequence[str] = (), *, as_json: bool = False
 ) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]]]]:
-    """Run a statement; gives the names of its columns and its rows.
+    """Run a statement; gives the names of its columns and an iterator over its rows.
 
-    `as_json`: JSON stays JSON instead of becoming text.
-    Raises UsageError for a statement that DuckDB refuses, or where there is no sealed run.
+    `runs`: only these runs; left out, all sealed ones. `as_json`: JSON columns stay JSON instead of
+    becoming text. Raises UsageError if DuckDB refuses the statement, or if no run is sealed.
     """
     with _opened(catalog, runs) as connection:
         result = connection.execute(statement)
@@ -41,13 +41,17 @@ def write_parquet(catalog: Catalog, statement: str, path: Path, runs: Sequence[s
         relation = connection.sql(statement)
         if relation is None:
             raise UsageError(
-                "this statement gives no rows", hint="SELECT from the views `events` and `streams`."
+                "the statement returns no rows",
+                hint="SELECT from the views `events` and `streams`.",
             )
-        reader = relation.to_arrow_reader(10_000)
-        with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
-            for batch in reader:
-                writer.write_batch(batch)
-                rows += batch.num_rows
+        reader = relation.to_arrow_reader(_ROWS_AT_ONCE)
+        try:
+            with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
+                for batch in reader:
+                    writer.write_batch(batch)
+                    rows += batch.num_rows
+        except OSError as error:
+            raise UsageError(f"--output-file: {error}") from None
     return rows
 
 
@@ -55,20 +59,24 @@ def write_parquet(catalog: Catalog, statement: str, path: Path, runs: Sequence[s
 def _opened(catalog: Catalog, runs: Sequence[str]) -> Iterator[Any]:
     chosen = [(run, manifest) for run, manifest in catalog.sealed() if not runs or run.name in runs]
     if missing := set(runs) - {run.name for run, _ in chosen}:
-        raise UsageError(f"there is no sealed run {min(missing)!r} in {catalog.repository.address}")
+        raise UsageError(
+            f"{catalog.repository.address} has no sealed run {min(missing)!r}",
+            hint="List the runs with: esops archive list",
+        )
     if not chosen:
         raise UsageError(
-            f"there is no sealed run in {catalog.repository.address}",
-            hint="esops archive run POLICY makes one.",
+            f"{catalog.repository.address} has no sealed run yet",
+            hint="Make one with: esops archive run POLICY",
         )
     with Database(chosen) as database:
         database.make_views()
+        # From here on the statement can read these files and nothing else of the machine.
         database.lock()
         try:
             yield database.connection
         except duckdb.Error as error:
             raise UsageError(
-                f"DuckDB: {str(error).splitlines()[0]}",
+                f"DuckDB refused the statement: {str(error).splitlines()[0]}",
                 hint="The views are `events` and `streams`.",
             ) from None
 
@@ -82,7 +90,7 @@ def _rows(result: Any, kinds: Sequence[str], as_json: bool) -> Iterator[tuple[An
 
 
 def _value(value: Any, kind: str, as_json: bool) -> Any:
-    """Times are UTC; JSON stays JSON where the output is."""
     if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=UTC)
+        return value.replace(tzinfo=UTC)  # the views' times are UTC without saying so
+    # DuckDB returns a JSON column as text. A fragment is written out as it is, without a parse.
     return orjson.Fragment(value) if as_json and kind == "JSON" and value is not None else value

@@ -1,5 +1,7 @@
-"""Archived streams out of the store, in small parts, at a stated rate; what changed since is left
-alone.
+"""The last step of an archive run: archived streams leave the store in small transactions.
+
+Each stream is compared once more right before it is removed. A stream that has changed since it
+was archived stays.
 """
 
 from __future__ import annotations
@@ -7,36 +9,148 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import structlog
+
+from esops.archive import checkpoint_guard
+from esops.archive.compare import compare
+from esops.archive.context import ArchiveOutcome, RunContext
+from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.hashes import Digest
-from esops.events import StreamKey
+from esops.archive_format.manifest import Manifest
+from esops.errors import EsopsError
+from esops.events import Position, StreamKey
 from esops.settings import PolicySettings
 from esops.stores.base import EventStore, RemovalStrategy, VersionRange
 
+log = structlog.get_logger("esops.archive")
+
 _STREAMS_AT_ONCE = 500
+_REASONS_KEPT = 1_000
 
 
 @dataclass
 class RemovalResult:
-    """What a removal did.
-
-    `skipped` tells streams and reasons, at most a thousand of `left_alone`.
-    """
+    """What a removal did."""
 
     streams: int = 0
     events: int = 0
     left_alone: int = 0
+    """Streams that were not removed."""
     skipped: list[dict[str, str]] = field(default_factory=list)
+    """The first thousand of these, each with its reason."""
 
     def skip(self, stream: str, reason: str) -> None:
-        """Note a stream that was left alone."""
+        """Count a stream that was not removed."""
         self.left_alone += 1
-        if len(self.skipped) < 1_000:
+        if len(self.skipped) < _REASONS_KEPT:
             self.skipped.append({"stream": stream, "reason": reason})
 
 
-def parts_of(digest: Digest, stays: int, batch: int) -> Iterator[VersionRange]:
-    """The parts in which a stream goes, the oldest first; none where all of it stays."""
+def remove_archived(
+    context: RunContext, manifest: Manifest, reasons: DiskMap, outcome: ArchiveOutcome
+) -> None:
+    """Remove the streams of a verified run, except those that `reasons` names.
+
+    Raises Refused, before anything is removed, if somebody has not read the events yet; Stopped
+    between two transactions.
+    """
+    if not context.despite_checkpoints:
+        last = Position.parse(manifest.last_position)
+        checkpoint_guard.refuse_unless_read(context.config, context.store, context.store_name, last)
+    result = RemovalResult()
+
+    def before_each() -> None:
+        context.check_stop()
+        context.lease.check()
+        context.progress("streams removed", result.streams + result.left_alone, manifest.streams)
+
+    def removable() -> Iterator[Digest]:
+        for digest, _ in context.run.streams(manifest):
+            reason = reasons.get(*digest.key)
+            if reason is not None:
+                result.skip(digest.stream, reason)
+            else:
+                yield digest
+
+    def changed(streams: Sequence[Digest]) -> dict[StreamKey, str]:
+        # At a low rate, hours can lie between the verification and a stream's removal.
+        compared = compare(context.run, manifest, streams, context.store)
+        return {
+            digest.key: comparison.detail
+            for digest, comparison in compared
+            if comparison.status == "differs"
+        }
+
+    remover = Remover(context.store, context.strategy, context.policy, changed, before_each)
+    remover.remove(removable(), result)
+    outcome.removed, outcome.removed_events = result.streams, result.events
+    outcome.left_alone, outcome.skipped = result.left_alone, result.skipped
+    log.info(
+        "removed",
+        run=context.run.name,
+        removal=context.removal,
+        streams=result.streams,
+        left_alone=result.left_alone,
+    )
+    if context.policy.scavenge and context.store.capabilities.scavenge:
+        outcome.scavenge = _scavenge(context)
+
+
+@dataclass(frozen=True)
+class Remover:
+    """Removes streams at a stated rate, at most `policy.batch` events in a transaction."""
+
+    store: EventStore
+    strategy: RemovalStrategy
+    policy: PolicySettings
+    changed: Callable[[Sequence[Digest]], Mapping[StreamKey, str]]
+    """Is asked right before streams are removed; says why some of them must not be."""
+    before_each: Callable[[], None]
+    """Is called before each transaction, and may raise to stop."""
+
+    def remove(self, streams: Iterable[Digest], result: RemovalResult) -> None:
+        """Remove streams and count them in `result`."""
+        pace = _RatePacer(self.policy.max_rate)
+        for group in _groups(streams, self.policy.batch):
+            self.before_each()
+            reasons = self.changed(group)
+            ranges: list[VersionRange] = []
+            for digest in group:
+                if digest.key in reasons:
+                    result.skip(digest.stream, reasons[digest.key])
+                else:
+                    ranges += self._ranges(digest)
+            for batch in _batches(ranges, self.policy.batch):
+                self.before_each()
+                self._remove_batch(batch, result)
+                pace.after(sum(each.high - each.low + 1 for each in batch))
+
+    def _ranges(self, digest: Digest) -> Iterable[VersionRange]:
+        if self.strategy.whole:
+            first, last = digest.first_version, digest.last_version
+            return [VersionRange(digest.key, first, last, last, ends=True)]
+        stays = max(self.policy.keep_last, self.strategy.keeps)
+        return ranges_of(digest, stays, self.policy.batch)
+
+    def _remove_batch(self, batch: Sequence[VersionRange], result: RemovalResult) -> None:
+        for removed in self.store.remove(
+            self.strategy.name, batch, self.policy.lock_timeout, self.policy.statement_timeout
+        ):
+            if removed.reason is not None:
+                result.skip(removed.part.key.stream, removed.reason)
+            else:
+                result.events += removed.events
+                # A long stream goes in several ranges, and counts when its last one has gone.
+                result.streams += removed.part.ends
+
+
+def ranges_of(digest: Digest, stays: int, batch: int) -> Iterator[VersionRange]:
+    """The version ranges in which a stream is removed, the oldest first.
+
+    `stays`: how many of its last events stay. Nothing if all of them do.
+    """
     high = digest.last_version - stays
     low = digest.first_version
     while low <= high:
@@ -45,59 +159,8 @@ def parts_of(digest: Digest, stays: int, batch: int) -> Iterator[VersionRange]:
         low = top + 1
 
 
-Check = Callable[[Sequence[Digest]], Mapping[StreamKey, str]]
-
-
-def remove(
-    store: EventStore,
-    strategy: RemovalStrategy,
-    policy: PolicySettings,
-    streams: Iterable[Digest],
-    result: RemovalResult,
-    check: Check,
-    before_each: Callable[[], None],
-) -> None:
-    """Remove streams, at most `policy.batch` events a transaction; `before_each` may raise to stop
-    between two.
-
-    `check` is asked right before some streams go, and gives the reasons why any of them should not.
-    """
-    stays = max(policy.keep_last, strategy.keeps)
-    pace = _RatePacer(policy.max_rate)
-    for group in _groups(streams, policy.batch):
-        before_each()
-        reasons = check(group)
-        parts: list[VersionRange] = []
-        for digest in group:
-            if digest.key in reasons:
-                result.skip(digest.stream, reasons[digest.key])
-            elif strategy.whole:
-                parts.append(
-                    VersionRange(
-                        digest.key,
-                        digest.first_version,
-                        digest.last_version,
-                        digest.last_version,
-                        ends=True,
-                    )
-                )
-            else:
-                parts += parts_of(digest, stays, policy.batch)
-        for batch in _batches(parts, policy.batch):
-            before_each()
-            for removed in store.remove(
-                strategy.name, batch, policy.lock_timeout, policy.statement_timeout
-            ):
-                if removed.reason is not None:
-                    result.skip(removed.part.key.stream, removed.reason)
-                else:
-                    result.events += removed.events
-                    result.streams += removed.part.ends
-            pace.after(sum(part.high - part.low + 1 for part in batch))
-
-
 def _groups(streams: Iterable[Digest], batch: int) -> Iterator[list[Digest]]:
-    """Streams of about a batch's events together; a longer one alone."""
+    """Streams with about `batch` events together; a longer stream is a group of its own."""
     group: list[Digest] = []
     events = 0
     for digest in streams:
@@ -110,25 +173,23 @@ def _groups(streams: Iterable[Digest], batch: int) -> Iterator[list[Digest]]:
         yield group
 
 
-def _batches(parts: Sequence[VersionRange], size: int) -> Iterator[list[VersionRange]]:
-    """Parts in their order, at most so many events at a time: those of one stream follow each
-    other.
-    """
+def _batches(ranges: Sequence[VersionRange], size: int) -> Iterator[list[VersionRange]]:
+    """Ranges in their order, with at most `size` events in a batch."""
     batch: list[VersionRange] = []
     events = 0
-    for part in parts:
-        count = part.high - part.low + 1
+    for each in ranges:
+        count = each.high - each.low + 1
         if batch and events + count > size:
             yield batch
             batch, events = [], 0
-        batch.append(part)
+        batch.append(each)
         events += count
     if batch:
         yield batch
 
 
 class _RatePacer:
-    """Keeps to a rate, in events a second."""
+    """Sleeps so that no more than `rate` events a second are removed on average."""
 
     def __init__(self, rate: int | None) -> None:
         self._rate, self._began, self._done = rate, time.monotonic(), 0
@@ -139,3 +200,22 @@ class _RatePacer:
             ahead = self._done / self._rate - (time.monotonic() - self._began)
             if ahead > 0:
                 time.sleep(ahead)
+
+
+def _scavenge(context: RunContext) -> str:
+    """Start a scavenge of the node and wait for it: only then does the disk space come free."""
+    store: Any = context.store
+    with store.admin as admin:
+        number = str(admin.start_scavenge())
+    result = "InProgress"
+    for seen in store.scavenges.watch(number):
+        context.check_stop()
+        context.progress("chunks scavenged", seen.chunks, None)
+        result = seen.result
+    if result != "Success":
+        raise EsopsError(
+            f"scavenge {number} of store {context.store_name} ended with {result}",
+            hint="The events are removed. Start a scavenge of the node again to free the disk "
+            "space.",
+        )
+    return number

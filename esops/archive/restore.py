@@ -1,4 +1,4 @@
-"""Streams back from an archive: into the store they came from, as they were, or into another."""
+"""Streams come back from an archive: as they were into their own store, or appended to another."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from esops.archive.verify import RowReader, compare
+from esops.archive.compare import RowReader, compare
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
-from esops.errors import EsopsError, Refused, UsageError
+from esops.config import Config
+from esops.errors import EsopsError, Refused, Stopped, UsageError
 from esops.events import NewEvent, RecordedEvent
+from esops.stores import open_store
 from esops.stores.archive.reading import Database, events_from
 from esops.stores.base import EventStore
 
@@ -25,13 +27,42 @@ _APPENDED_AT_ONCE = 200
 
 @dataclass
 class RestoreResult:
-    """What a restore did. `there`: streams of which nothing was missing."""
+    """What a restore did."""
 
     run: str
     store: str
     streams: int = 0
+    """Streams that were written."""
     events: int = 0
     there: int = 0
+    """Streams of which nothing was missing."""
+
+
+def restore_run(
+    config: Config,
+    run: Run,
+    into: str,
+    streams: Sequence[str] = (),
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> RestoreResult:
+    """Restore a run, or some of its streams, into a store of the configuration.
+
+    Raises Stopped between two groups of streams, and what `restore` raises.
+    """
+
+    def check_stop() -> None:
+        if stop():
+            raise Stopped(
+                "the restore was interrupted",
+                hint="Run it again to resume it: streams that are complete are left as they are.",
+            )
+
+    name, settings = config.store(into)
+    manifest = run.manifest()
+    with open_store(name, settings.without_archive) as store:
+        return restore(run, manifest, store, streams, check_stop=check_stop, progress=progress)
 
 
 def restore(
@@ -43,153 +74,156 @@ def restore(
     check_stop: Callable[[], None] = lambda: None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> RestoreResult:
-    """Bring back all streams of a run, or those that are named.
+    """Restore all streams of a run, or those that are named. Can be run again after a kill.
 
-    May be asked again after it was killed.
+    In a store of the kind that they came from, streams get back their ids, versions, positions,
+    times and payloads. In any other, events are appended with their ids, types and payloads, to
+    streams that do not exist there.
 
-    Same ids, versions, positions, times and payloads where the store is of the kind that they came
-    from; else events are appended, with
-    their ids, types and payloads, to streams that are not there. Raises Refused, before it writes
-    to a stream, where an event that is
-    there is another; UsageError for a name that the run has not.
+    Raises Refused, before it writes to a stream, if the store has another event in its place;
+    UsageError for a name that is not in the run.
     """
-    result = RestoreResult(run.name, store.name)
+    restoration = _Restoration(run, manifest, store)
     wanted = frozenset(names)
     found: set[str] = set()
-    strategy = store.capabilities.restores
-    at_home = store.name == manifest.store or strategy == "anywhere"
-    as_they_were = bool(strategy) and at_home and store.ping().layout == manifest.layout
+    restores = store.capabilities.restores
+    at_home = store.name == manifest.store or restores == "anywhere"
+    as_they_were = bool(restores) and at_home and store.ping().layout == manifest.layout
     done = 0
     for group, rows, batches in _groups(run, manifest, wanted):
         check_stop()
         if as_they_were:
-            _put_back(result, run, manifest, group, rows, batches, store)
+            restoration.restore_group(group, rows, batches)
         else:
-            _append(result, manifest, group, list(batches), store)
-        deque(batches, 0)  # what was not needed, so that the next group begins at its own events
+            restoration.append_group(group, list(batches))
+        # What was not needed is read all the same, so that the next group begins at its own rows.
+        deque(batches, 0)
         done += len(group)
         progress(done, len(wanted) or manifest.streams)
         found |= wanted & {digest.stream for digest in group}
     if missing := wanted - found:
         raise UsageError(
             f"run {run.name} has no stream {min(missing)!r}",
-            hint=f"esops archive show {run.name} --streams",
+            hint=f"List its streams with: esops archive show {run.name} --streams",
         )
-    return result
+    return restoration.result
 
 
-def _put_back(
-    result: RestoreResult,
-    run: Run,
-    manifest: Manifest,
-    group: Sequence[Digest],
-    rows: Sequence[str | None],
-    batches: Iterable[pa.RecordBatch],
-    store: EventStore,
-) -> None:
-    missing: list[int] = []
-    for number, (digest, comparison) in enumerate(compare(run, manifest, group, store)):
-        if comparison.status == "differs":
+class _Restoration:
+    """Writes groups of streams, and counts them."""
+
+    def __init__(self, run: Run, manifest: Manifest, store: EventStore) -> None:
+        self._run, self._manifest, self._store = run, manifest, store
+        self.result = RestoreResult(run.name, store.name)
+
+    def restore_group(
+        self, group: Sequence[Digest], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]
+    ) -> None:
+        """Write streams as they were, and check that they are; `rows` are the store's own."""
+        missing: list[int] = []
+        compared = compare(self._run, self._manifest, group, self._store)
+        for number, (digest, comparison) in enumerate(compared):
+            if comparison.status == "differs":
+                raise Refused(
+                    f"stream {digest.stream} cannot be restored: {comparison.detail}",
+                    hint="esops overwrites no event. Restore into another store with --into.",
+                )
+            if comparison.status == "same":
+                self.result.there += 1
+            else:
+                missing.append(number)
+        if not missing:
+            return
+        chosen = [group[number] for number in missing]
+        keys = [digest.key for digest in chosen]
+        self.result.events += self._store.restore_streams(
+            keys, [rows[number] for number in missing], (_only(batch, keys) for batch in batches)
+        )
+        for digest, comparison in compare(self._run, self._manifest, chosen, self._store):
+            # "partly" without a detail: the application has appended to the stream meanwhile.
+            if comparison.status not in ("same", "partly") or comparison.detail:
+                raise EsopsError(
+                    f"stream {digest.stream} was restored, and differs from the archive: "
+                    f"{comparison.status} {comparison.detail}"
+                )
+        self.result.streams += len(chosen)
+
+    def append_group(self, group: Sequence[Digest], batches: Sequence[pa.RecordBatch]) -> None:
+        """Append streams to a store that cannot take positions; it numbers the events itself."""
+        store = self._store
+        if not store.capabilities.append:
+            raise UsageError(f"nothing can be restored into store {store.name}: it is read-only")
+        base = store.capabilities.first_version
+        for digest in group:
+            written = self._appended_before(digest)
+            if written == digest.events:
+                self.result.there += 1
+                continue
+            events = [
+                event
+                for batch in batches
+                for event in events_from(_only(batch, [digest.key]), self._manifest)
+            ]
+            if len(events) != digest.events:
+                raise Refused(
+                    f"stream {digest.stream} holds rows that are not events (gap fillers, skipped "
+                    "events), and another store cannot take them",
+                    hint=f"Restore it into store {self._manifest.store}.",
+                )
+            if written:
+                self._check_beginning(digest, events[:written])
+            for at in range(written, len(events), _APPENDED_AT_ONCE):
+                some = [
+                    NewEvent(event.id, event.type, event.data, event.metadata or b"{}")
+                    for event in events[at : at + _APPENDED_AT_ONCE]
+                ]
+                store.append(digest.stream, some, base + at - 1)
+                self.result.events += len(some)
+            self.result.streams += 1
+
+    def _appended_before(self, digest: Digest) -> int:
+        """How many events of a stream the store has already, such as from a killed restore.
+
+        Raises Refused if the stream cannot be restored by appending.
+        """
+        store, base = self._store, self._store.capabilities.first_version
+        if digest.first_version != self._manifest.first_version:
             raise Refused(
-                f"stream {digest.stream}: {comparison.detail}",
-                hint="Nothing is written over. --into restores to another store.",
+                f"stream {digest.stream} begins at version {digest.first_version} in the archive, "
+                f"and store {store.name} would count its events from {base}",
+                hint=f"Restore it into store {self._manifest.store}.",
             )
-        if comparison.status == "same":
-            result.there += 1
-        else:
-            missing.append(number)
-    if not missing:
-        return
-    chosen = [group[number] for number in missing]
-    keys = [digest.key for digest in chosen]
-    result.events += store.restore_streams(
-        keys, [rows[number] for number in missing], (_only(batch, keys) for batch in batches)
-    )
-    for digest, comparison in compare(run, manifest, chosen, store):
-        if comparison.status not in ("same", "partly") or comparison.detail:
-            raise EsopsError(
-                f"stream {digest.stream} was restored and is not as it was: {comparison.status} "
-                f"{comparison.detail}"
-            )
-    result.streams += len(chosen)
+        here = store.stream_info(digest.stream)
+        written = 0 if here is None else here.last_version - base + 1
+        if written > digest.events or (here is not None and here.first_version != base):
+            raise self._exists(digest)
+        return written
+
+    def _check_beginning(self, digest: Digest, expected: Sequence[RecordedEvent]) -> None:
+        """Raises Refused if the events that the store has are not the archived ones."""
+        in_store = self._store.read_stream(digest.stream, limit=len(expected))
+        for event, here in zip(expected, in_store, strict=False):
+            if event.id != here.id:
+                raise self._exists(digest)
+
+    def _exists(self, digest: Digest) -> Refused:
+        return Refused(
+            f"store {self._store.name} already has a stream {digest.stream} with other events",
+            hint="Restore into a store that does not have this stream.",
+        )
 
 
 def _only(batch: pa.RecordBatch, keys: Sequence[tuple[str, str]]) -> pa.RecordBatch:
-    """The rows of some streams."""
+    """The rows of some streams, by name and tenant."""
     wanted = set(keys)
     pairs = zip(batch.column("stream").to_pylist(), batch.column("tenant").to_pylist(), strict=True)
     return batch.filter(pa.array([pair in wanted for pair in pairs], pa.bool_()))
 
 
-def _append(
-    result: RestoreResult,
-    manifest: Manifest,
-    group: Sequence[Digest],
-    batches: Sequence[pa.RecordBatch],
-    store: EventStore,
-) -> None:
-    """Into a store of another kind, or one that cannot take positions: versions are those that the
-    store gives.
-    """
-    if not store.capabilities.append:
-        raise UsageError(f"store {store.name} takes no events")
-    base = store.capabilities.first_version
-    for digest in group:
-        if digest.first_version != manifest.first_version:
-            raise Refused(
-                f"stream {digest.stream} begins at version {digest.first_version} in the archive: "
-                "it would get others"
-            )
-        here = store.stream_info(digest.stream)
-        written = 0 if here is None else here.last_version - base + 1
-        if written > digest.events or (here is not None and here.first_version != base):
-            raise Refused(
-                f"stream {digest.stream} is there already",
-                hint="Restore into a store that has it not.",
-            )
-        if written == digest.events:
-            result.there += 1
-            continue
-        events = [
-            event
-            for batch in batches
-            for event in events_from(_only(batch, [digest.key]), manifest)
-        ]
-        if len(events) != digest.events:
-            raise Refused(
-                f"stream {digest.stream} holds rows that are no events, which another store "
-                "cannot take"
-            )
-        if written:
-            _refuse_others(digest, events[:written], store)
-        for at in range(written, len(events), _APPENDED_AT_ONCE):
-            some = [
-                NewEvent(event.id, event.type, event.data, event.metadata or b"{}")
-                for event in events[at : at + _APPENDED_AT_ONCE]
-            ]
-            store.append(digest.stream, some, base + at - 1)
-            result.events += len(some)
-        result.streams += 1
-
-
-def _refuse_others(digest: Digest, expected: Sequence[RecordedEvent], store: EventStore) -> None:
-    """A restore that was killed left the beginning of a stream; events of somebody else's are
-    another thing.
-    """
-    for event, here in zip(
-        expected, store.read_stream(digest.stream, limit=len(expected)), strict=False
-    ):
-        if event.id != here.id:
-            raise Refused(
-                f"stream {digest.stream} is there already",
-                hint="Restore into a store that has it not.",
-            )
-
-
 def _groups(
     run: Run, manifest: Manifest, wanted: frozenset[str]
 ) -> Iterator[tuple[list[Digest], list[str | None], Iterator[pa.RecordBatch]]]:
-    """Streams with their events, some thousand events at a time."""
+    """Streams, the store's own rows of them, and their events; some thousand events at a time."""
     events = RowReader(_events(run, manifest, wanted))
     group: list[Digest] = []
     rows: list[str | None] = []
@@ -208,6 +242,7 @@ def _groups(
 
 
 def _events(run: Run, manifest: Manifest, wanted: frozenset[str]) -> Iterator[pa.RecordBatch]:
+    """The events of the wanted streams, or of all; only files that hold some are read."""
     if not wanted:
         for entry in manifest.event_files:
             yield from run.batches(entry)

@@ -1,6 +1,6 @@
-"""Is what the archive holds what was written, and what the store has?
+"""Verification: is the archive what was written, and is it what the store has?
 
-Everything is read back from the repository.
+Everything is read back from the repository; nothing is taken on trust from the export.
 """
 
 from __future__ import annotations
@@ -9,66 +9,56 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain, islice
-from typing import Any, Literal, NamedTuple
+from itertools import islice
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from esops.archive.compare import RowComparer, RowReader, StreamComparison, compare, refs
 from esops.archive_format.hashes import Digest, digests
 from esops.archive_format.manifest import FileEntry, Manifest
 from esops.archive_format.repository import Missing
 from esops.archive_format.runs import Run
-from esops.archive_format.schema import Damaged, join_ids
+from esops.archive_format.schema import Damaged
 from esops.errors import UsageError
-from esops.events import StreamRef
 from esops.stores.base import EventStore
 
-_AT_ONCE = 1_000
-MOST_PROBLEMS = 100
+_STREAMS_AT_ONCE = 1_000
+_PROBLEMS_KEPT = 100
 
-
-class StreamComparison(NamedTuple):
-    """How a stream in the store compares with the archive's.
-
-    same: all of it is there as it was archived. gone: nothing of it is there. partly: what is there
-    is as it was archived, and some
-    is gone or was appended since. differs: an event is another.
-    """
-
-    status: Literal["same", "gone", "partly", "differs"]
-    detail: str = ""
-    last_version: int | None = None
+Tick = Callable[[int, int], None]
+"""Is given how many events are done, and how many there are."""
 
 
 @dataclass
 class RunVerification:
-    """What a verification found.
-
-    `files` were read; `problems` are sentences, at most a hundred of `found`.
-    """
+    """What a verification found."""
 
     run: str
     files: int = 0
+    """Files that were read."""
     streams: int = 0
     events: int = 0
     found: int = 0
+    """How many problems there are."""
     problems: list[str] = field(default_factory=list)
+    """The first hundred of them, each as a sentence."""
     sampled: str | None = None
+    """Which part of the files was read, if not all."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there is no problem."""
         return not self.found
 
     def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names."""
+        """The verification under the documented field names."""
         return {**asdict(self), "ok": self.ok}
 
     def problem(self, text: str) -> None:
-        """Note a problem."""
+        """Add a problem."""
         self.found += 1
-        if len(self.problems) < MOST_PROBLEMS:
+        if len(self.problems) < _PROBLEMS_KEPT:
             self.problems.append(text)
 
 
@@ -85,9 +75,6 @@ def combined(results: Sequence[RunVerification]) -> dict[str, Any]:
     }
 
 
-Tick = Callable[[int, int], None]
-
-
 def verify(
     run: Run,
     manifest: Manifest,
@@ -97,17 +84,21 @@ def verify(
     each: Callable[[Digest, StreamComparison], None] | None = None,
     tick: Tick = lambda *_: None,
 ) -> RunVerification:
-    """Read a run back, hash and decode it, count it, and compare it with its list of streams and,
-    where one is given, the store.
+    """Read a run back, check every hash, decode and count it, and compare it with its manifest.
 
-    `sample`: the part of the files of events that is read (0 to 1); the list of streams is always
-    read.
-    `each` is given how each stream compares with the store. `tick` is given events done and to do.
+    Args:
+        run: The run to read.
+        manifest: Its seal.
+        store: If given, every stream is compared with this store as well.
+        sample: Which part (0 to 1) of the files of events is read. The lists of streams are always
+            read completely. With a sample, `store` is not asked.
+        each: Is given how each stream compares with the store.
+        tick: Is given the progress.
     """
     found = RunVerification(run.name)
     try:
         if sample >= 1:
-            _verify_whole(found, run, manifest, store, each, tick)
+            _WholeVerification(found, run, manifest, store, each).read(tick)
         else:
             _verify_sample(found, run, manifest, sample)
     except (Damaged, Missing) as error:
@@ -117,7 +108,7 @@ def verify(
 
 
 def _check_files(found: RunVerification, run: Run, manifest: Manifest) -> None:
-    """After a first problem: which other files have one."""
+    """After a first problem, look for others: check the hash of each file."""
     for entry in manifest.files:
         try:
             run.content(entry)
@@ -126,123 +117,88 @@ def _check_files(found: RunVerification, run: Run, manifest: Manifest) -> None:
                 found.problem(error.message)
 
 
-def _verify_whole(
-    found: RunVerification,
-    run: Run,
-    manifest: Manifest,
-    store: EventStore | None,
-    each: Callable[[Digest, StreamComparison], None] | None,
-    tick: Tick,
-) -> None:
-    listed = run.streams(manifest)
-    rows = RowReader(_all_batches(found, run, manifest))
-    while group := [digest for digest, _ in islice(listed, _AT_ONCE)]:
-        comparer = (
-            RowComparer(store.export(_wanted(group), list(manifest.columns)))
-            if store is not None
-            else None
-        )
+@dataclass
+class _WholeVerification:
+    """Reads all files of a run once, the events beside the list of streams."""
+
+    found: RunVerification
+    run: Run
+    manifest: Manifest
+    store: EventStore | None
+    each: Callable[[Digest, StreamComparison], None] | None
+
+    def read(self, tick: Tick) -> None:
+        """Verify everything. Raises Damaged, Missing for a file that cannot be read."""
+        streams = self.run.streams(self.manifest)
+        rows = RowReader(self._event_batches())
+        # Both files are sorted by stream: so many rows of events belong to the next thousand
+        # streams as these have events.
+        while group := [digest for digest, _ in islice(streams, _STREAMS_AT_ONCE)]:
+            self._verify_group(group, rows)
+            tick(self.found.events, self.manifest.events)
+        for digest in digests(rows.next(None)):
+            self.found.problem(_unlisted(digest.stream, self.run))
+        self.found.files += len(self.manifest.stream_files)
+        self._compare_counts()
+
+    def _verify_group(self, group: list[Digest], rows: RowReader) -> None:
+        comparer = None
+        if self.store is not None:
+            exported = self.store.export(refs(group), list(self.manifest.columns))
+            comparer = RowComparer(exported)
         batches = rows.next(sum(digest.events for digest in group), comparer)
-        there = digests(batches)
+        read = digests(batches)
         for digest in group:
-            if next(there, None) != digest:
-                found.problem(
-                    f"stream {digest.stream}: its events in {run.name} are not those of its list "
-                    "of streams"
-                )
-            found.streams += 1
-            found.events += digest.events
+            if next(read, None) != digest:
+                self.found.problem(_other_events(digest.stream, self.run))
+            self.found.streams += 1
+            self.found.events += digest.events
+        # After a difference some rows may be left: the next group begins with its own.
         deque(batches, 0)
-        if store is not None and comparer is not None:
-            same = comparer.equal()
-            for digest, comparison in (
-                _all_same(group) if same else compare(run, manifest, group, store)
-            ):
-                if comparison.status == "differs":
-                    found.problem(f"stream {digest.stream}: {comparison.detail}")
-                if each is not None:
-                    each(digest, comparison)
-        tick(found.events, manifest.events)
-    for digest in digests(rows.next(None, None)):
-        found.problem(
-            f"stream {digest.stream} has events in {run.name}, and is not in its list of streams"
+        if self.store is not None and comparer is not None:
+            self._compare_with_store(group, self.store, all_equal=comparer.equal())
+
+    def _compare_with_store(
+        self, group: list[Digest], store: EventStore, *, all_equal: bool
+    ) -> None:
+        # Rows that are equal need no look at single streams, and nearly always all are.
+        compared = (
+            (
+                (digest, StreamComparison("same", last_version=digest.last_version))
+                for digest in group
+            )
+            if all_equal
+            else compare(self.run, self.manifest, group, store)
         )
-    found.files += len(manifest.stream_files)
-    for what, count, stated in (
-        ("streams", found.streams, manifest.streams),
-        ("events", found.events, manifest.events),
-    ):
-        if count != stated:
-            found.problem(f"{run.name} has {count:,} {what}, and its manifest says {stated:,}")
+        for digest, comparison in compared:
+            if comparison.status == "differs":
+                self.found.problem(f"stream {digest.stream}: {comparison.detail}")
+            if self.each is not None:
+                self.each(digest, comparison)
+
+    def _event_batches(self) -> Iterator[pa.RecordBatch]:
+        for entry in self.manifest.event_files:
+            yield from _checked_rows(self.run, entry)
+            self.found.files += 1
+
+    def _compare_counts(self) -> None:
+        for what, number, stated in (
+            ("streams", self.found.streams, self.manifest.streams),
+            ("events", self.found.events, self.manifest.events),
+        ):
+            if number != stated:
+                self.found.problem(
+                    f"{self.run.name} has {number:,} {what}, and its manifest says {stated:,}"
+                )
 
 
-def _wanted(streams: Sequence[Digest]) -> Iterator[StreamRef]:
-    return (StreamRef(*digest[:3]) for digest in streams)
-
-
-def _all_same(group: Sequence[Digest]) -> Iterator[tuple[Digest, StreamComparison]]:
+def _same(group: Sequence[Digest]) -> Iterator[tuple[Digest, StreamComparison]]:
     for digest in group:
         yield digest, StreamComparison("same", last_version=digest.last_version)
 
 
-class RowReader:
-    """The rows of batches, some at a time."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
-        """Take the batches; they are read as rows are asked for."""
-        self._batches = batches
-        self._waiting: list[pa.RecordBatch] = []
-
-    def next(
-        self, count: int | None, comparer: RowComparer | None = None
-    ) -> Iterator[pa.RecordBatch]:
-        """The next so many rows (None: all), each compared with others as it passes."""
-        while count is None or count:
-            batch = self._waiting.pop() if self._waiting else next(self._batches, None)
-            if batch is None:
-                return
-            taken = batch if count is None else batch.slice(0, count)
-            if batch.num_rows > taken.num_rows:
-                self._waiting.append(batch.slice(taken.num_rows))
-            if count is not None:
-                count -= taken.num_rows
-            if comparer is not None:
-                comparer.hold(taken)
-            yield taken
-
-
-class RowComparer:
-    """Whether rows that come in batches are the same as others that come in batches of
-    other sizes.
-    """
-
-    def __init__(self, others: Iterator[pa.RecordBatch]) -> None:
-        """Take the others."""
-        self._others = RowReader(others)
-        self._equal = True
-
-    def hold(self, batch: pa.RecordBatch) -> None:
-        """Compare some rows with as many of the others."""
-        at = 0
-        while self._equal and at < batch.num_rows:
-            other = next(self._others.next(batch.num_rows - at), None)
-            if other is None or not other.equals(batch.slice(at, other.num_rows)):
-                self._equal = False
-            else:
-                at += other.num_rows
-
-    def equal(self) -> bool:
-        """Whether all were the same, and there are no more of the others."""
-        return self._equal and next(self._others.next(1), None) is None
-
-
-def _all_batches(found: RunVerification, run: Run, manifest: Manifest) -> Iterator[pa.RecordBatch]:
-    for entry in manifest.event_files:
-        yield from _counted(run, entry)
-        found.files += 1
-
-
-def _counted(run: Run, entry: FileEntry) -> Iterator[pa.RecordBatch]:
+def _checked_rows(run: Run, entry: FileEntry) -> Iterator[pa.RecordBatch]:
+    """A file's rows. Raises Damaged at the end if there are not as many as the manifest says."""
     rows = 0
     for batch in run.batches(entry):
         rows += batch.num_rows
@@ -254,16 +210,17 @@ def _counted(run: Run, entry: FileEntry) -> Iterator[pa.RecordBatch]:
 
 
 def _verify_sample(found: RunVerification, run: Run, manifest: Manifest, sample: float) -> None:
-    """Some files of events, wholly; streams that lie in one of them wholly are compared with their
-    digests.
-    """
-    count = max(1, round(len(manifest.event_files) * sample))
-    chosen = random.sample(manifest.event_files, min(count, len(manifest.event_files)))
-    found.sampled = f"{len(chosen)} of {len(manifest.event_files)} files of events"
+    """Read some files of events completely, and compare the streams in them with the list."""
+    files = manifest.event_files
+    number = max(1, round(len(files) * sample))
+    chosen = random.sample(files, min(number, len(files)))
+    found.sampled = f"{len(chosen)} of {len(files)} files of events"
+    # The first and the last stream of a file may continue in its neighbours, so that they cannot
+    # be compared.
     ends = {name for entry in chosen for name in (entry.first, entry.last)}
     read: dict[tuple[str, str], Digest] = {}
     for entry in chosen:
-        for digest in digests(_counted(run, entry)):
+        for digest in digests(_checked_rows(run, entry)):
             found.events += digest.events
             if digest.stream not in ends:
                 read[digest.key] = digest
@@ -271,97 +228,26 @@ def _verify_sample(found: RunVerification, run: Run, manifest: Manifest, sample:
     for digest, _ in run.streams(manifest):
         found.streams += 1
         if read.pop(digest.key, digest) != digest:
-            found.problem(
-                f"stream {digest.stream}: its events in {run.name} are not those of its list "
-                "of streams"
-            )
+            found.problem(_other_events(digest.stream, run))
     for key in read:
-        found.problem(
-            f"stream {key[0]} has events in {run.name}, and is not in its list of streams"
-        )
+        found.problem(_unlisted(key[0], run))
     found.files += len(manifest.stream_files)
 
 
-def compare(
-    run: Run, manifest: Manifest, streams: Sequence[Digest], store: EventStore
-) -> Iterator[tuple[Digest, StreamComparison]]:
-    """Compare some streams of a run with the store: by their digests, and event by event where
-    these differ.
-    """
-    if len(manifest.first_position.split(":")) != manifest.position_parts:
-        raise Damaged(f"{run.name}: its manifest contradicts itself")
-    here = {
-        digest.key: digest
-        for digest in digests(store.export(_wanted(streams), list(manifest.columns)))
-    }
-    for digest in streams:
-        other = here.get(digest.key)
-        if other is None:
-            yield digest, StreamComparison("gone")
-        elif other == digest:
-            yield digest, StreamComparison("same", last_version=other.last_version)
-        else:
-            yield digest, _look_closely(run, manifest, digest, other, store)
+def _other_events(stream: str, run: Run) -> str:
+    return f"stream {stream}: its events in {run.name} do not match the run's list of streams"
 
 
-def _look_closely(
-    run: Run, manifest: Manifest, digest: Digest, other: Digest, store: EventStore
-) -> StreamComparison:
-    archived = chain.from_iterable(_by_version(batch) for batch in events_of(run, manifest, digest))
-    now = chain.from_iterable(
-        _by_version(batch) for batch in store.export(_wanted([digest]), list(manifest.columns))
-    )
-    ahead = next(archived, None)
-    for version, values in now:
-        while ahead is not None and ahead[0] < version:
-            ahead = next(archived, None)
-        before = ahead[1] if ahead is not None and ahead[0] == version else None
-        if before is None:
-            if version <= digest.last_version:
-                return StreamComparison(
-                    "differs",
-                    f"the store has an event of version {version}, and the archive has not",
-                    other.last_version,
-                )
-            continue
-        different = [name for name in before if before[name] != values[name]]
-        if different:
-            return StreamComparison(
-                "differs",
-                f"version {version} differs from the store's in {', '.join(different)}",
-                other.last_version,
-            )
-    return StreamComparison("partly", "", other.last_version)
-
-
-def _by_version(batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any]]]:
-    ids = join_ids(batch)
-    for row, identifier in zip(batch.to_pylist(), ids, strict=True):
-        yield row["version"], {**row, "id": identifier, "id_text": None}
-
-
-def events_of(run: Run, manifest: Manifest, digest: Digest) -> Iterator[pa.RecordBatch]:
-    """The events of one stream of a run."""
-    from esops.stores.archive.reading import Database
-
-    with Database([(run, manifest)]) as database:
-        entries = database.files_of(run, manifest, [digest.stream])
-    for entry in entries:
-        for batch in run.batches(entry):
-            yield batch.filter(
-                pc.and_(
-                    pc.equal(batch.column("stream"), digest.stream),
-                    pc.equal(batch.column("tenant"), digest.tenant),
-                )
-            )
+def _unlisted(stream: str, run: Run) -> str:
+    return f"stream {stream} has events in {run.name} and is missing from its list of streams"
 
 
 def parse_sample(text: str) -> float:
-    """Read `10%` or `0.1` as a part. Raises UsageError."""
+    """Read `10%` or `0.1` as a part of the whole. Raises UsageError."""
     try:
         part = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         part = 0.0
     if not 0 < part <= 1:
-        raise UsageError(f"--sample {text}: this is no part of the whole", hint="Like 10% or 0.1.")
+        raise UsageError(f"--sample {text} is not a part of the whole", hint="Like 10% or 0.1.")
     return part

@@ -1,8 +1,7 @@
-"""Events and streams into Parquet files of about one size, written to the repository one after the
-other, each read back at once.
+"""Writes events and streams as Parquet files of about one size; each is read back at once.
 
-What is read back is compared with what the store gave: both are hashed row by row, so that neither
-has to stay in memory.
+What is read back is compared with what the store gave. Both are hashed as they pass, so that
+neither has to stay in memory.
 """
 
 from __future__ import annotations
@@ -44,25 +43,24 @@ _OF_NUMBERS = "DELTA_BINARY_PACKED"
 
 
 class OrderedWorker:
-    """A thread that does tasks in their order, at most so many behind the one that sets them.
+    """A thread that runs tasks in their order. A context manager.
 
-    A context manager.
+    Whoever adds tasks waits when `most` of them are open, so that memory stays bounded.
     """
 
     def __init__(self, name: str, most: int) -> None:
-        """Nothing to do yet."""
         self._worker = ThreadPoolExecutor(1, f"esops-archive-{name}")
         self._tasks: deque[Future[None]] = deque()
         self._most = most
 
     def do(self, task: Callable[..., None], *arguments: Any) -> None:
-        """Set a task; waits while too many are open. Raises what an earlier one raised."""
+        """Add a task. Waits while too many are open. Raises what an earlier task raised."""
         self._tasks.append(self._worker.submit(task, *arguments))
         while len(self._tasks) > self._most:
             self._tasks.popleft().result()
 
     def wait(self) -> None:
-        """Until all is done. Raises what a task raised."""
+        """Wait until all tasks are done. Raises what a task raised."""
         while self._tasks:
             self._tasks.popleft().result()
 
@@ -79,12 +77,12 @@ class OrderedWorker:
 
 
 class ParquetFiles:
-    """Rows of one schema into files of about a size each."""
+    """Writes rows of one schema to files of about `file_size` bytes each."""
 
     def __init__(
         self, run: Run, prefix: str, schema: pa.Schema, file_size: int, reader: OrderedWorker
     ) -> None:
-        """Nothing is written before there are rows. `reader` reads the files back."""
+        """`reader` is the thread that reads the files back."""
         self._reader = reader
         self._run, self._prefix, self._schema, self._file_size = run, prefix, schema, file_size
         self._waiting: list[pa.RecordBatch] = []
@@ -97,7 +95,7 @@ class ParquetFiles:
         self.entries: list[FileEntry] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take rows; whole row groups are written when there are enough."""
+        """Add rows. They are written as a row group when there are enough of them."""
         self._waiting.append(batch)
         self._rows += batch.num_rows
         self._bytes += batch.nbytes
@@ -139,14 +137,14 @@ class ParquetFiles:
             last=self._last,
         )
         self._run.repository.put(self._run.path(name), content)
-        del content
+        del content  # a whole file: it is not needed while the next one is filled
         self._sink, self._writer, self._in_file = None, None, 0
         self._reader.do(self._read_back, entry, self._content.digest())
         self._content = Content()
         self.entries.append(entry)
 
     def _read_back(self, entry: FileEntry, written: bytes) -> None:
-        """Hold what the repository gives beside what was written to it. Raises Damaged, Missing."""
+        """Compare what the repository returns with what was written. Raises Damaged, Missing."""
         found = Content()
         with OrderedWorker("hash", 2) as hashing:
             for batch in self._run.batches(entry):
@@ -154,21 +152,19 @@ class ParquetFiles:
             hashing.wait()
         if found.digest() != written:
             raise Damaged(
-                f"{self._run.name}/{entry.name}: what is read back is not what the store gave"
+                f"{self._run.name}/{entry.name} is read back with other rows than the store gave"
             )
 
     def finish(self) -> tuple[FileEntry, ...]:
-        """Write what is left; returns all files, of which the reader may not have read the last
-        ones yet.
-        """
+        """Write what is left, and return all files. The reader may still be at the last ones."""
         self._write_group()
         self._close_file()
         return tuple(self.entries)
 
 
 def _options(schema: pa.Schema) -> dict[str, Any]:
-    """zstd; repeated texts by dictionary, numbers as differences, ids as they are."""
-    words = [
+    """How columns are encoded: repeated texts by dictionary, numbers as differences; then zstd."""
+    repeated = [
         name
         for name in schema.names
         if name in ("stream", "tenant", "type") or name.startswith(EXTRA_PREFIX)
@@ -176,7 +172,7 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
     return {
         "compression": "zstd",
         "compression_level": 1,
-        "use_dictionary": words,
+        "use_dictionary": repeated,
         "column_encoding": {name: _OF_NUMBERS for name in schema.names if name in _NUMBERS},
         "write_statistics": [
             name
@@ -188,22 +184,20 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
 
 
 class ExportTotals:
-    """What an export found, beside the files: counts, bytes, and the ends of the log that it
-    covers.
-    """
+    """What an export has seen: counts, bytes, and the first and last position and time."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
         self.streams, self.events, self.bytes = 0, 0, 0
         self.first_position: Position | None = None
         self.last_position: Position | None = None
         self.first_at: int | None = None
         self.last_at: int | None = None
 
-    def see(self, batch: pa.RecordBatch, parts: int) -> None:
-        """Note the ends of a batch: its smallest and greatest position."""
+    def add_positions(self, batch: pa.RecordBatch, parts: int) -> None:
+        """Widen the range of positions by those of a batch; a position has 1 or 2 parts."""
         columns = [batch.column(f"position_{part}") for part in range(1, parts + 1)]
         low, high = pc.min_max(columns[0]).as_py().values()
+        # The second part only matters among the rows with the smallest (greatest) first part.
         for end, choose in ((low, min), (high, max)):
             at = [end]
             if parts > 1:
@@ -219,8 +213,8 @@ class ExportTotals:
                     position if self.last_position is None else max(self.last_position, position)
                 )
 
-    def count(self, group: Sequence[Digest]) -> None:
-        """Count streams."""
+    def add_streams(self, group: Sequence[Digest]) -> None:
+        """Count some streams and their events."""
         self.streams += len(group)
         self.events += sum(digest.events for digest in group)
         self.bytes += sum(digest.size for digest in group)
@@ -231,18 +225,16 @@ class ExportTotals:
 
 
 class Export:
-    """Streams on their way into a run's files. A context manager."""
+    """Writes streams to a run's files. A context manager."""
 
     def __init__(
         self, run: Run, attempt: int, columns: Sequence[str], position_parts: int, file_size: int
     ) -> None:
-        """`attempt` goes into the files' names, so that an older attempt can write over none of
-        them.
-        """
-        self.found = ExportTotals()
+        """`attempt` is part of the files' names, so that no older attempt can overwrite them."""
+        self.totals = ExportTotals()
         self._parts = position_parts
         # Compressing, asking for the streams' rows and reading back each take about as long as
-        # reading and hashing.
+        # reading the store and hashing, so that each has a thread of its own.
         self._threads = ExitStack()
         self._of_events, self._of_streams, self._reader = (
             self._threads.enter_context(OrderedWorker(name, most))
@@ -261,19 +253,20 @@ class Export:
         export: Callable[[Iterable[StreamRef]], Iterator[pa.RecordBatch]],
         rows: Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], str]],
     ) -> Iterator[ExportTotals]:
-        """Write the streams' events as they come, and their digests; says how far it is after some
-        thousands of streams.
+        """Write streams: `export` gives their events, `rows` the store's own rows of streams.
+
+        Yields the totals after every thousand streams.
         """
         found = digests(self._passing(export(streams)))
         while group := list(islice(found, _STREAMS_AT_ONCE)):
-            self.found.count(group)
+            self.totals.add_streams(group)
             self._of_streams.do(self._add_streams, group, rows)
-            yield self.found
+            yield self.totals
 
     def _passing(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             self._of_events.do(self._events.add, batch)
-            self.found.see(batch, self._parts)
+            self.totals.add_positions(batch, self._parts)
             yield batch
 
     def _add_streams(
@@ -284,9 +277,10 @@ class Export:
         self._streams.add(stream_batch(group, rows([each.key for each in group])))
 
     def close(self) -> tuple[tuple[FileEntry, ...], tuple[FileEntry, ...]]:
-        """Wait until all is written and read back; the files of events and of streams.
+        """Wait until everything is written and read back.
 
-        Raises Damaged, Missing where one is not read back as it was written.
+        Returns the files of events and the files of streams. Raises Damaged, Missing if one is not
+        read back as it was written.
         """
         self._of_events.wait()
         self._of_streams.wait()
@@ -307,7 +301,7 @@ class Export:
 
 
 def stream_batch(streams: list[Digest], rows: Mapping[tuple[str, str], str]) -> pa.RecordBatch:
-    """Streams as rows of their file."""
+    """Streams as rows of the file of streams."""
     columns = list(zip(*streams, strict=True))
     arrays = [
         pa.array(columns[0]),

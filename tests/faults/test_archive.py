@@ -20,7 +20,7 @@ import pyrage
 import pytest
 
 from esops.archive import run as runs
-from esops.archive.catalog_view import verified
+from esops.archive.catalog_view import verify_runs
 from esops.archive.restore import restore
 from esops.archive_format.lease import Lease
 from esops.archive_format.repository import Repository, Taken
@@ -106,9 +106,7 @@ def both(project, dsn: str) -> tuple[dict[str, set], dict[str, set]]:
                 hot.setdefault(event.stream, set()).add(event.id)
     cold: dict[str, set] = {}
     if catalog.sealed():
-        assert all(
-            result.ok for result in verified(config, catalog, None, False, 1.0, lambda *_: None)
-        )
+        assert all(result.ok for result in verify_runs(config, catalog))
         with open_store("cold", config.stores["cold"]) as store:
             for batch in store.read_all():
                 for event in batch.events:
@@ -375,11 +373,7 @@ def test_a_flipped_byte_of_any_file_is_found(project, dsn, connection):
         assert len(files) == 7
 
         def problems(config=config, catalog=catalog) -> list[str]:
-            return [
-                text
-                for result in verified(config, catalog, None, False, 1.0, lambda *_: None)
-                for text in result.problems
-            ]
+            return [text for result in verify_runs(config, catalog) for text in result.problems]
 
         assert problems() == []
         for _ in range(520):
@@ -405,7 +399,7 @@ def test_a_lost_file_a_lost_manifest_and_a_lost_run_are_found(project, dsn, conn
     events = next(folder.glob("*events*"))
     content = events.read_bytes()
     for change, words in (
-        (lambda: events.unlink(), "there is no"),
+        (lambda: events.unlink(), "does not exist"),
         (lambda: events.write_bytes(content[:-100]), "bytes instead of"),
         (lambda: (folder / "manifest.json").unlink(), "has no manifest"),
     ):

@@ -1,0 +1,150 @@
+"""The first half of an archive run: select streams, export them, and seal what was exported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import structlog
+
+from esops import __version__
+from esops.archive import policy
+from esops.archive.context import RunContext, utc_now
+from esops.archive.writer import Export
+from esops.archive_format.manifest import Manifest
+from esops.archive_format.repository import Missing
+from esops.archive_format.runs import RUNS, Catalog, Run
+from esops.archive_format.schema import Damaged, from_micros
+from esops.errors import EsopsError
+from esops.events import StreamInfo
+
+log = structlog.get_logger("esops.archive")
+
+_CHECKED_EVERY = 1_000
+"""Streams."""
+
+
+class ReadBackFailed(EsopsError):
+    """The repository does not return what was written to it."""
+
+
+def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
+    """Export what the policy selects and seal it; None if it selects nothing.
+
+    Raises ReadBackFailed if a file is not read back as it was written.
+    """
+    selected_at = policy.now()
+    # A policy that removes streams selects them until they are gone. One that keeps them would
+    # archive the same streams in every run.
+    archived = (
+        policy.ArchivedVersions(catalog, context.store_name) if context.removal == "keep" else None
+    )
+    try:
+        streams = policy.selected(
+            context.store, context.policy, context.strategy, selected_at, archived
+        )
+        with policy.Selection(_counting(context, streams)) as selection:
+            if not selection.count:
+                return None
+            if context.run.read("plan.json") is None:
+                plan = {
+                    "policy": context.policy_name,
+                    "store": context.store_name,
+                    "remove": context.removal,
+                    "at": utc_now(),
+                }
+                context.run.note("plan.json", plan)
+            log.info(
+                "exporting", run=context.run.name, streams=selection.count, events=selection.events
+            )
+            try:
+                return _write_and_seal(context, selection, selected_at)
+            except (Damaged, Missing) as error:
+                raise ReadBackFailed(error.message) from error
+    finally:
+        if archived is not None:
+            archived.close()
+
+
+def _counting(context: RunContext, streams: Iterator[StreamInfo]) -> Iterator[StreamInfo]:
+    """Pass streams on; show progress and give the run a chance to stop now and then."""
+    for number, info in enumerate(streams, 1):
+        if number % _CHECKED_EVERY == 0:
+            context.check_stop()
+            context.progress("streams selected", number, None)
+        yield info
+
+
+def _write_and_seal(
+    context: RunContext, selection: policy.Selection, selected_at: datetime
+) -> Manifest | None:
+    store, run = context.store, context.run
+    info = store.ping()
+    head = store.head()
+    position_parts = len(head) if head is not None else 1
+    columns = store.extra_columns()
+    with Export(run, context.lease.number, columns, position_parts, context.file_size) as export:
+        for so_far in export.add(
+            selection, lambda streams: store.export(streams, columns), store.stream_rows
+        ):
+            context.check_stop()
+            context.progress("events exported", so_far.events, selection.events)
+        event_files, stream_files = export.close()
+    totals = export.totals
+    if not totals.streams:  # every stream was deleted after it was selected
+        return None
+    manifest = Manifest(
+        run=run.name,
+        policy=context.policy_name,
+        store=context.store_name,
+        backend=info.backend,
+        layout=info.layout,
+        position_parts=position_parts,
+        first_version=store.capabilities.first_version,
+        columns=tuple(columns),
+        selected_at=selected_at,
+        sealed_at=datetime.now(UTC),
+        esops=__version__,
+        streams=totals.streams,
+        events=totals.events,
+        bytes=totals.bytes,
+        first_position=str(totals.first_position),
+        last_position=str(totals.last_position),
+        first_at=from_micros(totals.first_at),
+        last_at=from_micros(totals.last_at),
+        event_files=event_files,
+        stream_files=stream_files,
+    )
+    _seal(context, manifest)
+    return manifest
+
+
+def _seal(context: RunContext, manifest: Manifest) -> None:
+    """Write the manifest, which makes the run count. Raises Stopped, Missing, Damaged."""
+    run = context.run
+    # Another process may have superseded this one during a long export. Both could write a
+    # manifest then; the conditional create below lets only one of them through.
+    context.lease.check()
+    _check_files_exist(run, manifest)
+    run.note("manifest.json", manifest.model_dump(mode="json"), if_absent=True)
+    if run.seal() != manifest:
+        raise Damaged(f"{run.name}/manifest.json is not read back as it was written")
+    log.info("sealed", run=run.name, files=len(manifest.files), events=manifest.events)
+
+
+def _check_files_exist(run: Run, manifest: Manifest) -> None:
+    """Raises Missing, Damaged if a file has vanished or shrunk.
+
+    Each file was read back when it was written, which may be hours ago.
+    """
+    sizes = {
+        entry.name.rpartition("/")[2]: entry.size
+        for entry in run.repository.entries(f"{RUNS}/{run.name}")
+    }
+    for entry in manifest.files:
+        if entry.name not in sizes:
+            raise Missing(f"{run.name}/{entry.name} is not in the repository any more")
+        if sizes[entry.name] != entry.size:
+            raise Damaged(
+                f"{run.name}/{entry.name} has {sizes[entry.name]:,} bytes instead of {entry.size:,}"
+            )

@@ -1,0 +1,150 @@
+"""What the commands of `esops archive` tell a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from esops.wording import count
+
+if TYPE_CHECKING:
+    from esops.archive.context import ArchiveOutcome
+    from esops.archive.gc import Garbage
+    from esops.archive.policy import ArchivePlan
+    from esops.archive.restore import RestoreResult
+    from esops.archive.verify import RunVerification
+    from esops.term import Output
+
+_ITEMS_SHOWN = 20
+_SKIPPED_SHOWN = 5
+
+
+def plan(output: Output, found: ArchivePlan) -> None:
+    """What a run would select, what it would do, and the next command."""
+    from rich.filesize import decimal
+
+    size = f" ({decimal(found.bytes)} in the store)" if found.bytes is not None else ""
+    output.line(
+        f"Policy {found.policy} selects {count(found.streams, 'stream')} with "
+        f"{count(found.events, 'event')} of store {found.store}{size}."
+    )
+    if not found.streams:
+        output.line("There is nothing to do.")
+        return
+    if found.oldest is not None and found.newest is not None:
+        output.line(
+            f"The events are from {found.oldest:%Y-%m-%d %H:%M} to "
+            f"{found.newest:%Y-%m-%d %H:%M} UTC."
+        )
+    output.line("The longest streams:")
+    for each in found.longest:
+        output.line(f"  {each.name}: {count(each.length, 'event')}")
+    kept = f"; the last {count(found.stays, 'event')} of each stream stay" if found.stays else ""
+    output.line(
+        f"A run exports the events to archive {found.archive}, reads all of them back, compares "
+        f"them with the store, and then {found.what}{kept}."
+    )
+    if found.statements:
+        output.line("It executes:")
+    for statement in found.statements:
+        output.line(f"    {statement}")
+    output.line(f"Next: esops archive run {found.policy}")
+
+
+def outcome(output: Output, outcome: ArchiveOutcome) -> None:
+    """One line that says what was done, and more if there is something to look at."""
+    from rich.filesize import decimal
+
+    if outcome.state == "nothing":
+        output.line(f"{outcome.policy}: nothing to archive in store {outcome.store}")
+        return
+    archived = (
+        f"{outcome.policy}: archived {count(outcome.events, 'event')} of "
+        f"{count(outcome.streams, 'stream')} in run {outcome.run} "
+        f"({count(outcome.files, 'file')}, {decimal(outcome.stored_bytes)})"
+    )
+    if outcome.state == "failed":
+        output.line(f"{archived}; the verification failed, so nothing was removed")
+        for problem in outcome.problems:
+            output.line(f"  {problem}")
+        output.say("Find the cause, and run the policy again: it starts a new run.")
+        return
+    removed = "nothing removed"
+    if outcome.remove != "keep":
+        removed = (
+            f"{count(outcome.removed_events, 'event')} of {count(outcome.removed, 'stream')} "
+            f"removed ({outcome.remove})"
+        )
+    kept = f", {count(outcome.left_alone, 'stream')} not removed" if outcome.left_alone else ""
+    output.line(f"{archived}, verified; {removed}{kept}, in {outcome.seconds:.1f} s")
+    for each in outcome.skipped[:_SKIPPED_SHOWN]:
+        output.say(f"  not removed: {each['stream']}: {each['reason']}")
+    more = outcome.left_alone - _SKIPPED_SHOWN
+    if more > 0:
+        output.say(f"  and {more:,} more: esops archive show {outcome.run}")
+
+
+def run(output: Output, described: Mapping[str, Any]) -> None:
+    """A run's fields, one a line; lists below their names."""
+    for key, value in described.items():
+        if not isinstance(value, list):
+            output.line(f"{key}: {'-' if value is None else value}")
+            continue
+        output.line(f"{key}: {len(value)}")
+        for each in value[:_ITEMS_SHOWN]:
+            fields = (
+                ", ".join(f"{name} {field}" for name, field in each.items())
+                if isinstance(each, dict)
+                else str(each)
+            )
+            output.line(f"  {fields}")
+        if len(value) > _ITEMS_SHOWN:
+            output.line(f"  and {len(value) - _ITEMS_SHOWN:,} more (--output json)")
+
+
+def streams(output: Output, rows: Iterable[Mapping[str, Any]]) -> None:
+    """A run's streams, one a line, as they are read."""
+    for row in rows:
+        output.line(
+            f"{row['stream']}  {count(row['events'], 'event')}, versions {row['first_version']} "
+            f"to {row['last_version']}"
+        )
+
+
+def verifications(output: Output, results: Sequence[RunVerification]) -> None:
+    """One line for each run, and its problems below it."""
+    if not results:
+        output.line("The archive has no sealed run yet.")
+    for each in results:
+        part = f" ({each.sampled})" if each.sampled else ""
+        state = "ok" if each.ok else count(each.found, "problem")
+        output.line(
+            f"{each.run}: {state}; {count(each.files, 'file')}, {count(each.streams, 'stream')}, "
+            f"{count(each.events, 'event')} read{part}"
+        )
+        for problem in each.problems:
+            output.line(f"  {problem}")
+
+
+def restored(output: Output, result: RestoreResult) -> None:
+    """What was written, and what was already complete."""
+    complete = (
+        f"; {count(result.there, 'stream was', 'streams were')} already complete"
+        if result.there
+        else ""
+    )
+    output.line(
+        f"{result.run}: restored {count(result.streams, 'stream')} with "
+        f"{count(result.events, 'event')} into store {result.store}{complete}"
+    )
+
+
+def garbage(output: Output, found: Garbage) -> None:
+    """The files, and how many were or would be deleted."""
+    from rich.filesize import decimal
+
+    for name in found.names:
+        output.say(f"  {name}")
+    verb = "deleted" if found.deleted else "would be deleted"
+    kept = f"; {count(found.young, 'younger file')} kept" if found.young else ""
+    output.line(f"{count(found.files, 'file')} ({decimal(found.bytes)}) {verb}{kept}")
