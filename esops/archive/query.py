@@ -57,18 +57,20 @@ def write_parquet(catalog: Catalog, statement: str, path: Path, runs: Sequence[s
 
 @contextmanager
 def _opened(catalog: Catalog, runs: Sequence[str]) -> Iterator[Any]:
-    chosen = [(run, manifest) for run, manifest in catalog.sealed() if not runs or run.name in runs]
-    if missing := set(runs) - {run.name for run, _ in chosen}:
+    selected = [
+        (run, manifest) for run, manifest in catalog.sealed() if not runs or run.name in runs
+    ]
+    if missing := set(runs) - {run.name for run, _ in selected}:
         raise UsageError(
             f"{catalog.repository.address} has no sealed run {min(missing)!r}",
             hint="List the runs with: esops archive list",
         )
-    if not chosen:
+    if not selected:
         raise UsageError(
             f"{catalog.repository.address} has no sealed run yet",
             hint="Make one with: esops archive run POLICY",
         )
-    with Database(chosen) as database:
+    with Database(selected) as database:
         database.make_views()
         # From here on the statement can read these files and nothing else of the machine.
         database.lock()

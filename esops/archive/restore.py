@@ -84,13 +84,13 @@ def restore(
     UsageError for a name that is not in the run.
     """
     restoration = _Restoration(run, manifest, store)
-    wanted = frozenset(names)
+    requested = frozenset(names)
     found: set[str] = set()
     restores = store.capabilities.restores
     at_home = store.name == manifest.store or restores == "anywhere"
     as_they_were = bool(restores) and at_home and store.ping().layout == manifest.layout
     done = 0
-    for group, rows, batches in _groups(run, manifest, wanted):
+    for group, rows, batches in _groups(run, manifest, requested):
         check_stop()
         if as_they_were:
             restoration.restore_group(group, rows, batches)
@@ -99,9 +99,9 @@ def restore(
         # What was not needed is read all the same, so that the next group begins at its own rows.
         deque(batches, 0)
         done += len(group)
-        progress(done, len(wanted) or manifest.streams)
-        found |= wanted & {digest.stream for digest in group}
-    if missing := wanted - found:
+        progress(done, len(requested) or manifest.streams)
+        found |= requested & {digest.stream for digest in group}
+    if missing := requested - found:
         raise UsageError(
             f"run {run.name} has no stream {min(missing)!r}",
             hint=f"List its streams with: esops archive show {run.name} --streams",
@@ -134,19 +134,19 @@ class _Restoration:
                 missing.append(number)
         if not missing:
             return
-        chosen = [group[number] for number in missing]
-        keys = [digest.key for digest in chosen]
+        incomplete = [group[number] for number in missing]
+        keys = [digest.key for digest in incomplete]
         self.result.events += self._store.restore_streams(
             keys, [rows[number] for number in missing], (_only(batch, keys) for batch in batches)
         )
-        for digest, comparison in compare(self._run, self._manifest, chosen, self._store):
+        for digest, comparison in compare(self._run, self._manifest, incomplete, self._store):
             # "partly" without a detail: the application has appended to the stream meanwhile.
             if comparison.status not in ("same", "partly") or comparison.detail:
                 raise EsopsError(
                     f"stream {digest.stream} was restored, and differs from the archive: "
                     f"{comparison.status} {comparison.detail}"
                 )
-        self.result.streams += len(chosen)
+        self.result.streams += len(incomplete)
 
     def append_group(self, group: Sequence[Digest], batches: Sequence[pa.RecordBatch]) -> None:
         """Append streams to a store that cannot take positions; it numbers the events itself."""
@@ -215,21 +215,21 @@ class _Restoration:
 
 def _only(batch: pa.RecordBatch, keys: Sequence[tuple[str, str]]) -> pa.RecordBatch:
     """The rows of some streams, by name and tenant."""
-    wanted = set(keys)
+    requested = set(keys)
     pairs = zip(batch.column("stream").to_pylist(), batch.column("tenant").to_pylist(), strict=True)
-    return batch.filter(pa.array([pair in wanted for pair in pairs], pa.bool_()))
+    return batch.filter(pa.array([pair in requested for pair in pairs], pa.bool_()))
 
 
 def _groups(
-    run: Run, manifest: Manifest, wanted: frozenset[str]
+    run: Run, manifest: Manifest, requested: frozenset[str]
 ) -> Iterator[tuple[list[Digest], list[str | None], Iterator[pa.RecordBatch]]]:
     """Streams, the store's own rows of them, and their events; some thousand events at a time."""
-    events = RowReader(_events(run, manifest, wanted))
+    events = RowReader(_events(run, manifest, requested))
     group: list[Digest] = []
     rows: list[str | None] = []
     count = 0
     for digest, row in run.streams(manifest):
-        if wanted and digest.stream not in wanted:
+        if requested and digest.stream not in requested:
             continue
         group.append(digest)
         rows.append(row)
@@ -241,15 +241,15 @@ def _groups(
         yield group, rows, events.next(count)
 
 
-def _events(run: Run, manifest: Manifest, wanted: frozenset[str]) -> Iterator[pa.RecordBatch]:
-    """The events of the wanted streams, or of all; only files that hold some are read."""
-    if not wanted:
+def _events(run: Run, manifest: Manifest, requested: frozenset[str]) -> Iterator[pa.RecordBatch]:
+    """The events of the requested streams, or of all; only files that hold some are read."""
+    if not requested:
         for entry in manifest.event_files:
             yield from run.batches(entry)
         return
     with Database([(run, manifest)]) as database:
-        entries = database.files_of(run, manifest, wanted)
-    names = pa.array(sorted(wanted))
+        entries = database.files_of(run, manifest, requested)
+    names = pa.array(sorted(requested))
     for entry in entries:
         for batch in run.batches(entry):
             yield batch.filter(pc.is_in(batch.column("stream"), names))

@@ -43,18 +43,20 @@ log = structlog.get_logger("esops.archive")
 
 def plan(config: Config, name: str, removal: Removal | None = None) -> policy.ArchivePlan:
     """What a run would do now. Changes nothing. Raises UsageError, Unavailable."""
-    archive, settings, chosen = config.policy(name)
-    store_name, store_settings = config.store(chosen.store)
-    removal = removal or chosen.remove
+    archive, archive_settings, settings = config.policy(name)
+    store_name, store_settings = config.store(settings.store)
+    removal = removal or settings.remove
     with open_store(store_name, store_settings.without_archive) as store:
-        strategy = policy.removal_strategy(store, chosen, removal)
+        strategy = policy.removal_strategy(store, settings, removal)
         found = policy.ArchivePlan(
             name, archive, store_name, removal, statements=strategy.statements, what=strategy.what
         )
-        found.stays = max(chosen.keep_last, strategy.keeps)
-        catalog = Catalog(Repository(settings))
+        found.stays = max(settings.keep_last, strategy.keeps)
+        catalog = Catalog(Repository(archive_settings))
         archived = policy.ArchivedVersions(catalog, store_name) if removal == "keep" else None
-        for info in policy.selected(store, chosen, strategy, policy.now(), archived, measured=True):
+        for info in policy.selected(
+            store, settings, strategy, policy.now(), archived, measured=True
+        ):
             found.add(info)
     return found
 
@@ -74,10 +76,10 @@ def run(
     Raises Busy while another process works on the policy, Stopped after `max_duration` or `stop`,
     and Refused if a processor or projection has not read the events that would be removed.
     """
-    archive, settings, chosen = config.policy(name)
-    store_name, store_settings = config.store(chosen.store)
+    archive, archive_settings, settings = config.policy(name)
+    store_name, store_settings = config.store(settings.store)
     began = time.monotonic()
-    limit = max_duration or chosen.max_duration
+    limit = max_duration or settings.max_duration
     short_name = name.rpartition("/")[2]
     policy_name = f"{archive}/{short_name}"
 
@@ -91,22 +93,22 @@ def run(
                 hint=hint,
             )
 
-    repository = _opened(archive, Repository(settings))
+    repository = _opened(archive, Repository(archive_settings))
     with Lease(repository, policy_name) as lease, ExitStack() as stack:
         catalog = Catalog(repository)
         unfinished = _unfinished(catalog, policy_name, store_name)
         asked_before = unfinished[1].get("remove") if unfinished else None
-        removal = removal or asked_before or chosen.remove
+        removal = removal or asked_before or settings.remove
         store = stack.enter_context(open_store(store_name, store_settings.without_archive))
         context = RunContext(
             config=config,
             policy_name=policy_name,
-            policy=chosen,
-            file_size=settings.file_size,
+            policy=settings,
+            file_size=archive_settings.file_size,
             store_name=store_name,
             store=store,
             removal=removal,
-            strategy=policy.removal_strategy(store, chosen, removal),
+            strategy=policy.removal_strategy(store, settings, removal),
             run=unfinished[0] if unfinished else Run(repository, _new_name(short_name)),
             lease=lease,
             despite_checkpoints=despite_checkpoints,

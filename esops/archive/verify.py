@@ -213,13 +213,13 @@ def _verify_sample(found: RunVerification, run: Run, manifest: Manifest, sample:
     """Read some files of events completely, and compare the streams in them with the list."""
     files = manifest.event_files
     number = max(1, round(len(files) * sample))
-    chosen = random.sample(files, min(number, len(files)))
-    found.sampled = f"{len(chosen)} of {len(files)} files of events"
+    drawn = random.sample(files, min(number, len(files)))
+    found.sampled = f"{len(drawn)} of {len(files)} files of events"
     # The first and the last stream of a file may continue in its neighbours, so that they cannot
     # be compared.
-    ends = {name for entry in chosen for name in (entry.first, entry.last)}
+    ends = {name for entry in drawn for name in (entry.first, entry.last)}
     read: dict[tuple[str, str], Digest] = {}
-    for entry in chosen:
+    for entry in drawn:
         for digest in digests(_checked_rows(run, entry)):
             found.events += digest.events
             if digest.stream not in ends:

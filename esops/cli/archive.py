@@ -321,7 +321,9 @@ def query(
 def gc(
     context: typer.Context,
     archive: str | None = _ARCHIVE,
-    dry_run: bool = typer.Option(False, "-n", "--dry-run", help="List the files, and delete nothing."),
+    dry_run: bool = typer.Option(
+        False, "-n", "--dry-run", help="List the files, and delete nothing."
+    ),
     older_than: str = typer.Option(
         "1h",
         "--older-than",
