@@ -15,66 +15,72 @@ from esops.postgres.catalog import Table
 
 
 @dataclass(frozen=True)
-class Green:
-    """A version's tables, and what a projector needs to know of them.
+class VersionTables:
+    """The tables of one version, blue or green, and what a projector needs to know of them.
 
-    `tables` and `keys` go by plain names. `conjoined`: stream ids are not unique across tenants.
-    `empty`: nothing is written yet.
-    `ensure_keys` is to be called before the first statement that needs one.
+    `by_name` and `keys` go by the names that the application reads.
     """
 
     projection: str
     version: int
-    tables: Mapping[str, Table]
+    by_name: Mapping[str, Table]
     keys: Mapping[str, tuple[str, ...]]
+    """The columns of each table's key, also while the key itself is not built yet."""
     value_types: Mapping[str, str]
+    """By column, the Python type that the projection has written so far."""
     conjoined: bool
+    """Whether tenants share the store, so that a stream's id alone is not unique."""
     empty: bool
+    """Whether nothing has been written yet."""
     cache_rows: int
+    """How many rows a fold may keep in memory."""
     ensure_keys: Callable[[], None]
+    """Builds the keys if they are missing: to be called before a statement that needs them."""
 
     @property
     def names(self) -> dict[str, tuple[str, str]]:
         """Schema and physical name of each table."""
-        return {name: (table.schema, table.name) for name, table in self.tables.items()}
+        return {name: (table.schema, table.name) for name, table in self.by_name.items()}
 
     @property
     def only(self) -> tuple[Table, tuple[str, ...]]:
-        """The one table and its key, of kinds that have just one."""
-        name, table = next(iter(self.tables.items()))
+        """The one table and the columns of its key, for kinds that have just one."""
+        name, table = next(iter(self.by_name.items()))
         return table, self.keys[name]
 
 
 class Projector(Protocol):
-    """Applies events, and writes what came of them in the checkpoint's transaction.
+    """Applies events, and writes the rows that result in the transaction of the checkpoint.
 
-    Dropped after any failure.
+    After any failure it is dropped, and a new one starts at the last checkpoint.
     """
 
     @property
     def full(self) -> bool:
-        """Whether there is so much to write that it should be."""
+        """Whether so much has accumulated that it should be written now."""
         ...
 
     @property
     def value_types(self) -> Mapping[str, str]:
-        """The Python types that were written, by column; kept with the version."""
+        """By column, the Python type that was written; kept with the version."""
         ...
 
     def apply(self, events: Sequence[RecordedEvent], connection: psycopg.Connection) -> None:
-        """Take events, outside of a transaction. Raises BadEvent."""
+        """Apply events, outside of a transaction. Raises BadEvent."""
         ...
 
     def flush(self, connection: psycopg.Connection) -> int | None:
-        """Write, in the transaction that the connection is in; the change in the number of rows,
-        where it is known. Raises BadEvent.
+        """Write the rows, in the transaction that the connection is in.
+
+        Returns by how much the number of rows changes; None where that is not counted. Raises
+        BadEvent.
         """
         ...
 
     def flushed(self) -> None:
-        """Take note that the transaction with the flush has committed."""
+        """The transaction with the last flush has committed: forget what it wrote."""
         ...
 
     def close(self) -> None:
-        """Let go of whatever it holds."""
+        """Release what the projector holds: a program, for example."""
         ...

@@ -24,7 +24,7 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import database_of, qualified, translated
 from esops.projections import kinds
 from esops.projections.definition import Definition, SqlDefinition, fingerprint, load_definition
-from esops.projections.kinds import sql as sql_kind
+from esops.projections.kinds.sql import EVENTS_A_STATEMENT, explain, range_statement
 from esops.readmodel import locks, migrations, registry
 from esops.readmodel.after_load import AfterLoad, read_after_load
 from esops.readmodel.names import (
@@ -496,10 +496,10 @@ def _explained(
 ) -> list[str]:
     if not isinstance(target.definition, SqlDefinition) or head is None:
         return []
-    text = sql_kind.statement(
-        target.definition, tables, store.sql_range(None, head, sql_kind.RANGE)
+    text = range_statement(
+        target.definition, tables, store.sql_range(None, head, EVENTS_A_STATEMENT)
     )
-    return [*text.splitlines(), *(f"-- {line}" for line in sql_kind.explained(connection, text))]
+    return [*text.splitlines(), *(f"-- {line}" for line in explain(connection, text))]
 
 
 def _method(

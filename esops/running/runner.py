@@ -27,8 +27,8 @@ from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.projections.definition import Definition, FoldDefinition, SqlDefinition
 from esops.projections.kinds import open_projector
-from esops.projections.kinds import sql as sql_kind
-from esops.projections.projector import Green
+from esops.projections.kinds.sql import EVENTS_A_STATEMENT, range_statement
+from esops.projections.projector import VersionTables
 from esops.readmodel import locks, migrations, registry
 from esops.readmodel.after_load import build_after_load
 from esops.readmodel.registry import Version
@@ -147,8 +147,8 @@ class Runner:
             migrations.install(self.connection)
             self._version = self._checkpoint()
             self.position = self._version.position
-            self._green = self._tables()
-            self._projector = open_projector(self._work.definition, self._green)
+            self._tables = self._find_tables()
+            self._projector = open_projector(self._work.definition, self._tables)
         try:
             self._recognise()
         except BaseException:
@@ -204,7 +204,7 @@ class Runner:
         """
         return isinstance(self._work.definition, FoldDefinition)
 
-    def _tables(self) -> Green:
+    def _find_tables(self) -> VersionTables:
         version = self._version
         tables = {}
         for name, physical in version.tables.items():
@@ -216,10 +216,10 @@ class Runner:
                 )
             tables[name] = table
         self._keyed = all(table.key for table in tables.values())
-        return Green(
+        return VersionTables(
             projection=version.projection,
             version=version.version,
-            tables=tables,
+            by_name=tables,
             keys={
                 name: table.key or key_noted(version, table.name) for name, table in tables.items()
             },
@@ -287,11 +287,11 @@ class Runner:
         with translated():
             self._ensure_keys()  # what comes again is written over, by ON CONFLICT
         while self.position is None or self.position < target:
-            most = self._work.commit_events or sql_kind.RANGE
+            most = self._work.commit_events or EVENTS_A_STATEMENT
             if self._throttle.limits.max_rate is not None:
                 most = min(most, max(self._throttle.slice, 1_000))
             part = self._store.sql_range(self.position, target, most)
-            text = sql_kind.statement(definition, self._green.names, part)
+            text = range_statement(definition, self._tables.names, part)
             mark = self._mark(part.reached)
             with translated(), self.connection.transaction():
                 self._move(part.reached, part.events, mark)
@@ -448,8 +448,8 @@ class Runner:
         with translated():
             self._version = self._checkpoint()
             self.position = self._version.position
-            self._green = self._tables()
-            self._projector = open_projector(self._work.definition, self._green)
+            self._tables = self._find_tables()
+            self._projector = open_projector(self._work.definition, self._tables)
             self._since_commit = 0
 
     def _reconnect(self, lost: ConnectionLost) -> None:

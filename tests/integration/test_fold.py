@@ -20,7 +20,7 @@ from esops.readmodel import migrations, registry
 from esops.readmodel.registry import Version
 from esops.running.runner import Runner, Work
 from esops.stores.base import Batch, Capabilities, Unmarked
-from tests.unit.test_words import event
+from tests.unit.test_building_blocks import event
 
 PATIENCE = timedelta(seconds=10)
 """For the server to notice that the session before has ended."""

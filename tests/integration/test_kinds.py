@@ -178,8 +178,10 @@ def two_tables(dsn, project, connection):
         python = "carts:carts"
         tables = ["carts", "cart_items"]
         ddl = "carts.sql"
-        verify.assertions = ["SELECT count(*) > 0 FROM {{carts}}", "SELECT bool_and(quantity > 0)
-        FROM {{cart_items}}"]
+        verify.assertions = [
+            "SELECT count(*) > 0 FROM {{carts}}",
+            "SELECT bool_and(quantity > 0) FROM {{cart_items}}",
+        ]
         """,
     )
     return project
@@ -290,7 +292,7 @@ def test_tables_that_are_there_are_adopted_together_or_not_at_all(two_tables, co
             {
                 'write.delete("cart_items", {"cart_id": event.stream})': 'write.delete("cart_items", {})'
             },
-            "would be of all rows",
+            "without a key",
         ),
         (
             {'data["Quantity"]})\n    write.execute': 'data["Menge"]})\n    write.execute'},
@@ -363,7 +365,7 @@ def test_a_poison_event_of_a_program_stops_it_or_is_passed(program, connection, 
             6,
             "instead of ready",
         ),
-        ("setInterval(() => 0, 1000)", 3, "has said nothing for 1 s"),
+        ("setInterval(() => 0, 1000)", 3, "has written nothing for 1 s"),
         (
             (
                 "console.log(JSON.stringify({ type: 'ready', protocol: 1 })); "

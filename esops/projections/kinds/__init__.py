@@ -1,4 +1,6 @@
-"""Which projector a definition takes, and what its tables must be like."""
+"""The kinds of projections: which projector a definition needs, and what its tables must be
+like.
+"""
 
 from __future__ import annotations
 
@@ -17,43 +19,45 @@ from esops.projections.definition import (
     ProcessDefinition,
     SqlDefinition,
 )
-from esops.projections.kinds import sql as sql_kind
 from esops.projections.kinds.fold import Fold, check_key
 from esops.projections.kinds.handlers import Handling
 from esops.projections.kinds.process import Processing
-from esops.projections.projector import Green, Projector
+from esops.projections.kinds.sql import check_range
+from esops.projections.projector import Projector, VersionTables
 from esops.stores.base import EventStore
 
 
-def open_projector(definition: Definition, green: Green) -> Projector | None:
-    """The projector of a version; None for one that is made by statements over ranges."""
+def open_projector(definition: Definition, tables: VersionTables) -> Projector | None:
+    """The projector of a definition; None for kind `sql`, whose statements the runner runs
+    itself.
+    """
     match definition:
         case FoldDefinition():
-            return Fold(definition, green)
+            return Fold(definition, tables)
         case Handlers():
-            return Handling(definition, green)
+            return Handling(definition, tables)
         case ProcessDefinition():
-            return Processing(definition, green)
+            return Processing(definition, tables)
         case SqlDefinition():
             return None
         case ExternalDefinition():
             raise Refused(
-                f"{green.projection} is built by the application: esops applies no event to it"
+                f"the application builds {tables.projection}: esops applies no events to it"
             )
 
 
 def of_one_database(
     definition: Definition, store: EventStore, connection: psycopg.Connection
 ) -> None:
-    """Raises Refused where a statement would have to read events of another database than its
-    tables'.
+    """Raises Refused where a statement would have to read events from another database than the one
+    its tables are in.
     """
     if not isinstance(definition, SqlDefinition):
         return
     events, here = store.database(), database_of(connection)
     if events != here:
         raise Refused(
-            "a projection of kind 'sql' reads the events where its tables are, and store "
+            "a projection of kind 'sql' reads the events in the database of its tables, but store "
             f"{store.name} is "
             + ("no Postgres database" if events is None else "in another database"),
             hint="Use kind 'fold' or 'handlers', which read from any store.",
@@ -61,17 +65,17 @@ def of_one_database(
 
 
 def check(definition: Definition, tables: Sequence[Table], *, conjoined: bool) -> None:
-    """Raises UsageError or Refused where the tables, or the definition, do not fit the kind."""
+    """Raises UsageError or Refused where the definition or its tables do not fit the kind."""
     match definition:
         case FoldDefinition():
             check_key(definition, tables[0], tables[0].key, conjoined=conjoined)
         case SqlDefinition():
-            sql_kind.check(definition)
+            check_range(definition)
         case Handlers() | ProcessDefinition():
             for table in tables:
                 if not table.key:
                     raise UsageError(
-                        f"{table.schema}.{table.name} has no primary key, by which rows are "
-                        "written and compared",
+                        f"{table.schema}.{table.name} has no primary key; rows are written and "
+                        "compared by it",
                         hint="Add PRIMARY KEY (…) to the table's DDL.",
                     )

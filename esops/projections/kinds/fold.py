@@ -1,13 +1,10 @@
 """Folds: the state of each key is its row, cached, and written back in bulk.
 
 Reading a row for each event would make a fold as slow as the network. So rows are kept in two
-generations of bounded size
-(an approximation of LRU that costs nothing an event); keys that are missing are fetched together,
-once a batch; changed
-rows are written together at a checkpoint, new ones straight into the table by COPY. While a version
-is first loaded, a
-Bloom filter of fixed size (B. Bloom, CACM 13/7, 1970) knows which keys cannot have been written
-yet, so that most need no look.
+generations of bounded size, which approximates LRU at no cost for each event. The missing keys of a
+batch are fetched together. Changed rows are written together at a checkpoint, new ones straight
+into the table by COPY. During the first load of a version, a Bloom filter of fixed size (B. Bloom,
+CACM 13/7, 1970) knows which keys cannot have been written yet, so that most need no query.
 """
 
 from __future__ import annotations
@@ -21,29 +18,30 @@ from esops.errors import Refused, UsageError
 from esops.events import RecordedEvent
 from esops.postgres.catalog import Table
 from esops.projections.definition import FoldDefinition, blame
-from esops.projections.projector import Green
+from esops.projections.projector import VersionTables
 from esops.readmodel.rows import BadEvent, Rows, is_bad_row, one_line
 from esops.readmodel.types import Key, Row
 
 CACHE_ROWS = 24_576
-"""Rows that the cache holds if nothing else is asked for, in two generations."""
+"""Rows that the cache holds by default, both generations together."""
 _BLOOM_BYTES = 8 << 20
 
 
 class Bloom:
-    """A set of keys of fixed size that never forgets one, and seldom claims one that was never
-    added.
+    """A set of keys in a fixed amount of memory: it never forgets a key, and seldom claims to have
+    one that was never added.
     """
 
     def __init__(self, size: int = _BLOOM_BYTES) -> None:
-        """Take the size in bytes, a power of two."""
+        """`size` is in bytes, and a power of two."""
         self._bits = bytearray(size)
         self._mask = size * 8 - 1
 
     def update(self, keys: Iterable[Key]) -> None:
-        """Remember keys."""
+        """Add keys."""
         bits, mask = self._bits, self._mask
         for key in keys:
+            # Two bits a key, both from one hash: hashing is what costs here.
             code = hash(key)
             first, second = code & mask, (code >> 27) & mask
             bits[first >> 3] |= 1 << (first & 7)
@@ -59,22 +57,24 @@ class Bloom:
 
 
 class Fold:
-    """One version's table as a fold sees it: apply events, then flush what changed in the
-    checkpoint's transaction.
+    """The projector of a fold.
+
+    Of each key that was touched, `_young` or `_old` has the row (None: there is none). `_dirty`
+    keys have changed since the last flush; `_fresh` ones are not in the table.
     """
 
-    def __init__(self, definition: FoldDefinition, green: Green) -> None:
-        """Take the definition and green, whose key may not be built yet.
+    def __init__(self, definition: FoldDefinition, tables: VersionTables) -> None:
+        """The key of the table may not be built yet.
 
-        Raises UsageError where the key does not fit the definition's.
+        Raises UsageError where the table's key is not of the form of the fold's.
         """
-        table, key = green.only
-        check_key(definition, table, key, conjoined=green.conjoined)
-        self.rows = Rows(table, key, green.value_types, green.ensure_keys)
+        table, key = tables.only
+        check_key(definition, table, key, conjoined=tables.conjoined)
+        self.rows = Rows(table, key, tables.value_types, tables.ensure_keys)
         self._evolve = definition.evolve
         self._key_of = _key_function(definition, len(key))
-        self._written = Bloom() if green.empty else None
-        self._generation = max(green.cache_rows // 2, 1)
+        self._written = Bloom() if tables.empty else None
+        self._generation = max(tables.cache_rows // 2, 1)
         self._young: dict[Key, Row | None] = {}
         self._old: dict[Key, Row | None] = {}
         self._dirty: set[Key] = set()
@@ -82,30 +82,30 @@ class Fold:
 
     @property
     def full(self) -> bool:
-        """Whether the young generation has its size, so that what is dirty should be flushed and
-        the old one forgotten.
+        """Whether the young generation has reached its size: what is dirty should be flushed, and
+        the old generation dropped.
         """
         return len(self._young) >= self._generation
 
     @property
     def value_types(self) -> Mapping[str, str]:
-        """The Python types of the columns so far."""
+        """By column, the Python type that was written so far."""
         return self.rows.value_types
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing has to be released: the cache goes with the object."""
 
     def apply(self, events: Sequence[RecordedEvent], connection: psycopg.Connection) -> None:
-        """Fold events into the cached rows, fetching first those that are missing.
+        """Fold events into the cached rows; the missing ones are fetched first.
 
-        Raises BadEvent.
+        Raises BadEvent where the function raises, or a key cannot be made or does not fit.
         """
         try:
             keys = list(map(self._key_of, events))
             touched = set(keys)
             missing = self._missing(touched)
         except Exception as error:
-            raise BadEvent(f"its key cannot be had: {blame(error)}") from error
+            raise BadEvent(f"its key cannot be made: {blame(error)}") from error
         try:
             self._fetch(missing, connection)
         except psycopg.Error as error:
@@ -113,6 +113,8 @@ class Fold:
                 raise
             raise BadEvent(f"its key does not fit the table's: {error}") from error
         rows, evolve = self._young, self._evolve
+        # One try around the whole loop, for it runs once an event. After an error the rows are of
+        # no use: the runner drops this object and starts again at the checkpoint.
         try:
             for key, event in zip(keys, events, strict=True):
                 rows[key] = evolve(rows[key], event)
@@ -121,15 +123,16 @@ class Fold:
         self._dirty |= touched
 
     def flush(self, connection: psycopg.Connection) -> int:
-        """Write what changed, in the transaction that the connection is in; returns the change in
-        the number of rows.
+        """Write what changed, in the transaction that the connection is in.
 
-        Raises BadEvent for a row that the table will not take.
+        Returns by how much the number of rows changes. Raises BadEvent for a row that the table
+        does not accept.
         """
         young, fresh, with_key = self._young, self._fresh, self.rows.with_key
         for kind in {type(young[key]) for key in self._dirty} - {dict, type(None)}:
             raise BadEvent(f"the function returned a {kind.__name__}, not a row (a dict) or None")
         try:
+            # Fresh keys are in no table: COPY can insert them. All others may be there.
             inserts = [
                 with_key(key, row) for key in self._dirty & fresh if (row := young[key]) is not None
             ]
@@ -142,11 +145,11 @@ class Fold:
         except (psycopg.Error, TypeError, ValueError) as error:
             if isinstance(error, psycopg.Error) and not is_bad_row(error):
                 raise
-            raise BadEvent(f"the table does not take its row: {one_line(error)}") from error
+            raise BadEvent(f"the table does not accept its row: {one_line(error)}") from error
         return change
 
     def flushed(self) -> None:
-        """Take note that the transaction with the flush has committed, and make room."""
+        """The transaction with the last flush has committed: nothing is dirty now; make room."""
         young = self._young
         # A fresh key without a row stays fresh: nothing of it is in the table.
         self._fresh = {key for key in self._fresh if young[key] is None}
@@ -159,6 +162,7 @@ class Fold:
     def _missing(self, keys: Iterable[Key]) -> set[Key]:
         young, old = self._young, self._old
         missing = {key for key in keys if key not in young}
+        # A key of the old generation that is used again becomes young, and so outlives it.
         if old:
             for key in [key for key in missing if key in old]:
                 young[key] = old.pop(key)
@@ -168,6 +172,7 @@ class Fold:
     def _fetch(self, missing: set[Key], connection: psycopg.Connection) -> None:
         if not missing:
             return
+        # What the Bloom filter does not know was never written, and needs no query.
         asked = (
             list(missing)
             if self._written is None
@@ -185,28 +190,27 @@ class Fold:
 def check_key(
     definition: FoldDefinition, table: Table, key: tuple[str, ...], *, conjoined: bool
 ) -> tuple[str, ...]:
-    """A table's key columns, if they fit what the fold is keyed by.
+    """The columns of a table's key, which have to be of the form of the fold's key.
 
-    Raises UsageError or Refused that says why not.
+    Raises UsageError or Refused that says why they are not.
     """
     if not key:
         raise UsageError(
-            f"{table.schema}.{table.name} has no primary key, which a fold needs: it is the "
-            "fold's key",
+            f"{table.schema}.{table.name} has no primary key; a fold needs one, because its rows "
+            "are found by it",
             hint="Add PRIMARY KEY (…) to the table's DDL.",
         )
     if definition.key is None and conjoined and len(key) == 1:
         raise Refused(
-            "the store is shared by tenants, and two of them may use the same stream id, so that "
-            "it is no key by itself",
-            hint="Give the table a key of tenant and stream, or name one `tenant` in the store's "
-            "section.",
+            "tenants share the store, and two of them may use the same stream id: the stream alone "
+            "is no key",
+            hint="Give the table a key of tenant and stream, or set `tenant` for the store.",
         )
     if definition.key is None and len(key) > (2 if conjoined else 1):
         raise UsageError(
-            f"the key of {table.schema}.{table.name} has {len(key)} columns, the fold's key is the "
-            "stream alone",
-            hint="Give fold() a function that returns a tuple.",
+            f"the primary key of {table.schema}.{table.name} has {len(key)} columns, but the "
+            "key of the fold is the stream alone",
+            hint="Give fold() a key function that returns a tuple of as many values.",
         )
     return key
 

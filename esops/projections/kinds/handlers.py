@@ -1,9 +1,9 @@
 """Handlers: a function for each type of event, which writes to any of the version's tables through
 a small API.
 
-The events since the last checkpoint are kept, and handled in the checkpoint's transaction, so that
-what a handler reads is what was
-written before it, and a switch that holds the checkpoint still sees tables that stand still.
+The events since the last checkpoint are buffered, and handled in the transaction of the checkpoint.
+So a handler reads what was written before it, and the tables do not change while a switch holds the
+checkpoint.
 """
 
 from __future__ import annotations
@@ -15,44 +15,46 @@ import psycopg
 from esops.events import RecordedEvent
 from esops.projections.definition import Handlers, blame
 from esops.projections.kinds.writes import Write
-from esops.projections.projector import Green
+from esops.projections.projector import VersionTables
 from esops.readmodel.rows import BadEvent, is_bad_row, one_line
 
 _MOST_BYTES = 32 << 20
 
 
 class Buffered:
-    """Events that wait for the checkpoint's transaction.
+    """A projector that buffers events until the transaction of the checkpoint.
 
-    What is done with them then is the kind's own.
+    Each kind says in `project` what it does with them.
     """
 
     most_events = 5_000
-    """Events that are handled in one transaction at most."""
+    """How many events one transaction handles at most."""
 
-    def __init__(self, green: Green) -> None:
-        """Take the tables."""
+    def __init__(self, tables: VersionTables) -> None:
+        """Nothing is buffered yet; `write` is opened with the first flush."""
         self.events: list[RecordedEvent] = []
         self._bytes = 0
-        self.write = Write(green)
+        self.write = Write(tables)
 
     @property
     def full(self) -> bool:
-        """Whether there are as many as one transaction takes."""
+        """Whether as many events, or bytes of them, are buffered as one transaction handles."""
         return len(self.events) >= self.most_events or self._bytes >= _MOST_BYTES
 
     @property
     def value_types(self) -> Mapping[str, str]:
-        """Rows are not read back by esops."""
+        """None: esops does not read the rows of these kinds back."""
         return {}
 
-    def apply(self, events: Sequence[RecordedEvent], connection: psycopg.Connection) -> None:  # noqa: ARG002 - not yet
-        """Keep them."""
+    def apply(self, events: Sequence[RecordedEvent], connection: psycopg.Connection) -> None:  # noqa: ARG002 - used at the flush
+        """Buffer the events."""
         self.events += events
         self._bytes += sum(len(event.data) + len(event.metadata) for event in events)
 
     def flush(self, connection: psycopg.Connection) -> None:
-        """Do what is to be done with all of them. Raises BadEvent."""
+        """Project what is buffered. Raises BadEvent where an event or its rows cannot be
+        accepted.
+        """
         if not self.events:
             return
         try:
@@ -61,32 +63,32 @@ class Buffered:
         except (psycopg.Error, TypeError, ValueError) as error:
             if isinstance(error, psycopg.Error) and not is_bad_row(error):
                 raise
-            raise BadEvent(f"the tables do not take what is written: {one_line(error)}") from error
+            raise BadEvent(f"the tables do not accept its rows: {one_line(error)}") from error
 
     def project(self, connection: psycopg.Connection) -> None:
-        """What the kind does."""
+        """Handle the buffered events with `self.write`, in the transaction of the checkpoint."""
         raise NotImplementedError
 
     def flushed(self) -> None:
-        """Forget them."""
+        """The transaction has committed: empty the buffer."""
         self.events, self._bytes = [], 0
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing has to be released."""
 
 
 class Handling(Buffered):
-    """Events, each given to the handler of its type."""
+    """The projector of handlers: each event goes to the function for its type."""
 
-    def __init__(self, definition: Handlers, green: Green) -> None:
-        """Take the handlers and the tables."""
-        super().__init__(green)
+    def __init__(self, definition: Handlers, tables: VersionTables) -> None:
+        """Events without a handler are passed over."""
+        super().__init__(tables)
         self._handler_of: Callable[[str], Callable[[RecordedEvent, Write], None] | None] = (
             definition.handler
         )
 
     def project(self, connection: psycopg.Connection) -> None:
-        """Call them one after the other; their statements go out in one pipeline."""
+        """Call the handlers one after the other; their statements go out in one pipeline."""
         write, handler_of = self.write, self._handler_of
         with connection.pipeline():
             for event in self.events:

@@ -1,11 +1,10 @@
-"""Any program as a projection: events go to its standard input, writes come from its standard
-output, a JSON document a line.
+"""Any program as a projection: it reads events from its standard input and writes what to do to its
+standard output, one JSON document a line.
 
-docs/reference/process-protocol.md is the protocol. One batch is under way at a time; the program
-says when it is done with it, and the
-batch is then committed with the checkpoint. Whatever fails, the program is ended, and begun again
-at the checkpoint: what it keeps
-in memory is gone with it.
+docs/reference/process-protocol.md describes the protocol. One batch is under way at a time. The
+program says when it is done with it, and the batch is committed with the checkpoint. Whatever
+fails, the program is ended and started again at the last checkpoint, without what it kept in
+memory.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from esops.events import RecordedEvent
 from esops.projections.definition import ProcessDefinition
 from esops.projections.kinds.handlers import Buffered
 from esops.projections.kinds.writes import operations
-from esops.projections.projector import Green
+from esops.projections.projector import VersionTables
 from esops.readmodel.rows import BadEvent, Rows
 
 PROTOCOL = 1
@@ -37,7 +36,7 @@ _BATCH = 5_000
 _LINES = 1_000
 _PATIENCE_TO_END = 5.0
 _IN_BULK = 50
-"""From so many upserts in a row on, they are merged through a temporary table."""
+"""So many upserts in a row are worth a COPY into a temporary table and one merge."""
 
 
 class Processing(Buffered):
@@ -45,30 +44,29 @@ class Processing(Buffered):
 
     most_events = 40_000
 
-    def __init__(self, definition: ProcessDefinition, green: Green) -> None:
-        """Take the program and the tables; it is started with the first batch."""
-        super().__init__(green)
-        self._definition, self._green = definition, green
+    def __init__(self, definition: ProcessDefinition, tables: VersionTables) -> None:
+        """Make it ready; the program is started with the first batch."""
+        super().__init__(tables)
+        self._definition, self._tables = definition, tables
         self._process: subprocess.Popen[bytes] | None = None
         self._lines: queue.Queue[bytes] = queue.Queue(_LINES)
         self._number = 0
         self._waiting: list[Mapping[str, Any]] = []
         self._rows = {
-            name: Rows(table, green.keys[name], {}, green.ensure_keys)
-            for name, table in green.tables.items()
-            if green.keys[name]
+            name: Rows(table, tables.keys[name], {}, tables.ensure_keys)
+            for name, table in tables.by_name.items()
+            if tables.keys[name]
         }
 
     def project(self, connection: psycopg.Connection) -> None:
-        """Batch after batch, the next being made ready while the program is at one; rows written in
-        several go in once.
-        """
+        """Send batch after batch; encode the next one while the program works on the last."""
         self._start()
         slices = [self.events[at : at + _BATCH] for at in range(0, len(self.events), _BATCH)]
         self._send_batch(_batch(slices[0]))
         for following in [*slices[1:], None]:
             ready = None if following is None else _batch(following)
             self._until_done(connection)
+            # What the program wrote waits: a row that several batches write is written once.
             if ready is not None:
                 self._send_batch(ready)
         self._do(connection)
@@ -78,64 +76,66 @@ class Processing(Buffered):
         self._write(b'{"type":"batch","number":%d,"events":%b}\n' % (self._number, events))
 
     def _until_done(self, connection: psycopg.Connection) -> None:
-        """Take what the program asks for until it is done with a batch; do it where it wants to
-        read.
+        """Collect what the program writes until it is done with the batch.
+
+        Raises BadEvent for an event that it rejects, Refused where it breaks the protocol.
         """
         number = self._number
         while True:
-            told = self._receive()
-            match told.get("type", "write" if "op" in told else None):
+            message = self._receive()
+            match message.get("type", "write" if "op" in message else None):
                 case "write":
-                    self._waiting += told.get("ops", [told])
+                    self._waiting += message.get("ops", [message])
                 case "get":
+                    # It must read what it wrote before.
                     self._do(connection)
-                    if not isinstance(told.get("key"), dict):
-                        raise self._odd(
-                            "asked for a row without saying which: `key` is a document of columns"
+                    if not isinstance(message.get("key"), dict):
+                        raise self._violation(
+                            "asked for a row without its key: `key` is an object of columns"
                         )
-                    row = self.write.get(str(told.get("table")), told["key"])
-                    self._send({"type": "row", "id": told.get("id"), "row": row})
+                    row = self.write.get(str(message.get("table")), message["key"])
+                    self._send({"type": "row", "id": message.get("id"), "row": row})
                 case "poison":
                     raise BadEvent(
-                        f"the program says of event {told.get('event')}: {told.get('error')}"
+                        f"the program rejects event {message.get('event')}: {message.get('error')}"
                     )
-                case "done" if told.get("number") == number:
+                case "done" if message.get("number") == number:
                     return
                 case _:
-                    raise self._odd(
-                        f"sent {orjson.dumps(told).decode()[:200]} in the middle of batch {number}"
+                    raise self._violation(
+                        f"wrote {_short(message)} in the middle of batch {number}"
                     )
 
     def flushed(self) -> None:
-        """Tell the program that its batch is kept."""
+        """Tell the program that its batch is committed."""
         if self.events:
             try:
                 self._send({"type": "committed", "number": self._number})
-            except (
-                BadEvent
-            ):  # it ended after its work was done: another is begun with the next batch
+            except BadEvent:
+                # It ended after its work was done. Another one is started with the next batch.
                 self.close()
         super().flushed()
 
     def _do(self, connection: psycopg.Connection) -> None:
-        """In order; many upserts of one table in a row together, the last of a key counting."""
-        told, self._waiting = self._waiting, []
+        """Write what was collected, in its order; a run of upserts of one table goes together."""
+        waiting, self._waiting = self._waiting, []
         at = 0
-        while at < len(told):
-            first, end = told[at], at
-            while end < len(told) and _alike(first, told[end]):
+        while at < len(waiting):
+            first, end = waiting[at], at
+            while end < len(waiting) and _alike(first, waiting[end]):
                 end += 1
             if end - at >= _IN_BULK and first.get("table") in self._rows:
-                rows, key = self._rows[first["table"]], self._green.keys[first["table"]]
+                rows, key = self._rows[first["table"]], self._tables.keys[first["table"]]
+                # One statement cannot upsert a key twice: only the last row of a key counts.
                 latest = {
                     tuple(each["row"].get(name) for name in key): each["row"]
-                    for each in told[at:end]
+                    for each in waiting[at:end]
                 }
                 rows.upsert(connection, list(latest.values()))
             else:
                 end = max(end, at + 1)
                 with connection.pipeline():
-                    operations(self.write, told[at:end])
+                    operations(self.write, waiting[at:end])
             at = end
 
     def _start(self) -> None:
@@ -165,28 +165,27 @@ class Processing(Buffered):
         tables = {
             name: {
                 "columns": {each.name: each.type for each in table.columns},
-                "key": list(self._green.keys[name]),
+                "key": list(self._tables.keys[name]),
             }
-            for name, table in self._green.tables.items()
+            for name, table in self._tables.by_name.items()
         }
         about = {
-            "projection": self._green.projection,
-            "version": self._green.version,
+            "projection": self._tables.projection,
+            "version": self._tables.version,
             "tables": tables,
         }
         self._send({"type": "hello", "protocol": PROTOCOL, **about})
         answer = self._receive()
         if answer.get("type") != "ready" or answer.get("protocol") != PROTOCOL:
-            raise self._odd(
-                f"answered {orjson.dumps(answer).decode()[:200]} instead of ready, protocol "
-                f"{PROTOCOL}"
+            raise self._violation(
+                f"answered {_short(answer)} instead of ready with protocol {PROTOCOL}"
             )
 
     def _send(self, document: Mapping[str, Any]) -> None:
         self._write(orjson.dumps(document, default=str) + b"\n")
 
     def _write(self, line: bytes) -> None:
-        """Write without waiting for ever: a program that does not read would fill the pipe."""
+        """Write a line. Raises Unavailable for a program that reads nothing until the timeout."""
         assert self._process is not None
         assert self._process.stdin is not None
         pipe, left, limit = (
@@ -196,6 +195,7 @@ class Processing(Buffered):
         )
         deadline = time.monotonic() + limit
         while left:
+            # The pipe is full while the program does not read; a plain write would wait for ever.
             _, ready, _ = select.select([], [pipe], [], 0.5)
             if not ready and time.monotonic() >= deadline:
                 raise self._silent("has not read its input")
@@ -212,20 +212,20 @@ class Processing(Buffered):
         try:
             line = self._lines.get(timeout=self._definition.timeout.total_seconds())
         except queue.Empty:
-            raise self._silent("has said nothing") from None
+            raise self._silent("has written nothing") from None
         if not line:
             raise self._ended()
         try:
-            told = orjson.loads(line)
+            message = orjson.loads(line)
         except orjson.JSONDecodeError:
-            raise self._odd(
+            raise self._violation(
                 f"wrote a line that is no JSON: {line[:200].decode(errors='replace')!r}"
             ) from None
-        if not isinstance(told, dict):
-            raise self._odd(
+        if not isinstance(message, dict):
+            raise self._violation(
                 f"wrote {line[:200].decode(errors='replace')!r}, which is no JSON object"
             )
-        return told
+        return message
 
     def _silent(self, what: str) -> Unavailable:
         limit = self._definition.timeout.total_seconds()
@@ -235,7 +235,9 @@ class Processing(Buffered):
         )
 
     def _ended(self) -> BadEvent:
-        """The program is gone: perhaps for one event, which is then found."""
+        """The error of a program that is gone: perhaps one event did it, and the runner finds
+        it.
+        """
         assert self._process is not None
         try:
             code = self._process.wait(_PATIENCE_TO_END)
@@ -246,19 +248,19 @@ class Processing(Buffered):
             "was done"
         )
 
-    def _odd(self, what: str) -> Refused:
+    def _violation(self, what: str) -> Refused:
         return Refused(
             f"the program {self._definition.command[0]!r} {what}",
             hint="See `esops docs process-protocol`; logs go to stderr.",
         )
 
     def close(self) -> None:
-        """Let the program end by the end of its input; end it where it does not."""
+        """Close the program's input, which tells it to end; kill it where it does not."""
         process, self._process = self._process, None
         if process is None:
             return
         assert process.stdin is not None
-        with contextlib.suppress(OSError):  # it may be gone
+        with contextlib.suppress(OSError):  # it may be gone already
             process.stdin.close()
         try:
             process.wait(_PATIENCE_TO_END)
@@ -269,8 +271,8 @@ class Processing(Buffered):
 
 def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes]) -> None:
     assert process.stdout is not None
-    with io.BufferedReader(process.stdout, 1 << 20) as told:  # type: ignore[type-var] # a FileIO, as of bufsize=0
-        for line in told:
+    with io.BufferedReader(process.stdout, 1 << 20) as output:  # type: ignore[type-var] # a FileIO, as of bufsize=0
+        for line in output:
             lines.put(line)
     lines.put(b"")
 
@@ -286,11 +288,16 @@ def _alike(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     )
 
 
+def _short(message: Mapping[str, Any]) -> str:
+    """A message of the program's as an error shows it."""
+    return orjson.dumps(message).decode()[:200]
+
+
 def _batch(events: Sequence[RecordedEvent]) -> bytes:
-    return orjson.dumps([_told(event) for event in events])
+    return orjson.dumps([_document(event) for event in events])
 
 
-def _told(event: RecordedEvent) -> dict[str, Any]:
+def _document(event: RecordedEvent) -> dict[str, Any]:
     return {
         "id": event.id,
         "stream": event.stream,

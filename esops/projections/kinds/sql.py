@@ -1,10 +1,9 @@
 """One statement over a range of positions, where events and read model are in one Postgres
 database.
 
-The statement and the checkpoint commit together. What the range is stands in it as `:after` and
-`:until`: of a store that orders by one
-column a number each, of Emmett two values, to be compared as `(transaction_id, global_position) >
-(:after)`.
+The statement and the checkpoint commit together. The statement names the range as `:after` and
+`:until`. For a store that orders by one column each is a number; for Emmett it is two values, to be
+compared as `(transaction_id, global_position) > (:after)`.
 """
 
 from __future__ import annotations
@@ -20,32 +19,36 @@ from esops.readmodel.names import with_names
 from esops.readmodel.rows import one_line
 from esops.stores.base import SqlRange
 
-RANGE = 1_000_000
-"""Events that one statement is over, unless `--batch-size` says otherwise."""
-_MARK = re.compile(r"(?<![:\w]):(after|until)\b")
+EVENTS_A_STATEMENT = 1_000_000
+"""How many events one statement covers, unless `--batch-size` says otherwise."""
+_BOUND = re.compile(r"(?<![:\w]):(after|until)\b")
+"""Not `::after`, which is a cast."""
 
 
-def statement(
+def range_statement(
     definition: SqlDefinition, tables: Mapping[str, tuple[str, str]], part: SqlRange
 ) -> str:
-    """The statement for a range, with the tables' names."""
+    """The statement for one range, with its bounds and the names of the version's tables."""
     values = {"after": part.after, "until": part.until}
-    return _MARK.sub(lambda mark: values[mark[1]], with_names(definition.text, tables))
+    return _BOUND.sub(lambda bound: values[bound[1]], with_names(definition.text, tables))
 
 
-def check(definition: SqlDefinition) -> None:
-    """Raises UsageError where the statement does not say which events it is over."""
-    found = {mark[1] for mark in _MARK.finditer(definition.text)}
+def check_range(definition: SqlDefinition) -> None:
+    """Raises UsageError where the statement lacks a bound: it would apply events twice."""
+    found = {bound[1] for bound in _BOUND.finditer(definition.text)}
     for name in ("after", "until"):
         if name not in found:
             raise UsageError(
                 f"{definition.path} does not name :{name}",
-                hint="It is over the events after :after up to :until.",
+                hint="The statement covers the events after :after up to :until.",
             )
 
 
-def explained(connection: psycopg.Connection, text: str) -> list[str]:
-    """How the server would do it. Raises UsageError for a statement that fails."""
+def explain(connection: psycopg.Connection, text: str) -> list[str]:
+    """The plan of a statement, as EXPLAIN prints it.
+
+    Raises UsageError for a statement that the server does not accept.
+    """
     try:
         with connection.transaction():
             return [row[0] for row in connection.execute(f"EXPLAIN {text}".encode()).fetchall()]

@@ -1,9 +1,8 @@
 """The write API of handlers and processes: inserts, upserts, updates, increments and deletes on a
 version's tables, pipelined.
 
-Statements are sent without waiting for the answers of those before (libpq's pipeline mode); a read
-waits for all of them. Tables go by
-the names that the application reads; which physical tables these are is the version's business.
+A statement is sent without waiting for the answer to the one before (libpq's pipeline mode); a read
+waits for all of them. Tables go by the names that the application reads, whatever the version.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from psycopg.types.json import Jsonb
 
 from esops.errors import nearest
 from esops.postgres.connection import qualified
-from esops.projections.projector import Green
+from esops.projections.projector import VersionTables
 from esops.readmodel.names import with_names
 from esops.readmodel.rows import BadEvent
 from esops.readmodel.types import Row
 
 
 class Write:
-    """What a handler writes with, inside the checkpoint's transaction.
+    """What a handler writes with, inside the transaction of the checkpoint.
 
-    Raises BadEvent for what the tables do not have.
+    All methods raise BadEvent for a table or column that does not exist.
     """
 
-    def __init__(self, green: Green) -> None:
-        """Take the tables. `open` before use."""
-        self._green = green
+    def __init__(self, tables: VersionTables) -> None:
+        """`open` has to be called before anything else."""
+        self._tables = tables
         self._cursor: psycopg.Cursor[Any] | None = None
         self._reader: psycopg.Cursor[Row] | None = None
         self._statements: dict[tuple[Any, ...], bytes] = {}
@@ -41,52 +40,54 @@ class Write:
             name: frozenset(
                 column.name for column in table.columns if column.kind in {"json", "jsonb"}
             )
-            for name, table in green.tables.items()
+            for name, table in tables.by_name.items()
         }
 
     def open(self, connection: psycopg.Connection) -> None:
-        """Write on this connection from now on."""
+        """Write on this connection, in the transaction that it is in."""
         self._cursor = connection.cursor()
         self._reader = connection.cursor(row_factory=dict_row)
 
     def insert(self, table: str, row: Row) -> None:
-        """Add a row whose key is not there."""
+        """Add a row; its key must not be there."""
         self._send("insert", table, row)
 
     def upsert(self, table: str, row: Row) -> None:
-        """Add a row, or write over the columns given where its key is there."""
-        self._green.ensure_keys()
+        """Add a row; where its key is there, set the columns that the row has."""
+        self._tables.ensure_keys()
         self._send("upsert", table, row)
 
     def update(self, table: str, key: Row, changes: Row) -> None:
-        """Set columns of the rows with these values; nothing where there are none."""
-        self._green.ensure_keys()
+        """Set columns of the rows whose columns have the values of `key`; there may be none."""
+        self._tables.ensure_keys()
         self._send("update", table, changes, key)
 
     def increment(self, table: str, key: Row, by: Row) -> None:
-        """Add to columns of the rows with these values; nothing where there are none."""
-        self._green.ensure_keys()
+        """Add to columns of the rows whose columns have the values of `key`; there may be none."""
+        self._tables.ensure_keys()
         self._send("increment", table, by, key)
 
     def delete(self, table: str, key: Row) -> None:
-        """Remove the rows with these values."""
-        self._green.ensure_keys()
+        """Remove the rows whose columns have the values of `key`; there may be none."""
+        self._tables.ensure_keys()
         self._send("delete", table, {}, key)
 
     def get(self, table: str, key: Row) -> Row | None:
-        """The row with these values as it is now, with all that was written before; None where
-        there is none.
+        """The row whose columns have the values of `key`, with all that was written before; None
+        where there is none.
+
+        Waits for all statements that were sent.
         """
-        self._green.ensure_keys()
+        self._tables.ensure_keys()
         assert self._reader is not None
         return self._reader.execute(
             self._statement("get", table, (), tuple(key)), [*key.values()]
         ).fetchone()
 
     def execute(self, statement: str, *values: Any) -> None:
-        """Any other statement; tables in braces by their plain names, values as %s."""
+        """Send any other statement: tables as `{name}`, values as `%s`."""
         assert self._cursor is not None
-        self._cursor.execute(with_names(statement, self._green.names).encode(), values or None)
+        self._cursor.execute(with_names(statement, self._tables.names).encode(), values or None)
 
     def _send(self, what: str, table: str, values: Row, key: Row | None = None) -> None:
         assert self._cursor is not None
@@ -113,21 +114,21 @@ class Write:
     def _made(
         self, what: str, table: str, columns: Sequence[str], key: Sequence[str]
     ) -> sql.Composed:
-        found = self._green.tables.get(table)
+        found = self._tables.by_name.get(table)
         if found is None:
             raise BadEvent(
-                f"it writes to a table {table!r}, which the projection has not. "
-                f"{nearest(table, list(self._green.tables))}"
+                f"it writes to table {table!r}, but the projection has no table of that name. "
+                f"{nearest(table, list(self._tables.by_name))}"
             )
         there_are = [column.name for column in found.columns]
         for name in (*columns, *key):
             if name not in there_are:
                 raise BadEvent(
-                    f"it writes to a column {name!r}, which {table} has not. "
+                    f"it writes to column {name!r}, but {table} has no column of that name. "
                     f"{nearest(name, there_are)}"
                 )
         if what in {"update", "increment", "delete", "get"} and not key:
-            raise BadEvent(f"{what} of {table} without a key would be of all rows")
+            raise BadEvent(f"{what} of {table} without a key would concern all rows")
         relation = qualified(found.schema, found.name)
         where = sql.SQL(" AND ").join(
             sql.SQL("{} = %s").format(sql.Identifier(each)) for each in key
@@ -152,9 +153,9 @@ class Write:
         )
 
     def _on_conflict(self, table: str, columns: Sequence[str]) -> sql.Composed:
-        key = self._green.keys[table]
+        key = self._tables.keys[table]
         if missing := [name for name in key if name not in columns]:
-            raise BadEvent(f"upsert into {table} needs its key's column {missing[0]!r}")
+            raise BadEvent(f"upsert into {table} lacks column {missing[0]!r} of the primary key")
         others = [name for name in columns if name not in key]
         changes = sql.SQL(", ").join(
             sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(each)) for each in others
@@ -165,12 +166,13 @@ class Write:
         )
 
 
-def operations(write: Write, told: Sequence[Mapping[str, Any]]) -> None:
-    """Do what a process asked for: each a mapping with `op`, `table` and what belongs to it.
+def operations(write: Write, requested: Sequence[Mapping[str, Any]]) -> None:
+    """Run the operations that a process sent, each a mapping with `op`, `table` and what the
+    operation needs.
 
-    Raises BadEvent.
+    Raises BadEvent for an operation that is unknown or lacks something.
     """
-    for each in told:
+    for each in requested:
         try:
             match each["op"]:
                 case "insert":
@@ -185,8 +187,8 @@ def operations(write: Write, told: Sequence[Mapping[str, Any]]) -> None:
                     write.delete(each["table"], each["key"])
                 case other:
                     raise BadEvent(
-                        f"there is no operation {other!r}: insert, upsert, update, "
-                        "increment, delete"
+                        f"there is no operation {other!r}; there are insert, upsert, update, "
+                        "increment and delete"
                     )
         except KeyError as error:
             raise BadEvent(f"the operation {dict(each)} lacks {error.args[0]!r}") from None

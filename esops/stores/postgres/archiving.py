@@ -207,7 +207,7 @@ class StreamArchiver:
             )
         way = archiving.ways[how]
         if way.rows is not None and (
-            others := catalog.drawn_along(connection, self._events_table(connection).oid)
+            others := catalog.cascading_dependents(connection, self._events_table(connection).oid)
         ):
             raise Refused(
                 f"deleting events of {self._layout.events.as_string(None)} deletes or changes rows "

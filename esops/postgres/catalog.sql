@@ -1,0 +1,78 @@
+-- table --
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, pg_get_userbyid(c.relowner), c.relrowsecurity,
+       -- The columns of the primary key, in the key's own order.
+       (SELECT coalesce(array_agg(a.attname::text ORDER BY k.ordinality), '{}')
+          FROM pg_index i
+         CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, ordinality)
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+         WHERE i.indrelid = c.oid AND i.indisprimary),
+       (SELECT coalesce(array_agg(a.attname::text), '{}')
+          FROM pg_partitioned_table p
+         CROSS JOIN LATERAL unnest(p.partattrs::int2[]) AS k(attnum)
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+         WHERE p.partrelid = c.oid)
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f');
+
+-- columns --
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname
+  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+ WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+ ORDER BY a.attnum;
+
+-- schemas_with --
+SELECT n.nspname
+  FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+ WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p')
+ GROUP BY n.nspname HAVING count(*) = %s
+ ORDER BY n.nspname <> ALL(current_schemas(false)), n.nspname;
+
+-- relation_tree --
+-- pg_partition_tree gives nothing for a table that has no partitions.
+SELECT relid::oid::bigint FROM pg_partition_tree(%(oid)s::oid::regclass)
+UNION
+SELECT %(oid)s::bigint;
+
+-- cascading_dependents --
+-- ON DELETE CASCADE, SET NULL or SET DEFAULT.
+SELECT DISTINCT conrelid::regclass::text
+  FROM pg_constraint
+ WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd') AND confrelid = ANY(%s)
+ ORDER BY 1;
+
+-- sequence --
+SELECT c.oid, s.seqcache
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_sequence s ON s.seqrelid = c.oid
+ WHERE n.nspname = %s AND c.relname = %s;
+
+-- sequence_behind --
+-- A default depends on its sequence; a sequence of serial or identity depends on the column.
+SELECT n.nspname, s.relname, s.oid, q.seqcache
+  FROM pg_attribute a
+  LEFT JOIN pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum
+  JOIN pg_depend d
+    ON (d.classid = 'pg_attrdef'::regclass AND d.objid = e.oid
+        AND d.refclassid = 'pg_class'::regclass)
+    OR (d.classid = 'pg_class'::regclass AND d.refobjid = a.attrelid
+        AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i'))
+  JOIN pg_class s
+    ON s.relkind = 'S'
+   AND s.oid = CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid ELSE d.refobjid END
+  JOIN pg_namespace n ON n.oid = s.relnamespace
+  JOIN pg_sequence q ON q.seqrelid = s.oid
+ WHERE a.attrelid = %s AND a.attname = %s
+ LIMIT 1;
+
+-- tables_with --
+SELECT n.nspname, c.relname
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_attribute a
+         ON a.attrelid = c.oid AND a.attname = ANY(%(columns)s) AND NOT a.attisdropped
+ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
+   AND (%(schema)s::text IS NULL OR n.nspname = %(schema)s)
+   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'esops')
+ GROUP BY 1, 2 HAVING count(a.attname) = %(number)s
+ ORDER BY 1, 2;
