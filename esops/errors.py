@@ -62,6 +62,10 @@ class Refused(EsopsError):
     exit_code = 6
 
 
+class ContradictedSequence(Refused):
+    """The store's sequence contradicts its events, so nobody can say what is settled."""
+
+
 class PoisonEvent(Refused):
     """An event could not be projected."""
 

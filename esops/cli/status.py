@@ -1,4 +1,4 @@
-"""`esops status`: one screen of truth."""
+"""`esops status`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 def status(
     context: typer.Context,
     watch: bool = typer.Option(
-        False, "--watch", help="Look again every two seconds, until stopped."
+        False, "-w", "--watch", help="Refresh every two seconds, until stopped."
     ),
 ) -> int:
-    """Show stores, their processors, the versions of all projections, and rebuilds on one screen.
+    """Show stores, their processors, versions of projections, rebuilds and archive runs.
 
     esops status
-    esops status --output json
+    esops status --watch
 
-    Exits with 3 where a store or a read model cannot be reached, after showing the rest.
+    Exit code 1 when a store warns of something or something cannot be read, and 3 when a store or
+    a database cannot be reached. The rest is shown in any case.
     """
     from esops.config import load_config
     from esops.health.status import look
@@ -44,47 +45,49 @@ def status(
         else:
             _show(output, found)
         if not watch or stop.wait(2):
-            return 0 if found.reached else 3
+            return 0 if found.ok else 1 if found.reached else 3
 
 
 def _show(output: Output, found: Status) -> None:
-    _section(output, "stores", found.stores, ["store", "backend", "layout", "head", "ok", "detail"])
-    _section(
-        output,
-        "processors",
-        found.processors,
-        ["store", "name", "position", "lag_events", "lag_seconds", "state"],
-    )
-    _section(
-        output,
-        "projections",
-        found.projections,
-        [
-            "projection",
-            "version",
-            "state",
-            "position",
-            "lag_events",
-            "lag_seconds",
-            "rows",
-            "followed_by",
-        ],
-    )
-    _section(
-        output,
-        "rebuilds",
-        found.rebuilds,
-        ["rebuild", "projection", "state", "from_version", "to_version", "updated_at"],
-    )
-    _section(
-        output,
-        "archives",
-        found.archives,
-        ["archive", "policy", "run", "state", "streams", "events", "removed", "sealed_at"],
-    )
-
-
-def _section(output: Output, title: str, rows: list[dict[str, Any]], columns: list[str]) -> None:
-    if rows:
-        output.table(title, columns, [[row.get(column) for column in columns] for row in rows])
-        output.line()
+    # Name, version and what is wrong stay at any width; the store of a processor, for example, can
+    # be found with --store.
+    sections: list[tuple[str, list[dict[str, Any]], list[str], list[str]]] = [
+        (
+            "stores",
+            found.stores,
+            ["store", "backend", "layout", "head", "ok", "detail"],
+            ["layout", "backend", "head"],
+        ),
+        (
+            "processors",
+            found.processors,
+            ["store", "name", "position", "lag_events", "lag_seconds", "state"],
+            ["state", "position", "lag_seconds", "store"],
+        ),
+        (
+            "projections",
+            found.projections,
+            [
+                *("projection", "version", "state", "position", "lag_events", "lag_seconds"),
+                *("rows", "followed_by"),
+            ],
+            ["rows", "position", "lag_seconds", "followed_by"],
+        ),
+        (
+            "rebuilds",
+            found.rebuilds,
+            ["rebuild", "projection", "state", "from_version", "to_version", "updated_at"],
+            ["updated_at", "from_version"],
+        ),
+        (
+            "archives",
+            found.archives,
+            ["archive", "policy", "run", "state", "streams", "events", "removed", "sealed_at"],
+            ["removed", "streams", "events", "sealed_at", "policy"],
+        ),
+    ]
+    for title, rows, columns, drop in sections:
+        if rows:
+            cells = [[row.get(column) for column in columns] for row in rows]
+            output.table(title, columns, cells, drop=drop, wrap=["detail"])
+            output.line()

@@ -1,6 +1,4 @@
-"""What `esops doctor` can find: each with a code that stays, so that alerts and documents can name
-it.
-"""
+"""What `esops doctor` can find. A code never changes its meaning: alerts and documents name it."""
 
 from __future__ import annotations
 
@@ -13,40 +11,44 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D001": ("error", "a store cannot be opened"),
     "ESOPS-D002": ("error", "a read model's database cannot be reached"),
     "ESOPS-D003": ("error", "a projection's code or settings do not load"),
-    "ESOPS-D004": ("error", "an address is that of a log of topics, which is no event store"),
-    "ESOPS-D010": ("error", "a right is missing to read a store"),
-    "ESOPS-D011": ("warning", "a sequence gives out numbers ahead"),
+    "ESOPS-D004": ("error", "an address is that of a log of topics, which is not an event store"),
+    "ESOPS-D005": ("error", "a store's sequence contradicts its events"),
+    "ESOPS-D010": ("error", "a right to read a store is missing"),
+    "ESOPS-D011": ("warning", "a sequence gives out numbers in advance"),
     "ESOPS-D012": ("warning", "the settled head is held back"),
     "ESOPS-D013": ("error", "events are invisible or out of order"),
-    "ESOPS-D014": ("note", "an index is missing that a rebuild would use"),
-    "ESOPS-D015": ("warning", "a server is of a version that is not supported"),
+    "ESOPS-D014": ("note", "an index that a rebuild would use is missing"),
+    "ESOPS-D015": ("warning", "a server has a version that is not supported"),
     "ESOPS-D016": ("warning", "clocks differ"),
-    "ESOPS-D017": ("note", "a system projection does not run that esops would use"),
-    "ESOPS-D018": ("warning", "a projection inside the server is faulted"),
+    "ESOPS-D017": ("note", "a system projection that esops would use is not running"),
+    "ESOPS-D018": ("warning", "a projection inside the server has faulted"),
     "ESOPS-D019": ("warning", "messages are parked"),
-    "ESOPS-D020": ("warning", "a rebuild is unfinished and nobody works on it"),
+    "ESOPS-D020": ("warning", "a rebuild is unfinished, and no process is working on it"),
     "ESOPS-D021": ("warning", "a table was left behind"),
-    "ESOPS-D022": ("warning", "nobody keeps a version fresh that serves"),
-    "ESOPS-D023": ("warning", "events were passed as dead letters"),
-    "ESOPS-D024": ("error", "a right is missing to write a read model"),
+    "ESOPS-D022": ("warning", "no process keeps the version fresh that serves"),
+    "ESOPS-D023": ("warning", "events became dead letters"),
+    "ESOPS-D024": ("error", "a right to write a read model is missing"),
     "ESOPS-D025": ("warning", "ids of archived streams are used again"),
-    "ESOPS-D026": ("warning", "progress is kept that nobody makes any more"),
-    "ESOPS-D027": ("warning", "a rebuild would not find room on the disk"),
-    "ESOPS-D028": ("warning", "a replication slot keeps WAL, or would be lost by a rebuild's"),
+    "ESOPS-D026": ("warning", "a processor's progress is left over"),
+    "ESOPS-D027": ("warning", "the disk has no room for a rebuild"),
+    "ESOPS-D028": (
+        "warning",
+        "a replication slot keeps WAL, or a rebuild's WAL would invalidate it",
+    ),
     "ESOPS-D029": ("warning", "a replica lags"),
-    "ESOPS-D030": ("warning", "a password stands in the configuration"),
-    "ESOPS-D032": ("error", "an archive cannot be read"),
-    "ESOPS-D033": ("error", "the last run of an archive's policy failed its verification"),
-    "ESOPS-D034": ("warning", "a run of an archive's policy is unfinished and nobody works on it"),
-    "ESOPS-D035": ("error", "a newer esops made esops' own tables"),
-    "ESOPS-D036": ("note", "esops' own tables are those of an older esops"),
+    "ESOPS-D030": ("warning", "the configuration contains a password"),
     "ESOPS-D031": ("note", "a part of the configuration has no effect"),
+    "ESOPS-D032": ("error", "an archive cannot be read"),
+    "ESOPS-D033": ("error", "the last run of a policy failed its verification"),
+    "ESOPS-D034": ("warning", "a run of a policy is unfinished, and no process is working on it"),
+    "ESOPS-D035": ("error", "a newer esops created esops' own tables"),
+    "ESOPS-D036": ("note", "an older esops created esops' own tables"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is missing or dangerous: where, what, and the statement or command that mends
+    """Something that is missing or dangerous: where, what, and the statement or command that fixes
     it.
     """
 
@@ -57,8 +59,8 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """error: something does not work; warning: something will not; note: something could be
-        better.
+        """error: something does not work now; warning: it will cause trouble later; note: it could
+        be better.
         """
         return CODES[self.code][0]
 

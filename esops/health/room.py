@@ -13,28 +13,16 @@ import psycopg
 from rich.filesize import decimal
 
 from esops.health.findings import Finding
+from esops.postgres.statements import statements
 
 LAG_BYTES = 64 << 20
 LAG_TIME = timedelta(minutes=1)
-"""A replica further behind than both bytes and time say is not keeping up with what is written now.
-"""
-
-_SLOTS = """
-SELECT slot_name, active, wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint,
-safe_wal_size
-FROM pg_replication_slots WHERE restart_lsn IS NOT NULL ORDER BY 1
-"""
-_REPLICAS = """
-SELECT coalesce(nullif(application_name, ''), client_addr::text, pid::text),
-       pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, flush_lsn))::bigint,
-       coalesce(replay_lag, flush_lag)
-FROM pg_stat_replication WHERE state IN ('streaming', 'catchup') AND coalesce(replay_lsn, flush_lsn)
-IS NOT NULL ORDER BY 1
-"""
+"""A replica that is further behind than both, in bytes and in time, does not keep up already."""
+_SQL = statements(__package__, "postgres")
 
 
 def examine(subject: str, connection: psycopg.Connection, table: str) -> Iterator[Finding]:
-    """What stands in the way of building a table once more beside the one of that name."""
+    """Check whether a table as large as this one can be built beside it."""
     row = connection.execute("SELECT pg_total_relation_size(to_regclass(%s))", (table,)).fetchone()
     needed = int(row[0]) if row is not None and row[0] is not None else 0
     yield from _disk(subject, connection, needed)
@@ -49,8 +37,7 @@ def _disk(subject: str, connection: psycopg.Connection, needed: int) -> Iterator
     """
     if not (connection.info.host or "/").startswith("/"):
         return
-    # Not current_setting(): that is an error to a role that may not see it, and here there is no
-    # row.
+    # Not current_setting(): for a role that may not see it that is an error, and this is no row.
     row = connection.execute(
         "SELECT setting FROM pg_settings WHERE name = 'data_directory'"
     ).fetchone()
@@ -59,43 +46,43 @@ def _disk(subject: str, connection: psycopg.Connection, needed: int) -> Iterator
     disk = os.statvfs(row[0])
     free = disk.f_bavail * disk.f_frsize
     if free < 2 * needed:
-        message = (
-            f"a rebuild takes about {decimal(2 * needed)} of disk (green and its WAL), and "
-            f"{decimal(free)} are free"
-        )
         yield Finding(
-            "ESOPS-D027", subject, message, "Make room, or rebuild with green in another database."
+            "ESOPS-D027",
+            subject,
+            f"a rebuild needs about {decimal(2 * needed)} of disk (green and its WAL), and "
+            f"{decimal(free)} are free",
+            "Make room, or build green in another database.",
         )
 
 
 def _slots(subject: str, connection: psycopg.Connection, needed: int) -> Iterator[Finding]:
-    for name, active, status, kept, safe in connection.execute(_SLOTS).fetchall():
+    for name, active, status, kept, safe in connection.execute(_SQL["slots"]).fetchall():
         if not active:
-            message = (
-                f"replication slot {name} has no consumer and keeps {decimal(kept)} of WAL: "
-                "what a rebuild writes stays too"
-            )
-            fix = (
-                f"SELECT pg_drop_replication_slot('{name}');  -- if its consumer is gone; else "
-                "start it"
-            )
-            yield Finding("ESOPS-D028", subject, message, fix)
-        elif safe is not None and safe < needed:
-            after = f"replication slot {name} ({status}) is lost after {decimal(safe)} more of WAL"
-            message = f"{after}, and a rebuild writes about {decimal(needed)}"
             yield Finding(
                 "ESOPS-D028",
                 subject,
-                message,
+                f"replication slot {name} has no consumer and keeps {decimal(kept)} of WAL; it "
+                "would also keep all that a rebuild writes",
+                f"SELECT pg_drop_replication_slot('{name}');  -- if its consumer is gone for good; "
+                "otherwise start it",
+            )
+        elif safe is not None and safe < needed:
+            yield Finding(
+                "ESOPS-D028",
+                subject,
+                f"replication slot {name} ({status}) is lost after {decimal(safe)} more of WAL, "
+                f"and a rebuild writes about {decimal(needed)}",
                 "Raise max_slot_wal_keep_size, or let its consumer catch up.",
             )
 
 
 def _replicas(subject: str, connection: psycopg.Connection) -> Iterator[Finding]:
-    for name, behind, lag in connection.execute(_REPLICAS).fetchall():
+    for name, behind, lag in connection.execute(_SQL["replicas"]).fetchall():
         if behind > LAG_BYTES and (lag is None or lag > LAG_TIME):
-            message = (
-                f"replica {name} is {decimal(behind)} of WAL behind: a rebuild would leave "
-                "it further behind"
+            yield Finding(
+                "ESOPS-D029",
+                subject,
+                f"replica {name} is {decimal(behind)} of WAL behind, and a rebuild would leave it "
+                "further behind",
+                "Let it catch up before a rebuild.",
             )
-            yield Finding("ESOPS-D029", subject, message, "Let it catch up before a rebuild.")

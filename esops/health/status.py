@@ -1,5 +1,5 @@
-"""What `esops status` shows: stores with what holds them back, the application's own processors,
-versions, rebuilds.
+"""What `esops status` shows: stores and what holds them back, the application's own processors,
+versions of read models, rebuilds and archive runs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from esops.config import Config
 from esops.errors import EsopsError, Unavailable
 from esops.events import Checkpoint, Position
 from esops.postgres.connection import connect, translated
-from esops.rebuild import journal
-from esops.rebuild import lifecycle as versions
+from esops.rebuild import journal, lifecycle
 from esops.settings import ArchiveSettings
 from esops.stores import open_store
 from esops.stores.base import LOOKING, EventStore
@@ -24,7 +23,7 @@ from esops.stores.base import LOOKING, EventStore
 
 @dataclass
 class Status:
-    """One look at everything. `reached` is False where something could not be."""
+    """Everything that the configuration names, as it was at one moment."""
 
     stores: list[dict[str, Any]] = field(default_factory=list)
     processors: list[dict[str, Any]] = field(default_factory=list)
@@ -32,6 +31,17 @@ class Status:
     rebuilds: list[dict[str, Any]] = field(default_factory=list)
     archives: list[dict[str, Any]] = field(default_factory=list)
     reached: bool = True
+    """False where a store, a read model or an archive could not be reached."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything could be read and no store warns of anything."""
+        troubled = ("unknown", "damaged", "failed")
+        return (
+            self.reached
+            and all(each["ok"] for each in self.stores)
+            and all(each["state"] not in troubled for each in (*self.projections, *self.archives))
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -50,7 +60,7 @@ class _Opened(NamedTuple):
 
 
 def look(config: Config, store: str | None = None) -> Status:
-    """Look at everything that the configuration names, or at one store of it.
+    """Ask for everything that the configuration names, or for what belongs to one store.
 
     Raises UsageError for an unknown store.
     """
@@ -71,9 +81,9 @@ def look(config: Config, store: str | None = None) -> Status:
 
 
 def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) -> _Opened | None:
-    """Show a store.
+    """Add a store and its processors to the status.
 
-    Returns it, open until the stack ends, with its head; None where it cannot be reached.
+    Returns the store, open until the stack ends, with its head; None where it cannot be reached.
     """
     settings = config.stores[name]
     shown: dict[str, Any] = {
@@ -125,8 +135,8 @@ def _processor(
 def lag_seconds(
     store: EventStore, position: Position | None, head: Position | None
 ) -> float | None:
-    """The age of the oldest event after a position; 0 where there is none, None where its time is
-    not known.
+    """The age in seconds of the oldest event after a position: 0 where there is none, None where
+    its time is not known.
     """
     if head is None or (position is not None and position >= head):
         return 0.0
@@ -135,14 +145,14 @@ def lag_seconds(
             at = batch.events[0].recorded_at
             return (
                 None
-                if at.year == 1970
+                if at.year == 1970  # what a layout without a column for the time gives
                 else round(max(0.0, (datetime.now(UTC) - at).total_seconds()), 1)
             )
     return 0.0
 
 
 def _quietly(ask: Callable[[], Any]) -> Any:
-    """A figure that may not be had: a position of a stream, or of a log that was replaced."""
+    """Ask for a figure; None where there is none, as for the position of a log that is gone."""
     try:
         return ask()
     except (EsopsError, ValueError):
@@ -155,7 +165,7 @@ def _look_at_projection(
     settings = config.projections[name]
     try:
         store = settings.store or config.store(settings.store)[0]
-        found = versions.described(config, name)
+        found = lifecycle.described(config, name)
     except EsopsError as error:
         status.projections.append(
             {"projection": name, "kind": settings.kind, "state": "unknown", "detail": error.message}
@@ -183,8 +193,8 @@ def _add_ages(opened: _Opened, shown: list[dict[str, Any]]) -> None:
 def _look_at_archive(
     name: str, settings: ArchiveSettings, store: str | None, status: Status
 ) -> None:
-    """The last run of each policy of an archive."""
-    # Imported where there is an archive: what it brings is a tenth of a second for everybody else.
+    """Add the last run of each policy of an archive to the status."""
+    # Only where there is an archive: importing this takes a tenth of a second.
     from esops.archive.catalog_view import last_of_each_policy
     from esops.archive_format.repository import Repository
     from esops.archive_format.runs import Catalog
@@ -198,7 +208,7 @@ def _look_at_archive(
         status.reached &= not isinstance(error, Unavailable)
         return
     status.archives += [
-        {"archive": name, **told} for told in last if store is None or told.get("store") == store
+        {"archive": name, **run} for run in last if store is None or run.get("store") == store
     ]
 
 

@@ -17,7 +17,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from esops.errors import Refused
+from esops.errors import ContradictedSequence
 from esops.events import Position
 from esops.stores.base import Holder
 from esops.stores.postgres.settle import JUST_ENDED, NEVER, SequenceLockers, Waiting, who
@@ -219,11 +219,11 @@ class NumbersInOrder:
             drawn = self._lockers.drawn(connection)
 
     def _check_sequence(self, highest: int | None, drawn: int | None) -> None:
-        """Raises Refused where the sequence contradicts the table, or a position that is known to
-        be settled.
+        """Raises ContradictedSequence where the sequence is behind the table, or behind a
+        position that is known to be settled.
         """
         if highest is not None and highest > (drawn or 0):
-            raise Refused(
+            raise ContradictedSequence(
                 f"the sequence {self._lockers.name} is at {drawn or 0}, behind the newest event, "
                 f"{highest}: writers will fail with "
                 "duplicate keys, and esops cannot tell which events are settled",
@@ -232,7 +232,7 @@ class NumbersInOrder:
                 f"SELECT setval('{self._lockers.name}', {highest});",
             )
         if self._known > (drawn or 0):
-            raise Refused(
+            raise ContradictedSequence(
                 f"position {self._known} lies beyond what the sequence {self._lockers.name} has "
                 f"ever given out ({drawn or 0})",
                 hint="The store was restored to an earlier time, emptied, or is another one. Where "

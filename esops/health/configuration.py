@@ -1,6 +1,4 @@
-"""What a configuration says that is allowed, and still not meant: secrets in the file, keys without
-effect, sections without use.
-"""
+"""What doctor checks in esops.toml: passwords in the file, keys without effect, unused sections."""
 
 from __future__ import annotations
 
@@ -16,27 +14,31 @@ from esops.health.findings import Finding
 
 _PASSWORD_IN_URI = re.compile(r"://[^:/@]+:(?P<password>[^@]+)@")
 _OF_LAYOUT = {"append": "marten", "ordering": "emmett", "application": "eventsourcing"}
+"""Keys of a store that have an effect with one layout only."""
 
 
 def examine(config: Config) -> Iterator[Finding]:
-    """Look at esops.toml as it is written."""
+    """Check esops.toml as it is written, before `${VARIABLE}` is replaced."""
     document = tomllib.loads(config.path.read_text(encoding="utf-8"))
     subject = config.path.name
     for section in ("stores", "readmodels"):
         for name, settings in document.get(section, {}).items():
             if _has_password(str(settings.get("dsn", settings.get("uri", "")))):
-                message = f"{section}.{name}: a password stands in the file"
                 yield Finding(
                     "ESOPS-D030",
                     subject,
-                    message,
+                    f"{section}.{name}: the file contains a password",
                     "Write ${VARIABLE}, or use .pgpass or a service file.",
                 )
     for name, settings in document.get("stores", {}).items():
         for key, layout in _OF_LAYOUT.items():
             if key in settings and settings.get("layout", layout) != layout:
-                message = f"stores.{name}.{key} has an effect with layout {layout!r} alone"
-                yield Finding("ESOPS-D031", subject, message, "Leave it out.")
+                yield Finding(
+                    "ESOPS-D031",
+                    subject,
+                    f"stores.{name}.{key} has an effect only with layout {layout!r}",
+                    "Leave it out.",
+                )
     used = {projection.readmodel for projection in config.projections.values()}
     for name in config.readmodels:
         if len(config.readmodels) > 1 and name not in used:

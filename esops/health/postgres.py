@@ -1,0 +1,106 @@
+"""What doctor checks of a store in Postgres: the server's version, the role's rights, sequences and
+indexes, and what the library itself keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from esops.health.findings import Finding
+from esops.postgres import catalog
+from esops.postgres.statements import statements
+from esops.stores.base import StoreInfo
+
+if TYPE_CHECKING:
+    from esops.stores.postgres.layouts.base import Layout
+    from esops.stores.postgres.store import PostgresStore
+
+OLDEST = 14
+_CONCERNS = {"reused ids": "ESOPS-D025", "orphan progress": "ESOPS-D026"}
+_SQL = statements(__package__, "postgres")
+
+
+def examine(subject: str, info: StoreInfo, store: PostgresStore) -> Iterator[Finding]:
+    """Check the database of a store."""
+    if int(info.version.partition(".")[0]) < OLDEST:
+        yield Finding(
+            "ESOPS-D015",
+            subject,
+            f"PostgreSQL {info.version} is older than {OLDEST}",
+            "Upgrade the server.",
+        )
+    layout = store.layout
+    with store.control() as connection:
+        for concern in layout.concerns(connection):
+            yield Finding(_CONCERNS[concern.kind], subject, concern.message, concern.fix)
+        yield from _rights(subject, connection, layout)
+        yield from _sequences(subject, connection, layout)
+        yield from _index(subject, connection, layout)
+
+
+def _rights(subject: str, connection: psycopg.Connection, layout: Layout) -> Iterator[Finding]:
+    role = connection.info.user
+    for what, function, names in (
+        ("", "has_table_privilege", layout.reads),
+        ("SEQUENCE ", "has_sequence_privilege", layout.sequences),
+    ):
+        question = sql.SQL("SELECT {}(%s, 'SELECT')").format(sql.Identifier(function))
+        for name in names:
+            text = name.as_string(connection)
+            row = connection.execute(question, (text,)).fetchone()
+            if row is not None and not row[0]:
+                grant = sql.SQL("GRANT SELECT ON {}{} TO {};")
+                fix = grant.format(sql.SQL(what), name, sql.Identifier(role))
+                yield Finding(
+                    "ESOPS-D010",
+                    subject,
+                    f"role {role} may not read {text}",
+                    fix.as_string(connection),
+                )
+
+
+def _sequences(subject: str, connection: psycopg.Connection, layout: Layout) -> Iterator[Finding]:
+    """A session takes as many numbers as the cache holds, and may use the last of them hours later.
+    Until then nobody can tell whether a missing number will still come.
+    """
+    for name in layout.sequences:
+        schema, short = _parts(name)
+        found = catalog.sequence_of(connection, schema, short)
+        if found is not None and found[1] > 1:
+            yield Finding(
+                "ESOPS-D011",
+                subject,
+                f"sequence {short} gives each session {found[1]} numbers in advance, so esops has "
+                "to watch missing numbers, and the head lags",
+                f"ALTER SEQUENCE {name.as_string(connection)} CACHE 1;",
+            )
+
+
+def _index(subject: str, connection: psycopg.Connection, layout: Layout) -> Iterator[Finding]:
+    if len(layout.order) == 1:
+        return  # the primary key, or a unique index that the library makes
+    columns = [_parts(each)[-1] for each in layout.order_columns]
+    events = layout.events.as_string(connection)
+    row = connection.execute(_SQL["has_index"], (events, len(columns), columns)).fetchone()
+    if row and row[0]:
+        return
+    # An index on a partitioned table cannot be made CONCURRENTLY, so each partition gets its own.
+    listed = ", ".join(each.as_string(connection) for each in layout.order_columns)
+    for (table,) in connection.execute(_SQL["partitions"], (events,)).fetchall():
+        yield Finding(
+            "ESOPS-D014",
+            subject,
+            "no index has the order of the positions, so each page of a rebuild sorts all events "
+            "that are left",
+            f"CREATE INDEX CONCURRENTLY ON {table} ({listed});",
+        )
+
+
+def _parts(name: sql.Composable) -> tuple[str, str]:
+    """Schema and name of an identifier; the schema is empty where it has none."""
+    parts = name._obj if isinstance(name, sql.Identifier) else ("",)  # noqa: SLF001 - psycopg gives no other way to ask
+    return (parts[0] if len(parts) > 1 else "", parts[-1])

@@ -1,0 +1,183 @@
+"""What doctor checks in the database that a projection writes to: rights, room, esops' own tables,
+and what earlier commands left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import psycopg
+from psycopg import sql
+
+from esops.config import Config
+from esops.health import room
+from esops.health.findings import Finding
+from esops.postgres.statements import statements
+from esops.readmodel import locks, migrations, registry
+from esops.readmodel.dead_letters import dead_letters
+from esops.readmodel.names import ReadModelName, default_schema, parse_name
+from esops.readmodel.registry import Version
+from esops.rebuild import journal
+from esops.wording import count
+
+_SQL = statements(__package__, "postgres")
+
+
+def examine(
+    subject: str, config: Config, projection: str, connection: psycopg.Connection
+) -> Iterator[Finding]:
+    """Check the tables of a projection and what is kept about them."""
+    schema = default_schema(connection, config.readmodel_of(projection).db_schema)
+    names = [parse_name(each, schema) for each in config.projections[projection].tables]
+    number = migrations.schema_number(connection)
+    for each in dict.fromkeys(name.schema for name in names):
+        yield from _may_create_in(subject, connection, each)
+    if number == 0:
+        yield from _may_create_schema(subject, connection)
+    for name in names:
+        table = sql.Identifier(name.schema, name.name).as_string(connection)
+        yield from room.examine(subject, connection, table)
+    if number != migrations.newest():
+        yield from _own_tables(subject, number)
+    if not 0 < number <= migrations.newest():
+        return  # there is nothing to read yet, or a newer esops wrote it
+    versions = registry.versions(connection, projection)
+    yield from _left_behind(subject, connection, names, versions)
+    yield from _unfinished_rebuild(subject, connection, projection)
+    yield from _not_followed(subject, connection, config, projection, versions)
+    dead = dead_letters(config, projection)
+    if dead:
+        yield Finding(
+            "ESOPS-D023",
+            subject,
+            f"{count(len(dead), 'event')} could not be projected and became dead letters",
+            f"esops projection dead-letters {projection}",
+        )
+
+
+def _may_create_in(subject: str, connection: psycopg.Connection, schema: str) -> Iterator[Finding]:
+    yield from _may_create(
+        subject,
+        connection,
+        "has_schema_privilege",
+        sql.SQL("SCHEMA {}").format(sql.Identifier(schema)),
+        schema,
+        f"create tables in schema {schema}",
+    )
+
+
+def _may_create_schema(subject: str, connection: psycopg.Connection) -> Iterator[Finding]:
+    database = connection.info.dbname
+    yield from _may_create(
+        subject,
+        connection,
+        "has_database_privilege",
+        sql.SQL("DATABASE {}").format(sql.Identifier(database)),
+        database,
+        "create esops' own schema",
+    )
+
+
+def _may_create(
+    subject: str,
+    connection: psycopg.Connection,
+    function: str,
+    where: sql.Composable,
+    name: str,
+    what: str,
+) -> Iterator[Finding]:
+    role = connection.info.user
+    question = sql.SQL("SELECT {}(%s, 'CREATE')").format(sql.Identifier(function))
+    row = connection.execute(question, (name,)).fetchone()
+    if row is not None and not row[0]:
+        fix = sql.SQL("GRANT CREATE ON {} TO {};").format(where, sql.Identifier(role))
+        yield Finding(
+            "ESOPS-D024", subject, f"role {role} may not {what}", fix.as_string(connection)
+        )
+
+
+def _own_tables(subject: str, number: int) -> Iterator[Finding]:
+    """Esops' own tables are not in the form that this esops writes."""
+    newest = migrations.newest()
+    if number > newest:
+        yield Finding(
+            "ESOPS-D035",
+            subject,
+            f"a newer esops created its tables here: they are at schema {number}, and this one "
+            f"knows schema {newest}",
+            "Upgrade esops on this machine.",
+        )
+    elif number:
+        yield Finding(
+            "ESOPS-D036",
+            subject,
+            f"esops' own tables are at schema {number}, and this esops writes schema {newest}",
+            "Do nothing: the next rebuild or run migrates them.",
+        )
+
+
+def _left_behind(
+    subject: str,
+    connection: psycopg.Connection,
+    names: Sequence[ReadModelName],
+    versions: Sequence[Version],
+) -> Iterator[Finding]:
+    known = {
+        physical
+        for each in versions
+        if each.state != "retired"
+        for _, physical in each.tables.values()
+    }
+    for model in names:
+        rows = connection.execute(_SQL["tables_of_versions"], (model.schema, model.name))
+        for (table,) in rows.fetchall():
+            if table not in known:
+                fix = sql.SQL("DROP TABLE {};").format(sql.Identifier(model.schema, table))
+                yield Finding(
+                    "ESOPS-D021",
+                    subject,
+                    f"table {model.schema}.{table} belongs to no version that esops knows",
+                    fix.as_string(connection),
+                )
+
+
+def _unfinished_rebuild(
+    subject: str, connection: psycopg.Connection, projection: str
+) -> Iterator[Finding]:
+    entry = journal.latest(connection, projection)
+    if entry is None or entry.finished_at is not None:
+        return
+    if locks.holder(connection, locks.rebuild_lock(projection)) is not None:
+        return  # a process is working on it
+    reason = f": {entry.reason}" if entry.reason else ""
+    fix = f"esops rebuild {projection} --resume"
+    if not entry.options.get("in_place"):
+        fix = f"esops rebuild {projection} --blue-green --resume   (or --abort)"
+    yield Finding(
+        "ESOPS-D020",
+        subject,
+        f"rebuild {entry.rebuild} stopped in state {entry.state}{reason}",
+        fix,
+    )
+
+
+def _not_followed(
+    subject: str,
+    connection: psycopg.Connection,
+    config: Config,
+    projection: str,
+    versions: Sequence[Version],
+) -> Iterator[Finding]:
+    settings = config.projections[projection]
+    if settings.live == "app" or settings.kind == "external":
+        return  # the application keeps it fresh, and takes no lock of ours
+    active = next((each for each in versions if each.state == "active"), None)
+    if active is None:
+        return
+    if locks.holder(connection, locks.version_lock(projection, active.version)) is None:
+        yield Finding(
+            "ESOPS-D022",
+            subject,
+            f"v{active.version} serves, and no process keeps it fresh",
+            "esops run",
+        )

@@ -1,0 +1,71 @@
+"""What doctor checks of every store: can it be opened, does its clock agree, is its head free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, cast
+
+from esops.errors import ContradictedSequence, EsopsError
+from esops.health import eventstoredb, postgres
+from esops.health.findings import Finding
+from esops.init import NO_EVENT_STORE, WHY_NOT
+from esops.settings import StoreSettings
+from esops.stores import open_store
+from esops.stores.base import LOOKING, EventStore, StoreInfo
+
+if TYPE_CHECKING:
+    from esops.stores.eventstoredb import EventStoreDBStore
+    from esops.stores.postgres.store import PostgresStore
+
+MOST_SKEW = timedelta(seconds=5)
+
+
+def examine(name: str, settings: StoreSettings) -> Iterator[Finding]:
+    """Check one store."""
+    subject = f"store {name}"
+    if NO_EVENT_STORE.match(settings.dsn or settings.uri or ""):
+        yield Finding(
+            "ESOPS-D004", subject, WHY_NOT, "Name the store that the application decides on."
+        )
+        return
+    try:
+        with open_store(name, settings) as store:
+            info = store.ping()
+            yield from _clock(subject, info)
+            yield from (Finding("ESOPS-D013", subject, warning) for warning in info.warnings)
+            if info.backend == "eventstoredb":
+                yield from eventstoredb.examine(subject, info, cast("EventStoreDBStore", store))
+            elif info.backend == "postgres":
+                yield from postgres.examine(subject, info, cast("PostgresStore", store))
+            yield from _head(subject, store)
+    except ContradictedSequence as error:
+        yield Finding("ESOPS-D005", subject, error.message, error.hint)
+    except EsopsError as error:
+        yield Finding("ESOPS-D001", subject, error.message, error.hint)
+
+
+def _clock(subject: str, info: StoreInfo) -> Iterator[Finding]:
+    skew = abs(info.clock - datetime.now(UTC))
+    if skew > MOST_SKEW:
+        yield Finding(
+            "ESOPS-D016",
+            subject,
+            f"the server's clock and this machine's are {skew.total_seconds():.0f} s apart, so "
+            "ages and lags are wrong by as much",
+            "Let both follow NTP.",
+        )
+
+
+def _head(subject: str, store: EventStore) -> Iterator[Finding]:
+    # Wait for the head only as long as a normal writer takes: whoever holds it back longer than
+    # that is worth a finding.
+    store.head(LOOKING)
+    for holder in store.held_back_by():
+        since = f" since {holder.since:%Y-%m-%d %H:%M:%S} UTC" if holder.since else ""
+        yield Finding(
+            "ESOPS-D012",
+            subject,
+            f"{holder.who} holds back the settled head{since}: {holder.what}",
+            "Let that session end its transaction, or end the session.",
+        )
