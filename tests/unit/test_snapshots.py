@@ -1,7 +1,8 @@
 """What a person reads is kept in tests/snapshots, so that a change of wording shows up in review.
 
-`help/` has the help of each command and group. `errors.txt` has the texts of all errors, hints and
-findings, module by module: they are read from the source, where `{…}` stands for what is put in.
+`help/` has the help of each command and group. `errors/` has the texts of all errors, hints and
+findings, a file for each folder of esops: they are read from the source, and `{…}` stands for what is
+put in.
 
 After a change of wording that you want: `make snapshots`, and look at the difference.
 """
@@ -9,6 +10,7 @@ After a change of wording that you want: `make snapshots`, and look at the diffe
 from __future__ import annotations
 
 import ast
+import functools
 import os
 from pathlib import Path
 
@@ -20,6 +22,16 @@ from tests.unit.test_help import ALL
 ROOT = Path(__file__).parents[2]
 SNAPSHOTS = ROOT / "tests" / "snapshots"
 RENEW = os.environ.get("ESOPS_RENEW_SNAPSHOTS") == "1"
+
+
+def room_of(module: str) -> str:
+    """The folder below esops/ that a module is in."""
+    return "esops" if module.count("/") == 1 else module.split("/")[1]
+
+
+ROOMS = sorted(
+    {room_of(file.relative_to(ROOT).as_posix()) for file in (ROOT / "esops").rglob("*.py")}
+)
 
 
 def compare(name: str, text: str) -> None:
@@ -43,18 +55,17 @@ def test_help(path):
     compare(file_of(path), "\n".join(lines) + "\n")
 
 
-def test_there_is_no_help_of_a_command_that_is_gone():
-    kept = {f"help/{each.name}" for each in (SNAPSHOTS / "help").glob("*.txt")}
-    gone = kept - {file_of(path) for path in ALL}
-    if RENEW:
-        for name in gone:
-            (SNAPSHOTS / name).unlink()
-    else:
-        assert gone == set()
+@pytest.mark.parametrize("room", ROOMS)
+def test_errors(room):
+    compare(f"errors/{room}.txt", "\n".join(texts_of(room)))
 
 
-def test_errors():
-    compare("errors.txt", "\n".join(texts_of_modules()))
+def test_there_is_no_snapshot_of_what_is_gone():
+    kept = {each.relative_to(SNAPSHOTS).as_posix() for each in SNAPSHOTS.rglob("*.txt")}
+    gone = kept - {file_of(path) for path in ALL} - {f"errors/{room}.txt" for room in ROOMS}
+    for name in gone if RENEW else ():
+        (SNAPSHOTS / name).unlink()
+    assert RENEW or gone == set()
 
 
 # -- reading texts from source
@@ -66,14 +77,15 @@ TEXTS = {"PydanticCustomError": (1,), "Finding": (2, 3)}
 HINTS = ("hint", "fix")
 
 
+@functools.cache
 def trees():
-    for file in sorted((ROOT / "esops").rglob("*.py")):
-        yield (
-            file.relative_to(ROOT).as_posix(),
-            ast.parse(file.read_text(encoding="utf-8")),
-        )
+    return [
+        (file.relative_to(ROOT).as_posix(), ast.parse(file.read_text(encoding="utf-8")))
+        for file in sorted((ROOT / "esops").rglob("*.py"))
+    ]
 
 
+@functools.cache
 def classes_of_errors():
     """The names of EsopsError and of all that derive from it, wherever they are defined."""
     bases = {
@@ -88,16 +100,16 @@ def classes_of_errors():
     return found
 
 
-def texts_of_modules():
+def texts_of(room):
     classes = classes_of_errors() | OTHERS
     for name, tree in trees():
-        found = sorted(set(texts_of(tree, classes)))
+        found = sorted(set(texts_in(tree, classes))) if room_of(name) == room else []
         if found:
             yield f"## {name}\n"
             yield from (f"{each}\n" for each in found)
 
 
-def texts_of(tree, classes):
+def texts_in(tree, classes):
     for function, call in calls(tree, {}):
         kind = ast.unparse(call.func).rpartition(".")[2]
         if kind not in classes:
