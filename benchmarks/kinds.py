@@ -77,7 +77,7 @@ def load(folder: Path, dsn: str, kind: str) -> float:
     with open_store(
         "s", StoreSettings.model_validate({"dsn": dsn, "schema": "shop", "append": "quick"})
     ) as opened:
-        head = opened.head()
+        head = opened.head().position
         assert head is not None
         runner = Runner(opened, dsn, work)
         try:

@@ -1,6 +1,6 @@
-"""Write the table of capabilities in stores.md from the code.
+"""Write the tables of capabilities and parts in stores.md from the code.
 
-Run `python docs/reference/capabilities.py`; a test holds the table up to date.
+Run `python docs/reference/capabilities.py`; a test holds the tables up to date.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import inspect
 from dataclasses import fields, replace
 from pathlib import Path
 
-from esops.stores import base
+from esops.stores import base, capabilities
 from esops.stores.archive.store import ArchiveStore
 from esops.stores.eventstoredb import EventStoreDBStore
 from esops.stores.postgres import PostgresStore
@@ -19,12 +19,8 @@ from esops.stores.postgres.layouts import LAYOUTS
 PAGE = Path(__file__).with_name("stores.md")
 BEGIN, END = "<!-- capabilities: written by capabilities.py -->", "<!-- end of capabilities -->"
 NAMES = {"marten": "Marten", "emmett": "Emmett", "messagedb": "message-db"}
-BACK = {"restores": "anywhere"}
 OF_LAYOUT: dict[str, dict[str, object]] = {
-    "marten": {"removals": ("archive", "delete"), **BACK},
-    "emmett": {"removals": ("archive", "delete"), **BACK},
-    "messagedb": {"first_version": 0, "removals": ("delete",), **BACK},
-    "eventsourcing": {"removals": ("delete",), **BACK},
+    "messagedb": {"first_version": 0},
     "custom": {"append": False, "checkpoints": False},
 }
 STORES = {
@@ -36,11 +32,20 @@ STORES = {
     "archive": replace(ArchiveStore.capabilities, first_version=0),
 }
 BY_VARIANT = {("Marten", "tenants"): "where conjoined", ("archive", "first_version"): "as it was"}
+ARCHIVING = {
+    "Marten": "archive, delete; restores anywhere",
+    "Emmett": "archive, delete; restores anywhere",
+    "message-db": "delete; restores anywhere",
+    "eventsourcing": "delete; restores anywhere",
+    "custom": "copies only",
+    "EventStoreDB": "delete, tombstone, truncate; restores in place",
+}
+"""How streams can be removed, and where they can be restored as they were."""
 
 
 def meanings() -> dict[str, str]:
-    """What each field of Capabilities says of itself in the source."""
-    (definition,) = ast.parse(inspect.getsource(base.Capabilities)).body
+    """What each field of Capabilities, and each part of a store, says of itself in the source."""
+    (definition,) = ast.parse(inspect.getsource(capabilities.Capabilities)).body
     assert isinstance(definition, ast.ClassDef)
     found: dict[str, str] = {}
     for field, after in zip(definition.body, definition.body[1:], strict=False):
@@ -51,25 +56,37 @@ def meanings() -> dict[str, str]:
         ):
             assert isinstance(field.target, ast.Name)
             found[field.target.id] = " ".join(str(after.value.value).split())
+    for name in ("archiving", "lengths", "search", "identity", "sql", "admin"):
+        found[name] = inspect.getdoc(getattr(base.EventStore, name)) or ""
     return found
 
 
 def table() -> str:
     """The table in Markdown."""
     lines = [f"| capability | {' | '.join(STORES)} | |", "|---|" + "---|" * (len(STORES) + 1)]
-    told = meanings()
-    for field in fields(base.Capabilities):
+    said = meanings()
+    for field in fields(capabilities.Capabilities):
         cells = []
-        for name, capabilities in STORES.items():
-            value = getattr(capabilities, field.name)
+        for name, able in STORES.items():
+            value = getattr(able, field.name)
             shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-            if value in ((), ""):
-                shown = "no"
-            elif isinstance(value, tuple):
-                shown = ", ".join(value)
             cells.append(BY_VARIANT.get((name, field.name), shown))
-        lines.append(f"| `{field.name}` | {' | '.join(cells)} | {told[field.name]} |")
+        lines.append(f"| `{field.name}` | {' | '.join(cells)} | {said[field.name]} |")
+    for part, cells in _parts().items():
+        lines.append(f"| part `{part}` | {' | '.join(cells)} | {said[part]} |")
     return "\n".join(lines)
+
+
+def _parts() -> dict[str, list[str]]:
+    nodes, layouts = {"EventStoreDB"}, set(STORES) - {"EventStoreDB", "archive"}
+    return {
+        "archiving": [ARCHIVING.get(name, "no") for name in STORES],
+        "lengths": ["yes"] * len(STORES),
+        "search": ["yes"] * len(STORES),
+        "identity": ["yes" if name in nodes else "no" for name in STORES],
+        "sql": ["yes" if name in layouts else "no" for name in STORES],
+        "admin": ["yes" if name in nodes else "no" for name in STORES],
+    }
 
 
 def written(page: str) -> str:

@@ -14,7 +14,7 @@ from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
 from esops.archive_format.schema import Damaged, join_ids
 from esops.events import StreamRef
-from esops.stores.base import EventStore
+from esops.stores.base import EventStore, require
 
 
 class StreamComparison(NamedTuple):
@@ -38,10 +38,7 @@ def compare(
     """Compare some streams of a run with the store. Raises Damaged, Missing, Unavailable."""
     if len(manifest.first_position.split(":")) != manifest.position_parts:
         raise Damaged(f"{run.name}: its manifest contradicts itself about positions")
-    in_store = {
-        digest.key: digest
-        for digest in digests(store.export(refs(streams), list(manifest.columns)))
-    }
+    in_store = {digest.key: digest for digest in digests(exported(store, streams, manifest))}
     for digest in streams:
         other = in_store.get(digest.key)
         if other is None:
@@ -52,9 +49,13 @@ def compare(
             yield digest, _compare_events(run, manifest, digest, other, store)
 
 
-def refs(streams: Sequence[Digest]) -> Iterator[StreamRef]:
-    """Archived streams as a store's export takes them."""
-    return (StreamRef(*digest[:3]) for digest in streams)
+def exported(
+    store: EventStore, streams: Sequence[Digest], manifest: Manifest
+) -> Iterator[pa.RecordBatch]:
+    """What the store has of archived streams now, in the columns of the archive."""
+    archiving = require(store, store.archiving, "archiving")
+    refs = (StreamRef(*digest[:3]) for digest in streams)
+    return archiving.export(refs, list(manifest.columns))
 
 
 def _compare_events(
@@ -62,9 +63,7 @@ def _compare_events(
 ) -> StreamComparison:
     """Walk through both versions of a stream in parallel, to tell a removed part from a change."""
     archived = chain.from_iterable(map(_by_version, events_of(run, manifest, digest)))
-    in_store = chain.from_iterable(
-        map(_by_version, store.export(refs([digest]), list(manifest.columns)))
-    )
+    in_store = chain.from_iterable(map(_by_version, exported(store, [digest], manifest)))
     ahead = next(archived, None)
     for version, values in in_store:
         while ahead is not None and ahead[0] < version:  # removed from the store since

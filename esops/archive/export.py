@@ -17,6 +17,7 @@ from esops.archive_format.runs import RUNS, Catalog, Run
 from esops.archive_format.schema import Damaged, from_micros
 from esops.errors import EsopsError
 from esops.events import StreamInfo
+from esops.stores.base import require
 
 log = structlog.get_logger("esops.archive")
 
@@ -80,12 +81,13 @@ def _write_and_seal(
 ) -> Manifest | None:
     store, run = context.store, context.run
     info = store.ping()
-    head = store.head()
+    head = store.head().position
+    archiving = require(store, store.archiving, "archiving")
     position_parts = len(head) if head is not None else 1
-    columns = store.extra_columns()
+    columns = archiving.extra_columns()
     with Export(run, context.lease.number, columns, position_parts, context.file_size) as export:
         for so_far in export.add(
-            selection, lambda streams: store.export(streams, columns), store.stream_rows
+            selection, lambda streams: archiving.export(streams, columns), archiving.stream_rows
         ):
             context.check_stop()
             context.progress("events exported", so_far.events, selection.events)

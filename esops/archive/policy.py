@@ -19,7 +19,8 @@ from esops.archive_format.runs import Catalog
 from esops.errors import UsageError
 from esops.events import EventFilter, StreamInfo, StreamRef
 from esops.settings import PolicySettings, Removal
-from esops.stores.base import EventStore, RemovalStrategy
+from esops.stores.base import EventStore, require
+from esops.stores.parts import RemovalStrategy
 
 _STREAMS_IN_LINE = 1_000
 _LONGEST_SHOWN = 5
@@ -35,13 +36,14 @@ def removal_strategy(
     """
     if removal == "keep":
         return KEEP
-    if removal not in store.capabilities.removals:
-        supported = ", ".join(["keep", *store.capabilities.removals])
+    archiving = require(store, store.archiving, "archiving")
+    if removal not in archiving.removals:
+        supported = ", ".join(["keep", *archiving.removals])
         raise UsageError(
             f'store {store.name} does not support remove = "{removal}"',
             hint=f"It supports: {supported}.",
         )
-    strategy = store.removal_strategy(removal)
+    strategy = archiving.removal_strategy(removal)
     if strategy.whole and policy.keep_last:
         raise UsageError(
             f'the policy has keep_last = {policy.keep_last}, and remove = "{removal}" can only '

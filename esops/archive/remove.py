@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
@@ -22,7 +21,8 @@ from esops.archive_format.manifest import Manifest
 from esops.errors import EsopsError
 from esops.events import Position, StreamKey
 from esops.settings import PolicySettings
-from esops.stores.base import EventStore, RemovalStrategy, VersionRange
+from esops.stores.base import EventStore, require
+from esops.stores.parts import RemovalStrategy, VersionRange
 
 log = structlog.get_logger("esops.archive")
 
@@ -94,7 +94,7 @@ def remove_archived(
         streams=result.streams,
         left_alone=result.left_alone,
     )
-    if context.policy.scavenge and context.store.capabilities.scavenge:
+    if context.policy.scavenge and context.store.admin is not None:
         outcome.scavenge = _scavenge(context)
 
 
@@ -135,7 +135,8 @@ class Remover:
         return ranges_of(digest, stays, self.policy.batch)
 
     def _remove_batch(self, batch: Sequence[VersionRange], result: RemovalResult) -> None:
-        for removed in self.store.remove(
+        archiving = require(self.store, self.store.archiving, "archiving")
+        for removed in archiving.remove(
             self.strategy.name, batch, self.policy.lock_timeout, self.policy.statement_timeout
         ):
             if removed.reason is not None:
@@ -204,14 +205,12 @@ class _RatePacer:
 
 def _scavenge(context: RunContext) -> str:
     """Start a scavenge of the node and wait for it: only then does the disk space come free."""
-    store: Any = context.store
-    with store.admin as admin:
-        number = str(admin.start_scavenge())
-    result = "InProgress"
-    for seen in store.scavenges.watch(number):
+    admin = require(context.store, context.store.admin, "admin")
+    number, result = "", "InProgress"
+    for seen in admin.scavenge():
         context.check_stop()
         context.progress("chunks scavenged", seen.chunks, None)
-        result = seen.result
+        number, result = seen.id, seen.result
     if result != "Success":
         raise EsopsError(
             f"scavenge {number} of store {context.store_name} ended with {result}",

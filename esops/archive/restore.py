@@ -18,7 +18,7 @@ from esops.errors import EsopsError, Refused, Stopped, UsageError
 from esops.events import NewEvent, RecordedEvent
 from esops.stores import open_store
 from esops.stores.archive.reading import Database, events_from
-from esops.stores.base import EventStore
+from esops.stores.base import EventStore, missing, require
 
 _EVENTS_AT_ONCE = 5_000
 _STREAMS_AT_ONCE = 500
@@ -86,7 +86,7 @@ def restore(
     restoration = _Restoration(run, manifest, store)
     requested = frozenset(names)
     found: set[str] = set()
-    restores = store.capabilities.restores
+    restores = store.archiving.restores if store.archiving is not None else ""
     at_home = store.name == manifest.store or restores == "anywhere"
     as_they_were = bool(restores) and at_home and store.ping().layout == manifest.layout
     done = 0
@@ -136,7 +136,8 @@ class _Restoration:
             return
         incomplete = [group[number] for number in missing]
         keys = [digest.key for digest in incomplete]
-        self.result.events += self._store.restore_streams(
+        archiving = require(self._store, self._store.archiving, "archiving")
+        self.result.events += archiving.restore_streams(
             keys, [rows[number] for number in missing], (_only(batch, keys) for batch in batches)
         )
         for digest, comparison in compare(self._run, self._manifest, incomplete, self._store):
@@ -152,7 +153,7 @@ class _Restoration:
         """Append streams to a store that cannot take positions; it numbers the events itself."""
         store = self._store
         if not store.capabilities.append:
-            raise UsageError(f"nothing can be restored into store {store.name}: it is read-only")
+            raise missing(store, "append")
         base = store.capabilities.first_version
         for digest in group:
             written = self._appended_before(digest)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from esops.archive.compare import RowComparer, RowReader, StreamComparison, compare, refs
+from esops.archive.compare import RowComparer, RowReader, StreamComparison, compare, exported
 from esops.archive_format.hashes import Digest, digests
 from esops.archive_format.manifest import FileEntry, Manifest
 from esops.archive_format.repository import Missing
@@ -144,8 +144,7 @@ class _WholeVerification:
     def _verify_group(self, group: list[Digest], rows: RowReader) -> None:
         comparer = None
         if self.store is not None:
-            exported = self.store.export(refs(group), list(self.manifest.columns))
-            comparer = RowComparer(exported)
+            comparer = RowComparer(exported(self.store, group, self.manifest))
         batches = rows.next(sum(digest.events for digest in group), comparer)
         read = digests(batches)
         for digest in group:

@@ -11,7 +11,7 @@ from typing import Any
 from esops.errors import UsageError
 from esops.events import EventFilter, StreamInfo
 from esops.settings import AuditSettings, BudgetSettings
-from esops.stores.base import EventStore
+from esops.stores.base import EventStore, require
 
 MOST = 1_000
 """Findings that are named; all are counted."""
@@ -88,7 +88,8 @@ class Budgets:
             wanted = EventFilter(category=category or filter.category, archived=filter.archived)
             # One category's streams are asked for by name; those without a category are picked from
             # all.
-            for info in store.longest(MOST if category else 10 * MOST, wanted, over=limit):
+            lengths = require(store, store.lengths, "lengths")
+            for info in lengths.longest(MOST if category else 10 * MOST, wanted, over=limit):
                 if info.category == category:
                     yield BudgetBreach(info.name, category, "length", limit, info.length)
 
@@ -110,7 +111,7 @@ class Budgets:
             for budget in self._by_pattern.values()
             if budget.growth_per_day is not None
         ]
-        for info, recent in store.grown(
+        for info, recent in require(store, store.lengths, "lengths").grown(
             datetime.now(UTC) - window, int(min(limits) * days), filter
         ):
             limit = self.budget_for(info.category).growth_per_day

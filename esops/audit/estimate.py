@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from esops.events import EventFilter
-from esops.stores.base import EventStore, LengthSample, SampledPage
+from esops.stores.base import EventStore, require
+from esops.stores.parts import LengthSample, SampledPage
 
 PAGES = 2_000
 _SURE = 1.96
@@ -73,7 +74,7 @@ class StreamsEstimate:
 
 def estimate(store: EventStore, filter: EventFilter, pages: int = PAGES) -> StreamsEstimate | None:
     """Draw a sample and say what it tells; None where the store had rather be counted."""
-    sample = store.sample_lengths(pages, filter)
+    sample = require(store, store.lengths, "lengths").sample(pages, filter)
     return None if sample is None else estimate_from(store.name, sample)
 
 

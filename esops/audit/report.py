@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from esops.audit.streams import LISTED, StreamsAudit
 from esops.page import COLOURS, label, layout, page
-from esops.stores.base import MonthCount
+from esops.stores.parts import MonthCount
 
 _SERIES = len(COLOURS) - 1
 """Categories with a colour of their own in a plot over time; the rest are one."""

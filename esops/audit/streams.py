@@ -13,7 +13,7 @@ from esops.audit.budgets import MOST, BudgetBreach, Budgets
 from esops.audit.distribution import Distribution
 from esops.events import EventFilter, StreamInfo
 from esops.settings import AuditSettings
-from esops.stores.base import EventStore
+from esops.stores.base import EventStore, require
 
 LONGEST = 1_000
 LISTED = 100
@@ -116,14 +116,15 @@ def audit_streams(
     """
     budgets = Budgets(settings)
     filter = EventFilter(category=category, archived=archived)
-    if store.counts_events(counted=counted):
-        events = store.count_between(None, store.head(timedelta(0)))
+    streams = require(store, store.lengths, "lengths")
+    if streams.reads_everything(counted=counted):
+        events = store.count_between(None, store.head(timedelta(0)).position)
         if events > MANY:
             say(
                 f"counting streams over about {events:,} events; --estimate takes a sample "
                 "instead, where the store can"
             )
-    lengths = store.lengths(filter, counted=counted)
+    lengths = streams.counts(filter, counted=counted)
     found = StreamsAudit(store.name, lengths.how, window)
     for each in lengths.counts:
         if (each.category or "").startswith("$"):
@@ -138,7 +139,7 @@ def audit_streams(
         found.longest = list(
             _dated(
                 store,
-                store.longest(
+                streams.longest(
                     longest, filter, over=over, closed_by=closed_by, since=since, counted=counted
                 ),
             )

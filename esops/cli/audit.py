@@ -177,12 +177,14 @@ def _report(
     from esops.audit.streams import MANY
     from esops.errors import UsageError
     from esops.events import EventFilter
+    from esops.stores.base import require
 
     if found.whole.events > MANY:
         output.say(
             f"the report's plots over time take a look at each of {found.whole.events:,} events"
         )
-    months = store.monthly(EventFilter(category=category, archived=archived))
+    lengths = require(store, store.lengths, "lengths")
+    months = lengths.monthly(EventFilter(category=category, archived=archived))
     try:
         write_report(file, found, months, category=category, budgets=bool(config.audit.budgets))
     except OSError as error:
@@ -472,7 +474,7 @@ def _pass(output: Output, store: EventStore, category: str | None, limit: int | 
     from esops.audit.events import audit_events
 
     total = limit or store.count_between(
-        None, store.head(timedelta(0))
+        None, store.head(timedelta(0)).position
     )  # what is read is waited for; this is for the eye alone
     shown = Shown(output)
     try:

@@ -152,6 +152,7 @@ def show(
     """
     from esops.config import load_config
     from esops.stores import open_store
+    from esops.stores.base import require
     from esops.term import to_json
 
     output = current_output(context)
@@ -163,7 +164,7 @@ def show(
     config = load_config(output.settings.config)
     name, settings = config.store(output.settings.store)
     with open_store(name, settings) as store:
-        found = store.find(event_id=id)
+        found = require(store, store.search, "search").find(event_id=id)
         if found.how.startswith("a scan"):
             output.say(f"looking by {found.how}")
         rows = [_as_dict(event) for event in found.events]

@@ -211,7 +211,7 @@ class Job:
         planning: psycopg.Connection,
         stop: Callable[[], bool],
     ) -> int:
-        head = store.head()
+        head = store.head().position
         events = store.count_between(None, head)
         tables = tables_of(planning, self.name, list(target.names))
         ranges = self.asked.options.ranges
@@ -253,7 +253,7 @@ class Job:
         typer.confirm(f"{what} {', '.join(tables)}, while readers see it?", abort=True, err=True)
 
     def _run_in_server(self) -> int:
-        from esops.rebuild.variants.server.work import ServerRebuild, as_server
+        from esops.rebuild.variants.server.work import ServerRebuild
         from esops.rebuild.variants.server.work import make_plan as make_server_plan
 
         config, options = self.config, self.asked.options
@@ -261,7 +261,7 @@ class Job:
         with open_store(
             *config.store(self.output.settings.store or config.projection(self.name).store)
         ) as opened:
-            store = as_server(opened)
+            store = opened
             if self.asked.dry_run:
                 plan = make_server_plan(config, self.name, store, options)
                 document = {"projection": self.name, "to": plan.target.name, "query": plan.query}

@@ -12,7 +12,7 @@ from esops.stores.base import StoreInfo
 from esops.wording import count
 
 if TYPE_CHECKING:
-    from esops.stores.eventstoredb import EventStoreDBStore
+    from esops.stores.parts import ServerAdmin
 
 OLDEST = (20, 10)
 _SYSTEM_PROJECTIONS = {
@@ -22,7 +22,7 @@ _SYSTEM_PROJECTIONS = {
 """Projections inside the server that esops uses where they run, and what for."""
 
 
-def examine(subject: str, info: StoreInfo, store: EventStoreDBStore) -> Iterator[Finding]:
+def examine(subject: str, info: StoreInfo, admin: ServerAdmin) -> Iterator[Finding]:
     """Check a node."""
     version = (
         tuple(int(part) for part in info.version.split(".")[:2])
@@ -36,12 +36,12 @@ def examine(subject: str, info: StoreInfo, store: EventStoreDBStore) -> Iterator
             f"EventStoreDB {info.version} is older than {OLDEST[0]}.{OLDEST[1]}",
             "Upgrade the cluster.",
         )
-    yield from _projections(subject, store)
-    yield from _parked(subject, store)
+    yield from _projections(subject, admin)
+    yield from _parked(subject, admin)
 
 
-def _projections(subject: str, store: EventStoreDBStore) -> Iterator[Finding]:
-    known = {one.name: one for one in store.projections.all()}
+def _projections(subject: str, admin: ServerAdmin) -> Iterator[Finding]:
+    known = {one.name: one for one in admin.projections.all()}
     for name, use in _SYSTEM_PROJECTIONS.items():
         if name in known and not known[name].running:
             yield Finding(
@@ -60,10 +60,10 @@ def _projections(subject: str, store: EventStoreDBStore) -> Iterator[Finding]:
             )
 
 
-def _parked(subject: str, store: EventStoreDBStore) -> Iterator[Finding]:
-    for group in store.subscriptions.all():
+def _parked(subject: str, admin: ServerAdmin) -> Iterator[Finding]:
+    for group in admin.subscriptions.all():
         if group.parked:
-            since = store.subscriptions.oldest_parked(group.stream, group.name)
+            since = admin.subscriptions.oldest_parked(group.stream, group.name)
             yield Finding(
                 "ESOPS-D019",
                 subject,

@@ -4,7 +4,7 @@ configuration.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from psycopg import sql
 
@@ -15,11 +15,10 @@ from esops.postgres.connection import connect, translated
 from esops.readmodel import migrations
 from esops.readmodel.names import ReadModelName, default_schema, parse_name
 from esops.stores import open_store
+from esops.stores.parts import SqlTables
 
 if TYPE_CHECKING:
     import psycopg
-
-    from esops.stores.postgres.store import PostgresStore
 
 
 def statements(config: Config, role: str) -> list[str]:
@@ -29,18 +28,21 @@ def statements(config: Config, role: str) -> list[str]:
     """
     lines: list[str] = []
     for name, settings in config.stores.items():
-        if settings.backend == "postgres":
-            with (
-                open_store(name, settings) as store,
-                cast("PostgresStore", store).control() as connection,
-            ):
+        with open_store(name, settings.without_archive) as store:
+            if store.sql is None:
+                lines.append(
+                    f"-- store {name} is no Postgres database: see `esops docs eventstoredb` for "
+                    "its rights"
+                )
+                continue
+            with store.sql.control() as connection:
                 lines += [
                     (
                         f"-- store {name}, in database {connection.info.dbname}: to read, and to "
                         "know what is settled"
                     )
                 ]
-                lines += _of_store(cast("PostgresStore", store), connection, role)
+                lines += _of_store(store.sql.tables, connection, role)
                 policies = [
                     policy
                     for archive in config.archives.values()
@@ -51,12 +53,7 @@ def statements(config: Config, role: str) -> list[str]:
                     for policy in policies
                 ):
                     lines += ["-- to take archived streams out, and to bring them back"]
-                    lines += _of_archiving(cast("PostgresStore", store), connection, role)
-        else:
-            lines.append(
-                f"-- store {name} is no Postgres database: see `esops docs eventstoredb` for "
-                "its rights"
-            )
+                    lines += _of_archiving(store.sql.tables, connection, role)
     for name, projection in config.projections.items():
         if projection.kind == "server":
             continue
@@ -76,39 +73,26 @@ def statements(config: Config, role: str) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _of_store(store: PostgresStore, connection: psycopg.Connection, role: str) -> list[str]:
-    layout = store.layout
+def _of_store(tables: SqlTables, connection: psycopg.Connection, role: str) -> list[str]:
     to = sql.Identifier(role)
-    found = [sql.SQL("GRANT USAGE ON SCHEMA {} TO {};").format(sql.Identifier(layout.schema), to)]
-    found += [sql.SQL("GRANT SELECT ON {} TO {};").format(table, to) for table in layout.reads]
+    found = [sql.SQL("GRANT USAGE ON SCHEMA {} TO {};").format(sql.Identifier(tables.schema), to)]
+    found += [sql.SQL("GRANT SELECT ON {} TO {};").format(table, to) for table in tables.reads]
     found += [
         sql.SQL("GRANT SELECT ON SEQUENCE {} TO {};").format(sequence, to)
-        for sequence in layout.sequences
+        for sequence in tables.sequences
     ]
     return [each.as_string(connection) for each in found]
 
 
-def _of_archiving(store: PostgresStore, connection: psycopg.Connection, role: str) -> list[str]:
+def _of_archiving(tables: SqlTables, connection: psycopg.Connection, role: str) -> list[str]:
     """Rows of events go and come; those of streams are locked, marked, and made where a library
     partitions by the mark.
     """
-    archiving = store.layout.archiving
-    if archiving is None:
-        return []
-    tables = [
-        store.layout.events,
-        *(
-            table
-            for table in store.layout.reads
-            if archiving.row is not None and "streams" in table.as_string()
-        ),
-    ]
     statement = sql.SQL("GRANT INSERT, UPDATE, DELETE ON {} TO {};")
-    return list(
-        dict.fromkeys(
-            statement.format(table, sql.Identifier(role)).as_string(connection) for table in tables
-        )
-    )
+    return [
+        statement.format(table, sql.Identifier(role)).as_string(connection)
+        for table in dict.fromkeys(tables.archived)
+    ]
 
 
 def _of_read_model(connection: psycopg.Connection, model: ReadModelName, role: str) -> list[str]:

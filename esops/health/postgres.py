@@ -16,15 +16,14 @@ from esops.postgres.statements import statements
 from esops.stores.base import StoreInfo
 
 if TYPE_CHECKING:
-    from esops.stores.postgres.layouts.base import Layout
-    from esops.stores.postgres.store import PostgresStore
+    from esops.stores.parts import SqlAccess, SqlTables
 
 OLDEST = 14
 _CONCERNS = {"reused ids": "ESOPS-D025", "orphan progress": "ESOPS-D026"}
 _SQL = statements(__package__, "postgres")
 
 
-def examine(subject: str, info: StoreInfo, store: PostgresStore) -> Iterator[Finding]:
+def examine(subject: str, info: StoreInfo, access: SqlAccess) -> Iterator[Finding]:
     """Check the database of a store."""
     if int(info.version.partition(".")[0]) < OLDEST:
         yield Finding(
@@ -33,20 +32,20 @@ def examine(subject: str, info: StoreInfo, store: PostgresStore) -> Iterator[Fin
             f"PostgreSQL {info.version} is older than {OLDEST}",
             "Upgrade the server.",
         )
-    layout = store.layout
-    with store.control() as connection:
-        for concern in layout.concerns(connection):
-            yield Finding(_CONCERNS[concern.kind], subject, concern.message, concern.fix)
-        yield from _rights(subject, connection, layout)
-        yield from _sequences(subject, connection, layout)
-        yield from _index(subject, connection, layout)
+    for concern in access.concerns():
+        yield Finding(_CONCERNS[concern.kind], subject, concern.message, concern.fix)
+    tables = access.tables
+    with access.control() as connection:
+        yield from _rights(subject, connection, tables)
+        yield from _sequences(subject, connection, tables)
+        yield from _index(subject, connection, tables)
 
 
-def _rights(subject: str, connection: psycopg.Connection, layout: Layout) -> Iterator[Finding]:
+def _rights(subject: str, connection: psycopg.Connection, tables: SqlTables) -> Iterator[Finding]:
     role = connection.info.user
     for what, function, names in (
-        ("", "has_table_privilege", layout.reads),
-        ("SEQUENCE ", "has_sequence_privilege", layout.sequences),
+        ("", "has_table_privilege", tables.reads),
+        ("SEQUENCE ", "has_sequence_privilege", tables.sequences),
     ):
         question = sql.SQL("SELECT {}(%s, 'SELECT')").format(sql.Identifier(function))
         for name in names:
@@ -63,11 +62,13 @@ def _rights(subject: str, connection: psycopg.Connection, layout: Layout) -> Ite
                 )
 
 
-def _sequences(subject: str, connection: psycopg.Connection, layout: Layout) -> Iterator[Finding]:
+def _sequences(
+    subject: str, connection: psycopg.Connection, tables: SqlTables
+) -> Iterator[Finding]:
     """A session takes as many numbers as the cache holds, and may use the last of them hours later.
     Until then nobody can tell whether a missing number will still come.
     """
-    for name in layout.sequences:
+    for name in tables.sequences:
         schema, short = _parts(name)
         found = catalog.sequence_of(connection, schema, short)
         if found is not None and found[1] > 1:
@@ -80,16 +81,16 @@ def _sequences(subject: str, connection: psycopg.Connection, layout: Layout) -> 
             )
 
 
-def _index(subject: str, connection: psycopg.Connection, layout: Layout) -> Iterator[Finding]:
-    if len(layout.order) == 1:
+def _index(subject: str, connection: psycopg.Connection, tables: SqlTables) -> Iterator[Finding]:
+    if len(tables.order) == 1:
         return  # the primary key, or a unique index that the library makes
-    columns = [_parts(each)[-1] for each in layout.order_columns]
-    events = layout.events.as_string(connection)
+    columns = [_parts(each)[-1] for each in tables.order]
+    events = tables.events.as_string(connection)
     row = connection.execute(_SQL["has_index"], (events, len(columns), columns)).fetchone()
     if row and row[0]:
         return
     # An index on a partitioned table cannot be made CONCURRENTLY, so each partition gets its own.
-    listed = ", ".join(each.as_string(connection) for each in layout.order_columns)
+    listed = ", ".join(each.as_string(connection) for each in tables.order)
     for (table,) in connection.execute(_SQL["partitions"], (events,)).fetchall():
         yield Finding(
             "ESOPS-D014",

@@ -99,8 +99,8 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
         info = store.ping()
         shown["layout"] = info.layout
         head = store.head(LOOKING)
-        shown["head"] = None if head is None else str(head)
-        held = store.held_back_by()
+        shown["head"] = None if head.position is None else str(head.position)
+        held = head.held_back_by
         shown["held_back_by"] = [
             {"who": each.who, "what": each.what, "since": each.since} for each in held
         ]
@@ -109,12 +109,14 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
             [*info.warnings, *(f"held back by {each.who}: {each.what}" for each in held[:2])]
         )
         shown["ok"] = not info.warnings
-        status.processors += [_processor(name, store, head, each) for each in store.checkpoints()]
+        status.processors += [
+            _processor(name, store, head.position, each) for each in store.checkpoints()
+        ]
     except EsopsError as error:
         shown["detail"] = error.message
         status.reached &= not isinstance(error, Unavailable)
         return None
-    return _Opened(store, head)
+    return _Opened(store, head.position)
 
 
 def _processor(

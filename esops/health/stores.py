@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, cast
 
 from esops.errors import ContradictedSequence, EsopsError
 from esops.health import eventstoredb, postgres
@@ -13,10 +12,6 @@ from esops.init import NO_EVENT_STORE, WHY_NOT
 from esops.settings import StoreSettings
 from esops.stores import open_store
 from esops.stores.base import LOOKING, EventStore, StoreInfo
-
-if TYPE_CHECKING:
-    from esops.stores.eventstoredb import EventStoreDBStore
-    from esops.stores.postgres.store import PostgresStore
 
 MOST_SKEW = timedelta(seconds=5)
 
@@ -34,10 +29,10 @@ def examine(name: str, settings: StoreSettings) -> Iterator[Finding]:
             info = store.ping()
             yield from _clock(subject, info)
             yield from (Finding("ESOPS-D013", subject, warning) for warning in info.warnings)
-            if info.backend == "eventstoredb":
-                yield from eventstoredb.examine(subject, info, cast("EventStoreDBStore", store))
-            elif info.backend == "postgres":
-                yield from postgres.examine(subject, info, cast("PostgresStore", store))
+            if store.admin is not None:
+                yield from eventstoredb.examine(subject, info, store.admin)
+            if store.sql is not None:
+                yield from postgres.examine(subject, info, store.sql)
             yield from _head(subject, store)
     except ContradictedSequence as error:
         yield Finding("ESOPS-D005", subject, error.message, error.hint)
@@ -60,8 +55,7 @@ def _clock(subject: str, info: StoreInfo) -> Iterator[Finding]:
 def _head(subject: str, store: EventStore) -> Iterator[Finding]:
     # Wait for the head only as long as a normal writer takes: whoever holds it back longer than
     # that is worth a finding.
-    store.head(LOOKING)
-    for holder in store.held_back_by():
+    for holder in store.head(LOOKING).held_back_by:
         since = f" since {holder.since:%Y-%m-%d %H:%M:%S} UTC" if holder.since else ""
         yield Finding(
             "ESOPS-D012",

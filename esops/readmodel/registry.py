@@ -23,7 +23,7 @@ from esops.events import Position
 from esops.postgres import catalog
 from esops.readmodel import migrations
 from esops.readmodel.types import CHECKPOINT
-from esops.stores.base import Mark
+from esops.stores.parts import Mark
 
 LIVE_STATES = ("active", "standby")
 

@@ -187,13 +187,13 @@ class RebuildContext:
                 head = self.store.head(
                     patience, self._runner.position if self._runner else None, self._stop
                 )
-                holders = self._held_back = self.store.held_back_by()
+                holders = self._held_back = list(head.held_back_by)
             except ConnectionLost as lost:
                 self._say(f"waiting for the store: {lost.message}")
                 time.sleep(1)
                 continue
-            if head is not None or not holders:
-                return head
+            if head.position is not None or not holders:
+                return head.position
             if not said:
                 self._say(
                     f"nothing is settled yet: held back by {holders[0].who}, {holders[0].what}"

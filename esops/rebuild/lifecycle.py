@@ -76,7 +76,7 @@ def show(config: Config, name: str, store: str | None = None) -> list[Shown]:
             return []
         store_name, store_settings = config.store(store or settings.store)
         with open_store(store_name, store_settings) as events:
-            head = events.head(LOOKING, _lowest(found))
+            head = events.head(LOOKING, _lowest(found)).position
             return [
                 _shown(connection, events, head, _where_it_is(events, version)) for version in found
             ]

@@ -42,7 +42,7 @@ from esops.rebuild.load.executors import engine_of
 from esops.rebuild.verification import comparison as verify
 from esops.running.throttle import Limits
 from esops.settings import ProjectionSettings, VerifySettings
-from esops.stores.base import EventStore
+from esops.stores.base import EventStore, require
 
 SETTLING = timedelta(seconds=5)
 """Long enough for old holes in the numbers to be judged, so that they do not cut the first, bulky
@@ -307,7 +307,8 @@ def _check_hand_over(target: Target, store: EventStore, connection: psycopg.Conn
             hint='Name it as `esops status` shows it: checkpoint = "…"; or build and verify with '
             "--no-switch.",
         )
-    if store.database() != database_of(connection):
+    events = store.sql.database() if store.sql is not None else None
+    if events != database_of(connection):
         raise Refused(
             f"the application's checkpoint and {target.name} are not in one database: they could "
             "not move in one transaction",
@@ -385,7 +386,7 @@ def _try_out(
     shards.check(
         target.definition, store, sharded=options.engine is not None or (options.workers or 1) > 1
     )
-    head = store.head(SETTLING)
+    head = store.head(SETTLING).position
     with rolled_back(connection):
         greens, after_load, drop_now = _make(connection, target, tables, create, blue, ddl)
         kinds.check(target.definition, list(greens.values()), conjoined=store.capabilities.tenants)
@@ -496,9 +497,8 @@ def _explained(
 ) -> list[str]:
     if not isinstance(target.definition, SqlDefinition) or head is None:
         return []
-    text = range_statement(
-        target.definition, tables, store.sql_range(None, head, EVENTS_A_STATEMENT)
-    )
+    first = require(store, store.sql, "sql").range(None, head, EVENTS_A_STATEMENT)
+    text = range_statement(target.definition, tables, first)
     return [*text.splitlines(), *(f"-- {line}" for line in explain(connection, text))]
 
 

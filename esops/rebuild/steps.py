@@ -37,7 +37,8 @@ from esops.rebuild.verification import comparison as verify
 from esops.rebuild.verification.comparer import LOOK_EVERY, Comparer, Going, taken_in
 from esops.running import throttle as control
 from esops.running.runner import Runner
-from esops.stores.base import settled
+from esops.stores.base import require, settled
+from esops.stores.parts import SqlAccess
 
 log = structlog.get_logger("esops.rebuild")
 _STILLNESS = timedelta(seconds=60)
@@ -558,6 +559,9 @@ class Rebuild(RebuildContext):
 
         self._session.do(do)
 
+    def _sql(self) -> SqlAccess:
+        return require(self.store, self.store.sql, "checkpoints to set")
+
     def _await_stillness(self) -> None:
         """Wait a minute for the application's projector to stand still, by trying what the switch
         will do. Raises Refused.
@@ -574,7 +578,7 @@ class Rebuild(RebuildContext):
 
         def attempt(connection: psycopg.Connection) -> None:
             with connection.transaction(force_rollback=True):
-                self.store.hand_over(connection, name, at)
+                self._sql().set_checkpoint(connection, name, at)
 
         while True:
             try:
@@ -600,7 +604,7 @@ class Rebuild(RebuildContext):
         position = registry.position(connection, green.projection, green.version)
         if name is None or position is None:
             raise Refused("there is no checkpoint to be handed over")
-        self.store.hand_over(connection, name, position)
+        self._sql().set_checkpoint(connection, name, position)
         registry.leave(connection, green)
         self._handed = position
         self._say(f"handed over to the application: {name} at {position}")

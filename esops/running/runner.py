@@ -35,7 +35,8 @@ from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent, is_bad_row, one_line
 from esops.running.throttle import Throttle
 from esops.settings import ProjectionSettings
-from esops.stores.base import Batch, EventStore, Mark, settled
+from esops.stores.base import Batch, EventStore, require, settled
+from esops.stores.parts import Mark
 
 log = structlog.get_logger("esops.runner")
 
@@ -161,8 +162,9 @@ class Runner:
             return
         with translated():
             mark = registry.mark_of(self.connection, replace(self._version, position=self.position))
-        if mark is not None:
-            self._store.recognise(self.position, mark)
+        identity = self._store.identity
+        if mark is not None and identity is not None:
+            identity.recognise(self.position, mark)
 
     def _checkpoint(self) -> Version:
         """The version with the checkpoint that is moved here."""
@@ -175,7 +177,8 @@ class Runner:
 
     def _mark(self, position: Position) -> Mark | None:
         """Asked for before the transaction, which must not wait for a store."""
-        return self._store.mark(position) if self._work.shard is None else None
+        identity = self._store.identity
+        return None if self._work.shard is not None or identity is None else identity.mark(position)
 
     def _move(self, position: Position, events: int, mark: Mark | None) -> None:
         if self._work.shard is None:
@@ -290,7 +293,7 @@ class Runner:
             most = self._work.commit_events or EVENTS_A_STATEMENT
             if self._throttle.limits.max_rate is not None:
                 most = min(most, max(self._throttle.slice, 1_000))
-            part = self._store.sql_range(self.position, target, most)
+            part = require(self._store, self._store.sql, "sql").range(self.position, target, most)
             text = range_statement(definition, self._tables.names, part)
             mark = self._mark(part.reached)
             with translated(), self.connection.transaction():
@@ -489,7 +492,7 @@ class Runner:
         Waits for a database that went away.
         """
         try:
-            head = self._store.head(patience, self.position)
+            head = self._store.head(patience, self.position).position
         except ConnectionLost as lost:
             self._reconnect(lost)
             return True

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import cast
 
 from esops.errors import UsageError, nearest
 from esops.settings import StoreSettings
@@ -53,4 +52,4 @@ def _joined(hot: EventStore, settings: StoreSettings) -> EventStore:
     except BaseException:
         hot.close()
         raise
-    return cast("EventStore", JoinedStore(hot, cold))
+    return JoinedStore(hot, cold)

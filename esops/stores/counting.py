@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esops.events import EventFilter, StreamInfo, category_of
-from esops.stores.base import EVERYTHING, LengthCount, Lengths, LengthSample, MonthCount
+from esops.stores.parts import EVERYTHING, LengthCount, LengthCounts, LengthSample, MonthCount
+
+if TYPE_CHECKING:
+    from esops.stores.base import EventStore
 
 _DAY = 86_400_000_000
 
 
-class CountedOneByOne:
-    """Lengths and growth of a store from its `streams` and events.
+class CountedLengths:
+    """StreamLengths of a store from its `streams` and events.
 
     Memory holds the longest, and a number for each length.
     """
 
-    streams: Any
+    def __init__(
+        self, store: EventStore, how: Callable[[], str] = lambda: "each stream is looked at"
+    ) -> None:
+        """`how` says where the store has its list of streams from."""
+        self._store, self._how = store, how
 
-    def counts_events(self, *, counted: bool = False) -> bool:  # noqa: ARG002 - always counted
+    def reads_everything(self, *, counted: bool = False) -> bool:  # noqa: ARG002 - always counted
         """Each stream is looked at."""
         return True
 
-    def lengths(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> Lengths:  # noqa: ARG002 - always counted
+    def counts(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> LengthCounts:  # noqa: ARG002 - always counted
         """Counted stream by stream."""
         counts: Counter[tuple[str | None, str, int]] = Counter()
         for info in self._some(filter):
             counts[info.category, info.tenant, info.length] += 1
-        return Lengths((LengthCount(*key, streams) for key, streams in counts.items()), self._how())
+        return LengthCounts(
+            (LengthCount(*key, streams) for key, streams in counts.items()), self._how()
+        )
 
     def longest(
         self,
@@ -70,7 +79,7 @@ class CountedOneByOne:
     def monthly(self, filter: EventFilter = EVERYTHING) -> list[MonthCount]:
         """From a read of all events."""
         days: Counter[tuple[str | None, int]] = Counter()
-        for batch in self.read_all(filter=filter):
+        for batch in self._store.read_all(filter=filter):
             for event in batch.events:
                 # Microseconds as they were read: a datetime for each event would take as long as
                 # all the rest.
@@ -83,7 +92,7 @@ class CountedOneByOne:
             months[category, f"{datetime.fromtimestamp(day * 86_400, UTC):%Y-%m}"] += events
         return [MonthCount(*key, events) for key, events in months.items()]
 
-    def sample_lengths(self, pages: int, filter: EventFilter = EVERYTHING) -> LengthSample | None:  # noqa: ARG002 - none is made
+    def sample(self, pages: int, filter: EventFilter = EVERYTHING) -> LengthSample | None:  # noqa: ARG002 - none is made
         """There is none: each stream is looked at."""
         return None
 
@@ -91,20 +100,14 @@ class CountedOneByOne:
         """Streams of which something can be read, without the store's own."""
         return (
             info
-            for info in self.streams(filter, **more)
+            for info in self._store.streams(filter, **more)
             if info.length and not info.name.startswith("$")
         )
 
     def _since(self, info: StreamInfo, since: datetime) -> int:
         recent = 0
-        for event in self.read_stream(info.name, backwards=True):
+        for event in self._store.read_stream(info.name, backwards=True):
             if event.recorded_at.astimezone(UTC) < since:
                 break
             recent += 1
         return recent
-
-    read_stream: Any
-    read_all: Any
-
-    def _how(self) -> str:
-        return "each stream is looked at"

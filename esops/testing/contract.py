@@ -32,6 +32,7 @@ from esops.events import EventFilter, NewEvent, Position, RecordedEvent
 from esops.settings import StoreSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore, WrongExpectedVersion
+from esops.stores.parts import Search, StreamLengths
 
 PATIENCE = 10.0
 """Seconds that what a store derives of its events may take to come."""
@@ -77,6 +78,18 @@ class Kit:
             event for batch in batches for event in batch.events if event.stream in self.streams
         ]
 
+    @property
+    def search(self) -> Search:
+        """The store's search; a store without one cannot be traced."""
+        assert self.store.search is not None
+        return self.store.search
+
+    @property
+    def lengths(self) -> StreamLengths:
+        """The store's lengths; a store without them cannot be audited."""
+        assert self.store.lengths is not None
+        return self.store.lengths
+
     def after(self, count: int) -> int:
         """The version of a stream of so many events."""
         return count - 1 + self.store.capabilities.first_version
@@ -109,7 +122,7 @@ class StoreContract:
         a = kit.store.append(first, kit.events("opened", "added"), kit.after(0))
         b = kit.store.append(second, kit.events("opened"), kit.after(0))
         c = kit.store.append(first, kit.events("confirmed", text="ü\u2028\\"), kit.after(2))
-        head = kit.store.head()
+        head = kit.store.head().position
         assert head is not None
         assert a < b < c <= head
         events = kit.read()
@@ -221,11 +234,11 @@ class StoreContract:
         (first, _) = kit.read()
 
         def found(**ids: Any) -> list[str]:
-            return [e.type for e in kit.store.find(**ids).events]
+            return [e.type for e in kit.search.find(**ids).events]
 
         assert found(event_id=first.id) == ["placed"]
         assert found(event_id=str(uuid.uuid4())) == []
-        assert kit.store.find(event_id=first.id).how
+        assert kit.search.find(event_id=first.id).how
         if first.meta():
             assert eventually(lambda: found(correlation_id=correlation) == ["placed"])
             assert found(causation_id=causation) == ["placed"]
@@ -233,7 +246,7 @@ class StoreContract:
         (other,) = [e for e in kit.read() if e.type == "other"]
         assert found(event_id=[first.id, other.id, str(uuid.uuid4())]) == ["placed", "other"]
         with pytest.raises(ValueError, match="one of"):
-            kit.store.find()
+            kit.search.find()
 
     def test_lengths_are_counted_and_the_longest_found(self, kit: Kit) -> None:
         """By category where names have one, since a node may hold other tests' streams; from a list
@@ -248,7 +261,7 @@ class StoreContract:
             kit.store.append(kit.stream("other"), kit.events(*"abcdef"))
 
         def counted(of_events: bool) -> bool:
-            counts = kit.store.lengths(wanted, counted=of_events).counts
+            counts = kit.lengths.counts(wanted, counted=of_events).counts
             return sorted((each.length, each.streams) for each in counts) == [
                 (2, 1),
                 (3, 1),
@@ -257,27 +270,27 @@ class StoreContract:
 
         for of_events in (False, True):
             assert eventually(partial(counted, of_events))
-            assert kit.store.lengths(wanted, counted=of_events).how
-            longest = kit.store.longest(5, wanted, counted=of_events)
+            assert kit.lengths.counts(wanted, counted=of_events).how
+            longest = kit.lengths.longest(5, wanted, counted=of_events)
             assert [info.name for info in longest] == [long, middle, short]
             assert not kit.text_ids or {info.category for info in longest} == {category}
         began = datetime.now(UTC) - timedelta(hours=1)
-        longest = kit.store.longest(2, wanted, since=began)
+        longest = kit.lengths.longest(2, wanted, since=began)
         ends = [(info.name, info.length, info.last_version) for info in longest]
         assert ends == [(long, 5, kit.after(5)), (middle, 3, kit.after(3))]
-        assert [info.name for info in kit.store.longest(9, wanted, over=4)] == [long]
+        assert [info.name for info in kit.lengths.longest(9, wanted, over=4)] == [long]
         if longest[0].first_at is not None:
             assert longest[0].recent == 5
-            grown = [(info.name, recent) for info, recent in kit.store.grown(began, 2, wanted)]
+            grown = [(info.name, recent) for info, recent in kit.lengths.grown(began, 2, wanted)]
             assert sorted(grown) == sorted([(long, 5), (middle, 3)])
-            assert list(kit.store.grown(datetime.now(UTC) + timedelta(hours=1), 0, wanted)) == []
-            months = kit.store.monthly(wanted)
+            assert list(kit.lengths.grown(datetime.now(UTC) + timedelta(hours=1), 0, wanted)) == []
+            months = kit.lengths.monthly(wanted)
             assert sum(each.events for each in months) == 10
             assert {each.month for each in months} <= {
                 f"{at:%Y-%m}" for at in (began, datetime.now(UTC))
             }
             assert not kit.text_ids or {each.category for each in months} == {category}
-        assert kit.store.sample_lengths(10, wanted) is None, "so few are counted"
+        assert kit.lengths.sample(10, wanted) is None, "so few are counted"
 
     def test_stream_info_counts_what_is_there(self, kit: Kit) -> None:
         """Streams are listed by name."""

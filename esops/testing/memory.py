@@ -17,14 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import orjson
 
 from esops.errors import Refused, UsageError
 from esops.events import (
-    CAUSATION_KEYS,
-    CORRELATION_KEYS,
     Checkpoint,
     EventFilter,
     NewEvent,
@@ -33,7 +31,6 @@ from esops.events import (
     StreamInfo,
     StreamKey,
     StreamRef,
-    asked_for,
     category_of,
 )
 from esops.settings import StoreSettings
@@ -41,20 +38,15 @@ from esops.stores.base import (
     EVERYTHING,
     Batch,
     Capabilities,
-    Found,
+    EventStore,
+    Head,
     Holder,
-    Ids,
-    OutsideOfSql,
-    RemovalStrategy,
-    Removed,
     StoreInfo,
-    Unmarked,
-    VersionRange,
     WrongExpectedVersion,
     at_most,
     settled,
 )
-from esops.stores.counting import CountedOneByOne
+from esops.stores.parts import Archiving, RemovalStrategy, Removed, VersionRange
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,7 +98,7 @@ def open_memory(name: str, settings: StoreSettings) -> MemoryStore:
     return MemoryStore(name, MemoryLog.named(settings.dsn or ""))
 
 
-class MemoryStore(Unmarked, OutsideOfSql, CountedOneByOne):
+class MemoryStore(EventStore):
     """A store over a `MemoryLog`; a log of its own where none is given."""
 
     capabilities = Capabilities(
@@ -114,14 +106,11 @@ class MemoryStore(Unmarked, OutsideOfSql, CountedOneByOne):
         count_between=True,
         checkpoints=True,
         settling=timedelta(seconds=1),
-        removals=tuple(_REMOVALS),
-        restores="anywhere",
     )
 
     def __init__(self, name: str = "memory", log: MemoryLog | None = None) -> None:
         """Read and write a log."""
         self.name, self.log = name, log or MemoryLog()
-        self._short: list[Holder] = []
 
     def ping(self) -> StoreInfo:
         """Always there."""
@@ -132,7 +121,7 @@ class MemoryStore(Unmarked, OutsideOfSql, CountedOneByOne):
         patience: timedelta = timedelta(seconds=1),
         after: Position | None = None,  # noqa: ARG002 - nothing is saved by it
         stop: Callable[[], bool] = lambda: False,
-    ) -> Position | None:
+    ) -> Head:
         """The last event's position, or that of the last before `MemoryLog.hold`."""
         deadline = time.monotonic() + patience.total_seconds()
         while True:
@@ -142,13 +131,9 @@ class MemoryStore(Unmarked, OutsideOfSql, CountedOneByOne):
             if not short or stop() or time.monotonic() >= deadline:
                 break
             time.sleep(0.005)
-        self._short = [self.log.holder] if short else []
         settled_at = drawn if held is None else held
-        return Position((settled_at,)) if settled_at else None
-
-    def held_back_by(self) -> list[Holder]:
-        """The log's holder, where the last head was short."""
-        return self._short
+        position = Position((settled_at,)) if settled_at else None
+        return Head(position, (self.log.holder,) if short else ())
 
     def read_all(
         self,
@@ -195,24 +180,6 @@ class MemoryStore(Unmarked, OutsideOfSql, CountedOneByOne):
             and (filter.archived or event.stream not in self.log.archived)
         )
 
-    def follow(
-        self,
-        after: Position | None = None,
-        filter: EventFilter = EVERYTHING,
-        stop: Callable[[], bool] = lambda: False,
-        poll: timedelta = timedelta(milliseconds=5),
-    ) -> Iterator[Batch]:
-        """By asking for the head again and again."""
-        while not stop():
-            head = self.head(timedelta(0), after)
-            if head is not None and (after is None or head > after):
-                yield from self.read_all(after, head, filter)
-                after = head
-                yield Batch([], after)
-            else:
-                yield Batch([], after)
-                time.sleep(poll.total_seconds())
-
     def read_stream(
         self,
         stream: str,
@@ -231,10 +198,6 @@ class MemoryStore(Unmarked, OutsideOfSql, CountedOneByOne):
                 if (event.version < after_version if backwards else event.version > after_version)
             ]
         return iter(events[:limit])
-
-    def stream_info(self, stream: str) -> StreamInfo | None:
-        """From its events."""
-        return next(self.streams(EventFilter(stream=stream, archived=True)), None)
 
     def streams(
         self,
@@ -266,32 +229,6 @@ class MemoryStore(Unmarked, OutsideOfSql, CountedOneByOne):
                 if measured
                 else None,
             )
-
-    def find(
-        self,
-        *,
-        event_id: Ids | None = None,
-        correlation_id: Ids | None = None,
-        causation_id: Ids | None = None,
-        keys: Sequence[str] = (),
-    ) -> Found:
-        """By a look at every event."""
-        which, values = asked_for(
-            event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
-        )
-        keys = keys or (CORRELATION_KEYS if which == "correlation_id" else CAUSATION_KEYS)
-        with self.log.lock:
-            events = list(self.log.events)
-        found = [
-            event
-            for event in events
-            if (
-                event.id in values
-                if which == "event_id"
-                else any(event.meta().get(key) in values for key in keys)
-            )
-        ]
-        return Found(iter(found), "a scan of the log", len(events))
 
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
@@ -327,7 +264,18 @@ class MemoryStore(Unmarked, OutsideOfSql, CountedOneByOne):
         """What the log has."""
         return list(self.log.checkpoints)
 
-    # -- archiving
+    @property
+    def archiving(self) -> Archiving:
+        """Marked as archived, or deleted; restored at the old positions."""
+        return _MemoryArchiving(self.name, self)
+
+
+class _MemoryArchiving:
+    removals = tuple(_REMOVALS)
+    restores: Literal["anywhere"] = "anywhere"
+
+    def __init__(self, name: str, store: MemoryStore) -> None:
+        self._name, self._store, self.log = name, store, store.log
 
     def extra_columns(self) -> list[str]:
         """None: an event has nothing more here."""
@@ -343,7 +291,7 @@ class MemoryStore(Unmarked, OutsideOfSql, CountedOneByOne):
             raise Refused(f"this store keeps no {columns[0]!r} of an event, which the archive has")
         for each in streams:
             if each.stream not in self.log.archived:
-                events = list(self.read_stream(each.stream))
+                events = list(self._store.read_stream(each.stream))
                 for at in range(0, len(events), _BATCH_EVENTS):
                     yield to_archive(events[at : at + _BATCH_EVENTS])
 
@@ -355,24 +303,24 @@ class MemoryStore(Unmarked, OutsideOfSql, CountedOneByOne):
             if key.stream in self.log.versions
         }
 
-    def removal_strategy(self, how: str) -> RemovalStrategy:
+    def removal_strategy(self, removal: str) -> RemovalStrategy:
         """Archive or delete."""
-        if how not in _REMOVALS:
-            raise UsageError(f"store {self.name} cannot remove by {how!r}")
-        return _REMOVALS[how]
+        if removal not in _REMOVALS:
+            raise UsageError(f"store {self._name} cannot remove streams by {removal!r}")
+        return _REMOVALS[removal]
 
     def remove(
         self,
-        how: str,
+        removal: str,
         parts: Sequence[VersionRange],
         lock_timeout: timedelta,  # noqa: ARG002 - one lock, held for a moment
         statement_timeout: timedelta,  # noqa: ARG002
     ) -> list[Removed]:
         """Under the log's lock."""
         with self.log.lock:
-            return [self._remove(how, part) for part in parts]
+            return [self._remove(removal, part) for part in parts]
 
-    def _remove(self, how: str, part: VersionRange) -> Removed:
+    def _remove(self, removal: str, part: VersionRange) -> Removed:
         log, stream = self.log, part.key.stream
         version = log.versions.get(stream)
         if version is None:
@@ -380,7 +328,7 @@ class MemoryStore(Unmarked, OutsideOfSql, CountedOneByOne):
         if version != part.last_version:
             reason = f"it changed since it was archived: at version {version}, not "
             return Removed(part, 0, f"{reason}{part.last_version}")
-        if how == "archive":
+        if removal == "archive":
             log.archived.add(stream)
             return Removed(part, part.high - part.low + 1, None)
         log.events[:] = [
@@ -422,15 +370,6 @@ class MemoryStore(Unmarked, OutsideOfSql, CountedOneByOne):
         log.events.insert(bisect_right(log.events, event.position, key=_position), event)
         log.drawn = max(log.drawn, event.position[0])
         log.versions[event.stream] = max(log.versions.get(event.stream, 0), event.version)
-
-    def close(self) -> None:
-        """The log stays, for other stores of the same settings."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _position(event: RecordedEvent) -> Position:

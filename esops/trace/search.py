@@ -10,7 +10,8 @@ import structlog
 
 from esops.errors import Refused
 from esops.events import CAUSATION_STREAM, EventFilter
-from esops.stores.base import EventStore, Found
+from esops.stores.base import EventStore, require
+from esops.stores.parts import Search, SearchResult
 from esops.trace.graph import Forest, Keys, Node, build, node
 
 log = structlog.get_logger("esops.trace")
@@ -65,7 +66,10 @@ class Tracer:
         for store in self._stores:
             self._take(
                 store,
-                self._asked(store, store.find(correlation_id=value, keys=self._keys.correlation)),
+                self._asked(
+                    store,
+                    _search(store).find(correlation_id=value, keys=self._keys.correlation),
+                ),
             )
         if self._nodes:
             self._causes(generations=1)
@@ -75,7 +79,10 @@ class Tracer:
         """An event, what led to it, and what came of it."""
         trace = self._begin(f"event {identifier}")
         for store in self._stores:
-            self._take(store, self._asked(store, store.find(event_id=identifier)))
+            self._take(
+                store,
+                self._asked(store, _search(store).find(event_id=identifier)),
+            )
         if not self._nodes:
             return self._end(trace)
         start = [each.id for each in self._nodes.values()]
@@ -130,7 +137,7 @@ class Tracer:
         trace.forest = forest
         return trace
 
-    def _asked(self, store: EventStore, found: Found) -> Iterable[object]:
+    def _asked(self, store: EventStore, found: SearchResult) -> Iterable[object]:
         """The events of a search, if it may be made."""
         how = f"{store.name}: {found.how}"
         if how not in self._trace.how:
@@ -183,7 +190,8 @@ class Tracer:
                 self._take(
                     store,
                     self._asked(
-                        store, store.find(correlation_id=group, keys=self._keys.correlation)
+                        store,
+                        _search(store).find(correlation_id=group, keys=self._keys.correlation),
                     ),
                 )
 
@@ -211,7 +219,10 @@ class Tracer:
                 for group in _groups(
                     sorted(name for name in wanted if _parse_reference(name) is None)
                 ):
-                    new += self._take(store, self._asked(store, store.find(event_id=group)))
+                    new += self._take(
+                        store,
+                        self._asked(store, _search(store).find(event_id=group)),
+                    )
             if not new:
                 return
             generations = None if generations is None else generations - 1
@@ -238,7 +249,11 @@ class Tracer:
                 keys = (CAUSATION_STREAM,) if by_reference else self._keys.causation
                 for group in _groups(values):
                     found = self._take(
-                        store, self._asked(store, store.find(causation_id=group, keys=keys))
+                        store,
+                        self._asked(
+                            store,
+                            _search(store).find(causation_id=group, keys=keys),
+                        ),
                     )
                     names = {name for each in wanted.values() for name in (each.id, each.reference)}
                     newest += [each for each in found if each.cause in names]
@@ -265,7 +280,7 @@ def _connected(forest: Forest, around: set[str]) -> Iterator[Node]:
 
 
 def _between(store: EventStore, low: datetime, high: datetime, keys: Keys) -> Iterator[Node]:
-    for info, _ in store.grown(low, 0, EventFilter()):
+    for info, _ in require(store, store.lengths, "lengths").grown(low, 0, EventFilter()):
         for event in store.read_stream(info.name, backwards=True):
             if event.recorded_at < low:
                 break
@@ -281,3 +296,7 @@ def _parse_reference(name: str) -> tuple[str, int] | None:
 def _groups(values: Sequence[str]) -> Iterator[list[str]]:
     for at in range(0, len(values), _AT_ONCE):
         yield list(values[at : at + _AT_ONCE])
+
+
+def _search(store: EventStore) -> Search:
+    return require(store, store.search, "search")

@@ -71,7 +71,7 @@ def rows(kit) -> list:
             for table in tables
         ]
     return [
-        (list(kit.store.read_stream(stream)), kit.store.metadata(stream)[0])
+        (list(kit.store.read_stream(stream)), kit.store.changes.metadata(stream)[0])
         for stream in kit.streams
     ]
 
@@ -108,7 +108,7 @@ def fill(kit, hundreds: int = 0) -> dict[str, list]:
 
 
 def ways(kit) -> list[str]:
-    return [way for way in kit.store.capabilities.removals if way != "tombstone"]
+    return [way for way in kit.store.archiving.removals if way != "tombstone"]
 
 
 def test_streams_leave_by_each_way_and_come_back_as_they_were(kit, tmp_path):
@@ -121,7 +121,7 @@ def test_streams_leave_by_each_way_and_come_back_as_they_were(kit, tmp_path):
         folder.mkdir()
         config = configured(kit, folder, remove=how, batch=64)
         names = set(before)
-        stays = kit.store.removal_strategy(how).keeps
+        stays = kit.store.archiving.removal_strategy(how).keeps
         planned = plan(config, "old")
         assert planned.statements
         outcome = run(config, "old", despite_checkpoints=True)
@@ -227,7 +227,7 @@ def test_restore_writes_over_nothing(kit, tmp_path):
 
 
 def test_a_way_that_the_store_has_not_is_refused(kit, tmp_path):
-    how = "tombstone" if "tombstone" not in kit.store.capabilities.removals else "archive"
+    how = "tombstone" if "tombstone" not in kit.store.archiving.removals else "archive"
     with pytest.raises(UsageError, match=f'remove = "{how}"'):
         plan(configured(kit, tmp_path, remove=how), "old")
 
@@ -260,8 +260,8 @@ def test_events_are_selected_from_the_archive_as_from_a_store(kit, tmp_path):
         assert [event for event in kinds if event.stream in before] == [
             event for event in log if event.type == "opened"
         ]
-        assert [event.id for event in cold.find(event_id=log[0].id).events] == [log[0].id]
-        assert cold.count_between(None, cold.head()) >= len(log)
+        assert [event.id for event in cold.search.find(event_id=log[0].id).events] == [log[0].id]
+        assert cold.count_between(None, cold.head().position) >= len(log)
         stream = next(iter(before))
         assert cold.stream_info(stream).length == len(before[stream])
         assert list(cold.read_stream(stream, backwards=True, limit=1)) == before[stream][-1:]

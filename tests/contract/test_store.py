@@ -74,12 +74,12 @@ def eventstoredb_kit(request):
         uri = request.getfixturevalue("node" if request.param == "eventstoredb" else "old_node").uri
     settings = StoreSettings(backend="eventstoredb", uri=uri)
     with open_store("s", settings) as store:
-        kit = Kit(store, settings, begin=store.head())
+        kit = Kit(store, settings, begin=store.head().position)
         yield kit
         for stream in kit.streams:
             info = store.stream_info(stream)
             if info is not None and not info.deleted:
-                store.delete(stream)
+                store.changes.delete(stream)
 
 
 def layout_kit(name: str, dsn: str, connection):
@@ -123,7 +123,7 @@ class TestEveryStore(StoreContract):
 
 
 def test_an_empty_store_has_no_head_and_no_events(postgres_kit):
-    assert postgres_kit.store.head() is None
+    assert postgres_kit.store.head().position is None
     assert postgres_kit.read() == []
     assert list(postgres_kit.store.streams()) == []
     assert postgres_kit.store.count_between(None, None) == 0
@@ -147,19 +147,19 @@ def test_an_uncommitted_event_holds_the_head_and_is_never_skipped(postgres_kit):
     """The heart of it: a writer draws a number, another one commits a higher number first."""
     skip_where_writers_queue(postgres_kit)
     postgres_kit.store.append(postgres_kit.stream(), postgres_kit.events("before"))
-    settled = postgres_kit.store.head(timedelta(seconds=3))
+    settled = postgres_kit.store.head(timedelta(seconds=3)).position
     with open_store("slow", StoreSettings(dsn=postgres_kit.connection.info.dsn)) as slow:
         control = slow._control()
         with control.transaction():
             slow.layout.append(control, postgres_kit.stream(), postgres_kit.events("slow"), None)
             postgres_kit.store.append(postgres_kit.stream("order"), postgres_kit.events("fast"))
-            held = postgres_kit.store.head(timedelta(milliseconds=100))
+            short = postgres_kit.store.head(timedelta(milliseconds=100))
+            held = short.position
             assert [
                 e.type for b in postgres_kit.store.read_all(settled, held) for e in b.events
             ] == []
-            assert postgres_kit.store.held_back_by()
-            assert str(control.info.backend_pid) in postgres_kit.store.held_back_by()[0].who
-    after = postgres_kit.store.head(timedelta(seconds=3))
+            assert str(control.info.backend_pid) in short.held_back_by[0].who
+    after = postgres_kit.store.head(timedelta(seconds=3)).position
     assert [e.type for b in postgres_kit.store.read_all(held, after) for e in b.events] == [
         "slow",
         "fast",
@@ -169,7 +169,7 @@ def test_an_uncommitted_event_holds_the_head_and_is_never_skipped(postgres_kit):
 def test_a_prepared_transaction_holds_the_head(postgres_kit):
     skip_where_writers_queue(postgres_kit)
     postgres_kit.store.append(postgres_kit.stream(), postgres_kit.events("before"))
-    settled = postgres_kit.store.head(timedelta(seconds=3))
+    settled = postgres_kit.store.head(timedelta(seconds=3)).position
     with open_store("two-phase", StoreSettings(dsn=postgres_kit.connection.info.dsn)) as slow:
         control = slow._control()
         control.autocommit = False
@@ -178,12 +178,14 @@ def test_a_prepared_transaction_holds_the_head(postgres_kit):
         control.execute("PREPARE TRANSACTION 'later'")
         control.rollback()
     postgres_kit.store.append(postgres_kit.stream("order"), postgres_kit.events("fast"))
-    held = postgres_kit.store.head(timedelta(milliseconds=300))
+    held = postgres_kit.store.head(timedelta(milliseconds=300)).position
     assert [e.type for b in postgres_kit.store.read_all(settled, held) for e in b.events] == []
     postgres_kit.connection.execute("COMMIT PREPARED 'later'")
     assert [
         e.type
-        for b in postgres_kit.store.read_all(held, postgres_kit.store.head(timedelta(seconds=3)))
+        for b in postgres_kit.store.read_all(
+            held, postgres_kit.store.head(timedelta(seconds=3)).position
+        )
         for e in b.events
     ] == [
         "prepared",
@@ -200,7 +202,7 @@ def test_a_rolled_back_writer_leaves_no_gap_behind_that_holds_readers(postgres_k
                 control, postgres_kit.stream(), postgres_kit.events("never", "never"), None
             )
     last = postgres_kit.store.append(postgres_kit.stream(), postgres_kit.events("b"))
-    assert postgres_kit.store.head(timedelta(seconds=5)) >= last
+    assert postgres_kit.store.head(timedelta(seconds=5)).position >= last
     assert [e.type for e in postgres_kit.read()] == ["a", "b"]
 
 

@@ -207,7 +207,7 @@ def test_a_position_of_an_old_server_is_safe_to_resume_from(old_node):
         client.append_to_stream(
             stream, current_version=StreamState.ANY, events=[new(rare.types[0])]
         )
-        head = store.head()
+        head = store.head().position
         assert head == unsafe, (
             "the test is worth nothing if the event is not where the checkpoint was"
         )
@@ -228,7 +228,7 @@ def test_progress_is_kept_where_nothing_matches(node):
     client = node.client()
     big = json.dumps({"text": "x" * 100_000}).encode()
     with open_store("s", settings(node.uri)) as store:
-        begin = store.head()
+        begin = store.head().position
         for _ in range(60):
             client.append_to_stream(
                 f"big-{uuid.uuid4()}",
@@ -241,7 +241,7 @@ def test_progress_is_kept_where_nothing_matches(node):
                 current_version=StreamState.ANY,
                 events=[new() for _ in range(1_000)],
             )
-        head = store.head()
+        head = store.head().position
         batches = list(store.read_all(begin, head, EventFilter(types=("never",))))
         assert [batch.events for batch in batches] == [[]] * len(batches)
         assert len(batches) > 2
@@ -253,7 +253,7 @@ def test_progress_is_kept_where_nothing_matches(node):
 
 def test_a_foreign_position_is_refused(node):
     with open_store("s", settings(node.uri)) as store:
-        head = store.head()
+        head = store.head().position
         with pytest.raises(Refused, match="none of this store's log"):
             list(store.read_all(Position((head[0] - 1, head[1] - 1)), head))
         with pytest.raises(ValueError, match="2 parts"):

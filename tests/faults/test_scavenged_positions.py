@@ -58,12 +58,12 @@ def append(nodes, stream: str, *events: NewEvent) -> int:
 def scavenge(store) -> None:
     with store.admin as admin:
         id = admin.start_scavenge()
-    assert [each.result for each in store.scavenges.watch(id, poll=0.02)][-1] == "Success"
+    assert [each.result for each in store.admin.scavenges.watch(id, poll=0.02)][-1] == "Success"
 
 
 def truncate(nodes, stream: str, before: int) -> None:
     with open_store("s", settings(nodes.uri)) as store:
-        store.truncate(stream, before)
+        store.changes.truncate(stream, before)
 
 
 def test_run_after_a_scavenge_of_the_event_at_the_checkpoint_applies_the_next(
@@ -227,8 +227,8 @@ def test_random_scavenges_truncations_and_restarts_under_live_appends(
                 for stream in chance.sample(sorted(versions), k=min(3, len(versions))):
                     append(nodes, stream, NewEvent("looked_at", b"{}"))
                     versions[stream] += 1
-                    store.set_metadata(stream, {"$tb": versions[stream]}, None)
-                store.set_metadata("$stats-here", {"$maxCount": 1}, None)
+                    store.changes.set_metadata(stream, {"$tb": versions[stream]}, None)
+                store.changes.set_metadata("$stats-here", {"$maxCount": 1}, None)
                 if chance.random() < 0.7:
                     scavenge(store)
             if chance.random() < 0.1:
@@ -296,8 +296,8 @@ def test_a_node_restored_while_a_host_runs_is_refused(tmp_path, project, dsn):
         fill(nodes, 3)
         backup = log.read_bytes()
         fill(nodes, 3, first=3)
-        head = store.head()
-        assert store.mark(head) is not None
+        head = store.head().position
+        assert store.identity.mark(head) is not None
         assert list(store.read_all(head)) == []
         nodes.stop()
         log.write_bytes(backup)
@@ -313,7 +313,7 @@ def eventually_head(store) -> Position:
     deadline = time.monotonic() + 20
     while True:
         try:
-            return store.head()
+            return store.head().position
         except Exception:
             assert time.monotonic() < deadline
             time.sleep(0.2)
@@ -326,25 +326,25 @@ def test_whatever_lets_a_scavenge_remove_the_event_at_a_checkpoint_is_no_other_l
     fill(nodes, 2)
     append(nodes, "doomed-1", item(), item())
     with open_store("s", settings(nodes.uri)) as store:
-        head = store.head()
-        mark = store.mark(head)
+        head = store.head().position
+        mark = store.identity.mark(head)
         assert mark["stream"] == "doomed-1"
         if how == "truncated":
             append(nodes, "doomed-1", item())
-            store.truncate("doomed-1", 2)
+            store.changes.truncate("doomed-1", 2)
         elif how == "max count":
-            store.set_metadata("doomed-1", {"$maxCount": 1}, None)
+            store.changes.set_metadata("doomed-1", {"$maxCount": 1}, None)
             append(nodes, "doomed-1", item())
         elif how == "deleted":
-            store.delete("doomed-1")
+            store.changes.delete("doomed-1")
         elif how == "deleted and written again":
-            store.delete("doomed-1")
+            store.changes.delete("doomed-1")
             append(nodes, "doomed-1", item())
         else:
-            store.tombstone("doomed-1")
+            store.changes.tombstone("doomed-1")
         append(nodes, "cart-9", item())
         scavenge(store)
-        store.recognise(head, mark)
+        store.identity.recognise(head, mark)
         found = [event.stream for batch in store.read_all(head) for event in batch.events]
         assert found[-1] == "cart-9"
 
@@ -353,7 +353,7 @@ def test_following_from_a_position_beyond_the_end_is_refused(nodes, monkeypatch)
     monkeypatch.setattr(live, "BEHIND", 0.5)
     with open_store("s", settings(nodes.uri)) as store:
         fill(nodes, 1)
-        head = store.head()
+        head = store.head().position
         beyond = Position((head[0] + 10_000, head[1] + 10_000))
         with pytest.raises(Refused, match="ends before position"):
             for _ in store.follow(beyond):

@@ -183,10 +183,10 @@ def test_causes_and_effects_across_streams(chain, project):
 def test_an_index_answers_once_there_is_one(chain, project):
     chain.execute("CREATE INDEX ON mt_events ((correlation_id))")
     with open_store("shop", StoreSettings(dsn=chain.info.dsn)) as store:
-        found = store.find(correlation_id="request-1")
+        found = store.search.find(correlation_id="request-1")
         assert found.scans is None
         assert len(list(found.events)) == 5
-        assert store.find(causation_id="x").scans == 1_005
+        assert store.search.find(causation_id="x").scans == 1_005
     assert (
         "INDEX"
         not in project.ok("trace", "correlation", "request-1", "--format", "tree").err.split(

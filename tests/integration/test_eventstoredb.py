@@ -57,10 +57,10 @@ def test_a_stream_is_told_with_its_settings_as_it_is_truncated_deleted_and_tombs
 ):
     assert store.stream_info(stream) is None
     store.append(stream, [event() for _ in range(5)], -1)
-    store.set_metadata(stream, {"$maxCount": 4, "mine": 1})
+    store.changes.set_metadata(stream, {"$maxCount": 4, "mine": 1})
     info = store.stream_info(stream)
     assert (info.length, info.first_version, info.last_version, info.deleted) == (4, 1, 4, "")
-    store.truncate(stream, 3)
+    store.changes.truncate(stream, 3)
     info = store.stream_info(stream)
     assert (info.length, info.first_version, info.settings) == (
         2,
@@ -68,21 +68,21 @@ def test_a_stream_is_told_with_its_settings_as_it_is_truncated_deleted_and_tombs
         {"$maxCount": 4, "mine": 1, "$tb": 3},
     )
     with pytest.raises(Refused, match="truncated before 3 already"):
-        store.truncate(stream, 2)
-    store.delete(stream, 4)
+        store.changes.truncate(stream, 2)
+    store.changes.delete(stream, 4)
     assert store.stream_info(stream).deleted == "soft"
     assert list(store.read_stream(stream)) == []
     store.append(stream, [event("again")], -1)
     assert eventually(lambda: [(e.type, e.version) for e in store.read_stream(stream)]) == [
         ("again", 5)
     ]
-    store.tombstone(stream)
+    store.changes.tombstone(stream)
     assert store.stream_info(stream).deleted == "tombstone"
     assert list(store.read_stream(stream)) == []
     with pytest.raises(StreamGone, match="never be used again"):
         store.append(stream, [event()])
     with pytest.raises(Refused, match="there is no stream"):
-        store.delete(f"{stream}-not")
+        store.changes.delete(f"{stream}-not")
 
 
 def test_expectations(store, stream):
@@ -99,10 +99,10 @@ def test_expectations(store, stream):
 
 
 def test_the_systems_events_are_out_of_sight_unless_they_are_named(store):
-    begin = store.head()
+    begin = store.head().position
     stream = f"c{uuid.uuid4().hex}-1"
     store.append(stream, [event()])
-    store.set_metadata(stream, {"$maxCount": 9})
+    store.changes.set_metadata(stream, {"$maxCount": 9})
     eventually(lambda: list(store.read_stream(f"$ce-{stream[:-2]}")))
 
     def types(**filter) -> set[str]:
@@ -123,7 +123,7 @@ def test_a_link_whose_event_is_gone_is_passed_over(store):
     for name in names:
         store.append(name, [event()])
     eventually(lambda: len(list(store.read_stream(f"$ce-{category}"))) == 3)
-    store.tombstone(names[1])
+    store.changes.tombstone(names[1])
     assert [e.stream for e in store.read_stream(f"$ce-{category}")] == [names[0], names[2]]
 
 
@@ -131,7 +131,7 @@ def test_one_streams_events_come_from_the_stream_and_what_was_cut_off_only_when_
     store, stream
 ):
     store.append(stream, [event(f"t{n}") for n in range(4)])
-    store.truncate(stream, 2)
+    store.changes.truncate(stream, 2)
 
     def types(**filter) -> list[str]:
         return [
@@ -159,13 +159,19 @@ def test_streams_and_correlations_are_found_by_the_system_projections_or_by_a_sc
                 (f"{category}-{n}", 2) for n in range(3)
             ]
             found = eventually(
-                lambda each=each: [e.type for e in each.find(correlation_id=correlation).events]
+                lambda each=each: [
+                    e.type for e in each.search.find(correlation_id=correlation).events
+                ]
             )
             assert sorted(found) == ["t0", "t1", "t2"]
         eventually(
-            lambda: store.find(correlation_id=correlation).how == f"the stream $bc-{correlation}"
+            lambda: (
+                store.search.find(correlation_id=correlation).how == f"the stream $bc-{correlation}"
+            )
         )
-        assert scanned.find(correlation_id=correlation).how.startswith("a scan of $all, about ")
+        assert scanned.search.find(correlation_id=correlation).how.startswith(
+            "a scan of $all, about "
+        )
 
 
 # -- what the server keeps beside events
@@ -181,22 +187,24 @@ def test_persistent_subscriptions_are_listed_and_what_is_parked_is_replayed(node
         subscription.nack(message, "park") if message.type == "bad" else subscription.ack(message)
         if message.type == "bad":
             break
-    info = eventually(lambda: (one := store.subscriptions.info(stream, group)).parked == 1 and one)
+    info = eventually(
+        lambda: (one := store.admin.subscriptions.info(stream, group)).parked == 1 and one
+    )
     assert (info.consumers, info.strategy, info.status) == (1, "DispatchToSingle", "Live")
-    assert store.subscriptions.oldest_parked(stream, group) is not None
-    assert [e.type for e in store.subscriptions.parked(stream, group)] == ["bad"]
-    assert group in [one.name for one in store.subscriptions.all()]
+    assert store.admin.subscriptions.oldest_parked(stream, group) is not None
+    assert [e.type for e in store.admin.subscriptions.parked(stream, group)] == ["bad"]
+    assert group in [one.name for one in store.admin.subscriptions.all()]
     assert f"{stream}::{group}" in [one.name for one in store.checkpoints()]
-    store.subscriptions.replay(stream, group)
+    store.admin.subscriptions.replay(stream, group)
     assert next(subscription).type == "bad"
-    eventually(lambda: store.subscriptions.info(stream, group).parked == 0)
+    eventually(lambda: store.admin.subscriptions.info(stream, group).parked == 0)
     subscription.stop()
     client.delete_subscription(group, stream)
     client.close()
     with pytest.raises(UsageError, match="no persistent subscription"):
-        store.subscriptions.info(stream, group)
+        store.admin.subscriptions.info(stream, group)
     with pytest.raises(UsageError, match="no persistent subscription"):
-        store.subscriptions.replay(stream, group)
+        store.admin.subscriptions.replay(stream, group)
 
 
 def test_a_reader_of_followers_asks_the_leader_for_what_only_that_knows():
@@ -207,8 +215,8 @@ def test_a_reader_of_followers_asks_the_leader_for_what_only_that_knows():
         assert store.ping().detail["state"] == "follower"
         client = nodes.client()
         client.create_subscription_to_all("g")
-        assert [group.name for group in store.subscriptions.all()] == ["g"]
-        assert store.subscriptions.info("$all", "g").parked == 0
+        assert [group.name for group in store.admin.subscriptions.all()] == ["g"]
+        assert store.admin.subscriptions.info("$all", "g").parked == 0
         client.close()
 
 
@@ -220,34 +228,36 @@ def test_server_projections(store, stream):
         f"}}}}).outputState()"
     )
     store.append(stream, [event(), event()])
-    store.projections.create(name, query, emit=False, track=False)
+    store.admin.projections.create(name, query, emit=False, track=False)
     with pytest.raises(Refused, match="already"):
-        store.projections.create(name, query, emit=False, track=False)
-    eventually(lambda: store.projections.state(name) == {"n": 2.0})
-    assert store.projections.result(name) == {"n": 2.0}
-    found = eventually(lambda: (one := store.projections.get(name)) and one.progress == 100 and one)
+        store.admin.projections.create(name, query, emit=False, track=False)
+    eventually(lambda: store.admin.projections.state(name) == {"n": 2.0})
+    assert store.admin.projections.result(name) == {"n": 2.0}
+    found = eventually(
+        lambda: (one := store.admin.projections.get(name)) and one.progress == 100 and one
+    )
     assert (found.status, found.mode, found.running, found.faulted) == (
         "Running",
         "Continuous",
         True,
         False,
     )
-    assert name in [one.name for one in store.projections.all()]
+    assert name in [one.name for one in store.admin.projections.all()]
     with pytest.raises(Refused, match="Disable it first|cannot be deleted"):
-        store.projections.delete(name, emitted_streams=False)
-    store.projections.disable(name)
-    assert not store.projections.get(name).running
-    store.projections.reset(name)
-    store.projections.enable(name)
-    eventually(lambda: store.projections.state(name) == {"n": 2.0})
-    store.projections.disable(name)
-    store.projections.delete(name, emitted_streams=False)
-    assert store.projections.get(name) is None
+        store.admin.projections.delete(name, emitted_streams=False)
+    store.admin.projections.disable(name)
+    assert not store.admin.projections.get(name).running
+    store.admin.projections.reset(name)
+    store.admin.projections.enable(name)
+    eventually(lambda: store.admin.projections.state(name) == {"n": 2.0})
+    store.admin.projections.disable(name)
+    store.admin.projections.delete(name, emitted_streams=False)
+    assert store.admin.projections.get(name) is None
     for ask in (
-        store.projections.state,
-        store.projections.enable,
-        store.projections.disable,
-        store.projections.reset,
+        store.admin.projections.state,
+        store.admin.projections.enable,
+        store.admin.projections.disable,
+        store.admin.projections.reset,
     ):
         with pytest.raises(UsageError, match="no projection"):
             ask(name)
@@ -255,11 +265,11 @@ def test_server_projections(store, stream):
 
 def test_a_projection_that_is_not_there_on_an_old_server(old_node):
     with open_store("old", settings(old_node.uri)) as store:
-        assert store.projections.get("nothing") is None
+        assert store.admin.projections.get("nothing") is None
         with pytest.raises(UsageError, match="no projection"):
-            store.projections.state("nothing")
+            store.admin.projections.state("nothing")
         with pytest.raises(UsageError, match="no projection"):
-            store.projections.enable("nothing")
+            store.admin.projections.enable("nothing")
 
 
 # -- administration
@@ -268,27 +278,27 @@ def test_a_projection_that_is_not_there_on_an_old_server(old_node):
 def test_a_scavenge_is_started_watched_stopped_and_remembered():
     with Nodes() as nodes, open_store("s", settings(nodes.uri)) as store:
         store.append("cart-1", [event() for _ in range(6)])
-        store.truncate("cart-1", 4)
-        with store.admin as admin:
+        store.changes.truncate("cart-1", 4)
+        with store.admin.http() as admin:
             assert admin.current_scavenge() is None
             nodes.tell("scavenge-takes", body="0.5")
             first = admin.start_scavenge(throttle_percent=50)
             assert admin.current_scavenge() == first
             with pytest.raises(Busy, match="runs already"):
                 admin.start_scavenge()
-            states = list(store.scavenges.watch(first, poll=0.05))
+            states = list(store.admin.scavenges.watch(first, poll=0.05))
             assert next(state.result for state in states) == "InProgress"
             assert states[-1].result == "Success"
             assert states[-1].saved > 0
             nodes.tell("scavenge-takes", body="30")
             second = admin.start_scavenge()
             threading.Timer(0.3, admin.stop_scavenge).start()
-            assert list(store.scavenges.watch(second, poll=0.05))[-1].result == "Stopped"
+            assert list(store.admin.scavenges.watch(second, poll=0.05))[-1].result == "Stopped"
             with pytest.raises(UsageError, match="no scavenge"):
                 admin.stop_scavenge()
             with pytest.raises(UsageError, match="one thread"):
                 admin.start_scavenge(threads=4, throttle_percent=20)
-            assert [one.id for one in store.scavenges.history()] == [second, first]
+            assert [one.id for one in store.admin.scavenges.history()] == [second, first]
             assert admin.info().version == "24.10.0.0"
             assert admin.gossip()[0]["state"] == "Leader"
             assert "es" in admin.stats()
@@ -298,7 +308,7 @@ def test_a_scavenge_is_started_watched_stopped_and_remembered():
 def test_an_old_server_cannot_tell_which_scavenge_runs(old_node):
     with (
         open_store("old", settings(old_node.uri)) as store,
-        store.admin as admin,
+        store.admin.http() as admin,
         pytest.raises(Refused, match="too old"),
     ):
         admin.current_scavenge()
@@ -330,7 +340,7 @@ def test_tls_with_a_ca_file_user_and_password(secure):
         store.append("cart-1", [event()], None)
         assert [e.stream for batch in store.read_all() for e in batch.events] == ["cart-1"]
         assert store.ping().version == "24.10.0.0"
-        with store.admin as admin:
+        with store.admin.http() as admin:
             admin.start_scavenge()
 
 
@@ -360,7 +370,7 @@ def test_a_wrong_password_a_wrong_ca_and_missing_rights_say_what_they_are(secure
     with open_store("s", settings(reader)) as store:
         assert [e.type for e in store.read_stream("cart-9")] == ["happened"]
         with (
-            store.admin as admin,
+            store.admin.http() as admin,
             pytest.raises(Unavailable, match="denies this user the right to start a scavenge"),
         ):
             admin.start_scavenge()
@@ -368,10 +378,10 @@ def test_a_wrong_password_a_wrong_ca_and_missing_rights_say_what_they_are(secure
 
 def test_http_without_a_node_is_a_lost_connection():
     with Nodes() as nodes, open_store("s", settings(nodes.uri)) as store:
-        admin = store.admin
+        http = store.admin.http()
         nodes.stop()
-        with admin, pytest.raises(ConnectionLost, match="cannot be reached over HTTP"):
-            admin.info()
+        with http, pytest.raises(ConnectionLost, match="cannot be reached over HTTP"):
+            http.info()
 
 
 # -- the commands

@@ -19,17 +19,18 @@ from esops.events import EventFilter, Position, RecordedEvent
 from esops.readmodel import migrations, registry
 from esops.readmodel.registry import Version
 from esops.running.runner import Runner, Work
-from esops.stores.base import Batch, Capabilities, Unmarked
+from esops.stores.base import Batch, Capabilities
 from tests.unit.test_building_blocks import event
 
 PATIENCE = timedelta(seconds=10)
 """For the server to notice that the session before has ended."""
 
 
-class ListStore(Unmarked):
+class ListStore:
     """A store that gives out a list, in pieces."""
 
     capabilities = Capabilities()
+    identity = None
 
     def __init__(self, events: list[RecordedEvent], pieces: int) -> None:
         self.events, self.pieces = events, pieces

@@ -17,7 +17,7 @@ from esops.errors import Refused
 from esops.events import NewEvent, Position
 from esops.settings import StoreSettings
 from esops.stores import open_store
-from esops.stores.base import checkpoint_of
+from esops.stores.checkpoints import checkpoint_of
 from esops.stores.postgres.layouts.marten import daemon as marten_daemon
 from tests.support import emmett, kinds, shop
 
@@ -308,19 +308,19 @@ def test_an_inline_projection_has_nothing_to_hand_over(bank, connection):
         "INSERT INTO emt_projections VALUES ('carts', 1, 'i', 'active')"
     )
     with pytest.raises(Refused, match="inline, with each append"), connection.transaction():
-        bank.hand_over(connection, "carts", bank.head())
+        bank.sql.set_checkpoint(connection, "carts", bank.head().position)
 
 
 def test_emmetts_checkpoint_in_both_forms(bank, connection):
-    head = bank.head()
+    head = bank.head().position
     third = next(iter(bank.read_all())).events[2].position
     processor(connection, f"{1:019d}")
     with connection.transaction():
-        bank.hand_over(connection, "summary", third)
+        bank.sql.set_checkpoint(connection, "summary", third)
     assert checkpoint(connection) == f"{3:019d}"
     processor(connection, f"{1:020d}:{1:019d}")
     with connection.transaction():
-        bank.hand_over(connection, "summary/1", head)
+        bank.sql.set_checkpoint(connection, "summary/1", head)
     assert re.fullmatch(rf"{head[0]:020d}:{head[1]:019d}", checkpoint(connection))
 
 
@@ -344,7 +344,7 @@ def test_an_old_checkpoint_is_the_highest_below_which_nothing_is_left(bank, conn
     assert [event.position[1] for event in events] == [1, 2, 3, 4, 6, 5]
     processor(connection, f"{1:019d}")
     with connection.transaction():
-        bank.hand_over(connection, "summary", events[4].position)  # seen: 1, 2, 3, 4, 6
+        bank.sql.set_checkpoint(connection, "summary", events[4].position)  # seen: 1, 2, 3, 4, 6
     assert checkpoint(connection) == f"{4:019d}", "6 comes again, and 5 is not missed"
 
 
@@ -359,7 +359,7 @@ def test_an_old_checkpoint_is_the_highest_below_which_nothing_is_left(bank, conn
 def test_emmetts_processor_is_not_forced(bank, connection, name, status, age, current, words):
     processor(connection, f"{current:019d}", status, age)
     with pytest.raises(Refused) as refused, connection.transaction():
-        bank.hand_over(connection, name, bank.head())
+        bank.sql.set_checkpoint(connection, name, bank.head().position)
     assert words in f"{refused.value.message} {refused.value.hint}"
     assert checkpoint(connection) == f"{current:019d}"
 
@@ -380,7 +380,7 @@ def test_eventsourcings_tracking_row(dsn, connection, newer):
     )
     with open_store("s", StoreSettings(dsn=dsn)) as store:
         with connection.transaction():
-            store.hand_over(connection, "views/Bank", Position((7,)))
+            store.sql.set_checkpoint(connection, "views/Bank", Position((7,)))
         assert connection.execute(
             "SELECT max(notification_id), count(*) FROM views_tracking"
         ).fetchone() == (
@@ -389,6 +389,6 @@ def test_eventsourcings_tracking_row(dsn, connection, newer):
         )
         for name, position in (("views/Bank", 5), ("view/Bank", 9)):
             with pytest.raises(Refused), connection.transaction():
-                store.hand_over(connection, name, Position((position,)))
+                store.sql.set_checkpoint(connection, name, Position((position,)))
         assert store.checkpoints()[0].position == Position((7,))
     assert threading.active_count() >= 1

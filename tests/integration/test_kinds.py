@@ -431,8 +431,8 @@ def test_marten_tenants_and_emmett_positions_in_a_statement(dsn, connection):
             store.append(
                 "a-1", [NewEvent(f"00000000-0000-4000-8000-00000000000{number}", "x", b"{}")]
             )
-        head = store.head()
-        part = store.sql_range(None, head, 3)
+        head = store.head().position
+        part = store.sql.range(None, head, 3)
         assert (part.events, part.reached < head) == (3, True)
         table, columns = "public.emt_messages", "(transaction_id, global_position)"
         count = (
@@ -440,6 +440,6 @@ def test_marten_tenants_and_emmett_positions_in_a_statement(dsn, connection):
             f"({part.until})"
         )
         assert connection.execute(count).fetchone() == (3,)
-        rest = store.sql_range(part.reached, head, 3)
+        rest = store.sql.range(part.reached, head, 3)
         assert (rest.events, rest.reached) == (2, head)
     assert marten is not None

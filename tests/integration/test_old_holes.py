@@ -19,9 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from esops.events import Position
 from esops.settings import StoreSettings
 from esops.stores import open_store
-from esops.stores.base import Unsettled, settled
+from esops.stores.base import Head, Unsettled, settled
 from tests.support import marten
 from tests.support.writers import Writers
 
@@ -97,8 +98,9 @@ def test_every_command_sees_every_event_of_a_store_that_marten_wrote(
     truth = visible(connection, schema)
 
     with open_store("s", StoreSettings(dsn=dsn, schema=schema)) as store:
-        head = store.head(AT_ONCE)
-        assert store.held_back_by() == []
+        settled_head = store.head(AT_ONCE)
+        head = settled_head.position
+        assert not settled_head.held_back_by
         assert head is not None
         assert (
             head[0]
@@ -200,10 +202,10 @@ def test_a_number_is_old_where_an_event_above_it_was_committed_before_the_server
         with open_store("s", hole_rule(dsn, 1.0)) as store:
             # The eleventh number is passed at once; the number after the late commit is watched,
             # since nothing proves its age.
-            assert store.head(timedelta(0)) == (12,)
-            assert "missing number 13" in store.held_back_by()[0].who
-            assert store.head(timedelta(seconds=2)) == (15,)
-            assert store.held_back_by() == []
+            head = store.head(timedelta(0))
+            assert head.position == (12,)
+            assert "missing number 13" in head.held_back_by[0].who
+            assert store.head(timedelta(seconds=2)) == Head(Position((15,)), [])
 
 
 def test_a_number_is_old_where_an_event_above_it_was_committed_long_ago_by_commit_timestamps(
@@ -218,10 +220,10 @@ def test_a_number_is_old_where_an_event_above_it_was_committed_long_ago_by_commi
         connection.execute("SELECT nextval('mt_events_sequence')")
         append(connection, 5)
         with open_store("s", hole_rule(dsn, 1.0)) as store:
-            assert store.head(timedelta(0)) is None
+            assert store.head(timedelta(0)).position is None
         time.sleep(1.1)
         with open_store("s", hole_rule(dsn, 1.0)) as store:
-            assert store.head(timedelta(0)) == (6,)
+            assert store.head(timedelta(0)).position == (6,)
 
 
 def test_an_old_number_is_not_passed_while_its_writer_is_at_work(dsn, connection):
@@ -242,11 +244,12 @@ def test_an_old_number_is_not_passed_while_its_writer_is_at_work(dsn, connection
             (late,),
         )
         with open_store("s", hole_rule(dsn)) as store:
-            assert store.head(timedelta(seconds=0.5)) is None
-            told = [each.who for each in store.held_back_by()]
+            head = store.head(timedelta(seconds=0.5))
+            assert head.position is None
+            told = [each.who for each in head.held_back_by]
             assert any(str(writer.info.backend_pid) in each for each in told), told
             writer.commit()
-            assert store.head(timedelta(seconds=5)) == (5,)
+            assert store.head(timedelta(seconds=5)).position == (5,)
             assert [event.position[0] for batch in store.read_all() for event in batch.events] == [
                 1,
                 2,
@@ -263,14 +266,14 @@ def test_a_high_water_mark_is_a_lower_bound_and_never_an_upper_one(dsn, connecti
         "INSERT INTO mt_event_progression (name, last_seq_id) VALUES ('HighWaterMark', 2)"
     )
     with open_store("s", hole_rule(dsn)) as store:
-        assert store.head(timedelta(0)) == (3,)
+        assert store.head(timedelta(0)).position == (3,)
     connection.execute(
         "UPDATE mt_event_progression SET last_seq_id = 1000000"
     )  # beyond what was ever drawn: no evidence of anything
     connection.execute("SELECT nextval('mt_events_sequence')")
     append(connection, 1)
     with open_store("s", hole_rule(dsn)) as store:
-        assert store.head(timedelta(0)) == (3,)
+        assert store.head(timedelta(0)).position == (3,)
 
 
 def test_a_leap_of_the_sequence_and_many_holes_cost_no_more_than_the_watch(dsn, connection):
@@ -285,7 +288,7 @@ def test_a_leap_of_the_sequence_and_many_holes_cost_no_more_than_the_watch(dsn, 
     append(connection, 1)
     with open_store("s", hole_rule(dsn, 0.5)) as store:
         began = time.monotonic()
-        assert store.head(timedelta(seconds=60)) == (1_000_000_000_001,)
+        assert store.head(timedelta(seconds=60)).position == (1_000_000_000_001,)
         assert (
             time.monotonic() - began < 10
         )  # fifteen minutes, when each hole was looked for by itself
@@ -315,7 +318,7 @@ def test_looking_for_missing_numbers_keeps_no_statement_open_for_long(dsn, conne
     thread = threading.Thread(target=watch)
     thread.start()
     with open_store("s", hole_rule(dsn, 60)) as store:
-        assert store.head(timedelta(seconds=60)) == (400_000,)
+        assert store.head(timedelta(seconds=60)).position == (400_000,)
     ended.set()
     thread.join()
     assert longest[0] < 2
@@ -420,7 +423,8 @@ def test_a_reader_of_any_history_sees_all_of_it_or_says_so(steps, dsn, connectio
                     (reserved[0], reserved.pop(0)),
                 )
             elif step == "read":
-                head = store.head(timedelta(0), position)
+                settled_head = store.head(timedelta(0), position)
+                head = settled_head.position
                 if head is not None and (position is None or head > position):
                     seen += [
                         event.position[0]
@@ -431,12 +435,12 @@ def test_a_reader_of_any_history_sees_all_of_it_or_says_so(steps, dsn, connectio
                 committed = {row[0] for row in connection.execute("SELECT seq_id FROM mt_events")}
                 assert seen == sorted(set(seen))
                 assert set(seen) <= committed
-                if not store.held_back_by():
+                if not settled_head.held_back_by:
                     assert set(seen) == committed
                 # whatever has not been written yet lies beyond what was read
                 assert all(position is None or number > position[0] for number in reserved)
                 with open_store("another", hole_rule(dsn)) as fresh:
-                    other = fresh.head(timedelta(0))
+                    other = fresh.head(timedelta(0)).position
                     assert all(other is None or number > other[0] for number in reserved)
 
 
@@ -461,11 +465,11 @@ def test_numbers_missing_at_the_very_end_hold_nothing_back(dsn, connection):
     append(connection, 5)
     connection.execute("SELECT nextval('mt_events_sequence') FROM generate_series(1, 30)")
     with open_store("s", hole_rule(dsn)) as store:
-        assert store.head(timedelta(0)) == (5,)
-        assert store.held_back_by() == []
+        assert store.head(timedelta(0)) == Head(Position((5,)), [])
         append(connection, 1)
-        assert store.head(timedelta(0)) == (5,)  # now they do
-        assert store.held_back_by() != []
+        held = store.head(timedelta(0))  # now they do
+        assert held.position == (5,)
+        assert held.held_back_by
 
 
 @pytest.mark.parametrize(

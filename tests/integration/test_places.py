@@ -13,7 +13,7 @@ import pytest
 from esops.errors import Refused
 from esops.settings import StoreSettings
 from esops.stores import open_store
-from esops.stores.postgres.store import PAGE, PageSize
+from esops.stores.postgres.reading import PAGE, PageSize
 from tests.support import shop
 
 

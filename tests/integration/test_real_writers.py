@@ -34,7 +34,7 @@ def read_while(store: EventStore, writers: Sequence[subprocess.Popen]) -> list[i
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         writing = any(writer.poll() is None for writer in writers)
-        head = store.head(timedelta(milliseconds=50), position)
+        head = store.head(timedelta(milliseconds=50), position).position
         if head is not None and (position is None or head > position):
             for batch in store.read_all(position, head):
                 seen += [event.position[-1] for event in batch.events]

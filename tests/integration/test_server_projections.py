@@ -92,7 +92,9 @@ def names(nodes) -> list[str]:
     from esops.stores import open_store
 
     with open_store("s", StoreSettings(backend="eventstoredb", uri=nodes.uri)) as store:
-        return sorted(one.name for one in store.projections.all() if not one.name.startswith("$"))
+        return sorted(
+            one.name for one in store.admin.projections.all() if not one.name.startswith("$")
+        )
 
 
 def test_a_second_projection_is_built_compared_handed_over_and_the_first_retired(project, nodes):

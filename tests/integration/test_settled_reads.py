@@ -116,7 +116,7 @@ def test_settled_reader_misses_nothing_where_a_naive_one_does(case, dsn, connect
 
     def read(patience: timedelta) -> None:
         nonlocal position
-        head = store.head(patience, position)
+        head = store.head(patience, position).position
         if head is not None and (position is None or head > position):
             for batch in store.read_all(position, head):
                 seen.extend(event.position[-1] for event in batch.events)

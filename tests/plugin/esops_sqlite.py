@@ -1,9 +1,7 @@
-"""A backend in one file: an event store in SQLite.
+"""A store in one file: events in SQLite. esops/stores/base.py says what each method promises.
 
-Read esops/stores/base.py for what each method promises.
-
-SQLite lets one writer in at a time, and a number is drawn where it is committed; so what can be
-seen is settled.
+SQLite lets one writer in at a time, and draws a number where it is committed. So what can be seen
+is settled.
 """
 
 from __future__ import annotations
@@ -12,38 +10,27 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from itertools import islice
 
 from esops.errors import Unavailable
-from esops.events import (
-    CAUSATION_KEYS,
-    CORRELATION_KEYS,
-    EventFilter,
-    NewEvent,
-    Position,
-    RecordedEvent,
-    StreamInfo,
-    asked_for,
-    category_of,
-)
+from esops.events import EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, category_of
 from esops.settings import StoreSettings
 from esops.stores.base import (
     EVERYTHING,
     Batch,
     Capabilities,
-    Found,
-    NothingArchived,
-    OutsideOfSql,
+    EventStore,
+    Head,
     StoreInfo,
-    Unmarked,
     WrongExpectedVersion,
     at_most,
 )
-from esops.stores.counting import CountedOneByOne
 
 _TABLE = """CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT,
     stream TEXT, version INTEGER, type TEXT,
     data BLOB, metadata BLOB, at INTEGER, UNIQUE (stream, version))"""
+_STREAMS = """SELECT stream, count(*), min(version), max(version), min(at), max(at) FROM events
+    GROUP BY 1 ORDER BY 1"""
 _COLUMNS = "id, stream, version, number, type, data, metadata, at"
 _PAGE_BYTES = 2_000_000
 
@@ -52,7 +39,7 @@ def open_sqlite(name: str, settings: StoreSettings) -> SqliteStore:
     return SqliteStore(name, settings)
 
 
-class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
+class SqliteStore(EventStore):
     capabilities = Capabilities(append=True, count_between=True)
 
     def __init__(self, name: str, settings: StoreSettings) -> None:
@@ -76,12 +63,9 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         patience: timedelta = timedelta(0),
         after: Position | None = None,
         stop: Callable[[], bool] = lambda: False,
-    ) -> Position | None:
+    ) -> Head:
         (number,) = self._db.execute("SELECT max(number) FROM events").fetchone()
-        return None if number is None else Position((number,))
-
-    def held_back_by(self) -> list:
-        return []
+        return Head(None if number is None else Position((number,)))
 
     def read_all(
         self,
@@ -95,7 +79,7 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
     def _read(
         self, after: Position | None, until: Position | None, filter: EventFilter
     ) -> Iterator[Batch]:
-        until = until or self.head()
+        until = until or self.head().position
         if until is None:
             return
         conditions, values = ["number > ?", "number <= ?"], [after[0] if after else 0, until[0]]
@@ -116,18 +100,6 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
                 events, size = [], 0
         yield Batch(events, until)
 
-    def follow(
-        self, after=None, filter=EVERYTHING, stop=lambda: False, poll=timedelta(milliseconds=20)
-    ) -> Iterator[Batch]:
-        while not stop():
-            head = self.head()
-            if head is not None and (after is None or head > after):
-                yield from self.read_all(after, head, filter)
-                after = head
-            else:
-                yield Batch([], after)
-                time.sleep(poll.total_seconds())
-
     def read_stream(
         self, stream, after_version=None, backwards=False, limit=None
     ) -> Iterator[RecordedEvent]:
@@ -140,9 +112,6 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
             f"{condition} ORDER BY version {'DESC' if backwards else 'ASC'} LIMIT ?", values
         )
 
-    def stream_info(self, stream: str) -> StreamInfo | None:
-        return next((info for info in self._infos("WHERE stream = ?", [stream])), None)
-
     def streams(
         self,
         filter: EventFilter = EVERYTHING,
@@ -151,25 +120,12 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         closed_by: Sequence[str] = (),
         measured: bool = False,
     ) -> Iterator[StreamInfo]:
-        found = (info for info in self._infos("", []) if filter.category in (None, info.category))
-        return (
-            (info for _, info in zip(range(limit), found, strict=False))
-            if limit is not None
-            else found
+        found = (
+            info
+            for info in self._infos()
+            if filter.category in (None, info.category) and filter.stream in (None, info.name)
         )
-
-    def find(self, *, event_id=None, correlation_id=None, causation_id=None, keys=()) -> Found:
-        which, values = asked_for(
-            event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
-        )
-        among = f"({', '.join('?' * len(values))})"
-        if which == "event_id":
-            return Found(self._select(f"id IN {among}", values), "the key of the table")
-        keys = keys or (CORRELATION_KEYS if which == "correlation_id" else CAUSATION_KEYS)
-        condition = " OR ".join(f"json_extract(CAST(metadata AS TEXT), ?) IN {among}" for _ in keys)
-        (count,) = self._db.execute("SELECT count(*) FROM events").fetchone()
-        asked = [part for key in keys for part in (f'$."{key}"', *values)]
-        return Found(self._select(condition, asked), "a scan of the file", count)
+        return islice(found, limit)
 
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
@@ -212,17 +168,8 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         ).fetchone()
         return count
 
-    def checkpoints(self) -> list:
-        return []
-
     def close(self) -> None:
         self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
 
     def _select(self, rest: str, values: Sequence) -> Iterator[RecordedEvent]:
         for id, stream, version, number, kind, data, metadata, at in self._db.execute(
@@ -230,11 +177,7 @@ class SqliteStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         ):
             yield RecordedEvent(id, stream, version, Position((number,)), kind, data, metadata, at)
 
-    def _infos(self, where: str, values: Sequence) -> Iterator[StreamInfo]:
-        statement = (
-            "SELECT stream, count(*), min(version), max(version), min(at), max(at) FROM "
-            f"events {where} GROUP BY 1 ORDER BY 1"
-        )
-        for name, length, first, last, first_at, last_at in self._db.execute(statement, values):
+    def _infos(self) -> Iterator[StreamInfo]:
+        for name, length, first, last, first_at, last_at in self._db.execute(_STREAMS):
             times = [datetime.fromtimestamp(at / 1e6, UTC) for at in (first_at, last_at)]
             yield StreamInfo(name, category_of(name), length, first, last, *times)

@@ -91,7 +91,7 @@ def follow(dsn: str, version: int, *, wrong: int, slow: float) -> None:
                 "SELECT last_seq_id FROM shop.mt_event_progression WHERE name = %s",
                 (shard(version),),
             ).fetchone()
-            head = store.head()
+            head = store.head().position
             events = connection.execute(
                 "SELECT seq_id, stream_id, type, data FROM shop.mt_events WHERE seq_id > %s AND "
                 "seq_id <= %s ORDER BY seq_id LIMIT %s",

@@ -29,7 +29,7 @@ def main(path: str, policy: str) -> None:
     from esops.archive_format.repository import Repository
     from esops.config import load_config
     from esops.errors import EsopsError
-    from esops.stores.postgres.store import PostgresStore
+    from esops.stores.postgres.archiving import StreamArchiver
 
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
@@ -39,7 +39,7 @@ def main(path: str, policy: str) -> None:
             for owner, name in (
                 (Repository, "put"),
                 (Repository, "delete"),
-                (PostgresStore, "remove"),
+                (StreamArchiver, "remove"),
             ):
                 setattr(owner, name, deadly(getattr(owner, name), count, order))
         try:

@@ -51,7 +51,7 @@ def test_the_table_of_capabilities_is_what_the_code_says():
     script = runpy.run_path(str(ROOT / "docs/reference/capabilities.py"))
     page = (ROOT / "docs/reference/stores.md").read_text()
     assert page == script["written"](page), "run: python docs/reference/capabilities.py"
-    assert re.search(r"\| `scavenge` \|( no \|)+ yes \|", page)
+    assert re.search(r"\| part `admin` \|( no \|)+ yes \|", page)
 
 
 def test_dashboard_and_alerts_name_metrics_that_exist():

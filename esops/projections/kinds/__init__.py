@@ -54,7 +54,8 @@ def of_one_database(
     """
     if not isinstance(definition, SqlDefinition):
         return
-    events, here = store.database(), database_of(connection)
+    events = store.sql.database() if store.sql is not None else None
+    here = database_of(connection)
     if events != here:
         raise Refused(
             "a projection of kind 'sql' reads the events in the database of its tables, but store "

@@ -17,7 +17,7 @@ from esops.errors import UsageError
 from esops.projections.definition import SqlDefinition
 from esops.readmodel.names import with_names
 from esops.readmodel.rows import one_line
-from esops.stores.base import SqlRange
+from esops.stores.parts import SqlRange
 
 EVENTS_A_STATEMENT = 1_000_000
 """How many events one statement covers, unless `--batch-size` says otherwise."""

@@ -35,7 +35,8 @@ from esops.rebuild.steps import Rebuild
 from esops.rebuild.verification import comparison as verify
 from esops.rebuild.verification.comparer import LOOK_EVERY, Comparer, Going, taken_in
 from esops.settings import VerifySettings
-from esops.stores.base import EventStore, checkpoint_of
+from esops.stores.base import EventStore
+from esops.stores.checkpoints import checkpoint_of
 
 _VERSION = re.compile(r":V(\d+)(?=:)")
 _PATIENCE = timedelta(minutes=10)
@@ -135,7 +136,7 @@ def make_plan(
             catalog.find_table(connection, *table)
             for table in (source.tables.values() if source is not None else ())
         ]
-    head = store.head(SETTLING)
+    head = store.head(SETTLING).position
     return ExternalPlan(
         target=target,
         source=source,

@@ -22,7 +22,8 @@ from esops.rebuild.session import Session
 from esops.rebuild.verification import comparison as verify
 from esops.running.runner import Runner, key_noted
 from esops.settings import VerifySettings
-from esops.stores.base import EventStore, checkpoint_of
+from esops.stores.base import EventStore
+from esops.stores.checkpoints import checkpoint_of
 
 _FREEZE_PATIENCE = timedelta(seconds=30)
 _CONVERGE_PATIENCE = timedelta(seconds=60)

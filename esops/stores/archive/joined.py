@@ -10,32 +10,45 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import chain, islice
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from esops.archive_format.disk_map import DiskMap
-from esops.events import EventFilter, Position, RecordedEvent, StreamInfo
+from esops.events import (
+    Checkpoint,
+    EventFilter,
+    NewEvent,
+    Position,
+    RecordedEvent,
+    StreamInfo,
+)
 from esops.stores.archive.store import ArchiveStore
 from esops.stores.base import (
     EVERYTHING,
     Batch,
     EventStore,
-    Found,
-    Ids,
-    OutsideOfSql,
+    Head,
+    StoreInfo,
     Unsettled,
     at_most,
     settled,
 )
-from esops.stores.counting import CountedOneByOne
+from esops.stores.parts import (
+    Archiving,
+    Ids,
+    LogIdentity,
+    Search,
+    SearchResult,
+    ServerAdmin,
+)
 
 _AT_ONCE = 5_000
 
 
-class JoinedStore(OutsideOfSql, CountedOneByOne):
+class JoinedStore(EventStore):
     """EventStore over a hot store and its archive.
 
-    What is not about reading is the hot store's alone.
+    Reading is joined. What is about the store itself is the hot store's: its head, its processors,
+    appends, archiving. SQL reads the hot store's tables only, so the joined store has no `sql`.
     """
 
     def __init__(self, hot: EventStore, cold: ArchiveStore) -> None:
@@ -43,11 +56,48 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
         self._hot, self._cold = hot, cold
         self.name, self.capabilities = hot.name, replace(hot.capabilities, shards=False)
 
-    def __getattr__(self, name: str) -> Any:
-        """What is not joined here: heads, checkpoints, appends, and all that archiving itself
-        needs.
-        """
-        return getattr(self._hot, name)
+    def ping(self) -> StoreInfo:
+        """What the hot store says of itself."""
+        return self._hot.ping()
+
+    def head(
+        self,
+        patience: timedelta = timedelta(seconds=1),
+        after: Position | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Head:
+        """The hot store's: whatever is archived lies before it."""
+        return self._hot.head(patience, after, stop)
+
+    def append(
+        self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
+    ) -> Position:
+        """To the hot store."""
+        return self._hot.append(stream, events, expected_version)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Those of the hot store."""
+        return self._hot.checkpoints()
+
+    @property
+    def archiving(self) -> Archiving | None:
+        """That of the hot store."""
+        return self._hot.archiving
+
+    @property
+    def identity(self) -> LogIdentity | None:
+        """That of the hot store."""
+        return self._hot.identity
+
+    @property
+    def admin(self) -> ServerAdmin | None:
+        """That of the hot store."""
+        return self._hot.admin
+
+    @property
+    def search(self) -> Search | None:
+        """In both, where the hot store can search."""
+        return None if self._hot.search is None else _JoinedSearch(self._hot.search, self._cold)
 
     def read_all(
         self,
@@ -92,7 +142,7 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
         """Joined up to the head of now, and on from there in the hot store, where all that is new
         comes.
         """
-        head = self._hot.head(after=after)
+        head = self._hot.head(after=after).position
         if head is not None and (after is None or head > after):
             for batch in self.read_all(after, head, filter):
                 yield batch
@@ -145,25 +195,6 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
             cold = (replace(pickle.loads(info), archived=True) for info in archived)  # noqa: S301 - packed above
             yield from islice(chain(hot, cold), limit)
 
-    def find(
-        self,
-        *,
-        event_id: Ids | None = None,
-        correlation_id: Ids | None = None,
-        causation_id: Ids | None = None,
-        keys: Sequence[str] = (),
-    ) -> Found:
-        """In both."""
-        ids = {"event_id": event_id, "correlation_id": correlation_id, "causation_id": causation_id}
-        hot, cold = self._hot.find(**ids, keys=keys), self._cold.find(**ids, keys=keys)
-        merged = _each_once(heapq.merge(hot.events, cold.events, key=_place))
-        scans = (
-            None
-            if hot.scans is None and cold.scans is None
-            else (hot.scans or 0) + (cold.scans or 0)
-        )
-        return Found(merged, f"{hot.how}; {cold.how}", scans, hot.remedy)
-
     def count_between(self, after: Position | None, until: Position | None) -> int:
         """Both together: an upper bound where an event is in both."""
         return self._hot.count_between(after, until) + self._cold.count_between(after, until)
@@ -173,16 +204,29 @@ class JoinedStore(OutsideOfSql, CountedOneByOne):
         self._cold.close()
         self._hot.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
+class _JoinedSearch:
+    def __init__(self, hot: Search, cold: Search) -> None:
+        self._hot, self._cold = hot, cold
+
+    def find(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        *,
+        event_id: Ids | None = None,
+        correlation_id: Ids | None = None,
+        causation_id: Ids | None = None,
+        keys: Sequence[str] = (),
+    ) -> SearchResult:
+        """By what finds them in each of the two; merged by position."""
+        ids = {"event_id": event_id, "correlation_id": correlation_id, "causation_id": causation_id}
+        hot, cold = self._hot.find(**ids, keys=keys), self._cold.find(**ids, keys=keys)
+        merged = _each_once(heapq.merge(hot.events, cold.events, key=_place))
+        scans = (
+            None
+            if hot.scans is None and cold.scans is None
+            else (hot.scans or 0) + (cold.scans or 0)
+        )
+        return SearchResult(merged, f"{hot.how}; {cold.how}", scans, hot.remedy)
 
 
 def _place(event: RecordedEvent) -> Position:

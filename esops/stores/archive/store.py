@@ -7,8 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
@@ -19,7 +18,6 @@ from esops.events import (
     CAUSATION_STREAM,
     CORRELATION_KEYS,
     TRACEPARENT,
-    Checkpoint,
     EventFilter,
     NewEvent,
     Position,
@@ -34,19 +32,15 @@ from esops.stores.base import (
     EVERYTHING,
     Batch,
     Capabilities,
-    Found,
-    Holder,
-    Ids,
-    NothingArchived,
-    OutsideOfSql,
+    EventStore,
+    Head,
     StoreInfo,
-    Unmarked,
     at_most,
 )
-from esops.stores.counting import CountedOneByOne
+from esops.stores.parts import Ids, Search, SearchResult
 
 
-class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
+class ArchiveStore(EventStore):
     """EventStore over a repository; see esops.stores.base for what each method promises."""
 
     capabilities = Capabilities(count_between=True)
@@ -104,15 +98,13 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         patience: timedelta = timedelta(seconds=1),  # noqa: ARG002 - nothing is waited for
         after: Position | None = None,  # noqa: ARG002
         stop: Callable[[], bool] = lambda: False,  # noqa: ARG002
-    ) -> Position | None:
-        """The last position of all runs: nothing is ever under way in an archive."""
-        return max(
-            (Position.parse(manifest.last_position) for _, manifest in self._runs), default=None
+    ) -> Head:
+        """The last position of all runs: an archive is always settled."""
+        return Head(
+            max(
+                (Position.parse(manifest.last_position) for _, manifest in self._runs), default=None
+            )
         )
-
-    def held_back_by(self) -> list[Holder]:
-        """Nobody."""
-        return []
 
     def read_all(
         self,
@@ -166,7 +158,7 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
             after = batch.position
             if stop():
                 return
-        head = self.head()
+        head = self.head().position
         after = head if head is not None and (after is None or head > after) else after
         while not stop():
             yield Batch([], after)
@@ -194,10 +186,6 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
             self._database, source, self._parts, self._layout, where, values, order, limit
         ):
             yield from events
-
-    def stream_info(self, stream: str) -> StreamInfo | None:
-        """From the lists of streams."""
-        return next(self.streams(EventFilter(stream=stream)), None)
 
     def streams(
         self,
@@ -241,6 +229,11 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         finally:
             cursor.close()
 
+    @property
+    def search(self) -> Search:
+        """The store itself."""
+        return self
+
     def find(
         self,
         *,
@@ -248,8 +241,8 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         correlation_id: Ids | None = None,
         causation_id: Ids | None = None,
         keys: Sequence[str] = (),
-    ) -> Found:
-        """By a scan of the files."""
+    ) -> SearchResult:
+        """By a scan of the files in DuckDB."""
         which, ids = asked_for(
             event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
         )
@@ -274,15 +267,15 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
             where = f"({' OR '.join(conditions)})"
         how = f"a scan of {len(self._runs)} archived runs"
         if not self._runs:
-            return Found(iter(()), how, 0)
+            return SearchResult(iter(()), how, 0)
         where, values = f"store = ? AND {where}", [self._of, *values]
         found = read(
             self._database, self._database.stored(), self._parts, self._layout, where, values
         )
-        return Found(
+        return SearchResult(
             (event for events in found for event in events),
             how,
-            self.count_between(None, self.head()),
+            self.count_between(None, self.head().position),
         )
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
@@ -303,10 +296,6 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         )
         return int(rows[0][0])
 
-    def checkpoints(self) -> list[Checkpoint]:
-        """None: nothing of the application's runs here."""
-        return []
-
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
     ) -> Position:
@@ -322,17 +311,6 @@ class ArchiveStore(NothingArchived, Unmarked, OutsideOfSql, CountedOneByOne):
         if self._opened is not None:
             self._opened.close()
             self._opened = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _compared(position: Position, *, beyond: bool) -> tuple[str, list[Any]]:

@@ -51,7 +51,7 @@ class Scavenge:
     error: str = ""
 
 
-class Admin:
+class HttpAdmin:
     """A node's administration over HTTP."""
 
     def __init__(self, spec: ConnectionSpec, target: str) -> None:

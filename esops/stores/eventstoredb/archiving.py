@@ -9,26 +9,29 @@ since a stream's versions go on after those that it had.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
 
 import orjson
+import pyarrow as pa
 
-from esops.errors import Refused, UsageError
+from esops.errors import ConnectionLost, Refused, UsageError
 from esops.events import RecordedEvent, StreamKey, StreamRef
-from esops.stores.base import RemovalStrategy, Removed, VersionRange, WrongExpectedVersion
+from esops.stores.archive_batches import to_archive
+from esops.stores.base import WrongExpectedVersion
 from esops.stores.eventstoredb import bulk, lookup
+from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
+from esops.stores.parts import RemovalStrategy, Removed, VersionRange
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from esops.stores.eventstoredb.connect import Link
     from esops.stores.eventstoredb.store import EventStoreDBStore
 
-COLUMNS = ["content_type"]
+_CONTENT_TYPE = "content_type"
 _ROWS = 4_096
-WAYS = {
+_REMOVALS = {
     "truncate": RemovalStrategy(
         "truncate",
         keeps=1,
@@ -56,26 +59,162 @@ WAYS = {
 }
 
 
-def export(
-    link: Link, streams: Iterable[StreamRef], columns: Sequence[str] | None
-) -> Iterator[pa.RecordBatch]:
-    """Streams as they are, links unresolved; events of several short streams share a batch."""
-    from esops.archive_format import schema as archived
+class NodeArchiving:
+    """Archiving of an EventStoreDB store."""
 
-    names = COLUMNS if columns is None else list(columns)
-    if missing := [name for name in names if name not in COLUMNS]:
-        raise Refused(f"this store keeps no {missing[0]!r} of an event, which the archive has")
-    schema = archived.schema_with(names)
+    removals = tuple(sorted(_REMOVALS))
+    restores: Literal["in place"] = "in place"
+
+    def __init__(
+        self,
+        store: EventStoreDBStore,
+        connector: Connector,
+        talking: Callable[[str], AbstractContextManager[Link]],
+    ) -> None:
+        """`talking` gives a link for some calls."""
+        self._store, self._connector, self._talking = store, connector, talking
+
+    def extra_columns(self) -> list[str]:
+        """The content type."""
+        return [_CONTENT_TYPE]
+
+    def export(
+        self, streams: Iterable[StreamRef], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Streams as they are, links unresolved; events of several short streams share a batch."""
+        for name in columns or ():
+            if name != _CONTENT_TYPE:
+                raise Refused(f"this store keeps no {name!r} of an event, which the archive has")
+        typed = columns is None or _CONTENT_TYPE in columns
+        try:
+            yield from _batches(self._connector.link, streams, typed=typed)
+        except ConnectionLost as lost:
+            self._connector.lost(lost)
+            raise
+
+    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
+        """Each stream's metadata."""
+        with self._talking("read streams' metadata") as link:
+            found = {key: lookup.metadata(link, key.stream)[0] for key in streams}
+        return {key: orjson.dumps(document).decode() for key, document in found.items()}
+
+    def removal_strategy(self, removal: str) -> RemovalStrategy:
+        """Truncate, delete or tombstone."""
+        if removal not in _REMOVALS:
+            raise UsageError(
+                f"EventStoreDB cannot remove streams by {removal!r}",
+                hint=f"It can: {', '.join(self.removals)}; or keep them.",
+            )
+        return _REMOVALS[removal]
+
+    def remove(
+        self,
+        removal: str,
+        parts: Sequence[VersionRange],
+        lock_timeout: timedelta,  # noqa: ARG002 - nothing is locked here
+        statement_timeout: timedelta,  # noqa: ARG002
+    ) -> list[Removed]:
+        """Stream by stream, each expecting its last version; a stream goes with its last range."""
+        return [self._remove(removal, part) for part in parts]
+
+    def _remove(self, removal: str, part: VersionRange) -> Removed:
+        name, events = part.key.stream, part.high - part.low + 1
+        if not part.ends:
+            return Removed(part, events, None)
+        info = self._store.stream_info(name)
+        if info is None:
+            return Removed(part, 0, "it is gone")
+        if info.deleted:
+            return Removed(part, events, None)  # by an earlier run
+        if info.last_version != part.last_version:
+            reason = (
+                f"it changed since it was archived: at version {info.last_version}, not "
+                f"{part.last_version}"
+            )
+            return Removed(part, 0, reason)
+        changes = self._store.changes
+        try:
+            if removal == "truncate":
+                if info.first_version <= part.high:
+                    changes.truncate(name, part.high + 1)
+            elif removal == "delete":
+                changes.delete(name, part.last_version)
+            else:
+                changes.tombstone(name, part.last_version)
+        except WrongExpectedVersion as wrong:
+            return Removed(part, 0, f"it changed at this moment: {wrong.message}")
+        return Removed(part, events, None)
+
+    def restore_streams(
+        self,
+        streams: Sequence[StreamKey],
+        rows: Sequence[str | None],
+        batches: Iterable[pa.RecordBatch],
+    ) -> int:
+        """Make streams readable again by the metadata that they had.
+
+        Raises Refused where a scavenge has removed events.
+        """
+        wanted = _versions(batches)
+        return sum(
+            self._restore(key.stream, document or "{}", *wanted[key.stream])
+            for key, document in zip(streams, rows, strict=True)
+        )
+
+    def _restore(self, stream: str, document: str, low: int, high: int) -> int:
+        changes, info = self._store.changes, self._store.stream_info(stream)
+        if info is None or info.deleted == "tombstone":
+            state = "was tombstoned" if info is not None else "is not there"
+            raise Refused(
+                f"stream {stream} {state}, and cannot come back under its name",
+                hint="Restore --into another store.",
+            )
+        now, version = changes.metadata(stream)
+        changes.set_metadata(stream, orjson.loads(document), -1 if version is None else version)
+        after = self._store.stream_info(stream)
+        if (
+            after is None
+            or after.deleted
+            or not after.length
+            or after.first_version > low
+            or after.last_version < high
+        ):
+            changes.set_metadata(stream, now)
+            raise Refused(
+                f"stream {stream}: a scavenge has removed its events, and their versions cannot "
+                "be used again",
+                hint="Restore --into another store.",
+            )
+        return after.length - (0 if info.deleted else info.length)
+
+
+def _versions(batches: Iterable[pa.RecordBatch]) -> dict[str, tuple[int, int]]:
+    """The first and the last version of each stream in batches."""
+    found: dict[str, tuple[int, int]] = {}
+    for batch in batches:
+        columns = (batch.column("stream").to_pylist(), batch.column("version").to_pylist())
+        for name, version in zip(*columns, strict=True):
+            low, high = found.get(name, (version, version))
+            found[name] = (min(low, version), max(high, version))
+    return found
+
+
+def _batches(link: Link, streams: Iterable[StreamRef], *, typed: bool) -> Iterator[pa.RecordBatch]:
     waiting: list[tuple[RecordedEvent, str]] = []
     for wanted in streams:
         with contextlib.suppress(StreamGone):
-            for event, content_type in _events(link, wanted.stream):
-                waiting.append((event, content_type))
+            for each in _events(link, wanted.stream):
+                waiting.append(each)
                 if len(waiting) >= _ROWS:
-                    yield _batch(waiting, schema)
+                    yield _batch(waiting, typed=typed)
                     waiting = []
     if waiting:
-        yield _batch(waiting, schema)
+        yield _batch(waiting, typed=typed)
+
+
+def _batch(events: Sequence[tuple[RecordedEvent, str]], *, typed: bool) -> pa.RecordBatch:
+    extra = {_CONTENT_TYPE: [content_type for _, content_type in events]} if typed else {}
+    return to_archive([event for event, _ in events], extra)
 
 
 def _events(link: Link, stream: str) -> Iterator[tuple[RecordedEvent, str]]:
@@ -89,128 +228,3 @@ def _events(link: Link, stream: str) -> Iterator[tuple[RecordedEvent, str]]:
                     bulk.to_event(message.event.event),
                     message.event.event.metadata["content-type"],
                 )
-
-
-def _batch(events: Sequence[tuple[RecordedEvent, str]], schema: pa.Schema) -> pa.RecordBatch:
-    import pyarrow as pa
-
-    from esops.archive_format import schema as archived
-
-    ids, texts = archived.split_ids(pa.array([event.id for event, _ in events], pa.string()))
-    count = len(events)
-    columns = [
-        pa.array([event.stream for event, _ in events]),
-        pa.array([""] * count),
-        pa.array([event.version for event, _ in events], pa.int64()),
-        pa.array([event.position[0] for event, _ in events], pa.int64()),
-        pa.array([event.position[1] for event, _ in events], pa.int64()),
-        pa.array([event.type for event, _ in events]),
-        ids,
-        texts,
-        pa.array(
-            [round(event.recorded_at.timestamp() * 1e6) for event, _ in events], pa.int64()
-        ).cast(pa.timestamp("us", "UTC")),
-        pa.array([event.data for event, _ in events], pa.binary()),
-        pa.array([event.metadata for event, _ in events], pa.binary()),
-        pa.array([False] * count),
-        pa.array([content_type for _, content_type in events]),
-    ]
-    return pa.RecordBatch.from_arrays(columns[: len(schema)], schema=schema)
-
-
-def rows(link: Link, streams: Sequence[StreamKey]) -> dict[tuple[str, str], str]:
-    """Streams' metadata, as JSON text."""
-    found = {key: lookup.metadata(link, key.stream)[0] for key in streams}
-    return {key: orjson.dumps(document).decode() for key, document in found.items()}
-
-
-def remove(store: EventStoreDBStore, how: str, parts: Sequence[VersionRange]) -> list[Removed]:
-    """Take streams out; a stream goes with its last part."""
-    return [_remove(store, how, part) for part in parts]
-
-
-def _remove(store: EventStoreDBStore, how: str, part: VersionRange) -> Removed:
-    name, events = part.key.stream, part.high - part.low + 1
-    if not part.ends:
-        return Removed(part, events, None)
-    info = store.stream_info(name)
-    if info is None:
-        return Removed(part, 0, "it is gone")
-    if info.deleted:
-        return Removed(part, events, None)  # by a run before
-    if info.last_version != part.last_version:
-        reason = (
-            f"it changed since it was archived: at version {info.last_version}, not "
-            f"{part.last_version}"
-        )
-        return Removed(part, 0, reason)
-    try:
-        if how == "truncate":
-            if info.first_version <= part.high:
-                store.truncate(name, part.high + 1)
-        elif how == "delete":
-            store.delete(name, part.last_version)
-        else:
-            store.tombstone(name, part.last_version)
-    except WrongExpectedVersion as wrong:
-        return Removed(part, 0, f"it changed at this moment: {wrong.message}")
-    return Removed(part, events, None)
-
-
-def restore_streams(
-    store: EventStoreDBStore,
-    streams: Sequence[StreamKey],
-    documents: Sequence[str | None],
-    batches: Iterable[pa.RecordBatch],
-) -> int:
-    """Make streams readable again by the metadata that they had.
-
-    Raises Refused where a scavenge has removed events.
-    """
-    wanted: dict[str, tuple[int, int]] = {}
-    for batch in batches:
-        for name, version in zip(
-            batch.column("stream").to_pylist(), batch.column("version").to_pylist(), strict=True
-        ):
-            low, high = wanted.get(name, (version, version))
-            wanted[name] = (min(low, version), max(high, version))
-    before = 0
-    for key, document in zip(streams, documents, strict=True):
-        low, high = wanted[key.stream]
-        info = store.stream_info(key.stream)
-        if info is None or info.deleted == "tombstone":
-            state = "was tombstoned" if info is not None else "is not there"
-            raise Refused(
-                f"stream {key.stream} {state}, and cannot come back under its name",
-                hint="Restore --into another store.",
-            )
-        now, version = store.metadata(key.stream)
-        store.set_metadata(
-            key.stream, orjson.loads(document or "{}"), -1 if version is None else version
-        )
-        after = store.stream_info(key.stream)
-        if (
-            after is None
-            or after.deleted
-            or not after.length
-            or after.first_version > low
-            or after.last_version < high
-        ):
-            store.set_metadata(key.stream, now)
-            raise Refused(
-                f"stream {key.stream}: a scavenge has removed its events, and their versions "
-                "cannot be used again",
-                hint="Restore --into another store.",
-            )
-        before += (info.length if not info.deleted else 0) - after.length
-    return -before
-
-
-def removal_strategy(how: str) -> RemovalStrategy:
-    """A way out. Raises UsageError for an unknown one."""
-    if how not in WAYS:
-        raise UsageError(
-            f"EventStoreDB has no way {how!r} to take streams out",
-            hint=f"Ways: {', '.join(sorted(WAYS))}; or keep.",
-        )
-    return WAYS[how]

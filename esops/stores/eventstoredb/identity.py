@@ -22,10 +22,10 @@ import orjson
 
 from esops.errors import ConnectionLost, Refused, Unavailable
 from esops.events import Position, RecordedEvent
-from esops.stores.base import Mark
 from esops.stores.eventstoredb import bulk, live, lookup
 from esops.stores.eventstoredb.connect import Link
 from esops.stores.eventstoredb.errors import StreamGone
+from esops.stores.parts import Mark
 
 EPOCHS = "$epoch-information"
 _WHAT = "read $all"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import orjson
 
-from esops.events import RecordedEvent, StreamInfo, category_of, trace_id_of
+from esops.events import StreamInfo, category_of
 from esops.stores.eventstoredb import bulk, live
 from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
@@ -94,18 +94,3 @@ def infos(
                         return
                     given += 1
                     yield info
-
-
-def is_wanted(
-    event: RecordedEvent, which: str, values: Container[str], keys: Sequence[str]
-) -> bool:
-    """Whether an event has one of the ids that are searched for."""
-    if which == "event_id":
-        return event.id in values
-    try:
-        meta = event.meta()
-    except orjson.JSONDecodeError:
-        return False
-    if any(str(meta[key]) in values for key in keys if key in meta):
-        return True
-    return which == "correlation_id" and trace_id_of(meta) in values

@@ -7,65 +7,52 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import structlog
 from esdbclient import NewEvent as Proposed
 from esdbclient import StreamState
-from esdbclient import exceptions as esdb
 
-from esops.errors import ConnectionLost, Refused, Unavailable
+from esops.errors import ConnectionLost, Unavailable
 from esops.events import (
-    CAUSATION_KEYS,
-    CORRELATION_KEYS,
     Checkpoint,
     EventFilter,
     NewEvent,
     Position,
     RecordedEvent,
     StreamInfo,
-    StreamKey,
-    StreamRef,
-    asked_for,
 )
 from esops.settings import StoreSettings
 from esops.stores.base import (
     EVERYTHING,
     Batch,
     Capabilities,
-    Found,
-    Holder,
-    Ids,
-    Mark,
-    OutsideOfSql,
-    RemovalStrategy,
-    Removed,
+    EventStore,
+    Head,
     StoreInfo,
-    VersionRange,
     WrongExpectedVersion,
     at_most,
 )
-from esops.stores.counting import CountedOneByOne
-from esops.stores.eventstoredb import archiving as shelve
+from esops.stores.counting import CountedLengths
 from esops.stores.eventstoredb import bulk, identity, live, lookup
-from esops.stores.eventstoredb.admin import Admin, Scavenges
+from esops.stores.eventstoredb.changes import NO_STREAM, StreamChanges
 from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
-from esops.stores.eventstoredb.groups import PersistentSubscriptions
-from esops.stores.eventstoredb.server_projections import ServerProjections
+from esops.stores.eventstoredb.node import NodeAdmin
+from esops.stores.eventstoredb.search import NodeSearch
+from esops.stores.parts import LogIdentity, Mark
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from esops.stores.eventstoredb.archiving import NodeArchiving
 
 T = TypeVar("T")
 log = structlog.get_logger("esops.eventstoredb")
 
-NO_STREAM, STREAM_EXISTS = -1, -4
-"""Expected versions as the store's own clients number them; None is any."""
+STREAM_EXISTS = -4
+"""The expected version of a stream that is there, as the store's own clients number it."""
 _LONG = 4 * 1024 * 1024
 """Bytes of log from which on a filtered read asks for checkpoints, so that its progress can be
 kept.
@@ -81,7 +68,7 @@ def open_eventstoredb(name: str, settings: StoreSettings) -> EventStoreDBStore:
     return EventStoreDBStore(name, settings)
 
 
-class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
+class EventStoreDBStore(EventStore):
     """EventStore over EventStoreDB; see esops.stores.base for what each method promises.
 
     Positions are (commit, prepare). Versions (revisions) count from 0. Events of the system are
@@ -90,20 +77,7 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
     streams do not.
     """
 
-    capabilities = Capabilities(
-        append=True,
-        metadata=True,
-        truncate=True,
-        delete=True,
-        tombstone=True,
-        scavenge=True,
-        persistent_subscriptions=True,
-        server_projections=True,
-        checkpoints=True,
-        first_version=0,
-        removals=tuple(sorted(shelve.WAYS)),
-        restores="in place",
-    )
+    capabilities = Capabilities(append=True, checkpoints=True, first_version=0)
 
     def __init__(self, name: str, settings: StoreSettings) -> None:
         """Connect. Raises UsageError for a URI that cannot be read, Unavailable where no node
@@ -150,24 +124,37 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
                 return ask(link)
 
     @property
-    def admin(self) -> Admin:
-        """The HTTP administration of the node that is connected to."""
-        return Admin(self._connector.spec, self._connector.link.target)
+    def admin(self) -> NodeAdmin:
+        """Projections, persistent subscriptions and scavenges."""
+        return NodeAdmin(self, self._connector, self._talking, self._twice)
 
     @property
-    def scavenges(self) -> Scavenges:
-        """What the system's streams tell of scavenges."""
-        return Scavenges(self.read_stream)
+    def changes(self) -> StreamChanges:
+        """Truncating, deleting and tombstoning streams."""
+        return StreamChanges(self._talking)
 
     @property
-    def subscriptions(self) -> PersistentSubscriptions:
-        """The persistent subscriptions."""
-        return PersistentSubscriptions(self._talking, self._twice, self)
+    def archiving(self) -> NodeArchiving:
+        """Streams read whole, removed, and made readable again."""
+        # Imported for archiving only: it brings Arrow.
+        from esops.stores.eventstoredb.archiving import NodeArchiving
+
+        return NodeArchiving(self, self._connector, self._talking)
 
     @property
-    def projections(self) -> ServerProjections:
-        """The projections inside the server."""
-        return ServerProjections(self._talking)
+    def lengths(self) -> CountedLengths:
+        """Counted stream by stream."""
+        return CountedLengths(self, self.streams_come_from)
+
+    @property
+    def search(self) -> NodeSearch:
+        """By the index of correlation ids, or a scan."""
+        return NodeSearch(self)
+
+    @property
+    def identity(self) -> LogIdentity:
+        """By the record at a position."""
+        return self
 
     def ping(self) -> StoreInfo:
         """The node's version, its state, and the cluster's leader."""
@@ -184,8 +171,8 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         leader = next((address for address, state in states.items() if state == "leader"), "none")
         detail = {"node": target, "state": mine, "leader": leader, "nodes": str(len(states))}
         try:
-            with self.admin as admin:
-                told = admin.info()
+            with self.admin.http() as http:
+                told = http.info()
         except Unavailable as error:
             # Where only gRPC gets through, the version stays unknown.
             log.debug("no HTTP", error=error.message)
@@ -199,15 +186,11 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         patience: timedelta = timedelta(seconds=1),  # noqa: ARG002 - nothing is waited for
         after: Position | None = None,  # noqa: ARG002
         stop: Callable[[], bool] = lambda: False,  # noqa: ARG002
-    ) -> Position | None:
-        """The newest event's position, whatever its type: nothing will ever turn up before it."""
+    ) -> Head:
+        """The newest event's position, whatever its type: positions are given at the commit."""
         request = bulk.read_all_request(None, backwards=True, limit=1)
         found = self._twice(lambda link: bulk.first(link, request, "read $all"), "read $all")
-        return found[0].position if found else None
-
-    def held_back_by(self) -> list[Holder]:
-        """Nobody: positions are given at the commit."""
-        return []
+        return Head(found[0].position if found else None)
 
     def mark(self, position: Position) -> Mark | None:
         """The record there, and its epoch."""
@@ -238,7 +221,7 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         """
         for position in (after, until):
             check_position(position)
-        until = self.head() if until is None else until
+        until = self.head().position if until is None else until
         if until is None or (after is not None and after >= until):
             return
         yield from at_most(limit, self._counted(after, until, filter))
@@ -379,17 +362,13 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
 
     def streams_come_from(self) -> str:
         """Where `streams` gets the names, and what that costs."""
-        if self.projections.runs("$streams"):
+        if self.admin.projections.runs("$streams"):
             return "$streams: one link a stream, then two reads a stream"
-        head = self.head()
-        events = self.count_between(None, head)
+        events = self.count_between(None, self.head().position)
         return (
             f"a scan of $all, about {events:,} events, then two reads a stream; with the "
             "projection $streams enabled, no scan"
         )
-
-    def _how(self) -> str:
-        return self.streams_come_from()
 
     def _names_from_links(self, filter: EventFilter) -> Iterator[str]:
         wanted = bulk.wanted_streams(filter)
@@ -399,37 +378,6 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
     def _names_by_scan(self, filter: EventFilter) -> Iterator[str]:
         for batch in self.read_all(filter=filter):
             yield from (event.stream for event in batch.events)
-
-    def find(
-        self,
-        *,
-        event_id: Ids | None = None,
-        correlation_id: Ids | None = None,
-        causation_id: Ids | None = None,
-        keys: Sequence[str] = (),
-    ) -> Found:
-        """A correlation id from `$bc-…` where that projection runs; all else by a scan of $all."""
-        which, values = asked_for(
-            event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
-        )
-        by_correlation = which == "correlation_id"
-        if by_correlation and not keys and self.projections.runs("$by_correlation_id"):
-            streams = [f"$bc-{value}" for value in values]
-            events = (event for stream in streams for event in self.read_stream(stream))
-            return Found(
-                events, "the stream" + "s" * (len(streams) > 1) + " " + ", ".join(streams[:3])
-            )
-        wanted = keys or (CORRELATION_KEYS if by_correlation else CAUSATION_KEYS)
-        asked = {value.lower() for value in values} if which == "event_id" else set(values)
-        found = (
-            event
-            for batch in self.read_all()
-            for event in batch.events
-            if lookup.is_wanted(event, which, asked, wanted)
-        )
-        better = "enable the projection $by_correlation_id" if by_correlation else ""
-        count = self.count_between(None, self.head())
-        return Found(found, f"a scan of $all, about {count:,} events", count, better)
 
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
@@ -476,97 +424,6 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
             raise ConnectionLost(lost.message, hint=hint) from lost
         return Position((commit, commit))
 
-    # -- taking things out
-
-    def metadata(self, stream: str) -> tuple[dict[str, Any], int | None]:
-        """A stream's metadata and their version; empty and None where there are none."""
-        with self._talking(f"read the metadata of {stream!r}") as link:
-            return lookup.metadata(link, stream)
-
-    def set_metadata(
-        self, stream: str, metadata: dict[str, Any], expected_version: int | None = None
-    ) -> None:
-        """Write a stream's metadata, whole. Raises WrongExpectedVersion."""
-        state: Any = StreamState.ANY if expected_version is None else expected_version
-        if expected_version == NO_STREAM:
-            state = StreamState.NO_STREAM
-        with self._talking(f"write the metadata of {stream!r}") as link:
-            link.client.set_stream_metadata(
-                stream, metadata=metadata, current_version=state, timeout=link.deadline
-            )
-
-    def truncate(self, stream: str, before: int) -> None:
-        """Let reads of a stream begin at a version; what lies before stays in $all until a
-        scavenge. Other metadata are kept.
-
-        Raises Refused where it would bring events back, WrongExpectedVersion where somebody else
-        wrote the metadata meanwhile.
-        """
-        document, version = self.metadata(stream)
-        if document.get("$tb", 0) > before:
-            raise Refused(f"the stream {stream!r} is truncated before {document['$tb']} already")
-        self.set_metadata(
-            stream, {**document, "$tb": before}, NO_STREAM if version is None else version
-        )
-
-    def delete(self, stream: str, expected_version: int | None = None) -> None:
-        """Delete softly: nothing can be read, the name can be used again, versions go on."""
-        with self._talking(f"delete {stream!r}") as link, _not_there(stream):
-            link.client.delete_stream(
-                stream, current_version=_state(expected_version), timeout=link.deadline
-            )
-
-    def tombstone(self, stream: str, expected_version: int | None = None) -> None:
-        """Delete for ever: the name can never be used again."""
-        with self._talking(f"tombstone {stream!r}") as link, _not_there(stream):
-            link.client.tombstone_stream(
-                stream, current_version=_state(expected_version), timeout=link.deadline
-            )
-
-    # -- archiving
-
-    def extra_columns(self) -> list[str]:
-        """The content type."""
-        return list(shelve.COLUMNS)
-
-    def export(
-        self, streams: Iterable[StreamRef], columns: Sequence[str] | None = None
-    ) -> Iterator[pa.RecordBatch]:
-        """A read of each stream, one after the other."""
-        try:
-            yield from shelve.export(self._connector.link, streams, columns)
-        except ConnectionLost as lost:
-            self._connector.lost(lost)
-            raise
-
-    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
-        """Each stream's metadata."""
-        with self._talking("read streams' metadata") as link:
-            return shelve.rows(link, streams)
-
-    def removal_strategy(self, how: str) -> RemovalStrategy:
-        """Truncate, delete or tombstone."""
-        return shelve.removal_strategy(how)
-
-    def remove(
-        self,
-        how: str,
-        parts: Sequence[VersionRange],
-        lock_timeout: timedelta,  # noqa: ARG002 - nothing is locked here
-        statement_timeout: timedelta,  # noqa: ARG002
-    ) -> list[Removed]:
-        """Stream by stream, each with the expectation of its last version."""
-        return shelve.remove(self, how, parts)
-
-    def restore_streams(
-        self,
-        streams: Sequence[StreamKey],
-        rows: Sequence[str | None],
-        batches: Iterable[pa.RecordBatch],
-    ) -> int:
-        """By the metadata that each stream had, while no scavenge has removed its events."""
-        return shelve.restore_streams(self, streams, rows, batches)
-
     def checkpoints(self) -> list[Checkpoint]:
         """The server's projections and persistent subscriptions: how far they are."""
         now = datetime.now(UTC)
@@ -578,9 +435,9 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
                 now,
                 {"kind": "projection", "progress": f"{one.progress:.1f} %"},
             )
-            for one in self.projections.all()
+            for one in self.admin.projections.all()
         ]
-        for group in self.subscriptions.all():
+        for group in self.admin.subscriptions.all():
             detail = {
                 "kind": "persistent subscription",
                 "parked": str(group.parked),
@@ -595,17 +452,6 @@ class EventStoreDBStore(OutsideOfSql, CountedOneByOne):
         """Close the connection."""
         self._connector.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def check_position(position: Position | None) -> None:
     """Raises ValueError for a position that is of another kind of store."""
@@ -613,15 +459,3 @@ def check_position(position: Position | None) -> None:
         raise ValueError(
             f"{position} is not a position of this store: those have 2 parts, commit:prepare"
         )
-
-
-def _state(expected_version: int | None) -> Any:
-    return StreamState.ANY if expected_version is None else expected_version
-
-
-@contextlib.contextmanager
-def _not_there(stream: str) -> Iterator[None]:
-    try:
-        yield
-    except esdb.NotFound:
-        raise Refused(f"there is no stream {stream!r}") from None

@@ -17,7 +17,14 @@ import psycopg
 from psycopg import sql
 
 from esops.events import EventFilter, StreamInfo, StreamKey, category_of
-from esops.stores.base import LengthCount, Lengths, LengthSample, MonthCount, SampledPage
+from esops.stores.parts import (
+    EVERYTHING,
+    LengthCount,
+    LengthCounts,
+    LengthSample,
+    MonthCount,
+    SampledPage,
+)
 from esops.stores.postgres.layouts.base import TRUE, Layout, category_in
 
 if TYPE_CHECKING:
@@ -36,13 +43,13 @@ Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
 
 
 class Counting:
-    """Questions about all streams of one layout."""
+    """StreamLengths of a Postgres store, and the list of its streams."""
 
     def __init__(
         self, layout: Layout, connect: Connect, control: Connect, bulk: Callable[[], BulkReader]
     ) -> None:
-        """Take the layout, how to get a connection or a bulk reader of one's own, and the
-        connection for short questions.
+        """`connect` and `bulk` open a connection or a reader of one's own; `control` gives the
+        store's connection for short questions.
         """
         self._layout, self._connect, self._control, self._bulk = layout, connect, control, bulk
 
@@ -116,7 +123,11 @@ class Counting:
 
     # -- lengths
 
-    def lengths(self, filter: EventFilter, counted: bool) -> Lengths:
+    def reads_everything(self, *, counted: bool = False) -> bool:
+        """Not where the library has a list of its streams."""
+        return counted or self._layout.stream_table is None
+
+    def counts(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> LengthCounts:
         """A row for each length that there is, whatever the number of streams."""
         statement = sql.SQL(
             "SELECT category, tenant, length, count(*) FROM {} s GROUP BY 1, 2, 3"
@@ -125,7 +136,7 @@ class Counting:
             found = connection.execute(
                 statement
             ).fetchall()  # as many as there are different lengths: some thousands at most
-        return Lengths((LengthCount(*row) for row in found), self.how(counted))
+        return LengthCounts((LengthCount(*row) for row in found), self.how(counted))
 
     def how(self, counted: bool) -> str:
         """Where lengths come from."""
@@ -176,11 +187,12 @@ class Counting:
     def longest(
         self,
         limit: int,
-        filter: EventFilter,
-        over: int,
-        closed_by: Sequence[str],
-        since: datetime | None,
-        counted: bool,
+        filter: EventFilter = EVERYTHING,
+        *,
+        over: int = 0,
+        closed_by: Sequence[str] = (),
+        since: datetime | None = None,
+        counted: bool = False,
     ) -> list[StreamInfo]:
         """The longest, and then what their events say of them, through the index."""
         statement = sql.SQL(
@@ -211,7 +223,7 @@ class Counting:
             )
         return streams
 
-    def monthly(self, filter: EventFilter) -> list[MonthCount]:
+    def monthly(self, filter: EventFilter = EVERYTHING) -> list[MonthCount]:
         """Grouped in the server by stream and month, and then by category."""
         layout, own = self._layout, self._layout.stream_table
         if layout.decode is not None:
@@ -244,7 +256,7 @@ class Counting:
                 if row[1] is not None
             ]
 
-    def sample(self, pages: int, filter: EventFilter) -> LengthSample | None:
+    def sample(self, pages: int, filter: EventFilter = EVERYTHING) -> LengthSample | None:
         """Of each page that the server picks at random, one event, and through the index the length
         of its stream.
         """
@@ -293,7 +305,7 @@ class Counting:
         )
 
     def grown(
-        self, since: datetime, over: int, filter: EventFilter
+        self, since: datetime, over: int, filter: EventFilter = EVERYTHING
     ) -> Iterator[tuple[StreamInfo, int]]:
         """From the events since then, found by their numbers where there is no index on
         the time.

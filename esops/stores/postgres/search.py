@@ -1,10 +1,11 @@
-"""Events by ids of theirs or in their metadata: the condition that an index can answer, and whether
-one does.
+"""Finding events by their ids, or by ids in their metadata: the condition that an index can answer,
+and whether one does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import orjson
@@ -12,15 +13,61 @@ import psycopg
 from psycopg import sql
 from psycopg.types.string import TextLoader
 
-from esops.events import CAUSATION_KEYS, CAUSATION_STREAM, CORRELATION_KEYS, TRACEPARENT
+from esops.events import (
+    CAUSATION_KEYS,
+    CAUSATION_STREAM,
+    CORRELATION_KEYS,
+    TRACEPARENT,
+    asked_for,
+)
 from esops.postgres import catalog
+from esops.stores.parts import Ids, SearchResult
 from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.reading import PagedReader
 
 _NEWEST = 1_000
 _TRACE_ID = 32
 
 
-class Search:
+class IndexedSearch:
+    """Search of a Postgres store."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        control: Callable[[], AbstractContextManager[psycopg.Connection]],
+        reader: PagedReader,
+    ) -> None:
+        """`control` gives the connection for short questions; `reader` reads what is found."""
+        self._layout, self._control, self._reader = layout, control, reader
+
+    def find(
+        self,
+        *,
+        event_id: Ids | None = None,
+        correlation_id: Ids | None = None,
+        causation_id: Ids | None = None,
+        keys: Sequence[str] = (),
+    ) -> SearchResult:
+        """By an index where there is one, else by a scan of the table."""
+        which, values = asked_for(
+            event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
+        )
+        with self._control() as connection:
+            question = _Question(connection, self._layout, which, values, keys)
+            scans = question.scans()
+        conditions = (self._layout.own, question.condition)
+        statement = self._reader.select(*conditions, self._layout.ascending)
+        pages = self._reader.statements(iter([statement]))
+        events = (event for page in pages for event in page)
+        if scans is None:
+            return SearchResult(events, f"an index on {question.what}")
+        table = self._layout.events.as_string(None)
+        how = f"a scan of {table} for {question.what}"
+        return SearchResult(events, how, scans, question.index())
+
+
+class _Question:
     """One search: its condition, and how it would be answered."""
 
     def __init__(
@@ -101,8 +148,8 @@ class Search:
         rows = self._connection.execute(
             "SELECT sum(greatest(reltuples, 0)) FROM pg_class WHERE oid = ANY(%s)", (list(tree),)
         ).fetchone()
-        guess = int(rows[0]) if rows and rows[0] else 0
-        return guess or self._count()
+        estimate = int(rows[0]) if rows and rows[0] else 0
+        return estimate or self._count()
 
     def _count(self) -> int:
         """A table that was never analysed is counted."""

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from esops.errors import UsageError, nearest
+from esops.rebuild.variants.server.inside import projections_in
 from esops.rebuild.verification.comparison import SAMPLES, Verification
-from esops.stores.eventstoredb.store import EventStoreDBStore
+from esops.stores.base import EventStore
 
 Method = Literal["exact", "columns", "counts", "none"]
 METHODS: tuple[Method, ...] = ("exact", "columns", "counts", "none")
@@ -33,7 +34,7 @@ def method_of(text: str | None) -> Method:
     raise UsageError(f"there is no comparison {text!r}", hint=nearest(str(text), METHODS))
 
 
-def partitions(store: EventStoreDBStore, name: str) -> set[str]:
+def partitions(store: EventStore, name: str) -> set[str]:
     """A projection's partitions, from the stream that the server keeps of them; the one without a
     name where there are none.
     """
@@ -42,7 +43,7 @@ def partitions(store: EventStoreDBStore, name: str) -> set[str]:
 
 
 def compare(
-    store: EventStoreDBStore,
+    store: EventStore,
     blue: str,
     green: str,
     method: Method,
@@ -88,7 +89,7 @@ def compare(
 
 
 def _differences(
-    store: EventStoreDBStore,
+    store: EventStore,
     blue: str,
     green: str,
     names: Sequence[str],
@@ -96,7 +97,9 @@ def _differences(
     ignore: frozenset[str],
 ) -> Iterator[tuple[str, Any, Any]]:
     def ask(partition: str) -> tuple[Any, Any]:
-        return store.projections.result(blue, partition), store.projections.result(green, partition)
+        return projections_in(store).result(blue, partition), projections_in(store).result(
+            green, partition
+        )
 
     with ThreadPoolExecutor(AT_ONCE, "esops compare") as pool:
         for partition, (old, new) in zip(names, pool.map(ask, names), strict=True):

@@ -18,8 +18,8 @@ import orjson
 from esops.errors import Busy
 from esops.events import NewEvent
 from esops.rebuild import journal as states
-from esops.stores.base import WrongExpectedVersion
-from esops.stores.eventstoredb.store import EventStoreDBStore
+from esops.rebuild.variants.server.inside import projections_in
+from esops.stores.base import EventStore, WrongExpectedVersion
 
 _TYPE = "$esops-"
 UNFINISHED = {
@@ -70,7 +70,7 @@ class Entry:
 class Journal:
     """A projection's journal, folded. `write` adds to it."""
 
-    store: EventStoreDBStore
+    store: EventStore
     projection: str
     versions: dict[int, Version] = field(default_factory=dict)
     latest: Entry | None = None
@@ -89,7 +89,7 @@ class Journal:
         return next((one for one in self.versions.values() if one.state == "active"), None)
 
     @classmethod
-    def read(cls, store: EventStoreDBStore, projection: str) -> Journal:
+    def read(cls, store: EventStore, projection: str) -> Journal:
         """Read it. A projection of that name that the journal knows nothing of is version 1, and
         serves.
         """
@@ -97,7 +97,7 @@ class Journal:
         for event in store.read_stream(found.stream):
             found._apply(event.type.removeprefix(_TYPE), event.json(), event.recorded_at)
             found._at = event.version
-        if not found.versions and store.projections.get(projection) is not None:
+        if not found.versions and projections_in(store).get(projection) is not None:
             found.versions[1] = Version(1, projection, "active")
         return found
 

@@ -9,8 +9,9 @@ from typing import Any
 from esops.config import Config
 from esops.errors import Busy, Refused, UsageError
 from esops.rebuild.variants.server.handover import hand_over
+from esops.rebuild.variants.server.inside import projections_in
 from esops.rebuild.variants.server.journal import Journal, Version
-from esops.rebuild.variants.server.work import as_server, delete
+from esops.rebuild.variants.server.work import delete
 from esops.stores import open_store
 
 
@@ -22,7 +23,7 @@ def opened(config: Config, name: str, store: str | None = None) -> Iterator[Jour
     """
     store_name, settings = config.store(store or config.projection(name).store)
     with open_store(store_name, settings) as found:
-        yield Journal.read(as_server(found), name)
+        yield Journal.read(found, name)
 
 
 def show(config: Config, name: str, store: str | None = None) -> list[dict[str, Any]]:
@@ -34,7 +35,7 @@ def show(config: Config, name: str, store: str | None = None) -> list[dict[str, 
 
 
 def _shown(journal: Journal, version: Version) -> dict[str, Any]:
-    found = journal.store.projections.get(version.name)
+    found = projections_in(journal.store).get(version.name)
     return {
         "version": version.version,
         "state": version.state,
@@ -79,7 +80,7 @@ def move(
             raise UsageError(
                 f"{name} has no version to go to", hint=f"See `esops projection show {name}`."
             )
-        found = journal.store.projections.get(target.name)
+        found = projections_in(journal.store).get(target.name)
         if found is None or not found.running:
             raise Refused(
                 f"{target.name} does not run in the server, and would serve old data",

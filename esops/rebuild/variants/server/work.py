@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from esops.config import Config
 from esops.errors import ConnectionLost, Refused, Stopped, Unavailable, UsageError
@@ -17,12 +17,12 @@ from esops.rebuild.outcome import Outcome, Reporter
 from esops.rebuild.plan import Options
 from esops.rebuild.variants.server import compare
 from esops.rebuild.variants.server.handover import hand_over
+from esops.rebuild.variants.server.inside import projections_in
 from esops.rebuild.variants.server.journal import Entry, Journal, Version
 from esops.rebuild.verification import comparison as verify
 from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
 from esops.stores.eventstoredb.server_projections import ServerProjection
-from esops.stores.eventstoredb.store import EventStoreDBStore
 
 T = TypeVar("T")
 SUFFIX = "{suffix}"
@@ -72,17 +72,7 @@ class Plan:
         return [*lines, "", "Query:", *(f"  {line}" for line in self.query.splitlines())]
 
 
-def as_server(store: EventStore) -> EventStoreDBStore:
-    """The store as one that projections run in. Raises UsageError for another."""
-    if not store.capabilities.server_projections:
-        raise UsageError(
-            f"no projections run inside store {store.name}",
-            hint='A projection of kind "server" needs an EventStoreDB store.',
-        )
-    return cast("EventStoreDBStore", store)
-
-
-def make_plan(config: Config, name: str, store: EventStoreDBStore, options: Options) -> Plan:
+def make_plan(config: Config, name: str, store: EventStore, options: Options) -> Plan:
     """Find out what a rebuild would do. Changes nothing. Raises UsageError or Refused."""
     settings = config.projection(name)
     journal = Journal.read(store, name)
@@ -95,14 +85,14 @@ def make_plan(config: Config, name: str, store: EventStoreDBStore, options: Opti
             f"projections.{name}.handover: nobody is named who moves the readers to {target.name}",
             hint="Give a program there, or build and compare alone with --no-switch.",
         )
-    if store.projections.get(target.name) is not None:
+    if projections_in(store).get(target.name) is not None:
         raise Refused(
             f"there is a projection {target.name} in the server already, which is no version that "
             "esops knows",
             hint="Look at it, and delete it or give the projection another name.",
         )
     method = compare.method_of(options.compare) if source is not None else "none"
-    old = store.projections.get(source.name) if source is not None else None
+    old = projections_in(store).get(source.name) if source is not None else None
     if source is not None and old is None:
         raise Refused(f"the projection {source.name}, which should serve, is gone")
     switch = options.switch
@@ -155,7 +145,7 @@ class ServerRebuild:
         self,
         config: Config,
         name: str,
-        store: EventStoreDBStore,
+        store: EventStore,
         watcher: Reporter,
         stop: Callable[[], bool],
     ) -> None:
@@ -267,10 +257,10 @@ class ServerRebuild:
 
     def _create(self, green: Version) -> None:
         # Journal first: a projection of this name that is there now is what a killed process made.
-        if self._store.projections.get(green.name) is None:
+        if projections_in(self._store).get(green.name) is None:
             self._say(f"creating projection {green.name}")
             query = read_query(self._config, self._settings, self._name, green.version)
-            self._store.projections.create(
+            projections_in(self._store).create(
                 green.name, query, emit=self._settings.emit, track=self._settings.emit
             )
         self._enter(states.PROVISIONED)
@@ -282,7 +272,7 @@ class ServerRebuild:
         while True:
             if self._stop():
                 raise Stopped(f"stopped while {green.name} catches up; it goes on in the server")
-            found = self._patiently(lambda: self._store.projections.get(green.name))
+            found = self._patiently(lambda: projections_in(self._store).get(green.name))
             if found is None:
                 raise Refused(
                     f"the projection {green.name} is gone from the server",
@@ -303,7 +293,7 @@ class ServerRebuild:
                 int(found.processed * 100 / found.progress) if found.progress > 0 else None,
             )
             old = (
-                self._patiently(lambda: self._store.projections.get(blue.name))
+                self._patiently(lambda: projections_in(self._store).get(blue.name))
                 if blue is not None
                 else None
             )
@@ -360,7 +350,7 @@ class ServerRebuild:
     def _outcome(self, green: Version | None, *, findings: bool = False) -> Outcome:
         latest = self._journal.latest
         assert latest is not None
-        told = self._store.projections.get(green.name) if green is not None else None
+        told = projections_in(self._store).get(green.name) if green is not None else None
         verification = latest.verification
         return Outcome(
             rebuild=latest.rebuild,
@@ -382,19 +372,19 @@ class ServerRebuild:
         self._watcher.say(f"rebuild {latest.rebuild if latest else ''}: {text}")
 
 
-def delete(store: EventStoreDBStore, name: str, *, emitted: bool) -> None:
+def delete(store: EventStore, name: str, *, emitted: bool) -> None:
     """Stop and delete a projection with the streams it emitted to, if it is there."""
-    found = store.projections.get(name)
+    found = projections_in(store).get(name)
     if found is None:
         return
     if found.running:
-        store.projections.disable(name)
+        projections_in(store).disable(name)
         deadline = time.monotonic() + 30
-        while (found := store.projections.get(name)) is not None and found.running:
+        while (found := projections_in(store).get(name)) is not None and found.running:
             if time.monotonic() > deadline:
                 raise Unavailable(
                     f"projection {name} does not stop",
                     hint="See what its node says, and do it again.",
                 )
             time.sleep(POLL)
-    store.projections.delete(name, emitted_streams=emitted)
+    projections_in(store).delete(name, emitted_streams=emitted)

@@ -53,15 +53,18 @@ class LayoutArchiving:
     """Gives stream, tenant, last version and whether it is archived, of the streams that are there
     and that no writer has locked.
     """
-    ways: Mapping[str, SqlRemoval] = field(default_factory=dict)
+    removals: Mapping[str, SqlRemoval] = field(default_factory=dict)
+    """The removal strategies by name."""
+    streams: tuple[sql.Identifier, ...] = ()
+    """The tables of streams that archiving changes, beside the events."""
     beside: tuple[str, ...] = ()
     """Columns that are neither an event's nor to be kept, such as the mark that archiving itself
     sets.
     """
-    further: Mapping[str, sql.Composable] = field(default_factory=dict)
+    extra: Mapping[str, sql.Composable] = field(default_factory=dict)
     """Further things to keep by name, as text, beside all columns that are not named here."""
     fill: Callable[[dict[str, Any]], None] = lambda _: None
-    """Changes the values by column of an event that comes back, where `further` asks for it."""
+    """Changes the values by column of an event that comes back, where `extra` asks for it."""
     revive: tuple[sql.Composed, ...] = ()
     """Makes streams take events again; executed before their events come back."""
     row: sql.Composed | None = None
@@ -80,7 +83,7 @@ class LayoutArchiving:
         }
         return {
             **{name: value for name, value in others.items() if name not in known},
-            **self.further,
+            **self.extra,
         }
 
 
@@ -110,7 +113,7 @@ def numbered_archiving(
             "{version} AS version FROM {events} "
             "WHERE {stream} = k.stream::{cast} ORDER BY {version} DESC LIMIT 1) AS e"
         ).format(**names),
-        ways={
+        removals={
             "delete": SqlRemoval(
                 rows=sql.SQL(
                     "DELETE FROM {events} e USING {parts} WHERE e.{stream} = k.stream::{cast} AND "

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
@@ -25,6 +25,8 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.sharding import shard_predicate
 from esops.stores.base import WrongExpectedVersion
+from esops.stores.capabilities import missing
+from esops.stores.parts import Concern
 from esops.stores.postgres.bulk import Decode
 from esops.stores.postgres.layouts.archiving import LayoutArchiving
 from esops.stores.postgres.missing import NumbersInOrder
@@ -52,16 +54,6 @@ class Mapped:
     metadata: sql.Composable
     recorded_at: sql.Composable
     tenant: sql.Composable
-
-
-class Concern(NamedTuple):
-    """Something in the library's own bookkeeping that an operator should look at, and what mends
-    it.
-    """
-
-    kind: Literal["reused ids", "orphan progress"]
-    message: str
-    fix: str
 
 
 @dataclass(frozen=True)
@@ -334,6 +326,12 @@ class Layout:
     """What makes reading wrong; a rebuild is refused while there is any."""
     concerns: Callable[[psycopg.Connection], list[Concern]] = lambda _: []
     """What an operator should look at in the library's own bookkeeping."""
+
+    def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
+        """Set the checkpoint of a processor of the application's; see SqlAccess."""
+        if self.hand_over is None:
+            raise missing(self, "checkpoints to set")
+        self.hand_over(connection, name, position)
 
     @property
     def payload_columns(self) -> tuple[sql.Composable, ...]:

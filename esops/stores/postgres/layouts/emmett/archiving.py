@@ -65,12 +65,13 @@ def archiving_rules(
         columns=_EVENT,
         position=("global_position",) if by_position else ("transaction_id", "global_position"),
         beside=("is_archived",),
+        streams=(_C(schema, "emt_streams"),),
         guard=sql.SQL(
             f"SELECT {which}, s.stream_position, s.is_archived FROM {{streams}} s JOIN {{k}} ON "
             f"{of_streams} "
             "ORDER BY s.is_archived DESC FOR UPDATE OF s SKIP LOCKED"
         ).format(**names),
-        ways={
+        removals={
             "archive": SqlRemoval(
                 end=(moved[0], marked[0]),
                 what="moves messages and streams to the archived partitions",

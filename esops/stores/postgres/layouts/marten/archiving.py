@@ -62,7 +62,7 @@ def archiving_rules(
             "s.is_archived IS NOT TRUE"
         ),
     )
-    ways = {
+    removals = {
         "delete": SqlRemoval(
             rows=made(
                 f"DELETE FROM {{events}} e USING {{parts}} WHERE {of_events} AND e.version BETWEEN "
@@ -76,7 +76,7 @@ def archiving_rules(
     parameters = _parameters_of_archive(connection, schema)
     if parameters:
         arguments = f"k.stream::{kind}" + (", k.tenant" if parameters > 1 else "")
-        ways["archive"] = SqlRemoval(
+        removals["archive"] = SqlRemoval(
             end=(made(f"SELECT {{archive}}({arguments}) FROM {{k}}"),),
             what="calls Marten's own mt_archive_stream for each stream",
         )
@@ -84,14 +84,15 @@ def archiving_rules(
         columns={**_EVENT, **({"tenant": "tenant_id"} if conjoined else {})},
         position=("seq_id",),
         beside=("is_archived", "bdata"),
-        further={_BINARY: sql.SQL("(bdata IS NOT NULL)::text")} if data_is_binary else {},
+        extra={_BINARY: sql.SQL("(bdata IS NOT NULL)::text")} if data_is_binary else {},
         fill=_fill,
         guard=made(
             f"SELECT k.stream, k.tenant, s.version, s.is_archived IS TRUE FROM {{streams}} s JOIN "
             f"{{k}} ON {of_streams} "
             "ORDER BY s.is_archived DESC FOR UPDATE OF s SKIP LOCKED"
         ),
-        ways=ways,
+        removals=removals,
+        streams=(sql.Identifier(schema, "mt_streams"),),
         revive=_revive(streams, of_streams, of_events, names) if marked else (),
         row=made(
             f"SELECT s.id::text, {tenant}, row_to_json(s)::text FROM {{streams}} s "

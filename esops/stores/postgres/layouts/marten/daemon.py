@@ -15,7 +15,7 @@ from psycopg import sql
 from esops.errors import Refused, nearest
 from esops.events import Checkpoint, Position
 from esops.postgres import catalog
-from esops.stores.postgres.layouts.base import Concern
+from esops.stores.parts import Concern
 
 _ORPHANED = timedelta(days=1)
 """How long a shard may stand still behind a moving high-water mark before it is asked about."""

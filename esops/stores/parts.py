@@ -1,0 +1,376 @@
+"""The optional parts of an event store: what some stores can do beyond being read.
+
+Each is a small protocol, and an attribute of the store (`store.archiving`, `store.search`, …) that
+is None where a store has no such part. `esops.stores.base` gives every store `lengths` and
+`search` that read all events; a store that knows better brings its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from esops.events import EventFilter, Position, RecordedEvent, StreamInfo, StreamKey, StreamRef
+
+if TYPE_CHECKING:
+    import psycopg
+    import pyarrow as pa
+    from psycopg import sql
+
+    from esops.stores.eventstoredb.admin import Scavenge
+    from esops.stores.eventstoredb.groups import PersistentSubscriptions
+    from esops.stores.eventstoredb.server_projections import ServerProjections
+
+EVERYTHING = EventFilter()
+Ids = str | Sequence[str]
+"""One id, or any of several."""
+
+# -- which log it is
+
+Mark = Mapping[str, Any]
+"""JSON that a store makes and reads itself."""
+
+
+class LogIdentity(Protocol):
+    """How a log is told from another one: from one that replaced it, or an older copy of it."""
+
+    def mark(self, position: Position) -> Mark | None:
+        """What tells this log at a position from any other; kept beside a checkpoint.
+
+        None where there is nothing at the position to tell it by.
+        """
+        ...
+
+    def recognise(self, position: Position, mark: Mark) -> None:
+        """Raise Refused where the log at a position is not the one that the mark was made in."""
+        ...
+
+
+# -- searching
+
+
+class SearchResult(NamedTuple):
+    """The events that a search finds, and how it finds them."""
+
+    events: Iterator[RecordedEvent]
+    how: str
+    """An index of the store, or a scan, in words."""
+    scans: int | None = None
+    """About how many events a scan reads; None where an index answers."""
+    remedy: str = ""
+    """The statement, or what else, that would make an index."""
+
+
+class Search(Protocol):
+    """Finding events by their own ids, or by the ids in their metadata."""
+
+    def find(
+        self,
+        *,
+        event_id: Ids | None = None,
+        correlation_id: Ids | None = None,
+        causation_id: Ids | None = None,
+        keys: Sequence[str] = (),
+    ) -> SearchResult:
+        """Events by exactly one kind of id. Nothing is read before the result is iterated.
+
+        `keys` are the keys of the metadata to look under; without them, those of the field's
+        conventions. Raises ValueError where none or several kinds of id are given.
+        """
+        ...
+
+
+# -- the lengths of streams
+
+
+class LengthCount(NamedTuple):
+    """How many streams of a category and tenant have one length."""
+
+    category: str | None
+    tenant: str
+    length: int
+    streams: int
+
+
+class LengthCounts(NamedTuple):
+    """How many streams there are of each length, and where that is known from."""
+
+    counts: Iterator[LengthCount]
+    how: str
+
+
+class MonthCount(NamedTuple):
+    """How many events of a category were recorded in a month (`2026-11`)."""
+
+    category: str | None
+    month: str
+    events: int
+
+
+class SampledPage(NamedTuple):
+    """One page of a table, taken at random: how many events it has, and how long the stream of one
+    of them is.
+    """
+
+    category: str | None
+    tenant: str
+    events: int
+    length: int
+
+
+class LengthSample(NamedTuple):
+    """Pages of a table, each taken with the same probability, `share` (0 to 1)."""
+
+    share: float
+    pages: list[SampledPage]
+    how: str
+
+
+class StreamLengths(Protocol):
+    """How long streams are and how fast they grow.
+
+    `counted` asks for a count of the events where a store would otherwise answer from its own list
+    of streams, which says how long streams have ever been.
+    """
+
+    def reads_everything(self, *, counted: bool = False) -> bool:
+        """Whether `counts` looks at every event or stream."""
+        ...
+
+    def counts(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> LengthCounts:
+        """How many streams there are of each length, exactly."""
+        ...
+
+    def longest(
+        self,
+        limit: int,
+        filter: EventFilter = EVERYTHING,
+        *,
+        over: int = 0,
+        closed_by: Sequence[str] = (),
+        since: datetime | None = None,
+        counted: bool = False,
+    ) -> list[StreamInfo]:
+        """The longest streams of more than `over` events, the longest first, with their sizes.
+
+        With `since`, `recent` of each says how many of its events are newer than that.
+        """
+        ...
+
+    def grown(
+        self, since: datetime, over: int, filter: EventFilter = EVERYTHING
+    ) -> Iterator[tuple[StreamInfo, int]]:
+        """The streams that got more than `over` events since a time, and how many each got.
+
+        Nothing where the store keeps no times.
+        """
+        ...
+
+    def monthly(self, filter: EventFilter = EVERYTHING) -> list[MonthCount]:
+        """Events by category and month (UTC), from all events; empty where there are no times."""
+        ...
+
+    def sample(self, pages: int, filter: EventFilter = EVERYTHING) -> LengthSample | None:
+        """About so many pages of the events, taken at random.
+
+        None where counting costs as little, or where the store cannot take a sample.
+        """
+        ...
+
+
+# -- archiving
+
+
+class VersionRange(NamedTuple):
+    """Events of one stream that are to be removed: those of versions `low` to `high`."""
+
+    key: StreamKey
+    low: int
+    high: int
+    last_version: int
+    """The version that the stream was at when it was archived; at another it is left alone."""
+    ends: bool
+    """Whether this is the last range of its stream in this removal."""
+
+
+class Removed(NamedTuple):
+    """What became of a range: how many events were removed, or the reason why none were."""
+
+    part: VersionRange
+    events: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalStrategy:
+    """A way to remove archived streams from a store."""
+
+    name: str
+    keeps: int = 0
+    """How many of a stream's last events have to stay."""
+    whole: bool = False
+    """Whether it removes only whole streams."""
+    never: str = ""
+    """A pattern of streams that it never removes, such as those that consumers keep their
+    positions in.
+    """
+    what: str = ""
+    """What it does, for the plan."""
+    statements: Sequence[str] = ()
+    """What is executed, word for word, with the streams as parameters."""
+
+
+class Archiving(Protocol):
+    """How streams get into an archive, out of the store, and back."""
+
+    @property
+    def removals(self) -> Sequence[str]:
+        """The names of its removal strategies: `archive`, `delete`, `truncate`, `tombstone`."""
+        ...
+
+    @property
+    def restores(self) -> Literal["", "in place", "anywhere"]:
+        """Whether archived events can come back as they were: not at all, only to the store that
+        they came from, or to any store of its kind.
+        """
+        ...
+
+    def extra_columns(self) -> list[str]:
+        """The names of what the store keeps of an event beside the archive's own columns."""
+        ...
+
+    def export(
+        self, streams: Iterable[StreamRef], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """All events of streams in the archive's schema: stream by stream, in order of version.
+
+        `columns` names the extra columns wanted; without it, all of them. `archive_batches` makes
+        such batches of events.
+        """
+        ...
+
+    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
+        """The store's own row of each stream as JSON; empty where it has none."""
+        ...
+
+    def removal_strategy(self, removal: str) -> RemovalStrategy:
+        """The strategy of that name. Raises UsageError where the store has none of that name."""
+        ...
+
+    def remove(
+        self,
+        removal: str,
+        parts: Sequence[VersionRange],
+        lock_timeout: timedelta,
+        statement_timeout: timedelta,
+    ) -> list[Removed]:
+        """Remove ranges of streams that are still as they were when they were archived.
+
+        It may be asked again for the same ranges, after a crash.
+        """
+        ...
+
+    def restore_streams(
+        self,
+        streams: Sequence[StreamKey],
+        rows: Sequence[str | None],
+        batches: Iterable[pa.RecordBatch],
+    ) -> int:
+        """Bring archived streams back as they were; returns how many events were missing.
+
+        Raises Refused where that would change an event that is there.
+        """
+        ...
+
+
+# -- events in a Postgres database
+
+
+class SqlRange(NamedTuple):
+    """Some of a store's events as SQL in its own database: those after `after` (an expression) up
+    to `until`.
+    """
+
+    after: str
+    until: str
+    reached: Position
+    events: int
+
+
+class Concern(NamedTuple):
+    """Something in the library's own bookkeeping that an operator should look at, and the fix."""
+
+    kind: Literal["reused ids", "orphan progress"]
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class SqlTables:
+    """The tables that a store reads, for the rights and indexes that it needs."""
+
+    schema: str
+    events: sql.Identifier
+    reads: Sequence[sql.Identifier]
+    sequences: Sequence[sql.Identifier]
+    order: Sequence[sql.Composable]
+    """The columns that order all events, as an index has them."""
+    archived: Sequence[sql.Identifier]
+    """The tables that archiving changes; empty where streams cannot be removed."""
+
+
+class SqlAccess(Protocol):
+    """What SQL can do where the events are in a Postgres database."""
+
+    @property
+    def tables(self) -> SqlTables:
+        """The tables behind the store."""
+        ...
+
+    def control(self) -> AbstractContextManager[psycopg.Connection]:
+        """The store's connection for short questions; errors become ours."""
+        ...
+
+    def database(self) -> str:
+        """What names this database among all servers."""
+        ...
+
+    def concerns(self) -> list[Concern]:
+        """What an operator should look at in the library's own bookkeeping."""
+        ...
+
+    def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
+        """Set the checkpoint of a processor of the application's, in the transaction of a
+        connection to the store's own database.
+
+        Raises Refused while that processor runs, or where it is ahead.
+        """
+        ...
+
+    def range(self, after: Position | None, until: Position, events: int) -> SqlRange:
+        """The first so many events after a position, at most up to another."""
+        ...
+
+
+# -- servers that run projections
+
+
+class ServerAdmin(Protocol):
+    """What an event store server does beside storing: projections, consumer groups, scavenges."""
+
+    @property
+    def projections(self) -> ServerProjections:
+        """The projections that run inside the server."""
+        ...
+
+    @property
+    def subscriptions(self) -> PersistentSubscriptions:
+        """The groups of consumers that the server pushes events to."""
+        ...
+
+    def scavenge(self) -> Iterator[Scavenge]:
+        """Start a scavenge of this node and tell how it goes, until it is done."""
+        ...

@@ -1,0 +1,217 @@
+"""Events of a layout in pages.
+
+Each page of a bulk read is a statement and a snapshot of its own, of about two seconds at most, so
+that a read of a hundred million events, or a slow projection, leaves no old snapshot behind that
+would hold back vacuum or the application's own daemon.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import psycopg
+from psycopg import sql
+
+from esops.events import EventFilter, Position, RecordedEvent
+from esops.postgres.connection import translated
+from esops.stores.postgres import bulk
+from esops.stores.postgres.layouts.base import Layout
+
+PAGE = 200_000
+"""Numbers a page of a bulk read at most: the best of those measured (docs/explanation/speed.md)."""
+_FIRST_PAGE = 16_000
+"""The first one is smaller: it is fetched ahead whole, also where the reader turns out to be slow.
+"""
+_SMALLEST_PAGE = 1_000
+_PAGE_SECONDS = 2.0
+_STREAM_PAGE = 5_000
+"""Events of one stream that a statement reads at most."""
+
+
+class PageSize:
+    """How much to read in one statement, so that its snapshot lives about two seconds however slow
+    the reader is.
+    """
+
+    def __init__(self) -> None:
+        """Begin small."""
+        self.size = _FIRST_PAGE
+        self._since: float | None = None
+
+    def begin(self) -> int:
+        """Judge the page before by the time since it began, and say how large the next one is to
+        be.
+        """
+        now = time.monotonic()
+        if self._since is not None:
+            took = now - self._since
+            if took > _PAGE_SECONDS:
+                self.size = max(_SMALLEST_PAGE, int(self.size * _PAGE_SECONDS / took))
+            elif took < _PAGE_SECONDS / 2:
+                self.size = min(PAGE, self.size * 2)
+        self._since = now
+        return self.size
+
+
+class PagedReader:
+    """Reads events by position or by version. Used by one reader at a time, as `BulkReader` is."""
+
+    def __init__(self, layout: Layout, dsn: str, control: Callable[[], psycopg.Connection]) -> None:
+        """`control` gives the connection for short questions; nothing else is opened yet."""
+        self._layout, self._control = layout, control
+        self._bulk = bulk.BulkReader(dsn)
+
+    def close(self) -> None:
+        """Close the connection for bulk reads."""
+        self._bulk.close()
+
+    def between(
+        self, after: Position | None, until: Position, filter: EventFilter, limit: int | None
+    ) -> Iterator[list[RecordedEvent]]:
+        """Events after one position up to another, in order, at most so many."""
+        if limit is not None:
+            return self._limited(after, until, filter, limit)
+        if len(self._layout.order) == 1:
+            return self.statements(self._number_pages(after, until, filter))
+        return self._by_key(after, until, filter)
+
+    def statements(self, statements: Iterator[str]) -> Iterator[list[RecordedEvent]]:
+        """The events that statements made by `select` give, a list a batch."""
+        for batch in self._bulk.read(statements):
+            if batch.num_rows:
+                yield bulk.to_events(batch, len(self._layout.order), self._layout.decode)
+
+    def _number_pages(
+        self, after: Position | None, until: Position, filter: EventFilter
+    ) -> Iterator[str]:
+        low, high = (after[0] if after else 0), until[0]
+        where = self._layout.where(filter)
+        if high - low > PAGE:
+            # A sequence may have been set far ahead: begin where the numbers do.
+            low = max(low, self._next_number(low) - 1)
+        page = PageSize()
+        while low < high:
+            top = min(low + page.begin(), high)
+            yield self.select(
+                where,
+                self._layout.beyond(Position((low,))),
+                self._layout.up_to(Position((top,))),
+                self._layout.ascending,
+            )
+            low = top if top == high else max(top, self._next_number(top) - 1)
+
+    def _next_number(self, after: int) -> int:
+        """The first number after one, over all rows, so that a gap of a billion numbers costs one
+        look.
+        """
+        (column,) = self._layout.order_columns
+        # Asked from the fetching thread; a psycopg connection takes one statement at a time, by a
+        # lock of its own.
+        row = (
+            self._control()
+            .execute(
+                sql.SQL("SELECT min({}) FROM {} WHERE {}").format(
+                    column, self._layout.events, self._layout.beyond(Position((after,)))
+                )
+            )
+            .fetchone()
+        )
+        return after + 1 if row is None or row[0] is None else int(row[0])
+
+    def _limited(
+        self, after: Position | None, until: Position, filter: EventFilter, limit: int
+    ) -> Iterator[list[RecordedEvent]]:
+        """The first so many, by statements that end with them."""
+        if len(self._layout.order) > 1:
+            yield from self._by_key(after, until, filter, limit)
+            return
+        where, low, high = self._layout.where(filter), (after[0] if after else 0), until[0]
+        while low < high and limit > 0:
+            with translated():
+                low = max(low, self._next_number(low) - 1)
+            top = min(low + PAGE, high)
+            ordered = sql.SQL("{} LIMIT {}").format(self._layout.ascending, sql.Literal(limit))
+            bounds = (self._layout.beyond(Position((low,))), self._layout.up_to(Position((top,))))
+            for events in self.statements(iter([self.select(where, *bounds, ordered)])):
+                limit -= len(events)
+                yield events
+            low = top
+
+    def _by_key(
+        self, after: Position | None, until: Position, filter: EventFilter, limit: int | None = None
+    ) -> Iterator[list[RecordedEvent]]:
+        where = self._layout.where(filter)
+        page = PageSize()
+        while limit is None or limit > 0:
+            size = page.begin() if limit is None else min(page.begin(), limit)
+            ordered = sql.SQL("{} LIMIT {}").format(self._layout.ascending, sql.Literal(size))
+            beyond = self._layout.beyond(after) if after is not None else sql.SQL("TRUE")
+            seen = 0
+            for events in self.statements(
+                iter([self.select(where, beyond, self._layout.up_to(until), ordered)])
+            ):
+                seen += len(events)
+                after = events[-1].position
+                yield events
+            if seen < size:
+                return
+            limit = None if limit is None else limit - seen
+
+    def by_version(
+        self,
+        conditions: Sequence[sql.Composable],
+        *,
+        backwards: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[list[RecordedEvent]]:
+        """Events of a stream: all that were committed, since a unique index keeps its versions in
+        order.
+
+        Versions may come twice, where a name stands for a stream in each of several tenants, or was
+        used again after an archiving; so the
+        next page begins after a version and a position.
+        """
+        version = self._layout.mapped.version
+        direction, operator = (" DESC", "<") if backwards else ("", ">")
+        columns = [version, *self._layout.order_columns]
+        order = sql.SQL(", ").join(sql.SQL("{}" + direction).format(column) for column in columns)
+        beyond: list[sql.Composable] = []
+        while limit is None or limit > 0:
+            page = _STREAM_PAGE if limit is None else min(_STREAM_PAGE, limit)
+            ordered = sql.SQL("{} LIMIT {}").format(order, sql.Literal(page))
+            seen, last = 0, None
+            for events in self.statements(iter([self.select(*conditions, *beyond, ordered)])):
+                seen, last = seen + len(events), events[-1]
+                yield events
+            if last is None or seen < page:
+                return
+            limit = None if limit is None else limit - seen
+            reached = sql.Literal(last.version)
+            beyond = [
+                sql.SQL("{} {}= {}").format(
+                    version, sql.SQL(operator), reached
+                ),  # which the index on versions answers
+                sql.SQL("({}) {} ({}, {})").format(
+                    sql.SQL(", ").join(columns),
+                    sql.SQL(operator),
+                    reached,
+                    sql.SQL(self._layout.literal(last.position)),
+                ),
+            ]
+
+    def select(self, *parts: sql.Composable) -> str:
+        """A statement for events: conditions, and last what to order by."""
+        m = self._layout.mapped
+        about = (m.id, m.stream, m.version, m.type, m.metadata, m.recorded_at, m.tenant)
+        columns = (*about, *self._layout.order, *self._layout.payload_columns)
+        return (
+            sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}")
+            .format(
+                sql.SQL(", ").join(columns),
+                self._layout.events,
+                sql.SQL(" AND ").join(parts[:-1]),
+                parts[-1],
+            )
+            .as_string(None)
+        )

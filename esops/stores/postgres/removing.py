@@ -1,0 +1,101 @@
+"""Removing ranges of streams from a layout's tables, in small transactions.
+
+A stream that a writer works on is left alone, and so is one that changed since it was archived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg import errors
+
+from esops.events import StreamKey
+from esops.stores.parts import Removed, VersionRange
+from esops.stores.postgres.layouts.archiving import LayoutArchiving, SqlRemoval
+
+
+def remove(
+    connection: psycopg.Connection,
+    rules: LayoutArchiving,
+    how: SqlRemoval,
+    parts: list[VersionRange],
+) -> list[Removed]:
+    """Remove ranges in one transaction.
+
+    Where that fails, it is tried with half of them at a time, so that the reason is told of the one
+    stream that it is about, and the others go.
+    """
+    try:
+        with connection.transaction():
+            return _remove_at_once(connection, rules, how, parts)
+    except (
+        errors.LockNotAvailable,
+        errors.QueryCanceled,
+        errors.IntegrityError,
+        errors.RaiseException,
+    ) as error:
+        if len(parts) == 1:
+            reason = (
+                "a writer holds it"
+                if isinstance(error, errors.LockNotAvailable)
+                else str(error).splitlines()[0]
+            )
+            return [Removed(parts[0], 0, reason)]
+    middle = len(parts) // 2
+    return [
+        *remove(connection, rules, how, parts[:middle]),
+        *remove(connection, rules, how, parts[middle:]),
+    ]
+
+
+def _remove_at_once(
+    connection: psycopg.Connection,
+    rules: LayoutArchiving,
+    how: SqlRemoval,
+    parts: list[VersionRange],
+) -> list[Removed]:
+    there = {
+        StreamKey(stream, tenant): (version, archived)
+        for stream, tenant, version, archived in connection.execute(
+            rules.guard, keys_of([part.key for part in parts])
+        ).fetchall()
+    }
+    done: list[Removed] = []
+    going: list[VersionRange] = []
+    for part in parts:
+        version, archived = there.get(part.key, (None, False))
+        if version is None:
+            done.append(Removed(part, 0, "a writer holds it, or it is gone"))
+        elif version != part.last_version:
+            done.append(
+                Removed(
+                    part,
+                    0,
+                    f"it changed since it was archived: at version {version}, not "
+                    f"{part.last_version}",
+                )
+            )
+        elif archived and how.rows is None:
+            done.append(Removed(part, 0, None))  # by a run before
+        else:
+            going.append(part)
+    if how.rows is not None and going:
+        keys = {
+            **keys_of([part.key for part in going]),
+            "low": [part.low for part in going],
+            "high": [part.high for part in going],
+        }
+        connection.execute(how.rows, keys)
+    # Where events stay, the stream stays as it is.
+    ending = [part for part in going if part.ends and part.high == part.last_version]
+    if ending:
+        for statement in how.end:
+            connection.execute(statement, keys_of([part.key for part in ending]))
+    return [*done, *(Removed(part, part.high - part.low + 1, None) for part in going)]
+
+
+def keys_of(streams: Sequence[StreamKey]) -> dict[str, Any]:
+    """Streams as the parameters that a layout's statements take."""
+    return {"stream": [key.stream for key in streams], "tenant": [key.tenant for key in streams]}

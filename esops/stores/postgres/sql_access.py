@@ -1,0 +1,85 @@
+"""What SQL can do with the tables of a layout: ranges for statements, checkpoints, rights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import psycopg
+from psycopg import sql
+
+from esops.events import Position
+from esops.postgres.connection import database_of
+from esops.stores.base import EVERYTHING
+from esops.stores.parts import Concern, SqlRange, SqlTables
+from esops.stores.postgres.layouts.base import Layout
+
+
+class PostgresSql:
+    """SqlAccess of a Postgres store."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        control: Callable[[], AbstractContextManager[psycopg.Connection]],
+        count_between: Callable[[Position | None, Position | None], int],
+    ) -> None:
+        """`control` gives the store's connection; `count_between` is the store's."""
+        self._layout = layout
+        self.control, self._count_between = control, count_between
+
+    @property
+    def tables(self) -> SqlTables:
+        """The layout's tables."""
+        layout, archiving = self._layout, self._layout.archiving
+        archived = [layout.events, *archiving.streams] if archiving is not None else []
+        return SqlTables(
+            layout.schema,
+            layout.events,
+            layout.reads,
+            layout.sequences,
+            layout.order_columns,
+            archived,
+        )
+
+    def database(self) -> str:
+        """The cluster's own number and the database's name."""
+        with self.control() as connection:
+            return database_of(connection)
+
+    def concerns(self) -> list[Concern]:
+        """What the layout finds."""
+        with self.control() as connection:
+            return self._layout.concerns(connection)
+
+    def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
+        """By the library's own means."""
+        self._layout.set_checkpoint(connection, name, position)
+
+    def range(self, after: Position | None, until: Position, events: int) -> SqlRange:
+        """By the columns that order the events; counted in the server."""
+        layout, reached = self._layout, until
+        beyond = layout.beyond(after) if after is not None else sql.SQL("TRUE")
+        own = sql.SQL("{} AND {} AND {}").format(
+            layout.where(EVERYTHING), beyond, layout.up_to(until)
+        )
+        with self.control() as connection:
+            if self._count_between(after, until) > events:
+                nth = connection.execute(
+                    sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {} OFFSET {} LIMIT 1").format(
+                        sql.SQL(", ").join(layout.order),
+                        layout.events,
+                        own,
+                        layout.ascending,
+                        sql.Literal(events - 1),
+                    )
+                ).fetchone()
+                if nth is not None:
+                    reached = Position(map(int, nth))
+            row = connection.execute(
+                sql.SQL("SELECT count(*) FROM {} WHERE {} AND {}").format(
+                    layout.events, own, layout.up_to(reached)
+                )
+            ).fetchone()
+        assert row is not None
+        return SqlRange(layout.literal(after), layout.literal(reached), reached, int(row[0]))

@@ -1,0 +1,60 @@
+"""Reading up to what was committed: waiting for it to settle, and the error where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from esops.errors import Stopped
+from esops.events import Position
+
+if TYPE_CHECKING:
+    from esops.stores.base import EventStore, Holder
+
+log = structlog.get_logger("esops.store")
+
+LOOKING = timedelta(seconds=5)
+"""How long status, show and doctor wait for the newest events to settle."""
+_QUIETLY = timedelta(milliseconds=500)
+"""How long a command waits for events to settle before it says so."""
+
+
+class Unsettled(Stopped):
+    """Some events that were committed could not be read: what comes before them is not settled."""
+
+    def __init__(self, store: EventStore, head: Position | None, holders: Sequence[Holder]) -> None:
+        """`head` is the position up to which the store was read; `holders` hold back the rest."""
+        who = "; ".join(each.in_words() for each in holders[:3])
+        super().__init__(
+            f"store {store.name} was read up to {head or 'nothing'} only: what follows may not be "
+            f"complete yet, held back by {who}",
+            hint="Run it again once that has ended. `esops status` and `esops doctor` show what "
+            "holds the store back.",
+        )
+
+
+def settled(
+    store: EventStore,
+    after: Position | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[Position | None, Unsettled | None]:
+    """The newest settled position, once all that was committed before the call is settled.
+
+    Where that does not happen within the store's `settling` time, or before `stop`, the second
+    value is the error to raise after the settled events have been read.
+    """
+    patience = store.capabilities.settling
+    head = store.head(min(patience, _QUIETLY), after, stop)
+    if head.held_back_by and patience > _QUIETLY and not stop():
+        log.warning(
+            "waiting for the newest events to settle",
+            store=store.name,
+            held_back_by=[each.in_words() for each in head.held_back_by[:3]],
+            at_most_seconds=patience.total_seconds(),
+        )
+        head = store.head(patience - _QUIETLY, after, stop)
+    holders = head.held_back_by
+    return head.position, Unsettled(store, head.position, holders) if holders else None
