@@ -26,7 +26,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.rebuild import timed
-from esops.audit.streams import audit_streams
+from esops.audit.streams import StreamsRequest, audit_streams
 from esops.demo import store
 from esops.demo.server import EmbeddedServer
 from esops.settings import AuditSettings, StoreSettings
@@ -157,7 +157,9 @@ def measure(dsn: str, folder: Path) -> int:
                     update={"budgets": AuditSettings.model_validate({"budgets": {"*": 10}}).budgets}
                 )
                 ours, by_hand = medians(
-                    lambda opened=opened, quiet=quiet: audit_streams(opened, quiet, longest=0),
+                    lambda opened=opened, quiet=quiet: audit_streams(
+                        opened, quiet, StreamsRequest(longest=0)
+                    ),
                     lambda statement=statement: connection.execute(statement).fetchall(),
                 )
             kept.append(told(f"summary, percentiles and findings {what}", ours, by_hand, limit))

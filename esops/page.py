@@ -1,8 +1,7 @@
-"""A result as one HTML file: no network, readable in light and dark, with plots that can be zoomed.
+"""A result as one HTML file that needs no network and is readable in light and dark.
 
-Templates are in `pages/`. Whatever is shown of events (names of streams, types, ids) is escaped,
-and a content security policy in the
-file keeps it from fetching or sending anything.
+Templates are in `pages/`. Whatever comes from events (names of streams, types, ids) is escaped, and
+a content security policy in the file keeps it from fetching or sending anything.
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 COLOURS = ("#2a78d6", "#1f9d57", "#c9820a", "#a346b8", "#d14343", "#0f9aa8", "#7a6ff0", "#8a8f3c")
-"""Of the categories; all can be told apart on white and on black."""
+"""Colours of categories. All of them can be told apart on white and on black."""
 
 
 def page(template: str, title: str, figures: Mapping[str, go.Figure], **values: Any) -> str:
-    """An HTML document made of a template in `pages/`; `figures` by the name of the element that
-    each is drawn in.
+    """Render a template of `pages/` as an HTML document.
+
+    `figures`: by the id of the element that each is drawn in. `values`: the template's variables.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
@@ -38,6 +38,7 @@ def page(template: str, title: str, figures: Mapping[str, go.Figure], **values: 
     )
     environment.filters["number"] = _number
     environment.filters["time"] = _time
+    # to_json turns numpy arrays and times into what the browser takes.
     drawn = {name: json.loads(figure.to_json(validate=False)) for name, figure in figures.items()}
     return environment.get_template(template).render(
         title=title,
@@ -50,14 +51,12 @@ def page(template: str, title: str, figures: Mapping[str, go.Figure], **values: 
 
 
 def label(text: str) -> str:
-    """A text as plotly's labels take it, which know some HTML."""
+    """A text for one of plotly's labels, which interpret some HTML."""
     return html.escape(text, quote=False)
 
 
 def layout(**more: Any) -> dict[str, Any]:
-    """What all plots have in common; colours that differ between light and dark are set in the
-    page.
-    """
+    """The layout that all plots share. The page itself sets what differs between light and dark."""
     return {
         "template": "none",
         "font": {"family": "system-ui, sans-serif", "size": 13},

@@ -14,13 +14,13 @@ from esops.settings import AuditSettings, BudgetSettings
 from esops.stores.base import EventStore, require
 
 MOST = 1_000
-"""Findings that are named; all are counted."""
-NONE = BudgetSettings()
+"""Breaches that are listed; all of them are counted."""
+NO_BUDGET = BudgetSettings()
 
 
 @dataclass(frozen=True)
 class BudgetBreach:
-    """A stream that breaks a rule."""
+    """A stream that breaks its category's budget: `value` is above `limit`."""
 
     stream: str
     category: str | None
@@ -29,47 +29,43 @@ class BudgetBreach:
     value: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names."""
+        """The breach under the documented field names."""
         return dict(vars(self))
 
 
 class Budgets:
-    """Which budget a category has."""
+    """The budgets of [audit.budgets], and the streams that break them."""
 
     def __init__(self, settings: AuditSettings) -> None:
-        """Take what is configured. Raises UsageError for a budget that cannot be judged."""
+        """Raises UsageError for a budget that cannot be checked."""
         self._by_pattern: Mapping[str, BudgetSettings] = settings.budgets
         self._closed_by = settings.closed_by
-        if self._asks("open_for") and not settings.closed_by:
+        if self._sets("open_for") and not settings.closed_by:
             raise UsageError(
-                "audit.budgets: `open_for` takes the types that close a stream",
-                hint='Name them: audit.closed_by = ["…"].',
+                "audit.budgets: `open_for` needs to know which event types close a stream",
+                hint='List them in esops.toml: audit.closed_by = ["…"].',
             )
 
     def budget_for(self, category: str | None) -> BudgetSettings:
-        """The budget whose pattern fits a category most closely: its own name, else the longest
-        pattern.
-        """
+        """The budget under a category's own name, else under the longest pattern that fits."""
         name = category or ""
         if name in self._by_pattern:
             return self._by_pattern[name]
         fitting = [pattern for pattern in self._by_pattern if fnmatchcase(name, pattern)]
-        return self._by_pattern[max(fitting, key=len)] if fitting else NONE
+        return self._by_pattern[max(fitting, key=len)] if fitting else NO_BUDGET
 
-    def _asks(self, what: str) -> bool:
+    def _sets(self, what: str) -> bool:
         return any(getattr(budget, what) is not None for budget in self._by_pattern.values())
 
     @property
     def expensive(self) -> bool:
-        """Whether judging takes a look at every event: of bytes, and of what is open, no list of
-        streams tells.
-        """
-        return self._asks("bytes") or self._asks("open_for")
+        """Whether checking has to read every event, for the bytes of streams or for open ones."""
+        return self._sets("bytes") or self._sets("open_for")
 
     def count_too_long(self, over: Mapping[str | None, Callable[[int], int]]) -> int:
-        """How many streams are longer than their budget.
+        """How many streams are longer than their budget allows.
 
-        `over` says of each category how many are longer than a number.
+        `over`: for each category, a function that counts its streams above a length.
         """
         limits = ((count, self.budget_for(category).length) for category, count in over.items())
         return sum(count(limit) for count, limit in limits if limit is not None)
@@ -80,24 +76,27 @@ class Budgets:
         over: Mapping[str | None, Callable[[int], int]],
         filter: EventFilter,
     ) -> Iterator[BudgetBreach]:
-        """The streams that are too long, at most a thousand of each category."""
+        """The streams that are too long, at most MOST of each category, the longest first."""
         for category, count in over.items():
             limit = self.budget_for(category).length
             if limit is None or not count(limit):
                 continue
-            wanted = EventFilter(category=category or filter.category, archived=filter.archived)
-            # One category's streams are asked for by name; those without a category are picked from
-            # all.
+            one_category = EventFilter(
+                category=category or filter.category, archived=filter.archived
+            )
+            # A store can be asked for a category by name. Streams without one are picked from all
+            # streams, so that more of these are read.
+            number = MOST if category else 10 * MOST
             lengths = require(store, store.lengths, "lengths")
-            for info in lengths.longest(MOST if category else 10 * MOST, wanted, over=limit):
+            for info in lengths.longest(number, one_category, over=limit):
                 if info.category == category:
                     yield BudgetBreach(info.name, category, "length", limit, info.length)
 
     def other_breaches(
         self, store: EventStore, filter: EventFilter, window: timedelta
     ) -> Iterator[BudgetBreach]:
-        """Each stream that breaks another budget than that of length."""
-        if self._asks("growth_per_day"):
+        """Breaches of all budgets except length; growth is measured over the window."""
+        if self._sets("growth_per_day"):
             yield from self._growth_breaches(store, filter, window)
         if self.expensive:
             yield from self._size_and_age_breaches(store, filter)

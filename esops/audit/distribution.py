@@ -1,8 +1,7 @@
-"""How many streams have which length: percentiles, a histogram, and the share of the longest, from
-a number for each length.
+"""How long streams are: percentiles, a histogram, and the share of the longest streams.
 
-A store with a hundred million streams has some thousand different lengths, so that all of this is
-exact and small.
+All of it is computed from one number for each length. A store with a hundred million streams has
+only some thousand different lengths, so that the results are exact and need little memory.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 @dataclass
 class Distribution:
-    """Streams by length."""
+    """How many streams there are of each length."""
 
     counts: Counter[int] = field(default_factory=Counter)
 
     def add(self, length: int, streams: int = 1) -> None:
-        """Count streams of a length."""
+        """Add some streams of one length."""
         self.counts[length] += streams
 
     @property
     def streams(self) -> int:
-        """How many."""
+        """How many streams there are."""
         return self.counts.total()
 
     @property
@@ -38,14 +37,14 @@ class Distribution:
 
     @property
     def longest(self) -> int:
-        """The greatest length; 0 where there is no stream."""
+        """The greatest length; 0 if there is no stream."""
         return max(self.counts, default=0)
 
     def percentiles(self, shares: Iterable[float]) -> list[int]:
-        """The least length that so great a share (0 to 1) of the streams does not exceed: the
-        nearest rank, no interpolation.
+        """For each share (0 to 1), the smallest length that this share of streams does not exceed.
 
-        As SQL's percentile_disc and numpy's `inverted_cdf`. 0 where there is no stream.
+        The nearest rank, without interpolation: as SQL's percentile_disc and numpy's
+        `inverted_cdf`. 0 if there is no stream.
         """
         ordered = sorted(self.counts.items())
         total, found = self.streams, []
@@ -78,9 +77,7 @@ class Distribution:
         ]
 
     def spark(self) -> str:
-        """The histogram as a line of blocks, on a logarithmic scale; a space where a bin
-        is empty.
-        """
+        """The histogram as a line of blocks on a logarithmic scale; an empty bin is a space."""
         counts = [streams for _, _, streams, _ in self.histogram()]
         top = math.log1p(max(counts, default=0))
         return "".join(
@@ -88,8 +85,9 @@ class Distribution:
         )
 
     def share_of_longest(self, share: float = 0.01) -> float:
-        """Which part of all events the longest so great a share of the streams has: at least one
-        stream.
+        """The part of all events (0 to 1) that is in the longest streams.
+
+        `share`: how many of the streams count as the longest; at least one does.
         """
         left = math.ceil(round(self.streams * share, 9))
         total, theirs = self.events, 0
@@ -102,14 +100,14 @@ class Distribution:
         return theirs / total if total else 0.0
 
     def over(self, length: int) -> int:
-        """How many streams are longer."""
+        """How many streams are longer than this."""
         return sum(streams for each, streams in self.counts.items() if each > length)
 
     def _longest_first(self) -> Iterator[tuple[int, int]]:
         return iter(sorted(self.counts.items(), reverse=True))
 
     def as_dict(self, *, full: bool) -> dict[str, Any]:
-        """Under the documented field names; `full` with the histogram."""
+        """The distribution under the documented field names; `full` adds the histogram."""
         p50, p75, p90, p95, p99 = self.percentiles((0.5, 0.75, 0.9, 0.95, 0.99))
         streams, events = self.streams, self.events
         found: dict[str, Any] = {

@@ -1,12 +1,10 @@
-"""`esops audit streams --estimate`: what an audit would find, from a sample of the events, with its
-error.
+"""`esops audit streams --estimate`: what an audit would find, estimated from a sample of events.
 
-Of each page of the table that is drawn, one event is taken at random, and the length of its stream
-is found through the index. A stream of
-n events is drawn n times as often as one of a single event, so each counts for 1/n: the estimator
-of Horvitz and Thompson (1952) for
-the pages, that of Hansen and Hurwitz (1943) for the streams. Intervals are of 95 %; those of
-percentiles are by ranks (Woodruff 1952).
+From each sampled page of the table one event is drawn at random, and the length of its stream is
+looked up through the index. A stream of n events is drawn n times as often as a stream of one, so
+that each counts for 1/n. These are the estimators of Horvitz and Thompson (1952) for the pages and
+of Hansen and Hurwitz (1943) for the streams. Intervals have a confidence of 95 %; those of
+percentiles go by ranks (Woodruff 1952).
 """
 
 from __future__ import annotations
@@ -21,37 +19,38 @@ from esops.stores.base import EventStore, require
 from esops.stores.parts import LengthSample, SampledPage
 
 PAGES = 2_000
-_SURE = 1.96
+_Z_95 = 1.96
+"""The standard normal quantile of a two-sided interval of 95 %."""
 _SHARES = {"p50": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and the interval in which it is with a probability of 95 %."""
+    """An estimated value, and the interval that holds the true one with 95 % confidence."""
 
     value: float
     low: float
     high: float
 
     def as_dict(self) -> dict[str, int]:
-        """Whole numbers."""
+        """Value and interval as whole numbers."""
         return {name: round(value) for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
 class StreamsEstimate:
-    """What a sample says of a store's streams."""
+    """What a sample says about a store's streams."""
 
     store: str
     how: str
     summary: dict[str, Estimate]
     longest_seen: int
-    """The longest stream that was drawn: the longest of all is no shorter."""
+    """The longest stream in the sample. The longest of all is at least as long."""
     categories: list[tuple[str | None, str, Estimate, Estimate]]
-    """Category, tenant, streams and events."""
+    """Category, tenant, number of streams, number of events."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names."""
+        """The estimate under the documented field names."""
         return {
             "store": self.store,
             "estimated": True,
@@ -73,13 +72,13 @@ class StreamsEstimate:
 
 
 def estimate(store: EventStore, filter: EventFilter, pages: int = PAGES) -> StreamsEstimate | None:
-    """Draw a sample and say what it tells; None where the store had rather be counted."""
+    """Draw a sample and estimate from it; None if counting this store is as quick."""
     sample = require(store, store.lengths, "lengths").sample(pages, filter)
     return None if sample is None else estimate_from(store.name, sample)
 
 
 def estimate_from(store: str, sample: LengthSample) -> StreamsEstimate:
-    """What a sample says."""
+    """Estimate from a sample that was drawn."""
     pages = [each for each in sample.pages if each.length > 0]
     summary = {
         **dict(zip(("streams", "events"), _totals(pages, sample.share), strict=True)),
@@ -99,17 +98,17 @@ def estimate_from(store: str, sample: LengthSample) -> StreamsEstimate:
 
 
 def _totals(pages: Sequence[SampledPage], share: float) -> tuple[Estimate, Estimate]:
-    """Streams and events."""
-    return _total([each.events / each.length for each in pages], share), _total(
-        [each.events for each in pages], share
-    )
+    """How many streams and how many events there are."""
+    streams = [each.events / each.length for each in pages]
+    events = [each.events for each in pages]
+    return _total(streams, share), _total(events, share)
 
 
 def _total(values: Sequence[float], share: float) -> Estimate:
-    """The sum over all pages, of which each was drawn with the same probability."""
+    """The sum over all pages of the table; each was drawn with the probability `share`."""
     total = math.fsum(values) / share
     error = (
-        _SURE
+        _Z_95
         * math.sqrt(max(0.0, 1 - share) * math.fsum(value * value for value in values))
         / share
     )
@@ -121,8 +120,9 @@ def _percentile(pages: Sequence[SampledPage], share: float) -> Estimate:
     if not weighted:
         return Estimate(0, 0, 0)
     whole = math.fsum(weight for _, weight in weighted)
+    # How many equally weighted streams would tell as much (Kish's effective sample size).
     effective = whole * whole / math.fsum(weight * weight for _, weight in weighted)
-    error = _SURE * math.sqrt(share * (1 - share) / effective)
+    error = _Z_95 * math.sqrt(share * (1 - share) / effective)
     low, value, high = (
         _at(weighted, whole * rank)
         for rank in (max(0.0, share - error), share, min(1.0, share + error))

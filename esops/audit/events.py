@@ -1,8 +1,7 @@
-"""One pass over the events: what types there are, how large, since when, and what a reviewer of the
-model would look at.
+"""One pass over all events: their types, sizes and times, and what the modelling rules look at.
 
-Payloads are decoded for a sample alone. Memory holds something for each type, and caches of a
-stated size.
+Only a sample of payloads is decoded. Memory holds something for each type, and caches of a fixed
+size.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from esops.events import EventFilter, RecordedEvent, category_of
 from esops.stores.base import EventStore, Unsettled
 
 _DECODED_FIRST, _DECODED_EVERY = 200, 100
+"""Of each type, the first 200 payloads are decoded, and then every hundredth."""
 _SHAPES = 20
 _KEYS = 500
 _STREAMS = 200_000
@@ -34,7 +34,7 @@ def _moment(micros: int) -> datetime | None:
 
 @dataclass
 class EventType:
-    """One type of event, over all streams."""
+    """One type of event, in all streams."""
 
     name: str
     events: int = 0
@@ -44,15 +44,17 @@ class EventType:
     last_micros: int = 0
     categories: Counter[str | None] = field(default_factory=Counter)
     shapes: Counter[tuple[str, ...]] = field(default_factory=Counter)
-    """The sets of keys that decoded payloads had: more than one is a schema that changed."""
+    """The sets of keys in decoded payloads. More than one means that the schema changed."""
     versions: Counter[str] = field(default_factory=Counter)
-    """What the metadata of decoded events says of the schema's version."""
+    """The schema versions that the metadata of decoded events names."""
     uncorrelated: int = 0
+    """Decoded events without a correlation id."""
     uncaused: int = 0
+    """Decoded events without a causation id."""
     decoded: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names."""
+        """Everything under the documented field names."""
         return {
             "type": self.name,
             "events": self.events,
@@ -71,27 +73,25 @@ class EventType:
 
 @dataclass
 class EventsAudit:
-    """What a pass found."""
+    """What one pass over the events found."""
 
     store: str
     events: int = 0
     types: dict[str, EventType] = field(default_factory=dict)
     keys: dict[str, Counter[str]] = field(default_factory=dict)
-    """By the name of a key, however deep: the types whose decoded payloads have it."""
+    """For each key, at any depth: the types whose decoded payloads have it, and how often."""
     backwards: list[str] = field(default_factory=list)
-    """Streams, as examples, in which an event was recorded before the one before it."""
+    """Example streams in which an event was recorded earlier than its predecessor."""
     backwards_count: int = 0
     duplicates: list[str] = field(default_factory=list)
     duplicates_count: int = 0
     ids_looked_at: float = 1.0
-    """The share of ids that were compared: those with a certain hash, so that two of the same are
-    always compared.
-    """
+    """The share of ids that were compared; equal ids are always in it together."""
     short: Unsettled | None = None
-    """Why not all events could be read; None where they were."""
+    """Why some events could not be read; None if all were."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names."""
+        """Everything under the documented field names."""
         types = sorted(self.types.values(), key=lambda each: -each.events)
         return {
             "store": self.store,
@@ -101,8 +101,9 @@ class EventsAudit:
 
 
 class _Ids:
-    """Finds duplicates among ids, or among those of an ever smaller share by hash when there are
-    too many to keep.
+    """Finds duplicate ids in bounded memory.
+
+    When there are too many ids to keep, only those of a smaller share by hash are compared.
     """
 
     def __init__(self) -> None:
@@ -110,6 +111,7 @@ class _Ids:
         self.modulus = 1
 
     def seen(self, identifier: str) -> bool:
+        """Whether this id was given before, as far as it is among those that are compared."""
         value = hash(identifier)
         if value % self.modulus:
             return False
@@ -129,8 +131,9 @@ def audit_events(
     limit: int | None = None,
     tick: Tick = lambda _: None,
 ) -> EventsAudit:
-    """Read all events of a store or category, or the first so many; `short` in what is found says
-    where some could not be read.
+    """Read all events of a store or category, or the first `limit`.
+
+    If some events cannot be read yet, the result covers the others, and its `short` says why.
     """
     found = EventsAudit(store.name)
     ids = _Ids()
@@ -160,7 +163,7 @@ def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[s
     kind.largest = max(kind.largest, size)
     category = category_of(event.stream)
     kind.categories[category] += 1
-    # Microseconds as they were read: a datetime for each event would take as long as all the rest.
+    # Microseconds as they were read: making a datetime of each event would double the time.
     at: Any = event[7]
     known = at > 0 if isinstance(at, int) else at.year > 1970
     if known:
@@ -169,6 +172,8 @@ def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[s
             found.backwards_count += 1
             if len(found.backwards) < _EXAMPLES and event.stream not in found.backwards:
                 found.backwards.append(event.stream)
+        # Forgetting all streams at once is crude, and misses a few pairs of events in a store with
+        # very many streams. It keeps the pass fast.
         if len(newest) >= _STREAMS and event.stream not in newest:
             newest.clear()
         newest[event.stream] = at
@@ -216,5 +221,5 @@ def _keys_in(found: EventsAudit, kind: EventType, value: Any) -> None:
                 found.keys.setdefault(key, Counter())[kind.name] += 1
             _keys_in(found, kind, inner)
     elif isinstance(value, list):
-        for inner in value[:5]:
+        for inner in value[:5]:  # items of a list have the same keys, as a rule
             _keys_in(found, kind, inner)

@@ -1,8 +1,7 @@
-"""`esops audit modelling`: rules of thumb about the events themselves, each with its evidence and
-where it comes from.
+"""`esops audit modelling`: rules of thumb about how events are modelled.
 
-They are observations for somebody who knows the domain. docs/reference/modelling-rules.md explains
-each, and when to ignore it.
+Each observation comes with its evidence and a source. They are meant for somebody who knows the
+domain; docs/reference/modelling-rules.md explains each rule and when to ignore it.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 from esops.audit.events import EventsAudit
 from esops.audit.streams import StreamsAudit
 from esops.errors import UsageError, nearest
+from esops.wording import count
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _CRUD = {"created", "updated", "deleted", "inserted", "modified", "saved", "edited"}
@@ -53,7 +53,7 @@ _IDS = re.compile(
 _PERSONAL = tuple(
     (what, re.compile(pattern, re.IGNORECASE))
     for what, pattern in (
-        ("name of a person", "^(first|last|sur|given|family|full|maiden|middle)[_ -]?name$"),
+        ("person's name", "^(first|last|sur|given|family|full|maiden|middle)[_ -]?name$"),
         ("mail address", "e[-_]?mail"),
         ("phone number", "(phone|mobile|msisdn)"),
         ("date of birth", "(birth|^dob$)"),
@@ -69,16 +69,19 @@ _PERSONAL = tuple(
             "(^ssn$|social[_ -]?security|passport|national[_ -]?id|driving[_ -]?licen|tax[_ -]?id)",
         ),
         ("bank or card number", "(^iban$|^bic$|card[_ -]?number|^pan$|account[_ -]?holder)"),
-        ("network address of a person", "^(client|remote|user)?[_ -]?ip([_ -]?address)?$"),
-        ("health or belief", "(diagnosis|religion|ethnic|gender)"),
+        ("person's network address", "^(client|remote|user)?[_ -]?ip([_ -]?address)?$"),
+        ("statement about health or belief", "(diagnosis|religion|ethnic|gender)"),
     )
 )
 _MOST = 10
 
+_Seen = tuple[str, str, float]
+"""What an observation is about, its evidence, and the value that is above the threshold."""
+
 
 @dataclass(frozen=True)
 class Observation:
-    """What a rule saw."""
+    """One thing that a rule noticed."""
 
     rule: str
     subject: str
@@ -87,32 +90,36 @@ class Observation:
     source: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names, with where the rule is explained."""
+        """The observation under the documented field names, with where its rule is explained."""
         return {**vars(self), "explained": f"esops docs modelling-rules {self.rule}"}
 
 
 @dataclass(frozen=True)
 class StoreAudit:
-    """What rules look at."""
+    """What the rules look at."""
 
     events: EventsAudit
     streams: StreamsAudit
 
 
-Check = Callable[[StoreAudit, float], Iterator[tuple[str, str, float]]]
+Check = Callable[[StoreAudit, float], Iterator[_Seen]]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule: how it looks, from which value on it speaks, and who wrote about it."""
+    """A rule: its check, the default threshold, and who wrote about it."""
 
     check: Check
     threshold: float
     source: str
 
 
-def observe(seen: StoreAudit, rules: Mapping[str, bool | float]) -> list[Observation]:
-    """Ask all rules that are not switched off. Raises UsageError for one that there is not."""
+def observe(audit: StoreAudit, rules: Mapping[str, bool | float]) -> list[Observation]:
+    """Apply all rules that are not switched off.
+
+    `rules`: [audit.rules], which switches a rule off (false) or sets its threshold. Raises
+    UsageError for a rule that does not exist.
+    """
     for name in rules:
         if name not in RULES:
             raise UsageError(
@@ -120,18 +127,16 @@ def observe(seen: StoreAudit, rules: Mapping[str, bool | float]) -> list[Observa
             )
     found = []
     for name, rule in RULES.items():
-        asked = rules.get(name, True)
-        if asked is False:
+        setting = rules.get(name, True)
+        if setting is False:
             continue
-        threshold = rule.threshold if asked is True else float(asked)
-        found += [Observation(name, *each, rule.source) for each in rule.check(seen, threshold)]
+        threshold = rule.threshold if setting is True else float(setting)
+        found += [Observation(name, *each, rule.source) for each in rule.check(audit, threshold)]
     return found
 
 
 def words(name: str) -> list[str]:
-    """The words of an event type's name, however it is written, in lower case; a version at its end
-    is none.
-    """
+    """The words of an event type's name in lower case, without a version or "event" at its end."""
     found = [word.lower() for word in _WORD.findall(name)]
     while found and (found[-1].isdigit() or found[-1] in ("v", "event")):
         found.pop()
@@ -139,15 +144,15 @@ def words(name: str) -> list[str]:
 
 
 def is_past(name: str) -> bool:
-    """Whether a name says that something happened: a word in it is a past participle."""
+    """Whether a name says that something happened: one of its words is a past participle."""
     return any(
         (word.endswith("ed") and len(word) > 3 and word not in _NOT_PAST) or word in _IRREGULAR
         for word in words(name)
     )
 
 
-def _crud(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
-    for kind in seen.events.types.values():
+def _crud(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
+    for kind in audit.events.types.values():
         last = words(kind.name)[-1:]
         if not last or last[0] not in _CRUD:
             continue
@@ -156,16 +161,16 @@ def _crud(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]
             yield (
                 kind.name,
                 (
-                    f"{kind.events:,} events; a payload has {keys} fields, as the whole state of a "
-                    "thing would"
+                    f"{count(kind.events, 'event')}; a payload has {count(keys, 'field')}, which "
+                    "looks like the whole state of an object"
                 ),
                 float(keys),
             )
 
 
-def _property(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
+def _property(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
     by_category: dict[str | None, list[str]] = {}
-    for kind in seen.events.types.values():
+    for kind in audit.events.types.values():
         parts = words(kind.name)
         fields = [key for shape in kind.shapes for key in shape if not _IDS.search(key)]
         if parts and parts[-1] in _SETTERS and kind.shapes and len(set(fields)) <= 2:
@@ -175,33 +180,36 @@ def _property(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, fl
         if len(names) >= threshold:
             yield (
                 category or "events",
-                f"{len(names)} types change one field each: {_some(names)}",
+                f"{count(len(names), 'type')} that change one field each: {_some(names)}",
                 float(len(names)),
             )
 
 
-def _no_verb(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
-    for kind in seen.events.types.values():
+def _no_verb(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
+    for kind in audit.events.types.values():
         if kind.events >= threshold and not kind.name.startswith("$") and not is_past(kind.name):
             yield (
                 kind.name,
-                f"{kind.events:,} events whose name does not say what happened",
+                f"{count(kind.events, 'event')}; the name does not say what happened",
                 float(kind.events),
             )
 
 
-def _huge(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
-    for kind in seen.events.types.values():
+def _huge(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
+    for kind in audit.events.types.values():
         if kind.largest > threshold:
             yield (
                 kind.name,
-                f"the largest has {kind.largest:,} bytes, the mean {kind.bytes // kind.events:,}",
+                (
+                    f"the largest payload has {kind.largest:,} bytes, the average "
+                    f"{kind.bytes // kind.events:,}"
+                ),
                 float(kind.largest),
             )
 
 
-def _never_closing(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
-    known = [info for info in seen.streams.longest if info.closed is not None]
+def _never_closing(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
+    known = [info for info in audit.streams.longest if info.closed is not None]
     by_category: dict[str | None, list[bool]] = {}
     for info in known:
         by_category.setdefault(info.category, []).append(bool(info.closed))
@@ -210,14 +218,14 @@ def _never_closing(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, st
         if len(closed) >= 20 and still > threshold:
             yield (
                 category or "streams",
-                f"{closed.count(False):,} of the {len(closed):,} longest are not closed",
+                f"{closed.count(False):,} of the {len(closed):,} longest streams are not closed",
                 round(still, 3),
             )
 
 
-def _hot(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
-    total = seen.streams.whole.events
-    for info in seen.streams.longest[:_MOST]:
+def _hot(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
+    total = audit.streams.whole.events
+    for info in audit.streams.longest[:_MOST]:
         if info.length >= 1_000 and info.length / total > threshold:
             yield (
                 info.name,
@@ -226,71 +234,70 @@ def _hot(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]
             )
 
 
-def _single(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
-    for (category, _), each in seen.streams.categories.items():
-        alone = each.counts[1] / each.streams
-        if each.streams >= 100 and alone > threshold:
+def _single(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
+    for (category, _), each in audit.streams.categories.items():
+        share = each.counts[1] / each.streams
+        if each.streams >= 100 and share > threshold:
             yield (
                 category or "streams",
-                f"{each.counts[1]:,} of {each.streams:,} streams have one event",
-                round(alone, 3),
+                f"{each.counts[1]:,} of {each.streams:,} streams have a single event",
+                round(share, 3),
             )
 
 
 def _share(name: str, counted: Callable[[Any], int]) -> Check:
-    def check(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
-        decoded = sum(kind.decoded for kind in seen.events.types.values())
-        missing = {kind.name: counted(kind) for kind in seen.events.types.values()}
+    """A rule about the share of sampled events that lack an id; `counted` counts one type's."""
+
+    def check(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
+        decoded = sum(kind.decoded for kind in audit.events.types.values())
+        missing = {kind.name: counted(kind) for kind in audit.events.types.values()}
         total = sum(missing.values())
         if decoded and total / decoded > threshold:
-            worst = [kind for kind, count in Counter(missing).most_common(_MOST) if count]
+            worst = [kind for kind, number in Counter(missing).most_common(_MOST) if number]
             yield (
                 "metadata",
-                (
-                    f"{total:,} of {decoded:,} events that were looked at have no {name}: "
-                    f"{_some(worst)}"
-                ),
+                f"{total:,} of {decoded:,} sampled events have no {name}: {_some(worst)}",
                 round(total / decoded, 3),
             )
 
     return check
 
 
-def _backwards(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
-    count = seen.events.backwards_count
-    if count > threshold:
+def _backwards(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
+    number = audit.events.backwards_count
+    if number > threshold:
         yield (
             "clocks",
             (
-                f"{count:,} events were recorded before the one before them in their stream, as in "
-                f"{_some(seen.events.backwards)}"
+                f"{count(number, 'event was', 'events were')} recorded earlier than the event "
+                f"before in the same stream, for example in {_some(audit.events.backwards)}"
             ),
-            float(count),
+            float(number),
         )
 
 
-def _duplicates(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
-    count = seen.events.duplicates_count
-    if count > threshold:
-        share = seen.events.ids_looked_at
-        sample = "" if share == 1 else f" among {share:.1%} of all"
+def _duplicates(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
+    number = audit.events.duplicates_count
+    if number > threshold:
+        share = audit.events.ids_looked_at
+        sample = "" if share == 1 else f" in a sample of {share:.1%} of all ids"
         yield (
             "ids",
-            f"{count:,} ids occur again{sample}, as {_some(seen.events.duplicates)}",
-            float(count),
+            (
+                f"{count(number, 'id occurs', 'ids occur')} more than once{sample}, for example "
+                f"{_some(audit.events.duplicates)}"
+            ),
+            float(number),
         )
 
 
-def _personal(seen: StoreAudit, threshold: float) -> Iterator[tuple[str, str, float]]:
+def _personal(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
     for what, pattern in _PERSONAL:
-        for key, kinds in seen.events.keys.items():
+        for key, kinds in audit.events.keys.items():
             if pattern.search(key) and kinds.total() >= threshold:
                 yield (
                     key,
-                    (
-                        f"may be the {what}; in "
-                        f"{_some([kind for kind, _ in kinds.most_common(_MOST)])}"
-                    ),
+                    f"may be a {what}; in {_some([kind for kind, _ in kinds.most_common(_MOST)])}",
                     float(kinds.total()),
                 )
 

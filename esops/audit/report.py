@@ -1,54 +1,77 @@
-"""`esops audit streams --report`: the audit as one HTML page with plots."""
+"""`esops audit streams --report`: the audit as one HTML page with plots that can be zoomed."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import plotly.graph_objects as go
 
-from esops.audit.streams import LISTED, StreamsAudit
+from esops.audit.streams import LISTED, MANY, StreamsAudit, StreamsRequest
+from esops.errors import UsageError
 from esops.page import COLOURS, label, layout, page
+from esops.stores.base import EventStore, require
 from esops.stores.parts import MonthCount
 
 _SERIES = len(COLOURS) - 1
-"""Categories with a colour of their own in a plot over time; the rest are one."""
+"""Categories with a colour of their own in a plot over time; the others share one."""
 _ROWS = 40
+"""Categories in the plot of categories by month."""
 _NONE = "no category"
-_BARS, _FINDINGS = 20, 200
-"""Streams with a bar; findings that are named."""
+_BARS = 20
+"""Streams in the plot of the longest ones."""
+_BREACHES = 200
+"""Broken budgets in the table."""
 
 
 def write_report(
     path: Path,
+    store: EventStore,
     found: StreamsAudit,
-    months: Sequence[MonthCount],
+    request: StreamsRequest,
     *,
-    category: str | None,
     budgets: bool,
+    say: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Write the page. Raises OSError."""
+    """Write an audit as a page. `budgets`: whether any are configured.
+
+    Reads every event for the plots over time, and tells `say` if there are many. Raises UsageError
+    if the file cannot be written.
+    """
+    if found.whole.events > MANY:
+        say(f"reading each of {found.whole.events:,} events for the report's plots over time")
+    months = require(store, store.lengths, "lengths").monthly(request.filter)
+    text = _page(found, months, request.category, budgets=budgets)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--report: {error}") from None
+
+
+def _page(
+    found: StreamsAudit, months: Sequence[MonthCount], category: str | None, *, budgets: bool
+) -> str:
     document = found.as_dict(full=True)
     whole = document["summary"]
     tiles = [
         (f"{whole['streams']:,}", "streams"),
         (f"{whole['events']:,}", "events"),
-        (f"{whole['mean']:,}", "events a stream"),
-        (f"{whole['p50']:,}", "half have at most"),
-        (f"{whole['p90']:,}", "90 % have at most"),
-        (f"{whole['p99']:,}", "99 % have at most"),
-        (f"{whole['max']:,}", "the longest"),
-        (f"{whole['longest_1_percent_share']:.0%}", "of events in the longest 1 %"),
+        (f"{whole['mean']:,}", "events in a stream on average"),
+        (f"{whole['p50']:,}", "events at most in half of the streams"),
+        (f"{whole['p90']:,}", "events at most in 90 % of them"),
+        (f"{whole['p99']:,}", "events at most in 99 % of them"),
+        (f"{whole['max']:,}", "events in the longest"),
+        (f"{whole['longest_1_percent_share']:.0%}", "of all events are in the longest 1 %"),
     ]
-    figures = {"lengths": _lengths(found)}
-    names = list(dict.fromkeys(category or _NONE for (category, _), _ in found.ordered()))
+    figures = {"lengths": _lengths_figure(found)}
+    names = list(dict.fromkeys(name or _NONE for (name, _), _ in found.ordered()))
     colours = {name: COLOURS[at % _SERIES] for at, name in enumerate(names)}
     if months:
-        figures |= {"growth": _growth(months, colours), "months": _heat(months)}
+        figures |= {"growth": _growth_figure(months, colours), "months": _months_figure(months)}
     if found.longest:
-        figures["longest"] = _longest(found, colours)
-    text = page(
+        figures["longest"] = _longest_figure(found, colours)
+    return page(
         "audit.html.j2",
         f"Streams of {found.store}",
         figures,
@@ -56,18 +79,16 @@ def write_report(
         category=category,
         tiles=tiles,
         broken=found.broken,
-        findings=document["findings"][:_FINDINGS],
+        findings=document["findings"][:_BREACHES],
         budgets=budgets,
         longest=document["streams"][:LISTED],
         categories=document["categories"],
         tenants=any(each["tenant"] for each in document["categories"]),
-        no_months="Growth is not shown: this store keeps no time of an event that can be "
-        "asked for.",
+        no_months="Growth is not shown: this store cannot be asked when its events were recorded.",
     )
-    path.write_text(text, encoding="utf-8")
 
 
-def _lengths(found: StreamsAudit) -> go.Figure:
+def _lengths_figure(found: StreamsAudit) -> go.Figure:
     bins = found.whole.histogram()
     names = [f"{low:,}" if low == high else f"{low:,} to {high:,}" for low, high, *_ in bins]
     bars = [
@@ -91,7 +112,7 @@ def _lengths(found: StreamsAudit) -> go.Figure:
     )
 
 
-def _growth(months: Sequence[MonthCount], colours: Mapping[str, str]) -> go.Figure:
+def _growth_figure(months: Sequence[MonthCount], colours: Mapping[str, str]) -> go.Figure:
     axis, by_category = _by_category(months)
     largest = list(by_category)[:_SERIES]
     rest: Counter[str] = Counter()
@@ -122,7 +143,7 @@ def _growth(months: Sequence[MonthCount], colours: Mapping[str, str]) -> go.Figu
     )
 
 
-def _heat(months: Sequence[MonthCount]) -> go.Figure:
+def _months_figure(months: Sequence[MonthCount]) -> go.Figure:
     axis, by_category = _by_category(months)
     names = list(by_category)[:_ROWS]
     cells = [[by_category[name][month] or None for month in axis] for name in names]
@@ -145,7 +166,7 @@ def _heat(months: Sequence[MonthCount]) -> go.Figure:
     )
 
 
-def _longest(found: StreamsAudit, colours: Mapping[str, str]) -> go.Figure:
+def _longest_figure(found: StreamsAudit, colours: Mapping[str, str]) -> go.Figure:
     streams = found.longest[:_BARS]
     categories = list(dict.fromkeys(info.category for info in streams))
     bars = [
@@ -178,19 +199,20 @@ def _longest(found: StreamsAudit, colours: Mapping[str, str]) -> go.Figure:
 
 
 def _by_category(months: Sequence[MonthCount]) -> tuple[list[str], dict[str, Counter[str]]]:
-    """All months from the first to the last, and each category's events in them, the largest
-    category first.
+    """All months from the first to the last, and for each category its events by month.
+
+    The category with the most events comes first.
     """
     found: dict[str, Counter[str]] = {}
     for category, month, events in months:
         found.setdefault(category or _NONE, Counter())[month] += events
     ordered = dict(sorted(found.items(), key=lambda each: (-each[1].total(), each[0])))
-    return _every_month(
-        min(each.month for each in months), max(each.month for each in months)
-    ), ordered
+    first, last = min(each.month for each in months), max(each.month for each in months)
+    return _every_month(first, last), ordered
 
 
 def _every_month(first: str, last: str) -> list[str]:
+    """All months between two, such as 2026-11, so that a month without events is not left out."""
     year, month = map(int, first.split("-"))
     axis = []
     while (name := f"{year:04d}-{month:02d}") <= last:

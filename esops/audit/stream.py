@@ -1,4 +1,4 @@
-"""`esops audit stream`: one stream, read from its beginning to its end."""
+"""`esops audit stream`: one stream, read from its first event to its last."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from esops.stores.base import EventStore
 
 _BURST = timedelta(seconds=1)
 COMPETING = timedelta(milliseconds=100)
-"""Two commands that write so shortly after each other have both loaded the stream before, as a
-rule: one may have had to try again.
+"""Two commands that write this soon after each other have both loaded the stream before, as a rule,
+and one of them may have had to retry.
 """
 _LARGEST = 5
 _MOST_GAPS = 20
 _SHORT = 50
-"""A stream of so few events needs no advice."""
+"""Events: a stream this short needs no advice."""
 _TRACED = 100_000
-"""Types in their order that are looked at for a cycle."""
+"""How many events are kept, by type, to look for a cycle."""
 _PERIODS = (
     ("hour", "%Y-%m-%d %H"),
     ("day", "%Y-%m-%d"),
@@ -67,23 +67,19 @@ class StreamAudit:
     largest: list[tuple[int, int, str]] = field(default_factory=list)
     """Bytes, version and type of the largest payloads."""
     gaps: list[tuple[int, int]] = field(default_factory=list)
-    """Versions after which some are missing, and the next that is there."""
+    """For each gap: the version before it, and the next one that exists."""
     busiest: tuple[int, datetime | None] = (0, None)
-    """The most events within a second, and when."""
+    """The most events within a second, and when they began."""
     same_instant: int = 0
-    """Events that were recorded at the very time of the one before: appended together, or by
-    writers that raced.
-    """
+    """Events recorded at exactly the same time as their predecessor."""
     competing: int = 0
-    """How often an event of another correlation id than the one before it came within `COMPETING`
-    of it.
-    """
+    """How often an event came within COMPETING of its predecessor with another correlation id."""
     backwards: int = 0
-    """Events that were recorded before the one before them."""
+    """Events recorded earlier than their predecessor."""
     suggestion: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names."""
+        """The audit under the documented field names."""
         return {
             "stream": self.stream,
             "category": self.category,
@@ -114,14 +110,17 @@ class StreamAudit:
 
 
 def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) -> StreamAudit | None:
-    """Read a stream; None where there is no event of it. Memory does not grow with its length."""
+    """Read a stream; None if it has no event. Memory does not grow with its length.
+
+    `closed_by`: the event types that close a stream.
+    """
     found = StreamAudit(name, None)
     periods: dict[str, Counter[str]] = {period: Counter() for period, _ in _PERIODS}
     window: deque[datetime] = deque()
     order: list[str] = []
     previous: RecordedEvent | None = None
     previous_at: datetime | None = None
-    deque(store.read_stream(name, limit=1), 0)  # so that the time is not that of connecting
+    deque(store.read_stream(name, limit=1), 0)  # connects, so that only reading is timed
     began = time.perf_counter()
     for event in store.read_stream(name):
         at = event.recorded_at if event.recorded_at.year > 1970 else None
@@ -137,7 +136,9 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
             if previous_at is not None:
                 found.same_instant += at == previous_at
                 found.backwards += at < previous_at
-                found.competing += at - previous_at < COMPETING and _others(previous, event)
+                found.competing += at - previous_at < COMPETING and _from_different_commands(
+                    previous, event
+                )
             for period, form in _PERIODS:
                 periods[period][at.strftime(form)] += 1
             while window and at - window[0] >= _BURST:
@@ -159,8 +160,8 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
     return found
 
 
-def _others(previous: RecordedEvent | None, event: RecordedEvent) -> bool:
-    """Whether two events are of different commands, as far as their metadata tells."""
+def _from_different_commands(previous: RecordedEvent | None, event: RecordedEvent) -> bool:
+    """Whether two events come from different commands, as far as their metadata tells."""
     if previous is None or previous.metadata == event.metadata:
         return False
     try:
@@ -188,44 +189,44 @@ def _count(found: StreamAudit, event: RecordedEvent, at: datetime | None, size: 
 def _suggestion(
     found: StreamAudit, order: list[str], periods: dict[str, Counter[str]], closing: set[str]
 ) -> str:
-    """Where the books could be closed.
+    """Where the stream could be split ("closing the books").
 
-    An observation, never a command: only the domain knows what a life cycle is.
+    An observation, never an instruction: only the domain knows what a life cycle is.
     """
     if found.length <= _SHORT:
-        return "It is short: there is nothing to do."
+        return "The stream is short. There is nothing to do."
     cycle = _cycle(order)
     if cycle is not None:
         kind, times, mean = cycle
         return (
-            f"Its events come in {times:,} cycles that begin with {kind}, of {mean:.0f} events "
-            "each: a stream for each cycle "
-            f"would stay that short."
+            f"The events form {times:,} cycles of about {mean:.0f} events, and each cycle begins "
+            f"with {kind}. One stream per cycle would stay that short."
         )
     for period, _ in reversed(_PERIODS):
         counts = periods[period]
         if len(counts) >= 3 and max(counts.values()) <= max(_SHORT, found.length // 3):
             mean = found.length / len(counts)
             return (
-                f"It has lived through {len(counts):,} {period}s with {mean:.0f} events each, at "
-                f"most {max(counts.values()):,}: "
-                f"a stream for each {period} (closing the books) would stay that short, if a "
-                f"{period} means something to the business."
+                f"The events are spread over {len(counts):,} {period}s, with {mean:.0f} events a "
+                f"{period} on average and at most {max(counts.values()):,}. If a {period} means "
+                f"something to the business, one stream per {period} (closing the books) would "
+                "stay that short."
             )
     if closing and not found.closed:
         return (
-            "It is long and not closed, and no cycle or period is to be seen in it: ask what "
-            "ends its life."
+            "The stream is long and not closed, and it shows no cycle or period. Ask the domain "
+            "experts which event ends its life."
         )
     return (
-        "No cycle or period is to be seen in it: ask what ends its life, or keep a snapshot to "
-        "load it from."
+        "The stream is long, and it shows no cycle or period. Ask the domain experts which event "
+        "ends its life, or load it from a snapshot."
     )
 
 
 def _cycle(order: list[str]) -> tuple[str, int, float] | None:
-    """A type that comes again and again at even distances, with several others between: (type,
-    times, mean distance).
+    """The event type that begins a cycle: (type, number of cycles, mean length of a cycle).
+
+    It has to return at even distances, with several other events between.
     """
     best: tuple[str, int, float] | None = None
     first = order[0]
@@ -238,6 +239,7 @@ def _cycle(order: list[str]) -> tuple[str, int, float] | None:
         steps = [high - low for low, high in pairwise(found)]
         mean = sum(steps) / len(steps)
         spread = (sum((step - mean) ** 2 for step in steps) / len(steps)) ** 0.5
+        # The type of the stream's first event wins over others: a cycle begins with it.
         if mean >= 3 and spread <= mean / 2 and (best is None or kind == first):
             best = (kind, len(found), mean)
     return best

@@ -19,9 +19,36 @@ LONGEST = 1_000
 LISTED = 100
 """Streams in the table of a report."""
 MANY = 5_000_000
-"""Events that are looked at in some seconds: for more, it is said before."""
+"""Events that are read within some seconds. Reading more is announced."""
 _LOOKED_UP = 200
-"""Streams whose ends are read one by one, where the store's tables do not tell their times."""
+"""Streams whose first and last event are read if the store's tables do not have their times."""
+
+
+@dataclass(frozen=True)
+class StreamsRequest:
+    """What to look at, and what to list."""
+
+    category: str | None = None
+    """Only streams of this category."""
+    archived: bool = False
+    """Include streams that the store has marked as archived."""
+    counted: bool = False
+    """Count the events themselves instead of using the store's list of streams."""
+    longest: int = LONGEST
+    """How many streams to list."""
+    over: int = 0
+    """List only streams with more events than this."""
+    growth: bool = False
+    """Count how many events each listed stream got within the window."""
+    window: timedelta = timedelta(days=7)
+
+    @property
+    def filter(self) -> EventFilter:
+        """The filter for the store."""
+        return EventFilter(category=self.category, archived=self.archived)
+
+
+EVERYTHING = StreamsRequest()
 
 
 @dataclass
@@ -30,16 +57,19 @@ class StreamsAudit:
 
     store: str
     how: str
+    """Where the lengths come from, as a phrase."""
     window: timedelta
     whole: Distribution = field(default_factory=Distribution)
     categories: dict[tuple[str | None, str], Distribution] = field(default_factory=dict)
+    """By category and tenant."""
     longest: list[StreamInfo] = field(default_factory=list)
-    findings: list[BudgetBreach] = field(default_factory=list)
+    breaches: list[BudgetBreach] = field(default_factory=list)
+    """The worst of them, at most MOST."""
     broken: int = 0
-    """How many findings there are; the worst of them are in `findings`."""
+    """How many breaches there are."""
 
     def as_dict(self, *, full: bool = False, growth: bool = False) -> dict[str, Any]:
-        """Under the documented field names."""
+        """The audit under the documented field names; `full` adds histograms."""
         return {
             "store": self.store,
             "counted_from": self.how,
@@ -51,7 +81,7 @@ class StreamsAudit:
             "streams": [
                 stream_as_dict(info, self.window if growth else None) for info in self.longest
             ],
-            "findings": [finding.as_dict() for finding in self.findings],
+            "findings": [breach.as_dict() for breach in self.breaches],
             "findings_total": self.broken,
         }
 
@@ -63,9 +93,23 @@ class StreamsAudit:
         )
 
 
+STREAM_COLUMNS = (
+    "stream",
+    "category",
+    "length",
+    "first_at",
+    "last_at",
+    "bytes",
+    "archived",
+    "closed",
+    "growth_per_day",
+)
+
+
 def stream_as_dict(info: StreamInfo, window: timedelta | None = None) -> dict[str, Any]:
-    """A stream under the documented field names; `growth_per_day` over all its life,
-    `recent_per_day` over the window.
+    """A stream under the documented field names.
+
+    `growth_per_day` is over its whole life; `recent_per_day` over the window, if one is given.
     """
     found: dict[str, Any] = {
         "stream": info.name,
@@ -88,9 +132,9 @@ def stream_as_dict(info: StreamInfo, window: timedelta | None = None) -> dict[st
 
 
 def growth_per_day(info: StreamInfo) -> float | None:
-    """Events a day from the first to the last; of less than a day as if it were one.
+    """Events a day between the first and the last event; None if their times are unknown.
 
-    None where times are not known.
+    A life of less than a day counts as one day.
     """
     if info.first_at is None or info.last_at is None:
         return None
@@ -100,93 +144,94 @@ def growth_per_day(info: StreamInfo) -> float | None:
 def audit_streams(
     store: EventStore,
     settings: AuditSettings,
-    *,
-    category: str | None = None,
-    longest: int = LONGEST,
-    over: int = 0,
-    window: timedelta = timedelta(days=7),
-    counted: bool = False,
-    archived: bool = False,
-    growth: bool = False,
+    request: StreamsRequest = EVERYTHING,
     say: Callable[[str], None] = lambda _: None,
 ) -> StreamsAudit:
-    """Look at all streams of a store, or at those of one category.
+    """Audit the streams of a store. `say` is told before something takes long.
 
-    `say` is told what is about to be dear. Raises UsageError.
+    Raises UsageError for a budget that cannot be checked.
     """
     budgets = Budgets(settings)
-    filter = EventFilter(category=category, archived=archived)
-    streams = require(store, store.lengths, "lengths")
-    if streams.reads_everything(counted=counted):
+    lengths = require(store, store.lengths, "lengths")
+    if lengths.reads_everything(counted=request.counted):
         events = store.count_between(None, store.head(timedelta(0)).position)
         if events > MANY:
             say(
-                f"counting streams over about {events:,} events; --estimate takes a sample "
-                "instead, where the store can"
+                f"counting the streams of about {events:,} events, which takes a while; "
+                "--estimate takes a sample instead, if the store supports that"
             )
-    lengths = streams.counts(filter, counted=counted)
-    found = StreamsAudit(store.name, lengths.how, window)
-    for each in lengths.counts:
-        if (each.category or "").startswith("$"):
+    counts = lengths.counts(request.filter, counted=request.counted)
+    found = StreamsAudit(store.name, counts.how, request.window)
+    for each in counts.counts:
+        if (each.category or "").startswith("$"):  # the server's own streams
             continue
         found.whole.add(each.length, each.streams)
         found.categories.setdefault((each.category, each.tenant), Distribution()).add(
             each.length, each.streams
         )
-    since = datetime.now(UTC) - window if growth else None
-    closed_by = settings.closed_by
-    if longest:
-        found.longest = list(
-            _dated(
-                store,
-                streams.longest(
-                    longest, filter, over=over, closed_by=closed_by, since=since, counted=counted
-                ),
-            )
-        )
+    if request.longest:
+        found.longest = _longest(store, settings, request)
     if budgets.expensive:
-        say(
-            f"budgets of bytes or open streams take a look at each of {found.whole.events:,} events"
-        )
-    over_in = {
-        category: _over([each for (name, _), each in found.categories.items() if name == category])
-        for category in {name for name, _ in found.categories}
-    }
-    found.broken = budgets.count_too_long(over_in)
-    others = budgets.other_breaches(store, filter, window)
-    found.findings = heapq.nlargest(
-        MOST,
-        chain(budgets.length_breaches(store, over_in, filter), _counting(found, others)),
-        _excess,
-    )
+        say(f"budgets of bytes or open streams read each of {found.whole.events:,} events")
+    _check_budgets(found, budgets, store, request)
     return found
 
 
-def _counting(found: StreamsAudit, findings: Iterable[BudgetBreach]) -> Iterator[BudgetBreach]:
-    for finding in findings:
+def _longest(
+    store: EventStore, settings: AuditSettings, request: StreamsRequest
+) -> list[StreamInfo]:
+    longest = require(store, store.lengths, "lengths").longest(
+        request.longest,
+        request.filter,
+        over=request.over,
+        closed_by=settings.closed_by,
+        since=datetime.now(UTC) - request.window if request.growth else None,
+        counted=request.counted,
+    )
+    return list(_dated(store, longest))
+
+
+def _check_budgets(
+    found: StreamsAudit, budgets: Budgets, store: EventStore, request: StreamsRequest
+) -> None:
+    """Count all breaches of budgets, and keep the worst of them."""
+    by_category: dict[str | None, list[Distribution]] = {}
+    for (category, _), each in found.categories.items():
+        by_category.setdefault(category, []).append(each)
+    longer_than = {category: _longer_than(each) for category, each in by_category.items()}
+    # The distributions tell how many streams are too long, so that only the worst are read.
+    found.broken = budgets.count_too_long(longer_than)
+    others = budgets.other_breaches(store, request.filter, request.window)
+    breaches = chain(
+        budgets.length_breaches(store, longer_than, request.filter), _counting(found, others)
+    )
+    found.breaches = heapq.nlargest(MOST, breaches, _times_limit)
+
+
+def _counting(found: StreamsAudit, breaches: Iterable[BudgetBreach]) -> Iterator[BudgetBreach]:
+    for breach in breaches:
         found.broken += 1
-        yield finding
+        yield breach
 
 
-def _excess(finding: BudgetBreach) -> float:
-    """How many times its limit a value is: the worst are named first."""
-    return finding.value / finding.limit if finding.limit else float(finding.value)
+def _times_limit(breach: BudgetBreach) -> float:
+    """How many times its limit a value is: the greater, the worse."""
+    return breach.value / breach.limit if breach.limit else float(breach.value)
 
 
-def listed(
-    store: EventStore, settings: AuditSettings, category: str | None, archived: bool
-) -> Iterator[StreamInfo]:
-    """Every stream by name, measured, as the store gives them out."""
-    filter = EventFilter(category=category, archived=archived)
-    return iter(store.streams(filter, closed_by=settings.closed_by, measured=True))
-
-
-def _over(distributions: Sequence[Distribution]) -> Callable[[int], int]:
+def _longer_than(distributions: Sequence[Distribution]) -> Callable[[int], int]:
     return lambda length: sum(each.over(length) for each in distributions)
 
 
+def listed(
+    store: EventStore, settings: AuditSettings, request: StreamsRequest
+) -> Iterator[StreamInfo]:
+    """Every stream by name, with its bytes, in the order in which the store returns them."""
+    return iter(store.streams(request.filter, closed_by=settings.closed_by, measured=True))
+
+
 def _dated(store: EventStore, streams: Sequence[StreamInfo]) -> Iterator[StreamInfo]:
-    """Streams with the times of their ends, read from the events where the tables do not tell."""
+    """Streams with the times of their first and last event."""
     for number, info in enumerate(streams):
         if info.last_at is not None or number >= _LOOKED_UP:
             yield info

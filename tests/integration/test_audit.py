@@ -314,7 +314,7 @@ def test_an_estimate_holds_the_truth_and_small_tables_are_counted(dsn, connectio
         assert estimate(store, EventFilter(), pages=2_000) is None
     project.write("esops.toml", f"[stores.s]\ndsn = {json.dumps(dsn)}\n")
     counted = project.ok("audit", "streams", "--estimate")
-    assert "no estimate is made" in counted.err
+    assert "counted instead of estimated" in counted.err
     assert "150,000 events" in counted.out
 
 
@@ -345,7 +345,7 @@ def test_tenants_histograms_and_writers_that_compete(dsn, connection, project):
     assert (
         project.ok("audit", "stream", "cart-1", "--output", "json").json["competing_writers"] == 1
     )
-    assert "1 times two commands wrote within 100 ms" in project.ok("audit", "stream", "cart-1").out
+    assert "1 time two commands wrote within 100 ms" in project.ok("audit", "stream", "cart-1").out
 
 
 def test_a_long_count_is_announced(dsn, connection, monkeypatch):
@@ -355,9 +355,6 @@ def test_a_long_count_is_announced(dsn, connection, monkeypatch):
     with open_store("s", StoreSettings(dsn=dsn)) as store:
         store.append("cart-1", [NewEvent(str(uuid.uuid4()), "Opened", b"{}") for _ in range(9)])
         audit_streams(store, AuditSettings(), say=said.append)
-    assert said == [
-        (
-            "counting streams over about 9 events; --estimate takes a sample instead, where the "
-            "store can"
-        )
-    ]
+    assert len(said) == 1
+    assert "about 9 events" in said[0]
+    assert "--estimate" in said[0]

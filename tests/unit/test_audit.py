@@ -75,7 +75,7 @@ def test_the_most_specific_budget_counts():
         budgets.budget_for("cart_old").length,
     ) == (1000, 10, None)
     assert budgets.budget_for(None).length == 1000
-    with pytest.raises(UsageError, match="types that close a stream"):
+    with pytest.raises(UsageError, match="open_for"):
         Budgets(AuditSettings.model_validate({"budgets": {"*": {"open_for": "30d"}}}))
 
 

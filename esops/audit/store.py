@@ -1,0 +1,42 @@
+"""An audit of a whole store: its streams, one pass over its events, and the modelling rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from esops.audit.events import EventsAudit, audit_events
+from esops.audit.modelling import StoreAudit
+from esops.audit.streams import StreamsRequest, audit_streams
+from esops.settings import AuditSettings
+from esops.stores.base import EventStore
+
+Progress = Callable[[int, int | None], None]
+"""Is given how many events were read, and about how many there are (None if unknown)."""
+
+
+def pass_over_events(
+    store: EventStore,
+    category: str | None = None,
+    limit: int | None = None,
+    progress: Progress = lambda *_: None,
+) -> EventsAudit:
+    """Read all events of a store or category, or the first `limit`, and show progress."""
+    # Without waiting for the newest events to settle: the total only serves the progress.
+    total = limit or store.count_between(None, store.head(timedelta(0)).position)
+    return audit_events(
+        store, category=category, limit=limit, tick=lambda done: progress(done, total)
+    )
+
+
+def audit_store(
+    store: EventStore,
+    settings: AuditSettings,
+    category: str | None = None,
+    limit: int | None = None,
+    progress: Progress = lambda *_: None,
+) -> StoreAudit:
+    """What the modelling rules look at. Budgets are not checked."""
+    without_budgets = settings.model_copy(update={"budgets": {}})
+    streams = audit_streams(store, without_budgets, StreamsRequest(category=category))
+    return StoreAudit(pass_over_events(store, category, limit, progress), streams)
