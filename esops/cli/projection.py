@@ -358,12 +358,12 @@ def dead_letters(context: typer.Context, name: str = _NAME) -> None:
     esops projection dead-letters cart_summary
     """
     from esops.config import load_config
-    from esops.readmodel.dead_letters import dead_letters as listed
+    from esops.readmodel.dead_letters import list_dead_letters
 
     output = current_output(context)
     config = load_config(output.settings.config)
     columns = ["version", "position", "event_id", "stream", "stream_version", "type", "at", "error"]
-    _rows(output, listed(config, name), columns)
+    _rows(output, list_dead_letters(config, name), columns)
 
 
 def _rows(output: Output, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> None:

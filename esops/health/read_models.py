@@ -14,7 +14,7 @@ from esops.health import room
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
 from esops.readmodel import locks, migrations, registry
-from esops.readmodel.dead_letters import dead_letters
+from esops.readmodel.dead_letters import list_dead_letters
 from esops.readmodel.names import ReadModelName, default_schema, parse_name
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
@@ -45,7 +45,7 @@ def examine(
     yield from _left_behind(subject, connection, names, versions)
     yield from _unfinished_rebuild(subject, connection, projection)
     yield from _not_followed(subject, connection, config, projection, versions)
-    dead = dead_letters(config, projection)
+    dead = list_dead_letters(config, projection)
     if dead:
         yield Finding(
             "ESOPS-D023",

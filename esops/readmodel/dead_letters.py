@@ -1,26 +1,51 @@
-"""The events that projections could not project and passed."""
+"""Dead letters: events that a projection could not apply, and passed over because its definition
+says so.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 from psycopg.rows import dict_row
 
 from esops.config import Config
+from esops.events import RecordedEvent
 from esops.postgres.connection import connect, translated
+from esops.postgres.statements import statements
 from esops.readmodel import migrations
 
+_SQL = statements(__package__, "dead_letters")
 
-def dead_letters(config: Config, name: str) -> list[dict[str, Any]]:
-    """A projection's dead letters, oldest first. Raises UsageError for an unknown projection."""
+
+def list_dead_letters(config: Config, name: str) -> list[dict[str, Any]]:
+    """The dead letters of a projection, oldest first. Raises UsageError for an unknown one."""
     config.projection(name)
     with translated(), connect(config.readmodel_of(name).dsn, "dead letters") as connection:
         if not migrations.installed(connection):
             return []
         with connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(
-                "SELECT version, position, event_id, stream, stream_version, type, error, at FROM "
-                "esops.dead_letters "
-                "WHERE projection = %s ORDER BY version, at, position",
-                (name,),
-            ).fetchall()
+            return cursor.execute(_SQL["list"], (name,)).fetchall()
+
+
+def record_dead_letter(
+    connection: psycopg.Connection,
+    projection: str,
+    version: int,
+    event: RecordedEvent,
+    reason: str,
+) -> None:
+    """Record an event, in the transaction that moves the version's checkpoint past it."""
+    connection.execute(
+        _SQL["record"],
+        (
+            projection,
+            version,
+            str(event.position),
+            event.id,
+            event.stream,
+            event.version,
+            event.type,
+            reason,
+        ),
+    )

@@ -23,8 +23,7 @@ from psycopg.types.json import Jsonb
 from esops.errors import nearest
 from esops.postgres.catalog import Table
 from esops.postgres.connection import is_lost, qualified
-from esops.readmodel.registry import wider
-from esops.readmodel.types import Key, Row
+from esops.readmodel.types import Key, Row, wider
 
 _DELTA = sql.Identifier("esops_delta")
 _TIMES = frozenset({"timestamp", "timestamptz", "date", "time", "timetz"})

@@ -1,6 +1,4 @@
-"""What a row and its key are, and how the fingerprint of a version that the application builds
-begins.
-"""
+"""The words that rows are spoken of with: a row, a key, and the Python types in a column."""
 
 from __future__ import annotations
 
@@ -8,5 +6,21 @@ from typing import Any
 
 Row = dict[str, Any]
 Key = Any
+"""A value, or a tuple for a key of several columns."""
+
 CHECKPOINT = "checkpoint "
-"""How the fingerprint of what the application builds begins: its checkpoint's name follows."""
+"""How the fingerprint of a version begins that the application builds; its checkpoint's name
+follows.
+"""
+
+_NUMBERS = ("bool", "int", "float", "Decimal")
+"""From narrow to wide: a value of each can be read back as one of the next."""
+
+
+def wider(known: str | None, new: str) -> str:
+    """The Python type as which a column's values come back, where it holds values of two types."""
+    if known in {None, "None"} or {known, new} == {known}:
+        return new
+    if known in _NUMBERS and new in _NUMBERS:
+        return max(known, new, key=_NUMBERS.index)
+    return "str" if "str" in {known, new} else new

@@ -212,7 +212,7 @@ def _drop(connection: psycopg.Connection, version: Version, done: list[str]) -> 
             with connection.transaction():
                 # Its follower sees the new state at its next checkpoint, and lets go.
                 connection.execute("SET LOCAL lock_timeout = '500ms'")
-                registry.lock_row(connection, version.projection, version.version)
+                registry.lock_checkpoint(connection, version.projection, version.version)
                 statements = drop_tables(connection, version)
                 registry.set_state(connection, version.projection, version.version, "retired")
                 entry = journal.latest(connection, version.projection)
@@ -331,7 +331,7 @@ def _switch(
         record=record,
         forced=allow_stale,
     )
-    position = registry.position(connection, target.projection, target.version)
+    position = registry.read_position(connection, target.projection, target.version)
     return Switched(
         target.projection, source.version if source else 0, target.version, position, statements
     )
@@ -379,7 +379,7 @@ def _bring(config: Config, target: Version, position: Position) -> None:
     deadline = time.monotonic() + _BRING_PATIENCE.total_seconds()
     while True:
         with connect(config.readmodel_of(target.projection).dsn, "wait") as watching:
-            reached = registry.position(watching, target.projection, target.version)
+            reached = registry.read_position(watching, target.projection, target.version)
             followed = locks.holder(watching, name) is not None
         if reached is not None and reached >= position:
             return

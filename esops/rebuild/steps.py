@@ -25,6 +25,7 @@ from esops.postgres.connection import qualified, translated
 from esops.readmodel import migrations, registry
 from esops.readmodel.after_load import build_after_load
 from esops.readmodel.registry import Version
+from esops.readmodel.shards import shards_of
 from esops.readmodel.tables import count_rows, drop_tables
 from esops.rebuild import journal, switch
 from esops.rebuild.context import RebuildContext
@@ -296,7 +297,7 @@ class Rebuild(RebuildContext):
         which blue can be compared.
         """
         green = self._green()
-        begun = self._session.do(lambda on: registry.shards(on, green))
+        begun = self._session.do(lambda on: shards_of(on, green))
         sharded = self._options.engine is not None or (self._options.workers or 1) > 1
         if not begun and (not sharded or green.position is not None):
             return
@@ -601,11 +602,11 @@ class Rebuild(RebuildContext):
         Raises Refused.
         """
         name = self.target.settings.checkpoint
-        position = registry.position(connection, green.projection, green.version)
+        position = registry.read_position(connection, green.projection, green.version)
         if name is None or position is None:
             raise Refused("there is no checkpoint to be handed over")
         self._sql().set_checkpoint(connection, name, position)
-        registry.leave(connection, green)
+        registry.release(connection, green)
         self._handed = position
         self._say(f"handed over to the application: {name} at {position}")
 

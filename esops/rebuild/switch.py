@@ -188,13 +188,13 @@ def _attempt(
             f"SET LOCAL lock_timeout = '{int(LOCK_TIMEOUT.total_seconds() * 1000)}ms'".encode()
         )
         held = (
-            registry.lock_row(connection, source.projection, source.version)
+            registry.lock_checkpoint(connection, source.projection, source.version)
             if source is not None
             else None
         )
         if held is not None:
             bring_to(held)
-        reached = registry.lock_row(connection, target.projection, target.version)
+        reached = registry.lock_checkpoint(connection, target.projection, target.version)
         if held is not None and not forced and (reached is None or reached < held):
             raise Refused(
                 f"v{target.version} stands at {reached}, behind "

@@ -31,8 +31,11 @@ from esops.projections.kinds.sql import EVENTS_A_STATEMENT, range_statement
 from esops.projections.projector import VersionTables
 from esops.readmodel import locks, migrations, registry
 from esops.readmodel.after_load import build_after_load
+from esops.readmodel.dead_letters import record_dead_letter
+from esops.readmodel.marks import keep_mark, mark_of
 from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent, is_bad_row, one_line
+from esops.readmodel.shards import add_shard_rows, as_shard, move_shard
 from esops.running.throttle import Throttle
 from esops.settings import ProjectionSettings
 from esops.stores.base import Batch, EventStore, require, settled
@@ -161,7 +164,7 @@ class Runner:
         if self.position is None or self._work.shard is not None:
             return
         with translated():
-            mark = registry.mark_of(self.connection, replace(self._version, position=self.position))
+            mark = mark_of(self.connection, replace(self._version, position=self.position))
         identity = self._store.identity
         if mark is not None and identity is not None:
             identity.recognise(self.position, mark)
@@ -172,7 +175,7 @@ class Runner:
         return (
             version
             if self._work.shard is None
-            else registry.of_shard(self.connection, version, self._work.shard[0])
+            else as_shard(self.connection, version, self._work.shard[0])
         )
 
     def _mark(self, position: Position) -> Mark | None:
@@ -186,19 +189,22 @@ class Runner:
                 self.connection, self._version, self.position, position, events
             )
             if mark is not None:
-                registry.keep_mark(self.connection, self._version, position, mark)
+                keep_mark(self.connection, self._version, position, mark)
         else:
-            registry.move_shard(
-                self.connection, self._version, self._work.shard[0], self.position, position, events
+            move_shard(
+                self.connection,
+                self._version,
+                self._work.shard[0],
+                old=self.position,
+                new=position,
+                events=events,
             )
 
     def _note_rows(self, change: int, value_types: Mapping[str, str]) -> None:
         if self._work.shard is None:
-            registry.note_rows(self.connection, self._version, change, value_types)
+            registry.add_rows(self.connection, self._version, change, value_types)
         else:
-            registry.note_shard_rows(
-                self.connection, self._version, self._work.shard[0], change, value_types
-            )
+            add_shard_rows(self.connection, self._version, self._work.shard[0], change, value_types)
 
     @property
     def counts_rows(self) -> bool:
@@ -407,20 +413,8 @@ class Runner:
 
     def _write_letters(self) -> None:
         for event, reason in self._letters:
-            self.connection.execute(
-                "INSERT INTO esops.dead_letters (projection, version, position, event_id, stream, "
-                "stream_version, type, error) "
-                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                (
-                    self._work.projection,
-                    self._work.version,
-                    str(event.position),
-                    event.id,
-                    event.stream,
-                    event.version,
-                    event.type,
-                    reason,
-                ),
+            record_dead_letter(
+                self.connection, self._work.projection, self._work.version, event, reason
             )
             log.warning(
                 "dead letter",

@@ -15,7 +15,7 @@ from esops.events import Position, RecordedEvent, category_of
 from esops.projections.definition import fingerprint
 from esops.projections.kinds.fold import Bloom
 from esops.readmodel.names import ReadModelName, parse_name, physical_name
-from esops.readmodel.registry import wider
+from esops.readmodel.types import wider
 from esops.wording import count
 
 

@@ -18,9 +18,9 @@ import structlog
 from esops.errors import Refused, Stopped, Unavailable
 from esops.events import Position
 from esops.projections.definition import Definition, FoldDefinition
-from esops.readmodel import registry
 from esops.readmodel.after_load import build_after_load
 from esops.readmodel.registry import Version
+from esops.readmodel.shards import create_shards, merge_shards, shards_of
 from esops.rebuild.load.executors import Engine
 from esops.rebuild.load.worker import Died, Failure, Task
 from esops.rebuild.session import Session
@@ -74,12 +74,12 @@ def load(
 
     Goes on with shards that are there. Raises what stops a shard, and Stopped.
     """
-    found = session.do(lambda on: registry.shards(on, version))
+    found = session.do(lambda on: shards_of(on, version))
     if not found:
         # One of them would build the key while the others write.
         session.do(lambda on: build_after_load(on, version, primary_only=True))
-        session.do(lambda on: registry.make_shards(on, version, workers, until))
-        found = session.do(lambda on: registry.shards(on, version))
+        session.do(lambda on: create_shards(on, version, workers, until))
+        found = session.do(lambda on: shards_of(on, version))
     until = found[0].until
     say(f"{len(found)} processes {engine.where} load up to position {until}")
     _Pool(
@@ -91,7 +91,7 @@ def load(
         progress,
         say,
     ).run()
-    session.do(lambda on: registry.merge_shards(on, version, until))
+    session.do(lambda on: merge_shards(on, version, until))
 
 
 class _Pool:
@@ -128,8 +128,7 @@ class _Pool:
 
     def _left(self) -> list[Task]:
         shards = {
-            each.number: each
-            for each in self._session.do(lambda on: registry.shards(on, self._version))
+            each.number: each for each in self._session.do(lambda on: shards_of(on, self._version))
         }
         owner = self._session.do(lambda on: on.info.backend_pid) if self._engine.far else None
         return [
@@ -140,7 +139,7 @@ class _Pool:
 
     def _events(self) -> int:
         return sum(
-            each.events for each in self._session.do(lambda on: registry.shards(on, self._version))
+            each.events for each in self._session.do(lambda on: shards_of(on, self._version))
         )
 
     def _once(self, tasks: list[Task]) -> None:

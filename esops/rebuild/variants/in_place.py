@@ -21,6 +21,7 @@ from esops.postgres.connection import qualified, translated
 from esops.projections import kinds
 from esops.readmodel import locks, registry
 from esops.readmodel.names import ReadModelName
+from esops.readmodel.shards import shards_of
 from esops.rebuild import journal
 from esops.rebuild.load.coordinator import check_dealt
 from esops.rebuild.outcome import Outcome
@@ -159,9 +160,9 @@ class InPlace(Rebuild):
         )
 
         def do(connection: psycopg.Connection) -> None:
-            registry.lock_row(connection, version.projection, version.version)
+            registry.lock_checkpoint(connection, version.projection, version.version)
             connection.execute(sql.SQL("TRUNCATE {}").format(names))
-            registry.start_over(connection, version, self.target.code)
+            registry.reset(connection, version, self.target.code)
             journal.enter(connection, self._the_entry.rebuild, journal.PROVISIONED)
 
         try:
@@ -188,7 +189,7 @@ class InPlace(Rebuild):
 
     def _take_ranges(self) -> Ranges:
         version = self._green()
-        found = self._session.do(lambda on: registry.shards(on, version))
+        found = self._session.do(lambda on: shards_of(on, version))
         total = self.store.count_between(None, found[0].until) if found else None
         return Ranges(
             self._session,

@@ -28,7 +28,8 @@ from esops.postgres.connection import qualified
 from esops.postgres.sharding import shard_predicate
 from esops.readmodel import registry
 from esops.readmodel.names import physical_name
-from esops.readmodel.registry import Shard, Version
+from esops.readmodel.registry import Version
+from esops.readmodel.shards import Shard, create_shards, finish_range, merge_shards, shards_of
 from esops.rebuild.plan import Target
 from esops.rebuild.session import Session
 from esops.running.runner import Progress, Runner, Work
@@ -98,7 +99,7 @@ class Ranges:
         staging = qualified(*names)
 
         def do(connection: psycopg.Connection) -> None:
-            if registry.shards(connection, version):
+            if shards_of(connection, version):
                 return  # the answer to this transaction's commit was lost with the connection
             real = self._real(connection)
             key = sql.SQL(", ").join(map(sql.Identifier, real.key))
@@ -109,7 +110,7 @@ class Ranges:
                     "IDENTITY, PRIMARY KEY ({}))"
                 ).format(staging, like, key)
             )
-            registry.set_apart(connection, version)
+            registry.clear_checkpoint(connection, version)
             registry.insert(
                 connection,
                 Version(
@@ -124,14 +125,14 @@ class Ranges:
                     self._target.code,
                 ),
             )
-            registry.make_shards(connection, version, of, until)
+            create_shards(connection, version, of, until)
             record(connection)
 
         patiently(self._session, do, timedelta(seconds=5), self._stop, self._say)
 
     def fill(self) -> None:
         """Each range that is not done, and the version's checkpoint at the end."""
-        ranges = self._session.do(lambda on: registry.shards(on, self._version))
+        ranges = self._session.do(lambda on: shards_of(on, self._version))
         for each in ranges:
             if each.position != each.until:
                 self._say(f"range {each.number + 1} of {each.of}")
@@ -157,7 +158,7 @@ class Ranges:
         )
         work = replace(work, filter=replace(work.filter, shard=(part.number, part.of)))
         done = sum(
-            each.events for each in self._session.do(lambda on: registry.shards(on, self._version))
+            each.events for each in self._session.do(lambda on: shards_of(on, self._version))
         )
         before = self._session.do(
             lambda on: registry.version(on, target.name, self._scratch)
@@ -187,12 +188,10 @@ class Ranges:
         """
 
         def do(connection: psycopg.Connection) -> None:
-            registry.lock_row(connection, self._target.name, self._scratch)
+            registry.lock_checkpoint(connection, self._target.name, self._scratch)
             built = registry.version(connection, self._target.name, self._scratch)
             now = next(
-                each
-                for each in registry.shards(connection, self._version)
-                if each.number == part.number
+                each for each in shards_of(connection, self._version) if each.number == part.number
             )
             if now.position == part.until:
                 # Done, and the answer was lost: the table for ranges is empty by now, and is not
@@ -222,21 +221,19 @@ class Ranges:
                     hint="A constraint that rows of other ranges still stand against: rebuild "
                     "--blue-green, or without --ranges.",
                 ) from error
-            registry.end_range(connection, self._version, part, built)
+            finish_range(connection, self._version, part, built)
             connection.execute(sql.SQL("TRUNCATE {}").format(names))
-            registry.start_over(connection, built, self._target.code)
+            registry.reset(connection, built, self._target.code)
 
         patiently(self._session, do, timedelta(seconds=5), self._stop, self._say)
 
     def _finish(self, connection: psycopg.Connection, until: Position) -> None:
         with connection.transaction():
-            if not registry.shards(connection, self._version):
+            if not shards_of(connection, self._version):
                 return
-            registry.merge_shards(
-                connection, replace(self._version, fingerprint=self._target.code), until
-            )
+            merge_shards(connection, replace(self._version, fingerprint=self._target.code), until)
             connection.execute(sql.SQL("DROP TABLE {}").format(qualified(*self._names())))
-            registry.forget(connection, self._target.name, self._scratch)
+            registry.delete(connection, self._target.name, self._scratch)
 
 
 def _delete_what_is_gone(

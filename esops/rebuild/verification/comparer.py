@@ -106,7 +106,7 @@ class Comparer:
         while True:
             with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
                 with self._session.connection.transaction(force_rollback=True):
-                    held = registry.lock_row(
+                    held = registry.lock_checkpoint(
                         self._session.connection, blue.projection, blue.version
                     )
                     assert held is not None

@@ -1,0 +1,12 @@
+-- list --
+SELECT version, position, event_id, stream, stream_version, type, error, at
+  FROM esops.dead_letters
+ WHERE projection = %s
+ ORDER BY version, at, position;
+
+-- record --
+-- An event that was recorded before a crash comes again after it.
+INSERT INTO esops.dead_letters (projection, version, position, event_id, stream, stream_version,
+                                type, error)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT DO NOTHING;

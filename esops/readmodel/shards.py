@@ -1,0 +1,182 @@
+"""Shards: the checkpoints of several processes that load one version together.
+
+Each process has a share of the keys and a row here that moves like a version's checkpoint. When all
+have reached the same position, their rows become the version's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from esops.errors import Busy
+from esops.events import Position
+from esops.postgres import catalog
+from esops.postgres.statements import statements
+from esops.readmodel.registry import Version, read_position
+from esops.readmodel.types import wider
+
+_SQL = statements(__package__, "shards")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """How far one of the processes is."""
+
+    number: int
+    of: int
+    until: Position
+    """The position at which the load ends, the same for all shards."""
+    position: Position | None
+    events: int
+    rows: int
+    value_types: Mapping[str, str]
+
+
+def shards_of(connection: psycopg.Connection, version: Version) -> list[Shard]:
+    """The shards of a version, by number; none where one process loads it, or it is loaded."""
+    if not catalog.exists(connection, "esops.shards"):
+        return []
+    rows = connection.execute(_SQL["shards"], (version.projection, version.version)).fetchall()
+    return [
+        Shard(
+            number,
+            of,
+            Position.parse(until),
+            None if position is None else Position.parse(position),
+            events,
+            count,
+            types,
+        )
+        for number, of, until, position, events, count, types in rows
+    ]
+
+
+def as_shard(connection: psycopg.Connection, version: Version, number: int) -> Version:
+    """The version as one of its shards sees it: with the shard's own checkpoint and counts.
+
+    Raises Busy where there is no such shard any more, as after an abort.
+    """
+    found = next((each for each in shards_of(connection, version) if each.number == number), None)
+    if found is None:
+        raise Busy(f"{version.projection} v{version.version} has no shard {number} any more")
+    return replace(
+        version,
+        position=found.position,
+        events=found.events,
+        rows=found.rows,
+        value_types=found.value_types,
+    )
+
+
+def create_shards(
+    connection: psycopg.Connection, version: Version, of: int, until: Position
+) -> None:
+    """Start a load by `of` processes, all up to one position."""
+    with connection.transaction():
+        for number in range(of):
+            connection.execute(
+                _SQL["create"], (version.projection, version.version, number, of, str(until))
+            )
+
+
+def move_shard(
+    connection: psycopg.Connection,
+    version: Version,
+    number: int,
+    *,
+    old: Position | None,
+    new: Position,
+    events: int,
+) -> None:
+    """Move a shard's checkpoint from `old` to `new`, in the transaction that writes the rows.
+
+    Raises Busy where the checkpoint is not at `old`.
+    """
+    moved = connection.execute(
+        _SQL["move"],
+        {
+            "new": str(new),
+            "old": None if old is None else str(old),
+            "events": events,
+            "projection": version.projection,
+            "version": version.version,
+            "shard": number,
+        },
+    ).rowcount
+    if moved != 1:
+        raise Busy(
+            f"another process moved the checkpoint of shard {number} of {version.projection} "
+            f"v{version.version}"
+        )
+
+
+def add_shard_rows(
+    connection: psycopg.Connection,
+    version: Version,
+    number: int,
+    change: int,
+    value_types: Mapping[str, str],
+) -> None:
+    """Add to a shard's count of rows, and keep the Python types of its columns, in the transaction
+    that writes the rows.
+    """
+    connection.execute(
+        _SQL["add_rows"],
+        (change, Jsonb(dict(value_types)), version.projection, version.version, number),
+    )
+
+
+def finish_range(
+    connection: psycopg.Connection, version: Version, shard: Shard, built: Version
+) -> None:
+    """Record that a shard's rows in the version are those of `built`, where they were made."""
+    connection.execute(
+        _SQL["finish_range"],
+        (
+            built.events,
+            built.rows or 0,
+            Jsonb(dict(built.value_types)),
+            version.projection,
+            version.version,
+            shard.number,
+        ),
+    )
+
+
+def merge_shards(connection: psycopg.Connection, version: Version, until: Position) -> None:
+    """Make the shards' checkpoints the version's own, once all are at `until`.
+
+    Does nothing where it was done already, as after an answer that was lost. Raises Busy where a
+    shard is not at `until`.
+    """
+    with connection.transaction():
+        found = shards_of(connection, version)
+        if not found and read_position(connection, version.projection, version.version) == until:
+            return
+        if not found or any(each.position != until for each in found):
+            raise Busy(f"not all shards of {version.projection} v{version.version} are at {until}")
+        types: dict[str, str] = {}
+        for each in found:
+            for name, kind in each.value_types.items():
+                types[name] = wider(types.get(name), kind)
+        moved = connection.execute(
+            _SQL["merge"],
+            (
+                str(until),
+                sum(each.events for each in found),
+                sum(each.rows for each in found),
+                Jsonb(types),
+                version.fingerprint,
+                version.projection,
+                version.version,
+            ),
+        ).rowcount
+        if moved != 1:
+            raise Busy(
+                f"another process moved the checkpoint of {version.projection} v{version.version}"
+            )
+        connection.execute(_SQL["delete"], (version.projection, version.version))
