@@ -1,5 +1,5 @@
-"""The limits of what work on a projection may take, as options of the command that begins it and of
-the one that changes them.
+"""Limits on the load that work on a projection may cause: options of the command that starts the
+work, and of the one that changes them.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from typing import Any
 
 import typer
 
-_PANEL = "What it may take (to be changed while it runs by `projection throttle`)"
+_PANEL = "Limits (`projection throttle` changes them while it runs)"
 
 MAX_RATE: Any = typer.Option(
     None,
     "--max-rate",
     min=1,
     metavar="EV_S",
-    help="At most so many events a second.",
+    help="Apply at most so many events a second.",
     rich_help_panel=_PANEL,
 )
 MAX_LOAD: Any = typer.Option(
@@ -31,7 +31,7 @@ MAX_LAG_BYTES: Any = typer.Option(
     "--max-lag-bytes",
     min=0,
     metavar="N",
-    help="Wait while a replica of it is further behind.",
+    help="Wait while a replica of that server is more than N bytes behind.",
     rich_help_panel=_PANEL,
 )
 NICE: Any = typer.Option(
@@ -39,6 +39,6 @@ NICE: Any = typer.Option(
     "--nice",
     min=0,
     metavar="R",
-    help="Rest R times as long as it works: 1 is half the speed.",
+    help="Rest R times as long as it works; 1 means half the speed.",
     rich_help_panel=_PANEL,
 )

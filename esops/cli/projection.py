@@ -14,6 +14,7 @@ from esops.cli.shared import complete_projection, is_interactive
 if TYPE_CHECKING:
     from esops.config import Config
     from esops.rebuild.lifecycle import Switched
+    from esops.running.control import ControlRequest
     from esops.term import Output
 
 projection = group(
@@ -25,9 +26,13 @@ projection = group(
 
 _NAME = typer.Argument(..., help="The projection.", autocompletion=complete_projection)
 _STALE = typer.Option(
-    False, "--allow-stale", help="Serve the version even if it is behind what serves now."
+    False, "--allow-stale", help="Serve the version even if it is behind the one that serves now."
 )
 _DRY = typer.Option(False, "-n", "--dry-run", help="Print the statements and change nothing.")
+_OVERVIEW = ["projection", "store", "kind", "active", "lag_events", "versions"]
+_SHOWN = ["version", "state", "position", "lag_events", "rows", "tables", "updated_at"]
+_HISTORY = ["version", "state", "position", "lag_events", "events", "rows", "updated_at"]
+_LETTERS = ["version", "position", "event_id", "stream", "stream_version", "type", "at", "error"]
 
 
 @command(projection, "list")
@@ -36,28 +41,10 @@ def list_(context: typer.Context) -> None:
 
     esops projection list
     """
-    from esops.config import load_config
-    from esops.rebuild import lifecycle as versions
+    from esops.rebuild.overview import overview
 
-    output = current_output(context)
-    config = load_config(output.settings.config)
-    rows = []
-    for name, settings in config.projections.items():
-        shown = versions.described(config, name, output.settings.store)
-        active = next((each for each in shown if each["state"] == "active"), None)
-        rows.append(
-            {
-                "projection": name,
-                "store": settings.store or config.store(output.settings.store or settings.store)[0],
-                "kind": settings.kind,
-                "active": active["version"] if active else None,
-                "lag_events": active["lag_events"] if active else None,
-                "versions": len(
-                    [each for each in shown if each["state"] in {"active", "standby", "building"}]
-                ),
-            }
-        )
-    _rows(output, rows, ["projection", "store", "kind", "active", "lag_events", "versions"])
+    output, config = _opened(context)
+    _rows(output, overview(config, output.settings.store), _OVERVIEW)
 
 
 @command(projection)
@@ -66,68 +53,33 @@ def show(context: typer.Context, name: str = _NAME) -> None:
 
     esops projection show cart_summary --output json
     """
-    from esops.config import load_config
-    from esops.rebuild import lifecycle as versions
+    from esops.rebuild.overview import describe
 
-    output = current_output(context)
-    config = load_config(output.settings.config)
-    settings = config.projection(name)
-    found = versions.described(config, name, output.settings.store)
+    output, config = _opened(context)
+    found = describe(config, name, output.settings.store)
     if output.format("table", "json") == "json":
-        output.json(
-            {
-                "projection": name,
-                "store": config.store(output.settings.store or settings.store)[0],
-                "kind": settings.kind,
-                "active": next(
-                    (each["version"] for each in found if each["state"] == "active"), None
-                ),
-                "versions": found,
-            }
-        )
+        output.json(found)
         return
+    settings = config.projection(name)
     where = f"read as {', '.join(settings.tables)}" if settings.tables else "inside the store"
-    output.line(
-        f"{name}: {settings.kind} over store "
-        f"{config.store(output.settings.store or settings.store)[0]}, {where}"
-    )
-    if not found:
-        output.line(f"It was never built. Build it with: esops rebuild {name} --blue-green")
+    output.line(f"{name}: {settings.kind} over store {found['store']}, {where}")
+    if not found["versions"]:
+        output.line(f"It has never been built. Build it with: esops rebuild {name} --blue-green")
         return
-    shown = [{**each, "tables": ", ".join(each["tables"].values())} for each in found]
-    _rows(
-        output,
-        shown,
-        [
-            "version",
-            "state",
-            "position",
-            "lag_events",
-            "rows",
-            "tables",
-            "updated_at",
-            "followed_by",
-        ],
-    )
+    rows = [{**each, "tables": ", ".join(each["tables"].values())} for each in found["versions"]]
+    _rows(output, rows, [*_SHOWN, "followed_by"])
 
 
 @command(projection, "versions")
-def versions_(context: typer.Context, name: str = _NAME) -> None:
-    """List a projection's versions, the retired ones too.
+def versions(context: typer.Context, name: str = _NAME) -> None:
+    """List a projection's versions, including those that are retired.
 
     esops projection versions cart_summary
     """
-    from esops.config import load_config
-    from esops.rebuild import lifecycle as versions
+    from esops.rebuild.overview import describe_versions
 
-    output = current_output(context)
-    config = load_config(output.settings.config)
-    found = versions.described(config, name, output.settings.store)
-    _rows(
-        output,
-        found,
-        ["version", "state", "position", "lag_events", "events", "rows", "updated_at"],
-    )
+    output, config = _opened(context)
+    _rows(output, describe_versions(config, name, output.settings.store), _HISTORY)
 
 
 @command(projection)
@@ -135,7 +87,7 @@ def switch(
     context: typer.Context,
     name: str = _NAME,
     to: int | None = typer.Option(
-        None, "--to", metavar="V", help="Which version; left out: the newest that stands by."
+        None, "--to", metavar="V", help="The version; left out: the newest that stands by."
     ),
     allow_stale: bool = _STALE,
     dry_run: bool = _DRY,
@@ -144,19 +96,11 @@ def switch(
 
     esops projection switch cart_summary --to 3
     """
-    from esops.config import load_config
-    from esops.rebuild import lifecycle as versions
+    from esops.rebuild.lifecycle import switch_to
 
-    output = current_output(context)
-    config = load_config(output.settings.config)
-    if config.projection(name).kind == "server":
-        _move(output, config, name, to, back=False, dry_run=dry_run)
-    else:
-        _tell(
-            output,
-            versions.switch_to(config, name, to, allow_stale=allow_stale, dry_run=dry_run),
-            dry_run,
-        )
+    output, config = _opened(context)
+    done = switch_to(config, name, to, allow_stale=allow_stale, dry_run=dry_run, say=output.say)
+    _show_switched(output, done, dry_run=dry_run)
 
 
 @command(projection)
@@ -167,26 +111,18 @@ def rollback(
 
     esops projection rollback cart_summary
     """
-    from esops.config import load_config
-    from esops.rebuild import lifecycle as versions
+    from esops.rebuild.lifecycle import roll_back
 
-    output = current_output(context)
-    config = load_config(output.settings.config)
-    if config.projection(name).kind == "server":
-        _move(output, config, name, None, back=True, dry_run=dry_run)
-    else:
-        _tell(
-            output,
-            versions.roll_back(config, name, allow_stale=allow_stale, dry_run=dry_run),
-            dry_run,
-        )
+    output, config = _opened(context)
+    done = roll_back(config, name, allow_stale=allow_stale, dry_run=dry_run, say=output.say)
+    _show_switched(output, done, dry_run=dry_run)
 
 
 @command(projection)
 def retire(
     context: typer.Context,
     name: str = _NAME,
-    version: int | None = typer.Argument(None, help="Which version; left out: all that stand by."),
+    version: int | None = typer.Argument(None, help="The version; left out: all that stand by."),
     yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask before tables are dropped."),
     dry_run: bool = _DRY,
 ) -> None:
@@ -194,65 +130,47 @@ def retire(
 
     esops projection retire cart_summary
     """
-    from esops.config import load_config
-    from esops.rebuild import lifecycle as versions
+    from esops.rebuild.lifecycle import retirable
 
-    output = current_output(context)
-    config = load_config(output.settings.config)
-    if config.projection(name).kind == "server":
-        from esops.rebuild.variants.server import versions as in_server
-
-        standing = in_server.retirable(config, name, version)
-        what = ", ".join(f"projection {each.name}" for each in standing)
-        numbers = [each.version for each in standing]
-
-        def do() -> list[str]:
-            return in_server.retire(config, name, standing)
-
-        verb, past = "delete", "deleted"
-    else:
-        found = versions.retirable(config, name, version)
-        what = ", ".join(".".join(table) for each in found for table in each.tables.values())
-        numbers = [each.version for each in found]
-
-        def do() -> list[str]:
-            return versions.retire(config, found)
-
-        verb, past = "drop", "dropped"
+    output, config = _opened(context)
+    found = retirable(config, name, version)
+    what = ", ".join(found.what)
     if dry_run:
-        output.line(f"would {verb} {what}")
+        output.line(f"would drop {what}")
         return
     if is_interactive() and not yes:
-        typer.confirm(f"{verb.capitalize()} {what}?", abort=True, err=True)
-    statements = do()
+        typer.confirm(f"Drop {what}?", abort=True, err=True)
+    statements = found.run()
     if output.as_json:
-        output.json({"projection": name, "retired": numbers, "statements": statements})
+        output.json({"projection": name, "retired": list(found.versions), "statements": statements})
     else:
-        output.line(f"{name}: retired {', '.join(f'v{each}' for each in numbers)}; {past} {what}")
+        numbers = ", ".join(f"v{each}" for each in found.versions)
+        output.line(f"{name}: retired {numbers}; dropped {what}")
 
 
 @command(projection)
 def pause(context: typer.Context, name: str = _NAME) -> None:
-    """Let the work on a projection wait after its next checkpoint: a rebuild, and what `esops run`
-    does for it.
+    """Pause the work on a projection after its next checkpoint: a rebuild, and `esops run`.
 
     esops projection pause cart_summary
     """
-    _wish(
+    now = _ask(context, name, paused=True)
+    _say_asked(
         context,
         name,
-        "waits, within a second; go on with: esops projection resume {name}",
-        paused=True,
+        now,
+        f"{name} pauses after its next checkpoint, within about a second. Resume it with: esops "
+        f"projection resume {name}",
     )
 
 
 @command(projection)
 def resume(context: typer.Context, name: str = _NAME) -> None:
-    """Let work that was paused go on.
+    """Resume work that was paused.
 
     esops projection resume cart_summary
     """
-    _wish(context, name, "goes on", paused=False)
+    _say_asked(context, name, _ask(context, name, paused=False), f"{name} is not paused any more")
 
 
 @command(projection)
@@ -266,15 +184,15 @@ def throttle(
     off: bool = typer.Option(
         False,
         "--off",
-        help="Take back all that was asked for here; what the command began with holds.",
+        help="Remove all limits that were set here; those that the command started with apply.",
     ),
 ) -> None:
-    """Change what work on a projection may take, while it runs.
+    """Change the limits of work on a projection, while it runs.
 
     esops projection throttle cart_summary --max-rate 5000
     esops projection throttle cart_summary --off
 
-    It stays so for later work, too, until it is taken back.
+    The limits also apply to later work, until you remove them.
     """
     from esops.errors import UsageError
 
@@ -287,83 +205,60 @@ def throttle(
     given = {key: value for key, value in limits.items() if value is not None}
     if not given and not off:
         raise UsageError(
-            "say what to limit", hint="esops projection throttle NAME --max-rate 5000, or --off."
+            "name a limit to set, or --off",
+            hint=f"For example: esops projection throttle {name} --max-rate 5000",
         )
-    _wish(
-        context,
-        name,
-        "is limited to {limits}" if given else "is not limited any more",
-        limits=limits if off else given,
+    now = _ask(context, name, limits=limits if off else given)
+    shown = ", ".join(f"--{key.replace('_', '-')} {value:g}" for key, value in now.limits.items())
+    _say_asked(
+        context, name, now, f"{name} is limited to {shown}" if shown else f"{name} is not limited"
     )
 
 
 @command(projection)
 def postpone(context: typer.Context, name: str = _NAME) -> None:
-    """Let a rebuild keep up and wait with its switch.
+    """Let a rebuild keep up without switching.
 
     esops projection postpone cart_summary
     """
-    _wish(
+    now = _ask(context, name, postponed=True, switch_now=False)
+    _say_asked(
         context,
         name,
-        "waits with its switch for: esops projection switch-now {name}",
-        postponed=True,
-        switch_now=False,
+        now,
+        f"{name} keeps up and does not switch. Switch with: esops projection switch-now {name}",
     )
 
 
 @command(projection, "switch-now")
 def switch_now(context: typer.Context, name: str = _NAME) -> None:
-    """Let a rebuild that waits with its switch go on to it, whatever its lag: the switch itself
-    brings green up to blue.
+    """Let a rebuild whose switch is postponed switch now, whatever its lag.
 
     esops projection switch-now cart_summary
+
+    The switch itself brings green to blue's position, so readers never see older data.
     """
-    _wish(context, name, "switches as soon as it is verified", postponed=False, switch_now=True)
-
-
-def _wish(context: typer.Context, name: str, told: str, **changed: Any) -> None:
-    from esops.config import load_config
-    from esops.errors import UsageError
-    from esops.postgres.connection import connect, translated
-    from esops.running.throttle import request
-
-    output = current_output(context)
-    config = load_config(output.settings.config)
-    if config.projection(name).kind == "server":
-        raise UsageError(
-            f"{name} runs inside its store: there is nothing of it to be paused or limited here"
-        )
-    with translated(), connect(config.readmodel_of(name).dsn, f"control {name}") as connection:
-        now = request(connection, name, **changed)
-    if output.format("table", "json") == "json":
-        output.json(
-            {
-                "projection": name,
-                "paused": now.paused,
-                "postponed": now.postponed,
-                "switch_now": now.switch_now,
-                "limits": dict(now.limits),
-            }
-        )
-        return
-    limits = ", ".join(f"{key.replace('_', '-')} {value:g}" for key, value in now.limits.items())
-    output.line(f"{name} {told.format(name=name, limits=limits)}")
+    now = _ask(context, name, postponed=False, switch_now=True)
+    _say_asked(context, name, now, f"{name} switches as soon as it is verified")
 
 
 @command(projection, "dead-letters")
 def dead_letters(context: typer.Context, name: str = _NAME) -> None:
-    """List the events that a projection could not project and passed (on_error = "dead-letter").
+    """List the events that a projection failed on and skipped (on_error = "dead-letter").
 
     esops projection dead-letters cart_summary
     """
-    from esops.config import load_config
     from esops.readmodel.dead_letters import list_dead_letters
 
+    output, config = _opened(context)
+    _rows(output, list_dead_letters(config, name), _LETTERS)
+
+
+def _opened(context: typer.Context) -> tuple[Output, Config]:
+    from esops.config import load_config
+
     output = current_output(context)
-    config = load_config(output.settings.config)
-    columns = ["version", "position", "event_id", "stream", "stream_version", "type", "at", "error"]
-    _rows(output, list_dead_letters(config, name), columns)
+    return output, load_config(output.settings.config)
 
 
 def _rows(output: Output, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
@@ -378,46 +273,36 @@ def _rows(output: Output, rows: Sequence[Mapping[str, Any]], columns: list[str])
             output.table("", columns, [[row[column] for column in columns] for row in rows])
 
 
-def _move(
-    output: Output, config: Config, name: str, to: int | None, *, back: bool, dry_run: bool
-) -> None:
-    from esops.rebuild.variants.server import versions
+def _ask(context: typer.Context, name: str, **changed: Any) -> ControlRequest:
+    from esops.running.control import ask
 
-    old, new, run = versions.move(config, name, to, back=back, dry_run=dry_run, say=output.say)
-    if output.as_json:
-        told = {
-            "from_version": old.version,
-            "to_version": new.version,
-            "position": None,
-            "statements": run,
-            "dry_run": dry_run,
-        }
-        output.json({"projection": name, **told})
-    elif dry_run:
-        output.line(f"would hand over from {old.name} to {new.name} by running: {run[0]}")
+    _, config = _opened(context)
+    return ask(config, name, **changed)
+
+
+def _say_asked(context: typer.Context, name: str, now: ControlRequest, text: str) -> None:
+    output = current_output(context)
+    if output.format("table", "json") == "json":
+        output.json({"projection": name, **now.as_dict()})
     else:
-        output.line(
-            f"{name} serves v{new.version} now, by {new.name}; {old.name} runs on beside it."
-        )
+        output.line(text)
 
 
-def _tell(output: Output, done: Switched, dry_run: bool) -> None:
+def _show_switched(output: Output, done: Switched, *, dry_run: bool) -> None:
+    name, new = done.projection, done.to_version
     if output.as_json:
-        output.json(
-            {
-                "projection": done.projection,
-                "from_version": done.from_version,
-                "to_version": done.to_version,
-                "position": None if done.position is None else str(done.position),
-                "statements": list(done.statements),
-                "dry_run": dry_run,
-            }
-        )
-        return
-    for statement in done.statements if dry_run else ():
-        output.line(f"{statement};")
-    if not dry_run:
+        output.json({**done.as_dict(), "dry_run": dry_run})
+    elif done.inside is not None and dry_run:
         output.line(
-            f"{done.projection} serves v{done.to_version} now, at position {done.position}; "
-            f"v{done.from_version} stands by."
+            f"would move the readers from {done.inside[0]} to {done.inside[1]} by running: "
+            f"{done.statements[0]}"
         )
+    elif dry_run:
+        for statement in done.statements:
+            output.line(f"{statement};")
+    elif done.inside is not None:
+        old = done.inside[0]
+        output.line(f"{name} serves v{new} now, as {done.inside[1]}; {old} keeps running")
+    else:
+        at = f", at position {done.position}" if done.position is not None else ""
+        output.line(f"{name} serves v{new} now{at}; v{done.from_version} stands by")

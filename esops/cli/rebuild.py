@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from esops.cli.app import app, command, current_output
 from esops.cli.limits import MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
-from esops.cli.shared import complete_projection, duration
+from esops.cli.shared import complete_projection, duration, stop_on_signals
 
-_HOW = "How it goes about it"
+if TYPE_CHECKING:
+    from esops.config import Config
+    from esops.rebuild.api import Action, Outcome, RebuildRequest
+    from esops.term import Output
+
+_LOAD = "Loading"
+_VERIFY = "Verification and switch"
 
 
 @command(app)
@@ -18,123 +26,123 @@ def rebuild(
     context: typer.Context,
     projection: list[str] | None = typer.Argument(
         None,
-        help="The projection; may be left out where there is one. Several are built from one read "
-        "of the events.",
+        help="The projection; may be left out where there is only one. Several are built from one "
+        "read of the events.",
         autocompletion=complete_projection,
     ),
     blue_green: bool = typer.Option(
-        False, "--blue-green", help="Build beside the version that serves, verify, switch."
+        False, "--blue-green", help="Build beside the version that serves, verify, and switch."
     ),
     dry_run: bool = typer.Option(
         False, "-n", "--dry-run", help="Print the plan, with every statement, and change nothing."
     ),
-    resume: bool = typer.Option(False, "--resume", help="Go on with an unfinished rebuild."),
+    resume: bool = typer.Option(False, "--resume", help="Continue an unfinished rebuild."),
     abort: bool = typer.Option(
-        False, "--abort", help="Give an unfinished rebuild up and drop what it built."
+        False, "--abort", help="End an unfinished rebuild and drop what it built."
     ),
     yes: bool = typer.Option(
         False,
         "-y",
         "--yes",
-        help="Do not ask before a table is dropped (--abort) or emptied (in place).",
-    ),
-    no_switch: bool = typer.Option(
-        False,
-        "--no-switch",
-        help="Build and verify, and leave the switch to `projection switch`.",
-        rich_help_panel=_HOW,
-    ),
-    switch_lag: int | None = typer.Option(
-        None,
-        "--switch-lag",
-        min=0,
-        metavar="N",
-        help="Switch when at most N events behind (100).",
-        rich_help_panel=_HOW,
-    ),
-    compare: str | None = typer.Option(
-        None,
-        "--compare",
-        metavar="HOW",
-        help="exact, columns (those that both have), sample, counts or none; exact where the "
-        "columns allow it.",
-        rich_help_panel=_HOW,
-    ),
-    max_diff: str | None = typer.Option(
-        None,
-        "--max-diff",
-        metavar="N|P%",
-        help="Switch although so many rows differ (0).",
-        rich_help_panel=_HOW,
+        help="Do not ask before tables are dropped (--abort) or emptied (in place).",
     ),
     batch_size: int | None = typer.Option(
         None,
         "--batch-size",
         min=1,
         metavar="N",
-        help="At most N events a checkpoint; left out: by time and memory.",
-        rich_help_panel=_HOW,
+        help="Commit after at most N events; left out: by time and memory.",
+        rich_help_panel=_LOAD,
     ),
     workers: int | None = typer.Option(
         None,
         "--workers",
         min=1,
         metavar="N",
-        help="Load by N processes (folds keyed by the stream).",
-        rich_help_panel=_HOW,
+        help="Load with N processes (only folds that are keyed by the stream).",
+        rich_help_panel=_LOAD,
     ),
     engine: str | None = typer.Option(
         None,
         "--engine",
         metavar="dask://HOST:PORT|local",
-        help="Load by the workers of a Dask cluster (extra esops[dask]).",
-        rich_help_panel=_HOW,
-    ),
-    max_rate: float | None = MAX_RATE,
-    max_load: int | None = MAX_LOAD,
-    max_lag_bytes: int | None = MAX_LAG_BYTES,
-    nice: float | None = NICE,
-    postpone: bool = typer.Option(
-        False,
-        "--postpone",
-        help="Keep up and wait with the switch for `projection switch-now`.",
-        rich_help_panel=_HOW,
+        help="Load on the workers of a Dask cluster (needs esops[dask]).",
+        rich_help_panel=_LOAD,
     ),
     ranges: int | None = typer.Option(
         None,
         "--ranges",
         min=1,
         metavar="N",
-        help="In place: replace the rows in N parts, and empty nothing (folds keyed by the "
-        "stream).",
-        rich_help_panel=_HOW,
+        help="In place: replace the rows in N ranges of keys, and empty nothing (only folds that "
+        "are keyed by the stream).",
+        rich_help_panel=_LOAD,
     ),
-    test_only: bool = typer.Option(
-        False,
-        "--test-only",
-        help="Build and verify, and drop green again: everything but the switch.",
-        rich_help_panel=_HOW,
+    compare: str | None = typer.Option(
+        None,
+        "--compare",
+        metavar="METHOD",
+        help="exact, columns (only those that both have), sample, counts or none; left out: exact "
+        "if the columns allow it.",
+        rich_help_panel=_VERIFY,
     ),
-    keep_blue: bool = typer.Option(
-        False,
-        "--keep-blue",
-        help="Keep blue until `projection retire`; so it is if nothing is said.",
-        rich_help_panel=_HOW,
+    max_diff: str | None = typer.Option(
+        None,
+        "--max-diff",
+        metavar="N|P%",
+        help="Switch although up to N rows, or P percent of them, differ (0).",
+        rich_help_panel=_VERIFY,
     ),
     report: Path | None = typer.Option(
         None,
         "--report",
         metavar="FILE.html",
-        help="Write what differs as a page, too.",
-        rich_help_panel=_HOW,
+        help="Also write the differences as a page.",
+        rich_help_panel=_VERIFY,
+    ),
+    switch_lag: int | None = typer.Option(
+        None,
+        "--switch-lag",
+        min=0,
+        metavar="N",
+        help="Switch when green is at most N events behind (100).",
+        rich_help_panel=_VERIFY,
+    ),
+    no_switch: bool = typer.Option(
+        False,
+        "--no-switch",
+        help="Build and verify; leave the switch to `projection switch`.",
+        rich_help_panel=_VERIFY,
+    ),
+    postpone: bool = typer.Option(
+        False,
+        "--postpone",
+        help="Keep up, and switch only after `projection switch-now`.",
+        rich_help_panel=_VERIFY,
+    ),
+    test_only: bool = typer.Option(
+        False,
+        "--test-only",
+        help="Build and verify, then drop green again: everything but the switch.",
+        rich_help_panel=_VERIFY,
+    ),
+    keep_blue: bool = typer.Option(
+        False,
+        "--keep-blue",
+        help="Keep blue until `projection retire` (the default).",
+        rich_help_panel=_VERIFY,
     ),
     retire_after: str | None = typer.Option(
         None,
         "--retire-after",
         metavar="D",
-        help="Let `esops run` drop blue so long after the switch.",
-        rich_help_panel=_HOW,
+        help="Let `esops run` drop blue this long after the switch, for example 7d.",
+        rich_help_panel=_VERIFY,
     ),
+    max_rate: float | None = MAX_RATE,
+    max_load: int | None = MAX_LOAD,
+    max_lag_bytes: int | None = MAX_LAG_BYTES,
+    nice: float | None = NICE,
 ) -> int:
     """Rebuild a read model beside the one that serves, verify it, and switch in one transaction.
 
@@ -143,83 +151,126 @@ def rebuild(
     esops projection rollback cart_summary
     esops rebuild cart_summary customer_totals --blue-green
 
-    It can be killed at any moment and gone on with by --resume. Until the switch nothing that
-    readers see is touched.
-    Without --blue-green the tables that serve are emptied and filled again, for read models too
-    large to be there twice: readers see it.
+    You can kill it at any moment and continue it with --resume. Until the switch, readers see no
+    change.
+    Without --blue-green, the tables that serve are emptied and filled again. Readers see that; it
+    is for read models that are too large to exist twice.
     """
     from esops.config import load_config
-    from esops.errors import UsageError
+    from esops.rebuild.api import RebuildRequest
 
     output = current_output(context)
     output.format("table", "json")
-    config = load_config(output.settings.config)
-    if not blue_green and (
-        no_switch
-        or postpone
-        or test_only
-        or keep_blue
-        or retire_after
-        or max_diff
-        or compare
-        or workers
-        or engine
-    ):
-        raise UsageError(
-            "a rebuild in place has nothing to compare or to switch", hint="Add --blue-green."
-        )
-    if ranges is not None and blue_green:
-        raise UsageError("--ranges is for a rebuild in place", hint="Leave --blue-green out.")
-    if resume + abort + dry_run > 1:
-        raise UsageError("--resume, --abort and --dry-run exclude each other")
-    if test_only + no_switch + postpone > 1 or (keep_blue and retire_after):
-        raise UsageError(
-            "--test-only, --no-switch and --postpone exclude each other, and so do --keep-blue and "
-            "--retire-after"
-        )
-    names = projection or [_only(list(config.projections), str(config.path))]
-    given = {
-        "switch_lag": switch_lag,
-        "compare": compare,
-        "max_diff": max_diff,
-        "batch_size": batch_size,
-        "workers": workers,
-        "engine": engine,
-        "ranges": ranges,
-        "max_rate": max_rate,
-        "max_load": max_load,
-        "max_lag_bytes": max_lag_bytes,
-        "nice": nice,
-        "switch": False if no_switch else None,
-        "postpone": postpone or None,
-        "test_only": test_only or None,
-        "retire_after": None
-        if retire_after is None
-        else duration("--retire-after", retire_after).total_seconds(),
-    }
-    from esops.cli.rebuild_jobs import Asked, Job, Jobs
-
-    asked = Asked(
-        {key: value for key, value in given.items() if value is not None},
-        dry_run=dry_run,
-        resume=resume,
-        abort=abort,
-        yes=yes,
-        blue_green=blue_green,
-        report=report,
+    request = RebuildRequest(
+        action=_action(resume=resume, abort=abort, dry_run=dry_run),
+        in_place=not blue_green,
+        store=output.settings.store,
+        switch=False if no_switch else None,
+        switch_lag=switch_lag,
+        compare=compare,
+        max_diff=max_diff,
+        batch_size=batch_size,
+        workers=workers,
+        engine=engine,
+        ranges=ranges,
+        max_rate=max_rate,
+        max_load=max_load,
+        max_lag_bytes=max_lag_bytes,
+        nice=nice,
+        postpone=postpone or None,
+        test_only=test_only or None,
+        keep_blue=keep_blue,
+        retire_after=None if retire_after is None else duration("--retire-after", retire_after),
     )
-    return (
-        Job(output, config, names[0], asked)
-        if len(names) == 1
-        else Jobs(output, config, names, asked)
-    ).run()
+    config = load_config(output.settings.config)
+    names = projection or []
+    if dry_run:
+        return _show_plans(output, config, names, request)
+    return _carry_out(output, config, names, request, report, yes=yes)
 
 
-def _only(names: list[str], path: str) -> str:
+def _action(*, resume: bool, abort: bool, dry_run: bool) -> Action:
     from esops.errors import UsageError
 
-    if len(names) != 1:
-        raise UsageError(
-            f"{path}: which projection?", hint="There is: " + (", ".join(names) or "none") + "."
-        )
-    return names[0]
+    if resume + abort + dry_run > 1:
+        raise UsageError("--resume, --abort and --dry-run exclude each other")
+    return "resume" if resume else "abort" if abort else "begin"
+
+
+def _show_plans(
+    output: Output, config: Config, names: Sequence[str], request: RebuildRequest
+) -> int:
+    from esops.rebuild.api import plan
+
+    plans = plan(config, names, request)
+    if output.as_json:
+        documents = [each.as_dict() for each in plans]
+        output.json(documents[0] if len(documents) == 1 else {"rebuilds": documents})
+        return 0
+    for each in plans:
+        for line in each.lines():
+            output.line(line)
+    output.line("\nNothing was changed (--dry-run).")
+    return 0
+
+
+def _carry_out(
+    output: Output,
+    config: Config,
+    names: Sequence[str],
+    request: RebuildRequest,
+    report: Path | None,
+    *,
+    yes: bool,
+) -> int:
+    from esops.cli.rebuild_operator import TerminalOperator
+    from esops.errors import UsageError
+    from esops.rebuild.api import RebuildsFailed
+    from esops.rebuild.api import rebuild as run
+
+    if report is not None and len(names) > 1:
+        raise UsageError("--report works for one projection only")
+    operator = TerminalOperator(output, names or list(config.projections), yes=yes)
+    stop = stop_on_signals()
+    try:
+        outcomes = run(config, names, request, operator=operator, stop=stop.is_set)
+    except RebuildsFailed as failed:
+        operator.close()
+        _show_outcomes(output, config, failed.outcomes, several=True)
+        for name, error in failed.errors.items():
+            hint = f" ({error.hint})" if error.hint else ""
+            output.say(f"{name}: {error.message}{hint}")
+        raise
+    finally:
+        operator.close()
+    for outcome in outcomes:
+        _write_report(output, outcome, report)
+    _show_outcomes(output, config, outcomes, several=len(names) > 1)
+    return 1 if any(each.findings for each in outcomes) else 0
+
+
+def _show_outcomes(
+    output: Output, config: Config, outcomes: Sequence[Outcome], *, several: bool
+) -> None:
+    from esops.cli.rebuild_summary import summary
+
+    if output.as_json:
+        documents: list[Any] = [each.as_dict() for each in outcomes]
+        output.json({"rebuilds": documents} if several else documents[0])
+        return
+    for each in outcomes:
+        for line in summary(each, config.projection(each.projection)):
+            output.line(line)
+
+
+def _write_report(output: Output, outcome: Outcome, path: Path | None) -> None:
+    from esops.errors import UsageError
+    from esops.rebuild.verification.report import write_report
+
+    if path is None or outcome.verification is None:
+        return
+    try:
+        write_report(path, outcome)
+    except OSError as error:
+        raise UsageError(f"--report: {error}") from None
+    output.say(f"written: {path}")

@@ -12,15 +12,20 @@ from esops.cli.shared import complete_projection, stop_on_signals
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from esops.running.host import Host
+    from esops.term import Output
+
 
 @command(app)
 def run(
     context: typer.Context,
     projections: list[str] | None = typer.Argument(
-        None, help="Which projections; left out: all.", autocompletion=complete_projection
+        None, help="The projections; left out: all.", autocompletion=complete_projection
     ),
     until_caught_up: bool = typer.Option(
-        False, "--until-caught-up", help="Stop when all have reached what was settled."
+        False,
+        "--until-caught-up",
+        help="Stop when all versions contain what was settled at the start.",
     ),
 ) -> int:
     """Keep read models fresh: follow every version that is not retired, until stopped.
@@ -29,7 +34,6 @@ def run(
     esops run cart_summary --until-caught-up
     """
     from esops.config import load_config
-    from esops.errors import Stopped
     from esops.rebuild.lifecycle import retire_due
     from esops.running.host import Host
 
@@ -41,21 +45,32 @@ def run(
     def retire(names: Sequence[str]) -> None:
         for version in retire_due(config, names):
             output.say(
-                f"{version.projection}: retired v{version.version}, as --retire-after asked for"
+                f"{version.projection}: retired v{version.version}, as --retire-after demanded"
             )
 
     stop = stop_on_signals()
     host.run(stop, retire)
-    failed = [each for each in host.ended if each.exit_code != 0]
     if until_caught_up:
-        left = sum(each.left for each in host.ended)
-        parts = [f"{len(host.ended) - len(failed) - left} versions are caught up"]
-        parts += [f"{left} left as they are"] if left else []
-        parts += [f"{len(failed)} are not"] if failed else []
-        output.say(", ".join(parts))
-        if stop.is_set():
-            raise Stopped(
-                "stopped before all versions were caught up",
-                hint="Run it again: each goes on from its checkpoint.",
-            )
-    return max((each.exit_code for each in failed), default=0)
+        _conclude(output, host, projections or [], stopped=stop.is_set())
+    return host.exit_code
+
+
+def _conclude(output: Output, host: Host, named: Sequence[str], *, stopped: bool) -> None:
+    """Say what came of it. Raises where that is less than what was asked for."""
+    from esops.errors import Stopped, UsageError
+
+    if host.ended:
+        output.say(str(host.caught_up()))
+    if stopped:
+        raise Stopped(
+            "stopped before all versions had caught up",
+            hint="Run it again; each version continues from its checkpoint.",
+        )
+    # Without names, projections that are not built yet are none of this command's business, as long
+    # as there is any other.
+    if host.exit_code == 0 and host.unbuilt and (named or not host.followed_any):
+        names = sorted(host.unbuilt)
+        raise UsageError(
+            f"nothing is built yet of {', '.join(names)}",
+            hint=f"Build it with: esops rebuild {names[0]} --blue-green",
+        )

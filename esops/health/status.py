@@ -15,7 +15,8 @@ from esops.config import Config
 from esops.errors import EsopsError, Unavailable
 from esops.events import Checkpoint, Position
 from esops.postgres.connection import connect, translated
-from esops.rebuild import journal, lifecycle
+from esops.rebuild import journal
+from esops.rebuild.overview import describe_versions
 from esops.settings import ArchiveSettings
 from esops.stores import open_store
 from esops.stores.base import LOOKING, EventStore
@@ -167,7 +168,7 @@ def _look_at_projection(
     settings = config.projections[name]
     try:
         store = settings.store or config.store(settings.store)[0]
-        found = lifecycle.described(config, name)
+        found = describe_versions(config, name)
     except EsopsError as error:
         status.projections.append(
             {"projection": name, "kind": settings.kind, "state": "unknown", "detail": error.message}

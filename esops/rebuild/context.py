@@ -1,5 +1,5 @@
-"""What the steps of a rebuild stand on: its session and locks, its runner, the journal, the hooks,
-and whom it tells.
+"""What the steps of a rebuild share: its session and locks, its runner and throttle, the journal,
+the hooks, and whom it reports to.
 """
 
 from __future__ import annotations
@@ -18,21 +18,25 @@ from esops.events import Position
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
-from esops.rebuild.hooks import Hooks, told_of
+from esops.rebuild.hooks import Hooks, facts_of
+from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome, Reporter
-from esops.rebuild.plan import Options, Target
 from esops.rebuild.session import Session
-from esops.rebuild.verification import comparison as verify
-from esops.running.runner import Progress, Reader, Runner, Work
+from esops.rebuild.target import Target
+from esops.rebuild.verification.comparer import Comparer
+from esops.rebuild.verification.result import Method, Verification
+from esops.running.runner import Runner
 from esops.running.throttle import Throttle
+from esops.running.work import Progress, Reader, RunControl, Work
 from esops.stores.base import EventStore, Holder
 
 log = structlog.get_logger("esops.rebuild")
 _SETTLE_PATIENCE = timedelta(seconds=1)
+_LOCK_PATIENCE = timedelta(seconds=10)
 
 
 class RebuildContext:
-    """A rebuild's own things. Use it as a context: it gives its locks back."""
+    """A rebuild's own things. Use it with `with`: at the end it gives its locks back."""
 
     in_place = False
 
@@ -40,98 +44,60 @@ class RebuildContext:
         self,
         target: Target,
         store: EventStore,
-        watcher: Reporter,
+        reporter: Reporter,
         stop: Callable[[], bool] = lambda: False,
         read: Reader = lambda *_: None,
     ) -> None:
         """Connect and take the projection's lock.
 
-        `read`: see Runner. Raises Busy that says who has it.
+        `read` gives events that somebody else reads (see RunControl). Raises Busy that says who has
+        the lock.
         """
         self._read = read
-        self.target, self.store, self._watcher, self._stop = target, store, watcher, stop
+        self.target, self.store, self._reporter, self._stop = target, store, reporter, stop
         self._started = time.monotonic()
         self._runner: Runner | None = None
         self._throttle: Throttle | None = None
-        self._entry: journal.Entry | None = None
+        self._entry: journal.JournalEntry | None = None
         self._options = Options()
         self._state = journal.PLANNED
         self._compared = False
+        """Whether green was compared by this process."""
         self._done_before = 0
         self._total: int | None = None
-        self._target_position: Position | None = None
-        self._taken_over = False
-        self._handed: Position | None = None
+        self._load_target: Position | None = None
+        self._will_be_followed = False
+        self._handed_over_at: Position | None = None
         self._worked = False
         self._held_back: list[Holder] = []
-        self._whole = False
+        """Who kept the head back when it was looked at last."""
+        self._all_applied = False
         """Whether all that was committed at some moment of this process has been settled and
         applied.
         """
-        self._told_short = ""
+        self._last_message = ""
         self._session = Session(target.dsn, target.name, stop, self._say)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._let_runner_go()
+        self._close_runner()
         self._session.close()
 
-    def _let_runner_go(self) -> None:
-        if self._runner is not None:
-            self._runner.close()
-            self._runner = None
-        if self._throttle is not None:
-            self._throttle.close()
+    # -- what it works with
+
+    @property
+    def _journal_entry(self) -> journal.JournalEntry:
+        assert self._entry is not None
+        return self._entry
 
     @property
     def _hooks(self) -> Hooks:
         return Hooks(self.target.settings.hooks, self.target.directory, self._say)
 
-    def _told(self) -> dict[str, Any]:
-        entry, green = self._the_entry, self._green()
-        found = self._refresh().verification or {}
-        return {
-            **told_of(self.target.name, self._state, entry.from_version, green),
-            "rebuild": entry.rebuild,
-            "events": green.events,
-            "rows": green.rows,
-            "differing": found.get("differing"),
-        }
-
-    def _after_switch(self) -> bool:
-        """The switch stands, whatever the hook says; that it failed is told by the exit code."""
-        try:
-            self._hooks.run("after_switch", self._told())
-        except EsopsError as error:
-            self._say(f"{error.message}; the switch is made")
-            self._note("hook failed", {"hook": "after-switch", "reason": error.message})
-            return False
-        return True
-
-    def _on_failure(self, reason: str) -> None:
-        try:
-            self._hooks.run("on_failure", {**self._told(), "reason": reason})
-        except (EsopsError, psycopg.Error) as error:
-            log.warning("the hook on-failure failed", error=str(error))
-
-    @property
-    def _the_entry(self) -> journal.Entry:
-        assert self._entry is not None
-        return self._entry
-
-    def _check_code(self) -> None:
-        """A version is made by one code from its first event to its last."""
-        green = self._green()
-        if green.fingerprint != self.target.code:
-            raise Refused(
-                f"the code of {self.target.name} has changed since rebuild "
-                f"{self._the_entry.rebuild} began",
-                hint="Put the code back to go on, or --abort and begin again.",
-            )
-
-    def _take_runner(self) -> Runner:
+    def _open_runner(self) -> Runner:
+        """The runner that advances green; it is opened once and holds green's lock."""
         if self._runner is None:
             target, green = self.target, self._green()
             work = Work.on(
@@ -142,21 +108,19 @@ class RebuildContext:
                 self._options.batch_size,
             )
             self._done_before = green.events
-            throttle = self._take_throttle()
-            self._runner = Runner(
-                self.store,
-                target.dsn,
-                work,
+            control = RunControl(
                 stop=self._stop,
-                report=self._report,
                 say=self._say,
-                lock_patience=timedelta(seconds=10),
-                throttle=throttle,
+                report=self._report,
+                throttle=self._open_throttle(),
                 read=self._read,
+            )
+            self._runner = Runner(
+                self.store, target.dsn, work, control, lock_patience=_LOCK_PATIENCE
             )
         return self._runner
 
-    def _take_throttle(self) -> Throttle:
+    def _open_throttle(self) -> Throttle:
         if self._throttle is None:
             self._throttle = Throttle(
                 self.target.dsn,
@@ -167,22 +131,66 @@ class RebuildContext:
             )
         return self._throttle
 
-    def _report(self, progress: Progress) -> None:
-        done = self._done_before + progress.events
-        if self._target_position is not None and not self.store.capabilities.count_between:
-            # An estimate of what is left gets better as more is read.
-            self._total = done + self.store.count_between(progress.position, self._target_position)
-        self._watcher.progress(done, self._total)
+    def _close_runner(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+        if self._throttle is not None:
+            self._throttle.close()
+
+    def _comparer(self) -> Comparer:
+        method: Method = self._options.compare or "exact"  # type: ignore[assignment]
+        return Comparer(
+            self._session,
+            self.target.dsn,
+            self.store,
+            self._green(),
+            method,
+            self.target.settings.verify,
+        )
+
+    def _green(self) -> Version:
+        """The version that is built, as the registry has it now."""
+        return self._session.do(
+            lambda on: registry.version(on, self.target.name, self._journal_entry.to_version)
+        )
+
+    def _blue(self) -> Version | None:
+        """The version that served when the rebuild began, as the registry has it now."""
+        number = self._journal_entry.from_version
+        return (
+            None
+            if number is None
+            else self._session.do(lambda on: registry.version(on, self.target.name, number))
+        )
+
+    def _check_code(self) -> None:
+        """Raises Refused where the code has changed: a version is made by one code from its first
+        event to its last.
+        """
+        green = self._green()
+        if green.fingerprint != self.target.code:
+            raise Refused(
+                f"the code of {self.target.name} has changed since rebuild "
+                f"{self._journal_entry.rebuild} began",
+                hint=self._code_hint(),
+            )
+
+    def _code_hint(self) -> str:
+        return "Restore the old code and resume, or drop the rebuild with --abort and start again."
+
+    # -- the head of the store
 
     def _head(self, patience: timedelta = _SETTLE_PATIENCE) -> Position | None:
-        """The settled head; says by whom it is held back where nothing is settled yet.
+        """The settled head; None where the store has no event.
 
-        `_held_back` says who keeps it short.
+        Waits while events are there and none of them is settled. `_held_back` says afterwards who
+        keeps the head back. Raises Stopped.
         """
         said = False
         while True:
             if self._stop():
-                raise Stopped("stopped while waiting for the first settled position")
+                raise Stopped("stopped while waiting for the first events to settle")
             try:
                 head = self.store.head(
                     patience, self._runner.position if self._runner else None, self._stop
@@ -195,65 +203,103 @@ class RebuildContext:
             if head.position is not None or not holders:
                 return head.position
             if not said:
-                self._say(
-                    f"nothing is settled yet: held back by {holders[0].who}, {holders[0].what}"
-                )
+                self._say(f"waiting for the first events to settle: {holders[0].in_words()}")
                 said = True
 
-    def _green(self) -> Version:
-        return self._session.do(
-            lambda on: registry.version(on, self.target.name, self._the_entry.to_version)
-        )
-
-    def _blue(self) -> Version | None:
-        number = self._the_entry.from_version
-        return (
-            None
-            if number is None
-            else self._session.do(lambda on: registry.version(on, self.target.name, number))
-        )
+    # -- what it reports
 
     def _say(self, text: str) -> None:
-        """Tell the operator, with the run's id."""
+        """Report a message, with the run's id."""
         number = f"rebuild {self._entry.rebuild}" if self._entry is not None else "rebuild"
-        self._watcher.say(f"{number}: {text}")
+        self._reporter.say(f"{number}: {text}")
+
+    def _say_once(self, text: str) -> None:
+        """Report a message unless it was the last one of this kind."""
+        if text != self._last_message:
+            self._last_message = text
+            self._say(text)
+
+    def _report(self, progress: Progress) -> None:
+        done = self._done_before + progress.events
+        if self._load_target is not None and not self.store.capabilities.count_between:
+            # The total is an estimate, which gets better as more is read.
+            self._total = done + self.store.count_between(progress.position, self._load_target)
+        self._reporter.progress(done, self._total)
+
+    def _facts(self) -> dict[str, Any]:
+        """What hooks get to know."""
+        entry, green = self._journal_entry, self._green()
+        found = self._refresh().verification or {}
+        return {
+            **facts_of(self.target.name, self._state, entry.from_version, green),
+            "rebuild": entry.rebuild,
+            "events": green.events,
+            "rows": green.rows,
+            "differing": found.get("differing"),
+        }
+
+    def _run_after_switch(self) -> bool:
+        """Run the hook after the switch; returns whether it succeeded.
+
+        The switch is committed, so a failing hook does not undo it; it shows in the exit code.
+        """
+        try:
+            self._hooks.run("after_switch", self._facts())
+        except EsopsError as error:
+            self._say(f"{error.message}. The switch itself is done")
+            self._note("hook failed", {"hook": "after-switch", "reason": error.message})
+            return False
+        return True
+
+    def _run_on_failure(self, reason: str) -> None:
+        # A failing hook must not hide the error that it was run for.
+        try:
+            self._hooks.run("on_failure", {**self._facts(), "reason": reason})
+        except (EsopsError, psycopg.Error) as error:
+            log.warning("the hook on-failure failed", error=str(error))
+
+    # -- the journal
 
     def _enter(self, state: str) -> None:
-        self._session.do(lambda on: journal.enter(on, self._the_entry.rebuild, state))
+        """Note in the journal that a state is reached."""
+        self._session.do(lambda on: journal.enter(on, self._journal_entry.rebuild, state))
         self._state = state
-        log.info("state", rebuild=self._the_entry.rebuild, state=state)
+        log.info("state", rebuild=self._journal_entry.rebuild, state=state)
 
     def _note(self, event: str, detail: Mapping[str, Any]) -> None:
         self._session.do(
-            lambda on: journal.note(on, self._the_entry.rebuild, self._state, event, detail)
+            lambda on: journal.note(on, self._journal_entry.rebuild, self._state, event, detail)
         )
 
-    def _keep(self, found: verify.Verification) -> None:
+    def _keep_verification(self, found: Verification) -> None:
         self._session.do(
-            lambda on: journal.keep_verification(on, self._the_entry.rebuild, found.as_dict())
+            lambda on: journal.keep_verification(on, self._journal_entry.rebuild, found.as_dict())
         )
 
-    def _verification(self) -> verify.Verification:
+    def _kept_verification(self) -> Verification:
         kept = self._refresh().verification
         assert kept is not None
-        return verify.Verification(**kept)
+        return Verification(**kept)
 
-    def _refresh(self) -> journal.Entry:
+    def _refresh(self) -> journal.JournalEntry:
+        """The journal's entry as it is now, with the options that this process works with."""
         entry = self._session.do(lambda on: journal.latest(on, self.target.name))
         assert entry is not None
-        self._entry = replace(entry, options=self._the_entry.options)
+        self._entry = replace(entry, options=self._journal_entry.options)
         return entry
 
     def _pause(self, reason: str) -> None:
+        # Without `do`: whoever pauses because the database is gone must not wait for it here.
         try:
-            journal.pause(self._session.connection, self._the_entry, self._state, reason)
+            journal.pause(self._session.connection, self._journal_entry, self._state, reason)
             journal.add_seconds(
-                self._session.connection, self._the_entry.rebuild, self._take_seconds()
+                self._session.connection, self._journal_entry.rebuild, self._take_seconds()
             )
         except psycopg.Error as error:
-            log.warning("the pause could not be noted", error=str(error))
+            log.warning("the pause could not be noted in the journal", error=str(error))
 
     def _take_seconds(self) -> float:
+        """The seconds of work since this was called last."""
         now = time.monotonic()
         seconds, self._started = now - self._started, now
         return seconds
@@ -275,8 +321,8 @@ class RebuildContext:
             green.events,
             green.rows,
             seconds,
-            self._handed or green.position,
+            self._handed_over_at or green.position,
             entry.verification,
             findings,
-            followed=self._taken_over,
+            followed=self._will_be_followed,
         )

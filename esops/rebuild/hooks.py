@@ -1,5 +1,6 @@
-"""Programs of the operator's that a rebuild runs on its way: executables, no shell, told by their
-environment.
+"""Hooks: the operator's programs that a rebuild runs on its way.
+
+They are run without a shell; what they need to know is in their environment.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from esops.rebuild import journal
 from esops.settings import HookSettings
 
 _LIVE = (journal.VERIFIED, journal.SWITCHED)
-Told = Mapping[str, object]
+Facts = Mapping[str, object]
 
 
-def told_of(
+def facts_of(
     projection: str, state: str, from_version: int | None, to: Version
 ) -> dict[str, object]:
-    """What every program is told of a switch or a rebuild.
+    """What every program gets to know of a switch or a rebuild.
 
-    `phase`: whether side effects of events would fire again.
+    `phase` is "catching-up" while old events are applied again, so that a program can suppress side
+    effects; then it is "live".
     """
     return {
         "projection": projection,
@@ -42,19 +44,20 @@ def run_program(
     what: str,
     command: Sequence[str],
     folder: Path,
-    told: Told,
+    facts: Facts,
     limit: timedelta,
     say: Callable[[str], None],
 ) -> None:
-    """Run a program with `ESOPS_*` in its environment and its output passed on.
+    """Run a program with `facts` as `ESOPS_*` in its environment, and pass its output on.
 
-    It may be run again after a crash, so it must stand that.
+    It may be run again after a crash, so it must be idempotent.
 
     Raises Stopped where it fails or takes longer than `limit`, UsageError where it cannot be
     started.
     """
     environment = {
-        f"ESOPS_{name.upper()}": "" if value is None else str(value) for name, value in told.items()
+        f"ESOPS_{name.upper()}": "" if value is None else str(value)
+        for name, value in facts.items()
     }
     say(f"{what}: {' '.join(command)}")
     try:
@@ -69,38 +72,38 @@ def run_program(
         )
     except subprocess.TimeoutExpired:
         raise Stopped(
-            f"{what} took longer than {limit.total_seconds():.0f} s and was ended"
+            f"{what} took longer than {limit.total_seconds():.0f} s and was killed"
         ) from None
     except OSError as error:
-        raise UsageError(f"{what}: {command[0]!r} cannot be run: {error.strerror}") from None
+        raise UsageError(f"{what}: cannot run {command[0]!r}: {error.strerror}") from None
     for line in (done.stdout + done.stderr).splitlines():
         say(f"{what}: {line}")
     if done.returncode:
         raise Stopped(
-            f"{what} ended with {done.returncode}",
-            hint="Mend it and go on with --resume, or give the rebuild up with --abort.",
+            f"{what} ended with exit code {done.returncode}",
+            hint="Fix it and continue with --resume, or drop the rebuild with --abort.",
         )
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """A projection's hooks."""
+    """A projection's hooks; `folder` is where they are run."""
 
     settings: HookSettings
     folder: Path
     say: Callable[[str], None]
 
-    def run(self, name: str, told: Told) -> bool:
-        """Run one, where there is one; whether there was. Raises as run_program does."""
+    def run(self, name: str, facts: Facts) -> bool:
+        """Run a hook; returns False where none is configured. Raises as run_program does."""
         command: Sequence[str] = getattr(self.settings, name)
         if not command:
             return False
-        told = {"hook": name.replace("_", "-"), **told}
+        facts = {"hook": name.replace("_", "-"), **facts}
         run_program(
             f"hook {name.replace('_', '-')}",
             command,
             self.folder,
-            told,
+            facts,
             self.settings.timeout,
             self.say,
         )

@@ -1,4 +1,4 @@
-"""The journal of rebuilds: the only state that a rebuild has, so that any process can go on where
+"""The journal of rebuilds: the only state that a rebuild has, so that any process can resume where
 another one died.
 """
 
@@ -34,10 +34,11 @@ TESTED, REBUILT = "tested", "rebuilt"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """One rebuild as the journal has it.
 
-    `resume_state` is where a paused one goes on; `seconds` its working time so far.
+    `resume_state` is the state from which a paused rebuild is resumed; `seconds` is its working
+    time so far.
     """
 
     rebuild: int
@@ -70,7 +71,7 @@ def begin(
     from_version: int | None,
     to_version: int,
     options: Mapping[str, Any],
-) -> Entry:
+) -> JournalEntry:
     """Enter a planned rebuild."""
     row = connection.execute(
         b"INSERT INTO esops.rebuilds (projection, state, from_version, to_version, options, "
@@ -86,12 +87,12 @@ def begin(
         ),
     ).fetchone()
     assert row is not None
-    entry = Entry(*row)
+    entry = JournalEntry(*row)
     note(connection, entry.rebuild, PLANNED, "done")
     return entry
 
 
-def latest(connection: psycopg.Connection, projection: str) -> Entry | None:
+def latest(connection: psycopg.Connection, projection: str) -> JournalEntry | None:
     """The newest rebuild of a projection, finished or not."""
     if not migrations.installed(connection):
         return None
@@ -101,13 +102,11 @@ def latest(connection: psycopg.Connection, projection: str) -> Entry | None:
         + b" FROM esops.rebuilds WHERE projection = %s ORDER BY rebuild DESC LIMIT 1",
         (projection,),
     ).fetchone()
-    return None if row is None else Entry(*row)
+    return None if row is None else JournalEntry(*row)
 
 
-def reopen(connection: psycopg.Connection, entry: Entry) -> Entry:
-    """Make an unfinished rebuild this process's own and put it back into the state where it works
-    on.
-    """
+def reopen(connection: psycopg.Connection, entry: JournalEntry) -> JournalEntry:
+    """Make an unfinished rebuild this process's own, in the state from which it is resumed."""
     state = entry.resume_state if entry.state == PAUSED and entry.resume_state else entry.state
     row = connection.execute(
         b"UPDATE esops.rebuilds SET state = %s, resume_state = NULL, reason = NULL, host = %s, pid "
@@ -117,7 +116,7 @@ def reopen(connection: psycopg.Connection, entry: Entry) -> Entry:
     ).fetchone()
     assert row is not None
     note(connection, entry.rebuild, state, "resumed")
-    return Entry(*row)
+    return JournalEntry(*row)
 
 
 def enter(
@@ -132,7 +131,7 @@ def enter(
     note(connection, rebuild, state, "done")
 
 
-def pause(connection: psycopg.Connection, entry: Entry, state: str, reason: str) -> None:
+def pause(connection: psycopg.Connection, entry: JournalEntry, state: str, reason: str) -> None:
     """Note that work stopped in a state, and why."""
     connection.execute(
         "UPDATE esops.rebuilds SET state = 'paused', resume_state = %s, reason = %s, updated_at = "

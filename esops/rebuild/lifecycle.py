@@ -1,13 +1,17 @@
-"""The versions of a read model, from outside of a rebuild: show them, switch between them, roll
-back, retire.
+"""The life of a version after its rebuild: switch to it, roll back to it, retire it.
+
+    switch_to(config, "cart_summary", 3)
+    roll_back(config, "cart_summary")
+    retire(config, "cart_summary")
+
+All three work for projections of any kind.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -23,86 +27,75 @@ from esops.readmodel.names import ReadModelName
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import drop_tables
 from esops.rebuild import journal, switch
-from esops.rebuild.hooks import Hooks, told_of
-from esops.rebuild.plan import names_of
-from esops.rebuild.variants.external import check_left, reached
-from esops.running.host import code_of, open_runner
-from esops.settings import ProjectionSettings
+from esops.rebuild.freshness import (
+    BRING_PATIENCE,
+    bring_to,
+    check_application_ahead,
+    check_can_advance,
+)
+from esops.rebuild.hooks import Hooks, facts_of
+from esops.rebuild.target import names_of
+from esops.rebuild.variants.external.checkpoint import check_unused
 from esops.stores import open_store
-from esops.stores.base import LOOKING, EventStore
 
 log = structlog.get_logger("esops.versions")
-_BRING_PATIENCE = timedelta(seconds=20)
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A version with what is to be known of it at this moment."""
-
-    version: Version
-    lag_events: int | None
-    followed_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """What a switch did."""
+    """What a switch did, or would do.
+
+    `inside` names both projections (before, after) where they run inside the store; then there is
+    no position.
+    """
 
     projection: str
     from_version: int
     to_version: int
     position: Position | None
     statements: Sequence[str]
+    inside: tuple[str, str] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Under the documented field names."""
+        return {
+            "projection": self.projection,
+            "from_version": self.from_version,
+            "to_version": self.to_version,
+            "position": None if self.position is None else str(self.position),
+            "statements": list(self.statements),
+        }
 
 
-def described(config: Config, name: str, store: str | None = None) -> list[dict[str, Any]]:
-    """All versions of a projection of any kind, under the documented field names."""
-    if config.projection(name).kind == "server":
-        from esops.rebuild.variants.server import versions
-
-        return versions.show(config, name, store)
-    return [as_dict(each) for each in show(config, name, store)]
-
-
-def show(config: Config, name: str, store: str | None = None) -> list[Shown]:
-    """All versions of a projection with their lag in events.
-
-    Raises UsageError for an unknown projection.
+@dataclass(frozen=True, slots=True)
+class Retirement:
+    """What is dropped: versions of a projection, with their tables, or their projections inside the
+    store.
     """
-    settings = config.projection(name)
-    with translated(), connect(config.readmodel_of(name).dsn, "show") as connection:
-        found = registry.versions(connection, name)
-        if not found:
-            return []
-        store_name, store_settings = config.store(store or settings.store)
-        with open_store(store_name, store_settings) as events:
-            head = events.head(LOOKING, _lowest(found)).position
-            return [
-                _shown(connection, events, head, _where_it_is(events, version)) for version in found
-            ]
 
-
-def _where_it_is(events: EventStore, version: Version) -> Version:
-    """A version with the application's checkpoint, where that one keeps it."""
-    if version.checkpoint is None or version.state not in {*registry.LIVE_STATES, "building"}:
-        return version
-    return replace(version, position=reached(events, version))
+    projection: str
+    versions: Sequence[int]
+    what: Sequence[str]
+    run: Callable[[], list[str]]
+    """Drops it; raises as `retire` does."""
 
 
 def switch_to(
     config: Config,
     name: str,
-    number: int | None,
+    number: int | None = None,
     *,
     allow_stale: bool = False,
     dry_run: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Switched:
     """Point a projection's name at another version: a given one, or the newest that stands by.
 
     Raises UsageError where there is no such version, Refused where it would serve old data, Busy
     during a rebuild.
     """
-    config.projection(name)
+    if config.projection(name).kind == "server":
+        return _move_in_server(config, name, number, back=False, dry_run=dry_run, say=say)
     with translated(), connect(config.readmodel_of(name).dsn, f"switch {name}") as connection:
         known = registry.versions(connection, name)
         source = next((each for each in known if each.state == "active"), None)
@@ -110,14 +103,21 @@ def switch_to(
         if source is not None and target.version == source.version:
             raise UsageError(f"{name} v{target.version} serves already")
         _lock(connection, name)
-        return _switch(config, connection, source, target, allow_stale=allow_stale, dry_run=dry_run)
+        what = _what(config, connection, source, target, forced=allow_stale)
+        return _switch(config, connection, what, dry_run=dry_run)
 
 
 def roll_back(
-    config: Config, name: str, *, allow_stale: bool = False, dry_run: bool = False
+    config: Config,
+    name: str,
+    *,
+    allow_stale: bool = False,
+    dry_run: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Switched:
     """Point a projection's name at the version that served before. Raises as switch_to does."""
-    config.projection(name)
+    if config.projection(name).kind == "server":
+        return _move_in_server(config, name, None, back=True, dry_run=dry_run, say=say)
     with translated(), connect(config.readmodel_of(name).dsn, f"rollback {name}") as connection:
         known = registry.versions(connection, name)
         before = registry.previous(connection, name) if known else None
@@ -131,36 +131,34 @@ def roll_back(
         if target.state != "standby":
             raise UsageError(f"{name} v{before}, which served before, is {target.state}")
         _lock(connection, name)
-        return _switch(
-            config, connection, source, target, allow_stale=allow_stale, dry_run=dry_run, back=True
-        )
+        what = _what(config, connection, source, target, forced=allow_stale)
+        return _switch(config, connection, what, dry_run=dry_run, back=True)
 
 
-def retirable(config: Config, name: str, number: int | None) -> list[Version]:
-    """The versions that `retire` would drop: a given one, or all that stand by."""
-    config.projection(name)
+def retirable(config: Config, name: str, number: int | None = None) -> Retirement:
+    """What retiring would drop: a given version, or all that stand by.
+
+    Raises UsageError where there is no such version, Refused for one that is in use.
+    """
+    if config.projection(name).kind == "server":
+        return _retirable_in_server(config, name, number)
     with translated(), connect(config.readmodel_of(name).dsn, f"retire {name}") as connection:
-        known = registry.versions(connection, name)
-    if number is None:
-        found = [each for each in known if each.state == "standby"]
-        if not found:
-            raise UsageError(
-                f"{name} has no version that stands by", hint=f"See `esops projection show {name}`."
-            )
-        return found
-    version = next((each for each in known if each.version == number), None)
-    if version is None:
-        raise UsageError(
-            f"{name} has no version {number}",
-            hint="Versions: " + ", ".join(str(v.version) for v in known),
-        )
-    if version.state == "active":
-        raise Refused(f"{name} v{number} serves now", hint="Switch to another version first.")
-    if version.state == "building":
-        raise Refused(f"{name} v{number} is being built", hint="Give the rebuild up with --abort.")
-    if version.state != "standby":
-        raise UsageError(f"{name} v{number} is {version.state} already")
-    return [version]
+        found = _standing_by(name, registry.versions(connection, name), number)
+    return Retirement(
+        name,
+        [each.version for each in found],
+        [".".join(table) for each in found for table in each.tables.values()],
+        lambda: _retire_versions(config, found),
+    )
+
+
+def retire(config: Config, name: str, number: int | None = None) -> list[str]:
+    """Drop a given version, or all that stand by; returns the statements executed.
+
+    Never drops with CASCADE. Raises as `retirable` does; Refused for a version that the application
+    still keeps fresh, and for one that other objects depend on; Busy where its tables are in use.
+    """
+    return retirable(config, name, number).run()
 
 
 def retire_due(config: Config, names: Sequence[str]) -> list[Version]:
@@ -173,23 +171,177 @@ def retire_due(config: Config, names: Sequence[str]) -> list[Version]:
                 for number in journal.due(connection, name)
             ]
         if found:
-            retire(config, found)
+            _retire_versions(config, found)
             done += found
     return done
 
 
-def retire(config: Config, versions: Sequence[Version]) -> list[str]:
-    """Drop the tables of versions that stand by; returns the statements executed.
+# -- inside the store
 
-    Never with CASCADE.
 
-    Raises Refused for one that the application still keeps fresh.
-    """
+def _move_in_server(
+    config: Config,
+    name: str,
+    number: int | None,
+    *,
+    back: bool,
+    dry_run: bool,
+    say: Callable[[str], None],
+) -> Switched:
+    from esops.rebuild.variants.server import versions
+
+    old, new, run = versions.move(config, name, number, back=back, dry_run=dry_run, say=say)
+    return Switched(name, old.version, new.version, None, run, inside=(old.name, new.name))
+
+
+def _retirable_in_server(config: Config, name: str, number: int | None) -> Retirement:
+    from esops.rebuild.variants.server import versions
+
+    found = versions.retirable(config, name, number)
+    return Retirement(
+        name,
+        [each.version for each in found],
+        [f"projection {each.name}" for each in found],
+        lambda: versions.retire(config, name, found),
+    )
+
+
+# -- which versions
+
+
+def _target(name: str, known: Sequence[Version], number: int | None) -> Version:
+    standing_by = [each for each in known if each.state == "standby"]
+    if number is None:
+        if not standing_by:
+            raise UsageError(
+                f"{name} has no version that stands by", hint=f"See `esops projection show {name}`."
+            )
+        return standing_by[-1]
+    found = _numbered(name, known, number)
+    if found.state not in registry.LIVE_STATES:
+        raise Refused(
+            f"{name} v{number} is {found.state}",
+            hint="Only a version that stands by can be switched to.",
+        )
+    return found
+
+
+def _standing_by(name: str, known: Sequence[Version], number: int | None) -> list[Version]:
+    if number is None:
+        found = [each for each in known if each.state == "standby"]
+        if not found:
+            raise UsageError(
+                f"{name} has no version that stands by", hint=f"See `esops projection show {name}`."
+            )
+        return found
+    version = _numbered(name, known, number)
+    if version.state == "active":
+        raise Refused(f"{name} v{number} serves now", hint="Switch to another version first.")
+    if version.state == "building":
+        raise Refused(
+            f"{name} v{number} is being built",
+            hint=f"Drop it with: esops rebuild {name} --blue-green --abort",
+        )
+    if version.state != "standby":
+        raise UsageError(f"{name} v{number} is {version.state} already")
+    return [version]
+
+
+def _numbered(name: str, known: Sequence[Version], number: int) -> Version:
+    found = next((each for each in known if each.version == number), None)
+    if found is None:
+        raise UsageError(
+            f"{name} has no version {number}",
+            hint="Versions: " + (", ".join(str(each.version) for each in known) or "none"),
+        )
+    return found
+
+
+def _lock(connection: psycopg.Connection, name: str) -> None:
+    lock = locks.rebuild_lock(name)
+    if not locks.take(connection, lock, timedelta(seconds=1)):
+        raise Busy(
+            f"a rebuild of {name} is running: "
+            f"{locks.holder(connection, lock) or 'its session is just ending'}",
+            hint="Wait for it, or stop it; you can resume it later.",
+        )
+    migrations.upgrade(connection)
+
+
+# -- the switch
+
+
+def _what(
+    config: Config,
+    connection: psycopg.Connection,
+    source: Version | None,
+    target: Version,
+    *,
+    forced: bool,
+) -> switch.Switch:
+    settings = config.projection(target.projection)
+    if settings.kind == "external":
+        names = names_of(config, target.projection, connection)
+    else:
+        names = [ReadModelName(schema, name) for name, (schema, _) in target.tables.items()]
+    return switch.Switch(names, settings.switch, source, target, forced)
+
+
+def _switch(
+    config: Config,
+    connection: psycopg.Connection,
+    what: switch.Switch,
+    *,
+    dry_run: bool,
+    back: bool = False,
+) -> Switched:
+    source, target, allow_stale = what.source, what.target, what.forced
+    before = source.version if source else 0
+    settings = config.projection(target.projection)
+    external = settings.kind == "external"
+    if external:
+        check_application_ahead(config, source, target, allow_stale=allow_stale)
+    else:
+        check_can_advance(settings, target, allow_stale=allow_stale)
+
+    def bring(position: Position) -> None:
+        if not allow_stale:
+            bring_to(config, target, position)
+
+    if source is not None and source.position is not None:
+        bring(source.position)  # most of the way before the lock, the short rest under it
+    if dry_run:
+        statements = switch.statements(connection, what)
+        return Switched(target.projection, before, target.version, target.position, statements)
+
+    def record(on: psycopg.Connection) -> None:
+        if external:  # again, under the lock: from here on nobody reads blue by the name
+            check_application_ahead(config, source, target, allow_stale=allow_stale)
+        entry = journal.latest(on, target.projection)
+        if entry is not None and back and entry.to_version == (source.version if source else None):
+            journal.enter(on, entry.rebuild, journal.ROLLED_BACK, finished=True)
+        elif entry is not None and entry.to_version == target.version:
+            journal.enter(on, entry.rebuild, journal.SWITCHED, finished=True)
+
+    if settings.switch == "hook":
+        facts = facts_of(
+            target.projection, journal.SWITCHED, source.version if source else None, target
+        )
+        Hooks(settings.hooks, config.directory, log.info).run("switch", facts)
+    statements = switch.perform(connection, what, bring_to=bring, record=record)
+    position = registry.read_position(connection, target.projection, target.version)
+    return Switched(target.projection, before, target.version, position, statements)
+
+
+# -- retiring
+
+
+def _retire_versions(config: Config, versions: Sequence[Version]) -> list[str]:
     done: list[str] = []
     for version in versions:
         if version.checkpoint is not None:
-            with _store_of(config, version) as events:
-                check_left(events, version)
+            with open_store(*config.store(version.store)) as events:
+                check_unused(events, version)
         with (
             translated(),
             connect(
@@ -197,16 +349,13 @@ def retire(config: Config, versions: Sequence[Version]) -> list[str]:
             ) as connection,
         ):
             _lock(connection, version.projection)
-            _drop(connection, version, done)
+            done += _drop(connection, version)
     return done
 
 
-def _store_of(config: Config, version: Version) -> EventStore:
-    return open_store(*config.store(version.store))
-
-
-def _drop(connection: psycopg.Connection, version: Version, done: list[str]) -> None:
-    deadline = time.monotonic() + _BRING_PATIENCE.total_seconds()
+def _drop(connection: psycopg.Connection, version: Version) -> list[str]:
+    """Drop a version's tables, as soon as the process that follows it has let go of them."""
+    deadline = time.monotonic() + BRING_PATIENCE.total_seconds()
     while True:
         try:
             with connection.transaction():
@@ -236,220 +385,4 @@ def _drop(connection: psycopg.Connection, version: Version, done: list[str]) -> 
                 hint="Drop them first.",
             ) from error
         else:
-            done += statements
-            return
-
-
-def _target(name: str, known: Sequence[Version], number: int | None) -> Version:
-    standing_by = [each for each in known if each.state == "standby"]
-    if number is None:
-        if not standing_by:
-            raise UsageError(
-                f"{name} has no version that stands by", hint=f"See `esops projection show {name}`."
-            )
-        return standing_by[-1]
-    found = next((each for each in known if each.version == number), None)
-    if found is None:
-        raise UsageError(
-            f"{name} has no version {number}",
-            hint="Versions: " + (", ".join(str(v.version) for v in known) or "none"),
-        )
-    if found.state not in registry.LIVE_STATES:
-        raise Refused(
-            f"{name} v{number} is {found.state}",
-            hint="Only a version that stands by can be switched to.",
-        )
-    return found
-
-
-def _lock(connection: psycopg.Connection, name: str) -> None:
-    lock = locks.rebuild_lock(name)
-    if not locks.take(connection, lock, timedelta(seconds=1)):
-        raise Busy(
-            f"a rebuild of {name} is at work: "
-            f"{locks.holder(connection, lock) or 'its session is just ending'}"
-        )
-    migrations.upgrade(connection)
-
-
-def _switch(
-    config: Config,
-    connection: psycopg.Connection,
-    source: Version | None,
-    target: Version,
-    *,
-    allow_stale: bool,
-    dry_run: bool,
-    back: bool = False,
-) -> Switched:
-    settings = config.projection(target.projection)
-    external = settings.kind == "external"
-    names = [ReadModelName(schema, name) for name, (schema, _) in target.tables.items()]
-    if external:
-        names = names_of(config, target.projection, connection)
-        _check_ahead(config, source, target, allow_stale=allow_stale)
-    else:
-        _check_fresh(settings, target, allow_stale=allow_stale)
-
-    def bring_to(position: Position) -> None:
-        if not allow_stale:
-            _bring(config, target, position)
-
-    if source is not None and source.position is not None and not allow_stale:
-        bring_to(source.position)  # the long way before the lock, the short rest under it
-    if dry_run:
-        statements = switch.statements(connection, names, settings.switch, source, target)
-        return Switched(
-            target.projection,
-            source.version if source else 0,
-            target.version,
-            target.position,
-            statements,
-        )
-
-    def record(on: psycopg.Connection) -> None:
-        if external:  # once more, since nobody reads on by the name from here on
-            _check_ahead(config, source, target, allow_stale=allow_stale)
-        entry = journal.latest(on, target.projection)
-        if entry is not None and back and entry.to_version == (source.version if source else None):
-            journal.enter(on, entry.rebuild, journal.ROLLED_BACK, finished=True)
-        elif entry is not None and entry.to_version == target.version:
-            journal.enter(on, entry.rebuild, journal.SWITCHED, finished=True)
-
-    if settings.switch == "hook":
-        told = told_of(
-            target.projection, journal.SWITCHED, source.version if source else None, target
-        )
-        Hooks(settings.hooks, config.directory, log.info).run("switch", told)
-    statements = switch.perform(
-        connection,
-        names,
-        settings.switch,
-        source,
-        target,
-        bring_to=bring_to,
-        record=record,
-        forced=allow_stale,
-    )
-    position = registry.read_position(connection, target.projection, target.version)
-    return Switched(
-        target.projection, source.version if source else 0, target.version, position, statements
-    )
-
-
-def _check_fresh(settings: ProjectionSettings, target: Version, *, allow_stale: bool) -> None:
-    """Raises Refused where nobody could bring a version up to date."""
-    if target.position is None and not allow_stale:
-        raise Refused(
-            f"{target.projection} v{target.version} has no checkpoint of esops: what it shows "
-            "may be old",
-            hint="Rebuild instead, or serve it as it is with --allow-stale.",
-        )
-    if settings.live == "app":
-        raise Refused(
-            f'the application keeps what serves of {target.projection} fresh (live = "app"), and '
-            f"v{target.version} stands still since",
-            hint="Rebuild: a new version is brought up to date, and handed over at its switch.",
-        )
-
-
-def _check_ahead(
-    config: Config, source: Version | None, target: Version, *, allow_stale: bool
-) -> None:
-    """Raises Refused where readers would step back from one version that the application keeps to
-    another.
-    """
-    if source is None or allow_stale:
-        return
-    with _store_of(config, target) as events:
-        before, now = reached(events, source), reached(events, target)
-    if now is None or (before is not None and now < before):
-        raise Refused(
-            f"v{target.version} stands at {now} by the application's checkpoint, and "
-            f"v{source.version}, which serves, at {before}",
-            hint="Let the application keep both, or serve it as it is with --allow-stale.",
-        )
-
-
-def _bring(config: Config, target: Version, position: Position) -> None:
-    """See to it that a version reaches a position: wait for the process that follows it, or do it
-    here.
-    """
-    name = locks.version_lock(target.projection, target.version)
-    deadline = time.monotonic() + _BRING_PATIENCE.total_seconds()
-    while True:
-        with connect(config.readmodel_of(target.projection).dsn, "wait") as watching:
-            reached = registry.read_position(watching, target.projection, target.version)
-            followed = locks.holder(watching, name) is not None
-        if reached is not None and reached >= position:
-            return
-        if not followed:
-            with contextlib.suppress(Busy):  # one that has come to follow it meanwhile
-                _catch_up_here(config, target, position)
-                continue
-        if time.monotonic() >= deadline:
-            raise Refused(
-                f"v{target.version} stands at {reached} and does not reach {position}, where the "
-                "serving version is",
-                hint="See why it is behind with `esops projection show`.",
-            )
-        time.sleep(0.02)
-
-
-def _catch_up_here(config: Config, target: Version, position: Position) -> None:
-    if not code_of(config, target)[1]:
-        raise Refused(
-            f"v{target.version} stands at {target.position}, behind the serving version, and the "
-            "code that made it is gone: "
-            "it would serve old data",
-            hint="Name its code with "
-            f"projections.{target.projection}.versions.{target.version}.python, or accept with "
-            "--allow-stale.",
-        )
-    runner = open_runner(config, target, stop=lambda: False)
-    try:
-        runner.run_until(position)
-    finally:
-        runner.close()
-
-
-def _shown(
-    connection: psycopg.Connection, events: EventStore, head: Position | None, version: Version
-) -> Shown:
-    live = version.state in {*registry.LIVE_STATES, "building"}
-    lag = (
-        events.count_between(version.position, head)
-        if live and (version.position or version.fingerprint)
-        else None
-    )
-    holder = (
-        locks.holder(connection, locks.version_lock(version.projection, version.version))
-        if live
-        else None
-    )
-    return Shown(version, lag, None if holder is None else holder.process)
-
-
-def _lowest(versions: Sequence[Version]) -> Position | None:
-    positions = [
-        each.position
-        for each in versions
-        if each.state in registry.LIVE_STATES and each.position is not None
-    ]
-    return min(positions) if positions and len(positions) == len(versions) else None
-
-
-def as_dict(shown: Shown) -> dict[str, Any]:
-    """A version under the documented field names."""
-    version = shown.version
-    return {
-        "version": version.version,
-        "state": version.state,
-        "position": None if version.position is None else str(version.position),
-        "lag_events": shown.lag_events,
-        "tables": {name: physical for name, (_, physical) in version.tables.items()},
-        "rows": version.rows,
-        "updated_at": version.updated_at,
-        "events": version.events,
-        "followed_by": shown.followed_by,
-    }
+            return statements

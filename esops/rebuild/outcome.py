@@ -1,23 +1,24 @@
-"""What a rebuild tells: to whom it reports on the way, and what it hands over at the end."""
+"""What a rebuild reports: messages and progress on the way, and its outcome."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from esops.errors import EsopsError
 from esops.events import Position
 
 
 class Reporter(Protocol):
-    """Who wants to know how a rebuild goes."""
+    """Who is told how one rebuild goes."""
 
     def say(self, text: str) -> None:
-        """A state was reached, or something is waited for."""
+        """Report that a state was reached, or what the rebuild waits for."""
         ...
 
     def progress(self, done: int, total: int | None) -> None:
-        """So many events of so many are in green."""
+        """Report that `done` events of `total` (None: unknown) are in green."""
         ...
 
 
@@ -25,10 +26,9 @@ class Reporter(Protocol):
 class Outcome:
     """What a rebuild did.
 
-    `seconds` is working time over all its sessions; `events` what green was made of.
-
-    `followed`: a process that keeps the version before fresh is there, and will take the new one
-    over.
+    `seconds` is working time over all its sessions; `events` is how many events green was made of.
+    `findings`: the verification found more differences than are allowed, or a hook failed.
+    `followed`: an `esops run` is there that will keep the new version fresh.
     """
 
     rebuild: int
@@ -46,5 +46,35 @@ class Outcome:
 
     @property
     def events_per_second(self) -> float:
-        """Over the working time."""
+        """Events per second of working time."""
         return self.events / self.seconds if self.seconds > 0 else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Under the documented field names."""
+        return {
+            "rebuild": self.rebuild,
+            "projection": self.projection,
+            "state": self.state,
+            "from_version": self.from_version,
+            "to_version": self.to_version,
+            "events": self.events,
+            "rows": self.rows,
+            "seconds": round(self.seconds, 3),
+            "events_per_second": round(self.events_per_second),
+            "position": None if self.position is None else str(self.position),
+            "verification": self.verification,
+        }
+
+
+class RebuildsFailed(EsopsError):
+    """Some of several rebuilds did not finish. Has the exit code and hint of the worst error."""
+
+    def __init__(self, outcomes: Sequence[Outcome], errors: Mapping[str, EsopsError]) -> None:
+        """`outcomes` are those of the rebuilds that finished, `errors` go by projection."""
+        worst = max(errors.values(), key=lambda error: error.exit_code)
+        total = len(outcomes) + len(errors)
+        super().__init__(
+            f"{len(errors)} of {total} rebuilds did not finish: {worst.message}", hint=worst.hint
+        )
+        self.outcomes, self.errors = outcomes, errors
+        self.exit_code = worst.exit_code  # type: ignore[misc]

@@ -24,7 +24,7 @@ _RECONNECT_PATIENCE = timedelta(minutes=10)
 
 
 class Session:
-    """Holds a projection's rebuild lock; what is done through it survives a restart of the
+    """Holds a projection's rebuild lock. What is done through it survives a restart of the
     database.
     """
 
@@ -45,20 +45,20 @@ class Session:
             raise
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Close the connection, which gives the lock back."""
         self.connection.close()
 
     def followed(self, version: Version) -> bool:
-        """Whether some process keeps a version fresh at this moment."""
+        """Whether a process keeps a version fresh at this moment."""
         name = locks.version_lock(version.projection, version.version)
         return self.do(lambda on: locks.holder(on, name)) is not None
 
     def do(self, do: Callable[[psycopg.Connection], T]) -> T:
-        """Do something; if the connection is lost, wait for the database, take the lock again, and
-        do it again.
+        """Call `do` with the connection; if that is lost, wait for the database, take the lock
+        again, and call it again. So `do` must be idempotent.
 
-        Raises Stopped when asked to stop meanwhile, Unavailable after ten minutes, Busy if another
-        one took the lock.
+        Raises Stopped when asked to stop in the meantime, Unavailable after ten minutes, Busy if
+        another process took the lock.
         """
         deadline, pause = time.monotonic() + _RECONNECT_PATIENCE.total_seconds(), 0.2
         while True:
@@ -71,10 +71,10 @@ class Session:
             except ConnectionLost as lost:
                 self.connection.close()
                 if self._stop():
-                    raise Stopped("stopped while the database was away") from None
+                    raise Stopped("stopped while waiting for the database") from None
                 if time.monotonic() >= deadline:
                     raise Unavailable(
-                        f"the database stayed away for ten minutes: {lost.message}"
+                        f"the database was unreachable for ten minutes: {lost.message}"
                     ) from lost
                 self._say(f"waiting for the database: {lost.message}")
                 time.sleep(pause)
@@ -89,8 +89,8 @@ class Session:
             holder = locks.holder(self.connection, name)
             entry = journal.latest(self.connection, self._projection)
             if holder is not None and entry is not None and _dead(entry, holder):
-                # The process that began it is gone; its server session may still be at a long
-                # statement.
+                # The process that began it is gone, but the server still works on its last, long
+                # statement and holds the lock until that ends.
                 self.connection.execute("SELECT pg_terminate_backend(%s)", (holder.pid,))
                 if locks.take(self.connection, name, timedelta(seconds=10)):
                     migrations.upgrade(self.connection)
@@ -99,13 +99,13 @@ class Session:
                 migrations.upgrade(self.connection)
                 return
         raise Busy(
-            f"another rebuild of {self._projection} is at work: "
+            f"another rebuild of {self._projection} is running: "
             f"{holder or 'its session is just ending'}",
-            hint="Wait for it, or stop it; it can be resumed.",
+            hint="Wait for it, or stop it; you can resume it later.",
         )
 
 
-def _dead(entry: journal.Entry, holder: locks.LockHolder) -> bool:
+def _dead(entry: journal.JournalEntry, holder: locks.LockHolder) -> bool:
     """Whether a lock's holder is the session of an unfinished rebuild whose process ran on this
     host and is gone.
     """

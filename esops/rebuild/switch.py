@@ -1,12 +1,11 @@
-"""The switch: one transaction that points the plain name at another version, forwards or back.
+"""The switch: one transaction that points the name that readers use at another version, forwards or
+back.
 
 What readers are promised: no error, no missing table, and time never moves back. For the last, the
-version that serves is
-held still (its checkpoint's row is locked, which holds no table), the other one is brought to or
-past its position, and
-only then the name is pointed. The lock on the name itself is asked for with a short timeout and
-retried, so that a long
-reader makes the switch wait, and not everybody behind it.
+version that serves is held still (its checkpoint's row is locked, which holds no table), the other
+version is brought to its position or past it, and only then the name is pointed at it. The lock on
+the name itself is requested with a short timeout and retried, so that a long reader makes only the
+switch wait, and not everybody behind it.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
@@ -31,6 +31,7 @@ from esops.readmodel import registry
 from esops.readmodel.dependants import dependants
 from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
+from esops.wording import count
 
 log = structlog.get_logger("esops.switch")
 
@@ -39,110 +40,140 @@ LOCK_TIMEOUT = timedelta(milliseconds=100)
 _PATIENCE = timedelta(seconds=60)
 
 
-def statements(
-    connection: psycopg.Connection,
-    names: Sequence[ReadModelName],
-    mode: Mode,
-    source: Version | None,
-    target: Version,
-) -> list[str]:
-    """The statements of a switch, in order, as the catalogue stands now.
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """What is switched: the names that readers use, from the version that serves to another one.
 
-    Raises Refused where a table is gone, or other relations refer to a name in a way that a switch
-    would leave behind.
+    `forced` serves the target even where it is behind.
+    """
+
+    names: Sequence[ReadModelName]
+    mode: Mode
+    source: Version | None
+    target: Version
+    forced: bool = False
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.names))
+
+
+def statements(connection: psycopg.Connection, what: Switch) -> list[str]:
+    """The statements of a switch, in order, as the catalogue is now.
+
+    Raises Refused where a table does not exist, or other relations refer to a name in a way that a
+    switch would leave behind.
     """
     done: list[str] = []
-    for model in names if mode != "hook" else ():
-        schema, physical = target.tables[model.name]
+    for name in what.names if what.mode != "hook" else ():
+        schema, physical = what.target.tables[name.name]
         table = catalog.find_table(connection, schema, physical)
         if table is None:
-            raise Refused(f"the table {schema}.{physical} of v{target.version} is gone")
-        done += _of_one(connection, model, mode, table, source, target)
+            raise Refused(
+                f"the table {schema}.{physical} of v{what.target.version} does not exist any more"
+            )
+        current = catalog.find_table(connection, name.schema, name.name)
+        done += _move_table_away(connection, what, name, current)
+        point = _rename_to if what.mode == "rename" else _point_view_at
+        done += point(connection, what, name, current, table)
     return done
 
 
-def _of_one(
-    connection: psycopg.Connection,
-    model: ReadModelName,
-    mode: Mode,
-    target: Table,
-    source: Version | None,
-    target_version: Version,
+def _move_table_away(
+    connection: psycopg.Connection, what: Switch, name: ReadModelName, current: Table | None
 ) -> list[str]:
-    name = model.identifier.as_string(connection)
-    current = catalog.find_table(connection, model.schema, model.name)
-    done: list[str] = []
-    if current is not None and current.kind in "rp":
-        assert source is not None
-        _refuse_dependants(connection, model, current, "a table that other relations refer to")
-        moved = physical_name(model.name, source.version)
-        done.append(f"ALTER TABLE {name} RENAME TO {sql.Identifier(moved).as_string(connection)}")
-    if mode == "rename":
-        if current is not None and current.kind == "v":
-            _refuse_dependants(connection, model, current, "a view that other relations refer to")
-            done.append(f"DROP VIEW {name}")
-        done.append(
-            f"ALTER TABLE {qualified(target.schema, target.name).as_string(connection)} "
-            f"RENAME TO {sql.Identifier(model.name).as_string(connection)}"
+    """A table that has the name itself gets its version's suffix."""
+    if current is None or current.kind not in "rp":
+        return []
+    assert what.source is not None
+    _refuse_dependants(connection, name, current, "a table that other relations refer to")
+    moved = sql.Identifier(physical_name(name.name, what.source.version))
+    return [
+        (
+            f"ALTER TABLE {name.identifier.as_string(connection)} RENAME TO "
+            f"{moved.as_string(connection)}"
         )
-        return done
-    # A version that was renamed to the plain name in mode `rename` has just got its suffix.
+    ]
+
+
+def _rename_to(
+    connection: psycopg.Connection,
+    _: Switch,
+    name: ReadModelName,
+    current: Table | None,
+    target: Table,
+) -> list[str]:
+    done: list[str] = []
+    if current is not None and current.kind == "v":
+        _refuse_dependants(connection, name, current, "a view that other relations refer to")
+        done.append(f"DROP VIEW {name.identifier.as_string(connection)}")
+    return [
+        *done,
+        (
+            f"ALTER TABLE {qualified(target.schema, target.name).as_string(connection)} "
+            f"RENAME TO {sql.Identifier(name.name).as_string(connection)}"
+        ),
+    ]
+
+
+def _point_view_at(
+    connection: psycopg.Connection,
+    what: Switch,
+    name: ReadModelName,
+    current: Table | None,
+    target: Table,
+) -> list[str]:
+    view = name.identifier.as_string(connection)
+    # A table that had the name itself, in mode `rename`, has just got its suffix.
     physical = (
-        target.name
-        if target.name != model.name
-        else physical_name(model.name, target_version.version)
+        target.name if target.name != name.name else physical_name(name.name, what.target.version)
     )
     columns = ", ".join(
         sql.Identifier(column.name).as_string(connection) for column in target.columns
     )
     body = (
-        f"VIEW {name} AS SELECT {columns} FROM "
+        f"VIEW {view} AS SELECT {columns} FROM "
         f"{qualified(target.schema, physical).as_string(connection)}"
     )
+    # Replacing keeps owner, grants and comment, but Postgres allows it only for the same columns.
     if current is not None and current.kind == "v" and same_columns(current, target):
-        return [*done, f"CREATE OR REPLACE {body}"]
+        return [f"CREATE OR REPLACE {body}"]
+    done: list[str] = []
     if current is not None and current.kind == "v":
         _refuse_dependants(
             connection,
-            model,
+            name,
             current,
             "a view that other relations refer to, and its columns change",
         )
-        done.append(f"DROP VIEW {name}")
+        done.append(f"DROP VIEW {view}")
     done.append(f"CREATE {body}")
     if current is not None:
-        done += grant_statements(connection, current.oid, name)
-        done += _comment(connection, current, name)
+        done += grant_statements(connection, current.oid, view)
+        done += _comment(connection, current, view)
         if current.owner != _role(connection):
-            done.append(
-                f"ALTER VIEW {name} OWNER TO {sql.Identifier(current.owner).as_string(connection)}"
-            )
+            owner = sql.Identifier(current.owner).as_string(connection)
+            done.append(f"ALTER VIEW {view} OWNER TO {owner}")
     return done
 
 
 def same_columns(current: Table, target: Table) -> bool:
-    """Whether a view can stay as it is: same names, types and order."""
+    """Whether two relations have the same columns: names, types and order."""
     return [(c.name, c.type) for c in current.columns] == [(c.name, c.type) for c in target.columns]
 
 
 def perform(
     connection: psycopg.Connection,
-    names: Sequence[ReadModelName],
-    mode: Mode,
-    source: Version | None,
-    target: Version,
+    what: Switch,
     *,
     bring_to: Callable[[Position], None],
     record: Callable[[psycopg.Connection], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda _: None,
-    forced: bool = False,
 ) -> list[str]:
-    """Point the plain names at a version, in one transaction. Returns the statements executed.
+    """Point the names at the target, in one transaction. Returns the statements executed.
 
     `bring_to` brings the target's checkpoint to a position or past it, by other connections, or
-    raises. `record` writes
-    whatever belongs into the same transaction. `forced` serves the target even where it is behind.
+    raises. `record` writes whatever belongs into the same transaction.
 
     Raises Unavailable when the lock cannot be had within a minute.
     """
@@ -151,42 +182,43 @@ def perform(
         attempt += 1
         try:
             with translated():
-                done = _attempt(connection, names, mode, source, target, bring_to, record, forced)
-            log.info("switched", projection=target.projection, to=target.version, attempt=attempt)
+                done = _attempt(connection, what, bring_to, record)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if stop() or time.monotonic() >= deadline:
                 raise Unavailable(
-                    f"the lock on {_named(names)} could not be had in {attempt} tries: "
-                    f"{_blockers(connection, names)}",
-                    hint="Nothing changed. Go on with --resume when the long reader is done.",
+                    f"the switch could not lock {what} in {count(attempt, 'try', 'tries')}; it is "
+                    f"{_blockers(connection, what)}",
+                    hint="Nothing was changed. Once that session has ended, continue with "
+                    "--resume.",
                 ) from None
             say(
-                f"waiting for readers of {_named(names)} (try {attempt}: "
-                f"{_blockers(connection, names)})"
+                f"waiting for readers of {what} (try {attempt}): it is "
+                f"{_blockers(connection, what)}"
             )
+            # Random pauses that grow: others who wait for the same lock get their turn.
             time.sleep(random.uniform(0.05, min(0.1 * attempt, 1.0)))  # noqa: S311 - spreads tries, guards nothing
         else:
+            log.info(
+                "switched",
+                projection=what.target.projection,
+                to=what.target.version,
+                attempt=attempt,
+            )
             return done
-
-
-def _named(names: Sequence[ReadModelName]) -> str:
-    return ", ".join(map(str, names))
 
 
 def _attempt(
     connection: psycopg.Connection,
-    names: Sequence[ReadModelName],
-    mode: Mode,
-    source: Version | None,
-    target: Version,
+    what: Switch,
     bring_to: Callable[[Position], None],
     record: Callable[[psycopg.Connection], None],
-    forced: bool,
 ) -> list[str]:
+    source, target = what.source, what.target
     with connection.transaction():
         connection.execute(
             f"SET LOCAL lock_timeout = '{int(LOCK_TIMEOUT.total_seconds() * 1000)}ms'".encode()
         )
+        # From here on blue's checkpoint cannot move, so "at or past blue" stays true to the commit.
         held = (
             registry.lock_checkpoint(connection, source.projection, source.version)
             if source is not None
@@ -195,15 +227,16 @@ def _attempt(
         if held is not None:
             bring_to(held)
         reached = registry.lock_checkpoint(connection, target.projection, target.version)
-        if held is not None and not forced and (reached is None or reached < held):
+        if held is not None and not what.forced and (reached is None or reached < held):
             raise Refused(
-                f"v{target.version} stands at {reached}, behind "
-                f"v{source.version if source else '?'} at {held}"
+                f"v{target.version} is at {reached or 'no position'}, behind "
+                f"v{source.version if source else '?'} at {held}: readers would see older data"
             )
-        done = statements(connection, names, mode, source, target)
+        # Made only now: another session may have changed the catalogue since the plan.
+        done = statements(connection, what)
         for statement in done:
             connection.execute(statement.encode())
-        _note_names(connection, names, mode, source, target)
+        _note_names(connection, what)
         registry.set_active(
             connection, target.projection, target.version, source.version if source else None
         )
@@ -211,15 +244,10 @@ def _attempt(
     return done
 
 
-def _note_names(
-    connection: psycopg.Connection,
-    names: Sequence[ReadModelName],
-    mode: Mode,
-    source: Version | None,
-    target: Version,
-) -> None:
+def _note_names(connection: psycopg.Connection, what: Switch) -> None:
     """Keep in the registry what the renames did."""
-    if source is not None and mode != "hook":
+    source, target = what.source, what.target
+    if source is not None and what.mode != "hook":
         kept = {
             name: (
                 schema,
@@ -229,22 +257,23 @@ def _note_names(
         }
         if kept != source.tables:
             registry.set_tables(connection, source.projection, source.version, kept)
-    if mode == "rename":
+    if what.mode == "rename":
         registry.set_tables(
             connection,
             target.projection,
             target.version,
-            {model.name: (model.schema, model.name) for model in names},
+            {name.name: (name.schema, name.name) for name in what.names},
         )
 
 
 def _refuse_dependants(
-    connection: psycopg.Connection, model: ReadModelName, current: Table, what: str
+    connection: psycopg.Connection, name: ReadModelName, current: Table, what: str
 ) -> None:
     found = dependants(connection, current.oid, foreign_keys=current.kind != "v")
     if found:
         raise Refused(
-            f"{model} is {what}: {', '.join(found)}; they would go on reading the old version",
+            f"{name} is {what}: {', '.join(found)}. After a switch they would still read the old "
+            "version",
             hint="Drop them before the switch and create them again after it.",
         )
 
@@ -262,16 +291,17 @@ def _role(connection: psycopg.Connection) -> str:
     return str(row[0])
 
 
-def _blockers(connection: psycopg.Connection, names: Sequence[ReadModelName]) -> str:
+def _blockers(connection: psycopg.Connection, what: Switch) -> str:
+    """Who holds a lock on the names: "held by session 4711 (shop, since 12:00:00)"."""
     rows = connection.execute(
         "SELECT DISTINCT l.pid, coalesce(a.application_name, ''), a.xact_start FROM pg_locks l "
         "LEFT JOIN pg_stat_activity a USING (pid) "
         "WHERE l.relation = ANY(SELECT to_regclass(unnest(%s::text[]))) AND l.granted AND l.pid <> "
         "pg_backend_pid() ORDER BY 3 LIMIT 3",
-        ([model.identifier.as_string(connection) for model in names],),
+        ([name.identifier.as_string(connection) for name in what.names],),
     ).fetchall()
     if not rows:
-        return "its holder has gone meanwhile"
+        return "held by a session that has just ended"
     return "held by " + ", ".join(
         f"session {pid} ({name or 'no name'}{f', since {since:%H:%M:%S}' if since else ''})"
         for pid, name, since in rows

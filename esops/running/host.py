@@ -1,13 +1,11 @@
-"""`esops run`: one process for each live version, so that each goes on with the code that it was
-started with.
+"""`esops run`: one process for each live version, so that each keeps the code that it was started
+with.
 
-When new code is deployed and a rebuild makes a new version, that one's process loads the new code,
-while the process of the
-version before still runs the old: so both stay fresh, each by its own logic, and a rollback serves
-what blue would have
-been. After a restart only the code on disk is left; a version that stands by and was made by other
-code is then not
-touched, unless `versions.N.python` names where its code has gone.
+When new code is deployed and a rebuild makes a new version, the process of the new version loads
+the new code, while the process of the version before still runs the old code. So both stay fresh,
+each by its own logic, and a rollback serves what blue would have been. After a restart only the
+code on disk is left. A version that stands by and was built by different code is then left alone,
+unless `versions.N.python` names where its code is now.
 """
 
 from __future__ import annotations
@@ -32,20 +30,23 @@ from esops.postgres.connection import connect, translated
 from esops.projections.definition import Definition, fingerprint, load_definition
 from esops.readmodel import locks, registry
 from esops.readmodel.registry import Version
-from esops.running.runner import Runner, Work
+from esops.running.runner import Runner
+from esops.running.work import RunControl, Work
+from esops.wording import count
 
 log = structlog.get_logger("esops.run")
 LOOK_EVERY = timedelta(seconds=1)
 _CHORE_EVERY = timedelta(seconds=10)
 _RETRY_MOST = timedelta(seconds=60)
 _LEFT = 100
-"""The exit code of a process that left its version as it is: none of esops' own."""
+"""The exit code of a process that left its version alone; none of esops' own codes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """How one version's process ended: 0 where it did what it was to do, or where the version was
-    `left` as it is.
+    """How one version's process ended.
+
+    `exit_code` is 0 where it did its work, and where it left the version alone (`left`).
     """
 
     projection: str
@@ -56,14 +57,14 @@ class Followed:
 
 @dataclass
 class _Child:
+    """A version's process, and when it was started (monotonic seconds)."""
+
     process: SpawnProcess
     started: float
 
 
 def code_of(config: Config, version: Version) -> tuple[Definition, bool]:
-    """The code to keep a version fresh with, and whether it is the code that the version was made
-    by.
-    """
+    """The code to keep a version fresh with, and whether it is the code that built the version."""
     settings = config.projection(version.projection)
     override = settings.versions.get(str(version.version))
     where = f"{config.path}: projections.{version.projection}"
@@ -77,7 +78,10 @@ def code_of(config: Config, version: Version) -> tuple[Definition, bool]:
 def open_runner(
     config: Config, version: Version, *, stop: Callable[[], bool], store: str | None = None
 ) -> Runner:
-    """A runner for a version, with its own store. Raises Busy if another process keeps it fresh."""
+    """A runner for a version, with its own store.
+
+    Raises Busy if another process keeps the version fresh.
+    """
     settings = config.projection(version.projection)
     definition, _ = code_of(config, version)
     name, store_settings = config.store(store or version.store)
@@ -87,13 +91,28 @@ def open_runner(
         stores.open_store(name, store_settings),
         dsn,
         work,
-        stop=stop,
+        RunControl(stop=stop),
         lock_patience=timedelta(seconds=2),
     )
 
 
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """What came of catching up, in numbers of versions."""
+
+    done: int
+    left_alone: int
+    failed: int
+
+    def __str__(self) -> str:
+        parts = [f"{count(self.done, 'version')} caught up"]
+        parts += [f"{self.left_alone} left alone"] if self.left_alone else []
+        parts += [f"{self.failed} did not"] if self.failed else []
+        return ", ".join(parts)
+
+
 class Host:
-    """Looks after the processes of all versions of some projections."""
+    """Starts and watches a process for each live version of some projections."""
 
     def __init__(
         self,
@@ -102,14 +121,14 @@ class Host:
         settings: term.GlobalOptions,
         until_caught_up: bool,
     ) -> None:
-        """Take the projections' names (none: all of the configuration).
+        """`projections` are names; none means all of the configuration.
 
-        Raises UsageError for one that is not there.
+        Raises UsageError for an unknown one, or one that runs inside its store.
         """
         for name in projections:
             if config.projection(name).kind == "server":
                 raise UsageError(
-                    f"{name} runs inside its store: there is nothing for `esops run` to do"
+                    f"{name} runs inside its store, which keeps it fresh without `esops run`"
                 )
         self._config, self._settings, self._until_caught_up = config, settings, until_caught_up
         self._names = list(projections) or [
@@ -119,23 +138,26 @@ class Host:
         self._not_before: dict[tuple[str, int], float] = {}
         self._failures: dict[tuple[str, int], int] = {}
         self._done: set[tuple[str, int]] = set()
-        self._told: set[tuple[str, int, str]] = set()
+        self._said: set[tuple[str, int, str]] = set()
         self.ended: list[Followed] = []
+        self.unbuilt: set[str] = set()
+        """The projections that have no version to follow."""
         self._context = multiprocessing.get_context("spawn")
 
     def run(
         self, stop: threading.Event, chore: Callable[[Sequence[str]], None] = lambda _: None
     ) -> None:
-        """Start what is missing, note what ended, until asked to stop, or until all have caught up.
+        """Start what is missing and note what ended, until asked to stop, or until all have caught
+        up.
 
-        `chore` is called every ten seconds with the projections' names.
-
-        Waits for a database that is away; with `until_caught_up` raises ConnectionLost instead.
+        `chore` is called every ten seconds with the projections' names. Waits for a database that
+        is unreachable; with `until_caught_up` it raises ConnectionLost instead.
         """
         chored = time.monotonic()
         try:
             while not stop.is_set():
                 self._reap()
+                # Retiring is done here, not by a version's process: it would drop its own tables.
                 if time.monotonic() - chored >= _CHORE_EVERY.total_seconds():
                     chored = time.monotonic()
                     self._do(chore)
@@ -147,11 +169,27 @@ class Host:
         finally:
             self._end()
 
+    def caught_up(self) -> CaughtUp:
+        """What came of `run` with `until_caught_up`."""
+        failed = sum(each.exit_code != 0 for each in self.ended)
+        left = sum(each.left for each in self.ended)
+        return CaughtUp(len(self.ended) - failed - left, left, failed)
+
+    @property
+    def followed_any(self) -> bool:
+        """Whether any of the projections has a version, whoever keeps it fresh."""
+        return bool(set(self._names) - self.unbuilt)
+
+    @property
+    def exit_code(self) -> int:
+        """The worst exit code of the processes that ended."""
+        return max((each.exit_code for each in self.ended), default=0)
+
     def _do(self, chore: Callable[[Sequence[str]], None]) -> None:
         try:
             chore(self._names)
         except EsopsError as error:
-            self._tell(", ".join(self._names), 0, f"put off: {error.message}")
+            self._say_once(", ".join(self._names), 0, f"will be tried again: {error.message}")
 
     def _live(self) -> list[Version]:
         found: list[Version] = []
@@ -161,15 +199,21 @@ class Host:
                     translated(),
                     connect(self._config.readmodel_of(name).dsn, "run") as connection,
                 ):
-                    found += [
+                    live = [
                         each
                         for each in registry.versions(connection, name)
                         if each.state in registry.LIVE_STATES
                     ]
+                found += live
+                if live:
+                    self.unbuilt.discard(name)
+                else:
+                    self.unbuilt.add(name)
+                    self._say_once(name, 0, "no version is built yet")
             except ConnectionLost as lost:
                 if self._until_caught_up:
-                    raise  # a cron job must not be told that all is caught up
-                self._tell(name, 0, f"waiting for the database: {lost.message}")
+                    raise  # a cron job must not read that all is caught up
+                self._say_once(name, 0, f"waiting for the database: {lost.message}")
         return found
 
     def _start(self, version: Version) -> None:
@@ -181,12 +225,14 @@ class Host:
         ):
             return
         if version.position is None and version.events == 0 and version.fingerprint is None:
-            self._tell(*key, "adopted as it was, without a checkpoint: not followed")
+            self._say_once(
+                *key, "not followed: it was adopted from the application and has no checkpoint"
+            )
             self._done.add(key)
             return
         settings = self._config.projection(version.projection)
         if settings.kind == "external" or (version.state == "active" and settings.live == "app"):
-            self._tell(*key, "the application keeps it fresh: not followed")
+            self._say_once(*key, "not followed: the application keeps it fresh")
             self._done.add(key)
             return
         process = self._context.Process(
@@ -225,18 +271,23 @@ class Host:
                 if self._until_caught_up:
                     self._done.add(key)
                 continue
+            # One that ran for a while had no trouble starting: the next pause is short again.
             if time.monotonic() - child.started > _RETRY_MOST.total_seconds():
                 self._failures.pop(key, None)
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             pause = min(2.0**failures, _RETRY_MOST.total_seconds())
             self._not_before[key] = time.monotonic() + pause
             log.warning(
-                "stopped", projection=key[0], version=key[1], exit_code=code, again_in_seconds=pause
+                "a version's process ended; it is started again",
+                projection=key[0],
+                version=key[1],
+                exit_code=code,
+                in_seconds=pause,
             )
 
-    def _tell(self, projection: str, version: int, text: str) -> None:
-        if (projection, version, text) not in self._told:
-            self._told.add((projection, version, text))
+    def _say_once(self, projection: str, version: int, text: str) -> None:
+        if (projection, version, text) not in self._said:
+            self._said.add((projection, version, text))
             log.info(text, projection=projection, version=version)
 
     def _end(self) -> None:
@@ -256,9 +307,9 @@ def _follow(
     until_caught_up: bool,
     parent: int,
 ) -> None:
-    """One version's process.
+    """What one version's process does.
 
-    Exits with the code of what stopped it, and when its parent (a process id) is gone.
+    Exits with the code of what stopped it. Stops when its parent (a process id) is gone.
     """
     term.set_up_logging(settings)
     asked = threading.Event()
@@ -275,10 +326,10 @@ def _follow(
     except Stopped as stopped:
         if not until_caught_up:
             raise SystemExit(0) from None
-        log.error(stopped.message, projection=projection, version=number, hint=stopped.hint)
+        _log_error(stopped, projection, number)
         raise SystemExit(stopped.exit_code) from None
     except EsopsError as error:
-        log.error(error.message, projection=projection, version=number, hint=error.hint)
+        _log_error(error, projection, number)
         raise SystemExit(error.exit_code) from None
     except Exception as error:
         if settings.debug:
@@ -290,6 +341,11 @@ def _follow(
             error=f"{type(error).__name__}: {error}",
         )
         raise SystemExit(EsopsError.exit_code) from None
+
+
+def _log_error(error: EsopsError, projection: str, number: int) -> None:
+    hint = {"hint": error.hint} if error.hint else {}
+    log.error(error.message, projection=projection, version=number, **hint)
 
 
 def _follow_version(
@@ -308,18 +364,18 @@ def _follow_version(
         lock = locks.version_lock(projection, number)
         holder = locks.holder(connection, lock)
         if holder is not None:
-            time.sleep(1)
+            time.sleep(1)  # a process that was just killed holds its lock a moment longer
             holder = locks.holder(connection, lock)
         if holder is not None:
             raise Busy(f"{projection} v{number} is kept fresh by {holder}")
     same = code_of(config, version)[1]
     if not same and version.state == "standby":
         log.warning(
-            "made by other code than there is now: left as it is",
+            "this version was built by different code than there is now; esops leaves it alone",
             projection=projection,
             version=number,
-            hint=f"name its code with projections.{projection}.versions.{number}.python, or "
-            "retire it",
+            hint=f"Name its code with projections.{projection}.versions.{number}.python, or "
+            f"retire it: esops projection retire {projection} {number}",
         )
         if until_caught_up:
             raise SystemExit(_LEFT)
@@ -328,9 +384,11 @@ def _follow_version(
         return
     if not same:
         log.warning(
-            "the code has changed since this version was made: old events keep their old rows",
+            "the code has changed since this version was built: rows of older events stay as the "
+            "old code made them",
             projection=projection,
             version=number,
+            hint=f"Rebuild it: esops rebuild {projection} --blue-green",
         )
     runner = open_runner(config, version, stop=stop, store=store)
     try:
@@ -343,7 +401,7 @@ def _follow_version(
 
 
 def _state(config: Config, projection: str, number: int) -> str:
-    """A version's state; as it was for all we know, while the database is away."""
+    """A version's state; while the database is unreachable, what it was when we looked last."""
     try:
         with (
             translated(),

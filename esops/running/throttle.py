@@ -1,45 +1,41 @@
-"""What an operator asks of work under way, from another terminal: pause, go on, slow down, switch
-now or later; and what the load allows.
+"""Where work waits between two batches: for as long as an operator has paused it, while the load is
+too high, or to keep to a rate.
 
-The wishes stand in `esops.controls`, in the read model's database, and are looked at twice a
-second. Work waits between two batches,
-after a checkpoint and with no statement open, so that a rebuild that waits for a day holds nothing.
+Work waits after a checkpoint and with no statement open, so that a rebuild that waits for a day
+holds nothing.
 """
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, timedelta
 from typing import Any
 
 import psycopg
 import structlog
-from psycopg.types.json import Jsonb
 
 from esops.errors import ConnectionLost, Refused, Stopped
-from esops.postgres import catalog
-from esops.postgres.connection import connect, process_name, translated
-from esops.readmodel import migrations
+from esops.postgres.connection import connect, translated
+from esops.running.control import ControlRequest, ourselves, requested
 
-log = structlog.get_logger("esops.control")
+log = structlog.get_logger("esops.throttle")
 LOOK_EVERY = timedelta(milliseconds=500)
 _STEP = timedelta(milliseconds=100)
 _SLICE = timedelta(milliseconds=250)
-"""Under a limited rate, so much work is done between two pauses."""
+"""Under a limited rate, work is done in slices that would take this long at that rate."""
 _AT_ONCE = 65_536
+"""Events in a slice where no rate is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What work may take.
+    """How much work may burden the read model's server; None is no limit.
 
-    `max_rate`: events a second. `max_load`: active sessions of the server beside ours.
-    `max_lag_bytes`: how far its furthest replica may
-    be behind. `nice`: it rests so many times as long as it works.
+    `max_rate`: events a second. `max_load`: active sessions of the server besides ours.
+    `max_lag_bytes`: how far its slowest replica may be behind. `nice`: work rests so many times as
+    long as it works.
     """
 
     max_rate: float | None = None
@@ -48,71 +44,12 @@ class Limits:
     nice: float | None = None
 
     def over(self, other: Mapping[str, Any]) -> Limits:
-        """With those of another that are set."""
+        """These limits, overridden by those of `other` that are set."""
         return replace(self, **{key: value for key, value in other.items() if value is not None})
 
 
-@dataclass(frozen=True, slots=True)
-class ControlRequest:
-    """What stands in `esops.controls` for a projection."""
-
-    paused: bool = False
-    postponed: bool = False
-    switch_now: bool = False
-    limits: Mapping[str, Any] = field(default_factory=dict)
-    by: str | None = None
-    at: datetime | None = None
-
-
-def requested(connection: psycopg.Connection, projection: str) -> ControlRequest:
-    """A projection's; those of nobody where there are none."""
-    if not catalog.exists(connection, "esops.controls"):
-        return ControlRequest()
-    row = connection.execute(
-        "SELECT paused, postponed, switch_now, limits, by, updated_at FROM esops.controls WHERE "
-        "projection = %s",
-        (projection,),
-    ).fetchone()
-    return ControlRequest() if row is None else ControlRequest(*row)
-
-
-def request(connection: psycopg.Connection, projection: str, **changed: Any) -> ControlRequest:
-    """Change some of a projection's wishes: paused, postponed, switch_now, or `limits`, in which a
-    limit of None is lifted.
-    """
-    migrations.install(connection)
-    with connection.transaction():
-        connection.execute(
-            "INSERT INTO esops.controls (projection) VALUES (%s) ON CONFLICT DO NOTHING",
-            (projection,),
-        )
-        connection.execute(
-            "SELECT FROM esops.controls WHERE projection = %s FOR UPDATE", (projection,)
-        )
-        now = requested(connection, projection)
-        limits = {
-            key: value
-            for key, value in {**now.limits, **changed.pop("limits", {})}.items()
-            if value is not None
-        }
-        now = replace(now, limits=limits, **changed)
-        connection.execute(
-            "UPDATE esops.controls SET paused = %s, postponed = %s, switch_now = %s, limits = %s, "
-            "by = %s, updated_at = now() "
-            "WHERE projection = %s",
-            (now.paused, now.postponed, now.switch_now, Jsonb(limits), _ourselves(), projection),
-        )
-    return requested(connection, projection)
-
-
-def _ourselves() -> str:
-    return process_name(socket.gethostname(), os.getpid())
-
-
 class Throttle:
-    """Where work stops between batches, for as long as somebody wants it to or the load is too
-    high.
-    """
+    """Lets work wait between batches, for as long as an operator wants or the load is too high."""
 
     def __init__(
         self,
@@ -124,15 +61,15 @@ class Throttle:
         say: Callable[[str], None] = lambda _: None,
         share: float = 1.0,
     ) -> None:
-        """Take the read model's database; nothing is opened yet.
+        """Nothing is opened before it is needed.
 
-        `share`: the part of the rate that is ours, where several work.
+        `share`: the part of the rate that is ours, where several processes work (0.25 of four).
         """
         self._dsn, self._projection, self._own, self._share = dsn, projection, limits, share
         self._stop, self._say = stop, say
         self._connection: psycopg.Connection | None = None
         self._looked = 0.0
-        self._wishes = ControlRequest()
+        self._request = ControlRequest()
         self._reason: str | None = None
         self._sees = False
         self._worked_since = time.monotonic()
@@ -140,8 +77,8 @@ class Throttle:
 
     @property
     def limits(self) -> Limits:
-        """Those that hold now: what was wished last, over what the work began with."""
-        limits = self._own.over(dict(self._wishes.limits))
+        """The limits that apply now: those asked for last override those it started with."""
+        limits = self._own.over(dict(self._request.limits))
         return (
             limits
             if limits.max_rate is None
@@ -150,54 +87,55 @@ class Throttle:
 
     @property
     def slice(self) -> int:
-        """How many events may be worked on before the next look."""
+        """How many events to apply before looking again."""
         rate = self.limits.max_rate
         return _AT_ONCE if rate is None else max(1, int(rate * _SLICE.total_seconds()))
 
     @property
     def rests(self) -> bool:
-        """Whether work is to rest between two slices, by a rate or by niceness."""
+        """Whether work is to rest between two slices, because of a rate or of `nice`."""
         return bool(self.limits.max_rate or self.limits.nice)
 
     def look(self, *, now: bool = False) -> ControlRequest:
-        """The wishes, as they are or were half a second ago; those known last, while the database
-        is away.
+        """What operators ask for, as of at most half a second ago; while the database is
+        unreachable, what was known last.
         """
         if now or time.monotonic() - self._looked >= LOOK_EVERY.total_seconds():
             self._looked = time.monotonic()
             try:
                 with translated():
-                    self._wishes = requested(self._open(), self._projection)
+                    self._request = requested(self._open(), self._projection)
                     self._reason = self._held()
             except ConnectionLost:
                 self._connection = None
-        return self._wishes
+        return self._request
 
     def holds(self) -> bool:
-        """Whether work is to wait now."""
+        """Whether work has to wait now."""
         self.look()
         return self._reason is not None
 
     def wait(self) -> None:
-        """Until nothing holds the work. Raises Stopped when asked to stop."""
-        told = ""
+        """Wait until nothing stops the work any more. Raises Stopped when asked to stop."""
+        said = ""
         while self.holds():
             if self._stop():
                 raise Stopped(f"stopped while waiting: {self._reason}")
+            # Without the figures in brackets, which change at every look.
             reason = (self._reason or "").partition(" (")[0]
-            if reason != told:
+            if reason != said:
                 self._say(f"waiting: {self._reason}")
                 log.info("waiting", projection=self._projection, reason=self._reason)
-                told = reason
+                said = reason
             time.sleep(_STEP.total_seconds())
-        if told:
-            self._say("going on")
-            log.info("going on", projection=self._projection)
+        if said:
+            self._say("resumed")
+            log.info("resumed", projection=self._projection)
         self._worked_since = self._allowance = time.monotonic()
 
     def spend(self, events: int) -> None:
-        """Rest as long as the rate and the niceness want after so many events; less where that
-        changes meanwhile or the work is to stop.
+        """Rest after so many events for as long as the rate and `nice` demand; less if the limits
+        are changed meanwhile or the work is to stop.
         """
         began = time.monotonic()
         worked = began - self._worked_since
@@ -205,7 +143,7 @@ class Throttle:
             limits = self.limits
             rest = worked * (limits.nice or 0.0) - (time.monotonic() - began)
             if limits.max_rate:
-                # What was not used in time is forgotten, so that no burst follows a pause.
+                # Unused allowance older than a second is forgotten: no burst follows a pause.
                 rest = max(
                     rest,
                     max(self._allowance, began - 1) + events / limits.max_rate - time.monotonic(),
@@ -219,11 +157,12 @@ class Throttle:
         self._worked_since = time.monotonic()
 
     def _held(self) -> str | None:
-        wished, limits = self._wishes, self.limits
-        if wished.paused:
-            since = f", since {wished.at:%H:%M:%S}" if wished.at else ""
+        """Why work has to wait now; None where it may go ahead."""
+        request, limits = self._request, self.limits
+        if request.paused:
+            since = f" since {request.at.astimezone(UTC):%H:%M:%S} UTC" if request.at else ""
             return (
-                f"paused by {wished.by}{since}; go on with: esops projection resume "
+                f"paused by {request.by}{since}. Resume with: esops projection resume "
                 f"{self._projection}"
             )
         if limits.max_load is not None or limits.max_lag_bytes is not None:
@@ -233,12 +172,12 @@ class Throttle:
                 "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND backend_type = "
                 "'client backend' "
                 "AND NOT starts_with(application_name, %s)",
-                f"{_ourselves()} ",
+                f"{ourselves()} ",
             )
             if active > limits.max_load:
                 return (
-                    f"the server is busier than max-load allows ({active} active sessions, at "
-                    f"most {limits.max_load})"
+                    f"the server is busier than --max-load allows ({active} active sessions, "
+                    f"limit {limits.max_load})"
                 )
         if limits.max_lag_bytes is not None:
             lag = self._number(
@@ -247,13 +186,15 @@ class Throttle:
             )
             if lag > limits.max_lag_bytes:
                 return (
-                    f"a replica is further behind than max-lag-bytes allows ({lag:,} bytes, at "
-                    f"most {limits.max_lag_bytes:,})"
+                    f"a replica is further behind than --max-lag-bytes allows ({lag:,} bytes, "
+                    f"limit {limits.max_lag_bytes:,})"
                 )
         return None
 
     def _may_see(self) -> None:
-        """Raises Refused where the server would not tell: then nothing would ever hold the work."""
+        """Raises Refused where the role may not see other sessions: the limits would be ignored
+        silently.
+        """
         if self._sees:
             return
         row = (
@@ -263,10 +204,10 @@ class Throttle:
         )
         if row is None or not row[1]:
             raise Refused(
-                f"the role {row[0] if row else '?'} may not see other sessions, so that max-load "
-                "and max-lag-bytes would not work",
-                hint=f"GRANT pg_read_all_stats TO {row[0] if row else 'the role'}; or leave these "
-                "limits out.",
+                f"the role {row[0] if row else '?'} may not see other sessions, so --max-load "
+                "and --max-lag-bytes cannot work",
+                hint=f"GRANT pg_read_all_stats TO {row[0] if row else 'the role'}; or leave out "
+                "these limits.",
             )
         self._sees = True
 

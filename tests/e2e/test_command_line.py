@@ -437,7 +437,7 @@ def test_run_until_caught_up_follows_all_versions(small, dsn, connection):
         time.sleep(1)
         workload.stop()
     result = small.ok("run", "--until-caught-up")
-    assert "2 versions are caught up" in result.err
+    assert "2 versions caught up" in result.err
     assert shop.check_version(connection, 1) == shop.check_version(connection, 2) > 50
 
 

@@ -102,7 +102,7 @@ def test_paused_within_a_second_and_on_again(carts, connection):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "waiting: paused by esops" in err
-    assert "going on" in err
+    assert "resumed" in err
     shop.check_version(connection, 1)
 
 
@@ -186,8 +186,8 @@ def test_a_busy_server_is_waited_for(carts, connection, dsn):
         sleeper.start()
         result = carts.ok("rebuild", "--blue-green", "--max-load", "0")
         sleeper.join()
-    assert "busier than max-load allows (1 active sessions, at most 0)" in result.err
-    assert "going on" in result.err
+    assert "busier than --max-load allows" in result.err
+    assert "resumed" in result.err
     shop.check_version(connection, 1)
 
 

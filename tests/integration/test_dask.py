@@ -154,7 +154,7 @@ def test_a_scheduler_that_is_gone_ends_it_and_it_goes_on_without(carts, connecti
         scheduler = own.scheduler_address.replace("tcp://", "dask://")
         carts.write(
             "sitecustomize.py",
-            "import esops.rebuild.load.executors as e\ne._SCHEDULER_PATIENCE = 1.0\n",
+            "import esops.rebuild.load.executors as e\ne._SCHEDULER_PATIENCE_SECONDS = 1.0\n",
         )
         carts.environment["PYTHONPATH"] = str(carts.folder)
         process = carts.start(

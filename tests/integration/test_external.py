@@ -154,7 +154,9 @@ def test_martens_versions_are_begun_watched_verified_switched_and_retired(
         ("standby", 0),
         ("active", 0),
     ]
-    assert "keeps it fresh: not followed" in project.ok("run", "--until-caught-up").err
+    assert (
+        "not followed: the application keeps it fresh" in project.ok("run", "--until-caught-up").err
+    )
     codes = [each["code"] for each in project.run("doctor", "--output", "json").json["findings"]]
     assert "ESOPS-D022" not in codes, "the application keeps it fresh"
     refused = project.run("projection", "retire", "cart_summary", "--yes")

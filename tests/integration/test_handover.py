@@ -82,7 +82,7 @@ def impatient(carts, monkeypatch):
     """Rebuilds that do not wait a minute for the application's projector."""
     carts.write(
         "sitecustomize.py",
-        "import esops.rebuild.steps as s, datetime as d\ns._STILLNESS = d.timedelta(seconds=1)\n",
+        "import esops.rebuild.phases.switching as s, datetime as d\ns._STILLNESS = d.timedelta(seconds=1)\n",
     )
     carts.environment["PYTHONPATH"] = str(carts.folder)
     return carts
@@ -156,7 +156,7 @@ def test_the_switch_and_the_checkpoint_stand_or_fall_together(carts, connection,
         """
         import datetime, os, threading
         import psycopg
-        import esops.rebuild.steps as steps
+        import esops.rebuild.phases.switching as steps
         steps._STILLNESS = datetime.timedelta(seconds=0)
         before = steps.switch.perform
         def perform(connection, *arguments, **named):

@@ -143,7 +143,7 @@ def test_a_cron_job_is_not_stopped_for_ever_by_one_append_that_was_rolled_back(
         append(connection, 2)
     append(connection, 4)
     done = project.ok("run", "lengths", "--until-caught-up")
-    assert "1 versions are caught up" in done.err
+    assert "1 version caught up" in done.err
     assert connection.execute("SELECT count(*) FROM public.lengths").fetchone()[0] == 7
 
 
@@ -173,7 +173,7 @@ def test_what_is_not_settled_in_time_is_said_and_the_exit_code_is_5(dsn, connect
             assert done.code == 5, (command, done)
             assert f"session {writer.info.backend_pid}" in done.err
             assert command[0] == "run" or "3" in done.out, done  # up to where numbers are missing
-        assert "0 versions are caught up, 1 are not" in done.err
+        assert "0 versions caught up, 1 did not" in done.err
         # versions put one stream's events in order, whatever else is under way
         assert len(project.ok("events", "--stream", "cart-1").out.splitlines()) == 5
     assert len(project.ok("events").out.splitlines()) == 5

@@ -110,7 +110,7 @@ def test_a_restarted_host_does_not_mix_two_codes_in_a_version(dsn, connection, p
     finally:
         host.terminate()
         err = host.communicate(timeout=30)[1]
-    assert "made by other code than there is now" in err
+    assert "built by different code" in err
 
 
 def test_followers_on_emmett_rest_when_nothing_comes(dsn, connection, project):

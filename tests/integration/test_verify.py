@@ -41,7 +41,7 @@ def test_columns_that_are_meant_to_change_are_shown_and_do_not_count(carts, conn
     carts.ok("rebuild", "--blue-green", "--abort", "--yes")
     configure(carts, 'verify.expected = ["client"]')
     done = carts.ok("rebuild", "--blue-green")
-    assert "column client: 500 rows differ, as expected" in done.out
+    assert "column client: differs in 500 rows, as expected" in done.out
     found = connection.execute(
         "SELECT verification FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1"
     ).fetchone()[0]

@@ -1,3 +1,3 @@
-"""Loading green: by one process or several, on this machine or a cluster, several projections from
+"""Loading green by several processes, on this machine or a cluster, and several projections from
 one read.
 """

@@ -1,166 +1,127 @@
 """The first load of a version by several processes, each with a share of the streams, a connection
 and a checkpoint of its own.
 
-Streams are dealt by a hash of their names, in the server, so that each event is read once. All
-shards go up to the same position; then
-their checkpoints become the version's, in one transaction, and one process goes on. A process that
-dies is begun again at its
-shard's checkpoint; a rebuild that dies goes on with as many shards as it began with.
+Streams are split by a hash of their names, in the server, so that each event is read once. All
+shards go up to the same position; then their checkpoints become the version's, in one transaction,
+and one process continues. A process that dies is started again at its shard's checkpoint; a rebuild
+that dies continues with as many shards as it began with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
 
 import structlog
 
-from esops.errors import Refused, Stopped, Unavailable
+from esops.errors import Stopped, Unavailable
 from esops.events import Position
-from esops.projections.definition import Definition, FoldDefinition
 from esops.readmodel.after_load import build_after_load
 from esops.readmodel.registry import Version
-from esops.readmodel.shards import create_shards, merge_shards, shards_of
+from esops.readmodel.shards import Shard, create_shards, merge_shards, shards_of
 from esops.rebuild.load.executors import Engine
 from esops.rebuild.load.worker import Died, Failure, Task
 from esops.rebuild.session import Session
-from esops.stores.base import EventStore
 
 log = structlog.get_logger("esops.shards")
-_LOOK_EVERY = 0.5
+_LOOK_EVERY_SECONDS = 0.5
 _DEATHS = 5
-"""So many times processes may die without any checkpoint having moved."""
+"""How often processes may die in a row without any checkpoint having moved."""
+
+MakeTask = Callable[[int, int, Position, int | None], Task]
+"""Makes a shard's task of its number, the number of shards, the position to load up to, and the
+rebuild's session (None where the process ends with ours anyway).
+"""
 
 
-def check(definition: Definition, store: EventStore, *, sharded: bool) -> None:
-    """Raises Refused where a projection cannot be made in shards and is to be."""
-    if sharded:
-        check_dealt(definition, store, "--workers and --engine")
+@dataclass(frozen=True)
+class ShardedLoad:
+    """A load by several processes.
 
-
-def check_dealt(definition: Definition, store: EventStore, what: str) -> None:
-    """Raises Refused where the server cannot deal a projection's keys, which an option takes."""
-    if not isinstance(definition, FoldDefinition):
-        raise Refused(
-            f"{what}: for folds only: of this kind, what is written for one event may depend on "
-            "any other",
-            hint="Leave it out.",
-        )
-    if definition.key is not None:
-        raise Refused(
-            f"{what}: only for a fold that is keyed by the stream: the server cannot deal events "
-            "by a Python function",
-            hint="Leave it out.",
-        )
-    if not store.capabilities.shards:
-        raise Refused(
-            f"store {store.name} cannot deal its streams to several readers", hint="Leave it out."
-        )
-
-
-def load(
-    session: Session,
-    version: Version,
-    task: Callable[[int, int, Position, int | None], Task],
-    until: Position,
-    engine: Engine,
-    workers: int,
-    *,
-    stop: Callable[[], bool],
-    progress: Callable[[int], None],
-    say: Callable[[str], None],
-) -> None:
-    """Load a version up to a position by processes.
-
-    Goes on with shards that are there. Raises what stops a shard, and Stopped.
+    `progress` gets the number of events that are committed so far.
     """
-    found = session.do(lambda on: shards_of(on, version))
-    if not found:
-        # One of them would build the key while the others write.
-        session.do(lambda on: build_after_load(on, version, primary_only=True))
-        session.do(lambda on: create_shards(on, version, workers, until))
-        found = session.do(lambda on: shards_of(on, version))
-    until = found[0].until
-    say(f"{len(found)} processes {engine.where} load up to position {until}")
-    _Pool(
-        session,
-        version,
-        engine,
-        lambda owner: [task(each.number, each.of, until, owner) for each in found],
-        stop,
-        progress,
-        say,
-    ).run()
-    session.do(lambda on: merge_shards(on, version, until))
 
+    session: Session
+    version: Version
+    engine: Engine
+    task: MakeTask
+    stop: Callable[[], bool]
+    progress: Callable[[int], None]
+    say: Callable[[str], None]
 
-class _Pool:
-    """Processes at work on shards."""
+    def run(self, until: Position, workers: int) -> None:
+        """Load the version up to a position with so many processes.
 
-    def __init__(
-        self,
-        session: Session,
-        version: Version,
-        engine: Engine,
-        tasks: Callable[[int | None], list[Task]],
-        stop: Callable[[], bool],
-        progress: Callable[[int], None],
-        say: Callable[[str], None],
-    ) -> None:
-        self._session, self._version, self._engine, self._tasks = session, version, engine, tasks
-        self._stop, self._progress, self._say = stop, progress, say
+        Continues with shards that are there, and then with their number and position. Raises what
+        stops a shard, and Stopped.
+        """
+        found = self._shards()
+        if not found:
+            # Before the processes start: otherwise one of them would build the key while the others
+            # write.
+            self.session.do(lambda on: build_after_load(on, self.version, primary_only=True))
+            self.session.do(lambda on: create_shards(on, self.version, workers, until))
+            found = self._shards()
+        until = found[0].until
+        self.say(f"{len(found)} processes {self.engine.where} load up to position {until}")
+        self._load(found)
+        self.session.do(lambda on: merge_shards(on, self.version, until))
 
-    def run(self) -> None:
-        """Until all shards are at their end."""
+    def _load(self, shards: list[Shard]) -> None:
+        """Until all shards are at their end, start again those whose process died."""
         deaths, events = 0, -1
-        while left := self._left():
+        while left := self._left(shards):
             try:
-                self._once(left)
+                self._load_once(left)
             except Died:
                 now = self._events()
+                # A process that dies after a checkpoint may get further next time; one that dies
+                # again and again at the same place will not.
                 deaths, events = (deaths + 1 if now == events else 1), now
                 if deaths > _DEATHS:
                     raise Unavailable(
-                        f"processes that load {self._version.projection} die again and again"
+                        f"processes that load {self.version.projection} keep dying",
+                        hint="See the system's log for the reason, for example too little memory. "
+                        "Then continue with --resume.",
                     ) from None
-                self._say("a process died: begun again at its checkpoint")
-                log.warning("a process died", projection=self._version.projection)
+                self.say("a process died; it is started again at its checkpoint")
+                log.warning("a process died", projection=self.version.projection)
 
-    def _left(self) -> list[Task]:
-        shards = {
-            each.number: each for each in self._session.do(lambda on: shards_of(on, self._version))
-        }
-        owner = self._session.do(lambda on: on.info.backend_pid) if self._engine.far else None
+    def _left(self, shards: list[Shard]) -> list[Task]:
+        owner = self.session.do(lambda on: on.info.backend_pid) if self.engine.far else None
+        unfinished = {each.number for each in self._shards() if each.position != each.until}
         return [
-            task
-            for task in self._tasks(owner)
-            if shards[task.shard].position != shards[task.shard].until
+            self.task(each.number, each.of, each.until, owner)
+            for each in shards
+            if each.number in unfinished
         ]
 
-    def _events(self) -> int:
-        return sum(
-            each.events for each in self._session.do(lambda on: shards_of(on, self._version))
-        )
+    def _shards(self) -> list[Shard]:
+        return self.session.do(lambda on: shards_of(on, self.version))
 
-    def _once(self, tasks: list[Task]) -> None:
-        with self._engine.opened(len(tasks)) as at_work:
+    def _events(self) -> int:
+        return sum(each.events for each in self._shards())
+
+    def _load_once(self, tasks: list[Task]) -> None:
+        with self.engine.opened(len(tasks)) as at_work:
             waiting: set[Future[Failure | None]] = {at_work.submit(task) for task in tasks}
             failure: Failure | None = None
             try:
                 while waiting:
                     at_work.check()
-                    done, waiting = wait(waiting, _LOOK_EVERY, FIRST_COMPLETED)
+                    done, waiting = wait(waiting, _LOOK_EVERY_SECONDS, FIRST_COMPLETED)
                     failure = next(
                         (found for each in done if (found := at_work.result(each)) is not None),
                         failure,
                     )
-                    if failure is not None or self._stop():
+                    if failure is not None or self.stop():
                         at_work.ask_to_stop()
-                    self._progress(self._events())
+                    self.progress(self._events())
             except BaseException:
                 at_work.ask_to_stop()
                 raise
         if failure is not None and failure.error != "Stopped":
             raise failure.raised()
-        if self._stop():
+        if self.stop():
             raise Stopped("stopped while processes were loading")

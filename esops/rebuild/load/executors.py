@@ -1,5 +1,5 @@
 """Where the shards of a first load are worked on: by processes of this machine, or by the workers
-of a Dask cluster that is there.
+of an existing Dask cluster.
 """
 
 from __future__ import annotations
@@ -24,95 +24,101 @@ from esops.rebuild.load.worker import Died, Failure, Task, in_process
 if TYPE_CHECKING:
     import distributed
 
-_LOOK_EVERY = 0.5
-_CONNECT_TIMEOUT = 10
-_SCHEDULER_PATIENCE = 20.0
+_LOOK_EVERY_SECONDS = 0.5
+_CONNECT_TIMEOUT_SECONDS = 10
+_SCHEDULER_PATIENCE_SECONDS = 20.0
 _DASK = "dask://"
 _LOCAL = "local"
-_GO_ON = "What is done is kept: go on with --resume, and --engine with another scheduler, or local."
+_RESUME = (
+    "What is loaded so far is kept. Continue with --resume, and --engine with another scheduler or "
+    "local."
+)
 
 
 class AtWork(Protocol):
     """An engine while it has work."""
 
     def submit(self, task: Task) -> Future[Failure | None]:
-        """Begin a shard."""
+        """Start loading a shard."""
         ...
 
     def result(self, future: Future[Failure | None]) -> Failure | None:
-        """What became of one that is done. Raises Died."""
+        """The result of a shard that is done: None, or why it gave up. Raises Died."""
         ...
 
     def ask_to_stop(self) -> None:
-        """Let each end at its next checkpoint."""
+        """Ask all processes to stop after their next checkpoint."""
         ...
 
     def check(self) -> None:
-        """Raises Unavailable where nobody could tell any more how they are."""
+        """Raises Unavailable where the processes cannot be reached any more."""
         ...
 
 
 class Engine(Protocol):
     """Where shards are worked on.
 
-    `far`: on machines where nobody sees whether the rebuild's process lives.
+    `far`: on machines that do not notice by themselves when the rebuild's process dies. `where`
+    continues "4 processes …" in messages.
     """
 
     far: bool
     where: str
 
     def opened(self, tasks: int) -> Any:
-        """A context that gives an AtWork for so many tasks, and waits for them at its end."""
+        """A context that gives an AtWork for `tasks` tasks, and at its end waits for them."""
         ...
 
     def processes(self) -> int:
-        """How many there are, where that was not said."""
+        """How many processes to use where the operator did not say."""
         ...
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close connections."""
         ...
 
 
 def engine_of(address: str | None) -> Engine:
-    """The engine of an address: none is this machine. Raises UsageError or Unavailable."""
+    """The engine at an address; None is this machine. Raises UsageError or Unavailable."""
     if address in {None, _LOCAL}:
         return Processes()
     assert address is not None
     if not address.startswith(_DASK) or not address.removeprefix(_DASK):
         raise UsageError(
-            f"--engine {address}: there is no such engine",
-            hint="dask://HOST:PORT is a Dask cluster's scheduler, local is this machine.",
+            f"unknown engine {address!r} (--engine)",
+            hint="Write dask://HOST:PORT for a Dask cluster's scheduler, or local.",
         )
     if importlib.util.find_spec("distributed") is None:
         raise UsageError(
-            "--engine dask:// takes Dask",
-            hint="pip install 'esops[dask]', here and where its workers are.",
+            "--engine dask:// needs Dask, which is not installed",
+            hint="Run pip install 'esops[dask]' here and on the machines of its workers.",
         )
     return Dask(address.removeprefix(_DASK))
 
 
 class Processes:
-    """Processes of this machine."""
+    """Processes of this machine: each is started and watched by a thread of ours."""
 
     far = False
     where = "on this machine"
 
     def processes(self) -> int:
-        """One."""
+        """One, unless the operator asks for more."""
         return 1
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to close."""
 
     @contextmanager
     def opened(self, tasks: int) -> Iterator[AtWork]:
         """See Engine."""
         with ThreadPoolExecutor(tasks) as pool:
-            yield _Here(pool)
+            yield _LocalWork(pool)
 
 
-class _Here:
+class _LocalWork:
+    """Processes of this machine at work."""
+
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool, self._asked = pool, threading.Event()
 
@@ -127,16 +133,15 @@ class _Here:
         self._asked.set()
 
     def check(self) -> None:
-        """Threads of this process tell."""
+        """Threads of this process always know."""
 
 
 class Dask:
     """The workers of a Dask cluster.
 
-    They need esops, the configuration and the code in the same places as here.
-
-    Each shard is a process of its own there, too: a worker lives long, and would go on with the
-    code that it once imported.
+    They need esops, the configuration and the code in the same places as here. Each shard is a
+    process of its own there, too: a worker lives long, and would use the code that it once
+    imported.
     """
 
     far = True
@@ -147,30 +152,28 @@ class Dask:
 
         logging.getLogger("distributed").setLevel(
             logging.CRITICAL
-        )  # what matters of it is told in esops' own words
+        )  # esops reports what matters in its own words
         self.where = f"of the Dask cluster at {scheduler}"
         address = scheduler if "://" in scheduler else f"tcp://{scheduler}"
         try:
             self._client = distributed.Client(
-                address, timeout=_CONNECT_TIMEOUT, set_as_default=False
+                address, timeout=_CONNECT_TIMEOUT_SECONDS, set_as_default=False
             )
         except (OSError, ValueError) as error:
-            raise Unavailable(
-                f"the Dask scheduler at {scheduler} cannot be reached: {error}"
-            ) from None
+            raise Unavailable(f"cannot reach the Dask scheduler at {scheduler}: {error}") from None
 
     def processes(self) -> int:
-        """As many as the cluster has workers."""
+        """One for each of the cluster's workers."""
         return max(1, len(self._client.nthreads()))
 
     def close(self) -> None:
-        """Leave the cluster."""
+        """Disconnect from the cluster."""
         self._client.close()
 
     @contextmanager
     def opened(self, tasks: int) -> Iterator[AtWork]:  # noqa: ARG002 - the cluster is as large as it is
         """See Engine."""
-        work = _There(self._client)
+        work = _ClusterWork(self._client)
         try:
             yield work
         except BaseException:
@@ -180,7 +183,9 @@ class Dask:
             work.wait()
 
 
-class _There:
+class _ClusterWork:
+    """Processes of a cluster at work."""
+
     def __init__(self, client: distributed.Client) -> None:
         import distributed
 
@@ -192,7 +197,7 @@ class _There:
         self._futures: list[Future[Failure | None]] = []
 
     def submit(self, task: Task) -> Future[Failure | None]:
-        future: Future[Failure | None] = self._pool.submit(_load_there, task, self._name)
+        future: Future[Failure | None] = self._pool.submit(_load_in_cluster, task, self._name)
         self._futures.append(future)
         return future
 
@@ -205,7 +210,9 @@ class _There:
         except (KilledWorker, OSError) as killed:
             raise Died from killed
         except (CancelledError, asyncio.CancelledError):
-            raise Unavailable("the Dask scheduler is gone", hint=_GO_ON) from None
+            raise Unavailable(
+                "the connection to the Dask scheduler is lost", hint=_RESUME
+            ) from None
 
     def ask_to_stop(self) -> None:
         if self._client.status == "running":
@@ -216,21 +223,23 @@ class _There:
             self._gone_since = None
             return
         self._gone_since = self._gone_since or time.monotonic()
-        if time.monotonic() - self._gone_since > _SCHEDULER_PATIENCE:
-            raise Unavailable("the Dask scheduler is gone", hint=_GO_ON)
+        if time.monotonic() - self._gone_since > _SCHEDULER_PATIENCE_SECONDS:
+            raise Unavailable("the connection to the Dask scheduler is lost", hint=_RESUME)
 
     def wait(self) -> None:
-        """Until all have ended, as a pool does; without a scheduler they end by themselves when the
-        rebuild's session has gone.
+        """Wait until all have ended, as a thread pool does.
+
+        Without a scheduler they end by themselves, once the rebuild's session is gone.
         """
         for future in self._futures:
             while not future.done() and self._client.status == "running":
-                time.sleep(_LOOK_EVERY / 5)
+                time.sleep(_LOOK_EVERY_SECONDS / 5)
 
 
-def _load_there(task: Task, name: str) -> Failure | None:
-    """A shard in a worker of a cluster: it stops when it is asked to, and when the rebuild's
-    session has gone.
+def _load_in_cluster(task: Task, name: str) -> Failure | None:
+    """Load a shard in a worker of a cluster.
+
+    Stops when it is asked to, and when the rebuild's session is gone.
     """
     import distributed
 
@@ -238,14 +247,14 @@ def _load_there(task: Task, name: str) -> Failure | None:
     stop, over = threading.Event(), threading.Event()
 
     def watch() -> None:
-        while not over.wait(_LOOK_EVERY):
+        while not over.wait(_LOOK_EVERY_SECONDS):
             try:
                 if not _owned(task) or asked.is_set():
                     stop.set()
                     return
             except (EsopsError, OSError, RuntimeError):
-                # The scheduler or the database is away for the moment; the work notices the latter
-                # by itself
+                # The scheduler or the database is unreachable for the moment. If it is the
+                # database, the work itself waits for it too.
                 continue
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -258,7 +267,7 @@ def _load_there(task: Task, name: str) -> Failure | None:
 
 
 def _owned(task: Task) -> bool:
-    """Whether the session that began the work still holds the projection's lock."""
+    """Whether the session that started the work still holds the projection's lock."""
     config = load_config(task.config)
     try:
         with (

@@ -1,10 +1,8 @@
 """One share of a version's first load, made by a process of its own.
 
-The process is `python -m esops.rebuild.load.worker`.
-
-It gets its task as a line of JSON on its input, and tells on its output why it gave up. When its
-input ends, it stops at its next
-checkpoint: so it does where whoever began it is killed.
+The process is `python -m esops.rebuild.load.worker`. It gets its task as a line of JSON on its
+input, and writes on its output why it gave up. When its input ends, it stops after its next
+checkpoint; this also happens when the process that started it is killed.
 """
 
 from __future__ import annotations
@@ -26,15 +24,16 @@ from esops.config import load_config
 from esops.errors import EsopsError, Refused
 from esops.events import Position
 from esops.projections.definition import fingerprint, load_definition
-from esops.running.runner import Runner, Work
+from esops.running.runner import Runner
 from esops.running.throttle import Limits, Throttle
+from esops.running.work import RunControl, Work
 
 _PATIENCE = timedelta(seconds=15)
-_LOOK_EVERY = 0.05
+_LOOK_EVERY_SECONDS = 0.05
 
 
 class Died(Exception):
-    """A process died at its work."""
+    """A process died while it loaded a shard."""
 
 
 @dataclass(frozen=True)
@@ -51,27 +50,33 @@ class Task:
     batch_size: int | None
     limits: Limits
     fingerprint: str
-    """Of the code that the version is made by: a machine with other code must not touch it."""
+    """Of the code that makes the version: a machine with other code must not write to it."""
     owner: int | None
-    """The rebuild's session in the read model's database, where the process cannot be told
-    otherwise that it is gone.
+    """The rebuild's session (a backend's pid) in the read model's database, for a process that
+    does not notice otherwise when the rebuild dies.
     """
 
     def as_line(self) -> str:
-        """For the process's input."""
+        """The task as a line of JSON, for the process's input."""
         return json.dumps({**asdict(self), "config": str(self.config)})
 
     @classmethod
     def from_line(cls, line: str) -> Task:
-        """Again, in the process."""
-        told = json.loads(line)
-        return cls(**{**told, "config": Path(told["config"]), "limits": Limits(**told["limits"])})
+        """Read what `as_line` wrote."""
+        fields = json.loads(line)
+        return cls(
+            **{
+                **fields,
+                "config": Path(fields["config"]),
+                "limits": Limits(**fields["limits"]),
+            }
+        )
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a process gave up: an error of esops by its name, since exceptions do not
-    travel whole.
+    """Why a process gave up: an error of esops by its class's name, since exceptions do not
+    survive the way between processes.
     """
 
     error: str
@@ -79,14 +84,17 @@ class Failure:
     hint: str | None
 
     def raised(self) -> EsopsError:
-        """The error again."""
+        """The error, to be raised here."""
         kind = getattr(errors, self.error, EsopsError)
         error: EsopsError = kind(self.message, hint=self.hint)
         return error
 
 
 def load_shard(task: Task, stop: Callable[[], bool] = lambda: False) -> Failure | None:
-    """From a shard's checkpoint to the end of its share; None where it got there."""
+    """Load a shard from its checkpoint to the end of its share.
+
+    Returns None where it got there, or why it did not.
+    """
     try:
         config = load_config(task.config)
         settings = config.projection(task.projection)
@@ -94,16 +102,17 @@ def load_shard(task: Task, stop: Callable[[], bool] = lambda: False) -> Failure 
         share = (task.shard, task.of)
         if fingerprint(definition) != task.fingerprint:
             raise Refused(
-                f"the code of {task.projection} on {socket.gethostname()} is not that which the "
+                f"the code of {task.projection} on {socket.gethostname()} is not the code that the "
                 "rebuild began with",
-                hint="Bring the same code, in the same place, to every machine.",
+                hint="Deploy the same code, in the same place, to every machine.",
             )
         work = Work.on(task.projection, task.version, definition, settings, task.batch_size, share)
         name, store_settings = config.store(task.store)
         dsn = config.readmodel_of(task.projection).dsn
         throttle = Throttle(dsn, task.projection, task.limits, stop=stop, share=1 / task.of)
         with stores.open_store(name, store_settings) as store:
-            runner = Runner(store, dsn, work, stop=stop, lock_patience=_PATIENCE, throttle=throttle)
+            control = RunControl(stop=stop, throttle=throttle)
+            runner = Runner(store, dsn, work, control, lock_patience=_PATIENCE)
             try:
                 runner.run_until(Position.parse(task.until))
             finally:
@@ -114,7 +123,10 @@ def load_shard(task: Task, stop: Callable[[], bool] = lambda: False) -> Failure 
 
 
 def in_process(task: Task, stop: Callable[[], bool]) -> Failure | None:
-    """Have a process load a shard; None where it got to the end. Raises Died."""
+    """Load a shard in a process of its own.
+
+    Returns as load_shard does. Raises Died where the process died.
+    """
     command = [sys.executable, "-P", "-m", "esops.rebuild.load.worker"]
     with subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -128,27 +140,30 @@ def in_process(task: Task, stop: Callable[[], bool]) -> Failure | None:
                 if stop():
                     process.stdin.close()
                     process.wait()
-                time.sleep(_LOOK_EVERY)
+                time.sleep(_LOOK_EVERY_SECONDS)
         except BrokenPipeError:
             process.wait()
         except BaseException:
             process.kill()
             raise
-        told = process.stdout.read()
+        answer = process.stdout.read()
         if process.returncode:
             raise Died
-    return Failure(**json.loads(told)) if told else None
+    return Failure(**json.loads(answer)) if answer else None
 
 
 def main() -> None:
-    """The process."""
+    """Do what the line of JSON on standard input says."""
     import structlog
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    answer, sys.stdout = sys.stdout, sys.stderr  # what a projection prints is no answer
+    answer, sys.stdout = (
+        sys.stdout,
+        sys.stderr,
+    )  # what a projection prints must not mix with the answer
     task, over = Task.from_line(sys.stdin.readline()), threading.Event()
-    # A terminal and a service manager signal everybody: it is for the rebuild to say when to stop,
-    # or the same as its end.
+    # A terminal signals the whole process group. When to stop is for the rebuild to say, or for a
+    # service manager, which sends SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: over.set())
 

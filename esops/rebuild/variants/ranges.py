@@ -1,13 +1,12 @@
-"""A rebuild in place that never empties anything: the keys are dealt into ranges, and each range's
+"""A rebuild in place that never empties anything: the keys are split into ranges, and each range's
 rows are replaced in one transaction.
 
 A range is built in a table of its own from the events of its streams, as a version that nobody
-reads, up to one position for all ranges;
-then what differs is deleted, inserted and updated in the table that serves, and the range is noted
-as done in the same transaction. So
-readers see each row as it was or as it will be, and a rebuild that dies goes on with the range it
-was at. Meanwhile the version has no
-checkpoint, so that nobody follows it: some of its rows are older than others.
+reads, up to one position for all ranges. Then what differs is deleted, inserted and updated in the
+table that serves, and the range is noted as done in the same transaction. So readers see each row
+as it was or as it will be, and a rebuild that dies continues with the range that it was working on.
+In the meantime the version has no checkpoint, so that nobody follows it: some of its rows are older
+than others.
 """
 
 from __future__ import annotations
@@ -30,27 +29,27 @@ from esops.readmodel import registry
 from esops.readmodel.names import physical_name
 from esops.readmodel.registry import Version
 from esops.readmodel.shards import Shard, create_shards, finish_range, merge_shards, shards_of
-from esops.rebuild.plan import Target
 from esops.rebuild.session import Session
-from esops.running.runner import Progress, Runner, Work
-from esops.running.throttle import Throttle
+from esops.rebuild.target import Target
+from esops.running.runner import Runner
+from esops.running.work import Progress, RunControl, Work
 from esops.stores.base import EventStore
 
 _LOCK_PATIENCE = timedelta(seconds=10)
-_PATIENCE = 60.0
+_PATIENCE_SECONDS = 60.0
 
 
-def patiently(
+def with_lock_timeout(
     session: Session,
     do: Callable[[psycopg.Connection], None],
     timeout: timedelta,
     stop: Callable[[], bool],
     say: Callable[[str], None],
 ) -> None:
-    """Do something in a transaction that waits for locks only so long, again and again for a
+    """Call `do` in a transaction that waits for a lock no longer than `timeout`; try again for a
     minute. Raises Unavailable.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _PATIENCE_SECONDS
 
     def attempt(connection: psycopg.Connection) -> None:
         with connection.transaction():
@@ -65,7 +64,8 @@ def patiently(
         except psycopg.errors.LockNotAvailable:
             if stop() or time.monotonic() >= deadline:
                 raise Unavailable(
-                    "the tables' lock could not be had within a minute", hint="Nothing changed."
+                    "the tables could not be locked within a minute",
+                    hint="Nothing was changed. Try again when no long transaction uses them.",
                 ) from None
             say("waiting for those who use the tables")
             time.sleep(0.3)
@@ -81,20 +81,16 @@ class Ranges:
         store: EventStore,
         version: Version,
         scratch: int,
-        *,
         batch_size: int | None,
-        throttle: Throttle,
-        stop: Callable[[], bool],
-        report: Callable[[int], None],
-        say: Callable[[str], None],
+        control: RunControl,
     ) -> None:
         """`scratch` is the number of the version that nobody reads, in which a range is built."""
         self._session, self._target, self._store = session, target, store
         self._version, self._scratch, self._batch_size = version, scratch, batch_size
-        self._throttle, self._stop, self._report, self._say = throttle, stop, report, say
+        self._control = control
 
     def begin(self, of: int, until: Position, record: Callable[[psycopg.Connection], None]) -> None:
-        """Make the table for ranges, and take the version's checkpoint away, in one transaction."""
+        """Create the table for ranges, and remove the version's checkpoint, in one transaction."""
         version, names = self._version, self._names()
         staging = qualified(*names)
 
@@ -128,14 +124,16 @@ class Ranges:
             create_shards(connection, version, of, until)
             record(connection)
 
-        patiently(self._session, do, timedelta(seconds=5), self._stop, self._say)
+        with_lock_timeout(
+            self._session, do, timedelta(seconds=5), self._control.stop, self._control.say
+        )
 
     def fill(self) -> None:
-        """Each range that is not done, and the version's checkpoint at the end."""
+        """Replace each range that is not done, and set the version's checkpoint at the end."""
         ranges = self._session.do(lambda on: shards_of(on, self._version))
         for each in ranges:
             if each.position != each.until:
-                self._say(f"range {each.number + 1} of {each.of}")
+                self._control.say(f"range {each.number + 1} of {each.of}")
                 self._build(each)
                 self._replace(each)
         if ranges:
@@ -148,7 +146,10 @@ class Ranges:
     def _real(self, connection: psycopg.Connection) -> Table:
         table = catalog.find_table(connection, *self._version.table)
         if table is None or not table.key:
-            raise Refused(f"the table {'.'.join(self._version.table)}, which should serve, is gone")
+            raise Refused(
+                f"the table {'.'.join(self._version.table)}, which should serve, does not exist "
+                "any more"
+            )
         return table
 
     def _build(self, part: Shard) -> None:
@@ -165,26 +166,19 @@ class Ranges:
         ).events
 
         def report(progress: Progress) -> None:
-            self._report(done + before + progress.events)
+            done_here = replace(progress, events=done + before + progress.events)
+            self._control.report(done_here)
 
-        runner = Runner(
-            self._store,
-            target.dsn,
-            work,
-            stop=self._stop,
-            report=report,
-            say=self._say,
-            lock_patience=_LOCK_PATIENCE,
-            throttle=self._throttle,
-        )
+        control = replace(self._control, report=report)
+        runner = Runner(self._store, target.dsn, work, control, lock_patience=_LOCK_PATIENCE)
         try:
             runner.run_until(part.until)
         finally:
             runner.close()
 
     def _replace(self, part: Shard) -> None:
-        """Make the serving table's rows of a range what was built, and begin the next one, in one
-        transaction.
+        """Give the serving table the rows that were built for a range, and empty the table for
+        ranges, in one transaction.
         """
 
         def do(connection: psycopg.Connection) -> None:
@@ -194,8 +188,8 @@ class Ranges:
                 each for each in shards_of(connection, self._version) if each.number == part.number
             )
             if now.position == part.until:
-                # Done, and the answer was lost: the table for ranges is empty by now, and is not
-                # what belongs there
+                # It was committed, and the answer was lost. The table for ranges is empty by now,
+                # so doing it again would delete the range's rows.
                 return
             if built.position != part.until:
                 raise Busy(
@@ -208,24 +202,26 @@ class Ranges:
             ).fetchone()
             if strays is None or strays[0]:
                 raise Refused(
-                    "streams' names and the table's keys are not dealt alike",
+                    "the table's keys fall into other ranges than the streams' names do",
                     hint="Rebuild without --ranges.",
                 )
             try:
-                _delete_what_is_gone(connection, real, names, mine)
-                _put_what_differs(connection, real, names)
+                _delete_missing(connection, real, names, mine)
+                _write_changed(connection, real, names)
             except psycopg.errors.IntegrityError as error:
                 why = f"{error.diag.message_primary} {error.diag.message_detail or ''}"
                 raise Refused(
-                    f"rows of range {part.number + 1} cannot take their place: {why}",
-                    hint="A constraint that rows of other ranges still stand against: rebuild "
-                    "--blue-green, or without --ranges.",
+                    f"the new rows of range {part.number + 1} violate a constraint: {why}",
+                    hint="Rows of other ranges, still made by the old code, are in the way. "
+                    "Rebuild with --blue-green, or without --ranges.",
                 ) from error
             finish_range(connection, self._version, part, built)
             connection.execute(sql.SQL("TRUNCATE {}").format(names))
             registry.reset(connection, built, self._target.code)
 
-        patiently(self._session, do, timedelta(seconds=5), self._stop, self._say)
+        with_lock_timeout(
+            self._session, do, timedelta(seconds=5), self._control.stop, self._control.say
+        )
 
     def _finish(self, connection: psycopg.Connection, until: Position) -> None:
         with connection.transaction():
@@ -236,7 +232,7 @@ class Ranges:
             registry.delete(connection, self._target.name, self._scratch)
 
 
-def _delete_what_is_gone(
+def _delete_missing(
     connection: psycopg.Connection, real: Table, built: sql.Composable, mine: sql.Composable
 ) -> None:
     same = sql.SQL(" AND ").join(
@@ -249,9 +245,9 @@ def _delete_what_is_gone(
     )
 
 
-def _put_what_differs(connection: psycopg.Connection, real: Table, built: sql.Composable) -> None:
-    """Rows that are as they were are not written: a rebuild that changes little makes
-    little bloat.
+def _write_changed(connection: psycopg.Connection, real: Table, built: sql.Composable) -> None:
+    """Insert and update rows, but write no row that is unchanged: a rebuild that changes little
+    makes little bloat.
     """
     made = connection.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped "

@@ -1,5 +1,5 @@
-"""Blue and green at one position: hold blue's checkpoint still, bring green exactly there, and
-compare in one snapshot of both.
+"""Compares blue and green at one position: hold blue's checkpoint still, bring green exactly there,
+and compare in one snapshot of both.
 """
 
 from __future__ import annotations
@@ -19,26 +19,31 @@ from esops.postgres.connection import connect, translated
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild.session import Session
-from esops.rebuild.verification import comparison as verify
-from esops.running.runner import Runner, key_noted
+from esops.rebuild.verification import comparison
+from esops.rebuild.verification.result import Method, Verification, combined
+from esops.rebuild.verification.sides import Key, Sides
+from esops.running.apply import key_noted
+from esops.running.runner import Runner
 from esops.settings import VerifySettings
 from esops.stores.base import EventStore
 from esops.stores.checkpoints import checkpoint_of
+from esops.wording import count
 
 _FREEZE_PATIENCE = timedelta(seconds=30)
 _CONVERGE_PATIENCE = timedelta(seconds=60)
 _LOOKS = 3
-LOOK_EVERY = 1.0
-"""Seconds between two looks at rows that differ."""
+LOOK_EVERY_SECONDS = 1.0
+"""The pause between two looks at rows that differ."""
 DOUBTFUL = 10_000
-"""So many rows that differ are looked at again, at most."""
+"""At most so many rows that differ are checked again, one by one."""
 
 
 @dataclass(frozen=True)
-class Going:
-    """What happens between two looks.
+class BetweenLooks:
+    """What happens between two looks at rows that others write.
 
-    `step` brings green on, or waits; `caught_up`, whether both sides have taken in what there was.
+    `step` advances green, or waits; `caught_up` tells whether both sides have applied all events
+    that there were when the comparison began.
     """
 
     step: Callable[[], None]
@@ -46,9 +51,13 @@ class Going:
     say: Callable[[str], None]
 
 
-def taken_in(store: EventStore, names: Sequence[str], head: Position | None) -> Callable[[], bool]:
-    """A question: have the application's processors taken in all up to `head`, or do they not move
-    since it was asked last?
+def processors_reached(
+    store: EventStore, names: Sequence[str], head: Position | None
+) -> Callable[[], bool]:
+    """A function that tells whether the application's processors have read up to `head`.
+
+    Processors that have not moved since it was called last count as having got there: one that is
+    stopped must not keep the comparison waiting.
     """
     before: dict[str, Position | None] = {}
 
@@ -68,13 +77,15 @@ def taken_in(store: EventStore, names: Sequence[str], head: Position | None) -> 
 
 @dataclass
 class _Sighting:
-    """How often a row was seen to differ in the same way."""
+    """How often in a row a pair of rows was seen to differ in the same way."""
 
     digests: tuple[str | None, str | None] | None = None
     count: int = 0
 
     def look(self, digests: tuple[str | None, str | None], *, counts: bool) -> None:
-        """Take a further look's digests of blue and green."""
+        """Note one more look's digests of blue and green; it `counts` when both sides had applied
+        what there was.
+        """
         self.count = self.count + 1 if counts and digests == self.digests else 0
         self.digests = digests
 
@@ -88,19 +99,19 @@ class Comparer:
         dsn: str,
         store: EventStore,
         green: Version,
-        method: verify.Method,
+        method: Method,
         settings: VerifySettings,
     ) -> None:
-        """Take how to compare, and the columns that are not compared or that may differ."""
+        """`settings` name the columns that are not compared, and those that may differ."""
         self._session, self._dsn, self._store = session, dsn, store
         self._green, self._method, self._settings = green, method, settings
 
-    def at_one_position(self, blue: Version, runner: Runner) -> verify.Verification:
+    def at_one_position(self, blue: Version, runner: Runner) -> Verification:
         """Hold blue's checkpoint still, bring green exactly there, take a snapshot of both, let go,
         and compare.
 
-        Where green is ahead of a blue that nobody moves on, they are compared as they stand, with a
-        note that says so.
+        Where green is ahead and nobody advances blue, they are compared as they are, with a note
+        that says so.
         """
         deadline = time.monotonic() + _FREEZE_PATIENCE.total_seconds()
         while True:
@@ -110,6 +121,7 @@ class Comparer:
                         self._session.connection, blue.projection, blue.version
                     )
                     assert held is not None
+                    # Green may be ahead already; then blue is let go, so that it can catch up.
                     if runner.position is None or runner.position <= held:
                         if runner.position != held:
                             runner.run_until(held)
@@ -119,28 +131,26 @@ class Comparer:
             if not self._session.followed(blue) or time.monotonic() >= deadline:
                 lag = self._store.count_between(held, runner.position)
                 note = (
-                    f"v{blue.version} stands {lag:,} events behind green and nobody moves it "
-                    "on: rows of these events differ"
+                    f"v{blue.version} is {count(lag, 'event')} behind green and nothing advances "
+                    "it, so rows of these events differ"
                 )
-                return self.as_they_stand(blue, str(runner.position), note)
+                return self.as_they_are(blue, str(runner.position), note)
             time.sleep(0.02)
 
-    def as_they_stand(
-        self, blue: Version, position: str, note: str | None = None
-    ) -> verify.Verification:
+    def as_they_are(self, blue: Version, position: str, note: str | None = None) -> Verification:
         """Compare in one snapshot, wherever the two are."""
         with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
             self._begin_snapshot(snapshot)
             return self._compare(snapshot, blue, position, note)
 
-    def until_they_agree(self, blue: Version, position: str, going: Going) -> verify.Verification:
-        """Compare while both are written by others: rows that differ are looked at again until they
-        agree or stay different.
+    def until_they_agree(self, blue: Version, position: str, between: BetweenLooks) -> Verification:
+        """Compare while others write both: rows that differ are checked again until they agree or
+        stay different.
 
-        A row stays different where both sides have been the same in three looks, after both had
-        taken in what there was at the first.
+        A row stays different if both sides were unchanged in three looks, after both had applied
+        what there was at the first look.
         """
-        found = self.as_they_stand(blue, position)
+        found = self.as_they_are(blue, position)
         if found.method not in {"exact", "columns"} or not found.differing:
             return found
         pairs = {
@@ -151,10 +161,12 @@ class Comparer:
         doubtful = {name: self._doubtful(*pair) for name, pair in pairs.items()}
         kept = {name: keys for name, keys in doubtful.items() if keys is not None}
         if len(kept) < len(doubtful):
-            note = f"more than {DOUBTFUL:,} rows differ, which are too many to be looked at again"
+            note = f"more than {DOUBTFUL:,} rows differ, too many to check them again one by one"
             return replace(found, note="; ".join(filter(None, [found.note, note])))
         first = sum(map(len, kept.values()))
-        going.say(f"{first:,} rows differ while both sides are written: looking at them again")
+        between.say(
+            f"{count(first, 'row')} differ while both sides are being written; checking them again"
+        )
         began, sightings = (
             time.monotonic(),
             {name: {key: _Sighting() for key in keys} for name, keys in kept.items()},
@@ -162,38 +174,42 @@ class Comparer:
         while any(each.count < _LOOKS for seen in sightings.values() for each in seen.values()):
             if time.monotonic() - began > _CONVERGE_PATIENCE.total_seconds():
                 break
-            going.step()
-            settled = going.caught_up()
+            between.step()
+            settled = between.caught_up()
             for name, seen in sightings.items():
                 self._look_again(*pairs[name], seen, counts=settled)
         last = {name: self._last_look(*pairs[name], list(seen)) for name, seen in sightings.items()}
-        whole = verify.together(last) if len(self._green.tables) > 1 else next(iter(last.values()))
+        whole = combined(last) if len(self._green.tables) > 1 else next(iter(last.values()))
         agreed = first - sum(map(len, sightings.values()))
         note = (
-            f"{agreed:,} of {first:,} rows that differed at first agreed within "
+            f"{agreed:,} of the {count(first, 'row')} that differed at first agreed within "
             f"{time.monotonic() - began:.0f} s"
         )
         return replace(whole, position=position, note="; ".join(filter(None, [found.note, note])))
 
-    def _doubtful(self, blue: tuple[str, str], green: tuple[str, str]) -> list[verify.Key] | None:
+    def _doubtful(self, blue: tuple[str, str], green: tuple[str, str]) -> list[Key] | None:
         with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
             self._begin_snapshot(snapshot)
-            return verify.keys_that_differ(snapshot, self._sides(snapshot, blue, green), DOUBTFUL)
+            return comparison.keys_that_differ(
+                snapshot, self._sides(snapshot, blue, green), DOUBTFUL
+            )
 
     def _look_again(
         self,
         blue: tuple[str, str],
         green: tuple[str, str],
-        seen: dict[verify.Key, _Sighting],
+        seen: dict[Key, _Sighting],
         *,
         counts: bool,
     ) -> None:
-        """One more look at the rows that are still in doubt; those that agree leave."""
+        """Look once more at the rows that are still in doubt, and drop those that agree."""
         if not seen:
             return
         with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
             self._begin_snapshot(snapshot)
-            now = verify.look_again(snapshot, self._sides(snapshot, blue, green), list(seen))
+            now = comparison.digests_of_keys(
+                snapshot, self._sides(snapshot, blue, green), list(seen)
+            )
         for key, digests in now.items():
             if digests[0] == digests[1]:
                 del seen[key]
@@ -201,21 +217,22 @@ class Comparer:
                 seen[key].look(digests, counts=counts)
 
     def _last_look(
-        self, blue: tuple[str, str], green: tuple[str, str], keys: list[verify.Key]
-    ) -> verify.Verification:
+        self, blue: tuple[str, str], green: tuple[str, str], keys: list[Key]
+    ) -> Verification:
         with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
             self._begin_snapshot(snapshot)
             sides = self._sides(snapshot, blue, green)
-            there = verify.look_again(snapshot, sides, keys) if keys else {}
+            there = comparison.digests_of_keys(snapshot, sides, keys) if keys else {}
             keys = [key for key, digests in there.items() if digests[0] != digests[1]]
-            return verify.compare_keys(snapshot, sides, keys, self._method)
+            return comparison.compare_keys(snapshot, sides, keys, self._method)
 
     def _sides(
         self, snapshot: psycopg.Connection, blue: tuple[str, str], green: tuple[str, str]
-    ) -> verify.Sides:
+    ) -> Sides:
         blue_table, green_table = self._table(snapshot, blue), self._table(snapshot, green)
+        # Before the indexes are built, the key is only noted.
         key = green_table.key or key_noted(self._green, green_table.name)
-        return verify.Sides.of(
+        return Sides.of(
             blue_table, green_table, key, self._settings.ignore, self._settings.expected
         )
 
@@ -223,15 +240,13 @@ class Comparer:
     def _table(snapshot: psycopg.Connection, name: tuple[str, str]) -> Table:
         found = catalog.find_table(snapshot, *name)
         if found is None:
-            raise Refused("a table that was to be compared is gone")
+            raise Refused("a table that was to be compared does not exist any more")
         return found
 
-    def assertions(
-        self, found: verify.Verification, assertions: Sequence[str]
-    ) -> verify.Verification:
-        """A verification with those of the user's SQL assertions that do not hold of green."""
+    def assertions(self, found: Verification, assertions: Sequence[str]) -> Verification:
+        """The verification, with the user's SQL assertions that are not true of green."""
         with translated():
-            failed = verify.check_assertions(
+            failed = comparison.check_assertions(
                 self._session.connection, self._green.tables, assertions
             )
         return replace(found, failed_assertions=failed)
@@ -239,11 +254,11 @@ class Comparer:
     @staticmethod
     def _begin_snapshot(snapshot: psycopg.Connection) -> None:
         snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        snapshot.execute("SELECT pg_current_snapshot()")
+        snapshot.execute("SELECT pg_current_snapshot()")  # only the first query takes the snapshot
 
     def _compare(
         self, snapshot: psycopg.Connection, blue: Version, position: str, note: str | None
-    ) -> verify.Verification:
+    ) -> Verification:
         found = {
             name: self._compare_one(snapshot, blue.tables[name], physical)
             for name, physical in self._green.tables.items()
@@ -252,24 +267,12 @@ class Comparer:
         new = [name for name in self._green.tables if name not in blue.tables]
         if new:
             note = "; ".join(
-                filter(None, [note, f"{', '.join(new)}: new, with nothing to be compared with"])
+                filter(None, [note, f"{', '.join(new)}: new, so there is nothing to compare with"])
             )
-        whole = (
-            verify.together(found) if len(self._green.tables) > 1 else next(iter(found.values()))
-        )
+        whole = combined(found) if len(self._green.tables) > 1 else next(iter(found.values()))
         return replace(whole, position=position, note=whole.note or note)
 
     def _compare_one(
         self, snapshot: psycopg.Connection, blue: tuple[str, str], green: tuple[str, str]
-    ) -> verify.Verification:
-        blue_table, green_table = self._table(snapshot, blue), self._table(snapshot, green)
-        key = green_table.key or key_noted(self._green, green_table.name)
-        return verify.compare(
-            snapshot,
-            blue_table,
-            green_table,
-            key,
-            self._method,
-            self._settings.ignore,
-            self._settings.expected,
-        )
+    ) -> Verification:
+        return comparison.compare(snapshot, self._sides(snapshot, blue, green), self._method)

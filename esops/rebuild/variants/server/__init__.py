@@ -1,15 +1,13 @@
-"""Rebuilds of projections that run inside the store: a second one beside the first, compared,
-handed over, the first retired.
+"""Rebuilds of projections that run inside the store: a second one is built beside the first and
+compared, readers are moved to it, and the first one is retired.
 
-EventStoreDB's projections have no alias that could be repointed, and a reset lets readers watch the
-new one come up from zero.
-So version 2 is a projection of its own, `name-v2`; who reads the results is moved to it by a
-program of the user's. The journal
-is a stream of the store itself, since there is no database: `$esops-<projection>`, out of sight of
-applications.
+EventStoreDB's projections have no alias that could be pointed elsewhere, and after a reset readers
+would watch the results come up from zero. So version 2 is a projection of its own, `name-v2`, and a
+program of the user's moves those who read the results. The journal is a stream of the store itself,
+since there is no database: `$esops-<projection>`, which applications do not see.
 
-    journal.py   what was done, as events           compare.py   results and states of two
-    projections
-    handover.py  the user's program                  work.py      the steps of a rebuild
-    versions.py  show, roll back, retire
+    plan.py      what will be done                  journal.py   what was done, as events
+    work.py      the steps of a rebuild             compare.py   results and states of two
+    readers.py   the user's program                              projections
+    versions.py  show, switch, roll back, retire
 """

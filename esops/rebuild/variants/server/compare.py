@@ -1,6 +1,5 @@
-"""Do two projections in the server say the same?
-
-Their results, partition by partition, until they agree or stay different.
+"""Compares the results of two projections in the server, partition by partition, until they agree
+or stay different.
 """
 
 from __future__ import annotations
@@ -12,16 +11,17 @@ from typing import Any, Literal
 
 from esops.errors import UsageError, nearest
 from esops.rebuild.variants.server.inside import projections_in
-from esops.rebuild.verification.comparison import SAMPLES, Verification
+from esops.rebuild.verification.comparison import SAMPLES
+from esops.rebuild.verification.result import Verification
 from esops.stores.base import EventStore
 
 Method = Literal["exact", "columns", "counts", "none"]
 METHODS: tuple[Method, ...] = ("exact", "columns", "counts", "none")
 AT_ONCE = 8
 ROUNDS = 6
-PAUSE = 0.5
-"""Seconds between two looks at what differs: both run on while they are compared, and the one may
-be a moment ahead.
+PAUSE_SECONDS = 0.5
+"""The pause between two looks at what differs: both keep running while they are compared, and one
+may be a moment ahead.
 """
 _MISSING = object()
 
@@ -31,12 +31,12 @@ def method_of(text: str | None) -> Method:
     for method in METHODS:
         if text in (None, method):
             return method
-    raise UsageError(f"there is no comparison {text!r}", hint=nearest(str(text), METHODS))
+    raise UsageError(f"unknown comparison {text!r} (--compare)", hint=nearest(str(text), METHODS))
 
 
 def partitions(store: EventStore, name: str) -> set[str]:
-    """A projection's partitions, from the stream that the server keeps of them; the one without a
-    name where there are none.
+    """A projection's partitions, from the stream in which the server keeps them; one without a name
+    where the projection is not partitioned.
     """
     found = {event.data.decode() for event in store.read_stream(f"$projections-{name}-partitions")}
     return found or {""}
@@ -61,7 +61,7 @@ def compare(
     left = sorted(in_blue | in_green)
     for round in range(ROUNDS):
         if round:
-            time.sleep(PAUSE)
+            time.sleep(PAUSE_SECONDS)
         differences = list(_differences(store, blue, green, left, method, frozenset(ignore)))
         if not differences or stop():
             break
@@ -84,7 +84,7 @@ def compare(
         ],
         note=None
         if not differences
-        else f"looked at {ROUNDS} times over {ROUNDS * PAUSE:.0f} s: these stay different",
+        else f"these stayed different in {ROUNDS} looks over {ROUNDS * PAUSE_SECONDS:.0f} s",
     )
 
 

@@ -1,8 +1,7 @@
 """The journal of a projection's rebuilds, as a stream of the store that the projection runs in.
 
-Each entry is appended with the version that was read before: of two processes that rebuild the same
-projection, the second one's
-next entry fails, and it stops.
+Each entry is appended with the version that was read before. So if two processes rebuild the same
+projection, the next entry of the second one fails, and it stops.
 """
 
 from __future__ import annotations
@@ -17,25 +16,25 @@ import orjson
 
 from esops.errors import Busy
 from esops.events import NewEvent
-from esops.rebuild import journal as states
+from esops.rebuild import journal
 from esops.rebuild.variants.server.inside import projections_in
 from esops.stores.base import EventStore, WrongExpectedVersion
 
 _TYPE = "$esops-"
 UNFINISHED = {
-    states.PLANNED,
-    states.PROVISIONED,
-    states.CATCHING_UP,
-    states.FOLLOWING,
-    states.VERIFIED,
-    states.PAUSED,
+    journal.PLANNED,
+    journal.PROVISIONED,
+    journal.CATCHING_UP,
+    journal.FOLLOWING,
+    journal.VERIFIED,
+    journal.PAUSED,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
-    """One version: the projection's name in the server, and active, standby, building, retired or
-    aborted.
+class ServerVersion:
+    """One version: its projection's name in the server, and its state (active, standby, building,
+    retired or aborted).
     """
 
     version: int
@@ -45,10 +44,11 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ServerJournalEntry:
     """The latest rebuild, as the journal has it.
 
-    `resume_state` is where a paused one goes on; `seconds` its working time.
+    `resume_state` is the state from which a paused rebuild is resumed; `seconds` is its working
+    time so far.
     """
 
     rebuild: int
@@ -62,18 +62,18 @@ class Entry:
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is something to resume or to abort."""
+        """Whether it can be resumed or aborted."""
         return self.state in UNFINISHED
 
 
 @dataclass
-class Journal:
+class ServerJournal:
     """A projection's journal, folded. `write` adds to it."""
 
     store: EventStore
     projection: str
-    versions: dict[int, Version] = field(default_factory=dict)
-    latest: Entry | None = None
+    versions: dict[int, ServerVersion] = field(default_factory=dict)
+    latest: ServerJournalEntry | None = None
     before: int | None = None
     """The version that served before the one that serves now."""
     _at: int = -1
@@ -84,13 +84,15 @@ class Journal:
         return f"$esops-{self.projection}"
 
     @property
-    def active(self) -> Version | None:
+    def active(self) -> ServerVersion | None:
         """The version that serves."""
         return next((one for one in self.versions.values() if one.state == "active"), None)
 
     @classmethod
-    def read(cls, store: EventStore, projection: str) -> Journal:
-        """Read it. A projection of that name that the journal knows nothing of is version 1, and
+    def read(cls, store: EventStore, projection: str) -> ServerJournal:
+        """Read a projection's journal.
+
+        Where it is empty and the server has a projection of that name, that one is version 1 and
         serves.
         """
         found = cls(store, projection)
@@ -98,7 +100,7 @@ class Journal:
             found._apply(event.type.removeprefix(_TYPE), event.json(), event.recorded_at)
             found._at = event.version
         if not found.versions and projections_in(store).get(projection) is not None:
-            found.versions[1] = Version(1, projection, "active")
+            found.versions[1] = ServerVersion(1, projection, "active")
         return found
 
     def name_of(self, version: int) -> str:
@@ -106,7 +108,7 @@ class Journal:
         return self.projection if version == 1 else f"{self.projection}-v{version}"
 
     def write(self, kind: str, **data: Any) -> None:
-        """Append an entry. Raises Busy where somebody else wrote meanwhile."""
+        """Append an entry. Raises Busy where another process wrote since it was read."""
         event_type = f"{_TYPE}{kind}"
         event = NewEvent(
             str(uuid.uuid4()), event_type, orjson.dumps({"projection": self.projection, **data})
@@ -115,8 +117,8 @@ class Journal:
             self.store.append(self.stream, [event], self._at)
         except WrongExpectedVersion:
             raise Busy(
-                f"another process is at work on {self.projection}",
-                hint=f"The stream {self.stream} has what it did.",
+                f"another process is working on {self.projection}",
+                hint=f"See the stream {self.stream} for what it did.",
             ) from None
         self._at += 1
         self._apply(kind, data, datetime.now(UTC))
@@ -126,8 +128,8 @@ class Journal:
             case "adopted":
                 self._set(data["version"], "active", at)
             case "planned":
-                self.latest = Entry(
-                    data["rebuild"], states.PLANNED, data["from"], data["to"], data["options"]
+                self.latest = ServerJournalEntry(
+                    data["rebuild"], journal.PLANNED, data["from"], data["to"], data["options"]
                 )
                 self._set(data["to"], "building", at)
             case "entered":
@@ -135,7 +137,7 @@ class Journal:
             case "rolled-back" | "moved":
                 self._move(data["from"], data["to"], at)
                 if kind == "rolled-back" and self.latest is not None:
-                    self.latest = replace(self.latest, state=states.ROLLED_BACK)
+                    self.latest = replace(self.latest, state=journal.ROLLED_BACK)
             case "retired":
                 self._set(data["version"], "retired", at)
 
@@ -149,11 +151,11 @@ class Journal:
             verification=data.get("verification", entry.verification),
             seconds=entry.seconds + data.get("seconds", 0.0),
         )
-        if state == states.SWITCHED:
+        if state == journal.SWITCHED:
             self._move(entry.from_version, entry.to_version, at)
-        elif state == states.ABORTED:
+        elif state == journal.ABORTED:
             self._set(entry.to_version, "aborted", at)
-        elif state == states.VERIFIED and not entry.options.get("switch", True):
+        elif state == journal.VERIFIED and not entry.options.get("switch", True):
             self._set(entry.to_version, "standby", at)
 
     def _move(self, old: int | None, new: int, at: datetime) -> None:
@@ -163,4 +165,4 @@ class Journal:
         self._set(new, "active", at)
 
     def _set(self, version: int, state: str, at: datetime) -> None:
-        self.versions[version] = Version(version, self.name_of(version), state, at)
+        self.versions[version] = ServerVersion(version, self.name_of(version), state, at)

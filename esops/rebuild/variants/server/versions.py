@@ -1,40 +1,42 @@
-"""The versions of a projection in the server: show them, hand over to another, retire."""
+"""The versions of a projection in the server: show them, move readers to another, retire."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from esops.config import Config
 from esops.errors import Busy, Refused, UsageError
-from esops.rebuild.variants.server.handover import hand_over
 from esops.rebuild.variants.server.inside import projections_in
-from esops.rebuild.variants.server.journal import Journal, Version
+from esops.rebuild.variants.server.journal import ServerJournal, ServerVersion
+from esops.rebuild.variants.server.readers import move_readers
 from esops.rebuild.variants.server.work import delete
 from esops.stores import open_store
 
 
 @contextmanager
-def opened(config: Config, name: str, store: str | None = None) -> Iterator[Journal]:
-    """A projection's journal, its store open.
+def opened(config: Config, name: str, store: str | None = None) -> Iterator[ServerJournal]:
+    """A projection's journal, with its store open.
 
-    Raises UsageError for a store that no projections run in.
+    Raises UsageError for a store that does not run projections.
     """
     store_name, settings = config.store(store or config.projection(name).store)
     with open_store(store_name, settings) as found:
-        yield Journal.read(found, name)
+        yield ServerJournal.read(found, name)
 
 
 def show(config: Config, name: str, store: str | None = None) -> list[dict[str, Any]]:
-    """All versions under the documented field names; `lag_events` is what the server has buffered
-    of it, unknown as null.
+    """All versions under the documented field names.
+
+    `lag_events` is 0 where the server says that a projection has caught up, otherwise unknown
+    (None).
     """
     with opened(config, name, store) as journal:
         return [_shown(journal, version) for version in journal.versions.values()]
 
 
-def _shown(journal: Journal, version: Version) -> dict[str, Any]:
+def _shown(journal: ServerJournal, version: ServerVersion) -> dict[str, Any]:
     found = projections_in(journal.store).get(version.name)
     return {
         "version": version.version,
@@ -50,12 +52,18 @@ def _shown(journal: Journal, version: Version) -> dict[str, Any]:
 
 
 def move(
-    config: Config, name: str, to: int | None, *, back: bool, dry_run: bool, say: Any
-) -> tuple[Version, Version, list[str]]:
-    """Hand over to another version: back to the one before, a given one, or the newest that stands
-    by.
+    config: Config,
+    name: str,
+    to: int | None,
+    *,
+    back: bool,
+    dry_run: bool,
+    say: Callable[[str], None],
+) -> tuple[ServerVersion, ServerVersion, list[str]]:
+    """Move readers to another version: back to the one before, to a given one, or to the newest
+    that stands by.
 
-    Returns where from, where to, and what was (or would be) run. Raises UsageError, Refused, Busy
+    Returns the two versions, and what was (or would be) run. Raises UsageError, Refused, and Busy
     during a rebuild.
     """
     with opened(config, name) as journal:
@@ -67,8 +75,8 @@ def move(
             and journal.versions[latest.to_version].state == "building"
         ):
             raise Busy(
-                f"rebuild {latest.rebuild} of {name} is under way",
-                hint="Finish it with --resume, or give it up with --abort.",
+                f"rebuild {latest.rebuild} of {name} is not finished: {latest.state}",
+                hint="Continue it with --resume, or drop it with --abort.",
             )
         standing = [one for one in journal.versions.values() if one.state == "standby"]
         wanted = journal.before if back else to
@@ -78,26 +86,30 @@ def move(
             target = next((one for one in standing if one.version == wanted), None)
         if source is None or target is None:
             raise UsageError(
-                f"{name} has no version to go to", hint=f"See `esops projection show {name}`."
+                f"{name} has no such version that stands by",
+                hint=f"See `esops projection show {name}`.",
             )
         found = projections_in(journal.store).get(target.name)
         if found is None or not found.running:
             raise Refused(
-                f"{target.name} does not run in the server, and would serve old data",
+                f"{target.name} is not running in the server and would serve old data",
                 hint="Enable it there first.",
             )
         command = list(config.projection(name).handover)
         if not command:
-            raise UsageError(f"projections.{name}.handover: nobody is named who moves the readers")
+            raise UsageError(
+                f"projections.{name}.handover is missing: esops does not know how to move readers",
+                hint="Name a program there.",
+            )
         if not dry_run:
-            hand_over(command, config.directory, name, source, target, say)
+            move_readers(command, config.directory, name, source, target, say)
             journal.write(
                 "rolled-back" if back else "moved", **{"from": source.version, "to": target.version}
             )
         return source, target, [" ".join(command)]
 
 
-def retirable(config: Config, name: str, number: int | None) -> list[Version]:
+def retirable(config: Config, name: str, number: int | None) -> list[ServerVersion]:
     """The versions that `retire` would delete: a given one, or all that stand by.
 
     Raises UsageError or Refused.
@@ -112,17 +124,15 @@ def retirable(config: Config, name: str, number: int | None) -> list[Version]:
             return found
         known = journal.versions.get(number) if number is not None else None
         if known is not None and known.state == "active":
-            raise Refused(
-                f"{name} v{number} serves now", hint="Hand over to another version first."
-            )
+            raise Refused(f"{name} v{number} serves now", hint="Switch to another version first.")
         raise UsageError(
             f"{name} has no such version that stands by",
             hint=f"See `esops projection show {name}`.",
         )
 
 
-def retire(config: Config, name: str, versions: list[Version]) -> list[str]:
-    """Disable and delete versions with the streams they emitted to; returns what was deleted."""
+def retire(config: Config, name: str, versions: list[ServerVersion]) -> list[str]:
+    """Stop and delete versions with the streams they emitted to; returns what was deleted."""
     done = []
     with opened(config, name) as journal:
         for version in versions:

@@ -1,4 +1,4 @@
-"""The program that moves readers from one projection to another."""
+"""Moves readers from one projection in the server to another, by a program of the operator's."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from datetime import timedelta
 from pathlib import Path
 
 from esops.rebuild.hooks import run_program
-from esops.rebuild.variants.server.journal import Version
+from esops.rebuild.variants.server.journal import ServerVersion
 
-LIMIT = timedelta(minutes=10)
-"""How long it may take."""
+_LIMIT = timedelta(minutes=10)
 
 
-def hand_over(
+def move_readers(
     command: Sequence[str],
     folder: Path,
     projection: str,
-    old: Version | None,
-    new: Version,
+    old: ServerVersion | None,
+    new: ServerVersion,
     say: Callable[[str], None],
 ) -> None:
-    """Run it. Raises Stopped where it fails or takes too long: nothing is switched then; UsageError
-    where it cannot be started.
+    """Run `projections.X.handover`.
+
+    Raises Stopped where it fails or takes longer than ten minutes, and UsageError where it cannot
+    be started; nothing is switched then.
     """
-    told = {
+    facts = {
         "projection": projection,
         "from_version": old.version if old else None,
         "from": old.name if old else None,
@@ -32,4 +33,4 @@ def hand_over(
         "to": new.name,
         "to_result": f"$projections-{new.name}-result",
     }
-    run_program("hand-over", command, folder, told, LIMIT, say)
+    run_program("handover", command, folder, facts, _LIMIT, say)

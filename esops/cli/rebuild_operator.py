@@ -1,0 +1,90 @@
+"""The person at the terminal, as a rebuild sees them: reads plans, messages and progress, and is
+asked before anything is dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from esops.cli.shared import is_interactive
+from esops.errors import UsageError
+from esops.rebuild.request import Operator
+
+if TYPE_CHECKING:
+    from esops.rebuild.api import AnyPlan
+    from esops.rebuild.variants.in_place_plan import InPlacePlan
+    from esops.term import Output, ProgressLine
+
+
+class TerminalOperator(Operator):
+    """Writes to standard error. One progress line serves all projections of a command."""
+
+    def __init__(self, output: Output, projections: Sequence[str], *, yes: bool) -> None:
+        """With `yes`, nothing is asked."""
+        self._output, self._projections, self._yes = output, projections, yes
+        self._lock = threading.Lock()
+        self._done: dict[str, int] = {}
+        self._total: dict[str, int | None] = {}
+        self._line: ProgressLine | None = None
+
+    def planned(self, plan: AnyPlan) -> None:
+        """Print the plan; its statements only with --verbose."""
+        lines = plan.lines(statements=self._output.settings.verbose)
+        self._output.say("\n".join(lines) + "\n")
+
+    def message(self, projection: str, text: str) -> None:
+        """Print a message, with the projection's name where there are several."""
+        self._output.say(text if len(self._projections) == 1 else f"{projection}: {text}")
+
+    def progress(self, projection: str, done: int, total: int | None) -> None:
+        """Show the sum over all projections."""
+        with self._lock:
+            self._done[projection], self._total[projection] = done, total
+            # The sum is known once every projection has said how much it has to do.
+            totals = [self._total.get(each) for each in self._projections]
+            known = [each for each in totals if each is not None]
+            whole = sum(known) if len(known) == len(totals) else None
+            so_far = sum(self._done.values())
+            if self._line is None:
+                what = f"rebuild {', '.join(self._projections)}: events"
+                self._line = self._output.progress(what, so_far, whole)
+            self._line.update(so_far, whole)
+            if whole is not None and so_far >= whole:
+                self._close()
+
+    def close(self) -> None:
+        """Remove the progress line, so that a summary can follow."""
+        with self._lock:
+            self._close()
+
+    def confirm_abort(self, projections: Sequence[str]) -> None:
+        """Ask, where a person can answer."""
+        if is_interactive() and not self._yes:
+            typer.confirm(
+                f"Abort the rebuild of {', '.join(projections)} and drop what it built?",
+                abort=True,
+                err=True,
+            )
+
+    def confirm_in_place(self, plan: InPlacePlan) -> None:
+        """Ask; without a person to ask, demand --yes. Raises UsageError."""
+        if self._yes:
+            return
+        if not is_interactive():
+            raise UsageError(
+                "a rebuild in place changes what readers see, and needs a confirmation",
+                hint="Add --yes, or add --blue-green to build beside the version that serves.",
+            )
+        what = "Empty" if plan.ranges is None else "Replace rows of"
+        typer.confirm(
+            f"{what} {', '.join(plan.tables)}, while readers see it?", abort=True, err=True
+        )
+
+    def _close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None

@@ -1,0 +1,131 @@
+"""What `esops rebuild` says at its end: what happened, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from esops.wording import count
+
+if TYPE_CHECKING:
+    from esops.rebuild.api import Outcome
+    from esops.settings import ProjectionSettings
+
+_SAMPLES = 3
+
+
+def summary(outcome: Outcome, settings: ProjectionSettings) -> list[str]:
+    """Lines for a person."""
+    noun = "partition" if settings.kind == "server" else "row"
+    return [*_verification(outcome.verification or {}, noun), *_ending(outcome, settings, noun)]
+
+
+def _verification(found: Mapping[str, Any], noun: str) -> list[str]:
+    lines = []
+    if found.get("method", "none") != "none":
+        where = f" at position {found['position']}" if found.get("position") else ""
+        lines.append(
+            f"verified ({found['method']}{where}): {count(found['rows_blue'] or 0, noun)} in blue, "
+            f"{found['rows_green']:,} in green, {found['differing']:,} differ"
+        )
+        if found.get("note"):
+            lines.append(f"  {found['note']}")
+        if found.get("compared"):
+            lines.append(f"  a sample: {found['compared']:,} pairs of {noun}s were compared")
+        for columns, why in (("expected", ", as expected"), ("columns", "")):
+            lines += [
+                f"  column {column}: differs in {count(differing, noun)}{why}"
+                for column, differing in found.get(columns, {}).items()
+            ]
+        for side in ("blue", "green"):
+            if only := found.get(f"only_{side}"):
+                lines.append(f"  only in {side}: {count(only, noun)}")
+        lines += _samples(found)
+    return lines + [f"  assertion failed: {each}" for each in found.get("failed_assertions", ())]
+
+
+def _samples(found: Mapping[str, Any]) -> list[str]:
+    from esops.term import to_json
+
+    return [f"  for example {to_json(sample)}" for sample in found.get("samples", ())[:_SAMPLES]]
+
+
+def _ending(outcome: Outcome, settings: ProjectionSettings, noun: str) -> list[str]:
+    name, version, did = outcome.projection, outcome.to_version, _work(outcome, noun)
+    external = settings.kind == "external"
+    if outcome.state == "switched":
+        return _switched(outcome, settings, did)
+    if outcome.findings and outcome.from_version == version:
+        return [
+            f"{name} v{version} is rebuilt in place, but assertions failed: {did}.",
+            f"Correct them, and check again with: esops rebuild {name} --resume",
+        ]
+    if outcome.findings:
+        command = f"esops rebuild {name} --blue-green"
+        return [
+            (
+                f"{name} v{version} differs from the version that serves, so nothing was switched: "
+                f"{did}."
+            ),
+            (
+                f"If the differences are what you want: {command} --resume --max-diff N (or P%). "
+                f"Otherwise drop it: {command} --abort"
+            ),
+        ]
+    match outcome.state:
+        case "aborted":
+            left = (
+                "What the application has built stays."
+                if external
+                else "What it built is dropped; nothing else was changed."
+            )
+            return [f"Rebuild {outcome.rebuild} of {name} is aborted. {left}"]
+        case "rebuilt":
+            return [
+                f"{name} v{version} is rebuilt in place: {did}.",
+                "Nothing keeps it fresh now: start `esops run`.",
+            ]
+        case "tested":
+            left = "left to the application" if external else "dropped again"
+            return [
+                f"{name} was built and verified as v{version}, and {left} (--test-only): {did}."
+            ]
+        case "verified":
+            return [
+                f"{name} v{version} is built and stands by: {did}.",
+                f"Switch to it with: esops projection switch {name} --to {version}",
+            ]
+        case state:
+            return [f"Rebuild {outcome.rebuild} of {name} is {state}: {did}."]
+
+
+def _work(outcome: Outcome, noun: str) -> str:
+    from esops.term import duration
+
+    return (
+        f"{count(outcome.events, 'event')} into {count(outcome.rows or 0, noun)} in "
+        f"{duration(outcome.seconds)} ({outcome.events_per_second:,.0f} events/s)"
+    )
+
+
+def _switched(outcome: Outcome, settings: ProjectionSettings, did: str) -> list[str]:
+    name = outcome.projection
+    lines = [f"{name} v{outcome.to_version} serves now: {did}.", _kept_fresh(outcome, settings)]
+    if outcome.from_version:
+        lines.append(
+            f"To go back: esops projection rollback {name}. When all is well, drop "
+            f"v{outcome.from_version}: esops projection retire {name}"
+        )
+    return lines
+
+
+def _kept_fresh(outcome: Outcome, settings: ProjectionSettings) -> str:
+    if settings.kind == "server":
+        return "The store keeps it fresh."
+    if settings.kind == "external":
+        return "The application keeps it fresh."
+    if settings.live == "app":
+        return "The application keeps it fresh: start its projector."
+    if outcome.followed:
+        return "`esops run` starts keeping it fresh within seconds."
+    return "Nothing keeps it fresh now: start `esops run`."

@@ -1,0 +1,99 @@
+"""Sees to it that a version which is to serve is at least as fresh as the one that serves now."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from datetime import timedelta
+
+from esops.config import Config
+from esops.errors import Busy, Refused
+from esops.events import Position
+from esops.postgres.connection import connect
+from esops.readmodel import locks, registry
+from esops.readmodel.registry import Version
+from esops.rebuild.variants.external.checkpoint import reached
+from esops.running.host import code_of, open_runner
+from esops.settings import ProjectionSettings
+from esops.stores import open_store
+
+BRING_PATIENCE = timedelta(seconds=20)
+"""How long to wait for the process that keeps a version fresh."""
+
+
+def check_can_advance(settings: ProjectionSettings, target: Version, *, allow_stale: bool) -> None:
+    """Raises Refused where nobody could bring a version up to date."""
+    if target.position is None and not allow_stale:
+        raise Refused(
+            f"{target.projection} v{target.version} has no checkpoint of esops, so its rows may be "
+            "old",
+            hint="Rebuild it, or serve it as it is with --allow-stale.",
+        )
+    if settings.live == "app":
+        raise Refused(
+            f"the application keeps only the version of {target.projection} fresh that serves "
+            f'(live = "app"), so v{target.version} has been standing still',
+            hint="Rebuild: a new version is brought up to date and handed over at its switch.",
+        )
+
+
+def check_application_ahead(
+    config: Config, source: Version | None, target: Version, *, allow_stale: bool
+) -> None:
+    """Raises Refused where readers would see older data, of two versions that the application keeps
+    fresh.
+    """
+    if source is None or allow_stale:
+        return
+    with open_store(*config.store(target.store)) as events:
+        before, now = reached(events, source), reached(events, target)
+    if now is None or (before is not None and now < before):
+        raise Refused(
+            f"the application's checkpoint of v{target.version} is at {now or 'no position'}, "
+            f"behind that of v{source.version}, which serves (at {before})",
+            hint="Let the application keep both fresh, or serve it as it is with --allow-stale.",
+        )
+
+
+def bring_to(config: Config, target: Version, position: Position) -> None:
+    """Let a version reach a position: wait for the process that follows it, or apply the events
+    here.
+
+    Raises Refused where it does not get there.
+    """
+    name = locks.version_lock(target.projection, target.version)
+    deadline = time.monotonic() + BRING_PATIENCE.total_seconds()
+    while True:
+        with connect(config.readmodel_of(target.projection).dsn, "wait") as watching:
+            now = registry.read_position(watching, target.projection, target.version)
+            followed = locks.holder(watching, name) is not None
+        if now is not None and now >= position:
+            return
+        if not followed:
+            # Busy: a process has started to follow it since we looked. Then wait for that one.
+            with contextlib.suppress(Busy):
+                _catch_up_here(config, target, position)
+                continue
+        if time.monotonic() >= deadline:
+            raise Refused(
+                f"v{target.version} is at {now or 'no position'} and does not reach {position}, "
+                "where the version that serves is",
+                hint=f"See why it is behind: esops projection show {target.projection}",
+            )
+        time.sleep(0.02)
+
+
+def _catch_up_here(config: Config, target: Version, position: Position) -> None:
+    if not code_of(config, target)[1]:
+        raise Refused(
+            f"v{target.version} is at {target.position}, behind the version that serves, and the "
+            "code that built it is not there any more: it would serve old data",
+            hint="Name its code with "
+            f"projections.{target.projection}.versions.{target.version}.python, or accept old "
+            "data with --allow-stale.",
+        )
+    runner = open_runner(config, target, stop=lambda: False)
+    try:
+        runner.run_until(position)
+    finally:
+        runner.close()

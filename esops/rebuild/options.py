@@ -1,0 +1,79 @@
+"""How a rebuild is carried out, as the journal keeps it: a resumed rebuild works with the same
+options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from esops.running.throttle import Limits
+
+SETTLING = timedelta(seconds=5)
+"""How long the first look at the store's head may take. Long enough for old holes in the numbers to
+be judged, so that they do not cut the first, bulky part of the work short.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one rebuild; those of a resumed one are changed by what it is given."""
+
+    switch: bool = True
+    switch_lag: int = 100
+    max_diff: str = "0"
+    compare: str | None = None
+    batch_size: int | None = None
+    max_rate: float | None = None
+    max_load: int | None = None
+    max_lag_bytes: int | None = None
+    nice: float | None = None
+    postpone: bool = False
+    workers: int | None = None
+    """None: one, or as many as the engine has."""
+    engine: str | None = None
+    """Where shards are loaded; None is this machine."""
+    ranges: int | None = None
+    """In place: replace the rows in so many ranges of keys, and empty nothing."""
+    test_only: bool = False
+    retire_after: float | None = None
+    """Seconds after the switch, from which on `esops run` drops blue."""
+
+    @property
+    def limits(self) -> Limits:
+        """How much of the read model's server the work may use."""
+        return Limits(self.max_rate, self.max_load, self.max_lag_bytes, self.nice)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether several processes are to load."""
+        return self.engine is not None or (self.workers or 1) > 1
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether the rebuild ends with a switch."""
+        return self.switch and not self.test_only
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the journal: what is set."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+    @classmethod
+    def from_journal(cls, kept: dict[str, Any]) -> Options:
+        """The options among what the journal keeps of a rebuild."""
+        known = {key: value for key, value in kept.items() if key in cls.__dataclass_fields__}
+        return cls(**known)
+
+    def loading_option(self) -> str | None:
+        """The first given option that only makes sense where esops itself applies the events."""
+        given = {
+            "--workers": self.workers,
+            "--engine": self.engine,
+            "--batch-size": self.batch_size,
+            "--max-rate": self.max_rate,
+            "--max-load": self.max_load,
+            "--max-lag-bytes": self.max_lag_bytes,
+            "--nice": self.nice,
+        }
+        return next((name for name, value in given.items() if value is not None), None)

@@ -1,0 +1,140 @@
+"""What there is of a read model: its versions, how far each is, and who keeps it fresh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg
+
+from esops.config import Config
+from esops.events import Position
+from esops.postgres.connection import connect, translated
+from esops.readmodel import locks, registry
+from esops.readmodel.registry import Version
+from esops.rebuild.variants.external.checkpoint import reached
+from esops.stores import open_store
+from esops.stores.base import LOOKING, EventStore
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """A version with what is known of it at this moment.
+
+    `lag_events` is None for a version that nobody keeps fresh any more; `followed_by` is the
+    process that does.
+    """
+
+    version: Version
+    lag_events: int | None
+    followed_by: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Under the documented field names."""
+        version = self.version
+        return {
+            "version": version.version,
+            "state": version.state,
+            "position": None if version.position is None else str(version.position),
+            "lag_events": self.lag_events,
+            "tables": {name: physical for name, (_, physical) in version.tables.items()},
+            "rows": version.rows,
+            "updated_at": version.updated_at,
+            "events": version.events,
+            "followed_by": self.followed_by,
+        }
+
+
+def overview(config: Config, store: str | None = None) -> list[dict[str, Any]]:
+    """Each projection of the configuration, with the version that serves and its lag."""
+    return [_summary(config, name, store) for name in config.projections]
+
+
+def describe(config: Config, name: str, store: str | None = None) -> dict[str, Any]:
+    """A projection of any kind with all its versions, under the documented field names.
+
+    Raises UsageError for an unknown projection.
+    """
+    settings = config.projection(name)
+    versions = describe_versions(config, name, store)
+    return {
+        "projection": name,
+        "store": config.store(store or settings.store)[0],
+        "kind": settings.kind,
+        "active": next((each["version"] for each in versions if each["state"] == "active"), None),
+        "versions": versions,
+    }
+
+
+def describe_versions(config: Config, name: str, store: str | None = None) -> list[dict[str, Any]]:
+    """All versions of a projection of any kind, under the documented field names."""
+    if config.projection(name).kind == "server":
+        from esops.rebuild.variants.server import versions
+
+        return versions.show(config, name, store)
+    return [each.as_dict() for each in show(config, name, store)]
+
+
+def show(config: Config, name: str, store: str | None = None) -> list[VersionStatus]:
+    """All versions of a projection that esops or the application keeps in a database.
+
+    Raises UsageError for an unknown projection.
+    """
+    settings = config.projection(name)
+    with translated(), connect(config.readmodel_of(name).dsn, "show") as connection:
+        found = registry.versions(connection, name)
+        if not found:
+            return []
+        store_name, store_settings = config.store(store or settings.store)
+        with open_store(store_name, store_settings) as events:
+            head = events.head(LOOKING, _lowest(found)).position
+            return [
+                _status(connection, events, head, _where_it_is(events, version))
+                for version in found
+            ]
+
+
+def _summary(config: Config, name: str, store: str | None) -> dict[str, Any]:
+    described = describe(config, name, store)
+    versions = described.pop("versions")
+    active = next((each for each in versions if each["state"] == "active"), None)
+    return {
+        **described,
+        "lag_events": active["lag_events"] if active else None,
+        "versions": sum(each["state"] in {"active", "standby", "building"} for each in versions),
+    }
+
+
+def _where_it_is(events: EventStore, version: Version) -> Version:
+    """The version, with the application's checkpoint where the application keeps it fresh."""
+    if version.checkpoint is None or version.state not in {*registry.LIVE_STATES, "building"}:
+        return version
+    return replace(version, position=reached(events, version))
+
+
+def _status(
+    connection: psycopg.Connection, events: EventStore, head: Position | None, version: Version
+) -> VersionStatus:
+    live = version.state in {*registry.LIVE_STATES, "building"}
+    lag = (
+        events.count_between(version.position, head)
+        if live and (version.position or version.fingerprint)
+        else None
+    )
+    holder = (
+        locks.holder(connection, locks.version_lock(version.projection, version.version))
+        if live
+        else None
+    )
+    return VersionStatus(version, lag, None if holder is None else holder.process)
+
+
+def _lowest(versions: Sequence[Version]) -> Position | None:
+    """The lowest position of all live versions; None where one of them has not begun."""
+    positions = [
+        each.position
+        for each in versions
+        if each.state in registry.LIVE_STATES and each.position is not None
+    ]
+    return min(positions) if positions and len(positions) == len(versions) else None

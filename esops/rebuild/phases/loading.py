@@ -1,0 +1,160 @@
+"""Loading: create green, apply all settled events in big batches, build keys and indexes."""
+
+from __future__ import annotations
+
+import psycopg
+
+from esops.events import Position
+from esops.postgres import catalog
+from esops.postgres.connection import qualified, translated
+from esops.readmodel import registry
+from esops.readmodel.after_load import build_after_load
+from esops.readmodel.registry import Version
+from esops.readmodel.shards import shards_of
+from esops.readmodel.tables import count_rows
+from esops.rebuild import journal
+from esops.rebuild.context import RebuildContext
+from esops.rebuild.load.coordinator import ShardedLoad
+from esops.rebuild.load.executors import engine_of
+from esops.rebuild.load.worker import Task
+from esops.rebuild.options import SETTLING
+from esops.rebuild.verification.result import Verification
+from esops.running.runner import Runner
+
+_BULKY = 10_000
+"""Fewer events than this that are behind are left to following, when the indexes are there."""
+
+
+class Loading(RebuildContext):
+    """The steps up to a green that has its indexes and is almost fresh."""
+
+    def _provision(self) -> None:
+        """Create green, and drop its indexes for the load, in one transaction."""
+        self._say(
+            "creating green: "
+            f"{', '.join(physical for _, physical in self._green().tables.values())}"
+        )
+
+        def create(connection: psycopg.Connection) -> None:
+            with connection.transaction():
+                connection.execute("SET LOCAL lock_timeout = '5s'")
+                # It exists already where the answer to this transaction's commit was lost.
+                if catalog.find_table(connection, *self._green().table) is None:
+                    for statement in self._journal_entry.options["create"]:
+                        connection.execute(statement.encode())
+                journal.enter(connection, self._journal_entry.rebuild, journal.PROVISIONED)
+
+        self._session.do(create)
+        self._state = journal.PROVISIONED
+
+    def _catch_up(self) -> None:
+        """Load all events that are settled, and build keys and indexes.
+
+        Where nothing advances blue, stop at its position once and compare: later green is ahead.
+        """
+        if self._state == journal.PROVISIONED:
+            self._hooks.run("before_catch_up", self._facts())
+        self._enter(journal.CATCHING_UP)
+        blue = self._blue()
+        head = self._head(SETTLING)
+        blue_stops_at = self._where_blue_stops(blue)
+        if head is not None:
+            self._load_in_shards(head if blue_stops_at is None else min(head, blue_stops_at))
+        runner = self._open_runner()
+        if (
+            blue is not None
+            and blue_stops_at is not None
+            and head is not None
+            and (runner.position is None or runner.position <= blue_stops_at <= head)
+        ):
+            self._say(f"catching up to position {blue_stops_at}, where v{blue.version} stopped")
+            self._load(runner, blue_stops_at)
+            self._build(runner)
+            self._keep_comparison(self._comparer().as_they_are(blue, str(blue_stops_at)))
+        # All that is much is loaded before the indexes are built; what is committed during that is
+        # left to following.
+        while head is not None and self._behind(runner, head) > (_BULKY if runner.position else 0):
+            self._say(f"catching up to position {head}")
+            self._load(runner, head)
+            head = self._head()
+        self._build(runner)
+        self._enter(journal.FOLLOWING)
+
+    def _where_blue_stops(self, blue: Version | None) -> Position | None:
+        """Blue's position, if nothing advances it."""
+        return blue.position if blue is not None and not self._session.followed(blue) else None
+
+    def _keep_comparison(self, found: Verification) -> None:
+        self._keep_verification(found)
+        self._compared = True
+
+    def _load_in_shards(self, until: Position) -> None:
+        """Load up to a position by several processes, where that was asked for, or was begun by
+        the process before.
+        """
+        green = self._green()
+        begun = self._session.do(lambda on: shards_of(on, green))
+        if not begun and (not self._options.sharded or green.position is not None):
+            return
+        engine = engine_of(self._options.engine)
+        total = self.store.count_between(None, until)
+        try:
+            ShardedLoad(
+                self._session,
+                green,
+                engine,
+                self._task,
+                stop=self._stop,
+                progress=lambda done: self._reporter.progress(done, total),
+                say=self._say,
+            ).run(until, self._options.workers or engine.processes())
+        finally:
+            engine.close()
+        self._reporter.progress(total, total)
+
+    def _task(self, number: int, of: int, until: Position, owner: int | None) -> Task:
+        target = self.target
+        return Task(
+            target.config,
+            target.name,
+            self._journal_entry.to_version,
+            target.store_name,
+            number,
+            of,
+            str(until),
+            self._options.batch_size,
+            self._options.limits,
+            target.code,
+            owner,
+        )
+
+    def _behind(self, runner: Runner, head: Position) -> int:
+        return self.store.count_between(runner.position, head)
+
+    def _load(self, runner: Runner, until: Position) -> None:
+        done = self._green().events
+        self._total = done + self._behind(runner, until)
+        self._load_target = until
+        self._reporter.progress(done, self._total)
+        runner.run_until(until)
+        self._load_target = None
+        done = self._green().events
+        self._reporter.progress(done, done)
+
+    def _build(self, runner: Runner) -> None:
+        """Build the keys and indexes that are missing, and then the statistics."""
+        green = self._green()
+        with translated():
+            built = build_after_load(runner.connection, green, dsn=self.target.dsn)
+            if built or runner.events:
+                # Without statistics the first queries after the switch would be planned blindly.
+                for table in green.tables.values():
+                    runner.connection.execute(
+                        b"ANALYZE " + qualified(*table).as_bytes(runner.connection)
+                    )
+            if (built or runner.events) and not runner.counts_rows:
+                rows = sum(count_rows(runner.connection, table) for table in green.tables.values())
+                registry.set_rows(runner.connection, green, rows)
+        if built:
+            self._say(f"built {', '.join(built)}")
+            self._note("built", {"built": built})

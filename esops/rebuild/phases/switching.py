@@ -1,0 +1,118 @@
+"""Switching: point the name at green, and where the application keeps the read model fresh, let it
+take over.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import psycopg
+
+from esops.errors import Refused
+from esops.events import Position
+from esops.readmodel import registry
+from esops.readmodel.registry import Version
+from esops.rebuild import journal, switch
+from esops.rebuild.phases.verifying import Verifying
+from esops.stores.base import require
+from esops.stores.parts import SqlAccess
+
+_STILLNESS = timedelta(seconds=60)
+"""How long the switch waits for the application's projector to stop."""
+
+
+class Switching(Verifying):
+    """The step after which readers see green."""
+
+    def _switch(self) -> None:
+        """Point the names at green, with green at blue's position or past it, in one transaction
+        with the journal's entry.
+        """
+        runner = self._open_runner()
+        self._open_throttle().wait()
+        settings, blue, green = self.target.settings, self._blue(), self._green()
+        self._will_be_followed = blue is not None and self._session.followed(blue)
+        what = switch.Switch(self.target.names, settings.switch, blue, green)
+        self._say(f"switching {what} to v{green.version}")
+        if settings.live == "app":
+            self._await_stillness()
+        if settings.switch == "hook" and self._green().state != "active":
+            self._hooks.run("switch", self._facts())
+
+        def record(connection: psycopg.Connection) -> None:
+            if settings.live == "app":
+                self._hand_over(connection, green)
+            journal.enter(connection, self._journal_entry.rebuild, journal.SWITCHED, finished=True)
+
+        def bring_to(position: Position) -> None:
+            if runner.position is None or runner.position < position:
+                runner.run_until(position)
+
+        def perform(connection: psycopg.Connection) -> None:
+            # Active already: the switch was committed, and the answer was lost.
+            if registry.version(connection, green.projection, green.version).state != "active":
+                switch.perform(
+                    connection,
+                    what,
+                    bring_to=bring_to,
+                    record=record,
+                    stop=self._stop,
+                    say=self._say,
+                )
+
+        self._session.do(perform)
+
+    def _sql(self) -> SqlAccess:
+        return require(self.store, self.store.sql, "checkpoints to set")
+
+    def _await_stillness(self) -> None:
+        """Wait up to a minute until the application's projector has stopped.
+
+        Tries what the switch will do, and rolls it back: the store knows best what stands in the
+        way. Raises Refused.
+        """
+        name, deadline, said = (
+            self.target.settings.checkpoint,
+            time.monotonic() + _STILLNESS.total_seconds(),
+            False,
+        )
+        runner = self._open_runner()
+        assert name is not None
+        assert runner.position is not None
+        at = runner.position
+
+        def attempt(connection: psycopg.Connection) -> None:
+            with connection.transaction(force_rollback=True):
+                self._sql().set_checkpoint(connection, name, at)
+
+        while True:
+            try:
+                return self._session.do(attempt)
+            except Refused as refused:
+                if self._stop() or time.monotonic() >= deadline:
+                    raise
+                if not said:
+                    self._say(
+                        "waiting up to a minute for the application's projector to stop: "
+                        f"{refused.message}"
+                    )
+                    said = True
+                time.sleep(1)
+                runner.step(timedelta(milliseconds=50))
+                at = runner.position
+
+    def _hand_over(self, connection: psycopg.Connection, green: Version) -> None:
+        """Set the application's checkpoint to green's position, in the switch's transaction, so
+        that the application continues where green is. Raises Refused.
+        """
+        name = self.target.settings.checkpoint
+        position = registry.read_position(connection, green.projection, green.version)
+        if name is None or position is None:
+            raise Refused(
+                "the application cannot take over: green or the application has no checkpoint"
+            )
+        self._sql().set_checkpoint(connection, name, position)
+        registry.release(connection, green)
+        self._handed_over_at = position
+        self._say(f"handed over to the application: {name} at {position}")

@@ -1,0 +1,77 @@
+"""Verifying: compare green with blue at one position, and ask the user's assertions."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+from esops.errors import Stopped
+from esops.readmodel.registry import Version
+from esops.rebuild.phases.following import Following
+from esops.rebuild.verification.comparer import LOOK_EVERY_SECONDS, BetweenLooks, processors_reached
+from esops.rebuild.verification.result import not_compared, tolerated
+from esops.running.runner import Runner
+
+
+class Verifying(Following):
+    """The step that decides whether the switch may take place."""
+
+    def _verify(self) -> bool:
+        """Compare and ask the assertions; returns whether the differences are within what the
+        options allow.
+        """
+        runner = self._open_runner()
+        self._build(runner)
+        blue = self._blue()
+        if blue is None or self._options.compare == "none":
+            note = "nothing served before" if blue is None else None
+            rows = self._green().rows or 0
+            self._keep_verification(not_compared(rows, str(runner.position), note))
+        elif self._must_compare(blue, runner):
+            self._say("verifying")
+            self._compare_with(blue, runner)
+        found = self._comparer().assertions(
+            self._kept_verification(), self.target.settings.verify.assertions
+        )
+        fine = tolerated(found, self._options.max_diff)
+        if not fine:
+            # Kept for the summary; a resumed rebuild compares again.
+            self._keep_verification(found)
+        return fine
+
+    def _compare_with(self, blue: Version, runner: Runner) -> None:
+        comparer = self._comparer()
+        if blue.position is None and self.target.settings.live == "app":
+            between = self._between_looks(runner)
+            found = comparer.until_they_agree(blue, str(runner.position), between)
+        elif blue.position is None:
+            note = f"v{blue.version} has no checkpoint; it was compared as it is"
+            found = comparer.as_they_are(blue, str(runner.position), note)
+        else:
+            found = comparer.at_one_position(blue, runner)
+        self._keep_comparison(found)
+
+    def _between_looks(self, runner: Runner) -> BetweenLooks:
+        """Between two looks at rows that the application writes, green follows."""
+        head = self._head()
+
+        def step() -> None:
+            if self._stop():
+                raise Stopped("stopped while rows that differ were checked again")
+            runner.step(timedelta(milliseconds=50))
+            time.sleep(LOOK_EVERY_SECONDS)
+
+        name = self.target.settings.checkpoint
+        reached = processors_reached(self.store, [name] if name else [], head)
+        return BetweenLooks(step, reached, self._say)
+
+    def _must_compare(self, blue: Version, runner: Runner) -> bool:
+        """Whether to compare now.
+
+        What was compared while loading, at blue's position, cannot be compared again, since green
+        is past it. Otherwise a process compares anew, even what one before it has compared.
+        """
+        return self._refresh().verification is None or (
+            not self._compared
+            and (blue.position in {None, runner.position} or self._session.followed(blue))
+        )

@@ -1,0 +1,114 @@
+"""What an operator should know before a rebuild; a plan lists it after its statements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import psycopg
+
+from esops.archive_format.archived_away import removed_from
+from esops.config import Config
+from esops.errors import UsageError, nearest
+from esops.postgres.catalog import Table
+from esops.readmodel import locks
+from esops.readmodel.registry import Version
+from esops.readmodel.tables import not_carried
+from esops.rebuild.options import Options
+from esops.rebuild.switch import same_columns
+from esops.rebuild.target import Target
+from esops.settings import VerifySettings
+
+
+def of_archive(config: Config, target: Target) -> list[str]:
+    """Events that were archived and removed, and that this store does not read."""
+    if config.stores[target.store_name].archive:
+        return []
+    return [
+        f"{away} and will be missing from green. To read them too, set "
+        f'archive = "{away.archive}" on the store'
+        for away in removed_from(config, target.store_name)
+    ]
+
+
+def of_blue(connection: psycopg.Connection, blue: Mapping[str, Table]) -> list[str]:
+    """What blue has and green will not get."""
+    return [
+        f"not carried over from blue: {lost}"
+        for each in blue.values()
+        for lost in not_carried(connection, each)
+    ]
+
+
+def of_columns(
+    blue: Mapping[str, Table], green: Mapping[str, Table], settings: VerifySettings
+) -> list[str]:
+    """Columns that change. Raises UsageError where `verify` names a column that green lacks."""
+    known = [column.name for table in green.values() for column in table.columns]
+    for what, names in (("ignore", settings.ignore), ("expected", settings.expected)):
+        if unknown := [name for name in names if name not in known]:
+            raise UsageError(
+                f"verify.{what} names the column {unknown[0]!r}, but green has no such column",
+                hint=nearest(unknown[0], known),
+            )
+    return [
+        note
+        for name, table in green.items()
+        if name in blue
+        for note in _changes(blue[name], table)
+    ]
+
+
+def of_end(target: Target, options: Options) -> list[str]:
+    """What happens at the end, where it is not just the switch."""
+    if not options.switch:
+        return ["--no-switch: green is built and verified, and then stands by"]
+    if target.settings.live == "app" and not options.test_only:
+        return [
+            (
+                f"the switch sets the application's checkpoint {target.settings.checkpoint} to "
+                "green's position. The application's projector must be stopped by then, or the "
+                "switch is refused: hooks.before_switch can stop it, hooks.after_switch start it"
+            )
+        ]
+    return []
+
+
+def of_rollback(
+    connection: psycopg.Connection, target: Target, source: Version | None
+) -> list[str]:
+    """What would stand against a rollback to the version that serves now."""
+    if source is None:
+        return []
+    if source.position is None:
+        return [
+            (
+                f"v{source.version} has no checkpoint of esops: it is compared as it is now, and a "
+                "rollback to it needs --allow-stale"
+            )
+        ]
+    if locks.holder(connection, locks.version_lock(target.name, source.version)) is None:
+        return [
+            (
+                f"nothing keeps v{source.version} fresh at the moment. Start `esops run`, or a "
+                "rollback has to catch up first"
+            )
+        ]
+    return []
+
+
+def _changes(blue: Table, green: Table) -> list[str]:
+    if same_columns(blue, green):
+        return []
+    before, after = {c.name: c.type for c in blue.columns}, {c.name: c.type for c in green.columns}
+    changes = [f"new column {name}" for name in after if name not in before]
+    changes += [f"column {name} is dropped" for name in before if name not in after]
+    changes += [
+        f"column {name} becomes {after[name]}"
+        for name in after
+        if name in before and before[name] != after[name]
+    ]
+    return [
+        "columns change ("
+        + (", ".join(changes) or "their order")
+        + "). A prepared SELECT * of the application fails once after the switch, then works"
+    ]

@@ -1,0 +1,339 @@
+"""Finds out what a rebuild would do, without doing it.
+
+Green is created inside a transaction that is rolled back, so that the plan shows what Postgres
+would really make of the statements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from esops.config import Config
+from esops.errors import Refused, UsageError, nearest
+from esops.events import Position
+from esops.postgres import catalog
+from esops.postgres.catalog import Table
+from esops.postgres.connection import database_of, qualified, translated
+from esops.projections import kinds
+from esops.projections.definition import SqlDefinition
+from esops.projections.kinds.sql import EVENTS_A_STATEMENT, explain, range_statement
+from esops.readmodel import migrations, registry
+from esops.readmodel.after_load import AfterLoad, read_after_load
+from esops.readmodel.names import physical_tables, placeholders
+from esops.readmodel.registry import Version
+from esops.readmodel.tables import carry_statements, create_statements, rolled_back
+from esops.rebuild import plan_notes, switch
+from esops.rebuild.load.executors import engine_of
+from esops.rebuild.load.sharding import check_shardable
+from esops.rebuild.options import SETTLING, Options
+from esops.rebuild.plan import RebuildPlan
+from esops.rebuild.switch import Switch
+from esops.rebuild.target import Target
+from esops.rebuild.verification.result import METHODS, Method
+from esops.stores.base import EventStore, require
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What is there before the rebuild: the version that serves with its tables (by the names that
+    readers use), whether esops adopts it, and the number that green gets.
+    """
+
+    source: Version | None
+    blue: Mapping[str, Table]
+    adopt: bool
+    to_version: int
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """What came of creating green in a transaction that was rolled back."""
+
+    create: Sequence[str]
+    after_load: Sequence[AfterLoad]
+    drop_now: Sequence[str]
+    greens: Mapping[str, Table]
+    explained: Sequence[str]
+    switch: Sequence[str]
+
+
+def make_plan(
+    config: Config,
+    target: Target,
+    options: Options,
+    store: EventStore,
+    connection: psycopg.Connection,
+) -> RebuildPlan:
+    """The plan of a rebuild. Changes nothing.
+
+    Raises UsageError or Refused where the rebuild cannot be done.
+    """
+    info = store.ping()
+    if info.warnings:
+        raise Refused(f"store {target.store_name}: {info.warnings[0]}")
+    if target.settings.live == "app" and options.hands_over:
+        _check_hand_over(target, store, connection)
+    with translated():
+        start = _look_around(connection, target)
+        _check_possible(target, options, store, connection, start)
+        head = store.head(SETTLING).position
+        ddl = config.directory / target.settings.ddl if target.settings.ddl is not None else None
+        draft = _try_out(target, store, connection, start, head, ddl)
+        return RebuildPlan(
+            target=target,
+            source=start.source,
+            adopt=start.adopt,
+            to_version=start.to_version,
+            create=draft.create,
+            after_load=draft.after_load,
+            drop_now=draft.drop_now,
+            switch=draft.switch if options.switch else (),
+            keys={table.name: table.key for table in draft.greens.values()},
+            compare=_method(options, start.blue, draft.greens),
+            events=store.count_between(None, head) if head is not None else 0,
+            counted=store.capabilities.count_between,
+            head=head,
+            blue_bytes=sum(bytes_of(connection, table) for table in start.blue.values()),
+            explained=draft.explained,
+            installs=migrations.plan(connection),
+            notes=[
+                *plan_notes.of_archive(config, target),
+                *plan_notes.of_blue(connection, start.blue),
+                *plan_notes.of_columns(start.blue, draft.greens, target.settings.verify),
+                *plan_notes.of_end(target, options),
+                *plan_notes.of_rollback(connection, target, start.source),
+            ],
+        )
+
+
+def versions_and_tables(
+    connection: psycopg.Connection, target: Target
+) -> tuple[list[Version], dict[str, Table]]:
+    """The versions of a projection that esops knows, and the tables or views under the names that
+    readers use.
+    """
+    there = {
+        name.name: catalog.find_table(connection, name.schema, name.name) for name in target.names
+    }
+    return registry.versions(connection, target.name), {
+        name: table for name, table in there.items() if table is not None
+    }
+
+
+def adopted(
+    connection: psycopg.Connection, target: Target, current: Mapping[str, Table]
+) -> Version:
+    """The version 1 that existing tables would become.
+
+    Raises Refused for what cannot be adopted.
+    """
+    for name in target.names:
+        if name.name not in current:
+            raise Refused(
+                f"the table {name} does not exist, but other tables of {target.name} do",
+                hint="Create it, or rename the others: version 1 is all of them or none.",
+            )
+        if current[name.name].kind not in "rp":
+            raise Refused(
+                f"{name} is a view or foreign table that esops did not create",
+                hint="Rename it, or give the projection another table name.",
+            )
+    # The planner's estimate is enough here: the exact number of rows comes with the comparison.
+    rows = connection.execute(
+        "SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class WHERE oid = ANY(%s)",
+        ([table.oid for table in current.values()],),
+    ).fetchone()
+    return Version(
+        projection=target.name,
+        version=1,
+        state="active",
+        store=target.store_name,
+        position=None,
+        events=0,
+        rows=rows[0] if rows else None,
+        tables={name: (table.schema, table.name) for name, table in current.items()},
+        fingerprint=None,
+    )
+
+
+def bytes_of(connection: psycopg.Connection, table: Table) -> int:
+    """The disk space of a table with its indexes."""
+    row = connection.execute(
+        "SELECT pg_total_relation_size(%s::oid::regclass)", (table.oid,)
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _check_hand_over(target: Target, store: EventStore, connection: psycopg.Connection) -> None:
+    """Raises Refused where the application could not take over what the switch points to."""
+    if target.settings.checkpoint is None:
+        raise Refused(
+            f'the application keeps {target.name} fresh (live = "app"), but esops.toml does not '
+            "name its checkpoint",
+            hint='Name it as `esops status` shows it: checkpoint = "…". Or build and verify only, '
+            "with --no-switch.",
+        )
+    of_store = store.sql.database() if store.sql is not None else None
+    if of_store != database_of(connection):
+        raise Refused(
+            f"the application's checkpoint and the tables of {target.name} are in different "
+            "databases, so they cannot move in one transaction",
+            hint="Build and verify with --no-switch, and switch by hand while the application "
+            "is stopped.",
+        )
+
+
+def _look_around(connection: psycopg.Connection, target: Target) -> _Start:
+    known, current = versions_and_tables(connection, target)
+    source = next((each for each in known if each.state == "active"), None)
+    adopt = source is None and bool(current)
+    if adopt:
+        source = adopted(connection, target, current)
+    blue: dict[str, Table] = {}
+    for name, physical in (source.tables if source is not None else {}).items():
+        table = catalog.find_table(connection, *physical)
+        if table is None:
+            raise Refused(
+                f"the table {'.'.join(physical)} of v{source.version if source else 0}, which "
+                "should serve, does not exist any more",
+                hint="Restore it from a backup.",
+            )
+        blue[name] = table
+    numbers = [each.version for each in known] + [source.version if source else 0]
+    return _Start(source, blue, adopt, max(numbers) + 1)
+
+
+def _check_possible(
+    target: Target,
+    options: Options,
+    store: EventStore,
+    connection: psycopg.Connection,
+    start: _Start,
+) -> None:
+    """Raises what stands against the rebuild and shows before green is created."""
+    for schema, physical in physical_tables(target.names, start.to_version).values():
+        if catalog.find_table(connection, schema, physical) is not None:
+            raise Refused(
+                f"a table {schema}.{physical} exists already, but esops knows no such version",
+                hint="Look at it, and rename or drop it.",
+            )
+    kinds.of_one_database(target.definition, store, connection)
+    if options.engine is not None:
+        engine_of(options.engine).close()  # raises where the cluster cannot be reached
+    if options.sharded:
+        check_shardable(target.definition, store, "--workers and --engine")
+
+
+def _try_out(
+    target: Target,
+    store: EventStore,
+    connection: psycopg.Connection,
+    start: _Start,
+    head: Position | None,
+    ddl: Path | None,
+) -> _Draft:
+    tables = physical_tables(target.names, start.to_version)
+    create = create_statements(target.names, tables, start.blue, ddl)
+    with rolled_back(connection):
+        greens, after_load, drop_now = _create(connection, target, tables, create, start.blue, ddl)
+        kinds.check(target.definition, list(greens.values()), conjoined=store.capabilities.tenants)
+        # The switch's statements depend on the catalogue with green in it, so they are made here.
+        green = Version(
+            target.name, start.to_version, "building", target.store_name, None, 0, 0, tables, None
+        )
+        pointed = switch.statements(
+            connection, Switch(target.names, target.settings.switch, start.source, green)
+        )
+        explained = _explained(connection, target, store, head, tables)
+    return _Draft(create, after_load, drop_now, greens, explained, pointed)
+
+
+def _create(
+    connection: psycopg.Connection,
+    target: Target,
+    tables: Mapping[str, tuple[str, str]],
+    create: list[str],
+    blue: Mapping[str, Table],
+    ddl: Path | None,
+) -> tuple[dict[str, Table], list[AfterLoad], list[str]]:
+    """Create green; adds to `create` the statements for what it takes over from blue.
+
+    Returns its tables, what is built after the load, and what is dropped for it.
+    """
+    greens: dict[str, Table] = {}
+    after_load: list[AfterLoad] = []
+    drop_now: list[str] = []
+    try:
+        for statement in create:
+            connection.execute(statement.encode())
+    except (
+        psycopg.errors.SyntaxError,
+        psycopg.errors.UndefinedObject,
+        psycopg.errors.DuplicateTable,
+    ) as error:
+        raise UsageError(
+            f"green's DDL fails: {str(error).splitlines()[0]}", hint=f"See {ddl}."
+        ) from error
+    for mark, (name, (schema, physical)) in zip(
+        placeholders(target.names), tables.items(), strict=True
+    ):
+        green = catalog.find_table(connection, schema, physical)
+        if green is None:
+            raise UsageError(
+                f"green's DDL does not create a table {physical}",
+                hint=f"Write CREATE TABLE {mark} (…) in {ddl}.",
+            )
+        if name in blue:
+            carried = carry_statements(connection, blue[name], qualified(schema, physical))
+            for statement in carried:
+                connection.execute(statement.encode())
+            create += carried
+        greens[name] = green
+        later, now = read_after_load(connection, green)
+        after_load += later
+        drop_now += now
+    return greens, after_load, drop_now
+
+
+def _explained(
+    connection: psycopg.Connection,
+    target: Target,
+    store: EventStore,
+    head: Position | None,
+    tables: Mapping[str, tuple[str, str]],
+) -> list[str]:
+    """Kind sql: the statement for the first range of events, and the server's plan for it."""
+    if not isinstance(target.definition, SqlDefinition) or head is None:
+        return []
+    first = require(store, store.sql, "sql").range(None, head, EVENTS_A_STATEMENT)
+    text = range_statement(target.definition, tables, first)
+    return [*text.splitlines(), *(f"-- {line}" for line in explain(connection, text))]
+
+
+def _method(options: Options, blue: Mapping[str, Table], green: Mapping[str, Table]) -> Method:
+    """How green is compared: as asked for, or as strictly as the columns allow."""
+    pairs = [(blue[name], table) for name, table in green.items() if name in blue]
+    if not pairs:
+        return "none"
+    if options.compare is None:
+        return "exact" if all(switch.same_columns(*pair) for pair in pairs) else "columns"
+    method = method_of(options.compare)
+    if method == "exact" and any(
+        {c.name for c in b.columns} != {c.name for c in g.columns} for b, g in pairs
+    ):
+        raise UsageError(
+            "--compare exact is not possible: the columns change", hint="Use --compare columns."
+        )
+    return method
+
+
+def method_of(text: str) -> Method:
+    """Read `--compare`. Raises UsageError for an unknown method."""
+    for method in METHODS:
+        if text == method:
+            return method
+    raise UsageError(f"unknown comparison {text!r} (--compare)", hint=nearest(text, METHODS))

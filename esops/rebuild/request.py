@@ -1,0 +1,159 @@
+"""What can be asked of a rebuild, and who is told about it and asked before anything is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from esops.errors import UsageError
+from esops.rebuild.options import Options
+from esops.rebuild.verification.result import check_max_diff
+
+if TYPE_CHECKING:
+    from esops.rebuild.variants.in_place_plan import InPlacePlan
+
+Action = Literal["begin", "resume", "abort"]
+
+
+class AnyPlan(Protocol):
+    """The plan of a rebuild, whatever the kind of its projection."""
+
+    def lines(self, *, statements: bool = True) -> list[str]:
+        """The plan for a person: with every statement, or only the summary."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan for a program, under the documented field names."""
+        ...
+
+
+@dataclass(frozen=True)
+class RebuildRequest:
+    """Everything that `esops rebuild` can be asked for.
+
+    None means that nothing was asked for: a new rebuild takes the default (see Options), a resumed
+    one keeps what it began with.
+    """
+
+    action: Action = "begin"
+    in_place: bool = False
+    """Empty the tables that serve and fill them again, instead of building green beside them."""
+    store: str | None = None
+    """The store to read from, instead of the one that the projection names."""
+    switch: bool | None = None
+    """False: build and verify green, and leave it standing by."""
+    switch_lag: int | None = None
+    """Switch when green is at most so many events behind."""
+    compare: str | None = None
+    """exact, columns, sample, counts or none."""
+    max_diff: str | None = None
+    """Switch although so many rows differ: "100", or "2.5%"."""
+    batch_size: int | None = None
+    """At most so many events a checkpoint."""
+    workers: int | None = None
+    engine: str | None = None
+    """Where the workers are: "local", or "dask://HOST:PORT"."""
+    ranges: int | None = None
+    """In place: replace the rows in so many ranges of keys, and empty nothing."""
+    max_rate: float | None = None
+    """Events a second."""
+    max_load: int | None = None
+    """Wait while the read model's server has more active sessions besides ours."""
+    max_lag_bytes: int | None = None
+    """Wait while a replica of that server is further behind."""
+    nice: float | None = None
+    """Rest so many times as long as it works."""
+    postpone: bool | None = None
+    """Keep up and wait with the switch for `projection switch-now`."""
+    test_only: bool | None = None
+    """Do everything but the switch, and drop green again."""
+    keep_blue: bool = False
+    """Keep blue until it is retired; this is the default, too."""
+    retire_after: timedelta | None = None
+    """Let `esops run` drop blue this long after the switch."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a plan. Raises UsageError."""
+        if self.in_place and self._needs_green():
+            raise UsageError(
+                "a rebuild in place has nothing to compare and nothing to switch",
+                hint="Add --blue-green.",
+            )
+        if self.ranges is not None and not self.in_place:
+            raise UsageError(
+                "--ranges works only for a rebuild in place", hint="Leave out --blue-green."
+            )
+        if bool(self.test_only) + (self.switch is False) + bool(self.postpone) > 1:
+            raise UsageError("--test-only, --no-switch and --postpone exclude each other")
+        if self.keep_blue and self.retire_after is not None:
+            raise UsageError("--keep-blue and --retire-after exclude each other")
+        check_max_diff(self.options.max_diff)
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """The options that were asked for, by their names in Options."""
+        asked = {name: getattr(self, name) for name in Options.__dataclass_fields__}
+        if self.retire_after is not None:
+            asked["retire_after"] = self.retire_after.total_seconds()
+        return {name: value for name, value in asked.items() if value is not None}
+
+    @property
+    def options(self) -> Options:
+        """The options of a new rebuild."""
+        return Options(**self.given)
+
+    def check_several(self, names: Sequence[str]) -> None:
+        """Raises UsageError for what only the rebuild of one projection can do."""
+        if len(set(names)) < len(names):
+            raise UsageError("a projection is named twice")
+        if self.in_place:
+            raise UsageError(
+                "several projections can only be rebuilt blue-green", hint="Add --blue-green."
+            )
+        if self.workers or self.engine:
+            raise UsageError(
+                "--workers and --engine work for one projection only",
+                hint="Rebuild the projections one after the other, or leave these options out.",
+            )
+
+    def _needs_green(self) -> bool:
+        return (
+            self.switch is False
+            or self.keep_blue
+            or any(
+                (
+                    self.postpone,
+                    self.test_only,
+                    self.retire_after,
+                    self.max_diff,
+                    self.compare,
+                    self.workers,
+                    self.engine,
+                )
+            )
+        )
+
+
+class Operator:
+    """Who is told how rebuilds go, and asked before anything is dropped.
+
+    This one is silent and agrees to everything. Override what you want to know; the methods are
+    called by several threads where several projections are rebuilt.
+    """
+
+    def planned(self, plan: AnyPlan) -> None:
+        """A new rebuild is about to begin, by this plan."""
+
+    def message(self, projection: str, text: str) -> None:
+        """A state is reached, or something is waited for."""
+
+    def progress(self, projection: str, done: int, total: int | None) -> None:
+        """`done` events of `total` (None: unknown) are in green."""
+
+    def confirm_abort(self, projections: Sequence[str]) -> None:
+        """Unfinished rebuilds are about to be ended. Raise to refuse."""
+
+    def confirm_in_place(self, plan: InPlacePlan) -> None:
+        """Tables that serve are about to be changed in place. Raise to refuse."""

@@ -1,0 +1,65 @@
+"""How far the application is with a version that it builds and keeps fresh."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from esops.errors import Refused
+from esops.events import Position
+from esops.readmodel.registry import Version
+from esops.stores.base import EventStore
+from esops.stores.checkpoints import checkpoint_of
+
+_ALIVE = timedelta(seconds=30)
+"""A checkpoint that moved in this time belongs to a projector that is running."""
+
+
+def reached(store: EventStore, version: Version) -> Position | None:
+    """How far a version is by the application's checkpoint; None where it has none, or where esops
+    keeps the version fresh.
+    """
+    there = None if version.checkpoint is None else checkpoint_of(store, version.checkpoint)
+    return None if there is None else there.position
+
+
+def is_ahead(store: EventStore, blue: Version, green: Version) -> bool:
+    """Whether readers who move from blue to green see nothing older than before."""
+    before = reached(store, blue)
+    if before is None:
+        return True
+    now = reached(store, green)
+    return now is not None and now >= before
+
+
+def check_unused(store: EventStore, version: Version) -> None:
+    """Raises Refused where the application still keeps a version fresh that is to be dropped."""
+    there = None if version.checkpoint is None else checkpoint_of(store, version.checkpoint)
+    if there is None or there.updated_at is None:
+        return
+    age = datetime.now(UTC) - there.updated_at
+    if age < _ALIVE:
+        raise Refused(
+            f"the application still keeps v{version.version} fresh: its checkpoint {there.name} "
+            f"moved {age.total_seconds():.0f} s ago",
+            hint="Stop that version of its projector first.",
+        )
+
+
+class EventCount:
+    """How many events there are up to a position that advances.
+
+    Each event is counted once: counting all of them at every look would be expensive.
+    """
+
+    def __init__(self, store: EventStore) -> None:
+        """Nothing is counted yet."""
+        self._store = store
+        self._to: Position | None = None
+        self.events = 0
+
+    def up_to(self, position: Position | None) -> int:
+        """The number of events up to a position; never less than before."""
+        if position is not None and (self._to is None or position > self._to):
+            self.events += self._store.count_between(self._to, position)
+            self._to = position
+        return self.events

@@ -1,0 +1,89 @@
+"""What a rebuild in place will do, and what to know before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from esops.readmodel import registry
+from esops.rebuild.options import Options
+from esops.rebuild.target import Target
+from esops.stores.base import EventStore
+from esops.wording import count
+
+
+@dataclass(frozen=True)
+class InPlacePlan:
+    """The plan of a rebuild in place. With `ranges` it empties nothing."""
+
+    projection: str
+    tables: Sequence[str]
+    ranges: int | None
+    events: int
+    counted: bool
+    """Whether `events` is a count; otherwise it is an estimate."""
+
+    def lines(self, *, statements: bool = True) -> list[str]:  # noqa: ARG002 - as other plans; there are few
+        """The plan for a person."""
+        events = f"{'' if self.counted else 'about '}{count(self.events, 'event')}"
+        tables = ", ".join(self.tables)
+        others = (
+            "  - `esops run` must not run for this projection until then; writers of events are "
+            "not affected"
+        )
+        if self.ranges is None:
+            return [
+                f"Plan: rebuild {self.projection} in place",
+                f"  TRUNCATE {tables}, then read {events} and fill it again",
+                "",
+                "Note:",
+                (
+                    "  - until it is done, readers see the tables empty and then filling; there is "
+                    "no way back"
+                ),
+                others,
+            ]
+        return [
+            f"Plan: rebuild {self.projection} in place, in {count(self.ranges, 'range')} of keys",
+            f"  read {events}, range by range. For each range, one transaction changes the rows of",
+            f"  {tables} that differ, with DELETE and INSERT … ON CONFLICT DO UPDATE",
+            "",
+            "Note:",
+            (
+                "  - until it is done, some rows are made by the old code and some by the "
+                "new; there is no way back"
+            ),
+            others,
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan for a program, under the documented field names."""
+        return {
+            "projection": self.projection,
+            "in_place": True,
+            "ranges": self.ranges,
+            "tables": list(self.tables),
+            "events": self.events,
+        }
+
+
+def make_plan(
+    target: Target, options: Options, store: EventStore, connection: psycopg.Connection
+) -> InPlacePlan:
+    """The plan. Changes nothing; whether it is possible is checked when it begins."""
+    active = registry.active(connection, target.name)
+    tables = (
+        [".".join(each) for each in active.tables.values()]
+        if active
+        else [str(name) for name in target.names]
+    )
+    return InPlacePlan(
+        projection=target.name,
+        tables=tables,
+        ranges=options.ranges,
+        events=store.count_between(None, store.head().position),
+        counted=store.capabilities.count_between,
+    )

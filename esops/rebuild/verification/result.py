@@ -1,0 +1,103 @@
+"""What a comparison found, and whether that is within what the operator allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from esops.errors import UsageError
+
+Method = Literal["exact", "columns", "sample", "counts", "none"]
+METHODS: tuple[Method, ...] = ("exact", "columns", "sample", "counts", "none")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a comparison found.
+
+    `differing` counts rows that are missing on one side or unlike; `note` says what the figures do
+    not cover.
+    """
+
+    method: str
+    rows_blue: int | None
+    rows_green: int
+    differing: int
+    position: str | None = None
+    only_blue: int = 0
+    only_green: int = 0
+    columns: Mapping[str, int] = field(default_factory=dict)
+    expected: Mapping[str, int] = field(default_factory=dict)
+    """Differences in columns that are meant to change; they do not count."""
+    compared: int | None = None
+    """How many rows were compared, where it was a sample."""
+    samples: Sequence[Mapping[str, Any]] = ()
+    failed_assertions: Sequence[str] = ()
+    note: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON and the journal."""
+        return asdict(self)
+
+
+def not_compared(
+    rows_green: int, position: str | None = None, note: str | None = None
+) -> Verification:
+    """The result where there is nothing to compare with, or nothing was to be compared."""
+    return Verification("none", None, rows_green, 0, position, note=note)
+
+
+def combined(found: Mapping[str, Verification]) -> Verification:
+    """The results of several tables as one; columns and samples carry the tables' names."""
+    if not found:
+        return not_compared(0)
+    return Verification(
+        method=next(iter(found.values())).method,
+        rows_blue=sum(each.rows_blue or 0 for each in found.values()),
+        rows_green=sum(each.rows_green for each in found.values()),
+        differing=sum(each.differing for each in found.values()),
+        only_blue=sum(each.only_blue for each in found.values()),
+        only_green=sum(each.only_green for each in found.values()),
+        columns={
+            f"{name}.{column}": count
+            for name, each in found.items()
+            for column, count in each.columns.items()
+        },
+        expected={
+            f"{name}.{column}": count
+            for name, each in found.items()
+            for column, count in each.expected.items()
+        },
+        compared=sum(each.compared or 0 for each in found.values()) or None,
+        samples=[
+            {"table": name, **sample} for name, each in found.items() for sample in each.samples
+        ],
+        note="; ".join(f"{name}: {each.note}" for name, each in found.items() if each.note) or None,
+    )
+
+
+def tolerated(verification: Verification, max_diff: str) -> bool:
+    """Whether the differences stay within `N` rows or `P%` of blue's rows.
+
+    A failed assertion is never tolerated. Raises UsageError for any other text.
+    """
+    if verification.failed_assertions:
+        return False
+    text = max_diff.strip()
+    try:
+        if text.endswith("%"):
+            # Of a sample only the compared rows can differ, so the share is of those.
+            of = verification.compared or verification.rows_blue or 0
+            return verification.differing <= float(text[:-1]) / 100 * max(of, 1)
+        return verification.differing <= int(text)
+    except ValueError:
+        raise UsageError(
+            f"--max-diff {max_diff!r} is neither a number of rows nor a percentage",
+            hint="For example --max-diff 100, or --max-diff 2.5%.",
+        ) from None
+
+
+def check_max_diff(max_diff: str) -> None:
+    """Raises UsageError for a `--max-diff` that cannot be read."""
+    tolerated(not_compared(0), max_diff)

@@ -1,0 +1,139 @@
+"""Two tables side by side, as SQL: what they are compared by, and how their rows are paired.
+
+Every expression is computed in the server, so that no row travels that does not differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from esops.postgres.catalog import Column, Table
+from esops.postgres.connection import qualified
+from esops.readmodel.tables import common_columns
+
+BUCKETS = 1024
+
+Key = tuple[str, ...]
+"""A row's key, each column as text."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Two tables, by what they are compared."""
+
+    blue: Table
+    green: Table
+    key: tuple[str, ...]
+    columns: Sequence[str]
+    expected: frozenset[str]
+
+    @classmethod
+    def of(
+        cls,
+        blue: Table,
+        green: Table,
+        key: Sequence[str],
+        ignore: Sequence[str],
+        expected: Sequence[str],
+    ) -> Sides:
+        """Two tables, compared by the columns that both have, without those to be ignored."""
+        return cls(
+            blue, green, tuple(key), common_columns(blue, green, ignore), frozenset(expected)
+        )
+
+    @property
+    def compared(self) -> list[str]:
+        """The columns whose differences count."""
+        return [name for name in self.columns if name not in self.key and name not in self.expected]
+
+    @property
+    def same_key(self) -> sql.Composable:
+        """The condition that rows b and g are of one key."""
+        return sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(
+                as_text(self.blue.column(name), "b"), as_text(self.green.column(name), "g")
+            )
+            for name in self.key
+        )
+
+    def unlike(self, name: str) -> sql.Composable:
+        """The condition that rows b and g differ in a column."""
+        return sql.SQL("{} IS DISTINCT FROM {}").format(
+            as_text(self.blue.column(name), "b"), as_text(self.green.column(name), "g")
+        )
+
+
+def as_text(column: Column, alias: str) -> sql.Composable:
+    """A column as text that is equal on both sides exactly if the values are, whatever the types:
+    1.0 and 1.00 are one number.
+    """
+    name = sql.Identifier(alias, column.name)
+    if column.kind == "numeric":
+        return sql.SQL("trim_scale({})::text").format(name)
+    return sql.SQL("{}::text").format(name)
+
+
+def bucket_of(table: Table, key: Sequence[str], alias: str) -> sql.Composable:
+    """The number of the bucket that a row's key falls into, the same on both sides."""
+    parts = sql.SQL(", ").join(as_text(table.column(name), alias) for name in key)
+    return sql.SQL("(hashtextextended(ROW({})::text, 0) & {})").format(
+        parts, sql.Literal(BUCKETS - 1)
+    )
+
+
+def bucket_digests(table: Table, key: Sequence[str], columns: Sequence[str]) -> sql.Composable:
+    """For each bucket the number of its rows and two commutative digests of them.
+
+    XOR alone would not see a row that is there twice; the sum does.
+    """
+    row = sql.SQL(", ").join(as_text(table.column(name), "t") for name in columns)
+    return sql.SQL(
+        "SELECT {} AS bucket, count(*) AS rows, bit_xor(h) AS x, sum(h::numeric) AS s FROM {} "
+        "AS t, "
+        "LATERAL (SELECT hashtextextended(ROW({})::text, 1) AS h) AS hashed GROUP BY 1"
+    ).format(bucket_of(table, key, "t"), qualified(table.schema, table.name), row)
+
+
+def rows_of_buckets(sides: Sides, buckets: Sequence[int]) -> sql.Composable:
+    """The rows of some buckets, b and g side by side."""
+    return sql.SQL(
+        "(SELECT * FROM {} AS b WHERE {} = ANY({list})) AS b FULL JOIN (SELECT * FROM {} AS g "
+        "WHERE {} = ANY({list})) AS g ON {}"
+    ).format(
+        qualified(sides.blue.schema, sides.blue.name),
+        bucket_of(sides.blue, sides.key, "b"),
+        qualified(sides.green.schema, sides.green.name),
+        bucket_of(sides.green, sides.key, "g"),
+        sides.same_key,
+        list=sql.Literal(list(buckets)),
+    )
+
+
+def rows_of_keys(sides: Sides, keys: Sequence[Key]) -> sql.Composable:
+    """The rows of some keys, b and g side by side, beside the keys as w."""
+    names = [f"k{at}" for at in range(len(sides.key))]
+    wanted = sql.SQL("unnest({}) AS w({})").format(
+        sql.SQL(", ").join(
+            sql.SQL("{}::text[]").format(sql.Literal([key[at] for key in keys]))
+            for at in range(len(names))
+        ),
+        sql.SQL(", ").join(map(sql.Identifier, names)),
+    )
+
+    def side(table: Table, alias: str) -> sql.Composable:
+        same = sql.SQL(" AND ").join(
+            sql.SQL("{} = {}::{}").format(
+                sql.Identifier(alias, column),
+                sql.Identifier("w", name),
+                sql.SQL(table.column(column).type),
+            )
+            for column, name in zip(sides.key, names, strict=True)
+        )
+        return sql.SQL("LEFT JOIN {} AS {} ON {}").format(
+            qualified(table.schema, table.name), sql.Identifier(alias), same
+        )
+
+    return sql.SQL("{} {} {}").format(wanted, side(sides.blue, "b"), side(sides.green, "g"))

@@ -1,0 +1,404 @@
+"""Applies events to one version of a read model: exactly once, whatever dies.
+
+The checkpoint of a version and its rows commit in one transaction. After any failure the cache is
+dropped and the work continues from the checkpoint, so nothing is ever applied twice or left out.
+Where the connection is lost, the runner waits for the database. A poison event is narrowed down to
+itself, by committing in ever smaller pieces; then it stops the projection or becomes a dead letter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import psycopg
+import structlog
+
+from esops.errors import Busy, ConnectionLost, PoisonEvent, Stopped, Unavailable
+from esops.events import Position, RecordedEvent
+from esops.postgres import catalog
+from esops.postgres.connection import connect, translated
+from esops.projections.definition import FoldDefinition, SqlDefinition
+from esops.projections.kinds import open_projector
+from esops.projections.kinds.sql import EVENTS_A_STATEMENT, range_statement
+from esops.projections.projector import VersionTables
+from esops.readmodel import locks, migrations, registry
+from esops.readmodel.after_load import build_after_load
+from esops.readmodel.registry import Version
+from esops.readmodel.rows import BadEvent, is_bad_row, one_line
+from esops.running.checkpoint import Checkpoint
+from esops.running.skipped import SkippedEvents
+from esops.running.throttle import Throttle
+from esops.running.work import Progress, RunControl, Work
+from esops.stores.base import Batch, EventStore, require
+
+log = structlog.get_logger("esops.runner")
+
+COMMIT_EVERY = timedelta(seconds=15)
+"""At most this much work is done again after a crash."""
+_PATIENCE = timedelta(minutes=10)
+_WIDEST = 65_536
+"""Pieces of this many events are as good as no pieces: the search for a poison event is over."""
+_COLLECT_AFTER = 500_000
+"""How many events are applied between two runs of the cyclic garbage collector."""
+
+
+_FREE = RunControl()
+
+
+class Applier:
+    """Advances a version up to a given position. Holds the version's lock as long as it is open."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        dsn: str,
+        work: Work,
+        control: RunControl = _FREE,
+        *,
+        lock_patience: timedelta = timedelta(0),
+    ) -> None:
+        """Connect to the read model and take the version's lock.
+
+        Raises Busy if another process has it for longer than `lock_patience`.
+        """
+        self._store, self._dsn, self._work = store, dsn, work
+        self._stop, self._say = control.stop, control.say
+        self._report, self._read = control.report, control.read
+        self._throttle = control.throttle or Throttle(
+            dsn, work.projection, stop=control.stop, say=control.say
+        )
+        self.events = 0
+        self._uncollected = 0
+        self._skipped = SkippedEvents(work)
+        self._open(lock_patience)
+
+    @property
+    def position(self) -> Position | None:
+        """Up to where events are applied and committed."""
+        return self._checkpoint.position
+
+    def _open(self, lock_patience: timedelta) -> None:
+        work = self._work
+        self.connection = connect(self._dsn, f"run {work.projection} v{work.version}")
+        name = work.lock
+        with translated():
+            if not locks.take(self.connection, name, lock_patience):
+                holder = locks.holder(self.connection, name)
+                self.connection.close()
+                raise Busy(
+                    f"{work.projection} v{work.version} is kept fresh by "
+                    f"{holder or 'another process'}",
+                    hint="Only one process can advance a version. Stop that one first.",
+                )
+            migrations.install(self.connection)
+            self._load_checkpoint()
+        try:
+            self._checkpoint.recognise()
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def _load_checkpoint(self) -> None:
+        """Read where the version is and what its tables are; nothing is applied beyond that."""
+        self._checkpoint = Checkpoint(self.connection, self._work, self._store)
+        self._tables = self._find_tables()
+        self._projector = open_projector(self._work.definition, self._tables)
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the number of rows is kept with each checkpoint: only of a fold, since esops
+        knows which rows a fold adds and removes.
+        """
+        return isinstance(self._work.definition, FoldDefinition)
+
+    def _find_tables(self) -> VersionTables:
+        version = self._checkpoint.version
+        tables = {}
+        for name, physical in version.tables.items():
+            table = catalog.find_table(self.connection, *physical)
+            if table is None:
+                raise Unavailable(
+                    f"the table {'.'.join(physical)} of {version.projection} v{version.version} "
+                    "does not exist any more"
+                )
+            tables[name] = table
+        self._keyed = all(table.key for table in tables.values())
+        return VersionTables(
+            projection=version.projection,
+            version=version.version,
+            by_name=tables,
+            keys={
+                name: table.key or key_noted(version, table.name) for name, table in tables.items()
+            },
+            value_types=version.value_types,
+            conjoined=self._store.capabilities.tenants,
+            empty=version.events == 0 and version.state == "building",
+            cache_rows=self._work.cache_rows,
+            ensure_keys=self._ensure_keys,
+        )
+
+    def _ensure_keys(self) -> None:
+        if not self._keyed:
+            self._say("building the key")
+            build_after_load(self.connection, self._checkpoint.version, primary_only=True)
+            self._keyed = True
+
+    def run_until(self, target: Position) -> None:
+        """Apply everything after the checkpoint up to a position and leave the checkpoint exactly
+        there.
+
+        Raises Stopped when asked to stop, PoisonEvent, Busy, or Unavailable when the database
+        cannot be reached for ten minutes.
+        """
+        narrow: int | None = None  # events a commit, while a poison event is searched for
+        while self.position is None or self.position < target:
+            self._throttle.wait()
+            try:
+                for _ in self._pass(target, narrow):
+                    if narrow is not None:
+                        narrow = narrow * 2 if narrow < _WIDEST else None
+                        break
+            except _Held:
+                continue
+            except registry.TablesMoved:
+                self._reset()
+            except BadEvent as bad:
+                applied, known_as = self._since_commit, self._checkpoint.version.tables
+                self._reset()
+                if self._checkpoint.version.tables != known_as:
+                    continue  # a switch renamed the tables: the rows were another version's
+                if applied > 1:
+                    # The event at which it shows need not be the one that spoiled the row, so all
+                    # since the last commit are suspects. Smaller commits leave fewer of them.
+                    narrow = max(1, applied // 16)
+                elif self._work.on_error == "stop":
+                    raise self._poisoned(bad) from bad.__cause__
+                else:
+                    assert self._last is not None
+                    self._skipped.add(self._last.position, bad.reason)
+            except ConnectionLost as lost:
+                self._reconnect(lost)
+
+    def _pass(self, target: Position, narrow: int | None) -> Iterator[None]:
+        """Read and apply once through; yields after each commit."""
+        with _collecting_at_commits():
+            if self._projector is None:
+                yield from self._by_ranges(target)
+            else:
+                yield from self._read_and_apply(target, narrow)
+
+    def _by_ranges(self, target: Position) -> Iterator[None]:
+        """Kind sql: one statement for each range of events, in the checkpoint's transaction."""
+        definition = self._work.definition
+        assert isinstance(definition, SqlDefinition)
+        with translated():
+            self._ensure_keys()  # the statements need it for ON CONFLICT
+        while self.position is None or self.position < target:
+            most = self._work.commit_events or EVENTS_A_STATEMENT
+            if self._throttle.limits.max_rate is not None:
+                most = min(most, max(self._throttle.slice, 1_000))
+            part = require(self._store, self._store.sql, "sql").range(self.position, target, most)
+            text = range_statement(definition, self._tables.names, part)
+            mark = self._checkpoint.mark_for(part.reached)
+            with translated(), self.connection.transaction():
+                self._checkpoint.move(part.reached, part.events, mark)
+                try:
+                    self.connection.execute(text.encode())
+                except psycopg.Error as error:
+                    if not (is_bad_row(error) or isinstance(error, psycopg.ProgrammingError)):
+                        raise
+                    raise PoisonEvent(
+                        f"the statement of {self._work.projection} v{self._work.version} fails on "
+                        f"the events after {part.after or 'the beginning'} "
+                        f"up to {part.until}: {one_line(error)}",
+                        hint="Fix the statement. What came before is committed.",
+                    ) from error
+            self._since_commit = part.events
+            self._committed(part.reached)
+            yield
+            if self._stop():
+                raise Stopped(f"stopped at position {part.reached}")
+            self._throttle.spend(part.events)
+            if self._throttle.holds():
+                raise _Held
+
+    def _read_and_apply(self, target: Position, narrow: int | None) -> Iterator[None]:
+        assert self._projector is not None
+        self._last: RecordedEvent | None = None
+        while self.position is None or self.position < target:
+            yield from self._read_and_apply_some(target, narrow)
+
+    def _read_and_apply_some(self, target: Position, narrow: int | None) -> Iterator[None]:
+        """Up to the target; under a rate limit only a slice, so that the pause after it comes when
+        no statement is open any more.
+        """
+        assert self._projector is not None
+        self._since_commit = 0
+        piece = min(
+            (size for size in (narrow, self._work.commit_events) if size is not None), default=None
+        )
+        since = time.monotonic()
+        wanted, rests = self._work.events, self._throttle.rests
+        limit, seen = (self._throttle.slice if rests else None), 0
+        # A shared read would hold up the others while this one rests.
+        batches = None if rests else self._read(self.position, target, wanted)
+        for batch in batches or self._store.read_all(self.position, target, wanted, limit):
+            for part, reached in _pieces(
+                batch, min(piece or self._throttle.slice, self._throttle.slice)
+            ):
+                seen += len(part)
+                if part:
+                    self._apply(part)
+                enough = piece is not None and self._since_commit >= piece
+                if (
+                    enough
+                    or self._projector.full
+                    or time.monotonic() - since >= COMMIT_EVERY.total_seconds()
+                ):
+                    self._commit(reached)
+                    since = time.monotonic()
+                    yield
+                if self._stop():
+                    self._commit(reached)
+                    raise Stopped(f"stopped at position {reached}")
+                if self._throttle.holds() or self._throttle.rests != rests:
+                    self._commit(reached)
+                    raise _Held
+        if seen == limit:
+            self._commit(reached)
+            self._throttle.spend(seen)
+        else:
+            self._commit(target)
+        yield
+
+    def _apply(self, events: list[RecordedEvent]) -> None:
+        self._since_commit += len(events)
+        self._last = events[-1]
+        wanted = self._skipped.without(events)
+        assert self._projector is not None
+        with translated():
+            self._projector.apply(wanted, self.connection)
+
+    def _commit(self, position: Position) -> None:
+        assert self._projector is not None
+        mark = self._checkpoint.mark_for(position)
+        with translated():
+            with self.connection.transaction():
+                # The row of the checkpoint is locked before any row of the tables is written, so a
+                # switch that holds it sees a version that stands still.
+                self._checkpoint.move(position, self._since_commit, mark)
+                change = self._projector.flush(self.connection)
+                if self._since_commit and change is not None:
+                    self._checkpoint.note_rows(change, self._projector.value_types)
+                self._skipped.write(self.connection)
+            self._projector.flushed()
+        self._committed(position)
+
+    def _committed(self, position: Position) -> None:
+        self._uncollected += self._since_commit
+        if self._uncollected > _COLLECT_AFTER:
+            gc.collect()
+            self._uncollected = 0
+        self._checkpoint.position = position
+        self.events += self._since_commit
+        self._since_commit = 0
+        self._report(Progress(self.events, position))
+
+    def _poisoned(self, bad: BadEvent) -> PoisonEvent:
+        event = self._last
+        assert event is not None
+        return PoisonEvent(
+            f"{self._work.projection} v{self._work.version} cannot project event {event.id} "
+            f"({event.type}, version {event.version} of stream {event.stream!r}, position "
+            f"{event.position}): {bad.reason}",
+            hint='Fix the projection, or set on_error = "dead-letter" to skip such events. What '
+            "came before is committed.",
+        )
+
+    def _reset(self) -> None:
+        """Drop what is not committed and return to the checkpoint."""
+        self._skipped.forget_unwritten()
+        if self._projector is not None:
+            self._projector.close()
+        with translated():
+            self._load_checkpoint()
+            self._since_commit = 0
+
+    def _reconnect(self, lost: ConnectionLost) -> None:
+        """Wait for the database, in ever longer pauses, and open everything again.
+
+        Raises Unavailable after ten minutes, Stopped when asked to stop.
+        """
+        self._say(f"waiting for the database: {lost.message}")
+        log.warning("connection lost", error=lost.message)
+        deadline, pause = time.monotonic() + _PATIENCE.total_seconds(), 0.2
+        if self._projector is not None:
+            self._projector.close()
+        self.connection.close()
+        while True:
+            if self._stop():
+                raise Stopped("stopped while waiting for the database")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 5.0)
+            try:
+                self._store.ping()
+                self._open(timedelta(seconds=5))
+            except ConnectionLost as still:
+                if time.monotonic() > deadline:
+                    raise Unavailable(
+                        f"the database was unreachable for ten minutes: {still.message}"
+                    ) from still
+            else:
+                self._say("the database can be reached again")
+                log.info("reconnected", position=str(self.position))
+                self._skipped.forget_unwritten()
+                self._since_commit = 0
+                return
+
+    def close(self) -> None:
+        """Close the connection, which gives the lock back."""
+        self._throttle.close()
+        if self._projector is not None:
+            self._projector.close()
+        self.connection.close()
+
+
+class _Held(Exception):
+    """The throttle wants the work to wait; no statement may be open meanwhile."""
+
+
+@contextlib.contextmanager
+def _collecting_at_commits() -> Iterator[None]:
+    """Keep the cyclic garbage collector out of the loop.
+
+    Events and rows make no cycles, and looking for cycles took a quarter of the time.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def key_noted(version: Version, physical: str) -> tuple[str, ...]:
+    """The columns of a key that is built only after the load, as the registry has noted them."""
+    noted = (item for item in version.after_load if item.get("table", version.table[1]) == physical)
+    return next((tuple(item["key"]) for item in noted if item["primary"] and item.get("key")), ())
+
+
+def _pieces(batch: Batch, size: int | None) -> Iterator[tuple[list[RecordedEvent], Position]]:
+    """A batch in pieces of at most `size` events, each with the position up to which everything has
+    been seen with it.
+    """
+    events, seen = batch
+    assert seen is not None
+    step = size or len(events) or 1
+    for start in range(0, max(1, len(events)), step):
+        part = events[start : start + step] if len(events) > step else events
+        yield part, part[-1].position if start + step < len(events) else seen

@@ -1,0 +1,112 @@
+"""What an operator asks of work under way, from another terminal: pause, resume, slow down, switch
+now or later.
+
+Requests are in `esops.controls`, in the read model's database. Whatever works on a projection looks
+at them twice a second.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from esops.config import Config
+from esops.errors import UsageError
+from esops.postgres import catalog
+from esops.postgres.connection import connect, process_name, translated
+from esops.readmodel import migrations
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRequest:
+    """What operators have asked for, of one projection.
+
+    `limits` override those that the work was started with. `by` and `at`: who asked last, and when.
+    """
+
+    paused: bool = False
+    postponed: bool = False
+    switch_now: bool = False
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    by: str | None = None
+    at: datetime | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """What is asked for, under the documented field names."""
+        return {
+            "paused": self.paused,
+            "postponed": self.postponed,
+            "switch_now": self.switch_now,
+            "limits": dict(self.limits),
+        }
+
+
+def requested(connection: psycopg.Connection, projection: str) -> ControlRequest:
+    """What is asked for of a projection; the defaults where nobody ever asked for anything."""
+    if not catalog.exists(connection, "esops.controls"):
+        return ControlRequest()
+    row = connection.execute(
+        "SELECT paused, postponed, switch_now, limits, by, updated_at FROM esops.controls WHERE "
+        "projection = %s",
+        (projection,),
+    ).fetchone()
+    return ControlRequest() if row is None else ControlRequest(*row)
+
+
+def request(connection: psycopg.Connection, projection: str, **changed: Any) -> ControlRequest:
+    """Change what is asked for of a projection, and return what is asked for now.
+
+    `changed` are fields of ControlRequest; in `limits`, None lifts a limit.
+    """
+    migrations.install(connection)
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO esops.controls (projection) VALUES (%s) ON CONFLICT DO NOTHING",
+            (projection,),
+        )
+        connection.execute(
+            "SELECT FROM esops.controls WHERE projection = %s FOR UPDATE", (projection,)
+        )
+        now = requested(connection, projection)
+        limits = {
+            key: value
+            for key, value in {**now.limits, **changed.pop("limits", {})}.items()
+            if value is not None
+        }
+        now = replace(now, limits=limits, **changed)
+        connection.execute(
+            "UPDATE esops.controls SET paused = %s, postponed = %s, switch_now = %s, limits = %s, "
+            "by = %s, updated_at = now() "
+            "WHERE projection = %s",
+            (now.paused, now.postponed, now.switch_now, Jsonb(limits), ourselves(), projection),
+        )
+    return requested(connection, projection)
+
+
+def ourselves() -> str:
+    """The beginning of the application_name of this process's sessions."""
+    return process_name(socket.gethostname(), os.getpid())
+
+
+def ask(config: Config, name: str, **changed: Any) -> ControlRequest:
+    """As `request`, for a projection of the configuration.
+
+        ask(config, "cart_summary", paused=True)
+        ask(config, "cart_summary", limits={"max_rate": 5000})
+
+    Raises UsageError for a projection that runs inside its store, where esops has no hand in it.
+    """
+    if config.projection(name).kind == "server":
+        raise UsageError(
+            f"{name} runs inside its store: esops cannot pause or limit it",
+            hint="Use the store's own administration.",
+        )
+    with translated(), connect(config.readmodel_of(name).dsn, f"control {name}") as connection:
+        return request(connection, name, **changed)
