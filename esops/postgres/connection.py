@@ -1,4 +1,4 @@
-"""Connections to Postgres, and libpq's errors as an operator wants to read them."""
+"""Connections to Postgres, and its errors in sentences for an operator."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ _PASSWORD = re.compile(r"(password\s*=\s*)('[^']*'|\S+)|(://[^:/@\s]*:)[^@\s]*(?
 def connect(dsn: str, purpose: str) -> psycopg.Connection:
     """Open an autocommit connection that names its purpose in pg_stat_activity.
 
-    The server notices within half a second when this process has died, so that nothing of ours
-    outlives us.
-    Raises Unavailable, or UsageError for a DSN that libpq cannot read.
+    The server notices within half a second when this process dies, and ends the session with its
+    locks and statements. Raises Unavailable, or UsageError for a DSN that libpq cannot read.
     """
     with translated():
         try:
@@ -44,30 +43,31 @@ def connect(dsn: str, purpose: str) -> psycopg.Connection:
             )
         except psycopg.ProgrammingError as error:
             raise UsageError(
-                f"the DSN cannot be read: {_first_line(error)}", hint="Write it as libpq wants it."
+                f"the DSN cannot be read: {_first_line(error)}",
+                hint="Write it as a URL (postgresql://…) or as key=value pairs.",
             ) from None
         connection.execute("SET TIME ZONE 'UTC'")
         if connection.info.server_version >= 140000:
-            # A server on macOS or Windows cannot look after its clients in this way; there a dead
-            # session just ends later.
+            # A server on macOS or Windows cannot check its clients; there a dead session ends
+            # later.
             with suppress(psycopg.errors.InvalidParameterValue):
                 connection.execute("SET client_connection_check_interval = '500ms'")
     return connection
 
 
 def application_name(purpose: str) -> str:
-    """`esops <host>:<pid> <purpose>`, cut to what Postgres keeps of it."""
+    """`esops <host>:<pid> <purpose>`, cut to the 63 bytes that Postgres keeps."""
     return f"{process_name(socket.gethostname(), os.getpid())} {purpose}"[:63]
 
 
 def process_name(host: str, pid: int) -> str:
-    """How a process of esops begins its application name."""
+    """The beginning of the application name of a process of esops."""
     return f"esops {host[:20]}:{pid}"
 
 
 def database_of(connection: psycopg.Connection) -> str:
-    """What names a database over all servers: the number that its cluster was made with, and its
-    name.
+    """A text that identifies a database among all servers: the identifier that its cluster was
+    created with, and its name.
     """
     row = connection.execute(
         "SELECT system_identifier::text || '/' || current_database() FROM pg_control_system()"
@@ -78,7 +78,9 @@ def database_of(connection: psycopg.Connection) -> str:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn psycopg's and ADBC's errors into ours; a lost connection becomes ConnectionLost."""
+    """Turn errors of psycopg and ADBC into Unavailable or ConnectionLost, where they are the
+    server's; let all others through.
+    """
     try:
         yield
     except EsopsError:
@@ -86,15 +88,16 @@ def translated() -> Iterator[None]:
     except errors.InsufficientPrivilege as error:
         raise Unavailable(
             f"the database denies this role a right: {_first_line(error)}",
-            hint="Grant it, or use another role in the DSN.",
+            hint="Grant the right, or use another role in the DSN.",
         ) from error
     except (errors.InvalidPassword, errors.InvalidAuthorizationSpecification) as error:
         raise Unavailable(
-            f"the database denies the login: {_first_line(error)}", hint="Check user and password."
+            f"the database denies the login: {_first_line(error)}",
+            hint="Check the user and the password.",
         ) from error
     except errors.InvalidCatalogName as error:
         raise Unavailable(
-            _first_line(error), hint="Check the database's name in the DSN."
+            _first_line(error), hint="Check the name of the database in the DSN."
         ) from error
     except psycopg.Error as error:
         if is_lost(error):
@@ -109,30 +112,32 @@ def translated() -> Iterator[None]:
 
 
 def is_lost(error: psycopg.Error) -> bool:
-    """Whether the connection is gone, so that asking again on a new one can help."""
+    """Whether the connection is gone, so that another attempt on a new one can succeed."""
     if error.sqlstate is not None:
         return error.sqlstate in LOST_STATES
+    # Without a state the error does not come from the server, but from libpq: no answer arrived.
     return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
 
 
 def qualified(schema: str, name: str) -> sql.Identifier:
-    """A table's quoted name with its schema."""
+    """The quoted name of a table, with its schema."""
     return sql.Identifier(schema, name)
 
 
 def _lost(text: str) -> Unavailable:
-    """What libpq says when there is no connection: a login that is denied will not get better by
-    waiting.
+    """The error for what libpq says when there is no connection.
+
+    A denied login does not get better by waiting, so it is no ConnectionLost.
     """
     text = re.sub(r"^(connection failed|connection is bad): ", "", text)
     if _DENIED.search(text):
         return Unavailable(
             f"the database denies the login: {text}",
-            hint="Check user, password and database in the DSN.",
+            hint="Check the user, the password and the database in the DSN.",
         )
     return ConnectionLost(
         f"the database cannot be reached: {text}",
-        hint="Check that the server runs and the DSN names it.",
+        hint="Check that the server is running and that the DSN names it.",
     )
 
 

@@ -1,5 +1,6 @@
-"""Who works on what: session-level advisory locks in the read model's database, given back by the
-server when we die.
+"""Which process works on what: session-level advisory locks in the read model's database.
+
+The server releases them when the session ends, however it ends; nothing has to be cleaned up.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from datetime import datetime, timedelta
 
 import psycopg
 
+from esops.postgres.statements import statements
+
+_SQL = statements(__package__, "locks")
+
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """The session that holds a lock, as pg_stat_activity shows it."""
+    """The session that holds a lock, from pg_stat_activity."""
 
     pid: int
     application: str
@@ -22,7 +27,7 @@ class LockHolder:
 
     @property
     def process(self) -> str:
-        """`host:pid` of a process of esops; else the server's own process."""
+        """`host:pid` where it is a process of esops; otherwise the process of the server."""
         words = self.application.split()
         return words[1] if len(words) > 1 and words[0] == "esops" else f"backend {self.pid}"
 
@@ -32,19 +37,19 @@ class LockHolder:
 
 
 def rebuild_lock(projection: str) -> str:
-    """The lock of the one rebuild of a projection."""
+    """The name of the lock that the one rebuild of a projection holds."""
     return f"esops:rebuild:{projection}"
 
 
 def version_lock(projection: str, version: int) -> str:
-    """The lock of the one process that keeps a version fresh."""
+    """The name of the lock that the one process that follows a version holds."""
     return f"esops:version:{projection}:{version}"
 
 
 def take(connection: psycopg.Connection, name: str, patience: timedelta = timedelta(0)) -> bool:
-    """Take a lock for this session.
+    """Take a lock for this session; False where another session has held it all the time.
 
-    `patience` covers a holder that has just died and whose server process has not noticed.
+    `patience` is for a holder that has just died: its server process may not have noticed yet.
     """
     deadline = time.monotonic() + patience.total_seconds()
     while True:
@@ -59,16 +64,6 @@ def take(connection: psycopg.Connection, name: str, patience: timedelta = timede
 
 
 def holder(connection: psycopg.Connection, name: str) -> LockHolder | None:
-    """Who holds a lock now; None where nobody does."""
-    row = connection.execute(
-        "WITH k AS (SELECT hashtextextended(%s, 0) AS key) "
-        "SELECT l.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), 'a local "
-        "socket'), a.backend_start "
-        "FROM k, pg_locks l LEFT JOIN pg_stat_activity a USING (pid) "
-        "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 "
-        "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
-        "AND l.classid::bigint = ((k.key >> 32) & 4294967295) AND l.objid::bigint = (k.key & "
-        "4294967295)",
-        (name,),
-    ).fetchone()
+    """The session that holds a lock now; None where none does."""
+    row = connection.execute(_SQL["holder"], (name,)).fetchone()
     return None if row is None else LockHolder(*row)

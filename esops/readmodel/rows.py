@@ -1,9 +1,8 @@
-"""A version's table as rows that come and go in bulk: read by key, written by COPY, merged through
-a temporary table.
+"""The rows of a version's table in bulk: read by key, written by COPY, merged through a temporary
+table.
 
-What a function wrote comes back as it wrote it: the Python type of each column is kept with the
-version, so that a row that
-was read again after a restart is the row that the function returned.
+A row comes back as the function wrote it. The Python type of each column is kept with the version,
+so that a row that is read after a restart equals the row that the function returned.
 """
 
 from __future__ import annotations
@@ -32,12 +31,13 @@ _TEXTS = frozenset({"text", "varchar", "bpchar", "citext"})
 
 
 class BadEvent(Exception):
-    """One of the events since the last checkpoint cannot be projected; which one, the runner finds
-    out.
+    """One of the events since the last checkpoint cannot be projected.
+
+    The runner finds out which one: it applies fewer and fewer events at a time.
     """
 
     def __init__(self, reason: str) -> None:
-        """Take what is wrong, for the operator."""
+        """`reason` is for the operator, and goes into the dead letter where there is one."""
         super().__init__(reason)
         self.reason = reason
 
@@ -52,8 +52,9 @@ class Rows:
         value_types: Mapping[str, str],
         ensure_key: Callable[[], None],
     ) -> None:
-        """Take the table, its key's columns, the Python types written so far, and what to call
-        before the key is needed.
+        """`value_types` has the Python types written so far, by column.
+
+        `ensure_key` is called before the first statement that needs the key of the table.
         """
         self.table = table
         self.key_columns = key_columns
@@ -68,13 +69,14 @@ class Rows:
         self._delta_ready = False
 
     def read(self, connection: psycopg.Connection, keys: list[Key]) -> Iterable[tuple[Key, Row]]:
-        """The rows that are there of some keys.
+        """The rows of those of the keys that are in the table.
 
-        Raises psycopg.DataError for a key that does not fit the column.
+        Raises psycopg.DataError for a key that is no value of the key's column.
         """
         if not keys:
             return
         self._ensure_key()
+        # Columns that were never written hold their default, which the function has never seen.
         columns = [name for name in self.value_types if name in self._columns] or list(
             self.key_columns
         )
@@ -97,6 +99,7 @@ class Rows:
             [_key_text(part) for part in column]
             for column in zip(*map(self.parts, keys), strict=True)
         ]
+        # Most columns need no conversion: only the others are touched in the loop over the rows.
         converters = [self._converter(name) for name in columns]
         converted = [
             (place, convert) for place, convert in enumerate(converters) if convert is not None
@@ -109,15 +112,15 @@ class Rows:
                 yield keys[number - 1], dict(zip(columns, values, strict=True))
 
     def _selected(self, name: str) -> sql.Composable:
-        """A column to be read back; a uuid that was written as text comes as text at once."""
+        """A column of the SELECT; a uuid that was written as text is cast to text by the server."""
         column = sql.Identifier("t", name)
         if self._columns[name].kind == "uuid" and self.value_types.get(name) == "str":
             return sql.SQL("{}::text").format(column)
         return column
 
     def _converter(self, name: str) -> Callable[[Any], Any] | None:
-        """How a column's value becomes again what the function wrote: numeric as int or float,
-        times as text, and so on.
+        """How a column's value gets the type that the function wrote, for example int from numeric,
+        or text from a time; None where it has that type.
         """
         if name in self._json:
             return None
@@ -135,22 +138,23 @@ class Rows:
         return None
 
     def parts(self, key: Key) -> tuple[Any, ...]:
-        """A key as the values of its columns.
-
-        Raises ValueError where their number is not the key's.
+        """The values of the key's columns. Raises ValueError where there are too few or too
+        many.
         """
         parts = key if isinstance(key, tuple) else (key,)
         if len(parts) != len(self.key_columns):
             raise ValueError(
-                f"the key {key!r} has {len(parts)} parts, the table's has {len(self.key_columns)}"
+                f"the key {key!r} has {len(parts)} parts, but the table's key has "
+                f"{len(self.key_columns)} columns"
             )
         return parts
 
     def with_key(self, key: Key, row: Row) -> Row:
-        """The row with its key's columns, which it may leave out.
+        """The row with the columns of its key, which the function may leave out.
 
-        Raises BadEvent where they are something else.
+        Raises BadEvent where the row has another value in them.
         """
+        # The usual case first: this runs once for each row that is written.
         if len(self.key_columns) == 1 and row.get(self.key_columns[0]) == key:
             return row
         parts = self.parts(key)
@@ -159,14 +163,15 @@ class Rows:
         for name, part in zip(self.key_columns, parts, strict=True):
             if row[name] != part and str(row[name]) != str(part):
                 raise BadEvent(
-                    f"its row has {name} = {row[name]!r}, but its key is {part!r}: give fold() the "
-                    "key function that makes it"
+                    f"its row has {name} = {row[name]!r}, but its key is {part!r}; fold() needs "
+                    "a key function that returns the value of that column"
                 )
         return row
 
     def _by_columns(
         self, rows: list[Row]
     ) -> Iterable[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
+        # COPY needs rows with the same columns; a function may return rows with different ones.
         groups: dict[tuple[str, ...], list[Row]] = {}
         for row in rows:
             groups.setdefault(tuple(row), []).append(row)
@@ -181,7 +186,10 @@ class Rows:
             )
 
     def _note_types(self, columns: tuple[str, ...], values: list[tuple[Any, ...]]) -> None:
-        """Keep the widest Python type of each column, column by column in C."""
+        """Keep the widest Python type of each column.
+
+        `set(map(type, column))` runs in C: the loop is over types, not over values.
+        """
         for name, column in zip(columns, zip(*values, strict=True), strict=True):
             for kind in set(map(type, column)):
                 known, found = (
@@ -207,13 +215,13 @@ class Rows:
         for name in columns:
             if name not in self._columns:
                 raise BadEvent(
-                    f"its row has a column {name!r} that {self.table.name} has not. "
+                    f"its row has column {name!r}, but {self.table.name} has no such column. "
                     f"{nearest(name, self._columns)}"
                 )
         self._checked.add(columns)
 
     def insert(self, connection: psycopg.Connection, rows: list[Row]) -> int:
-        """Write rows whose keys are not there yet; returns how many."""
+        """Write rows whose keys are not in the table; returns their number."""
         for columns, values in self._by_columns(rows):
             self._copy(connection, self._name, columns, values)
         return len(rows)
@@ -233,7 +241,7 @@ class Rows:
                 write(row)
 
     def upsert(self, connection: psycopg.Connection, rows: list[Row]) -> int:
-        """Write rows whose keys may be there; returns how many were new."""
+        """Write rows whose keys may be in the table; returns how many were not."""
         added = 0
         if rows:
             self._ensure_key()
@@ -270,7 +278,7 @@ class Rows:
         return added
 
     def delete(self, connection: psycopg.Connection, keys: list[Key]) -> int:
-        """Remove the rows of some keys; returns how many there were."""
+        """Delete the rows of some keys; returns how many were in the table."""
         if not keys:
             return 0
         self._ensure_key()
@@ -292,9 +300,8 @@ class Rows:
         columns: tuple[str, ...],
         values: list[tuple[Any, ...]],
     ) -> None:
-        """Bring rows into a temporary table without constraints, from which one statement merges
-        them.
-        """
+        """Copy rows into a temporary table without constraints, for one statement to merge them."""
+        # Kept for the session, and emptied for each use: creating it costs more than filling it.
         if not self._delta_ready:
             connection.execute(sql.SQL("DROP TABLE IF EXISTS pg_temp.{}").format(_DELTA))
             connection.execute(
@@ -310,18 +317,19 @@ class Rows:
 
 
 def is_bad_row(error: psycopg.Error) -> bool:
-    """Whether it is the row's fault, as against the server's, the role's or the connection's."""
+    """Whether the row causes the error, and not the server, the role or the connection."""
     if is_lost(error):
         return False
     if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
         return True
     if isinstance(error, psycopg.errors.CardinalityViolation):
         return True  # two keys are one in the table
+    # Without a state it does not come from the server: psycopg cannot adapt a value.
     return isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
 
 
 def one_line(error: BaseException) -> str:
-    """What a database error says, in a line, with its detail."""
+    """The message of a database error in one line, with its detail."""
     diagnosis = getattr(error, "diag", None)
     if diagnosis is not None and diagnosis.message_primary:
         detail = diagnosis.message_detail or diagnosis.context or ""

@@ -12,7 +12,8 @@ import psycopg
 from esops.config import Config
 from esops.errors import UsageError
 from esops.postgres.connection import translated
-from esops.projections.definition import Definition, fingerprint, load_definition
+from esops.projections.definition import Definition, load_definition
+from esops.projections.fingerprint import fingerprint
 from esops.readmodel.names import ReadModelName, default_schema, parse_name
 from esops.settings import ProjectionSettings
 

@@ -27,7 +27,8 @@ from esops import stores, term
 from esops.config import Config, load_config
 from esops.errors import Busy, ConnectionLost, EsopsError, Stopped, UsageError
 from esops.postgres.connection import connect, translated
-from esops.projections.definition import Definition, fingerprint, load_definition
+from esops.projections.definition import Definition, load_definition
+from esops.projections.fingerprint import fingerprint
 from esops.readmodel import locks, registry
 from esops.readmodel.registry import Version
 from esops.running.runner import Runner

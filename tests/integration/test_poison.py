@@ -14,7 +14,7 @@ KINDS = {
     "returns nonsense": ("return ['not', 'a', 'row']", "the function returned a list"),
     "returns an unknown column": (
         "return {**(row or {}), 'totl': 1}",
-        "a column 'totl' that cart_summary__v1 has not. Did you mean 'total'?",
+        "column 'totl', but cart_summary__v1 has no such column. Did you mean 'total'?",
     ),
     "returns a wrong type": (
         "return {**row, 'items': 'many'} if row else None",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from esops import fold
 from esops.errors import UsageError, nearest
 from esops.events import Position, RecordedEvent, category_of
-from esops.projections.definition import fingerprint
+from esops.projections.fingerprint import fingerprint
 from esops.projections.kinds.fold import Bloom
 from esops.readmodel.names import ReadModelName, parse_name, physical_name
 from esops.readmodel.types import wider

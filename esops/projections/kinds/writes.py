@@ -117,14 +117,14 @@ class Write:
         found = self._tables.by_name.get(table)
         if found is None:
             raise BadEvent(
-                f"it writes to table {table!r}, but the projection has no table of that name. "
+                f"it writes to table {table!r}, but the projection has no such table. "
                 f"{nearest(table, list(self._tables.by_name))}"
             )
         there_are = [column.name for column in found.columns]
         for name in (*columns, *key):
             if name not in there_are:
                 raise BadEvent(
-                    f"it writes to column {name!r}, but {table} has no column of that name. "
+                    f"it writes to column {name!r}, but {table} has no such column. "
                     f"{nearest(name, there_are)}"
                 )
         if what in {"update", "increment", "delete", "get"} and not key:

@@ -23,7 +23,8 @@ from esops import errors, stores
 from esops.config import load_config
 from esops.errors import EsopsError, Refused
 from esops.events import Position
-from esops.projections.definition import fingerprint, load_definition
+from esops.projections.definition import load_definition
+from esops.projections.fingerprint import fingerprint
 from esops.running.runner import Runner
 from esops.running.throttle import Limits, Throttle
 from esops.running.work import RunControl, Work

@@ -1,0 +1,11 @@
+-- holder --
+-- An advisory lock's 64-bit key stands in pg_locks as two halves, classid and objid; objsubid is 1
+-- for keys of that kind.
+WITH k AS (SELECT hashtextextended(%s, 0) AS key)
+SELECT l.pid, coalesce(a.application_name, ''),
+       coalesce(host(a.client_addr), 'a local socket'), a.backend_start
+  FROM k, pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND l.classid::bigint = ((k.key >> 32) & 4294967295)
+   AND l.objid::bigint = (k.key & 4294967295);
