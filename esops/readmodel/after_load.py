@@ -148,3 +148,9 @@ def _build(connection: psycopg.Connection, version: Version, item: Mapping[str, 
             f"unique key {item['what']}: {error.diag.message_detail}",
             hint="Fix the key of the projection, or the constraint of the table.",
         ) from error
+
+
+def noted_key(version: Version, physical: str) -> tuple[str, ...]:
+    """The columns of a key that is built only after the load, as the registry has noted them."""
+    noted = (item for item in version.after_load if item.get("table", version.table[1]) == physical)
+    return next((tuple(item["key"]) for item in noted if item["primary"] and item.get("key")), ())

@@ -13,7 +13,7 @@ from esops.postgres.connection import connect
 from esops.readmodel import locks, registry
 from esops.readmodel.registry import Version
 from esops.rebuild.variants.external.checkpoint import reached
-from esops.running.host import code_of, open_runner
+from esops.running.follower import code_of, open_runner
 from esops.settings import ProjectionSettings
 from esops.stores import open_store
 

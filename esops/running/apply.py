@@ -26,8 +26,7 @@ from esops.projections.kinds import open_projector
 from esops.projections.kinds.sql import EVENTS_A_STATEMENT, range_statement
 from esops.projections.projector import VersionTables
 from esops.readmodel import locks, migrations, registry
-from esops.readmodel.after_load import build_after_load
-from esops.readmodel.registry import Version
+from esops.readmodel.after_load import build_after_load, noted_key
 from esops.readmodel.rows import BadEvent, is_bad_row, one_line
 from esops.running.checkpoint import Checkpoint
 from esops.running.skipped import SkippedEvents
@@ -132,7 +131,7 @@ class Applier:
             version=version.version,
             by_name=tables,
             keys={
-                name: table.key or key_noted(version, table.name) for name, table in tables.items()
+                name: table.key or noted_key(version, table.name) for name, table in tables.items()
             },
             value_types=version.value_types,
             conjoined=self._store.capabilities.tenants,
@@ -384,12 +383,6 @@ def _collecting_at_commits() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def key_noted(version: Version, physical: str) -> tuple[str, ...]:
-    """The columns of a key that is built only after the load, as the registry has noted them."""
-    noted = (item for item in version.after_load if item.get("table", version.table[1]) == physical)
-    return next((tuple(item["key"]) for item in noted if item["primary"] and item.get("key")), ())
 
 
 def _pieces(batch: Batch, size: int | None) -> Iterator[tuple[list[RecordedEvent], Position]]:

@@ -12,35 +12,28 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 
 import structlog
 
-from esops import stores, term
-from esops.config import Config, load_config
-from esops.errors import Busy, ConnectionLost, EsopsError, Stopped, UsageError
+from esops import term
+from esops.config import Config
+from esops.errors import ConnectionLost, EsopsError, UsageError
 from esops.postgres.connection import connect, translated
-from esops.projections.definition import Definition, load_definition
-from esops.projections.fingerprint import fingerprint
-from esops.readmodel import locks, registry
+from esops.readmodel import registry
 from esops.readmodel.registry import Version
-from esops.running.runner import Runner
-from esops.running.work import RunControl, Work
+from esops.running.follower import LEFT_ALONE, follow_in_process
 from esops.wording import count
 
 log = structlog.get_logger("esops.run")
 LOOK_EVERY = timedelta(seconds=1)
 _CHORE_EVERY = timedelta(seconds=10)
 _RETRY_MOST = timedelta(seconds=60)
-_LEFT = 100
-"""The exit code of a process that left its version alone; none of esops' own codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,39 +55,6 @@ class _Child:
 
     process: SpawnProcess
     started: float
-
-
-def code_of(config: Config, version: Version) -> tuple[Definition, bool]:
-    """The code to keep a version fresh with, and whether it is the code that built the version."""
-    settings = config.projection(version.projection)
-    override = settings.versions.get(str(version.version))
-    where = f"{config.path}: projections.{version.projection}"
-    if override is not None:
-        own = settings.model_copy(update=override.model_dump(exclude_none=True))
-        return load_definition(own, config.directory, f"{where}.versions.{version.version}"), True
-    definition = load_definition(settings, config.directory, where)
-    return definition, version.fingerprint in {None, fingerprint(definition)}
-
-
-def open_runner(
-    config: Config, version: Version, *, stop: Callable[[], bool], store: str | None = None
-) -> Runner:
-    """A runner for a version, with its own store.
-
-    Raises Busy if another process keeps the version fresh.
-    """
-    settings = config.projection(version.projection)
-    definition, _ = code_of(config, version)
-    name, store_settings = config.store(store or version.store)
-    work = Work.on(version.projection, version.version, definition, settings)
-    dsn = config.readmodel_of(version.projection).dsn
-    return Runner(
-        stores.open_store(name, store_settings),
-        dsn,
-        work,
-        RunControl(stop=stop),
-        lock_patience=timedelta(seconds=2),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +197,7 @@ class Host:
             self._done.add(key)
             return
         process = self._context.Process(
-            target=_follow,
+            target=follow_in_process,
             args=(
                 self._config.path,
                 version.projection,
@@ -265,9 +225,9 @@ class Host:
             if code is None:
                 continue
             del self._children[key]
-            if code in {0, _LEFT} or self._until_caught_up:
+            if code in {0, LEFT_ALONE} or self._until_caught_up:
                 self._failures.pop(key, None)
-                left = code == _LEFT
+                left = code == LEFT_ALONE
                 self.ended.append(Followed(*key, exit_code=0 if left else code, left=left))
                 if self._until_caught_up:
                     self._done.add(key)
@@ -298,116 +258,3 @@ class Host:
             child.process.join(20)
             if child.process.exitcode is None:
                 child.process.kill()
-
-
-def _follow(
-    config_path: Path,
-    projection: str,
-    number: int,
-    settings: term.GlobalOptions,
-    until_caught_up: bool,
-    parent: int,
-) -> None:
-    """What one version's process does.
-
-    Exits with the code of what stopped it. Stops when its parent (a process id) is gone.
-    """
-    term.set_up_logging(settings)
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def stop() -> bool:
-        return asked.is_set() or os.getppid() != parent
-
-    try:
-        _follow_version(
-            load_config(config_path), projection, number, settings.store, stop, until_caught_up
-        )
-    except Stopped as stopped:
-        if not until_caught_up:
-            raise SystemExit(0) from None
-        _log_error(stopped, projection, number)
-        raise SystemExit(stopped.exit_code) from None
-    except EsopsError as error:
-        _log_error(error, projection, number)
-        raise SystemExit(error.exit_code) from None
-    except Exception as error:
-        if settings.debug:
-            raise
-        log.error(
-            "a defect in esops",
-            projection=projection,
-            version=number,
-            error=f"{type(error).__name__}: {error}",
-        )
-        raise SystemExit(EsopsError.exit_code) from None
-
-
-def _log_error(error: EsopsError, projection: str, number: int) -> None:
-    hint = {"hint": error.hint} if error.hint else {}
-    log.error(error.message, projection=projection, version=number, **hint)
-
-
-def _follow_version(
-    config: Config,
-    projection: str,
-    number: int,
-    store: str | None,
-    stop: Callable[[], bool],
-    until_caught_up: bool,
-) -> None:
-    with (
-        translated(),
-        connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection,
-    ):
-        version = registry.version(connection, projection, number)
-        lock = locks.version_lock(projection, number)
-        holder = locks.holder(connection, lock)
-        if holder is not None:
-            time.sleep(1)  # a process that was just killed holds its lock a moment longer
-            holder = locks.holder(connection, lock)
-        if holder is not None:
-            raise Busy(f"{projection} v{number} is kept fresh by {holder}")
-    same = code_of(config, version)[1]
-    if not same and version.state == "standby":
-        log.warning(
-            "this version was built by different code than there is now; esops leaves it alone",
-            projection=projection,
-            version=number,
-            hint=f"Name its code with projections.{projection}.versions.{number}.python, or "
-            f"retire it: esops projection retire {projection} {number}",
-        )
-        if until_caught_up:
-            raise SystemExit(_LEFT)
-        while not stop() and _state(config, projection, number) == "standby":
-            time.sleep(1)
-        return
-    if not same:
-        log.warning(
-            "the code has changed since this version was built: rows of older events stay as the "
-            "old code made them",
-            projection=projection,
-            version=number,
-            hint=f"Rebuild it: esops rebuild {projection} --blue-green",
-        )
-    runner = open_runner(config, version, stop=stop, store=store)
-    try:
-        if until_caught_up:
-            runner.catch_up()
-        else:
-            runner.follow()
-    finally:
-        runner.close()
-
-
-def _state(config: Config, projection: str, number: int) -> str:
-    """A version's state; while the database is unreachable, what it was when we looked last."""
-    try:
-        with (
-            translated(),
-            connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection,
-        ):
-            return registry.version(connection, projection, number).state
-    except ConnectionLost:
-        return "standby"

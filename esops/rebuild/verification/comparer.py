@@ -17,12 +17,12 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import connect, translated
 from esops.readmodel import registry
+from esops.readmodel.after_load import noted_key
 from esops.readmodel.registry import Version
 from esops.rebuild.session import Session
 from esops.rebuild.verification import comparison
 from esops.rebuild.verification.result import Method, Verification, combined
 from esops.rebuild.verification.sides import Key, Sides
-from esops.running.apply import key_noted
 from esops.running.runner import Runner
 from esops.settings import VerifySettings
 from esops.stores.base import EventStore
@@ -231,7 +231,7 @@ class Comparer:
     ) -> Sides:
         blue_table, green_table = self._table(snapshot, blue), self._table(snapshot, green)
         # Before the indexes are built, the key is only noted.
-        key = green_table.key or key_noted(self._green, green_table.name)
+        key = green_table.key or noted_key(self._green, green_table.name)
         return Sides.of(
             blue_table, green_table, key, self._settings.ignore, self._settings.expected
         )

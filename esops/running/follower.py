@@ -1,0 +1,177 @@
+"""One version's process under `esops run`: which code it runs, and how it follows.
+
+The process exits with the code of what stopped it, and stops when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from esops import stores, term
+from esops.config import Config, load_config
+from esops.errors import Busy, ConnectionLost, EsopsError, Stopped
+from esops.postgres.connection import connect, translated
+from esops.projections.definition import Definition, load_definition
+from esops.projections.fingerprint import fingerprint
+from esops.readmodel import locks, registry
+from esops.readmodel.registry import Version
+from esops.running.runner import Runner
+from esops.running.work import RunControl, Work
+
+log = structlog.get_logger("esops.run")
+LEFT_ALONE = 100
+"""The exit code of a process that left its version alone; none of esops' own codes."""
+
+
+def code_of(config: Config, version: Version) -> tuple[Definition, bool]:
+    """The code to keep a version fresh with, and whether it is the code that built the version."""
+    settings = config.projection(version.projection)
+    override = settings.versions.get(str(version.version))
+    where = f"{config.path}: projections.{version.projection}"
+    if override is not None:
+        own = settings.model_copy(update=override.model_dump(exclude_none=True))
+        return load_definition(own, config.directory, f"{where}.versions.{version.version}"), True
+    definition = load_definition(settings, config.directory, where)
+    return definition, version.fingerprint in {None, fingerprint(definition)}
+
+
+def open_runner(
+    config: Config, version: Version, *, stop: Callable[[], bool], store: str | None = None
+) -> Runner:
+    """A runner for a version, with its own store.
+
+    Raises Busy if another process keeps the version fresh.
+    """
+    settings = config.projection(version.projection)
+    definition, _ = code_of(config, version)
+    name, store_settings = config.store(store or version.store)
+    work = Work.on(version.projection, version.version, definition, settings)
+    dsn = config.readmodel_of(version.projection).dsn
+    return Runner(
+        stores.open_store(name, store_settings),
+        dsn,
+        work,
+        RunControl(stop=stop),
+        lock_patience=timedelta(seconds=2),
+    )
+
+
+def follow_in_process(
+    config_path: Path,
+    projection: str,
+    number: int,
+    settings: term.GlobalOptions,
+    until_caught_up: bool,
+    parent: int,
+) -> None:
+    """What one version's process does.
+
+    Exits with the code of what stopped it. Stops when its parent (a process id) is gone.
+    """
+    term.set_up_logging(settings)
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def stop() -> bool:
+        return asked.is_set() or os.getppid() != parent
+
+    try:
+        _follow_version(
+            load_config(config_path), projection, number, settings.store, stop, until_caught_up
+        )
+    except Stopped as stopped:
+        if not until_caught_up:
+            raise SystemExit(0) from None
+        _log_error(stopped, projection, number)
+        raise SystemExit(stopped.exit_code) from None
+    except EsopsError as error:
+        _log_error(error, projection, number)
+        raise SystemExit(error.exit_code) from None
+    except Exception as error:
+        if settings.debug:
+            raise
+        log.error(
+            "a defect in esops",
+            projection=projection,
+            version=number,
+            error=f"{type(error).__name__}: {error}",
+        )
+        raise SystemExit(EsopsError.exit_code) from None
+
+
+def _log_error(error: EsopsError, projection: str, number: int) -> None:
+    hint = {"hint": error.hint} if error.hint else {}
+    log.error(error.message, projection=projection, version=number, **hint)
+
+
+def _follow_version(
+    config: Config,
+    projection: str,
+    number: int,
+    store: str | None,
+    stop: Callable[[], bool],
+    until_caught_up: bool,
+) -> None:
+    with (
+        translated(),
+        connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection,
+    ):
+        version = registry.version(connection, projection, number)
+        lock = locks.version_lock(projection, number)
+        holder = locks.holder(connection, lock)
+        if holder is not None:
+            time.sleep(1)  # a process that was just killed holds its lock a moment longer
+            holder = locks.holder(connection, lock)
+        if holder is not None:
+            raise Busy(f"{projection} v{number} is kept fresh by {holder}")
+    same = code_of(config, version)[1]
+    if not same and version.state == "standby":
+        log.warning(
+            "this version was built by different code than there is now; esops leaves it alone",
+            projection=projection,
+            version=number,
+            hint=f"Name its code with projections.{projection}.versions.{number}.python, or "
+            f"retire it: esops projection retire {projection} {number}",
+        )
+        if until_caught_up:
+            raise SystemExit(LEFT_ALONE)
+        while not stop() and _state(config, projection, number) == "standby":
+            time.sleep(1)
+        return
+    if not same:
+        log.warning(
+            "the code has changed since this version was built: rows of older events stay as the "
+            "old code made them",
+            projection=projection,
+            version=number,
+            hint=f"Rebuild it: esops rebuild {projection} --blue-green",
+        )
+    runner = open_runner(config, version, stop=stop, store=store)
+    try:
+        if until_caught_up:
+            runner.catch_up()
+        else:
+            runner.follow()
+    finally:
+        runner.close()
+
+
+def _state(config: Config, projection: str, number: int) -> str:
+    """A version's state; while the database is unreachable, what it was when we looked last."""
+    try:
+        with (
+            translated(),
+            connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection,
+        ):
+            return registry.version(connection, projection, number).state
+    except ConnectionLost:
+        return "standby"
