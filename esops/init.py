@@ -1,5 +1,5 @@
-"""What `esops init` finds: event stores in a database or behind a node, and tables that look like
-read models.
+"""What `esops init` detects (event stores in a database or behind a node, tables that look like read
+models), and the esops.toml that it writes for it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from esops.stores import open_store
 from esops.stores.postgres.layouts import described, find_all
 from esops.stores.postgres.layouts.base import Layout
 
-_LOOKED_AT = 100_000
-_SHOWN = 20
+_ROWS_SAMPLED = 100_000
+"""Rows of the events table that are read to find out which tenants there are."""
+_MOST_LISTED = 20
 _CHECKPOINT = re.compile(
     r"(checkpoint|tracking|projection_(state|position|progress)|last_position)s?$", re.IGNORECASE
 )
@@ -28,45 +29,42 @@ _LIBRARYS_OWN = re.compile(
 )
 NO_EVENT_STORE = re.compile(r"^(kafka|pulsar)(\+\w+)?://", re.IGNORECASE)
 WHY_NOT = (
-    "a log of topics is no event store: it cannot append to one stream with an expectation of its "
-    "version, "
-    "nor read one stream alone, so that nothing can be decided on what it holds"
+    "a log of topics is not an event store: it cannot append to one stream with an expected "
+    "version, and cannot read one stream alone, so an application cannot decide on what it holds"
 )
 _CREDENTIALS = re.compile(r"(?P<scheme>\w+(?:\+\w+)?://)(?P<user>[^:/@]+):(?P<password>[^@]*)@")
 
 
 @dataclass
-class Found:
-    """What there is.
-
-    `secret` is the environment variable that the password went to, if there was one.
-    """
+class Detection:
+    """What a database or a node holds."""
 
     address: str
+    """The DSN or URI, without its password."""
     is_node: bool
     layouts: list[Layout] = field(default_factory=list)
     read_models: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     secret: str | None = None
+    """The environment variable that has to hold the password, if the address had one."""
     hints: dict[int, list[str]] = field(default_factory=dict)
-    """Comments for a layout's section, by the layout's id()."""
+    """Comments for the section of a layout, by the layout's id()."""
 
 
-def look(address: str) -> Found:
-    """Look at a database (a libpq string or URL) or a node (`esdb://`).
+def detect(address: str) -> Detection:
+    """Find out what a database (a libpq string or URL) or a node (`esdb://`) holds.
 
-    Raises UsageError, Unavailable.
+    Raises UsageError where the address is that of something else, and Unavailable.
     """
     if NO_EVENT_STORE.match(address):
         raise UsageError(
             WHY_NOT,
-            hint="Point esops at the store that the application decides on: the topics are made "
-            "from it.",
+            hint="Name the store that the application decides on. The topics are fed from it.",
         )
     if re.match(r"^(esdb|kurrentdb|kurrent|eventstore)(\+discover)?://", address):
-        return _look_at_node(address)
+        return _detect_node(address)
     with connect(address, "init") as connection, translated():
-        found = Found(
+        found = Detection(
             address, is_node=False, layouts=find_all(connection, StoreSettings(dsn=address))
         )
         found.read_models = _read_models(connection, found.layouts)
@@ -79,10 +77,10 @@ def look(address: str) -> Found:
     return found
 
 
-def _look_at_node(uri: str) -> Found:
+def _detect_node(uri: str) -> Detection:
     with open_store("init", StoreSettings(backend="eventstoredb", uri=uri)) as store:
         info = store.ping()
-    found = Found(
+    found = Detection(
         uri,
         is_node=True,
         notes=[f"node {info.detail['node']}, {info.version}, {info.detail['state']}"],
@@ -93,8 +91,8 @@ def _look_at_node(uri: str) -> Found:
     return found
 
 
-def _hide_password(found: Found) -> None:
-    """Leave the password to the environment: it has no place in a file."""
+def _hide_password(found: Detection) -> None:
+    """Put an environment variable where the password is: a file must not contain a secret."""
     try:
         parts = {key: str(value) for key, value in conninfo.conninfo_to_dict(found.address).items()}
     except psycopg.ProgrammingError:
@@ -112,9 +110,8 @@ def _hide_password(found: Found) -> None:
 
 
 def _read_models(connection: psycopg.Connection, layouts: list[Layout]) -> list[str]:
-    """Tables that a library projects to.
-
-    Marten's documents, Pongo's collections, tables with a checkpoint beside them.
+    """Names of tables that a library probably projects to: Marten's documents, Pongo's collections,
+    and tables that have a checkpoint table in their schema.
     """
     own = {
         each.as_string(connection) for layout in layouts for each in (layout.events, *layout.reads)
@@ -139,7 +136,7 @@ def _read_models(connection: psycopg.Connection, layouts: list[Layout]) -> list[
         )
         if sql.Identifier(table.schema, table.name).as_string(connection) not in own and table.key
     ]
-    return list(dict.fromkeys(names))[:_SHOWN]
+    return list(dict.fromkeys(names))[:_MOST_LISTED]
 
 
 def _checkpoint_tables(connection: psycopg.Connection) -> list[Table]:
@@ -156,8 +153,8 @@ def _name(table: Table) -> str:
     return f"{table.schema}.{table.name}"
 
 
-def configuration(found: Found) -> str:
-    """A commented esops.toml that works for what was found."""
+def as_toml(found: Detection) -> str:
+    """An esops.toml with comments that works for what was detected."""
     lines = [
         "# Written by `esops init`. Every key: esops docs configuration",
         "# ${NAME} reads the environment, so that secrets stay out of this file.",
@@ -173,23 +170,7 @@ def configuration(found: Found) -> str:
             "",
         ]
     for layout, name in zip(found.layouts, _store_names(found.layouts), strict=True):
-        lines += [
-            (
-                f"[stores.{name}]                    # {described(layout)}, written by "
-                f"{layout.version}"
-            ),
-            f"dsn = {_quoted(found.address)}",
-            f"layout = {_quoted(layout.name)}",
-            f"schema = {_quoted(layout.schema)}",
-            *(
-                f"{key} = {_quoted(layout.detail[key])}"
-                for key in ("application", "tenant")
-                if key in layout.detail
-            ),
-            *_advice(layout),
-            *found.hints.get(id(layout), ()),
-            "",
-        ]
+        lines += [*_a_store(found, layout, name), ""]
     if not found.layouts and not found.is_node:
         lines += _a_custom_table(found.address)
     if found.is_node:
@@ -202,6 +183,19 @@ def configuration(found: Found) -> str:
     return "\n".join(lines)
 
 
+def _a_store(found: Detection, layout: Layout, name: str) -> list[str]:
+    keys = [key for key in ("application", "tenant") if key in layout.detail]
+    return [
+        (f"[stores.{name}]                    # {described(layout)}, written by {layout.version}"),
+        f"dsn = {_quoted(found.address)}",
+        f"layout = {_quoted(layout.name)}",
+        f"schema = {_quoted(layout.schema)}",
+        *(f"{key} = {_quoted(layout.detail[key])}" for key in keys),
+        *_advice(layout),
+        *found.hints.get(id(layout), ()),
+    ]
+
+
 def _advice(layout: Layout) -> list[str]:
     known = [
         f"# {what}: {value}"
@@ -210,14 +204,13 @@ def _advice(layout: Layout) -> list[str]:
     ]
     if layout.name == "emmett":
         known.append(
-            '# ordering = "position"           # to read by global position instead of by '
-            "transaction id"
+            '# ordering = "position"           # reads by global position instead of transaction id'
         )
     return known
 
 
 def _hints(connection: psycopg.Connection, layout: Layout) -> list[str]:
-    """What only the rows or functions tell: how Marten appends, which tenants there are."""
+    """Comments on what only rows or functions show: how Marten appends, which tenants there are."""
     lines = []
     if layout.name == "marten":
         row = connection.execute(
@@ -227,18 +220,23 @@ def _hints(connection: psycopg.Connection, layout: Layout) -> list[str]:
         ).fetchone()
         if row is not None and row[0]:
             lines.append(
-                '# append = "quick"                # if all writers use quick appends: holes need '
-                "no watching then"
+                '# append = "quick"                # if all writers use quick appends; esops then need '
+                "not watch missing numbers"
             )
         else:
             lines.append(
-                "# Writers use rich appends (there is no function for quick ones), so holes in the "
-                "numbers are watched."
+                "# Writers use rich appends (there is no function for quick ones), so esops "
+                "watches missing numbers."
             )
     if layout.tenants:
         statement = sql.SQL(
             "SELECT DISTINCT {} FROM (SELECT * FROM {} LIMIT {}) AS some_events ORDER BY 1 LIMIT {}"
-        ).format(layout.mapped.tenant, layout.events, sql.Literal(_LOOKED_AT), sql.Literal(_SHOWN))
+        ).format(
+            layout.mapped.tenant,
+            layout.events,
+            sql.Literal(_ROWS_SAMPLED),
+            sql.Literal(_MOST_LISTED),
+        )
         tenants = [row[0] for row in connection.execute(statement).fetchall()]
         lines.append(
             f"# tenant = {_quoted(tenants[0] if tenants else '…')}   # left out: all of them"
@@ -248,8 +246,8 @@ def _hints(connection: psycopg.Connection, layout: Layout) -> list[str]:
 
 
 def _store_names(layouts: list[Layout]) -> list[str]:
-    """A name for each: the application's or schema's, or the layout's where that says nothing; each
-    once.
+    """A unique name for each: that of its application or schema, or that of its layout where the
+    schema has a common name.
     """
     names: list[str] = []
     for layout in layouts:
@@ -261,7 +259,7 @@ def _store_names(layouts: list[Layout]) -> list[str]:
 
 def _a_custom_table(address: str) -> list[str]:
     return [
-        "# No event store that esops knows was found. A table of your own is described so:",
+        "# esops found no event store that it knows. Describe a table of your own like this:",
         "# [stores.events]",
         f"# dsn = {_quoted(address)}",
         "# [stores.events.table]",
@@ -275,7 +273,7 @@ def _a_custom_table(address: str) -> list[str]:
     ]
 
 
-def _a_projection(found: Found) -> list[str]:
+def _a_projection(found: Detection) -> list[str]:
     table = found.read_models[0] if found.read_models else "my_summary"
     seen = (
         [f"# Tables that look like read models: {', '.join(found.read_models)}"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from esops.cli.app import app, command, current_output
+
+if TYPE_CHECKING:
+    from esops.init import Detection
+    from esops.term import Output
 
 
 @command(app, renamed={"--file": "--output-file"})
@@ -28,18 +32,18 @@ def init(
     esops init --dsn service=shop
     esops init --uri "esdb://localhost:2113?tls=false"
 
-    It writes esops.toml in this folder, or the file that --output-file names, and never over a
-    file that is there.
+    It writes esops.toml in this folder, or the file that --output-file names, and never overwrites
+    a file.
 
     Exit code 1 when it finds no event store; the file then shows how to describe a table of your
     own.
     """
-    from esops import init as detect
     from esops.errors import UsageError
+    from esops.init import as_toml, detect
 
     output = current_output(context)
     file = output.settings.output_file or Path("esops.toml")
-    if output.file is not None and not dry_run:
+    if not dry_run:
         output.write_file_myself()
     if (dsn is None) == (uri is None):
         raise UsageError(
@@ -51,21 +55,8 @@ def init(
             f"{file} exists already, and init does not overwrite it",
             hint="Name another file with --output-file, or look with --dry-run.",
         )
-    found = detect.look(dsn or uri or "")
-    text = detect.configuration(found)
-    stores: list[dict[str, Any]] = [
-        {
-            "layout": layout.name,
-            "schema": layout.schema,
-            "written_by": layout.version,
-            "detail": dict(layout.detail),
-        }
-        for layout in found.layouts
-    ]
-    if found.is_node:
-        stores.append(
-            {"layout": "eventstoredb", "schema": None, "written_by": found.notes[0], "detail": {}}
-        )
+    found = detect(dsn or uri or "")
+    text, stores = as_toml(found), _stores(found)
     if not dry_run:
         file.write_text(text, encoding="utf-8")
     if output.as_json:
@@ -81,15 +72,36 @@ def init(
     elif dry_run:
         output.line(text)
     else:
-        for store in stores:
-            where = f" in schema {store['schema']}" if store["schema"] else ""
-            output.line(f"found {store['layout']}{where} ({store['written_by']})")
-        for table in found.read_models:
-            output.line(f"found a table that looks like a read model: {table}")
-        if not stores:
-            output.line("found no event store that esops knows")
-        output.line(
-            f"wrote {file}" + (f"; set {found.secret} before esops runs" if found.secret else "")
-        )
-        output.line("Next: esops doctor, and esops events --limit 5")
+        _report(output, found, stores, file)
     return 0 if stores else 1
+
+
+def _stores(found: Detection) -> list[dict[str, Any]]:
+    """The stores, under the documented field names."""
+    stores: list[dict[str, Any]] = [
+        {
+            "layout": layout.name,
+            "schema": layout.schema,
+            "written_by": layout.version,
+            "detail": dict(layout.detail),
+        }
+        for layout in found.layouts
+    ]
+    if found.is_node:
+        node = found.notes[0]
+        stores.append({"layout": "eventstoredb", "schema": None, "written_by": node, "detail": {}})
+    return stores
+
+
+def _report(output: Output, found: Detection, stores: list[dict[str, Any]], file: Path) -> None:
+    for store in stores:
+        where = f" in schema {store['schema']}" if store["schema"] else ""
+        output.line(f"found {store['layout']}{where} ({store['written_by']})")
+    for table in found.read_models:
+        output.line(f"found a table that looks like a read model: {table}")
+    if not stores:
+        output.line("found no event store that esops knows")
+    output.line(f"wrote {file}")
+    if found.secret:
+        output.line(f"Set the environment variable {found.secret} before you run esops.")
+    output.line("Next: esops doctor, and esops events --limit 5")

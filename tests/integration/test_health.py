@@ -127,7 +127,7 @@ def test_init_for_a_node_and_for_what_is_none(project, node, dsn):
     project.ok("events", "--limit", "1")
     kafka = project.run("init", "--dsn", "kafka://broker:9092", "--output-file", "other.toml")
     assert kafka.code == 2
-    assert "no event store" in kafka.err
+    assert "a log of topics" in kafka.err
     nothing = project.run("init", "--dsn", dsn, "--output-file", "other.toml")
     assert nothing.code == 1
     assert "found no event store" in nothing.out
@@ -364,7 +364,7 @@ def test_d003_code_that_does_not_load(project, dsn, connection):
 
 def test_d004_a_log_of_topics(project):
     project.write("esops.toml", '[stores.shop]\ndsn = "kafka://broker:9092"\n')
-    assert "no event store" in findings(project)["ESOPS-D004"]["message"]
+    assert "a log of topics" in findings(project)["ESOPS-D004"]["message"]
 
 
 def test_d010_d024_rights_that_are_missing_and_the_grants_that_give_them(project, dsn, connection):
