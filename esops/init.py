@@ -1,5 +1,6 @@
-"""What `esops init` detects (event stores in a database or behind a node, tables that look like read
-models), and the esops.toml that it writes for it.
+"""What `esops init` detects, and the esops.toml that it writes for it.
+
+It detects event stores in a database or behind a node, and tables that look like read models.
 """
 
 from __future__ import annotations
@@ -220,8 +221,8 @@ def _hints(connection: psycopg.Connection, layout: Layout) -> list[str]:
         ).fetchone()
         if row is not None and row[0]:
             lines.append(
-                '# append = "quick"                # if all writers use quick appends; esops then need '
-                "not watch missing numbers"
+                '# append = "quick"                # if all writers use quick appends; then '
+                "esops need not watch missing numbers"
             )
         else:
             lines.append(

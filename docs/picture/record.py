@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from esops.demo.sandbox import Place
+from esops.demo.sandbox import Sandbox
 
 TARGET = Path(__file__).parent / "rebuild.svg"
 COMMANDS = [
@@ -29,16 +29,16 @@ def main() -> None:
     """Record and write the SVG."""
     console = Console(record=True, width=120, file=Path("/dev/null").open("w"), force_terminal=True)
     with tempfile.TemporaryDirectory(prefix="esops-picture-") as directory:
-        place = Place(Path(directory))
-        place.up()
+        sandbox = Sandbox(Path(directory))
+        sandbox.up()
         try:
             time.sleep(3)
-            place.deploy(bug=False)
+            sandbox.deploy(bug=False)
             for command in COMMANDS:
                 console.print(Text(f"$ esops {' '.join(command)}", style="bold green"))
                 done = subprocess.run(
                     [sys.executable, "-m", "esops", *command],
-                    cwd=place.folder,
+                    cwd=sandbox.folder,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
@@ -48,7 +48,7 @@ def main() -> None:
                 console.print()
                 time.sleep(3)
         finally:
-            place.down()
+            sandbox.down()
     TARGET.write_text(
         without_web_fonts(
             console.export_svg(title="a read model rebuilt under load", font_aspect_ratio=0.61)

@@ -18,9 +18,9 @@ app.add_typer(demo, name="demo")
 
 @demo.callback()
 @with_globals
-def tour(context: typer.Context) -> int:
-    """Take the guided tour: a live shop's read model, rebuilt under load, on an embedded Postgres
-    in ./.esops-demo.
+def guided_tour(context: typer.Context) -> int:
+    """Run the guided tour: rebuild a live shop's read model under load, on an embedded Postgres in
+    ./.esops-demo.
 
     esops demo
     """
@@ -28,11 +28,11 @@ def tour(context: typer.Context) -> int:
         return 0
     from pathlib import Path
 
-    from esops.demo.tour import tour as take
+    from esops.demo.tour import tour
 
     output = current_output(context)
     output.format("table", "json")
-    figures = take(
+    figures = tour(
         Path.cwd(),
         output.say,
         lambda text: output.say(f"\n== {text}", "bold"),
@@ -41,7 +41,7 @@ def tour(context: typer.Context) -> int:
     if output.as_json:
         output.json(figures)
     else:
-        _tell(output, figures)
+        _report(output, figures)
     return (
         0 if not (figures["failed_reads"] or figures["steps_back"] or figures["wrong_carts"]) else 1
     )
@@ -49,83 +49,85 @@ def tour(context: typer.Context) -> int:
 
 @command(demo)
 def up(context: typer.Context) -> None:
-    """Bring a shop up and leave it running, to play with.
+    """Start a shop and leave it running, to play with.
 
     esops demo up
     """
     from pathlib import Path
 
-    from esops.demo.sandbox import Place
+    from esops.demo.sandbox import Sandbox
 
     output = current_output(context)
-    place = Place(Path.cwd())
-    output.say("making the shop: a moment, please")
-    place.up()
+    sandbox = Sandbox(Path.cwd())
+    output.say("Starting the shop. This takes some seconds.")
+    sandbox.up()
     output.line(
-        f"The shop is up in {place.folder.name}/: a writer places orders, `esops run` keeps "
-        "cart_summary fresh."
+        f"The shop is running in {sandbox.folder.name}/: a writer places orders, and `esops run` "
+        "keeps cart_summary fresh."
     )
     output.line(
-        f"Try: cd {place.folder.name}; esops projection show cart_summary; esops events --follow"
+        f"Try: cd {sandbox.folder.name}; esops projection show cart_summary; esops events --follow"
     )
     output.line(
-        "Mend shop_projections.py (it forgets removed items) and: esops rebuild cart_summary "
+        "Fix shop_projections.py (it ignores removed items), then: esops rebuild cart_summary "
         "--blue-green"
     )
-    output.line(f"psql {place.dsn!r} looks inside; `esops demo down` here ends it.")
+    output.line(f"Look inside with: psql {sandbox.dsn!r}. End it with: esops demo down")
 
 
 @command(demo)
 def down(context: typer.Context) -> None:
-    """End the demo and remove its folder.
+    """Stop the demo and remove its folder.
 
     esops demo down
     """
     from pathlib import Path
 
-    from esops.demo.sandbox import Place
+    from esops.demo.sandbox import Sandbox
 
     output = current_output(context)
-    there = Place(Path.cwd()).down()
+    there = Sandbox(Path.cwd()).down()
     output.line("The demo is gone." if there else "There is no demo here.")
 
 
 @command(demo)
 def status(context: typer.Context) -> int:
-    """Say whether a demo is up, and what is running.
+    """Show whether a demo is running, and which of its processes.
 
     esops demo status
+
+    Exit code 1 when there is no demo.
     """
     from pathlib import Path
 
-    from esops.demo.sandbox import Place
+    from esops.demo.sandbox import Sandbox
 
     output = current_output(context)
-    place = Place(Path.cwd())
-    running = {"postgres": place.server.running, **dict.fromkeys(("esops run", "writer"), False)}
-    running |= dict.fromkeys(place.running(), True)
+    sandbox = Sandbox(Path.cwd())
+    running = {"postgres": sandbox.server.running, **dict.fromkeys(("esops run", "writer"), False)}
+    running |= dict.fromkeys(sandbox.running(), True)
     if output.format("table", "json") == "json":
-        output.json({"folder": str(place.folder), "up": running["postgres"], "running": running})
+        output.json({"folder": str(sandbox.folder), "up": running["postgres"], "running": running})
     else:
         output.table("", ["what", "running"], list(running.items()))
         if running["postgres"]:
-            output.line(f"psql {place.dsn!r}")
+            output.line(f"psql {sandbox.dsn!r}")
     return 0 if running["postgres"] else 1
 
 
-def _tell(output: Output, figures: dict[str, Any]) -> None:
+def _report(output: Output, figures: dict[str, Any]) -> None:
     rows = [
-        ("events written meanwhile", f"{figures['events_written']:,}"),
+        ("events written", f"{figures['events_written']:,}"),
         ("slowest append", f"{figures['slowest_append_seconds'] * 1000:.0f} ms"),
-        ("reads meanwhile", f"{figures['reads']:,}"),
+        ("reads", f"{figures['reads']:,}"),
         ("failed reads", figures["failed_reads"]),
         ("reads that went back in time", figures["steps_back"]),
         ("slowest read", f"{figures['slowest_read_seconds'] * 1000:.0f} ms"),
         ("carts in the read model", f"{figures['carts']:,}"),
-        ("carts that are not what the events say", figures["wrong_carts"]),
+        ("carts that contradict the events", figures["wrong_carts"]),
     ]
     output.line()
     output.table("", ["what happened", ""], rows)
-    output.line(
-        "\nPlay on: `esops demo up`. Your own database: esops docs rebuild-without-downtime"
-    )
+    output.line()
+    output.line("To play with it: esops demo up")
+    output.line("For your own database: esops docs rebuild-without-downtime")

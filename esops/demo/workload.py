@@ -1,6 +1,5 @@
-"""Who uses the shop: a customer who keeps placing orders, and a reader who keeps looking.
-
-Each a process of its own.
+"""The load on the shop: a writer that places orders, and a reader that queries the read model, each
+in a process of its own.
 
 Run as `python -m esops.demo.workload writer|reader DSN …` until SIGTERM; the last line of output is
 a JSON report.
@@ -27,9 +26,9 @@ from esops.stores.postgres.store import open_postgres
 def write(
     dsn: str, stop: threading.Event, *, seed: int, rate: float, schema: str = shop.SCHEMA
 ) -> dict[str, Any]:
-    """Place orders, about `rate` requests a second, some at the same time in several carts.
+    """Place orders in 20 carts at once, at about `rate` requests a second (0: as fast as it can).
 
-    Reports events and slowest request.
+    Returns the number of events and the seconds of the slowest request.
     """
     chance = random.Random(seed)
     carts: list[tuple[str, Any, int]] = []
@@ -45,16 +44,16 @@ def write(
                         0,
                     )
                 )
-            place = chance.randrange(len(carts))
-            name, requests, version = carts[place]
+            at = chance.randrange(len(carts))
+            name, requests, version = carts[at]
             events = next(requests, None)
             if events is None:
-                del carts[place]
+                del carts[at]
                 continue
             begin = time.monotonic()
             store.append(name, events, version)
             slowest = max(slowest, time.monotonic() - begin)
-            carts[place] = (name, requests, version + len(events))
+            carts[at] = (name, requests, version + len(events))
             written += len(events)
             if rate:
                 stop.wait(chance.expovariate(rate))
@@ -64,9 +63,10 @@ def write(
 def read(
     dsn: str, stop: threading.Event, *, query: str, prepared: bool, pause: float = 0.0
 ) -> dict[str, Any]:
-    """Ask a query that gives one number, over and over; it may fail never and go back never.
+    """Run a query that gives one number, over and over, until stopped.
 
-    Reports both, and the slowest answer.
+    Returns how often it failed, how often the number was smaller than the one before, and the
+    seconds of the slowest answer.
     """
     reads, failures, steps_back, slowest = 0, [], 0, 0.0
     last: Any = None
@@ -97,7 +97,7 @@ def read(
 
 
 def main() -> None:
-    """The command line."""
+    """Run a writer or a reader, as the arguments say, and print its report."""
     parser = argparse.ArgumentParser()
     parser.add_argument("who", choices=["writer", "reader"])
     parser.add_argument("dsn")

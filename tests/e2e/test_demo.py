@@ -23,7 +23,7 @@ def test_up_status_down(project):
         status = project.ok("demo", "status", "--output", "json").json
         assert status["running"] == {"postgres": True, "esops run": True, "writer": True}
         busy = project.run("demo", "up")
-        assert (busy.code, "is up already" in busy.err) == (4, True)
+        assert (busy.code, "is running already" in busy.err) == (4, True)
         project.folder /= ".esops-demo"
         shown = project.ok("projection", "show", "cart_summary", "--output", "json").json
         assert shown["versions"][0]["state"] == "active"
