@@ -122,7 +122,7 @@ class Run:
         return pa.py_buffer(self.repository.open(entry.name, stored))
 
     def batches(self, entry: FileEntry, rows: int = _EVENTS_IN_BATCH) -> Iterator[pa.RecordBatch]:
-        """A file's rows, at most so many in a batch.
+        """A file's rows, in batches of at most `rows`.
 
         Raises Damaged, also if the hash is right and the file cannot be decoded, and Missing.
         """

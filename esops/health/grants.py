@@ -52,7 +52,7 @@ def statements(config: Config, role: str) -> list[str]:
                     config.store(policy.store)[0] == name and policy.remove != "keep"
                     for policy in policies
                 ):
-                    lines += ["-- to take archived streams out, and to bring them back"]
+                    lines += ["-- to remove archived streams and to restore them"]
                     lines += _of_archiving(store.sql.tables, connection, role)
     for name, projection in config.projections.items():
         if projection.kind == "server":

@@ -18,16 +18,19 @@ from esops.health.status import Status, look
 
 NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "esops_store_up": (
-        "1 where the store could be reached and has nothing to complain of",
+        "1 where the store could be reached and reports no problem",
         ("store", "backend", "layout"),
     ),
-    "esops_store_held_back": ("Sessions and holes that hold the settled head back", ("store",)),
+    "esops_store_held_back": (
+        "Sessions and missing numbers that hold the settled head back",
+        ("store",),
+    ),
     "esops_processor_lag_events": (
         "Events that a processor of the application is behind",
         ("store", "processor"),
     ),
     "esops_processor_lag_seconds": (
-        "Age of the oldest event that a processor has not seen",
+        "Age of the oldest event that a processor has not read",
         ("store", "processor"),
     ),
     "esops_version_lag_events": (
@@ -35,7 +38,7 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("projection", "version", "state"),
     ),
     "esops_version_lag_seconds": (
-        "Age of the oldest event that a version has not seen",
+        "Age of the oldest event that a version has not read",
         ("projection", "version", "state"),
     ),
     "esops_version_rows": ("Rows of a version", ("projection", "version", "state")),

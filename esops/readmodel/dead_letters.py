@@ -1,5 +1,5 @@
-"""Dead letters: events that a projection could not apply, and passed over because its definition
-says so.
+"""Dead letters: events that a projection could not apply and skipped, because its definition says
+so.
 """
 
 from __future__ import annotations

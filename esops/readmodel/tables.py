@@ -114,7 +114,7 @@ def count_rows(connection: psycopg.Connection, table: tuple[str, str]) -> int:
 def drop_tables(connection: psycopg.Connection, version: Version) -> list[str]:
     """Drop a version's tables, in the transaction that the connection is in, never with CASCADE.
 
-    Returns the statements that were run; tables that are gone already are passed over.
+    Returns the statements that were run; tables that do not exist any more are skipped.
     """
     done: list[str] = []
     for schema, name in version.tables.values():
@@ -144,7 +144,7 @@ def common_columns(blue: Table, green: Table, ignore: Sequence[str]) -> list[str
 
 @contextmanager
 def rolled_back(connection: psycopg.Connection) -> Iterator[None]:
-    """Run statements to see what they would make; nothing of it stays.
+    """Run statements to see what they would make, and roll them back.
 
     Waits two seconds at most for a lock on a table of the application's.
     """

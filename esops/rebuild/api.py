@@ -77,7 +77,7 @@ def rebuild(
     Stopped where it was paused; Refused where going on could lose data or serve wrong data; and
     RebuildsFailed where some of several did not finish.
     """
-    names = _chosen(config, names)
+    names = _selected(config, names)
     if len(names) > 1:
         return SeveralRebuilds(config, names, request, operator, stop).run()
     with _opened(config, names[0], request) as one:
@@ -91,14 +91,14 @@ def plan(
 
     Raises UsageError, Refused or Unavailable where the rebuild could not begin.
     """
-    names = _chosen(config, names)
+    names = _selected(config, names)
     if len(names) > 1:
         return list(SeveralRebuilds(config, names, request, _SILENT, lambda: False).plans())
     with _opened(config, names[0], request) as one:
         return [one.plan()]
 
 
-def _chosen(config: Config, names: Sequence[str]) -> list[str]:
+def _selected(config: Config, names: Sequence[str]) -> list[str]:
     known = list(config.projections)
     if names or len(known) == 1:
         return list(names) or known

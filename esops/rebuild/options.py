@@ -11,7 +11,7 @@ from typing import Any
 from esops.running.throttle import Limits
 
 SETTLING = timedelta(seconds=5)
-"""How long the first look at the store's head may take. Long enough for old holes in the numbers to
+"""How long the first look at the store's head may take. Long enough for old missing numbers to
 be judged, so that they do not cut the first, bulky part of the work short.
 """
 
@@ -35,7 +35,7 @@ class Options:
     engine: str | None = None
     """Where shards are loaded; None is this machine."""
     ranges: int | None = None
-    """In place: replace the rows in so many ranges of keys, and empty nothing."""
+    """In place: replace the rows in this many ranges of keys, and empty nothing."""
     test_only: bool = False
     retire_after: float | None = None
     """Seconds after the switch, from which on `esops run` drops blue."""

@@ -51,7 +51,7 @@ class _Start:
 
 @dataclass(frozen=True)
 class _Draft:
-    """What came of creating green in a transaction that was rolled back."""
+    """What was created for green in a transaction that was rolled back."""
 
     create: Sequence[str]
     after_load: Sequence[AfterLoad]

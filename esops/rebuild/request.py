@@ -45,18 +45,18 @@ class RebuildRequest:
     switch: bool | None = None
     """False: build and verify green, and leave it standing by."""
     switch_lag: int | None = None
-    """Switch when green is at most so many events behind."""
+    """Switch when green is at most this many events behind."""
     compare: str | None = None
     """exact, columns, sample, counts or none."""
     max_diff: str | None = None
-    """Switch although so many rows differ: "100", or "2.5%"."""
+    """Switch although this many rows differ: "100", or "2.5%"."""
     batch_size: int | None = None
-    """At most so many events a checkpoint."""
+    """At most this many events for each checkpoint."""
     workers: int | None = None
     engine: str | None = None
     """Where the workers are: "local", or "dask://HOST:PORT"."""
     ranges: int | None = None
-    """In place: replace the rows in so many ranges of keys, and empty nothing."""
+    """In place: replace the rows in this many ranges of keys, and empty nothing."""
     max_rate: float | None = None
     """Events a second."""
     max_load: int | None = None
@@ -64,7 +64,7 @@ class RebuildRequest:
     max_lag_bytes: int | None = None
     """Wait while a replica of that server is further behind."""
     nice: float | None = None
-    """Rest so many times as long as it works."""
+    """Rest this many times as long as it works."""
     postpone: bool | None = None
     """Keep up and wait with the switch for `projection switch-now`."""
     test_only: bool | None = None

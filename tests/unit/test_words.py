@@ -33,7 +33,6 @@ NAMES_OUT = {
     "ways": "removals, or what they are",
     "put_back": "restore",
     "further": "extra",
-    "wanted": "StreamRef, or what is asked for",
     "told": "response, variables, message: what it is",
     "teller": "Reporter",
     "watcher": "reporter",
@@ -57,7 +56,7 @@ NAMES_OUT = {
     "people": "workload",
 }
 """Names of modules, classes, functions, parameters and variables, as whole words of a name."""
-NAMES_IN = {"dead_letters"}
+NAMES_IN = {"dead_letters", "under_way", "both_ways"}
 
 PHRASES_OUT = {
     r"(?:gone|going) on with|go(?:es)? on with": "resume, continue",
@@ -90,7 +89,7 @@ PHRASES_OUT = {
     r"at work on it": "working on it",
     r"gives? \w+ up with": "abort",
     r"holes?": "missing numbers",
-    r"pass(?:es|ed|ing)? over": "skip",
+    r"pass(?:es|ed|ing) over": "skip",
     r"(?:takes?|taken|took|taking) (?:\w+ )?(?:\w+ )?out": "remove",
     r"(?:bring|brings|brought|bringing) (?:\w+ )?(?:\w+ )?back": "restore",
     r"(?:is|are|was|were) there already": "already exists",

@@ -151,7 +151,7 @@ class Fold:
     def flushed(self) -> None:
         """The transaction with the last flush has committed: nothing is dirty now; make room."""
         young = self._young
-        # A fresh key without a row stays fresh: nothing of it is in the table.
+        # A fresh key without a row stays fresh: the table has no row of it.
         self._fresh = {key for key in self._fresh if young[key] is None}
         self._dirty = set()
         if self.full:

@@ -81,7 +81,7 @@ class Handling(Buffered):
     """The projector of handlers: each event goes to the function for its type."""
 
     def __init__(self, definition: Handlers, tables: VersionTables) -> None:
-        """Events without a handler are passed over."""
+        """Events without a handler are skipped."""
         super().__init__(tables)
         self._handler_of: Callable[[str], Callable[[RecordedEvent, Write], None] | None] = (
             definition.handler

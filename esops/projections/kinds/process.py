@@ -36,7 +36,7 @@ _BATCH = 5_000
 _LINES = 1_000
 _PATIENCE_TO_END = 5.0
 _IN_BULK = 50
-"""So many upserts in a row are worth a COPY into a temporary table and one merge."""
+"""From this many upserts in a row, a COPY into a temporary table and one merge are faster."""
 
 
 class Processing(Buffered):

@@ -51,7 +51,7 @@ class ShardedLoad:
     say: Callable[[str], None]
 
     def run(self, until: Position, workers: int) -> None:
-        """Load the version up to a position with so many processes.
+        """Load the version up to a position with `workers` processes.
 
         Continues with shards that are there, and then with their number and position. Raises what
         stops a shard, and Stopped.

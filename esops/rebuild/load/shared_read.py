@@ -26,7 +26,7 @@ log = structlog.get_logger("esops.shared_read")
 _PATIENCE_SECONDS = 60.0
 """How long those who are to read wait for those who are not there yet."""
 _AHEAD = 3
-"""At most so many batches wait for each projection: the slowest sets the pace."""
+"""The most batches that wait for each projection: the slowest sets the pace."""
 _LOOK_EVERY_SECONDS = 0.2
 
 

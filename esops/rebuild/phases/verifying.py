@@ -69,7 +69,7 @@ class Verifying(Following):
         """Whether to compare now.
 
         What was compared while loading, at blue's position, cannot be compared again, since green
-        is past it. Otherwise a process compares anew, even what one before it has compared.
+        is past it. Otherwise each process compares again, even if one before it has compared.
         """
         return self._refresh().verification is None or (
             not self._compared

@@ -35,7 +35,7 @@ _LOOKS = 3
 LOOK_EVERY_SECONDS = 1.0
 """The pause between two looks at rows that differ."""
 DOUBTFUL = 10_000
-"""At most so many rows that differ are checked again, one by one."""
+"""The most rows that are checked again, one by one."""
 
 
 @dataclass(frozen=True)
