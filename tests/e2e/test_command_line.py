@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from tests.support import marten, shop
+from tests.support.waiting import end
 
 
 @pytest.fixture
@@ -303,8 +304,7 @@ def test_events_follow_ends_on_sigterm_and_shows_what_comes(small, dsn):
         line = process.stdout.readline()
         workload.stop()
     assert int(json.loads(line)["position"]) == 501
-    process.terminate()
-    process.communicate(timeout=10)
+    end(process)
     assert process.returncode == 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import marten, shop
+from tests.support.waiting import finish
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -85,7 +86,7 @@ def test_each_command_line_works(project, dsn, connection, part):
             out, err = process.communicate(timeout=3 if _endless(line) else 60)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=30)
+            out, err = finish(process)
         assert process.returncode in (0, 1, 5), (
             f"{page}: esops {shlex.join(line)}: exit {process.returncode}\n{out}\n{err}"
         )

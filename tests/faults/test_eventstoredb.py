@@ -5,8 +5,6 @@ what cannot go on says why.
 from __future__ import annotations
 
 import json
-import random
-import signal
 import threading
 import time
 import uuid
@@ -22,6 +20,11 @@ from esops.stores.eventstoredb import bulk
 from tests.support import billing
 from tests.support.esdb import Nodes
 from tests.support.esdb_writers import Writers
+from tests.support.kills import Kills, unfinished
+from tests.support.soak import rounds
+from tests.support.waiting import DEADLINE, finish, kill
+
+KILLS = rounds(5, 40)
 
 
 def settings(uri: str) -> StoreSettings:
@@ -37,43 +40,23 @@ def test_a_rebuild_killed_and_resumed_under_live_appends_equals_the_fold(
     tmp_path, project, dsn, connection
 ):
     """Killed in every state, the node killed and started again in between, writers on all the time."""
-    chance = random.Random(7)
+    kills, done, node_kills = Kills(connection, 7), 0, 0
     with Nodes("--file", str(tmp_path / "log")) as nodes:
         billing.configure(project, nodes.uri, dsn)
         with Writers(nodes.uri, 2) as writers:
-            time.sleep(2)
-            kills, finished, node_kills = 0, 0, 0
-            deadline = time.monotonic() + 150
-            pending: tuple[str, ...] = ()
-            while kills < 8 or finished < 2 or node_kills < 2:
-                assert time.monotonic() < deadline, (
-                    f"{kills} kills, {finished} finished, {node_kills} of the node"
-                )
-                rebuild = project.start("rebuild", "cart_totals", "--blue-green", *pending)
-                try:
-                    # Killed often enough, it may take the time that this machine needs.
-                    rebuild.communicate(
-                        timeout=1.0 + chance.random() * 1.2 if kills < 8 or node_kills < 2 else 60
-                    )
-                except Exception:
-                    if chance.random() < 0.4 and node_kills < 3:
+            while kills.count < KILLS or not done or not node_kills:
+                resume = ("--resume",) if unfinished(connection) else ()
+                rebuild = project.start("rebuild", "cart_totals", "--blue-green", *resume)
+                if kills.count < KILLS and done >= kills.count // 5 and kills.wait(rebuild):
+                    if kills.count % 3 == 0:
                         nodes.kill()
-                        time.sleep(0.5)
+                        node_kills += kill(rebuild)
                         nodes.start()
-                        node_kills += 1
-                    rebuild.send_signal(signal.SIGKILL)
-                    rebuild.communicate()
-                    kills += 1
-                    pending = ("--resume",)
-                else:
-                    assert rebuild.returncode in (0, 2), (
-                        rebuild.returncode
-                    )  # 2: killed before the journal knew of it, nothing to resume
-                    finished += rebuild.returncode == 0
-                    pending = ()
-            if pending:
-                result = project.run("rebuild", "cart_totals", "--blue-green", "--resume")
-                assert result.code in (0, 2), result.err
+                    kills.one(rebuild)
+                    continue
+                out, err = finish(rebuild)
+                assert rebuild.returncode == 0, out + err
+                done += 1
             written = writers.stop()
         project.ok("run", "--until-caught-up")
         truth, events = billing.truth(nodes)
@@ -93,7 +76,7 @@ def follow_all(nodes_uri: str, stream: str, count: int, disturb) -> list[int]:
     """
     seen: list[int] = []
     with open_store("s", settings(nodes_uri)) as store:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + DEADLINE
         disturber = threading.Thread(target=disturb)
         disturber.start()
         last = None
@@ -126,7 +109,6 @@ def test_a_follow_goes_on_when_the_node_is_killed_and_started_again(tmp_path):
                 append_slowly(client, "s-1", round * 40, 40)
                 client.close()
                 nodes.kill()
-                time.sleep(0.7)
                 nodes.start()
 
         assert follow_all(nodes.uri, "s-1", 120, disturb) == list(range(120))
@@ -196,11 +178,11 @@ def test_a_position_of_an_old_server_is_safe_to_resume_from(old_node):
             if message.WhichOneof("content") == "checkpoint"
         )
         unsafe = Position((checkpoint.commit_position, checkpoint.prepare_position))
-        deadline = time.monotonic() + 3
-        positions = [
-            batch.position
-            for batch in store.follow(filter=rare, stop=lambda: time.monotonic() > deadline)
-        ]
+        # Followed until it stays where it is: no event of that type ever comes.
+        positions: list[Position | None] = []
+        rests = lambda: len(positions) > 1 and positions[-2] == positions[-1] is not None  # noqa: E731
+        for batch in store.follow(filter=rare, stop=rests):
+            positions.append(batch.position)
         assert positions[-1] is not None
         assert positions[-1] < unsafe
         stream = f"s-{uuid.uuid4()}"

@@ -9,11 +9,10 @@ whatever that record is
 from __future__ import annotations
 
 import json
-import os
 import random
 import threading
-import time
 import uuid
+from contextlib import suppress
 
 import pytest
 from esdbclient import NewEvent, StreamState
@@ -26,9 +25,13 @@ from esops.stores.eventstoredb import live
 from esops.stores.eventstoredb import store as store_module
 from tests.support import billing
 from tests.support.esdb import Nodes
+from tests.support.soak import rounds
+from tests.support.waiting import DEADLINE, until
 
 VERSIONS = ("20.10", "21.10", "23.10", "24.10")
-ROUNDS = int(os.environ.get("ESOPS_TEST_ROUNDS", "30"))
+ROUNDS = rounds(6, 60)
+BEHIND = "import esops.stores.eventstoredb.live as live\nlive.BEHIND = 1.0\n"
+"""Commands that wait a second for a node that is behind, instead of many."""
 
 
 @pytest.fixture(params=VERSIONS)
@@ -108,13 +111,11 @@ def test_reading_on_after_a_scavenge_misses_nothing_and_doubles_nothing(nodes, w
         scavenge(store)
         wanted = EventFilter(category="cart")
         if way == "follow":
-            stop, found = threading.Event(), []
-            threading.Timer(20, stop.set).start()
-            for batch in store.follow(at, wanted, stop.is_set):
+            found = []
+            for batch in store.follow(at, wanted):
                 found += batch.events
-                if len(found) >= 3:
-                    time.sleep(0.3)  # for one that would come twice
-                    break
+                if len(found) >= 3 and not batch.events:
+                    break  # another batch, without events: none came twice
         else:
             found = [event for batch in store.read_all(at, None, wanted) for event in batch.events]
     assert [(event.stream, event.json()["amount"]) for event in found] == [
@@ -149,10 +150,8 @@ def test_a_scavenge_between_the_look_and_the_subscription_is_noticed(monkeypatch
             return found
 
         monkeypatch.setattr(live.bulk, "record_at", look)
-        stop = threading.Event()
-        threading.Timer(20, stop.set).start()
         found = []
-        for batch in store.follow(at, EventFilter(category="cart"), stop.is_set):
+        for batch in store.follow(at, EventFilter(category="cart")):
             found += batch.events
             if len(found) >= 2:
                 break
@@ -194,7 +193,7 @@ def test_random_scavenges_truncations_and_restarts_under_live_appends(
                     chance.random() < 0.5
                 ):  # what follows is removed only after it was read, as an operator would
                     stop = threading.Event()
-                    timer = threading.Timer(1.0, stop.set)
+                    timer = threading.Timer(DEADLINE, stop.set)
                     timer.start()
                     for batch in store.follow(place, EventFilter(types=billing.TYPES), stop.is_set):
                         followed += [(event.stream, event.version) for event in batch.events]
@@ -245,8 +244,8 @@ def fill(nodes, streams: int, each: int = 2, first: int = 0) -> None:
 
 
 @pytest.mark.parametrize("longer", [False, True], ids=["a shorter log", "a longer log"])
-def test_a_store_that_was_replaced_is_refused(longer, project, dsn, monkeypatch):
-    monkeypatch.setattr(live, "BEHIND", 1.0)
+def test_a_store_that_was_replaced_is_refused(longer, project, dsn):
+    project.patch(BEHIND)
     with Nodes("--no-system-projections") as nodes, Nodes("--no-system-projections") as other:
         billing.configure(project, nodes.uri, dsn)
         fill(nodes, 6)
@@ -266,6 +265,7 @@ def test_a_store_that_was_replaced_is_refused(longer, project, dsn, monkeypatch)
 @pytest.mark.parametrize("scavenged", [False, True], ids=["", "scavenged"])
 def test_a_store_restored_to_an_earlier_time_is_refused(grown, scavenged, tmp_path, project, dsn):
     log = tmp_path / "log"
+    project.patch(BEHIND)
     with Nodes("--no-system-projections", "--file", str(log)) as nodes:
         billing.configure(project, nodes.uri, dsn)
         fill(nodes, 5)
@@ -310,13 +310,11 @@ def test_a_node_restored_while_a_host_runs_is_refused(tmp_path, project, dsn):
 
 
 def eventually_head(store) -> Position:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
+    def head() -> Position | None:
+        with suppress(Exception):
             return store.head().position
-        except Exception:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+
+    return until(head)
 
 
 @pytest.mark.parametrize(

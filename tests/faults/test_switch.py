@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import shop
 from tests.support.soak import rounds
-from tests.support.waiting import end, finish, until
+from tests.support.waiting import end, finish, heard, until
 
 pytestmark = pytest.mark.slow
 
@@ -69,11 +69,7 @@ def test_a_long_reader_makes_the_switch_wait_and_not_the_readers_behind_it(
         long_reader.execute("SELECT count(*) FROM cart_summary")
         workload.add("reader", dsn, query="SELECT count(*) FROM cart_summary")
         process = project.start("rebuild", "--blue-green")
-        seen = ""
-        while "waiting for readers" not in seen:
-            line = process.stderr.readline()
-            assert line, f"it ended without waiting: {seen}"
-            seen += line
+        seen = heard(process, "waiting for readers")
         assert process.poll() is None
         assert _active(connection) == 1
         # Whoever reads meanwhile comes through: none of them waits until the long reader is done.

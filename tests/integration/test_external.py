@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psycopg
@@ -57,7 +56,6 @@ class Application:
         if file.exists():
             os.kill(int(file.read_text()), signal.SIGKILL)
             file.unlink()
-            time.sleep(0.1)
 
     def stop_all(self) -> None:
         for file in self.folder.glob("daemon*.pid"):

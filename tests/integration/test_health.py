@@ -22,6 +22,7 @@ from esops.settings import StoreSettings
 from esops.stores import open_store
 from tests.support import billing, emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
+from tests.support.waiting import end
 
 CODE = """
 from esops import fold
@@ -654,7 +655,6 @@ def test_metrics_on_stdout_in_a_file_and_over_http(project, dsn, connection):
     address = re.search(r"127\.0\.0\.1:\d+", server.stderr.readline())[0]
     with urllib.request.urlopen(f"http://{address}/metrics") as answer:
         assert b"esops_store_up" in answer.read()
-    server.terminate()
-    server.communicate(timeout=20)
+    end(server)
     assert server.returncode == 0
     assert project.run("metrics", "--serve", "x").code == 2

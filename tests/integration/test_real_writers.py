@@ -20,6 +20,7 @@ from esops.settings import StoreSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore
 from tests.support import bank
+from tests.support.waiting import DEADLINE
 
 ROOT = Path(__file__).parents[2]
 VERSION = "1.3.1"
@@ -31,7 +32,7 @@ def read_while(store: EventStore, writers: Sequence[subprocess.Popen]) -> list[i
     """
     seen: list[int] = []
     position = None
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
         writing = any(writer.poll() is None for writer in writers)
         head = store.head(timedelta(milliseconds=50), position).position
@@ -41,7 +42,7 @@ def read_while(store: EventStore, writers: Sequence[subprocess.Popen]) -> list[i
             position = head
         elif not writing:
             break
-    assert all(writer.wait(timeout=30) == 0 for writer in writers)
+    assert all(writer.wait(timeout=DEADLINE) == 0 for writer in writers)
     return seen
 
 
@@ -121,7 +122,7 @@ def test_emmetts_own_event_store_writes_and_is_read_whole(dsn, connection, emmet
     parts = conninfo_to_dict(dsn)
     uri = f"postgresql://{parts['user']}@localhost/{parts['dbname']}?host={parts['host']}"
     command = ["node", str(emmett_writer), uri]
-    subprocess.run([*command, "0", "0"], check=True, timeout=60)
+    subprocess.run([*command, "0", "0"], check=True, timeout=DEADLINE)
     with open_store("carts", StoreSettings(dsn=dsn)) as store:
         assert store.ping().layout == "emmett"
         writers = [subprocess.Popen([*command, str(seed), "250"]) for seed in range(1, 4)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 
 import psycopg
 import pytest
 
 from tests.support import marten, shop
+from tests.support.kills import state
+from tests.support.waiting import finish, until
 
 
 @pytest.fixture
@@ -352,11 +353,9 @@ def test_old_holes_in_the_numbers_do_not_cut_the_load_short(dsn, connection, pro
     )
     shop.configure(project, dsn, store_options="")
     left = connection.execute("SELECT count(*) FROM shop.mt_events").fetchone()[0]
-    begin = time.monotonic()
     plan = project.ok("rebuild", "--blue-green", "--dry-run", "--output", "json").json
     assert (plan["events"], plan["position"]) == (left, "30000")
     err = project.ok("rebuild", "--blue-green").err
-    assert time.monotonic() - begin < 25
     assert err.count("catching up to position") == 1
     assert err.index("catching up to position 30000") < err.index("built ")
     shop.check_version(connection, 1)
@@ -367,44 +366,34 @@ def test_a_second_rebuild_at_the_same_time_is_told_who_is_at_it(dsn, connection,
     shop.configure(project, dsn)
     process = None
     with psycopg.connect(dsn) as holder:
-        holder.execute("LOCK TABLE shop.mt_events IN ACCESS EXCLUSIVE MODE") if False else None
         project.ok("rebuild", "--blue-green")
         holder.execute("SELECT count(*) FROM cart_summary")
         process = project.start("rebuild", "--blue-green")
-        for _ in range(100):
-            row = connection.execute(
-                "SELECT state FROM esops.rebuilds ORDER BY rebuild DESC LIMIT 1"
-            ).fetchone()
-            if row == ("verified",):
-                break
-            time.sleep(0.05)
+        until(lambda: state(connection) == "verified")
         second = project.run("rebuild", "--blue-green")
         assert second.code == 4
         assert "another rebuild of cart_summary is running" in second.err
         assert f":{process.pid} rebuild cart_summary" in second.err
         assert project.run("projection", "rollback", "cart_summary").code in {2, 4}
         holder.rollback()
-    out, err = process.communicate(timeout=30)
+    out, err = finish(process)
     assert process.returncode == 0, err
 
 
 def test_interrupted_it_pauses_and_goes_on(dsn, connection, project):
     import signal
 
-    shop.make(dsn, 300_000)
+    shop.make(dsn, 5_000)
     shop.configure(project, dsn)
-    process = project.start("rebuild", "--blue-green", "--batch-size", "5000")
-    while (
-        connection.execute("SELECT to_regclass('esops.rebuild_log') IS NULL").fetchone()[0]
-        or not connection.execute("SELECT max(events) FROM esops.versions").fetchone()[0]
-    ):
-        time.sleep(0.02)
+    process = project.start("rebuild", "--blue-green", "--batch-size", "100", "--max-rate", "1000")
+    until(lambda: state(connection) == "catching-up")
+    until(lambda: connection.execute("SELECT max(events) FROM esops.versions").fetchone()[0])
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = finish(process)
     assert process.returncode == 5, err
     assert "is paused" in err
     assert "--resume" in err
     row = connection.execute("SELECT state, resume_state, reason FROM esops.rebuilds").fetchone()
     assert row == ("paused", "catching-up", "asked to stop")
-    project.ok("rebuild", "--blue-green", "--resume")
-    assert shop.check_version(connection, 1) == 30_000
+    project.ok("rebuild", "--blue-green", "--resume", "--max-rate", "1000000")
+    assert shop.check_version(connection, 1) == 500

@@ -5,7 +5,6 @@ handed over, retired.
 from __future__ import annotations
 
 import json
-import signal
 import time
 import uuid
 
@@ -13,6 +12,7 @@ import pytest
 from esdbclient import NewEvent, StreamState
 
 from tests.support.esdb import Nodes
+from tests.support.waiting import finish, kill
 
 SUMS = """
 fromCategory('order')
@@ -229,11 +229,10 @@ def test_killed_at_any_moment_it_goes_on(project, nodes):
             continue
         if process.poll() is not None or kills == 3:
             break
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        kill(process)
         kills += 1
         process = project.start("rebuild", "sums", "--blue-green", "--output", "json", "--resume")
-    out, err = process.communicate(timeout=60)
+    out, err = finish(process)
     if process.returncode == 2:  # killed before the journal knew of it, or after it was done
         assert "no unfinished rebuild" in err
         if states(project) == {1: "active"}:

@@ -21,13 +21,15 @@ import pytest
 from esops.settings import StoreSettings
 from esops.stores import open_store
 from tests.support import emmett, marten
+from tests.support.soak import rounds
+from tests.support.waiting import DEADLINE
 from tests.support.writers import Writers
 
 pytestmark = pytest.mark.slow
-SECONDS = 11
 WRITERS = 6
-ENOUGH = 42_000
-read_in_all: dict[str, int] = {}
+ENOUGH = rounds(4_000, 100_000)
+"""Events that a case reads at least. It ends when the naive reader, too, has missed some."""
+KILLS = rounds(4, 40)
 
 CASES = {
     "drawn-in-the-transaction": ("marten", {"append": "quick"}, {}),
@@ -85,6 +87,7 @@ def naive(dsn: str, table: str, number: str, ended: threading.Event, seen: set) 
             time.sleep(0.005)
 
 
+@pytest.mark.timeout(rounds(400, 900))
 @pytest.mark.parametrize("case", CASES)
 def test_settled_reader_misses_nothing_where_a_naive_one_does(case, dsn, connection):
     layout, settings, options = CASES[case]
@@ -112,7 +115,17 @@ def test_settled_reader_misses_nothing_where_a_naive_one_does(case, dsn, connect
     store = open_store("s", StoreSettings(dsn=dsn, **settings))
     position = None
     chance = random.Random(1)
-    until, kill_at = time.monotonic() + SECONDS, time.monotonic() + 1
+    kill_every = ENOUGH // (KILLS + 1)
+
+    def proven() -> bool:
+        """Enough was read, with writers killed, and a naive reader missed what it cannot get back."""
+        return (
+            len(seen) >= ENOUGH
+            and writers.killed >= KILLS
+            and bool(set(seen[:-1_000]) - naive_seen)
+        )
+
+    deadline = time.monotonic() + rounds(150, 400)
 
     def read(patience: timedelta) -> None:
         nonlocal position
@@ -122,17 +135,16 @@ def test_settled_reader_misses_nothing_where_a_naive_one_does(case, dsn, connect
                 seen.extend(event.position[-1] for event in batch.events)
             position = head
 
-    while time.monotonic() < until or (len(seen) < ENOUGH and time.monotonic() < until + 60):
+    while not proven() and time.monotonic() < deadline:
         read(timedelta(milliseconds=20))
-        if time.monotonic() > kill_at:
+        if len(seen) > kill_every * (writers.killed + chance.random()):
             writers.kill_one()
-            kill_at = time.monotonic() + 0.2 + chance.random() * 0.6
     told = writers.stop()
     ended.set()
     naive_reader.join()
     report_still_open = report.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
     committed = {row[0] for row in connection.execute(truth).fetchall()}
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + DEADLINE
     while len(seen) < len(committed) and time.monotonic() < deadline:
         read(timedelta(milliseconds=200))
     sampler.end()
@@ -140,24 +152,17 @@ def test_settled_reader_misses_nothing_where_a_naive_one_does(case, dsn, connect
     store.close()
 
     assert report_still_open
-    assert writers.killed >= 5
+    assert len(seen) >= ENOUGH
+    assert writers.killed >= KILLS
     assert len(seen) == len(set(seen)), "events were read twice"
     assert set(seen) == committed, f"{len(committed - set(seen))} of {len(committed)} missed"
     naive_missed = len(committed - naive_seen)
     assert naive_missed > 0, "the naive reader missed nothing, so this run proves nothing"
     assert [each["errors"] for each in told] == [[]] * WRITERS, "a writer had to wait for a lock"
-    assert sampler.samples > 50
+    assert sampler.samples > 20
     assert sampler.blocked == []
     assert sampler.strong == []
-    assert max(each["slowest"] for each in told) < 5
-    read_in_all[case] = len(seen)
     print(
         f"\n{case}: {len(committed):,} events, settled missed 0, naive missed {naive_missed:,}, "
         f"{writers.killed} writers killed"
     )
-
-
-def test_all_cases_together_read_two_hundred_thousand_events():
-    if set(read_in_all) != set(CASES):
-        pytest.skip("only with all cases of this file")
-    assert sum(read_in_all.values()) >= 200_000, read_in_all

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 
 import psycopg
 import pytest
 
 from tests.support import kinds, shop
+from tests.support.kills import state
+from tests.support.waiting import finish, kill, until
 
 EVENTS = 8_000
 TOTALS = """
@@ -96,11 +97,19 @@ def check(connection, up_to: int | None = None) -> None:
         )
 
 
+def unused(connection) -> bool:
+    """Whether no session of esops is left: those of a killed process end a moment later."""
+    return connection.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'esops%' AND datname = "
+        "current_database()"
+    ).fetchone() == (0,)
+
+
 def events_read(connection) -> int:
     """Events that any session was given in order so far: what is counted is counted by scans, and
     reading goes by the index.
     """
-    time.sleep(1.2)  # a session hands its figures over once a second, or at its end
+    until(lambda: unused(connection))  # a session hands its figures over at its end
     connection.execute("SELECT pg_stat_clear_snapshot()")
     return connection.execute(
         "SELECT idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'mt_events'"
@@ -176,24 +185,22 @@ def test_each_takes_its_part_of_a_read_that_begins_at_the_lowest_checkpoint(seve
     process = several.start(
         "rebuild", "cart_events", "--blue-green", "--batch-size", "200", "--max-rate", "2000"
     )
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        time.sleep(0.1)
-        if connection.execute("SELECT to_regclass('esops.controls')").fetchone()[0] is not None:
-            row = connection.execute(
-                "SELECT position::int FROM esops.versions WHERE position IS NOT NULL"
-            ).fetchone()
-            if row and row[0] >= 1_000:
-                break
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    until(lambda: state(connection) == "catching-up")
+    until(
+        lambda: (
+            connection.execute(
+                "SELECT coalesce(max(position::int), 0) FROM esops.versions"
+            ).fetchone()[0]
+            >= 1_000
+        )
+    )
+    kill(process)
     text = (several.folder / "shop_projections.py").read_text()
     several.write("shop_projections.py", "raise RuntimeError('not yet')")
     assert several.run("rebuild", *NAMES[:2], "--blue-green", "--resume").code == 2
     (several.folder / "shop_projections.py").write_text(text)
     start = several.start("rebuild", "cart_summary", "--blue-green", "--max-rate", "1000")
-    while connection.execute("SELECT count(*) FROM esops.rebuilds").fetchone()[0] < 2:
-        time.sleep(0.05)
+    until(lambda: connection.execute("SELECT count(*) FROM esops.rebuilds").fetchone() == (2,))
     start.send_signal(signal.SIGINT)
     assert start.wait() == 5
     done = several.ok(
@@ -235,9 +242,11 @@ def test_a_server_that_comes_back_is_read_together_again(several, own_server):
     slow = "import time\n" + TOTALS.replace("    return {", "    time.sleep(0.0004)\n    return {")
     several.write("totals.py", slow)  # under a rate each would read by itself
     process = several.start("rebuild", *NAMES[:2], "--blue-green", "--batch-size", "500")
-    time.sleep(1.8)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        until(lambda: state(connection) == "catching-up")
+        until(lambda: connection.execute("SELECT max(events) FROM esops.versions").fetchone()[0])
     own_server.restart()
-    _, err = process.communicate(timeout=90)
+    _, err = finish(process)
     assert process.returncode == 0, err
     assert "the database is back" in err
     with psycopg.connect(dsn, autocommit=True) as connection:
@@ -251,16 +260,16 @@ def test_one_that_was_to_be_begun_with_the_others_and_was_not_is_begun_by_resume
     process = several.start(
         "rebuild", *NAMES[:2], "--blue-green", "--batch-size", "200", "--max-rate", "1000"
     )
-    while connection.execute("SELECT to_regclass('esops.rebuilds')").fetchone()[0] is None or (
-        connection.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'cart%v1'").fetchone()[
-            0
-        ]
-        < 2
-    ):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(0.5)
+    until(
+        lambda: (
+            connection.execute(
+                "SELECT count(*) FROM pg_class WHERE relname LIKE 'cart%v1'"
+            ).fetchone()[0]
+            >= 2
+        )
+    )
+    kill(process)
+    until(lambda: unused(connection))
     connection.execute(
         "DELETE FROM esops.rebuilds WHERE projection = 'cart_events'; DELETE FROM esops.versions "
         "WHERE projection = 'cart_events'; "

@@ -6,14 +6,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import time
 
 import psycopg
 import pytest
 
 from tests.support import shop
-from tests.support.waiting import until
+from tests.support.waiting import end, finish, heard, kill, until
 
 EVENTS = 4_000
 
@@ -122,8 +120,7 @@ def test_blue_is_retired_by_itself_after_a_while(carts, connection):
             )
         )
     finally:
-        process.terminate()
-        _, err = process.communicate(timeout=20)
+        _, err = end(process)
     assert "retired v1" in err
     assert carts.ok("projection", "show", "cart_summary", "--output", "json").json["active"] == 2
     assert carts.run("rebuild", "--blue-green", "--retire-after", "2s", "--keep-blue").code == 2
@@ -203,8 +200,7 @@ def test_in_place_is_refused_while_somebody_follows(carts, connection):
         assert result.code == 4
         assert "Stop `esops run`" in result.err
     finally:
-        process.terminate()
-        process.communicate(timeout=20)
+        end(process)
     shop.check_version(connection, 1)
 
 
@@ -213,14 +209,13 @@ def test_a_long_reader_makes_in_place_wait_and_then_give_way(carts, connection, 
     with psycopg.connect(dsn) as reader:
         reader.execute("SELECT count(*) FROM cart_summary")
         process = carts.start("rebuild", "--yes")
-        time.sleep(2)
+        heard(process, "waiting for")
         assert connection.execute("SELECT count(*) FROM cart_summary").fetchone() == (
             EVENTS // 10,
         ), "others still read"
         reader.rollback()
-    _, err = process.communicate(timeout=30)
+    _, err = finish(process)
     assert process.returncode == 0, err
-    assert "waiting for those who use the tables" in err
     shop.check_version(connection, 1)
 
 
@@ -326,9 +321,9 @@ def test_between_ranges_nobody_follows_and_other_code_does_not_go_on(carts, conn
         "rebuild", "--yes", "--ranges", "4", "--batch-size", "50", "--max-rate", "500"
     )
     until(lambda: connection.execute("SELECT count(*) FROM esops.versions").fetchone() == (2,))
-    time.sleep(1)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    # A range or two have taken their places, and not the last one.
+    heard(process, "range 1 of 4")
+    kill(process)
     shop.more(dsn, 100)
     standing = connection.execute("SELECT max(position) FROM cart_summary").fetchone()
     assert "not followed" in carts.ok("run", "--until-caught-up").err

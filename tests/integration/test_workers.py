@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 
 import psutil
 import pytest
@@ -14,9 +13,9 @@ import pytest
 from esops.rebuild.load.worker import Task, in_process
 from esops.running.throttle import Limits
 from tests.support import kinds, shop
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, end, finish, heard, kill, stays, until
 
-EVENTS = 20_000
+EVENTS = 6_000
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def test_three_processes_make_what_one_makes(carts, connection, dsn):
         EVENTS,
         EVENTS // 10,
     )
-    assert "3 processes on this machine load up to position 20000" in done.err
+    assert f"load up to position {EVENTS}" in done.err
     shop.check_version(connection, 1)
     assert shards(connection) == []
     indexes = connection.execute(
@@ -69,12 +68,12 @@ def test_three_processes_make_what_one_makes(carts, connection, dsn):
 
 def test_a_worker_that_dies_is_begun_again(carts, connection):
     process = carts.start(
-        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "300", "--max-rate", "4000"
+        "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "1500"
     )
     until(lambda: sum(each[3] for each in shards(connection)) > 1_000)
     workers = processes_of(process)
     workers[0].kill()
-    _, err = process.communicate(timeout=60)
+    _, err = finish(process)
     assert process.returncode == 0, err
     assert "a process died: begun again at its checkpoint" in err
     shop.check_version(connection, 1)
@@ -82,23 +81,21 @@ def test_a_worker_that_dies_is_begun_again(carts, connection):
 
 def test_stopped_and_resumed_with_as_many_as_it_began_with(carts, connection):
     process = carts.start(
-        "rebuild", "--blue-green", "--workers", "3", "--batch-size", "200", "--max-rate", "3000"
+        "rebuild", "--blue-green", "--workers", "3", "--batch-size", "100", "--max-rate", "1000"
     )
     until(lambda: sum(each[3] for each in shards(connection)) > 500)
-    process.terminate()
-    process.communicate(timeout=30)
+    end(process)
     assert process.returncode == 5
     stood = shards(connection)
     assert len(stood) == 3
-    time.sleep(1)
-    assert shards(connection) == stood, "nobody works on"
+    stays(lambda: shards(connection) == stood, 0.5)  # nobody works on
     carts.ok("projection", "pause", "cart_summary")
     process = carts.start("rebuild", "--blue-green", "--resume")
-    time.sleep(2)
-    assert shards(connection) == stood, "paused"
+    heard(process, "paused by")
+    stays(lambda: shards(connection) == stood, 0.3)
     carts.ok("projection", "resume", "cart_summary")
     carts.ok("projection", "throttle", "cart_summary", "--max-rate", "1000000")
-    _, err = process.communicate(timeout=60)
+    _, err = finish(process)
     assert process.returncode == 0, err
     shop.check_version(connection, 1)
 
@@ -115,7 +112,7 @@ def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
     )
     process = subprocess.Popen(
         carts.command(
-            "rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "3000"
+            "rebuild", "--blue-green", "--workers", "2", "--batch-size", "100", "--max-rate", "1000"
         ),
         cwd=carts.folder,
         env=carts.environ(),
@@ -127,7 +124,7 @@ def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
     threading.Thread(target=process.communicate, daemon=True).start()
     until(lambda: sum(each[3] for each in shards(connection)) > 500)
     os.killpg(process.pid, number)
-    assert process.wait(30) == 5
+    assert process.wait(DEADLINE) == 5
     until(
         lambda: (
             connection.execute(
@@ -146,8 +143,7 @@ def test_given_up_it_leaves_nothing(carts, connection):
         "rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "2000"
     )
     until(lambda: sum(each[3] for each in shards(connection)) > 500)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    kill(process)
     carts.ok("rebuild", "--blue-green", "--abort", "--yes")
     assert shards(connection) == []
     carts.ok("rebuild", "--blue-green")
@@ -158,12 +154,12 @@ def test_a_poison_event_of_one_shard_stops_all(carts, connection):
     text = (carts.folder / "shop_projections.py").read_text()
     bad = text.replace(
         "    at = event.position[0]\n",
-        "    at = event.position[0]\n    assert at != 12345, 'bad luck'\n",
+        "    at = event.position[0]\n    assert at != 4321, 'bad luck'\n",
     )
     (carts.folder / "shop_projections.py").write_text(bad)
     result = carts.run("rebuild", "--blue-green", "--workers", "2")
     assert result.code == 6
-    assert "position 12345" in result.err
+    assert "position 4321" in result.err
     assert "bad luck" in result.err
     config = (carts.folder / "esops.toml").read_text()
     carts.write(
@@ -173,7 +169,7 @@ def test_a_poison_event_of_one_shard_stops_all(carts, connection):
         ),
     )
     carts.ok("rebuild", "--blue-green", "--resume")
-    assert connection.execute("SELECT position FROM esops.dead_letters").fetchall() == [("12345",)]
+    assert connection.execute("SELECT position FROM esops.dead_letters").fetchall() == [("4321",)]
 
 
 def test_what_cannot_be_dealt_says_so(dsn, project):
@@ -197,8 +193,7 @@ def test_a_process_with_other_code_touches_nothing(carts, connection):
         "rebuild", "--blue-green", "--workers", "2", "--batch-size", "200", "--max-rate", "1000"
     )
     until(lambda: sum(each[3] for each in shards(connection)) > 200)
-    process.kill()
-    process.communicate()
+    kill(process)
     until(
         lambda: (
             connection.execute(

@@ -20,6 +20,8 @@ from typing import Self
 from esdbclient import EventStoreDBClient, NewEvent, StreamState
 from esdbclient import exceptions as esdb
 
+from tests.support.waiting import finish
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -81,7 +83,7 @@ class Writers:
     def stop(self) -> int:
         for process in self._running:
             process.terminate()
-        reports = [json.loads(process.communicate(timeout=30)[0]) for process in self._running]
+        reports = [json.loads(finish(process)[0]) for process in self._running]
         assert all(process.returncode == 0 for process in self._running)
         self._running = []
         return sum(report["written"] for report in reports)

@@ -55,6 +55,12 @@ class Project:
         """Write esops.toml, from sections as nested dictionaries."""
         return self.write("esops.toml", toml(sections))
 
+    def patch(self, code: str) -> None:
+        """Run this in every command before it begins: other waits, faults, and the like."""
+        self.write("sitecustomize.py", code)
+        path = [str(self.folder), *filter(None, [self.environment.get("PYTHONPATH")])]
+        self.environment["PYTHONPATH"] = os.pathsep.join(path)
+
     def command(self, *arguments: str) -> list[str]:
         return [str(ESOPS), *arguments]
 

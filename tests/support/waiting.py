@@ -56,3 +56,13 @@ def finish(process: subprocess.Popen, seconds: float = DEADLINE) -> tuple[str, s
         process.kill()
         out, err = process.communicate()
         raise AssertionError(f"not ended after {seconds:g} s\n{out}\n{err}") from None
+
+
+def heard(process: subprocess.Popen, words: str) -> str:
+    """Read what it says on stderr until these words come; all of that. Fails where it ends before."""
+    seen = ""
+    while words not in seen:
+        line = process.stderr.readline()
+        assert line, f"it ended, and never said {words!r}: {seen}"
+        seen += line
+    return seen

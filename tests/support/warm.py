@@ -21,7 +21,9 @@ import threading
 import time
 from contextlib import suppress
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 WITH_THREADS = ("esops.stores.eventstoredb", "esops.demo", "esops.testing")
 """Modules that are left to the child: what they import starts threads, or is not needed."""
@@ -161,8 +163,17 @@ def load() -> None:
     for name in MORE:
         import_module(name)
     import_module("esops.cli.load").commands()
+    fork_followers()
     # A thread does not survive a fork, nor does what it holds.
     assert threading.active_count() == 1, threading.enumerate()
+
+
+def fork_followers() -> None:
+    """`esops run` starts a new interpreter for each version; here each is a fork, too. The spawned
+    ones are those of the installed command.
+    """
+    host = import_module("esops.running.host")
+    host.multiprocessing = SimpleNamespace(get_context=lambda _: get_context("fork"))
 
 
 def serve(path: str) -> None:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import psycopg
 
+from tests.support.waiting import finish
+
 
 def main(options: dict) -> None:
     stop = []
@@ -147,7 +149,7 @@ class Writers:
             process.terminate()
         told = []
         for process in self._running:
-            text = process.communicate(timeout=30)[0]
+            text = finish(process)[0]
             too_young = (
                 process.returncode == -signal.SIGTERM
             )  # it had not come to its first statement
