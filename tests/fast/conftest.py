@@ -65,10 +65,14 @@ class Shop:
             },
             projections={
                 "carts": {
-                    "python": f"{self.module}:carts",
-                    "tables": ["carts"],
-                    "ddl": "carts.sql",
-                    **projection,
+                    key: value
+                    for key, value in {
+                        "python": f"{self.module}:carts",
+                        "tables": ["carts"],
+                        "ddl": "carts.sql",
+                        **projection,
+                    }.items()
+                    if value is not None
                 }
             },
         )

@@ -22,7 +22,7 @@ from tests.support.esdb import Nodes
 from tests.support.esdb_writers import Writers
 from tests.support.kills import Kills, unfinished
 from tests.support.soak import rounds
-from tests.support.waiting import DEADLINE, finish, kill
+from tests.support.waiting import DEADLINE, finish
 
 KILLS = rounds(5, 40)
 
@@ -50,9 +50,11 @@ def test_a_rebuild_killed_and_resumed_under_live_appends_equals_the_fold(
                 if kills.count < KILLS and done >= kills.count // 5 and kills.wait(rebuild):
                     if kills.count % 3 == 0:
                         nodes.kill()
-                        node_kills += kill(rebuild)
+                        node_kills += 1
+                        kills.now(rebuild)
                         nodes.start()
-                    kills.one(rebuild)
+                    else:
+                        kills.now(rebuild)
                     continue
                 out, err = finish(rebuild)
                 assert rebuild.returncode == 0, out + err

@@ -85,7 +85,11 @@ class Kills:
 
     def one(self, process) -> bool:
         """Kill it so; whether it was killed, and had not come to its end before."""
-        if not self.wait(process) or not kill(process):
+        return self.wait(process) and self.now(process)
+
+    def now(self, process) -> bool:
+        """Kill it where it is."""
+        if not kill(process):
             return False
         self.count += 1
         self.states.add(state(self._connection))
