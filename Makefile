@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast lint docs snapshots format bench setup picture clean
+.PHONY: demo test test-fast soak lint docs snapshots format bench setup picture clean
 
 demo: $(VENV)/.ready
 	$(BIN)/esops demo
@@ -11,9 +11,16 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest
 
-# what needs no database or little of it
+# under a minute: each part over the store in memory, with an embedded Postgres for the read model
 test-fast: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest tests/unit tests/fast
+
+# before a release: everything with long series of kills and writers, and once more on each
+# Postgres that is installed (apt-get install postgresql); some hours
+soak: $(VENV)/.ready
+	ESOPS_TEST_SOAK=1 $(BIN)/python -m pytest --timeout 1800
+	$(BIN)/python -m tests.support.installed_postgres -- \
+	  $(BIN)/python -m pytest -n 0 tests/contract tests/integration tests/faults
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
