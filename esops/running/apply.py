@@ -28,7 +28,7 @@ from esops.projections.projector import VersionTables
 from esops.readmodel import locks, migrations, registry
 from esops.readmodel.after_load import build_after_load, noted_key
 from esops.readmodel.rows import BadEvent, is_bad_row, one_line
-from esops.running.checkpoint import Checkpoint
+from esops.running.checkpoint import VersionCheckpoint
 from esops.running.skipped import SkippedEvents
 from esops.running.throttle import Throttle
 from esops.running.work import Progress, RunControl, Work
@@ -103,7 +103,7 @@ class Applier:
 
     def _load_checkpoint(self) -> None:
         """Read where the version is and what its tables are; nothing is applied beyond that."""
-        self._checkpoint = Checkpoint(self.connection, self._work, self._store)
+        self._checkpoint = VersionCheckpoint(self.connection, self._work, self._store)
         self._tables = self._find_tables()
         self._projector = open_projector(self._work.definition, self._tables)
 

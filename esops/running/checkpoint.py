@@ -20,7 +20,7 @@ from esops.stores.base import EventStore
 from esops.stores.parts import Mark
 
 
-class Checkpoint:
+class VersionCheckpoint:
     """Where a runner is, and the version that it works on as of when it was opened."""
 
     def __init__(self, connection: psycopg.Connection, work: Work, store: EventStore) -> None:

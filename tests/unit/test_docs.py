@@ -166,7 +166,6 @@ def test_each_line_of_prose_holds_one_sentence(page):
     assert cut == [], "keep a sentence on one line"
 
 
-@pytest.mark.xfail(strict=False, reason="some classes get these names yet")
 def test_the_glossary_lists_each_word_once_in_names_that_exist():
     page = (ROOT / "docs/reference/glossary.md").read_text(encoding="utf-8")
     words = re.findall(r"^- \*\*([^*]+)\*\*", page, re.MULTILINE)
