@@ -20,7 +20,7 @@ from esops.stores.base import EventStore, require
 class StreamComparison(NamedTuple):
     """How a stream in the store compares with the archived one.
 
-    same: it is as it was archived. gone: nothing of it is in the store. partly: what is in the
+    same: it is as it was archived. gone: the store has no event of it. partly: what is in the
     store is as it was archived; some was removed, or events were appended since. differs: an event
     is not the archived one.
     """

@@ -141,7 +141,7 @@ class _Restoration:
             keys, [rows[number] for number in missing], (_only(batch, keys) for batch in batches)
         )
         for digest, comparison in compare(self._run, self._manifest, incomplete, self._store):
-            # "partly" without a detail: the application has appended to the stream meanwhile.
+            # "partly" without a detail: the application has appended to the stream in between.
             if comparison.status not in ("same", "partly") or comparison.detail:
                 raise EsopsError(
                     f"stream {digest.stream} was restored, and differs from the archive: "

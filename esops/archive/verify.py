@@ -131,8 +131,8 @@ class _WholeVerification:
         """Verify everything. Raises Damaged, Missing for a file that cannot be read."""
         streams = self.run.streams(self.manifest)
         rows = RowReader(self._event_batches())
-        # Both files are sorted by stream: so many rows of events belong to the next thousand
-        # streams as these have events.
+        # Both files are sorted by stream, so that the next thousand streams' events are the next
+        # rows of the files of events.
         while group := [digest for digest, _ in islice(streams, _STREAMS_AT_ONCE)]:
             self._verify_group(group, rows)
             tick(self.found.events, self.manifest.events)

@@ -1,4 +1,4 @@
-"""One pass over all events: their types, sizes and times, and what the modelling rules look at.
+"""Reads all events once: their types, sizes and times, and what the modelling rules look at.
 
 Only a sample of payloads is decoded. Memory holds something for each type, and caches of a fixed
 size.
@@ -73,7 +73,7 @@ class EventType:
 
 @dataclass
 class EventsAudit:
-    """What one pass over the events found."""
+    """What a read of the events found."""
 
     store: str
     events: int = 0
@@ -173,7 +173,7 @@ def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[s
             if len(found.backwards) < _EXAMPLES and event.stream not in found.backwards:
                 found.backwards.append(event.stream)
         # Forgetting all streams at once is crude, and misses a few pairs of events in a store with
-        # very many streams. It keeps the pass fast.
+        # very many streams. It keeps the read fast.
         if len(newest) >= _STREAMS and event.stream not in newest:
             newest.clear()
         newest[event.stream] = at

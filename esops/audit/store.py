@@ -1,4 +1,4 @@
-"""An audit of a whole store: its streams, one pass over its events, and the modelling rules."""
+"""An audit of a whole store: its streams, and one read of all its events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Progress = Callable[[int, int | None], None]
 """Is given how many events were read, and about how many there are (None if unknown)."""
 
 
-def pass_over_events(
+def read_events(
     store: EventStore,
     category: str | None = None,
     limit: int | None = None,
@@ -39,4 +39,4 @@ def audit_store(
     """What the modelling rules look at. Budgets are not checked."""
     without_budgets = settings.model_copy(update={"budgets": {}})
     streams = audit_streams(store, without_budgets, StreamsRequest(category=category))
-    return StoreAudit(pass_over_events(store, category, limit, progress), streams)
+    return StoreAudit(read_events(store, category, limit, progress), streams)

@@ -183,7 +183,7 @@ def events(
     esops audit events
     esops audit events --category ShoppingCart --limit 100000
     """
-    from esops.audit.store import pass_over_events
+    from esops.audit.store import read_events
     from esops.config import load_config
 
     output = current_output(context)
@@ -192,7 +192,7 @@ def events(
     progress = Shown(output)
     try:
         with _opened(output, config) as store:
-            found = pass_over_events(
+            found = read_events(
                 store, category, limit, lambda done, total: progress.update("events", done, total)
             )
     finally:

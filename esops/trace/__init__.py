@@ -1,1 +1,1 @@
-"""`esops trace`: what happened because of something, and why."""
+"""`esops trace`: what caused an event, and what it caused."""

@@ -1,9 +1,8 @@
-"""The forest of causes: which event was caused by which, whatever is missing, doubled or in a
-circle.
+"""The forest of causes: which event caused which.
 
-An event names its cause by an id, or (message-db) by a stream and a version in it. Each event has
-at most one cause here, so that
-what is built is a forest, once circles are cut.
+An event names its cause by an id or, in message-db, by a stream and a version. Each event has at
+most one cause, so that the result is a forest once circles are cut. Missing causes, duplicate ids
+and circles are reported and stop nothing.
 """
 
 from __future__ import annotations
@@ -28,10 +27,7 @@ from esops.events import (
 
 @dataclass(frozen=True)
 class Node:
-    """An event of a trace.
-
-    `cause` is what it says caused it: an id, or `stream/version`; None where it says nothing.
-    """
+    """An event of a trace."""
 
     store: str
     id: str
@@ -42,31 +38,32 @@ class Node:
     recorded_at: datetime | None
     correlation_id: str | None
     cause: str | None
+    """What the event names as its cause: an id, or `stream/version`. None if it names nothing."""
     data: bytes = field(default=b"", repr=False)
     order: tuple[Any, ...] = ()
-    """Its place in its own store's log."""
+    """Its position, as integers that can be compared within its store."""
 
     @property
     def reference(self) -> str:
-        """How message-db names it."""
+        """The event as message-db refers to it: `stream/version`."""
         return f"{self.stream}/{self.version}"
 
     @property
     def category(self) -> str:
-        """What it is coloured by."""
+        """The category that decides its colour; the store, if the stream has none."""
         return category_of(self.stream) or self.store
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Which keys of the metadata hold the ids; empty: those of the conventions."""
+    """The metadata keys that hold the ids. Empty: the conventional ones."""
 
     correlation: Sequence[str] = ()
     causation: Sequence[str] = ()
 
 
 def node(store: str, event: RecordedEvent, keys: Keys) -> Node:
-    """An event as a node. Metadata that is no JSON says nothing."""
+    """An event as a node. Metadata that is not JSON counts as empty."""
     try:
         meta = event.meta()
     except orjson.JSONDecodeError:
@@ -101,28 +98,27 @@ def _first(meta: dict[str, Any], keys: Iterable[str]) -> str | None:
 
 @dataclass
 class Forest:
-    """Events in the order that they happened in, and what follows from what.
+    """Events in the order in which they happened, and their causes.
 
-    Events are named by their index.
+    Events are referred to by their index in `nodes`.
     """
 
     nodes: list[Node] = field(default_factory=list)
     parent: list[int | None] = field(default_factory=list)
+    """For each event, its cause; None if that is not in the forest."""
     children: list[list[int]] = field(default_factory=list)
     depth: list[int] = field(default_factory=list)
     roots: list[int] = field(default_factory=list)
-    """Those whose cause is not among them: they name none, or it is missing, or it was cut off from
-    a circle.
-    """
+    """Events that name no cause, whose cause is missing, or that were cut from a circle."""
     missing: list[str] = field(default_factory=list)
-    """Causes that are named and not there, in the order of the events."""
+    """Causes that are named and were not found, in the order of the events."""
     circles: list[list[int]] = field(default_factory=list)
-    """Events that cause each other; the earliest of each is a root."""
+    """Groups of events that cause each other. The earliest event of each is a root."""
     duplicates: list[str] = field(default_factory=list)
-    """Ids that several events have; the first of them is the cause of what names the id."""
+    """Ids that several events share. The first of these is the cause of events that name the id."""
 
     def walk(self) -> Iterable[int]:
-        """All events, each root followed by all that came of it, causes before effects."""
+        """All events, depth first: each root, followed by all its effects."""
         waiting = list(reversed(self.roots))
         while waiting:
             at = waiting.pop()
@@ -131,9 +127,7 @@ class Forest:
 
 
 def build(found: Iterable[Node]) -> Forest:
-    """Build the forest of some events; the same event given twice (from the same store) counts
-    once.
-    """
+    """Build the forest of some events. An event that is given twice counts once."""
     unique = {(each.store, each.stream, each.version, each.id): each for each in found}
     forest = Forest(nodes=_in_order(unique.values()))
     nodes = forest.nodes
@@ -159,8 +153,10 @@ def build(found: Iterable[Node]) -> Forest:
 
 
 def _in_order(nodes: Iterable[Node]) -> list[Node]:
-    """By store and its own order, and across stores by time: a time never puts two events of one
-    store the wrong way round.
+    """Sort events: within a store by position, across stores by time.
+
+    Clocks jump, so a time must never reverse two events of one store. Each event therefore counts
+    as at least as late as those before it in its store.
     """
     by_store: dict[str, list[Node]] = {}
     for each in nodes:
@@ -188,17 +184,17 @@ def _cause_of(each: Node, by_name: dict[str, int], missing: list[str]) -> int | 
 
 def _cut_circles(forest: Forest) -> None:
     """Find each circle by following causes, and make its earliest event a root."""
-    state = [0] * len(forest.nodes)  # 0: not seen, 1: on the way, 2: done
+    state = [0] * len(forest.nodes)  # 0: not visited, 1: on the current path, 2: done
     for start in range(len(forest.nodes)):
-        way: list[int] = []
+        path: list[int] = []
         at: int | None = start
         while at is not None and state[at] == 0:
             state[at] = 1
-            way.append(at)
+            path.append(at)
             at = forest.parent[at]
         if at is not None and state[at] == 1:
-            circle = way[way.index(at) :]
+            circle = path[path.index(at) :]
             forest.circles.append(sorted(circle))
             forest.parent[min(circle)] = None
-        for each in way:
+        for each in path:
             state[each] = 2

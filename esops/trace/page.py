@@ -1,6 +1,4 @@
-"""A trace as one HTML page: a timeline with a lane for each stream, that can be zoomed, and the
-tree of causes below it.
-"""
+"""A trace as one HTML page: a timeline that can be zoomed, with the tree of causes below it."""
 
 from __future__ import annotations
 
@@ -17,13 +15,15 @@ from esops.trace.render import apart, categories, tree
 from esops.trace.search import Trace
 
 _GAP_SHARE = 0.04
-"""Of the whole time: a stretch so long without an event is marked."""
+"""Of the whole time: a longer time without an event is shaded."""
 _IN_TREE = 5_000
-_SHORT_LABEL = 44
+"""Events in the tree."""
+_LONGEST_LABEL = 44
+"""Characters of a lane's label. The whole name is in the text that appears over an event."""
 
 
 def trace_page(trace: Trace) -> str:
-    """The page as text."""
+    """The page as HTML."""
     forest, lanes = trace.forest, _Lanes(trace.forest)
     colours = categories(forest, COLOURS)
     times = [each.recorded_at for each in forest.nodes if each.recorded_at is not None]
@@ -71,81 +71,103 @@ def _row(
 
 
 class _Lanes:
-    """The name of each event's lane: its stream, with the store before it where there are
-    several.
-    """
+    """The lanes of the timeline: one for each stream, named with the store if there are several."""
 
     def __init__(self, forest: Forest) -> None:
         self._several = len({each.store for each in forest.nodes}) > 1
+        self.names = list(dict.fromkeys(self.name(each) for each in forest.nodes))
+        numbers = {name: at for at, name in enumerate(self.names)}
+        self.heights = [numbers[self.name(each)] for each in forest.nodes]
+        """The lane of each event, from 0."""
 
     def name(self, each: Node) -> str:
         return f"{each.store}/{each.stream}" if self._several else each.stream
 
 
 def _figure(forest: Forest, lanes: _Lanes, colours: Mapping[str, str]) -> go.Figure:
+    """The timeline: events as points in lanes, and lines from causes to effects.
+
+    It can be switched between times and the order of events, which helps if many events were
+    recorded at the same time, or if the store has no times.
+    """
     nodes = forest.nodes
-    order = list(dict.fromkeys(lanes.name(each) for each in nodes))
-    number = {name: at for at, name in enumerate(order)}
     timed = all(each.recorded_at is not None for each in nodes)
-    by_time = [each.recorded_at if timed else at for at, each in enumerate(nodes)]
-    by_order: list[Any] = list(range(len(nodes)))
-    heights = [number[lanes.name(each)] for each in nodes]
-    traces, times, orders = (
-        [_edges(forest, by_time, heights)],
-        [_along(forest, by_time)],
-        [_along(forest, by_order)],
-    )
-    for category, colour in colours.items():
-        theirs = [at for at, each in enumerate(nodes) if each.category == category]
-        times.append([by_time[at] for at in theirs])
-        orders.append([by_order[at] for at in theirs])
-        traces.append(
-            go.Scatter(
-                name=label(category),
-                mode="markers",
-                x=times[-1],
-                y=[heights[at] for at in theirs],
-                marker={
-                    "size": 11,
-                    "color": colour,
-                    "line": {"width": 1, "color": "rgba(128,128,128,0.6)"},
-                },
-                hovertext=[_hover_text(forest, lanes, at) for at in theirs],
-                hovertemplate="%{hovertext}<extra></extra>",
-            )
-        )
+    in_order: list[Any] = list(range(len(nodes)))
+    by_time = [each.recorded_at for each in nodes] if timed else in_order
+    groups = [
+        (name, colour, [at for at, each in enumerate(nodes) if each.category == name])
+        for name, colour in colours.items()
+    ]
+    traces = [
+        _edges(forest, by_time, lanes.heights),
+        *(_points(forest, lanes, group, by_time) for group in groups),
+    ]
     shades = list(_gaps(nodes)) if timed else []
     buttons = [
-        _button("by time", times, {"xaxis.type": "date", "shapes": shades}),
-        _button("in order", orders, {"xaxis.type": "linear", "shapes": []}),
+        _button(
+            text,
+            [_along(forest, values), *([values[at] for at in ats] for *_, ats in groups)],
+            axis,
+        )
+        for text, values, axis in (
+            ("by time", by_time, {"xaxis.type": "date", "shapes": shades}),
+            ("in order", in_order, {"xaxis.type": "linear", "shapes": []}),
+        )
     ]
-    menu = {"type": "buttons", "direction": "right", "buttons": buttons, "showactive": False}
-    return go.Figure(
-        traces,
-        layout(
-            height=max(300, 120 + 30 * len(order)),
-            hovermode="closest",
-            dragmode="pan",
-            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-            margin={"l": 60, "r": 20, "t": 60, "b": 45},
-            xaxis={"type": "date" if timed else "linear", "showgrid": True},
-            yaxis={
-                "tickvals": list(range(len(order))),
-                "ticktext": [
-                    label(name if len(name) <= _SHORT_LABEL else name[: _SHORT_LABEL - 1] + "…")
-                    for name in order
-                ],
-                "range": [len(order) - 0.5, -0.5],
-                "fixedrange": len(order) <= 30,
-                "zeroline": False,
-            },
-            shapes=shades,
-            updatemenus=[{**menu, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}]
-            if timed
-            else [],
-            meta={"zoom": True},
-        ),
+    return go.Figure(traces, _figure_layout(lanes, buttons if timed else [], shades))
+
+
+def _points(
+    forest: Forest, lanes: _Lanes, group: tuple[str, str, list[int]], across: list[Any]
+) -> go.Scatter:
+    """The events of one category."""
+    category, colour, events = group
+    return go.Scatter(
+        name=label(category),
+        mode="markers",
+        x=[across[at] for at in events],
+        y=[lanes.heights[at] for at in events],
+        marker={
+            "size": 11,
+            "color": colour,
+            "line": {"width": 1, "color": "rgba(128,128,128,0.6)"},
+        },
+        hovertext=[_hover_text(forest, lanes, at) for at in events],
+        hovertemplate="%{hovertext}<extra></extra>",
     )
+
+
+def _figure_layout(
+    lanes: _Lanes, buttons: list[dict[str, Any]], shades: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The layout of the timeline; without buttons, its axis is the order of events."""
+    menu = {"type": "buttons", "direction": "right", "buttons": buttons, "showactive": False}
+    number = len(lanes.names)
+    return layout(
+        height=max(300, 120 + 30 * number),
+        hovermode="closest",
+        dragmode="pan",
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        margin={"l": 60, "r": 20, "t": 60, "b": 45},
+        xaxis={"type": "date" if buttons else "linear", "showgrid": True},
+        yaxis={
+            "tickvals": list(range(number)),
+            "ticktext": [label(_shortened(name)) for name in lanes.names],
+            "range": [number - 0.5, -0.5],
+            # A few lanes fit on the screen, so that zooming only the time is more useful.
+            "fixedrange": number <= 30,
+            "zeroline": False,
+        },
+        shapes=shades,
+        updatemenus=[{**menu, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}]
+        if buttons
+        else [],
+        meta={"zoom": True},
+    )
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_LABEL else name[: _LONGEST_LABEL - 1] + "…"
 
 
 def _button(text: str, across: list[list[Any]], layout: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +191,7 @@ def _edges(forest: Forest, across: list[Any], heights: list[int]) -> go.Scatter:
 
 
 def _along(forest: Forest, values: list[Any]) -> list[Any]:
-    """Of each cause and effect the values, and a break after each pair."""
+    """The values of each cause and effect, with a break after each pair."""
     return [
         value
         for at, parent in enumerate(forest.parent)
@@ -194,7 +216,7 @@ def _hover_text(forest: Forest, lanes: _Lanes, at: int) -> str:
             if each.recorded_at and cause.recorded_at
             else ""
         )
-        lines.append(f"because of {label(cause.type)}{since}")
+        lines.append(f"caused by {label(cause.type)}{since}")
     elif each.cause is not None:
         lines.append(
             f"its cause {label(each.cause)} is missing"
@@ -205,7 +227,7 @@ def _hover_text(forest: Forest, lanes: _Lanes, at: int) -> str:
 
 
 def _gaps(nodes: list[Node]) -> Iterator[dict[str, Any]]:
-    """Marks of long stretches in which nothing happened."""
+    """Shades for long times without an event."""
     times = sorted(each.recorded_at for each in nodes if each.recorded_at is not None)
     if len(times) < 3:
         return
@@ -216,6 +238,7 @@ def _gaps(nodes: list[Node]) -> Iterator[dict[str, Any]]:
 
 
 def _gap(low: datetime, high: datetime) -> dict[str, Any]:
+    """A shade over the whole height of the plot, with the length of the gap."""
     return {
         "type": "rect",
         "x0": low,

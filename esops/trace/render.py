@@ -12,11 +12,11 @@ from esops.trace.search import Trace
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
 _GAP = timedelta(seconds=1)
-"""Between two events of a timeline, from which on a gap is a line of its own."""
+"""A longer time between two events of a timeline gets a line of its own."""
 
 
 def as_dict(trace: Trace) -> dict[str, Any]:
-    """Under the documented field names."""
+    """The trace under the documented field names."""
     forest = trace.forest
     return {
         "trace": trace.about,
@@ -45,19 +45,19 @@ def as_dict(trace: Trace) -> dict[str, Any]:
 
 
 def _cause(forest: Forest, at: int) -> str | None:
-    """The id of the cause where it is known, else what the event says of it."""
+    """The id of an event's cause if it was found, otherwise what the event names as its cause."""
     parent = forest.parent[at]
     return forest.nodes[parent].id if parent is not None else forest.nodes[at].cause
 
 
 def categories(forest: Forest, colours: Sequence[str] = COLOURS) -> dict[str, str]:
-    """A colour for each category, in the order in which they occur."""
+    """A colour for each category, in the order in which categories occur."""
     found = dict.fromkeys(each.category for each in forest.nodes)
     return {category: colours[at % len(colours)] for at, category in enumerate(found)}
 
 
 def apart(delta: timedelta) -> str:
-    """A stretch of time, short: `+0.004 s`, `+2 m 05 s`, `+3 d 04 h`."""
+    """A time span in short: `+0.004 s`, `+2 m 05 s`, `+3 d 04 h`."""
     seconds = delta.total_seconds()
     sign, seconds = ("+" if seconds >= 0 else "-"), abs(seconds)
     if seconds < 60:
@@ -70,9 +70,7 @@ def apart(delta: timedelta) -> str:
 
 
 def tree(forest: Forest) -> Iterator[tuple[str, Node, str]]:
-    """Lines of a tree: the branches before an event, the event, and how long after its cause it
-    came.
-    """
+    """Lines of a tree: the branches to draw, the event, and the time since its cause."""
     for root in forest.roots:
         waiting: list[tuple[int, str, str]] = [(root, "", "")]
         while waiting:
@@ -81,6 +79,7 @@ def tree(forest: Forest) -> Iterator[tuple[str, Node, str]]:
             since = _since(forest.nodes[parent], forest.nodes[at]) if parent is not None else ""
             yield before, forest.nodes[at], since
             children = forest.children[at]
+            # Reversed, since the stack gives out the last one first.
             for number, child in reversed(list(enumerate(children))):
                 last = number == len(children) - 1
                 waiting.append(
@@ -95,7 +94,10 @@ def _since(earlier: Node, later: Node) -> str:
 
 
 def timeline(forest: Forest) -> Iterator[tuple[str, Node | None, int]]:
-    """Lines of a timeline: since the first event, the event (None for a gap), and its depth."""
+    """Lines of a timeline: the time since the first event, the event, and its depth.
+
+    For a gap: its length, None, and 0.
+    """
     first: datetime | None = None
     before: datetime | None = None
     for at, each in enumerate(forest.nodes):
@@ -113,7 +115,7 @@ def timeline(forest: Forest) -> Iterator[tuple[str, Node | None, int]]:
 
 
 def mermaid(forest: Forest) -> Iterator[str]:
-    """A flow chart that Mermaid draws."""
+    """The lines of a Mermaid flow chart."""
     yield "flowchart TD"
     names = categories(forest)
     for at, each in enumerate(forest.nodes):
@@ -129,7 +131,7 @@ def mermaid(forest: Forest) -> Iterator[str]:
 
 
 def dot(forest: Forest) -> Iterator[str]:
-    """A graph that Graphviz draws."""
+    """The lines of a graph for Graphviz."""
     yield "digraph trace {"
     yield '    rankdir = "LR"; node [shape = "box", style = "rounded"];'
     names = categories(forest)
@@ -159,12 +161,11 @@ def _edges(forest: Forest) -> Iterator[tuple[str, str]]:
 
 
 def otlp(trace: Trace) -> dict[str, Any]:
-    """Spans in OTLP's JSON, as Jaeger and Tempo take them: a span an event, from its cause's time
-    to its own.
+    """Spans in OTLP's JSON form, which Jaeger and Tempo import.
 
-    Ids are made of the events' own, so that an export again gives the same spans. Source:
-    opentelemetry-proto's JSON mapping
-    (ids in hex, times as text in nanoseconds).
+    Each event is a span that lasts from the time of its cause to its own. Span ids are derived from
+    the events, so that another export gives the same spans. Source: the JSON mapping of
+    opentelemetry-proto (ids in hex, times as text in nanoseconds).
     """
     forest = trace.forest
     correlation = next(
@@ -182,24 +183,16 @@ def otlp(trace: Trace) -> dict[str, Any]:
         began = (forest.nodes[parent].recorded_at if parent is not None else None) or ended
         span: dict[str, Any] = {
             "traceId": trace_id,
-            "spanId": _span(each),
+            "spanId": _span_id(each),
             "name": each.type,
-            "kind": 5 if parent is not None else 4,  # consumer, producer
+            "kind": 5 if parent is not None else 4,  # SPAN_KIND_CONSUMER, SPAN_KIND_PRODUCER
+            # A clock may put an effect before its cause, and a span cannot end before it starts.
             "startTimeUnixNano": _nanoseconds(min(began, ended)),
             "endTimeUnixNano": _nanoseconds(ended),
-            "attributes": [
-                {"key": key, "value": {"stringValue": value}}
-                for key, value in (
-                    ("event.id", each.id),
-                    ("event.stream", each.stream),
-                    ("event.version", str(each.version)),
-                    ("event.position", each.position),
-                    ("event.correlation_id", each.correlation_id or ""),
-                )
-            ],
+            "attributes": _attributes(each),
         }
         if parent is not None:
-            span["parentSpanId"] = _span(forest.nodes[parent])
+            span["parentSpanId"] = _span_id(forest.nodes[parent])
         by_store.setdefault(each.store, []).append(span)
     return {
         "resourceSpans": [
@@ -214,7 +207,18 @@ def otlp(trace: Trace) -> dict[str, Any]:
     }
 
 
-def _span(each: Node) -> str:
+def _attributes(each: Node) -> list[dict[str, Any]]:
+    values = {
+        "event.id": each.id,
+        "event.stream": each.stream,
+        "event.version": str(each.version),
+        "event.position": each.position,
+        "event.correlation_id": each.correlation_id or "",
+    }
+    return [{"key": key, "value": {"stringValue": value}} for key, value in values.items()]
+
+
+def _span_id(each: Node) -> str:
     return hashlib.sha256(
         f"{each.store}\0{each.id}\0{each.stream}\0{each.version}".encode()
     ).hexdigest()[:16]

@@ -1,15 +1,21 @@
-"""The events that belong to a trace, asked for in as few questions as there are generations."""
+"""Finds the events that belong to a trace.
+
+Stores are asked once for each generation of causes and effects, not once for each event.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
 
+from esops.config import Config
 from esops.errors import Refused
 from esops.events import CAUSATION_STREAM, EventFilter
+from esops.stores import open_store
 from esops.stores.base import EventStore, require
 from esops.stores.parts import Search, SearchResult
 from esops.trace.graph import Forest, Keys, Node, build, node
@@ -17,27 +23,32 @@ from esops.trace.graph import Forest, Keys, Node, build, node
 log = structlog.get_logger("esops.trace")
 
 LIMIT = 10_000
-"""Events of a trace at most; that it was reached is said."""
+"""Events of a trace. A trace that reached the limit says so."""
+_ANNOUNCED = 10_000
+"""Events: a longer scan is announced before it starts."""
 _AT_ONCE = 500
+"""Ids in one search."""
+_NO_LIMIT = 2**63
 
 
 @dataclass
 class Trace:
-    """What was found."""
+    """What was found about one correlation id, event or stream."""
 
     about: str
     forest: Forest = field(default_factory=Forest)
     how: list[str] = field(default_factory=list)
     """How each store was searched."""
     remedies: list[str] = field(default_factory=list)
-    """What would make an index, where there was none."""
+    """Statements that would create an index where there was none."""
     limited: bool = False
+    """Whether the search stopped at its limit of events."""
 
 
 class Tracer:
     """Searches stores for the events of one trace.
 
-    Raises Refused where that takes a scan that nobody asked for.
+    All searches raise Refused if they would scan more events than `scan_limit`.
     """
 
     def __init__(
@@ -49,7 +60,10 @@ class Tracer:
         limit: int = LIMIT,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`scan_limit`: how many events may be looked at where no index answers."""
+        """`scan_limit`: how many events a search may read if no index helps.
+
+        `limit`: how many events a trace may have. `say` is told before a long scan.
+        """
         self._stores, self._keys, self._scan_limit, self._limit, self._say = (
             stores,
             keys,
@@ -61,12 +75,12 @@ class Tracer:
         self._trace = Trace("")
 
     def correlation(self, value: str) -> Trace:
-        """All events with a correlation id (or of a W3C trace), and the causes that they name."""
+        """All events with a correlation id or W3C trace id, and the causes that they name."""
         trace = self._begin(f"correlation {value}")
         for store in self._stores:
             self._take(
                 store,
-                self._asked(
+                self._allowed(
                     store,
                     _search(store).find(correlation_id=value, keys=self._keys.correlation),
                 ),
@@ -76,12 +90,12 @@ class Tracer:
         return self._end(trace)
 
     def event(self, identifier: str) -> Trace:
-        """An event, what led to it, and what came of it."""
+        """An event, its causes, and its effects."""
         trace = self._begin(f"event {identifier}")
         for store in self._stores:
             self._take(
                 store,
-                self._asked(store, _search(store).find(event_id=identifier)),
+                self._allowed(store, _search(store).find(event_id=identifier)),
             )
         if not self._nodes:
             return self._end(trace)
@@ -92,7 +106,7 @@ class Tracer:
         return self._end(trace, around=start)
 
     def stream(self, name: str) -> Trace:
-        """A stream's events, what led to them, and what came of them."""
+        """A stream's events, their causes, and their effects."""
         trace = self._begin(f"stream {name}")
         for store in self._stores:
             self._take(store, store.read_stream(name))
@@ -105,8 +119,9 @@ class Tracer:
         return self._end(trace, around=theirs)
 
     def neighbours(self, trace: Trace, around: timedelta) -> Iterator[Node]:
-        """The events of all stores from so long before the trace's first to so long after its last,
-        that are not in it.
+        """Other events of all stores that were recorded at about the same time.
+
+        `around`: how long before the trace's first event and after its last.
         """
         times = [each.recorded_at for each in trace.forest.nodes if each.recorded_at is not None]
         if not times:
@@ -115,15 +130,13 @@ class Tracer:
         inside = {(each.store, each.id) for each in trace.forest.nodes}
         given = 0
         for store in self._stores:
-            for each in _between(store, low, high, self._keys):
+            for each in _recorded_between(store, low, high, self._keys):
                 if (each.store, each.id) not in inside:
                     given += 1
                     if given > self._limit:
                         trace.limited = True
                         return
                     yield each
-
-    # -- how
 
     def _begin(self, about: str) -> Trace:
         self._nodes = {}
@@ -137,8 +150,8 @@ class Tracer:
         trace.forest = forest
         return trace
 
-    def _asked(self, store: EventStore, found: SearchResult) -> Iterable[object]:
-        """The events of a search, if it may be made."""
+    def _allowed(self, store: EventStore, found: SearchResult) -> Iterable[object]:
+        """The events of a search. Raises Refused if it is a scan of too many events."""
         how = f"{store.name}: {found.how}"
         if how not in self._trace.how:
             self._trace.how.append(how)
@@ -146,21 +159,18 @@ class Tracer:
             if found.remedy and found.remedy not in self._trace.remedies:
                 self._trace.remedies.append(found.remedy)
             if found.scans > self._scan_limit:
-                hint = (
-                    f"Go on all the same with --scan. An index makes it quick: {found.remedy}"
-                    if found.remedy
-                    else "Go on with --scan."
-                )
+                index = f", or create an index: {found.remedy}" if found.remedy else ""
                 raise Refused(
-                    f"store {store.name} has no index for this: it would look at about "
+                    f"store {store.name} has no index for this search, which would read about "
                     f"{found.scans:,} events",
-                    hint=hint,
+                    hint=f"Allow the scan with --scan{index}",
                 )
-            if found.scans > 10_000:
+            if found.scans > _ANNOUNCED:
                 self._say(f"{store.name}: {found.how}, about {found.scans:,} events")
         return found.events
 
     def _take(self, store: EventStore, events: Iterable[object]) -> list[Node]:
+        """Add events to the trace, up to its limit; returns those that are new."""
         new = []
         for event in events:
             each = node(store.name, event, self._keys)  # type: ignore[arg-type] # of the store's own kind
@@ -175,8 +185,10 @@ class Tracer:
         return new
 
     def _of_same_correlation(self) -> None:
-        """One question that most often brings all there is: what shares the correlation ids of what
-        was found.
+        """Add everything with the correlation ids of the events so far.
+
+        This one search finds the whole trace in most systems, so that the searches by generation
+        that follow have nothing left to find.
         """
         known = sorted(
             {
@@ -189,80 +201,98 @@ class Tracer:
             for store in self._stores:
                 self._take(
                     store,
-                    self._asked(
+                    self._allowed(
                         store,
                         _search(store).find(correlation_id=group, keys=self._keys.correlation),
                     ),
                 )
 
     def _causes(self, generations: int | None = None) -> None:
-        """Look for the causes that are named and not there, generation by generation."""
+        """Look for causes that are named and not found yet, generation by generation."""
         asked: set[str] = set()
         while generations is None or generations > 0:
             names = {name for each in self._nodes.values() for name in (each.id, each.reference)}
-            wanted = (
-                {each.cause for each in self._nodes.values() if each.cause is not None}
-                - names
-                - asked
-            )
-            if not wanted:
+            named = {each.cause for each in self._nodes.values() if each.cause is not None}
+            unknown = named - names - asked
+            if not unknown:
                 return
-            asked |= wanted
+            asked |= unknown
             new: list[Node] = []
             for store in self._stores:
-                references = [_parse_reference(name) for name in wanted]
+                references = [_parse_reference(name) for name in unknown]
                 for stream, version in (
                     reference for reference in references if reference is not None
                 ):
                     found = store.read_stream(stream, version - 1, limit=1)
                     new += self._take(store, (event for event in found if event.version == version))
                 for group in _groups(
-                    sorted(name for name in wanted if _parse_reference(name) is None)
+                    sorted(name for name in unknown if _parse_reference(name) is None)
                 ):
                     new += self._take(
                         store,
-                        self._asked(store, _search(store).find(event_id=group)),
+                        self._allowed(store, _search(store).find(event_id=group)),
                     )
             if not new:
                 return
             generations = None if generations is None else generations - 1
 
     def _effects(self, start: Sequence[str]) -> None:
-        """Look for what names these as its cause, generation by generation."""
+        """Look for events that name these as their cause, generation by generation."""
         ids = set(start)
         newest = [each for each in self._nodes.values() if each.id in ids]
         asked: set[str] = set()
         while newest and not self._trace.limited:
-            wanted = {each.id: each for each in newest if each.id not in asked}
-            asked |= set(wanted)
+            causes = {each.id: each for each in newest if each.id not in asked}
+            asked |= set(causes)
             newest = [
                 each
                 for each in self._nodes.values()
-                if each.id not in asked and each.cause in wanted
+                if each.id not in asked and each.cause in causes
             ]
-            streams = {each.stream for each in wanted.values()}
+            streams = {each.stream for each in causes.values()}
             for store in self._stores:
+                # message-db's events name their cause by stream and version. Its stream is what an
+                # index can find; the version is compared below.
                 by_reference = self._keys.causation == () and any(
                     each.cause and "/" in each.cause for each in self._nodes.values()
                 )
-                values = sorted(streams) if by_reference else sorted(wanted)
+                values = sorted(streams) if by_reference else sorted(causes)
                 keys = (CAUSATION_STREAM,) if by_reference else self._keys.causation
                 for group in _groups(values):
                     found = self._take(
                         store,
-                        self._asked(
+                        self._allowed(
                             store,
                             _search(store).find(causation_id=group, keys=keys),
                         ),
                     )
-                    names = {name for each in wanted.values() for name in (each.id, each.reference)}
+                    names = {name for each in causes.values() for name in (each.id, each.reference)}
                     newest += [each for each in found if each.cause in names]
 
 
+@contextmanager
+def open_tracer(
+    config: Config,
+    stores: Sequence[str],
+    *,
+    scan: bool = False,
+    limit: int = LIMIT,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[Tracer]:
+    """A tracer over stores of the configuration; `scan` allows scans of any length."""
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_store(name, config.stores[name])) for name in stores]
+        yield Tracer(
+            opened,
+            Keys(config.trace.correlation, config.trace.causation),
+            scan_limit=_NO_LIMIT if scan else config.trace.scan_limit,
+            limit=limit,
+            say=say,
+        )
+
+
 def _connected(forest: Forest, around: set[str]) -> Iterator[Node]:
-    """The events that some lead to or come from: their causes up to the root, and all effects below
-    them.
-    """
+    """The given events, their causes up to the roots, and all their effects."""
     keep: set[int] = set()
     for at, each in enumerate(forest.nodes):
         if each.id not in around:
@@ -279,7 +309,12 @@ def _connected(forest: Forest, around: set[str]) -> Iterator[Node]:
     return (forest.nodes[at] for at in sorted(keep))
 
 
-def _between(store: EventStore, low: datetime, high: datetime, keys: Keys) -> Iterator[Node]:
+def _recorded_between(
+    store: EventStore, low: datetime, high: datetime, keys: Keys
+) -> Iterator[Node]:
+    """The events that a store recorded between two times."""
+    # No store has an index of times across streams: the streams that have grown since are read
+    # from their ends.
     for info, _ in require(store, store.lengths, "lengths").grown(low, 0, EventFilter()):
         for event in store.read_stream(info.name, backwards=True):
             if event.recorded_at < low:
@@ -289,6 +324,7 @@ def _between(store: EventStore, low: datetime, high: datetime, keys: Keys) -> It
 
 
 def _parse_reference(name: str) -> tuple[str, int] | None:
+    """Read `stream/version`; None if it is an id."""
     stream, _, version = name.rpartition("/")
     return (stream, int(version)) if stream and version.isdigit() else None
 

@@ -119,7 +119,7 @@ def test_what_is_not_there_is_said(restored, project):
     ):
         result = project.run("trace", *arguments)
         assert result.code == 1
-        assert f"there is nothing of {' '.join(arguments)} in bank" in result.err
+        assert f"no event was found for {' '.join(arguments)} in bank" in result.err
 
 
 CHAIN = "0b1c2a4e-8f6d-4c55-9d0e-3a2b1c0d9e{:02x}"
@@ -173,7 +173,7 @@ def test_causes_and_effects_across_streams(chain, project):
     assert 'CREATE INDEX CONCURRENTLY ON "public"."mt_events" (("correlation_id"))' in shown.err
     assert f"its cause {CHAIN.format(99)} is missing" in shown.out
     assert (
-        "What else happened within 1h"
+        "Other events within 1h"
         in project.ok("trace", "stream", "b-1", "--format", "timeline", "--around", "1h").out
     )
     project.ok("trace", "event", CHAIN.format(1), "--format", "dot", "-o", "trace.dot")
@@ -200,7 +200,7 @@ def test_a_scan_of_a_large_store_is_refused_until_told(chain, project):
     project.write("esops.toml", text + "\n[trace]\nscan_limit = 100\n")
     result = project.run("trace", "correlation", "nonesuch")
     assert result.code == 6
-    assert "has no index for this: it would look at about 1,0" in result.err
+    assert "would read about 1,0" in result.err
     assert project.run("trace", "correlation", "nonesuch", "--scan").code == 1
 
 

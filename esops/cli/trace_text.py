@@ -1,0 +1,124 @@
+"""What the commands of `esops trace` write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from esops.wording import count
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from esops.term import Output
+    from esops.trace.graph import Node
+    from esops.trace.search import Trace
+
+_IDS_SHOWN = 5
+
+
+def lines(output: Output, found: Trace, form: str) -> Iterable[object]:
+    """A trace in one of the formats, line by line: text, or rich's text with colours."""
+    from esops.term import to_json
+    from esops.trace import render
+
+    match form:
+        case "json":
+            indented = output.data.is_terminal or output.file is not None
+            return [to_json(render.as_dict(found), indent=indented)]
+        case "otlp":
+            return [to_json(render.otlp(found))]
+        case "html":
+            # Plotly takes long to import.
+            from esops.trace.page import trace_page
+
+            return [trace_page(found)]
+        case "mermaid":
+            return render.mermaid(found.forest)
+        case "dot":
+            return render.dot(found.forest)
+        case "timeline":
+            return _timeline(found)
+        case _:
+            return _tree(found)
+
+
+def _tree(found: Trace) -> Iterator[Text]:
+    from rich.text import Text
+
+    from esops.trace import render
+
+    forest = found.forest
+    colours = render.categories(forest)
+    several = _several_stores(found)
+    for branches, each, since in render.tree(forest):
+        at = f"{each.recorded_at:%Y-%m-%d %H:%M:%S.%f}"[:-3] if each.recorded_at else ""
+        line = Text.assemble(
+            (branches, "dim"),
+            (each.type, colours[each.category]),
+            f"  {_where(each, several=several)}  ",
+            (since or at, "dim"),
+        )
+        if not branches and each.cause is not None:
+            missing = each.cause in forest.missing
+            remark = f"its cause {each.cause} is missing" if missing else "cut from a circle"
+            line.append(f"  {remark}", "red")
+        yield line
+
+
+def _timeline(found: Trace) -> Iterator[Text]:
+    from rich.text import Text
+
+    from esops.trace import render
+
+    colours = render.categories(found.forest)
+    several = _several_stores(found)
+    for since, each, depth in render.timeline(found.forest):
+        if each is None:
+            yield Text(f"{since:>14}  later", "bold yellow")
+            continue
+        yield Text.assemble(
+            (f"{since:>14}  ", "dim"),
+            "  " * depth,
+            (each.type, colours[each.category]),
+            f"  {_where(each, several=several)}",
+        )
+
+
+def _several_stores(found: Trace) -> bool:
+    return len({each.store for each in found.forest.nodes}) > 1
+
+
+def _where(each: Node, *, several: bool) -> str:
+    return f"{each.store}/" * several + f"{each.stream} @{each.version}"
+
+
+def neighbours(events: Iterable[Node], around: str) -> list[object]:
+    """Other events that were recorded at about the same time, in the order of their times."""
+    others = sorted(events, key=lambda each: (str(each.recorded_at), each.store, each.order))
+    return [
+        "",
+        f"Other events within {around} before and after: {len(others):,}",
+        *(
+            f"  {each.recorded_at:%H:%M:%S.%f}  {each.type}  {each.stream} @{each.version}"
+            for each in others
+        ),
+    ]
+
+
+def remarks(output: Output, found: Trace) -> None:
+    """What is unusual about a trace, a line each, on stderr."""
+    forest = found.forest
+    if found.limited:
+        size = count(len(forest.nodes), "event")
+        output.say(f"the trace is not complete: it stopped at {size} (--limit)")
+    if forest.missing:
+        more = ", …" if len(forest.missing) > _IDS_SHOWN else ""
+        output.say(f"missing causes: {', '.join(forest.missing[:_IDS_SHOWN])}{more}")
+    for circle in forest.circles[:_IDS_SHOWN]:
+        ids = ", ".join(forest.nodes[at].id for at in circle)
+        output.say(f"these events cause each other: {ids}")
+    if forest.duplicates:
+        output.say(f"several events share these ids: {', '.join(forest.duplicates[:_IDS_SHOWN])}")
+    for remedy in found.remedies:
+        output.say(f"there was no index for this search; create one with: {remedy}")
