@@ -59,7 +59,7 @@ def append(nodes, stream: str, *events: NewEvent) -> int:
 
 
 def scavenge(store) -> None:
-    with store.admin as admin:
+    with store.admin.http() as admin:
         id = admin.start_scavenge()
     assert [each.result for each in store.admin.scavenges.watch(id, poll=0.02)][-1] == "Success"
 

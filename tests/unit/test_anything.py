@@ -22,7 +22,7 @@ from esops.settings import ProjectionSettings, ReadModelSettings, StoreSettings,
 from esops.stores.eventstoredb.connect import read_uri
 from esops.stores.postgres.layouts import eventsourcing
 from esops.term import to_json
-from tests.unit.test_words import event
+from tests.unit.test_building_blocks import event
 
 KEYS = sorted(
     {
