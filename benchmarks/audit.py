@@ -29,7 +29,7 @@ from benchmarks.rebuild import timed
 from esops.audit.streams import StreamsRequest, audit_streams
 from esops.demo import store
 from esops.demo.server import EmbeddedServer
-from esops.settings import AuditSettings, StoreSettings
+from esops.settings import AuditSettings, PostgresSettings
 from esops.stores import open_store
 from esops.trace.search import Tracer
 
@@ -152,7 +152,7 @@ def measure(dsn: str, folder: Path) -> int:
             ("shop", "with a list of streams, by hand with categories,", BY_CATEGORY, 1.5),
             ("message_store", "grouped through the index", BY_INDEX, 1.2),
         ):
-            with open_store("s", StoreSettings(dsn=dsn, schema=schema)) as opened:
+            with open_store("s", PostgresSettings(dsn=dsn, schema=schema)) as opened:
                 quiet = settings.model_copy(
                     update={"budgets": AuditSettings.model_validate({"budgets": {"*": 10}}).budgets}
                 )
@@ -168,7 +168,7 @@ def measure(dsn: str, folder: Path) -> int:
             "FROM message_store.messages "
             "WHERE metadata ->> 'correlationId' = 'request-1000' ORDER BY global_position"
         )
-        with open_store("s", StoreSettings(dsn=dsn, schema="message_store")) as opened:
+        with open_store("s", PostgresSettings(dsn=dsn, schema="message_store")) as opened:
             ours, by_hand = medians(
                 lambda: Tracer([opened]).correlation("request-1000"),
                 lambda: connection.execute(bare).fetchall(),

@@ -23,7 +23,7 @@ from uuid import uuid4
 from esdbclient import EventStoreDBClient, NewEvent, StreamState
 
 from esops.events import Position
-from esops.settings import StoreSettings
+from esops.settings import EventStoreDBSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore
 from tests.support.esdb import Nodes
@@ -34,7 +34,7 @@ SPEED_LIMIT, MEMORY_LIMIT = 0.9, 1.1
 
 
 def open_(uri: str) -> EventStore:
-    return open_store("bench", StoreSettings(backend="eventstoredb", uri=uri))
+    return open_store("bench", EventStoreDBSettings(uri=uri))
 
 
 def fill(nodes: Nodes, count: int) -> None:

@@ -30,7 +30,7 @@ from esops.demo.server import EmbeddedServer
 from esops.projections.definition import load_definition
 from esops.readmodel import migrations, registry
 from esops.running.runner import Runner, Work
-from esops.settings import ProjectionSettings, StoreSettings
+from esops.settings import PostgresSettings, ProjectionSettings
 from esops.stores import open_store
 from tests.support import kinds, shop
 
@@ -75,7 +75,7 @@ def load(folder: Path, dsn: str, kind: str) -> float:
     definition = load_definition(settings, folder, "bench")
     work = Work.on(name, 1, definition, settings)
     with open_store(
-        "s", StoreSettings.model_validate({"dsn": dsn, "schema": "shop", "append": "quick"})
+        "s", PostgresSettings.model_validate({"dsn": dsn, "schema": "shop", "append": "quick"})
     ) as opened:
         head = opened.head().position
         assert head is not None

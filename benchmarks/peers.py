@@ -30,7 +30,7 @@ from psycopg.conninfo import conninfo_to_dict
 from benchmarks.rebuild import timed
 from esops.demo.server import EmbeddedServer
 from esops.events import NewEvent
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 
 CARTS, EVENTS = 2_000, 10
@@ -152,7 +152,7 @@ def emmett(folder: Path, dsn: str) -> bool:
     parts = conninfo_to_dict(dsn)
     uri = f"postgresql://{parts['user']}@localhost/{parts['dbname']}?host={parts['host']}"
     subprocess.run(["node", script, uri, "tables"], check=True, timeout=60)
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         for start in range(0, CARTS, 20):
             lives = {cart: events(cart) for cart in range(start, start + 20)}
             for step in range(EVENTS):

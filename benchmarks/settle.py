@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg
 
 from esops.demo.server import EmbeddedServer
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 
 EVENTS, LIMIT = 10_000_000, 1.3
@@ -58,7 +58,7 @@ def read_once(dsn: str) -> float:
 def settle(dsn: str, highest: int, threshold: float) -> float:
     """Seconds until all of it is settled, for a process that has just begun."""
     with open_store(
-        "s", StoreSettings(dsn=dsn, hole_threshold=timedelta(seconds=threshold))
+        "s", PostgresSettings(dsn=dsn, hole_threshold=timedelta(seconds=threshold))
     ) as store:
         began = time.perf_counter()
         head = store.head(timedelta(minutes=10))

@@ -17,12 +17,15 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
+from esops import backends
 from esops.errors import UsageError, nearest
 from esops.settings import (
+    STORE_SETTINGS,
     ArchiveSettings,
     AuditSettings,
     BudgetSettings,
     PolicySettings,
+    PostgresSettings,
     ProjectionSettings,
     ReadModelSettings,
     Settings,
@@ -103,13 +106,13 @@ class Config(Settings):
                 hint="Name one of: " + ", ".join(sorted(self.readmodels)),
             )
         _, store = self.store(projection.store)
-        if store.dsn is None:
+        if store.postgres is None:
             raise UsageError(
                 f"{self.path}: projections.{name}: its store is not a Postgres database, so it "
                 "needs a read model",
                 hint='Add a section [readmodels.main] with dsn = "…".',
             )
-        return ReadModelSettings(dsn=store.dsn)
+        return ReadModelSettings(dsn=store.postgres)
 
 
 def find_config(explicit: Path | None = None) -> Path:
@@ -159,9 +162,39 @@ def parse_config(document: Mapping[str, Any], path: Path) -> Config:
     expanded = _expand(document, path, ())
     _find_archives(expanded, path)
     try:
-        return Config.model_validate({**expanded, "path": path})
+        stores = expanded.pop("stores", {})
+        config = Config.model_validate({**expanded, "path": path})
+        if not isinstance(stores, dict):
+            Config.model_validate({"stores": stores})
     except ValidationError as error:
         raise _first_problem(error, path) from None
+    checked = {name: _store(name, table, path) for name, table in stores.items()}
+    return config.model_copy(update={"stores": checked})
+
+
+def _store(name: str, table: object, path: Path) -> StoreSettings:
+    """A store's settings, by the model of its backend."""
+    model = StoreSettings
+    if isinstance(table, dict):
+        model = _store_model(name, table.get("backend", "postgres"), path)
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        raise _first_problem(error, path, ("stores", name), model) from None
+
+
+def _store_model(name: str, backend: object, path: Path) -> type[StoreSettings]:
+    if not isinstance(backend, str):
+        return StoreSettings
+    if backend in STORE_SETTINGS:
+        return STORE_SETTINGS[backend]
+    store_class = backends.brought(backend)
+    if store_class is None:
+        raise UsageError(
+            f"{path}: stores.{name}.backend: there is no backend named {backend!r}",
+            hint=nearest(backend, [*STORE_SETTINGS, *backends.names()]),
+        )
+    return store_class.Settings
 
 
 def _find_archives(document: dict[str, Any], path: Path) -> None:
@@ -194,7 +227,7 @@ def _find_archives(document: dict[str, Any], path: Path) -> None:
         if "cold" in store:
             raise UsageError(
                 f"{path}: stores.{name}.cold: unknown key",
-                hint=nearest("cold", _keys_of(StoreSettings)),
+                hint=nearest("cold", _keys_of(PostgresSettings)),
             )
         if isinstance(store.get("archive"), str):
             if store["archive"] not in archives:
@@ -246,15 +279,26 @@ def _expand(value: Any, path: Path, keys: tuple[str, ...]) -> Any:
     return _VARIABLE.sub(read, value)
 
 
-def _first_problem(error: ValidationError, path: Path) -> UsageError:
+def _first_problem(
+    error: ValidationError,
+    path: Path,
+    within: tuple[str, ...] = (),
+    model: type[Settings] | None = None,
+) -> UsageError:
+    """The first thing that is wrong, by its key.
+
+    `within` is where the checked table stands, and `model` what it was checked against, where that
+    is not the whole file.
+    """
     problem = error.errors(include_url=False, include_input=False)[0]
-    location = [str(part) for part in problem["loc"]]
+    location = [*within, *(str(part) for part in problem["loc"])]
     if problem["type"] == "of_kind":
         location.append(problem["ctx"]["key"])
     key = ".".join(location) or "the file"
     if problem["type"] == "extra_forbidden":
         return UsageError(
-            f"{path}: {key}: unknown key", hint=nearest(location[-1], _known_beside(location))
+            f"{path}: {key}: unknown key",
+            hint=nearest(location[-1], _known_beside(location, model)),
         )
     if problem["type"] == "missing":
         return UsageError(f"{path}: {key}: this key is missing")
@@ -262,7 +306,6 @@ def _first_problem(error: ValidationError, path: Path) -> UsageError:
 
 
 _SECTIONS: dict[str, type[Settings]] = {
-    "stores": StoreSettings,
     "readmodels": ReadModelSettings,
     "projections": ProjectionSettings,
     "archives": ArchiveSettings,
@@ -273,11 +316,11 @@ _ALONE = ("audit", "trace")
 """Sections that are there once, without a name."""
 
 
-def _known_beside(location: list[str]) -> list[str]:
+def _known_beside(location: list[str], model: type[Settings] | None) -> list[str]:
     """The keys that may stand where an unknown one stood."""
     if len(location) == 1:
         return _keys_of(Config)
-    section = _SECTIONS[location[0]]
+    section = model or _SECTIONS[location[0]]
     if location[0] in _ALONE:
         return _keys_of(BudgetSettings if len(location) > 2 else section)
     if len(location) > 3:

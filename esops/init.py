@@ -14,7 +14,7 @@ from psycopg import conninfo, sql
 from esops.errors import UsageError
 from esops.postgres.catalog import Table, tables_with
 from esops.postgres.connection import connect, translated
-from esops.settings import StoreSettings
+from esops.settings import EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
 from esops.stores.postgres.layouts import described, find_all
 from esops.stores.postgres.layouts.base import Layout
@@ -66,7 +66,7 @@ def detect(address: str) -> Detection:
         return _detect_node(address)
     with connect(address, "init") as connection, translated():
         found = Detection(
-            address, is_node=False, layouts=find_all(connection, StoreSettings(dsn=address))
+            address, is_node=False, layouts=find_all(connection, PostgresSettings(dsn=address))
         )
         found.read_models = _read_models(connection, found.layouts)
         for layout in found.layouts:
@@ -79,7 +79,7 @@ def detect(address: str) -> Detection:
 
 
 def _detect_node(uri: str) -> Detection:
-    with open_store("init", StoreSettings(backend="eventstoredb", uri=uri)) as store:
+    with open_store("init", EventStoreDBSettings(uri=uri)) as store:
         info = store.ping()
     found = Detection(
         uri,

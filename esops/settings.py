@@ -118,16 +118,49 @@ class ArchiveSettings(Settings):
 
 
 class StoreSettings(Settings):
-    """`[stores.NAME]`: where events come from."""
+    """`[stores.NAME]`: the keys that every store has. A backend derives its own model from it."""
+
+    backend: str
+    settle_timeout: Duration = timedelta(seconds=10)
+    """How long a command waits for what was committed before it to settle."""
+    archive: str | None = None
+    """The archive that this store's old streams went to: they are read from there, joined with
+    those that are here.
+    """
+    source_store: str | None = Field(default=None, alias="of")
+    """The store whose events are read from the archive, where that holds those of several."""
+    cold: ArchiveSettings | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def without_archive(self) -> StoreSettings:
+        """The store without the archive that it is joined with."""
+        return self.model_copy(update={"cold": None})
+
+    @property
+    def address(self) -> str:
+        """Where the store is. It may hold a password."""
+        return ""
+
+    @property
+    def postgres(self) -> str | None:
+        """The libpq string of the Postgres database that holds the events; None for another kind
+        of store.
+        """
+        return None
+
+    @property
+    def expected_layout(self) -> str | None:
+        """The layout that the configuration names."""
+        return None
+
+
+class PostgresSettings(StoreSettings):
+    """`[stores.NAME]` with `backend = "postgres"`, which may be left out."""
 
     backend: str = "postgres"
-    dsn: str | None = Field(default=None, repr=False)
+    dsn: str = Field(repr=False)
     """Any libpq string or URL; what it leaves out comes from PG* variables, .pgpass and service
     files.
-    """
-    uri: str | None = Field(default=None, repr=False)
-    """EventStoreDB: any `esdb://` connection string; cluster, TLS, user and node preference are
-    said in it.
     """
     layout: str | None = None
     """Left out: detected from the catalogue."""
@@ -146,36 +179,66 @@ class StoreSettings(Settings):
     ordering: Literal["native", "position"] = "native"
     """Emmett: `position` reads by global position instead of by transaction id."""
     hole_threshold: Duration = timedelta(seconds=3)
-    """How long ago a missing number must have been drawn before it may be taken for dead."""
-    settle_timeout: Duration = timedelta(seconds=10)
-    """How long a command waits, beyond that, for what was committed before it to settle."""
+    """How long ago a missing number must have been drawn before it may be taken for dead; waited
+    for in addition to `settle_timeout`.
+    """
+
+    @property
+    def address(self) -> str:
+        """The DSN."""
+        return self.dsn
+
+    @property
+    def postgres(self) -> str | None:
+        """The DSN."""
+        return self.dsn
+
+    @property
+    def expected_layout(self) -> str | None:
+        """`layout`, where it is given."""
+        return self.layout
+
+
+class EventStoreDBSettings(StoreSettings):
+    """`[stores.NAME]` with `backend = "eventstoredb"`."""
+
+    backend: str = "eventstoredb"
+    uri: str = Field(repr=False)
+    """Any `esdb://` connection string; cluster, TLS, user and node preference are said in it."""
+
+    @property
+    def address(self) -> str:
+        """The URI."""
+        return self.uri
+
+
+class ArchiveStoreSettings(StoreSettings):
+    """`[stores.NAME]` with `backend = "archive"`: an archive that is read as a store."""
+
+    backend: str = "archive"
     repository: str | None = None
-    """Backend archive: the repository, as in `[archives.NAME]`, whose keys are used."""
-    archive: str | None = None
-    """The archive that this store's old streams went to: they are read from there, joined with
-    those that are here.
-    """
-    of: str | None = None
-    """Backend archive: the store whose events are read, where a repository holds those of several.
-    """
-    cold: ArchiveSettings | None = Field(default=None, exclude=True, repr=False)
+    """The repository, as in `[archives.NAME]`, whose keys are used."""
 
     @property
     def without_archive(self) -> StoreSettings:
-        """The store without the archive that it is joined with."""
-        return self if self.backend == "archive" else self.model_copy(update={"cold": None})
+        """The store itself, which is the archive."""
+        return self
 
     @model_validator(mode="after")
-    def _complete(self) -> StoreSettings:
-        if self.backend == "archive" and self.cold is None:
+    def _complete(self) -> ArchiveStoreSettings:
+        if self.cold is None:
             raise ValueError(
                 "a store of backend 'archive' needs `repository`, or `archive` with the name of one"
             )
-        if self.backend == "postgres" and self.dsn is None:
-            raise ValueError("a store of backend 'postgres' needs `dsn`")
-        if self.backend == "eventstoredb" and self.uri is None:
-            raise ValueError("a store of backend 'eventstoredb' needs `uri`")
         return self
+
+
+STORE_SETTINGS: Mapping[str, type[StoreSettings]] = {
+    "postgres": PostgresSettings,
+    "eventstoredb": EventStoreDBSettings,
+    "archive": ArchiveStoreSettings,
+}
+"""The models of the backends that esops brings."""
 
 
 class ReadModelSettings(Settings):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from esops.stores import base, capabilities
 from esops.stores.archive.store import ArchiveStore
-from esops.stores.eventstoredb import EventStoreDBStore
-from esops.stores.postgres import PostgresStore
+from esops.stores.eventstoredb.store import EventStoreDBStore
 from esops.stores.postgres.layouts import LAYOUTS
+from esops.stores.postgres.store import PostgresStore
 
 PAGE = Path(__file__).with_name("stores.md")
 BEGIN, END = "<!-- capabilities: written by capabilities.py -->", "<!-- end of capabilities -->"

@@ -19,8 +19,8 @@ import orjson
 import psycopg
 
 from esops.demo import store as shop
-from esops.settings import StoreSettings
-from esops.stores.postgres.store import open_postgres
+from esops.settings import PostgresSettings
+from esops.stores.postgres.store import PostgresStore
 
 
 def write(
@@ -33,7 +33,7 @@ def write(
     chance = random.Random(seed)
     carts: list[tuple[str, Any, int]] = []
     written, slowest, number = 0, 0.0, 0
-    with open_postgres("shop", StoreSettings(dsn=dsn, schema=schema, append="quick")) as store:
+    with PostgresStore("shop", PostgresSettings(dsn=dsn, schema=schema, append="quick")) as store:
         while not stop.is_set():
             if len(carts) < 20:
                 number += 1

@@ -90,7 +90,7 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
     shown: dict[str, Any] = {
         "store": name,
         "backend": settings.backend,
-        "layout": settings.layout,
+        "layout": settings.expected_layout,
         "head": None,
         "ok": False,
     }

@@ -19,7 +19,7 @@ MOST_SKEW = timedelta(seconds=5)
 def examine(name: str, settings: StoreSettings) -> Iterator[Finding]:
     """Check one store."""
     subject = f"store {name}"
-    if NO_EVENT_STORE.match(settings.dsn or settings.uri or ""):
+    if NO_EVENT_STORE.match(settings.address):
         yield Finding(
             "ESOPS-D004", subject, WHY_NOT, "Name the store that the application decides on."
         )

@@ -1,45 +1,48 @@
-"""Where events come from.
-
-`open_store` is the one door; plug-ins come in by the entry point `esops.stores`.
-"""
+"""Where events come from. `open_store` is the one door."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from typing import Any
 
+from esops import backends
 from esops.errors import UsageError, nearest
-from esops.settings import StoreSettings
+from esops.settings import STORE_SETTINGS, ArchiveStoreSettings, StoreSettings
 from esops.stores.base import EventStore
-
-ENTRY_POINT = "esops.stores"
-Opener = Callable[[str, StoreSettings], EventStore]
-_registered: dict[str, Opener] = {}
-
-
-def register(backend: str, opener: Opener) -> None:
-    """Make a backend known in this process, as an entry point makes it known in an installation."""
-    _registered[backend] = opener
 
 
 def open_store(name: str, settings: StoreSettings) -> EventStore:
-    """Open a store by its settings.
+    """Open a store by its settings, joined with its archive where they name one.
 
     Raises UsageError for an unknown backend, Unavailable where it cannot be reached.
     """
-    opener = _registered.get(settings.backend)
-    if opener is None:
-        found = entry_points(group=ENTRY_POINT)
-        if settings.backend not in found.names:
-            raise UsageError(
-                f"stores.{name}.backend: there is no backend named {settings.backend!r}",
-                hint=nearest(settings.backend, found.names),
-            )
-        opener = found[settings.backend].load()
-    store: EventStore = opener(name, settings)
+    store = _opener(name, settings.backend)(name, settings)
     if settings.cold is None or settings.backend == "archive":
         return store
     return _joined(store, settings)
+
+
+def _opener(name: str, backend: str) -> Callable[[str, Any], EventStore]:
+    # A store's module brings its drivers, so it is imported when a store of its kind is opened.
+    if backend == "postgres":
+        from esops.stores.postgres.store import PostgresStore
+
+        return PostgresStore
+    if backend == "eventstoredb":
+        from esops.stores.eventstoredb.store import EventStoreDBStore
+
+        return EventStoreDBStore
+    if backend == "archive":
+        from esops.stores.archive.store import ArchiveStore
+
+        return ArchiveStore
+    store_class = backends.brought(backend)
+    if store_class is None:
+        raise UsageError(
+            f"stores.{name}.backend: there is no backend named {backend!r}",
+            hint=nearest(backend, [*STORE_SETTINGS, *backends.names()]),
+        )
+    return store_class
 
 
 def _joined(hot: EventStore, settings: StoreSettings) -> EventStore:
@@ -47,8 +50,9 @@ def _joined(hot: EventStore, settings: StoreSettings) -> EventStore:
     from esops.stores.archive.joined import JoinedStore
     from esops.stores.archive.store import ArchiveStore
 
+    source = settings.source_store or hot.name
     try:
-        cold = ArchiveStore(hot.name, settings.model_copy(update={"of": settings.of or hot.name}))
+        cold = ArchiveStore(hot.name, ArchiveStoreSettings(of=source, cold=settings.cold))
     except BaseException:
         hot.close()
         raise

@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 from esops.errors import Refused
 from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
+from esops.settings import StoreSettings
 from esops.stores.capabilities import Capabilities, missing, require
 from esops.stores.parts import (
     EVERYTHING,
@@ -43,6 +44,7 @@ __all__ = [
     "Head",
     "Holder",
     "StoreInfo",
+    "StoreSettings",
     "Unsettled",
     "WrongExpectedVersion",
     "at_most",
@@ -123,6 +125,8 @@ class EventStore(Protocol):
     before them.
     """
 
+    Settings: ClassVar[type[StoreSettings]] = StoreSettings
+    """The model of its table in esops.toml, which `__init__(name, settings)` gets validated."""
     name: str
     """Its name in esops.toml; set it in `__init__`."""
     capabilities: Capabilities = Capabilities()

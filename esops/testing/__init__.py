@@ -7,10 +7,10 @@ of whatever stands on a store. Importing this package makes `backend = "memory"`
 
 from __future__ import annotations
 
-from esops.stores import register
+from esops.backends import register
 from esops.testing.contract import Kit, StoreContract, eventually
-from esops.testing.memory import MemoryLog, MemoryStore, open_memory
+from esops.testing.memory import MemoryLog, MemorySettings, MemoryStore
 
-__all__ = ["Kit", "MemoryLog", "MemoryStore", "StoreContract", "eventually"]
+__all__ = ["Kit", "MemoryLog", "MemorySettings", "MemoryStore", "StoreContract", "eventually"]
 
-register("memory", open_memory)
+register("memory", MemoryStore)

@@ -6,7 +6,7 @@ proves itself with it.
     class TestMyStore(StoreContract):
         @pytest.fixture
         def kit(self):
-            settings = StoreSettings(backend="mine", dsn="…")
+            settings = MySettings(backend="mine", address="…")
             with open_store("mine", settings) as store:
                 yield Kit(store, settings)
 

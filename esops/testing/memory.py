@@ -5,7 +5,7 @@ Stores opened with the same settings share a log, so that a test can write besid
 
     [stores.shop]
     backend = "memory"
-    dsn = "any name"
+    log = "any name"
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -33,7 +33,7 @@ from esops.events import (
     StreamRef,
     category_of,
 )
-from esops.settings import StoreSettings
+from esops.settings import Duration, StoreSettings
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -93,14 +93,19 @@ class MemoryLog:
         self.held_at = None
 
 
-def open_memory(name: str, settings: StoreSettings) -> MemoryStore:
-    """Open the store whose log is named by the settings."""
-    return MemoryStore(name, MemoryLog.named(settings.dsn or ""))
+class MemorySettings(StoreSettings):
+    """`[stores.NAME]` with `backend = "memory"`."""
+
+    backend: str = "memory"
+    settle_timeout: Duration = timedelta(seconds=1)
+    log: str = ""
+    """The name of the log; stores of the same name in this process share it."""
 
 
 class MemoryStore(EventStore):
-    """A store over a `MemoryLog`; a log of its own where none is given."""
+    """A store over a `MemoryLog`."""
 
+    Settings = MemorySettings
     capabilities = Capabilities(
         append=True,
         count_between=True,
@@ -108,9 +113,12 @@ class MemoryStore(EventStore):
         settling=timedelta(seconds=1),
     )
 
-    def __init__(self, name: str = "memory", log: MemoryLog | None = None) -> None:
-        """Read and write a log."""
-        self.name, self.log = name, log or MemoryLog()
+    def __init__(self, name: str = "memory", settings: MemorySettings | None = None) -> None:
+        """Without settings, the log is its own."""
+        self.name = name
+        self.log = MemoryLog() if settings is None else MemoryLog.named(settings.log)
+        if settings is not None:
+            self.capabilities = replace(self.capabilities, settling=settings.settle_timeout)
 
     def ping(self) -> StoreInfo:
         """Always there."""

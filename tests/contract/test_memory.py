@@ -6,14 +6,13 @@ import uuid
 
 import pytest
 
-from esops.settings import StoreSettings
 from esops.stores import open_store
-from esops.testing import Kit, StoreContract
+from esops.testing import Kit, MemorySettings, StoreContract
 
 
 class TestMemory(StoreContract):
     @pytest.fixture
     def kit(self):
-        settings = StoreSettings(backend="memory", dsn=str(uuid.uuid4()))
+        settings = MemorySettings(log=str(uuid.uuid4()))
         with open_store("memory", settings) as store:
             yield Kit(store, settings)

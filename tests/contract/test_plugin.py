@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from esops.events import NewEvent
-from esops.settings import StoreSettings
 from esops.stores import open_store
 from esops.testing import Kit, StoreContract
 
@@ -25,12 +24,18 @@ def installed(monkeypatch):
     sys.modules.pop("esops_sqlite", None)
 
 
+def settings(path: Path):
+    from esops_sqlite import SqliteSettings
+
+    return SqliteSettings(backend="sqlite", file=path)
+
+
 class TestSqlite(StoreContract):
     @pytest.fixture
     def kit(self, tmp_path):
-        settings = StoreSettings(backend="sqlite", dsn=str(tmp_path / "events.db"))
-        with open_store("mine", settings) as store:
-            yield Kit(store, settings)
+        mine = settings(tmp_path / "events.db")
+        with open_store("mine", mine) as store:
+            yield Kit(store, mine)
 
 
 def test_commands_work_on_it(project, dsn, connection):
@@ -41,7 +46,7 @@ def test_commands_work_on_it(project, dsn, connection):
         f"""
         [stores.mine]
         backend = "sqlite"
-        dsn = {json.dumps(str(path))}
+        file = {json.dumps(str(path))}
         [readmodels.main]
         dsn = {json.dumps(dsn)}
         [projections.totals]
@@ -56,7 +61,7 @@ def test_commands_work_on_it(project, dsn, connection):
         "event.stream, 'n': event.version}\n",
     )
     project.write("totals.sql", "CREATE TABLE {table} (id text PRIMARY KEY, n int);")
-    with open_store("mine", StoreSettings(backend="sqlite", dsn=str(path))) as store:
+    with open_store("mine", settings(path)) as store:
         for n in range(30):
             store.append(f"s-{n % 3}", [NewEvent(f"id-{n}", "happened", b"{}")])
     project.ok("rebuild", "--blue-green")

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from esops.errors import Refused
-from esops.settings import StoreSettings
+from esops.settings import EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
 from esops.testing import Kit, StoreContract
 from tests.support import emmett, eventsourcing, marten, messagedb
@@ -72,7 +72,7 @@ def eventstoredb_kit(request):
             pytest.skip("ESOPS_TEST_ESDB_URI names no real node")
     else:
         uri = request.getfixturevalue("node" if request.param == "eventstoredb" else "old_node").uri
-    settings = StoreSettings(backend="eventstoredb", uri=uri)
+    settings = EventStoreDBSettings(uri=uri)
     with open_store("s", settings) as store:
         kit = Kit(store, settings, begin=store.head().position)
         yield kit
@@ -86,14 +86,14 @@ def layout_kit(name: str, dsn: str, connection):
     more = {}
     if name == "messagedb":
         messagedb.create(connection)
-        settings, archive, text_ids = StoreSettings(dsn=dsn), None, True
+        settings, archive, text_ids = PostgresSettings(dsn=dsn), None, True
     elif name == "eventsourcing":
         eventsourcing.create(connection)
-        settings, archive, text_ids = StoreSettings(dsn=dsn), None, False
+        settings, archive, text_ids = PostgresSettings(dsn=dsn), None, False
         more = {"timestamp": {"_type_": "datetime_iso", "_data_": datetime.now(UTC).isoformat()}}
     elif name.startswith("emmett"):
         emmett.create(connection, old_processors=name == "emmett-0.41")
-        settings = StoreSettings(
+        settings = PostgresSettings(
             dsn=dsn, ordering="position" if name == "emmett-by-position" else "native"
         )
         archive, text_ids = (lambda stream: emmett.archive(connection, stream)), True
@@ -102,7 +102,7 @@ def layout_kit(name: str, dsn: str, connection):
             name, marten.Variant(conjoined=name == "marten-tenant", text_ids=True)
         )
         marten.create(connection, variant)
-        settings = StoreSettings(
+        settings = PostgresSettings(
             dsn=dsn,
             append="quick" if name == "marten-quick" else "auto",
             tenant="*DEFAULT*" if name == "marten-tenant" else None,
@@ -148,7 +148,7 @@ def test_an_uncommitted_event_holds_the_head_and_is_never_skipped(postgres_kit):
     skip_where_writers_queue(postgres_kit)
     postgres_kit.store.append(postgres_kit.stream(), postgres_kit.events("before"))
     settled = postgres_kit.store.head(timedelta(seconds=3)).position
-    with open_store("slow", StoreSettings(dsn=postgres_kit.connection.info.dsn)) as slow:
+    with open_store("slow", PostgresSettings(dsn=postgres_kit.connection.info.dsn)) as slow:
         control = slow._control()
         with control.transaction():
             slow.layout.append(control, postgres_kit.stream(), postgres_kit.events("slow"), None)
@@ -170,7 +170,7 @@ def test_a_prepared_transaction_holds_the_head(postgres_kit):
     skip_where_writers_queue(postgres_kit)
     postgres_kit.store.append(postgres_kit.stream(), postgres_kit.events("before"))
     settled = postgres_kit.store.head(timedelta(seconds=3)).position
-    with open_store("two-phase", StoreSettings(dsn=postgres_kit.connection.info.dsn)) as slow:
+    with open_store("two-phase", PostgresSettings(dsn=postgres_kit.connection.info.dsn)) as slow:
         control = slow._control()
         control.autocommit = False
         slow.layout.append(control, postgres_kit.stream(), postgres_kit.events("prepared"), None)
@@ -195,7 +195,7 @@ def test_a_prepared_transaction_holds_the_head(postgres_kit):
 
 def test_a_rolled_back_writer_leaves_no_gap_behind_that_holds_readers(postgres_kit):
     postgres_kit.store.append(postgres_kit.stream(), postgres_kit.events("a"))
-    with open_store("fails", StoreSettings(dsn=postgres_kit.connection.info.dsn)) as failing:
+    with open_store("fails", PostgresSettings(dsn=postgres_kit.connection.info.dsn)) as failing:
         control = failing._control()
         with control.transaction(force_rollback=True):
             failing.layout.append(

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from esops.events import NewEvent
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import marten
 from tests.support.browser import fetched
@@ -33,7 +33,7 @@ def shop(dsn, connection, project):
     project.write(
         "esops.toml", f'[stores.shop]\ndsn = {json.dumps(dsn)}\n[audit.budgets]\n"*" = 3\n'
     )
-    with open_store("shop", StoreSettings(dsn=dsn)) as store:
+    with open_store("shop", PostgresSettings(dsn=dsn)) as store:
         store.append("cart-1", [event(1), event(2, 1), event(3, 2), event(4, 2)])
         store.append("order-1", [event(5, 4, EVIL), event(6, 5)])
         store.append(f"{EVIL}-1", [event(7, 6), event(8, 77)])

@@ -29,7 +29,7 @@ from esops.archive_format.schema import Damaged
 from esops.config import load_config
 from esops.errors import Busy, EsopsError, Stopped
 from esops.events import NewEvent
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, marten, messagedb
 from tests.support.archiver import Archiver
@@ -78,7 +78,7 @@ archive = "cold"
 def fill(dsn: str, streams: int = STREAMS) -> dict[str, list]:
     """Streams of random lengths and hardly compressible payloads; their events."""
     chance = random.Random(3)
-    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         for number in range(streams):
             events = [
                 NewEvent(
@@ -101,7 +101,7 @@ def both(project, dsn: str) -> tuple[dict[str, set], dict[str, set]]:
     """
     config = load_config(project.folder / "esops.toml")
     catalog = Catalog(Repository(config.archives["cold"]))
-    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         hot: dict[str, set] = {}
         for batch in store.read_all():
             for event in batch.events:
@@ -157,7 +157,7 @@ def check_the_end(project, dsn: str, before: dict[str, list]) -> None:
     _, cold = both(project, dsn)
     assert cold == {stream: {event.id for event in events} for stream, events in before.items()}
     catalog = Catalog(Repository(config.archives["cold"]))
-    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         hot = {stream: list(store.read_stream(stream)) for stream in before}
         assert all(
             len(events) <= 1 or store.stream_info(stream).archived for stream, events in hot.items()
@@ -179,7 +179,7 @@ def test_killed_at_random_while_writers_append(project, dsn, connection):
     added: dict[str, list[str]] = {}
 
     def append() -> None:
-        with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+        with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
             while not stop.is_set():
                 stream = f"cart-{chance.randrange(150):03d}"
                 event = NewEvent(str(uuid.uuid4()), "late", b"{}")
@@ -301,7 +301,7 @@ def test_an_object_store_holds_an_archive_and_all_commands_work_on_it(
     ).json == [{"n": count}]
     assert len(project.ok("events", "--store", "cold").out.splitlines()) == count
     project.ok("archive", "restore", run["run"], "--yes")
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         assert {stream: list(store.read_stream(stream)) for stream in before} == before
 
 
@@ -506,7 +506,7 @@ def test_what_befalls_files_between_reading_back_and_the_seal_is_found(
             harm, "SHA-256"
         ) in told.problems[0]
         assert told.removed == 0
-    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         assert {stream: list(store.read_stream(stream)) for stream in before} == before
     if (
         harm == "another seal"

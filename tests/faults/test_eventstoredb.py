@@ -14,7 +14,7 @@ from esdbclient import EventStoreDBClient, NewEvent, StreamState
 
 from esops.errors import Refused
 from esops.events import EventFilter, Position
-from esops.settings import StoreSettings
+from esops.settings import EventStoreDBSettings, StoreSettings
 from esops.stores import open_store
 from esops.stores.eventstoredb import bulk
 from tests.support import billing
@@ -28,7 +28,7 @@ KILLS = rounds(5, 40)
 
 
 def settings(uri: str) -> StoreSettings:
-    return StoreSettings(backend="eventstoredb", uri=uri)
+    return EventStoreDBSettings(uri=uri)
 
 
 def new(type: str = "happened") -> NewEvent:

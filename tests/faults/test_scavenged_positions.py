@@ -19,7 +19,7 @@ from esdbclient import NewEvent, StreamState
 
 from esops.errors import Refused
 from esops.events import EventFilter, Position
-from esops.settings import StoreSettings
+from esops.settings import EventStoreDBSettings, StoreSettings
 from esops.stores import open_store
 from esops.stores.eventstoredb import live
 from esops.stores.eventstoredb import store as store_module
@@ -41,7 +41,7 @@ def nodes(request):
 
 
 def settings(uri: str) -> StoreSettings:
-    return StoreSettings(backend="eventstoredb", uri=uri)
+    return EventStoreDBSettings(uri=uri)
 
 
 def item(amount: int = 1, type: str = "item_added") -> NewEvent:

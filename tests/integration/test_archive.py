@@ -22,7 +22,7 @@ from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
 from esops.config import load_config
 from esops.events import NewEvent
-from esops.settings import ArchiveSettings, StoreSettings
+from esops.settings import ArchiveSettings, EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
 from esops.stores.eventstoredb.errors import StreamGone
 from tests.support import emmett, eventsourcing, marten, messagedb, shop
@@ -57,7 +57,7 @@ def planned(project) -> set[str]:
 def test_what_a_policy_selects(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True, conjoined=True))
     for tenant in ("red", "blue"):
-        with open_store("s", StoreSettings(dsn=dsn, tenant=tenant)) as store:
+        with open_store("s", PostgresSettings(dsn=dsn, tenant=tenant)) as store:
             store.append("cart-1", [new("opened"), new(), new("confirmed")])
             store.append("cart-2", [new("opened"), new("confirmed"), new("reopened")])
             store.append("order-1", [new("placed")])
@@ -98,7 +98,7 @@ def test_a_policy_has_to_say_which_streams(project, dsn, connection):
 
 def test_positions_of_consumers_are_never_archived(project, dsn, connection):
     messagedb.create(connection)
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         store.append("account-1", [new("a"), new("b")])
         store.append(
             "account:position-1", [new("Recorded", position=1), new("Recorded", position=2)]
@@ -111,7 +111,7 @@ def test_times_inside_of_payloads_count(project, dsn, connection):
     """Python's eventsourcing has no time beside its states."""
     eventsourcing.create(connection)
     old, young = str(uuid.uuid4()), str(uuid.uuid4())
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         for stream, at in (
             (old, datetime.now(UTC) - timedelta(days=30)),
             (young, datetime.now(UTC)),
@@ -172,7 +172,7 @@ def test_one_line_for_cron_and_documented_fields(project, dsn, connection):
 
 def test_queries_over_an_archive(project, dsn, connection):
     emmett.create(connection)
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         for number in range(3):
             store.append(
                 f"cart-{number}", [new("opened", n=number), new("confirmed", n=number, big=2**60)]
@@ -220,7 +220,7 @@ def test_what_projections_have_not_passed_is_not_removed(project, dsn, connectio
     )
     text = (project.folder / "esops.toml").read_text()
     project.write("esops.toml", f"{text}\n{archive}")
-    with open_store("s", StoreSettings(dsn=dsn, schema="shop", append="quick")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, schema="shop", append="quick")) as store:
         store.append(
             "cart-99999999",
             [NewEvent(str(uuid.uuid4()), "shopping_cart_opened", b'{"ClientId": "c"}')],
@@ -283,7 +283,7 @@ def test_a_rebuild_says_what_it_cannot_see_and_sees_it_with_the_archive(
 
 def test_out_of_time_and_gone_on_with(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True))
-    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         for number in range(60):
             store.append(f"cart-{number}", [new(n=n) for n in range(10)])
     write(
@@ -310,7 +310,7 @@ def test_out_of_time_and_gone_on_with(project, dsn, connection):
 
 def test_restored_into_another_database_of_the_same_layout(project, server, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True, optional=True))
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         store.append(
             "cart-1",
             [NewEvent(str(uuid.uuid4()), "a", b'{"n": 1.50}', b'{"correlationId": "c"}'), new("b")],
@@ -335,7 +335,7 @@ def test_restored_into_a_store_of_another_kind(project, dsn, connection, node):
     """Ids, versions, types, payloads and metadata; positions and times are the other store's."""
     marten.create(connection, marten.Variant(text_ids=True, optional=True))
     stream = f"cart-{uuid.uuid4()}"
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         store.append(
             stream,
             [
@@ -357,7 +357,7 @@ def test_restored_into_a_store_of_another_kind(project, dsn, connection, node):
         ]
         == 1
     )
-    with open_store("n", StoreSettings(backend="eventstoredb", uri=node.uri)) as store:
+    with open_store("n", EventStoreDBSettings(uri=node.uri)) as store:
         after = list(store.read_stream(stream))
         assert [(e.id, e.version + 1, e.type, e.json(), e.correlation_id) for e in after] == [
             (e.id, e.version, e.type, e.json(), e.correlation_id) for e in before
@@ -368,7 +368,7 @@ def test_restored_into_a_store_of_another_kind(project, dsn, connection, node):
 
 def test_a_scavenge_after_a_removal_and_no_way_back_but_into_another_store(project):
     with Nodes() as nodes, Nodes() as others:
-        settings = StoreSettings(backend="eventstoredb", uri=nodes.uri)
+        settings = EventStoreDBSettings(uri=nodes.uri)
         with open_store("s", settings) as store:
             store.append("cart-1", [new(n=n) for n in range(5)])
             store.append("cart-2", [new(n=n) for n in range(5)])
@@ -404,7 +404,7 @@ def test_a_scavenge_after_a_removal_and_no_way_back_but_into_another_store(proje
             assert "--into" in refused.err
             assert [event.version for event in store.read_stream("cart-1")] == [4]
         project.ok("archive", "restore", told["run"], "--into", "copy", "--yes")
-        with open_store("copy", StoreSettings(backend="eventstoredb", uri=others.uri)) as store:
+        with open_store("copy", EventStoreDBSettings(uri=others.uri)) as store:
             after = list(store.read_stream("cart-1"))
         assert [(e.id, e.version, e.type, e.data, e.metadata) for e in after] == [
             (e.id, e.version, e.type, e.data, e.metadata) for e in before
@@ -413,7 +413,7 @@ def test_a_scavenge_after_a_removal_and_no_way_back_but_into_another_store(proje
 
 def test_tombstoned_streams_are_gone_for_good_and_come_back_elsewhere_alone(project):
     with Nodes() as nodes, Nodes() as others:
-        with open_store("s", StoreSettings(backend="eventstoredb", uri=nodes.uri)) as store:
+        with open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:
             store.append("cart-1", [new(n=n) for n in range(5)])
             store.append("cart-2", [new(n=n) for n in range(3)])
             before = {name: list(store.read_stream(name)) for name in ("cart-1", "cart-2")}
@@ -438,7 +438,7 @@ def test_tombstoned_streams_are_gone_for_good_and_come_back_elsewhere_alone(proj
             assert refused.code == 6
             assert "tombstoned" in refused.err
         project.ok("archive", "restore", told["run"], "--into", "copy", "--yes")
-        with open_store("copy", StoreSettings(backend="eventstoredb", uri=others.uri)) as store:
+        with open_store("copy", EventStoreDBSettings(uri=others.uri)) as store:
             for name, events in before.items():
                 after = list(store.read_stream(name))
                 assert [(e.id, e.version, e.data) for e in after] == [
@@ -479,7 +479,7 @@ def test_databases_of_the_real_libraries_go_and_come_back(project, dumps, dsn, c
 
 def test_a_role_with_the_printed_grants_archives_and_restores(project, dsn, connection):
     emmett.create(connection)
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         store.append("cart-1", [new(), new()])
     write(project, of(dsn, more=""), 'store = "s"\ncategory = "cart"\nremove = "archive"')
     connection.execute("CREATE ROLE archivist LOGIN")
@@ -508,7 +508,7 @@ def test_an_archive_of_several_stores_asks_which(project, server, dsn, connectio
     emmett.create(connection)
     stores = of(dsn, "m", 'layout = "marten"') + of(dsn, "e", 'layout = "emmett"')
     for name, layout in (("m", "marten"), ("e", "emmett")):
-        with open_store(name, StoreSettings(dsn=dsn, layout=layout)) as store:
+        with open_store(name, PostgresSettings(dsn=dsn, layout=layout)) as store:
             store.append("cart-1", [new(of=name)])
     more = (
         "[archives.cold.policies.other]\nstore = 'e'\ncategory = "
@@ -558,7 +558,7 @@ def test_a_read_model_is_built_from_an_archive_alone(project, dsn, connection):
 
 def test_the_last_events_stay_where_that_is_asked_for(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True))
-    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         store.append("cart-1", [new(n=n) for n in range(7)])
         write(
             project,
@@ -582,7 +582,7 @@ def test_an_event_that_was_changed_after_the_verification_is_not_removed(project
     is another.
     """
     marten.create(connection, marten.Variant(text_ids=True))
-    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         for number in range(3):
             store.append(f"cart-{number}", [new(name="Ann"), new(name="Ann")])
     write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "delete"')
@@ -606,7 +606,7 @@ def test_an_event_that_was_changed_after_the_verification_is_not_removed(project
 def test_binary_payloads_leave_and_come_back_as_they_were(project, dsn, connection):
     """Marten keeps a placeholder in `data` beside them."""
     marten.create(connection, marten.Variant(text_ids=True, binary=True))
-    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         for number in range(3):
             store.append(f"cart-{number}", [new(n=1), new(n=2), new(n=3)])
         connection.execute(
@@ -645,7 +645,7 @@ def test_of_a_large_archive_only_those_files_are_read_that_may_hold_what_is_aske
     (project.folder / "esops.toml").write_text(config)
     noise = [os.urandom(100_000).hex() for _ in range(20)]
     runs = []
-    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         for first in (0, 10):
             for number in range(first, first + 10):
                 store.append(f"cart-{number:02}", [new(n=n, noise=noise[n]) for n in range(20)])
@@ -681,7 +681,7 @@ def test_of_a_large_archive_only_those_files_are_read_that_may_hold_what_is_aske
 def test_joined_streams_of_tenants_with_one_name_are_two(project, dsn, connection):
     """Of one tenant's stream a part went, of the other's all, and a third is whole."""
     marten.create(connection, marten.VARIANTS["marten-conjoined"])
-    settings = StoreSettings(dsn=dsn, append="quick")
+    settings = PostgresSettings(dsn=dsn, append="quick")
     for tenant, count in (("red", 4), ("blue", 3), ("green", 2)):
         with open_store("s", settings.model_copy(update={"tenant": tenant})) as store:
             store.append("cart-1", [new(tenant, n=n) for n in range(count)])
@@ -781,7 +781,7 @@ def test_each_clouds_own_environment_says_where_and_how(monkeypatch, address, en
 def test_events_that_others_refer_to_stay_and_the_rest_of_the_run_goes(project, dsn, connection):
     """As Marten's tables of tags do, without a cascade (EventTagTable)."""
     marten.create(connection, marten.Variant(text_ids=True))
-    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         for number in range(9):
             store.append(f"cart-{number}", [new(), new()])
     connection.execute(
@@ -814,7 +814,7 @@ def test_events_that_others_refer_to_stay_and_the_rest_of_the_run_goes(project, 
 
 def test_large_events_are_read_back_some_at_a_time(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True))
-    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         store.append("cart-1", [new(noise=os.urandom(100_000).hex()) for _ in range(120)])
     write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "keep"')
     project.ok("archive", "run", "old")

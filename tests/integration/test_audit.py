@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from esops.audit.estimate import estimate
 from esops.audit.streams import audit_streams
 from esops.events import EventFilter, NewEvent
-from esops.settings import AuditSettings, StoreSettings
+from esops.settings import AuditSettings, PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, marten, messagedb
 
@@ -139,7 +139,7 @@ def chain(dsn, connection, project):
     """
     marten.create(connection, marten.Variant(text_ids=True, optional=True))
     project.write("esops.toml", f"[stores.shop]\ndsn = {json.dumps(dsn)}\n")
-    with open_store("shop", StoreSettings(dsn=dsn)) as store:
+    with open_store("shop", PostgresSettings(dsn=dsn)) as store:
         for number in range(50):
             store.append(
                 f"cart-{number}",
@@ -182,7 +182,7 @@ def test_causes_and_effects_across_streams(chain, project):
 
 def test_an_index_answers_once_there_is_one(chain, project):
     chain.execute("CREATE INDEX ON mt_events ((correlation_id))")
-    with open_store("shop", StoreSettings(dsn=chain.info.dsn)) as store:
+    with open_store("shop", PostgresSettings(dsn=chain.info.dsn)) as store:
         found = store.search.find(correlation_id="request-1")
         assert found.scans is None
         assert len(list(found.events)) == 5
@@ -293,7 +293,7 @@ def test_an_estimate_holds_the_truth_and_small_tables_are_counted(dsn, connectio
         "FROM (SELECT n, 'cart-' || floor(exp(8 * random())) AS s FROM generate_series(1, 150000) "
         "n) g ORDER BY n"
     )
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         truth = audit_streams(store, AuditSettings()).whole
         guessed = estimate(store, EventFilter(), pages=400)
         assert guessed is not None
@@ -322,7 +322,7 @@ def test_tenants_histograms_and_writers_that_compete(dsn, connection, project):
     marten.create(connection, marten.Variant(text_ids=True, optional=True, conjoined=True))
     project.write("esops.toml", f"[stores.s]\ndsn = {json.dumps(dsn)}\n")
     for tenant in ("blue", "red"):
-        with open_store("s", StoreSettings(dsn=dsn, tenant=tenant)) as store:
+        with open_store("s", PostgresSettings(dsn=dsn, tenant=tenant)) as store:
             store.append("cart-1", [chained(1, None, "one"), chained(2, 1, "one")])
             store.append("cart-1", [chained(3, None, "two")])
     connection.execute(
@@ -352,7 +352,7 @@ def test_a_long_count_is_announced(dsn, connection, monkeypatch):
     messagedb.create(connection)
     monkeypatch.setattr("esops.audit.streams.MANY", 5)
     said: list[str] = []
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         store.append("cart-1", [NewEvent(str(uuid.uuid4()), "Opened", b"{}") for _ in range(9)])
         audit_streams(store, AuditSettings(), say=said.append)
     assert len(said) == 1

@@ -8,9 +8,9 @@ import json
 
 import pytest
 
-from esops.errors import Refused, Unavailable, UsageError
+from esops.errors import Unavailable, UsageError
 from esops.events import EventFilter, NewEvent, Position
-from esops.settings import StoreSettings, TableSettings
+from esops.settings import PostgresSettings, StoreSettings, TableSettings
 from esops.stores import open_store
 
 DESCRIBED = {
@@ -50,7 +50,7 @@ def entries(connection):
 
 def settings(dsn: str, **changed) -> StoreSettings:
     described = {key: value for key, value in {**DESCRIBED, **changed}.items() if value is not None}
-    return StoreSettings(dsn=dsn, table=TableSettings(**described), append="quick")
+    return PostgresSettings(dsn=dsn, table=TableSettings(**described), append="quick")
 
 
 def test_it_is_read_as_any_store(dsn, entries):
@@ -77,7 +77,7 @@ def test_it_is_read_as_any_store(dsn, entries):
         assert found == ["b"]
         assert store.ping().layout == "custom"
         assert not store.capabilities.append
-        with pytest.raises(Refused, match="does not know how this table is written"):
+        with pytest.raises(UsageError, match="takes no events"):
             store.append("a", [NewEvent("", "x", b"{}")])
 
 

@@ -118,10 +118,10 @@ def test_events_counts_what_the_truth_counts(restored, project):
 
 
 def test_the_stopped_processor_is_a_checkpoint(restored, dsn):
-    from esops.settings import StoreSettings
+    from esops.settings import PostgresSettings
     from esops.stores import open_store
 
-    with open_store("shop", StoreSettings(dsn=dsn)) as store:
+    with open_store("shop", PostgresSettings(dsn=dsn)) as store:
         (shipping,) = store.checkpoints()
         assert (shipping.name, shipping.position[1], shipping.state) == ("shipping", 400, "stopped")
         assert (

@@ -13,7 +13,7 @@ import trustme
 
 from esops.errors import Busy, ConnectionLost, Refused, Unavailable, UsageError
 from esops.events import EventFilter, NewEvent
-from esops.settings import StoreSettings
+from esops.settings import EventStoreDBSettings, StoreSettings
 from esops.stores import open_store
 from esops.stores.base import WrongExpectedVersion
 from esops.stores.eventstoredb.errors import StreamGone
@@ -23,7 +23,7 @@ from tests.support.waiting import DEADLINE, finish, until
 
 
 def settings(uri: str) -> StoreSettings:
-    return StoreSettings(backend="eventstoredb", uri=uri)
+    return EventStoreDBSettings(uri=uri)
 
 
 def event(type: str = "happened", data: bytes = b"{}", metadata: bytes = b"{}") -> NewEvent:

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from esops.errors import Refused
 from esops.events import NewEvent, Position
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.checkpoints import checkpoint_of
 from esops.stores.postgres.layouts.marten import daemon as marten_daemon
@@ -266,7 +266,7 @@ old table).
 def bank(dsn, connection):
     emmett.create(connection)
     connection.execute(FUNCTION)
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         for number in range(4):
             store.append(f"account-{number}", [NewEvent(str(uuid.uuid4()), "Opened", b"{}")])
         yield store
@@ -378,7 +378,7 @@ def test_eventsourcings_tracking_row(dsn, connection, newer):
         f"({key})); "
         "INSERT INTO views_tracking VALUES ('Bank', 3)"
     )
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         with connection.transaction():
             store.sql.set_checkpoint(connection, "views/Bank", Position((7,)))
         assert connection.execute(

@@ -18,7 +18,7 @@ from esops.config import load_config
 from esops.events import NewEvent
 from esops.health import doctor
 from esops.health.findings import CODES
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import billing, emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
@@ -148,7 +148,7 @@ def test_init_tells_tenants_append_modes_and_tables_beside_a_checkpoint(project,
         "CREATE TABLE shop.projection_checkpoints (name text PRIMARY KEY, last_position bigint)"
     )
     for tenant in ("red", "blue"):
-        with open_store("s", StoreSettings(dsn=dsn, tenant=tenant)) as store:
+        with open_store("s", PostgresSettings(dsn=dsn, tenant=tenant)) as store:
             store.append("cart-1", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
     done = project.ok("init", "--dsn", dsn, "--output", "json").json
     assert done["read_models"] == ["shop.orders"]
@@ -320,7 +320,7 @@ def test_d030_d031_a_configuration_that_is_allowed_and_not_meant(project, dsn, c
 
 def test_d032_d033_d034_archives_that_are_away_failed_or_unfinished(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True))
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         store.append("cart-1", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
     policy = (
         "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstream = "
@@ -513,7 +513,7 @@ def test_a_role_with_the_printed_grants_runs_each_command_and_without_one_is_tol
     project, dsn, connection, layout
 ):
     MAKERS[layout](connection)
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         for n in range(5):
             store.append(f"cart-{n}", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
     connection.execute("CREATE ROLE least LOGIN")

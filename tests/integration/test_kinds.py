@@ -421,12 +421,12 @@ def test_handlers_over_a_store_of_another_database(dsn, project, own_server):
 def test_marten_tenants_and_emmett_positions_in_a_statement(dsn, connection):
     """What stands for :after and :until fits the columns that order the events."""
     from esops.events import NewEvent
-    from esops.settings import StoreSettings
+    from esops.settings import PostgresSettings
     from esops.stores import open_store
     from tests.support import emmett
 
     emmett.create(connection)
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         for number in range(5):
             store.append(
                 "a-1", [NewEvent(f"00000000-0000-4000-8000-00000000000{number}", "x", b"{}")]

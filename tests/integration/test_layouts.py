@@ -13,14 +13,14 @@ import pytest
 
 from esops.errors import Unavailable, UsageError
 from esops.events import EventFilter, NewEvent, Position
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, marten
 
 
 def store_of(dsn, **settings):
     return open_store(
-        "s", StoreSettings(dsn=dsn, hole_threshold=timedelta(seconds=0.2), **settings)
+        "s", PostgresSettings(dsn=dsn, hole_threshold=timedelta(seconds=0.2), **settings)
     )
 
 
@@ -226,4 +226,4 @@ def test_the_password_is_in_no_error():
     with pytest.raises(Unavailable) as caught:
         store_of("postgresql://ann:s3cret@localhost:1/db")
     assert "s3cret" not in str(caught.value)
-    assert "s3cret" not in repr(StoreSettings(dsn="postgresql://ann:s3cret@localhost:1/db"))
+    assert "s3cret" not in repr(PostgresSettings(dsn="postgresql://ann:s3cret@localhost:1/db"))

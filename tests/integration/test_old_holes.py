@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esops.events import Position
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings, StoreSettings
 from esops.stores import open_store
 from esops.stores.base import Head, Unsettled, settled
 from tests.support import marten
@@ -99,7 +99,7 @@ def test_every_command_sees_every_event_of_a_store_that_marten_wrote(
     configure(project, dsn, schema)
     truth = visible(connection, schema)
 
-    with open_store("s", StoreSettings(dsn=dsn, schema=schema)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, schema=schema)) as store:
         settled_head = store.head(AT_ONCE)
         head = settled_head.position
         assert not settled_head.held_back_by
@@ -182,7 +182,7 @@ def test_what_is_not_settled_in_time_is_said_and_the_exit_code_is_5(dsn, connect
 
 
 def hole_rule(dsn, seconds: float = 30.0) -> StoreSettings:
-    return StoreSettings(dsn=dsn, hole_threshold=timedelta(seconds=seconds))
+    return PostgresSettings(dsn=dsn, hole_threshold=timedelta(seconds=seconds))
 
 
 def test_a_number_is_old_where_an_event_above_it_was_committed_before_the_servers_last_checkpoint(

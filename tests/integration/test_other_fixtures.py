@@ -11,7 +11,7 @@ import pytest
 
 from esops.errors import UsageError
 from esops.events import EventFilter, NewEvent, Position
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.postgres.layouts import eventsourcing
 from tests.support import emmett
@@ -41,7 +41,7 @@ DDL = (
 def restored(request, dumps, dsn, connection):
     emmett.restore(connection, (dumps / f"{request.param}.sql").read_text())
     truth = json.loads((dumps / f"{request.param}.json").read_text())
-    with open_store("bank", StoreSettings(dsn=dsn)) as store:
+    with open_store("bank", PostgresSettings(dsn=dsn)) as store:
         yield store, truth, request.param
 
 
@@ -97,9 +97,9 @@ def test_several_applications_in_one_database_want_a_name(dsn, connection):
     with pytest.raises(
         UsageError, match="eventsourcing of orders in schema 'public', eventsourcing of payments"
     ) as error:
-        open_store("s", StoreSettings(dsn=dsn))
+        open_store("s", PostgresSettings(dsn=dsn))
     assert error.value.hint == "Name one with `application`."
-    with open_store("s", StoreSettings(dsn=dsn, application="payments")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, application="payments")) as store:
         store.append(
             "5d5c58f5-1b0e-4c9f-9d3a-0a4b8c1f3d11",
             [NewEvent("", "payments:Payment.Received", b'{"n": 1}')],
@@ -129,7 +129,7 @@ def test_states_are_unwrapped_and_what_is_no_json_is_left_alone(dsn, connection)
         (b"\x78\x9c\x01\x02",),
     )
     connection.execute("SELECT setval('bankaccounts_events_notification_id_seq', 1)")
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         assert "compressed or encrypted" in store.ping().detail["states"]
         (event,) = [e for batch in store.read_all() for e in batch.events]
         assert event.data == b"\x78\x9c\x01\x02"

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from esops.errors import Refused
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.postgres.reading import PAGE, PageSize
 from tests.support import shop
@@ -123,7 +123,7 @@ def test_a_replica_is_refused(own_server):
     (own_server.folder / "standby.signal").touch()
     own_server.restart()
     with pytest.raises(Refused, match="is a replica"):
-        open_store("s", StoreSettings(dsn=own_server.dsn()))
+        open_store("s", PostgresSettings(dsn=own_server.dsn()))
 
 
 def test_pages_get_smaller_for_a_slow_reader_and_larger_again(monkeypatch):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore
 from tests.support import bank
@@ -82,7 +82,7 @@ def test_eventsourcings_own_application_is_read_whole(dsn, connection, functions
     }
     command = [sys.executable, "-m", "tests.support.bank"]
     subprocess.run([*command, "1", "0"], cwd=ROOT, env=environment, check=True)  # makes the tables
-    with open_store("bank", StoreSettings(dsn=dsn)) as store:
+    with open_store("bank", PostgresSettings(dsn=dsn)) as store:
         assert store.ping().detail["application"] == "accounts"
         writers = [
             subprocess.Popen([*command, "150", str(seed)], cwd=ROOT, env=environment)
@@ -123,7 +123,7 @@ def test_emmetts_own_event_store_writes_and_is_read_whole(dsn, connection, emmet
     uri = f"postgresql://{parts['user']}@localhost/{parts['dbname']}?host={parts['host']}"
     command = ["node", str(emmett_writer), uri]
     subprocess.run([*command, "0", "0"], check=True, timeout=DEADLINE)
-    with open_store("carts", StoreSettings(dsn=dsn)) as store:
+    with open_store("carts", PostgresSettings(dsn=dsn)) as store:
         assert store.ping().layout == "emmett"
         writers = [subprocess.Popen([*command, str(seed), "250"]) for seed in range(1, 4)]
         seen = read_while(store, writers)
@@ -164,7 +164,7 @@ def test_message_dbs_own_function_writes_and_is_read_whole(dsn, connection, mess
     for statement in message_db:
         connection.execute(statement.replace("CONCURRENTLY", ""))
     command = [sys.executable, "-m", "tests.support.messagedb_writer", dsn]
-    with open_store("messages", StoreSettings(dsn=dsn)) as store:
+    with open_store("messages", PostgresSettings(dsn=dsn)) as store:
         writers = [subprocess.Popen([*command, str(seed), "250"], cwd=ROOT) for seed in range(4)]
         seen = read_while(store, writers)
         truth = [

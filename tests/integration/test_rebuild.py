@@ -312,10 +312,10 @@ ddl = "odd.sql"
 """,
     )
     from esops.events import NewEvent
-    from esops.settings import StoreSettings
+    from esops.settings import PostgresSettings
     from esops.stores import open_store
 
-    with open_store("s", StoreSettings(dsn=dsn, append="quick")) as store:
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
         for n in range(30):
             store.append(
                 f"it's {n % 5} \\ \t\n",

@@ -7,7 +7,7 @@ import time
 import uuid
 
 from esops.events import NewEvent
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, shop
 from tests.support.waiting import end, until
@@ -109,7 +109,7 @@ def test_followers_on_emmett_rest_when_nothing_comes(dsn, connection, project):
     drive each other on for ever.
     """
     emmett.create(connection)
-    with open_store("s", StoreSettings(dsn=dsn)) as store:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
         for n in range(20):
             store.append(f"cart-{n}", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
     project.write(
@@ -149,7 +149,7 @@ def test_followers_on_emmett_rest_when_nothing_comes(dsn, connection, project):
             return last[1] - last[0] <= 3
 
         until(rest)
-        with open_store("s", StoreSettings(dsn=dsn)) as store:
+        with open_store("s", PostgresSettings(dsn=dsn)) as store:
             store.append("cart-new", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
         for version in (1, 2):
             count = f"SELECT count(*) FROM totals__v{version}"

@@ -88,10 +88,10 @@ def states(project) -> dict[int, str]:
 
 
 def names(nodes) -> list[str]:
-    from esops.settings import StoreSettings
+    from esops.settings import EventStoreDBSettings
     from esops.stores import open_store
 
-    with open_store("s", StoreSettings(backend="eventstoredb", uri=nodes.uri)) as store:
+    with open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:
         return sorted(
             one.name for one in store.admin.projections.all() if not one.name.startswith("$")
         )

@@ -18,7 +18,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, marten
 from tests.support.soak import rounds
@@ -112,7 +112,7 @@ def test_settled_reader_misses_nothing_where_a_naive_one_does(case, dsn, connect
     naive_reader.start()
     sampler.start()
     seen: list[int] = []
-    store = open_store("s", StoreSettings(dsn=dsn, **settings))
+    store = open_store("s", PostgresSettings(dsn=dsn, **settings))
     position = None
     chance = random.Random(1)
     kill_every = ENOUGH // (KILLS + 1)

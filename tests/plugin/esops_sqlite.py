@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from pathlib import Path
 
 from esops.errors import Unavailable
 from esops.events import EventFilter, NewEvent, Position, RecordedEvent, StreamInfo, category_of
-from esops.settings import StoreSettings
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -22,6 +22,7 @@ from esops.stores.base import (
     EventStore,
     Head,
     StoreInfo,
+    StoreSettings,
     WrongExpectedVersion,
     at_most,
 )
@@ -35,20 +36,19 @@ _COLUMNS = "id, stream, version, number, type, data, metadata, at"
 _PAGE_BYTES = 2_000_000
 
 
-def open_sqlite(name: str, settings: StoreSettings) -> SqliteStore:
-    return SqliteStore(name, settings)
+class SqliteSettings(StoreSettings):
+    file: Path
 
 
 class SqliteStore(EventStore):
+    Settings = SqliteSettings
     capabilities = Capabilities(append=True, count_between=True)
 
-    def __init__(self, name: str, settings: StoreSettings) -> None:
-        if settings.dsn is None:
-            raise Unavailable(f"stores.{name}.dsn: name the file")
+    def __init__(self, name: str, settings: SqliteSettings) -> None:
         self.name = name
         try:
             self._db = sqlite3.connect(
-                settings.dsn, timeout=10, isolation_level=None, check_same_thread=False
+                settings.file, timeout=10, isolation_level=None, check_same_thread=False
             )
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(_TABLE)

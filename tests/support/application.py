@@ -17,7 +17,7 @@ import time
 import psycopg
 from psycopg.types.json import Jsonb
 
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 
 _BATCH = 500
@@ -83,7 +83,7 @@ def follow(dsn: str, version: int, *, wrong: int, slow: float) -> None:
     """
     with (
         psycopg.connect(dsn, autocommit=True) as connection,
-        open_store("shop", StoreSettings(dsn=dsn, schema="shop")) as store,
+        open_store("shop", PostgresSettings(dsn=dsn, schema="shop")) as store,
     ):
         create(connection, version)
         while True:

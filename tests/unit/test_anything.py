@@ -18,7 +18,7 @@ from esops.cli.events import _as_dict
 from esops.config import parse_config
 from esops.errors import UsageError
 from esops.events import Position
-from esops.settings import ProjectionSettings, ReadModelSettings, StoreSettings, TableSettings
+from esops.settings import STORE_SETTINGS, ProjectionSettings, ReadModelSettings, TableSettings
 from esops.stores.eventstoredb.connect import read_uri
 from esops.stores.postgres.layouts import eventsourcing
 from esops.term import to_json
@@ -27,7 +27,12 @@ from tests.unit.test_building_blocks import event
 KEYS = sorted(
     {
         name
-        for section in (StoreSettings, ReadModelSettings, ProjectionSettings, TableSettings)
+        for section in (
+            *STORE_SETTINGS.values(),
+            ReadModelSettings,
+            ProjectionSettings,
+            TableSettings,
+        )
         for name in section.model_fields
     }
 )

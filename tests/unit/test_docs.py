@@ -11,13 +11,13 @@ import pytest
 
 from esops.health.metrics import NAMES
 from esops.settings import (
+    STORE_SETTINGS,
     ArchiveSettings,
     AuditSettings,
     BudgetSettings,
     PolicySettings,
     ProjectionSettings,
     ReadModelSettings,
-    StoreSettings,
     TraceSettings,
 )
 
@@ -33,7 +33,8 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
-SECTIONS = [StoreSettings, ReadModelSettings, ProjectionSettings, ArchiveSettings, PolicySettings]
+SECTIONS = [*STORE_SETTINGS.values()]
+SECTIONS += [ReadModelSettings, ProjectionSettings, ArchiveSettings, PolicySettings]
 SECTIONS += [AuditSettings, BudgetSettings, TraceSettings]
 
 

@@ -26,7 +26,7 @@ from esops.events import (
     asked_for,
     category_of,
 )
-from esops.settings import StoreSettings
+from esops.settings import ArchiveStoreSettings
 from esops.stores.archive.reading import Database, read
 from esops.stores.base import (
     EVERYTHING,
@@ -43,9 +43,10 @@ from esops.stores.parts import Ids, Search, SearchResult
 class ArchiveStore(EventStore):
     """EventStore over a repository; see esops.stores.base for what each method promises."""
 
+    Settings = ArchiveStoreSettings
     capabilities = Capabilities(count_between=True)
 
-    def __init__(self, name: str, settings: StoreSettings) -> None:
+    def __init__(self, name: str, settings: ArchiveStoreSettings) -> None:
         """Read the catalog.
 
         Raises UsageError where the repository holds several stores' events, and none is named.
@@ -53,7 +54,7 @@ class ArchiveStore(EventStore):
         assert settings.cold is not None
         self.name = name
         self.repository = Repository(settings.cold)
-        runs = Catalog(self.repository).sealed(settings.of)
+        runs = Catalog(self.repository).sealed(settings.source_store)
         stores = sorted({manifest.store for _, manifest in runs})
         if len(stores) > 1:
             raise UsageError(
@@ -62,7 +63,7 @@ class ArchiveStore(EventStore):
                 hint="Name one with `of`.",
             )
         self._runs = runs
-        self._of = stores[0] if stores else settings.of or ""
+        self._of = stores[0] if stores else settings.source_store or ""
         newest = runs[-1][1] if runs else None
         self._layout = newest.layout if newest is not None else "empty"
         self._parts = newest.position_parts if newest is not None else 1

@@ -25,7 +25,7 @@ from esops.events import (
     RecordedEvent,
     StreamInfo,
 )
-from esops.settings import StoreSettings
+from esops.settings import EventStoreDBSettings
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -63,11 +63,6 @@ _SAMPLE = 500
 _AT_VERSION = re.compile(r"is (\d+) not")
 
 
-def open_eventstoredb(name: str, settings: StoreSettings) -> EventStoreDBStore:
-    """Open a store. Raises Unavailable where no node can be reached."""
-    return EventStoreDBStore(name, settings)
-
-
 class EventStoreDBStore(EventStore):
     """EventStore over EventStoreDB; see esops.stores.base for what each method promises.
 
@@ -77,13 +72,13 @@ class EventStoreDBStore(EventStore):
     streams do not.
     """
 
+    Settings = EventStoreDBSettings
     capabilities = Capabilities(append=True, checkpoints=True, first_version=0)
 
-    def __init__(self, name: str, settings: StoreSettings) -> None:
+    def __init__(self, name: str, settings: EventStoreDBSettings) -> None:
         """Connect. Raises UsageError for a URI that cannot be read, Unavailable where no node
         answers.
         """
-        assert settings.uri is not None
         self.name = name
         self._connector = Connector(name, settings.uri)
         self._bytes_an_event: float | None = None

@@ -15,7 +15,7 @@ from psycopg.sql import SQL, Composed, Literal
 from esops.errors import ConnectionLost, Refused
 from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
 from esops.postgres.connection import connect, translated
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -49,11 +49,11 @@ _GLANCE = timedelta(milliseconds=20)
 class PostgresStore(EventStore):
     """EventStore over Postgres; see esops.stores.base for what each method promises."""
 
+    Settings = PostgresSettings
     capabilities = Capabilities(append=True, count_between=True, checkpoints=True, shards=True)
 
-    def __init__(self, name: str, settings: StoreSettings) -> None:
+    def __init__(self, name: str, settings: PostgresSettings) -> None:
         """Connect and find the layout in the catalogue."""
-        assert settings.dsn is not None
         self.name = name
         self._dsn = settings.dsn
         self._connection: psycopg.Connection | None = None
@@ -292,8 +292,3 @@ class PostgresStore(EventStore):
             self._archiver.close()
         if self._connection is not None:
             self._connection.close()
-
-
-def open_postgres(name: str, settings: StoreSettings) -> PostgresStore:
-    """Connect and find the layout. Raises Unavailable or UsageError."""
-    return PostgresStore(name, settings)

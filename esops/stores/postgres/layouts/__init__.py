@@ -8,13 +8,13 @@ from importlib.metadata import entry_points
 import psycopg
 
 from esops.errors import UsageError, nearest
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores.postgres.layouts import custom, eventsourcing, messagedb
 from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.layouts.emmett import tables as emmett
 from esops.stores.postgres.layouts.marten import tables as marten
 
-Detect = Callable[[psycopg.Connection, StoreSettings], list[Layout]]
+Detect = Callable[[psycopg.Connection, PostgresSettings], list[Layout]]
 
 ENTRY_POINT = "esops.layouts"
 LAYOUTS: Mapping[str, Detect] = {
@@ -34,12 +34,12 @@ def known() -> dict[str, Detect]:
     return {**brought, **LAYOUTS}
 
 
-def find_all(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
+def find_all(connection: psycopg.Connection, settings: PostgresSettings) -> list[Layout]:
     """Every event store that a database holds, of any layout."""
     return [layout for detect in known().values() for layout in detect(connection, settings)]
 
 
-def find_layout(connection: psycopg.Connection, name: str, settings: StoreSettings) -> Layout:
+def find_layout(connection: psycopg.Connection, name: str, settings: PostgresSettings) -> Layout:
     """The one layout that a database holds under these settings.
 
     Raises UsageError where there is none, or several.

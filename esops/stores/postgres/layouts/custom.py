@@ -15,7 +15,7 @@ from psycopg import sql
 from esops.errors import Refused, UsageError, nearest
 from esops.events import NewEvent, Position
 from esops.postgres import catalog
-from esops.settings import StoreSettings, TableSettings
+from esops.settings import PostgresSettings, TableSettings
 from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout, Mapped, numbered
 
 _C = sql.Identifier
@@ -24,7 +24,7 @@ _TIMES = {"timestamptz", "timestamp"}
 _DOCUMENTS = {"json", "jsonb", "text", "varchar", "bytea"}
 
 
-def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
+def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[Layout]:
     """The described table; none where nothing is described.
 
     Raises UsageError where the catalogue says otherwise.

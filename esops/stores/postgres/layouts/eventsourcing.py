@@ -22,7 +22,7 @@ from esops.errors import Refused
 from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
 from esops.postgres.connection import qualified
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores.postgres.layouts.archiving import numbered_archiving
 from esops.stores.postgres.layouts.base import (
     NO_TENANT,
@@ -41,7 +41,7 @@ _EVENT = {"stream": "originator_id", "version": "originator_version", "data": "s
 _C = sql.Identifier
 
 
-def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
+def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[Layout]:
     """The applications whose events are in a database; each is a store."""
     found = catalog.tables_with(connection, _COLUMNS, settings.db_schema)
     return [

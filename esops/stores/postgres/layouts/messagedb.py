@@ -16,7 +16,7 @@ from psycopg import sql
 
 from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores.postgres.layouts.archiving import numbered_archiving
 from esops.stores.postgres.layouts.base import (
     NO_TENANT,
@@ -43,7 +43,7 @@ _POSITION_STREAM = r"^[^-]+:position(-.*)?$"
 """Consumers write to `<category>:position` or `<category>:position-<identifier>`."""
 
 
-def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
+def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[Layout]:
     """message-db's stores in a database."""
     found = catalog.tables_with(connection, _COLUMNS, settings.db_schema)
     return [_read(connection, table) for table in found if table.name == "messages"]

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from esops.errors import Unavailable
 from esops.postgres import catalog
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores.postgres.layouts.base import (
     NO_TENANT,
     TRUE,
@@ -35,7 +35,7 @@ SEQUENCE = "emt_global_message_position"
 _C = sql.Identifier
 
 
-def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
+def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[Layout]:
     """Emmett's stores in a database."""
     schemas = catalog.schemas_with(connection, "emt_messages", "emt_streams")
     return [
@@ -45,7 +45,7 @@ def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layo
     ]
 
 
-def _read(connection: psycopg.Connection, schema: str, settings: StoreSettings) -> Layout:
+def _read(connection: psycopg.Connection, schema: str, settings: PostgresSettings) -> Layout:
     sequence = catalog.sequence_of(connection, schema, SEQUENCE)
     if sequence is None:
         raise Unavailable(

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from esops.errors import Unavailable, UsageError
 from esops.postgres import catalog
-from esops.settings import StoreSettings
+from esops.settings import PostgresSettings
 from esops.stores.postgres.layouts.base import (
     NO_TENANT,
     NOTHING,
@@ -41,7 +41,7 @@ _METADATA = (
 _C = sql.Identifier
 
 
-def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layout]:
+def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[Layout]:
     """Marten's stores in a database, each in the variant that its catalogue shows.
 
     Where each tenant's events are numbered on their own they have no common order, so that each
@@ -69,7 +69,7 @@ def detect(connection: psycopg.Connection, settings: StoreSettings) -> list[Layo
 def _read(
     connection: psycopg.Connection,
     schema: str,
-    settings: StoreSettings,
+    settings: PostgresSettings,
     tenant: str | None,
     own_sequence: str | None,
 ) -> Layout:
