@@ -42,14 +42,13 @@ def compare(connection: psycopg.Connection, sides: Sides, method: Method) -> Ver
     if method == "none":
         return not_compared(_count(connection, sides.green))
     rows = _count(connection, sides.blue), _count(connection, sides.green)
-    missing_key = [name for name in sides.key if not sides.blue.has(name)]
-    if method == "counts" or missing_key:
-        note = (
-            f"blue has no column {missing_key[0]}, which is green's key, so only the numbers of "
-            "rows could be compared"
+    missing_key = next((name for name in sides.key if not sides.blue.has(name)), None)
+    if method == "counts" or missing_key is not None:
+        note = missing_key and (
+            f"blue has no column {missing_key}, which is green's key, so only the numbers of rows "
+            "could be compared"
         )
-        differing = abs(rows[0] - rows[1])
-        return Verification("counts", *rows, differing, note=note if missing_key else None)
+        return Verification("counts", *rows, abs(rows[0] - rows[1]), note=note)
     if method == "sample":
         return _compare_sample(connection, sides, rows)
     buckets = _differing_buckets(connection, sides)
