@@ -1,10 +1,7 @@
-"""What can go wrong, told as an operator wants to hear it.
+"""What can go wrong, one class for each thing that a caller handles differently.
 
-One class for each thing that a caller handles differently; each knows its exit code
-(docs/reference/exit-codes.md).
-The message says what went wrong in one sentence, the hint says what to do. A class's docstring is
-its message where
-no better one is given.
+Each class has its exit code (docs/reference/exit-codes.md). The message says in one sentence what
+went wrong, the hint says what to do. The docstring of a class is its message where none is given.
 """
 
 from __future__ import annotations
@@ -20,9 +17,7 @@ class EsopsError(Exception):
     exit_code: ClassVar[int] = 70
 
     def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
-        """Take a sentence for the operator and, where there is one, a hint that says what to do
-        next.
-        """
+        """Set the sentence for the operator, and a hint that says what to do next."""
         self.message = message or (self.__class__.__doc__ or "").strip()
         self.hint = hint
         super().__init__(self.message)
@@ -35,7 +30,7 @@ class UsageError(EsopsError):
 
 
 class Unavailable(EsopsError):
-    """A store or database could not be reached, or gave up."""
+    """A store or database could not be reached, or failed."""
 
     exit_code = 3
 
@@ -45,7 +40,7 @@ class ConnectionLost(Unavailable):
 
 
 class Busy(EsopsError):
-    """Somebody else is at it."""
+    """Another process holds the lock."""
 
     exit_code = 4
 
@@ -71,9 +66,7 @@ class PoisonEvent(Refused):
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the known word nearest to a wrong one, or the list of what
-    there is.
-    """
+    """A hint for a wrong name: "Did you mean 'x'?", or the list of all names where none is near."""
     names = sorted(known)
     by_lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.5)

@@ -1,9 +1,8 @@
-"""Events, positions and streams: the words that every layer speaks.
+"""Events, positions and streams, which every layer speaks of.
 
-A `RecordedEvent` is a NamedTuple, since a hundred thousand of them a second pass through: a row
-becomes an event with
-one C call (`RecordedEvent._make`). Payloads stay the bytes that the store had and are decoded where
-they are needed.
+A `RecordedEvent` is a NamedTuple, since a hundred thousand of them a second pass through: one C
+call (`RecordedEvent._make`) turns a row into an event. Payloads stay the bytes that the store had,
+and are decoded where they are needed.
 """
 
 from __future__ import annotations
@@ -36,9 +35,8 @@ TRACEPARENT = "traceparent"
 class Position(tuple[int, ...]):
     """A place in one store's log: opaque, totally ordered, printable.
 
-    Inside is a tuple of integers whose meaning only the store's layout knows; nobody else does
-    arithmetic on it.
-    `str()` and `parse()` are inverses.
+    Inside is a tuple of integers whose meaning only the store's layout knows, so nobody else does
+    arithmetic on it. `str()` and `parse()` are inverses.
     """
 
     __slots__ = ()
@@ -70,20 +68,19 @@ class _Fields(NamedTuple):
 class RecordedEvent(_Fields):
     """One event as its store has it: a named tuple.
 
-    `version` is the event's position in its stream, counted as the store counts; `position` its
-    place in the log of all.
-    `data` and `metadata` are the stored bytes (UTF-8 JSON, or whatever the application wrote);
-    `metadata` is empty where
-    the store keeps none. `recorded_at` is UTC. `tenant` is empty where the store has no tenants.
+    `version` is the event's number in its stream, counted as the store counts; `position` is its
+    place in the log of all streams. `data` and `metadata` are the stored bytes (UTF-8 JSON, or
+    whatever the application wrote); `metadata` is empty where the store keeps none. `recorded_at`
+    is UTC. `tenant` is empty where the store has no tenants.
     """
 
     __slots__ = ()
 
     @property
     def recorded_at(self) -> datetime:
-        """When it was recorded.
+        """When the store recorded the event.
 
-        A bulk read leaves microseconds in the tuple, which become a datetime only when asked for.
+        A bulk read leaves microseconds in the tuple: making a datetime of each would be slow.
         """
         value: Any = self[7]
         return value if isinstance(value, datetime) else datetime.fromtimestamp(value / 1e6, UTC)
@@ -99,21 +96,19 @@ class RecordedEvent(_Fields):
 
     @property
     def correlation_id(self) -> str | None:
-        """The id shared by everything that one request caused, by the conventional keys of the
+        """The id that everything caused by one request shares: the first of CORRELATION_KEYS in the
         metadata.
         """
         return _first(self.meta(), CORRELATION_KEYS)
 
     @property
     def causation_id(self) -> str | None:
-        """The id of the message that caused this one, by the conventional keys of the metadata."""
+        """The id of the message that caused this one: the first of CAUSATION_KEYS."""
         return _first(self.meta(), CAUSATION_KEYS)
 
     @property
     def category(self) -> str | None:
-        """What stands before the first `-` of the stream's name; None where the name is a bare
-        UUID.
-        """
+        """The part of the stream's name before the first `-`; None where the name is a UUID."""
         return category_of(self.stream)
 
 
@@ -128,16 +123,16 @@ class NewEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events are wanted; everything given must hold. No types means all types."""
+    """Which events to read: those that match everything that is given. No types means all types."""
 
     types: tuple[str, ...] = ()
     category: str | None = None
     stream: str | None = None
     archived: bool = False
-    """Whether events of archived streams are wanted too."""
+    """Whether to read events of archived streams, too."""
     shard: tuple[int, int] | None = None
-    """Only streams that a hash of their names deals to this one (from 0) of so many; for stores
-    that can (`shards`).
+    """(number, of how many): only the streams that a hash of their names puts into this shard,
+    counted from 0. For stores with the capability `shards`.
     """
 
     @property
@@ -157,9 +152,9 @@ class StreamKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """One stream: how many events of it can be read, which, and since when.
+    """One stream: how many of its events can be read, and the first and last of them.
 
-    Times are UTC, None where nothing can be read.
+    Times are UTC, and None where no event can be read.
     """
 
     name: str
@@ -172,19 +167,19 @@ class StreamInfo:
     archived: bool = False
     tenant: str = ""
     deleted: Literal["", "soft", "tombstone"] = ""
-    """Soft: nothing can be read, and the name can be used again. Tombstone: it never can."""
+    """soft: no event can be read, and the name can be used again; tombstone: it never can."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The store's own settings of the stream, such as EventStoreDB's $maxCount, $maxAge and $tb."""
     closed: bool | None = None
     """Whether its last event is of a type that closes it; None where that was not asked."""
     bytes: int | None = None
-    """What its events take in the store; None where that was not asked, or is not known."""
+    """The size of its events in the store; None where that was not asked, or is not known."""
     recent: int | None = None
     """How many of its events are younger than a time that was asked for."""
 
     @property
     def key(self) -> StreamKey:
-        """What names it."""
+        """The stream's id and tenant."""
         return StreamKey(self.name, self.tenant)
 
 
@@ -198,9 +193,9 @@ class StreamRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """How far a processor of the application is, as the store's own bookkeeping says.
+    """How far a processor of the application has got, according to the store's own tables.
 
-    `position` is None where it has none yet; `detail` holds what the store tells beside it
+    `position` is None where it has none yet; `detail` holds what else the store keeps of it
     (version, status, …).
     """
 
@@ -212,14 +207,14 @@ class Checkpoint:
 
 
 def category_of(stream: str) -> str | None:
-    """What stands before the first `-` of a stream's name; None where the whole name is a UUID."""
+    """The part of a stream's name before the first `-`; None where the whole name is a UUID."""
     return None if _UUID.match(stream) else stream.partition("-")[0]
 
 
 def asked_for(**ids: str | Sequence[str] | None) -> tuple[str, tuple[str, ...]]:
-    """What a search is for: the one kind of id, and its values.
+    """Return what a search is for: the one kind of id that was given, and its values.
 
-    Raises ValueError for none or several kinds.
+    Raises ValueError where none or several kinds were given.
     """
     given = [(which, value) for which, value in ids.items() if value is not None]
     if len(given) != 1:
@@ -229,9 +224,7 @@ def asked_for(**ids: str | Sequence[str] | None) -> tuple[str, tuple[str, ...]]:
 
 
 def trace_id_of(meta: Mapping[str, Any]) -> str | None:
-    """The trace's id in W3C's `traceparent` (version-traceid-parentid-flags), where an event has
-    one.
-    """
+    """The trace id of W3C's `traceparent` (version-traceid-parentid-flags), or None."""
     found = _TRACEPARENT.match(str(meta.get(TRACEPARENT, "")))
     return found[1] if found else None
 

@@ -253,8 +253,8 @@ def _store_names(layouts: list[Layout]) -> list[str]:
     names: list[str] = []
     for layout in layouts:
         schema = layout.schema if layout.schema not in ("public", "message_store") else layout.name
-        wanted = re.sub(r"[^A-Za-z0-9_-]", "-", layout.detail.get("application") or schema)
-        names.append(wanted if wanted not in names else f"{wanted}-{len(names) + 1}")
+        name = re.sub(r"[^A-Za-z0-9_-]", "-", layout.detail.get("application") or schema)
+        names.append(name if name not in names else f"{name}-{len(names) + 1}")
     return names
 
 

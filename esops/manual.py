@@ -52,18 +52,18 @@ class Topic:
         """The headings below the title, in their order."""
         return [title for level, title, _ in _headings(self.text) if level > 1]
 
-    def _section(self, wanted: str) -> str:
-        found, name = _headings(self.text), wanted.lower()
+    def _section(self, asked: str) -> str:
+        found, name = _headings(self.text), asked.lower()
         # The heading itself, or the only one that has the word in it.
         matching = [
             at for at, (_, title, _) in enumerate(found) if name in (title.lower(), _anchor(title))
         ] or [at for at, (_, title, _) in enumerate(found) if name in title.lower()]
         if len(matching) != 1:
             raise UsageError(
-                f"the page {self.name!r} has {'several' if matching else 'no'} sections {wanted!r}",
+                f"the page {self.name!r} has {'several' if matching else 'no'} sections {asked!r}",
                 hint="There are: " + ", ".join(found[at][1] for at in matching)
                 if matching
-                else nearest(wanted, self.sections()),
+                else nearest(asked, self.sections()),
             )
         level, _, start = found[matching[0]]
         ends = (line for deeper, _, line in found[matching[0] + 1 :] if deeper <= level)

@@ -1,4 +1,4 @@
-"""The root command, the options that work everywhere, and what an error looks like."""
+"""The root command, the options that work with every command, and what an error looks like."""
 
 from __future__ import annotations
 
@@ -78,8 +78,9 @@ _GLOBALS: dict[str, tuple[Any, Any]] = {
 
 
 def with_globals(function: Callable[..., Any], own: Collection[str] = ()) -> Callable[..., Any]:
-    """Let a command (whose first parameter is the context) take the options that work everywhere,
-    but for those that it has its own of.
+    """Let a command, whose first parameter is the context, also take the global options.
+
+    `own` names those that the command declares itself.
     """
     options = {name: option for name, option in _GLOBALS.items() if name not in own}
 
@@ -113,8 +114,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(asked: bool) -> None:
+    if asked:
         from esops import __version__
 
         typer.echo(f"esops {__version__}")
@@ -126,7 +127,7 @@ def _version(wanted: bool) -> None:
 def root(
     context: typer.Context,
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Say which version this is."
+        False, "--version", callback=_version, is_eager=True, help="Print the version of esops."
     ),
 ) -> None:
     """Operate event-sourced systems in production.
@@ -145,7 +146,7 @@ def command(
     """Add a command to the root or a group. It takes the global options, too.
 
     `own` names those global options that the command declares itself. `renamed` maps names that
-    options had in earlier versions to the ones that they have now, so that scripts go on working.
+    options had in earlier versions to the ones that they have now, so that scripts keep working.
     """
 
     class WithOldNames(Command):
@@ -167,14 +168,14 @@ def _new_name(argument: str, renamed: Mapping[str, str]) -> str:
 def group(name: str, help: str, *shown: str) -> typer.Typer:
     """Add a command group to the root. `shown` are the examples that its help begins with."""
     help = "\n\n".join(["\n".join(shown), help])
-    made = typer.Typer(cls=CommandGroup, no_args_is_help=True, rich_markup_mode=None)
+    added = typer.Typer(cls=CommandGroup, no_args_is_help=True, rich_markup_mode=None)
 
     def callback(context: typer.Context) -> None:
-        """Nothing of its own."""
+        """Take the global options also before the command's name."""
 
-    made.callback(help=help)(with_globals(callback))
-    app.add_typer(made, name=name, help=help)
-    return made
+    added.callback(help=help)(with_globals(callback))
+    app.add_typer(added, name=name, help=help)
+    return added
 
 
 def current_output(context: typer.Context, *, talks: bool = True) -> Output:
@@ -236,7 +237,7 @@ def _guarded(run: Callable[[], Any], debug: bool) -> int:
 
             traceback.print_exc()
         return _report(error)
-    # 130 is what Typer makes of an interrupt
+    # Typer turns an interrupt into 130
     return 5 if code == 130 else code if isinstance(code, int) else 0
 
 
@@ -258,13 +259,13 @@ def _report(error: Exception) -> int:
     if type(error).__module__.startswith("psycopg") and not isinstance(error, EsopsError):
         first = str(error).strip().splitlines()
         error = Unavailable(
-            f"the database gave up: {first[0] if first else type(error).__name__}",
-            hint="See --debug.",
+            f"the database failed: {first[0] if first else type(error).__name__}",
+            hint="Run it again with --debug to see where.",
         )
     if not isinstance(error, EsopsError):
         error = EsopsError(
             f"a defect in esops: {type(error).__name__}: {error}",
-            hint="Run it again with --debug and report what that prints.",
+            hint="Run it again with --debug, and report what it prints.",
         )
     output.error(error)
     return error.exit_code

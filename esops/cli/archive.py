@@ -11,7 +11,7 @@ import typer
 
 from esops.cli import archive_text as text
 from esops.cli.app import command, current_output, group
-from esops.cli.shared import Shown, complete_policy, duration, is_interactive, stop_on_signals
+from esops.cli.shared import JobProgress, complete_policy, duration, is_interactive, stop_on_signals
 
 if TYPE_CHECKING:
     from esops.archive_format.runs import Catalog
@@ -100,7 +100,7 @@ def run(
     output = current_output(context)
     config = load_config(output.settings.config)
     limit = duration("--max-duration", max_duration) if max_duration is not None else None
-    progress = Shown(output)
+    progress = JobProgress(output)
     try:
         outcome = run_policy(
             config,
@@ -200,7 +200,7 @@ def verify(
             "--sample and --against-store cannot be used together",
             hint="Leave one of them out: a sample of files is not compared with the store.",
         )
-    progress = Shown(output)
+    progress = JobProgress(output)
     try:
         results = list(
             verify_runs(
@@ -257,7 +257,7 @@ def restore(
     question = f"Restore {count(number, 'stream')} of run {run} into store {target}?"
     if not yes and is_interactive() and not typer.confirm(question, err=True):
         raise Stopped("nothing was restored")
-    progress = Shown(output)
+    progress = JobProgress(output)
     try:
         result = restore_run(
             config,

@@ -9,7 +9,7 @@ import typer
 
 from esops.cli import audit_text as text
 from esops.cli.app import command, current_output, group
-from esops.cli.shared import Shown, duration
+from esops.cli.shared import JobProgress, duration
 
 if TYPE_CHECKING:
     from esops.audit.streams import StreamsRequest
@@ -189,7 +189,7 @@ def events(
     output = current_output(context)
     config = load_config(output.settings.config)
     output.format("table", "json", "ndjson", "csv")  # refuses others before the long read
-    progress = Shown(output)
+    progress = JobProgress(output)
     try:
         with _opened(output, config) as store:
             found = read_events(
@@ -222,7 +222,7 @@ def modelling(
     output = current_output(context)
     config = load_config(output.settings.config)
     output.format("table", "json", "ndjson")  # refuses others before the long read
-    progress = Shown(output)
+    progress = JobProgress(output)
     try:
         with _opened(output, config) as store:
             audit = audit_store(

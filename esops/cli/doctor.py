@@ -14,19 +14,22 @@ def doctor(
         None,
         "--grants",
         metavar="ROLE",
-        help="Print what a role has to be granted for all commands, and nothing else.",
+        help="Print the GRANT statements that a role needs for all commands, and check nothing.",
     ),
 ) -> int:
-    """Say what is missing or dangerous, each with a code and the statement that mends it.
+    """Check that everything is in place that other commands rely on.
 
     esops doctor
     esops doctor --store shop --output json
     esops doctor --grants esops
 
-    Exits with 1 where there are findings, notes apart.
+    Each finding has a code and the statement or command that fixes it.
+
+    Exit code 1 when there are findings; notes do not count.
     """
     from esops.config import load_config
     from esops.health.doctor import examine
+    from esops.wording import count
 
     output = current_output(context)
     form = output.format("table", "json", "ndjson")
@@ -48,6 +51,7 @@ def doctor(
         return 0
     found = examine(config, output.settings.store)
     serious = [each for each in found if each.severity != "note"]
+    notes = len(found) - len(serious)
     if form == "json":
         output.json({"ok": not serious, "findings": [each.as_dict() for each in found]})
     elif form == "ndjson":
@@ -57,6 +61,9 @@ def doctor(
             output.line(f"{each.code} {each.severity}: {each.subject}: {each.message}")
             if each.fix:
                 output.line(f"    {each.fix}")
-        many = f"{len(serious)} findings" if len(serious) != 1 else "1 finding"
-        output.line(many + ("" if not serious else "; what each means: esops docs doctor CODE"))
+        output.line(
+            count(len(serious), "finding") + (f" and {count(notes, 'note')}" if notes else "")
+        )
+        if found:
+            output.line(f"What a code means: esops docs doctor {found[0].code}")
     return 1 if serious else 0

@@ -18,7 +18,7 @@ class _Help:
     """Help in plain text: examples first, then what the command does, then options in groups.
 
     Examples are written in the docstring of a command: a paragraph whose first line begins with
-    `esops `, each line one example that can be pasted. A line that ends with a backslash goes on
+    `esops `, each line one example that can be pasted. A line that ends with a backslash continues
     in the next one. The first example runs the command itself with the arguments that most people
     need; a group's (given to `group`) runs the command of it that most people need. It does not
     matter where in the docstring the paragraph stands. `tests/unit/test_help.py` checks that all

@@ -26,7 +26,7 @@ def metrics(
     """
     from esops.config import load_config
     from esops.errors import UsageError
-    from esops.health import metrics as found
+    from esops.health.metrics import registry, text
 
     output = current_output(context)
     config = load_config(output.settings.config)
@@ -34,25 +34,26 @@ def metrics(
     if output.file is not None and serve is not None:
         raise UsageError("--output-file and --serve exclude each other")
     if serve is None:
-        output.line(found.text(config, store).rstrip("\n"))
+        output.line(text(config, store).rstrip("\n"))
     else:
         from prometheus_client import start_http_server
 
         host, _, port = serve.rpartition(":")
         if not port.isdigit():
             raise UsageError(
-                f"--serve {serve!r} is no port", hint="Write it like 9187 or 127.0.0.1:9187."
+                f"--serve {serve!r}: this is not a port",
+                hint="Write it like 9187 or 127.0.0.1:9187.",
             )
         stop = stop_on_signals()
         try:
             server, thread = start_http_server(
-                int(port), host or "127.0.0.1", found.registry(config, store)
+                int(port), host or "127.0.0.1", registry(config, store)
             )
         except OSError as error:
             raise UsageError(f"--serve {serve}: {error.strerror}") from None
         output.say(
-            f"serving metrics on {host or '127.0.0.1'}:{server.server_port}; stop with Ctrl-C "
-            "or SIGTERM"
+            f"serving metrics on {host or '127.0.0.1'}:{server.server_port}; stop with Ctrl-C or "
+            "SIGTERM"
         )
         stop.wait()
         server.shutdown()

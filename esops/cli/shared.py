@@ -1,4 +1,4 @@
-"""What several commands need: a stop flag for signals, and completion of names."""
+"""What several commands need: a stop flag for signals, durations, completion of names, progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGINT and SIGTERM set; a second SIGINT interrupts at once."""
+    """Return an event that SIGINT and SIGTERM set. A second SIGINT interrupts at once."""
     asked = threading.Event()
 
     def ask(number: int, _: object) -> None:
@@ -27,7 +27,7 @@ def stop_on_signals() -> threading.Event:
 
 
 def duration(option: str, text: str) -> timedelta:
-    """A duration that an option was given. Raises UsageError that names the option."""
+    """Read the duration that an option was given. Raises UsageError that names the option."""
     from esops.errors import UsageError
     from esops.settings import parse_duration
 
@@ -38,12 +38,12 @@ def duration(option: str, text: str) -> timedelta:
 
 
 def complete_projection(incomplete: str) -> list[str]:
-    """The projections of the configuration that begin so."""
+    """Names of the configuration's projections that start with what is typed."""
     return [name for name in _names("projections") if name.startswith(incomplete)]
 
 
 def complete_policy(incomplete: str) -> list[str]:
-    """The policies of the configuration's archives that begin so."""
+    """Names of the configuration's archive policies that start with what is typed."""
     archives = _sections().get("archives", {}).values()
     return [
         name
@@ -54,7 +54,7 @@ def complete_policy(incomplete: str) -> list[str]:
 
 
 def complete_store(incomplete: str) -> list[str]:
-    """The stores of the configuration that begin so."""
+    """Names of the configuration's stores that start with what is typed."""
     return [name for name in _names("stores") if name.startswith(incomplete)]
 
 
@@ -63,7 +63,7 @@ def _names(section: str) -> list[str]:
 
 
 def _sections() -> dict[str, Any]:
-    """esops.toml as it is written; nothing where there is none or it cannot be read."""
+    """esops.toml as it is written; empty where there is none, or where it cannot be read."""
     import tomllib
 
     from esops.config import find_config
@@ -82,17 +82,17 @@ def is_interactive() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-class Shown:
-    """One progress line after the other, as the work goes from one thing to the next."""
+class JobProgress:
+    """The progress of a job of several parts: one progress line after the other."""
 
     def __init__(self, output: Output) -> None:
-        """Nothing is shown yet."""
+        """Show nothing yet."""
         self._output = output
         self._what = ""
         self._line: ProgressLine | None = None
 
     def update(self, what: str, done: int, total: int | None) -> None:
-        """Say what is counted, how much is done, and of how much."""
+        """Show how much is done, and of how much; `what` names the part and what is counted."""
         if what != self._what:
             self.close()
             self._what, self._line = what, self._output.progress(what, 0, total)
@@ -100,7 +100,7 @@ class Shown:
             self._line.update(done, total)
 
     def close(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._line is not None:
             self._line.close()
             self._line = None

@@ -34,7 +34,7 @@ def tour(directory: Path, say: Say, heading: Say, *, aside: bool = False) -> dic
 
 
 class _Tour:
-    """The chapters of the tour, in their order, and the processes that run meanwhile."""
+    """The chapters of the tour, in their order, and the processes that run beside them."""
 
     def __init__(self, sandbox: Sandbox, say: Say, heading: Say) -> None:
         self._sandbox, self._say, self._heading = sandbox, say, heading

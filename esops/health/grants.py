@@ -1,6 +1,4 @@
-"""The rights that a role needs, and no more: what to grant for the stores and read models of a
-configuration.
-"""
+"""The GRANT statements that give a role the rights it needs for a configuration, and no more."""
 
 from __future__ import annotations
 
@@ -22,55 +20,53 @@ if TYPE_CHECKING:
 
 
 def statements(config: Config, role: str) -> list[str]:
-    """The GRANTs for a role, to be executed by the owner of each; comments say in which database.
+    """Return the GRANTs for a role; comments say in which database to execute each.
 
-    Raises Unavailable.
+    Raises Unavailable, and UsageError where the configuration is empty.
     """
     lines: list[str] = []
-    for name, settings in config.stores.items():
-        with open_store(name, settings.without_archive) as store:
-            if store.sql is None:
-                lines.append(
-                    f"-- store {name} is no Postgres database: see `esops docs eventstoredb` for "
-                    "its rights"
-                )
-                continue
-            with store.sql.control() as connection:
-                lines += [
-                    (
-                        f"-- store {name}, in database {connection.info.dbname}: to read, and to "
-                        "know what is settled"
-                    )
-                ]
-                lines += _of_store(store.sql.tables, connection, role)
-                policies = [
-                    policy
-                    for archive in config.archives.values()
-                    for policy in archive.policies.values()
-                ]
-                if any(
-                    config.store(policy.store)[0] == name and policy.remove != "keep"
-                    for policy in policies
-                ):
-                    lines += ["-- to remove archived streams and to restore them"]
-                    lines += _of_archiving(store.sql.tables, connection, role)
+    for name in config.stores:
+        lines += _store(config, name, role)
     for name, projection in config.projections.items():
-        if projection.kind == "server":
-            continue
-        target = config.readmodel_of(name)
-        with connect(target.dsn, "grants") as connection, translated():
-            default = default_schema(connection, target.db_schema)
-            lines += [
-                (
-                    f"-- projection {name}, in database {connection.info.dbname}: to build and "
-                    "to switch"
-                )
-            ]
-            for table in projection.tables:
-                lines += _of_read_model(connection, parse_name(table, default), role)
+        if projection.kind != "server":
+            lines += _projection(config, name, role)
     if not lines:
         raise UsageError("the configuration names no store and no projection")
+    # Two projections in one database need some of the same rights.
     return list(dict.fromkeys(lines))
+
+
+def _store(config: Config, name: str, role: str) -> list[str]:
+    with open_store(name, config.stores[name].without_archive) as store:
+        if store.sql is None:
+            return [f"-- store {name} is not in Postgres; its rights: esops docs eventstoredb"]
+        with store.sql.control() as connection:
+            where = f"in database {connection.info.dbname}"
+            lines = [
+                f"-- store {name}, {where}: to read, and to know what is settled",
+                *_of_store(store.sql.tables, connection, role),
+            ]
+            removes = any(
+                config.store(policy.store)[0] == name and policy.remove != "keep"
+                for archive in config.archives.values()
+                for policy in archive.policies.values()
+            )
+            if removes:
+                lines.append("-- to remove archived streams and to restore them")
+                lines += _of_archiving(store.sql.tables, connection, role)
+    return lines
+
+
+def _projection(config: Config, name: str, role: str) -> list[str]:
+    target = config.readmodel_of(name)
+    with connect(target.dsn, "grants") as connection, translated():
+        default = default_schema(connection, target.db_schema)
+        lines = [
+            f"-- projection {name}, in database {connection.info.dbname}: to build and to switch"
+        ]
+        for table in config.projections[name].tables:
+            lines += _of_read_model(connection, parse_name(table, default), role)
+    return lines
 
 
 def _of_store(tables: SqlTables, connection: psycopg.Connection, role: str) -> list[str]:
@@ -85,8 +81,8 @@ def _of_store(tables: SqlTables, connection: psycopg.Connection, role: str) -> l
 
 
 def _of_archiving(tables: SqlTables, connection: psycopg.Connection, role: str) -> list[str]:
-    """Rows of events go and come; those of streams are locked, marked, and made where a library
-    partitions by the mark.
+    """Archiving deletes and restores rows of events. It locks and marks rows of streams, and
+    inserts them where a library partitions its table by the mark.
     """
     statement = sql.SQL("GRANT INSERT, UPDATE, DELETE ON {} TO {};")
     return [
@@ -118,5 +114,5 @@ def _of_read_model(connection: psycopg.Connection, model: ReadModelName, role: s
         owner = (
             sql.SQL("GRANT {} TO {};").format(sql.Identifier(table.owner), to).as_string(connection)
         )
-        notes.append(f"{owner}  -- {model} is {table.owner}'s, and only an owner may switch it")
+        notes.append(f"{owner}  -- {table.owner} owns {model}, and only an owner may switch it")
     return [*(each.as_string(connection) for each in found), *notes]

@@ -1,12 +1,9 @@
-"""What `esops status` knows, as Prometheus metrics: looked at afresh whenever they are
-asked for.
-"""
+"""What `esops status` shows, as Prometheus metrics. Each scrape looks at everything anew."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, exposition
@@ -43,7 +40,7 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "esops_version_rows": ("Rows of a version", ("projection", "version", "state")),
     "esops_version_followed": (
-        "1 where a process keeps the version fresh",
+        "1 if a process keeps the version fresh",
         ("projection", "version", "state"),
     ),
     "esops_rebuild": ("1 for the state that the newest rebuild is in", ("projection", "state")),
@@ -60,18 +57,18 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 class StatusCollector(Collector):
-    """Looks at everything that a configuration names at each collection."""
+    """Gets the status of everything that a configuration names, at each scrape."""
 
     def __init__(self, config: Config, store: str | None = None) -> None:
-        """Take the configuration, and the one store that is asked about, if so."""
+        """Remember what to look at: everything, or what belongs to one store."""
         self._config, self._store = config, store
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing beforehand: registering must not look at every store."""
+        """Return nothing, so that registering does not connect to every store."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics of this moment."""
+        """Return the metrics of this moment."""
         families = {
             name: GaugeMetricFamily(name, text, labels=labels)
             for name, (text, labels) in NAMES.items()
@@ -82,7 +79,7 @@ class StatusCollector(Collector):
 
 
 def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
-    """Each metric's name, its labels' values and its value; what is not known is left out."""
+    """Yield name, values of the labels, and value of each metric; skip what is not known."""
     for store in status.stores:
         yield (
             "esops_store_up",
@@ -124,17 +121,12 @@ def _known(name: str, labels: list[str], value: Any) -> Iterator[tuple[str, list
 
 
 def registry(config: Config, store: str | None = None) -> CollectorRegistry:
-    """A registry that looks when it is asked."""
-    made = CollectorRegistry(auto_describe=False)
-    made.register(StatusCollector(config, store))
-    return made
+    """Make a registry that looks at the stores when it is scraped."""
+    collectors = CollectorRegistry(auto_describe=False)
+    collectors.register(StatusCollector(config, store))
+    return collectors
 
 
 def text(config: Config, store: str | None = None) -> str:
-    """The exposition format."""
+    """Return the metrics in Prometheus' text format."""
     return exposition.generate_latest(registry(config, store)).decode()
-
-
-def write_textfile(config: Config, path: Path, store: str | None = None) -> None:
-    """Write a file for node_exporter's textfile collector, whole or not at all."""
-    exposition.write_to_textfile(str(path), registry(config, store))

@@ -31,9 +31,7 @@ class ProgressLine:
     """
 
     def __init__(self, output: Output, what: str, done: int, total: int | None) -> None:
-        """Take what is counted, how much is done before it begins, and how much there is to do, if
-        that is known.
-        """
+        """`done` is how much was done before, and does not count for the rate."""
         self._output, self._what, self._before, self._total = output, what, done, total
         self._started = self._last = time.monotonic()
         self._bar: Progress | None = None
@@ -53,7 +51,7 @@ class ProgressLine:
             self._bar.start()
 
     def update(self, done: int, total: int | None) -> None:
-        """Say how much is done, and of how much."""
+        """Show how much is done, and of how much, if that is known."""
         now = time.monotonic()
         self._total = total
         rate = (done - self._before) / max(now - self._started, 0.01)
@@ -68,6 +66,6 @@ class ProgressLine:
             self._output.say(f"{self._what}: {done:,}{of}, {rate:,.0f}/s{left}")
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
