@@ -15,7 +15,7 @@ MAX_RATE: Any = typer.Option(
     "--max-rate",
     min=1,
     metavar="EV_S",
-    help="Apply at most so many events a second.",
+    help="Apply at most EV_S events a second.",
     rich_help_panel=_PANEL,
 )
 MAX_LOAD: Any = typer.Option(

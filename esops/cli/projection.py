@@ -32,7 +32,7 @@ _DRY = typer.Option(False, "-n", "--dry-run", help="Print the statements and cha
 _OVERVIEW = ["projection", "store", "kind", "active", "lag_events", "versions"]
 _SHOWN = ["version", "state", "position", "lag_events", "rows", "tables", "updated_at"]
 _HISTORY = ["version", "state", "position", "lag_events", "events", "rows", "updated_at"]
-_LETTERS = ["version", "position", "event_id", "stream", "stream_version", "type", "at", "error"]
+_DEAD_LETTERS = ["version", "position", "event_id", "stream", "stream_version", "type", "at", "error"]
 
 
 @command(projection, "list")
@@ -251,7 +251,7 @@ def dead_letters(context: typer.Context, name: str = _NAME) -> None:
     from esops.readmodel.dead_letters import list_dead_letters
 
     output, config = _opened(context)
-    _rows(output, list_dead_letters(config, name), _LETTERS)
+    _rows(output, list_dead_letters(config, name), _DEAD_LETTERS)
 
 
 def _opened(context: typer.Context) -> tuple[Output, Config]:

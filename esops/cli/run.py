@@ -56,7 +56,7 @@ def run(
 
 
 def _conclude(output: Output, host: Host, named: Sequence[str], *, stopped: bool) -> None:
-    """Say what came of it. Raises where that is less than what was asked for."""
+    """Say how it ended. Raises where that is less than what was asked for."""
     from esops.errors import Stopped, UsageError
 
     if host.ended:

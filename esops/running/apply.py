@@ -288,7 +288,7 @@ class Applier:
         with translated():
             with self.connection.transaction():
                 # The row of the checkpoint is locked before any row of the tables is written, so a
-                # switch that holds it sees a version that stands still.
+                # switch that holds it sees a version that does not advance.
                 self._checkpoint.move(position, self._since_commit, mark)
                 change = self._projector.flush(self.connection)
                 if self._since_commit and change is not None:
@@ -367,7 +367,7 @@ class Applier:
 
 
 class _Held(Exception):
-    """The throttle wants the work to wait; no statement may be open meanwhile."""
+    """The throttle wants the work to wait; no statement may be open during that."""
 
 
 @contextlib.contextmanager

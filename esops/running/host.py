@@ -59,7 +59,7 @@ class _Child:
 
 @dataclass(frozen=True, slots=True)
 class CaughtUp:
-    """What came of catching up, in numbers of versions."""
+    """How catching up ended, in numbers of versions."""
 
     done: int
     left_alone: int
@@ -131,7 +131,7 @@ class Host:
             self._end()
 
     def caught_up(self) -> CaughtUp:
-        """What came of `run` with `until_caught_up`."""
+        """How `run` with `until_caught_up` ended."""
         failed = sum(each.exit_code != 0 for each in self.ended)
         left = sum(each.left for each in self.ended)
         return CaughtUp(len(self.ended) - failed - left, left, failed)

@@ -1,4 +1,4 @@
-"""Events that a version could not project and goes on without: they become dead letters, in the
+"""Events that a version could not project and is built without: they become dead letters, in the
 transaction that moves the checkpoint past them.
 """
 
@@ -8,7 +8,7 @@ import psycopg
 import structlog
 
 from esops.events import Position, RecordedEvent
-from esops.readmodel.dead_letters import record_dead_letter
+from esops.readmodel.dead_dead_letters import record_dead_letter
 from esops.running.work import Work
 
 log = structlog.get_logger("esops.runner")
@@ -21,7 +21,7 @@ class SkippedEvents:
         """None is known yet."""
         self._work = work
         self._reasons: dict[Position, str] = {}
-        self._letters: list[tuple[RecordedEvent, str]] = []
+        self._dead_letters: list[tuple[RecordedEvent, str]] = []
 
     def add(self, position: Position, reason: str) -> None:
         """Skip the event at a position from now on."""
@@ -31,7 +31,7 @@ class SkippedEvents:
         """The events that are to be applied; the others wait to be written as dead letters."""
         if not self._reasons:
             return events
-        self._letters += [
+        self._dead_letters += [
             (event, self._reasons[event.position])
             for event in events
             if event.position in self._reasons
@@ -39,12 +39,12 @@ class SkippedEvents:
         return [event for event in events if event.position not in self._reasons]
 
     def forget_unwritten(self) -> None:
-        """Drop the letters of a transaction that was not committed; their events come again."""
-        self._letters = []
+        """Drop the dead letters of a transaction that was not committed; their events come again."""
+        self._dead_letters = []
 
     def write(self, connection: psycopg.Connection) -> None:
         """Write the dead letters."""
-        for event, reason in self._letters:
+        for event, reason in self._dead_letters:
             record_dead_letter(connection, self._work.projection, self._work.version, event, reason)
             log.warning(
                 "dead letter",
@@ -54,4 +54,4 @@ class SkippedEvents:
                 error=reason,
             )
             self._reasons.pop(event.position, None)
-        self._letters = []
+        self._dead_letters = []

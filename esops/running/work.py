@@ -51,7 +51,7 @@ class Work:
     on_error: str
     cache_rows: int
     commit_events: int | None = None
-    """At most so many events a checkpoint; None leaves it to time and memory."""
+    """At most this many events a checkpoint; None leaves it to time and memory."""
     shard: tuple[int, int] | None = None
     """Only this share of the streams (which one, of how many), with a checkpoint of its own."""
 
