@@ -32,7 +32,16 @@ _DRY = typer.Option(False, "-n", "--dry-run", help="Print the statements and cha
 _OVERVIEW = ["projection", "store", "kind", "active", "lag_events", "versions"]
 _SHOWN = ["version", "state", "position", "lag_events", "rows", "tables", "updated_at"]
 _HISTORY = ["version", "state", "position", "lag_events", "events", "rows", "updated_at"]
-_DEAD_LETTERS = ["version", "position", "event_id", "stream", "stream_version", "type", "at", "error"]
+_DEAD_LETTERS = [
+    "version",
+    "position",
+    "event_id",
+    "stream",
+    "stream_version",
+    "type",
+    "at",
+    "error",
+]
 
 
 @command(projection, "list")

@@ -8,7 +8,7 @@ import psycopg
 import structlog
 
 from esops.events import Position, RecordedEvent
-from esops.readmodel.dead_dead_letters import record_dead_letter
+from esops.readmodel.dead_letters import record_dead_letter
 from esops.running.work import Work
 
 log = structlog.get_logger("esops.runner")
@@ -39,7 +39,7 @@ class SkippedEvents:
         return [event for event in events if event.position not in self._reasons]
 
     def forget_unwritten(self) -> None:
-        """Drop the dead letters of a transaction that was not committed; their events come again."""
+        """Drop those of a transaction that was not committed; their events come again."""
         self._dead_letters = []
 
     def write(self, connection: psycopg.Connection) -> None:

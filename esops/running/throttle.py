@@ -34,8 +34,8 @@ class Limits:
     """How much work may burden the read model's server; None is no limit.
 
     `max_rate`: events a second. `max_load`: active sessions of the server besides ours.
-    `max_lag_bytes`: how far its slowest replica may be behind. `nice`: work rests this many times as
-    long as it works.
+    `max_lag_bytes`: how far its slowest replica may be behind. `nice`: work rests this many
+    times as long as it works.
     """
 
     max_rate: float | None = None
@@ -134,8 +134,9 @@ class Throttle:
         self._worked_since = self._allowance = time.monotonic()
 
     def spend(self, events: int) -> None:
-        """Rest after a slice of events for as long as the rate and `nice` demand; less if the limits
-        are changed in the meantime or the work is to stop.
+        """Rest after this number of events for as long as the rate and `nice` demand.
+
+        The rest is shorter if the limits change in the meantime or the work is to stop.
         """
         began = time.monotonic()
         worked = began - self._worked_since

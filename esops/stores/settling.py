@@ -40,20 +40,21 @@ def settled(
     store: EventStore,
     after: Position | None = None,
     stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[Position | None, Unsettled | None]:
     """The newest settled position, once all that was committed before the call is settled.
 
-    Where that does not happen within the store's `settling` time, or before `stop`, the second
+    Where it takes longer than a moment, `say` gets a sentence about it; without `say` it is logged.
+    Where it does not happen within the store's `settling` time, or before `stop`, the second
     value is the error to raise after the settled events have been read.
     """
     patience = store.capabilities.settling
     head = store.head(min(patience, _QUIETLY), after, stop)
     if head.held_back_by and patience > _QUIETLY and not stop():
-        log.warning(
-            "waiting for the newest events to settle",
-            store=store.name,
-            held_back_by=[each.in_words() for each in head.held_back_by[:3]],
-            at_most_seconds=patience.total_seconds(),
+        who = "; ".join(each.in_words() for each in head.held_back_by[:3])
+        (say or log.warning)(
+            f"waiting up to {patience.total_seconds():.0f} s for the newest events of store "
+            f"{store.name} to settle; they are held back by {who}"
         )
         head = store.head(patience - _QUIETLY, after, stop)
     holders = head.held_back_by

@@ -62,7 +62,7 @@ class Following(Loading):
                 f"v{blue.version}, and applies them when they settle"
             )
             return True
-        head, short = settled(self.store, runner.position, self._stop)
+        head, short = settled(self.store, runner.position, self._stop, self._say_once)
         if head is not None and (runner.position is None or head > runner.position):
             runner.run_until(head)
         if short is None:
