@@ -261,7 +261,7 @@ def test_tables_that_are_there_are_adopted_together_or_not_at_all(two_tables, co
     )
     result = two_tables.run("rebuild", "carts", "--blue-green")
     assert result.code == 6
-    assert "there is no table public.cart_items" in result.err
+    assert "the table public.cart_items does not exist" in result.err
     connection.execute(
         "CREATE TABLE cart_items (cart_id text, product text, quantity integer NOT NULL, PRIMARY "
         "KEY (cart_id, product))"

@@ -163,7 +163,7 @@ def test_one_that_fails_does_not_stop_the_others(several, connection):
     several.write("totals.py", text)
     result = several.run("rebuild", *NAMES, "--blue-green", "--output", "json")
     assert result.code == 6, result.err
-    assert "1 of 4 rebuilds did not come to their end" in result.err
+    assert "1 of 4 rebuilds did not finish" in result.err
     assert "confirmed: " in result.err
     assert "ValueError: no more" in result.err
     assert [each["projection"] for each in json.loads(result.out)["rebuilds"]] == [
@@ -248,7 +248,7 @@ def test_a_server_that_comes_back_is_read_together_again(several, own_server):
     own_server.restart()
     _, err = finish(process)
     assert process.returncode == 0, err
-    assert "the database is back" in err
+    assert "the database can be reached again" in err
     with psycopg.connect(dsn, autocommit=True) as connection:
         assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS)
 

@@ -13,13 +13,13 @@ def check_shardable(definition: Definition, store: EventStore, option: str) -> N
     """Raises Refused where the server cannot split a projection's keys, as `option` demands."""
     if not isinstance(definition, FoldDefinition):
         raise Refused(
-            f"{option} works only for folds: in other kinds of projection, the rows of one event "
+            f"{option}: only for folds. In other kinds of projection, the rows of one event "
             "may depend on any other event",
             hint=f"Leave out {option}.",
         )
     if definition.key is not None:
         raise Refused(
-            f"{option} works only for a fold that is keyed by the stream: the server cannot split "
+            f"{option}: only for a fold that is keyed by the stream. The server cannot split "
             "events by a Python function",
             hint=f"Leave out {option}.",
         )

@@ -165,7 +165,7 @@ class Comparer:
             return replace(found, note="; ".join(filter(None, [found.note, note])))
         first = sum(map(len, kept.values()))
         between.say(
-            f"{count(first, 'row')} differ while both sides are being written; checking them again"
+            f"both sides are being written and differ in {count(first, 'row')}; checking again"
         )
         began, sightings = (
             time.monotonic(),
