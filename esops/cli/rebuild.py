@@ -234,6 +234,7 @@ def _carry_out(
     stop = stop_on_signals()
     try:
         outcomes = run(config, names, request, operator=operator, stop=stop.is_set)
+    # Those that finished are shown before the error, which gives the exit code.
     except RebuildsFailed as failed:
         operator.close()
         _show_outcomes(output, config, failed.outcomes, several=True)

@@ -55,6 +55,7 @@ def _ending(outcome: Outcome, settings: ProjectionSettings, noun: str) -> list[s
     external = settings.kind == "external"
     if outcome.state == "switched":
         return _switched(outcome, settings, did)
+    # The same version before and after: it was rebuilt in place, and nothing can be switched.
     if outcome.findings and outcome.from_version == version:
         return [
             f"{name} v{version} is rebuilt in place, but assertions failed: {did}.",

@@ -42,6 +42,7 @@ def run(
     host = Host(config, projections or [], output.settings, until_caught_up)
     output.say("following; stop with Ctrl-C or SIGTERM" if not until_caught_up else "catching up")
 
+    # The host knows nothing of rebuilds; what is due after one is passed in.
     def retire(names: Sequence[str]) -> None:
         for version in retire_due(config, names):
             output.say(

@@ -107,6 +107,7 @@ class RebuildContext:
                 target.settings,
                 self._options.batch_size,
             )
+            # A runner counts only what it applies itself; progress is about all of green.
             self._done_before = green.events
             control = RunControl(
                 stop=self._stop,
@@ -192,6 +193,7 @@ class RebuildContext:
             if self._stop():
                 raise Stopped("stopped while waiting for the first events to settle")
             try:
+                # Up to the runner's position everything was settled once and is not judged again.
                 head = self.store.head(
                     patience, self._runner.position if self._runner else None, self._stop
                 )
@@ -210,6 +212,7 @@ class RebuildContext:
 
     def _say(self, text: str) -> None:
         """Report a message, with the run's id."""
+        # Messages before the journal has an entry (such as waiting for the lock) have no number.
         number = f"rebuild {self._entry.rebuild}" if self._entry is not None else "rebuild"
         self._reporter.say(f"{number}: {text}")
 
@@ -285,6 +288,7 @@ class RebuildContext:
         """The journal's entry as it is now, with the options that this process works with."""
         entry = self._session.do(lambda on: journal.latest(on, self.target.name))
         assert entry is not None
+        # A resumed rebuild may work with other options than the journal keeps.
         self._entry = replace(entry, options=self._journal_entry.options)
         return entry
 
@@ -307,6 +311,7 @@ class RebuildContext:
     def _outcome(self, *, findings: bool) -> Outcome:
         entry = self._refresh()
         seconds = entry.seconds
+        # A finished rebuild that is only reported must not count the seconds of reporting.
         if self._worked:
             seconds = self._session.do(
                 lambda on: journal.add_seconds(on, entry.rebuild, self._take_seconds())

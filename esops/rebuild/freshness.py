@@ -64,6 +64,7 @@ def bring_to(config: Config, target: Version, position: Position) -> None:
     name = locks.version_lock(target.projection, target.version)
     deadline = time.monotonic() + BRING_PATIENCE.total_seconds()
     while True:
+        # A connection for each look: the caller's own is in a transaction and would see old rows.
         with connect(config.readmodel_of(target.projection).dsn, "wait") as watching:
             now = registry.read_position(watching, target.projection, target.version)
             followed = locks.holder(watching, name) is not None

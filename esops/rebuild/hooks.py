@@ -76,6 +76,7 @@ def run_program(
         ) from None
     except OSError as error:
         raise UsageError(f"{what}: cannot run {command[0]!r}: {error.strerror}") from None
+    # Also where it fails: its last lines usually say why.
     for line in (done.stdout + done.stderr).splitlines():
         say(f"{what}: {line}")
     if done.returncode:

@@ -107,6 +107,7 @@ def latest(connection: psycopg.Connection, projection: str) -> JournalEntry | No
 
 def reopen(connection: psycopg.Connection, entry: JournalEntry) -> JournalEntry:
     """Make an unfinished rebuild this process's own, in the state from which it is resumed."""
+    # A paused rebuild remembers the state it worked in; one that died is still in it.
     state = entry.resume_state if entry.state == PAUSED and entry.resume_state else entry.state
     row = connection.execute(
         b"UPDATE esops.rebuilds SET state = %s, resume_state = NULL, reason = NULL, host = %s, pid "

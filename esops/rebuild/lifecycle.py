@@ -120,6 +120,7 @@ def roll_back(
         return _move_in_server(config, name, None, back=True, dry_run=dry_run, say=say)
     with translated(), connect(config.readmodel_of(name).dsn, f"rollback {name}") as connection:
         known = registry.versions(connection, name)
+        # Not simply the newest that stands by: after several switches they differ.
         before = registry.previous(connection, name) if known else None
         source = next((each for each in known if each.state == "active"), None)
         if source is None or before is None:
@@ -308,6 +309,7 @@ def _switch(
         if not allow_stale:
             bring_to(config, target, position)
 
+    # Under the lock only a moment's worth of events is left, so readers hardly wait.
     if source is not None and source.position is not None:
         bring(source.position)  # most of the way before the lock, the short rest under it
     if dry_run:
@@ -320,6 +322,7 @@ def _switch(
         entry = journal.latest(on, target.projection)
         if entry is not None and back and entry.to_version == (source.version if source else None):
             journal.enter(on, entry.rebuild, journal.ROLLED_BACK, finished=True)
+        # A rebuild that ended with --no-switch is finished by this switch.
         elif entry is not None and entry.to_version == target.version:
             journal.enter(on, entry.rebuild, journal.SWITCHED, finished=True)
 

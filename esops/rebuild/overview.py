@@ -88,6 +88,7 @@ def show(config: Config, name: str, store: str | None = None) -> list[VersionSta
             return []
         store_name, store_settings = config.store(store or settings.store)
         with open_store(store_name, store_settings) as events:
+            # Below the lowest position nothing has to be judged: everybody is past it.
             head = events.head(LOOKING, _lowest(found)).position
             return [
                 _status(connection, events, head, _where_it_is(events, version))
@@ -119,6 +120,7 @@ def _status(
     live = version.state in {*registry.LIVE_STATES, "building"}
     lag = (
         events.count_between(version.position, head)
+        # Without both, an application keeps it fresh, or it was adopted: nobody knows its lag.
         if live and (version.position or version.fingerprint)
         else None
     )

@@ -82,6 +82,7 @@ def make_plan(
         _check_possible(target, options, store, connection, start)
         head = store.head(SETTLING).position
         ddl = config.directory / target.settings.ddl if target.settings.ddl is not None else None
+        # Created and rolled back in one transaction: nobody else ever sees it.
         draft = _try_out(target, store, connection, start, head, ddl)
         return RebuildPlan(
             target=target,
@@ -289,6 +290,7 @@ def _create(
             )
         if name in blue:
             carried = carry_statements(connection, blue[name], qualified(schema, physical))
+            # What green takes over is tried out as well: a grant may fail, or a storage parameter.
             for statement in carried:
                 connection.execute(statement.encode())
             create += carried
@@ -319,6 +321,7 @@ def _method(options: Options, blue: Mapping[str, Table], green: Mapping[str, Tab
     pairs = [(blue[name], table) for name, table in green.items() if name in blue]
     if not pairs:
         return "none"
+    # Exact unless the columns differ; then only those that both have can be compared.
     if options.compare is None:
         return "exact" if all(switch.same_columns(*pair) for pair in pairs) else "columns"
     method = method_of(options.compare)

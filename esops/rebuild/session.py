@@ -64,6 +64,7 @@ class Session:
         while True:
             try:
                 with translated():
+                    # The lock went with the connection: somebody else may have taken it since.
                     if self.connection.closed:
                         self.connection = connect(self._dsn, f"rebuild {self._projection}")
                         self._take_lock(timedelta(seconds=5))
@@ -86,6 +87,7 @@ class Session:
             if locks.take(self.connection, name, patience):
                 migrations.upgrade(self.connection)
                 return
+            # A process that has just died may have left its session behind.
             holder = locks.holder(self.connection, name)
             entry = journal.latest(self.connection, self._projection)
             if holder is not None and entry is not None and _dead(entry, holder):
@@ -113,9 +115,11 @@ def _dead(entry: journal.JournalEntry, holder: locks.LockHolder) -> bool:
         process_name(entry.host, entry.pid) + " "
     ):
         return False
+    # Whether a process of another machine is alive cannot be told from here.
     if entry.host != socket.gethostname() or entry.pid == os.getpid():
         return False
     try:
+        # Signal 0 is not sent; it only asks whether the process exists.
         os.kill(entry.pid, 0)
     except ProcessLookupError:
         return True

@@ -90,6 +90,7 @@ class SeveralRebuilds:
                 )
                 for name, each in members.items()
             }
+            # Locks are taken in any case: a rebuild that is running must not be aborted.
             if self._request.action == "abort":
                 return self._abort(works)
 
@@ -137,6 +138,7 @@ class SeveralRebuilds:
 
         All plans are made, and all are entered into the journal, before any work begins.
         """
+        # Asked with all locks held: nobody can start another rebuild of these any more.
         latest = {name: work.latest() for name, work in works.items()}
         unfinished = [each for each in latest.values() if _is_unfinished(each)]
         resumed = self._request.action == "resume"
@@ -161,6 +163,7 @@ class SeveralRebuilds:
         plans = {name: self._plan(members[name]) for name in fresh}
         for plan in plans.values():
             self._operator.planned(plan)
+        # Who joins an interrupted group gets its mark, so that a further --resume finds it.
         group = next(iter(groups)) if resumed and groups else uuid.uuid4().hex
         entered = {
             name: works[name].enter(plans[name], self._request.options, group) for name in fresh

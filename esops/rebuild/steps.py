@@ -52,6 +52,7 @@ class Rebuild(Switching):
             self._prepare()
             from_version = plan.source.version if plan.source else None
             with self._session.connection.transaction():
+                # The adopted table keeps its name until the switch.
                 if plan.adopt and plan.source is not None:
                     registry.insert(self._session.connection, plan.source)
                     registry.set_active(
@@ -65,6 +66,7 @@ class Rebuild(Switching):
                     {
                         **options.as_dict(),
                         "compare": plan.compare,
+                        # As planned, so that a resumed rebuild creates what the operator saw.
                         "create": [*plan.create, *plan.drop_now],
                         "group": group,
                     },
@@ -88,6 +90,7 @@ class Rebuild(Switching):
                 raise UsageError(
                     f"{self.target.name} has no rebuild to resume", hint="Leave out --resume."
                 )
+            # So that a script may call --resume until it succeeds.
             if entry.finished_at is not None:
                 self._entry = entry
                 return self._outcome(findings=False)
@@ -102,6 +105,7 @@ class Rebuild(Switching):
         """End an unfinished rebuild and drop green. Raises UsageError where there is none."""
         with translated():
             entry = self._unfinished()
+            # One transaction: tables that are dropped must not be resumed.
             with self._session.connection.transaction():
                 green = registry.version(
                     self._session.connection, self.target.name, entry.to_version
@@ -198,6 +202,7 @@ class Rebuild(Switching):
                 time.sleep(1)
                 self._session.do(lambda _: None)
             except EsopsError as error:
+                # Even where --resume cannot help: --abort needs an unfinished rebuild.
                 self._pause(error.message)
                 self._run_on_failure(error.message)
                 if isinstance(error, PoisonEvent):
@@ -248,6 +253,7 @@ class Rebuild(Switching):
 
     def _end_test(self) -> None:
         """Drop green, which was built and verified for a test; blue serves as before."""
+        # The runner's open statements would hold locks on the tables that are dropped.
         self._close_runner()
         green = self._green()
 

@@ -255,6 +255,7 @@ def _note_names(connection: psycopg.Connection, what: Switch) -> None:
             )
             for name, (schema, physical) in source.tables.items()
         }
+        # Nothing was renamed where the name was a view before.
         if kept != source.tables:
             registry.set_tables(connection, source.projection, source.version, kept)
     if what.mode == "rename":

@@ -125,6 +125,7 @@ class Applier:
                     "does not exist any more"
                 )
             tables[name] = table
+        # Green gets its key after the load, unless a statement with ON CONFLICT needs it.
         self._keyed = all(table.key for table in tables.values())
         return VersionTables(
             projection=version.projection,
@@ -157,6 +158,7 @@ class Applier:
         while self.position is None or self.position < target:
             self._throttle.wait()
             try:
+                # One commit of the narrow search at a time: the next pass may be wider.
                 for _ in self._pass(target, narrow):
                     if narrow is not None:
                         narrow = narrow * 2 if narrow < _WIDEST else None
@@ -198,6 +200,7 @@ class Applier:
             self._ensure_keys()  # the statements need it for ON CONFLICT
         while self.position is None or self.position < target:
             most = self._work.commit_events or EVENTS_A_STATEMENT
+            # A statement cannot be interrupted: under a rate limit it gets a slice of the events.
             if self._throttle.limits.max_rate is not None:
                 most = min(most, max(self._throttle.slice, 1_000))
             part = require(self._store, self._store.sql, "sql").range(self.position, target, most)
@@ -246,6 +249,7 @@ class Applier:
         # A shared read would hold up the others while this one rests.
         batches = None if rests else self._read(self.position, target, wanted)
         for batch in batches or self._store.read_all(self.position, target, wanted, limit):
+            # Pieces, so that stop and pause are heard within a big batch, too.
             for part, reached in _pieces(
                 batch, min(piece or self._throttle.slice, self._throttle.slice)
             ):
@@ -261,12 +265,14 @@ class Applier:
                     self._commit(reached)
                     since = time.monotonic()
                     yield
+                # What is applied is worth keeping, so stopping costs a commit.
                 if self._stop():
                     self._commit(reached)
                     raise Stopped(f"stopped at position {reached}")
                 if self._throttle.holds() or self._throttle.rests != rests:
                     self._commit(reached)
                     raise _Held
+        # A full slice: there may be more. Otherwise everything up to the target has been seen.
         if seen == limit:
             self._commit(reached)
             self._throttle.spend(seen)
@@ -299,6 +305,7 @@ class Applier:
 
     def _committed(self, position: Position) -> None:
         self._uncollected += self._since_commit
+        # User code may make cycles; without any collection they would pile up.
         if self._uncollected > _COLLECT_AFTER:
             gc.collect()
             self._uncollected = 0
@@ -344,6 +351,7 @@ class Applier:
             time.sleep(pause)
             pause = min(pause * 1.5, 5.0)
             try:
+                # The store may be in the same server: both have to be back.
                 self._store.ping()
                 self._open(timedelta(seconds=5))
             except ConnectionLost as still:

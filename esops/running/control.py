@@ -72,7 +72,9 @@ def request(connection: psycopg.Connection, projection: str, **changed: Any) -> 
             (projection,),
         )
         connection.execute(
-            "SELECT FROM esops.controls WHERE projection = %s FOR UPDATE", (projection,)
+            # Two operators at once: the second one changes what the first one has written.
+            "SELECT FROM esops.controls WHERE projection = %s FOR UPDATE",
+            (projection,),
         )
         now = requested(connection, projection)
         limits = {

@@ -34,6 +34,7 @@ LEFT_ALONE = 100
 def code_of(config: Config, version: Version) -> tuple[Definition, bool]:
     """The code to keep a version fresh with, and whether it is the code that built the version."""
     settings = config.projection(version.projection)
+    # The operator vouches for it: the fingerprint of moved code may differ.
     override = settings.versions.get(str(version.version))
     where = f"{config.path}: projections.{version.projection}"
     if override is not None:
@@ -79,6 +80,7 @@ def follow_in_process(
     term.set_up_logging(settings)
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    # Ctrl-C reaches the whole group; the parent then sends SIGTERM to each.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def stop() -> bool:
@@ -133,6 +135,7 @@ def _follow_version(
             holder = locks.holder(connection, lock)
         if holder is not None:
             raise Busy(f"{projection} v{number} is kept fresh by {holder}")
+    # Asked in this process, which imports the code that is on disk now.
     same = code_of(config, version)[1]
     if not same and version.state == "standby":
         log.warning(
@@ -144,6 +147,7 @@ def _follow_version(
         )
         if until_caught_up:
             raise SystemExit(LEFT_ALONE)
+        # Waits instead of ending, so that the parent does not start it again and again.
         while not stop() and _state(config, projection, number) == "standby":
             time.sleep(1)
         return

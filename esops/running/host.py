@@ -124,6 +124,7 @@ class Host:
                     self._do(chore)
                 for version in self._live():
                     self._start(version)
+                # All ended: with `until_caught_up` nothing is started twice.
                 if self._until_caught_up and not self._children:
                     return
                 stop.wait(0.2 if self._until_caught_up else LOOK_EVERY.total_seconds())
@@ -196,6 +197,7 @@ class Host:
             self._say_once(*key, "not followed: the application keeps it fresh")
             self._done.add(key)
             return
+        # Spawned, not forked: a new process must import the code that is on disk now.
         process = self._context.Process(
             target=follow_in_process,
             args=(
@@ -236,6 +238,7 @@ class Host:
             if time.monotonic() - child.started > _RETRY_MOST.total_seconds():
                 self._failures.pop(key, None)
             failures = self._failures[key] = self._failures.get(key, 0) + 1
+            # Ever longer, so that a version that cannot start does not keep the machine busy.
             pause = min(2.0**failures, _RETRY_MOST.total_seconds())
             self._not_before[key] = time.monotonic() + pause
             log.warning(

@@ -78,6 +78,7 @@ class Runner(Applier):
                 raise
             if not worked:
                 time.sleep(poll.total_seconds())
+            # A version that nobody writes to would never notice otherwise that it was retired.
             if time.monotonic() - checked > 1:
                 checked = time.monotonic()
                 if self._retired():

@@ -79,6 +79,7 @@ class Throttle:
     def limits(self) -> Limits:
         """The limits that apply now: those asked for last override those it started with."""
         limits = self._own.over(dict(self._request.limits))
+        # Several processes share one rate; the other limits are about the server as a whole.
         return (
             limits
             if limits.max_rate is None
@@ -106,6 +107,7 @@ class Throttle:
                 with translated():
                     self._request = requested(self._open(), self._projection)
                     self._reason = self._held()
+            # The work itself notices, and waits for the database.
             except ConnectionLost:
                 self._connection = None
         return self._request
@@ -151,6 +153,7 @@ class Throttle:
                 )
             if rest <= 0:
                 break
+            # In short steps: a limit that is lifted, or a stop, takes effect at once.
             time.sleep(min(rest, _STEP.total_seconds()))
             self.look()
         if self.limits.max_rate:

@@ -63,6 +63,7 @@ class ShardedLoad:
             self.session.do(lambda on: build_after_load(on, self.version, primary_only=True))
             self.session.do(lambda on: create_shards(on, self.version, workers, until))
             found = self._shards()
+        # Of shards that are there already: the position that they began with.
         until = found[0].until
         self.say(f"{len(found)} processes {self.engine.where} load up to position {until}")
         self._load(found)
@@ -115,6 +116,7 @@ class ShardedLoad:
                         (found for each in done if (found := at_work.result(each)) is not None),
                         failure,
                     )
+                    # One that fails stops the others. Their work is kept.
                     if failure is not None or self.stop():
                         at_work.ask_to_stop()
                     self.progress(self._events())

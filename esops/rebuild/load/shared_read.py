@@ -52,6 +52,7 @@ class _ReadRequest:
         if self.after is not None and batch.position is not None and batch.position <= self.after:
             return Batch([], self.after)
         events, seen = batch
+        # Most batches are wholly after the checkpoint; only then is each event looked at.
         if self.after is not None and events and events[0].position <= self.after:
             events = [event for event in events if event.position > self.after]
         if events and events[-1].position > self.until:
@@ -113,6 +114,7 @@ class SharedRead:
             while self._waiting.get(name) is request:
                 if self._stop():
                     raise Stopped("stopped while waiting for the shared read to begin")
+                # Who has not come within a minute is busy otherwise; the others start.
                 if time.monotonic() - self._since > _PATIENCE_SECONDS:
                     self._expected.clear()
                     self._begin_if_all_there()
@@ -123,6 +125,7 @@ class SharedRead:
         """Start a read for each group that can share one; who shares with nobody reads itself."""
         if self._expected or not self._waiting:
             return
+        # Filters that only the store can apply must be the same for all who share a read.
         groups: dict[EventFilter, dict[str, _ReadRequest]] = {}
         for name, request in self._waiting.items():
             groups.setdefault(request.shareable, {})[name] = request
@@ -163,6 +166,7 @@ class SharedRead:
             with self._changed:
                 # Those who took part wait for each other again, for the next attempt.
                 self._expected |= {name for name, request in group.items() if not request.gone}
+        # None says that the read has ended; an error is raised by each reader itself.
         for request in everyone:
             _give(request, failure)
 

@@ -128,6 +128,7 @@ def in_process(task: Task, stop: Callable[[], bool]) -> Failure | None:
 
     Returns as load_shard does. Raises Died where the process died.
     """
+    # -P: a module of the project named like one of ours must not be imported instead.
     command = [sys.executable, "-P", "-m", "esops.rebuild.load.worker"]
     with subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -137,7 +138,9 @@ def in_process(task: Task, stop: Callable[[], bool]) -> Failure | None:
         try:
             process.stdin.write(task.as_line() + "\n")
             process.stdin.flush()
+            # Polled, and not waited for, so that a stop is passed on within moments.
             while process.poll() is None:
+                # The end of its input tells the process to stop after its next checkpoint.
                 if stop():
                     process.stdin.close()
                     process.wait()
@@ -148,6 +151,7 @@ def in_process(task: Task, stop: Callable[[], bool]) -> Failure | None:
             process.kill()
             raise
         answer = process.stdout.read()
+        # An error of esops comes as an answer with code 0; any other code is a death.
         if process.returncode:
             raise Died
     return Failure(**json.loads(answer)) if answer else None

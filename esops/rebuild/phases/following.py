@@ -24,6 +24,7 @@ class Following(Loading):
         """Keep up until the lag has been small twice in a row, or nothing is left."""
         runner = self._open_runner()
         small = 0
+        # Twice, since one look may fall between two bursts of the writers.
         while small < 2:
             if self._stop():
                 raise Stopped(f"stopped at position {runner.position}")
@@ -34,6 +35,7 @@ class Following(Loading):
                 if self._may_stop_here(runner):
                     return
                 continue
+            # Whoever says `switch-now` does not want to wait for a small lag.
             near = lag <= self._options.switch_lag or self._open_throttle().look().switch_now
             small = small + 1 if near else 0
             if not small:
@@ -49,6 +51,7 @@ class Following(Loading):
         """
         if not self._held_back or self._all_applied:
             return True
+        # In place there is no blue: the version that serves is the one that is filled.
         blue = None if self.in_place else self._blue()
         if (
             blue is not None
@@ -62,6 +65,7 @@ class Following(Loading):
                 f"v{blue.version}, and applies them when they settle"
             )
             return True
+        # This waits as long as the store says that events may take to settle.
         head, short = settled(self.store, runner.position, self._stop, self._say_once)
         if head is not None and (runner.position is None or head > runner.position):
             runner.run_until(head)
@@ -75,6 +79,7 @@ class Following(Loading):
         """Keep up for as long as the switch is postponed, by an option or from another terminal."""
         throttle, said = self._open_throttle(), False
         while True:
+            # Not half a second old: `postpone` may have been asked for just before the switch.
             request = throttle.look(now=True)
             if not (request.postponed or (self._options.postpone and not request.switch_now)):
                 return

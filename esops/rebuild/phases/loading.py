@@ -37,6 +37,7 @@ class Loading(RebuildContext):
 
         def create(connection: psycopg.Connection) -> None:
             with connection.transaction():
+                # What the statements need of blue, such as a sequence, must stay usable.
                 connection.execute("SET LOCAL lock_timeout = '5s'")
                 # It exists already where the answer to this transaction's commit was lost.
                 if catalog.find_table(connection, *self._green().table) is None:
@@ -94,6 +95,8 @@ class Loading(RebuildContext):
         """
         green = self._green()
         begun = self._session.do(lambda on: shards_of(on, green))
+        # Shards begin with an empty green: with rows of its own checkpoint in it, nobody could
+        # tell which of them belong to which shard.
         if not begun and (not self._options.sharded or green.position is not None):
             return
         engine = engine_of(self._options.engine)
@@ -137,6 +140,7 @@ class Loading(RebuildContext):
         self._load_target = until
         self._reporter.progress(done, self._total)
         runner.run_until(until)
+        # From here on, progress is what is committed and no estimate any more.
         self._load_target = None
         done = self._green().events
         self._reporter.progress(done, done)
@@ -152,6 +156,7 @@ class Loading(RebuildContext):
                     runner.connection.execute(
                         b"ANALYZE " + qualified(*table).as_bytes(runner.connection)
                     )
+            # Kinds other than folds do not know how many rows they add; a full count is paid once.
             if (built or runner.events) and not runner.counts_rows:
                 rows = sum(count_rows(runner.connection, table) for table in green.tables.values())
                 registry.set_rows(runner.connection, green, rows)

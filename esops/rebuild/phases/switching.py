@@ -35,8 +35,10 @@ class Switching(Verifying):
         self._will_be_followed = blue is not None and self._session.followed(blue)
         what = switch.Switch(self.target.names, settings.switch, blue, green)
         self._say(f"switching {what} to v{green.version}")
+        # The switch itself would refuse as well, but only after readers were locked out.
         if settings.live == "app":
             self._await_stillness()
+        # After a lost answer the switch may be done; the program must not move readers twice.
         if settings.switch == "hook" and self._green().state != "active":
             self._hooks.run("switch", self._facts())
 
@@ -46,6 +48,7 @@ class Switching(Verifying):
             journal.enter(connection, self._journal_entry.rebuild, journal.SWITCHED, finished=True)
 
         def bring_to(position: Position) -> None:
+            # Blue moved while the switch waited for its lock.
             if runner.position is None or runner.position < position:
                 runner.run_until(position)
 
@@ -98,6 +101,7 @@ class Switching(Verifying):
                         f"{refused.message}"
                     )
                     said = True
+                # Green keeps up in the meantime, so that little is left for the switch.
                 time.sleep(1)
                 runner.step(timedelta(milliseconds=50))
                 at = runner.position
@@ -113,6 +117,7 @@ class Switching(Verifying):
                 "the application cannot take over: green or the application has no checkpoint"
             )
         self._sql().set_checkpoint(connection, name, position)
+        # From now on the application moves the checkpoint, and esops must not follow the version.
         registry.release(connection, green)
         self._handed_over_at = position
         self._say(f"handed over to the application: {name} at {position}")

@@ -23,6 +23,7 @@ class Verifying(Following):
         runner = self._open_runner()
         self._build(runner)
         blue = self._blue()
+        # There is always a result in the journal, even one that says that nothing was compared.
         if blue is None or self._options.compare == "none":
             note = "nothing served before" if blue is None else None
             rows = self._green().rows or 0
@@ -41,6 +42,7 @@ class Verifying(Following):
 
     def _compare_with(self, blue: Version, runner: Runner) -> None:
         comparer = self._comparer()
+        # A projector of the application keeps writing to blue, at a position that only it knows.
         if blue.position is None and self.target.settings.live == "app":
             between = self._between_looks(runner)
             found = comparer.until_they_agree(blue, str(runner.position), between)

@@ -56,6 +56,7 @@ class InPlaceRebuild(Rebuild):
                 self._check(connection, version)
                 if options.ranges is not None:
                     check_shardable(self.target.definition, self.store, "--ranges")
+                # The number of the version in which ranges are built; nobody ever reads it.
                 numbers = [each.version for each in registry.versions(connection, self.target.name)]
                 kept = {
                     **options.as_dict(),
@@ -154,6 +155,7 @@ class InPlaceRebuild(Rebuild):
         )
 
         def do(connection: psycopg.Connection) -> None:
+            # The checkpoint's row first, as everybody does: a runner cannot commit in between.
             registry.lock_checkpoint(connection, version.projection, version.version)
             connection.execute(sql.SQL("TRUNCATE {}").format(names))
             registry.reset(connection, version, self.target.code)

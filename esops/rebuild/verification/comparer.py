@@ -128,6 +128,7 @@ class Comparer:
                         self._begin_snapshot(snapshot)
                 if snapshot.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS:
                     return self._compare(snapshot, blue, str(held), None)
+            # Somebody advances blue: soon it is where green is, or past it.
             if not self._session.followed(blue) or time.monotonic() >= deadline:
                 lag = self._store.count_between(held, runner.position)
                 note = (
@@ -151,6 +152,7 @@ class Comparer:
         what there was at the first look.
         """
         found = self.as_they_are(blue, position)
+        # Samples and counts name no rows that could be checked again.
         if found.method not in {"exact", "columns"} or not found.differing:
             return found
         pairs = {
@@ -175,6 +177,7 @@ class Comparer:
             if time.monotonic() - began > _CONVERGE_PATIENCE.total_seconds():
                 break
             between.step()
+            # A look counts only when both sides had the chance to apply what they lacked.
             settled = between.caught_up()
             for name, seen in sightings.items():
                 self._look_again(*pairs[name], seen, counts=settled)
@@ -211,6 +214,7 @@ class Comparer:
                 snapshot, self._sides(snapshot, blue, green), list(seen)
             )
         for key, digests in now.items():
+            # Agreed once is enough: the difference was only a delay.
             if digests[0] == digests[1]:
                 del seen[key]
             else:

@@ -51,6 +51,7 @@ def compare(connection: psycopg.Connection, sides: Sides, method: Method) -> Ver
         return Verification("counts", *rows, abs(rows[0] - rows[1]), note=note)
     if method == "sample":
         return _compare_sample(connection, sides, rows)
+    # One pass over each table; usually there is nothing left to do after it.
     buckets = _differing_buckets(connection, sides)
     if not buckets:
         return Verification(method, *rows, 0)
@@ -79,6 +80,7 @@ def keys_that_differ(connection: psycopg.Connection, sides: Sides, most: int) ->
             sql.Literal(most + 1),
         )
     ).fetchall()
+    # One more than allowed was asked for, to tell "exactly so many" from "more".
     return None if len(rows) > most else rows
 
 
@@ -90,6 +92,7 @@ def digests_of_keys(
     """
 
     def digest(table: Table, alias: str) -> sql.Composable:
+        # The constant keeps the row from being empty where only the key is compared.
         row = sql.SQL(", ").join(
             [sql.SQL("1"), *(as_text(table.column(name), alias) for name in sides.compared)]
         )
@@ -167,6 +170,7 @@ def _compare_sample(
     """Compare random rows of each side with the row of the same key on the other side, which is
     found through the key's index.
     """
+    # Each side is sampled, since a row that only one side has can only be found from there.
     shares = [min(100.0, 100.0 * SAMPLED / max(each, 1)) for each in rows]
     same = sql.SQL(" AND ").join(
         sql.SQL("{} = {}").format(sql.Identifier("b", name), sql.Identifier("g", name))

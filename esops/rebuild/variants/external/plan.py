@@ -184,6 +184,7 @@ def _checkpoint_before(store: EventStore, target: Target) -> str | None:
         if name.rpartition("/")[2].isdigit()
         else []
     )
+    # The nearest version first: several may still have their progression rows.
     if number:
         candidates = [
             _VERSION.sub(f":V{before}", name) for before in range(int(number[1]) - 1, 1, -1)

@@ -74,6 +74,7 @@ class ExternalRebuild(Rebuild):
         """The version, with the application's checkpoint as its position."""
         version = self._version()
         position = reached(self.store, version)
+        # One counter for the whole rebuild: each event is counted once.
         self._counted = self._counted or EventCount(self.store)
         return replace(version, position=position, events=self._counted.up_to(position))
 
@@ -108,6 +109,7 @@ class ExternalRebuild(Rebuild):
             if self._stop():
                 raise Stopped(f"stopped while the application was at {last or 'no position'}")
             head, green = self._head(), self._green()
+            # Any movement, however slow, shows that the application is alive.
             if green.position != last:
                 moved, last = time.monotonic(), green.position
             behind = max(0, in_store.up_to(head) - green.events)
@@ -202,6 +204,7 @@ class ExternalRebuild(Rebuild):
         settings, blue, green = self.target.settings, self._blue(), self._version()
         what = switch.Switch(self.target.names, settings.switch, blue, green)
         self._say(f"switching {what} to {self._tables()}")
+        # A program cannot be rolled back, so green has to be ahead before it runs.
         if settings.switch == "hook" and green.state != "active":
             self._await_ahead(blue, green)
             self._hooks.run("switch", self._facts())

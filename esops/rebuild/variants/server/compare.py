@@ -65,7 +65,9 @@ def compare(
         differences = list(_differences(store, blue, green, left, method, frozenset(ignore)))
         if not differences or stop():
             break
+        # Only what differed is asked for again: the rest has agreed.
         left = [partition for partition, *_ in differences]
+    # Again, since partitions may have been added while the results were compared.
     in_blue, in_green = partitions(store, blue), partitions(store, green)
     keys: dict[str, int] = {}
     for _, old, new in differences:

@@ -120,6 +120,7 @@ class ServerJournal:
                 f"another process is working on {self.projection}",
                 hint=f"See the stream {self.stream} for what it did.",
             ) from None
+        # Folded as if it had been read back, so that memory and stream cannot differ.
         self._at += 1
         self._apply(kind, data, datetime.now(UTC))
 

@@ -72,6 +72,7 @@ def move(
         if (
             latest is not None
             and latest.unfinished
+            # A verified rebuild that stands by is unfinished too, but may be switched to.
             and journal.versions[latest.to_version].state == "building"
         ):
             raise Busy(
