@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.slow
+from tests.support.soak import rounds
+
+pytestmark = [pytest.mark.slow, pytest.mark.installed]
 
 
-def test_the_tour_ends_with_nothing_wrong_twice_in_a_row(project):
-    for _ in range(2):
-        figures = project.ok("demo", "--output", "json", timeout=180).json
+def test_the_tour_ends_with_nothing_wrong(project):
+    for _ in range(rounds(1, 5)):
+        figures = project.ok("demo", "--output", "json").json
         assert (figures["failed_reads"], figures["steps_back"], figures["wrong_carts"]) == (0, 0, 0)
         assert figures["events_written"] > 100
-        assert figures["reads"] > 500
+        assert figures["reads"] > 100
         assert not (project.folder / ".esops-demo").exists()
 
 
 def test_up_status_down(project):
     assert project.run("demo", "status").code == 1
-    project.ok("demo", "up", timeout=180)
+    project.ok("demo", "up")
     try:
         status = project.ok("demo", "status", "--output", "json").json
         assert status["running"] == {"postgres": True, "esops run": True, "writer": True}

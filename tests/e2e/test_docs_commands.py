@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import marten, shop
-from tests.support.waiting import finish
+from tests.support.waiting import DEADLINE, finish
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -83,11 +83,13 @@ def test_each_command_line_works(project, dsn, connection, part):
             project.run("projection", "switch", "cart_summary")
         process = project.start(*line)
         try:
-            out, err = process.communicate(timeout=3 if _endless(line) else 60)
+            out, err = process.communicate(timeout=1 if _endless(line) else DEADLINE)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
             out, err = finish(process)
-        assert process.returncode in (0, 1, 5), (
+        # A busy machine may be asked to end before it has begun.
+        good = (0, 1, 5, -signal.SIGTERM) if _endless(line) else (0, 1, 5)
+        assert process.returncode in good, (
             f"{page}: esops {shlex.join(line)}: exit {process.returncode}\n{out}\n{err}"
         )
         assert "Traceback" not in err

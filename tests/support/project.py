@@ -115,7 +115,8 @@ def warm():
 
 @pytest.fixture
 def project(tmp_path, request):
-    """In e2e with the installed command; elsewhere by a process that forks."""
-    return Project(
-        tmp_path, warm=None if "e2e" in request.path.parts else request.getfixturevalue("warm")
-    )
+    """Commands are run by a process that forks; those of a test that is marked `installed` are the
+    installed command, in a new interpreter each time.
+    """
+    installed = request.node.get_closest_marker("installed") is not None
+    return Project(tmp_path, warm=None if installed else request.getfixturevalue("warm"))
