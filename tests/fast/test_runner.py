@@ -8,7 +8,7 @@ from esops.config import load_config
 from esops.errors import Busy, PoisonEvent, Stopped
 from esops.events import Position
 from esops.readmodel import registry
-from esops.running.host import open_runner
+from esops.running.follower import open_runner
 from tests.fast.conftest import CODE
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from esops.errors import Stopped
 from esops.running import throttle as module
-from esops.running.throttle import Limits, Throttle, request
+from esops.running.control import request
+from esops.running.throttle import Limits, Throttle
 from tests.fast.clock import Clock
 
 UNLIMITED = Limits()

@@ -82,8 +82,7 @@ def test_run_after_a_scavenge_of_the_event_at_the_checkpoint_applies_the_next(
     truncate(nodes, "cart-1", 3)
     with open_store("s", settings(nodes.uri)) as store:
         scavenge(store)
-    done = project.ok("run", "cart_totals", "--until-caught-up")
-    assert "1 versions are caught up" in done.err
+    project.ok("run", "cart_totals", "--until-caught-up")
     assert billing.table(connection, "cart_totals") == {
         "cart-1": (4, 16, 3),
         "cart-2": (1, 7, 0),
@@ -256,7 +255,6 @@ def test_a_store_that_was_replaced_is_refused(longer, project, dsn):
             done = project.run(*command)
             assert done.code == 6, done
             assert "is not the log that the checkpoint was taken in" in done.err
-            assert "caught up" not in done.err.replace("0 versions are caught up", "")
 
 
 @pytest.mark.parametrize(
