@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
+from esops.postgres.statements import statements
 from esops.readmodel import migrations
 
 PLANNED, PROVISIONED, CATCHING_UP, FOLLOWING, VERIFIED = (
@@ -58,11 +59,7 @@ class JournalEntry:
     finished_at: datetime | None
 
 
-_COLUMNS = (
-    b"rebuild, projection, state, resume_state, from_version, to_version, options, verification, "
-    b"reason, host, pid, seconds, "
-    b"started_at, updated_at, finished_at"
-)
+_SQL = statements(__package__, "journal")
 
 
 def begin(
@@ -74,17 +71,14 @@ def begin(
 ) -> JournalEntry:
     """Enter a planned rebuild."""
     row = connection.execute(
-        b"INSERT INTO esops.rebuilds (projection, state, from_version, to_version, options, "
-        b"host, pid) "
-        b"VALUES (%s, 'planned', %s, %s, %s, %s, %s) RETURNING " + _COLUMNS,
-        (
-            projection,
-            from_version,
-            to_version,
-            Jsonb(dict(options)),
-            socket.gethostname(),
-            os.getpid(),
-        ),
+        _SQL["begin"],
+        {
+            "projection": projection,
+            "from_version": from_version,
+            "to_version": to_version,
+            "options": Jsonb(dict(options)),
+            **_process(),
+        },
     ).fetchone()
     assert row is not None
     entry = JournalEntry(*row)
@@ -96,12 +90,7 @@ def latest(connection: psycopg.Connection, projection: str) -> JournalEntry | No
     """The newest rebuild of a projection, finished or not."""
     if not migrations.installed(connection):
         return None
-    row = connection.execute(
-        b"SELECT "
-        + _COLUMNS
-        + b" FROM esops.rebuilds WHERE projection = %s ORDER BY rebuild DESC LIMIT 1",
-        (projection,),
-    ).fetchone()
+    row = connection.execute(_SQL["latest"], (projection,)).fetchone()
     return None if row is None else JournalEntry(*row)
 
 
@@ -110,10 +99,7 @@ def reopen(connection: psycopg.Connection, entry: JournalEntry) -> JournalEntry:
     # A paused rebuild remembers the state it worked in; one that died is still in it.
     state = entry.resume_state if entry.state == PAUSED and entry.resume_state else entry.state
     row = connection.execute(
-        b"UPDATE esops.rebuilds SET state = %s, resume_state = NULL, reason = NULL, host = %s, pid "
-        b"= %s, updated_at = now() "
-        b"WHERE rebuild = %s RETURNING " + _COLUMNS,
-        (state, socket.gethostname(), os.getpid(), entry.rebuild),
+        _SQL["reopen"], {"state": state, "rebuild": entry.rebuild, **_process()}
     ).fetchone()
     assert row is not None
     note(connection, entry.rebuild, state, "resumed")
@@ -124,21 +110,13 @@ def enter(
     connection: psycopg.Connection, rebuild: int, state: str, *, finished: bool = False
 ) -> None:
     """Note that a state has been reached."""
-    connection.execute(
-        "UPDATE esops.rebuilds SET state = %s, updated_at = now(), "
-        "finished_at = CASE WHEN %s THEN now() ELSE finished_at END WHERE rebuild = %s",
-        (state, finished, rebuild),
-    )
+    connection.execute(_SQL["enter"], {"state": state, "finished": finished, "rebuild": rebuild})
     note(connection, rebuild, state, "done")
 
 
 def pause(connection: psycopg.Connection, entry: JournalEntry, state: str, reason: str) -> None:
     """Note that work stopped in a state, and why."""
-    connection.execute(
-        "UPDATE esops.rebuilds SET state = 'paused', resume_state = %s, reason = %s, updated_at = "
-        "now() WHERE rebuild = %s",
-        (state, reason, entry.rebuild),
-    )
+    connection.execute(_SQL["pause"], {"state": state, "reason": reason, "rebuild": entry.rebuild})
     note(connection, entry.rebuild, state, "paused", {"reason": reason})
 
 
@@ -165,14 +143,7 @@ def due(connection: psycopg.Connection, projection: str) -> list[int]:
     """The versions before a switch that `--retire-after` gave a time, which is over."""
     if not migrations.installed(connection):
         return []
-    rows = connection.execute(
-        "SELECT r.from_version FROM esops.rebuilds r JOIN esops.versions v ON v.projection = "
-        "r.projection AND v.version = r.from_version "
-        "WHERE r.projection = %s AND r.state = 'switched' AND v.state = 'standby' AND r.options ? "
-        "'retire_after' "
-        "AND r.finished_at + (r.options ->> 'retire_after')::float * interval '1 second' <= now()",
-        (projection,),
-    ).fetchall()
+    rows = connection.execute(_SQL["due"], (projection,)).fetchall()
     return [row[0] for row in rows]
 
 
@@ -188,3 +159,8 @@ def note(
         "INSERT INTO esops.rebuild_log (rebuild, step, event, detail) VALUES (%s, %s, %s, %s)",
         (rebuild, step, event, Jsonb(dict(detail or {}))),
     )
+
+
+def _process() -> dict[str, Any]:
+    """Who works on it: this process."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}

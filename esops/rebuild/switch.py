@@ -27,6 +27,7 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified, translated
 from esops.postgres.grants import grant_statements
+from esops.postgres.statements import statements as load_statements
 from esops.readmodel import registry
 from esops.readmodel.dependants import dependants
 from esops.readmodel.names import ReadModelName, physical_name
@@ -38,6 +39,7 @@ log = structlog.get_logger("esops.switch")
 Mode = Literal["view", "rename", "hook"]
 LOCK_TIMEOUT = timedelta(milliseconds=100)
 _PATIENCE = timedelta(seconds=60)
+_SQL = load_statements(__package__, "switch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,10 +297,7 @@ def _role(connection: psycopg.Connection) -> str:
 def _blockers(connection: psycopg.Connection, what: Switch) -> str:
     """Who holds a lock on the names: "held by session 4711 (shop, since 12:00:00)"."""
     rows = connection.execute(
-        "SELECT DISTINCT l.pid, coalesce(a.application_name, ''), a.xact_start FROM pg_locks l "
-        "LEFT JOIN pg_stat_activity a USING (pid) "
-        "WHERE l.relation = ANY(SELECT to_regclass(unnest(%s::text[]))) AND l.granted AND l.pid <> "
-        "pg_backend_pid() ORDER BY 3 LIMIT 3",
+        _SQL["blockers"],
         ([name.identifier.as_string(connection) for name in what.names],),
     ).fetchall()
     if not rows:

@@ -146,3 +146,39 @@ def test_the_worst_error_of_several_gives_the_exit_code():
     failed = RebuildsFailed([], {"a": Stopped("paused"), "b": Refused("no", hint="fix it")})
     assert (failed.exit_code, failed.hint, set(failed.errors)) == (6, "fix it", {"a", "b"})
     assert "2 of 2 rebuilds" in failed.message
+
+
+def test_the_hints_of_a_poisoned_rebuild_lead_out_of_it(dsn, project):
+    shop.make(dsn, 500)
+    poisoned = shop.PROJECTION.replace(
+        "def cart_summary(row, event):",
+        "def cart_summary(row, event):\n    assert event.position != (400,)",
+    )
+    assert poisoned != shop.PROJECTION
+    shop.configure(project, dsn, code=poisoned)
+    stopped = project.run("rebuild", "--blue-green")
+    assert stopped.code == 6
+    assert "`esops rebuild cart_summary --blue-green --abort`" in stopped.err
+
+    project.write("shop_projections.py", shop.PROJECTION)
+    refused = project.run("rebuild", "cart_summary", "--blue-green", "--resume")
+    assert refused.code == 6
+    assert "--abort" in refused.err
+    wrong = project.run("rebuild", "cart_summary", "--abort")
+    assert wrong.code == 2
+    assert "hint: Run: esops rebuild cart_summary --blue-green --abort" in wrong.err
+    project.ok("rebuild", "cart_summary", "--blue-green", "--abort")
+    project.ok("rebuild", "cart_summary", "--blue-green")
+
+
+def test_run_says_what_is_not_built_yet(dsn, project):
+    shop.make(dsn, 10)
+    shop.configure(project, dsn)
+    for command in (["run"], ["run", "cart_summary"]):
+        result = project.run(*command, "--until-caught-up")
+        assert result.code == 2
+        assert "hint: Build it with: esops rebuild cart_summary --blue-green" in result.err
+    project.ok("rebuild", "--blue-green")
+    done = project.ok("run", "--until-caught-up")
+    assert "1 version caught up" in done.err
+    assert "hint=" not in done.err

@@ -1,0 +1,47 @@
+-- begin --
+-- A planned rebuild, entered by this process.
+INSERT INTO esops.rebuilds (projection, state, from_version, to_version, options, host, pid)
+VALUES (%(projection)s, 'planned', %(from_version)s, %(to_version)s, %(options)s, %(host)s, %(pid)s)
+RETURNING rebuild, projection, state, resume_state, from_version, to_version, options, verification,
+    reason, host, pid, seconds, started_at, updated_at, finished_at;
+
+-- latest --
+-- The newest rebuild of a projection, finished or not.
+SELECT rebuild, projection, state, resume_state, from_version, to_version, options, verification,
+    reason, host, pid, seconds, started_at, updated_at, finished_at
+FROM esops.rebuilds
+WHERE projection = %s
+ORDER BY rebuild DESC
+LIMIT 1;
+
+-- reopen --
+-- From now on this process works on it.
+UPDATE esops.rebuilds
+SET state = %(state)s, resume_state = NULL, reason = NULL, host = %(host)s, pid = %(pid)s, updated_at = now()
+WHERE rebuild = %(rebuild)s
+RETURNING rebuild, projection, state, resume_state, from_version, to_version, options, verification,
+    reason, host, pid, seconds, started_at, updated_at, finished_at;
+
+-- enter --
+-- A state is reached; the last one is the end.
+UPDATE esops.rebuilds
+SET state = %(state)s, updated_at = now(),
+    finished_at = CASE WHEN %(finished)s THEN now() ELSE finished_at END
+WHERE rebuild = %(rebuild)s;
+
+-- pause --
+-- Work has stopped; the state in which it stopped is where it is resumed.
+UPDATE esops.rebuilds
+SET state = 'paused', resume_state = %(state)s, reason = %(reason)s, updated_at = now()
+WHERE rebuild = %(rebuild)s;
+
+-- due --
+-- Versions before a switch whose time by --retire-after is over, and that still stand by.
+SELECT r.from_version
+FROM esops.rebuilds r
+JOIN esops.versions v ON v.projection = r.projection AND v.version = r.from_version
+WHERE r.projection = %s
+    AND r.state = 'switched'
+    AND v.state = 'standby'
+    AND r.options ? 'retire_after'
+    AND r.finished_at + (r.options ->> 'retire_after')::float * interval '1 second' <= now();
