@@ -56,6 +56,7 @@ def _summary(run: Run, manifest: Manifest | None, done: Mapping[str, Any]) -> di
 
 def last_of_each_policy(catalog: Catalog) -> list[dict[str, Any]]:
     """The newest run of each policy in short, and all damaged runs."""
+    # Runs come in the order of their times, so that the newest of a policy stays in the dict.
     return list({str(each.get("policy") or each["run"]): each for each in runs(catalog)}.values())
 
 

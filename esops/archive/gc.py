@@ -42,6 +42,8 @@ def collect(repository: Repository, *, delete: bool, older_than: timedelta = YOU
         abandoned = not kept and all(entry.modified < limit for entry in entries)
         for entry in entries:
             short = entry.name.rpartition("/")[2]
+            # The documents of a run without a seal stay until all of it is old: they say which
+            # policy it belongs to.
             if short in kept or (short in NOTES and not abandoned):
                 continue
             if entry.modified >= limit or at_work:

@@ -110,6 +110,7 @@ class ArchivedVersions(DiskMap):
         for run, manifest in catalog.sealed(store):
             for digest, _ in run.streams(manifest):
                 self._any = True
+                # A stream can be in several runs: it was kept, and grew.
                 before = self.get(*digest.key)
                 if before is None or before < digest.last_version:
                     self.put(*digest.key, digest.last_version)

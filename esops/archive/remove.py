@@ -63,6 +63,7 @@ def remove_archived(
 
     def before_each() -> None:
         context.check_stop()
+        # Another process that took over would archive and remove the same streams.
         context.lease.check()
         context.progress("streams removed", result.streams + result.left_alone, manifest.streams)
 
@@ -156,6 +157,8 @@ def ranges_of(digest: Digest, stays: int, batch: int) -> Iterator[VersionRange]:
     low = digest.first_version
     while low <= high:
         top = min(low + batch - 1, high)
+        # With the version that was archived: the store removes nothing from a stream that has
+        # grown in between.
         yield VersionRange(digest.key, low, top, digest.last_version, ends=top == high)
         low = top + 1
 
@@ -164,6 +167,7 @@ def _groups(streams: Iterable[Digest], batch: int) -> Iterator[list[Digest]]:
     """Streams with about `batch` events together; a longer stream is a group of its own."""
     group: list[Digest] = []
     events = 0
+    # Short streams share a transaction, since a transaction costs more than removing them.
     for digest in streams:
         if group and (events + digest.events > batch or len(group) >= _STREAMS_AT_ONCE):
             yield group

@@ -121,6 +121,8 @@ class _Restoration:
     ) -> None:
         """Write streams as they were, and check that they are; `rows` are the store's own."""
         missing: list[int] = []
+        # Compared before anything is written: a restore that is run again writes only what is
+        # missing.
         compared = compare(self._run, self._manifest, group, self._store)
         for number, (digest, comparison) in enumerate(compared):
             if comparison.status == "differs":
@@ -172,6 +174,8 @@ class _Restoration:
                     hint=f"Restore it into store {self._manifest.store}.",
                 )
             if written:
+                # A restore that was killed leaves the beginning of a stream, and is resumed. Any
+                # other events belong to somebody else.
                 self._check_beginning(digest, events[:written])
             for at in range(written, len(events), _APPENDED_AT_ONCE):
                 some = [
@@ -253,4 +257,5 @@ def _events(run: Run, manifest: Manifest, requested: frozenset[str]) -> Iterator
     names = pa.array(sorted(requested))
     for entry in entries:
         for batch in run.batches(entry):
+            # By name alone: a stream that several tenants have is restored for all of them.
             yield batch.filter(pc.is_in(batch.column("stream"), names))

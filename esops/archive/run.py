@@ -46,6 +46,7 @@ def plan(config: Config, name: str, removal: Removal | None = None) -> policy.Ar
     archive, archive_settings, settings = config.policy(name)
     store_name, store_settings = config.store(settings.store)
     removal = removal or settings.remove
+    # Without its archive: a joined store would give streams that have left already.
     with open_store(store_name, store_settings.without_archive) as store:
         strategy = policy.removal_strategy(store, settings, removal)
         found = policy.ArchivePlan(
@@ -97,6 +98,7 @@ def run(
     with Lease(repository, policy_name) as lease, ExitStack() as stack:
         catalog = Catalog(repository)
         unfinished = _unfinished(catalog, policy_name, store_name)
+        # An unfinished run ends as it was begun, unless the operator says otherwise.
         asked_before = unfinished[1].get("remove") if unfinished else None
         removal = removal or asked_before or settings.remove
         store = stack.enter_context(open_store(store_name, store_settings.without_archive))
@@ -140,6 +142,7 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
         if manifest is not None:
             log.info("resuming", run=run.name, streams=manifest.streams, events=manifest.events)
             outcome.count(run, manifest)
+            # The process that sealed it may have been killed before it entered it.
             catalog.enter(run, manifest)
             verification = _verify(context, manifest, reasons)
         else:
@@ -158,6 +161,7 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
                 )
         _note_verified(context, verification)
         if manifest is None or not verification.ok:
+            # A failed run is never resumed: the next run of the policy starts again.
             run.note("failed.json", {"problems": verification.problems, "at": utc_now()})
             outcome.run, outcome.state = run.name, "failed"
             outcome.problems = verification.problems
@@ -187,6 +191,7 @@ def _verify(context: RunContext, manifest: Manifest, reasons: DiskMap) -> RunVer
     """
 
     def each(digest: Digest, comparison: StreamComparison) -> None:
+        # An event that was appended since would be removed unarchived.
         if comparison.last_version is not None and comparison.last_version > digest.last_version:
             reasons.put(
                 *digest.key,

@@ -136,6 +136,7 @@ class _WholeVerification:
         while group := [digest for digest, _ in islice(streams, _STREAMS_AT_ONCE)]:
             self._verify_group(group, rows)
             tick(self.found.events, self.manifest.events)
+        # Events that are left belong to no listed stream.
         for digest in digests(rows.next(None)):
             self.found.problem(_unlisted(digest.stream, self.run))
         self.found.files += len(self.manifest.stream_files)

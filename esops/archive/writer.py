@@ -125,6 +125,7 @@ class ParquetFiles:
         if self._writer is None or self._sink is None:
             return
         self._writer.close()
+        # The hash is of what is stored, so that a file can be checked without the key.
         content = self._run.repository.seal(memoryview(self._sink.getvalue()))
         suffix = ENCRYPTED if self._run.repository.encrypts else ""
         name = f"{self._prefix}-{len(self.entries) + 1:05d}.parquet{suffix}"
@@ -139,6 +140,7 @@ class ParquetFiles:
         self._run.repository.put(self._run.path(name), content)
         del content  # a whole file: it is not needed while the next one is filled
         self._sink, self._writer, self._in_file = None, None, 0
+        # Read back in the background, while the next file is filled.
         self._reader.do(self._read_back, entry, self._content.digest())
         self._content = Content()
         self.entries.append(entry)
@@ -146,6 +148,8 @@ class ParquetFiles:
     def _read_back(self, entry: FileEntry, written: bytes) -> None:
         """Compare what the repository returns with what was written. Raises Damaged, Missing."""
         found = Content()
+        # Decoding the next batch and hashing this one go in parallel: both are in C and release
+        # Python's lock.
         with OrderedWorker("hash", 2) as hashing:
             for batch in self._run.batches(entry):
                 hashing.do(found.add, batch)
@@ -174,6 +178,7 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
         "compression_level": 1,
         "use_dictionary": repeated,
         "column_encoding": {name: _OF_NUMBERS for name in schema.names if name in _NUMBERS},
+        # Statistics let DuckDB skip row groups. Hashes and payloads are never compared.
         "write_statistics": [
             name
             for name in schema.names
@@ -282,6 +287,7 @@ class Export:
         Returns the files of events and the files of streams. Raises Damaged, Missing if one is not
         read back as it was written.
         """
+        # In this order: the last files are finished by this thread, once the workers are done.
         self._of_events.wait()
         self._of_streams.wait()
         files = self._events.finish(), self._streams.finish()

@@ -42,6 +42,8 @@ def removed_from(config: Config, store: str) -> list[ArchivedAway]:
         runs, streams, events = 0, 0, 0
         try:
             for run, _ in Catalog(Repository(settings)).sealed(store):
+                # A run that only keeps, or was stopped before its end, has removed nothing or not
+                # all: the store itself still has those events.
                 done = run.read("done.json")
                 if done is not None and done.get("removed"):
                     runs += 1

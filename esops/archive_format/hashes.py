@@ -115,6 +115,7 @@ def _parts(batch: pa.RecordBatch) -> tuple[list[bytes], list[memoryview], list[_
     """For each stream in a batch: the first bytes of its hash, its rows as bytes, and the fields
     of its digest.
     """
+    # Runs of equal names: streams in a batch are found by Arrow, not by a loop over its rows.
     ends = _run_ends(batch)
     starts = pa.concat_arrays([pa.array([0], pa.int32()), ends[:-1]])
     lasts = pc.subtract(ends, 1)
@@ -154,6 +155,7 @@ def _run_ends(batch: pa.RecordBatch) -> pa.Array:
     """The index after the last row of each stream in a batch."""
     key = batch.column("stream").cast(pa.string())
     tenants = batch.column("tenant").cast(pa.string())
+    # Most stores have no tenants, and joining two columns of a million rows takes its time.
     if pc.any(pc.greater(pc.binary_length(tenants), 0)).as_py():
         key = pc.binary_join_element_wise(key, tenants, "\0")
     return pc.run_end_encode(key).run_ends

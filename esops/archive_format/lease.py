@@ -49,6 +49,8 @@ class Lease:
                 f"{EXPIRES_AFTER.total_seconds():.0f} seconds.",
             )
         newest = self._newest()
+        # Two processes may come this far at once. The conditional create below lets one of them
+        # have the number.
         self.number = newest + 1
         self._since = _now()
         try:
@@ -60,6 +62,8 @@ class Lease:
             ) from None
         self._thread = threading.Thread(target=self._renew, name="esops-lease", daemon=True)
         self._thread.start()
+        # Older leases tell nothing any more. A few numbers are looked for, since a process that was
+        # killed here may have left more than one.
         for number in range(max(1, newest - 5), newest):
             self._repository.delete(self._path(number))
         return self
@@ -89,6 +93,8 @@ class Lease:
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
+        # Where this fails, the lease expires by itself; what happened before is worth more than
+        # this error.
         with contextlib.suppress(EsopsError):
             self._repository.put(self._path(self.number), self._content(released=True))
 
@@ -145,6 +151,7 @@ def _started(pid: int) -> str | None:
     except OSError:
         if Path("/proc/self/stat").exists():
             return None
+        # A system without /proc, such as macOS: signal 0 only asks whether the process exists.
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
@@ -152,6 +159,8 @@ def _started(pid: int) -> str | None:
         except PermissionError:
             pass
         return "unknown"
+    # The fields after the name, which may itself hold spaces and brackets: the state (zombies and
+    # dead processes do not work any more), and the time of the start.
     return None if fields[0] in ("Z", "X") else fields[19]
 
 

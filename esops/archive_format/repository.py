@@ -116,7 +116,7 @@ class Repository:
         if self.folder is None:
             return
         path = self.folder / name
-        for each in (
+        for each in (  # the file first: a name on disk without content would be worse
             path,
             *(parent for parent in path.parents if parent.is_relative_to(self.folder)),
         ):
@@ -199,7 +199,7 @@ class Repository:
             raise Missing(f"{what.rpartition(' ')[2]} does not exist in {self.address}") from None
         except (obstore.exceptions.BaseError, OSError) as error:
             if isinstance(error, obstore.exceptions.AlreadyExistsError):
-                raise
+                raise  # `put` decides what this means
             hint = "Check the address, the credentials in the environment, and the free space."
             raise Unavailable(
                 f"cannot {what} in the repository {self.address}: {_short(error)}", hint=hint

@@ -104,6 +104,8 @@ class Budgets:
     def _growth_breaches(
         self, store: EventStore, filter: EventFilter, window: timedelta
     ) -> Iterator[BudgetBreach]:
+        # The store is asked once, with the smallest limit of all; each stream is then judged by its
+        # own.
         days = window / timedelta(days=1)
         limits = [
             budget.growth_per_day
@@ -130,6 +132,7 @@ class Budgets:
         budget = self.budget_for(info.category)
         if budget.bytes is not None and info.bytes is not None and info.bytes > budget.bytes:
             yield BudgetBreach(info.name, info.category, "bytes", budget.bytes, info.bytes)
+        # `closed` is None where it is not known, which is not the same as open.
         if budget.open_for is not None and info.closed is False and info.first_at is not None:
             age = (now - info.first_at).total_seconds()
             if age > budget.open_for.total_seconds():

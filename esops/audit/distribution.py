@@ -49,6 +49,7 @@ class Distribution:
         ordered = sorted(self.counts.items())
         total, found = self.streams, []
         for share in shares:
+            # Rounded first: 0.9 * 10 is a little more than 9 in floating point.
             rank, seen = max(1, math.ceil(round(share * total, 9))), 0
             value = 0
             for length, streams in ordered:
@@ -68,6 +69,7 @@ class Distribution:
         bins: Counter[int] = Counter()
         events: Counter[int] = Counter()
         for length, streams in self.counts.items():
+            # Powers of two: lengths from 1, from 2, from 4, from 8, …
             number = max(length, 1).bit_length() - 1
             bins[number] += streams
             events[number] += length * streams

@@ -138,6 +138,7 @@ def observe(audit: StoreAudit, rules: Mapping[str, bool | float]) -> list[Observ
 def words(name: str) -> list[str]:
     """The words of an event type's name in lower case, without a version or "event" at its end."""
     found = [word.lower() for word in _WORD.findall(name)]
+    # OrderPlacedV2, order_placed_event: the version and "event" say nothing about what happened.
     while found and (found[-1].isdigit() or found[-1] in ("v", "event")):
         found.pop()
     return found
@@ -153,6 +154,8 @@ def is_past(name: str) -> bool:
 
 def _crud(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
     for kind in audit.events.types.values():
+        # CustomerUpdated with three fields may well be a fact of the domain. One with the whole
+        # customer in it is a row of a table.
         last = words(kind.name)[-1:]
         if not last or last[0] not in _CRUD:
             continue
@@ -172,6 +175,7 @@ def _property(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
     by_category: dict[str | None, list[str]] = {}
     for kind in audit.events.types.values():
         parts = words(kind.name)
+        # Ids, times and versions accompany every event, and are not what it changes.
         fields = [key for shape in kind.shapes for key in shape if not _IDS.search(key)]
         if parts and parts[-1] in _SETTERS and kind.shapes and len(set(fields)) <= 2:
             for category in kind.categories:
@@ -215,6 +219,7 @@ def _never_closing(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
         by_category.setdefault(info.category, []).append(bool(info.closed))
     for category, closed in by_category.items():
         still = closed.count(False) / len(closed)
+        # Among a few streams, a share says nothing.
         if len(closed) >= 20 and still > threshold:
             yield (
                 category or "streams",
@@ -226,6 +231,7 @@ def _never_closing(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
 def _hot(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
     total = audit.streams.whole.events
     for info in audit.streams.longest[:_MOST]:
+        # In a small store, a normal stream can be a tenth of all events.
         if info.length >= 1_000 and info.length / total > threshold:
             yield (
                 info.name,
@@ -237,6 +243,7 @@ def _hot(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
 def _single(audit: StoreAudit, threshold: float) -> Iterator[_Seen]:
     for (category, _), each in audit.streams.categories.items():
         share = each.counts[1] / each.streams
+        # Among a few streams, a share says nothing.
         if each.streams >= 100 and share > threshold:
             yield (
                 category or "streams",

@@ -114,6 +114,7 @@ def _lengths_figure(found: StreamsAudit) -> go.Figure:
 
 def _growth_figure(months: Sequence[MonthCount], colours: Mapping[str, str]) -> go.Figure:
     axis, by_category = _by_category(months)
+    # More colours than these cannot be told apart.
     largest = list(by_category)[:_SERIES]
     rest: Counter[str] = Counter()
     for category in list(by_category)[_SERIES:]:
@@ -146,6 +147,7 @@ def _growth_figure(months: Sequence[MonthCount], colours: Mapping[str, str]) -> 
 def _months_figure(months: Sequence[MonthCount]) -> go.Figure:
     axis, by_category = _by_category(months)
     names = list(by_category)[:_ROWS]
+    # None instead of 0 leaves a cell empty: months without events stand out.
     cells = [[by_category[name][month] or None for month in axis] for name in names]
     heat = go.Heatmap(
         x=axis,
@@ -180,6 +182,7 @@ def _longest_figure(found: StreamsAudit, colours: Mapping[str, str]) -> go.Figur
         )
         for category in categories
     ]
+    # Plotly orders bars by category unless it is told.
     order = [label(info.name) for info in streams]
     return go.Figure(
         bars,

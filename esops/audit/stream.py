@@ -141,6 +141,7 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
                 )
             for period, form in _PERIODS:
                 periods[period][at.strftime(form)] += 1
+            # The times of the last second, from which the oldest drop out.
             while window and at - window[0] >= _BURST:
                 window.popleft()
             window.append(at)
@@ -164,6 +165,7 @@ def _from_different_commands(previous: RecordedEvent | None, event: RecordedEven
     """Whether two events come from different commands, as far as their metadata tells."""
     if previous is None or previous.metadata == event.metadata:
         return False
+    # Without correlation ids nothing can be said, and a stream must not look contended for that.
     try:
         ids = (previous.correlation_id, event.correlation_id)
     except orjson.JSONDecodeError:
@@ -202,6 +204,7 @@ def _suggestion(
             f"The events form {times:,} cycles of about {mean:.0f} events, and each cycle begins "
             f"with {kind}. One stream per cycle would stay that short."
         )
+    # The longest period that is short enough wins: fewer streams are easier to work with.
     for period, _ in reversed(_PERIODS):
         counts = periods[period]
         if len(counts) >= 3 and max(counts.values()) <= max(_SHORT, found.length // 3):
@@ -229,6 +232,7 @@ def _cycle(order: list[str]) -> tuple[str, int, float] | None:
     It has to return at even distances, with several other events between.
     """
     best: tuple[str, int, float] | None = None
+    # Distances are even where they spread by less than half their mean.
     first = order[0]
     places: dict[str, list[int]] = {}
     for at, kind in enumerate(order):

@@ -233,6 +233,7 @@ def listed(
 def _dated(store: EventStore, streams: Sequence[StreamInfo]) -> Iterator[StreamInfo]:
     """Streams with the times of their first and last event."""
     for number, info in enumerate(streams):
+        # Two reads for each stream: only the first of the list are worth them.
         if info.last_at is not None or number >= _LOOKED_UP:
             yield info
             continue

@@ -146,5 +146,5 @@ def garbage(output: Output, found: Garbage) -> None:
     for name in found.names:
         output.say(f"  {name}")
     verb = "deleted" if found.deleted else "would be deleted"
-    kept = f"; {count(found.young, 'younger file')} kept" if found.young else ""
+    kept = f"; {count(found.young, 'file')} kept that a run may still need" if found.young else ""
     output.line(f"{count(found.files, 'file')} ({decimal(found.bytes)}) {verb}{kept}")

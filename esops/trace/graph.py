@@ -128,9 +128,11 @@ class Forest:
 
 def build(found: Iterable[Node]) -> Forest:
     """Build the forest of some events. An event that is given twice counts once."""
+    # An event can be found by several searches, and an id can be shared by several events.
     unique = {(each.store, each.stream, each.version, each.id): each for each in found}
     forest = Forest(nodes=_in_order(unique.values()))
     nodes = forest.nodes
+    # A cause is named by an id or by stream and version: one table serves both.
     by_name: dict[str, int] = {}
     for at, each in enumerate(nodes):
         if each.id in by_name and each.id not in forest.duplicates:

@@ -231,6 +231,7 @@ def _gaps(nodes: list[Node]) -> Iterator[dict[str, Any]]:
     times = sorted(each.recorded_at for each in nodes if each.recorded_at is not None)
     if len(times) < 3:
         return
+    # Shading every short pause would hide the plot.
     least = max(timedelta(seconds=1), (times[-1] - times[0]) * _GAP_SHARE)
     for low, high in pairwise(times):
         if high - low >= least:

@@ -119,6 +119,7 @@ def mermaid(forest: Forest) -> Iterator[str]:
     yield "flowchart TD"
     names = categories(forest)
     for at, each in enumerate(forest.nodes):
+        # Mermaid has no escape for a quotation mark but its HTML entity.
         label = f"{each.type}<br/>{each.stream} @{each.version}".replace('"', "#quot;")
         yield f'    e{at}["{label}"]:::c{list(names).index(each.category)}'
     for number, cause in enumerate(forest.missing):

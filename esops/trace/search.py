@@ -145,6 +145,8 @@ class Tracer:
 
     def _end(self, trace: Trace, around: Sequence[str] = ()) -> Trace:
         forest = build(self._nodes.values())
+        # The same correlation id can connect events that have nothing to do with each other as causes
+        # and effects; a trace of one event or stream leaves them out.
         if around:
             forest = build(_connected(forest, set(around)))
         trace.forest = forest
@@ -176,7 +178,7 @@ class Tracer:
             each = node(store.name, event, self._keys)  # type: ignore[arg-type] # of the store's own kind
             key = (each.store, each.stream, each.version, each.id)
             if key in self._nodes:
-                continue
+                continue  # found by an earlier search
             if len(self._nodes) >= self._limit:
                 self._trace.limited = True
                 break
