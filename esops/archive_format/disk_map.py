@@ -16,7 +16,7 @@ class DiskMap:
         """Create the file, which is deleted on `close` and when the process ends."""
         self._file = tempfile.NamedTemporaryFile(prefix="esops-archive-")  # noqa: SIM115 - closed by close()
         self._base = sqlite3.connect(self._file.name)
-        # A temporary file needs no protection against a crash, and is several times faster without.
+        # A temporary file needs no protection against a crash, and is faster without.
         self._base.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; "
             "CREATE TABLE facts (stream TEXT, tenant TEXT, value, PRIMARY KEY (stream, tenant)) "

@@ -145,8 +145,8 @@ class Tracer:
 
     def _end(self, trace: Trace, around: Sequence[str] = ()) -> Trace:
         forest = build(self._nodes.values())
-        # The same correlation id can connect events that have nothing to do with each other as causes
-        # and effects; a trace of one event or stream leaves them out.
+        # Events can share a correlation id without being causes or effects of each other. The trace
+        # of one event or stream leaves such events out.
         if around:
             forest = build(_connected(forest, set(around)))
         trace.forest = forest
