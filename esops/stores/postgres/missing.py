@@ -1,6 +1,6 @@
 """Numbers that are missing between those of events: which may still come, and which are dead.
 
-settle.py says why this matters. Here is the rule for layouts that number their events from a
+settle.py explains why this matters. Here is the rule for layouts that number their events from a
 sequence.
 """
 
@@ -19,105 +19,49 @@ from psycopg import sql
 
 from esops.errors import ContradictedSequence
 from esops.events import Position
+from esops.postgres.statements import statements
 from esops.stores.base import Holder
 from esops.stores.postgres.settle import JUST_ENDED, NEVER, SequenceLockers, Waiting, who
 
 log = structlog.get_logger("esops.settle")
 
 _FIRST_PIECE, _LARGEST_PIECE = 1_000, 100_000
-"""Rows that one statement looks through for a missing number: few at first, at most some 50 ms, so
-that no snapshot of ours lives long.
+"""Rows that one statement searches for a missing number: few at first, then so many that it takes
+some 50 ms; a long statement's snapshot would keep VACUUM from working.
 """
 _MOST_LOGGED = 10
+"""Ranges of missing numbers that one line of the log names."""
 _COUNTED = 1_000_000
 """Beyond so many numbers, those that are missing among them are not counted for the log."""
 _TURN = 0.25
-"""Seconds for which writers are waited for before missing numbers are looked at again."""
+"""Seconds to wait for writers before missing numbers are checked again."""
 _SAMPLES = 20
-"""How finely the time is divided in which numbers are watched."""
+"""Into how many parts the threshold is divided: so finely it is known when a number was drawn."""
 _LOOKED_AT = 100
-"""Events that are asked at once whether they are old."""
+"""Events that one query for old events looks at."""
 _ROUNDING = timedelta(seconds=1)
-"""A checkpoint's time is told in whole seconds."""
-_FIRST_MISSING = """
-WITH piece AS (
-    SELECT {number} AS number FROM {events} WHERE {numbered} AND {number} > %(after)s AND {number}
-    <= %(until)s
-    ORDER BY {number} LIMIT %(rows)s
-), steps AS (SELECT number, lag(number, 1, %(after)s::bigint) OVER (ORDER BY number) AS previous
-FROM piece)
-SELECT count(*), max(number), min(previous) FILTER (WHERE number - previous > 1), min(number) FILTER
-(WHERE number - previous > 1)
-FROM steps
-"""
-"""Of the first rows after a number: how many, the last one's number, and between which two numbers
-the first is missing.
-"""
-
-_HIGHEST = "SELECT max({number}) FROM {events} WHERE {numbered}"
-_NEXT = (
-    "SELECT min({number}) FROM {events} WHERE {numbered} AND {number} > %(after)s AND "
-    "{number} "
-    "<= %(until)s"
-)
-
-_MISSING = """
-WITH piece AS (
-    SELECT {number} AS number FROM {events} WHERE {numbered} AND {number} > %(after)s AND {number}
-    <= %(until)s
-    ORDER BY {number} LIMIT %(rows)s
-), steps AS (SELECT number, lag(number, 1, %(after)s::bigint) OVER (ORDER BY number) AS previous
-FROM piece)
-SELECT previous + 1, number - 1 FROM steps WHERE number - previous > 1 ORDER BY 1 LIMIT %(ranges)s
-"""
-
-_OLD = """
-SELECT max(number) FROM (
-    SELECT {number} AS number, xmin FROM {events} WHERE {numbered} AND {number} > %(after)s AND
-    {number} <= %(until)s
-    ORDER BY {number} DESC LIMIT %(rows)s
-) AS newest WHERE """
-
-_BEFORE_CHECKPOINT = "age(xmin) > age(%(horizon)s::xid)"
-_COMMITTED_LONG_AGO = "pg_xact_commit_timestamp(xmin) < clock_timestamp() - %(threshold)s"
-
-_CHECKPOINT = """
-SELECT CASE WHEN oldest_active_xid::text <> '0' THEN oldest_active_xid::text
-            WHEN current_setting('wal_level') <> 'minimal' THEN split_part(next_xid, ':', 2) END
-FROM pg_control_checkpoint() WHERE checkpoint_time < clock_timestamp() - %(threshold)s
-"""
-"""The transaction id below which every transaction had ended when the server's last checkpoint
-began, if that was long enough ago.
-
-An online checkpoint notes the oldest transaction that ran; one of a shutdown none, since none ran
-(CreateCheckPoint in PostgreSQL's
-src/backend/access/transam/xlog.c). With wal_level = minimal an online one notes none either, so
-that nothing can be told.
-"""
+"""The server gives the time of a checkpoint in whole seconds."""
+_SQL = statements(__package__, "missing")
 
 
 class NumbersInOrder:
-    """All numbers up to the first missing one that may still come: what is there is settled,
-    whoever is at work.
+    """Everything up to the first missing number that may still come is settled, whoever is writing.
 
-    A missing number is dead by the sequence lockers' rule, where writers draw in their own
-    transactions. Where they may draw outside of
-    them (`watched`), it must also have been drawn longer ago than a threshold; then, when all those
-    who at that time hold a write lock
-    on the events table have ended, and a new snapshot still does not show it, it is dead. No list
-    of missing numbers is needed for
-    this: numbers are drawn in their order, so that all below one drawn long ago were drawn long
-    ago. When a number was drawn at the latest
-    is known
+    Where writers draw in their own transactions, a missing number is dead by the sequence lockers'
+    rule. Where they may draw outside of them (`watched`), three things must hold: it was drawn
+    longer ago than a threshold; all transactions have ended that held a write lock on the events
+    table when that was known; and a new snapshot still does not show it.
 
-    - by the watch of this process: it keeps what the sequence stood at, and when;
-    - at first sight, from the age of an event at or above it: its transaction had ended when the
-      server's last checkpoint began, or
-      committed so long ago by the server's own commit timestamps. Times in the tables prove nothing
-      of the kind: Marten's rich append
-      leaves mt_streams.timestamp as it was, a long transaction has the time of its start, and an
-      import whatever times it brings;
-    - from the library's own reader, where that has passed it (Marten's high-water mark).
+    No list of missing numbers is needed. Numbers are drawn in order, so everything below a number
+    that was drawn long ago was drawn long ago too. There are three kinds of evidence for that:
+
+    - This process has watched: it keeps what the sequence was at, and when.
+    - At first sight, the age of an event at or above the number: its transaction had ended when the
+      server's last checkpoint began, or it committed long ago by the server's own commit
+      timestamps. Times in the tables prove nothing: Marten's rich append leaves
+      mt_streams.timestamp as it was, a long transaction has the time of its start, and an import
+      has whatever times it brings.
+    - The library's own reader has passed it (Marten's high-water mark).
     """
 
     def __init__(
@@ -132,56 +76,48 @@ class NumbersInOrder:
         *,
         watched: bool = True,
     ) -> None:
-        """Take the sequence lockers' rule and where to look for numbers.
+        """`relations` finds the oids of the events table and its partitions.
 
-        `relations` finds the oids of the events table and its partitions; `numbered` is the
-        condition for rows that are
-        numbered from this sequence; `passed_by_library` finds the number up to which the library's
-        own reader has passed all. `watched`:
-        numbers may be drawn outside of the writers' transactions.
+        `numbered` is the condition for rows that get their number from this sequence.
+        `passed_by_library` finds the number up to which the library's own reader has passed all.
+        `watched`: numbers may be drawn outside of the writers' transactions.
         """
         self._watched = watched
         self._lockers = lockers
         self._queries = {
-            text: sql.SQL(text).format(events=events, number=number, numbered=numbered)
-            for text in (
-                _HIGHEST,
-                _FIRST_MISSING,
-                _NEXT,
-                _MISSING,
-                _OLD + _BEFORE_CHECKPOINT,
-                _OLD + _COMMITTED_LONG_AGO,
-            )
+            name: sql.SQL(text).format(events=events, number=number, numbered=numbered)
+            for name, text in _SQL.items()
+            if name != "checkpoint"
         }
         self._threshold = threshold
         self._passed_by_library = passed_by_library
         self._writers = Waiting(relations)
         self._drawn: deque[tuple[float, int]] = deque()
-        """What was drawn by when, oldest first."""
+        """At which time the sequence was at which number, oldest first."""
         self._old = 0
         """All numbers up to this one were drawn longer ago than the threshold."""
         self._evidence = ""
         self._asked_events = False
         self._judged: int | None = None
-        """The old number up to which what is missing is dead once the writers of that moment have
-        ended.
+        """An old number. What is missing up to it is dead when the writers that `_writers` waits
+        for have ended.
         """
         self._through = 0
         """Every number up to this one is settled: visible, or dead."""
         self._missing: tuple[int, int, float] | None = None
-        """The first numbers that are missing after it, and since when they are known to be."""
+        """The first range that is missing after `_through`, and since when that is known."""
         self._highest: int | None = None
-        """The highest number in the table when the sequence stood at `_highest_at`: an idle store
-        is not asked again and again.
+        """The highest number in the table when the sequence was at `_highest_at`: while an idle
+        store's sequence does not move, the table is not asked again.
         """
         self._highest_at: int | None = None
         self._known = 0
-        """The highest position that was said to be settled."""
+        """The highest position that `known_settled` was told."""
         self._piece = _FIRST_PIECE
         self._complete = True
 
     def known_settled(self, position: Position) -> None:
-        """Do not look below a position that was settled before (a checkpoint of ours)."""
+        """Skip what lies below a position that was settled before (a checkpoint of ours)."""
         self._known = max(self._known, position[0])
         if self._through < position[0]:
             self._reach(position[0])
@@ -189,12 +125,13 @@ class NumbersInOrder:
     def advance(
         self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER
     ) -> Position | None:
-        """See SettleRule; `patience` covers missing numbers too."""
+        """See SettleRule; `patience` also limits the wait for missing numbers."""
         deadline = time.monotonic() + patience.total_seconds()
         drawn = self._lockers.drawn(connection)
         if drawn != self._highest_at or self._highest_at is None:
-            # In this order: whoever inserted a number up to the highest had drawn it before.
-            self._highest = self._ask(connection, _HIGHEST)[0]
+            # The table first: whoever inserted a number had drawn it before, so a sequence that is
+            # read later cannot be behind the table.
+            self._highest = self._ask(connection, "highest")[0]
             drawn = self._highest_at = self._lockers.drawn(connection)
         self._check_sequence(self._highest, drawn)
         target = self._highest
@@ -202,10 +139,11 @@ class NumbersInOrder:
         while True:
             if drawn is not None:
                 self._keep_drawn(drawn)
-            # In short turns, so that numbers are watched while a writer is waited for.
+            # In short turns, so that the sequence is also watched while we wait for a writer.
             turn = timedelta(seconds=min(_TURN, max(0.0, deadline - time.monotonic())))
             by_lock = self._lockers.advance(connection, turn, stop)
             settled = by_lock[0] if by_lock is not None else 0
+            # All numbers were drawn inside transactions, and those have ended.
             if not self._watched and settled > self._through:
                 self._reach(settled)
             looking = self._look_for_missing(connection, max(settled, drawn or 0))
@@ -219,8 +157,8 @@ class NumbersInOrder:
             drawn = self._lockers.drawn(connection)
 
     def _check_sequence(self, highest: int | None, drawn: int | None) -> None:
-        """Raises ContradictedSequence where the sequence is behind the table, or behind a
-        position that is known to be settled.
+        """Raises ContradictedSequence where the sequence is behind the table, or behind a position
+        that is known to be settled: then it does not say what was drawn.
         """
         if highest is not None and highest > (drawn or 0):
             raise ContradictedSequence(
@@ -241,7 +179,7 @@ class NumbersInOrder:
             )
 
     def _keep_drawn(self, number: int) -> None:
-        """Note what was drawn by now, not more finely than the threshold needs."""
+        """Remember that `number` was drawn by now, not more finely than the threshold needs."""
         if self._drawn and number <= self._drawn[-1][1]:
             return
         now = time.monotonic()
@@ -249,17 +187,19 @@ class NumbersInOrder:
             len(self._drawn) > 1
             and now - self._drawn[-2][0] < self._threshold.total_seconds() / _SAMPLES
         ):
+            # The last two are close together: the later one alone is enough.
             self._drawn.pop()
         self._drawn.append((now, number))
 
     def _look_for_missing(self, connection: psycopg.Connection, until: int) -> bool:
-        """Go on to the first number that is missing, a piece at a time; whether there is more to
-        look at at once.
+        """Move `_through` to the first missing number, one piece at a time.
+
+        Returns whether the next piece should be searched at once.
         """
         if self._missing is not None:
             first, _, since = self._missing
-            following = self._ask(connection, _NEXT, after=self._through, until=until)[0]
-            if following == first:
+            following = self._ask(connection, "next", after=self._through, until=until)[0]
+            if following == first:  # it has come, the rest of the range is searched anew
                 self._reach(first)
             else:
                 self._missing = (first, until if following is None else following - 1, since)
@@ -269,9 +209,9 @@ class NumbersInOrder:
         if self._watched and self._through + _FIRST_PIECE < until:
             self._ask_events(connection, until)
             if self._judged is not None:
-                return False  # all that is old will soon be settled without a look at each
+                return False  # everything old will soon be settled without a search
         rows, highest, before, after = self._ask(
-            connection, _FIRST_MISSING, after=self._through, until=until, rows=self._piece
+            connection, "first_missing", after=self._through, until=until, rows=self._piece
         )
         more = rows == self._piece
         if before is not None:
@@ -280,6 +220,7 @@ class NumbersInOrder:
         elif highest is not None:
             self._reach(highest)
             self._piece = min(self._piece * 4, _LARGEST_PIECE)
+        # Drawn, but no row has it yet: numbers may be missing at the very end as well.
         if self._missing is None and not more and self._through < until:
             self._miss(self._through + 1, until)
         if self._missing is not None:
@@ -295,8 +236,9 @@ class NumbersInOrder:
         self._missing, self._piece = (first, last, time.monotonic()), _FIRST_PIECE
 
     def _judge(self, connection: psycopg.Connection, until: int) -> bool:
-        """Pass what is missing and old, once those who could be writing it have ended; whether
-        there was any.
+        """Pass what is missing and old, once every transaction that could be writing it has ended.
+
+        Returns whether `_through` has moved.
         """
         long_ago = time.monotonic() - self._threshold.total_seconds()
         while self._drawn and self._drawn[0][0] <= long_ago:
@@ -316,6 +258,8 @@ class NumbersInOrder:
         return False
 
     def _judge_up_to_old(self, connection: psycopg.Connection) -> None:
+        # The writers of now: one that drew an old number and has not inserted it yet takes the
+        # lock on the table when it inserts. By the threshold it must have done so by now.
         self._judged = self._old
         self._writers.look(connection)
 
@@ -324,8 +268,9 @@ class NumbersInOrder:
             self._old, self._evidence = number, evidence
 
     def _ask_events(self, connection: psycopg.Connection, until: int) -> None:
-        """Find out, once, how far numbers were drawn long before this process came; from then on
-        its own watch tells.
+        """Find out, once, up to which number all were drawn long before this process started.
+
+        Later its own watch tells. The cheapest evidence is asked first.
         """
         if self._asked_events:
             return
@@ -343,10 +288,10 @@ class NumbersInOrder:
     def _ask_checkpoint(self, connection: psycopg.Connection, until: int) -> None:
         with _denied():
             row = connection.execute(
-                _CHECKPOINT, {"threshold": self._threshold + _ROUNDING}
+                _SQL["checkpoint"], {"threshold": self._threshold + _ROUNDING}
             ).fetchone()
             if row is not None and row[0] is not None:
-                found = self._newest_old(connection, _BEFORE_CHECKPOINT, until, horizon=row[0])
+                found = self._newest_old(connection, "old_by_checkpoint", until, horizon=row[0])
                 self._be_old(
                     found, "an event above it was committed before the server's last checkpoint"
                 )
@@ -356,7 +301,7 @@ class NumbersInOrder:
             kept = connection.execute("SELECT current_setting('track_commit_timestamp')").fetchone()
             if kept is not None and kept[0] == "on":
                 found = self._newest_old(
-                    connection, _COMMITTED_LONG_AGO, until, threshold=self._threshold
+                    connection, "old_by_commit_timestamp", until, threshold=self._threshold
                 )
                 self._be_old(
                     found,
@@ -364,10 +309,12 @@ class NumbersInOrder:
                 )
 
     def _newest_old(
-        self, connection: psycopg.Connection, condition: str, until: int, **values: object
+        self, connection: psycopg.Connection, query: str, until: int, **values: object
     ) -> int:
-        """The highest number that is easily found whose event meets a condition that old events
-        meet; 0 where none is.
+        """The highest number that a query for old events finds; 0 where it finds none.
+
+        Looks at some of the newest events, then at some that are 1,000 numbers older, 10,000 older,
+        and so on: the exact number is not worth a scan.
         """
         step = 0
         while until - step > self._through:
@@ -377,19 +324,21 @@ class NumbersInOrder:
                 "rows": _LOOKED_AT,
                 **values,
             }
-            found = self._ask(connection, _OLD + condition, **parameters)[0]
+            found = self._ask(connection, query, **parameters)[0]
             if found is not None:
                 return int(found)
             step = max(1_000, step * 10)
         return 0
 
     def _pass(self, connection: psycopg.Connection, until: int) -> None:
-        """Go past all that is missing up to an old number, and log some of it with the evidence."""
+        """Pass everything that is missing up to an old number, and log some of it with the
+        evidence.
+        """
         parameters = {"after": self._through, "until": until}
         ranges = connection.execute(
-            self._queries[_MISSING], {**parameters, "rows": _LARGEST_PIECE, "ranges": _MOST_LOGGED}
+            self._queries["missing"], {**parameters, "rows": _LARGEST_PIECE, "ranges": _MOST_LOGGED}
         ).fetchall()
-        following = self._ask(connection, _NEXT, **parameters)[0]
+        following = self._ask(connection, "next", **parameters)[0]
         if following is None:
             ranges = [(self._through + 1, until)]
         if ranges:
@@ -408,8 +357,8 @@ class NumbersInOrder:
         return row
 
     def held_back_by(self, connection: psycopg.Connection) -> list[Holder]:
-        """The sessions that the inner rule waits for, the first missing number, and who may be
-        writing it.
+        """The sessions that the sequence lockers' rule waits for; or else the first missing number
+        and the sessions that may be writing it.
         """
         if self._complete:
             return []
@@ -430,7 +379,7 @@ class NumbersInOrder:
 
 @contextlib.contextmanager
 def _denied() -> Iterator[None]:
-    """Evidence that this role or server does not give is none."""
+    """Do without evidence that this role may not read or this server does not have."""
     try:
         yield
     except (

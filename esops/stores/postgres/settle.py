@@ -1,31 +1,24 @@
 """What is safe to read: why a tail reader loses events, and how esops does not.
 
 A global sequence number is drawn before its transaction commits. So a reader that takes everything
-up to the highest
-number it sees will pass a lower number whose writer is still at work, and never come back for it.
-Waiting for the
-writers' locks on the events table does not help: between `nextval` and `INSERT` a writer holds
-none.
+up to the highest number it sees passes a lower number whose writer has not committed yet, and never
+comes back for it. Waiting for the writers' locks on the events table does not help: between
+`nextval` and `INSERT` a writer holds none.
 
 The rules here give a *bound*: a position below which every event is visible to any snapshot taken
-from now on, or will
-never come. None of them takes a lock; no writer is delayed. They are incremental: `advance` returns
-what is settled
-within its patience and keeps what it is still waiting for. docs/explanation/settled-reads.md has
-the measurements.
+from now on, or will never come. None of them takes a lock, and no writer is delayed. They are
+incremental: `advance` returns what is settled within its patience, and keeps what it still waits
+for. docs/explanation/settled-reads.md has the measurements.
 
 - `SequenceLockers`: `nextval` takes a RowExclusiveLock on the sequence's relation before it draws,
-  and keeps it to the end
-  of the transaction (nextval_internal and lock_and_open_sequence in PostgreSQL's
-  src/backend/commands/sequence.c). So read the
-  last value M, then the transactions that hold that lock; when none of them runs any more, every
-  number <= M is settled.
-- `NumbersInOrder` (missing.py): what is there up to the first missing number is settled, whoever is
-  at work; a missing one may be
-  passed by that rule and, where numbers may also be drawn outside of the writer's transaction, when
-  it is old enough.
-- `TransactionIds`: rows carry their transaction's id; what lies below every running one's is
-  settled.
+  and keeps it to the end of the transaction (nextval_internal and lock_and_open_sequence in
+  PostgreSQL's src/backend/commands/sequence.c). So read the last value M, then the transactions
+  that hold that lock. When none of them runs any more, every number <= M is settled.
+- `NumbersInOrder` (missing.py): what is there up to the first missing number is settled, whoever
+  is still writing. A missing number is passed by the rule above and, where numbers may also be
+  drawn outside of the writer's transaction, when it is old enough.
+- `TransactionIds`: rows carry the id of their transaction; those below every running transaction's
+  are settled.
 """
 
 from __future__ import annotations
@@ -40,108 +33,97 @@ import psycopg
 from psycopg import sql
 
 from esops.events import Position
+from esops.postgres.statements import statements
 from esops.stores.base import Holder
 
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731 - a constant that is a function
 
-_LOCKERS = """
-SELECT DISTINCT virtualtransaction FROM pg_locks
-WHERE locktype = 'relation' AND database = (SELECT oid FROM pg_database WHERE datname =
-current_database())
-  AND relation = ANY(%(relations)s) AND granted AND pid IS DISTINCT FROM pg_backend_pid()
-  AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-"""
-
-_WHO = """
-SELECT l.virtualtransaction, l.pid, a.usename, a.application_name, a.state, a.xact_start,
-       left(regexp_replace(a.query, '\\s+', ' ', 'g'), 120)
-FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
-WHERE l.locktype = 'relation' AND l.relation = ANY(%(relations)s) AND l.virtualtransaction =
-ANY(%(waited)s)
-ORDER BY a.xact_start NULLS FIRST
-"""
+_SQL = statements(__package__, "settle")
 
 
 class SettleRule(Protocol):
-    """A way to know what is settled."""
+    """How to know what is settled; each reader has a rule of its own, which remembers."""
 
     def known_settled(self, position: Position) -> None:
-        """Be told of a position that was settled before, so that nothing below it need be looked at
-        again.
-        """
+        """Record a position that was settled before: nothing below it has to be checked again."""
         ...
 
     def advance(
         self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER
     ) -> Position | None:
-        """The newest bound, waiting at most `patience`, and until `stop`, for all that was drawn
-        before the call to settle.
+        """The newest bound; None where nothing is settled yet.
 
-        None: nothing is settled yet.
+        Waits for everything that was drawn before the call, but not longer than `patience`, and not
+        after `stop` returns true.
         """
         ...
 
     def held_back_by(self, connection: psycopg.Connection) -> list[Holder]:
-        """Who kept the last advance from coming to all that was drawn before it; empty only where
-        nobody did.
+        """Who kept the last `advance` from reaching everything that was drawn before it; empty only
+        where nobody did.
         """
         ...
 
 
 @dataclass
 class Waiting:
-    """The transactions that held a lock when we looked, minus those that have ended since."""
+    """The transactions that held a lock at one moment, without those that have ended since."""
 
     relations: Callable[[psycopg.Connection], list[int]]
     virtual: set[str] = field(default_factory=set)
     prepared: set[str] = field(default_factory=set)
 
     def look(self, connection: psycopg.Connection) -> None:
-        """Begin anew, with those who hold such a lock now."""
+        """Start again with the transactions that hold the lock now."""
         self.virtual = self._holders(connection)
         self.prepared = {holder for holder in self.virtual if _is_prepared(holder)}
 
     def over(self, connection: psycopg.Connection) -> bool:
-        """Whether all of those have ended. Those who came later do not count."""
+        """Whether all of them have ended. Transactions that took the lock later do not count."""
         if not self.virtual:
             return True
         now = self._holders(connection)
         prepared_now = {holder for holder in now if _is_prepared(holder)}
         gone = bool(self.virtual - now)
-        # A transaction that was waited for may have been PREPAREd: it goes on under a new name. Any
-        # new prepared one may be it.
+        # One that we wait for may have been PREPAREd: it continues under another name, which does
+        # not tell from which transaction it comes. So any new prepared one may be it.
         turned = prepared_now - self.prepared if gone else set()
         self.virtual = (self.virtual & now) | turned
         self.prepared |= prepared_now
         return not self.virtual
 
     def _holders(self, connection: psycopg.Connection) -> set[str]:
-        rows = connection.execute(_LOCKERS, {"relations": self.relations(connection)}).fetchall()
+        rows = connection.execute(
+            _SQL["lockers"], {"relations": self.relations(connection)}
+        ).fetchall()
         return {row[0] for row in rows}
 
 
 class SequenceLockers:
-    """Settled is what was drawn before all transactions ended that held the sequence's lock."""
+    """A number is settled when all transactions have ended that held the sequence's lock at one
+    moment after it was drawn.
+    """
 
     def __init__(self, sequence: sql.Identifier, sequence_oid: int) -> None:
-        """Take the sequence's qualified name and its oid."""
+        """`sequence` is its qualified name."""
         self.name = sequence.as_string(None)
         self._last_value = sql.SQL("SELECT last_value, is_called FROM {}").format(sequence)
         self._waiting = Waiting(lambda _: [sequence_oid])
         self._candidate: int | None = None
         self.bound: int | None = None
         self.complete = True
-        """Whether the last advance came to all that was drawn before it."""
+        """Whether the last `advance` reached everything that was drawn before it."""
 
     def known_settled(self, position: Position) -> None:
-        """Nothing to save: the bound is found without looking at rows."""
+        """This rule looks at no rows, so there is nothing that it could skip."""
 
     def advance(
         self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER
     ) -> Position | None:
         """See SettleRule.
 
-        Looks once more after an old candidate has settled, so that the bound is fresh.
+        A candidate may be left over from the last call. When it has settled, a new one is taken, so
+        that the bound covers what was drawn before this call.
         """
         deadline = time.monotonic() + patience.total_seconds()
         pause = 0.001
@@ -166,13 +148,14 @@ class SequenceLockers:
         """The highest number that was drawn, settled or not; None where none ever was."""
         row = connection.execute(self._last_value).fetchone()
         assert row is not None
-        # Not called, the value is the one that comes next, as after a restart of the sequence
-        # behind an import.
+        # While is_called is false, last_value is the number that comes next, as after ALTER
+        # SEQUENCE … RESTART behind an import.
         return row[0] if row[1] else row[0] - 1 or None
 
     def _look(self, connection: psycopg.Connection) -> None:
-        # First the value, then the holders: whoever drew a number up to it is among them or has
-        # ended.
+        # The order matters. Whoever drew a number up to the value had the lock before that, so it
+        # is among the holders or has ended. The other way round, a writer could take the lock and
+        # draw between the two looks.
         self._candidate = self.drawn(connection)
         self._waiting.look(connection)
 
@@ -182,20 +165,20 @@ class SequenceLockers:
 
 
 SETTLES = 0.25
-"""Seconds for which a number must have been the newest before the bound rests: its transaction may
-have no id yet when it is drawn.
+"""Seconds for which a number must have been the newest before the bound stays put: when it was
+drawn, its transaction may not have had an id yet.
 """
 RESTS = 5.0
-"""Seconds that a bound by transaction ids stays where it is while no number is drawn."""
+"""Seconds for which a bound by transaction ids stays put while no number is drawn."""
 
 
 class TransactionIds:
-    """Settled is every row whose transaction id lies below that of each running transaction of the
-    cluster.
+    """A row is settled when its transaction id lies below that of every transaction that runs in
+    the cluster.
     """
 
     def __init__(self, sequence: sql.Identifier) -> None:
-        """Take the sequence that the second part of the position comes from."""
+        """`sequence` gives the second part of a position."""
         self._query = sql.SQL(
             "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, last_value, "
             "is_called FROM {}"
@@ -204,24 +187,22 @@ class TransactionIds:
         self._held = False
         self._quiet: tuple[int, Position, float] | None = None
         self._newest: tuple[int, float] = (0, 0.0)
-        """The newest number that was seen, and since when it is the newest."""
+        """The newest number that was seen, and since when it has been the newest."""
 
     def known_settled(self, position: Position) -> None:
-        """Nothing to save: the bound is found without looking at rows."""
+        """This rule looks at no rows, so there is nothing that it could skip."""
 
     def advance(
         self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER
     ) -> Position | None:
         """See SettleRule.
 
-        Waits until what ran at the call has ended; the bound is never below what is visible as
-        settled.
+        Waits until the transactions that ran at the call have ended.
 
-        Every transaction of the cluster moves the bound, a follower's own checkpoints too. So when
-        no number was drawn for `SETTLES` and
-        nothing ran at a look, it stays where it was: two followers would else drive each other on
-        for ever. It moves again after
-        `RESTS`, for a number that was drawn so long ago by a transaction that had no id yet.
+        Every transaction of the cluster moves the bound, also a follower's own checkpoints: two
+        followers would drive each other forward for ever. So the bound stays put when no number was
+        drawn for `SETTLES` and no transaction ran. After `RESTS` it is computed again, in case a
+        transaction drew a number long ago and got its id only later.
         """
         deadline = time.monotonic() + patience.total_seconds()
         target = connection.execute(self._xmax).fetchone()
@@ -231,7 +212,7 @@ class TransactionIds:
             row = connection.execute(self._query).fetchone()
             assert row is not None
             xmin, last, called = row
-            if not called:
+            if not called:  # no event was ever written
                 self._held = False
                 return None
             if (
@@ -241,6 +222,7 @@ class TransactionIds:
             ):
                 self._held = False
                 return self._quiet[1]
+            # Until xmin passes what ran at the call, one of those transactions is still running.
             self._held = xmin < target[0]
             bound = Position((xmin - 1, last))
             if last != self._newest[0]:
@@ -255,16 +237,10 @@ class TransactionIds:
             pause = min(pause * 1.5, 0.05)
 
     def held_back_by(self, connection: psycopg.Connection) -> list[Holder]:
-        """The oldest transactions of the cluster."""
+        """The oldest transactions of the cluster, which keep the bound where it is."""
         if not self._held:
             return []
-        rows = connection.execute(
-            "SELECT pid, usename, application_name, state, xact_start, left(regexp_replace(query, "
-            "'\\s+', ' ', 'g'), 120) "
-            "FROM pg_stat_activity WHERE backend_xid IS NOT NULL UNION ALL "
-            "SELECT NULL, owner, gid, 'prepared', prepared, '' FROM pg_prepared_xacts ORDER BY "
-            "5 LIMIT 5"
-        ).fetchall()
+        rows = connection.execute(_SQL["oldest_transactions"]).fetchall()
         return [_holder(*row) for row in rows if row[0] != connection.info.backend_pid] or [
             JUST_ENDED
         ]
@@ -274,13 +250,14 @@ JUST_ENDED = Holder("a writer", "its transaction has just ended", None)
 
 
 def who(connection: psycopg.Connection, waiting: Waiting) -> list[Holder]:
-    """Those who are waited for, by what they do now; at least one, since they may have
-    ended since.
+    """The sessions that are waited for, with what they are doing now.
+
+    At least one, for they may have ended since: that they held something back stays true.
     """
     parameters = {"relations": waiting.relations(connection), "waited": sorted(waiting.virtual)}
-    return [_holder(*row[1:]) for row in connection.execute(_WHO, parameters).fetchall()] or [
-        JUST_ENDED
-    ]
+    return [
+        _holder(*row[1:]) for row in connection.execute(_SQL["who"], parameters).fetchall()
+    ] or [JUST_ENDED]
 
 
 def _holder(
@@ -303,4 +280,5 @@ def _holder(
 
 
 def _is_prepared(virtual_transaction: str) -> bool:
+    # A prepared transaction has no session; pg_locks shows its backend number as -1.
     return virtual_transaction.startswith("-1/")
