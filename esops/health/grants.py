@@ -87,7 +87,7 @@ def _of_archiving(tables: SqlTables, connection: psycopg.Connection, role: str) 
     statement = sql.SQL("GRANT INSERT, UPDATE, DELETE ON {} TO {};")
     return [
         statement.format(table, sql.Identifier(role)).as_string(connection)
-        for table in dict.fromkeys(tables.archived)
+        for table in tables.archived
     ]
 
 
