@@ -17,7 +17,9 @@ _SAMPLES = 3
 def summary(outcome: Outcome, settings: ProjectionSettings) -> list[str]:
     """Lines for a person."""
     noun = "partition" if settings.kind == "server" else "row"
-    return [*_verification(outcome.verification or {}, noun), *_ending(outcome, settings, noun)]
+    # What differed is of no use any more once green is dropped.
+    found = {} if outcome.state == "aborted" else outcome.verification or {}
+    return [*_verification(found, noun), *_ending(outcome, settings, noun)]
 
 
 def _verification(found: Mapping[str, Any], noun: str) -> list[str]:

@@ -132,6 +132,7 @@ class _BlueGreen:
                 return work.abort()
             if request.action == "resume":
                 return work.resume(request.given)
+            work.check_none_unfinished()
             # Made with the lock held: nobody else builds the version that the plan names.
             made = make_plan(self.config, self.target, request.options, self.store, self.connection)
             operator.planned(made)

@@ -141,8 +141,10 @@ class RebuildPlan:
             *lines,
             "  -- create green",
             *(f"  {each.strip().removesuffix(';')};" for each in (*self.create, *self.drop_now)),
-            "  -- load; each transaction also moves the checkpoint in esops.versions"
-            + ("" if self.explained else "; rows by COPY and INSERT … ON CONFLICT"),
+            (
+                f"  -- load{'' if self.explained else ' by COPY and INSERT … ON CONFLICT'}; each "
+                "transaction also moves the checkpoint in esops.versions"
+            ),
             *(f"  {line}" for line in self.explained),
             "  -- after the load",
             *(f"  {each.statement};" for each in self.after_load),

@@ -120,12 +120,9 @@ class Rebuild(Switching):
             self._entry = journal.latest(self._session.connection, self.target.name)
         return self._outcome(findings=False)
 
-    def _prepare(self) -> None:
-        """What comes before anything is entered.
-
-        Raises Refused if another rebuild is unfinished.
-        """
-        entry = journal.latest(self._session.connection, self.target.name)
+    def check_none_unfinished(self) -> None:
+        """Raises Refused if another rebuild of the projection is unfinished."""
+        entry = self.latest()
         if entry is not None and entry.finished_at is None:
             command = self._command(in_place=bool(entry.options.get("in_place")))
             raise Refused(
@@ -135,6 +132,13 @@ class Rebuild(Switching):
                 if entry.options.get("in_place")
                 else f"Continue it with: {command} --resume. Or drop it with: {command} --abort",
             )
+
+    def _prepare(self) -> None:
+        """What comes before anything is entered.
+
+        Raises Refused if another rebuild is unfinished.
+        """
+        self.check_none_unfinished()
         migrations.install(self._session.connection)
         # A "switch now" that was meant for an earlier rebuild must not hurry this one.
         control.request(self._session.connection, self.target.name, switch_now=False)
@@ -170,10 +174,11 @@ class Rebuild(Switching):
         """
         self._entry = entry
         self._options = Options.from_journal(dict(entry.options))
+        what = f"{'rebuilding' if self.in_place else 'building'} v{entry.to_version}"
         if entry.state == journal.PLANNED:
-            self._say(f"starts building v{entry.to_version}")
+            self._say(f"starts {what}")
         else:
-            self._say(f"continues building v{entry.to_version}, from state {entry.state}")
+            self._say(f"continues {what}, from state {entry.state}")
         log.info(
             "rebuild",
             rebuild=entry.rebuild,
