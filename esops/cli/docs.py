@@ -25,10 +25,10 @@ def _complete_topic(incomplete: str) -> list[str]:
 def docs(
     context: typer.Context,
     topic: str | None = typer.Argument(
-        None, help="The page; left out: list all.", autocompletion=_complete_topic
+        None, help="The page. Default: list all pages.", autocompletion=_complete_topic
     ),
     section: str | None = typer.Argument(
-        None, help="One section of the page, by its heading; left out: the whole page."
+        None, help="One section of the page, by its heading. Default: the whole page."
     ),
 ) -> None:
     """List the topics of the documentation, or show one.

@@ -32,7 +32,7 @@ def metrics(
     config = load_config(output.settings.config)
     store = output.settings.store
     if output.file is not None and serve is not None:
-        raise UsageError("--output-file and --serve exclude each other")
+        raise UsageError("--output-file and --serve cannot be used together")
     if serve is None:
         output.line(text(config, store).rstrip("\n"))
     else:

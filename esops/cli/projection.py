@@ -46,7 +46,7 @@ _DEAD_LETTERS = [
 
 @command(projection, "list")
 def list_(context: typer.Context) -> None:
-    """List the projections of the configuration and the version that serves of each.
+    """List the projections of the configuration, and which version of each serves.
 
     esops projection list
     """
@@ -96,7 +96,7 @@ def switch(
     context: typer.Context,
     name: str = _NAME,
     to: int | None = typer.Option(
-        None, "--to", metavar="V", help="The version; left out: the newest that stands by."
+        None, "--to", metavar="V", help="The version. Default: the newest that stands by."
     ),
     allow_stale: bool = _STALE,
     dry_run: bool = _DRY,
@@ -131,7 +131,7 @@ def rollback(
 def retire(
     context: typer.Context,
     name: str = _NAME,
-    version: int | None = typer.Argument(None, help="The version; left out: all that stand by."),
+    version: int | None = typer.Argument(None, help="The version. Default: all that stand by."),
     yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask before tables are dropped."),
     dry_run: bool = _DRY,
 ) -> None:
@@ -193,7 +193,7 @@ def throttle(
     off: bool = typer.Option(
         False,
         "--off",
-        help="Remove all limits that were set here; those that the command started with apply.",
+        help="Remove all limits that this command has set; those of the running command stay.",
     ),
 ) -> None:
     """Change the limits of work on a projection, while it runs.

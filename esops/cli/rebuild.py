@@ -26,7 +26,7 @@ def rebuild(
     context: typer.Context,
     projection: list[str] | None = typer.Argument(
         None,
-        help="The projection; may be left out where there is only one. Several are built from one "
+        help="The projection. Needed if the configuration has several. Several are built from one "
         "read of the events.",
         autocompletion=complete_projection,
     ),
@@ -51,7 +51,7 @@ def rebuild(
         "--batch-size",
         min=1,
         metavar="N",
-        help="Commit after at most N events; left out: by time and memory.",
+        help="Commit after at most N events. Default: decided by time and memory.",
         rich_help_panel=_LOAD,
     ),
     workers: int | None = typer.Option(
@@ -82,7 +82,7 @@ def rebuild(
         None,
         "--compare",
         metavar="METHOD",
-        help="exact, columns (only those that both have), sample, counts or none; left out: exact "
+        help="exact, columns (only those that both have), sample, counts or none. Default: exact "
         "if the columns allow it.",
         rich_help_panel=_VERIFY,
     ),
@@ -90,7 +90,7 @@ def rebuild(
         None,
         "--max-diff",
         metavar="N|P%",
-        help="Switch although up to N rows, or P percent of them, differ (0).",
+        help="Switch although up to N rows, or P percent of them, differ. Default: 0.",
         rich_help_panel=_VERIFY,
     ),
     report: Path | None = typer.Option(
@@ -105,7 +105,7 @@ def rebuild(
         "--switch-lag",
         min=0,
         metavar="N",
-        help="Switch when green is at most N events behind (100).",
+        help="Switch when green is at most N events behind. Default: 100.",
         rich_help_panel=_VERIFY,
     ),
     no_switch: bool = typer.Option(
@@ -193,7 +193,7 @@ def _action(*, resume: bool, abort: bool, dry_run: bool) -> Action:
     from esops.errors import UsageError
 
     if resume + abort + dry_run > 1:
-        raise UsageError("--resume, --abort and --dry-run exclude each other")
+        raise UsageError("--resume, --abort and --dry-run cannot be used together")
     return "resume" if resume else "abort" if abort else "begin"
 
 

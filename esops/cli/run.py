@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def run(
     context: typer.Context,
     projections: list[str] | None = typer.Argument(
-        None, help="The projections; left out: all.", autocompletion=complete_projection
+        None, help="The projections. Default: all.", autocompletion=complete_projection
     ),
     until_caught_up: bool = typer.Option(
         False,
@@ -45,9 +45,7 @@ def run(
     # The host knows nothing of rebuilds; what is due after one is passed in.
     def retire(names: Sequence[str]) -> None:
         for version in retire_due(config, names):
-            output.say(
-                f"{version.projection}: retired v{version.version}, as --retire-after demanded"
-            )
+            output.say(f"{version.projection}: retired v{version.version}, as --retire-after asked")
 
     stop = stop_on_signals()
     host.run(stop, retire)

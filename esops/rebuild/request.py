@@ -86,9 +86,9 @@ class RebuildRequest:
                 "--ranges works only for a rebuild in place", hint="Leave out --blue-green."
             )
         if bool(self.test_only) + (self.switch is False) + bool(self.postpone) > 1:
-            raise UsageError("--test-only, --no-switch and --postpone exclude each other")
+            raise UsageError("--test-only, --no-switch and --postpone cannot be used together")
         if self.keep_blue and self.retire_after is not None:
-            raise UsageError("--keep-blue and --retire-after exclude each other")
+            raise UsageError("--keep-blue and --retire-after cannot be used together")
         check_max_diff(self.options.max_diff)
 
     @property

@@ -104,7 +104,7 @@ MISTAKES = [
         "Did you mean 'cart_summary'?",
     ),
     (["rebuild", "cart_summary"], 2, "a rebuild in place changes what readers see", "--blue-green"),
-    (["rebuild", "--blue-green", "--resume", "--abort"], 2, "exclude each other", None),
+    (["rebuild", "--blue-green", "--resume", "--abort"], 2, "together", None),
     (["rebuild", "--blue-green", "--resume"], 2, "cart_summary", "--resume"),
     (["rebuild", "--blue-green", "--abort"], 2, "no unfinished rebuild", None),
     (
