@@ -51,7 +51,7 @@ def write_parquet(catalog: Catalog, statement: str, path: Path, runs: Sequence[s
                     writer.write_batch(batch)
                     rows += batch.num_rows
         except OSError as error:
-            raise UsageError(f"--output-file: {error}") from None
+            raise UsageError(f"--output-file: cannot write {path}: {error.strerror}") from None
     return rows
 
 

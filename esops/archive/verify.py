@@ -249,5 +249,7 @@ def parse_sample(text: str) -> float:
     except ValueError:
         part = 0.0
     if not 0 < part <= 1:
-        raise UsageError(f"--sample {text} is not a part of the whole", hint="Like 10% or 0.1.")
+        raise UsageError(
+            f"--sample {text} is not a part of the whole", hint="Write it like 10% or 0.1."
+        )
     return part

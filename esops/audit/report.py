@@ -46,7 +46,7 @@ def write_report(
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"--report: {error}") from None
+        raise UsageError(f"--report: cannot write {path}: {error.strerror}") from None
 
 
 def _page(
