@@ -96,8 +96,8 @@ class HttpAdmin:
             raise ConnectionLost(f"{self.target} cannot be reached over HTTP: {text}") from error
         if answer.status_code in (401, 403):
             raise Unavailable(
-                f"{self.target} denies this user the right to {what}",
-                hint="It takes a user of $ops or $admins.",
+                f"{self.target} does not allow this user to {what}",
+                hint="Use a user of $ops or $admins.",
             )
         if answer.status_code in (502, 503, 504):
             raise ConnectionLost(f"{self.target} is not ready: {answer.text[:200]}")
@@ -136,7 +136,7 @@ class HttpAdmin:
 
     def gossip(self) -> list[dict[str, Any]]:
         """The cluster's members, as this node knows them."""
-        found = self._done(self._ask("GET", "/gossip", "tell the members"), "tell the members")
+        found = self._done(self._ask("GET", "/gossip", "list the members"), "list the members")
         members: list[dict[str, Any]] = found["members"]
         return members
 
@@ -152,7 +152,7 @@ class HttpAdmin:
         Raises UsageError for a throttle with several threads, Busy while one runs.
         """
         if throttle_percent not in (None, 100) and threads != 1:
-            raise UsageError("a throttled scavenge takes one thread")
+            raise UsageError("a throttled scavenge can only have one thread")
         what = "start a scavenge"
         answer = self._ask(
             "POST",
@@ -163,7 +163,9 @@ class HttpAdmin:
             throttlePercent=throttle_percent,
         )
         if answer.status_code == 400 and "already" in answer.text.lower():
-            raise Busy(f"a scavenge of {self.target} runs already", hint="Watch it, or stop it.")
+            raise Busy(
+                f"a scavenge of {self.target} is already running", hint="Watch it, or stop it."
+            )
         return str(self._done(answer, what)["scavengeId"])
 
     def stop_scavenge(self, id: str = "current") -> None:
@@ -182,13 +184,13 @@ class HttpAdmin:
 
         Raises Refused where the server (before 22.10) cannot tell.
         """
-        answer = self._ask("GET", "/admin/scavenge/current", "tell the running scavenge")
+        answer = self._ask("GET", "/admin/scavenge/current", "show the running scavenge")
         if answer.status_code == 404:
             raise Refused(
-                "this server is too old to tell which scavenge runs",
-                hint="The stream $scavenges has its history.",
+                "this server is too old to tell which scavenge is running",
+                hint="Look at the stream $scavenges, which has the history.",
             )
-        found = self._done(answer, "tell the running scavenge")
+        found = self._done(answer, "show the running scavenge")
         id = found.get("scavengeId")
         return str(id) if id else None
 

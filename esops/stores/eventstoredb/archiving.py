@@ -46,8 +46,8 @@ _REMOVALS = {
     "delete": RemovalStrategy(
         "delete",
         whole=True,
-        what="deletes streams softly: nothing can be read, the name can be used again, versions "
-        "go on",
+        what="deletes streams softly: nothing can be read, the name can be used again, and "
+        "versions continue",
         statements=["Delete <stream>, expecting its last version"],
     ),
     "tombstone": RemovalStrategy(
@@ -84,7 +84,9 @@ class NodeArchiving:
         """Streams as they are, links unresolved; events of several short streams share a batch."""
         for name in columns or ():
             if name != _CONTENT_TYPE:
-                raise Refused(f"this store keeps no {name!r} of an event, which the archive has")
+                raise Refused(
+                    f"the archive has {name!r} for each event, and this store cannot keep it"
+                )
         typed = columns is None or _CONTENT_TYPE in columns
         try:
             yield from _batches(self._connector.link, streams, typed=typed)
@@ -103,7 +105,7 @@ class NodeArchiving:
         if removal not in _REMOVALS:
             raise UsageError(
                 f"EventStoreDB cannot remove streams by {removal!r}",
-                hint=f"It can: {', '.join(self.removals)}; or keep them.",
+                hint=f"It supports {', '.join(self.removals)} and keep.",
             )
         return _REMOVALS[removal]
 
@@ -142,7 +144,9 @@ class NodeArchiving:
             else:
                 changes.tombstone(name, part.last_version)
         except WrongExpectedVersion as wrong:
-            return Removed(part, 0, f"it changed at this moment: {wrong.message}")
+            return Removed(
+                part, 0, f"it was changed by another writer at the same time: {wrong.message}"
+            )
         return Removed(part, events, None)
 
     def restore_streams(
@@ -166,8 +170,8 @@ class NodeArchiving:
         if info is None or info.deleted == "tombstone":
             state = "was tombstoned" if info is not None else "is not there"
             raise Refused(
-                f"stream {stream} {state}, and cannot come back under its name",
-                hint="Restore --into another store.",
+                f"stream {stream} {state}, so it cannot be restored under its name",
+                hint="Restore into another store with --into.",
             )
         now, version = changes.metadata(stream)
         changes.set_metadata(stream, orjson.loads(document), -1 if version is None else version)
@@ -181,9 +185,9 @@ class NodeArchiving:
         ):
             changes.set_metadata(stream, now)
             raise Refused(
-                f"stream {stream}: a scavenge has removed its events, and their versions cannot "
-                "be used again",
-                hint="Restore --into another store.",
+                f"stream {stream}: a scavenge has removed its events, so they cannot be restored "
+                "with the same versions",
+                hint="Restore into another store with --into.",
             )
         return after.length - (0 if info.deleted else info.length)
 

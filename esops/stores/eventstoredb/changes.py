@@ -53,7 +53,7 @@ class StreamChanges:
         """
         document, version = self.metadata(stream)
         if document.get("$tb", 0) > before:
-            raise Refused(f"the stream {stream!r} is truncated before {document['$tb']} already")
+            raise Refused(f"the stream {stream!r} is already truncated before {document['$tb']}")
         self.set_metadata(
             stream, {**document, "$tb": before}, NO_STREAM if version is None else version
         )

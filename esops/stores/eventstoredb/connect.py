@@ -46,13 +46,13 @@ def read_uri(name: str, uri: str) -> ConnectionSpec:
         raise UsageError(f"stores.{name}.uri: {text}", hint=hint) from None
     if spec.options.Tls and not spec.options.TlsVerifyCert:
         raise UsageError(
-            f"stores.{name}.uri: tlsVerifyCert=false is not possible here",
+            f"stores.{name}.uri: tlsVerifyCert=false is not allowed",
             hint="Name the CA's file (or the node's own certificate) with tlsCaFile.",
         )
     for option in ("TlsCaFile", "UserCertFile", "UserKeyFile"):
         path = getattr(spec.options, option)
         if path is not None and not Path(path).is_file():
-            raise UsageError(f"stores.{name}.uri: {option} names {path}, which is no file")
+            raise UsageError(f"stores.{name}.uri: {option} names {path}, which is not a file")
     return spec
 
 

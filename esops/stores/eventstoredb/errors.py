@@ -23,15 +23,15 @@ Code = grpc.StatusCode
 _CREDENTIALS = re.compile(r"(://)[^/@\s]*@")
 _ROUNDABOUT = re.compile(r"failed to connect to all addresses; last error: (UNKNOWN: )?")
 _LEADER = (
-    "Name all nodes in the URI or use esdb+discover://, so that the leader is found; "
-    "or read "
-    "here with nodePreference=follower."
+    "Name all nodes in the URI or use esdb+discover://, so that esops finds the leader. Or "
+    "read from this node with nodePreference=follower."
 )
 _CA = "Name the CA's file with tlsCaFile in the URI."
-_REACH = "Check that the node runs and the URI names it."
-_OVERLOADED = "The node may be overloaded; see its statistics."
-_GRANT = "Grant it, or use another user in the URI."
-_ANEW = "Read the stream again, and decide anew."
+_REACH = "Check that the node is running and that the URI names it."
+_OVERLOADED = "The node may be overloaded. Check its statistics."
+_ADMINS = "Only admins may read $all, unless an ACL grants it to others."
+_GRANT = "Grant the right, or use another user in the URI."
+_ANEW = "Read the stream again, and repeat the decision."
 _FEWER = "Append fewer events at a time."
 
 
@@ -40,7 +40,7 @@ def _without(preference: str) -> str:
 
 
 class StreamGone(Refused):
-    """The stream was tombstoned: it is gone for ever, and its name can never be used again."""
+    """The stream was tombstoned: it is deleted for ever, and its name can never be used again."""
 
 
 @contextmanager
@@ -99,7 +99,7 @@ _BY_CLASS: tuple[
     (
         esdb.DiscoveryFailed,
         ConnectionLost,
-        "no node of the cluster tells its members: {text}",
+        "no node of the cluster names its members: {text}",
         "Check hosts and ports, and tls, in the URI.",
     ),
     (esdb.DeadlineExceeded, ConnectionLost, "{target} did not {what} in time", _OVERLOADED),
@@ -113,21 +113,21 @@ _BY_CLASS: tuple[
     (
         esdb.NodeIsNotLeader,
         Unavailable,
-        "{target} is not the leader, which alone takes what was asked",
+        "{target} is not the leader, and only the leader can do this",
         _LEADER,
     ),
-    (esdb.AccessDeniedError, Unavailable, "{target} denies the right to {what}", _GRANT),
+    (esdb.AccessDeniedError, Unavailable, "{target} does not allow this user to {what}", _GRANT),
     (
         esdb.StreamIsDeleted,
         StreamGone,
-        "the stream was tombstoned: it is gone for ever, and its name can never be used again",
+        "the stream was tombstoned: it is deleted for ever, and its name can never be used again",
         None,
     ),
     (esdb.WrongCurrentVersion, WrongExpectedVersion, "{text}", _ANEW),
     (
         esdb.MaximumAppendSizeExceededError,
         Refused,
-        "the append is larger than the server takes at once: {text}",
+        "the append is larger than the server accepts at once: {text}",
         _FEWER,
     ),
 )
@@ -152,8 +152,8 @@ def of_status(error: grpc.RpcError, target: str, what: str) -> EsopsError:
         return NotLeader(f"{target} is not the leader; that is {leader}", leader, hint=_LEADER)
     if reason == "stream-deleted":
         return StreamGone(
-            f"the stream {about.get('stream-name')!r} was tombstoned: it is gone for ever, and its "
-            "name with it"
+            f"the stream {about.get('stream-name')!r} was tombstoned: it is deleted for ever, "
+            "and its name can never be used again"
         )
     if reason == "wrong-expected-version":
         actual = about.get("actual-version")
@@ -164,11 +164,11 @@ def of_status(error: grpc.RpcError, target: str, what: str) -> EsopsError:
         )
     if reason and reason.startswith("maximum-append"):
         return Refused(
-            f"the append is larger than the server takes at once: {details}", hint=_FEWER
+            f"the append is larger than the server accepts at once: {details}", hint=_FEWER
         )
     if code is Code.PERMISSION_DENIED or reason == "access-denied":
-        hint = "Reading $all is for admins unless an ACL grants it." if "$all" in what else _GRANT
-        return Unavailable(f"{target} denies this user the right to {what or 'do this'}", hint=hint)
+        hint = _ADMINS if "$all" in what else _GRANT
+        return Unavailable(f"{target} does not allow this user to {what or 'do this'}", hint=hint)
     if code is Code.UNAUTHENTICATED:
         return Unavailable(f"{target} denies the login", hint="Check user and password in the URI.")
     if code is Code.DEADLINE_EXCEEDED:
@@ -177,9 +177,9 @@ def of_status(error: grpc.RpcError, target: str, what: str) -> EsopsError:
         code is Code.INVALID_ARGUMENT and "invalid position" in details
     ) or "FilteredReadAllResult: Error" in details:
         return Refused(
-            "the position is none of this store's log",
-            hint="The store may have been replaced or restored since the position was taken. A "
-            "rebuild starts afresh.",
+            "the position is not in this store's log",
+            hint="The store may have been replaced or restored since the position was read. A "
+            "rebuild starts from the beginning.",
         )
     if code in (Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED) or "No leader info" in details:
         if "SSL" in details or "CERTIFICATE" in details or "Ssl handshake" in details:

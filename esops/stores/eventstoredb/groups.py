@@ -124,7 +124,7 @@ class PersistentSubscriptions:
 
         Raises UsageError where there is no such group.
         """
-        with self._talking(f"replay what group {name!r} parked") as link:
+        with self._talking(f"replay the parked messages of group {name!r}") as link:
             try:
                 link.client.replay_parked_events(name, _source(stream), timeout=link.deadline)
             except esdb.NotFound:

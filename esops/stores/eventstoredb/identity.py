@@ -62,10 +62,12 @@ def recognise(link: Link, name: str, known: Mark) -> None:
         time.sleep(live.LOOK_EVERY)
     if record.position == position:
         if record.id != known["id"]:
-            raise _other(name, f"another event stands at position {position}")
+            raise _other(name, f"another event is at position {position}")
     elif not (_may_be_scavenged(link, known) and _same_epoch(link, position, known)):
         raise _other(
-            name, f"the event at position {position} is gone, and no scavenge can have removed it"
+            name,
+            f"the event at position {position} does not exist any more, and no scavenge can have "
+            "removed it",
         )
 
 
@@ -73,15 +75,14 @@ def _record_at(link: Link, name: str, position: Position) -> RecordedEvent | Non
     try:
         return bulk.record_at(link, position)
     except Refused:
-        raise _other(name, f"position {position} lies inside of an event") from None
+        raise _other(name, f"position {position} is in the middle of an event") from None
 
 
 def _other(name: str, why: str) -> Refused:
     return Refused(
         f"store {name} is not the log that the checkpoint was taken in: {why}",
-        hint="It was restored to an earlier time, replaced, or the URI names another cluster. Name "
-        "the right one; where this is the right "
-        "one, only a rebuild makes the read model true again.",
+        hint="The store was restored to an earlier time or replaced, or the URI names another "
+        "cluster. Name the right store. If this is the right one, rebuild the read model.",
     )
 
 

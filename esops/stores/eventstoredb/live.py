@@ -268,7 +268,9 @@ def follow(
             if time.monotonic() - failing_since > PATIENCE:
                 raise
             log.warning(
-                "subscription lost, taken up again", error=lost.message, position=str(position)
+                "the subscription was lost and starts again",
+                error=lost.message,
+                position=str(position),
             )
             time.sleep(pause)
             pause = min(pause * 2, 5.0)

@@ -96,7 +96,7 @@ class ServerProjections:
         return found is not None and found.running and found.progress >= 99
 
     def _statistics(self, request: Any) -> list[ServerProjection]:
-        with self._talking("tell the projections' statistics") as link:
+        with self._talking("read the statistics of the projections") as link:
             try:
                 return [
                     _statistics(message.details) for message in _ask(link, "Statistics", request)
@@ -121,7 +121,7 @@ class ServerProjections:
                     timeout=link.deadline,
                 )
             except esdb.AlreadyExists:
-                raise Refused(f"there is a projection {name!r} in the server already") from None
+                raise Refused(f"the server already has a projection {name!r}") from None
 
     def enable(self, name: str) -> None:
         """Let it run."""
@@ -178,7 +178,7 @@ class ServerProjections:
         return self._value("Result", request, "result", name)
 
     def _value(self, method: str, request: Any, field: str, name: str) -> Any:
-        with self._talking(f"tell the {field} of projection {name!r}") as link:
+        with self._talking(f"read the {field} of projection {name!r}") as link:
             try:
                 answer = _ask(link, method, request)
             except grpc.RpcError as error:

@@ -85,7 +85,7 @@ class EventStoreDBStore(EventStore):
         self._known: tuple[Position, Mark] | None = None
         """The last position whose mark was made or recognised."""
         try:
-            with self._talking("tell the cluster's members") as link:
+            with self._talking("list the cluster's members") as link:
                 link.client.read_gossip(timeout=link.deadline)
         except BaseException:
             self.close()
@@ -153,7 +153,7 @@ class EventStoreDBStore(EventStore):
 
     def ping(self) -> StoreInfo:
         """The node's version, its state, and the cluster's leader."""
-        with self._talking("tell the cluster's members") as link:
+        with self._talking("list the cluster's members") as link:
             members = link.client.read_gossip(timeout=link.deadline)
             target = link.target
         states = {
@@ -361,8 +361,8 @@ class EventStoreDBStore(EventStore):
             return "$streams: one link a stream, then two reads a stream"
         events = self.count_between(None, self.head().position)
         return (
-            f"a scan of $all, about {events:,} events, then two reads a stream; with the "
-            "projection $streams enabled, no scan"
+            f"a scan of $all, about {events:,} events, then two reads a stream; enable the "
+            "projection $streams to avoid the scan"
         )
 
     def _names_from_links(self, filter: EventFilter) -> Iterator[str]:
@@ -401,7 +401,7 @@ class EventStoreDBStore(EventStore):
         except WrongExpectedVersion as wrong:
             found = _AT_VERSION.search(wrong.message)
             there = f"is at version {found[1]}" if found else "does not exist"
-            asked = {NO_STREAM: "new", STREAM_EXISTS: "there"}.get(
+            asked = {NO_STREAM: "new", STREAM_EXISTS: "existing"}.get(
                 expected_version or 0, f"at version {expected_version}"
             )
             raise WrongExpectedVersion(
@@ -413,8 +413,8 @@ class EventStoreDBStore(EventStore):
             ) from None
         except ConnectionLost as lost:
             hint = (
-                "Whether it was written is not known. Append the same events again, with their "
-                "ids: they are written once."
+                "It is not known whether the events were written. Append the same events again, "
+                "with the same ids: they are written only once."
             )
             raise ConnectionLost(lost.message, hint=hint) from lost
         return Position((commit, commit))
