@@ -29,7 +29,8 @@ from esops.demo import store
 from esops.demo.server import EmbeddedServer
 from esops.projections.definition import load_definition
 from esops.readmodel import migrations, registry
-from esops.running.runner import Runner, Work
+from esops.running.runner import Runner
+from esops.running.work import Work
 from esops.settings import PostgresSettings, ProjectionSettings
 from esops.stores import open_store
 from tests.support import kinds, shop

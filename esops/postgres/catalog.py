@@ -116,5 +116,6 @@ def tables_with(
     """
     values = {"columns": columns, "schema": schema, "number": len(columns)}
     rows = connection.execute(_SQL["tables_with"], values).fetchall()
+    # A table may have been dropped between the two queries.
     found = [find_table(connection, row[0], row[1]) for row in rows]
     return [table for table in found if table is not None]

@@ -170,6 +170,7 @@ def _imported(reference: str, directory: Path, where: str, kind: type[T], hint: 
     module_name, _, attribute = reference.partition(":")
     if not module_name or not attribute:
         raise UsageError(f"{where}: {reference!r} does not have the form module:function")
+    # The user's modules lie beside esops.toml, wherever the command is run.
     if str(directory) not in sys.path:
         sys.path.insert(0, str(directory))
     try:
@@ -191,6 +192,7 @@ def _imported(reference: str, directory: Path, where: str, kind: type[T], hint: 
         ) from error
     found = getattr(module, attribute, None)
     if found is None:
+        # Only what would be accepted is suggested.
         there_are = [name for name, value in vars(module).items() if isinstance(value, kind)]
         raise UsageError(
             f"{where}: module {module_name!r} has no {attribute!r}",

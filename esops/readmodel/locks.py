@@ -51,6 +51,7 @@ def take(connection: psycopg.Connection, name: str, patience: timedelta = timede
 
     `patience` is for a holder that has just died: its server process may not have noticed yet.
     """
+    # Asked again and again instead of waiting in the server, where a wait could not be interrupted.
     deadline = time.monotonic() + patience.total_seconds()
     while True:
         row = connection.execute(

@@ -206,6 +206,7 @@ def move_checkpoint(
     ).rowcount
     if moved == 1:
         return
+    # Nothing was updated. Renamed tables are no conflict: the caller opens them again and repeats.
     now = version(connection, at.projection, at.version)
     if now.tables != at.tables and now.position == old:
         raise TablesMoved

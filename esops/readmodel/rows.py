@@ -80,6 +80,8 @@ class Rows:
         columns = [name for name in self.value_types if name in self._columns] or list(
             self.key_columns
         )
+        # All keys in one query. Each row comes with the index of its key, so that it need not be
+        # found by its values, which may look different when they come back.
         statement = sql.SQL(
             "SELECT k.esops_n, {} FROM {} AS t JOIN unnest({}) WITH ORDINALITY AS k({}, "
             "esops_n) ON {}"
@@ -233,6 +235,7 @@ class Rows:
         columns: tuple[str, ...],
         values: list[tuple[Any, ...]],
     ) -> None:
+        # COPY is several times as fast as INSERT, and takes any number of rows in one statement.
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         statement = sql.SQL("COPY {} ({}) FROM STDIN").format(target, names)
         with connection.cursor() as cursor, cursor.copy(statement) as copy:
@@ -246,6 +249,7 @@ class Rows:
         if rows:
             self._ensure_key()
         for columns, values in self._by_columns(rows):
+            # COPY cannot update: the rows are copied aside and merged by one INSERT … ON CONFLICT.
             self._stage(connection, columns, values)
             names = sql.SQL(", ").join(map(sql.Identifier, columns))
             others = [sql.Identifier(name) for name in columns if name not in self.key_columns]
@@ -305,6 +309,7 @@ class Rows:
         if not self._delta_ready:
             connection.execute(sql.SQL("DROP TABLE IF EXISTS pg_temp.{}").format(_DELTA))
             connection.execute(
+                # SELECT copies the columns without NOT NULL and keys: a row may lack columns here.
                 sql.SQL(
                     "CREATE TEMPORARY TABLE {} ON COMMIT DELETE ROWS AS SELECT * FROM {} WITH "
                     "NO DATA"
@@ -320,10 +325,11 @@ def is_bad_row(error: psycopg.Error) -> bool:
     """Whether the row causes the error, and not the server, the role or the connection."""
     if is_lost(error):
         return False
+    # A value out of range, a constraint, a missing value: another row would have been accepted.
     if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
         return True
     if isinstance(error, psycopg.errors.CardinalityViolation):
-        return True  # two keys are one in the table
+        return True  # two keys of the fold are one value in the table
     # Without a state it does not come from the server: psycopg cannot adapt a value.
     return isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
 

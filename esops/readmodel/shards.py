@@ -159,6 +159,8 @@ def merge_shards(connection: psycopg.Connection, version: Version, until: Positi
             return
         if not found or any(each.position != until for each in found):
             raise Busy(f"not all shards of {version.projection} v{version.version} are at {until}")
+        # Each process has kept the types that it wrote; the version needs the widest of each
+        # column.
         types: dict[str, str] = {}
         for each in found:
             for name, kind in each.value_types.items():

@@ -18,7 +18,8 @@ from esops import fold
 from esops.events import EventFilter, Position, RecordedEvent
 from esops.readmodel import migrations, registry
 from esops.readmodel.registry import Version
-from esops.running.runner import Runner, Work
+from esops.running.runner import Runner
+from esops.running.work import Work
 from esops.stores.base import Batch, Capabilities
 from tests.unit.test_building_blocks import event
 

@@ -153,11 +153,13 @@ class Processing(Buffered):
         except OSError as error:
             raise Refused(
                 f"the program {command[0]!r} cannot be started: {error.strerror}",
-                hint="See `command`.",
+                hint="Correct the projection's `command` in esops.toml.",
             ) from None
         assert self._process.stdin is not None
+        # See _write: a program that reads nothing must not block us.
         os.set_blocking(self._process.stdin.fileno(), False)
-        # A queue for each program: what one that was ended still says is nobody's.
+        # A new queue for each program, so that nothing is left in it from the last one. A thread
+        # reads, for the program may write while we still send it events.
         self._lines = queue.Queue(_LINES)
         threading.Thread(
             target=_read, args=(self._process, self._lines), name="esops-process", daemon=True
@@ -231,7 +233,7 @@ class Processing(Buffered):
         limit = self._definition.timeout.total_seconds()
         return Unavailable(
             f"the program {self._definition.command[0]!r} {what} for {limit:g} s",
-            hint="See `timeout`.",
+            hint="Find out why it hangs, or raise the projection's `timeout` in esops.toml.",
         )
 
     def _ended(self) -> BadEvent:
@@ -239,6 +241,7 @@ class Processing(Buffered):
         it.
         """
         assert self._process is not None
+        # The pipe closes a moment before the exit code is there.
         try:
             code = self._process.wait(_PATIENCE_TO_END)
         except subprocess.TimeoutExpired:
@@ -274,7 +277,7 @@ def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes]) -> None:
     with io.BufferedReader(process.stdout, 1 << 20) as output:  # type: ignore[type-var] # a FileIO, as of bufsize=0
         for line in output:
             lines.put(line)
-    lines.put(b"")
+    lines.put(b"")  # no line is empty, since each has its line break: this tells the end
 
 
 def _alike(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -316,4 +319,6 @@ def _payload(content: bytes, event: RecordedEvent) -> Any:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise BadEvent(f"the payload of event {event.id} is no JSON: {error}") from None
+    # The payload goes through as it is stored, which spares encoding it again. A line break in it
+    # would end the message, so such a payload is encoded anew.
     return value if b"\n" in content else orjson.Fragment(content)

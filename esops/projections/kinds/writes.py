@@ -93,6 +93,7 @@ class Write:
         assert self._cursor is not None
         statement = self._statement(what, table, tuple(values), tuple(key or ()))
         given = [*values.values(), *(key.values() if key else ())]
+        # A list or dict for a json column has to be wrapped; psycopg would make an array of a list.
         json = self._json[table]
         if json and not json.isdisjoint(values):
             given = [
@@ -104,6 +105,7 @@ class Write:
     def _statement(
         self, what: str, table: str, columns: tuple[str, ...], key: tuple[str, ...]
     ) -> bytes:
+        # Composing a statement costs more than sending it, and most events use the same few.
         made = self._statements.get((what, table, columns, key))
         if made is None:
             made = self._statements[what, table, columns, key] = self._made(
@@ -156,6 +158,7 @@ class Write:
         key = self._tables.keys[table]
         if missing := [name for name in key if name not in columns]:
             raise BadEvent(f"upsert into {table} lacks column {missing[0]!r} of the primary key")
+        # A row that has only its key: there is nothing to update.
         others = [name for name in columns if name not in key]
         changes = sql.SQL(", ").join(
             sql.SQL("{0} = EXCLUDED.{0}").format(sql.Identifier(each)) for each in others
