@@ -45,7 +45,8 @@ class Shop:
 
     def append(self, count: int, streams: int = 10, items: int = 1) -> None:
         """So many events more, in turn on so many carts."""
-        store = MemoryStore(log=self.log)
+        store = MemoryStore()
+        store.log = self.log
         for number in range(count):
             data = orjson.dumps({"items": items})
             store.append(f"cart-{number % streams}", [NewEvent(str(uuid.uuid4()), "added", data)])
@@ -55,7 +56,7 @@ class Shop:
         self.project.write(f"{self.module}.py", code)
         self.project.write("carts.sql", DDL)
         self.project.configure(
-            stores={"shop": {"backend": "memory", "dsn": self.name}},
+            stores={"shop": {"backend": "memory", "log": self.name}},
             readmodels={"main": {"dsn": self.connection.info.dsn}},
             archives={
                 "cold": {

@@ -380,7 +380,7 @@ def test_a_flipped_byte_of_any_file_is_found(project, dsn, connection):
             return [text for result in verify_runs(config, catalog) for text in result.problems]
 
         assert problems() == []
-        for _ in range(520):
+        for _ in range(rounds(150, 1_000)):
             path = chance.choice(files)
             content = bytearray(path.read_bytes())
             at, bit = chance.randrange(len(content)), 1 << chance.randrange(8)

@@ -13,7 +13,7 @@ import pytest
 from esops.rebuild.load.worker import Task, in_process
 from esops.running.throttle import Limits
 from tests.support import kinds, shop
-from tests.support.waiting import DEADLINE, end, finish, heard, kill, stays, until
+from tests.support.waiting import DEADLINE, end, finish, kill, stays, until
 
 EVENTS = 6_000
 
@@ -91,8 +91,8 @@ def test_stopped_and_resumed_with_as_many_as_it_began_with(carts, connection):
     stays(lambda: shards(connection) == stood, 0.5)  # nobody works on
     carts.ok("projection", "pause", "cart_summary")
     process = carts.start("rebuild", "--blue-green", "--resume")
-    heard(process, "paused by")
-    stays(lambda: shards(connection) == stood, 0.3)
+    until(lambda: processes_of(process))
+    stays(lambda: shards(connection) == stood, 1)  # paused
     carts.ok("projection", "resume", "cart_summary")
     carts.ok("projection", "throttle", "cart_summary", "--max-rate", "1000000")
     _, err = finish(process)

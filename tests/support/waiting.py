@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -59,10 +60,17 @@ def finish(process: subprocess.Popen, seconds: float = DEADLINE) -> tuple[str, s
 
 
 def heard(process: subprocess.Popen, words: str) -> str:
-    """Read what it says on stderr until these words come; all of that. Fails where it ends before."""
+    """Read what it says on stderr until these words come; all of that. Fails where it ends before,
+    or does not say it in time.
+    """
+    late = threading.Timer(DEADLINE, process.kill)
+    late.start()
     seen = ""
-    while words not in seen:
-        line = process.stderr.readline()
-        assert line, f"it ended, and never said {words!r}: {seen}"
-        seen += line
+    try:
+        while words not in seen:
+            line = process.stderr.readline()
+            assert line, f"it ended, and never said {words!r}: {seen}"
+            seen += line
+    finally:
+        late.cancel()
     return seen

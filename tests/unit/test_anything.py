@@ -1,4 +1,4 @@
-"""Ten thousand configurations, command lines, payloads and addresses made up at random: a sentence
+"""Configurations, command lines, payloads and addresses made up at random, ten thousand in a soak run: a sentence
 and the right exit code, and never a traceback.
 """
 
@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esops.cli.app import main
-from esops.cli.events import _as_dict
 from esops.config import parse_config
 from esops.errors import UsageError
 from esops.events import Position
@@ -22,6 +21,8 @@ from esops.settings import STORE_SETTINGS, ProjectionSettings, ReadModelSettings
 from esops.stores.eventstoredb.connect import read_uri
 from esops.stores.postgres.layouts import eventsourcing
 from esops.term import to_json
+from esops.trace.log import event_as_dict
+from tests.support.soak import rounds
 from tests.unit.test_building_blocks import event
 
 KEYS = sorted(
@@ -117,7 +118,7 @@ WORDS = [
 ]
 
 
-@settings(max_examples=4_000)
+@settings(max_examples=rounds(400, 4_000))
 @given(SECTIONS)
 def test_any_configuration_is_one_or_a_usage_error(document):
     try:
@@ -127,7 +128,7 @@ def test_any_configuration_is_one_or_a_usage_error(document):
         assert error.exit_code == 2
 
 
-@settings(max_examples=2_500)
+@settings(max_examples=rounds(250, 2_500))
 @given(
     st.binary(max_size=60)
     | st.dictionaries(st.text(max_size=9), st.none() | st.text(max_size=9) | st.integers()).map(
@@ -138,10 +139,10 @@ def test_any_payload_is_shown(payload):
     state, micros = eventsourcing.decode(payload)
     assert isinstance(state, bytes)
     assert isinstance(micros, int)
-    to_json(_as_dict(event(data=payload, metadata=payload)))
+    to_json(event_as_dict(event(data=payload, metadata=payload)))
 
 
-@settings(max_examples=2_000)
+@settings(max_examples=rounds(200, 2_000))
 @given(
     st.sampled_from(["esdb://", "esdb+discover://", "kurrentdb://", ""]),
     st.text(string.printable, max_size=30),
@@ -153,7 +154,7 @@ def test_any_uri_is_one_or_a_usage_error(scheme, rest):
         assert error.message.startswith("stores.shop.uri: ")
 
 
-@settings(max_examples=1_500)
+@settings(max_examples=rounds(150, 1_500))
 @given(st.text(max_size=20))
 def test_any_text_is_a_position_or_none(text):
     try:
@@ -164,7 +165,7 @@ def test_any_text_is_a_position_or_none(text):
 
 
 @pytest.mark.slow
-@settings(max_examples=300)
+@settings(max_examples=rounds(60, 300))
 @given(
     arguments=st.lists(st.sampled_from(WORDS) | st.text(string.printable, max_size=5), max_size=6)
 )
