@@ -256,7 +256,7 @@ def test_nothing_listens(project):
     result = project.run("events")
     assert result.code == 3
     assert "localhost:1 cannot be reached" in result.err
-    assert "hint: Check that the node runs" in result.err
+    assert "hint: Check that the node is running" in result.err
 
 
 def test_no_node_of_a_cluster_answers(project):
@@ -305,7 +305,7 @@ def test_a_bad_uri_names_the_key_and_no_secret(project):
         ("http://user:hidden@host", "Invalid URI scheme"),
         ("esdb://host:2113", "Username and password are required"),
         ("esdb://user:hidden@host:2113?tlsVerifyCert=false", "tlsVerifyCert"),
-        ("esdb://user:hidden@host:2113?tlsCaFile=/no/such.pem", "no file"),
+        ("esdb://user:hidden@host:2113?tlsCaFile=/no/such.pem", "not a file"),
         ("esdb://user:hidden@host:2113?wrong=1", "Unknown field"),
     ]:
         configure(project, uri)
@@ -325,6 +325,6 @@ def test_an_append_whose_answer_is_lost_is_written_once():
         nodes.faults(append_timeout=1)
         with pytest.raises(ConnectionLost) as lost:
             store.append("s-1", events, -1)
-        assert "written once" in lost.value.hint
+        assert "written only once" in lost.value.hint
         store.append("s-1", events, -1)
         assert len(list(store.read_stream("s-1"))) == 1

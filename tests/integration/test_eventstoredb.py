@@ -59,7 +59,7 @@ def test_a_stream_is_told_with_its_settings_as_it_is_truncated_deleted_and_tombs
         3,
         {"$maxCount": 4, "mine": 1, "$tb": 3},
     )
-    with pytest.raises(Refused, match="truncated before 3 already"):
+    with pytest.raises(Refused, match="already truncated before 3"):
         store.changes.truncate(stream, 2)
     store.changes.delete(stream, 4)
     assert store.stream_info(stream).deleted == "soft"
@@ -76,13 +76,13 @@ def test_a_stream_is_told_with_its_settings_as_it_is_truncated_deleted_and_tombs
 
 
 def test_expectations(store, stream):
-    with pytest.raises(WrongExpectedVersion, match="does not exist, not there"):
+    with pytest.raises(WrongExpectedVersion, match="does not exist, .* an existing stream"):
         store.append(stream, [event()], -4)
     store.append(stream, [event()], -1)
     store.append(stream, [event()], -4)
-    with pytest.raises(WrongExpectedVersion, match="is at version 1, not at version 0"):
+    with pytest.raises(WrongExpectedVersion, match="is at version 1, .* version 0"):
         store.append(stream, [event()], 0)
-    with pytest.raises(WrongExpectedVersion, match="is at version 1, not new"):
+    with pytest.raises(WrongExpectedVersion, match="is at version 1, .* a new stream"):
         store.append(stream, [event()], -1)
     with pytest.raises(Refused, match="larger than the server accepts"):
         store.append(stream, [event(data=b'"' + b"x" * 1_100_000 + b'"')])
@@ -353,13 +353,13 @@ def test_a_wrong_password_a_wrong_ca_and_missing_rights_say_what_they_are(secure
     reader = nodes.uri.replace("admin:changeit", "reader:secret")
     denied = run(reader)
     assert denied.code == 3
-    assert "denies this user the right to read $all" in denied.err
+    assert "does not allow this user to read $all" in denied.err
     assert "hint: Only admins may read $all" in denied.err
     with open_store("s", settings(reader)) as store:
         assert [e.type for e in store.read_stream("cart-9")] == ["happened"]
         with (
             store.admin.http() as admin,
-            pytest.raises(Unavailable, match="denies this user the right to start a scavenge"),
+            pytest.raises(Unavailable, match="does not allow this user to start a scavenge"),
         ):
             admin.start_scavenge()
 

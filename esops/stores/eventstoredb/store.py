@@ -401,11 +401,11 @@ class EventStoreDBStore(EventStore):
         except WrongExpectedVersion as wrong:
             found = _AT_VERSION.search(wrong.message)
             there = f"is at version {found[1]}" if found else "does not exist"
-            asked = {NO_STREAM: "new", STREAM_EXISTS: "existing"}.get(
-                expected_version or 0, f"at version {expected_version}"
+            expected = {NO_STREAM: "a new stream", STREAM_EXISTS: "an existing stream"}.get(
+                expected_version or 0, f"version {expected_version}"
             )
             raise WrongExpectedVersion(
-                f"the stream {stream!r} {there}, not {asked}", hint=wrong.hint
+                f"the stream {stream!r} {there}, but the append expects {expected}", hint=wrong.hint
             ) from None
         except StreamGone:
             raise StreamGone(
