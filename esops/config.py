@@ -1,9 +1,8 @@
-"""esops.toml: found, read, checked, and given out as frozen settings.
+"""Finds, reads and checks esops.toml, and gives it out as frozen settings.
 
 Every error names the file, the key, and the nearest known key. `${VAR}` reads the environment, so
-that secrets stay out of
-the file; no setting's value appears in an error, since it may be one. Documented in
-docs/reference/configuration.md.
+that secrets stay out of the file. No error contains the value of a setting, since it may be a
+secret. Documented in docs/reference/configuration.md.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class Config(Settings):
-    """All of esops.toml."""
+    """A whole esops.toml."""
 
     archives: Mapping[str, ArchiveSettings] = {}
     stores: Mapping[str, StoreSettings] = {}
@@ -55,24 +54,25 @@ class Config(Settings):
 
     @property
     def directory(self) -> Path:
-        """The folder that relative paths and Python modules are looked for in."""
+        """The folder that relative paths start from, and where Python modules are imported from."""
         return self.path.parent
 
     def store(self, name: str | None = None) -> tuple[str, StoreSettings]:
-        """The store of that name, or the only one there is. Raises UsageError."""
+        """Name and settings of a store, or of the only one. Raises UsageError."""
         return _pick(self.stores, name, "store", self.path)
 
     def projection(self, name: str) -> ProjectionSettings:
-        """The projection of that name. Raises UsageError that names the nearest."""
+        """The settings of a projection. Raises UsageError that names the nearest one."""
         return _pick(self.projections, name, "projection", self.path)[1]
 
     def archive(self, name: str | None = None) -> tuple[str, ArchiveSettings]:
-        """The archive of that name, or the only one there is. Raises UsageError."""
+        """Name and settings of an archive, or of the only one. Raises UsageError."""
         return _pick(self.archives, name, "archive", self.path)
 
     def policy(self, name: str) -> tuple[str, ArchiveSettings, PolicySettings]:
-        """A policy with its archive and that one's name; `ARCHIVE/POLICY` tells two of one name
-        apart. Raises UsageError.
+        """The archive's name and settings, and a policy of it. Raises UsageError.
+
+        `ARCHIVE/POLICY` tells apart two policies of one name.
         """
         known = {
             f"{archive}/{policy}": (archive, settings, settings.policies[policy])
@@ -91,8 +91,10 @@ class Config(Settings):
         return known[found[0]]
 
     def readmodel_of(self, name: str) -> ReadModelSettings:
-        """Where a projection writes: its read model, the only one there is, or its own Postgres
-        store.
+        """Where a projection writes: the read model that it names, the only one, or the Postgres
+        database of its store.
+
+        Raises UsageError.
         """
         projection = self.projection(name)
         if projection.kind == "server":
@@ -116,7 +118,8 @@ class Config(Settings):
 
 
 def find_config(explicit: Path | None = None) -> Path:
-    """The configuration's path: as given, from ESOPS_CONFIG, or esops.toml here or in a parent.
+    """Return the path of the configuration: the one given, that of ESOPS_CONFIG, or esops.toml in
+    this folder or a parent.
 
     Raises UsageError.
     """
@@ -153,7 +156,7 @@ def load_config(explicit: Path | None = None) -> Config:
 
 
 def parse_config(document: Mapping[str, Any], path: Path) -> Config:
-    """Check a parsed document, with `${VAR}` read from the environment.
+    """Check a parsed document, and replace `${VAR}` with what the environment has.
 
     Raises UsageError that names file and key.
     """
@@ -198,8 +201,8 @@ def _store_model(name: str, backend: object, path: Path) -> type[StoreSettings]:
 
 
 def _find_archives(document: dict[str, Any], path: Path) -> None:
-    """Make addresses of archives absolute, and give each store that names an archive its
-    settings.
+    """Make the paths of archives absolute, and copy the settings of an archive into each store that
+    names it.
     """
     archives, stores = document.get("archives", {}), document.get("stores", {})
     sections = [
@@ -312,16 +315,16 @@ _SECTIONS: dict[str, type[Settings]] = {
     "audit": AuditSettings,
     "trace": TraceSettings,
 }
-_ALONE = ("audit", "trace")
-"""Sections that are there once, without a name."""
+_UNNAMED = ("audit", "trace")
+"""Sections that exist once, without a name."""
 
 
 def _known_beside(location: list[str], model: type[Settings] | None) -> list[str]:
-    """The keys that may stand where an unknown one stood."""
+    """The keys that are known in the section of an unknown one."""
     if len(location) == 1:
         return _keys_of(Config)
     section = model or _SECTIONS[location[0]]
-    if location[0] in _ALONE:
+    if location[0] in _UNNAMED:
         return _keys_of(BudgetSettings if len(location) > 2 else section)
     if len(location) > 3:
         nested: dict[str, type[Settings]] = {

@@ -1,0 +1,44 @@
+"""The sections of esops.toml, as frozen settings. Documented in docs/reference/configuration.md."""
+
+from esops.settings.archives import ArchiveSettings, PolicySettings, Removal
+from esops.settings.base import Duration, Settings, parse_duration
+from esops.settings.projections import (
+    HookSettings,
+    ProjectionSettings,
+    ReadModelSettings,
+    VerifySettings,
+    VersionSettings,
+)
+from esops.settings.questions import AuditSettings, Budget, BudgetSettings, TraceSettings
+from esops.settings.stores import (
+    STORE_SETTINGS,
+    ArchiveStoreSettings,
+    EventStoreDBSettings,
+    PostgresSettings,
+    StoreSettings,
+    TableSettings,
+)
+
+__all__ = [
+    "STORE_SETTINGS",
+    "ArchiveSettings",
+    "ArchiveStoreSettings",
+    "AuditSettings",
+    "Budget",
+    "BudgetSettings",
+    "Duration",
+    "EventStoreDBSettings",
+    "HookSettings",
+    "PolicySettings",
+    "PostgresSettings",
+    "ProjectionSettings",
+    "ReadModelSettings",
+    "Removal",
+    "Settings",
+    "StoreSettings",
+    "TableSettings",
+    "TraceSettings",
+    "VerifySettings",
+    "VersionSettings",
+    "parse_duration",
+]

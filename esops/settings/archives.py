@@ -1,0 +1,67 @@
+"""`[archives.NAME]` and the policies below it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from esops.settings.base import Duration, Settings
+
+Removal = Literal["keep", "delete", "archive", "truncate", "tombstone"]
+
+
+class PolicySettings(Settings):
+    """`[archives.NAME.policies.NAME]`: which streams a run archives, and how it removes them from
+    the store.
+    """
+
+    store: str | None = None
+    category: str | None = None
+    stream: str | None = None
+    """A pattern of stream names: `*` for anything, `?` for one character."""
+    tenant: str | None = None
+    idle_for: Duration = timedelta(0)
+    """The least time since the last event of a stream."""
+    closed_by: tuple[str, ...] = ()
+    """The last event must be of one of these types."""
+    min_length: int = Field(default=1, ge=1)
+    """The least number of events in a stream."""
+    keep_last: int = Field(default=0, ge=0)
+    """How many of a stream's last events stay in the store."""
+    remove: Removal = "keep"
+    scavenge: bool = False
+    """EventStoreDB: scavenge after the removal, and wait until it has ended."""
+    batch: int = Field(default=1_000, ge=1)
+    """The most events that one transaction removes."""
+    max_rate: int | None = Field(default=None, ge=1)
+    """The most events that are removed a second."""
+    lock_timeout: Duration = timedelta(seconds=1)
+    statement_timeout: Duration = timedelta(seconds=30)
+    max_duration: Duration | None = None
+
+    @model_validator(mode="after")
+    def _names_streams(self) -> PolicySettings:
+        if self.category is None and self.stream is None:
+            raise ValueError('a policy needs `category`, or `stream` with a pattern such as "*"')
+        return self
+
+
+class ArchiveSettings(Settings):
+    """`[archives.NAME]`: a repository, and the policies that archive streams to it."""
+
+    repository: str
+    """A directory, or `s3://`, `gs://` or `az://` with a bucket and a prefix."""
+    encrypt_to: tuple[str, ...] = ()
+    """age recipients; without any, files are not encrypted."""
+    identity: str | None = Field(default=None, repr=False)
+    """The age identity that decrypts files, usually `${VARIABLE}`."""
+    identity_file: Path | None = None
+    file_size: int = Field(default=32 << 20, ge=1 << 16)
+    """Bytes at which a file is closed and the next one started; a run holds as much in memory."""
+    timeout: Duration = timedelta(seconds=60)
+    """The longest time for one request to an object store."""
+    policies: Mapping[str, PolicySettings] = {}

@@ -1,0 +1,31 @@
+"""What all sections of esops.toml share, and how durations are written."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)\Z")
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_duration(text: object) -> timedelta:
+    """Read `90s`, `15m`, `36h`, `180d` or `500ms`. Raises ValueError that shows the forms."""
+    if isinstance(text, timedelta):
+        return text
+    found = _DURATION.match(text.strip()) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError("this is not a duration: write it like 500ms, 90s, 15m, 36h or 180d")
+    return timedelta(**{_UNITS[found[2]]: float(found[1])})
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+
+
+class Settings(BaseModel):
+    """The base of all sections: an unknown key is an error, and no value changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

@@ -1,0 +1,184 @@
+"""`[projections.NAME]` and `[readmodels.NAME]`: what turns events into rows, and where those go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from esops.events import EventFilter
+from esops.settings.base import Duration, Settings
+
+
+class ReadModelSettings(Settings):
+    """`[readmodels.NAME]`: the Postgres database that projections write to."""
+
+    dsn: str = Field(repr=False)
+    db_schema: str | None = Field(default=None, alias="schema")
+    """The schema of the read models' tables. Default: the role's current schema."""
+
+
+class VerifySettings(Settings):
+    """`verify.*` of a projection: what must hold before a switch."""
+
+    assertions: tuple[str, ...] = ()
+    """SQL that must return true; {table} stands for green's table."""
+    ignore: tuple[str, ...] = ()
+    """Columns that are not compared."""
+    expected: tuple[str, ...] = ()
+    """Columns that the new logic is meant to change: their differences are shown, but do not count.
+    """
+
+
+class HookSettings(Settings):
+    """`hooks.*` of a projection: programs that a rebuild runs, each as a list of words."""
+
+    before_catch_up: tuple[str, ...] = ()
+    before_switch: tuple[str, ...] = ()
+    switch: tuple[str, ...] = ()
+    """With `switch = "hook"`: the program that moves the readers to the other version."""
+    after_switch: tuple[str, ...] = ()
+    on_failure: tuple[str, ...] = ()
+    timeout: Duration = timedelta(minutes=10)
+    """The longest time for each hook."""
+
+
+class VersionSettings(Settings):
+    """`versions.N` of a projection: the code that keeps this version fresh."""
+
+    python: str | None = None
+    statement: Path | None = None
+    command: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _names_one_program(self) -> VersionSettings:
+        if sum(each is not None for each in (self.python, self.statement, self.command)) != 1:
+            raise ValueError(
+                "name the version's code with exactly one of `python`, `statement` and `command`"
+            )
+        return self
+
+
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "fold": ("python", "tables"),
+    "handlers": ("python", "tables"),
+    "sql": ("statement", "tables"),
+    "process": ("command", "tables"),
+    "external": ("checkpoint", "tables"),
+    "server": ("javascript",),
+}
+_ALLOWED: Mapping[str, tuple[str, ...]] = {
+    "fold": ("ddl", "events", "category"),
+    "handlers": ("ddl", "events", "category"),
+    "sql": ("ddl",),
+    "process": ("ddl", "events", "category"),
+    "external": ("start", "built"),
+    "server": ("emit", "handover"),
+}
+_OF_ALL = ("checkpoint",)
+_OF_KINDS = tuple(
+    dict.fromkeys(
+        key for kind in _NEEDED for key in (*_NEEDED[kind], *_ALLOWED[kind]) if key not in _OF_ALL
+    )
+)
+
+
+class ProjectionSettings(Settings):
+    """`[projections.NAME]`: what turns events into rows."""
+
+    store: str | None = None
+    kind: Literal["fold", "handlers", "sql", "process", "external", "server"] = "fold"
+    python: str = ""
+    statement: Path | None = None
+    """Kind sql: the file with the statement."""
+    command: tuple[str, ...] = ()
+    """Kind process: the program and its arguments."""
+    start: tuple[str, ...] = ()
+    """Kind external: the program that makes the application build its new version. Default:
+    somebody starts it by hand.
+    """
+    built: tuple[str, ...] = ()
+    """Kind external: the tables that the application builds, in the order of `tables`. Default:
+    `tables` with the number that is in `checkpoint`.
+    """
+    timeout: Duration | None = None
+    """Kind process: the longest silence of the program (60s). Kind external: the longest time in
+    which its checkpoint does not advance (10m).
+    """
+    events: tuple[str, ...] = ()
+    category: str | None = None
+    include_archived: bool = False
+    tables: tuple[str, ...] = ()
+    javascript: Path | None = None
+    """Kind server: the file with the query that runs inside the store."""
+    emit: bool = False
+    """Kind server: whether the query emits events."""
+    handover: tuple[str, ...] = ()
+    """Kind server: the program that moves readers from one projection to the other."""
+    ddl: Path | None = None
+    switch: Literal["view", "rename", "hook"] = "view"
+    hooks: HookSettings = HookSettings()
+    live: Literal["esops", "app"] = "esops"
+    checkpoint: str | None = None
+    """With `live = "app"` or kind external: the application's own processor, by the name that
+    `esops status` shows.
+    """
+    readmodel: str | None = None
+    on_error: Literal["stop", "dead-letter"] = "stop"
+    cache_rows: int = Field(default=24_576, ge=2)
+    """The most rows that a fold keeps in memory."""
+    verify: VerifySettings = VerifySettings()
+    versions: Mapping[str, VersionSettings] = {}
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> ProjectionSettings:
+        for key in _NEEDED[self.kind]:
+            if not getattr(self, key):
+                raise PydanticCustomError(
+                    "of_kind", f"a projection of kind {self.kind!r} needs this key", {"key": key}
+                )
+        for key in _OF_KINDS:
+            if key not in (*_NEEDED[self.kind], *_ALLOWED[self.kind]) and getattr(self, key):
+                raise PydanticCustomError(
+                    "of_kind",
+                    f"a projection of kind {self.kind!r} does not have this key",
+                    {"key": key},
+                )
+        if self.kind == "fold" and len(self.tables) > 1:
+            raise PydanticCustomError(
+                "of_kind",
+                "a fold writes to one table; use kind 'handlers' for several",
+                {"key": "tables"},
+            )
+        if (self.switch == "hook") != bool(self.hooks.switch) and self.kind != "server":
+            raise PydanticCustomError(
+                "of_kind",
+                'switch = "hook" needs hooks.switch, and hooks.switch needs switch = "hook"',
+                {"key": "switch"},
+            )
+        if self.kind == "external" and self.switch == "rename":
+            raise PydanticCustomError(
+                "of_kind",
+                "the application's own tables keep their names: use 'view' or 'hook'",
+                {"key": "switch"},
+            )
+        if self.kind == "external" and self.built and len(self.built) != len(self.tables):
+            raise PydanticCustomError(
+                "of_kind", "name one table for each of `tables`", {"key": "built"}
+            )
+        if self.kind == "sql" and self.on_error != "stop":
+            raise PydanticCustomError(
+                "of_kind",
+                "a statement cannot skip one of the events that it reads: leave on_error out",
+                {"key": "on_error"},
+            )
+        return self
+
+    @property
+    def filter(self) -> EventFilter:
+        """Which events the projection reads."""
+        return EventFilter(self.events, self.category, archived=self.include_archived)

@@ -1,0 +1,157 @@
+"""`[stores.NAME]`: what every store has, and what each backend adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from esops.settings.archives import ArchiveSettings
+from esops.settings.base import Duration, Settings
+
+
+class TableSettings(Settings):
+    """`[stores.NAME.table]`: a table of your own, by the names of its columns."""
+
+    name: str
+    """`table` or `schema.table`."""
+    stream: str
+    version: str
+    position: str
+    """The column that orders all events, filled by a sequence."""
+    type: str
+    data: str
+    metadata: str | None = None
+    time: str | None = None
+    id: str | None = None
+    """Default: made of stream and version."""
+    category: str | None = None
+    """A column. Default: the part of the stream's name before the first `-`."""
+    correlation: str | None = None
+    causation: str | None = None
+    sequence: str | None = None
+    """Default: the sequence in the default value of the position's column."""
+
+
+class StoreSettings(Settings):
+    """`[stores.NAME]`: the keys that every store has. A backend derives its own model from it."""
+
+    backend: str
+    settle_timeout: Duration = timedelta(seconds=10)
+    """How long a command waits for what was committed before it to settle."""
+    archive: str | None = None
+    """The archive that holds this store's old streams. They are read from there, joined with those
+    in the store.
+    """
+    source_store: str | None = Field(default=None, alias="of")
+    """The store whose events are read, where the archive holds those of several."""
+    cold: ArchiveSettings | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def without_archive(self) -> StoreSettings:
+        """The store without the archive that it is joined with."""
+        return self.model_copy(update={"cold": None})
+
+    @property
+    def address(self) -> str:
+        """Where the store is. It may hold a password."""
+        return ""
+
+    @property
+    def postgres(self) -> str | None:
+        """The libpq string of the Postgres database that holds the events; None for another kind
+        of store.
+        """
+        return None
+
+    @property
+    def expected_layout(self) -> str | None:
+        """The layout that the configuration names."""
+        return None
+
+
+class PostgresSettings(StoreSettings):
+    """`[stores.NAME]` with `backend = "postgres"`, which may be left out."""
+
+    backend: str = "postgres"
+    dsn: str = Field(repr=False)
+    """Any libpq string or URL; PG* variables, .pgpass and service files complete it."""
+    layout: str | None = None
+    """Default: detected from the catalogue."""
+    db_schema: str | None = Field(default=None, alias="schema")
+    """Default: the only schema that holds a layout."""
+    application: str | None = None
+    """Python's eventsourcing: which application, where a database holds several."""
+    table: TableSettings | None = None
+    """Layout custom: where the events are."""
+    tenant: str | None = None
+    """Only this tenant's events (Marten's tenant_id, Emmett's partition)."""
+    append: Literal["auto", "quick"] = "auto"
+    """Marten: `quick` promises that every writer draws its numbers inside its transaction, so that
+    esops does not have to watch missing numbers.
+    """
+    ordering: Literal["native", "position"] = "native"
+    """Emmett: `position` reads by global position instead of by transaction id."""
+    hole_threshold: Duration = timedelta(seconds=3)
+    """How long ago a missing number must have been drawn before it counts as dead. Commands wait
+    for this in addition to `settle_timeout`.
+    """
+
+    @property
+    def address(self) -> str:
+        """The DSN."""
+        return self.dsn
+
+    @property
+    def postgres(self) -> str | None:
+        """The DSN."""
+        return self.dsn
+
+    @property
+    def expected_layout(self) -> str | None:
+        """`layout`, where it is given."""
+        return self.layout
+
+
+class EventStoreDBSettings(StoreSettings):
+    """`[stores.NAME]` with `backend = "eventstoredb"`."""
+
+    backend: str = "eventstoredb"
+    uri: str = Field(repr=False)
+    """Any `esdb://` connection string, with cluster, TLS, user and node preference."""
+
+    @property
+    def address(self) -> str:
+        """The URI."""
+        return self.uri
+
+
+class ArchiveStoreSettings(StoreSettings):
+    """`[stores.NAME]` with `backend = "archive"`: an archive that is read as a store."""
+
+    backend: str = "archive"
+    repository: str | None = None
+    """The repository, as in `[archives.NAME]`, whose keys are used."""
+
+    @property
+    def without_archive(self) -> StoreSettings:
+        """The store itself, which is the archive."""
+        return self
+
+    @model_validator(mode="after")
+    def _complete(self) -> ArchiveStoreSettings:
+        if self.cold is None:
+            raise ValueError(
+                "a store of backend 'archive' needs `repository`, or `archive` with the name of one"
+            )
+        return self
+
+
+STORE_SETTINGS: Mapping[str, type[StoreSettings]] = {
+    "postgres": PostgresSettings,
+    "eventstoredb": EventStoreDBSettings,
+    "archive": ArchiveStoreSettings,
+}
+"""The models of the backends that esops brings."""
