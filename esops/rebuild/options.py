@@ -51,7 +51,7 @@ class Options:
         return self.engine is not None or (self.workers or 1) > 1
 
     @property
-    def hands_over(self) -> bool:
+    def ends_with_switch(self) -> bool:
         """Whether the rebuild ends with a switch."""
         return self.switch and not self.test_only
 

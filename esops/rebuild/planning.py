@@ -75,7 +75,7 @@ def make_plan(
     info = store.ping()
     if info.warnings:
         raise Refused(f"store {target.store_name}: {info.warnings[0]}")
-    if target.settings.live == "app" and options.hands_over:
+    if target.settings.live == "app" and options.ends_with_switch:
         _check_hand_over(target, store, connection)
     with translated():
         start = _look_around(connection, target)

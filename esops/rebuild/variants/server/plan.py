@@ -23,7 +23,7 @@ for version 1 and `-v2` for version 2.
 
 @dataclass(frozen=True)
 class ServerRebuildPlan:
-    """The plan of a rebuild inside the store; `handover` is the program that moves readers."""
+    """The plan of a rebuild inside the store; `move_readers` is the program that does so."""
 
     projection: str
     store: str
@@ -32,7 +32,7 @@ class ServerRebuildPlan:
     query: str
     emit: bool
     method: compare.Method
-    handover: Sequence[str]
+    move_readers: Sequence[str]
     switch: bool
 
     def lines(self, *, statements: bool = True) -> list[str]:
@@ -53,7 +53,7 @@ class ServerRebuildPlan:
             lines.append(f"  compare its results with those of {self.source.name}: {self.method}")
         if self.switch:
             if self.source is not None:
-                lines.append(f"  move the readers by running: {' '.join(self.handover)}")
+                lines.append(f"  move the readers by running: {' '.join(self.move_readers)}")
                 lines.append("  the old one keeps running until `esops projection retire`")
         else:
             lines.append("  --no-switch: it is built and compared, and then stands by")
