@@ -114,8 +114,12 @@ class Throttle:
 
     def holds(self) -> bool:
         """Whether work has to wait now."""
+        return self.reason() is not None
+
+    def reason(self) -> str | None:
+        """Why work has to wait now; None where it need not."""
         self.look()
-        return self._reason is not None
+        return self._reason
 
     def wait(self) -> None:
         """Wait until nothing stops the work any more. Raises Stopped when asked to stop."""

@@ -225,7 +225,7 @@ def test_rows_that_the_application_writes_meanwhile_are_looked_at_again(impatien
         for each in threads:
             each.join()
     assert done.json["verification"]["differing"] == 0
-    assert "checking them again" in done.err
+    assert "checking again" in done.err
     assert "agreed within" in done.json["verification"]["note"]
     assert shard(connection) == int(done.json["position"])
 

@@ -177,7 +177,7 @@ def test_what_cannot_be_dealt_says_so(dsn, project):
     kinds.configure(project, dsn, "handlers")
     result = project.run("rebuild", "--blue-green", "--workers", "2")
     assert result.code == 6
-    assert "--workers and --engine: for folds only" in result.err
+    assert "--workers and --engine: only for folds" in result.err
     shop.configure(
         project, dsn, code=shop.PROJECTION.replace('key="stream"', "key=lambda event: event.stream")
     )

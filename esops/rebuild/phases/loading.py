@@ -108,12 +108,19 @@ class Loading(RebuildContext):
                 engine,
                 self._task,
                 stop=self._stop,
-                progress=lambda done: self._reporter.progress(done, total),
+                progress=lambda done: self._report_shards(done, total),
                 say=self._say,
             ).run(until, self._options.workers or engine.processes())
         finally:
             engine.close()
         self._reporter.progress(total, total)
+
+    def _report_shards(self, done: int, total: int) -> None:
+        self._reporter.progress(done, total)
+        # The processes wait silently; why is said here, once for all of them, and without the
+        # figures, which change at every look.
+        if (reason := self._open_throttle().reason()) is not None:
+            self._say_once(f"waiting: {reason.partition(' (')[0]}")
 
     def _task(self, number: int, of: int, until: Position, owner: int | None) -> Task:
         target = self.target
