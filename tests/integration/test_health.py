@@ -658,3 +658,22 @@ def test_metrics_on_stdout_in_a_file_and_over_http(project, dsn, connection):
     end(server)
     assert server.returncode == 0
     assert project.run("metrics", "--serve", "x").code == 2
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "120"])
+def test_status_cuts_no_name_and_no_version_at_any_width(project, dsn, connection, columns):
+    marten.create(connection, marten.Variant(text_ids=True))
+    configure(project, dsn)
+    text = (project.folder / "esops.toml").read_text()
+    store, projection = "shop-of-the-northern-region", "totals_of_all_open_carts"
+    text = text.replace("stores.shop", f"stores.{store}")
+    text = text.replace("projections.totals", f"projections.{projection}")
+    project.write("esops.toml", text)
+    project.ok("rebuild", "--blue-green")
+    # What makes rich take a pipe for a terminal.
+    project.environment |= {"FORCE_COLOR": "1", "COLUMNS": columns}
+    shown = project.run("status").out
+    assert store in shown
+    assert projection in shown
+    assert "version" in shown
+    assert "…" not in shown
