@@ -19,10 +19,11 @@ app.add_typer(demo, name="demo")
 @demo.callback()
 @with_globals
 def guided_tour(context: typer.Context) -> int:
-    """Run the guided tour: rebuild a live shop's read model under load, on an embedded Postgres in
-    ./.esops-demo.
+    """Run the guided tour: rebuild a live shop's read model under load.
 
     esops demo
+
+    It needs no database: an embedded Postgres runs in ./.esops-demo, and is removed at the end.
     """
     if context.invoked_subcommand is not None:
         return 0

@@ -50,7 +50,12 @@ def file_of(path: tuple[str, ...]) -> str:
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
 def test_help(path):
-    context = typer.Context(ALL[path], info_name=" ".join(path), terminal_width=100)
+    context = None
+    for end in range(1, len(path) + 1):
+        settings = ALL[path[:end]].context_settings
+        context = typer.Context(
+            ALL[path[:end]], parent=context, info_name=path[end - 1], **settings, terminal_width=100
+        )
     lines = [line.rstrip() for line in ALL[path].get_help(context).splitlines()]
     compare(file_of(path), "\n".join(lines) + "\n")
 
