@@ -1,4 +1,4 @@
-"""What `esops status` shows, as Prometheus metrics. Each scrape looks at everything anew."""
+"""What `esops status` shows, as Prometheus metrics. Each scrape reads everything again."""
 
 from __future__ import annotations
 

@@ -93,8 +93,8 @@ def build_after_load(
         if dsn is not None
         else []
     )
-    # Comments on indexes come last, for the indexes that they describe are built by other
-    # connections meanwhile.
+    # Comments on indexes come last, because other connections are still building
+    # the indexes that they describe.
     comments = [item for item in missing if item["statement"].startswith("COMMENT ON INDEX")]
     for item in missing:
         if item not in apart and item not in comments:

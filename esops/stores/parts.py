@@ -174,7 +174,7 @@ class StreamLengths(Protocol):
         ...
 
     def sample(self, pages: int, filter: EventFilter = EVERYTHING) -> LengthSample | None:
-        """About so many pages of the events, taken at random.
+        """About this many pages of the events, chosen at random.
 
         None where counting costs as little, or where the store cannot take a sample.
         """
@@ -279,7 +279,7 @@ class Archiving(Protocol):
         rows: Sequence[str | None],
         batches: Iterable[pa.RecordBatch],
     ) -> int:
-        """Bring archived streams back as they were; returns how many events were missing.
+        """Restore archived streams as they were; returns how many events were missing.
 
         Raises Refused where that would change an event that is there.
         """
@@ -351,7 +351,7 @@ class SqlAccess(Protocol):
         ...
 
     def range(self, after: Position | None, until: Position, events: int) -> SqlRange:
-        """The first so many events after a position, at most up to another."""
+        """The first `events` events after a position, at most up to another."""
         ...
 
 

@@ -320,5 +320,5 @@ def _payload(content: bytes, event: RecordedEvent) -> Any:
     except orjson.JSONDecodeError as error:
         raise BadEvent(f"the payload of event {event.id} is no JSON: {error}") from None
     # The payload goes through as it is stored, which spares encoding it again. A line break in it
-    # would end the message, so such a payload is encoded anew.
+    # would end the message, so such a payload is encoded again.
     return value if b"\n" in content else orjson.Fragment(content)

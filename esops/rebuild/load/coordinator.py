@@ -63,7 +63,7 @@ class ShardedLoad:
             self.session.do(lambda on: build_after_load(on, self.version, primary_only=True))
             self.session.do(lambda on: create_shards(on, self.version, workers, until))
             found = self._shards()
-        # Of shards that are there already: the position that they began with.
+        # If shards exist already, they keep the position that they began with.
         until = found[0].until
         self.say(f"{len(found)} processes {self.engine.where} load up to position {until}")
         self._load(found)

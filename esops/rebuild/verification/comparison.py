@@ -80,7 +80,7 @@ def keys_that_differ(connection: psycopg.Connection, sides: Sides, most: int) ->
             sql.Literal(most + 1),
         )
     ).fetchall()
-    # One more than allowed was asked for, to tell "exactly so many" from "more".
+    # One more than allowed was asked for, to tell "exactly the limit" from "more".
     return None if len(rows) > most else rows
 
 

@@ -304,7 +304,8 @@ class ArchiveStore(EventStore):
         raise UsageError(
             f"{len(events)} events for {stream!r}, expected at {expected_version}: an archive is "
             "read-only",
-            hint="esops archive run fills it, esops archive restore brings streams back.",
+            hint="`esops archive run` adds events to it, and `esops archive restore` restores "
+            "streams from it.",
         )
 
     def close(self) -> None:

@@ -114,17 +114,17 @@ class HttpAdmin:
         """Version, state and clock."""
         what = "say what it is"
         answer = self._ask("GET", "/info", what)
-        told = self._done(answer, what)
+        info = self._done(answer, what)
         clock = (
             parsedate_to_datetime(answer.headers["date"])
             if "date" in answer.headers
             else datetime.now(UTC)
         )
         return NodeInfo(
-            str(told.get("esVersion") or told.get("dbVersion")),
-            str(told.get("state")),
+            str(info.get("esVersion") or info.get("dbVersion")),
+            str(info.get("state")),
             clock,
-            told.get("features") or {},
+            info.get("features") or {},
         )
 
     def stats(self) -> dict[str, Any]:
@@ -148,8 +148,8 @@ class HttpAdmin:
         """Start a scavenge of this node; returns its id.
 
         `threshold`: what a chunk must be worth to be rewritten. `throttle_percent`: how much of the
-        time it may work, 1 to 100.
-        Raises UsageError for a throttle with several threads, Busy while one runs.
+        time it may work, 1 to 100. Raises UsageError for a throttle with several threads, Busy
+        while one runs.
         """
         if throttle_percent not in (None, 100) and threads != 1:
             raise UsageError("a throttled scavenge can only have one thread")
@@ -227,7 +227,7 @@ class Scavenges:
         return [found for id in list(ids)[:limit] if (found := self.one(id)) is not None]
 
     def one(self, id: str) -> Scavenge | None:
-        """How a scavenge goes or went; None where nothing is told of it."""
+        """The state of a scavenge; None if the server has no record of it."""
         found: Scavenge | None = None
         for event in self._read(f"$scavenges-{id}"):
             data = event.json()
@@ -252,7 +252,7 @@ class Scavenges:
     def watch(
         self, id: str, stop: Callable[[], bool] = lambda: False, poll: float = 1.0
     ) -> Iterator[Scavenge]:
-        """How a scavenge goes on, until it is done: one state after the other, the last with its
+        """The states of a scavenge, one after the other, until it is done; the last has its
         result.
         """
         seen: Scavenge | None = None

@@ -1,9 +1,8 @@
 """Streams out of EventStoreDB and back: read whole for an archive, truncated, deleted or
 tombstoned, and made readable again.
 
-What is taken out here can be read again until a scavenge: that is the way back. After it, events
-can be appended to another store alone,
-since a stream's versions go on after those that it had.
+Events that are removed here can be restored until a scavenge. After a scavenge they can only be
+appended to another store, since a stream never reuses versions.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Reads of the log and of streams, straight from the protocol's messages into events.
 
 esdbclient's own reads make a UUID, a datetime and a frozen dataclass of every event, take a
-position as one number (a transaction's
-events share that one), and drop the trailers of errors. Here a message becomes a RecordedEvent with
-one call: benchmarks/eventstoredb.py
-has the figures of both.
+position as one number (a transaction's events share that one), and drop the trailers of errors.
+Here a message becomes a RecordedEvent with one call: benchmarks/eventstoredb.py has the figures of
+both.
 """
 
 from __future__ import annotations

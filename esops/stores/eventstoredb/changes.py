@@ -48,8 +48,8 @@ class StreamChanges:
     def truncate(self, stream: str, before: int) -> None:
         """Let reads of a stream begin at a version. Other metadata are kept.
 
-        Raises Refused where it would bring events back, and WrongExpectedVersion where somebody
-        else wrote the metadata at the same time.
+        Raises Refused where it would make removed events readable again, and WrongExpectedVersion
+        where somebody else wrote the metadata at the same time.
         """
         document, version = self.metadata(stream)
         if document.get("$tb", 0) > before:
@@ -59,7 +59,7 @@ class StreamChanges:
         )
 
     def delete(self, stream: str, expected_version: int | None = None) -> None:
-        """Delete softly: nothing can be read, the name can be used again, versions go on."""
+        """Delete softly: nothing can be read, the name can be used again, and versions continue."""
         with self._talking(f"delete {stream!r}") as link, _not_there(stream):
             link.client.delete_stream(
                 stream, current_version=_state(expected_version), timeout=link.deadline

@@ -2,8 +2,8 @@
 bulk.
 
 esdbclient finds the node (one host, or through gossip by the URI's node preference) and makes all
-calls but the bulk reads. Those
-go over a channel of their own to the same node, made of the same parts: see bulk.py for why.
+calls but the bulk reads. Those go over a channel of their own to the same node, made of the same
+parts: see bulk.py for why.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Connector:
 
     @property
     def link(self) -> Link:
-        """The link, connected anew where there is none."""
+        """The link; connects first if there is none."""
         if self._link is None:
             leader, self._leader = self._leader, None
             self._link = Link(self.spec, leader)

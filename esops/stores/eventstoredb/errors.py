@@ -1,10 +1,9 @@
 """What a node answers when it does not answer what was asked, told as an operator wants to hear it.
 
 The server says by a status and its trailers what went wrong (`exception`, `leader-endpoint-host`,
-…); esdbclient makes classes of
-its own of that and drops the trailers of some. Both kinds end here: one of esops' errors, with a
-hint. What may get better by
-asking again, on another connection or another node, is ConnectionLost.
+…); esdbclient makes classes of its own of that and drops the trailers of some. Both kinds end here:
+one of esops' errors, with a hint. What may get better by asking again, on another connection or
+another node, is ConnectionLost.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ class Group:
     """A persistent subscription to a stream or to $all.
 
     `known` and `checkpoint` are the newest event it knows and the last that it noted as done, as
-    the server writes them: a revision,
-    or a position of $all. `parked` counts the messages that consumers could not take.
+    the server writes them: a revision, or a position of $all. `parked` counts the messages that
+    consumers could not take.
     """
 
     stream: str

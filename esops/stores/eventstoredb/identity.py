@@ -2,15 +2,12 @@
 the event at the checkpoint.
 
 A mark names the record at the checkpoint by its id, stream and revision, and the epoch that it was
-written in: a leader begins one
-whenever it begins to lead, so that a node that was restored to an earlier time writes all that is
-new in epochs of its own. The record
-is looked for again before work goes on. Where it is not there, only what a scavenge may remove
-explains it: the stream was truncated
-beyond it, is bounded by its metadata, or was deleted; and then the epoch has to be the same. Epochs
-are told by the stream
-`$epoch-information` (EpochManager.cs in the server's source); where a server does not tell them,
-the stream decides alone.
+written in: a leader begins one whenever it begins to lead, so that a node that was restored to an
+earlier time writes all that is new in epochs of its own. The record is looked for again before work
+resumes. Where it is not there, only what a scavenge may remove explains it: the stream was
+truncated beyond it, is bounded by its metadata, or was deleted; and then the epoch has to be the
+same. Epochs are told by the stream `$epoch-information` (EpochManager.cs in the server's source);
+where a server does not tell them, the stream decides alone.
 """
 
 from __future__ import annotations

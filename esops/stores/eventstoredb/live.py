@@ -23,7 +23,7 @@ from esops.stores.eventstoredb.errors import StreamGone
 log = structlog.get_logger("esops.eventstoredb")
 
 PATIENCE = 600.0
-"""Seconds that a follower goes on looking for a node."""
+"""Seconds for which a follower keeps looking for a node."""
 SILENCE = 10.0
 """Seconds after which a server that sends neither event nor checkpoint is asked in another way: old
 ones never say "caught up".
@@ -116,8 +116,8 @@ def up_to(
     checkpoints.
 
     Returns the position that was reached: short of `until` where the server fell silent, which old
-    ones do at the end of the log.
-    Checkpoints before `until` are safe: what the server wrote of late (see `follow`) lies after it.
+    ones do at the end of the log. Checkpoints before `until` are safe: what the server wrote of
+    late (see `follow`) lies after it.
     """
     wanted = bulk.passes(filter)
     page = Page()
@@ -155,13 +155,11 @@ class _Feed:
     when it has caught up.
 
     Servers from 21.10 to 23.10 read one record at or after the position and begin after that one,
-    whatever its position: where a scavenge
-    removed the record at the position, the next event would never come
-    (Enumerators.AllSubscription.cs). So that record is looked for
-    first, handed on from here, and subscribed after; and looked for again when the server has found
-    its own place, since a scavenge may
-    have come between. Servers before 21.10 begin with the record at the position itself, which is
-    dropped.
+    whatever its position: where a scavenge removed the record at the position, the next event would
+    never come (Enumerators.AllSubscription.cs). So that record is looked for first, handed on from
+    here, and subscribed after; and looked for again when the server has found its own place, since
+    a scavenge may have come between. Servers before 21.10 begin with the record at the position
+    itself, which is dropped.
     """
 
     def __init__(
@@ -216,7 +214,7 @@ class _Feed:
 def _beginning(link: Link, after: Position) -> RecordedEvent:
     """The record at or after a position.
 
-    Raises Refused where the log ends before it, and goes on doing so.
+    Raises Refused if the log ends before it and does not grow up to it in time.
     """
     deadline = time.monotonic() + BEHIND
     while (record := bulk.record_at(link, after)) is None:
@@ -233,7 +231,7 @@ def _beginning(link: Link, after: Position) -> RecordedEvent:
 def events_of_stream(
     link: Link, request: streams_pb2.ReadReq, stream: str
 ) -> Iterator[RecordedEvent]:
-    """A stream's events, links resolved; links whose event is gone are passed over."""
+    """A stream's events, links resolved; links whose event is gone are skipped."""
     with contextlib.closing(
         bulk.Messages(link, request, f"read stream {stream!r}").each()
     ) as messages:
@@ -342,9 +340,8 @@ class _Subscription:
         """The newest event before a checkpoint.
 
         Servers before 22.10 send, on going live, a checkpoint at the place where the next event
-        will be written: to resume from
-        it would lose that event (esdbclient's tests call it the extra-checkpoint bug). Everything
-        before it has been seen, though.
+        will be written: to resume from it would lose that event (esdbclient's tests call it the
+        extra-checkpoint bug). Everything before it has been seen, though.
         """
         found = bulk.first(
             self._link, bulk.read_all_request(checkpoint, backwards=True, limit=1), _WHAT

@@ -67,9 +67,8 @@ class EventStoreDBStore(EventStore):
     """EventStore over EventStoreDB; see esops.stores.base for what each method promises.
 
     Positions are (commit, prepare). Versions (revisions) count from 0. Events of the system are
-    left out unless a filter
-    names them. $all shows events that were truncated or deleted until a scavenge has removed them;
-    streams do not.
+    left out unless a filter names them. $all shows events that were truncated or deleted until a
+    scavenge has removed them; streams do not.
     """
 
     Settings = EventStoreDBSettings
@@ -167,12 +166,12 @@ class EventStoreDBStore(EventStore):
         detail = {"node": target, "state": mine, "leader": leader, "nodes": str(len(states))}
         try:
             with self.admin.http() as http:
-                told = http.info()
+                info = http.info()
         except Unavailable as error:
             # Where only gRPC gets through, the version stays unknown.
             log.debug("no HTTP", error=error.message)
             return StoreInfo("eventstoredb", "eventstoredb", "unknown", datetime.now(UTC), detail)
-        return StoreInfo("eventstoredb", "eventstoredb", told.version, told.clock, detail)
+        return StoreInfo("eventstoredb", "eventstoredb", info.version, info.clock, detail)
 
     # -- the log
 
@@ -196,7 +195,7 @@ class EventStoreDBStore(EventStore):
         return found
 
     def recognise(self, position: Position, mark: Mark) -> None:
-        """By the record at the mark. It is looked for again whenever a read goes on from there."""
+        """By the record at the mark, which each read that continues there looks for again."""
         with self._talking("read $all") as link:
             identity.recognise(link, self.name, mark)
         self._known = (position, mark)
@@ -304,8 +303,8 @@ class EventStoreDBStore(EventStore):
         backwards: bool = False,
         limit: int | None = None,
     ) -> Iterator[RecordedEvent]:
-        """Resolves links; those whose event is gone are passed over, as are streams that are not
-        there or were deleted.
+        """Resolves links; links whose event is gone are skipped, as are streams that do not exist
+        or were deleted.
         """
         if after_version is None:
             revision = None
@@ -341,7 +340,7 @@ class EventStoreDBStore(EventStore):
         limit: int | None = None,
         *,
         closed_by: Sequence[str] = (),
-        measured: bool = False,  # noqa: ARG002 - what a stream takes is not told here
+        measured: bool = False,  # noqa: ARG002 - what a stream takes is not info here
     ) -> Iterator[StreamInfo]:
         """Names from $streams where that projection runs, else from a scan of $all; then each
         stream's ends.
@@ -382,8 +381,7 @@ class EventStoreDBStore(EventStore):
         The same events (with their ids) asked for again after a lost answer are written once.
 
         With an expectation that holds for ever, without one as long as the server remembers the
-        ids.
-        Raises WrongExpectedVersion, StreamGone, and Refused over the server's limit of 1 MiB.
+        ids. Raises WrongExpectedVersion, StreamGone, and Refused over the server's limit of 1 MiB.
         """
         proposed = [
             Proposed(event.type, event.data, event.metadata, id=UUID(event.id)) for event in events

@@ -2,8 +2,7 @@
 transactions, restored row by row.
 
 What a layout's `LayoutArchiving` says is executed here. No statement waits long for a lock, and a
-stream that a writer works on is
-passed over.
+stream that a writer works on is skipped.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ _AT_ONCE_EVENTS = 200_000
 _AT_ONCE_STREAMS = 20_000
 _BY_INDEX = "SET enable_seqscan = off"
 """Each group of streams is a statement: where the planner scanned the table for each, a run would
-take the square of its size. Between
-an index's order and a bitmap it may choose."""
+take the square of its size. Between an index's order and a bitmap it may choose.
+"""
 
 
 class StreamArchiver:

@@ -36,7 +36,7 @@ _SLACK = timedelta(hours=1)
 """Numbers are not quite in the order of the times beside them."""
 _PAGE = 10_000
 _WORTH_A_SAMPLE = 10
-"""A table of less than so many times the pages of a sample is counted instead."""
+"""A table with fewer pages than this many times the sample's is counted instead."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection]]

@@ -26,13 +26,13 @@ from esops.stores.postgres.settle import JUST_ENDED, NEVER, SequenceLockers, Wai
 log = structlog.get_logger("esops.settle")
 
 _FIRST_PIECE, _LARGEST_PIECE = 1_000, 100_000
-"""Rows that one statement searches for a missing number: few at first, then so many that it takes
-some 50 ms; a long statement's snapshot would keep VACUUM from working.
+"""Rows that one statement searches for a missing number: few at first, then as many as take some
+50 ms; a long statement's snapshot would keep VACUUM from working.
 """
 _MOST_LOGGED = 10
 """Ranges of missing numbers that one line of the log names."""
 _COUNTED = 1_000_000
-"""Beyond so many numbers, those that are missing among them are not counted for the log."""
+"""Beyond this many numbers, the log does not say how many of them are missing."""
 _TURN = 0.25
 """Seconds to wait for writers before missing numbers are checked again."""
 _SAMPLES = 20
@@ -199,7 +199,7 @@ class NumbersInOrder:
         if self._missing is not None:
             first, _, since = self._missing
             following = self._ask(connection, "next", after=self._through, until=until)[0]
-            if following == first:  # it has come, the rest of the range is searched anew
+            if following == first:  # it has come, so the rest of the range is searched again
                 self._reach(first)
             else:
                 self._missing = (first, until if following is None else following - 1, since)

@@ -69,7 +69,7 @@ class PagedReader:
     def between(
         self, after: Position | None, until: Position, filter: EventFilter, limit: int | None
     ) -> Iterator[list[RecordedEvent]]:
-        """Events after one position up to another, in order, at most so many."""
+        """Events after one position up to another, in order, at most `limit` of them."""
         if limit is not None:
             return self._limited(after, until, filter, limit)
         if len(self._layout.order) == 1:
@@ -122,7 +122,7 @@ class PagedReader:
     def _limited(
         self, after: Position | None, until: Position, filter: EventFilter, limit: int
     ) -> Iterator[list[RecordedEvent]]:
-        """The first so many, by statements that end with them."""
+        """The first `limit` events, by statements that end with them."""
         if len(self._layout.order) > 1:
             yield from self._by_key(after, until, filter, limit)
             return
