@@ -29,8 +29,8 @@ class Unsettled(Stopped):
         """`head` is the position up to which the store was read; `holders` hold back the rest."""
         who = "; ".join(each.in_words() for each in holders[:3])
         super().__init__(
-            f"store {store.name} was read up to {head or 'nothing'} only: what follows may not be "
-            f"complete yet, held back by {who}",
+            f"store {store.name} was read up to {head or 'nothing'} only: later events are not "
+            f"settled yet, because they are held back by {who}",
             hint="Run it again once that has ended. `esops status` and `esops doctor` show what "
             "holds the store back.",
         )

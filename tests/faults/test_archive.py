@@ -456,7 +456,7 @@ def test_a_store_that_is_locked_is_left_alone(project, dsn, connection):
         told = project.ok("archive", "run", "old", "--despite-checkpoints", "--output", "json").json
         assert told["removed"] == 5
         assert told["skipped"] == [
-            {"stream": "cart-002", "reason": "a writer holds it, or it is gone"}
+            {"stream": "cart-002", "reason": "a writer holds it, or it does not exist any more"}
         ]
     with psycopg.connect(dsn) as other:
         other.execute("LOCK TABLE mt_events IN SHARE MODE")

@@ -97,7 +97,7 @@ class StreamArchiver:
         names = sorted(extra) if columns is None else list(columns)
         if missing := [name for name in names if name not in extra]:
             raise Refused(
-                f"the store's table has no column {missing[0]!r} any more, which the archive has"
+                f"the archive has a column {missing[0]!r}, and the store's table has lost it"
             )
         schema = archived.schema_with(names)
         statements = (
@@ -210,7 +210,7 @@ class StreamArchiver:
         if rules is None or removal not in rules.removals:
             raise UsageError(
                 f"layout {self._layout.name} in this variant cannot remove streams by {removal!r}",
-                hint=f"It can: {', '.join(self.removals)}; or keep them.",
+                hint=f"It supports {', '.join(self.removals)} and keep.",
             )
         how = rules.removals[removal]
         if how.rows is not None:
@@ -232,10 +232,10 @@ class StreamArchiver:
             others = catalog.cascading_dependents(connection, self._events_table(connection).oid)
         if others:
             raise Refused(
-                f"deleting events of {self._layout.events.as_string(None)} deletes or changes rows "
-                f"of {', '.join(others)}, which no archive has",
-                hint='That is what their foreign keys say (ON DELETE). remove = "keep" archives, '
-                "and removes nothing.",
+                f"deleting events of {self._layout.events.as_string(None)} would also delete or "
+                f"change rows of {', '.join(others)}, which are not in the archive",
+                hint="The foreign keys of these tables say so (ON DELETE). With "
+                'remove = "keep", esops archives the events and removes nothing.',
             )
 
     def remove(
@@ -273,8 +273,8 @@ class StreamArchiver:
         """
         if self._rules is None:
             raise UsageError(
-                f"nothing can be restored to layout {self._layout.name} as it was",
-                hint="Restore --into another store.",
+                f"events cannot be restored as they were into layout {self._layout.name}",
+                hint="Restore into another store with --into.",
             )
         with translated(), connect(self._dsn, "restore") as connection, connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '5s'")

@@ -173,9 +173,9 @@ class NumbersInOrder:
             raise ContradictedSequence(
                 f"position {self._known} lies beyond what the sequence {self._lockers.name} has "
                 f"ever given out ({drawn or 0})",
-                hint="The store was restored to an earlier time, emptied, or is another one. Where "
-                "it is the right one, only a rebuild "
-                "makes its read models true again.",
+                hint="The store was restored to an earlier time, emptied or replaced. Name the "
+                "right "
+                "store. If this is the right one, rebuild its read models.",
             )
 
     def _keep_drawn(self, number: int) -> None:

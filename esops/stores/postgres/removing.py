@@ -67,7 +67,7 @@ def _remove_at_once(
     for part in parts:
         version, archived = there.get(part.key, (None, False))
         if version is None:
-            done.append(Removed(part, 0, "a writer holds it, or it is gone"))
+            done.append(Removed(part, 0, "a writer holds it, or it does not exist any more"))
         elif version != part.last_version:
             done.append(
                 Removed(

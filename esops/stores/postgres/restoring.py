@@ -53,7 +53,7 @@ class Restoring:
         ]
         if len(new) + len(there) < len(streams):
             raise Refused(
-                "a stream's row is in use by a writer, or the archive has none of it",
+                "a writer is using the row of a stream, or the archive has no row for it",
                 hint="Try again later.",
             )
         if new:
@@ -68,7 +68,7 @@ class Restoring:
         names = [name for name in rows[0] if name in kinds]
         if lost := [name for name in rows[0] if name not in kinds]:
             raise Refused(
-                f"the table {self._table.name} has no column {lost[0]!r}, which the archive has"
+                f"the archive has a column {lost[0]!r}, and table {self._table.name} does not"
             )
         insert = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
             self._events,

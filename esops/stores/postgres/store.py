@@ -123,8 +123,8 @@ class PostgresStore(EventStore):
         row = self._control().execute("SELECT pg_is_in_recovery()").fetchone()
         if row is not None and row[0]:
             raise Refused(
-                f"stores.{self.name}: this server is a replica, and what is settled can be known "
-                "on the primary alone",
+                f"stores.{self.name}: this server is a replica, and only the primary knows "
+                "what is settled",
                 hint="Name the primary in the DSN (target_session_attrs=read-write finds it among "
                 "several hosts).",
             )
