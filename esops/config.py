@@ -74,6 +74,7 @@ class Config(Settings):
 
         `ARCHIVE/POLICY` tells apart two policies of one name.
         """
+        # By full name, since two archives may have policies of one name.
         known = {
             f"{archive}/{policy}": (archive, settings, settings.policies[policy])
             for archive, settings in self.archives.items()
@@ -211,6 +212,7 @@ def _find_archives(document: dict[str, Any], path: Path) -> None:
         if isinstance(each, dict)
         for section in each.values()
     ]
+    # What is not a table yet is not checked yet either: pydantic names it below, with its key.
     for section in sections:
         if isinstance(section, dict):
             for key in ("repository", "identity_file"):
@@ -227,6 +229,7 @@ def _find_archives(document: dict[str, Any], path: Path) -> None:
     for name, store in stores.items():
         if not isinstance(store, dict):
             continue
+        # A field of the model that is filled in here; in the file it would be a mistake.
         if "cold" in store:
             raise UsageError(
                 f"{path}: stores.{name}.cold: unknown key",
@@ -293,6 +296,7 @@ def _first_problem(
     `within` is where the checked table stands, and `model` what it was checked against, where that
     is not the whole file.
     """
+    # Without the input: a value may be a secret.
     problem = error.errors(include_url=False, include_input=False)[0]
     location = [*within, *(str(part) for part in problem["loc"])]
     if problem["type"] == "of_kind":

@@ -68,6 +68,7 @@ class PoisonEvent(Refused):
 def nearest(wrong: str, known: Iterable[str]) -> str:
     """A hint for a wrong name: "Did you mean 'x'?", or the list of all names where none is near."""
     names = sorted(known)
+    # Whoever types "esops-d003" or "Shop" means the name that differs only in that.
     by_lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(wrong.lower(), by_lower, n=1, cutoff=0.5)
     if close:

@@ -101,6 +101,7 @@ def _hide_password(found: Detection) -> None:
     if not parts.get("password"):
         return
     found.secret = "ESOPS_STORE_PASSWORD"  # noqa: S105 - the variable's name
+    # A URL stays a URL, and a list of key = value stays one: the owner knows it again.
     if _CREDENTIALS.match(found.address):
         found.address = _CREDENTIALS.sub(
             r"\g<scheme>\g<user>:${ESOPS_STORE_PASSWORD}@", found.address
@@ -135,6 +136,7 @@ def _read_models(connection: psycopg.Connection, layouts: list[Layout]) -> list[
             *pongo,
             *(each for each in beside if not _LIBRARYS_OWN.search(each.name)),
         )
+        # A read model has a key, and is not one of the tables that hold the events.
         if sql.Identifier(table.schema, table.name).as_string(connection) not in own and table.key
     ]
     return list(dict.fromkeys(names))[:_MOST_LISTED]
@@ -230,6 +232,7 @@ def _hints(connection: psycopg.Connection, layout: Layout) -> list[str]:
                 "watches missing numbers."
             )
     if layout.tenants:
+        # Of the first events only: all of them may be a billion.
         statement = sql.SQL(
             "SELECT DISTINCT {} FROM (SELECT * FROM {} LIMIT {}) AS some_events ORDER BY 1 LIMIT {}"
         ).format(
@@ -253,6 +256,7 @@ def _store_names(layouts: list[Layout]) -> list[str]:
     names: list[str] = []
     for layout in layouts:
         schema = layout.schema if layout.schema not in ("public", "message_store") else layout.name
+        # What a bare key of TOML may hold.
         name = re.sub(r"[^A-Za-z0-9_-]", "-", layout.detail.get("application") or schema)
         names.append(name if name not in names else f"{name}-{len(names) + 1}")
     return names

@@ -76,6 +76,7 @@ class Topic:
         if target.startswith("#"):
             return f"{match['text']} (`esops docs {self.name} {target[1:]}`)"
         page = _PAGE.match(target)
+        # The site's front page, a picture or a file: there is no topic to name.
         if page is None or page["topic"] == "index":
             return match["text"]
         section = f" {page['section']}" if page["section"] else ""
@@ -104,6 +105,7 @@ def topic(name: str) -> Topic:
 
 
 def _folder() -> Traversable:
+    # First what the package itself carries: beside an installed package there may be any `docs/`.
     shipped = files("esops").joinpath("docs")
     if shipped.is_dir():
         return shipped

@@ -88,10 +88,13 @@ def with_globals(function: Callable[..., Any], own: Collection[str] = ()) -> Cal
     def command(*args: Any, **kwargs: Any) -> Any:
         given = {name: kwargs.pop(name) for name in options}
         context: typer.Context = kwargs["context"]
+        # An option may stand before the command's name or after it, so the root, the group and the
+        # command each take all of them. The last one that was given counts.
         kept = context.find_root().meta.setdefault(_META, {})
         kept.update({name: value for name, value in given.items() if value is not None})
         return function(*args, **kwargs)
 
+    # Typer makes its parameters from the signature and the annotations.
     signature = inspect.signature(function)
     extra = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
@@ -168,6 +171,7 @@ def _new_name(argument: str, renamed: Mapping[str, str]) -> str:
 def group(name: str, help: str, *shown: str) -> typer.Typer:
     """Add a command group to the root. `shown` are the examples that its help begins with."""
     help = "\n\n".join(["\n".join(shown), help])
+    # Typer shows the help of the callback for the group, and this one in the list of commands.
     added = typer.Typer(cls=CommandGroup, no_args_is_help=True, rich_markup_mode=None)
 
     def callback(context: typer.Context) -> None:
@@ -202,6 +206,7 @@ def current_output(context: typer.Context, *, talks: bool = True) -> Output:
     term.set_up_logging(settings, talks=talks)
     output = term.Output(settings)
     if output.file is not None:
+        # Closed with the root's context, which knows whether the command raised something.
         context.find_root().with_resource(output.file)
     return output
 
@@ -212,8 +217,10 @@ def main(arguments: list[str] | None = None) -> None:
     from esops.cli.pipes import EXIT_CODE, ClosedPipes
 
     load.commands()
+    # Read here, since an error may come before the options are parsed.
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     with ClosedPipes() as pipes:
+        # Not standalone: Typer would print errors in its own form and exit by itself.
         code = _guarded(lambda: app(args=arguments, standalone_mode=False), debug)
         pipes.flush()
     sys.exit(EXIT_CODE if pipes.closed else code)
@@ -243,11 +250,13 @@ def _guarded(run: Callable[[], Any], debug: bool) -> int:
 
 def _usage_error(error: typer.TyperException) -> int:
     context = getattr(error, "ctx", None)
+    # A group without a command is answered with its help; Typer gives the class no public name.
     if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
         sys.stderr.write(context.get_help() + "\n")
         return 2
     sys.stderr.write(f"error: {error.format_message()}\n")
     sys.stderr.write(f"hint: See `{context.command_path if context else 'esops'} --help`.\n")
+    # Typer's own 1 would say that there are findings.
     return error.exit_code if error.exit_code != 1 else 2
 
 
@@ -256,6 +265,7 @@ def _report(error: Exception) -> int:
     from esops.errors import EsopsError, Unavailable
 
     output = term.Output(term.GlobalOptions(color="--no-color" not in sys.argv))
+    # What no `translated()` has caught. psycopg is not imported for this: most errors are others.
     if type(error).__module__.startswith("psycopg") and not isinstance(error, EsopsError):
         first = str(error).strip().splitlines()
         error = Unavailable(

@@ -66,6 +66,7 @@ def _show(output: Output, text: str) -> None:
 
     page = Markdown(text, hyperlinks=False)
     width = min(output.data.width, _WIDEST)
+    # Rendered first, to know how long it is at this width.
     with output.data.capture() as rendered:
         output.data.print(page, width=width, soft_wrap=False)
     if sys.stdin.isatty() and rendered.get().count("\n") >= output.data.height:

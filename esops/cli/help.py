@@ -37,6 +37,7 @@ class _Help:
         for paragraph in _paragraphs(ctx.command.help):
             if not paragraph.startswith("esops "):
                 formatter.write("\n")
+                # The docstring is wrapped for the code; help is as wide as the terminal.
                 formatter.write_text(" ".join(paragraph.split()))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -52,6 +53,7 @@ class _Help:
                     "Arguments" if parameter.param_type_name == "argument" else "Options"
                 )
                 groups.setdefault(panel, []).append(record)
+        # Last, since they are the same everywhere and nobody looks for them first.
         everywhere = groups.pop(GLOBAL_PANEL, None)
         if isinstance(self, TyperGroup):
             commands = [self.commands[name] for name in self.list_commands(ctx)]

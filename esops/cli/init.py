@@ -44,6 +44,7 @@ def init(
     output = current_output(context)
     file = output.settings.output_file or Path("esops.toml")
     if not dry_run:
+        # The file is the configuration; what is said about it goes to stdout.
         output.write_file_myself()
     if (dsn is None) == (uri is None):
         raise UsageError(

@@ -44,8 +44,10 @@ def metrics(
                 f"--serve {serve!r}: this is not a port",
                 hint="Write it like 9187 or 127.0.0.1:9187.",
             )
+        # Before the server's thread starts: signals are the main thread's.
         stop = stop_on_signals()
         try:
+            # On this machine only, unless a host is named: metrics show the names of stores.
             server, thread = start_http_server(
                 int(port), host or "127.0.0.1", registry(config, store)
             )

@@ -17,6 +17,7 @@ def stop_on_signals() -> threading.Event:
     asked = threading.Event()
 
     def ask(number: int, _: object) -> None:
+        # A second Ctrl-C says: do not wait until the work has ended in order.
         if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.set()
@@ -69,6 +70,7 @@ def _sections() -> dict[str, Any]:
     from esops.config import find_config
     from esops.errors import UsageError
 
+    # Not load_config(): completion must not fail because a variable is not set, and must be quick.
     try:
         return tomllib.loads(find_config(None).read_text(encoding="utf-8"))
     except (UsageError, OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
@@ -79,6 +81,7 @@ def is_interactive() -> bool:
     """Whether a person can be asked."""
     import sys
 
+    # Not stdout: `esops rebuild … > plan.txt` can still ask, on stderr.
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 

@@ -103,6 +103,7 @@ class Sandbox:
             text=True,
         )
         assert process.stdout is not None
+        # It says "ready" when it is connected.
         process.stdout.readline()
         return ShopProcess(process)
 
@@ -141,11 +142,13 @@ class Sandbox:
         for pid in self.running().values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+        # They end by themselves; the server would otherwise cut them off, and their logs complain.
         deadline = time.monotonic() + 10
         while self.running() and time.monotonic() < deadline:
             time.sleep(0.1)
         if there:
             self.server.remove()
+            # Deepest first, so that folders are empty when their turn comes.
             for file in sorted(self.folder.rglob("*"), reverse=True):
                 file.rmdir() if file.is_dir() else file.unlink()
             self.folder.rmdir()

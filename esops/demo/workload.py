@@ -44,6 +44,7 @@ def write(
                         0,
                     )
                 )
+            # Any of the open carts, so that events of many streams mix as they do in life.
             at = chance.randrange(len(carts))
             name, requests, version = carts[at]
             events = next(requests, None)
@@ -76,6 +77,7 @@ def read(
             try:
                 row = connection.execute(query.encode(), prepare=prepared).fetchone()
                 value = row[0] if row else None
+                # The newest position only grows, unless an older version is served in between.
                 if last is not None and (value is None or value < last):
                     steps_back += 1
                 last = value
@@ -110,6 +112,7 @@ def main() -> None:
     given = parser.parse_args()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # Ctrl-C goes to the whole group; the one who started us ends us, and wants the report.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stdout.write("ready\n")
     sys.stdout.flush()

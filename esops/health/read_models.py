@@ -28,6 +28,7 @@ def examine(
 ) -> Iterator[Finding]:
     """Check the tables of a projection and what is kept about them."""
     schema = default_schema(connection, config.readmodel_of(projection).db_schema)
+    # Names as the application reads them; versions have names of their own.
     names = [parse_name(each, schema) for each in config.projections[projection].tables]
     number = migrations.schema_number(connection)
     for each in dict.fromkeys(name.schema for name in names):
@@ -150,6 +151,7 @@ def _unfinished_rebuild(
     if locks.holder(connection, locks.rebuild_lock(projection)) is not None:
         return  # a process is working on it
     reason = f": {entry.reason}" if entry.reason else ""
+    # Blue-green is said again on resuming, so that nobody empties tables by mistake.
     fix = f"esops rebuild {projection} --resume"
     if not entry.options.get("in_place"):
         fix = f"esops rebuild {projection} --blue-green --resume   (or --abort)"

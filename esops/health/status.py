@@ -94,6 +94,7 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
         "head": None,
         "ok": False,
     }
+    # Added first, and filled in as far as it goes: a store that fails is shown with the reason.
     status.stores.append(shown)
     try:
         store = stack.enter_context(open_store(name, settings))
@@ -106,6 +107,7 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
             {"who": each.who, "what": each.what, "since": each.since} for each in held
         ]
         shown["version"] = info.version
+        # Two of those that hold it back are enough to see what is going on; doctor names all.
         shown["detail"] = "; ".join(
             [*info.warnings, *(f"held back by {each.who}: {each.what}" for each in held[:2])]
         )
@@ -115,6 +117,7 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
         ]
     except EsopsError as error:
         shown["detail"] = error.message
+        # A store that refuses, or wrong settings, were reached: that is exit code 1, not 3.
         status.reached &= not isinstance(error, Unavailable)
         return None
     return _Opened(store, head.position)
@@ -143,6 +146,7 @@ def lag_seconds(
     """
     if head is None or (position is not None and position >= head):
         return 0.0
+    # Batches without events come first where a filter of the store skips many.
     for batch in store.read_all(position, head):
         if batch.events:
             at = batch.events[0].recorded_at
@@ -177,6 +181,7 @@ def _look_at_projection(
         return
     active = next((each["version"] for each in found if each["state"] == "active"), None)
     head = {"projection": name, "store": store, "kind": settings.kind, "active": active}
+    # Retired and aborted versions are history, which `projection versions` shows.
     shown = [each for each in found if each["state"] in ("active", "standby", "building")]
     if store in opened and settings.kind != "server":
         _add_ages(opened[store], shown)

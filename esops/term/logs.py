@@ -17,6 +17,8 @@ def set_up_logging(settings: GlobalOptions, *, talks: bool = False) -> None:
 
     `talks`: the command itself tells a person what it does, so that warnings are enough.
     """
+    # A command that tells a person what it does needs no log beside it; a machine that reads JSON
+    # gets both.
     level = logging.INFO
     if settings.debug or settings.verbose:
         level = logging.DEBUG
@@ -36,6 +38,7 @@ def set_up_logging(settings: GlobalOptions, *, talks: bool = False) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
+        # Modules make their loggers when they are imported, before this is known.
         cache_logger_on_first_use=False,
     )
 

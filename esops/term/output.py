@@ -19,7 +19,7 @@ from esops.errors import EsopsError, UsageError
 from esops.term.options import GlobalOptions
 from esops.term.progress import ProgressLine
 from esops.term.result_file import ResultFile
-from esops.term.tables import aligned_by_spaces, fitting_columns, ruled_table
+from esops.term.tables import aligned_by_spaces, fitting_columns, terminal_table
 from esops.term.values import cell, to_json
 
 Format = Literal["table", "json", "ndjson", "csv"]
@@ -96,6 +96,7 @@ class Output:
         """Write one object a line, as they come."""
         for row in rows:
             self.out.write(to_json(row) + "\n")
+        # So that `esops events --follow | …` sees each event as it comes.
         self.out.flush()
 
     def csv(self, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -146,7 +147,7 @@ class Output:
         wrap: Sequence[str],
     ) -> None:
         kept, needed = fitting_columns(columns, texts, self.data.width, drop, wrap)
-        table = ruled_table(title, columns, values, texts, kept, wrap)
+        table = terminal_table(title, columns, values, texts, kept, wrap)
         # A table that is still too wide is written in full: the terminal breaks its lines, and
         # nothing is lost.
         options = self.data.options.update(width=max(self.data.width, needed), no_wrap=False)
@@ -184,6 +185,7 @@ class Output:
 
     def line(self, text: str = "") -> None:
         """Write a line of the result."""
+        # Without markup: a stream may be named "[red]".
         self.data.print(text, markup=False)
 
     def say(self, text: str, style: str | None = None) -> None:

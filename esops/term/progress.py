@@ -36,6 +36,7 @@ class ProgressLine:
         self._started = self._last = time.monotonic()
         self._bar: Progress | None = None
         self._task = TaskID(0)
+        # A pipe gets lines instead (in update): a bar is made of control characters.
         if output.talk.is_terminal and not output.settings.quiet:
             self._bar = Progress(
                 SpinnerColumn(),
@@ -54,6 +55,7 @@ class ProgressLine:
         """Show how much is done, and of how much, if that is known."""
         now = time.monotonic()
         self._total = total
+        # Over the whole time: a rate of the last moment would make the time left jump.
         rate = (done - self._before) / max(now - self._started, 0.01)
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, rate=f"{rate:,.0f}/s")

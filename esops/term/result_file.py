@@ -54,6 +54,7 @@ class ResultFile:
         """Put the result in place; drop it where the command failed."""
         if self.left:
             return
+        # A command that writes nothing has an empty result, and the file must say so.
         stream = self._opened() if kind is None else self._stream
         if stream is None:
             return

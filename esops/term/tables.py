@@ -27,7 +27,9 @@ def fitting_columns(
     """
     widths = []
     for at, name in enumerate(columns):
+        # Cells, not characters: those of Chinese or Japanese names are two wide.
         widest = max(cell_len(name), *(cell_len(row[at]) for row in texts), 0)
+        # Prose counts with the width that it can be wrapped to.
         widths.append(
             min(widest, max(_NARROWEST_PROSE, cell_len(name))) if name in wrap else widest
         )
@@ -39,12 +41,13 @@ def fitting_columns(
     for name in reversed(columns[1:]) if drop is None else drop:
         if needed() <= width:
             break
+        # A list of columns to drop may name some that are not shown this time.
         if name in columns:
             kept.remove(columns.index(name))
     return kept, needed()
 
 
-def ruled_table(
+def terminal_table(
     title: str,
     columns: Sequence[str],
     values: Sequence[Sequence[object]],
@@ -64,6 +67,7 @@ def ruled_table(
             justify="right" if _all_numbers([row[at] for row in values]) else "left",
         )
     for row in texts:
+        # As Text, since a cell may hold what rich takes for markup, such as [bold].
         table.add_row(*(Text(row[at]) for at in kept))
     return table
 

@@ -20,6 +20,7 @@ def duration(seconds: float) -> str:
 
 def to_json(document: object, *, indent: bool = False) -> str:
     """JSON with ISO 8601 times in UTC; positions and anything else that is no JSON as text."""
+    # Subclasses as text: a Position is a tuple, and orjson would write it as a list of numbers.
     option = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
     if indent:
         option |= orjson.OPT_INDENT_2
