@@ -200,37 +200,16 @@ def _a_store(found: Detection, layout: Layout, name: str) -> list[str]:
 
 
 def _advice(layout: Layout) -> list[str]:
-    known = [
+    return [
         f"# {what}: {value}"
         for what, value in layout.detail.items()
         if what not in ("application", "tenant", "append")
     ]
-    if layout.name == "emmett":
-        known.append(
-            '# ordering = "position"           # reads by global position instead of transaction id'
-        )
-    return known
 
 
 def _hints(connection: psycopg.Connection, layout: Layout) -> list[str]:
     """Comments on what only rows or functions show: how Marten appends, which tenants there are."""
-    lines = []
-    if layout.name == "marten":
-        row = connection.execute(
-            "SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
-            "WHERE n.nspname = %s AND p.proname = 'mt_quick_append_events')",
-            (layout.schema,),
-        ).fetchone()
-        if row is not None and row[0]:
-            lines.append(
-                '# append = "quick"                # if all writers use quick appends; then '
-                "esops need not watch missing numbers"
-            )
-        else:
-            lines.append(
-                "# Writers use rich appends (there is no function for quick ones), so esops "
-                "watches missing numbers."
-            )
+    lines = layout.setting_hints(connection)
     if layout.tenants:
         # Of the first events only: all of them may be a billion.
         statement = sql.SQL(

@@ -49,6 +49,7 @@ __all__ = [
     "WrongExpectedVersion",
     "at_most",
     "missing",
+    "passes",
     "require",
     "settled",
 ]
@@ -118,6 +119,17 @@ def at_most(limit: int | None, batches: Iterator[Batch]) -> Iterator[Batch]:
             return
         limit -= len(events)
         yield Batch(events, position)
+
+
+def passes(event: RecordedEvent, filter: EventFilter) -> bool:
+    """Whether a filter wants an event, as far as the event itself tells: `archived` and `shard` are
+    for stores that know of such.
+    """
+    return (
+        (not filter.types or event.type in filter.types)
+        and filter.category in {None, event.category}
+        and filter.stream in {None, event.stream}
+    )
 
 
 class EventStore(Protocol):

@@ -8,7 +8,8 @@ of whatever stands on a store. Importing this package makes `backend = "memory"`
 from __future__ import annotations
 
 from esops.backends import register
-from esops.testing.contract import Kit, StoreContract, eventually
+from esops.testing.contract import StoreContract
+from esops.testing.kit import Kit, eventually
 from esops.testing.memory import MemoryLog, MemorySettings, MemoryStore
 
 __all__ = ["Kit", "MemoryLog", "MemorySettings", "MemoryStore", "StoreContract", "eventually"]

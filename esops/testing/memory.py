@@ -44,6 +44,7 @@ from esops.stores.base import (
     StoreInfo,
     WrongExpectedVersion,
     at_most,
+    passes,
     settled,
 )
 from esops.stores.parts import Archiving, RemovalStrategy, Removed, VersionRange
@@ -181,12 +182,7 @@ class MemoryStore(EventStore):
                 yield Batch(wanted, reached)
 
     def _passes(self, event: RecordedEvent, filter: EventFilter) -> bool:
-        return (
-            (not filter.types or event.type in filter.types)
-            and filter.category in {None, event.category}
-            and filter.stream in {None, event.stream}
-            and (filter.archived or event.stream not in self.log.archived)
-        )
+        return passes(event, filter) and (filter.archived or event.stream not in self.log.archived)
 
     def read_stream(
         self,
@@ -251,12 +247,12 @@ class MemoryStore(EventStore):
                 raise WrongExpectedVersion(
                     f"stream {stream!r} is at version {version}, not {expected_version}"
                 )
-            now = log.clock()
+            micros = round(log.clock().timestamp() * 1e6)
             for event in events:
                 version, log.drawn = version + 1, log.drawn + 1
                 position = Position((log.drawn,))
-                about = (position, event.type, event.data, event.metadata, now)
-                log.events.append(RecordedEvent(event.id, stream, version, *about))
+                about = (position, event.type, event.data, event.metadata, micros, "")
+                log.events.append(RecordedEvent._make((event.id, stream, version, *about)))
             log.versions[stream] = version
             return Position((log.drawn,))
 

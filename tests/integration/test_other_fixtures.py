@@ -13,7 +13,7 @@ from esops.errors import UsageError
 from esops.events import EventFilter, NewEvent, Position
 from esops.settings import PostgresSettings
 from esops.stores import open_store
-from esops.stores.postgres.layouts import eventsourcing
+from esops.stores.payloads import decode_state
 from tests.support import emmett
 from tests.support import eventsourcing as tables
 
@@ -117,11 +117,11 @@ def test_several_applications_in_one_database_want_a_name(dsn, connection):
 
 def test_states_are_unwrapped_and_what_is_no_json_is_left_alone(dsn, connection):
     wrapped = b'{"timestamp":{"_type_":"datetime_iso","_data_":"2026-01-02T03:04:05+00:00"},"ids":{"_type_":"tuple_as_list","_data_":[1,{"_type_":"uuid_hex","_data_":"ab"}]}}'
-    plain, micros = eventsourcing.decode(wrapped)
+    plain, micros = decode_state(wrapped)
     assert json.loads(plain) == {"timestamp": "2026-01-02T03:04:05+00:00", "ids": [1, "ab"]}
     assert micros == 1767323045000000
     for state in (b"\x78\x9c\x01\x02", b"{broken", b"[]", b'{"timestamp": "never"}'):
-        assert eventsourcing.decode(state) == (state, 0)
+        assert decode_state(state) == (state, 0)
     tables.create(connection)
     connection.execute(
         "INSERT INTO bankaccounts_events VALUES (gen_random_uuid(), 1, "

@@ -19,7 +19,7 @@ from esops.errors import UsageError
 from esops.events import Position
 from esops.settings import STORE_SETTINGS, ProjectionSettings, ReadModelSettings, TableSettings
 from esops.stores.eventstoredb.connect import read_uri
-from esops.stores.postgres.layouts import eventsourcing
+from esops.stores.payloads import decode_state
 from esops.term import to_json
 from esops.trace.log import event_as_dict
 from tests.support.soak import rounds
@@ -136,7 +136,7 @@ def test_any_configuration_is_one_or_a_usage_error(document):
     )
 )
 def test_any_payload_is_shown(payload):
-    state, micros = eventsourcing.decode(payload)
+    state, micros = decode_state(payload)
     assert isinstance(state, bytes)
     assert isinstance(micros, int)
     to_json(event_as_dict(event(data=payload, metadata=payload)))

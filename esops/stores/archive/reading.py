@@ -5,8 +5,7 @@ disk what memory does not hold.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
-from importlib import import_module
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,12 +17,11 @@ from esops.archive_format.manifest import FileEntry, Manifest
 from esops.archive_format.runs import Run
 from esops.archive_format.schema import EVENTS, EXTRA_PREFIX, STREAMS, join_ids
 from esops.events import Position, RecordedEvent
+from esops.stores.payloads import DECODERS, Decode
 
 _MEMORY = "512MB"
 _ROWS, _BYTES = 8_192, 8 << 20
 """What a batch has at most, and about."""
-_DECODERS = {"eventsourcing": "esops.stores.postgres.layouts.eventsourcing:decode"}
-"""Layouts whose payloads are wrapped by their library; archives keep them as they are."""
 
 _VIEW = """
 CREATE VIEW events AS SELECT
@@ -58,7 +56,7 @@ CREATE VIEW streams AS SELECT * REPLACE (
 class Database:
     """DuckDB over the files of some runs. A context manager.
 
-    ReadModelName files of a local repository are read where they are; others are fetched,
+    Plain files of a local repository are read where they are; others are fetched,
     decrypted, into a temporary folder.
     Each file's hash is checked once, before it is read; a file that nothing is asked of is not.
     """
@@ -216,25 +214,14 @@ def _quoted(name: str) -> str:
     return '"{}"'.format(name.replace('"', '""'))
 
 
-def decoder(layout: str) -> Callable[[bytes], tuple[bytes, int]] | None:
-    """What makes plain JSON of a layout's payloads; None where they are plain."""
-    if layout not in _DECODERS:
-        return None
-    module, _, name = _DECODERS[layout].partition(":")
-    found: Callable[[bytes], tuple[bytes, int]] = getattr(import_module(module), name)
-    return found
-
-
 def events_from(batch: pa.RecordBatch, manifest: Manifest) -> list[RecordedEvent]:
     """The events of a batch, as the store that they came from would give them; hidden rows are left
     out.
     """
-    return _events(batch, manifest.position_parts, decoder(manifest.layout))
+    return _events(batch, manifest.position_parts, DECODERS.get(manifest.layout))
 
 
-def _events(
-    batch: pa.RecordBatch, parts: int, decode: Callable[[bytes], tuple[bytes, int]] | None
-) -> list[RecordedEvent]:
+def _events(batch: pa.RecordBatch, parts: int, decode: Decode | None) -> list[RecordedEvent]:
     columns: dict[str, list[Any]] = {
         name: batch.column(name).to_pylist()
         for name in (
@@ -298,7 +285,7 @@ def read(
         f"BY {order}{bound}"
     )
     cursor = database.connection.cursor()
-    decode = decoder(layout)
+    decode = DECODERS.get(layout)
     try:
         for batch in cursor.sql(statement, params=list(values)).to_arrow_reader(database.at_once):
             if batch.num_rows:

@@ -12,7 +12,7 @@ events.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from itertools import repeat
 from typing import Any
 
@@ -24,8 +24,8 @@ from psycopg.conninfo import make_conninfo
 from esops.events import Position, RecordedEvent
 from esops.postgres.connection import application_name, translated
 from esops.stores.ahead import ahead
+from esops.stores.payloads import Decode
 
-Decode = Callable[[bytes], tuple[bytes, int]]
 BATCH_BYTES = 2 << 20
 _AHEAD = 3
 _SIZE_HINT = adbc_driver_postgresql.StatementOptions.BATCH_SIZE_HINT_BYTES.value

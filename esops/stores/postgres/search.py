@@ -22,7 +22,7 @@ from esops.events import (
 )
 from esops.postgres import catalog
 from esops.stores.parts import Ids, SearchResult
-from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.layouts.base import Layout, same_uuid
 from esops.stores.postgres.reading import PagedReader
 
 _NEWEST = 1_000
@@ -103,8 +103,10 @@ class _Question:
         self.condition = sql.SQL("({})").format(sql.SQL(" OR ").join(conditions))
 
     def _by_id(self, values: Sequence[str]) -> sql.Composable:
-        if self._layout.id_equals is not None:
-            return sql.SQL("({})").format(sql.SQL(" OR ").join(map(self._layout.id_equals, values)))
+        column = self._layout.id_column
+        if column is not None:
+            each = (same_uuid(column, value) for value in values)
+            return sql.SQL("({})").format(sql.SQL(" OR ").join(each))
         self._fields = [self._layout.mapped.id]
         return sql.SQL("{} = ANY({})").format(self._layout.mapped.id, sql.Literal(list(values)))
 

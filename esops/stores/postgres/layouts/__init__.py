@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 
 import psycopg
@@ -14,7 +14,7 @@ from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.layouts.emmett import tables as emmett
 from esops.stores.postgres.layouts.marten import tables as marten
 
-Detect = Callable[[psycopg.Connection, PostgresSettings], list[Layout]]
+Detect = Callable[[psycopg.Connection, PostgresSettings], Sequence[Layout]]
 
 ENTRY_POINT = "esops.layouts"
 LAYOUTS: Mapping[str, Detect] = {

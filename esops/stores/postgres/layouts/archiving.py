@@ -1,9 +1,9 @@
 """How a layout's streams leave the hot store and come back: the columns that events are kept in,
 and the statements.
 
-All statements take arrays, so that one serves many streams: `stream` and `tenant`, and where rows
-of a part of a stream go, also
-`low` and `high`, the versions from and to. A library's own functions are called where it has them.
+All statements take arrays, so that one serves many streams: `stream` and `tenant`, and where ranges
+of a stream's versions go, also `low` and `high`. A library's own functions are called where it has
+them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from psycopg import sql
 from esops.postgres.catalog import Table
 
 STREAMS = sql.SQL("unnest(%(stream)s::text[], %(tenant)s::text[]) AS k(stream, tenant)")
-PARTS = sql.SQL(
+RANGES = sql.SQL(
     "unnest(%(stream)s::text[], %(tenant)s::text[], %(low)s::bigint[], %(high)s::bigint[]) AS "
     "k(stream, tenant, low, high)"
 )
@@ -25,10 +25,10 @@ PARTS = sql.SQL(
 
 @dataclass(frozen=True)
 class SqlRemoval:
-    """One way out of the store."""
+    """What is executed to remove streams."""
 
     rows: sql.Composed | None = None
-    """Takes events away, part by part; None where `end` does all of it."""
+    """Deletes ranges of events; None where `end` does all of it."""
     end: tuple[sql.Composed, ...] = ()
     """Executed for the streams whose last event goes, after the rows, in the same transaction."""
     keeps: int = 0
@@ -62,7 +62,7 @@ class LayoutArchiving:
     sets.
     """
     extra: Mapping[str, sql.Composable] = field(default_factory=dict)
-    """Further things to keep by name, as text, beside all columns that are not named here."""
+    """What else to keep, by name, as text, beside all columns that are not named here."""
     fill: Callable[[dict[str, Any]], None] = lambda _: None
     """Changes the values by column of an event that comes back, where `extra` asks for it."""
     revive: tuple[sql.Composed, ...] = ()
@@ -75,7 +75,7 @@ class LayoutArchiving:
     """Inserts streams' own rows from JSON (`row`), into a store where they are not."""
 
     def kept_as_text(self, table: Table) -> dict[str, sql.Composable]:
-        """The further columns of an event, by name."""
+        """The extra columns of an event, by name."""
         known = {*self.columns.values(), *self.position, *self.beside}
         others = {
             column.name: sql.SQL("{}::text").format(sql.Identifier(column.name))
@@ -102,7 +102,7 @@ def numbered_archiving(
         "stream": sql.Identifier(columns["stream"]),
         "version": sql.Identifier(columns["version"]),
         "streams": STREAMS,
-        "parts": PARTS,
+        "ranges": RANGES,
         "cast": sql.SQL(cast),
     }
     return LayoutArchiving(
@@ -116,7 +116,7 @@ def numbered_archiving(
         removals={
             "delete": SqlRemoval(
                 rows=sql.SQL(
-                    "DELETE FROM {events} e USING {parts} WHERE e.{stream} = k.stream::{cast} AND "
+                    "DELETE FROM {events} e USING {ranges} WHERE e.{stream} = k.stream::{cast} AND "
                     "e.{version} BETWEEN k.low AND k.high"
                 ).format(**names),
                 keeps=1,

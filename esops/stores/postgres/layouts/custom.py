@@ -5,18 +5,20 @@ It is read, and never written to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from esops.errors import Refused, UsageError, nearest
-from esops.events import NewEvent, Position
+from esops.errors import UsageError, nearest
 from esops.postgres import catalog
 from esops.settings import PostgresSettings, TableSettings
-from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout, Mapped, numbered
+from esops.stores.postgres.layouts.base import NOTHING, Mapped
+from esops.stores.postgres.layouts.numbered import (
+    NumberedLayout,
+    NumberSequence,
+    sequence_behind,
+)
 
 _C = sql.Identifier
 _NUMBERS = {"int2", "int4", "int8"}
@@ -24,7 +26,7 @@ _TIMES = {"timestamptz", "timestamp"}
 _DOCUMENTS = {"json", "jsonb", "text", "varchar", "bytea"}
 
 
-def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[Layout]:
+def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[CustomTable]:
     """The described table; none where nothing is described.
 
     Raises UsageError where the catalogue says otherwise.
@@ -41,7 +43,6 @@ def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[L
             hint="Write it as schema.table.",
         )
     _check(table, asked)
-    sequence = None
     if asked.sequence is not None:
         within, _, short = asked.sequence.rpartition(".")
         oid = catalog.sequence_of(connection, within or table.schema, short)
@@ -49,9 +50,11 @@ def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[L
             raise UsageError(
                 f"table.sequence: there is no sequence {asked.sequence} in the database"
             )
-        sequence = (within or table.schema, short, *oid)
+        sequence = NumberSequence(within or table.schema, short, *oid)
+    else:
+        sequence = sequence_behind(connection, table, asked.position)
     watched = None if settings.append == "quick" else settings.hole_threshold
-    return [_read(connection, table, asked, sequence, watched)]
+    return [CustomTable(table, asked, sequence, watched)]
 
 
 def _check(table: catalog.Table, asked: TableSettings) -> None:
@@ -82,51 +85,59 @@ def _check(table: catalog.Table, asked: TableSettings) -> None:
             )
 
 
-def _read(
-    connection: psycopg.Connection,
-    table: catalog.Table,
-    asked: TableSettings,
-    sequence: tuple[str, str, int, int] | None,
-    watched: timedelta | None,
-) -> Layout:
-    text = sql.SQL("{}::text")
-    stream = text.format(_C(asked.stream))
+class CustomTable(NumberedLayout):
+    """The described table."""
+
+    name = "custom"
+    version = "described in esops.toml"
+    appends = False
+
+    def __init__(
+        self,
+        table: catalog.Table,
+        asked: TableSettings,
+        sequence: NumberSequence,
+        watched: timedelta | None,
+    ) -> None:
+        """`asked` names the columns of `table`; see NumberedLayout for the rest."""
+        super().__init__(table, asked.position, sequence, watched)
+        self.mapped = _mapped(table, asked)
+        self._category = None if asked.category is None else _text(asked.category)
+        self.fields = {key: _text(column) for key, column in _own_columns(asked)}
+        self.detail = {"table": f"{table.schema}.{table.name}"}
+
+    def in_category(self, name: str) -> sql.Composable:
+        """By a column, where one is named."""
+        if self._category is None:
+            return super().in_category(name)
+        return sql.SQL("{} = {}").format(self._category, sql.Literal(name))
+
+
+def _text(column: str) -> sql.Composed:
+    return sql.SQL("{}::text").format(_C(column))
+
+
+def _own_columns(asked: TableSettings) -> list[tuple[str, str]]:
+    """The columns for keys of the metadata."""
+    columns = (("correlationId", asked.correlation), ("causationId", asked.causation))
+    return [(key, column) for key, column in columns if column is not None]
+
+
+def _mapped(table: catalog.Table, asked: TableSettings) -> Mapped:
+    stream = _text(asked.stream)
     made_up = sql.SQL("md5({} || ':' || {})::uuid::text").format(stream, _C(asked.version))
     time: sql.Composable = sql.SQL("NULL::timestamptz")
     if asked.time is not None:
         form = "{}" if table.column(asked.time).kind == "timestamptz" else "({} AT TIME ZONE 'utc')"
         time = sql.SQL(form).format(_C(asked.time))
-    more: dict[str, Any] = {}
-    if asked.category is not None:
-        category = text.format(_C(asked.category))
-        more["in_category"] = lambda value: sql.SQL("{} = {}").format(category, sql.Literal(value))
-    more["fields"] = {
-        key: text.format(_C(column))
-        for key, column in (("correlationId", asked.correlation), ("causationId", asked.causation))
-        if column is not None
-    }
-    return numbered(
-        connection,
-        table,
-        asked.position,
-        name="custom",
-        version="described in esops.toml",
-        mapped=Mapped(
-            id=text.format(_C(asked.id)) if asked.id else made_up,
-            stream=stream,
-            version=_C(asked.version),
-            type=text.format(_C(asked.type)),
-            data=_C(asked.data),
-            metadata=_metadata(table, asked),
-            recorded_at=time,
-            tenant=NO_TENANT,
-        ),
-        append=_refuse,
-        sequence=sequence,
-        watched=watched,
-        appends=False,
-        detail={"table": f"{table.schema}.{table.name}"},
-        **more,
+    return Mapped(
+        id=_text(asked.id) if asked.id else made_up,
+        stream=stream,
+        version=_C(asked.version),
+        type=_text(asked.type),
+        data=_C(asked.data),
+        metadata=_metadata(table, asked),
+        recorded_at=time,
     )
 
 
@@ -137,8 +148,7 @@ def _metadata(table: catalog.Table, asked: TableSettings) -> sql.Composable:
     own = _C(asked.metadata) if asked.metadata else None
     pairs = [
         sql.SQL("{}, {}::text").format(sql.Literal(key), _C(column))
-        for key, column in (("correlationId", asked.correlation), ("causationId", asked.causation))
-        if column is not None
+        for key, column in _own_columns(asked)
     ]
     if not pairs:
         return own if own is not None else NOTHING
@@ -148,15 +158,3 @@ def _metadata(table: catalog.Table, asked: TableSettings) -> sql.Composable:
     if table.column(str(asked.metadata)).kind == "bytea":
         raise UsageError("table.correlation: metadata of type bytea cannot be joined with columns")
     return sql.SQL("coalesce({}::jsonb, '{{}}') || {}").format(own, made)
-
-
-def _refuse(
-    connection: psycopg.Connection,
-    stream: str,
-    events: Sequence[NewEvent],
-    expected_version: int | None,
-) -> Position:
-    del connection, events, expected_version
-    raise Refused(
-        f"esops does not know how this table is written to, and appends nothing to {stream!r}"
-    )

@@ -1,4 +1,4 @@
-"""Emmett's processors: how far each is, and how one is given a checkpoint.
+"""Emmett's processors: how far each is, and how the checkpoint of one is set.
 
 Facts: the library's own functions; see docs/reference/layouts.md.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -76,19 +77,56 @@ def _transaction_of(
     return otherwise if row is None else int(row[0])
 
 
-def hand_over(
+def set_checkpoint(
     connection: psycopg.Connection, schema: str, processors: str, name: str, position: Position
 ) -> None:
-    """Give a processor its checkpoint by Emmett's own function, in the caller's transaction.
+    """Set a processor's checkpoint by Emmett's own function, in the caller's transaction.
 
     `name` is the processor's id, or `id/version`. Raises Refused while it runs, or where it is
-    further.
+    ahead.
     """
     if processors != "emt_processors":
         raise Refused(
             "Emmett before 0.41 has no function that sets a checkpoint",
-            hint="Switch with --no-switch, by hand.",
+            hint="Build and verify with --no-switch, and switch by hand.",
         )
+    found = _processor(connection, schema, name)
+    if found.running:
+        raise Refused(
+            f"Emmett's processor {found.identity!r} is running",
+            hint="Stop the application's projector first.",
+        )
+    text = _as_emmett_keeps_it(connection, schema, found.checkpoint, position)
+    if found.checkpoint is not None and found.checkpoint > text:
+        raise Refused(
+            f"{found.identity} is at {found.checkpoint}, ahead of {text}",
+            hint="Resume with --resume: green catches up first.",
+        )
+    answer = connection.execute(
+        sql.SQL("SELECT {}(%s, %s, %s, %s, pg_current_xact_id(), %s, %s)").format(
+            _C(schema, "store_processor_checkpoint")
+        ),
+        (found.identity, found.version, text, found.checkpoint, found.partition, "esops"),
+    ).fetchone()
+    if answer is None or answer[0] not in (0, 1):
+        raise Refused(
+            f"Emmett did not take the checkpoint of {found.identity!r}: its function answered "
+            f"{answer[0] if answer else None}"
+        )
+
+
+class _Processor(NamedTuple):
+    identity: str
+    version: int
+    partition: str
+    checkpoint: str | None
+    running: bool
+
+
+def _processor(connection: psycopg.Connection, schema: str, name: str) -> _Processor:
+    """The one processor of that name, its row locked. Raises Refused where there is none, or where
+    several versions or partitions have that name.
+    """
     identity, _, version = (
         name.rpartition("/") if name.rpartition("/")[2].isdigit() else (name, "", "")
     )
@@ -108,40 +146,13 @@ def hand_over(
             hint="Make it an async projection, or build and verify with --no-switch.",
         )
     if len(rows) != 1:
-        there_are = [
-            row[0]
-            for row in connection.execute(
-                sql.SQL("SELECT DISTINCT processor_id FROM {}").format(table)
-            ).fetchall()
-        ]
+        known = connection.execute(
+            sql.SQL("SELECT DISTINCT processor_id FROM {}").format(table)
+        ).fetchall()
         what = "several versions or partitions of the processor" if rows else "no processor"
-        raise Refused(
-            f"Emmett has {what} {identity!r}",
-            hint=nearest(identity, there_are) if not rows else "Name id/version.",
-        )
-    number, partition, current, running = rows[0]
-    if running:
-        raise Refused(
-            f"Emmett's processor {identity!r} is running",
-            hint="Stop the application's projector first.",
-        )
-    text = _as_emmett_keeps_it(connection, schema, current, position)
-    if current is not None and current > text:
-        raise Refused(
-            f"{identity} stands at {current}, ahead of {text}",
-            hint="Go on with --resume: green catches up first.",
-        )
-    answer = connection.execute(
-        sql.SQL("SELECT {}(%s, %s, %s, %s, pg_current_xact_id(), %s, %s)").format(
-            _C(schema, "store_processor_checkpoint")
-        ),
-        (identity, number, text, current, partition, "esops"),
-    ).fetchone()
-    if answer is None or answer[0] not in (0, 1):
-        raise Refused(
-            f"Emmett did not take the checkpoint of {identity!r}: its function answered "
-            f"{answer[0] if answer else None}"
-        )
+        hint = "Name id/version." if rows else nearest(identity, [row[0] for row in known])
+        raise Refused(f"Emmett has {what} {identity!r}", hint=hint)
+    return _Processor(identity, *rows[0])
 
 
 def _inline(connection: psycopg.Connection, schema: str, name: str) -> str | None:
@@ -162,9 +173,9 @@ def _as_emmett_keeps_it(
 ) -> str:
     """A checkpoint in the form of the row that is there.
 
-    Up to 0.42 it is a global position alone, in an order that is not that of the log: given is the
-    highest below which nothing is
-    unprocessed, so that the application may see some events again and misses none.
+    Up to 0.42 it is a global position alone, in an order that is not that of the log. It becomes
+    the highest position below which nothing is unprocessed, so that the application may see some
+    events again and misses none.
     """
     if len(position) == 1:
         return f"{position[0]:019d}"

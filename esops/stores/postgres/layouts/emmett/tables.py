@@ -2,85 +2,114 @@
 emt_subscriptions).
 
 Rows carry their transaction's id, and the library reads in the order of (transaction id, global
-position) what lies below
-the oldest running transaction; esops does the same, or reads by global position with `ordering =
-"position"`. A
-partition of Emmett's is a tenant here. Facts: Emmett's PostgreSQL event store sources; see
-docs/reference/layouts.md.
+position) what lies below the oldest running transaction. esops does the same, or reads by global
+position with `ordering = "position"`. A partition of Emmett's is a tenant here. Facts: Emmett's
+PostgreSQL event store sources; see docs/reference/layouts.md.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
 from esops.errors import Unavailable
+from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
+from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
+from esops.stores.postgres.layouts.appending import AppendBesideStreamRow
 from esops.stores.postgres.layouts.base import (
     NO_TENANT,
-    TRUE,
-    AppendBesideStreamRow,
     Layout,
     Mapped,
     StreamTable,
     category_in,
 )
 from esops.stores.postgres.layouts.emmett import archiving as emmett_archiving
-from esops.stores.postgres.layouts.emmett import processors as emmett_processors
+from esops.stores.postgres.layouts.emmett import processors
 from esops.stores.postgres.settle import SequenceLockers, SettleRule, TransactionIds
 
 DEFAULT_PARTITION = "emt:default"
 SEQUENCE = "emt_global_message_position"
+_APPENDING = statements(__package__, "appending")
 _C = sql.Identifier
 
 
-def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[Layout]:
+def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[Emmett]:
     """Emmett's stores in a database."""
     schemas = catalog.schemas_with(connection, "emt_messages", "emt_streams")
     return [
-        _read(connection, schema, settings)
+        Emmett(read_variant(connection, schema, settings))
         for schema in schemas
         if settings.db_schema is None or schema == settings.db_schema
     ]
 
 
-def _read(connection: psycopg.Connection, schema: str, settings: PostgresSettings) -> Layout:
+@dataclass(frozen=True)
+class EmmettVariant:
+    """What the catalogue and the settings say of Emmett's tables in a schema."""
+
+    schema: str
+    sequence_oid: int
+    processors: str
+    """The table of processors: emt_processors, or emt_subscriptions up to 0.41."""
+    tenants: bool
+    """Whether all of several partitions are read."""
+    tenant: str | None
+    """The only partition that is read."""
+    by_position: bool
+
+    def table(self, name: str) -> sql.Identifier:
+        """A table of the schema."""
+        return _C(self.schema, name)
+
+
+def read_variant(
+    connection: psycopg.Connection, schema: str, settings: PostgresSettings
+) -> EmmettVariant:
+    """Look at the tables of a schema. Raises Unavailable where the sequence is missing."""
     sequence = catalog.sequence_of(connection, schema, SEQUENCE)
     if sequence is None:
         raise Unavailable(
             f"schema {schema!r} has emt_messages but no sequence {SEQUENCE}",
             hint="Is it a copy without it?",
         )
-    processors = (
-        "emt_processors"
-        if catalog.find_table(connection, schema, "emt_processors")
-        else "emt_subscriptions"
-    )
+    newer = catalog.find_table(connection, schema, "emt_processors")
     partitions = connection.execute(
         sql.SQL("SELECT count(*) FROM pg_inherits WHERE inhparent = {}::regclass").format(
             sql.Literal(_C(schema, "emt_messages").as_string(None))
         )
     ).fetchone()
-    tenants = settings.tenant is None and partitions is not None and partitions[0] > 1
-    scope: sql.Composable = TRUE
-    if settings.tenant is not None:
-        scope = sql.SQL("partition = {}").format(sql.Literal(settings.tenant))
-    by_position = settings.ordering == "position"
+    return EmmettVariant(
+        schema,
+        sequence[0],
+        "emt_processors" if newer else "emt_subscriptions",
+        tenants=settings.tenant is None and partitions is not None and partitions[0] > 1,
+        tenant=settings.tenant,
+        by_position=settings.ordering == "position",
+    )
 
-    def make_rule() -> SettleRule:
-        name = _C(schema, SEQUENCE)
-        return SequenceLockers(name, sequence[0]) if by_position else TransactionIds(name)
 
-    number = (_C("global_position"), _C("global_position"), "bigint")
-    transaction = (sql.SQL("transaction_id::text::bigint"), _C("transaction_id"), "xid8")
-    order = (number,) if by_position else (transaction, number)
-    return Layout(
-        name="emmett",
-        schema=schema,
-        version="0.42 or later" if processors == "emt_processors" else "0.41 or earlier",
-        events=_C(schema, "emt_messages"),
-        mapped=Mapped(
+class Emmett(Layout):
+    """Emmett's tables in one schema."""
+
+    name = "emmett"
+    alive = sql.SQL("is_archived = FALSE")
+    archived = _C("is_archived")
+    stream_column = _C("stream_id")
+
+    def __init__(self, variant: EmmettVariant) -> None:
+        """`variant` says what the tables are like."""
+        self._variant = variant
+        self.schema = variant.schema
+        newer = variant.processors == "emt_processors"
+        self.version = "0.42 or later" if newer else "0.41 or earlier"
+        self.events = variant.table("emt_messages")
+        self.tenants = variant.tenants
+        self.mapped = Mapped(
             id=_C("message_id"),
             stream=_C("stream_id"),
             version=_C("stream_position"),
@@ -88,48 +117,104 @@ def _read(connection: psycopg.Connection, schema: str, settings: PostgresSetting
             data=_C("message_data"),
             metadata=_C("message_metadata"),
             recorded_at=_C("created"),
-            tenant=_C("partition") if tenants else NO_TENANT,
-        ),
-        order=tuple(selected for selected, _, _ in order),
-        order_columns=tuple(column for _, column, _ in order),
-        order_casts=tuple(cast for _, _, cast in order),
-        rule=make_rule,
-        reads=tuple(_C(schema, name) for name in ("emt_messages", "emt_streams", processors)),
-        sequences=(_C(schema, SEQUENCE),),
-        own=sql.SQL("message_kind = 'E' AND {}").format(scope),
-        scope=scope,
+            tenant=_C("partition") if variant.tenants else NO_TENANT,
+        )
+        self.order_columns, self.order, self.order_casts = _order(variant.by_position)
+        tables = ("emt_messages", "emt_streams", variant.processors)
+        self.reads = tuple(variant.table(name) for name in tables)
+        self.sequences = (variant.table(SEQUENCE),)
+        if variant.tenant is not None:
+            self.scope = sql.SQL("partition = {}").format(sql.Literal(variant.tenant))
+        self.own = sql.SQL("message_kind = 'E' AND {}").format(self.scope)
+        self.stream_table = _stream_table(variant, self.scope)
+        self.archiving = emmett_archiving.archiving_rules(
+            variant.schema, variant.tenants, variant.tenant, variant.by_position
+        )
+        self._appending = _appending(variant)
+        self.detail = {
+            "ordering": "global position"
+            if variant.by_position
+            else "transaction id, global position",
+            "processors": variant.processors,
+        }
+
+    def rule(self) -> SettleRule:
+        """By transaction ids, as the library reads, unless the settings say otherwise."""
+        (name,) = self.sequences
+        if self._variant.by_position:
+            return SequenceLockers(name, self._variant.sequence_oid)
+        return TransactionIds(name)
+
+    def append(
+        self,
+        connection: psycopg.Connection,
+        stream: str,
+        events: Sequence[NewEvent],
+        expected_version: int | None,
+    ) -> Position:
+        """What Emmett's append function does: the stream's row first, then its messages."""
+        return self._appending.append(connection, stream, events, expected_version)
+
+    def checkpoints(self, connection: psycopg.Connection) -> list[Checkpoint]:
+        """Emmett's processors."""
+        variant = self._variant
+        return processors.checkpoints(
+            connection, variant.schema, variant.processors, variant.by_position
+        )
+
+    def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
+        """By Emmett's own function."""
+        variant = self._variant
+        processors.set_checkpoint(connection, variant.schema, variant.processors, name, position)
+
+    def warnings(self, connection: psycopg.Connection) -> list[str]:
+        """Events that a restore into another cluster made invisible."""
+        return [] if self._variant.by_position else _from_the_future(connection, self.schema)
+
+    def setting_hints(self, connection: psycopg.Connection) -> list[str]:
+        """The other order."""
+        del connection
+        return [
+            '# ordering = "position"           # reads by global position instead of transaction id'
+        ]
+
+
+def _order(
+    by_position: bool,
+) -> tuple[Sequence[sql.Composable], Sequence[sql.Composable], Sequence[str]]:
+    """The columns of a position as an index has them, as they are selected, and their types."""
+    number, transaction = _C("global_position"), _C("transaction_id")
+    if by_position:
+        return (number,), (number,), ("bigint",)
+    selected = sql.SQL("transaction_id::text::bigint")
+    return (transaction, number), (selected, number), ("xid8", "bigint")
+
+
+def _stream_table(variant: EmmettVariant, scope: sql.Composable) -> StreamTable:
+    return StreamTable(
+        table=variant.table("emt_streams"),
+        stream=_C("stream_id"),
+        tenant=_C("partition") if variant.tenants else NO_TENANT,
+        category=category_in(_C("stream_id")),
+        length=_C("stream_position"),
         alive=sql.SQL("is_archived = FALSE"),
-        archived=_C("is_archived"),
         in_category=lambda name: sql.SQL("split_part(stream_id, '-', 1) = {}").format(
             sql.Literal(name)
         ),
-        stream_equals=lambda name: sql.SQL("stream_id = {}").format(sql.Literal(name)),
-        append=_appending(schema, settings.tenant or DEFAULT_PARTITION, by_position),
-        checkpoints=lambda on: emmett_processors.checkpoints(on, schema, processors, by_position),
-        hand_over=lambda on, name, position: emmett_processors.hand_over(
-            on, schema, processors, name, position
-        ),
-        tenants=tenants,
-        stream_column=_C("stream_id"),
-        stream_table=StreamTable(
-            table=_C(schema, "emt_streams"),
-            stream=_C("stream_id"),
-            tenant=_C("partition") if tenants else NO_TENANT,
-            category=category_in(_C("stream_id")),
-            length=_C("stream_position"),
-            alive=sql.SQL("is_archived = FALSE"),
-            in_category=lambda name: sql.SQL("split_part(stream_id, '-', 1) = {}").format(
-                sql.Literal(name)
-            ),
-            note="the positions in emt_streams",
-            scope=scope,
-        ),
-        archiving=emmett_archiving.archiving_rules(schema, tenants, settings.tenant, by_position),
-        detail={
-            "ordering": "global position" if by_position else "transaction id, global position",
-            "processors": processors,
-        },
-        warnings=lambda on: [] if by_position else _from_the_future(on, schema),
+        note="the positions in emt_streams",
+        scope=scope,
+    )
+
+
+def _appending(variant: EmmettVariant) -> AppendBesideStreamRow:
+    names = {
+        "streams": variant.table("emt_streams"),
+        "messages": variant.table("emt_messages"),
+        "partition": sql.Literal(variant.tenant or DEFAULT_PARTITION),
+        "number": sql.SQL(", ").join(_order(variant.by_position)[1]),
+    }
+    return AppendBesideStreamRow(
+        **{name: sql.SQL(text).format(**names) for name, text in _APPENDING.items()}
     )
 
 
@@ -153,41 +238,3 @@ def _from_the_future(connection: psycopg.Connection, schema: str) -> list[str]:
             "cluster's transaction counter"
         )
     ]
-
-
-def _appending(schema: str, partition: str, by_position: bool) -> AppendBesideStreamRow:
-    """What Emmett's append function does: the stream's row first, then its messages with their
-    transaction's id.
-    """
-    names = {
-        "streams": _C(schema, "emt_streams"),
-        "messages": _C(schema, "emt_messages"),
-        "partition": sql.Literal(partition),
-        "number": sql.SQL(
-            "global_position" if by_position else "transaction_id::text::bigint, global_position"
-        ),
-    }
-    of_stream = "WHERE stream_id = %(stream)s AND partition = {partition}"
-    return AppendBesideStreamRow(
-        make=sql.SQL(
-            "INSERT INTO {streams} (stream_id, stream_position, partition, stream_type, "
-            "stream_metadata, is_archived) "
-            "SELECT %(stream)s, 0, {partition}, split_part(%(stream)s, '-', 1), '{{}}', FALSE "
-            f"WHERE NOT EXISTS (SELECT FROM {{streams}} {of_stream}) ON CONFLICT DO NOTHING"
-        ).format(**names),
-        lock=sql.SQL(
-            f"SELECT stream_position, is_archived FROM {{streams}} {of_stream} ORDER BY "
-            "is_archived DESC LIMIT 1 FOR UPDATE"
-        ).format(**names),
-        insert=sql.SQL(
-            "INSERT INTO {messages} (stream_id, stream_position, partition, message_kind, "
-            "message_schema_version, message_id, "
-            "message_type, message_data, message_metadata, transaction_id) VALUES (%(stream)s, "
-            "%(version)s, {partition}, 'E', '1', "
-            "%(id)s, %(type)s, %(data)s::jsonb, %(metadata)s::jsonb, pg_current_xact_id()) "
-            "RETURNING {number}"
-        ).format(**names),
-        move=sql.SQL(f"UPDATE {{streams}} SET stream_position = %(version)s {of_stream}").format(
-            **names
-        ),
-    )

@@ -1,10 +1,7 @@
 """How Marten's streams leave and come back: its own `mt_archive_stream`, or deleted events behind a
 stream row that stays.
 
-Where both tables are partitioned by is_archived, a stream's key holds the mark, and the events'
-foreign key too: so its row is
-copied before its events move, and deleted after. Facts: Marten's ArchiveStreamFunction and
-UnArchiveStreamOperation.
+Facts: Marten's ArchiveStreamFunction and UnArchiveStreamOperation.
 """
 
 from __future__ import annotations
@@ -14,8 +11,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from esops.postgres.catalog import Table
-from esops.stores.postgres.layouts.archiving import PARTS, STREAMS, LayoutArchiving, SqlRemoval
+from esops.postgres.statements import statements
+from esops.stores.postgres.layouts.archiving import RANGES, STREAMS, LayoutArchiving, SqlRemoval
+from esops.stores.postgres.layouts.base import NO_TENANT
+from esops.stores.postgres.layouts.marten.variant import MartenVariant
 
 _EVENT = {
     "stream": "stream_id",
@@ -26,122 +25,80 @@ _EVENT = {
     "recorded_at": "timestamp",
 }
 _BINARY = "payload_is_bdata"
+_SQL = statements(__package__, "archiving")
 
 
-def archiving_rules(
-    connection: psycopg.Connection,
-    schema: str,
-    streams: Table,
-    events: Table,
-    *,
-    data_is_binary: bool,
-) -> LayoutArchiving:
+def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> LayoutArchiving:
     """The statements for the variant that the tables show."""
-    conjoined = "tenant_id" in streams.key
-    kind = "uuid" if streams.column("id").kind == "uuid" else "varchar"
-    marked = events.has("is_archived")
-    names: dict[str, sql.Composable] = {
-        "streams": sql.Identifier(schema, "mt_streams"),
-        "events": sql.Identifier(schema, "mt_events"),
-        "archive": sql.Identifier(schema, "mt_archive_stream"),
-        "k": STREAMS,
-        "parts": PARTS,
-    }
-    tenant = "s.tenant_id" if conjoined else "''"
-    of_streams = f"s.id = k.stream::{kind}" + (" AND s.tenant_id = k.tenant" if conjoined else "")
-    of_events = f"e.stream_id = k.stream::{kind}" + (
-        " AND e.tenant_id = k.tenant" if conjoined else ""
-    )
-
-    def made(text: str) -> sql.Composed:
-        return sql.SQL(text).format(**names)
-
-    tombstone = (
-        made(
-            f"UPDATE {{streams}} s SET is_archived = TRUE FROM {{k}} WHERE {of_streams} AND "
-            "s.is_archived IS NOT TRUE"
-        ),
-    )
+    parameters = _parameters_of_archive(connection, variant.schema)
+    made = _made(variant, parameters)
     removals = {
         "delete": SqlRemoval(
-            rows=made(
-                f"DELETE FROM {{events}} e USING {{parts}} WHERE {of_events} AND e.version BETWEEN "
-                "k.low AND k.high" + (" AND e.is_archived IS NOT TRUE" if marked else "")
-            ),
-            end=tombstone if marked else (),
+            rows=made["delete_events"],
+            end=(made["tombstone"],) if variant.archivable else (),
             what="deletes events; each stream's row stays as its tombstone, marked as archived, so "
             "that nobody appends to it",
         )
     }
-    parameters = _parameters_of_archive(connection, schema)
     if parameters:
-        arguments = f"k.stream::{kind}" + (", k.tenant" if parameters > 1 else "")
         removals["archive"] = SqlRemoval(
-            end=(made(f"SELECT {{archive}}({arguments}) FROM {{k}}"),),
-            what="calls Marten's own mt_archive_stream for each stream",
+            end=(made["archive"],), what="calls Marten's own mt_archive_stream for each stream"
         )
     return LayoutArchiving(
-        columns={**_EVENT, **({"tenant": "tenant_id"} if conjoined else {})},
+        columns={**_EVENT, **({"tenant": "tenant_id"} if variant.conjoined else {})},
         position=("seq_id",),
         beside=("is_archived", "bdata"),
-        extra={_BINARY: sql.SQL("(bdata IS NOT NULL)::text")} if data_is_binary else {},
+        extra={_BINARY: sql.SQL("(bdata IS NOT NULL)::text")} if variant.binary else {},
         fill=_fill,
-        guard=made(
-            f"SELECT k.stream, k.tenant, s.version, s.is_archived IS TRUE FROM {{streams}} s JOIN "
-            f"{{k}} ON {of_streams} "
-            "ORDER BY s.is_archived DESC FOR UPDATE OF s SKIP LOCKED"
-        ),
+        guard=made["guard"],
         removals=removals,
-        streams=(sql.Identifier(schema, "mt_streams"),),
-        revive=_revive(streams, of_streams, of_events, names) if marked else (),
-        row=made(
-            f"SELECT s.id::text, {tenant}, row_to_json(s)::text FROM {{streams}} s "
-            f"WHERE s.id = ANY(%(stream)s::{kind}[])"
-            + (" AND s.tenant_id = ANY(%(tenant)s::text[])" if conjoined else "")
-        ),
-        adopt=made(
-            "INSERT INTO {streams} SELECT (jsonb_populate_record(NULL::{streams}, r::jsonb)).* "
-            "FROM unnest(%(row)s::text[]) AS r"
-        ),
+        streams=(variant.table("mt_streams"),),
+        revive=_revive(variant, made) if variant.archivable else (),
+        row=made["row"],
+        adopt=made["adopt"],
     )
 
 
-def _revive(
-    streams: Table, of_streams: str, of_events: str, names: dict[str, sql.Composable]
-) -> tuple[sql.Composed, ...]:
+def _revive(variant: MartenVariant, made: dict[str, sql.Composed]) -> tuple[sql.Composed, ...]:
     """What Marten's UnArchiveStream does."""
+    if "is_archived" in variant.streams.key:
+        return made["copy_streams"], made["revive_events"], made["delete_streams"]
+    return made["revive_streams"], made["revive_events"]
 
-    def made(text: str) -> sql.Composed:
-        return sql.SQL(text).format(**names)
 
-    events = made(
-        f"UPDATE {{events}} e SET is_archived = FALSE FROM {{k}} WHERE {of_events} AND "
-        "e.is_archived"
-    )
-    if "is_archived" not in streams.key:
-        return (
-            made(
-                f"UPDATE {{streams}} s SET is_archived = FALSE FROM {{k}} WHERE {of_streams} AND "
-                "s.is_archived"
-            ),
-            events,
-        )
-    others = [column.name for column in streams.columns if column.name != "is_archived"]
-    names = {
-        **names,
+def _made(variant: MartenVariant, parameters: int) -> dict[str, sql.Composed]:
+    """The statements of archiving.sql for a variant, by their names.
+
+    `parameters` is how many mt_archive_stream takes.
+    """
+    conjoined, kind = variant.conjoined, sql.SQL(variant.id_kind)
+    others = [each.name for each in variant.streams.columns if each.name != "is_archived"]
+
+    def only(condition: bool, text: str) -> sql.Composable:
+        return sql.SQL(text if condition else "")
+
+    def of_stream(table: str, column: str) -> sql.Composed:
+        stream = sql.SQL("{} = k.stream::{}").format(sql.Identifier(table, column), kind)
+        tenant = only(conjoined, f" AND {table}.tenant_id = k.tenant")
+        return sql.SQL("{}{}").format(stream, tenant)
+
+    names: dict[str, sql.Composable] = {
+        "streams": variant.table("mt_streams"),
+        "events": variant.table("mt_events"),
+        "archive": variant.table("mt_archive_stream"),
+        "k": STREAMS,
+        "ranges": RANGES,
+        "kind": kind,
+        "of_streams": of_stream("s", "id"),
+        "of_events": of_stream("e", "stream_id"),
+        "own_tenant": sql.Identifier("s", "tenant_id") if conjoined else NO_TENANT,
+        "and_any_tenant": only(conjoined, " AND s.tenant_id = ANY(%(tenant)s::text[])"),
+        "and_not_archived": only(variant.archivable, " AND e.is_archived IS NOT TRUE"),
+        "arguments": sql.SQL("k.stream::{}{}").format(kind, only(parameters > 1, ", k.tenant")),
         "others": sql.SQL(", ").join(map(sql.Identifier, others)),
         "theirs": sql.SQL(", ").join(sql.Identifier("s", name) for name in others),
     }
-    copy = made(
-        f"INSERT INTO {{streams}} ({{others}}, is_archived) SELECT {{theirs}}, FALSE FROM "
-        f"{{streams}} s JOIN {{k}} ON {of_streams} "
-        "WHERE s.is_archived"
-    )
-    return (
-        copy,
-        events,
-        made(f"DELETE FROM {{streams}} s USING {{k}} WHERE {of_streams} AND s.is_archived"),
-    )
+    return {name: sql.SQL(text).format(**names) for name, text in _SQL.items()}
 
 
 def _parameters_of_archive(connection: psycopg.Connection, schema: str) -> int:

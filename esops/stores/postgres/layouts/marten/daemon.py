@@ -71,14 +71,15 @@ def _counted(
     )
 
 
-def hand_over(connection: psycopg.Connection, schema: str, name: str, position: Position) -> None:
+def set_checkpoint(
+    connection: psycopg.Connection, schema: str, name: str, position: Position
+) -> None:
     """Set a shard's progress in the caller's transaction.
 
-    Raises Refused while its daemon lives, or where it is further.
+    Raises Refused while its daemon lives, or where it is ahead.
 
-    A daemon in hot/cold mode holds an advisory lock, which is taken here to the transaction's end;
-    one in solo mode holds none, and is
-    known by rows that it touched lately.
+    A daemon in hot/cold mode holds an advisory lock, which is taken here until the transaction's
+    end. One in solo mode holds none, and is known by rows that it updated lately.
     """
     progression = _C(schema, "mt_event_progression")
     rows = connection.execute(
@@ -109,13 +110,13 @@ def hand_over(connection: psycopg.Connection, schema: str, name: str, position: 
         raise Refused(
             f"Marten's daemon may live: {touched[0]} was updated less than "
             f"{_ALIVE.total_seconds():.0f} s ago",
-            hint="Stop the application's projector, and go on a minute later.",
+            hint="Stop the application's projector, and resume a minute later.",
         )
     reached = found[name][1]
     if reached is not None and reached > position[0]:
         raise Refused(
-            f"{name} stands at {reached}, ahead of {position}",
-            hint="Go on with --resume: green catches up first.",
+            f"{name} is at {reached}, ahead of {position}",
+            hint="Resume with --resume: green catches up first.",
         )
     connection.execute(
         sql.SQL(
@@ -179,8 +180,8 @@ def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table
         ).format(*[_C(schema, "mt_event_progression")] * 2, sql.Literal(_ORPHANED))
         for name, number, updated in connection.execute(orphans).fetchall():
             message = (
-                f"progression row {name} stands at {number} since {updated:%Y-%m-%d %H:%M} "
-                "while the high-water mark moves on"
+                f"progression row {name} has been at {number} since {updated:%Y-%m-%d %H:%M} "
+                "while the high-water mark advances"
             )
             delete = sql.SQL("DELETE FROM {} WHERE name = {};").format(
                 _C(schema, "mt_event_progression"), sql.Literal(name)

@@ -1,25 +1,30 @@
 """Marten's tables (6 to 9): mt_streams, mt_events, mt_event_progression.
 
-Numbers come from `mt_events_sequence`, drawn inside the appending transaction by the quick modes
-and possibly outside of
-it by the rich one; so holes are watched unless the store says `append = "quick"`. Facts: Marten's
-schema sources
-(src/Marten/Events/Schema) and its daemon's gap detection; see docs/reference/layouts.md.
+Numbers come from `mt_events_sequence`. The quick modes draw them inside the appending transaction,
+and the rich one possibly outside of it. So missing numbers are watched unless the store says
+`append = "quick"`. Facts: Marten's schema sources (src/Marten/Events/Schema) and its daemon's gap
+detection; see docs/reference/layouts.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import psycopg
 from psycopg import sql
 
-from esops.errors import Unavailable, UsageError
+from esops.errors import UsageError
+from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
+from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
+from esops.stores.parts import Concern
+from esops.stores.postgres.layouts.appending import AppendBesideStreamRow
 from esops.stores.postgres.layouts.base import (
+    FALSE,
     NO_TENANT,
     NOTHING,
     TRUE,
-    AppendBesideStreamRow,
     Layout,
     Mapped,
     StreamTable,
@@ -27,30 +32,38 @@ from esops.stores.postgres.layouts.base import (
     same_uuid,
 )
 from esops.stores.postgres.layouts.marten import archiving as marten_archiving
-from esops.stores.postgres.layouts.marten import daemon as marten_daemon
+from esops.stores.postgres.layouts.marten import daemon
+from esops.stores.postgres.layouts.marten.variant import (
+    DEFAULT_TENANT,
+    MartenVariant,
+    read_variant,
+    sequences_of_tenants,
+)
 from esops.stores.postgres.missing import NumbersInOrder
 from esops.stores.postgres.settle import SequenceLockers, SettleRule
 
-DEFAULT_TENANT = "*DEFAULT*"
-_METADATA = (
-    ("correlationId", "correlation_id"),
-    ("causationId", "causation_id"),
-    ("userName", "user_name"),
-    ("headers", "headers"),
-)
+_APPENDING = statements(__package__, "appending")
 _C = sql.Identifier
+_QUICK = (
+    '# append = "quick"                # if all writers use quick appends; then esops need not '
+    "watch missing numbers"
+)
+_RICH = (
+    "# Writers use rich appends (there is no function for quick ones), so esops watches missing "
+    "numbers."
+)
 
 
-def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[Layout]:
+def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[Marten]:
     """Marten's stores in a database, each in the variant that its catalogue shows.
 
     Where each tenant's events are numbered on their own they have no common order, so that each
     tenant is a store.
     """
-    found: list[Layout] = []
+    found: list[Marten] = []
     for schema in catalog.schemas_with(connection, "mt_events", "mt_streams"):
         if settings.db_schema is None or schema == settings.db_schema:
-            own_numbers = _sequences_of_tenants(connection, schema)
+            own_numbers = sequences_of_tenants(connection, schema)
             if own_numbers and settings.tenant is not None and settings.tenant not in own_numbers:
                 raise UsageError(
                     f"schema {schema!r} has no numbers for a tenant {settings.tenant!r}",
@@ -59,253 +72,222 @@ def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[L
             tenants = (
                 list(own_numbers) if own_numbers and settings.tenant is None else [settings.tenant]
             )
-            found += [
-                _read(connection, schema, settings, tenant, own_numbers.get(tenant or ""))
-                for tenant in tenants
-            ]
+            for tenant in tenants:
+                own_sequence = own_numbers.get(tenant or "")
+                variant = read_variant(connection, schema, tenant, own_sequence)
+                found.append(Marten(connection, variant, settings))
     return found
 
 
-def _read(
-    connection: psycopg.Connection,
-    schema: str,
-    settings: PostgresSettings,
-    tenant: str | None,
-    own_sequence: str | None,
-) -> Layout:
-    events = catalog.find_table(connection, schema, "mt_events")
-    streams = catalog.find_table(connection, schema, "mt_streams")
-    assert events is not None
-    assert streams is not None
-    by_string = streams.column("id").kind != "uuid"
-    conjoined = "tenant_id" in streams.key
-    sequence_name = own_sequence or "mt_events_sequence"
-    sequence = catalog.sequence_of(connection, schema, sequence_name)
-    if sequence is None:
-        raise Unavailable(
-            f"schema {schema!r} has mt_events but no sequence {sequence_name}",
-            hint="Is it a copy without it?",
-        )
+class Marten(Layout):
+    """Marten's tables in one schema."""
 
-    data: sql.Composable = _C("data")
-    if events.has("bdata"):
-        data = sql.SQL("CASE WHEN bdata IS NULL THEN convert_to(data::text, 'UTF8') ELSE bdata END")
-    kept = [(key, column) for key, column in _METADATA if events.has(column)]
-    metadata: sql.Composable = NOTHING
-    if kept:
-        pairs = [sql.SQL("{}, {}").format(sql.Literal(key), _C(column)) for key, column in kept]
-        metadata = sql.SQL("jsonb_strip_nulls(jsonb_build_object({}))").format(
-            sql.SQL(", ").join(pairs)
-        )
-    own: list[sql.Composable] = [sql.SQL("type <> 'tombstone'")]
-    if events.has("is_skipped"):
-        own.append(sql.SQL("is_skipped IS NOT TRUE"))
-    scope: sql.Composable = TRUE
-    if tenant is not None and events.has("tenant_id"):
-        scope = sql.SQL("tenant_id = {}").format(sql.Literal(tenant))
-    archivable = events.has("is_archived")
-    has_progression = catalog.find_table(connection, schema, "mt_event_progression") is not None
+    name = "marten"
+    order = order_columns = (_C("seq_id"),)
+    order_casts = ("bigint",)
+    id_column = _C("id")
+    stream_column = _C("stream_id")
 
-    def make_rule() -> SettleRule:
-        lockers = SequenceLockers(_C(schema, sequence_name), sequence[0])
-        return NumbersInOrder(
-            lockers,
-            _C(schema, "mt_events"),
-            _C("seq_id"),
-            lambda on: catalog.relation_tree(on, events.oid),
-            settings.hole_threshold,
-            tenant_condition if own_sequence else TRUE,
-            lambda on: (
-                marten_daemon.high_water_mark(on, schema, tenant if own_sequence else None)
-                if has_progression
-                else None
-            ),
-            watched=settings.append != "quick" or sequence[1] > 1,
+    def __init__(
+        self, connection: psycopg.Connection, variant: MartenVariant, settings: PostgresSettings
+    ) -> None:
+        """`variant` says what the tables are like."""
+        self._variant, self._settings = variant, settings
+        self.schema, self.version = variant.schema, variant.versions
+        self.events = variant.table("mt_events")
+        self.sequences = (variant.table(variant.sequence_name),)
+        self.reads = tuple(
+            variant.table(name)
+            for name in ("mt_events", "mt_streams", "mt_event_progression", *daemon.TABLES)
+            if catalog.find_table(connection, variant.schema, name)
         )
+        self._set_conditions()
+        self._set_columns()
+        self.tenants = variant.conjoined and variant.tenant is None
+        self.stream_table = _stream_table(variant)
+        self.archiving = marten_archiving.archiving_rules(connection, variant)
+        self._appending = _appending(variant)
+        self.detail = {
+            "stream ids": "text" if variant.text_ids else "uuid",
+            "tenancy": "conjoined" if variant.conjoined else "single",
+            "partitioned by": ", ".join(variant.events.partitioned_by) or "nothing",
+            "append": settings.append,
+            **({"tenant": variant.tenant} if variant.own_numbers and variant.tenant else {}),
+        }
 
-    tenant_condition = sql.SQL("tenant_id = {}").format(sql.Literal(tenant or DEFAULT_TENANT))
-    return Layout(
-        name="marten",
-        schema=schema,
-        version="9 or later"
-        if events.has("bdata")
-        else "8 or earlier"
-        if streams.has("snapshot")
-        else "6 to 9",
-        events=_C(schema, "mt_events"),
-        mapped=Mapped(
+    def _set_conditions(self) -> None:
+        variant = self._variant
+        if variant.tenant is not None and variant.events.has("tenant_id"):
+            self.scope = sql.SQL("tenant_id = {}").format(sql.Literal(variant.tenant))
+        # Where an append fails, Marten fills the numbers that it had drawn with tombstones.
+        own: list[sql.Composable] = [sql.SQL("type <> 'tombstone'")]
+        if variant.events.has("is_skipped"):
+            own.append(sql.SQL("is_skipped IS NOT TRUE"))
+        self.own = sql.SQL(" AND ").join([*own, self.scope])
+        if variant.archivable:
+            self.alive = sql.SQL("is_archived IS NOT TRUE")
+            self.archived = sql.SQL("is_archived IS TRUE")
+
+    def _set_columns(self) -> None:
+        variant = self._variant
+        data: sql.Composable = _C("data")
+        if variant.binary:
+            data = sql.SQL(
+                "CASE WHEN bdata IS NULL THEN convert_to(data::text, 'UTF8') ELSE bdata END"
+            )
+            self.payloads = (_C("bdata"), _C("data"))
+        own_tenant = variant.conjoined or variant.own_numbers
+        self.mapped = Mapped(
             id=sql.SQL("id::text"),
-            stream=_C("stream_id") if by_string else sql.SQL("stream_id::text"),
+            stream=_C("stream_id") if variant.text_ids else sql.SQL("stream_id::text"),
             version=_C("version"),
             type=_C("type"),
             data=data,
-            metadata=metadata,
+            metadata=_metadata(variant),
             recorded_at=_C("timestamp"),
-            tenant=_C("tenant_id") if conjoined or own_sequence else NO_TENANT,
-        ),
-        order=(_C("seq_id"),),
-        order_columns=(_C("seq_id"),),
-        order_casts=("bigint",),
-        rule=make_rule,
-        reads=tuple(
-            _C(schema, name)
-            for name in ("mt_events", "mt_streams", "mt_event_progression", *marten_daemon.TABLES)
-            if catalog.find_table(connection, schema, name)
-        ),
-        sequences=(_C(schema, sequence_name),),
-        own=sql.SQL(" AND ").join([*own, scope]),
-        scope=scope,
-        alive=sql.SQL("is_archived IS NOT TRUE") if archivable else TRUE,
-        archived=sql.SQL("is_archived IS TRUE") if archivable else sql.SQL("FALSE"),
-        in_category=lambda name: _in_category(schema, name, by_string, conjoined),
-        id_equals=lambda value: same_uuid("id", value),
-        id_column=_C("id"),
-        payloads=(_C("bdata"), _C("data")) if events.has("bdata") else (),
-        stream_equals=lambda name: _stream_equals(name, by_string),
-        append=_appending(schema, by_string, sequence_name, tenant, streams, events),
-        checkpoints=lambda on: marten_daemon.checkpoints(on, schema),
-        hand_over=lambda on, name, position: marten_daemon.hand_over(on, schema, name, position),
-        concerns=lambda on: marten_daemon.concerns(on, schema, streams),
-        stream_column=_C("stream_id"),
-        stream_kind="varchar" if by_string else "uuid",
-        stream_table=_stream_table(schema, by_string, conjoined, tenant, streams),
-        fields={key: _C(column) for key, column in kept if key != "headers"},
-        loose=_C("headers") if events.has("headers") else None,
-        archiving=marten_archiving.archiving_rules(
-            connection, schema, streams, events, data_is_binary=events.has("bdata")
-        ),
-        tenants=conjoined and tenant is None,
-        detail={
-            "stream ids": "text" if by_string else "uuid",
-            "tenancy": "conjoined" if conjoined else "single",
-            "partitioned by": ", ".join(events.partitioned_by) or "nothing",
-            "append": settings.append,
-            **({"tenant": tenant} if own_sequence and tenant else {}),
-        },
-    )
+            tenant=_C("tenant_id") if own_tenant else NO_TENANT,
+        )
+        self.stream_kind = variant.id_kind
+        self.fields = {key: _C(column) for key, column in variant.metadata if key != "headers"}
+        self.loose = _C("headers") if variant.events.has("headers") else None
+
+    def rule(self) -> SettleRule:
+        """Numbers in their order, missing ones watched unless all writers append quickly."""
+        variant = self._variant
+        (sequence,) = self.sequences
+        tenant = sql.SQL("tenant_id = {}").format(sql.Literal(variant.tenant or DEFAULT_TENANT))
+        return NumbersInOrder(
+            SequenceLockers(sequence, variant.sequence_oid),
+            self.events,
+            _C("seq_id"),
+            lambda on: catalog.relation_tree(on, variant.events.oid),
+            self._settings.hole_threshold,
+            tenant if variant.own_numbers else TRUE,
+            self._passed_by_daemon,
+            watched=self._settings.append != "quick" or variant.cache > 1,
+        )
+
+    def _passed_by_daemon(self, connection: psycopg.Connection) -> int | None:
+        variant = self._variant
+        if not variant.has_progression:
+            return None
+        tenant = variant.tenant if variant.own_numbers else None
+        return daemon.high_water_mark(connection, variant.schema, tenant)
+
+    def append(
+        self,
+        connection: psycopg.Connection,
+        stream: str,
+        events: Sequence[NewEvent],
+        expected_version: int | None,
+    ) -> Position:
+        """What Marten's quick append does."""
+        return self._appending.append(connection, stream, events, expected_version)
+
+    def checkpoints(self, connection: psycopg.Connection) -> list[Checkpoint]:
+        """The daemon's shards and its high-water mark."""
+        return daemon.checkpoints(connection, self.schema)
+
+    def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
+        """A shard's progress."""
+        daemon.set_checkpoint(connection, self.schema, name, position)
+
+    def concerns(self, connection: psycopg.Connection) -> list[Concern]:
+        """Ids that name two streams, and progress that nobody makes any more."""
+        return daemon.concerns(connection, self.schema, self._variant.streams)
+
+    def setting_hints(self, connection: psycopg.Connection) -> list[str]:
+        """How the application appends, as far as its functions tell."""
+        row = connection.execute(
+            "SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+            "WHERE n.nspname = %s AND p.proname = 'mt_quick_append_events')",
+            (self.schema,),
+        ).fetchone()
+        if row is not None and row[0]:
+            return [_QUICK]
+        return [_RICH]
+
+    def in_category(self, name: str) -> sql.Composable:
+        """A category is the aggregate type of the stream; with text ids also what stands before the
+        first `-`.
+        """
+        variant = self._variant
+        by_type = sql.SQL("({}) IN (SELECT {} FROM {} WHERE type = {})").format(
+            sql.SQL("tenant_id, stream_id" if variant.conjoined else "stream_id"),
+            sql.SQL("tenant_id, id" if variant.conjoined else "id"),
+            variant.table("mt_streams"),
+            sql.Literal(name),
+        )
+        if not variant.text_ids:
+            return by_type
+        by_name = sql.SQL("split_part(stream_id, '-', 1) = {}").format(sql.Literal(name))
+        return sql.SQL("({} OR {})").format(by_type, by_name)
+
+    def stream_equals(self, name: str) -> sql.Composable:
+        """By text or uuid."""
+        if self._variant.text_ids:
+            return sql.SQL("stream_id = {}").format(sql.Literal(name))
+        return same_uuid(_C("stream_id"), name)
 
 
-def _sequences_of_tenants(connection: psycopg.Connection, schema: str) -> dict[str, str]:
-    """The sequence of each tenant, where events are partitioned by tenant and numbered for each on
-    its own.
-    """
-    events = catalog.find_table(connection, schema, "mt_events")
-    if events is None or events.partitioned_by != ("tenant_id",):
-        return {}
-    rows = connection.execute(
-        "SELECT substr(c.relname, length('mt_events_sequence_') + 1), c.relname FROM pg_class c "
-        "JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE n.nspname = %s AND c.relkind = 'S' AND c.relname LIKE 'mt\\_events\\_sequence\\_%%' "
-        "ORDER BY 1",
-        (schema,),
-    ).fetchall()
-    by_suffix: dict[str, str] = dict(rows)
-    if catalog.find_table(connection, schema, "mt_tenant_partitions") is None:
-        return by_suffix
-    named = sql.SQL("SELECT partition_value, partition_suffix FROM {} ORDER BY 1").format(
-        _C(schema, "mt_tenant_partitions")
-    )
-    return {
-        tenant: by_suffix[suffix]
-        for tenant, suffix in connection.execute(named).fetchall()
-        if suffix in by_suffix
-    }
+def _metadata(variant: MartenVariant) -> sql.Composable:
+    """The columns that the options keep, as one document."""
+    pairs = [sql.SQL("{}, {}").format(sql.Literal(key), _C(name)) for key, name in variant.metadata]
+    if not pairs:
+        return NOTHING
+    return sql.SQL("jsonb_strip_nulls(jsonb_build_object({}))").format(sql.SQL(", ").join(pairs))
 
 
-def _in_category(schema: str, name: str, by_string: bool, conjoined: bool) -> sql.Composable:
-    """A category is the aggregate type of the stream; with text ids also what stands before the
-    first `-`.
-    """
-    columns = sql.SQL("tenant_id, stream_id" if conjoined else "stream_id")
-    selected = sql.SQL("tenant_id, id" if conjoined else "id")
-    by_type = sql.SQL("({}) IN (SELECT {} FROM {} WHERE type = {})").format(
-        columns, selected, _C(schema, "mt_streams"), sql.Literal(name)
-    )
-    if not by_string:
-        return by_type
-    return sql.SQL("({} OR split_part(stream_id, '-', 1) = {})").format(by_type, sql.Literal(name))
-
-
-def _stream_table(
-    schema: str, by_string: bool, conjoined: bool, tenant: str | None, streams: catalog.Table
-) -> StreamTable:
+def _stream_table(variant: MartenVariant) -> StreamTable:
     """mt_streams, whose version is what has ever been written: it does not go back where a stream
     is compacted or trimmed.
     """
-    of_name = sql.SQL("FALSE")
-    category: sql.Composable = _C("type")
+    streams, tenant = variant.streams, variant.tenant
     scope: sql.Composable = TRUE
-    if by_string:
-        category = category_in(_C("id"))
-        of_name = sql.SQL("split_part(id, '-', 1) = {}")
     if tenant is not None and streams.has("tenant_id"):
         scope = sql.SQL("tenant_id = {}").format(sql.Literal(tenant))
+
+    def in_category(name: str) -> sql.Composable:
+        of_name: sql.Composable = FALSE
+        if variant.text_ids:
+            of_name = sql.SQL("split_part(id, '-', 1) = {}").format(sql.Literal(name))
+        return sql.SQL("(type = {} OR {})").format(sql.Literal(name), of_name)
+
     return StreamTable(
-        table=_C(schema, "mt_streams"),
+        table=variant.table("mt_streams"),
         stream=_C("id"),
-        tenant=_C("tenant_id") if conjoined else NO_TENANT,
-        category=category,
+        tenant=_C("tenant_id") if variant.conjoined else NO_TENANT,
+        category=category_in(_C("id")) if variant.text_ids else _C("type"),
         length=_C("version"),
         alive=sql.SQL("is_archived IS NOT TRUE") if streams.has("is_archived") else TRUE,
-        in_category=lambda name: sql.SQL("(type = {} OR {})").format(
-            sql.Literal(name), of_name.format(sql.Literal(name))
-        ),
+        in_category=in_category,
         note="the versions in mt_streams: a stream that was compacted or trimmed counts as long as "
         "it has ever been",
         scope=scope,
     )
 
 
-def _stream_equals(name: str, by_string: bool) -> sql.Composable:
-    if by_string:
-        return sql.SQL("stream_id = {}").format(sql.Literal(name))
-    return same_uuid("stream_id", name)
-
-
-def _appending(
-    schema: str,
-    by_string: bool,
-    sequence: str,
-    tenant: str | None,
-    streams: catalog.Table,
-    events: catalog.Table,
-) -> AppendBesideStreamRow:
-    """What Marten's quick append does, so that numbers are drawn inside the transaction."""
-    extra = [(key, column) for key, column in _METADATA if events.has(column)]
-    names = {
-        "streams": _C(schema, "mt_streams"),
-        "events": _C(schema, "mt_events"),
-        "sequence": sql.Literal(_C(schema, sequence).as_string(None)),
-        "tenant": sql.Literal(tenant or DEFAULT_TENANT),
-        "id": sql.SQL("%(stream)s::varchar" if by_string else "%(stream)s::uuid"),
-        "columns": sql.SQL("").join(sql.SQL(", {}").format(_C(column)) for _, column in extra),
-        "values": sql.SQL("").join(
+def _appending(variant: MartenVariant) -> AppendBesideStreamRow:
+    tenant = sql.Literal(variant.tenant or DEFAULT_TENANT)
+    has_tenant = variant.streams.has("tenant_id")
+    empty = sql.SQL("")
+    names: dict[str, sql.Composable] = {
+        "streams": variant.table("mt_streams"),
+        "events": variant.table("mt_events"),
+        "sequence": sql.Literal(variant.table(variant.sequence_name).as_string(None)),
+        "id": sql.SQL("%(stream)s::{}").format(sql.SQL(variant.id_kind)),
+        "tenant": tenant,
+        "tenant_column": sql.SQL(", tenant_id") if has_tenant else empty,
+        "tenant_value": sql.SQL(", {}").format(tenant) if has_tenant else empty,
+        "and_tenant": sql.SQL(" AND tenant_id = {}").format(tenant) if variant.conjoined else empty,
+        "columns": empty.join(sql.SQL(", {}").format(_C(name)) for _, name in variant.metadata),
+        "values": empty.join(
             sql.SQL(", %(metadata)s::jsonb {} {}").format(
                 sql.SQL("->" if key == "headers" else "->>"), sql.Literal(key)
             )
-            for key, _ in extra
+            for key, _ in variant.metadata
         ),
     }
-    of_stream = "WHERE id = {id}" + (
-        " AND tenant_id = {tenant}" if "tenant_id" in streams.key else ""
-    )
-    column, value = (", tenant_id", ", {tenant}") if streams.has("tenant_id") else ("", "")
     return AppendBesideStreamRow(
-        make=sql.SQL(
-            f"INSERT INTO {{streams}} (id, version{column}) SELECT {{id}}, 0{value} "
-            f"WHERE NOT EXISTS (SELECT FROM {{streams}} {of_stream}) ON CONFLICT DO NOTHING"
-        ).format(**names),
-        lock=sql.SQL(
-            f"SELECT version, is_archived FROM {{streams}} {of_stream} ORDER BY is_archived DESC "
-            "LIMIT 1 FOR UPDATE"
-        ).format(**names),
-        insert=sql.SQL(
-            "INSERT INTO {events} (seq_id, id, stream_id, version, data, type, tenant_id{columns}) "
-            "VALUES (nextval({sequence}), "
-            "%(id)s, {id}, %(version)s, %(data)s::jsonb, %(type)s, {tenant}{values}) "
-            "RETURNING seq_id"
-        ).format(**names),
-        move=sql.SQL(
-            f"UPDATE {{streams}} SET version = %(version)s, timestamp = now() {of_stream}"
-        ).format(**names),
+        **{name: sql.SQL(text).format(**names) for name, text in _APPENDING.items()}
     )

@@ -1,0 +1,36 @@
+-- guard --
+-- The streams that are there and that no writer has locked: stream, tenant, version, archived.
+SELECT k.stream, k.tenant, s.stream_position, s.is_archived FROM {streams} s JOIN {k} ON {of_streams}
+ORDER BY s.is_archived DESC FOR UPDATE OF s SKIP LOCKED
+
+-- delete_events --
+-- Messages of version ranges.
+DELETE FROM {messages} m USING {ranges}
+WHERE {of_messages} AND m.stream_position BETWEEN k.low AND k.high AND m.is_archived = FALSE
+
+-- archive_events --
+-- Messages move to the archived partition.
+UPDATE {messages} m SET is_archived = TRUE FROM {k} WHERE {of_messages} AND m.is_archived = FALSE
+
+-- archive_streams --
+-- Streams take no more events.
+UPDATE {streams} s SET is_archived = TRUE FROM {k} WHERE {of_streams} AND s.is_archived = FALSE
+
+-- revive_events --
+-- Messages come back from the archived partition.
+UPDATE {messages} m SET is_archived = FALSE FROM {k} WHERE {of_messages} AND m.is_archived = TRUE
+
+-- revive_streams --
+-- Streams take events again.
+UPDATE {streams} s SET is_archived = FALSE FROM {k} WHERE {of_streams} AND s.is_archived = TRUE
+
+-- row --
+-- Each stream's own row as JSON. No join: the planner would read the table from its beginning for
+-- each group of streams.
+SELECT s.stream_id, {own_tenant}, row_to_json(s)::text FROM {streams} s
+WHERE s.stream_id = ANY(%(stream)s::text[]) AND s.partition = {any_partition}
+
+-- adopt --
+-- Streams' rows, into a store where they are not.
+INSERT INTO {streams} SELECT (jsonb_populate_record(NULL::{streams}, r::jsonb)).*
+FROM unnest(%(row)s::text[]) AS r

@@ -1,0 +1,46 @@
+-- guard --
+-- The streams that are there and that no writer has locked: stream, tenant, version, archived.
+SELECT k.stream, k.tenant, s.version, s.is_archived IS TRUE FROM {streams} s JOIN {k} ON {of_streams}
+ORDER BY s.is_archived DESC FOR UPDATE OF s SKIP LOCKED
+
+-- delete_events --
+-- Events of version ranges.
+DELETE FROM {events} e USING {ranges}
+WHERE {of_events} AND e.version BETWEEN k.low AND k.high{and_not_archived}
+
+-- tombstone --
+-- A stream whose events are deleted takes no more.
+UPDATE {streams} s SET is_archived = TRUE FROM {k} WHERE {of_streams} AND s.is_archived IS NOT TRUE
+
+-- archive --
+-- Marten's own function, for each stream.
+SELECT {archive}({arguments}) FROM {k}
+
+-- revive_streams --
+-- Streams take events again, where the mark is no part of their key.
+UPDATE {streams} s SET is_archived = FALSE FROM {k} WHERE {of_streams} AND s.is_archived
+
+-- revive_events --
+-- Events come back from the archived partition.
+UPDATE {events} e SET is_archived = FALSE FROM {k} WHERE {of_events} AND e.is_archived
+
+-- copy_streams --
+-- Where the mark is part of a stream's key, and of the events' foreign key: its row is copied before
+-- the events move, and deleted after.
+INSERT INTO {streams} ({others}, is_archived) SELECT {theirs}, FALSE
+FROM {streams} s JOIN {k} ON {of_streams} WHERE s.is_archived
+
+-- delete_streams --
+-- The archived rows, after the events have moved to the copies.
+DELETE FROM {streams} s USING {k} WHERE {of_streams} AND s.is_archived
+
+-- row --
+-- Each stream's own row as JSON. No join: the planner would read the table from its beginning for
+-- each group of streams.
+SELECT s.id::text, {own_tenant}, row_to_json(s)::text FROM {streams} s
+WHERE s.id = ANY(%(stream)s::{kind}[]){and_any_tenant}
+
+-- adopt --
+-- Streams' rows, into a store where they are not.
+INSERT INTO {streams} SELECT (jsonb_populate_record(NULL::{streams}, r::jsonb)).*
+FROM unnest(%(row)s::text[]) AS r
