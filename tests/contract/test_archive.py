@@ -20,6 +20,9 @@ from esops.events import EventFilter, NewEvent
 from esops.stores import open_store
 from esops.testing import eventually
 from tests.contract.test_store import LAYOUTS, eventstoredb_kit, layout_kit
+from tests.support.waiting import DEADLINE
+
+PATIENCE = timedelta(seconds=DEADLINE)
 
 
 @pytest.fixture(params=[*LAYOUTS, "eventstoredb", "eventstoredb-21.10", "eventstoredb-real"])
@@ -98,7 +101,7 @@ def fill(kit, hundreds: int = 0) -> dict[str, list]:
     kit.store.append(short, extra)
     kit.store.append(single, kit.events("opened"))
     kit.store.append(long, kit.events("closed"))
-    kit.store.head(timedelta(seconds=5))
+    kit.store.head(PATIENCE)
     # A node's own list of streams comes a moment after the events.
     wanted = EventFilter(category=tag(kit)) if kit.text_ids else EventFilter()
     assert eventually(

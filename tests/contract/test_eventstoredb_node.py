@@ -29,6 +29,7 @@ from esdbclient import exceptions as esdb
 from esdbclient.connection_spec import ConnectionSpec
 
 from tests.support.esdb import Nodes
+from tests.support.waiting import DEADLINE
 
 ANY, NO_STREAM, EXISTS = StreamState.ANY, StreamState.NO_STREAM, StreamState.EXISTS
 
@@ -65,7 +66,7 @@ def revisions(events) -> list[int]:
     return [event.stream_position for event in events]
 
 
-def eventually(ask, patience: float = 10):
+def eventually(ask, patience: float = DEADLINE):
     deadline = time.monotonic() + patience
     while True:
         with contextlib.suppress(esdb.NotFound):
@@ -242,17 +243,22 @@ def test_08_subscriptions_from_start_end_and_position_with_checkpoints_and_caugh
         with subscription:
             return list(itertools.islice(subscription, count))
 
-    assert revisions(take(client.subscribe_to_stream(stream, timeout=10), 3)) == [0, 1, 2]
+    assert revisions(take(client.subscribe_to_stream(stream, timeout=DEADLINE), 3)) == [0, 1, 2]
     assert revisions(
-        take(client.subscribe_to_stream(stream, stream_position=0, timeout=10), 2)
+        take(client.subscribe_to_stream(stream, stream_position=0, timeout=DEADLINE), 2)
     ) == [1, 2]
-    caught_up = take(client.subscribe_to_stream(stream, include_caught_up=True, timeout=10), 4)
+    caught_up = take(
+        client.subscribe_to_stream(stream, include_caught_up=True, timeout=DEADLINE), 4
+    )
     assert isinstance(caught_up[-1], CaughtUp)
-    live = client.subscribe_to_stream(stream, from_end=True, timeout=10)
+    live = client.subscribe_to_stream(stream, from_end=True, timeout=DEADLINE)
     client.append_to_stream(stream, current_version=2, events=[new("live")])
     assert [e.type for e in take(live, 1)] == ["live"]
     everything = client.subscribe_to_all(
-        commit_position=before, filter_include=[stream], filter_by_stream_name=True, timeout=10
+        commit_position=before,
+        filter_include=[stream],
+        filter_by_stream_name=True,
+        timeout=DEADLINE,
     )
     assert [e.type for e in take(everything, 4)] == ["t0", "t1", "t2", "live"]
     for n in range(40):
@@ -264,7 +270,7 @@ def test_08_subscriptions_from_start_end_and_position_with_checkpoints_and_caugh
         include_caught_up=True,
         window_size=5,
         checkpoint_interval_multiplier=2,
-        timeout=10,
+        timeout=DEADLINE,
     )
     found = take(rare, 3)
     assert isinstance(found[0], Checkpoint)
@@ -326,7 +332,7 @@ def test_10_persistent_subscriptions_created_listed_parked_and_replayed(client, 
     with pytest.raises(esdb.AlreadyExists):
         client.create_subscription_to_stream(group, stream)
     assert group in [info.group_name for info in client.list_subscriptions()]
-    subscription = client.read_subscription_to_stream(group, stream, timeout=20)
+    subscription = client.read_subscription_to_stream(group, stream, timeout=DEADLINE)
     for event in subscription:
         subscription.nack(event, "park") if event.type == "t1" else subscription.ack(event)
         if event.type == "t2":

@@ -18,6 +18,9 @@ from esops.settings import EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
 from esops.testing import Kit, StoreContract
 from tests.support import emmett, eventsourcing, marten, messagedb
+from tests.support.waiting import DEADLINE
+
+PATIENCE = timedelta(seconds=DEADLINE)
 
 
 @dataclass
@@ -147,7 +150,7 @@ def test_an_uncommitted_event_holds_the_head_and_is_never_skipped(postgres_kit):
     """The heart of it: a writer draws a number, another one commits a higher number first."""
     skip_where_writers_queue(postgres_kit)
     postgres_kit.store.append(postgres_kit.stream(), postgres_kit.events("before"))
-    settled = postgres_kit.store.head(timedelta(seconds=3)).position
+    settled = postgres_kit.store.head(PATIENCE).position
     with open_store("slow", PostgresSettings(dsn=postgres_kit.connection.info.dsn)) as slow:
         control = slow._control()
         with control.transaction():
@@ -159,7 +162,7 @@ def test_an_uncommitted_event_holds_the_head_and_is_never_skipped(postgres_kit):
                 e.type for b in postgres_kit.store.read_all(settled, held) for e in b.events
             ] == []
             assert str(control.info.backend_pid) in short.held_back_by[0].who
-    after = postgres_kit.store.head(timedelta(seconds=3)).position
+    after = postgres_kit.store.head(PATIENCE).position
     assert [e.type for b in postgres_kit.store.read_all(held, after) for e in b.events] == [
         "slow",
         "fast",
@@ -169,7 +172,7 @@ def test_an_uncommitted_event_holds_the_head_and_is_never_skipped(postgres_kit):
 def test_a_prepared_transaction_holds_the_head(postgres_kit):
     skip_where_writers_queue(postgres_kit)
     postgres_kit.store.append(postgres_kit.stream(), postgres_kit.events("before"))
-    settled = postgres_kit.store.head(timedelta(seconds=3)).position
+    settled = postgres_kit.store.head(PATIENCE).position
     with open_store("two-phase", PostgresSettings(dsn=postgres_kit.connection.info.dsn)) as slow:
         control = slow._control()
         control.autocommit = False
@@ -183,9 +186,7 @@ def test_a_prepared_transaction_holds_the_head(postgres_kit):
     postgres_kit.connection.execute("COMMIT PREPARED 'later'")
     assert [
         e.type
-        for b in postgres_kit.store.read_all(
-            held, postgres_kit.store.head(timedelta(seconds=3)).position
-        )
+        for b in postgres_kit.store.read_all(held, postgres_kit.store.head(PATIENCE).position)
         for e in b.events
     ] == [
         "prepared",
@@ -202,7 +203,7 @@ def test_a_rolled_back_writer_leaves_no_gap_behind_that_holds_readers(postgres_k
                 control, postgres_kit.stream(), postgres_kit.events("never", "never"), None
             )
     last = postgres_kit.store.append(postgres_kit.stream(), postgres_kit.events("b"))
-    assert postgres_kit.store.head(timedelta(seconds=5)).position >= last
+    assert postgres_kit.store.head(PATIENCE).position >= last
     assert [e.type for e in postgres_kit.read()] == ["a", "b"]
 
 

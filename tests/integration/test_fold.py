@@ -21,9 +21,10 @@ from esops.readmodel.registry import Version
 from esops.running.runner import Runner
 from esops.running.work import Work
 from esops.stores.base import Batch, Capabilities
+from tests.support.waiting import DEADLINE
 from tests.unit.test_building_blocks import event
 
-PATIENCE = timedelta(seconds=10)
+PATIENCE = timedelta(seconds=DEADLINE)
 """For the server to notice that the session before has ended."""
 
 

@@ -22,7 +22,7 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import billing, emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
-from tests.support.waiting import end
+from tests.support.waiting import DEADLINE, end
 
 CODE = """
 from esops import fold
@@ -466,7 +466,7 @@ def test_d017_d018_d019_what_a_node_lacks(project, dsn):
         client.append_to_stream(
             stream, current_version=StreamState.ANY, events=[NewEvent("bad", b"{}")]
         )
-        subscription = client.read_subscription_to_stream("group", stream, timeout=20)
+        subscription = client.read_subscription_to_stream("group", stream, timeout=DEADLINE)
         subscription.nack(next(subscription), "park")
         for _ in range(50):
             found = findings(project)

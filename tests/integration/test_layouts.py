@@ -16,6 +16,7 @@ from esops.events import EventFilter, NewEvent, Position
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, marten
+from tests.support.waiting import DEADLINE
 
 
 def store_of(dsn, **settings):
@@ -109,7 +110,7 @@ def test_marten_events_numbered_by_tenant_want_a_tenant(dsn, connection):
     for tenant in ("Red Inc", "Blue Inc"):
         with store_of(dsn, tenant=tenant) as store:
             assert store.append("cart-1", [new(tenant), new(tenant)]) == Position((2,))
-            assert store.head(timedelta(seconds=2)).position == Position((2,))
+            assert store.head(timedelta(seconds=DEADLINE)).position == Position((2,))
             assert [(e.position, e.type) for e in every(store)] == [((1,), tenant), ((2,), tenant)]
 
 
