@@ -31,7 +31,7 @@ PACE = ("--batch-size", "200", "--max-rate", "5000")
 
 
 @dataclass
-class SqlRemoval:
+class Variant:
     """How a rebuild is begun and gone on with, and what must be right when one is done and at the
     end.
     """
@@ -45,11 +45,11 @@ class SqlRemoval:
     caught_up: bool = True
 
 
-def of_kind(project, dsn, connection, kind: str) -> SqlRemoval:
+def of_kind(project, dsn, connection, kind: str) -> Variant:
     if kind == "process" and shutil.which("node") is None:
         pytest.skip("there is no node")
     kinds.configure(project, dsn, kind)
-    return SqlRemoval(
+    return Variant(
         ["rebuild", "--blue-green", *PACE],
         lambda: _right(connection),
         done=lambda: _retire(project),
@@ -65,33 +65,31 @@ def _retire(project) -> None:
     project.run("projection", "retire", "cart_summary", "--yes")
 
 
-def in_shards(project, dsn, connection) -> SqlRemoval:
+def in_shards(project, dsn, connection) -> Variant:
     shop.configure(project, dsn)
-    return SqlRemoval(
+    return Variant(
         ["rebuild", "--blue-green", "--workers", "2", *PACE],
         lambda: _right(connection),
         done=lambda: _retire(project),
     )
 
 
-def in_place(project, dsn, connection, *more: str) -> SqlRemoval:
+def in_place(project, dsn, connection, *more: str) -> Variant:
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
 
     connection.execute("UPDATE cart_summary__v1 SET items = -1")
     begin = ["rebuild", "--yes", *more, *PACE]
-    return SqlRemoval(begin, lambda: _right(connection), ["rebuild", "--resume", *PACE])
+    return Variant(begin, lambda: _right(connection), ["rebuild", "--resume", *PACE])
 
 
-def several(project, dsn, connection) -> SqlRemoval:
+def several(project, dsn, connection) -> Variant:
     together.configure(project, dsn)
     begin = ["rebuild", *together.NAMES, "--blue-green"]
-    return SqlRemoval(
-        [*begin, *PACE], lambda: together.check(connection), [*begin, "--resume", *PACE]
-    )
+    return Variant([*begin, *PACE], lambda: together.check(connection), [*begin, "--resume", *PACE])
 
 
-def by_the_application(project, dsn, connection) -> SqlRemoval:
+def by_the_application(project, dsn, connection) -> Variant:
     """The application follows both versions; each rebuild has it begin another one."""
     app = external.Application(dsn, project.folder)
     app.start(1)
@@ -110,7 +108,7 @@ def by_the_application(project, dsn, connection) -> SqlRemoval:
         until(lambda: external.documents(connection, version) == external.truth(connection))
 
     configure()
-    return SqlRemoval(
+    return Variant(
         ["rebuild", "--blue-green"],
         check,
         ["rebuild", "--blue-green", "--resume"],
@@ -119,7 +117,7 @@ def by_the_application(project, dsn, connection) -> SqlRemoval:
     )
 
 
-WAYS: dict[str, Callable[..., SqlRemoval]] = {
+WAYS: dict[str, Callable[..., Variant]] = {
     **{kind: lambda *on, kind=kind: of_kind(*on, kind) for kind in ("handlers", "sql", "process")},
     "workers": in_shards,
     "in place": in_place,

@@ -4,9 +4,8 @@ Arrow batches from the server, fetched ahead in a thread, turned into RecordedEv
 column.
 
 ADBC reads by COPY in binary, which takes no parameters; so statements come here complete, with
-psycopg's own literals.
-Memory is bounded by the size of a few batches, stated in bytes, whatever the number or size of
-events.
+psycopg's own literals. Memory is bounded by the size of a few batches, stated in bytes, whatever
+the number or size of events.
 """
 
 from __future__ import annotations
@@ -48,8 +47,7 @@ class BulkReader:
         fetched meanwhile.
 
         Raises what went wrong in the thread, translated to ours, and RuntimeError where another
-        read, or `close`, ended this one: it must
-        not look as if it were complete.
+        read, or `close`, ended this one: it must not look as if it were complete.
         """
         self._end_read()
         mine = self._under_way = ahead(self._all_batches(statements), _AHEAD, "esops-bulk")
