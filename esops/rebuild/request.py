@@ -76,10 +76,11 @@ class RebuildRequest:
 
     def __post_init__(self) -> None:
         """Check what can be checked without a plan. Raises UsageError."""
-        if self.in_place and self._needs_green():
+        if self.in_place and (option := self._blue_green_option()):
             raise UsageError(
-                "a rebuild in place has nothing to compare and nothing to switch",
-                hint="Add --blue-green.",
+                f"{option} works only with --blue-green: a rebuild in place has nothing to compare "
+                "and nothing to switch",
+                hint=f"Add --blue-green, or leave out {option}.",
             )
         if self.ranges is not None and not self.in_place:
             raise UsageError(
@@ -118,22 +119,20 @@ class RebuildRequest:
                 hint="Rebuild the projections one after the other, or leave these options out.",
             )
 
-    def _needs_green(self) -> bool:
-        return (
-            self.switch is False
-            or self.keep_blue
-            or any(
-                (
-                    self.postpone,
-                    self.test_only,
-                    self.retire_after,
-                    self.max_diff,
-                    self.compare,
-                    self.workers,
-                    self.engine,
-                )
-            )
-        )
+    def _blue_green_option(self) -> str | None:
+        """An option that was given and needs a green beside the version that serves."""
+        given = {
+            "--no-switch": self.switch is False,
+            "--postpone": self.postpone,
+            "--test-only": self.test_only,
+            "--keep-blue": self.keep_blue,
+            "--retire-after": self.retire_after,
+            "--max-diff": self.max_diff,
+            "--compare": self.compare,
+            "--workers": self.workers,
+            "--engine": self.engine,
+        }
+        return next((name for name, value in given.items() if value), None)
 
 
 class Operator:
