@@ -11,15 +11,14 @@ T = TypeVar("T")
 
 
 def ahead(items: Generator[T], most: int, name: str) -> Generator[T]:
-    """Give out the items as they come, while a thread called `name` makes at most `most` further
-    ones.
+    """Yield the items as they come, while a thread called `name` makes at most `most` more ahead.
 
     Raises what making them raises. When this is closed, the thread has ended and closed `items`.
     """
     ready: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(most)
     stop = threading.Event()
 
-    def hand_over(found: tuple[T] | BaseException | None) -> None:
+    def put(found: tuple[T] | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 return ready.put(found, timeout=0.1)
@@ -30,14 +29,14 @@ def ahead(items: Generator[T], most: int, name: str) -> Generator[T]:
         try:
             try:
                 for item in items:
-                    hand_over((item,))
+                    put((item,))
                     if stop.is_set():
                         return
             finally:
                 items.close()
-            hand_over(None)
+            put(None)
         except BaseException as error:  # noqa: BLE001 - raised where the items are used
-            hand_over(error)
+            put(error)
 
     thread = threading.Thread(target=make, name=name, daemon=True)
     thread.start()

@@ -108,7 +108,7 @@ class WrongExpectedVersion(Refused):
 
 
 def at_most(limit: int | None, batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Batches of so many events in all; the read behind them is ended with the last."""
+    """Batches of at most `limit` events in all; the read behind them ends with the last."""
     if limit is None:
         yield from batches
         return
@@ -175,7 +175,7 @@ class EventStore(Protocol):
         Without `until`: all that were committed before the call, waited for as `settled` does;
         where some do not settle in time, those that did, and then it raises Unsettled. Events of
         one stream, which its versions put in order, are all given out, settled or not.
-        With `limit`: at most so many events, and no statement stays open behind them. Fewer come
+        With `limit`: at most this many events, and no statement stays open behind them. Fewer come
         only where there are no more.
         A batch may be empty: then no event up to its position passes the filter.
         """

@@ -31,8 +31,8 @@ class StoreClaims:
             by_stream = {stream: [e.type for e in events if e.stream == stream] for stream in seen}
             assert all(types in ([], ["a", "b"]) for types in by_stream.values())
 
-    def test_checkpoints_are_told_where_they_are_kept(self, kit: Kit) -> None:
-        """Nothing is told by a store that claims to keep none."""
+    def test_checkpoints_come_from_a_store_that_keeps_them(self, kit: Kit) -> None:
+        """And from no other."""
         found = kit.store.checkpoints()
         assert all(each.name for each in found)
         assert kit.store.capabilities.checkpoints or not found

@@ -64,7 +64,7 @@ class Kit:
         ]
 
     def after(self, count: int) -> int:
-        """The version of a stream of so many events."""
+        """The version of a stream that has `count` events."""
         return count - 1 + self.store.capabilities.first_version
 
 

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 _BATCH_EVENTS, _BATCH_BYTES = 1_000, 2_000_000
 _REMOVALS = {
     "archive": RemovalStrategy("archive", whole=True, what="marks streams as archived"),
-    "delete": RemovalStrategy("delete", what="deletes events; versions go on after them"),
+    "delete": RemovalStrategy("delete", what="deletes events; versions continue after them"),
 }
 _WRITER = Holder("a writer", "its transaction is open", None)
 
@@ -282,7 +282,7 @@ class _MemoryArchiving:
         self._name, self._store, self.log = name, store, store.log
 
     def extra_columns(self) -> list[str]:
-        """None: an event has nothing more here."""
+        """An event has no extra columns here."""
         return []
 
     def export(

@@ -52,7 +52,7 @@ class JoinedStore(EventStore):
     """
 
     def __init__(self, hot: EventStore, cold: ArchiveStore) -> None:
-        """Take both, open; both are closed with it."""
+        """Both are open, and are closed with this store."""
         self._hot, self._cold = hot, cold
         self.name, self.capabilities = hot.name, replace(hot.capabilities, shards=False)
 
@@ -96,7 +96,7 @@ class JoinedStore(EventStore):
 
     @property
     def search(self) -> Search | None:
-        """In both, where the hot store can search."""
+        """A search of both stores, where the hot store can search."""
         return None if self._hot.search is None else _JoinedSearch(self._hot.search, self._cold)
 
     def read_all(

@@ -33,7 +33,7 @@ CREATE VIEW events AS SELECT
     coalesce(id_text, regexp_replace(lower(hex(id)), '(.{{8}})(.{{4}})(.{{4}})(.{{4}})(.{{12}})',
     '\\1-\\2-\\3-\\4-\\5')) AS id,
     make_timestamp(epoch_us(recorded_at)) AS recorded_at,
-    try(decode(data))::JSON AS data, try(decode(metadata))::JSON AS metadata{further}, run
+    try(decode(data))::JSON AS data, try(decode(metadata))::JSON AS metadata{extra}, run
 FROM stored WHERE NOT hidden{once}
 """
 _ONCE = (
@@ -62,7 +62,7 @@ class Database:
     """
 
     def __init__(self, runs: Sequence[tuple[Run, Manifest]]) -> None:
-        """Take the runs; nothing is fetched yet."""
+        """Nothing is fetched before it is asked for."""
         self._runs = runs
         self._folder = tempfile.TemporaryDirectory(prefix="esops-archive-")
         self.connection = duckdb.connect(
@@ -83,9 +83,9 @@ class Database:
         self.connection.execute(f"CREATE VIEW stored AS {self.stored()}")
         self.connection.execute(f"CREATE VIEW listed AS {_united(listed, STREAMS)}")
         self.connection.execute(_STREAMS_VIEW)
-        further = sorted({name for _, manifest in self._runs for name in manifest.columns})
-        extra = "".join(f", {_quoted(EXTRA_PREFIX + name)}" for name in further)
-        self.connection.execute(_VIEW.format(further=extra, once=self.once))
+        names = sorted({name for _, manifest in self._runs for name in manifest.columns})
+        extra = "".join(f", {_quoted(EXTRA_PREFIX + name)}" for name in names)
+        self.connection.execute(_VIEW.format(extra=extra, once=self.once))
 
     @property
     def once(self) -> str:
@@ -200,7 +200,7 @@ class Database:
 
 
 def _united(relations: Sequence[str], schema: pa.Schema) -> str:
-    """Runs of different times may have other further columns."""
+    """Runs of different times may have other extra columns."""
     if relations:
         return " UNION ALL BY NAME ".join(f"({each})" for each in relations)
     nothing = duckdb.from_arrow(schema.empty_table())

@@ -55,7 +55,7 @@ class HttpAdmin:
     """A node's administration over HTTP."""
 
     def __init__(self, spec: ConnectionSpec, target: str) -> None:
-        """Take the URI and the node's address. Nothing is asked yet."""
+        """`spec` is the URI, and `target` the node's address. Nothing is asked yet."""
         self.target = target
         options = spec.options
         verify: ssl.SSLContext | bool = True
@@ -216,7 +216,7 @@ class Scavenges:
     """
 
     def __init__(self, read_stream: Callable[..., Iterator[Any]]) -> None:
-        """Take the store's `read_stream`."""
+        """`read_stream` is the store's."""
         self._read = read_stream
 
     def history(self, limit: int = 20) -> list[Scavenge]:

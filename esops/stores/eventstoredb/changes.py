@@ -1,25 +1,32 @@
-"""Changes to whole streams: their metadata, where they begin, and their deletion."""
+"""Changes to streams: appends, metadata, where a stream begins, deletion."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
+from uuid import UUID
 
+from esdbclient import NewEvent as Proposed
 from esdbclient import StreamState
 from esdbclient import exceptions as esdb
 
-from esops.errors import Refused
+from esops.errors import ConnectionLost, Refused
+from esops.events import NewEvent, Position
+from esops.stores.base import WrongExpectedVersion
 from esops.stores.eventstoredb import lookup
 from esops.stores.eventstoredb.connect import Link
+from esops.stores.eventstoredb.errors import StreamGone
 
-NO_STREAM = -1
-"""The expected version of a stream that is not there, as the store's own clients number it."""
+NO_STREAM, STREAM_EXISTS = -1, -4
+"""Expected versions as the store's own clients number them; None is any."""
+_AT_VERSION = re.compile(r"is (\d+) not")
 
 
 class StreamChanges:
-    """Truncates, deletes and tombstones streams.
+    """Appends to streams, truncates, deletes and tombstones them.
 
     What is truncated or deleted can still be read in $all until a scavenge.
     """
@@ -27,6 +34,50 @@ class StreamChanges:
     def __init__(self, talking: Callable[[str], AbstractContextManager[Link]]) -> None:
         """`talking` gives a link to the node for some calls."""
         self._talking = talking
+
+    def append(
+        self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
+    ) -> Position:
+        """Append atomically.
+
+        The same events (with their ids) asked for again after a lost answer are written once.
+
+        With an expectation that holds for ever, without one as long as the server remembers the
+        ids. Raises WrongExpectedVersion, StreamGone, and Refused over the server's limit of 1 MiB.
+        """
+        proposed = [
+            Proposed(event.type, event.data, event.metadata, id=UUID(event.id)) for event in events
+        ]
+        state: Any = {
+            None: StreamState.ANY,
+            NO_STREAM: StreamState.NO_STREAM,
+            STREAM_EXISTS: StreamState.EXISTS,
+        }.get(expected_version, expected_version)
+        try:
+            with self._talking(f"append to {stream!r}") as link:
+                commit = link.client.append_to_stream(
+                    stream, current_version=state, events=proposed, timeout=link.deadline
+                )
+        except WrongExpectedVersion as wrong:
+            found = _AT_VERSION.search(wrong.message)
+            there = f"is at version {found[1]}" if found else "does not exist"
+            expected = {NO_STREAM: "a new stream", STREAM_EXISTS: "an existing stream"}.get(
+                expected_version or 0, f"version {expected_version}"
+            )
+            raise WrongExpectedVersion(
+                f"the stream {stream!r} {there}, but the append expects {expected}", hint=wrong.hint
+            ) from None
+        except StreamGone:
+            raise StreamGone(
+                f"the stream {stream!r} was tombstoned: its name can never be used again"
+            ) from None
+        except ConnectionLost as lost:
+            hint = (
+                "It is not known whether the events were written. Append the same events again, "
+                "with the same ids: they are written only once."
+            )
+            raise ConnectionLost(lost.message, hint=hint) from lost
+        return Position((commit, commit))
 
     def metadata(self, stream: str) -> tuple[dict[str, Any], int | None]:
         """A stream's metadata and their version; empty and None where there are none."""

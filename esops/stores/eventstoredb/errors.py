@@ -195,7 +195,7 @@ class NotLeader(ConnectionLost):
     """The node that was asked is not the leader. `leader` is the address of the one that is."""
 
     def __init__(self, message: str, leader: str, *, hint: str | None = None) -> None:
-        """Take the sentence, and the leader's address as the node gave it."""
+        """`leader` is its address as the node gave it."""
         super().__init__(message, hint=hint)
         self.leader = leader
 

@@ -28,7 +28,7 @@ ALL = "$all"
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ConsumerGroup:
     """A persistent subscription to a stream or to $all.
 
     `known` and `checkpoint` are the newest event it knows and the last that it noted as done, as
@@ -64,12 +64,12 @@ class PersistentSubscriptions:
         ask: Callable[[Callable[[Link], Any], str], Any],
         store: EventStoreDBStore,
     ) -> None:
-        """Take how to talk to the node, how to ask it (a follower names the leader, which is asked
-        then), and the store.
+        """`talking` gives a link for some calls. `ask` asks a short question, of the leader where a
+        follower names it.
         """
         self._talking, self._ask, self._store = talking, ask, store
 
-    def all(self) -> list[Group]:
+    def all(self) -> list[ConsumerGroup]:
         """All groups."""
         request = pb.ListReq()
         request.options.list_all_subscriptions.SetInParent()
@@ -78,7 +78,7 @@ class PersistentSubscriptions:
         )
         return [_group(info) for info in found.subscriptions]
 
-    def info(self, stream: str, name: str) -> Group:
+    def info(self, stream: str, name: str) -> ConsumerGroup:
         """One group. Raises UsageError where there is none."""
         request = pb.GetInfoReq()
         request.options.group_name = name
@@ -149,8 +149,8 @@ def _no_group(stream: str, name: str) -> UsageError:
     return UsageError(f"there is no persistent subscription {name!r} to {stream}")
 
 
-def _group(info: Any) -> Group:
-    return Group(
+def _group(info: Any) -> ConsumerGroup:
+    return ConsumerGroup(
         stream=info.event_source,
         name=info.group_name,
         status=info.status,

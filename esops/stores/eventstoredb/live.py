@@ -49,7 +49,7 @@ class Page:
         self.size = 0
 
     def add(self, event: RecordedEvent) -> bool:
-        """Take an event; whether the page is full."""
+        """Add an event; returns whether the page is full."""
         self.events.append(event)
         self.size += len(event[5]) + len(event[6])
         return self.size >= bulk.PAGE_BYTES or len(self.events) >= bulk.PAGE_EVENTS

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from esops.events import Checkpoint
 from esops.stores.eventstoredb.admin import HttpAdmin, Scavenge, Scavenges
 from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.groups import PersistentSubscriptions
@@ -47,6 +49,30 @@ class NodeAdmin:
     def projections(self) -> ServerProjections:
         """The projections inside the server."""
         return ServerProjections(self._talking)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The server's projections and persistent subscriptions: how far they are."""
+        now = datetime.now(UTC)
+        found = [
+            Checkpoint(
+                one.name,
+                one.place,
+                one.status,
+                now,
+                {"kind": "projection", "progress": f"{one.progress:.1f} %"},
+            )
+            for one in self.projections.all()
+        ]
+        for group in self.subscriptions.all():
+            detail = {
+                "kind": "persistent subscription",
+                "parked": str(group.parked),
+                "consumers": str(group.consumers),
+            }
+            found.append(
+                Checkpoint(f"{group.stream}::{group.name}", group.place, group.status, now, detail)
+            )
+        return found
 
     def scavenge(self) -> Iterator[Scavenge]:
         """Start a scavenge of the connected node and tell how it goes, until it is done."""

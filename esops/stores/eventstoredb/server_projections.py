@@ -56,7 +56,7 @@ class ServerProjections:
     """The projections of a node; changing them takes the rights of $ops or $admins."""
 
     def __init__(self, talking: Callable[[str], AbstractContextManager[Link]]) -> None:
-        """Take how to talk to the node."""
+        """`talking` gives a link to the node for some calls."""
         self._talking = talking
 
     def all(self) -> list[ServerProjection]:

@@ -6,15 +6,11 @@ What is settled is simple here: a node gives out only what is committed.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import UUID
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
-from esdbclient import NewEvent as Proposed
-from esdbclient import StreamState
 
 from esops.errors import ConnectionLost, Unavailable
 from esops.events import (
@@ -33,12 +29,11 @@ from esops.stores.base import (
     EventStore,
     Head,
     StoreInfo,
-    WrongExpectedVersion,
     at_most,
 )
 from esops.stores.counting import CountedLengths
 from esops.stores.eventstoredb import bulk, identity, live, lookup
-from esops.stores.eventstoredb.changes import NO_STREAM, StreamChanges
+from esops.stores.eventstoredb.changes import StreamChanges
 from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
 from esops.stores.eventstoredb.node import NodeAdmin
@@ -51,8 +46,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = structlog.get_logger("esops.eventstoredb")
 
-STREAM_EXISTS = -4
-"""The expected version of a stream that is there, as the store's own clients number it."""
 _LONG = 4 * 1024 * 1024
 """Bytes of log from which on a filtered read asks for checkpoints, so that its progress can be
 kept.
@@ -60,7 +53,6 @@ kept.
 _NEAR = 64 * 1024
 """Bytes of log in which events are counted one by one."""
 _SAMPLE = 500
-_AT_VERSION = re.compile(r"is (\d+) not")
 
 
 class EventStoreDBStore(EventStore):
@@ -340,7 +332,7 @@ class EventStoreDBStore(EventStore):
         limit: int | None = None,
         *,
         closed_by: Sequence[str] = (),
-        measured: bool = False,  # noqa: ARG002 - what a stream takes is not info here
+        measured: bool = False,  # noqa: ARG002 - a node does not say what a stream takes
     ) -> Iterator[StreamInfo]:
         """Names from $streams where that projection runs, else from a scan of $all; then each
         stream's ends.
@@ -376,70 +368,12 @@ class EventStoreDBStore(EventStore):
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
     ) -> Position:
-        """Append atomically.
-
-        The same events (with their ids) asked for again after a lost answer are written once.
-
-        With an expectation that holds for ever, without one as long as the server remembers the
-        ids. Raises WrongExpectedVersion, StreamGone, and Refused over the server's limit of 1 MiB.
-        """
-        proposed = [
-            Proposed(event.type, event.data, event.metadata, id=UUID(event.id)) for event in events
-        ]
-        state: Any = {
-            None: StreamState.ANY,
-            NO_STREAM: StreamState.NO_STREAM,
-            STREAM_EXISTS: StreamState.EXISTS,
-        }.get(expected_version, expected_version)
-        try:
-            with self._talking(f"append to {stream!r}") as link:
-                commit = link.client.append_to_stream(
-                    stream, current_version=state, events=proposed, timeout=link.deadline
-                )
-        except WrongExpectedVersion as wrong:
-            found = _AT_VERSION.search(wrong.message)
-            there = f"is at version {found[1]}" if found else "does not exist"
-            expected = {NO_STREAM: "a new stream", STREAM_EXISTS: "an existing stream"}.get(
-                expected_version or 0, f"version {expected_version}"
-            )
-            raise WrongExpectedVersion(
-                f"the stream {stream!r} {there}, but the append expects {expected}", hint=wrong.hint
-            ) from None
-        except StreamGone:
-            raise StreamGone(
-                f"the stream {stream!r} was tombstoned: its name can never be used again"
-            ) from None
-        except ConnectionLost as lost:
-            hint = (
-                "It is not known whether the events were written. Append the same events again, "
-                "with the same ids: they are written only once."
-            )
-            raise ConnectionLost(lost.message, hint=hint) from lost
-        return Position((commit, commit))
+        """Append atomically; see StreamChanges."""
+        return self.changes.append(stream, events, expected_version)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The server's projections and persistent subscriptions: how far they are."""
-        now = datetime.now(UTC)
-        found = [
-            Checkpoint(
-                one.name,
-                one.place,
-                one.status,
-                now,
-                {"kind": "projection", "progress": f"{one.progress:.1f} %"},
-            )
-            for one in self.admin.projections.all()
-        ]
-        for group in self.admin.subscriptions.all():
-            detail = {
-                "kind": "persistent subscription",
-                "parked": str(group.parked),
-                "consumers": str(group.consumers),
-            }
-            found.append(
-                Checkpoint(f"{group.stream}::{group.name}", group.place, group.status, now, detail)
-            )
-        return found
+        """The server's projections and persistent subscriptions."""
+        return self.admin.checkpoints()
 
     def close(self) -> None:
         """Close the connection."""

@@ -36,18 +36,18 @@ class BulkReader:
     def __init__(
         self, dsn: str, batch_bytes: int = BATCH_BYTES, setting: str | None = None
     ) -> None:
-        """Take a libpq string, and a statement that sets the session up; nothing is opened yet."""
+        """`setting` is a statement that sets the session up. Nothing is opened yet."""
         self._dsn, self._setting = dsn, setting
         self._batch_bytes = batch_bytes
         self._connection: Any = None
         self._under_way: Generator[pa.RecordBatch] | None = None
 
     def read(self, statements: Iterator[str]) -> Iterator[pa.RecordBatch]:
-        """Run the statements one after the other and give out their batches, the next ones being
-        fetched meanwhile.
+        """Run the statements one after the other and yield their batches, while the next ones are
+        fetched ahead.
 
         Raises what went wrong in the thread, translated to ours, and RuntimeError where another
-        read, or `close`, ended this one: it must not look as if it were complete.
+        read, or `close`, ended this one, since it must not look complete.
         """
         self._end_read()
         mine = self._under_way = ahead(self._all_batches(statements), _AHEAD, "esops-bulk")

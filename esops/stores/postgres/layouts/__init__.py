@@ -72,7 +72,7 @@ def find_layout(connection: psycopg.Connection, name: str, settings: PostgresSet
         there_are = ", ".join(
             f"{described(layout)} in schema {layout.schema!r}" for layout in found
         )
-        told_apart_by = next(
+        distinguishing = next(
             (
                 key
                 for key in ("application", "tenant")
@@ -82,8 +82,8 @@ def find_layout(connection: psycopg.Connection, name: str, settings: PostgresSet
         )
         raise UsageError(
             f"stores.{name}: database {database!r} holds several event stores: {there_are}",
-            hint=f"Name one with `{told_apart_by}`."
-            if told_apart_by
+            hint=f"Name one with `{distinguishing}`."
+            if distinguishing
             else "Name one with `schema` (and `layout`).",
         )
     return found[0]

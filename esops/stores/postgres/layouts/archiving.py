@@ -122,7 +122,7 @@ def numbered_archiving(
                 keeps=1,
                 never=never,
                 what="deletes events; the last one of each stream stays, so that its versions "
-                "go on",
+                "continue",
             )
         },
     )

@@ -18,7 +18,7 @@ from esops.postgres import catalog
 from esops.stores.parts import Concern
 
 _ORPHANED = timedelta(days=1)
-"""How long a shard may stand still behind a moving high-water mark before it is asked about."""
+"""How long a shard may be idle behind a moving high-water mark before it is reported."""
 TABLES = ("mt_high_water_skips", "mt_doc_deadletterevent")
 DAEMON_LOCK = 4444
 """Marten's DaemonLockId, unless the application sets another."""
@@ -33,7 +33,7 @@ def checkpoints(connection: psycopg.Connection, schema: str) -> list[Checkpoint]
     if catalog.find_table(connection, schema, "mt_event_progression") is None:
         return []
     skips = _counted(connection, schema, "mt_high_water_skips", "'HighWaterMark'")
-    letters = _counted(
+    dead_letters = _counted(
         connection,
         schema,
         "mt_doc_deadletterevent",
@@ -48,7 +48,7 @@ def checkpoints(connection: psycopg.Connection, schema: str) -> list[Checkpoint]
     for name, number, updated in rows:
         mark = name.startswith("HighWaterMark")
         what, count = (
-            ("gaps passed", skips.get(name)) if mark else ("dead letters", letters.get(name))
+            ("gaps passed", skips.get(name)) if mark else ("dead letters", dead_letters.get(name))
         )
         detail = {what: str(count)} if count else {}
         position = None if number is None else Position((number,))
