@@ -3,7 +3,7 @@
 From each sampled page of the table one event is drawn at random, and the length of its stream is
 looked up through the index. A stream of n events is drawn n times as often as a stream of one, so
 that each counts for 1/n. These are the estimators of Horvitz and Thompson (1952) for the pages and
-of Hansen and Hurwitz (1943) for the streams. Intervals have a confidence of 95 %; those of
+of Hansen and Hurwitz (1943) for the streams. Intervals have a confidence of 95%; those of
 percentiles go by ranks (Woodruff 1952).
 """
 
@@ -20,13 +20,13 @@ from esops.stores.parts import LengthSample, SampledPage
 
 PAGES = 2_000
 _Z_95 = 1.96
-"""The standard normal quantile of a two-sided interval of 95 %."""
+"""The standard normal quantile of a two-sided interval of 95%."""
 _SHARES = {"p50": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimated value, and the interval that holds the true one with 95 % confidence."""
+    """An estimated value, and the interval that holds the true one with 95% confidence."""
 
     value: float
     low: float

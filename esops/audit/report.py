@@ -59,10 +59,10 @@ def _page(
         (f"{whole['events']:,}", "events"),
         (f"{whole['mean']:,}", "events in a stream on average"),
         (f"{whole['p50']:,}", "events at most in half of the streams"),
-        (f"{whole['p90']:,}", "events at most in 90 % of them"),
-        (f"{whole['p99']:,}", "events at most in 99 % of them"),
+        (f"{whole['p90']:,}", "events at most in 90% of them"),
+        (f"{whole['p99']:,}", "events at most in 99% of them"),
         (f"{whole['max']:,}", "events in the longest"),
-        (f"{whole['longest_1_percent_share']:.0%}", "of all events are in the longest 1 %"),
+        (f"{whole['longest_1_percent_share']:.0%}", "of all events are in the longest 1%"),
     ]
     figures = {"lengths": _lengths_figure(found)}
     names = list(dict.fromkeys(name or _NONE for (name, _), _ in found.ordered()))

@@ -366,5 +366,5 @@ def _removal(remove: str | None) -> Removal | None:
 
     removals = get_args(Removal)
     if remove is not None and remove not in removals:
-        raise UsageError(f"--remove {remove} does not exist", hint=nearest(remove, removals))
+        raise UsageError(f"--remove cannot be {remove!r}", hint=nearest(remove, removals))
     return cast("Removal | None", remove)

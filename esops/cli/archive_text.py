@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from esops.wording import count
@@ -88,7 +89,8 @@ def run(output: Output, described: Mapping[str, Any]) -> None:
     """A run's fields, one a line; lists below their names."""
     for key, value in described.items():
         if not isinstance(value, list):
-            output.line(f"{key}: {'-' if value is None else value}")
+            text = value.isoformat() if isinstance(value, datetime) else value
+            output.line(f"{key}: {'-' if text is None else text}")
             continue
         output.line(f"{key}: {len(value)}")
         for each in value[:_ITEMS_SHOWN]:

@@ -50,8 +50,8 @@ def _summary(output: Output, found: StreamsAudit, whole: dict[str, Any]) -> None
     )
     output.line(
         f"A stream has {whole['mean']:,} events on average. Half of the streams have at most "
-        f"{whole['p50']:,}, 90 % at most {whole['p90']:,}, 99 % at most {whole['p99']:,}; the "
-        f"longest has {whole['max']:,}. The longest 1 % of the streams hold "
+        f"{whole['p50']:,}, 90% at most {whole['p90']:,}, 99% at most {whole['p99']:,}; the "
+        f"longest has {whole['max']:,}. The longest 1% of the streams hold "
         f"{whole['longest_1_percent_share']:.0%} of all events."
     )
 
@@ -147,7 +147,7 @@ def estimate(output: Output, found: StreamsEstimate) -> None:
     output.line()
     output.table(
         "Estimates",
-        ["of", "value", "with 95 % confidence"],
+        ["of", "value", "with 95% confidence"],
         [
             (name, each["value"], f"{each['low']:,} to {each['high']:,}")
             for name, each in summary.items()
