@@ -270,16 +270,16 @@ def _opened(context: typer.Context) -> tuple[Output, Config]:
     return output, load_config(output.settings.config)
 
 
+_DROP = [
+    *("updated_at", "event_id", "at", "rows", "events", "kind", "versions", "followed_by"),
+    *("position", "store", "stream_version", "type"),
+]
+"""Columns that a narrow terminal leaves out, the least important first."""
+_WRAP = ["tables", "error"]
+
+
 def _rows(output: Output, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
-    match output.format("table", "json", "ndjson", "csv"):
-        case "json":
-            output.json(rows)
-        case "ndjson":
-            output.ndjson(rows)
-        case "csv":
-            output.csv(rows, columns)
-        case _:
-            output.table("", columns, [[row[column] for column in columns] for row in rows])
+    output.records(rows, columns, drop=_DROP, wrap=_WRAP)
 
 
 def _ask(context: typer.Context, name: str, **changed: Any) -> ControlRequest:

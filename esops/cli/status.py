@@ -37,7 +37,7 @@ def status(
     config = load_config(output.settings.config)
     stop = stop_on_signals()
     while True:
-        # Everything is opened anew each time: a store that comes back is then shown again.
+        # Everything is opened each time, so a store that comes back is shown once more.
         found = look(config, output.settings.store)
         if watch and output.data.is_terminal:
             output.data.clear()

@@ -29,10 +29,13 @@ def fitting_columns(
     for at, name in enumerate(columns):
         # Cells, not characters: those of Chinese or Japanese names are two wide.
         widest = max(cell_len(name), *(cell_len(row[at]) for row in texts), 0)
-        # Prose counts with the width that it can be wrapped to.
-        widths.append(
-            min(widest, max(_NARROWEST_PROSE, cell_len(name))) if name in wrap else widest
-        )
+        if name in wrap:
+            # Prose counts with the width that it can be wrapped to without breaking a word: one
+            # of its words may be the name of a table.
+            words = [word for row in texts for word in row[at].split()]
+            longest = max(_NARROWEST_PROSE, cell_len(name), *map(cell_len, words))
+            widest = min(widest, longest)
+        widths.append(widest)
     kept = list(range(len(columns)))
 
     def needed() -> int:

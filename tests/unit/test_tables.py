@@ -67,6 +67,15 @@ def test_prose_is_wrapped_and_keeps_every_word():
     assert shown.count("word") == 40
 
 
+def test_prose_is_never_wrapped_within_a_word():
+    table = "a_table_with_a_rather_long_name__v1"
+    for width in (20, 50, 80):
+        shown, _ = written(
+            width, ["version", "tables"], [[1, f"{table}, {table}"]], drop=[], wrap=["tables"]
+        )
+        assert shown.count(table) == 2
+
+
 def test_markup_in_a_cell_is_shown_as_it_is():
     assert "[bold]x[/bold]" in written(80, ["a"], [["[bold]x[/bold]"]])[0]
 
