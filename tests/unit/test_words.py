@@ -173,10 +173,6 @@ def phrases_out(text: str) -> Iterator[tuple[int, str]]:
             yield text.count("\n", 0, found.start()), f"{shown!r}: write {instead}"
 
 
-cleaning = pytest.mark.xfail(strict=False, reason="not every room is clean yet")
-
-
-@cleaning
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_names_are_the_fields_words(source):
     found = [(0, source.stem), *names(ast.parse(source.read_text(encoding="utf-8")))]
@@ -196,7 +192,6 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         yield from texts(text)
 
 
-@cleaning
 @pytest.mark.parametrize(
     "path", [*PAGES, *OTHER_TEXTS, *SOURCES], ids=lambda path: str(path.relative_to(ROOT))
 )
