@@ -1,11 +1,9 @@
-"""Events in bulk.
+"""Events in bulk: Arrow batches from the server, fetched ahead in a thread, and turned into
+RecordedEvents column by column.
 
-Arrow batches from the server, fetched ahead in a thread, turned into RecordedEvents column by
-column.
-
-ADBC reads by COPY in binary, which takes no parameters; so statements come here complete, with
-psycopg's own literals. Memory is bounded by the size of a few batches, stated in bytes, whatever
-the number or size of events.
+ADBC reads by COPY in binary, which takes no parameters. So statements come here complete, with
+literals that psycopg has quoted. Memory is bounded by the size of a few batches, stated in bytes,
+whatever the number or size of events.
 """
 
 from __future__ import annotations
@@ -52,6 +50,7 @@ class BulkReader:
         self._end_read()
         mine = self._under_way = ahead(self._all_batches(statements), _AHEAD, "esops-bulk")
         yield from mine
+        # A generator that was closed from outside ends without an error, like a complete one.
         if self._under_way is not mine:
             raise RuntimeError("this read was ended by another one, or by closing the reader")
         self._under_way = None
@@ -62,12 +61,13 @@ class BulkReader:
                 for statement in statements:
                     yield from self._batches(statement)
         except Exception:
+            # The session may be in the middle of a COPY; it cannot be used for another statement.
             self._disconnect()
             raise
 
     def _batches(self, statement: str) -> Iterator[pa.RecordBatch]:
-        # The driver's own layer below its DBAPI, whose import alone brings all of Arrow's compute
-        # functions.
+        # The driver's low-level layer: importing its DBAPI would import all of Arrow's compute
+        # functions as well.
         if self._connection is None:
             conninfo = make_conninfo(
                 self._dsn, application_name=application_name("bulk"), connect_timeout=10
@@ -129,8 +129,8 @@ def to_events(
         payloads, times = zip(*map(decode, payloads), strict=True)
     elif recorded_at.null_count:
         times = [time or 0 for time in times]
-    # tuple.__new__ over an iterator of rows makes each event in C; _make would run a line of Python
-    # for each
+    # map over tuple.__new__ makes each event in C; RecordedEvent._make would run a line of Python
+    # for each of them.
     return list(
         map(
             _new,
@@ -143,7 +143,7 @@ def to_events(
                 kind.to_pylist(),
                 payloads,
                 _bytes(metadata),
-                # As microseconds: a datetime for each would take as long as all the rest of this
+                # As microseconds: making a datetime of each takes as long as all the rest here.
                 times,
                 tenant.to_pylist() if tenant.null_count or _any_text(tenant) else repeat(""),
                 strict=False,
@@ -153,7 +153,7 @@ def to_events(
 
 
 def _one_of(columns: list[pa.Array]) -> Any:
-    """In each row the first value that is not null."""
+    """In each row, the first value that is not null."""
     first, *others = columns
     if not others or not first.null_count:
         return _bytes(first)
@@ -169,10 +169,11 @@ def _bytes(column: pa.Array) -> Any:
     if column.null_count == len(column):
         return repeat(b"")
     plain = column.storage if isinstance(column, pa.ExtensionArray) else column
-    # a view: a cast would import all of Arrow's compute functions, for a twentieth of a second
+    # A view, since a cast would import all of Arrow's compute functions, which takes 0.05 s.
     values = plain.view(pa.binary()).to_pylist()
     return values if not column.null_count else [value or b"" for value in values]
 
 
 def _any_text(column: pa.Array) -> bool:
+    # A store has tenants or it has none: the first row tells for all.
     return len(column) > 0 and column[0].as_py() != ""

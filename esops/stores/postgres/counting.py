@@ -1,8 +1,8 @@
-"""How long the streams of a layout are: from its own table of streams where it has one, else by
-grouping its events.
+"""How long the streams of a layout are: from the library's own table of streams where it has one,
+otherwise by grouping the events.
 
-The grouping names nothing but the stream's column, so that the index on (stream, version) answers
-it alone.
+The grouping uses no column but the stream's, so that the index on (stream, version) alone answers
+it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from esops.stores.postgres.bulk import BulkReader
 
 _SLACK = timedelta(hours=1)
-"""Numbers are not quite in the order of the times beside them."""
+"""How far the order of numbers and the order of times may differ."""
 _PAGE = 10_000
 _WORTH_A_SAMPLE = 10
-"""A table with fewer pages than this many times the sample's is counted instead."""
+"""A table is sampled only if it has this many times as many pages as the sample."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
@@ -58,8 +58,8 @@ class Counting:
     ) -> Iterator[StreamInfo]:
         """Each stream by name, grouped in the server from its events.
 
-        Read by COPY: the server uses several processes for that, and one alone for what is read
-        through a cursor.
+        They are read by COPY, for which the server uses several processes; through a cursor it
+        would use one.
         """
         where = self._layout.where(filter)
         end = sql.SQL("ORDER BY 1, 2 {}").format(_limit(limit))
@@ -124,18 +124,21 @@ class Counting:
     # -- lengths
 
     def reads_everything(self, *, counted: bool = False) -> bool:
-        """Not where the library has a list of its streams."""
+        """Whether all events have to be read: not where the library keeps a table of its
+        streams.
+        """
         return counted or self._layout.stream_table is None
 
     def counts(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> LengthCounts:
-        """A row for each length that there is, whatever the number of streams."""
+        """How many streams have which length: a row for each length, however many streams
+        there are.
+        """
         statement = sql.SQL(
             "SELECT category, tenant, length, count(*) FROM {} s GROUP BY 1, 2, 3"
         ).format(self._by_stream(filter, counted))
         with self._control() as connection:
-            found = connection.execute(
-                statement
-            ).fetchall()  # as many as there are different lengths: some thousands at most
+            # As many rows as there are different lengths: some thousands at most.
+            found = connection.execute(statement).fetchall()
         return LengthCounts((LengthCount(*row) for row in found), self.how(counted))
 
     def how(self, counted: bool) -> str:

@@ -19,30 +19,29 @@ from esops.stores.postgres import bulk
 from esops.stores.postgres.layouts.base import Layout
 
 PAGE = 200_000
-"""Numbers a page of a bulk read at most: the best of those measured (docs/explanation/speed.md)."""
-_FIRST_PAGE = 16_000
-"""The first one is smaller: it is fetched ahead whole, also where the reader turns out to be slow.
+"""The most numbers in a page of a bulk read, the best of those measured
+(docs/explanation/speed.md).
 """
+_FIRST_PAGE = 16_000
+"""Smaller than later pages: it is fetched ahead whole, even if the reader turns out to be slow."""
 _SMALLEST_PAGE = 1_000
 _PAGE_SECONDS = 2.0
 _STREAM_PAGE = 5_000
-"""Events of one stream that a statement reads at most."""
+"""The most events of one stream that a statement reads."""
 
 
 class PageSize:
-    """How much to read in one statement, so that its snapshot lives about two seconds however slow
-    the reader is.
+    """How much to read in one statement, so that its snapshot lives for about two seconds, however
+    slow the reader is.
     """
 
     def __init__(self) -> None:
-        """Begin small."""
+        """The first page is a small one."""
         self.size = _FIRST_PAGE
         self._since: float | None = None
 
     def begin(self) -> int:
-        """Judge the page before by the time since it began, and say how large the next one is to
-        be.
-        """
+        """The size of the next page, judged by how long the last one took."""
         now = time.monotonic()
         if self._since is not None:
             took = now - self._since
@@ -85,10 +84,12 @@ class PagedReader:
     def _number_pages(
         self, after: Position | None, until: Position, filter: EventFilter
     ) -> Iterator[str]:
+        # By ranges of numbers: the index gives each range in order, so that nothing is sorted, and
+        # the next page starts where this one ends, whatever the reader did with it.
         low, high = (after[0] if after else 0), until[0]
         where = self._layout.where(filter)
         if high - low > PAGE:
-            # A sequence may have been set far ahead: begin where the numbers do.
+            # A sequence may have been set far ahead: start where the numbers do.
             low = max(low, self._next_number(low) - 1)
         page = PageSize()
         while low < high:
@@ -99,15 +100,14 @@ class PagedReader:
                 self._layout.up_to(Position((top,))),
                 self._layout.ascending,
             )
+            # A gap of a billion numbers is skipped at once instead of page by page.
             low = top if top == high else max(top, self._next_number(top) - 1)
 
     def _next_number(self, after: int) -> int:
-        """The first number after one, over all rows, so that a gap of a billion numbers costs one
-        look.
-        """
+        """The first number after `after` that a row has; `after` + 1 where none has."""
         (column,) = self._layout.order_columns
-        # Asked from the fetching thread; a psycopg connection takes one statement at a time, by a
-        # lock of its own.
+        # This runs in the thread that fetches. That is safe: psycopg serialises the statements of a
+        # connection by a lock of its own.
         row = (
             self._control()
             .execute(
@@ -141,6 +141,8 @@ class PagedReader:
     def _by_key(
         self, after: Position | None, until: Position, filter: EventFilter, limit: int | None = None
     ) -> Iterator[list[RecordedEvent]]:
+        # Positions of several parts have no ranges that could be counted off: each page starts
+        # after the last event of the one before.
         where = self._layout.where(filter)
         page = PageSize()
         while limit is None or limit > 0:
@@ -165,12 +167,11 @@ class PagedReader:
         backwards: bool = False,
         limit: int | None = None,
     ) -> Iterator[list[RecordedEvent]]:
-        """Events of a stream: all that were committed, since a unique index keeps its versions in
-        order.
+        """The events of a stream, all that were committed: a unique index keeps its versions in
+        order, so that nothing has to settle.
 
-        Versions may come twice, where a name stands for a stream in each of several tenants, or was
-        used again after an archiving; so the
-        next page begins after a version and a position.
+        A version may come twice, where several tenants have a stream of this name, or the name was
+        used again after archiving. So a page starts after a version and a position.
         """
         version = self._layout.mapped.version
         direction, operator = (" DESC", "<") if backwards else ("", ">")
@@ -189,9 +190,8 @@ class PagedReader:
             limit = None if limit is None else limit - seen
             reached = sql.Literal(last.version)
             beyond = [
-                sql.SQL("{} {}= {}").format(
-                    version, sql.SQL(operator), reached
-                ),  # which the index on versions answers
+                # Implied by the next condition, but the index on versions answers only this one.
+                sql.SQL("{} {}= {}").format(version, sql.SQL(operator), reached),
                 sql.SQL("({}) {} ({}, {})").format(
                     sql.SQL(", ").join(columns),
                     sql.SQL(operator),
@@ -201,7 +201,7 @@ class PagedReader:
             ]
 
     def select(self, *parts: sql.Composable) -> str:
-        """A statement for events: conditions, and last what to order by."""
+        """A SELECT of events as `to_events` reads it: conditions, and last what to order by."""
         m = self._layout.mapped
         about = (m.id, m.stream, m.version, m.type, m.metadata, m.recorded_at, m.tenant)
         columns = (*about, *self._layout.order, *self._layout.payload_columns)

@@ -1,5 +1,5 @@
-"""Finding events by their ids, or by ids in their metadata: the condition that an index can answer,
-and whether one does.
+"""Search for events by their ids, or by ids in their metadata: the condition, and whether an index
+answers it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from esops.stores.postgres.layouts.base import Layout, same_uuid
 from esops.stores.postgres.reading import PagedReader
 
 _NEWEST = 1_000
+"""How many of the newest events are asked which keys their metadata has."""
 _TRACE_ID = 32
+"""The length of a trace id in a W3C traceparent."""
 
 
 class IndexedSearch:
-    """Search of a Postgres store."""
+    """`store.search` of a Postgres store."""
 
     def __init__(
         self,
@@ -49,7 +51,7 @@ class IndexedSearch:
         causation_id: Ids | None = None,
         keys: Sequence[str] = (),
     ) -> SearchResult:
-        """By an index where there is one, else by a scan of the table."""
+        """Find events by an index where there is one, otherwise by a scan of the table."""
         which, values = asked_for(
             event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
         )
@@ -68,7 +70,7 @@ class IndexedSearch:
 
 
 class _Question:
-    """One search: its condition, and how it would be answered."""
+    """One search: its condition, and how the server would answer it."""
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class _Question:
         values: Sequence[str],
         keys: Sequence[str],
     ) -> None:
-        """Look at which keys are in use, where several are possible."""
+        """Where several keys of the metadata are possible, this asks which ones are in use."""
         self._connection, self._layout = connection, layout
         self._fields: list[sql.Composable] = []
         if which == "event_id":
@@ -94,6 +96,7 @@ class _Question:
             sql.SQL("{} = ANY({})").format(field, sql.Literal(list(values)))
             for field in self._fields
         ]
+        # OpenTelemetry puts the trace id into the middle of the traceparent.
         traces = [value for value in values if len(value) == _TRACE_ID and value.isalnum()]
         if which == "correlation_id" and traces:
             patterns = [f"__-{value}-%" for value in traces]
@@ -111,8 +114,8 @@ class _Question:
         return sql.SQL("{} = ANY({})").format(self._layout.mapped.id, sql.Literal(list(values)))
 
     def _in_use(self, keys: Sequence[str]) -> list[str]:
-        """Of several possible keys, those with a column of their own, or those that the newest
-        events have; all, where none has.
+        """Of several possible keys, those that have a column of their own; or else those that the
+        newest events have; or else all.
         """
         own = [key for key in keys if key in self._layout.fields]
         if own:
@@ -125,20 +128,20 @@ class _Question:
         )
         seen: set[str] = set()
         with self._connection.cursor() as cursor:
-            for kind in ("json", "jsonb"):  # decoded here, in a fifth of the time
+            for kind in ("json", "jsonb"):  # orjson decodes in a fifth of the time
                 cursor.adapters.register_loader(kind, TextLoader)
             for (metadata,) in cursor.execute(statement):
                 seen |= _keys_of(metadata)
         return [key for key in keys if key in seen] or list(keys)
 
     def scans(self) -> int | None:
-        """About how many events would be looked at for want of an index; None where one answers."""
+        """About how many events a scan would read; None where an index answers the question."""
         statement = sql.SQL("EXPLAIN (FORMAT JSON) SELECT 1 FROM {} WHERE {}").format(
             self._layout.events, self.condition
         )
         with self._connection.transaction():
-            # A small table is scanned although it has an index; the question here is whether it has
-            # one.
+            # The server scans a small table even if it has an index; the question is whether it
+            # has.
             self._connection.execute("SET LOCAL enable_seqscan = off")
             row = self._connection.execute(statement).fetchone()
         assert row is not None
@@ -154,7 +157,7 @@ class _Question:
         return estimate or self._count()
 
     def _count(self) -> int:
-        """A table that was never analysed is counted."""
+        """The number of events, counted: for a table that was never analysed."""
         row = self._connection.execute(
             sql.SQL("SELECT count(*) FROM {}").format(self._layout.events)
         ).fetchone()
@@ -162,7 +165,7 @@ class _Question:
         return int(row[0])
 
     def index(self) -> str:
-        """The statements that would make the index."""
+        """The statements that would create the missing index."""
         return "; ".join(
             sql.SQL("CREATE INDEX CONCURRENTLY ON {} (({}))")
             .format(self._layout.events, field)
@@ -181,10 +184,9 @@ def _keys_of(metadata: Any) -> set[str]:
 
 
 def _scans_all(plan: dict[str, Any]) -> bool:
-    """Whether a plan reads a whole table: by itself, or through an index whose every entry it looks
-    at.
-    """
+    """Whether a plan reads a whole table, or every entry of an index."""
     if plan["Node Type"] in ("Seq Scan", "Parallel Seq Scan"):
+        # A one-time filter is false before any row is read, as for a text that is no uuid.
         return not plan.get("One-Time Filter")
     if (
         plan["Node Type"] in ("Index Scan", "Index Only Scan", "Bitmap Index Scan")
