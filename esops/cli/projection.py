@@ -144,17 +144,18 @@ def retire(
     output, config = _opened(context)
     found = retirable(config, name, version)
     what = ", ".join(found.what)
+    verb, past = ("delete", "deleted") if found.in_store else ("drop", "dropped")
     if dry_run:
-        output.line(f"would drop {what}")
+        output.line(f"would {verb} {what}")
         return
     if is_interactive() and not yes:
-        typer.confirm(f"Drop {what}?", abort=True, err=True)
+        typer.confirm(f"{verb.capitalize()} {what}?", abort=True, err=True)
     statements = found.run()
     if output.as_json:
         output.json({"projection": name, "retired": list(found.versions), "statements": statements})
     else:
         numbers = ", ".join(f"v{each}" for each in found.versions)
-        output.line(f"{name}: retired {numbers}; dropped {what}")
+        output.line(f"{name}: retired {numbers}; {past} {what}")
 
 
 @command(projection)

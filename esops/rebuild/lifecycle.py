@@ -78,6 +78,7 @@ class Retirement:
     what: Sequence[str]
     run: Callable[[], list[str]]
     """Drops it; raises as `retire` does."""
+    in_store: bool = False
 
 
 def switch_to(
@@ -204,6 +205,7 @@ def _retirable_in_server(config: Config, name: str, number: int | None) -> Retir
         [each.version for each in found],
         [f"projection {each.name}" for each in found],
         lambda: versions.retire(config, name, found),
+        in_store=True,
     )
 
 

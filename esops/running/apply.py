@@ -8,7 +8,6 @@ itself, by committing in ever smaller pieces; then it stops the projection or be
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import time
 from collections.abc import Iterator
@@ -28,11 +27,12 @@ from esops.projections.projector import VersionTables
 from esops.readmodel import locks, migrations, registry
 from esops.readmodel.after_load import build_after_load, noted_key
 from esops.readmodel.rows import BadEvent, is_bad_row, one_line
+from esops.running.batches import collecting_at_commits, pieces
 from esops.running.checkpoint import VersionCheckpoint
 from esops.running.skipped import SkippedEvents
 from esops.running.throttle import Throttle
 from esops.running.work import Progress, RunControl, Work
-from esops.stores.base import Batch, EventStore, require
+from esops.stores.base import EventStore, require
 
 log = structlog.get_logger("esops.runner")
 
@@ -186,7 +186,7 @@ class Applier:
 
     def _pass(self, target: Position, narrow: int | None) -> Iterator[None]:
         """Read and apply once through; yields after each commit."""
-        with _collecting_at_commits():
+        with collecting_at_commits():
             if self._projector is None:
                 yield from self._by_ranges(target)
             else:
@@ -250,7 +250,7 @@ class Applier:
         batches = None if rests else self._read(self.position, target, wanted)
         for batch in batches or self._store.read_all(self.position, target, wanted, limit):
             # Pieces, so that stop and pause are heard within a big batch, too.
-            for part, reached in _pieces(
+            for part, reached in pieces(
                 batch, min(piece or self._throttle.slice, self._throttle.slice)
             ):
                 seen += len(part)
@@ -376,30 +376,3 @@ class Applier:
 
 class _Held(Exception):
     """The throttle wants the work to wait; no statement may be open during that."""
-
-
-@contextlib.contextmanager
-def _collecting_at_commits() -> Iterator[None]:
-    """Keep the cyclic garbage collector out of the loop.
-
-    Events and rows make no cycles, and looking for cycles took a quarter of the time.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _pieces(batch: Batch, size: int | None) -> Iterator[tuple[list[RecordedEvent], Position]]:
-    """A batch in pieces of at most `size` events, each with the position up to which everything has
-    been seen with it.
-    """
-    events, seen = batch
-    assert seen is not None
-    step = size or len(events) or 1
-    for start in range(0, max(1, len(events)), step):
-        part = events[start : start + step] if len(events) > step else events
-        yield part, part[-1].position if start + step < len(events) else seen

@@ -108,7 +108,7 @@ def test_a_second_projection_is_built_compared_handed_over_and_the_first_retired
     assert moved(project) == []
     configure(project, nodes, WITH_MORE)
     plan = project.ok("rebuild", "sums", "--blue-green", "--dry-run").out
-    assert "create projection sums-v2" in plan
+    assert "create the continuous projection sums-v2" in plan
     assert "Math.max" in plan
     assert "./move-readers" in plan
     assert names(nodes) == ["sums"]
@@ -166,7 +166,7 @@ def test_a_wrong_projection_is_given_up_and_leaves_nothing_behind(project, nodes
     assert sample["green"]["total"] == 2 * sample["blue"]["total"]
     again = rebuild(project)
     assert again.code == 6
-    assert "unfinished" in again.err
+    assert "not finished" in again.err
     aborted = project.ok("rebuild", "sums", "--blue-green", "--abort", "--yes", "--output", "json")
     assert aborted.json["state"] == "aborted"
     assert names(nodes) == ["sums"]
@@ -185,7 +185,7 @@ def test_a_query_that_does_not_compile_and_a_hand_over_that_fails(project, nodes
     project.write("refuse", "")
     failed = rebuild(project)
     assert failed.code == 5
-    assert "hand-over ended with 1" in failed.err
+    assert "handover ended with exit code 1" in failed.err
     assert states(project) == {1: "active", 2: "aborted", 3: "building"}
     (project.folder / "refuse").unlink()
     assert rebuild(project, "--resume").json["state"] == "switched"
