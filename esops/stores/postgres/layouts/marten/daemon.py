@@ -16,6 +16,7 @@ from esops.errors import Refused, nearest
 from esops.events import Checkpoint, Position
 from esops.postgres import catalog
 from esops.stores.parts import Concern
+from esops.wording import count
 
 _ORPHANED = timedelta(days=1)
 """How long a shard may be idle behind a moving high-water mark before it is reported."""
@@ -162,8 +163,7 @@ def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table
         ).fetchone()
         if again is not None:
             message = (
-                f"{again[-1]:,} ids of archived streams are used again, such as "
-                f"{again[-2]}: "
+                f"{count(again[-1], 'id')} of archived streams used again, such as {again[-2]}: "
                 "each names two streams"
             )
             fix = (
