@@ -27,7 +27,7 @@ class ScannedSearch:
     """Search by a scan of all events of a store."""
 
     def __init__(self, store: EventStore) -> None:
-        """Scan this store."""
+        """`store` is read from its beginning for each search."""
         self._store = store
 
     def find(

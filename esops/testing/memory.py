@@ -90,7 +90,7 @@ class MemoryLog:
         self.held_at = self.drawn
 
     def release(self) -> None:
-        """All settles."""
+        """Let everything settle that `hold` keeps unsettled."""
         self.held_at = None
 
 
@@ -122,7 +122,7 @@ class MemoryStore(EventStore):
             self.capabilities = replace(self.capabilities, settling=settings.settle_timeout)
 
     def ping(self) -> StoreInfo:
-        """Always there."""
+        """Always succeeds: nothing has to be reached."""
         return StoreInfo("memory", "memory", "1", self.log.clock())
 
     def head(
@@ -191,7 +191,7 @@ class MemoryStore(EventStore):
         backwards: bool = False,
         limit: int | None = None,
     ) -> Iterator[RecordedEvent]:
-        """By version."""
+        """The events of a stream by version."""
         with self.log.lock:
             events = [event for event in self.log.events if event.stream == stream]
         events.sort(key=lambda event: event.version, reverse=backwards)
@@ -257,7 +257,7 @@ class MemoryStore(EventStore):
             return Position((log.drawn,))
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
-        """Counted."""
+        """The number of events between two positions."""
         if until is None:
             return 0
         with self.log.lock:

@@ -72,7 +72,7 @@ class JoinedStore(EventStore):
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
     ) -> Position:
-        """To the hot store."""
+        """Append to the hot store."""
         return self._hot.append(stream, events, expected_version)
 
     def checkpoints(self) -> list[Checkpoint]:
@@ -106,12 +106,13 @@ class JoinedStore(EventStore):
         filter: EventFilter = EVERYTHING,
         limit: int | None = None,
     ) -> Iterator[Batch]:
-        """Merged by position. An event that is in both is taken from the hot store."""
+        """Events of both stores, merged by position; of one that both have, the hot store's."""
         yield from at_most(limit, self._merged(after, until, filter))
 
     def _merged(
         self, after: Position | None, until: Position | None, filter: EventFilter
     ) -> Iterator[Batch]:
+        # Both have to end at one position: the head of the hot store, asked before both are read.
         short: Unsettled | None = None
         if until is None and filter.stream is None:
             until, short = settled(self._hot, after)
@@ -121,6 +122,7 @@ class JoinedStore(EventStore):
         cold = (
             event for batch in self._cold.read_all(after, until, filter) for event in batch.events
         )
+        # merge takes from each store only as much as it needs: nothing is collected but one batch.
         waiting: list[RecordedEvent] = []
         for event in _each_once(heapq.merge(hot, cold, key=_place)):
             waiting.append(event)
@@ -139,9 +141,7 @@ class JoinedStore(EventStore):
         stop: Callable[[], bool] = lambda: False,
         poll: timedelta = timedelta(milliseconds=100),
     ) -> Iterator[Batch]:
-        """Joined up to the head of now, and on from there in the hot store, where all that is new
-        comes.
-        """
+        """Both stores up to the present head, then the hot store alone: new events come there."""
         head = self._hot.head(after=after).position
         if head is not None and (after is None or head > after):
             for batch in self.read_all(after, head, filter):
@@ -158,7 +158,7 @@ class JoinedStore(EventStore):
         backwards: bool = False,
         limit: int | None = None,
     ) -> Iterator[RecordedEvent]:
-        """Merged by version."""
+        """The events of a stream from both stores, merged by version, each once."""
         both = (
             each.read_stream(stream, after_version, backwards, limit)
             for each in (self._hot, self._cold)
@@ -173,7 +173,7 @@ class JoinedStore(EventStore):
         )
 
     def stream_info(self, stream: str) -> StreamInfo | None:
-        """Of both together."""
+        """The stream as both stores together have it."""
         return _together(self._hot.stream_info(stream), self._cold.stream_info(stream))
 
     def streams(
@@ -185,6 +185,7 @@ class JoinedStore(EventStore):
         measured: bool = False,
     ) -> Iterator[StreamInfo]:
         """Those of the hot store first, then those that only the archive has."""
+        # The archive's streams may be many millions: they are looked up on disk, not in memory.
         with DiskMap() as archived:
             for info in self._cold.streams(filter, closed_by=closed_by, measured=measured):
                 archived.put(info.name, info.tenant, pickle.dumps(info))
@@ -200,7 +201,7 @@ class JoinedStore(EventStore):
         return self._hot.count_between(after, until) + self._cold.count_between(after, until)
 
     def close(self) -> None:
-        """Close both."""
+        """Close both stores."""
         self._cold.close()
         self._hot.close()
 
@@ -217,7 +218,7 @@ class _JoinedSearch:
         causation_id: Ids | None = None,
         keys: Sequence[str] = (),
     ) -> SearchResult:
-        """By what finds them in each of the two; merged by position."""
+        """Search each store in its own way; the results are merged by position."""
         ids = {"event_id": event_id, "correlation_id": correlation_id, "causation_id": causation_id}
         hot, cold = self._hot.find(**ids, keys=keys), self._cold.find(**ids, keys=keys)
         merged = _each_once(heapq.merge(hot.events, cold.events, key=_place))

@@ -69,6 +69,7 @@ class Database:
             ":memory:",
             config={"memory_limit": _MEMORY, "temp_directory": self._folder.name, "threads": 2},
         )
+        # Two threads: reading an archive must not take the machine from whatever else runs on it.
         self._folders = {self._folder.name}
         self._there: dict[tuple[str, str], str] = {}
 
@@ -115,6 +116,7 @@ class Database:
                 Position.parse(manifest.first_position),
                 Position.parse(manifest.last_position),
             )
+            # The manifest tells which positions a run has: others need not be fetched.
             if (after is not None and last <= after) or (until is not None and first > until):
                 continue
             entries = (
@@ -128,6 +130,8 @@ class Database:
         """The files with events of some streams: these lie one after the other as the lists of
         streams say.
         """
+        # The events lie in the files in the order of the lists of streams. So a stream's first row
+        # is the sum of the lengths before it, and no file of events has to be opened to find it.
         numbered = " UNION ALL ".join(
             f"SELECT {number} AS file, file_row_number AS row, stream, events "
             f"FROM read_parquet('{self._local(run, entry)}', file_row_number = true)"
@@ -163,6 +167,7 @@ class Database:
         return self._there[run.name, entry.name]
 
     def _fetched(self, run: Run, entry: FileEntry) -> str:
+        # `content` checks the hash, also of a file that DuckDB then reads in its place.
         folder = run.repository.folder
         content = run.content(entry)
         if folder is not None and not entry.name.endswith(".age"):
@@ -174,7 +179,7 @@ class Database:
         return str(path).replace("'", "''").replace("\\", "\\\\")
 
     def lock(self) -> None:
-        """Let statements read these files and nothing else."""
+        """Let statements read these files and nothing else: they may come from a user."""
         folders = ", ".join(
             "'{}'".format(folder.replace("'", "''")) for folder in sorted(self._folders)
         )
@@ -200,7 +205,7 @@ class Database:
 
 
 def _united(relations: Sequence[str], schema: pa.Schema) -> str:
-    """Runs of different times may have other extra columns."""
+    """One relation of all runs, which may have different extra columns."""
     if relations:
         return " UNION ALL BY NAME ".join(f"({each})" for each in relations)
     nothing = duckdb.from_arrow(schema.empty_table())

@@ -85,7 +85,7 @@ class ArchiveStore(EventStore):
             cursor.close()
 
     def ping(self) -> StoreInfo:
-        """What the manifests say."""
+        """The repository, its runs and events, from the manifests alone."""
         detail = {
             "repository": self.repository.address,
             "of store": self._of,
@@ -114,7 +114,7 @@ class ArchiveStore(EventStore):
         filter: EventFilter = EVERYTHING,
         limit: int | None = None,
     ) -> Iterator[Batch]:
-        """Sorted by DuckDB, on disk where memory does not hold it."""
+        """Events in order: DuckDB sorts them, on disk where memory does not suffice."""
         for position in (after, until):
             if position is not None and len(position) != self._parts:
                 raise ValueError(
@@ -159,6 +159,8 @@ class ArchiveStore(EventStore):
             after = batch.position
             if stop():
                 return
+        # The filter may have left out the last events: what was read reaches up to the head all the
+        # same.
         head = self.head().position
         after = head if head is not None and (after is None or head > after) else after
         while not stop():
@@ -172,7 +174,7 @@ class ArchiveStore(EventStore):
         backwards: bool = False,
         limit: int | None = None,
     ) -> Iterator[RecordedEvent]:
-        """By version."""
+        """The events of a stream by version."""
         if not self._runs:
             return
         where, values = self._where(EventFilter(stream=stream))
@@ -196,7 +198,7 @@ class ArchiveStore(EventStore):
         closed_by: Sequence[str] = (),
         measured: bool = False,
     ) -> Iterator[StreamInfo]:
-        """Counted from the events, so that those that several runs hold count once."""
+        """The streams, counted from the events: an event that several runs have counts once."""
         if not self._runs:
             return
         where, values = self._where(filter)
@@ -209,6 +211,7 @@ class ArchiveStore(EventStore):
         size = (
             "sum(octet_length(data) + coalesce(octet_length(metadata), 0))" if measured else "NULL"
         )
+        # A stream that was exported by two runs has its events twice in the files.
         bound = f" LIMIT {limit}" if limit is not None else ""
         statement = (
             "SELECT stream, tenant, count(*), min(version), max(version), "
@@ -232,7 +235,7 @@ class ArchiveStore(EventStore):
 
     @property
     def search(self) -> Search:
-        """The store itself."""
+        """An archive is searched by a scan of its files."""
         return self
 
     def find(
@@ -243,11 +246,12 @@ class ArchiveStore(EventStore):
         causation_id: Ids | None = None,
         keys: Sequence[str] = (),
     ) -> SearchResult:
-        """By a scan of the files in DuckDB."""
+        """Find events by a scan of the files."""
         which, ids = asked_for(
             event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
         )
         if which == "event_id":
+            # Ids are stored as 16 bytes where they are UUIDs, and as text otherwise.
             values: list[Any] = [*ids, *(value.replace("-", "").lower() for value in ids)]
             where = f"coalesce(id_text, lower(hex(id))) IN ({', '.join('?' * len(values))})"
         else:
@@ -256,6 +260,7 @@ class ArchiveStore(EventStore):
                 if which == "correlation_id"
                 else (*CAUSATION_KEYS, CAUSATION_STREAM)
             )
+            # Metadata is whatever the application wrote: what is no UTF-8 or no JSON has no ids.
             each = [f"json_extract_string(try(decode(metadata)), '$.\"{key}\"')" for key in wanted]
             among = ", ".join("?" * len(ids))
             conditions, values = [f"{value} IN ({among})" for value in each], [*ids] * len(each)
@@ -280,7 +285,7 @@ class ArchiveStore(EventStore):
         )
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
-        """Counted."""
+        """The number of events between two positions, counted in the files."""
         if until is None or not self._runs:
             return 0
         where, values = _compared(until, beyond=False)

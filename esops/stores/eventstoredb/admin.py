@@ -195,7 +195,7 @@ class HttpAdmin:
         return str(id) if id else None
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the HTTP connection."""
         self._http.close()
 
     def __enter__(self) -> Self:

@@ -74,7 +74,7 @@ class NodeArchiving:
         self._store, self._connector, self._talking = store, connector, talking
 
     def extra_columns(self) -> list[str]:
-        """The content type."""
+        """One: the content type, which tells JSON from binary."""
         return [_CONTENT_TYPE]
 
     def export(
@@ -94,7 +94,7 @@ class NodeArchiving:
             raise
 
     def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
-        """Each stream's metadata."""
+        """The metadata stream of each stream: its limits, ACL and truncation."""
         with self._talking("read streams' metadata") as link:
             found = {key: lookup.metadata(link, key.stream)[0] for key in streams}
         return {key: orjson.dumps(document).decode() for key, document in found.items()}

@@ -195,7 +195,7 @@ class Messages:
     def __init__(
         self, link: Link, request: streams_pb2.ReadReq, what: str, idle: float = IDLE
     ) -> None:
-        """Send the request."""
+        """Send the request; the answers come from `each`."""
         self._link, self._what, self._idle = link, what, idle
         self._call = link.streams.Read(
             request, metadata=link.metadata, credentials=link.credentials

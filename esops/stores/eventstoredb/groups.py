@@ -70,7 +70,7 @@ class PersistentSubscriptions:
         self._talking, self._ask, self._store = talking, ask, store
 
     def all(self) -> list[ConsumerGroup]:
-        """All groups."""
+        """All consumer groups of all streams, with how far each one is."""
         request = pb.ListReq()
         request.options.list_all_subscriptions.SetInParent()
         found = self._ask(

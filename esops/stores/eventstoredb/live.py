@@ -105,6 +105,7 @@ def tells_positions(link: Link, stream: str) -> bool:
         found = bulk.first(
             link, bulk.read_stream_request(stream, limit=1), f"read stream {stream!r}"
         )
+        # An older server sends the largest number instead.
         return not found or found[0].position[0] < _NO_POSITION
     return True
 

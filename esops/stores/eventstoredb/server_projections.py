@@ -124,7 +124,7 @@ class ServerProjections:
                 raise Refused(f"the server already has a projection {name!r}") from None
 
     def enable(self, name: str) -> None:
-        """Let it run."""
+        """Start a projection that is stopped."""
         self._change(name, "enable_projection")
 
     def disable(self, name: str) -> None:

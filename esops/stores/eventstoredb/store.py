@@ -376,7 +376,7 @@ class EventStoreDBStore(EventStore):
         return self.admin.checkpoints()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections to the cluster."""
         self._connector.close()
 
 

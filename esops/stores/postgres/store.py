@@ -85,12 +85,12 @@ class PostgresStore(EventStore):
 
     @property
     def sql(self) -> PostgresSql:
-        """The tables themselves."""
+        """Direct access to the tables, for what runs where the events are."""
         return PostgresSql(self.layout, self.control, self.count_between)
 
     @property
     def archiving(self) -> StreamArchiver:
-        """As the layout says."""
+        """How streams leave the store and come back; None where the layout cannot do that."""
         return self._archiver
 
     @cached_property
@@ -254,7 +254,7 @@ class PostgresStore(EventStore):
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
     ) -> Position:
-        """As the layout's library does it, in one transaction."""
+        """Append in one transaction, as the library of the layout does it."""
         if not self.layout.appends:
             raise missing(self, "append")
         with translated():
