@@ -172,6 +172,7 @@ def parse_config(document: Mapping[str, Any], path: Path) -> Config:
             Config.model_validate({"stores": stores})
     except ValidationError as error:
         raise _first_problem(error, path) from None
+    # Each store by the model of its backend, which may be one of another package.
     checked = {name: _store(name, table, path) for name, table in stores.items()}
     return config.model_copy(update={"stores": checked})
 

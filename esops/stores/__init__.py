@@ -51,6 +51,7 @@ def _joined(hot: EventStore, settings: StoreSettings) -> EventStore:
     from esops.stores.archive.store import ArchiveStore
 
     source = settings.source_store or hot.name
+    # The hot store is open already: it must not stay open where the archive cannot be read.
     try:
         cold = ArchiveStore(hot.name, ArchiveStoreSettings(of=source, cold=settings.cold))
     except BaseException:

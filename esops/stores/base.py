@@ -223,6 +223,8 @@ class EventStore(Protocol):
                     yield batch
                     if stop():
                         return
+                # Up to the head, though the last event that passed the filter may lie before it:
+                # rare events cost no progress.
                 after = head
                 yield Batch([], after)
             else:

@@ -59,6 +59,7 @@ class CountedLengths:
             for info in self._some(filter, closed_by=closed_by, measured=True)
             if info.length > over
         )
+        # A heap of as many as are wanted: a sort would hold every stream.
         longest = heapq.nsmallest(limit, found, key=lambda info: (-info.length, info.name))
         if since is None:
             return longest
@@ -71,6 +72,7 @@ class CountedLengths:
         read.
         """
         for info in self._some(filter):
+            # Only what was written to since then can have grown, and only if it is long enough.
             if info.length > over and info.last_at is not None and info.last_at >= since:
                 recent = self._since(info, since)
                 if recent > over:

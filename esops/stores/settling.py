@@ -49,6 +49,7 @@ def settled(
     value is the error to raise after the settled events have been read.
     """
     patience = store.capabilities.settling
+    # First a short look: mostly everything settles at once, and nothing need be said.
     head = store.head(min(patience, _QUIETLY), after, stop)
     if head.held_back_by and patience > _QUIETLY and not stop():
         who = "; ".join(each.in_words() for each in head.held_back_by[:3])

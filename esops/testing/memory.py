@@ -175,7 +175,7 @@ class MemoryStore(EventStore):
                         break
                     size += len(event.data)
                     page.append(event)
-            if not page:
+            if not page:  # the rest was removed: positions have gaps
                 break
             reached = page[-1].position
             if wanted := [event for event in page if self._passes(event, filter)]:
@@ -354,6 +354,7 @@ class _MemoryArchiving:
         from esops.stores.archive_batches import from_archive
 
         restored = 0
+        # All or nothing: a reader waits for the lock.
         with self.log.lock:
             self.log.archived -= {key.stream for key in streams}
             there = {(event.stream, event.version): event for event in self.log.events}

@@ -120,6 +120,7 @@ class NodeArchiving:
 
     def _remove(self, removal: str, part: VersionRange) -> Removed:
         name, events = part.key.stream, part.high - part.low + 1
+        # A stream is truncated or deleted once, with its last range: earlier ranges only count.
         if not part.ends:
             return Removed(part, events, None)
         info = self._store.stream_info(name)
@@ -182,6 +183,7 @@ class NodeArchiving:
             or after.first_version > low
             or after.last_version < high
         ):
+            # As it was found: a restore that does not succeed changes nothing.
             changes.set_metadata(stream, now)
             raise Refused(
                 f"stream {stream}: a scavenge has removed its events, so they cannot be restored "

@@ -36,6 +36,7 @@ class NodeSearch:
         )
         store, by_correlation = self._store, which == "correlation_id"
         if by_correlation and not keys and store.admin.projections.runs(_BY_CORRELATION):
+            # The projection keeps a stream of links for each correlation id.
             streams = [f"$bc-{value}" for value in values]
             events = (event for stream in streams for event in store.read_stream(stream))
             how = "the stream" + "s" * (len(streams) > 1) + " " + ", ".join(streams[:3])

@@ -64,6 +64,8 @@ class PostgresSql:
             layout.where(EVERYTHING), beyond, layout.up_to(until)
         )
         with self.control() as connection:
+            # The last position of the range is looked up only where there are more events than one
+            # statement is to take.
             if self._count_between(after, until) > events:
                 nth = connection.execute(
                     sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {} OFFSET {} LIMIT 1").format(

@@ -58,6 +58,7 @@ class PostgresStore(EventStore):
         self._dsn = settings.dsn
         self._connection: psycopg.Connection | None = None
         with translated():
+            # Before anything is read: a replica would say something else about what is settled.
             self._refuse_replica()
             self.layout: Layout = find_layout(self._control(), name, settings)
         self._reader = PagedReader(self.layout, settings.dsn, self._control)

@@ -63,6 +63,7 @@ class AppendBesideStreamRow:
     ) -> Position:
         """Append. Raises Refused for an archived stream, and WrongExpectedVersion."""
         known = {"stream": stream}
+        # Made in a statement of its own, so that the lock below finds a row whoever made it.
         connection.execute(self.make, known)
         row = connection.execute(self.lock, known).fetchone()
         assert row is not None

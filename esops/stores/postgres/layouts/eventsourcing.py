@@ -78,6 +78,7 @@ class Eventsourcing(NumberedLayout):
         sample = connection.execute(
             sql.SQL("SELECT state FROM {} ORDER BY notification_id LIMIT 1").format(self.events)
         ).fetchone()
+        # A compressed or encrypted state does not start as JSON does; one event tells of all.
         plain = sample is None or bytes(sample[0] or b"{")[:1] == b"{"
         self.detail = {
             "application": application(table.name),

@@ -78,5 +78,6 @@ class NumberedLayout(Layout):
             partial(catalog.relation_tree, oid=self._table.oid),
             self._watched or _UNWATCHED,
             TRUE,
+            # A number of a session's cache may be used long after the transaction that drew it.
             watched=self._watched is not None or self._sequence.cache > 1,
         )

@@ -96,6 +96,7 @@ def set_checkpoint(
             f"Emmett's processor {found.identity!r} is running",
             hint="Stop the application's projector first.",
         )
+    # Checkpoints are padded with zeros, so that their texts compare as their positions do.
     text = _as_emmett_keeps_it(connection, schema, found.checkpoint, position)
     if found.checkpoint is not None and found.checkpoint > text:
         raise Refused(

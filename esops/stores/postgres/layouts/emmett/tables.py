@@ -186,6 +186,7 @@ def _order(
     number, transaction = _C("global_position"), _C("transaction_id")
     if by_position:
         return (number,), (number,), ("bigint",)
+    # xid8 has no cast to bigint; it goes through text.
     selected = sql.SQL("transaction_id::text::bigint")
     return (transaction, number), (selected, number), ("xid8", "bigint")
 

@@ -136,6 +136,7 @@ class Marten(Layout):
                 "CASE WHEN bdata IS NULL THEN convert_to(data::text, 'UTF8') ELSE bdata END"
             )
             self.payloads = (_C("bdata"), _C("data"))
+        # The tenant tells streams apart only in these two variants.
         own_tenant = variant.conjoined or variant.own_numbers
         self.mapped = Mapped(
             id=sql.SQL("id::text"),
@@ -212,6 +213,7 @@ class Marten(Layout):
         first `-`.
         """
         variant = self._variant
+        # A subquery rather than a join: it stays a condition that can stand beside others.
         by_type = sql.SQL("({}) IN (SELECT {} FROM {} WHERE type = {})").format(
             sql.SQL("tenant_id, stream_id" if variant.conjoined else "stream_id"),
             sql.SQL("tenant_id, id" if variant.conjoined else "id"),
