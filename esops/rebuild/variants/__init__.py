@@ -1,1 +1,3 @@
-"""Rebuilds of another way: in place, by ranges, by the application, inside the store."""
+"""Rebuilds that differ from the usual one: in place (whole or in ranges), by the application, and
+inside the store.
+"""
