@@ -48,7 +48,7 @@ _ANSWERS: dict[Name, tuple[str, str]] = {
         "Name a store that does: one with a layout of a library, EventStoreDB, or a plug-in's.",
     ),
     "archiving": (
-        "cannot be archived by esops, and nothing can be restored to it as it was",
+        "cannot be archived by esops, and archived events cannot be restored into it as they were",
         "`esops docs stores` lists the stores that can be archived.",
     ),
     "lengths": (
@@ -57,14 +57,14 @@ _ANSWERS: dict[Name, tuple[str, str]] = {
     ),
     "search": (
         "cannot search for events by id",
-        "Read a stream with `esops events stream`, or all events with `esops events`.",
+        "Read a stream with `esops events --stream NAME`, or all events with `esops events`.",
     ),
     "shards": (
         "cannot split its streams into shards for several readers",
         "Leave the option out: one process reads all events.",
     ),
     "sql": (
-        "is in no Postgres database, so SQL cannot read its events",
+        "is not in a Postgres database, so SQL cannot read its events",
         "Use kind 'fold' or 'handlers', which read from any store.",
     ),
     "admin": (

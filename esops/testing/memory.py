@@ -292,7 +292,9 @@ class _MemoryArchiving:
         from esops.stores.archive_batches import to_archive
 
         if columns:
-            raise Refused(f"this store keeps no {columns[0]!r} of an event, which the archive has")
+            raise Refused(
+                f"the archive has {columns[0]!r} for each event, and this store cannot keep it"
+            )
         for each in streams:
             if each.stream not in self.log.archived:
                 events = list(self._store.read_stream(each.stream))

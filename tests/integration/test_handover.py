@@ -114,7 +114,7 @@ def test_refused_while_rows_are_fresh_or_ahead_or_gone(impatient, connection):
     )
     result = impatient.run("rebuild", "--blue-green", "--max-diff", "100%")
     assert result.code == 6
-    assert "may live" in result.err
+    assert "may be running" in result.err
     connection.execute(
         "UPDATE shop.mt_event_progression SET last_updated = now() - interval '1 hour', "
         "last_seq_id = 5000"

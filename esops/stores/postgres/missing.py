@@ -277,7 +277,7 @@ class NumbersInOrder:
         self._asked_events = True
         passed = self._passed_by_library(connection)
         if passed is not None and passed <= until:
-            self._be_old(passed, "passed by the library's own reader")
+            self._be_old(passed, "skipped by the library's own reader")
         if self._old < until:
             self._ask_checkpoint(connection, until)
         if self._old < until:

@@ -81,7 +81,7 @@ def _check(table: catalog.Table, asked: TableSettings) -> None:
         if kinds is not None and kind not in kinds:
             raise UsageError(
                 f"table.{key}: column {column!r} is of type {kind}",
-                hint=f"It takes one of {', '.join(sorted(kinds))}.",
+                hint=f"Use a column of type {', '.join(sorted(kinds))}.",
             )
 
 

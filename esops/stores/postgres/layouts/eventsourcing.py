@@ -84,7 +84,7 @@ class Eventsourcing(NumberedLayout):
             "application": application(table.name),
             "states": "JSON"
             if plain
-            else "compressed or encrypted: left as they are, and their times are not known",
+            else "compressed or encrypted; esops leaves them as they are, with unknown times",
         }
 
     def in_category(self, name: str) -> sql.Composable:
@@ -156,7 +156,7 @@ class Eventsourcing(NumberedLayout):
         if reached is not None and reached > position[0]:
             raise Refused(
                 f"{name} is at {reached}, ahead of {position}",
-                hint="Resume with --resume: green catches up first.",
+                hint="Run it again with --resume: green catches up first.",
             )
         a_row_an_application = table.key == ("application_name",) and reached is not None
         statement = "move" if a_row_an_application else "enter"

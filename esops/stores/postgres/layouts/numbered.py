@@ -36,9 +36,10 @@ def sequence_behind(connection: psycopg.Connection, table: Table, number: str) -
     found = catalog.sequence_behind(connection, table, number)
     if found is None:
         raise Unavailable(
-            f"no sequence is behind {table.schema}.{table.name}.{number}, so that nobody can say "
-            "what is settled",
-            hint="Is it a copy without it? A table of your own can name its `sequence`.",
+            f"no sequence fills {table.schema}.{table.name}.{number}, so esops cannot tell what is "
+            "settled",
+            hint="The table may be a copy without its sequence. For a table of your own, name the "
+            "`sequence` in esops.toml.",
         )
     return NumberSequence(*found)
 

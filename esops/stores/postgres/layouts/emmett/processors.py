@@ -101,7 +101,7 @@ def set_checkpoint(
     if found.checkpoint is not None and found.checkpoint > text:
         raise Refused(
             f"{found.identity} is at {found.checkpoint}, ahead of {text}",
-            hint="Resume with --resume: green catches up first.",
+            hint="Run it again with --resume: green catches up first.",
         )
     answer = connection.execute(
         sql.SQL("SELECT {}(%s, %s, %s, %s, pg_current_xact_id(), %s, %s)").format(
@@ -111,7 +111,7 @@ def set_checkpoint(
     ).fetchone()
     if answer is None or answer[0] not in (0, 1):
         raise Refused(
-            f"Emmett did not take the checkpoint of {found.identity!r}: its function answered "
+            f"Emmett did not accept the checkpoint of {found.identity!r}: its function answered "
             f"{answer[0] if answer else None}"
         )
 

@@ -233,9 +233,8 @@ def _from_the_future(connection: psycopg.Connection, schema: str) -> list[str]:
         return []
     return [
         (
-            f"there are events with transaction ids in this cluster's future (such as {row[0]}): "
-            "restored from another cluster, "
-            'they are invisible to readers; read with ordering = "position", or raise the '
-            "cluster's transaction counter"
+            f"there are events with transaction ids in this cluster's future (such as {row[0]}). "
+            "They come from another cluster, and readers cannot see them. Read with "
+            'ordering = "position", or raise the cluster\'s transaction counter.'
         )
     ]

@@ -103,13 +103,13 @@ def set_checkpoint(
         taken = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (lock,)).fetchone()
         if not (taken and taken[0]):
             raise Refused(
-                f"Marten's daemon lives: its lock {lock} is held",
+                f"Marten's daemon is running: it holds its lock {lock}",
                 hint="Stop the application's projector first.",
             )
     touched = [each for each in found if found[each][2]]
     if touched:
         raise Refused(
-            f"Marten's daemon may live: {touched[0]} was updated less than "
+            f"Marten's daemon may be running: {touched[0]} was updated less than "
             f"{_ALIVE.total_seconds():.0f} s ago",
             hint="Stop the application's projector, and resume a minute later.",
         )
@@ -117,7 +117,7 @@ def set_checkpoint(
     if reached is not None and reached > position[0]:
         raise Refused(
             f"{name} is at {reached}, ahead of {position}",
-            hint="Resume with --resume: green catches up first.",
+            hint="Run it again with --resume: green catches up first.",
         )
     connection.execute(
         sql.SQL(

@@ -263,8 +263,8 @@ def _stream_table(variant: MartenVariant) -> StreamTable:
         length=_C("version"),
         alive=sql.SQL("is_archived IS NOT TRUE") if streams.has("is_archived") else TRUE,
         in_category=in_category,
-        note="the versions in mt_streams: a stream that was compacted or trimmed counts as long as "
-        "it has ever been",
+        note="the versions in mt_streams: a stream that was compacted or trimmed counts with its "
+        "greatest length so far",
         scope=scope,
     )
 
