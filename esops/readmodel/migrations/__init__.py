@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import LiteralString
 
@@ -165,9 +166,11 @@ def _readable(number: int) -> int:
 
 
 def _record(number: int) -> str:
-    from importlib.metadata import version
-
-    return _SQL["record"] % (sql.Literal(version("esops")).as_string(None), number)
+    try:
+        esops = version("esops")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        esops = "unknown"
+    return _SQL["record"] % (sql.Literal(esops).as_string(None), number)
 
 
 def _denied(connection: psycopg.Connection, number: int, error: psycopg.Error) -> Unavailable:
