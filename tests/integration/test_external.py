@@ -318,11 +318,11 @@ def test_what_cannot_be_done_is_refused_before(app, project, dsn, connection):
     configure(project, dsn, app, 1)
     result = project.run("rebuild", "--blue-green")
     assert result.code == 2
-    assert "which tables does the application build?" in result.err
+    assert "projections.cart_summary.built is missing" in result.err
     configure(project, dsn, app, 2, 'switch = "view"')
     result = project.run("rebuild", "--blue-green")
     assert result.code == 6
-    assert "would have to be renamed" in result.err
+    assert "would have to rename" in result.err
     configure(project, dsn, app, 2, 'switch = "rename"')
     assert "keep their names: view or hook" in project.run("rebuild", "--blue-green").err
     configure(project, dsn, app, 2, 'built = ["a", "b"]')
