@@ -396,10 +396,10 @@ def test_a_program_that_is_not_there(program):
 def test_keys_that_do_not_belong_to_a_kind(project, dsn):
     shop.make(dsn, 10)
     for kind, extra, words in (
-        ("fold", 'statement = "x.sql"', "not for a projection of kind 'fold'"),
-        ("sql", 'events = ["a"]', "not for a projection of kind 'sql'"),
+        ("fold", 'statement = "x.sql"', "a projection of kind 'fold'"),
+        ("sql", 'events = ["a"]', "a projection of kind 'sql'"),
         ("sql", 'on_error = "dead-letter"', "cannot pass one of them"),
-        ("process", 'python = "a:b"', "not for a projection of kind 'process'"),
+        ("process", 'python = "a:b"', "a projection of kind 'process'"),
     ):
         kinds.configure(project, dsn, kind, options=extra)
         result = project.run("rebuild", "--blue-green", "--dry-run")
