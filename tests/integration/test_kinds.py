@@ -398,7 +398,7 @@ def test_keys_that_do_not_belong_to_a_kind(project, dsn):
     for kind, extra, words in (
         ("fold", 'statement = "x.sql"', "a projection of kind 'fold'"),
         ("sql", 'events = ["a"]', "a projection of kind 'sql'"),
-        ("sql", 'on_error = "dead-letter"', "cannot pass one of them"),
+        ("sql", 'on_error = "dead-letter"', "cannot skip one of the events"),
         ("process", 'python = "a:b"', "a projection of kind 'process'"),
     ):
         kinds.configure(project, dsn, kind, options=extra)
