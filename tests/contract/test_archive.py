@@ -20,6 +20,7 @@ from esops.events import EventFilter, NewEvent
 from esops.stores import open_store
 from esops.testing import eventually
 from tests.contract.test_store import LAYOUTS, eventstoredb_kit, layout_kit
+from tests.support.soak import SOAK
 from tests.support.waiting import DEADLINE
 
 PATIENCE = timedelta(seconds=DEADLINE)
@@ -114,8 +115,10 @@ def ways(kit) -> list[str]:
     return [way for way in kit.store.archiving.removals if way != "tombstone"]
 
 
-def test_streams_leave_by_each_way_and_come_back_as_they_were(kit, tmp_path):
-    before = fill(kit, hundreds=11)  # more than the block that a stream's hash is made of
+def test_streams_leave_by_each_way_and_come_back_as_they_were(kit, tmp_path, request):
+    # In some layouts a stream has more events than the block that its hash is made of.
+    long = SOAK or request.node.callspec.params["kit"] in ("marten-text", "emmett", "messagedb")
+    before = fill(kit, hundreds=11 if long else 1)
     was = rows(kit)
     log = kit.read()
     assert ways(kit)
