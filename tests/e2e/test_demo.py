@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 
+from tests.support.project import Project
 from tests.support.soak import rounds
 
 pytestmark = [pytest.mark.slow, pytest.mark.installed]
+
+
+@pytest.fixture
+def project():
+    """Not in pytest's own folder, where the server's user has to get: pytest closes it to others
+    whenever a process of it starts.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="esops-test-"))
+    folder.chmod(0o755)
+    yield Project(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_the_tour_ends_with_nothing_wrong(project):

@@ -98,7 +98,7 @@ def test_a_shards_process_that_dies_is_begun_again(carts, engine, connection):
     at_work()[0].kill()
     _, err = finish(process)
     assert process.returncode == 0, err
-    assert "a process died: begun again at its checkpoint" in err
+    assert "a process died" in err
     shop.check_version(connection, 1)
 
 
@@ -132,9 +132,9 @@ def test_what_stops_a_shard_is_told_here(carts, engine):
 @pytest.mark.parametrize(
     ("engine", "code", "words"),
     [
-        ("ray://here", 2, "there is no such engine"),
-        ("dask://", 2, "there is no such engine"),
-        ("dask://127.0.0.1:1", 3, "cannot be reached"),
+        ("ray://here", 2, "'ray://here'"),
+        ("dask://", 2, "'dask://'"),
+        ("dask://127.0.0.1:1", 3, "127.0.0.1:1"),
     ],
 )
 def test_an_engine_that_is_not_there(carts, connection, engine, code, words):
@@ -169,7 +169,7 @@ def test_a_scheduler_that_is_gone_ends_it_and_it_goes_on_without(carts, connecti
         until(lambda: sum(each[3] for each in shards(connection)) > 1_000)
     _, err = finish(process)
     assert process.returncode == 3, err
-    assert "the Dask scheduler is gone" in err
+    assert "Dask scheduler" in err
     carts.environment.pop("PYTHONPATH")
     until(lambda: not at_work())
     assert carts.run("rebuild", "--blue-green", "--resume").code == 3, "its address is kept"
