@@ -55,6 +55,9 @@ def follow(heading: str, folder: Path, **environment: str) -> dict[str, str]:
         "PYTHONPATH": str(folder),
         "PATH": f"{EXECUTABLES}{os.pathsep}{os.environ['PATH']}",
         "PYTEST_ADDOPTS": "-p no:cacheprovider",
+        # pytest closes the folder that all its runs share to other users; an embedded server that
+        # starts at that moment, as a user of its own, would not get to its data.
+        "PYTEST_DEBUG_TEMPROOT": str(folder),
     }
     printed: dict[str, str] = {}
     for line in (
