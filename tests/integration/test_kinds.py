@@ -377,6 +377,7 @@ def test_a_poison_event_of_a_program_stops_it_or_is_passed(program, connection, 
     ],
 )
 def test_a_program_that_does_not_speak_the_protocol(program, code, exit_code, words):
+    program.patch("from esops.projections.kinds import process\nprocess._PATIENCE_TO_END = 0.5\n")
     (program.folder / "cart_summary.js").write_text(code)
     text = (program.folder / "esops.toml").read_text().replace("20s", "1s")
     (program.folder / "esops.toml").write_text(text)

@@ -31,8 +31,9 @@ PATIENCE = timedelta(seconds=DEADLINE)
 AT_ONCE = timedelta(seconds=0.9)
 """What a store with old holes may take longer than one without."""
 FIXTURES = ("v1", "v2", "v3", "v4", "v5", "v7")
-THRESHOLD = "1s"
-RUNS = rounds(9, 300)
+THRESHOLD = "2s"
+"""Longer than a writer takes from drawing a number to its insert, on a busy machine, too."""
+RUNS = rounds(6, 300)
 """One-shot commands beside live writers."""
 
 PROJECTION = """
