@@ -404,7 +404,7 @@ def test_d011_a_sequence_that_gives_out_numbers_ahead(project, dsn, connection):
 
 def test_d012_who_holds_the_head_back(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True))
-    configure(project, dsn)
+    configure(project, dsn, 'settle_timeout = "500ms"\nhole_threshold = "300ms"')
     with psycopg.connect(dsn) as slow:
         slow.execute("SELECT nextval('mt_events_sequence')")
         connection.execute(
