@@ -222,7 +222,7 @@ def main(arguments: list[str] | None = None) -> None:
     with ClosedPipes() as pipes:
         # Not standalone: Typer would print errors in its own form and exit by itself.
         code = _guarded(lambda: app(args=arguments, standalone_mode=False), debug)
-        pipes.flush()
+        code = _guarded(pipes.flush, debug) or code
     sys.exit(EXIT_CODE if pipes.closed else code)
 
 

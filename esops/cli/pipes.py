@@ -13,6 +13,8 @@ import sys
 import threading
 from typing import Any, Self, TextIO
 
+from esops.errors import Unavailable
+
 EXIT_CODE = 128 + signal.SIGPIPE
 
 
@@ -45,15 +47,28 @@ class ClosedPipes:
         Raises SystemExit in the main thread. Another thread cannot end the process; it asks the
         command to stop as SIGTERM does, so that `esops run` ends its work in order.
         """
-        # What is written from now on, also at the interpreter's own end, goes nowhere.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        self._silence(stream)
         self.closed = True
         if threading.current_thread() is threading.main_thread():
             raise SystemExit(EXIT_CODE)
         if callable(signal.getsignal(signal.SIGTERM)):
             os.kill(os.getpid(), signal.SIGTERM)
+
+    def full(self, stream: TextIO, error: OSError) -> Unavailable:
+        """The error of a stream that cannot be written, for example to a full disk."""
+        name = "stderr" if stream is self._streams[1] else "stdout"
+        self._silence(stream)
+        return Unavailable(
+            f"{name} cannot be written: {error.strerror}",
+            hint="What the command did before is done. Look with `esops status`.",
+        )
+
+    @staticmethod
+    def _silence(stream: TextIO) -> None:
+        # What is written from now on, also at the interpreter's own end, goes nowhere.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 class _Guarded:
@@ -68,12 +83,16 @@ class _Guarded:
         except BrokenPipeError:
             self._pipes.end(self._stream)
             return len(text)
+        except OSError as error:
+            raise self._pipes.full(self._stream, error) from None
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except BrokenPipeError:
             self._pipes.end(self._stream)
+        except OSError as error:
+            raise self._pipes.full(self._stream, error) from None
 
     def writelines(self, lines: Any) -> None:
         for line in lines:

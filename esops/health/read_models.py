@@ -113,7 +113,8 @@ def _own_tables(subject: str, number: int) -> Iterator[Finding]:
             "ESOPS-D036",
             subject,
             f"esops' own tables are at schema {number}, and this esops writes schema {newest}",
-            "Do nothing: the next rebuild or run migrates them.",
+            "Do nothing if the role that runs esops owns them: its next rebuild or run migrates "
+            "them. Else run `esops run --until-caught-up` once as their owner.",
         )
 
 

@@ -143,6 +143,7 @@ class _BlueGreen:
 class _InPlace:
     """A rebuild of the tables that serve."""
 
+    config: Config
     target: Target
     store: EventStore
     connection: psycopg.Connection
@@ -150,7 +151,7 @@ class _InPlace:
 
     def plan(self) -> InPlacePlan:
         return in_place_plan.make_plan(
-            self.target, self.request.options, self.store, self.connection
+            self.config, self.target, self.request.options, self.store, self.connection
         )
 
     def run(self, operator: Operator, stop: Stop) -> Outcome:
@@ -219,6 +220,6 @@ def _opened(
         target = resolve(config, name, request.store, connection)
         with open_store(target.store_name, config.store(target.store_name)[1]) as store:
             if request.in_place:
-                yield _InPlace(target, store, connection, request)
+                yield _InPlace(config, target, store, connection, request)
             else:
                 yield _BlueGreen(config, target, store, connection, request)

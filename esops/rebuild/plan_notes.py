@@ -19,13 +19,15 @@ from esops.rebuild.target import Target
 from esops.settings import VerifySettings
 
 
-def of_archive(config: Config, target: Target) -> list[str]:
-    """Events that were archived and removed, and that this store does not read."""
+def of_archive(config: Config, target: Target, into: str = "green") -> list[str]:
+    """Events that were archived and removed, that this store does not read, and that the tables
+    (`into`, in words) will therefore lack.
+    """
     if config.stores[target.store_name].archive:
         return []
     return [
-        f"{away} and will be missing from green. To read them too, set "
-        f'archive = "{away.archive}" on the store'
+        f"{away} and will be missing from {into}. To read them too, set "
+        f'archive = "{away.archive}" in [stores.{target.store_name}]'
         for away in removed_from(config, target.store_name)
     ]
 

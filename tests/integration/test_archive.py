@@ -260,7 +260,9 @@ def test_a_rebuild_says_what_it_cannot_see_and_sees_it_with_the_archive(
     assert project.ok("archive", "run", "old", "--output", "json").json["removed"] == 9
     plan = project.ok("rebuild", "--blue-green", "--dry-run").out
     assert "90 events of 9 streams were archived" in plan
-    assert 'set archive = "cold" on the store' in plan
+    assert 'set archive = "cold" in [stores.shop]' in plan
+    in_place = project.ok("rebuild", "cart_summary", "--dry-run", "--output", "json").json
+    assert any("will be missing from the tables" in note for note in in_place["notes"])
     differs = project.run("rebuild", "--blue-green", "--output", "json")
     assert differs.code == 1
     assert differs.json["verification"]["only_blue"] == 9

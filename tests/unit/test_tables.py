@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from esops import term
-from esops.errors import UsageError
+from esops.errors import Unavailable, UsageError
 from esops.term.tables import fitting_columns
 
 COLUMNS = ["run", "policy", "store", "state", "events", "sealed_at", "detail"]
@@ -143,3 +145,43 @@ def test_a_file_gets_no_control_characters_and_text_as_it_is(tmp_path, monkeypat
 def test_a_folder_that_is_not_there_is_a_mistake(tmp_path):
     with pytest.raises(UsageError, match="no folder"):
         into_a_file(tmp_path / "no" / "x")
+
+
+def test_a_file_that_cannot_be_written_is_found_before_the_command_does_anything(tmp_path):
+    for path in (tmp_path, Path("/proc/result"), Path()):
+        with pytest.raises(UsageError, match="--output-file"):
+            into_a_file(path)
+
+
+def test_a_full_device_is_said_and_nothing_is_left_behind():
+    output = into_a_file(Path("/dev/full"))
+    with pytest.raises(Unavailable, match="cannot be written to /dev/full: No space left"):
+        with output.file:
+            output.line("x")
+
+
+def test_a_disk_that_fills_leaves_no_part(tmp_path, monkeypatch):
+    path = tmp_path / "result"
+    output = into_a_file(path)
+    with pytest.raises(Unavailable, match="No space left"):
+        with output.file:
+            output.line("x")
+            os.dup2(os.open("/dev/full", os.O_WRONLY), output.file._stream.fileno())
+            output.line("y")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_file_keeps_its_mode_its_link_and_what_stands_beside_it(tmp_path):
+    private, link, other = (tmp_path / name for name in ("private", "link", "private.part"))
+    private.write_text("the last one")
+    private.chmod(0o600)
+    link.symlink_to(private)
+    other.write_text("precious")
+    output = into_a_file(link)
+    with output.file:
+        output.line("new")
+    assert link.is_symlink()
+    assert private.read_text() == "new\n"
+    assert private.stat().st_mode & 0o777 == 0o600
+    assert other.read_text() == "precious"
+    assert sorted(tmp_path.iterdir()) == sorted([private, link, other])

@@ -8,7 +8,9 @@ from typing import Any
 
 import psycopg
 
+from esops.config import Config
 from esops.readmodel import registry
+from esops.rebuild import plan_notes
 from esops.rebuild.options import Options
 from esops.rebuild.target import Target
 from esops.stores.base import EventStore
@@ -25,6 +27,8 @@ class InPlacePlan:
     events: int
     counted: bool
     """Whether `events` is a count; otherwise it is an estimate."""
+    notes: Sequence[str] = ()
+    """What to know before, beside what is true of every rebuild in place."""
 
     def lines(self, *, statements: bool = True) -> list[str]:  # noqa: ARG002 - as other plans; there are few
         """The plan for a person."""
@@ -34,6 +38,7 @@ class InPlacePlan:
             "  - `esops run` must not run for this projection until then; writers of events are "
             "not affected"
         )
+        more = [f"  - {note}" for note in self.notes]
         if self.ranges is None:
             return [
                 f"Plan: rebuild {self.projection} in place",
@@ -45,6 +50,7 @@ class InPlacePlan:
                     "no way back"
                 ),
                 others,
+                *more,
             ]
         return [
             f"Plan: rebuild {self.projection} in place, in {count(self.ranges, 'range')} of keys",
@@ -57,6 +63,7 @@ class InPlacePlan:
                 "new; there is no way back"
             ),
             others,
+            *more,
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,11 +74,16 @@ class InPlacePlan:
             "ranges": self.ranges,
             "tables": list(self.tables),
             "events": self.events,
+            "notes": list(self.notes),
         }
 
 
 def make_plan(
-    target: Target, options: Options, store: EventStore, connection: psycopg.Connection
+    config: Config,
+    target: Target,
+    options: Options,
+    store: EventStore,
+    connection: psycopg.Connection,
 ) -> InPlacePlan:
     """The plan. Changes nothing; whether it is possible is checked when it begins."""
     active = registry.active(connection, target.name)
@@ -86,4 +98,5 @@ def make_plan(
         ranges=options.ranges,
         events=store.count_between(None, store.head().position),
         counted=store.capabilities.count_between,
+        notes=plan_notes.of_archive(config, target, "the tables"),
     )
