@@ -35,6 +35,14 @@ class Unavailable(EsopsError):
     exit_code = 3
 
 
+def unwritten(where: str, error: OSError) -> Unavailable:
+    """The error of a result that the system does not take, such as on a full disk."""
+    return Unavailable(
+        f"{where} cannot be written: {error.strerror}",
+        hint="What the command did before is done. Look with `esops status`.",
+    )
+
+
 class ConnectionLost(Unavailable):
     """The connection to the database was lost."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 COLOURS = ("#2a78d6", "#1f9d57", "#c9820a", "#a346b8", "#d14343", "#0f9aa8", "#7a6ff0", "#8a8f3c")
-"""Colours of categories. All of them can be told apart on white and on black."""
+"""Colours of categories. A reader can distinguish all of them, on white and on black."""
 
 
 def page(template: str, title: str, figures: Mapping[str, go.Figure], **values: Any) -> str:

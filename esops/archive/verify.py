@@ -162,14 +162,7 @@ class _WholeVerification:
         self, group: list[Digest], store: EventStore, *, all_equal: bool
     ) -> None:
         # Rows that are equal need no look at single streams, and nearly always all are.
-        compared = (
-            (
-                (digest, StreamComparison("same", last_version=digest.last_version))
-                for digest in group
-            )
-            if all_equal
-            else compare(self.run, self.manifest, group, store)
-        )
+        compared = _same(group) if all_equal else compare(self.run, self.manifest, group, store)
         for digest, comparison in compared:
             if comparison.status == "differs":
                 self.found.problem(f"stream {digest.stream}: {comparison.detail}")

@@ -114,7 +114,7 @@ def _lengths_figure(found: StreamsAudit) -> go.Figure:
 
 def _growth_figure(months: Sequence[MonthCount], colours: Mapping[str, str]) -> go.Figure:
     axis, by_category = _by_category(months)
-    # More colours than these cannot be told apart.
+    # A reader cannot distinguish more colours than these.
     largest = list(by_category)[:_SERIES]
     rest: Counter[str] = Counter()
     for category in list(by_category)[_SERIES:]:
@@ -182,7 +182,7 @@ def _longest_figure(found: StreamsAudit, colours: Mapping[str, str]) -> go.Figur
         )
         for category in categories
     ]
-    # Plotly orders bars by category unless it is told.
+    # Plotly would order the bars by category.
     order = [label(info.name) for info in streams]
     return go.Figure(
         bars,

@@ -147,7 +147,7 @@ def audit_streams(
     request: StreamsRequest = EVERYTHING,
     say: Callable[[str], None] = lambda _: None,
 ) -> StreamsAudit:
-    """Audit the streams of a store. `say` is told before something takes long.
+    """Audit the streams of a store. `say` is called before something takes long.
 
     Raises UsageError for a budget that cannot be checked.
     """

@@ -214,7 +214,7 @@ def current_output(context: typer.Context, *, talks: bool = True) -> Output:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     from esops.cli import load
-    from esops.cli.pipes import EXIT_CODE, ClosedPipes
+    from esops.cli.pipes import ClosedPipes
 
     load.commands()
     # Read here, since an error may come before the options are parsed.
@@ -222,8 +222,8 @@ def main(arguments: list[str] | None = None) -> None:
     with ClosedPipes() as pipes:
         # Not standalone: Typer would print errors in its own form and exit by itself.
         code = _guarded(lambda: app(args=arguments, standalone_mode=False), debug)
-        code = _guarded(pipes.flush, debug) or code
-    sys.exit(EXIT_CODE if pipes.closed else code)
+        pipes.flush()
+    sys.exit(code if pipes.exit_code is None else pipes.exit_code)
 
 
 def _guarded(run: Callable[[], Any], debug: bool) -> int:

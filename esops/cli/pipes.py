@@ -1,19 +1,21 @@
 """What happens when the reader of our output ends first, as in `esops events | head`.
 
-Such a command ends quietly, with the exit code that a shell shows for the signal SIGPIPE (141), as
-other tools do. The signal itself stays ignored: it would also end esops when a projection's program
-or a connection goes away, which are errors with a message of their own.
+Such a command ends quietly, with the exit code that a shell shows for the signal SIGPIPE (141),
+as other tools do. A stream that cannot be written for another reason, such as a full disk, is an
+error. The signal itself stays ignored: it would also end esops when a projection's program or a
+connection goes away, which are errors with a message of their own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 from typing import Any, Self, TextIO
 
-from esops.errors import Unavailable
+from esops.errors import Unavailable, unwritten
 
 EXIT_CODE = 128 + signal.SIGPIPE
 
@@ -22,8 +24,9 @@ class ClosedPipes:
     """Watches stdout and stderr while a command runs, for all its threads."""
 
     def __init__(self) -> None:
-        """Neither stream is known to be closed yet."""
-        self.closed = False
+        """Both streams are taken to be open."""
+        self.exit_code: int | None = None
+        """The code that the command ends with, where a stream could not be written."""
         self._streams = sys.stdout, sys.stderr
 
     def __enter__(self) -> Self:
@@ -41,34 +44,34 @@ class ClosedPipes:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
 
-    def end(self, stream: TextIO) -> None:
-        """End the command, since nobody reads this stream any more.
+    def end(self, stream: TextIO, error: OSError) -> None:
+        """End the command, since this stream cannot be written any more.
 
-        Raises SystemExit in the main thread. Another thread cannot end the process; it asks the
-        command to stop as SIGTERM does, so that `esops run` ends its work in order.
+        Raises SystemExit in the main thread: what is caught on the way, as Typer catches what a
+        first attempt to write raises, does not stop it. Another thread cannot end the process; it
+        asks the command to stop as SIGTERM does, so that `esops run` ends its work in order.
         """
-        self._silence(stream)
-        self.closed = True
-        if threading.current_thread() is threading.main_thread():
-            raise SystemExit(EXIT_CODE)
-        if callable(signal.getsignal(signal.SIGTERM)):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    def full(self, stream: TextIO, error: OSError) -> Unavailable:
-        """The error of a stream that cannot be written, for example to a full disk."""
-        name = "stderr" if stream is self._streams[1] else "stdout"
-        self._silence(stream)
-        return Unavailable(
-            f"{name} cannot be written: {error.strerror}",
-            hint="What the command did before is done. Look with `esops status`.",
-        )
-
-    @staticmethod
-    def _silence(stream: TextIO) -> None:
         # What is written from now on, also at the interpreter's own end, goes nowhere.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+        if isinstance(error, BrokenPipeError):
+            self.exit_code = EXIT_CODE
+        else:
+            self._say(stream, error)
+            self.exit_code = Unavailable.exit_code
+        if threading.current_thread() is threading.main_thread():
+            raise SystemExit(self.exit_code)
+        if callable(signal.getsignal(signal.SIGTERM)):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _say(self, stream: TextIO, error: OSError) -> None:
+        stdout, stderr = self._streams
+        if stream is stdout:
+            said = unwritten("stdout", error)
+            with contextlib.suppress(OSError):
+                stderr.write(f"error: {said.message}\nhint: {said.hint}\n")
+                stderr.flush()
 
 
 class _Guarded:
@@ -80,19 +83,15 @@ class _Guarded:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
-            self._pipes.end(self._stream)
-            return len(text)
         except OSError as error:
-            raise self._pipes.full(self._stream, error) from None
+            self._pipes.end(self._stream, error)
+            return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._pipes.end(self._stream)
         except OSError as error:
-            raise self._pipes.full(self._stream, error) from None
+            self._pipes.end(self._stream, error)
 
     def writelines(self, lines: Any) -> None:
         for line in lines:

@@ -10,8 +10,8 @@ r"""The rebuild from Python. `esops rebuild` parses, calls this and prints.
     [outcome] = rebuild(config, ["cart_summary"], RebuildRequest(max_rate=5000))
     print(outcome.state, outcome.to_version, outcome.events)
 
-`stop` pauses a rebuild, which then raises Stopped and can be resumed; an Operator is told how it
-goes:
+`stop` pauses a rebuild, which then raises Stopped and can be resumed; an Operator follows
+it:
 
     rebuild(config, ["cart_summary"], RebuildRequest(action="resume"), stop=event.is_set)
 

@@ -11,7 +11,7 @@ from esops.events import Position
 
 
 class Reporter(Protocol):
-    """Who is told how one rebuild goes."""
+    """Receives the messages and the progress of one rebuild."""
 
     def say(self, text: str) -> None:
         """Report that a state was reached, or what the rebuild waits for."""

@@ -1,4 +1,4 @@
-"""What can be asked of a rebuild, and who is told about it and asked before anything is dropped."""
+"""What can be asked of a rebuild, and who follows it and is asked before anything is dropped."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class RebuildRequest:
 
 
 class Operator:
-    """Who is told how rebuilds go, and asked before anything is dropped.
+    """Follows rebuilds, and is asked before anything is dropped.
 
     This one is silent and agrees to everything. Override what you want to know; the methods are
     called by several threads where several projections are rebuilt.

@@ -115,7 +115,7 @@ def _dead(entry: journal.JournalEntry, holder: locks.LockHolder) -> bool:
         process_name(entry.host, entry.pid) + " "
     ):
         return False
-    # Whether a process of another machine is alive cannot be told from here.
+    # Whether a process of another machine is alive cannot be known from here.
     if entry.host != socket.gethostname() or entry.pid == os.getpid():
         return False
     try:

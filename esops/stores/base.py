@@ -300,7 +300,7 @@ class EventStore(Protocol):
 
     @property
     def identity(self) -> LogIdentity | None:
-        """How this log is told from another one at the same address."""
+        """How esops tells this log from another at the same address."""
         return None
 
     @property

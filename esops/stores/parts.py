@@ -35,7 +35,7 @@ Mark = Mapping[str, Any]
 
 
 class LogIdentity(Protocol):
-    """How a log is told from another one: from one that replaced it, or an older copy of it."""
+    """How esops recognises a log: not one that replaced it, nor an older copy of it."""
 
     def mark(self, position: Position) -> Mark | None:
         """What tells this log at a position from any other; kept beside a checkpoint.

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from esops.errors import Unavailable, UsageError
+from esops.errors import UsageError, unwritten
 
 
 class ResultFile:
@@ -122,7 +122,4 @@ class ResultFile:
         except OSError as error:
             # Where the command failed, its own error is the one to show.
             if not quietly:
-                raise Unavailable(
-                    f"the result cannot be written to {self.path}: {error.strerror}",
-                    hint="What the command did before is done. Look with `esops status`.",
-                ) from None
+                raise unwritten(f"--output-file {self.path}", error) from None

@@ -62,7 +62,7 @@ class Tracer:
     ) -> None:
         """`scan_limit`: how many events a search may read if no index helps.
 
-        `limit`: how many events a trace may have. `say` is told before a long scan.
+        `limit`: how many events a trace may have. `say` is called before a long scan.
         """
         self._stores, self._keys, self._scan_limit, self._limit, self._say = (
             stores,

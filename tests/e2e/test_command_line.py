@@ -353,6 +353,21 @@ def test_a_reader_that_ends_first_ends_the_command_quietly(command, small):
         assert done.returncode == 141
 
 
+@pytest.mark.parametrize("command", ["--version", "--help", "docs", "events", "status"])
+def test_what_a_full_disk_does_not_take_is_an_error(command, small):
+    done = subprocess.run(
+        ["bash", "-c", f"'{small.command()[0]}' {command} > /dev/full"],
+        cwd=small.folder,
+        env=small.environ(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: stdout cannot be written: No space left on device\n")
+    assert done.stderr.count("error:") == 1
+
+
 def test_rebuild_json_has_the_documented_fields(small):
     done = small.ok("rebuild", "--blue-green", "--output", "json").json
     assert set(done) >= {

@@ -155,7 +155,7 @@ def test_a_file_that_cannot_be_written_is_found_before_the_command_does_anything
 
 def test_a_full_device_is_said_and_nothing_is_left_behind():
     output = into_a_file(Path("/dev/full"))
-    with pytest.raises(Unavailable, match="cannot be written to /dev/full: No space left"):
+    with pytest.raises(Unavailable, match="/dev/full cannot be written: No space left"):
         with output.file:
             output.line("x")
 

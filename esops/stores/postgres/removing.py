@@ -19,17 +19,17 @@ from esops.stores.postgres.layouts.archiving import LayoutArchiving, SqlRemoval
 def remove(
     connection: psycopg.Connection,
     rules: LayoutArchiving,
-    how: SqlRemoval,
+    removal: SqlRemoval,
     parts: list[VersionRange],
 ) -> list[Removed]:
     """Remove ranges in one transaction.
 
-    Where that fails, it is tried with half of them at a time, so that the reason is told of the one
-    stream that it is about, and the others go.
+    Where that fails, each half is tried by itself, and so on: the streams that can go do go, and
+    the reason is given for the one that it concerns.
     """
     try:
         with connection.transaction():
-            return _remove_at_once(connection, rules, how, parts)
+            return _remove_at_once(connection, rules, removal, parts)
     except (
         errors.LockNotAvailable,
         errors.QueryCanceled,
@@ -45,15 +45,15 @@ def remove(
             return [Removed(parts[0], 0, reason)]
     middle = len(parts) // 2
     return [
-        *remove(connection, rules, how, parts[:middle]),
-        *remove(connection, rules, how, parts[middle:]),
+        *remove(connection, rules, removal, parts[:middle]),
+        *remove(connection, rules, removal, parts[middle:]),
     ]
 
 
 def _remove_at_once(
     connection: psycopg.Connection,
     rules: LayoutArchiving,
-    how: SqlRemoval,
+    removal: SqlRemoval,
     parts: list[VersionRange],
 ) -> list[Removed]:
     there = {
@@ -77,21 +77,21 @@ def _remove_at_once(
                     f"{part.last_version}",
                 )
             )
-        elif archived and how.rows is None:
+        elif archived and removal.rows is None:
             done.append(Removed(part, 0, None))  # by a run before
         else:
             going.append(part)
-    if how.rows is not None and going:
+    if removal.rows is not None and going:
         keys = {
             **keys_of([part.key for part in going]),
             "low": [part.low for part in going],
             "high": [part.high for part in going],
         }
-        connection.execute(how.rows, keys)
+        connection.execute(removal.rows, keys)
     # Where events stay, the stream stays as it is.
     ending = [part for part in going if part.ends and part.high == part.last_version]
     if ending:
-        for statement in how.end:
+        for statement in removal.end:
             connection.execute(statement, keys_of([part.key for part in ending]))
     return [*done, *(Removed(part, part.high - part.low + 1, None) for part in going)]
 

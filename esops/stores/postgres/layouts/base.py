@@ -279,7 +279,7 @@ def category_in(name: sql.Composable) -> sql.Composable:
     """The category in a stream's name: what stands before the first `-`, and nothing where the
     whole is a UUID.
     """
-    # The length first: it is told without a look at the text, and few names have that of a UUID.
+    # The length first: it needs no look at the text, and few names are as long as a UUID.
     return sql.SQL(
         "CASE WHEN octet_length({0}) = 36 AND {0} LIKE '________-____-____-____-____________' "
         "THEN NULL "
