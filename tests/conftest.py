@@ -33,7 +33,7 @@ DUMPS = Path(__file__).parent / "fixtures"
 
 
 def pytest_collection_modifyitems(items):
-    """The longest first, so that the two processes that share the tests end at about the same time."""
+    """The longest first, so that the processes that share the tests end at about the same time."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
-
 import pytest
 
+from tests.support.folders import server_folder
 from tests.support.project import Project
 from tests.support.soak import rounds
 
@@ -16,13 +13,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.installed]
 
 @pytest.fixture
 def project():
-    """Not in pytest's own folder, where the server's user has to get: pytest closes it to others
-    whenever a process of it starts.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="esops-test-"))
-    folder.chmod(0o755)
-    yield Project(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    """In a folder where the demo's server can run."""
+    with server_folder() as folder:
+        yield Project(folder)
 
 
 def test_the_tour_ends_with_nothing_wrong(project):

@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from esops.demo.server import EmbeddedServer
+from tests.support.folders import server_folder
 
 ELSEWHERE = os.environ.get("ESOPS_TEST_PG_DSN", "")
 QUICK = {
     "fsync": "off",
     "full_page_writes": "off",
     "max_connections": "100",
+    "max_wal_size": "'256MB'",
     "log_min_messages": "fatal",
 }
 """What makes a server quick that need not survive a crash."""
@@ -41,19 +40,13 @@ class GivenServer:
 
 @contextmanager
 def embedded(settings: dict[str, str] | None = None) -> Iterator[EmbeddedServer]:
-    """An embedded server that runs.
-
-    Its folder is not in pytest's own: a path to a Unix socket has to be short, and the server's
-    user has to get there.
-    """
-    folder = Path(tempfile.mkdtemp(prefix="esops-test-"))
-    folder.chmod(0o755)
-    server = EmbeddedServer(folder / "pg", settings)
-    try:
-        yield server.start()
-    finally:
-        server.remove()
-        shutil.rmtree(folder, ignore_errors=True)
+    """An embedded server that runs."""
+    with server_folder() as folder:
+        server = EmbeddedServer(folder / "pg", settings)
+        try:
+            yield server.start()
+        finally:
+            server.remove()
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.folders import server_folder
 
 INSTALLED = Path("/usr/lib/postgresql")
 SETTINGS = {
@@ -38,38 +39,38 @@ def versions() -> list[Path]:
 @contextmanager
 def cluster(programs: Path) -> Iterator[str]:
     """A cluster that runs, and how to connect to it as its superuser."""
-    folder = Path(tempfile.mkdtemp(prefix="esops-pg-"))
-    folder.chmod(0o755)
+    with server_folder() as folder:
+        yield from _cluster(programs, folder)
+
+
+def _cluster(programs: Path, folder: Path) -> Iterator[str]:
     as_user = _as_postgres(folder)
     data = folder / "data"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    subprocess.run(
+        [*as_user, programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "-E",
+         "UTF8", "--locale=C"],
+        check=True, stdout=subprocess.DEVNULL, cwd="/",
+    )  # fmt: skip
+    settings = "".join(f"{name} = '{value}'\n" for name, value in SETTINGS.items())
+    subprocess.run(
+        [*as_user, "tee", "-a", data / "postgresql.conf"],
+        input=settings, text=True, check=True, stdout=subprocess.DEVNULL, cwd="/",
+    )  # fmt: skip
+    control = [*as_user, programs / "pg_ctl", "-w", "-D", data]
+    subprocess.run(
+        [*control, "-l", folder / "log", "-o", f"-p {port} -k {folder}", "start"],
+        check=True, stdout=subprocess.DEVNULL, cwd="/",
+    )  # fmt: skip
     try:
-        subprocess.run(
-            [*as_user, programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "-E",
-             "UTF8", "--locale=C"],
-            check=True, stdout=subprocess.DEVNULL, cwd="/",
-        )  # fmt: skip
-        settings = "".join(f"{name} = '{value}'\n" for name, value in SETTINGS.items())
-        subprocess.run(
-            [*as_user, "tee", "-a", data / "postgresql.conf"],
-            input=settings, text=True, check=True, stdout=subprocess.DEVNULL, cwd="/",
-        )  # fmt: skip
-        control = [*as_user, programs / "pg_ctl", "-w", "-D", data]
-        subprocess.run(
-            [*control, "-l", folder / "log", "-o", f"-p {port} -k {folder}", "start"],
-            check=True, stdout=subprocess.DEVNULL, cwd="/",
-        )  # fmt: skip
-        try:
-            yield f"host={folder} port={port} user=postgres dbname=postgres"
-        finally:
-            subprocess.run(
-                [*control, "-m", "immediate", "stop"],
-                check=False, stdout=subprocess.DEVNULL, cwd="/",
-            )  # fmt: skip
+        yield f"host={folder} port={port} user=postgres dbname=postgres"
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run(
+            [*control, "-m", "immediate", "stop"],
+            check=False, stdout=subprocess.DEVNULL, cwd="/",
+        )  # fmt: skip
 
 
 def _as_postgres(folder: Path) -> list[str]:
