@@ -34,12 +34,12 @@ from esops.stores.base import (
 )
 from esops.stores.parts import (
     Archiving,
-    Ids,
     LogIdentity,
     Search,
     SearchResult,
     ServerAdmin,
 )
+from esops.stores.searching import IdSearch, SoughtIds
 
 _AT_ONCE = 5_000
 
@@ -97,7 +97,9 @@ class JoinedStore(EventStore):
     @property
     def search(self) -> Search | None:
         """A search of both stores, where the hot store can search."""
-        return None if self._hot.search is None else _JoinedSearch(self._hot.search, self._cold)
+        return (
+            None if self._hot.search is None else _JoinedSearch(self._hot.search, self._cold.search)
+        )
 
     def read_all(
         self,
@@ -206,21 +208,17 @@ class JoinedStore(EventStore):
         self._hot.close()
 
 
-class _JoinedSearch:
+class _JoinedSearch(IdSearch):
     def __init__(self, hot: Search, cold: Search) -> None:
         self._hot, self._cold = hot, cold
 
-    def find(
-        self,
-        *,
-        event_id: Ids | None = None,
-        correlation_id: Ids | None = None,
-        causation_id: Ids | None = None,
-        keys: Sequence[str] = (),
-    ) -> SearchResult:
+    def find_ids(self, sought: SoughtIds) -> SearchResult:
         """Search each store in its own way; the results are merged by position."""
-        ids = {"event_id": event_id, "correlation_id": correlation_id, "causation_id": causation_id}
-        hot, cold = self._hot.find(**ids, keys=keys), self._cold.find(**ids, keys=keys)
+        ids = {sought.kind: sought.values}
+        hot, cold = (
+            self._hot.find(**ids, keys=sought.keys),
+            self._cold.find(**ids, keys=sought.keys),
+        )
         merged = _each_once(heapq.merge(hot.events, cold.events, key=_place))
         scans = (
             None

@@ -14,20 +14,16 @@ from esops.archive_format.runs import Catalog
 from esops.archive_format.schema import from_micros
 from esops.errors import UsageError
 from esops.events import (
-    CAUSATION_KEYS,
-    CAUSATION_STREAM,
-    CORRELATION_KEYS,
-    TRACEPARENT,
     EventFilter,
     NewEvent,
     Position,
     RecordedEvent,
     StreamInfo,
-    asked_for,
     category_of,
 )
 from esops.settings import ArchiveStoreSettings
 from esops.stores.archive.reading import Database, read
+from esops.stores.archive.search import ArchiveSearch
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -37,7 +33,7 @@ from esops.stores.base import (
     StoreInfo,
     at_most,
 )
-from esops.stores.parts import Ids, Search, SearchResult
+from esops.stores.parts import SearchResult
 
 
 class ArchiveStore(EventStore):
@@ -234,47 +230,16 @@ class ArchiveStore(EventStore):
             cursor.close()
 
     @property
-    def search(self) -> Search:
-        """An archive is searched by a scan of its files."""
-        return self
+    def search(self) -> ArchiveSearch:
+        """By a scan of the files."""
+        return ArchiveSearch(self._found)
 
-    def find(
-        self,
-        *,
-        event_id: Ids | None = None,
-        correlation_id: Ids | None = None,
-        causation_id: Ids | None = None,
-        keys: Sequence[str] = (),
-    ) -> SearchResult:
-        """Find events by a scan of the files."""
-        which, ids = asked_for(
-            event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
-        )
-        if which == "event_id":
-            # Ids are stored as 16 bytes where they are UUIDs, and as text otherwise.
-            values: list[Any] = [*ids, *(value.replace("-", "").lower() for value in ids)]
-            where = f"coalesce(id_text, lower(hex(id))) IN ({', '.join('?' * len(values))})"
-        else:
-            wanted = keys or (
-                CORRELATION_KEYS
-                if which == "correlation_id"
-                else (*CAUSATION_KEYS, CAUSATION_STREAM)
-            )
-            # Metadata is whatever the application wrote: what is no UTF-8 or no JSON has no ids.
-            each = [f"json_extract_string(try(decode(metadata)), '$.\"{key}\"')" for key in wanted]
-            among = ", ".join("?" * len(ids))
-            conditions, values = [f"{value} IN ({among})" for value in each], [*ids] * len(each)
-            if which == "correlation_id":
-                traceparent = f"json_extract_string(try(decode(metadata)), '$.{TRACEPARENT}')"
-                conditions.append(
-                    f"regexp_extract({traceparent}, '^..-([0-9a-f]{{32}})-', 1) IN ({among})"
-                )
-                values += ids
-            where = f"({' OR '.join(conditions)})"
+    def _found(self, condition: str, values: Sequence[Any]) -> SearchResult:
+        """The events of this store for which a condition on the files' columns holds."""
         how = f"a scan of {len(self._runs)} archived runs"
         if not self._runs:
             return SearchResult(iter(()), how, 0)
-        where, values = f"store = ? AND {where}", [self._of, *values]
+        where, values = f"store = ? AND {condition}", [self._of, *values]
         found = read(
             self._database, self._database.stored(), self._parts, self._layout, where, values
         )

@@ -18,12 +18,12 @@ from esops.events import (
     CAUSATION_STREAM,
     CORRELATION_KEYS,
     TRACEPARENT,
-    asked_for,
 )
 from esops.postgres import catalog
-from esops.stores.parts import Ids, SearchResult
+from esops.stores.parts import SearchResult
 from esops.stores.postgres.layouts.base import Layout, same_uuid
 from esops.stores.postgres.reading import PagedReader
+from esops.stores.searching import IdSearch, SoughtIds
 
 _NEWEST = 1_000
 """How many of the newest events are asked which keys their metadata has."""
@@ -31,7 +31,7 @@ _TRACE_ID = 32
 """The length of a trace id in a W3C traceparent."""
 
 
-class IndexedSearch:
+class IndexedSearch(IdSearch):
     """`store.search` of a Postgres store."""
 
     def __init__(
@@ -43,20 +43,10 @@ class IndexedSearch:
         """`control` gives the connection for short questions; `reader` reads what is found."""
         self._layout, self._control, self._reader = layout, control, reader
 
-    def find(
-        self,
-        *,
-        event_id: Ids | None = None,
-        correlation_id: Ids | None = None,
-        causation_id: Ids | None = None,
-        keys: Sequence[str] = (),
-    ) -> SearchResult:
+    def find_ids(self, sought: SoughtIds) -> SearchResult:
         """Find events by an index where there is one, otherwise by a scan of the table."""
-        which, values = asked_for(
-            event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
-        )
         with self._control() as connection:
-            question = _Question(connection, self._layout, which, values, keys)
+            question = _Question(connection, self._layout, sought)
             scans = question.scans()
         conditions = (self._layout.own, question.condition)
         statement = self._reader.select(*conditions, self._layout.ascending)
@@ -76,29 +66,29 @@ class _Question:
         self,
         connection: psycopg.Connection,
         layout: Layout,
-        which: str,
-        values: Sequence[str],
-        keys: Sequence[str],
+        sought: SoughtIds,
     ) -> None:
         """Where several keys of the metadata are possible, this asks which ones are in use."""
         self._connection, self._layout = connection, layout
         self._fields: list[sql.Composable] = []
-        if which == "event_id":
+        if sought.kind == "event_id":
             self.what = "its id"
-            self.condition = self._by_id(values)
+            self.condition = self._by_id(sought.values)
             return
-        wanted = keys or self._in_use(
-            CORRELATION_KEYS if which == "correlation_id" else (*CAUSATION_KEYS, CAUSATION_STREAM)
+        wanted = sought.keys or self._in_use(
+            CORRELATION_KEYS
+            if sought.kind == "correlation_id"
+            else (*CAUSATION_KEYS, CAUSATION_STREAM)
         )
         self._fields = [layout.field(key) for key in wanted]
         self.what = ", ".join(wanted)
         conditions: list[sql.Composable] = [
-            sql.SQL("{} = ANY({})").format(field, sql.Literal(list(values)))
+            sql.SQL("{} = ANY({})").format(field, sql.Literal(list(sought.values)))
             for field in self._fields
         ]
         # OpenTelemetry puts the trace id into the middle of the traceparent.
-        traces = [value for value in values if len(value) == _TRACE_ID and value.isalnum()]
-        if which == "correlation_id" and traces:
+        traces = [value for value in sought.values if len(value) == _TRACE_ID and value.isalnum()]
+        if sought.kind == "correlation_id" and traces:
             patterns = [f"__-{value}-%" for value in traces]
             conditions.append(
                 sql.SQL("{} LIKE ANY({})").format(layout.field(TRACEPARENT), sql.Literal(patterns))
