@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.npm import from_npm
+
 SCRIPT = Path(__file__).parent / "node" / "client.mjs"
 PACKAGES = {"@eventstore/db-client": "6.2.1", "@kurrent/kurrentdb-client": "1.3.1"}
 
@@ -21,23 +23,8 @@ pytestmark = pytest.mark.xdist_group("node clients")  # they share what npm inst
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory):
     """A folder with both clients from npm."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are not on this machine")
-    folder = tmp_path_factory.mktemp("node")
-    wanted = [f"{name}@{version}" for name, version in PACKAGES.items()]
-    command = [
-        "npm",
-        "install",
-        "--silent",
-        "--no-audit",
-        "--no-fund",
-        "--prefix",
-        str(folder),
-        *wanted,
-    ]
-    installed = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    if installed.returncode:
-        pytest.skip(f"npm could not install the clients: {installed.stderr.strip()[-200:]}")
+    wanted = (f"{name}@{version}" for name, version in PACKAGES.items())
+    folder = from_npm(tmp_path_factory.mktemp("node"), *wanted)
     shutil.copy(SCRIPT, folder)
     return folder
 

@@ -20,6 +20,7 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore
 from tests.support import bank
+from tests.support.npm import from_npm
 from tests.support.waiting import DEADLINE
 
 ROOT = Path(__file__).parents[2]
@@ -44,26 +45,6 @@ def read_while(store: EventStore, writers: Sequence[subprocess.Popen]) -> list[i
             break
     assert all(writer.wait(timeout=DEADLINE) == 0 for writer in writers)
     return seen
-
-
-def from_npm(folder: Path, *packages: str) -> Path:
-    """A folder with these packages in it; skips with the reason where they cannot be had."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are not on this machine")
-    command = [
-        "npm",
-        "install",
-        "--silent",
-        "--no-audit",
-        "--no-fund",
-        "--prefix",
-        str(folder),
-        *packages,
-    ]
-    installed = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    if installed.returncode:
-        pytest.skip(f"npm could not install {packages[0]}: {installed.stderr.strip()[-200:]}")
-    return folder
 
 
 @pytest.mark.slow
