@@ -35,6 +35,7 @@ class StoreClaims:
         """And from no other."""
         found = kit.store.checkpoints()
         assert all(each.name for each in found)
+        # A store that claims them may have none yet; one that does not must not invent any.
         assert kit.store.capabilities.checkpoints or not found
 
     def test_what_cannot_be_appended_to_says_so(self, kit: Kit) -> None:
@@ -51,6 +52,7 @@ class StoreClaims:
         assert head is not None
         mark = identity.mark(head)
         kit.store.append(kit.stream(), kit.events("b"))
+        # A store may have nothing to tell its log by at that place, and says so with None.
         if mark is not None:
             identity.recognise(head, mark)
 
@@ -62,6 +64,7 @@ class StoreClaims:
         stream = kit.stream()
         positions = [kit.store.append(stream, kit.events("x")) for _ in range(5)]
         assert access.database()
+        # A range ends at settled events: only what has settled can be counted below.
         assert settled(kit.store)[1] is None
         first = access.range(kit.begin, positions[-1], 3)
         assert (first.events, first.reached) == (3, positions[2])
@@ -81,6 +84,7 @@ class StoreClaims:
         parts = len(events[0].position)
         exported = [event for batch in batches for event in from_archive(batch, parts)]
         assert [event[:5] for event in exported] == [event[:5] for event in events]
+        # Not every store keeps a row for a stream.
         assert set(archiving.stream_rows([key])) <= {key}
 
     def test_each_removal_removes_and_a_restore_brings_back(self, kit: Kit) -> None:
@@ -95,12 +99,15 @@ class StoreClaims:
             first, last = events[0].version, events[-1].version
             part = VersionRange(key, first, last - strategy.keeps, last, ends=True)
             timeouts = (timedelta(seconds=1), timedelta(seconds=30))
+            # As if the stream had got an event after it was archived.
             (other,) = archiving.remove(removal, [part._replace(last_version=last - 1)], *timeouts)
             assert other.reason, removal
             assert list(kit.store.read_stream(key.stream)) == events
+            # The second time is a run that was killed after the removal and before it noted it.
             for _ in range(2):
                 (removed,) = archiving.remove(removal, [part], *timeouts)
                 assert removed.reason is None, (removal, removed)
+            # A tombstone is for ever, by its meaning.
             if archiving.restores and removal != "tombstone":
                 archiving.restore_streams([key], [row], batches)
                 assert list(kit.store.read_stream(key.stream)) == events, removal

@@ -52,7 +52,9 @@ class StoreContract(StoreClaims):
         first, second = kit.stream(), kit.stream()
         a = kit.store.append(first, kit.events("opened", "added"), kit.after(0))
         b = kit.store.append(second, kit.events("opened"), kit.after(0))
+        # A text that breaks readers which split lines, escape twice or count bytes as characters.
         c = kit.store.append(first, kit.events("confirmed", text="ü\u2028\\"), kit.after(2))
+        # The head may be beyond: others may write to a shared store.
         head = kit.store.head().position
         assert head is not None
         assert a < b < c <= head
@@ -123,6 +125,7 @@ class StoreContract(StoreClaims):
             "confirmed",
         ]
         assert kit.read(stream="no such stream") == []
+        # A quote must not end a literal of the store's query language.
         assert kit.read(types=("it's none",)) == []
 
     def test_filter_by_category(self, kit: Kit) -> None:
@@ -130,6 +133,7 @@ class StoreContract(StoreClaims):
         if not kit.text_ids:
             return  # a uuid has no category
         kit.store.append(kit.stream("cart"), kit.events("a"))
+        # A category that another one begins with, so that a test by prefix would be noticed.
         kit.store.append(kit.stream("cartel"), kit.events("b"))
         kit.store.append(kit.stream("order"), kit.events("c"))
         assert [e.type for e in kit.read(category="cart")] == ["a"]
@@ -154,6 +158,7 @@ class StoreContract(StoreClaims):
         """And says at which version the stream is."""
         stream = kit.stream()
         kit.store.append(stream, kit.events("a", "b"), kit.after(0))
+        # New, too old, and from the future.
         for wrong in (kit.after(0), kit.after(1), kit.after(3)):
             with pytest.raises(WrongExpectedVersion, match=f"version {kit.after(2)}"):
                 kit.store.append(stream, kit.events("c"), wrong)
@@ -177,6 +182,7 @@ class StoreContract(StoreClaims):
         assert found(event_id=first.id) == ["placed"]
         assert found(event_id=str(uuid.uuid4())) == []
         assert search.find(event_id=first.id).how
+        # Not every layout keeps metadata.
         if first.meta():
             assert eventually(lambda: found(correlation_id=correlation) == ["placed"])
             assert found(causation_id=causation) == ["placed"]
@@ -220,6 +226,7 @@ class StoreContract(StoreClaims):
         ends = [(info.name, info.length, info.last_version) for info in longest]
         assert ends == [(long, 5, kit.after(5)), (middle, 3, kit.after(3))]
         assert [info.name for info in lengths.longest(9, wanted, over=4)] == [long]
+        # Growth needs the times of events, which not every store has.
         if longest[0].first_at is not None:
             assert longest[0].recent == 5
             grown = [(info.name, recent) for info, recent in lengths.grown(began, 2, wanted)]
@@ -267,6 +274,7 @@ class StoreContract(StoreClaims):
         stop = threading.Event()
 
         def write() -> None:
+            # A connection of its own, as the application has one.
             with open_store("writer", kit.settings) as other:
                 for n in range(20):
                     other.append(kit.stream(), kit.events(f"n{n}"))
@@ -292,6 +300,7 @@ class StoreContract(StoreClaims):
         kit.store.append(kit.stream(), kit.events(*"abcdef"))
         reader = iter(kit.store.read_all(kit.begin))
         next(reader)
+        # Not closed: that is how a reader ends whose loop was left by `break`.
         del reader
         assert len(kit.read()) == 6
 
@@ -302,4 +311,5 @@ class StoreContract(StoreClaims):
             kit.store.append(stream, kit.events("big", text="x" * 1_000_000))
         sizes = [sum(len(e.data) for e in batch.events) for batch in kit.store.read_all(kit.begin)]
         assert sum(sizes) > 12_000_000
+        # Half of all that was written: a store that reads everything at once is over it.
         assert max(sizes) < 6_000_000

@@ -153,12 +153,14 @@ class MemoryStore(EventStore):
     ) -> Iterator[Batch]:
         """Copies of the log, a batch at a time."""
         short = None
+        # One stream is ordered by its versions, so that nothing has to settle.
         if until is None and filter.stream is not None:
             until = Position((self.log.drawn,))
         elif until is None:
             until, short = settled(self, after)
         if until is not None:
             yield from at_most(limit, self._batches(after, until, filter))
+        # First all that could be read; then what is missing is said.
         if short is not None and limit is None:
             raise short
 
@@ -171,6 +173,7 @@ class MemoryStore(EventStore):
             with self.log.lock:
                 start = bisect_right(self.log.events, reached, key=_position)
                 for event in islice(self.log.events, start, start + _BATCH_EVENTS):
+                    # Checked before the event is added: a page has at least one, however large.
                     if event.position > until or size > _BATCH_BYTES:
                         break
                     size += len(event.data)
@@ -247,6 +250,7 @@ class MemoryStore(EventStore):
                 raise WrongExpectedVersion(
                     f"stream {stream!r} is at version {version}, not {expected_version}"
                 )
+            # One time for all: they are one append.
             micros = round(log.clock().timestamp() * 1e6)
             for event in events:
                 version, log.drawn = version + 1, log.drawn + 1
@@ -337,11 +341,13 @@ class _MemoryArchiving:
         if removal == "archive":
             log.archived.add(stream)
             return Removed(part, part.high - part.low + 1, None)
+        # In place: a test may hold on to the list.
         log.events[:] = [
             event
             for event in log.events
             if event.stream != stream or not part.low <= event.version <= part.high
         ]
+        # With its last event a stream is closed, or the next append would use its versions again.
         if part.ends and part.high == part.last_version:
             log.archived.add(stream)
         return Removed(part, part.high - part.low + 1, None)
@@ -375,6 +381,7 @@ class _MemoryArchiving:
     def _restore(self, event: RecordedEvent) -> None:
         log = self.log
         log.events.insert(bisect_right(log.events, event.position, key=_position), event)
+        # Into an empty log, numbers go on after what came back.
         log.drawn = max(log.drawn, event.position[0])
         log.versions[event.stream] = max(log.versions.get(event.stream, 0), event.version)
 

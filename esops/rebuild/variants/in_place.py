@@ -53,6 +53,7 @@ class InPlaceRebuild(Rebuild):
             self._prepare()
             with connection.transaction():
                 version = self._serving(connection)
+                # In the transaction that begins: what is checked must still be so when it is noted.
                 self._check(connection, version)
                 if options.ranges is not None:
                     check_shardable(self.target.definition, self.store, "--ranges")
@@ -82,6 +83,7 @@ class InPlaceRebuild(Rebuild):
                 f"{self.target.name} has never been built",
                 hint=f"Build it with: esops rebuild {self.target.name} --blue-green",
             )
+        # A row count of a table that is about to be emptied would only mislead.
         version = replace(adopted(connection, self.target, current), rows=0)
         registry.insert(connection, version)
         registry.set_active(connection, self.target.name, version.version, None)
@@ -185,6 +187,7 @@ class InPlaceRebuild(Rebuild):
 
     def _ranges(self) -> Ranges:
         version = self._green()
+        # The ranges hold the position they go up to; without any, all of them are done.
         found = self._session.do(lambda on: shards_of(on, version))
         total = self.store.count_between(None, found[0].until) if found else None
         return Ranges(

@@ -102,10 +102,14 @@ class Ranges:
             like = qualified(real.schema, real.name)
             connection.execute(
                 sql.SQL(
+                    # Without the indexes of the table that serves: nobody reads this one, and its
+                    # key is enough to compare by.
                     "CREATE TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING "
                     "IDENTITY, PRIMARY KEY ({}))"
                 ).format(staging, like, key)
             )
+            # With rows of two positions, no single checkpoint would be true; without one, nobody
+            # follows.
             registry.clear_checkpoint(connection, version)
             registry.insert(
                 connection,
@@ -132,6 +136,7 @@ class Ranges:
         """Replace each range that is not done, and set the version's checkpoint at the end."""
         ranges = self._session.do(lambda on: shards_of(on, self._version))
         for each in ranges:
+            # Those that are done were committed with their rows.
             if each.position != each.until:
                 self._control.say(f"range {each.number + 1} of {each.of}")
                 self._build(each)
@@ -196,6 +201,8 @@ class Ranges:
                     f"range {part.number + 1} of {self._target.name} was changed by somebody else"
                 )
             real, names = self._real(connection), qualified(*self._names())
+            # The server must split keys as the reader split streams, or rows of others would be
+            # deleted: so the rows that were built are counted against it first.
             mine = shard_predicate(sql.Identifier("t", real.key[-1]), part.number, part.of)
             strays = connection.execute(
                 sql.SQL("SELECT count(*) FROM {} AS t WHERE NOT {}").format(names, mine)
@@ -217,6 +224,7 @@ class Ranges:
                 ) from error
             finish_range(connection, self._version, part, built)
             connection.execute(sql.SQL("TRUNCATE {}").format(names))
+            # The same table serves the next range, which begins from the log's start again.
             registry.reset(connection, built, self._target.code)
 
         with_lock_timeout(
@@ -249,6 +257,7 @@ def _write_changed(connection: psycopg.Connection, real: Table, built: sql.Compo
     """Insert and update rows, but write no row that is unchanged: a rebuild that changes little
     makes little bloat.
     """
+    # What the server makes itself, it also makes here: such columns cannot be written.
     made = connection.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped "
         "AND (attgenerated <> '' OR attidentity <> '')",

@@ -75,6 +75,7 @@ class HttpAdmin:
             verify=verify,
             timeout=TIMEOUT,
             headers={"Accept": "application/json"},
+            # A proxy for the internet, set in the environment, must not get the user's password.
             trust_env=False,
         )
 
@@ -99,6 +100,7 @@ class HttpAdmin:
                 f"{self.target} does not allow this user to {what}",
                 hint="Use a user of $ops or $admins.",
             )
+        # A node that is starting says so, and may be ready a moment later.
         if answer.status_code in (502, 503, 504):
             raise ConnectionLost(f"{self.target} is not ready: {answer.text[:200]}")
         return answer
@@ -162,6 +164,7 @@ class HttpAdmin:
             threshold=threshold,
             throttlePercent=throttle_percent,
         )
+        # The server has no status of its own for this, only the text.
         if answer.status_code == 400 and "already" in answer.text.lower():
             raise Busy(
                 f"a scavenge of {self.target} is already running", hint="Watch it, or stop it."
@@ -222,6 +225,7 @@ class Scavenges:
     def history(self, limit: int = 20) -> list[Scavenge]:
         """The newest scavenges first."""
         ids: dict[str, None] = {}
+        # A scavenge has several events in this stream.
         for event in self._read("$scavenges", backwards=True, limit=limit * 4):
             ids.setdefault(str(event.json().get("scavengeId")))
         return [found for id in list(ids)[:limit] if (found := self.one(id)) is not None]
@@ -233,6 +237,7 @@ class Scavenges:
             data = event.json()
             found = found or Scavenge(id, "InProgress", event.recorded_at)
             chunks = found.chunks + (event.type == "$scavengeChunksCompleted")
+            # Added up from the chunks: the total comes only with the last event.
             saved = found.saved + int(data.get("spaceSaved") or 0) * (
                 event.type == "$scavengeChunksCompleted"
             )

@@ -86,6 +86,8 @@ class NodeArchiving:
                 raise Refused(
                     f"the archive has {name!r} for each event, and this store cannot keep it"
                 )
+        # Archives from other stores may have no content type: then it is not part of what is
+        # compared.
         typed = columns is None or _CONTENT_TYPE in columns
         try:
             yield from _batches(self._connector.link, streams, typed=typed)
@@ -128,6 +130,8 @@ class NodeArchiving:
             return Removed(part, 0, "it is gone")
         if info.deleted:
             return Removed(part, events, None)  # by an earlier run
+        # Nothing locks a stream here, so this is a first look; the call below states the version
+        # again, and the server decides.
         if info.last_version != part.last_version:
             reason = (
                 f"it changed since it was archived: at version {info.last_version}, not "
@@ -137,6 +141,7 @@ class NodeArchiving:
         changes = self._store.changes
         try:
             if removal == "truncate":
+                # A run that was killed after the truncation comes here again: it is done.
                 if info.first_version <= part.high:
                     changes.truncate(name, part.high + 1)
             elif removal == "delete":
@@ -173,6 +178,8 @@ class NodeArchiving:
                 f"stream {stream} {state}, so it cannot be restored under its name",
                 hint="Restore into another store with --into.",
             )
+        # Truncation and soft deletion are nothing but `$tb` in the metadata, so the old metadata
+        # bring the events back, as long as they are on disk.
         now, version = changes.metadata(stream)
         changes.set_metadata(stream, orjson.loads(document), -1 if version is None else version)
         after = self._store.stream_info(stream)
@@ -190,6 +197,7 @@ class NodeArchiving:
                 "with the same versions",
                 hint="Restore into another store with --into.",
             )
+        # Only what came back counts: a truncated stream still had its last events.
         return after.length - (0 if info.deleted else info.length)
 
 
@@ -207,6 +215,7 @@ def _versions(batches: Iterable[pa.RecordBatch]) -> dict[str, tuple[int, int]]:
 def _batches(link: Link, streams: Iterable[StreamRef], *, typed: bool) -> Iterator[pa.RecordBatch]:
     waiting: list[tuple[RecordedEvent, str]] = []
     for wanted in streams:
+        # A stream that was tombstoned since it was listed has nothing that could be archived.
         with contextlib.suppress(StreamGone):
             for each in _events(link, wanted.stream):
                 waiting.append(each)

@@ -43,6 +43,8 @@ def server_filter(filter: EventFilter) -> streams_pb2.ReadReq.Options.FilterOpti
     """The part of a filter that the server can hold; the rest is looked at here, by `passes`."""
     expression = Options.FilterOptions.Expression
     options = Options.FilterOptions(max=WINDOW, checkpointIntervalMultiplier=10)
+    # The server takes one expression, on types or on streams. Types come first: they leave out
+    # most.
     if filter.types:
         options.event_type.CopyFrom(
             expression(regex=f"^(?:{'|'.join(map(_escaped, filter.types))})$")
@@ -50,6 +52,7 @@ def server_filter(filter: EventFilter) -> streams_pb2.ReadReq.Options.FilterOpti
     elif filter.stream is not None:
         options.stream_identifier.CopyFrom(expression(regex=f"^{_escaped(filter.stream)}$"))
     elif filter.category is not None:
+        # A stream may be named like its category, without a dash.
         options.stream_identifier.CopyFrom(expression(regex=f"^{_escaped(filter.category)}(?:-|$)"))
     else:
         options.event_type.CopyFrom(expression(regex=r"^[^\$]"))
@@ -84,6 +87,7 @@ def passes(filter: EventFilter) -> Callable[[RecordedEvent], bool]:
     system, stream_wanted = wants_system(filter), wanted_streams(filter)
 
     def wanted(event: RecordedEvent) -> bool:
+        # By index, not by name: this runs once for each event of the log.
         return (system or event[4][:1] != "$") and stream_wanted(event[1])
 
     return wanted
@@ -211,6 +215,8 @@ class Messages:
         Raises ConnectionLost, Silent where nothing comes, or what the server answers instead.
         """
         try:
+            # The reader may rest between two messages as long as it likes: only the wait for one
+            # counts as silence, so the clock runs only around `next`.
             with self._link.call(self._what):
                 call = self._call
                 while True:
@@ -222,6 +228,7 @@ class Messages:
                     self._waiting_since = None
                     yield message
         except ConnectionLost:
+            # gRPC says only that the call was cancelled, not that the watch did it.
             if self._timed_out:
                 raise Silent(f"{self._link.target} sent nothing for {self._idle:.0f} s") from None
             raise
@@ -261,6 +268,7 @@ def record_at(link: Link, position: Position) -> RecordedEvent | None:
 
     Raises Refused inside a record.
     """
+    # Without a filter, so that records of the system and links count, too.
     found = first(link, read_all_request(position, limit=1), "read $all")
     return found[0] if found else None
 

@@ -59,6 +59,7 @@ class StreamChanges:
                     stream, current_version=state, events=proposed, timeout=link.deadline
                 )
         except WrongExpectedVersion as wrong:
+            # esdbclient puts the version into a sentence and drops the trailer that had it.
             found = _AT_VERSION.search(wrong.message)
             there = f"is at version {found[1]}" if found else "does not exist"
             expected = {NO_STREAM: "a new stream", STREAM_EXISTS: "an existing stream"}.get(
@@ -77,6 +78,7 @@ class StreamChanges:
                 "with the same ids: they are written only once."
             )
             raise ConnectionLost(lost.message, hint=hint) from lost
+        # The answer has only the commit position; of an append, the two are equal.
         return Position((commit, commit))
 
     def metadata(self, stream: str) -> tuple[dict[str, Any], int | None]:
@@ -103,10 +105,15 @@ class StreamChanges:
         where somebody else wrote the metadata at the same time.
         """
         document, version = self.metadata(stream)
+        # Events before $tb are still on disk until a scavenge: a lower $tb would show them again.
         if document.get("$tb", 0) > before:
             raise Refused(f"the stream {stream!r} is already truncated before {document['$tb']}")
         self.set_metadata(
-            stream, {**document, "$tb": before}, NO_STREAM if version is None else version
+            # Expecting the version that was read: the application may write limits or an ACL at the
+            # same time, and they must not be lost.
+            stream,
+            {**document, "$tb": before},
+            NO_STREAM if version is None else version,
         )
 
     def delete(self, stream: str, expected_version: int | None = None) -> None:

@@ -34,6 +34,7 @@ def read_uri(name: str, uri: str) -> ConnectionSpec:
 
     Raises UsageError that names the key and shows no secret.
     """
+    # The server was renamed, and its protocol was not: esdbclient reads the old scheme.
     uri = _SCHEME.sub(r"esdb\2://", uri)
     try:
         spec = ConnectionSpec(uri)
@@ -78,6 +79,7 @@ class Link:
             self.client = EventStoreDBClient(spec.uri)
             _open_links.add(self)
             if target is not None:
+                # The leader, as another node named it: gossip may still name the old one.
                 self.client.reconnect(target)
         self.target = self.client.connection_target
         self.deadline = float(spec.options.DefaultDeadline or DEADLINE)
@@ -112,6 +114,7 @@ class Link:
     def close(self) -> None:
         """Close both channels."""
         _open_links.discard(self)
+        # A link that failed while it was made has no channel yet.
         if hasattr(self, "channel"):
             self.channel.close()
         self.client.close()
@@ -135,6 +138,7 @@ class Connector:
     def link(self) -> Link:
         """The link; connects first if there is none."""
         if self._link is None:
+            # Believed once: if it is not the leader any more, discovery decides again.
             leader, self._leader = self._leader, None
             self._link = Link(self.spec, leader)
         return self._link

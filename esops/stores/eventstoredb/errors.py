@@ -64,6 +64,8 @@ def of_client(error: esdb.EventStoreDBClientException, target: str, what: str) -
     inner = (
         error.args[0] if error.args and isinstance(error.args[0], grpc.Call) else error.__cause__
     )
+    # The status says more than esdbclient's class does; but in a failed discovery it is only that
+    # of the last node that was tried.
     if isinstance(inner, grpc.Call) and not isinstance(error, esdb.DiscoveryFailed):
         return of_status(inner, target, what)
     for kind, ours, message, hint in _BY_CLASS:
@@ -146,6 +148,7 @@ def of_status(error: grpc.RpcError, target: str, what: str) -> EsopsError:
     details = without_secrets((error.details() if isinstance(error, grpc.Call) else None) or "")
     about = trailers(error)
     reason = about.get("exception")
+    # The trailers first: they are exact, where codes and texts stand for several things.
     if reason == "not-leader":
         leader = f"{about.get('leader-endpoint-host')}:{about.get('leader-endpoint-port')}"
         return NotLeader(f"{target} is not the leader; that is {leader}", leader, hint=_LEADER)
@@ -180,7 +183,9 @@ def of_status(error: grpc.RpcError, target: str, what: str) -> EsopsError:
             hint="The store may have been replaced or restored since the position was read. A "
             "rebuild starts from the beginning.",
         )
+    # A cluster that is electing a leader answers with this text.
     if code in (Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED) or "No leader info" in details:
+        # gRPC calls a rejected certificate UNAVAILABLE, but asking again would not help.
         if "SSL" in details or "CERTIFICATE" in details or "Ssl handshake" in details:
             return Unavailable(f"the certificate of {target} is not accepted: {details}", hint=_CA)
         if "too slow" in details:

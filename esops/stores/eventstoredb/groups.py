@@ -82,6 +82,7 @@ class PersistentSubscriptions:
         """One group. Raises UsageError where there is none."""
         request = pb.GetInfoReq()
         request.options.group_name = name
+        # $all is not a stream's name in this call, but an option of its own.
         if stream == ALL:
             request.options.all.SetInParent()
         else:

@@ -34,6 +34,7 @@ def mark(link: Link, position: Position) -> Mark | None:
     """
     record = bulk.record_at(link, position)
     if record is None:
+        # The record was the last of the log, and a scavenge has removed it.
         found = bulk.first(link, bulk.read_all_request(position, backwards=True, limit=1), _WHAT)
         if not found:
             return None
@@ -53,6 +54,7 @@ def recognise(link: Link, name: str, known: Mark) -> None:
     """
     position = Position.parse(known["position"])
     deadline = time.monotonic() + live.BEHIND
+    # A follower that is behind ends earlier, too, for a moment; another log does so for ever.
     while (record := _record_at(link, name, position)) is None:
         if time.monotonic() >= deadline:
             raise _other(name, f"its log ends before position {position}")
@@ -91,6 +93,8 @@ def _may_be_scavenged(link: Link, known: Mark) -> bool:
         following = bulk.first(
             link, bulk.read_stream_request(stream, revision=version, limit=1), what
         )
+        # Read from the record's own revision on: a stream that still begins with it shows that no
+        # scavenge took it.
         if following:
             return following[0].version > version
         last = bulk.first(link, bulk.read_stream_request(stream, backwards=True, limit=1), what)
@@ -118,6 +122,7 @@ def _epoch(link: Link, position: Position) -> str | None:
             found = bulk.first(link, request, f"read stream {EPOCHS}")
             if not found:
                 return None
+            # Newest first, so the first that began before the position is the one.
             for event in found:
                 if _begun_at(event) <= position[0]:
                     return event.id
@@ -125,6 +130,7 @@ def _epoch(link: Link, position: Position) -> str | None:
             if before < 0:
                 return None
     except ConnectionLost:
+        # It says nothing about the epoch, while a missing right does: there is none to compare.
         raise
     except (StreamGone, Unavailable, ValueError):
         return None

@@ -173,6 +173,7 @@ class _Feed:
         self._start, self._next = after, None
         if after is not None:
             record = _beginning(self._link, after)
+            # The record at the position itself has been seen; one after it has not.
             self._start, self._next = record.position, record if record.position > after else None
         request = bulk.read_all_request(
             self._start, filter=bulk.server_filter(self._filter), subscribe=True
@@ -199,6 +200,7 @@ class _Feed:
                         yield checkpoint
                 elif kind == "caught_up":
                     yield None
+                # From now on the server has its place, and a scavenge cannot move it.
                 elif kind == "confirmation" and start is not None:
                     record = bulk.record_at(self._link, start)
                     if record is None or record.position != start:
@@ -304,6 +306,8 @@ class _Subscription:
             self._put(error)
 
     def _put(self, item: Any) -> None:
+        # Not a plain put: a follower that has ended takes nothing more, and this thread would wait
+        # for ever.
         while not self._ended.is_set():
             with contextlib.suppress(queue.Full):
                 self._queue.put(item, timeout=0.2)
@@ -316,12 +320,16 @@ class _Subscription:
         page = Page()
         while not stop():
             try:
+                # With events in hand the wait is short, so that they are not late; without any, it
+                # is as long as until the next heartbeat.
                 item = self._queue.get(timeout=LINGER if page.events else poll.total_seconds())
             except queue.Empty:
                 if page.events:
                     position = page.events[-1].position
                 yield page.take(position) if position is not None else Batch([], None)
                 continue
+            # First what came before the error: it was received, and its position saves reading it
+            # again.
             if isinstance(item, Exception):
                 if page.events:
                     yield page.take(page.events[-1].position)

@@ -33,6 +33,7 @@ def metadata(link: Link, stream: str) -> tuple[dict[str, Any], int | None]:
     try:
         document = found[0].json()
     except orjson.JSONDecodeError:
+        # Any client may write this stream; what is no JSON sets nothing.
         document = {}
     return (document if isinstance(document, dict) else {}), found[0].version
 
@@ -68,6 +69,7 @@ def stream_info(link: Link, stream: str, closed_by: Sequence[str] = ()) -> Strea
 def names_from_links(link: Link) -> Iterator[str]:
     """The names in `$streams`: each link points to a stream's first event."""
     for event in live.events_of_stream(link, bulk.read_stream_request("$streams"), "$streams"):
+        # A link's data is `<version>@<stream>`, and a stream's name may have an @, too.
         yield event.data.decode().partition("@")[2]
 
 
@@ -89,6 +91,7 @@ def infos(
         given = 0
         while chunk := list(itertools.islice(found, AT_ONCE * 8)):
             for info in pool.map(lambda name: stream_info(link, name, closed_by), chunk):
+                # The link of a deleted stream stays in $streams.
                 if info is not None and not info.deleted:
                     if limit is not None and given >= limit:
                         return

@@ -93,6 +93,7 @@ class ServerProjections:
             found = self.get(name)
         except Unavailable:
             return False
+        # A projection that was just enabled also runs, and its streams have next to nothing yet.
         return found is not None and found.running and found.progress >= 99
 
     def _statistics(self, request: Any) -> list[ServerProjection]:

@@ -219,6 +219,7 @@ class EventStoreDBStore(EventStore):
         read, start = 0, after[0] if after else 0
         for batch in self._between(after, until, filter):
             read += len(batch.events)
+            # A few events say nothing about the average.
             if read > _SAMPLE and batch.position is not None:
                 self._bytes_an_event = max(1.0, (batch.position[0] - start) / read)
             yield batch
@@ -227,6 +228,8 @@ class EventStoreDBStore(EventStore):
         self, after: Position | None, until: Position, filter: EventFilter
     ) -> Iterator[Batch]:
         long = until[0] - (after[0] if after else 0) > _LONG
+        # Only where this read continues at a checkpoint that was recognised: a reader's own page in
+        # the middle of the log needs no second look.
         if self._known is not None and self._known[0] == after:
             self.recognise(*self._known)
         try:
@@ -301,6 +304,7 @@ class EventStoreDBStore(EventStore):
         if after_version is None:
             revision = None
         elif backwards:
+            # Revisions count from 0: nothing comes before the first.
             if after_version <= 0:
                 return
             revision = after_version - 1

@@ -34,6 +34,7 @@ def is_ahead(store: EventStore, blue: Version, green: Version) -> bool:
 def check_unused(store: EventStore, version: Version) -> None:
     """Raises Refused where the application still keeps a version fresh that is to be dropped."""
     there = None if version.checkpoint is None else checkpoint_of(store, version.checkpoint)
+    # A library that notes no time cannot tell whether its projector still runs.
     if there is None or there.updated_at is None:
         return
     age = datetime.now(UTC) - there.updated_at

@@ -77,6 +77,7 @@ def make_plan(
     info = store.ping()
     if info.warnings:
         raise Refused(f"store {target.store_name}: {info.warnings[0]}")
+    # Silence would let somebody believe that the load is limited.
     if option := options.loading_option():
         raise UsageError(
             f"{option} has no effect: the application builds {target.name} itself",
@@ -87,6 +88,7 @@ def make_plan(
         known, current = versions_and_tables(connection, target)
         _refuse_taken(target, known, built)
         source = next((each for each in known if each.state == "active"), None)
+        # What served before esops came is version 1; its checkpoint says how far it is.
         adopt = source is None and bool(current)
         if adopt:
             source, before = adopted(connection, target, current), _checkpoint_before(store, target)

@@ -141,6 +141,8 @@ class ExternalRebuild(Rebuild):
                     f"the application has been at {green.position or 'no position'} for "
                     f"{still:.0f} s, {count(behind, 'event')} behind"
                 )
+            # Each look counts events and asks the catalogue; only close to the end is it worth
+            # being quick.
             time.sleep(LOOK_EVERY_SECONDS if behind or missing else 0.2)
 
     def _exists(self, table: tuple[str, str]) -> bool:
@@ -148,6 +150,7 @@ class ExternalRebuild(Rebuild):
 
     def _verify(self) -> bool:
         blue, green = self._blue(), self._green()
+        # Green is counted all the same: zero rows would show that the application wrote elsewhere.
         if blue is None or self._options.compare == "none":
             rows = self._session.do(
                 lambda on: sum(count_rows(on, table) for table in green.tables.values())
@@ -191,6 +194,7 @@ class ExternalRebuild(Rebuild):
                 raise Stopped("stopped while rows that differ were checked again")
             time.sleep(LOOK_EVERY_SECONDS)
 
+        # Without a checkpoint a version is not the application's, and waits for nobody.
         names = [each.checkpoint for each in (blue, self._version()) if each.checkpoint is not None]
         return BetweenLooks(step, processors_reached(self.store, names, head), self._say)
 

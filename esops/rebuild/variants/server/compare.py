@@ -69,6 +69,7 @@ def compare(
         left = [partition for partition, *_ in differences]
     # Again, since partitions may have been added while the results were compared.
     in_blue, in_green = partitions(store, blue), partitions(store, green)
+    # Which keys differ, and in how many partitions: most mistakes are in one of them.
     keys: dict[str, int] = {}
     for _, old, new in differences:
         for key in _unlike(old, new, frozenset(ignore)):
@@ -113,6 +114,7 @@ def _alike(old: Any, new: Any, method: Method, ignore: frozenset[str]) -> bool:
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return bool(old == new)
     keys = (
+        # An empty result has no keys in common with any, and would agree with all.
         old.keys() & new.keys() if method == "columns" and old and new else old.keys() | new.keys()
     ) - ignore
     return all(old.get(key, _MISSING) == new.get(key, _MISSING) for key in keys)

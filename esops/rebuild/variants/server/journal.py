@@ -156,12 +156,14 @@ class ServerJournal:
             self._move(entry.from_version, entry.to_version, at)
         elif state == journal.ABORTED:
             self._set(entry.to_version, "aborted", at)
+        # It was built to stand by, so it is done, although its rebuild never came to a switch.
         elif state == journal.VERIFIED and not entry.options.get("switch", True):
             self._set(entry.to_version, "standby", at)
 
     def _move(self, old: int | None, new: int, at: datetime) -> None:
         if old is not None:
             self._set(old, "standby", at)
+        # What a rollback goes back to: also after one, so that a second rollback undoes the first.
         self.before = old
         self._set(new, "active", at)
 

@@ -80,6 +80,8 @@ def make_plan(config: Config, name: str, store: EventStore, options: Options) ->
             f"to {target.name}",
             hint="Name a program there, or build and compare only, with --no-switch.",
         )
+    # It may be the user's own: a rebuild that is resumed has the name in its journal and does not
+    # come here.
     if projections_in(store).get(target.name) is not None:
         raise Refused(
             f"the server has a projection {target.name} already, but esops knows no such version",
@@ -118,6 +120,7 @@ def read_query(config: Config, settings: ProjectionSettings, name: str, version:
         raise UsageError(
             f"{config.path}: projections.{name}.javascript: {path} cannot be read: {error}"
         ) from None
+    # The query is not parsed: a mention in a comment only asks for more than is needed.
     emits = "emit(" in text or "linkTo(" in text
     if emits and not settings.emit:
         raise UsageError(

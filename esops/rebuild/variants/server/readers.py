@@ -25,6 +25,7 @@ def move_readers(
     Raises Stopped where it fails or takes longer than ten minutes, and UsageError where it cannot
     be started; nothing is switched then.
     """
+    # Readers of a result subscribe to its stream, so the program gets that name, too.
     facts = {
         "projection": projection,
         "from_version": old.version if old else None,

@@ -91,6 +91,8 @@ def move(
                 hint=f"See `esops projection show {name}`.",
             )
         found = projections_in(journal.store).get(target.name)
+        # It keeps running while it stands by; one that an operator stopped is as old as its last
+        # event.
         if found is None or not found.running:
             raise Refused(
                 f"{target.name} is not running in the server and would serve old data",
@@ -137,6 +139,8 @@ def retire(config: Config, name: str, versions: list[ServerVersion]) -> list[str
     done = []
     with opened(config, name) as journal:
         for version in versions:
+            # Deleted first: killed in between, the next retire finds nothing to delete, and notes
+            # it.
             delete(journal.store, version.name, emitted=config.projection(name).emit)
             journal.write("retired", version=version.version)
             done.append(f"projection {version.name}")

@@ -63,6 +63,8 @@ class ServerRebuild:
                 f"rebuild {latest.rebuild} of {self._name} is not finished: {latest.state}",
                 hint="Continue it with --resume, or drop it with --abort.",
             )
+        # The first rebuild of a projection that esops did not create: from now on the journal knows
+        # it.
         if plan.source is not None and latest is None:
             self._journal.write("adopted", version=1)
         number = latest.rebuild + 1 if latest else 1
@@ -81,6 +83,8 @@ class ServerRebuild:
         Raises UsageError where there is none.
         """
         latest = self._unfinished()
+        # A process that was killed could not note a pause: then the state itself is where to
+        # continue.
         if latest.state == journal.PAUSED and latest.resume_state:
             self._journal.write("entered", state=latest.resume_state)
         return self._run_steps(changed)
@@ -127,6 +131,8 @@ class ServerRebuild:
                         green,
                         self._say,
                     )
+                # Killed before this, the program runs again at the resume: it has to bear that, as
+                # the docs say.
                 self._enter(journal.SWITCHED)
         return self._outcome(green)
 
@@ -276,6 +282,7 @@ def delete(store: EventStore, name: str, *, emitted: bool) -> None:
     if found.running:
         projections_in(store).disable(name)
         deadline = time.monotonic() + _STOP_PATIENCE_SECONDS
+        # The server answers before it has stopped, and refuses to delete what still runs.
         while (found := projections_in(store).get(name)) is not None and found.running:
             if time.monotonic() > deadline:
                 raise Unavailable(

@@ -31,6 +31,7 @@ def known() -> dict[str, Detect]:
     `esops.layouts`.
     """
     brought = {point.name: point.load() for point in entry_points(group=ENTRY_POINT)}
+    # Those of esops win: a package that is installed for one layout must not replace another.
     return {**brought, **LAYOUTS}
 
 
@@ -50,6 +51,7 @@ def find_layout(connection: psycopg.Connection, name: str, settings: PostgresSet
             f"stores.{name}.layout: there is no layout named {settings.layout!r}",
             hint=nearest(settings.layout, layouts),
         )
+    # A described table is what the user wants, whatever else the database holds.
     asked = settings.layout or ("custom" if settings.table is not None else None)
     wanted = [asked] if asked else list(layouts)
     try:
@@ -72,6 +74,7 @@ def find_layout(connection: psycopg.Connection, name: str, settings: PostgresSet
         there_are = ", ".join(
             f"{described(layout)} in schema {layout.schema!r}" for layout in found
         )
+        # The key that tells these stores apart, so that the hint names one which works.
         distinguishing = next(
             (
                 key

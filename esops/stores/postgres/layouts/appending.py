@@ -30,6 +30,7 @@ def insert_each(
     """Insert rows one after the other, so that their numbers are in their order; the position that
     the last one RETURNs.
     """
+    # One statement for several rows would leave it to the server in which order it numbers them.
     last: tuple[int, ...] = (0,)
     for row in rows:
         written = connection.execute(statement, row).fetchone()

@@ -82,6 +82,8 @@ class LayoutArchiving:
             for column in table.columns
         }
         return {
+            # What a later version of the library or the application added is kept, too, without
+            # being known.
             **{name: value for name, value in others.items() if name not in known},
             **self.extra,
         }

@@ -220,6 +220,8 @@ class Layout(ABC):
         own = self.fields.get(key)
         if own is not None:
             return own
+        # Cast as an index would have to be, since an index on an expression answers only the same
+        # one.
         return sql.SQL("({})::jsonb ->> {}").format(
             self.loose or self.mapped.metadata, sql.Literal(key)
         )
@@ -258,6 +260,7 @@ class Layout(ABC):
         )
 
     def _compare(self, operator: str, position: Position) -> sql.Composable:
+        # A position of another store: SQL would compare rows of different widths, or only a part.
         if len(position) != len(self.order):
             raise ValueError(f"{position} is not a position of layout {self.name}")
         left, right = sql.SQL(", ").join(self.order_columns), self._numbers(position)

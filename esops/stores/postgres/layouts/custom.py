@@ -70,6 +70,7 @@ def _check(table: catalog.Table, asked: TableSettings) -> None:
     }
     for key, kinds in wanted.items():
         column = getattr(asked, key)
+        # Optional, and not described.
         if column is None:
             continue
         if column not in known:

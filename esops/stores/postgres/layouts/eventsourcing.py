@@ -89,6 +89,7 @@ class Eventsourcing(NumberedLayout):
 
     def in_category(self, name: str) -> sql.Composable:
         """A category is the aggregate's class, in the topic."""
+        # A topic is `module:Aggregate.Event`.
         aggregate = sql.SQL("split_part(split_part(topic, ':', 2), '.', 1)")
         return sql.SQL("{} = {}").format(aggregate, sql.Literal(name))
 
@@ -108,6 +109,7 @@ class Eventsourcing(NumberedLayout):
         """What the library does: the table's lock, the key's next version, a notification of those
         who wait.
         """
+        # Before the version is read: the library's writers take this lock before they draw numbers.
         connection.execute(sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(self.events))
         row = connection.execute(_on("last_version", self.events), (stream,)).fetchone()
         assert row is not None
@@ -149,6 +151,7 @@ class Eventsourcing(NumberedLayout):
                 hint="Name it as `esops status` does: application/upstream.",
             )
         relation = qualified(table.schema, table.name)
+        # A row that is not there yet cannot be locked, and a runner may be about to insert it.
         connection.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(relation))
         values = {"number": position[0], "name": upstream}
         row = connection.execute(_on("reached", relation), values).fetchone()
@@ -158,6 +161,7 @@ class Eventsourcing(NumberedLayout):
                 f"{name} is at {reached}, ahead of {position}",
                 hint="Run it again with --resume: green catches up first.",
             )
+        # The table keeps one row for each application, or one for each notification.
         a_row_an_application = table.key == ("application_name",) and reached is not None
         statement = "move" if a_row_an_application else "enter"
         connection.execute(_on(statement, relation), values)

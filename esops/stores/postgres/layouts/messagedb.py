@@ -84,6 +84,7 @@ class MessageDb(NumberedLayout):
         """What `write_message` does: the category's lock, the stream's next position, a row a
         message.
         """
+        # The same key as in message-db's acquire_lock and hash_64, or both would write at once.
         category = stream.partition("-")[0]
         connection.execute(
             "SELECT pg_advisory_xact_lock(left('x' || md5(%s), 17)::bit(64)::bigint)", (category,)

@@ -29,6 +29,7 @@ def checkpoints(
     table = catalog.find_table(connection, schema, processors)
     if table is None:
         return []
+    # By the columns and not by a version, which the tables do not tell.
     identity = "processor_id" if table.has("processor_id") else "subscription_id"
     text = (
         "last_processed_checkpoint"
@@ -109,6 +110,7 @@ def set_checkpoint(
         ),
         (found.identity, found.version, text, found.checkpoint, found.partition, "esops"),
     ).fetchone()
+    # 0: it is there already; 1: moved. All else: somebody has moved the row since it was read.
     if answer is None or answer[0] not in (0, 1):
         raise Refused(
             f"Emmett did not accept the checkpoint of {found.identity!r}: its function answered "
@@ -140,6 +142,7 @@ def _processor(connection: psycopg.Connection, schema: str, name: str) -> _Proce
         ).format(table),
         (_TAKEN_OVER_AFTER, identity, version, version),
     ).fetchall()
+    # It would look like a mistyped name, while there is such a projection.
     if not rows and (inline := _inline(connection, schema, identity)):
         raise Refused(
             f"Emmett writes the projection {identity!r} inline, with each append ({inline}): it "

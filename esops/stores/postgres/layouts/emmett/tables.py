@@ -87,6 +87,7 @@ def read_variant(
         schema,
         sequence[0],
         "emt_processors" if newer else "emt_subscriptions",
+        # With one partition, a tenant in each event would only be noise.
         tenants=settings.tenant is None and partitions is not None and partitions[0] > 1,
         tenant=settings.tenant,
         by_position=settings.ordering == "position",

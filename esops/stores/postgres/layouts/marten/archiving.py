@@ -40,6 +40,7 @@ def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> L
             "that nobody appends to it",
         )
     }
+    # Offered only where Marten's own function is there to be called.
     if parameters:
         removals["archive"] = SqlRemoval(
             end=(made["archive"],), what="calls Marten's own mt_archive_stream for each stream"
@@ -61,6 +62,7 @@ def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> L
 
 def _revive(variant: MartenVariant, made: dict[str, sql.Composed]) -> tuple[sql.Composed, ...]:
     """What Marten's UnArchiveStream does."""
+    # Where the mark is part of the key, it cannot be updated in place: a copy takes the new mark.
     if "is_archived" in variant.streams.key:
         return made["copy_streams"], made["revive_events"], made["delete_streams"]
     return made["revive_streams"], made["revive_events"]
@@ -72,6 +74,7 @@ def _made(variant: MartenVariant, parameters: int) -> dict[str, sql.Composed]:
     `parameters` is how many mt_archive_stream takes.
     """
     conjoined, kind = variant.conjoined, sql.SQL(variant.id_kind)
+    # Every column by its name, since options and versions add some.
     others = [each.name for each in variant.streams.columns if each.name != "is_archived"]
 
     def only(condition: bool, text: str) -> sql.Composable:

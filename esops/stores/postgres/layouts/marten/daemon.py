@@ -47,6 +47,7 @@ def checkpoints(connection: psycopg.Connection, schema: str) -> list[Checkpoint]
     ).fetchall()
     found = []
     for name, number, updated in rows:
+        # A tenant with numbers of its own has a mark of its own: HighWaterMark:<tenant>.
         mark = name.startswith("HighWaterMark")
         what, count = (
             ("gaps passed", skips.get(name)) if mark else ("dead letters", dead_letters.get(name))
@@ -106,6 +107,8 @@ def set_checkpoint(
                 f"Marten's daemon is running: it holds its lock {lock}",
                 hint="Stop the application's projector first.",
             )
+    # Only now: who holds both locks keeps a hot/cold daemon out, so a fresh row is one in solo
+    # mode.
     touched = [each for each in found if found[each][2]]
     if touched:
         raise Refused(
@@ -132,6 +135,8 @@ def shard_lock(schema: str, identity: str) -> int:
 
     It is Marten's deterministic string hash, over the lock id of daemons.
     """
+    # Two characters at a time and with 32 bits that wrap, as .NET does it: any other value would be
+    # another lock.
     text = f"{schema}:{identity}"
     first = second = _signed((5381 << 16) + 5381)
     for at in range(0, len(text), 2):
@@ -149,6 +154,7 @@ def _signed(value: int) -> int:
 def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table) -> list[Concern]:
     """Ids that name two streams, and progress that nobody makes any more."""
     found = []
+    # Only a key with the mark in it lets an id be used on both sides.
     if "is_archived" in streams.partitioned_by:
         key = sql.SQL(", ").join(_C(column) for column in streams.key if column != "is_archived")
         both = (

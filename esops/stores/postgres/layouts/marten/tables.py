@@ -121,6 +121,7 @@ class Marten(Layout):
             self.scope = sql.SQL("tenant_id = {}").format(sql.Literal(variant.tenant))
         # Where an append fails, Marten fills the numbers that it had drawn with tombstones.
         own: list[sql.Composable] = [sql.SQL("type <> 'tombstone'")]
+        # Events that an operator marked: Marten's own readers leave them out, too.
         if variant.events.has("is_skipped"):
             own.append(sql.SQL("is_skipped IS NOT TRUE"))
         self.own = sql.SQL(" AND ").join([*own, self.scope])
@@ -132,6 +133,7 @@ class Marten(Layout):
         variant = self._variant
         data: sql.Composable = _C("data")
         if variant.binary:
+            # One type for both, since the columns of a CASE must agree.
             data = sql.SQL(
                 "CASE WHEN bdata IS NULL THEN convert_to(data::text, 'UTF8') ELSE bdata END"
             )
@@ -270,6 +272,7 @@ def _stream_table(variant: MartenVariant) -> StreamTable:
 
 
 def _appending(variant: MartenVariant) -> AppendBesideStreamRow:
+    # Marten writes this tenant where the application names none.
     tenant = sql.Literal(variant.tenant or DEFAULT_TENANT)
     has_tenant = variant.streams.has("tenant_id")
     empty = sql.SQL("")

@@ -113,6 +113,7 @@ def sequences_of_tenants(connection: psycopg.Connection, schema: str) -> dict[st
     its own.
     """
     events = catalog.find_table(connection, schema, "mt_events")
+    # Only where the events are partitioned by tenant alone may each have a sequence of its own.
     if events is None or events.partitioned_by != ("tenant_id",):
         return {}
     rows = connection.execute(
@@ -122,6 +123,8 @@ def sequences_of_tenants(connection: psycopg.Connection, schema: str) -> dict[st
         "ORDER BY 1",
         (schema,),
     ).fetchall()
+    # A suffix is a tenant's name made fit for a table's; the table of partitions has the name
+    # itself.
     by_suffix: dict[str, str] = dict(rows)
     if catalog.find_table(connection, schema, "mt_tenant_partitions") is None:
         return by_suffix
