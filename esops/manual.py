@@ -18,6 +18,8 @@ from esops.errors import EsopsError, UsageError, nearest
 
 KINDS = ("tutorial", "how-to", "reference", "explanation")
 _HEADING = re.compile(r"^(#+) +(.+?)\s*$")
+_CODE = re.compile(r"[A-Z]+-[A-Z](\d+)")
+_NUMBER = re.compile(r"\d+(?=\D*\Z)")
 _FENCE = re.compile(r"^\s*(```|~~~)")
 _PICTURE = re.compile(r"^!\[[^\]]*\]\([^)]*\)\s*$\n?", re.MULTILINE)
 _LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<target>[^)\s]*)\)")
@@ -58,12 +60,15 @@ class Topic:
         matching = [
             at for at, (_, title, _) in enumerate(found) if name in (title.lower(), _anchor(title))
         ] or [at for at, (_, title, _) in enumerate(found) if name in title.lower()]
-        if len(matching) != 1:
+        if not matching:
             raise UsageError(
-                f"the page {self.name!r} has {'several' if matching else 'no'} sections {asked!r}",
-                hint="There are: " + ", ".join(found[at][1] for at in matching)
-                if matching
-                else nearest(asked, self.sections()),
+                f"the page {self.name!r} has no section {asked!r}",
+                hint=_nearest_section(asked, self.sections()),
+            )
+        if len(matching) > 1:
+            raise UsageError(
+                f"the page {self.name!r} has several sections {asked!r}",
+                hint="There are: " + ", ".join(found[at][1] for at in matching),
             )
         level, _, start = found[matching[0]]
         ends = (line for deeper, _, line in found[matching[0] + 1 :] if deeper <= level)
@@ -124,6 +129,22 @@ def _headings(text: str) -> list[tuple[int, str, int]]:
         elif not in_code and (heading := _HEADING.match(line)):
             found.append((len(heading[1]), heading[2], number))
     return found
+
+
+def _nearest_section(asked: str, sections: list[str]) -> str:
+    """The section that may have been meant; or else which ones there are, without a list of dozens
+    of codes.
+    """
+    codes = {int(code[1]): title for title in sections if (code := _CODE.fullmatch(title))}
+    number = _NUMBER.search(asked)
+    if codes and number:
+        # "D3" and "38" are not like ESOPS-D003 and ESOPS-D036 as texts, but as numbers.
+        near = min(codes, key=lambda each: (abs(each - int(number[0])), each))
+        return f"Did you mean {codes[near]!r}?"
+    if codes:
+        first, last = codes[min(codes)], codes[max(codes)]
+        return f"Its sections are the codes {first} to {last}."
+    return nearest(asked, sections)
 
 
 def _anchor(title: str) -> str:

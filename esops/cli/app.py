@@ -6,13 +6,13 @@ import functools
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
+from esops.cli.completion import complete_store
 from esops.cli.help import GLOBAL_PANEL, Command, CommandGroup
-from esops.cli.shared import complete_store
 
 if TYPE_CHECKING:
     from esops.term import Output
@@ -140,32 +140,18 @@ def root(
 
 
 def command(
-    at: typer.Typer,
-    name: str | None = None,
-    *,
-    own: Collection[str] = (),
-    renamed: Mapping[str, str] | None = None,
+    at: typer.Typer, name: str | None = None, *, own: Collection[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add a command to the root or a group. It takes the global options, too.
 
-    `own` names those global options that the command declares itself. `renamed` maps names that
-    options had in earlier versions to the ones that they have now, so that scripts keep working.
+    `own` names those global options that the command declares itself.
     """
 
-    class WithOldNames(Command):
-        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            return super().parse_args(ctx, [_new_name(each, renamed or {}) for each in args])
-
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        at.command(name, cls=WithOldNames if renamed else Command)(with_globals(function, own))
+        at.command(name, cls=Command)(with_globals(function, own))
         return function
 
     return add
-
-
-def _new_name(argument: str, renamed: Mapping[str, str]) -> str:
-    option, equals, value = argument.partition("=")
-    return f"{renamed.get(option, option)}{equals}{value}"
 
 
 def group(name: str, help: str, *shown: str) -> typer.Typer:
@@ -254,8 +240,13 @@ def _usage_error(error: typer.TyperException) -> int:
     if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
         sys.stderr.write(context.get_help() + "\n")
         return 2
-    sys.stderr.write(f"error: {error.format_message()}\n")
-    sys.stderr.write(f"hint: See `{context.command_path if context else 'esops'} --help`.\n")
+    # Typer puts the nearest options into the message, the best first; here an error says what is
+    # wrong, and its hint what may have been meant.
+    near = getattr(error, "possibilities", None)
+    message = error.message if near else error.format_message()
+    meant = f"Did you mean {near[0]!r}? " if near else ""
+    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"hint: {meant}See `{context.command_path if context else 'esops'} --help`.\n")
     # Typer's own 1 would say that there are findings.
     return error.exit_code if error.exit_code != 1 else 2
 

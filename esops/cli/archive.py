@@ -11,7 +11,14 @@ import typer
 
 from esops.cli import archive_text as text
 from esops.cli.app import command, current_output, group
-from esops.cli.shared import JobProgress, complete_policy, duration, is_interactive, stop_on_signals
+from esops.cli.completion import (
+    complete_archive,
+    complete_policy,
+    complete_run,
+    complete_run_stream,
+    complete_store,
+)
+from esops.cli.shared import JobProgress, duration, is_interactive, stop_on_signals
 
 if TYPE_CHECKING:
     from esops.archive_format.runs import Catalog
@@ -35,6 +42,7 @@ _ARCHIVE = typer.Option(
     "--archive",
     metavar="NAME",
     help="The archive. Needed if the configuration has several.",
+    autocompletion=complete_archive,
 )
 _REMOVE = typer.Option(
     None,
@@ -43,7 +51,9 @@ _REMOVE = typer.Option(
     help="What happens to the streams in the store: keep, delete, archive, truncate or tombstone. "
     "Default: as the policy says.",
 )
-_RUN = typer.Argument(..., help="The run's id, as `esops archive list` shows it.")
+_RUN = typer.Argument(
+    ..., help="The run's id, as `esops archive list` shows it.", autocompletion=complete_run
+)
 
 
 @command(archive)
@@ -169,7 +179,9 @@ def show(
 @command(archive)
 def verify(
     context: typer.Context,
-    run: str | None = typer.Argument(None, help="The run's id. Default: all sealed runs."),
+    run: str | None = typer.Argument(
+        None, help="The run's id. Default: all sealed runs.", autocompletion=complete_run
+    ),
     archive: str | None = _ARCHIVE,
     against_store: bool = typer.Option(
         False,
@@ -226,13 +238,16 @@ def restore(
     context: typer.Context,
     run: str = _RUN,
     streams: list[str] | None = typer.Argument(
-        None, help="The streams to restore. Default: all streams of the run."
+        None,
+        help="The streams to restore. Default: all streams of the run.",
+        autocompletion=complete_run_stream,
     ),
     into: str | None = typer.Option(
         None,
         "--into",
         metavar="STORE",
         help="The store to restore into. Default: the store that the streams came from.",
+        autocompletion=complete_store,
     ),
     archive: str | None = _ARCHIVE,
     yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask for confirmation."),
@@ -280,7 +295,11 @@ def query(
     context: typer.Context,
     statement: str = typer.Argument(..., help="SQL over the views `events` and `streams`."),
     runs: list[str] | None = typer.Option(
-        None, "--run", metavar="RUN", help="Only these runs; can be repeated. Default: all."
+        None,
+        "--run",
+        metavar="RUN",
+        help="Only these runs; can be repeated. Default: all.",
+        autocompletion=complete_run,
     ),
     archive: str | None = _ARCHIVE,
 ) -> None:

@@ -78,6 +78,7 @@ def outcome(output: Output, outcome: ArchiveOutcome) -> None:
         )
     kept = f", {count(outcome.left_alone, 'stream')} not removed" if outcome.left_alone else ""
     output.line(f"{archived}, verified; {removed}{kept}, in {outcome.seconds:.1f} s")
+    # On stderr, so that cron's one line stays one line.
     for each in outcome.skipped[:_SKIPPED_SHOWN]:
         output.say(f"  not removed: {each['stream']}: {each['reason']}")
     more = outcome.left_alone - _SKIPPED_SHOWN
@@ -116,6 +117,7 @@ def streams(output: Output, rows: Iterable[Mapping[str, Any]]) -> None:
 def verifications(output: Output, results: Sequence[RunVerification]) -> None:
     """One line for each run, and its problems below it."""
     if not results:
+        # Silence would look like a verification that found everything in order.
         output.line("The archive has no sealed run yet.")
     for each in results:
         part = f" ({each.sampled})" if each.sampled else ""

@@ -9,6 +9,7 @@ import typer
 
 from esops.cli import audit_text as text
 from esops.cli.app import command, current_output, group
+from esops.cli.completion import complete_stream
 from esops.cli.shared import JobProgress, duration
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ def _estimate(output: Output, config: Config, request: StreamsRequest) -> bool:
 
 @command(audit)
 def stream(
-    context: typer.Context, name: str = typer.Argument(..., help="The name of the stream.")
+    context: typer.Context,
+    name: str = typer.Argument(..., help="The name of the stream.", autocompletion=complete_stream),
 ) -> int:
     """Show one stream: its types, months, gaps and bursts, and where it could be split.
 

@@ -60,12 +60,14 @@ def _categories(
     output: Output, found: StreamsAudit, categories: list[dict[str, Any]], *, percentiles: bool
 ) -> None:
     names = ["streams", "events", "p50", "p90", "p99", "max"]
+    # Most stores have one tenant, and an empty column would push others out.
     if any(each["tenant"] for each in categories):
         names = ["tenant", *names]
     rows = [
         [each["category"] or "-", *(each[name] for name in names)] for each in categories[:ROWS]
     ]
     if percentiles:
+        # Only now: the rows have no such field, it is drawn from the distribution.
         names.append("lengths")
         rows = [[*row, each.spark()] for row, (_, each) in zip(rows, found.ordered(), strict=False)]
     output.line()
@@ -91,6 +93,7 @@ def _longest(output: Output, longest: list[dict[str, Any]], columns: list[str]) 
         "category",
         "length",
     ]
+    # The first three are stream, category and length, which `first` has, with the tenant between.
     others = columns[3:]
     rows = [
         [
@@ -195,6 +198,7 @@ def stream(output: Output, found: StreamAudit) -> None:
         [[_minutes(each[name]) for name in names] for each in document["types"]],
         drop=["first_at", "last_at", "bytes", "first_version", "last_version"],
     )
+    # A single month says no more than the line above.
     if len(found.months) > 1:
         output.line()
         output.table("Months", ["month", "events"], list(found.months.items()))

@@ -106,6 +106,7 @@ def status(context: typer.Context) -> int:
     output = current_output(context)
     sandbox = Sandbox(Path.cwd())
     running = {"postgres": sandbox.server.running, **dict.fromkeys(("esops run", "writer"), False)}
+    # All names first, so that what is not running is shown as such.
     running |= dict.fromkeys(sandbox.running(), True)
     if output.format("table", "json") == "json":
         output.json({"folder": str(sandbox.folder), "up": running["postgres"], "running": running})

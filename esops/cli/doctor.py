@@ -45,11 +45,13 @@ def doctor(
             output.json(
                 {
                     "role": grants,
+                    # Comments are for a person who reads the list; a program executes it.
                     "statements": [line for line in lines if not line.startswith("--")],
                 }
             )
         return 0
     found = examine(config, output.settings.store)
+    # A note is an improvement; an alert on the exit code must not fire for it.
     serious = [each for each in found if each.severity != "note"]
     notes = len(found) - len(serious)
     if form == "json":

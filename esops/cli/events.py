@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from esops.cli.app import app, command, current_output, with_globals
+from esops.cli.completion import complete_stream
 from esops.cli.help import CommandGroup
 from esops.cli.shared import stop_on_signals
 
@@ -31,6 +32,7 @@ def read(
         "--stream",
         metavar="S",
         help="Only this stream, in the order of its versions.",
+        autocompletion=complete_stream,
         rich_help_panel=_WHICH,
     ),
     category: str | None = typer.Option(
@@ -135,6 +137,7 @@ def show(
         form = "json"
     name, settings = load_config(output.settings.config).store(output.settings.store)
     with open_store(name, settings) as store:
+        # Ids need not be unique in every layout, so several events may be shown.
         found = require(store, store.search, "search").find(event_id=id)
         if found.how.startswith("a scan"):
             output.say(f"no index helps, so this is {found.how}")

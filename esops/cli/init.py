@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from esops.term import Output
 
 
-@command(app, renamed={"--file": "--output-file"})
+@command(app)
 def init(
     context: typer.Context,
     dsn: str | None = typer.Option(
@@ -89,6 +89,7 @@ def _stores(found: Detection) -> list[dict[str, Any]]:
         for layout in found.layouts
     ]
     if found.is_node:
+        # Of a node there is one note: its address, version and state.
         node = found.notes[0]
         stores.append({"layout": "eventstoredb", "schema": None, "written_by": node, "detail": {}})
     return stores

@@ -8,7 +8,7 @@ from esops.cli.app import app, command, current_output
 from esops.cli.shared import stop_on_signals
 
 
-@command(app, renamed={"--textfile": "--output-file"})
+@command(app)
 def metrics(
     context: typer.Context,
     serve: str | None = typer.Option(

@@ -62,11 +62,13 @@ class ClosedPipes:
             self.exit_code = Unavailable.exit_code
         if threading.current_thread() is threading.main_thread():
             raise SystemExit(self.exit_code)
+        # Without a handler, the signal would end the process at once instead of asking it to stop.
         if callable(signal.getsignal(signal.SIGTERM)):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _say(self, stream: TextIO, error: OSError) -> None:
         stdout, stderr = self._streams
+        # When stderr itself is full there is nowhere left to say it.
         if stream is stdout:
             said = unwritten("stdout", error)
             with contextlib.suppress(OSError):
@@ -85,6 +87,7 @@ class _Guarded:
             return self._stream.write(text)
         except OSError as error:
             self._pipes.end(self._stream, error)
+            # As if it had been written: who writes must not try again.
             return len(text)
 
     def flush(self) -> None:

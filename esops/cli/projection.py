@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from esops.cli.app import command, current_output, group
+from esops.cli.completion import complete_projection
 from esops.cli.limits import MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
-from esops.cli.shared import complete_projection, is_interactive
+from esops.cli.shared import is_interactive
 
 if TYPE_CHECKING:
     from esops.config import Config
@@ -148,6 +149,7 @@ def retire(
     if dry_run:
         output.line(f"would {verb} {what}")
         return
+    # A cron job cannot answer; that it names the command is its consent.
     if is_interactive() and not yes:
         typer.confirm(f"{verb.capitalize()} {what}?", abort=True, err=True)
     statements = found.run()
@@ -218,6 +220,7 @@ def throttle(
             "name a limit to set, or --off",
             hint=f"For example: esops projection throttle {name} --max-rate 5000",
         )
+    # With --off, the limits that were not given are None, which removes them.
     now = _ask(context, name, limits=limits if off else given)
     shown = ", ".join(f"--{key.replace('_', '-')} {value:g}" for key, value in now.limits.items())
     _say_asked(
@@ -231,6 +234,7 @@ def postpone(context: typer.Context, name: str = _NAME) -> None:
 
     esops projection postpone cart_summary
     """
+    # An earlier switch-now that was not taken up yet would win otherwise.
     now = _ask(context, name, postponed=True, switch_now=False)
     _say_asked(
         context,
@@ -302,6 +306,7 @@ def _show_switched(output: Output, done: Switched, *, dry_run: bool) -> None:
     name, new = done.projection, done.to_version
     if output.as_json:
         output.json({**done.as_dict(), "dry_run": dry_run})
+    # Inside a store there are no statements: what switches is the user's program.
     elif done.inside is not None and dry_run:
         output.line(
             f"would move the readers from {done.inside[0]} to {done.inside[1]} by running: "

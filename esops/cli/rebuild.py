@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from esops.cli.app import app, command, current_output
+from esops.cli.completion import complete_projection
 from esops.cli.limits import MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
-from esops.cli.shared import complete_projection, duration, stop_on_signals
+from esops.cli.shared import duration, stop_on_signals
 
 if TYPE_CHECKING:
     from esops.config import Config
@@ -165,6 +166,7 @@ def rebuild(
         action=_action(resume=resume, abort=abort, dry_run=dry_run),
         in_place=not blue_green,
         store=output.settings.store,
+        # None, here and below: not given, so that a resumed rebuild keeps what it began with.
         switch=False if no_switch else None,
         switch_lag=switch_lag,
         compare=compare,
@@ -228,6 +230,7 @@ def _carry_out(
     from esops.rebuild.api import RebuildsFailed
     from esops.rebuild.api import rebuild as run
 
+    # One page cannot hold several comparisons, and the last would overwrite the others.
     if report is not None and len(names) > 1:
         raise UsageError("--report works for one projection only")
     operator = TerminalOperator(output, names or list(config.projections), yes=yes)
@@ -247,6 +250,7 @@ def _carry_out(
     for outcome in outcomes:
         _write_report(output, outcome, report)
     _show_outcomes(output, config, outcomes, several=len(names) > 1)
+    # What differed was not switched: that is a finding, not an error.
     return 1 if any(each.findings for each in outcomes) else 0
 
 
@@ -268,6 +272,7 @@ def _write_report(output: Output, outcome: Outcome, path: Path | None) -> None:
     from esops.errors import UsageError
     from esops.rebuild.verification.report import write_report
 
+    # An aborted rebuild, or one without blue, has compared nothing.
     if path is None or outcome.verification is None:
         return
     try:

@@ -53,6 +53,8 @@ class TerminalOperator(Operator):
                 what = f"rebuild {', '.join(self._projections)}: events"
                 self._line = self._output.progress(what, so_far, whole)
             self._line.update(so_far, whole)
+            # What follows the load writes messages, and a line that stays at 100 % would look like
+            # a hang.
             if whole is not None and so_far >= whole:
                 self._close()
 
@@ -74,6 +76,7 @@ class TerminalOperator(Operator):
         """Ask; without a person to ask, demand --yes. Raises UsageError."""
         if self._yes:
             return
+        # Unlike an abort: a script that forgot --blue-green must not empty the tables that serve.
         if not is_interactive():
             raise UsageError(
                 "a rebuild in place changes what readers see, and needs a confirmation",

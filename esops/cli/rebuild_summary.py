@@ -25,6 +25,7 @@ def summary(outcome: Outcome, settings: ProjectionSettings) -> list[str]:
 def _verification(found: Mapping[str, Any], noun: str) -> list[str]:
     lines = []
     if found.get("method", "none") != "none":
+        # A comparison in a server that runs on has no common position.
         where = f" at position {found['position']}" if found.get("position") else ""
         lines.append(
             f"verified ({found['method']}{where}): {count(found['rows_blue'] or 0, noun)} in blue, "
@@ -34,6 +35,7 @@ def _verification(found: Mapping[str, Any], noun: str) -> list[str]:
             lines.append(f"  {found['note']}")
         if found.get("compared"):
             lines.append(f"  a sample: {found['compared']:,} pairs of {noun}s were compared")
+        # Columns that were expected to differ first, so that the others end the list.
         for columns, why in (("expected", ", as expected"), ("columns", "")):
             lines += [
                 f"  column {column}: differs in {count(differing, noun)}{why}"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from esops.cli.app import app, command, current_output
-from esops.cli.shared import complete_projection, stop_on_signals
+from esops.cli.completion import complete_projection
+from esops.cli.shared import stop_on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

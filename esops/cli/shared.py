@@ -1,10 +1,10 @@
-"""What several commands need: a stop flag for signals, durations, completion of names, progress."""
+"""What several commands need: a stop flag for signals, durations, progress."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -36,45 +36,6 @@ def duration(option: str, text: str) -> timedelta:
         return parse_duration(text)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from None
-
-
-def complete_projection(incomplete: str) -> list[str]:
-    """Names of the configuration's projections that start with what is typed."""
-    return [name for name in _names("projections") if name.startswith(incomplete)]
-
-
-def complete_policy(incomplete: str) -> list[str]:
-    """Names of the configuration's archive policies that start with what is typed."""
-    archives = _sections().get("archives", {}).values()
-    return [
-        name
-        for archive in archives
-        for name in archive.get("policies", {})
-        if name.startswith(incomplete)
-    ]
-
-
-def complete_store(incomplete: str) -> list[str]:
-    """Names of the configuration's stores that start with what is typed."""
-    return [name for name in _names("stores") if name.startswith(incomplete)]
-
-
-def _names(section: str) -> list[str]:
-    return list(_sections().get(section, {}))
-
-
-def _sections() -> dict[str, Any]:
-    """esops.toml as it is written; empty where there is none, or where it cannot be read."""
-    import tomllib
-
-    from esops.config import find_config
-    from esops.errors import UsageError
-
-    # Not load_config(): completion must not fail because a variable is not set, and must be quick.
-    try:
-        return tomllib.loads(find_config(None).read_text(encoding="utf-8"))
-    except (UsageError, OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
-        return {}
 
 
 def is_interactive() -> bool:

@@ -46,6 +46,8 @@ def status(
         else:
             _show(output, found)
         if not watch or stop.wait(2):
+            # What could not be reached weighs more: everything else that is shown may be half of
+            # it.
             return 0 if found.ok else 1 if found.reached else 3
 
 

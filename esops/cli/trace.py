@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from esops.cli.app import command, current_output, group
-from esops.cli.shared import complete_store, duration
+from esops.cli.completion import complete_store, complete_stream
+from esops.cli.shared import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,7 +108,7 @@ def event(
 @command(trace, own=_OWN)
 def stream(
     context: typer.Context,
-    name: str = typer.Argument(..., help="The name of the stream."),
+    name: str = typer.Argument(..., help="The name of the stream.", autocompletion=complete_stream),
     form: Form | None = _FORM,
     stores: list[str] | None = _STORES,
     around: str | None = _AROUND,
@@ -146,12 +147,14 @@ def _run(context: typer.Context, ask: Callable[[Tracer], Trace], options: _Optio
         config, names, scan=options.scan, limit=options.limit, say=output.say
     ) as tracer:
         found = ask(tracer)
+        # Made while the stores are open: neighbours are asked of them below.
         lines = list(trace_text.lines(output, found, form))
         if around is not None and found.forest.nodes and form in ("tree", "timeline"):
             lines += trace_text.neighbours(tracer.neighbours(found, around), options.around or "")
     if not found.forest.nodes:
         output.say(f"no event was found for {found.about} in {', '.join(names)}")
         return 1
+    # Not as markup: a stream's name may have brackets in it.
     for line in lines:
         output.data.print(line, markup=False)
     if output.file is not None:

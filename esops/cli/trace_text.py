@@ -60,6 +60,8 @@ def _tree(found: Trace) -> Iterator[Text]:
             (since or at, "dim"),
         )
         if not branches and each.cause is not None:
+            # A root that has a cause is no true root: the cause is not there, or naming it closed a
+            # circle.
             missing = each.cause in forest.missing
             remark = f"its cause {each.cause} is missing" if missing else "cut from a circle"
             line.append(f"  {remark}", "red")
@@ -95,6 +97,7 @@ def _where(each: Node, *, several: bool) -> str:
 
 def neighbours(events: Iterable[Node], around: str) -> list[object]:
     """Other events that were recorded at about the same time, in the order of their times."""
+    # As text, since an event may have no time, and None cannot be compared.
     others = sorted(events, key=lambda each: (str(each.recorded_at), each.store, each.order))
     return [
         "",

@@ -126,7 +126,7 @@ MISTAKES = [
         "--output csv is not possible here",
         "Possible: table, json",
     ),
-    (["rebuild", "--bluegreen"], 2, "No such option", "--help"),
+    (["rebuild", "--bluegreen"], 2, "No such option", "Did you mean '--blue-green'?"),
     (["nonsense"], 2, "No such command", "--help"),
     (["projection", "show", "x"], 2, "no projection named 'x'", None),
     (["projection", "rollback", "cart_summary"], 2, "no version that served before", None),

@@ -5,16 +5,19 @@ left out.
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 
 import psycopg
 import pytest
 
+from esops.cli.completion import MOST_NAMES
 from esops.errors import Refused
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.postgres.reading import PAGE, PageSize
 from tests.support import shop
+from tests.support.waiting import DEADLINE
 
 
 def test_the_read_model_may_be_in_another_database(dsn, server, project):
@@ -145,21 +148,72 @@ def test_pages_get_smaller_for_a_slow_reader_and_larger_again(monkeypatch):
     assert page.size == PAGE
 
 
-def test_names_are_completed(dsn, project):
-    import subprocess
+def completed(project, words: str) -> list[str]:
+    """What the shell offers where a line ends."""
+    environment = {
+        **project.environ(),
+        "_ESOPS_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    done = subprocess.run(
+        project.command(), cwd=project.folder, env=environment, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
 
+
+def test_names_are_completed(dsn, project):
     shop.configure(project, dsn)
-    for words, index, expected in (
-        ("esops rebuild ca", 2, "cart_summary"),
-        ("esops events --store s", 3, "shop"),
-    ):
-        environment = {
-            **project.environ(),
-            "_ESOPS_COMPLETE": "complete_bash",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(index),
-        }
-        done = subprocess.run(
-            project.command(), cwd=project.folder, env=environment, capture_output=True, text=True
-        )
-        assert done.stdout.split() == [expected], done.stderr
+    assert completed(project, "esops rebuild ca") == ["cart_summary"]
+    assert completed(project, "esops events --store s") == ["shop"]
+
+
+def test_names_of_runs_and_streams_are_completed(dsn, project):
+    shop.make(dsn, 800)
+    # A busy machine takes longer to import what opens a store.
+    project.patch(f"import esops.cli.completion as c\nc.TIME_LIMIT_SECONDS = {DEADLINE}\n")
+    project.write(
+        "esops.toml",
+        f"[stores.shop]\ndsn = {json.dumps(dsn)}\n[archives.cold]\nrepository = 'cold'\n"
+        "[archives.cold.policies.old]\nstore = 'shop'\ncategory = 'cart'\nidle_for = '0s'\n"
+        "remove = 'keep'\n[stores.gone]\ndsn = 'host=127.0.0.1 port=1'\n",
+    )
+    with open_store("shop", PostgresSettings(dsn=dsn)) as store:
+        names = sorted(info.name for info in store.streams())
+    assert len(names) > MOST_NAMES
+    for words in ("esops events --store shop --stream ", "esops trace stream "):
+        offered = completed(project, words)
+        assert len(offered) == MOST_NAMES
+        assert set(offered) < set(names)
+    begin = names[7][:-1]
+    assert sorted(completed(project, f"esops audit stream {begin}")) == [
+        name for name in names if name.startswith(begin)
+    ]
+    assert completed(project, "esops events --store shop --stream nobody-") == []
+    assert completed(project, "esops events --store gone --stream ") == []
+
+    run = project.ok("archive", "run", "old", "--output", "json").json["run"]
+    assert completed(project, f"esops archive show {run[:4]}") == [run]
+    assert completed(project, f"esops archive restore {run} {names[7]}") == [names[7]]
+    assert completed(project, "esops archive show x") == []
+
+
+def test_completion_gives_what_came_in_time(dsn, project):
+    shop.make(dsn, 300)
+    shop.configure(project, dsn)
+    # The third stream takes for ever, as in a store that is busy.
+    project.patch(
+        "import time\n"
+        "import esops.cli.completion as c\n"
+        "c.TIME_LIMIT_SECONDS = 10\n"
+        "whole = c._streams_of\n"
+        "def slow(store, incomplete):\n"
+        "    for number, name in enumerate(whole(store, incomplete)):\n"
+        "        if number == 2:\n"
+        "            c.signal.setitimer(c.signal.ITIMER_REAL, 0.1)\n"
+        "            time.sleep(600)\n"
+        "        yield name\n"
+        "c._streams_of = slow\n"
+    )
+    assert len(completed(project, "esops events --stream ")) == 2

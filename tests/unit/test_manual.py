@@ -121,6 +121,20 @@ def test_the_command_lists_topics_and_shows_one(project):
     assert project.run("docs", "nonsense-page").code == 2
 
 
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("D3", "Did you mean 'ESOPS-D003'?"),
+        ("ESOPS-D999", f"Did you mean '{max(CODES)}'?"),
+        ("nope", f"Its sections are the codes {min(CODES)} to {max(CODES)}."),
+    ],
+)
+def test_a_section_that_is_not_there_is_answered_with_the_nearest_code(asked, meant):
+    with pytest.raises(UsageError, match="has no section") as caught:
+        manual.topic("doctor").readable(asked)
+    assert caught.value.hint == meant
+
+
 def test_a_section_is_found_by_a_word_that_only_its_heading_has():
     topic = manual.Topic("t", "how-to", "T", "# T\n\n## esops run [X]\na\n## esops runs\nb\n## z\n")
     assert topic.readable("[X]").startswith("## esops run [X]")
