@@ -108,7 +108,7 @@ def _asked(context: typer.Context, incomplete: str, source: Source) -> list[str]
 
 
 def _given(context: typer.Context, name: str) -> Any:
-    """A global option, which may stand at the command, its group or the root."""
+    """An option, which may be at the command, its group or the root."""
     at: Any = context
     while at is not None:
         if at.params.get(name):

@@ -381,7 +381,7 @@ class _MemoryArchiving:
     def _restore(self, event: RecordedEvent) -> None:
         log = self.log
         log.events.insert(bisect_right(log.events, event.position, key=_position), event)
-        # Into an empty log, numbers go on after what came back.
+        # New events get numbers after those that were restored.
         log.drawn = max(log.drawn, event.position[0])
         log.versions[event.stream] = max(log.versions.get(event.stream, 0), event.version)
 

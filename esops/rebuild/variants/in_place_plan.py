@@ -39,7 +39,7 @@ class InPlacePlan:
             "not affected"
         )
         more = [f"  - {note}" for note in self.notes]
-        # The two differ in what readers see meanwhile: empty tables, or rows of two codes.
+        # The two differ in what readers see while it runs: empty tables, or rows of two codes.
         if self.ranges is None:
             return [
                 f"Plan: rebuild {self.projection} in place",

@@ -179,7 +179,7 @@ class NodeArchiving:
                 hint="Restore into another store with --into.",
             )
         # Truncation and soft deletion are nothing but `$tb` in the metadata, so the old metadata
-        # bring the events back, as long as they are on disk.
+        # make the events readable, as long as they are on disk.
         now, version = changes.metadata(stream)
         changes.set_metadata(stream, orjson.loads(document), -1 if version is None else version)
         after = self._store.stream_info(stream)

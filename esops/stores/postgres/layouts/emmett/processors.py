@@ -110,7 +110,7 @@ def set_checkpoint(
         ),
         (found.identity, found.version, text, found.checkpoint, found.partition, "esops"),
     ).fetchone()
-    # 0: it is there already; 1: moved. All else: somebody has moved the row since it was read.
+    # 0: it was set before; 1: moved. All else: somebody has moved the row since it was read.
     if answer is None or answer[0] not in (0, 1):
         raise Refused(
             f"Emmett did not accept the checkpoint of {found.identity!r}: its function answered "
