@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from esops.config import Config
-from esops.errors import EsopsError
+from esops.events import EventFilter
+from esops.settings import ArchiveSettings
 from esops.wording import count
+
+_EVERYTHING = EventFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,18 +20,25 @@ class ArchivedAway:
     runs: int
     streams: int
     events: int
+    unfinished: bool = False
+    """Whether a run of these is not finished, so that some of its events may still be there."""
 
     def __str__(self) -> str:
+        runs = count(self.runs, "run") + (", not all finished" if self.unfinished else "")
         return (
             f"{count(self.events, 'event')} of {count(self.streams, 'stream')} were archived "
-            f"and removed ({count(self.runs, 'run')} in archive {self.archive})"
+            f"and removed ({runs} in archive {self.archive})"
         )
 
 
-def removed_from(config: Config, store: str) -> list[ArchivedAway]:
+def removed_from(
+    config: Config, store: str, filter: EventFilter = _EVERYTHING
+) -> list[ArchivedAway]:
     """What was removed from a store, for each archive of the configuration.
 
-    An archive that cannot be reached is left out: this is for information only.
+    Runs of which the filter can want nothing are left out: of another category, or of streams that
+    the store itself still gives, as archived ones. Raises Unavailable, Damaged or UsageError where
+    an archive cannot be read.
     """
     found = []
     for name, settings in config.archives.items():
@@ -39,18 +49,29 @@ def removed_from(config: Config, store: str) -> list[ArchivedAway]:
         from esops.archive_format.repository import Repository
         from esops.archive_format.runs import Catalog
 
-        runs, streams, events = 0, 0, 0
-        try:
-            for run, _ in Catalog(Repository(settings)).sealed(store):
-                # A run that only keeps, or was stopped before its end, has removed nothing or not
-                # all: the store itself still has those events.
-                done = run.read("done.json")
-                if done is not None and done.get("removed"):
-                    runs += 1
-                    streams += done["removed"]
-                    events += done["removed_events"]
-        except EsopsError:
-            continue
+        runs, streams, events, unfinished = 0, 0, 0, False
+        for run, manifest in Catalog(Repository(settings)).sealed(store):
+            if _of_others(settings, manifest.policy, filter):
+                continue
+            # A run that was stopped while it removed has removed some: all of them count.
+            done = run.read("done.json")
+            how = done or run.read("plan.json") or {}
+            if how.get("remove") == "keep" or (filter.archived and how.get("remove") == "archive"):
+                continue
+            removed = manifest.streams if done is None else int(done.get("removed", 0))
+            if removed:
+                runs += 1
+                streams += removed
+                events += manifest.events if done is None else int(done.get("removed_events", 0))
+                unfinished |= done is None
         if runs:
-            found.append(ArchivedAway(name, runs, streams, events))
+            found.append(ArchivedAway(name, runs, streams, events, unfinished))
     return found
+
+
+def _of_others(settings: ArchiveSettings, policy: str, filter: EventFilter) -> bool:
+    """Whether a policy archives another category than the filter wants."""
+    known = settings.policies.get(policy.rpartition("/")[2])
+    if known is None or known.category is None or filter.category is None:
+        return False
+    return known.category != filter.category

@@ -140,6 +140,18 @@ def rebuild(
         help="Let `esops run` drop blue this long after the switch, for example 7d.",
         rich_help_panel=_VERIFY,
     ),
+    without_archived: bool = typer.Option(
+        False,
+        "--without-archived",
+        help="Rebuild without the events that were archived and removed.",
+        rich_help_panel=_VERIFY,
+    ),
+    accept_fewer: bool = typer.Option(
+        False,
+        "--accept-fewer",
+        help="Accept far fewer events than before, or none, or no row.",
+        rich_help_panel=_VERIFY,
+    ),
     max_rate: float | None = MAX_RATE,
     max_load: int | None = MAX_LOAD,
     max_lag_bytes: int | None = MAX_LAG_BYTES,
@@ -181,6 +193,8 @@ def rebuild(
         nice=nice,
         postpone=postpone or None,
         test_only=test_only or None,
+        without_archived=without_archived or None,
+        accept_fewer=accept_fewer or None,
         keep_blue=keep_blue,
         retire_after=None if retire_after is None else duration("--retire-after", retire_after),
     )

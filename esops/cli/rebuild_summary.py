@@ -59,11 +59,26 @@ def _ending(outcome: Outcome, settings: ProjectionSettings, noun: str) -> list[s
     external = settings.kind == "external"
     if outcome.state == "switched":
         return _switched(outcome, settings, did)
+    failed = _failed(outcome)
     # The same version before and after: it was rebuilt in place, and nothing can be switched.
     if outcome.findings and outcome.from_version == version:
+        if not failed:
+            return [
+                f"{name} v{version} is rebuilt in place, but {'; '.join(outcome.warnings)}: {did}.",
+                f"If that is right: esops rebuild {name} --resume --accept-fewer",
+            ]
         return [
             f"{name} v{version} is rebuilt in place, but assertions failed: {did}.",
             f"Correct them, and check again with: esops rebuild {name} --resume",
+        ]
+    if outcome.findings and outcome.warnings and not failed:
+        command = f"esops rebuild {name} --blue-green"
+        return [
+            f"Nothing was switched to {name} v{version}: {'; '.join(outcome.warnings)}.",
+            (
+                f"If that is right: {command} --resume --accept-fewer. Otherwise drop it: "
+                f"{command} --abort"
+            ),
         ]
     if outcome.findings:
         command = f"esops rebuild {name} --blue-green"
@@ -102,6 +117,12 @@ def _ending(outcome: Outcome, settings: ProjectionSettings, noun: str) -> list[s
             ]
         case state:
             return [f"Rebuild {outcome.rebuild} of {name} is {state}: {did}."]
+
+
+def _failed(outcome: Outcome) -> bool:
+    """Whether rows differ or an assertion failed, beside what else there is to find."""
+    found = outcome.verification or {}
+    return bool(found.get("failed_assertions") or found.get("differing"))
 
 
 def _work(outcome: Outcome, noun: str) -> str:

@@ -17,7 +17,7 @@ from esops.errors import ConnectionLost, EsopsError, Refused, Stopped
 from esops.events import Position
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
-from esops.rebuild import journal
+from esops.rebuild import guards, journal
 from esops.rebuild.hooks import Hooks, facts_of
 from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome, Reporter
@@ -33,6 +33,8 @@ from esops.stores.base import EventStore, Holder
 log = structlog.get_logger("esops.rebuild")
 _SETTLE_PATIENCE = timedelta(seconds=1)
 _LOCK_PATIENCE = timedelta(seconds=10)
+_DROPPED = (journal.ABORTED, journal.TESTED)
+"""States in which nothing is left to warn of."""
 
 
 class RebuildContext:
@@ -284,6 +286,11 @@ class RebuildContext:
         assert kept is not None
         return Verification(**kept)
 
+    def _concerns(self) -> list[str]:
+        """What speaks against taking what was built for the whole read model."""
+        blue = None if self.in_place else self._blue()
+        return guards.concerns(self._green(), blue)
+
     def _refresh(self) -> journal.JournalEntry:
         """The journal's entry as it is now, with the options that this process works with."""
         entry = self._session.do(lambda on: journal.latest(on, self.target.name))
@@ -330,4 +337,5 @@ class RebuildContext:
             entry.verification,
             findings,
             followed=self._will_be_followed,
+            warnings=() if entry.state in _DROPPED else tuple(self._concerns()),
         )

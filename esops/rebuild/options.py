@@ -37,6 +37,10 @@ class Options:
     ranges: int | None = None
     """In place: replace the rows in this many ranges of keys, and empty nothing."""
     test_only: bool = False
+    without_archived: bool = False
+    """Rebuild without events that were archived and removed, and that the store does not read."""
+    accept_fewer: bool = False
+    """Accept far fewer events than the version before was made of, or none, or no row."""
     retire_after: float | None = None
     """Seconds after the switch, from which on `esops run` drops blue."""
 

@@ -27,7 +27,8 @@ class Outcome:
     """What a rebuild did.
 
     `seconds` is working time over all its sessions; `events` is how many events green was made of.
-    `findings`: the verification found more differences than are allowed, or a hook failed.
+    `findings`: the verification found more differences than are allowed, there is a warning that
+    was not accepted, or a hook failed.
     `followed`: an `esops run` is there that will keep the new version fresh.
     """
 
@@ -43,6 +44,8 @@ class Outcome:
     verification: Mapping[str, Any] | None
     findings: bool = False
     followed: bool = False
+    warnings: Sequence[str] = ()
+    """What speaks against taking the version for the whole read model, such as 0 rows."""
 
     @property
     def events_per_second(self) -> float:
@@ -63,6 +66,7 @@ class Outcome:
             "events_per_second": round(self.events_per_second),
             "position": None if self.position is None else str(self.position),
             "verification": self.verification,
+            "warnings": list(self.warnings),
         }
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 import psycopg
 
-from esops.archive_format.archived_away import removed_from
-from esops.config import Config
 from esops.errors import UsageError, nearest
 from esops.postgres.catalog import Table
 from esops.readmodel import locks
@@ -17,19 +15,6 @@ from esops.rebuild.options import Options
 from esops.rebuild.switch import same_columns
 from esops.rebuild.target import Target
 from esops.settings import VerifySettings
-
-
-def of_archive(config: Config, target: Target, into: str = "green") -> list[str]:
-    """Events that were archived and removed, that this store does not read, and that the tables
-    (`into`, in words) will therefore lack.
-    """
-    if config.stores[target.store_name].archive:
-        return []
-    return [
-        f"{away} and will be missing from {into}. To read them too, set "
-        f'archive = "{away.archive}" in [stores.{target.store_name}]'
-        for away in removed_from(config, target.store_name)
-    ]
 
 
 def of_blue(connection: psycopg.Connection, blue: Mapping[str, Table]) -> list[str]:

@@ -26,7 +26,7 @@ from esops.readmodel.after_load import AfterLoad, read_after_load
 from esops.readmodel.names import physical_tables, placeholders
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import carry_statements, create_statements, rolled_back
-from esops.rebuild import plan_notes, switch
+from esops.rebuild import guards, plan_notes, switch
 from esops.rebuild.load.executors import engine_of
 from esops.rebuild.load.sharding import check_shardable
 from esops.rebuild.options import SETTLING, Options
@@ -80,6 +80,7 @@ def make_plan(
     with translated():
         start = _look_around(connection, target)
         _check_possible(target, options, store, connection, start)
+        away = guards.check_archive(config, target, without=options.without_archived)
         head = store.head(SETTLING).position
         ddl = config.directory / target.settings.ddl if target.settings.ddl is not None else None
         # Created and rolled back in one transaction: nobody else ever sees it.
@@ -102,7 +103,7 @@ def make_plan(
             explained=draft.explained,
             installs=migrations.plan(connection),
             notes=[
-                *plan_notes.of_archive(config, target),
+                *away,
                 *plan_notes.of_blue(connection, start.blue),
                 *plan_notes.of_columns(start.blue, draft.greens, target.settings.verify),
                 *plan_notes.of_end(target, options),

@@ -69,6 +69,10 @@ class RebuildRequest:
     """Keep up and wait with the switch for `projection switch-now`."""
     test_only: bool | None = None
     """Do everything but the switch, and drop green again."""
+    without_archived: bool | None = None
+    """Rebuild without events that were archived and removed, and that the store does not read."""
+    accept_fewer: bool | None = None
+    """Accept far fewer events than the version before was made of, or none, or no row."""
     keep_blue: bool = False
     """Keep blue until it is retired; this is the default, too."""
     retire_after: timedelta | None = None

@@ -235,9 +235,13 @@ class Rebuild(Switching):
             self._catch_up()
         if self._state == journal.FOLLOWING:
             self._follow()
-            if not self._verify():
-                self._pause("the verification found differences")
-                self._run_on_failure("the verification found differences")
+            fine, concerns = self._verify(), self._concerns()
+            reason = "" if self._options.accept_fewer else "; ".join(concerns)
+            if not fine:
+                reason = "the verification found differences"
+            if reason:
+                self._pause(reason)
+                self._run_on_failure(reason)
                 return False
             self._enter(journal.VERIFIED)
         if self._options.test_only:

@@ -258,6 +258,13 @@ class EventStore(Protocol):
         """
         return 0 if until is None else sum(len(each.events) for each in self.read_all(after, until))
 
+    def count_passing(self, filter: EventFilter, until: Position | None, at_most: int) -> int:
+        """How many events up to a position pass a filter, counted no further than `at_most`."""
+        if until is None:
+            return 0
+        found = self.read_all(None, until, filter, at_most)
+        return sum(len(batch.events) for batch in found)
+
     def checkpoints(self) -> list[Checkpoint]:
         """How far the application's own processors are, from the store's own bookkeeping."""
         return []

@@ -258,12 +258,18 @@ def test_a_rebuild_says_what_it_cannot_see_and_sees_it_with_the_archive(
     text = (project.folder / "esops.toml").read_text()
     project.write("esops.toml", f"{text}\n{archive}")
     assert project.ok("archive", "run", "old", "--output", "json").json["removed"] == 9
-    plan = project.ok("rebuild", "--blue-green", "--dry-run").out
-    assert "90 events of 9 streams were archived" in plan
-    assert 'set archive = "cold" in [stores.shop]' in plan
-    in_place = project.ok("rebuild", "cart_summary", "--dry-run", "--output", "json").json
-    assert any("will be missing from the tables" in note for note in in_place["notes"])
-    differs = project.run("rebuild", "--blue-green", "--output", "json")
+    for way in (["--blue-green"], ["--yes"], ["--ranges", "4", "--yes"]):
+        for dry in ([], ["--dry-run"]):
+            refused = project.run("rebuild", *way, *dry)
+            assert refused.code == 6, way
+            assert "90 events of 9 streams were archived and removed" in refused.err
+            assert 'archive = "cold" in [stores.shop]' in refused.err
+    assert connection.execute("SELECT * FROM cart_summary ORDER BY 1").fetchall() == before
+    in_place = project.ok(
+        "rebuild", "cart_summary", "--without-archived", "--dry-run", "--output", "json"
+    ).json
+    assert any("90 events of 9 streams" in note for note in in_place["notes"])
+    differs = project.run("rebuild", "--blue-green", "--without-archived", "--output", "json")
     assert differs.code == 1
     assert differs.json["verification"]["only_blue"] == 9
     project.ok("rebuild", "--blue-green", "--abort", "--yes")

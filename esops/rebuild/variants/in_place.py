@@ -19,7 +19,7 @@ from esops.postgres.connection import qualified, translated
 from esops.projections import kinds
 from esops.readmodel import locks, registry
 from esops.readmodel.shards import shards_of
-from esops.rebuild import journal
+from esops.rebuild import guards, journal
 from esops.rebuild.load.sharding import check_shardable
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.outcome import Outcome
@@ -112,6 +112,7 @@ class InPlaceRebuild(Rebuild):
 
     def _story(self) -> bool:
         if self._state == journal.PLANNED:
+            self._check_enough_events()
             self._hooks.run("before_catch_up", self._facts())
             if self._options.ranges is None:
                 self._empty()
@@ -135,9 +136,11 @@ class InPlaceRebuild(Rebuild):
             self.target.settings.verify.assertions,
         )
         self._keep_verification(found)
-        if found.failed_assertions:
-            self._pause("assertions failed")
-            self._run_on_failure("assertions failed")
+        concerns = [] if self._options.accept_fewer else self._concerns()
+        reason = "assertions failed" if found.failed_assertions else "; ".join(concerns)
+        if reason:
+            self._pause(reason)
+            self._run_on_failure(reason)
             return False
         self._session.do(
             lambda on: journal.enter(
@@ -145,6 +148,16 @@ class InPlaceRebuild(Rebuild):
             )
         )
         return True
+
+    def _check_enough_events(self) -> None:
+        """Once more with the lock held: the plan may be old, and what it saw may be gone."""
+        if not self._options.accept_fewer:
+            head, version = self._head(SETTLING), self._green()
+            self._session.do(
+                lambda on: guards.check_enough_events(
+                    self.target, self.store, head, on, version.tables, version.events
+                )
+            )
 
     def _empty(self) -> None:
         """Empty the tables and reset the checkpoint in one transaction, which waits for its lock
@@ -234,9 +247,18 @@ class InPlaceRebuild(Rebuild):
         )
 
     def abort(self) -> Outcome:
-        """Refuse: the rows from before do not exist any more. Raises Refused or UsageError."""
+        """End a rebuild that has changed nothing yet.
+
+        Raises Refused where the rows from before do not exist any more; UsageError where there is
+        no rebuild.
+        """
         with translated():
-            self._unfinished()
+            entry = self._unfinished()
+            if journal.PLANNED in (entry.state, entry.resume_state):
+                connection = self._session.connection
+                journal.enter(connection, entry.rebuild, journal.ABORTED, finished=True)
+                self._entry = journal.latest(connection, self.target.name)
+                return self._outcome(findings=False)
         raise Refused(
             f"the rebuild of {self.target.name} changes its tables in place, so it cannot be "
             "undone",

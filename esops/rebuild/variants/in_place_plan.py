@@ -9,9 +9,11 @@ from typing import Any
 import psycopg
 
 from esops.config import Config
+from esops.postgres.connection import translated
 from esops.readmodel import registry
-from esops.rebuild import plan_notes
-from esops.rebuild.options import Options
+from esops.rebuild import guards
+from esops.rebuild.options import SETTLING, Options
+from esops.rebuild.planning import versions_and_tables
 from esops.rebuild.target import Target
 from esops.stores.base import EventStore
 from esops.wording import count
@@ -86,8 +88,18 @@ def make_plan(
     store: EventStore,
     connection: psycopg.Connection,
 ) -> InPlacePlan:
-    """The plan. Changes nothing; whether it is possible is checked when it begins."""
-    active = registry.active(connection, target.name)
+    """The plan. Changes nothing.
+
+    Raises Refused where rows would be lost; what else it needs is checked when it begins.
+    """
+    notes = guards.check_archive(config, target, without=options.without_archived)
+    with translated():
+        active = registry.active(connection, target.name)
+        head = store.head(SETTLING).position
+        if not options.accept_fewer:
+            physical = active.tables if active else _current(connection, target)
+            made_of = active.events if active else 0
+            guards.check_enough_events(target, store, head, connection, physical, made_of)
     tables = (
         [".".join(each) for each in active.tables.values()]
         if active
@@ -97,7 +109,13 @@ def make_plan(
         projection=target.name,
         tables=tables,
         ranges=options.ranges,
-        events=store.count_between(None, store.head().position),
+        events=store.count_between(None, head),
         counted=store.capabilities.count_between,
-        notes=plan_notes.of_archive(config, target, "the tables"),
+        notes=notes,
     )
+
+
+def _current(connection: psycopg.Connection, target: Target) -> dict[str, tuple[str, str]]:
+    """The tables under the names that readers use, of a read model that esops does not know yet."""
+    tables = versions_and_tables(connection, target)[1]
+    return {name: (table.schema, table.name) for name, table in tables.items()}

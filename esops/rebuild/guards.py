@@ -1,0 +1,115 @@
+"""What a rebuild asks before it takes fewer events for all of them.
+
+The rule: a rebuild in place must find at least half of the events that the version before was made
+of, counted by today's filter, and at least one. Where nobody knows how many those were, a fold must
+find half as many as there are rows, since an event makes at most one. Where it does not find them,
+they are more likely to be out of sight than gone, and the rows from before would be lost.
+Documented in docs/how-to/rebuild-without-downtime.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import psycopg
+from psycopg import sql
+
+from esops.archive_format.archived_away import removed_from
+from esops.config import Config
+from esops.errors import EsopsError, Refused
+from esops.events import EventFilter, Position
+from esops.postgres.connection import qualified
+from esops.readmodel.registry import Version
+from esops.readmodel.tables import count_rows
+from esops.rebuild.target import Target
+from esops.stores.base import EVERYTHING, EventStore
+from esops.wording import count
+
+
+def wanted(target: Target) -> EventFilter:
+    """The events that a version of a projection is made of."""
+    # A statement names its events itself: what it covers counts, whatever it takes of that.
+    return EVERYTHING if target.settings.kind == "sql" else target.settings.filter
+
+
+def check_enough_events(
+    target: Target,
+    store: EventStore,
+    head: Position | None,
+    connection: psycopg.Connection,
+    tables: Mapping[str, tuple[str, str]],
+    events: int,
+) -> None:
+    """Raises Refused where the store gives far fewer events than the tables' rows were made of.
+
+    `events`: how many those were, as far as is known. Nothing is refused where the tables are
+    empty, since then nothing can be lost.
+    """
+    if not any(_has_rows(connection, *table) for table in tables.values()):
+        return
+    rows = 0
+    if not events and target.settings.kind == "fold":
+        rows = sum(count_rows(connection, table) for table in tables.values())
+    least = max(1, (max(events, rows) + 1) // 2)
+    found = store.count_passing(wanted(target), head, least)
+    if found >= least:
+        return
+    made_of = count(events, "event") if events else "more"
+    raise Refused(
+        f"store {store.name} gives {count(found, 'event')} for {target.name}, and what serves was "
+        f"made of {made_of}: a rebuild in place would lose the rows of the others",
+        hint="Nothing was changed. See what hides the events: `esops doctor`, `esops status`. If "
+        "these really are all: --accept-fewer.",
+    )
+
+
+def check_archive(config: Config, target: Target, *, without: bool) -> list[str]:
+    """What the store does not read because it was archived and removed, as notes for the plan.
+
+    Raises Refused, or Unavailable where the archive cannot say, unless the operator wants it
+    `without` it.
+    """
+    store = target.store_name
+    if config.stores[store].archive:
+        return []
+    try:
+        found = removed_from(config, store, target.settings.filter)
+    except EsopsError as error:
+        if without:
+            return [f"it is not known what was archived and removed: {error.message}"]
+        error.hint = (
+            f"Whether events of store {store} were archived and removed is not known. Make the "
+            "archive reachable, or leave its events out: --without-archived."
+        )
+        raise
+    if found and not without:
+        joined = (
+            " A projection of kind 'sql' cannot read it: use another kind."
+            if target.settings.kind == "sql"
+            else ""
+        )
+        raise Refused(
+            f"{found[0]}, and store {store} does not read that archive: the rows of these streams "
+            f"would be missing from {target.name}",
+            hint=f'Set archive = "{found[0].archive}" in [stores.{store}] to read both.{joined} Or '
+            "leave them out: --without-archived.",
+        )
+    return [f"{away} and will be missing (--without-archived)" for away in found]
+
+
+def concerns(green: Version, blue: Version | None) -> list[str]:
+    """What speaks against taking a version that was just built for the whole read model."""
+    if green.position is None:
+        return []  # the store is empty
+    if not green.events and (blue is None or blue.events or blue.rows):
+        return ["it was made of 0 events, and the store has some"]
+    if green.events and green.rows == 0 and (blue is None or blue.rows):
+        return [f"it has 0 rows, made of {count(green.events, 'event')}"]
+    return []
+
+
+def _has_rows(connection: psycopg.Connection, schema: str, name: str) -> bool:
+    row = connection.execute(
+        sql.SQL("SELECT EXISTS (SELECT FROM {})").format(qualified(schema, name))
+    ).fetchone()
+    return row is not None and bool(row[0])
