@@ -90,7 +90,7 @@ class PagedReader:
         where = self._layout.where(filter)
         if high - low > PAGE:
             # A sequence may have been set far ahead: start where the numbers do.
-            low = max(low, self._next_number(low) - 1)
+            low = self._before_next(low, high)
         page = PageSize()
         while low < high:
             top = min(low + page.begin(), high)
@@ -101,10 +101,12 @@ class PagedReader:
                 self._layout.ascending,
             )
             # A gap of a billion numbers is skipped at once instead of page by page.
-            low = top if top == high else max(top, self._next_number(top) - 1)
+            low = top if top == high else self._before_next(top, high)
 
-    def _next_number(self, after: int) -> int:
-        """The first number after `after` that a row has; `after` + 1 where none has."""
+    def _before_next(self, after: int, high: int) -> int:
+        """The number before the first one after `after` that a row has; `high` where there is none
+        up to there.
+        """
         (column,) = self._layout.order_columns
         # This runs in the thread that fetches. That is safe: psycopg serialises the statements of a
         # connection by a lock of its own.
@@ -117,7 +119,7 @@ class PagedReader:
             )
             .fetchone()
         )
-        return after + 1 if row is None or row[0] is None else int(row[0])
+        return high if row is None or row[0] is None else min(high, int(row[0]) - 1)
 
     def _limited(
         self, after: Position | None, until: Position, filter: EventFilter, limit: int
@@ -129,7 +131,7 @@ class PagedReader:
         where, low, high = self._layout.where(filter), (after[0] if after else 0), until[0]
         while low < high and limit > 0:
             with translated():
-                low = max(low, self._next_number(low) - 1)
+                low = self._before_next(low, high)
             top = min(low + PAGE, high)
             ordered = sql.SQL("{} LIMIT {}").format(self._layout.ascending, sql.Literal(limit))
             bounds = (self._layout.beyond(Position((low,))), self._layout.up_to(Position((top,))))
