@@ -10,10 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
 import orjson
+
+from esops.moments import (
+    EPOCH,
+    FarTime,
+    Moment,
+    TimeOutOfRange,
+    from_driver,
+    microseconds_of,
+    moment,
+)
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 
@@ -61,7 +71,7 @@ class _Fields(NamedTuple):
     type: str
     data: bytes
     metadata: bytes
-    recorded_at: datetime
+    recorded_at: datetime | FarTime | int | None
     tenant: str = ""
 
 
@@ -70,20 +80,45 @@ class RecordedEvent(_Fields):
 
     `version` is the event's number in its stream, counted as the store counts; `position` is its
     place in the log of all streams. `data` and `metadata` are the stored bytes (UTF-8 JSON, or
-    whatever the application wrote); `metadata` is empty where the store keeps none. `recorded_at`
-    is UTC. `tenant` is empty where the store has no tenants.
+    whatever the application wrote); `metadata` is empty where the store keeps none. `tenant` is
+    empty where the store has no tenants.
     """
 
     __slots__ = ()
 
     @property
-    def recorded_at(self) -> datetime:
-        """When the store recorded the event.
+    def recorded_at(self) -> datetime | None:
+        """When the store recorded the event, in UTC; None where it does not say.
 
-        A bulk read leaves microseconds in the tuple: making a datetime of each would be slow.
+        Raises TimeOutOfRange for a time that no datetime can hold, such as Postgres' infinity:
+        `moment` has all of them.
         """
+        # A bulk read leaves microseconds in the tuple: making a datetime of each would be slow.
         value: Any = self[7]
-        return value if isinstance(value, datetime) else datetime.fromtimestamp(value / 1e6, UTC)
+        if value is None or isinstance(value, datetime):
+            return value
+        try:
+            return EPOCH + timedelta(0, 0, value)
+        except (OverflowError, TypeError):  # beyond a datetime, or a FarTime
+            raise TimeOutOfRange(
+                f"it was recorded at {self.moment}, which no datetime can hold; event.moment can"
+            ) from None
+
+    @property
+    def moment(self) -> Moment | None:
+        """When the store recorded the event: a datetime, or a FarTime where no datetime can hold
+        it; None where the store does not say.
+        """
+        value = self[7]
+        return moment(from_driver(value)) if isinstance(value, int) else value
+
+    @property
+    def recorded_microseconds(self) -> int | None:
+        """Microseconds since 1970; ±esops.moments.INFINITY for an unbounded time."""
+        value = self[7]
+        if isinstance(value, int):
+            return from_driver(value)
+        return None if value is None else microseconds_of(value)
 
     def json(self) -> Any:
         """Decode the payload. Raises orjson.JSONDecodeError where it is not JSON."""
@@ -154,7 +189,7 @@ class StreamKey(NamedTuple):
 class StreamInfo:
     """One stream: how many of its events can be read, and the first and last of them.
 
-    Times are UTC, and None where no event can be read.
+    Times are UTC, and None where no event can be read or the store does not say.
     """
 
     name: str
@@ -162,8 +197,8 @@ class StreamInfo:
     length: int
     first_version: int
     last_version: int
-    first_at: datetime | None
-    last_at: datetime | None
+    first_at: Moment | None
+    last_at: Moment | None
     archived: bool = False
     tenant: str = ""
     deleted: Literal["", "soft", "tombstone"] = ""
@@ -202,7 +237,7 @@ class Checkpoint:
     name: str
     position: Position | None
     state: str
-    updated_at: datetime | None
+    updated_at: Moment | None
     detail: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from esops import __version__
+from esops.moments import Moment
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -74,5 +75,5 @@ def _number(value: Any) -> str:
     return f"{value:,.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else f"{value:,}"
 
 
-def _time(value: datetime | None) -> str:
+def _time(value: Moment | None) -> str:
     return "-" if value is None else f"{value:%Y-%m-%d %H:%M}"

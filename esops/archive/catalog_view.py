@@ -10,7 +10,7 @@ from esops.archive.context import Progress
 from esops.archive.verify import RunVerification, verify
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import NOTES, Catalog, Run
-from esops.archive_format.schema import Damaged, from_micros
+from esops.archive_format.schema import Damaged, time_of
 from esops.config import Config
 from esops.stores import open_store
 
@@ -110,8 +110,8 @@ def stream_rows(run: Run) -> Iterator[dict[str, Any]]:
             "events": digest.events,
             "first_version": digest.first_version,
             "last_version": digest.last_version,
-            "first_at": from_micros(digest.first_at),
-            "last_at": from_micros(digest.last_at),
+            "first_at": time_of(digest.first_at),
+            "last_at": time_of(digest.last_at),
             "bytes": digest.size,
             "sha256": digest.sha256.hex(),
         }

@@ -14,7 +14,7 @@ from esops.archive.writer import Export
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.repository import Missing
 from esops.archive_format.runs import RUNS, Catalog, Run
-from esops.archive_format.schema import Damaged, from_micros
+from esops.archive_format.schema import Damaged, time_of
 from esops.errors import EsopsError
 from esops.events import StreamInfo
 from esops.stores.base import require
@@ -41,10 +41,20 @@ def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
         policy.ArchivedVersions(catalog, context.store_name) if context.removal == "keep" else None
     )
     try:
+        ageless: list[None] = []
         streams = policy.selected(
-            context.store, context.policy, context.strategy, selected_at, archived
+            context.store,
+            context.policy,
+            context.strategy,
+            selected_at,
+            archived,
+            ageless=lambda: ageless.append(None),
         )
         with policy.Selection(_counting(context, streams)) as selection:
+            if ageless:
+                log.warning(
+                    "left out: the age of their last event is unknown", streams=len(ageless)
+                )
             if not selection.count:
                 return None
             if context.run.read("plan.json") is None:
@@ -112,8 +122,8 @@ def _write_and_seal(
         bytes=totals.bytes,
         first_position=str(totals.first_position),
         last_position=str(totals.last_position),
-        first_at=from_micros(totals.first_at),
-        last_at=from_micros(totals.last_at),
+        first_at=time_of(totals.first_at),
+        last_at=time_of(totals.last_at),
         event_files=event_files,
         stream_files=stream_files,
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from itertools import islice
 from types import TracebackType
@@ -18,6 +18,7 @@ from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.runs import Catalog
 from esops.errors import UsageError
 from esops.events import EventFilter, StreamInfo, StreamRef
+from esops.moments import Moment, between
 from esops.settings import PolicySettings, Removal
 from esops.stores.base import EventStore, require
 from esops.stores.parts import RemovalStrategy
@@ -61,11 +62,13 @@ def selected(
     archived: ArchivedVersions | None,
     *,
     measured: bool = False,
+    ageless: Callable[[], None] = lambda: None,
 ) -> Iterator[StreamInfo]:
     """The streams that a policy applies to, by name.
 
     Streams of which nothing could be removed are left out, and so are those that `archived` has
-    completely. `measured`: with the bytes that each stream takes in the store.
+    completely. `measured`: with the bytes that each stream takes in the store. `ageless` is called
+    for each stream that is left out since nobody knows how long it has been idle.
     """
     stays = max(policy.keep_last, strategy.keeps)
     never = re.compile(strategy.never) if strategy.never else None
@@ -84,20 +87,26 @@ def selected(
         if strategy.name != "keep" and info.length <= stays:
             continue
         # The last question, since it may read an event of the stream.
-        if policy.idle_for and not _idle(store, info, policy, now):
-            continue
+        if policy.idle_for:
+            idle = _idle_for(store, info, now)
+            if idle is None:
+                ageless()
+            if idle is None or idle < policy.idle_for:
+                continue
         if archived is not None and archived.has(info):
             continue
         yield info
 
 
-def _idle(store: EventStore, info: StreamInfo, policy: PolicySettings, now: datetime) -> bool:
-    """Whether the last event is old enough. A stream whose age is unknown is not idle."""
-    last = info.last_at
+def _idle_for(store: EventStore, info: StreamInfo, now: datetime) -> timedelta | None:
+    """The age of the last event; None where it is unknown, as where any event is at ±infinity: that
+    may be the last one.
+    """
+    first, last = info.first_at, info.last_at
     if last is None:
         event = next(iter(store.read_stream(info.name, backwards=True, limit=1)), None)
-        last = event.recorded_at if event is not None and event.recorded_at.year > 1970 else None
-    return last is not None and now - last >= policy.idle_for
+        first = last = None if event is None else event.moment
+    return None if between(first, last) is None else between(last, now)
 
 
 class ArchivedVersions(DiskMap):
@@ -171,8 +180,10 @@ class ArchivePlan:
     events: int = 0
     bytes: int | None = None
     """What the events take in the store; None if the store does not tell."""
-    oldest: datetime | None = None
-    newest: datetime | None = None
+    oldest: Moment | None = None
+    newest: Moment | None = None
+    age_unknown: int = 0
+    """Streams that are left out since nobody knows how long they have been idle."""
     longest: list[StreamInfo] = field(default_factory=list)
     statements: Sequence[str] = ()
     """Each statement that would remove events, word for word."""
@@ -193,6 +204,10 @@ class ArchivePlan:
             self.newest = max(self.newest or info.last_at, info.last_at)
         by_length = sorted([*self.longest, info], key=lambda each: -each.length)
         self.longest = by_length[:_LONGEST_SHOWN]
+
+    def ageless(self) -> None:
+        """Count a stream that is left out, since its age is unknown."""
+        self.age_unknown += 1
 
     def as_dict(self) -> dict[str, Any]:
         """The plan under the documented field names."""

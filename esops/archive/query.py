@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import pyarrow.parquet as pq
 
 from esops.archive_format.runs import Catalog
 from esops.errors import UsageError
+from esops.moments import Moment, from_driver, microseconds_of, moment, parse_postgres
 from esops.stores.archive.reading import Database
 
 _ROWS_AT_ONCE = 10_000
+_TIMES = frozenset({"TIMESTAMP", "TIMESTAMP WITH TIME ZONE"})
 
 
 @contextmanager
@@ -31,7 +32,19 @@ def answered(
     with _opened(catalog, runs) as connection:
         result = connection.execute(statement)
         columns = [(name, str(kind)) for name, kind, *_ in result.description or ()]
-        yield [name for name, _ in columns], _rows(result, [kind for _, kind in columns], as_json)
+        kinds = [kind for _, kind in columns]
+        times = [at for at, kind in enumerate(kinds) if kind in _TIMES]
+        if times:
+            # DuckDB gives the last datetime for infinity, which is another time: as text it is not.
+            result = connection.execute(_times_as_text(statement, len(columns), times))
+        yield [name for name, _ in columns], _rows(result, kinds, as_json)
+
+
+def _times_as_text(statement: str, columns: int, times: Sequence[int]) -> str:
+    """A statement of which some columns come as text."""
+    names = ", ".join(f"c{at}" for at in range(columns))
+    shown = ", ".join(f"c{at}::VARCHAR" if at in times else f"c{at}" for at in range(columns))
+    return f"SELECT {shown} FROM (\n{statement.rstrip().rstrip(';')}\n) AS answer({names})"
 
 
 def write_parquet(catalog: Catalog, statement: str, path: Path, runs: Sequence[str] = ()) -> int:
@@ -92,7 +105,15 @@ def _rows(result: Any, kinds: Sequence[str], as_json: bool) -> Iterator[tuple[An
 
 
 def _value(value: Any, kind: str, as_json: bool) -> Any:
-    if isinstance(value, datetime) and value.tzinfo is None:
-        return value.replace(tzinfo=UTC)  # the views' times are UTC without saying so
+    if kind in _TIMES and value is not None:
+        return _time(value)
     # DuckDB returns a JSON column as text. A fragment is written out as it is, without a parse.
     return orjson.Fragment(value) if as_json and kind == "JSON" and value is not None else value
+
+
+def _time(text: str) -> Moment:
+    """A time from DuckDB's text; the views' times are UTC without saying so."""
+    digits = text.replace(" (BC)", "")
+    at = parse_postgres(f"{digits} BC" if digits != text else digits)
+    # What an archive has for the last years of Postgres, DuckDB takes for some before its first.
+    return moment(from_driver(microseconds_of(at)))

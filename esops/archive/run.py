@@ -56,7 +56,13 @@ def plan(config: Config, name: str, removal: Removal | None = None) -> policy.Ar
         catalog = Catalog(Repository(archive_settings))
         archived = policy.ArchivedVersions(catalog, store_name) if removal == "keep" else None
         for info in policy.selected(
-            store, settings, strategy, policy.now(), archived, measured=True
+            store,
+            settings,
+            strategy,
+            policy.now(),
+            archived,
+            measured=True,
+            ageless=found.ageless,
         ):
             found.add(info)
     return found

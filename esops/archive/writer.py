@@ -25,6 +25,7 @@ from esops.archive_format.repository import ENCRYPTED
 from esops.archive_format.runs import Run
 from esops.archive_format.schema import EXTRA_PREFIX, STREAMS, Damaged, schema_with
 from esops.events import Position, StreamKey, StreamRef
+from esops.moments import from_archive
 
 _GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 100_000
@@ -225,8 +226,8 @@ class ExportTotals:
         self.bytes += sum(digest.size for digest in group)
         firsts = (self.first_at, *(digest.first_at for digest in group))
         lasts = (self.last_at, *(digest.last_at for digest in group))
-        self.first_at = min((at for at in firsts if at is not None), default=None)
-        self.last_at = max((at for at in lasts if at is not None), default=None)
+        self.first_at = min((at for at in firsts if at is not None), default=None, key=from_archive)
+        self.last_at = max((at for at in lasts if at is not None), default=None, key=from_archive)
 
 
 class Export:

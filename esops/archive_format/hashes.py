@@ -35,7 +35,7 @@ class Digest(NamedTuple):
     first_version: int
     last_version: int
     first_at: int | None
-    """Microseconds since 1970."""
+    """As the archive has it (esops.moments.from_archive)."""
     last_at: int | None
     size: int
     """Bytes of data and metadata."""

@@ -8,16 +8,34 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator
 
 from esops.archive_format.schema import Damaged
 from esops.errors import UsageError
+from esops.moments import FarTime, Moment, parse_postgres
 
 FORMAT = "esops-archive"
 VERSION = 1
+
+
+def _read_time(value: object) -> Moment:
+    if isinstance(value, datetime | FarTime):
+        return value
+    try:
+        return datetime.fromisoformat(str(value))
+    except ValueError:
+        return parse_postgres(str(value))
+
+
+def _written_time(at: Moment) -> str:
+    return at.isoformat().replace("+00:00", "Z")
+
+
+ArchivedTime = Annotated[Moment, PlainValidator(_read_time), PlainSerializer(_written_time)]
+"""ISO 8601, and what Postgres prints for a time that has no such form."""
 
 
 class FileEntry(BaseModel):
@@ -65,8 +83,8 @@ class Manifest(BaseModel):
     """Bytes of data and metadata."""
     first_position: str
     last_position: str
-    first_at: datetime | None
-    last_at: datetime | None
+    first_at: ArchivedTime | None
+    last_at: ArchivedTime | None
     event_files: tuple[FileEntry, ...]
     stream_files: tuple[FileEntry, ...]
 

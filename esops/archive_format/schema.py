@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from esops.errors import EsopsError
+from esops.moments import Moment, from_archive, moment
 
 EXTRA_PREFIX = "x_"
 """Begins the name of a column that holds, as text, an extra column of the store's own table."""
@@ -159,6 +159,6 @@ def binary_values(column: pa.Array) -> tuple[memoryview, memoryview]:
     return offsets, memoryview(column.buffers()[2] or b"")
 
 
-def from_micros(value: int | None) -> datetime | None:
-    """Microseconds since 1970 as a time in UTC."""
-    return None if value is None else datetime.fromtimestamp(value / 1_000_000, UTC)
+def time_of(value: int | None) -> Moment | None:
+    """A time of an archive's files, given as the integer that they have."""
+    return None if value is None else moment(from_archive(value))

@@ -10,6 +10,7 @@ from typing import Any
 
 from esops.errors import UsageError
 from esops.events import EventFilter, StreamInfo
+from esops.moments import between
 from esops.settings import AuditSettings, BudgetSettings
 from esops.stores.base import EventStore, require
 
@@ -133,8 +134,9 @@ class Budgets:
         if budget.bytes is not None and info.bytes is not None and info.bytes > budget.bytes:
             yield BudgetBreach(info.name, info.category, "bytes", budget.bytes, info.bytes)
         # `closed` is None where it is not known, which is not the same as open.
-        if budget.open_for is not None and info.closed is False and info.first_at is not None:
-            age = (now - info.first_at).total_seconds()
+        open_for = between(info.first_at, now)
+        if budget.open_for is not None and info.closed is False and open_for is not None:
+            age = open_for.total_seconds()
             if age > budget.open_for.total_seconds():
                 yield BudgetBreach(
                     info.name,

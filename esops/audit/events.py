@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from esops.events import EventFilter, RecordedEvent, category_of
+from esops.moments import INFINITY, Moment, moment
 from esops.stores.base import EventStore, Unsettled
 
 _DECODED_FIRST, _DECODED_EVERY = 200, 100
@@ -28,8 +28,8 @@ _EXAMPLES = 3
 Tick = Callable[[int], None]
 
 
-def _moment(micros: int) -> datetime | None:
-    return datetime.fromtimestamp(micros / 1e6, UTC) if micros else None
+def _moment(micros: int | None) -> Moment | None:
+    return None if micros is None else moment(micros)
 
 
 @dataclass
@@ -40,8 +40,8 @@ class EventType:
     events: int = 0
     bytes: int = 0
     largest: int = 0
-    first_micros: int = 0
-    last_micros: int = 0
+    first_micros: int | None = None
+    last_micros: int | None = None
     categories: Counter[str | None] = field(default_factory=Counter)
     shapes: Counter[tuple[str, ...]] = field(default_factory=Counter)
     """The sets of keys in decoded payloads. More than one means that the schema changed."""
@@ -137,7 +137,7 @@ def audit_events(
     """
     found = EventsAudit(store.name)
     ids = _Ids()
-    newest: dict[str, int | datetime] = {}
+    newest: dict[str, int] = {}
     try:
         for batch in store.read_all(filter=EventFilter(category=category)):
             for event in batch.events:
@@ -152,7 +152,7 @@ def audit_events(
     return found
 
 
-def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[str, Any]) -> None:
+def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[str, int]) -> None:
     found.events += 1
     kind = found.types.get(event.type)
     if kind is None:
@@ -163,10 +163,11 @@ def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[s
     kind.largest = max(kind.largest, size)
     category = category_of(event.stream)
     kind.categories[category] += 1
-    # Microseconds as they were read: making a datetime of each event would double the time.
-    at: Any = event[7]
-    known = at > 0 if isinstance(at, int) else at.year > 1970
-    if known:
+    # Microseconds: making a datetime of each event would double the time.
+    at = event.recorded_microseconds
+    if at is not None:
+        _note_time(kind, at)
+    if at is not None and abs(at) != INFINITY:
         before = newest.get(event.stream)
         if before is not None and at < before:
             found.backwards_count += 1
@@ -177,7 +178,6 @@ def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[s
         if len(newest) >= _STREAMS and event.stream not in newest:
             newest.clear()
         newest[event.stream] = at
-        _note_time(kind, at)
     if ids.seen(event.id):
         found.duplicates_count += 1
         if len(found.duplicates) < _EXAMPLES:
@@ -186,10 +186,10 @@ def _look_at(found: EventsAudit, event: RecordedEvent, ids: _Ids, newest: dict[s
         _decode(found, kind, event)
 
 
-def _note_time(kind: EventType, at: Any) -> None:
-    micros = at if isinstance(at, int) else round(at.timestamp() * 1e6)
-    kind.first_micros = min(kind.first_micros or micros, micros)
-    kind.last_micros = max(kind.last_micros, micros)
+def _note_time(kind: EventType, at: int) -> None:
+    first, last = kind.first_micros, kind.last_micros
+    kind.first_micros = at if first is None or at < first else first
+    kind.last_micros = at if last is None or at > last else last
 
 
 def _decode(found: EventsAudit, kind: EventType, event: RecordedEvent) -> None:

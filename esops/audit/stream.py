@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from esops.events import RecordedEvent
+from esops.moments import Moment, between
 from esops.stores.base import EventStore
 
 _BURST = timedelta(seconds=1)
@@ -44,8 +45,8 @@ class TypeInStream:
     bytes: int = 0
     first_version: int = 0
     last_version: int = 0
-    first_at: datetime | None = None
-    last_at: datetime | None = None
+    first_at: Moment | None = None
+    last_at: Moment | None = None
 
 
 @dataclass
@@ -57,8 +58,8 @@ class StreamAudit:
     length: int = 0
     first_version: int = 0
     last_version: int = 0
-    first_at: datetime | None = None
-    last_at: datetime | None = None
+    first_at: Moment | None = None
+    last_at: Moment | None = None
     bytes: int = 0
     closed: bool | None = None
     seconds_to_load: float = 0.0
@@ -119,11 +120,11 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
     window: deque[datetime] = deque()
     order: list[str] = []
     previous: RecordedEvent | None = None
-    previous_at: datetime | None = None
+    previous_at: Moment | None = None
     deque(store.read_stream(name, limit=1), 0)  # connects, so that only reading is timed
     began = time.perf_counter()
     for event in store.read_stream(name):
-        at = event.recorded_at if event.recorded_at.year > 1970 else None
+        at = event.moment
         size = len(event.data) + len(event.metadata)
         _count(found, event, at, size)
         if (
@@ -132,13 +133,12 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
             and len(found.gaps) < _MOST_GAPS
         ):
             found.gaps.append((previous.version, event.version))
-        if at is not None:
-            if previous_at is not None:
-                found.same_instant += at == previous_at
-                found.backwards += at < previous_at
-                found.competing += at - previous_at < COMPETING and _from_different_commands(
-                    previous, event
-                )
+        # Of an unbounded time nothing follows.
+        if (since := between(previous_at, at)) is not None:
+            found.same_instant += not since
+            found.backwards += since < timedelta(0)
+            found.competing += since < COMPETING and _from_different_commands(previous, event)
+        if isinstance(at, datetime):
             for period, form in _PERIODS:
                 periods[period][at.strftime(form)] += 1
             # The times of the last second, from which the oldest drop out.
@@ -173,7 +173,7 @@ def _from_different_commands(previous: RecordedEvent | None, event: RecordedEven
     return None not in ids and ids[0] != ids[1]
 
 
-def _count(found: StreamAudit, event: RecordedEvent, at: datetime | None, size: int) -> None:
+def _count(found: StreamAudit, event: RecordedEvent, at: Moment | None, size: int) -> None:
     if not found.length:
         found.first_version, found.first_at = event.version, at
     found.length += 1

@@ -12,6 +12,7 @@ from typing import Any
 from esops.audit.budgets import MOST, BudgetBreach, Budgets
 from esops.audit.distribution import Distribution
 from esops.events import EventFilter, StreamInfo
+from esops.moments import between
 from esops.settings import AuditSettings
 from esops.stores.base import EventStore, require
 
@@ -132,13 +133,13 @@ def stream_as_dict(info: StreamInfo, window: timedelta | None = None) -> dict[st
 
 
 def growth_per_day(info: StreamInfo) -> float | None:
-    """Events a day between the first and the last event; None if their times are unknown.
+    """Events a day between the first and the last event; None if their times are unknown or
+    unbounded.
 
     A life of less than a day counts as one day.
     """
-    if info.first_at is None or info.last_at is None:
-        return None
-    return round(info.length / max(1.0, (info.last_at - info.first_at) / timedelta(days=1)), 2)
+    life = between(info.first_at, info.last_at)
+    return None if life is None else round(info.length / max(1.0, life / timedelta(days=1)), 2)
 
 
 def audit_streams(
@@ -241,8 +242,5 @@ def _dated(store: EventStore, streams: Sequence[StreamInfo]) -> Iterator[StreamI
             next(iter(store.read_stream(info.name, backwards=backwards, limit=1)), None)
             for backwards in (False, True)
         ]
-        times = [
-            event.recorded_at if event is not None and event.recorded_at.year > 1970 else None
-            for event in ends
-        ]
+        times = [None if event is None else event.moment for event in ends]
         yield replace(info, first_at=times[0], last_at=times[1])

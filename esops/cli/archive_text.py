@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from esops.moments import FarTime
 from esops.wording import count
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ def plan(output: Output, found: ArchivePlan) -> None:
         f"Policy {found.policy} selects {count(found.streams, 'stream')} with "
         f"{count(found.events, 'event')} of store {found.store}{size}."
     )
+    if found.age_unknown:
+        output.line(
+            f"{count(found.age_unknown, 'stream is', 'streams are')} left out, since nobody knows "
+            "when the last event was recorded: its time is missing or infinity."
+        )
     if not found.streams:
         output.line("There is nothing to do.")
         return
@@ -90,7 +96,7 @@ def run(output: Output, described: Mapping[str, Any]) -> None:
     """A run's fields, one a line; lists below their names."""
     for key, value in described.items():
         if not isinstance(value, list):
-            text = value.isoformat() if isinstance(value, datetime) else value
+            text = value.isoformat() if isinstance(value, datetime | FarTime) else value
             output.line(f"{key}: {'-' if text is None else text}")
             continue
         output.line(f"{key}: {len(value)}")

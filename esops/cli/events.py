@@ -157,13 +157,13 @@ def show(
 
 def _lines(output: Output, rows: Iterable[Mapping[str, Any]]) -> None:
     """One line for each event, in columns of a fixed width, so that nothing has to be kept."""
-    from esops.term import to_json
+    from esops.term import cell, to_json
 
     for row in rows:
         binary = row.get("data_base64")
         data = to_json(row["data"]) if binary is None else f"<{len(binary)} characters of base64>"
         output.line(
-            f"{row['position']:>10}  {row['recorded_at']:%Y-%m-%d %H:%M:%S}  {row['type']:<28}  "
+            f"{row['position']:>10}  {cell(row['recorded_at']):<19}  {row['type']:<28}  "
             f"{row['stream']} @{row['version']}  {data}"
         )
 

@@ -52,7 +52,7 @@ def _tree(found: Trace) -> Iterator[Text]:
     colours = render.categories(forest)
     several = _several_stores(found)
     for branches, each, since in render.tree(forest):
-        at = f"{each.recorded_at:%Y-%m-%d %H:%M:%S.%f}"[:-3] if each.recorded_at else ""
+        at = render.clock(each.recorded_at)
         line = Text.assemble(
             (branches, "dim"),
             (each.type, colours[each.category]),

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from esops.config import Config
 from esops.errors import EsopsError, Unavailable
 from esops.events import Checkpoint, Position
+from esops.moments import between
 from esops.postgres.connection import connect, translated
 from esops.rebuild import journal
 from esops.rebuild.overview import describe_versions
@@ -142,19 +143,15 @@ def lag_seconds(
     store: EventStore, position: Position | None, head: Position | None
 ) -> float | None:
     """The age in seconds of the oldest event after a position: 0 where there is none, None where
-    its time is not known.
+    its time is unknown or unbounded.
     """
     if head is None or (position is not None and position >= head):
         return 0.0
     # Batches without events come first where a filter of the store skips many.
     for batch in store.read_all(position, head):
         if batch.events:
-            at = batch.events[0].recorded_at
-            return (
-                None
-                if at.year == 1970  # what a layout without a column for the time gives
-                else round(max(0.0, (datetime.now(UTC) - at).total_seconds()), 1)
-            )
+            age = between(batch.events[0].moment, datetime.now(UTC))
+            return None if age is None else round(max(0.0, age.total_seconds()), 1)
     return 0.0
 
 

@@ -22,7 +22,7 @@ class Column:
     type: str
     """As in DDL, with its modifiers: `character varying(20)`."""
     kind: str
-    """The name of the type alone: `varchar`."""
+    """The name of the type alone: `varchar`; of a domain, that of the type below it."""
 
 
 @dataclass(frozen=True, slots=True)

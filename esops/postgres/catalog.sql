@@ -15,8 +15,15 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text, pg_get_userbyid(c.relowner)
  WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f');
 
 -- columns --
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname
-  FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+-- Of a domain, the type that it is made of in the end.
+SELECT a.attname, format_type(a.atttypid, a.atttypmod),
+       (WITH RECURSIVE base AS (
+            SELECT t.typname, t.typtype, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
+            UNION ALL
+            SELECT t.typname, t.typtype, t.typbasetype
+              FROM base JOIN pg_type t ON t.oid = base.typbasetype AND base.typtype = 'd')
+        SELECT typname FROM base WHERE typtype <> 'd')
+  FROM pg_attribute a
  WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum;
 

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import errors, sql
 
 from esops.errors import ConnectionLost, EsopsError, Unavailable, UsageError
+from esops.postgres.values import Cursor, adapters
 
 LOST_STATES = frozenset(
     {"57P01", "57P02", "57P03", "57P05", "08000", "08003", "08006", "08001", "08004"}
@@ -27,6 +28,7 @@ _DENIED = re.compile(
     r'authentication failed|(role|database) ".*" does not exist|no pg_hba.conf entry'
     r"|no password supplied"
 )
+_ADAPTERS = adapters()
 _PASSWORD = re.compile(r"(password\s*=\s*)('[^']*'|\S+)|(://[^:/@\s]*:)[^@\s]*(?=@)", re.IGNORECASE)
 
 
@@ -39,7 +41,12 @@ def connect(dsn: str, purpose: str) -> psycopg.Connection:
     with translated():
         try:
             connection = psycopg.connect(
-                dsn, autocommit=True, connect_timeout=10, application_name=application_name(purpose)
+                dsn,
+                autocommit=True,
+                connect_timeout=10,
+                application_name=application_name(purpose),
+                context=_ADAPTERS,
+                cursor_factory=Cursor,
             )
         except psycopg.ProgrammingError as error:
             raise UsageError(

@@ -7,6 +7,7 @@ version suffix (`cart_summary__v3`), of which a view, or a renamed table, shows 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -103,8 +104,15 @@ def placeholders(names: Sequence[ReadModelName]) -> list[str]:
     return ["{table}"] if len(names) == 1 else [f"{{{each.name}}}" for each in names]
 
 
-def with_names(text: str, tables: Mapping[str, tuple[str, str]]) -> str:
-    """A user's SQL with the quoted physical names in place of the placeholders."""
-    for name, (schema, physical) in tables.items():
-        text = text.replace(f"{{{name}}}", qualified(schema, physical).as_string(None))
-    return text.replace("{table}", qualified(*next(iter(tables.values()))).as_string(None))
+def with_names(text: str, tables: Mapping[str, tuple[str, str]], *, doubled: bool = False) -> str:
+    """A user's SQL with the quoted physical names in place of the placeholders.
+
+    `doubled`: for a statement that is executed with values, where each percent sign is two.
+    """
+    names = {name: qualified(*table).as_string(None) for name, table in tables.items()}
+    names["table"] = names.get("table") or next(iter(names.values()))
+    if doubled:
+        names = {name: quoted.replace("%", "%%") for name, quoted in names.items()}
+    # In one pass: what looks like a placeholder inside a name is part of the name.
+    pattern = "|".join(re.escape(f"{{{name}}}") for name in names)
+    return re.sub(pattern, lambda found: names[found[0][1:-1]], text)

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from esops.archive_format import schema as archived
 from esops.events import Position, RecordedEvent
+from esops.moments import from_archive as from_archived
+from esops.moments import to_archive as to_archived
 
 
 def to_archive(
@@ -26,7 +28,7 @@ def to_archive(
     extra = extra or {}
     count = len(events)
     ids, texts = archived.split_ids(pa.array([event.id for event in events], pa.string()))
-    times = [round(event.recorded_at.timestamp() * 1e6) for event in events]
+    times = [_archived(event.recorded_microseconds) for event in events]
     second = [event.position[1] if len(event.position) > 1 else None for event in events]
     columns = [
         pa.array([event.stream for event in events], pa.string()),
@@ -61,9 +63,13 @@ def from_archive(batch: pa.RecordBatch, position_parts: int) -> list[RecordedEve
                 columns["type"][row],
                 columns["data"][row] or b"",
                 columns["metadata"][row] or b"",
-                times[row] or 0,
+                None if times[row] is None else from_archived(times[row]),
                 columns["tenant"][row],
             )
         )
         for row in range(batch.num_rows)
     ]
+
+
+def _archived(microseconds: int | None) -> int | None:
+    return None if microseconds is None else to_archived(microseconds)

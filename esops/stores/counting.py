@@ -6,10 +6,11 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from esops.events import EventFilter, StreamInfo, category_of
+from esops.moments import EPOCH, between, moment
 from esops.stores.parts import EVERYTHING, LengthCount, LengthCounts, LengthSample, MonthCount
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class CountedLengths:
         """
         for info in self._some(filter):
             # Only what was written to since then can have grown, and only if it is long enough.
-            if info.length > over and info.last_at is not None and info.last_at >= since:
+            if info.length > over and _perhaps_since(info, since):
                 recent = self._since(info, since)
                 if recent > over:
                     yield info, recent
@@ -83,15 +84,15 @@ class CountedLengths:
         days: Counter[tuple[str | None, int]] = Counter()
         for batch in self._store.read_all(filter=filter):
             for event in batch.events:
-                # Microseconds as they were read: a datetime for each event would take as long as
-                # all the rest.
-                at: Any = event[7]
-                micros = at if isinstance(at, int) else round(at.timestamp() * 1e6)
-                if micros > 0 and not event.stream.startswith("$"):
+                # A datetime for each event would take as long as all the rest.
+                micros = event.recorded_microseconds
+                if micros is not None and not event.stream.startswith("$"):
                     days[category_of(event.stream), micros // _DAY] += 1
         months: Counter[tuple[str | None, str]] = Counter()
         for (category, day), events in days.items():
-            months[category, f"{datetime.fromtimestamp(day * 86_400, UTC):%Y-%m}"] += events
+            at = moment(day * _DAY)
+            if isinstance(at, datetime):  # no plot goes beyond the years 1 to 9999
+                months[category, at.isoformat()[:7]] += events
         return [MonthCount(*key, events) for key, events in months.items()]
 
     def sample(self, pages: int, filter: EventFilter = EVERYTHING) -> LengthSample | None:  # noqa: ARG002 - none is made
@@ -109,7 +110,18 @@ class CountedLengths:
     def _since(self, info: StreamInfo, since: datetime) -> int:
         recent = 0
         for event in self._store.read_stream(info.name, backwards=True):
-            if event.recorded_at.astimezone(UTC) < since:
+            at = event.moment
+            # An event of an unknown time tells nothing of those before it.
+            if between(EPOCH, at) is None:
+                continue
+            if at is None or at < since:
                 break
             recent += 1
         return recent
+
+
+def _perhaps_since(info: StreamInfo, since: datetime) -> bool:
+    """Whether a stream may have got an event since then."""
+    if info.last_at is None:
+        return False
+    return info.last_at >= since or between(info.first_at, info.last_at) is None

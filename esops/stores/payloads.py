@@ -12,18 +12,22 @@ from typing import Any
 
 import orjson
 
-Decode = Callable[[bytes], tuple[bytes, int]]
-"""Makes plain JSON of a payload and tells the time inside it, in microseconds since 1970."""
+from esops.moments import microseconds_of
+
+Decode = Callable[[bytes], tuple[bytes, int | None]]
+"""Makes plain JSON of a payload and tells the time inside it, in microseconds since 1970: None
+where there is none.
+"""
 
 _TIME_FIRST = b'{"timestamp":{"_type_":"datetime_iso","_data_":"'
 """How the library's own events begin."""
 _AT = len(_TIME_FIRST)
 
 
-def decode_state(state: bytes) -> tuple[bytes, int]:
+def decode_state(state: bytes) -> tuple[bytes, int | None]:
     """A state of the Python library eventsourcing as plain JSON, and its timestamp in microseconds.
 
-    What is no JSON, since it is compressed or encrypted, stays as it is, at 0.
+    What is no JSON, since it is compressed or encrypted, stays as it is, at no time.
 
     Most states begin with their timestamp and wrap nothing else: those are handled as bytes, in
     half the time.
@@ -38,18 +42,18 @@ def decode_state(state: bytes) -> tuple[bytes, int]:
     try:
         value = orjson.loads(state)
     except orjson.JSONDecodeError:
-        return state, 0
+        return state, None
     if b'"_type_"' in state:
         value = _unwrapped(value)
         state = orjson.dumps(value)
     return state, _microseconds(value.get("timestamp") if isinstance(value, dict) else None)
 
 
-def _microseconds(at: object) -> int:
+def _microseconds(at: object) -> int | None:
     try:
-        return round(datetime.fromisoformat(at).timestamp() * 1e6) if isinstance(at, str) else 0
+        return microseconds_of(datetime.fromisoformat(at)) if isinstance(at, str) else None
     except ValueError:
-        return 0
+        return None
 
 
 def _unwrapped(value: Any) -> Any:

@@ -7,13 +7,14 @@ from esops.term.logs import set_up_logging
 from esops.term.options import GlobalOptions
 from esops.term.output import Format, Output
 from esops.term.progress import ProgressLine
-from esops.term.values import duration, to_json
+from esops.term.values import cell, duration, to_json
 
 __all__ = [
     "Format",
     "GlobalOptions",
     "Output",
     "ProgressLine",
+    "cell",
     "duration",
     "set_up_logging",
     "to_json",

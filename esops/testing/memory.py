@@ -33,6 +33,7 @@ from esops.events import (
     StreamRef,
     category_of,
 )
+from esops.moments import microseconds_of
 from esops.settings import Duration, StoreSettings
 from esops.stores.base import (
     EVERYTHING,
@@ -222,14 +223,15 @@ class MemoryStore(EventStore):
                     by_stream.setdefault(event.stream, []).append(event)
         for name in sorted(by_stream)[:limit]:
             events = sorted(by_stream[name], key=lambda event: event.version)
+            times = [event.moment for event in events if event.moment is not None]
             yield StreamInfo(
                 name,
                 category_of(name),
                 len(events),
                 events[0].version,
                 events[-1].version,
-                min(event.recorded_at for event in events),
-                max(event.recorded_at for event in events),
+                min(times, default=None),
+                max(times, default=None),
                 name in self.log.archived,
                 closed=events[-1].type in closed_by if closed_by else None,
                 bytes=sum(len(event.data) + len(event.metadata) for event in events)
@@ -251,7 +253,7 @@ class MemoryStore(EventStore):
                     f"stream {stream!r} is at version {version}, not {expected_version}"
                 )
             # One time for all: they are one append.
-            micros = round(log.clock().timestamp() * 1e6)
+            micros = microseconds_of(log.clock())
             for event in events:
                 version, log.drawn = version + 1, log.drawn + 1
                 position = Position((log.drawn,))

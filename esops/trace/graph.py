@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import orjson
@@ -23,6 +22,7 @@ from esops.events import (
     category_of,
     trace_id_of,
 )
+from esops.moments import INFINITY, Moment, microseconds_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Node:
     version: int
     position: str
     type: str
-    recorded_at: datetime | None
+    recorded_at: Moment | None
     correlation_id: str | None
     cause: str | None
     """What the event names as its cause: an id, or `stream/version`. None if it names nothing."""
@@ -76,7 +76,6 @@ def node(store: str, event: RecordedEvent, keys: Keys) -> Node:
         and meta.get(CAUSATION_VERSION) is not None
     ):
         cause = f"{meta[CAUSATION_STREAM]}/{meta[CAUSATION_VERSION]}"
-    at = event.recorded_at if event.recorded_at.year > 1970 else None
     return Node(
         store,
         event.id,
@@ -84,7 +83,7 @@ def node(store: str, event: RecordedEvent, keys: Keys) -> Node:
         event.version,
         str(event.position),
         event.type,
-        at,
+        event.moment,
         correlation,
         cause,
         event.data,
@@ -165,13 +164,14 @@ def _in_order(nodes: Iterable[Node]) -> list[Node]:
         by_store.setdefault(each.store, []).append(each)
     keyed = []
     for store, theirs in by_store.items():
-        latest: datetime | None = None
+        latest = -INFINITY
         for number, each in enumerate(
             sorted(theirs, key=lambda it: (it.order, it.stream, it.version))
         ):
-            if each.recorded_at is not None and (latest is None or each.recorded_at > latest):
-                latest = each.recorded_at
-            keyed.append((latest.timestamp() if latest else 0.0, store, number, each))
+            at = -INFINITY if each.recorded_at is None else microseconds_of(each.recorded_at)
+            if at < INFINITY:  # which says nothing, and would come after all other stores' events
+                latest = max(latest, at)
+            keyed.append((latest, store, number, each))
     return [each for *_, each in sorted(keyed, key=lambda it: it[:3])]
 
 

@@ -106,7 +106,7 @@ def event_as_dict(event: RecordedEvent) -> dict[str, Any]:
         "version": event.version,
         "position": str(event.position),
         "type": event.type,
-        "recorded_at": event.recorded_at,
+        "recorded_at": event.moment,
     }
     try:
         row["data"] = event.json()

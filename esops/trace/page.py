@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import plotly.graph_objects as go
 
+from esops.moments import Moment, between
 from esops.page import COLOURS, label, layout, page
 from esops.trace.graph import Forest, Node
-from esops.trace.render import apart, categories, tree
+from esops.trace.render import apart, categories, clock, tree
 from esops.trace.search import Trace
 
 _GAP_SHARE = 0.04
@@ -35,8 +36,8 @@ def trace_page(trace: Trace) -> str:
         events=len(forest.nodes),
         streams=len({lanes.name(each) for each in forest.nodes}),
         stores=sorted({each.store for each in forest.nodes}),
-        first=min(times, default=None),
-        lasted=apart(max(times) - min(times)) if times else "",
+        first=clock(min(times)) if times else "",
+        lasted=apart(lasted) if (lasted := _lasted(times)) is not None else "",
         timed=bool(times),
         limited=trace.limited,
         missing=forest.missing,
@@ -48,6 +49,10 @@ def trace_page(trace: Trace) -> str:
         ],
         beyond=max(0, len(forest.nodes) - _IN_TREE),
     )
+
+
+def _lasted(times: Sequence[Moment]) -> timedelta | None:
+    return between(min(times), max(times)) if times else None
 
 
 def _row(
@@ -64,7 +69,7 @@ def _row(
         "colour": colours[each.category],
         "where": f"{lanes.name(each)} @{each.version}",
         "since": since,
-        "at": each.recorded_at,
+        "at": clock(each.recorded_at),
         "id": each.id,
         "missing": each.cause if not before and each.cause in missing else None,
     }
@@ -91,7 +96,8 @@ def _figure(forest: Forest, lanes: _Lanes, colours: Mapping[str, str]) -> go.Fig
     recorded at the same time, or if the store has no times.
     """
     nodes = forest.nodes
-    timed = all(each.recorded_at is not None for each in nodes)
+    # The plot's axis is a browser's, whose times are those of a datetime at most.
+    timed = all(isinstance(each.recorded_at, datetime) for each in nodes)
     in_order: list[Any] = list(range(len(nodes)))
     by_time = [each.recorded_at for each in nodes] if timed else in_order
     groups = [
@@ -208,14 +214,11 @@ def _hover_text(forest: Forest, lanes: _Lanes, at: int) -> str:
         f"id {label(each.id)}",
     ]
     if each.recorded_at is not None:
-        lines.append(f"{each.recorded_at:%Y-%m-%d %H:%M:%S.%f} UTC")
+        lines.append(f"{clock(each.recorded_at)} UTC")
     if parent is not None:
         cause = forest.nodes[parent]
-        since = (
-            f", {apart(each.recorded_at - cause.recorded_at)}"
-            if each.recorded_at and cause.recorded_at
-            else ""
-        )
+        span = between(cause.recorded_at, each.recorded_at)
+        since = "" if span is None else f", {apart(span)}"
         lines.append(f"caused by {label(cause.type)}{since}")
     elif each.cause is not None:
         lines.append(
@@ -228,7 +231,7 @@ def _hover_text(forest: Forest, lanes: _Lanes, at: int) -> str:
 
 def _gaps(nodes: list[Node]) -> Iterator[dict[str, Any]]:
     """Shades for long times without an event."""
-    times = sorted(each.recorded_at for each in nodes if each.recorded_at is not None)
+    times = sorted(each.recorded_at for each in nodes if isinstance(each.recorded_at, datetime))
     if len(times) < 3:
         return
     # Shading every short pause would hide the plot.

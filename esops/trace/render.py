@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from esops.moments import Moment, between, microseconds_of
 from esops.trace.graph import Forest, Node
 from esops.trace.search import Trace
 
@@ -88,9 +89,15 @@ def tree(forest: Forest) -> Iterator[tuple[str, Node, str]]:
 
 
 def _since(earlier: Node, later: Node) -> str:
-    if earlier.recorded_at is None or later.recorded_at is None:
-        return ""
-    return apart(later.recorded_at - earlier.recorded_at)
+    span = between(earlier.recorded_at, later.recorded_at)
+    return "" if span is None else apart(span)
+
+
+def clock(at: Moment | None) -> str:
+    """A time in UTC with its milliseconds; empty where it is not known."""
+    if isinstance(at, datetime):
+        return at.replace(tzinfo=None).isoformat(" ", "milliseconds")
+    return "" if at is None else str(at)
 
 
 def timeline(forest: Forest) -> Iterator[tuple[str, Node | None, int]]:
@@ -98,20 +105,19 @@ def timeline(forest: Forest) -> Iterator[tuple[str, Node | None, int]]:
 
     For a gap: its length, None, and 0.
     """
-    first: datetime | None = None
-    before: datetime | None = None
+    first: Moment | None = None
+    before: Moment | None = None
     for at, each in enumerate(forest.nodes):
         moment = each.recorded_at
-        if moment is not None:
+        since = between(moment, moment)
+        if since is not None:
             first = first or moment
-            if before is not None and moment - before >= _GAP:
-                yield apart(moment - before), None, 0
+            since = between(first, moment)
+            gap = between(before, moment)
+            if gap is not None and gap >= _GAP:
+                yield apart(gap), None, 0
             before = moment
-        yield (
-            apart(moment - first) if moment is not None and first is not None else "?",
-            each,
-            forest.depth[at],
-        )
+        yield clock(moment) or "?" if since is None else apart(since), each, forest.depth[at]
 
 
 def mermaid(forest: Forest) -> Iterator[str]:
@@ -180,16 +186,17 @@ def otlp(trace: Trace) -> dict[str, Any]:
     by_store: dict[str, list[dict[str, Any]]] = {}
     for at, each in enumerate(forest.nodes):
         parent = forest.parent[at]
-        ended = each.recorded_at or datetime.fromtimestamp(0, UTC)
-        began = (forest.nodes[parent].recorded_at if parent is not None else None) or ended
+        ended = _nanoseconds(each.recorded_at) or 0
+        cause = forest.nodes[parent].recorded_at if parent is not None else None
+        began = _nanoseconds(cause)
         span: dict[str, Any] = {
             "traceId": trace_id,
             "spanId": _span_id(each),
             "name": each.type,
             "kind": 5 if parent is not None else 4,  # SPAN_KIND_CONSUMER, SPAN_KIND_PRODUCER
             # A clock may put an effect before its cause, and a span cannot end before it starts.
-            "startTimeUnixNano": _nanoseconds(min(began, ended)),
-            "endTimeUnixNano": _nanoseconds(ended),
+            "startTimeUnixNano": str(ended if began is None else min(began, ended)),
+            "endTimeUnixNano": str(ended),
             "attributes": _attributes(each),
         }
         if parent is not None:
@@ -216,6 +223,8 @@ def _attributes(each: Node) -> list[dict[str, Any]]:
         "event.position": each.position,
         "event.correlation_id": each.correlation_id or "",
     }
+    if each.recorded_at is not None and _nanoseconds(each.recorded_at) is None:
+        values["event.recorded_at"] = clock(each.recorded_at)
     return [{"key": key, "value": {"stringValue": value}} for key, value in values.items()]
 
 
@@ -225,8 +234,10 @@ def _span_id(each: Node) -> str:
     ).hexdigest()[:16]
 
 
-def _nanoseconds(at: datetime) -> str:
-    return str(round(at.timestamp() * 1_000_000) * 1_000)
+def _nanoseconds(at: Moment | None) -> int | None:
+    """Nanoseconds since 1970; None for a time that OTLP's unsigned 64 bits cannot hold."""
+    nanoseconds = -1 if at is None else microseconds_of(at) * 1_000
+    return nanoseconds if 0 <= nanoseconds < 1 << 64 else None
 
 
 def _is_hex(text: str, length: int) -> bool:

@@ -15,6 +15,7 @@ import structlog
 from esops.config import Config
 from esops.errors import Refused
 from esops.events import CAUSATION_STREAM, EventFilter
+from esops.moments import within
 from esops.stores import open_store
 from esops.stores.base import EventStore, require
 from esops.stores.parts import Search, SearchResult
@@ -123,10 +124,15 @@ class Tracer:
 
         `around`: how long before the trace's first event and after its last.
         """
-        times = [each.recorded_at for each in trace.forest.nodes if each.recorded_at is not None]
+        # Nobody knows what was recorded about infinity.
+        times = [
+            each.recorded_at
+            for each in trace.forest.nodes
+            if isinstance(each.recorded_at, datetime)
+        ]
         if not times:
             return
-        low, high = min(times) - around, max(times) + around
+        low, high = within(min(times), -around), within(max(times), around)
         inside = {(each.store, each.id) for each in trace.forest.nodes}
         given = 0
         for store in self._stores:
@@ -319,9 +325,10 @@ def _recorded_between(
     # from their ends.
     for info, _ in require(store, store.lengths, "lengths").grown(low, 0, EventFilter()):
         for event in store.read_stream(info.name, backwards=True):
-            if event.recorded_at < low:
+            at = event.moment
+            if at is None or at < low:
                 break
-            if event.recorded_at <= high:
+            if at <= high:
                 yield node(store.name, event, keys)
 
 

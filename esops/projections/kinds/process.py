@@ -297,7 +297,8 @@ def _short(message: Mapping[str, Any]) -> str:
 
 
 def _batch(events: Sequence[RecordedEvent]) -> bytes:
-    return orjson.dumps([_document(event) for event in events])
+    # A time that ISO 8601 has no form for goes as Postgres prints it.
+    return orjson.dumps([_document(event) for event in events], default=str)
 
 
 def _document(event: RecordedEvent) -> dict[str, Any]:
@@ -307,7 +308,7 @@ def _document(event: RecordedEvent) -> dict[str, Any]:
         "version": event.version,
         "position": str(event.position),
         "type": event.type,
-        "recorded_at": event.recorded_at,
+        "recorded_at": event.moment,
         "tenant": event.tenant,
         "data": _payload(event.data, event),
         "metadata": _payload(event.metadata, event) if event.metadata else None,

@@ -30,7 +30,8 @@ def range_statement(
 ) -> str:
     """The statement for one range, with its bounds and the names of the version's tables."""
     values = {"after": part.after, "until": part.until}
-    return _BOUND.sub(lambda bound: values[bound[1]], with_names(definition.text, tables))
+    bounded = _BOUND.sub(lambda bound: values[bound[1]], definition.text)
+    return with_names(bounded, tables)
 
 
 def check_range(definition: SqlDefinition) -> None:

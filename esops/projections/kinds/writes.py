@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 
 from esops.errors import nearest
 from esops.postgres.connection import qualified
+from esops.postgres.values import with_placeholders
 from esops.projections.projector import VersionTables
 from esops.readmodel.names import with_names
 from esops.readmodel.rows import BadEvent
@@ -87,7 +88,9 @@ class Write:
     def execute(self, statement: str, *values: Any) -> None:
         """Send any other statement: tables as `{name}`, values as `%s`."""
         assert self._cursor is not None
-        self._cursor.execute(with_names(statement, self._tables.names).encode(), values or None)
+        # The user has doubled percent signs where there are values; those of names are ours.
+        named = with_names(statement, self._tables.names, doubled=bool(values))
+        self._cursor.execute(named.encode(), values or None)
 
     def _send(self, what: str, table: str, values: Row, key: Row | None = None) -> None:
         assert self._cursor is not None
@@ -108,9 +111,9 @@ class Write:
         # Composing a statement costs more than sending it, and most events use the same few.
         made = self._statements.get((what, table, columns, key))
         if made is None:
-            made = self._statements[what, table, columns, key] = self._made(
-                what, table, columns, key
-            ).as_bytes(None)
+            composed = self._made(what, table, columns, key)
+            made = with_placeholders(composed).as_bytes(None)
+            self._statements[what, table, columns, key] = made
         return made
 
     def _made(

@@ -17,6 +17,7 @@ from esops.archive_format.manifest import FileEntry, Manifest
 from esops.archive_format.runs import Run
 from esops.archive_format.schema import EVENTS, EXTRA_PREFIX, STREAMS, join_ids
 from esops.events import Position, RecordedEvent
+from esops.moments import INFINITY, from_archive
 from esops.stores.payloads import DECODERS, Decode
 
 _MEMORY = "512MB"
@@ -32,7 +33,7 @@ CREATE VIEW events AS SELECT
     version, position_1, position_2, type,
     coalesce(id_text, regexp_replace(lower(hex(id)), '(.{{8}})(.{{4}})(.{{4}})(.{{4}})(.{{12}})',
     '\\1-\\2-\\3-\\4-\\5')) AS id,
-    make_timestamp(epoch_us(recorded_at)) AS recorded_at,
+    {recorded_at} AS recorded_at,
     try(decode(data))::JSON AS data, try(decode(metadata))::JSON AS metadata{extra}, run
 FROM stored WHERE NOT hidden{once}
 """
@@ -47,10 +48,28 @@ taken.
 
 _STREAMS_VIEW = """
 CREATE VIEW streams AS SELECT * REPLACE (
-    make_timestamp(epoch_us(first_at)) AS first_at, make_timestamp(epoch_us(last_at)) AS last_at,
-    lower(hex(sha256)) AS sha256
+    {first_at} AS first_at, {last_at} AS last_at, lower(hex(sha256)) AS sha256
 ) FROM listed
 """
+
+
+def _in_utc(column: str) -> str:
+    """A time without a zone, in UTC. epoch_us gives nothing for an unbounded one."""
+    return (
+        f"CASE WHEN isfinite({column}) THEN make_timestamp(epoch_us({column})) WHEN {column} > "
+        f"TIMESTAMPTZ 'epoch' THEN TIMESTAMP 'infinity' WHEN {column} IS NOT NULL THEN TIMESTAMP "
+        "'-infinity' END"
+    )
+
+
+def microseconds(column: str) -> str:
+    """What `esops.moments.from_archive` makes of a time, as a number that can be compared."""
+    return (
+        f"CASE WHEN isfinite({column}) THEN epoch_us({column})::HUGEINT + CASE WHEN {column} < "
+        f"TIMESTAMPTZ '4714-11-24 (BC) 00:00:00+00' THEN {1 << 64} ELSE 0 END "
+        f"WHEN {column} > TIMESTAMPTZ 'epoch' THEN {INFINITY} WHEN {column} IS NOT NULL THEN "
+        f"-{INFINITY} END"
+    )
 
 
 class Database:
@@ -83,10 +102,12 @@ class Database:
         ]
         self.connection.execute(f"CREATE VIEW stored AS {self.stored()}")
         self.connection.execute(f"CREATE VIEW listed AS {_united(listed, STREAMS)}")
-        self.connection.execute(_STREAMS_VIEW)
+        ends = {name: _in_utc(name) for name in ("first_at", "last_at")}
+        self.connection.execute(_STREAMS_VIEW.format(**ends))
         names = sorted({name for _, manifest in self._runs for name in manifest.columns})
         extra = "".join(f", {_quoted(EXTRA_PREFIX + name)}" for name in names)
-        self.connection.execute(_VIEW.format(extra=extra, once=self.once))
+        at = _in_utc("recorded_at")
+        self.connection.execute(_VIEW.format(recorded_at=at, extra=extra, once=self.once))
 
     @property
     def once(self) -> str:
@@ -247,7 +268,8 @@ def _events(batch: pa.RecordBatch, parts: int, decode: Decode | None) -> list[Re
     for row in range(batch.num_rows):
         if columns["hidden"][row]:
             continue
-        data, time = columns["data"][row] or b"", times[row] or 0
+        data, time = columns["data"][row] or b"", times[row]
+        time = None if time is None else from_archive(time)
         if decode is not None:
             data, time = decode(data)
         position = Position((columns["position_1"][row], columns["position_2"][row])[:parts])

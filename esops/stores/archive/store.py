@@ -11,7 +11,6 @@ from typing import Any
 
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
-from esops.archive_format.schema import from_micros
 from esops.errors import UsageError
 from esops.events import (
     EventFilter,
@@ -21,8 +20,9 @@ from esops.events import (
     StreamInfo,
     category_of,
 )
+from esops.moments import moment
 from esops.settings import ArchiveStoreSettings
-from esops.stores.archive.reading import Database, read
+from esops.stores.archive.reading import Database, microseconds, read
 from esops.stores.archive.search import ArchiveSearch
 from esops.stores.base import (
     EVERYTHING,
@@ -207,11 +207,12 @@ class ArchiveStore(EventStore):
         size = (
             "sum(octet_length(data) + coalesce(octet_length(metadata), 0))" if measured else "NULL"
         )
+        at = microseconds("recorded_at")
         # A stream that was exported by two runs has its events twice in the files.
         bound = f" LIMIT {limit}" if limit is not None else ""
         statement = (
             "SELECT stream, tenant, count(*), min(version), max(version), "
-            "epoch_us(min(recorded_at)), epoch_us(max(recorded_at)), "
+            f"min({at}), max({at}), "
             f"{closed}, {size} FROM (SELECT DISTINCT ON (position_1, position_2, stream, "
             "version) * "
             f"FROM ({self._database.stored(filter.stream)}) WHERE NOT hidden AND {where}) "
@@ -222,7 +223,8 @@ class ArchiveStore(EventStore):
             result = cursor.execute(statement, [*closed_by, *values])
             while rows := result.fetchmany(1_000):
                 for name, tenant, length, first, last, first_at, last_at, is_closed, taken in rows:
-                    ends = (length, first, last, from_micros(first_at), from_micros(last_at))
+                    low, high = (None if at is None else moment(at) for at in (first_at, last_at))
+                    ends = (length, first, last, low, high)
                     yield StreamInfo(
                         name, category_of(name), *ends, tenant=tenant, closed=is_closed, bytes=taken
                     )

@@ -182,7 +182,7 @@ def to_event(recorded: Any) -> RecordedEvent:
         metadata["type"],
         recorded.data,
         recorded.custom_metadata,
-        int(metadata["created"]) // 10,  # type: ignore[arg-type]  # microseconds, made a datetime when asked for
+        int(metadata["created"]) // 10,  # microseconds, made a datetime when asked for
         "",
     )
 

@@ -22,6 +22,7 @@ from psycopg import sql
 from esops.archive_format import schema as archived
 from esops.errors import Refused, UsageError
 from esops.events import StreamKey, StreamRef
+from esops.moments import ARCHIVED_INFINITY, EARLIEST, from_driver, to_archive
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.stores.ahead import ahead
@@ -285,7 +286,20 @@ class StreamArchiver:
 
 
 def _in_utc(times: pa.Array) -> pa.Array:
-    return times.cast(pa.timestamp("us")).cast(pa.int64()).cast(pa.timestamp("us", "UTC"))
+    """Times as the archive has them. Raises Refused for one that it cannot tell from infinity."""
+    values = times.cast(pa.timestamp("us")).cast(pa.int64())
+    ends = pc.min_max(values).as_py()
+    if ends["min"] is not None and (
+        ends["min"] < EARLIEST or ends["max"] == ARCHIVED_INFINITY
+    ):  # only then one by one: infinity and what else the driver moved
+        try:
+            values = pa.array(
+                [None if at is None else to_archive(from_driver(at)) for at in values.to_pylist()],
+                pa.int64(),
+            )
+        except OverflowError as error:
+            raise Refused(str(error)) from None
+    return values.cast(pa.timestamp("us", "UTC"))
 
 
 def _plain(column: pa.Array) -> pa.Array:

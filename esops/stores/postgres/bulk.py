@@ -127,8 +127,6 @@ def to_events(
     payloads, times = _one_of(rest[position_parts:]), recorded_at.view(pa.int64()).to_pylist()
     if decode is not None:
         payloads, times = zip(*map(decode, payloads), strict=True)
-    elif recorded_at.null_count:
-        times = [time or 0 for time in times]
     # map over tuple.__new__ makes each event in C; RecordedEvent._make would run a line of Python
     # for each of them.
     return list(

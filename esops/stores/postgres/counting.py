@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
 
 from esops.events import EventFilter, StreamInfo, StreamKey, category_of
+from esops.moments import EPOCH, Moment, from_driver, moment, within
 from esops.stores.parts import (
     EVERYTHING,
     LengthCount,
@@ -37,7 +38,8 @@ _SLACK = timedelta(hours=1)
 _PAGE = 10_000
 _WORTH_A_SAMPLE = 10
 """A table is sampled only if it has this many times as many pages as the sample."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WINDOW = 100
+"""Events whose times are looked at together, so that a single wrong one misleads nobody."""
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
 
@@ -90,7 +92,7 @@ class Counting:
                 "sum(pg_column_size({}) + coalesce(pg_column_size({}), 0))::bigint"
             ).format(m.data, m.metadata)
         if since is not None:
-            recent = sql.SQL("count(*) FILTER (WHERE {} >= {})").format(
+            recent = sql.SQL("count(*) FILTER (WHERE {0} >= {1} AND isfinite({0}))").format(
                 m.recorded_at, sql.Literal(since)
             )
         return sql.SQL(
@@ -227,7 +229,10 @@ class Counting:
         return streams
 
     def monthly(self, filter: EventFilter = EVERYTHING) -> list[MonthCount]:
-        """Grouped in the server by stream and month, and then by category."""
+        """Grouped in the server by stream and month, and then by category.
+
+        Times without a month between the years 1 and 9999 are left out.
+        """
         layout, own = self._layout, self._layout.stream_table
         if layout.decode is not None:
             return []  # the time is inside the payload
@@ -237,7 +242,7 @@ class Counting:
             "SELECT {category}, to_char(month, 'YYYY-MM'), sum(n)::bigint FROM (SELECT {column} AS "
             "stream, {tenant} AS tenant, "
             "date_trunc('month', {at} AT TIME ZONE 'UTC') AS month, count(*) AS n FROM {events} "
-            "WHERE {where} GROUP BY 1, 2, 3) g "
+            "WHERE {where} AND {at} BETWEEN '0001-01-01' AND '9999-12-31' GROUP BY 1, 2, 3) g "
             "{join} GROUP BY 1, 2"
         ).format(
             category=category_in(sql.SQL("g.stream::text")) if listed is None else listed.category,
@@ -316,7 +321,8 @@ class Counting:
         at = self._layout.mapped.recorded_at
         conditions = [
             self._layout.where(filter),
-            sql.SQL("{} >= {}").format(at, sql.Literal(since)),
+            # Nobody knows when an event was recorded that has infinity as its time.
+            sql.SQL("{0} >= {1} AND isfinite({0})").format(at, sql.Literal(since)),
             self._from(since),
         ]
         statement = self._grouped(
@@ -344,12 +350,13 @@ class Counting:
                 return TRUE
             low, high = ends
             at_or_after = sql.SQL(
-                "SELECT {}, {} FROM {} WHERE {} >= %s ORDER BY {} LIMIT 1"
-            ).format(number, layout.mapped.recorded_at, layout.events, number, number)
+                "SELECT min(number), max(at) FILTER (WHERE isfinite(at)) FROM (SELECT {0} AS "
+                "number, {1} AS at FROM {2} WHERE {0} >= %s ORDER BY {0} LIMIT {3}) w"
+            ).format(number, layout.mapped.recorded_at, layout.events, sql.Literal(_WINDOW))
             while low < high:
                 middle = (low + high) // 2
                 row = connection.execute(at_or_after, (middle,)).fetchone()
-                if row is None or row[1] is None or row[1] >= since - _SLACK:
+                if row is None or row[1] is None or row[1] >= within(since, -_SLACK):
                     high = middle
                 else:
                     low = row[0] + 1
@@ -377,10 +384,14 @@ def _values(column: pa.Array) -> list[Any]:
     if not str(column.type).startswith("timestamp"):
         values: list[Any] = column.to_pylist()
         return values
-    return [
-        None if at is None else _EPOCH + timedelta(microseconds=at)
-        for at in column.cast("int64").to_pylist()
-    ]
+    return [None if at is None else _moment(at) for at in column.cast("int64").to_pylist()]
+
+
+def _moment(at: int) -> Moment:
+    try:
+        return EPOCH + timedelta(0, 0, at)
+    except OverflowError:
+        return moment(from_driver(at))
 
 
 def _limit(limit: int | None) -> sql.Composable:

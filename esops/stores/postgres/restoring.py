@@ -12,6 +12,7 @@ from psycopg import sql
 from esops.archive_format import schema as archived
 from esops.errors import Refused
 from esops.events import StreamKey
+from esops.moments import from_archive, postgres_text
 from esops.postgres import catalog
 from esops.stores.postgres.layouts.archiving import LayoutArchiving
 from esops.stores.postgres.removing import keys_of
@@ -105,8 +106,8 @@ def _values(batch: pa.RecordBatch, rules: LayoutArchiving) -> list[dict[str, Any
             columns[column] = archived.join_ids(batch)
         elif field == "recorded_at":
             columns[column] = [
-                None if time is None else f"{time:%Y-%m-%d %H:%M:%S.%f}+00"
-                for time in batch.column("recorded_at").to_pylist()
+                None if time is None else postgres_text(from_archive(time))
+                for time in batch.column("recorded_at").cast(pa.int64()).to_pylist()
             ]
         else:
             columns[column] = [

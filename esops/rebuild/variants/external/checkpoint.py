@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from esops.errors import Refused
 from esops.events import Position
+from esops.moments import between
 from esops.readmodel.registry import Version
 from esops.stores.base import EventStore
 from esops.stores.checkpoints import checkpoint_of
@@ -35,10 +36,8 @@ def check_unused(store: EventStore, version: Version) -> None:
     """Raises Refused where the application still keeps a version fresh that is to be dropped."""
     there = None if version.checkpoint is None else checkpoint_of(store, version.checkpoint)
     # A library that notes no time cannot tell whether its projector still runs.
-    if there is None or there.updated_at is None:
-        return
-    age = datetime.now(UTC) - there.updated_at
-    if age < _ALIVE:
+    age = None if there is None else between(there.updated_at, datetime.now(UTC))
+    if there is not None and age is not None and age < _ALIVE:
         raise Refused(
             f"the application still keeps v{version.version} fresh: its checkpoint {there.name} "
             f"moved {age.total_seconds():.0f} s ago",

@@ -124,7 +124,7 @@ class ServerJournal:
         self._at += 1
         self._apply(kind, data, datetime.now(UTC))
 
-    def _apply(self, kind: str, data: Mapping[str, Any], at: datetime) -> None:
+    def _apply(self, kind: str, data: Mapping[str, Any], at: datetime | None) -> None:
         match kind:
             case "adopted":
                 self._set(data["version"], "active", at)
@@ -142,7 +142,7 @@ class ServerJournal:
             case "retired":
                 self._set(data["version"], "retired", at)
 
-    def _enter(self, data: Mapping[str, Any], at: datetime) -> None:
+    def _enter(self, data: Mapping[str, Any], at: datetime | None) -> None:
         assert self.latest is not None
         state, entry = data["state"], self.latest
         self.latest = replace(
@@ -160,12 +160,12 @@ class ServerJournal:
         elif state == journal.VERIFIED and not entry.options.get("switch", True):
             self._set(entry.to_version, "standby", at)
 
-    def _move(self, old: int | None, new: int, at: datetime) -> None:
+    def _move(self, old: int | None, new: int, at: datetime | None) -> None:
         if old is not None:
             self._set(old, "standby", at)
         # What a rollback goes back to: also after one, so that a second rollback undoes the first.
         self.before = old
         self._set(new, "active", at)
 
-    def _set(self, version: int, state: str, at: datetime) -> None:
+    def _set(self, version: int, state: str, at: datetime | None) -> None:
         self.versions[version] = ServerVersion(version, self.name_of(version), state, at)
