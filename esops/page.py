@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from esops import __version__
+from esops.escaping import visible, visible_lines
 from esops.moments import Moment
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def page(template: str, title: str, figures: Mapping[str, go.Figure], **values: 
         loader=PackageLoader("esops", "pages"),
         autoescape=True,
         undefined=StrictUndefined,
+        # What autoescape leaves as it is: characters that turn the text around.
+        finalize=lambda value: visible_lines(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -53,7 +56,7 @@ def page(template: str, title: str, figures: Mapping[str, go.Figure], **values: 
 
 def label(text: str) -> str:
     """A text for one of plotly's labels, which interpret some HTML."""
-    return html.escape(text, quote=False)
+    return html.escape(visible(text), quote=False)
 
 
 def layout(**more: Any) -> dict[str, Any]:

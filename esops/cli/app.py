@@ -228,7 +228,9 @@ def _guarded(run: Callable[[], Any], debug: bool) -> int:
         if debug:
             import traceback
 
-            traceback.print_exc()
+            from esops.escaping import visible_lines
+
+            sys.stderr.write(visible_lines(traceback.format_exc()))
         return _report(error)
     # Typer turns an interrupt into 130
     return 5 if code == 130 else code if isinstance(code, int) else 0
@@ -245,7 +247,9 @@ def _usage_error(error: typer.TyperException) -> int:
     near = getattr(error, "possibilities", None)
     message = error.message if near else error.format_message()
     meant = f"Did you mean {near[0]!r}? " if near else ""
-    sys.stderr.write(f"error: {message}\n")
+    from esops.escaping import visible_lines
+
+    sys.stderr.write(f"error: {visible_lines(message)}\n")
     sys.stderr.write(f"hint: {meant}See `{context.command_path if context else 'esops'} --help`.\n")
     # Typer's own 1 would say that there are findings.
     return error.exit_code if error.exit_code != 1 else 2

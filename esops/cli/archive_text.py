@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from esops.escaping import visible
 from esops.moments import FarTime
 from esops.wording import count
 
@@ -45,7 +46,7 @@ def plan(output: Output, found: ArchivePlan) -> None:
         )
     output.line("The longest streams:")
     for each in found.longest:
-        output.line(f"  {each.name}: {count(each.length, 'event')}")
+        output.line(f"  {visible(each.name)}: {count(each.length, 'event')}")
     kept = f"; the last {count(found.stays, 'event')} of each stream stay" if found.stays else ""
     output.line(
         f"A run exports the events to archive {found.archive}, reads all of them back, compares "
@@ -86,7 +87,7 @@ def outcome(output: Output, outcome: ArchiveOutcome) -> None:
     output.line(f"{archived}, verified; {removed}{kept}, in {outcome.seconds:.1f} s")
     # On stderr, so that cron's one line stays one line.
     for each in outcome.skipped[:_SKIPPED_SHOWN]:
-        output.say(f"  not removed: {each['stream']}: {each['reason']}")
+        output.say(f"  not removed: {visible(each['stream'])}: {each['reason']}")
     more = outcome.left_alone - _SKIPPED_SHOWN
     if more > 0:
         output.say(f"  and {more:,} more: esops archive show {outcome.run}")
@@ -106,7 +107,7 @@ def run(output: Output, described: Mapping[str, Any]) -> None:
                 if isinstance(each, dict)
                 else str(each)
             )
-            output.line(f"  {fields}")
+            output.line(f"  {visible(fields)}")
         if len(value) > _ITEMS_SHOWN:
             output.line(f"  and {len(value) - _ITEMS_SHOWN:,} more (--output json)")
 
@@ -115,8 +116,8 @@ def streams(output: Output, rows: Iterable[Mapping[str, Any]]) -> None:
     """A run's streams, one a line, as they are read."""
     for row in rows:
         output.line(
-            f"{row['stream']}  {count(row['events'], 'event')}, versions {row['first_version']} "
-            f"to {row['last_version']}"
+            f"{visible(row['stream'])}  {count(row['events'], 'event')}, versions "
+            f"{row['first_version']} to {row['last_version']}"
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from esops.escaping import visible
 from esops.wording import count
 
 if TYPE_CHECKING:
@@ -182,9 +183,9 @@ def stream(output: Output, found: StreamAudit) -> None:
     document = found.as_dict()
     state = {True: ", closed", False: ", open", None: ""}[found.closed]
     output.line(
-        f"{found.stream}: {count(found.length, 'event')}, versions {found.first_version:,} to "
-        f"{found.last_version:,}, {decimal(found.bytes)}{state}; reading all of it took "
-        f"{found.seconds_to_load * 1000:,.0f} ms"
+        f"{visible(found.stream)}: {count(found.length, 'event')}, versions "
+        f"{found.first_version:,} to {found.last_version:,}, {decimal(found.bytes)}{state}; "
+        f"reading all of it took {found.seconds_to_load * 1000:,.0f} ms"
     )
     if found.first_at is not None and found.last_at is not None:
         output.line(
@@ -281,7 +282,7 @@ def modelling(output: Output, audit: EventsAudit, observations: Sequence[Observa
                 if each.rule != rule:
                     rule = each.rule
                     output.line(f"{rule}  (esops docs modelling-rules {rule}; {each.source})")
-                output.line(f"  {each.subject}: {each.evidence}")
+                output.line(f"  {visible(each.subject)}: {each.evidence}")
             output.line(
                 f"{count(len(observations), 'observation')} on {count(audit.events, 'event')}"
                 if observations

@@ -157,21 +157,24 @@ def show(
 
 def _lines(output: Output, rows: Iterable[Mapping[str, Any]]) -> None:
     """One line for each event, in columns of a fixed width, so that nothing has to be kept."""
+    from esops.escaping import visible
     from esops.term import cell, to_json
 
     for row in rows:
         binary = row.get("data_base64")
         data = to_json(row["data"]) if binary is None else f"<{len(binary)} characters of base64>"
         output.line(
-            f"{row['position']:>10}  {cell(row['recorded_at']):<19}  {row['type']:<28}  "
-            f"{row['stream']} @{row['version']}  {data}"
+            f"{row['position']:>10}  {cell(row['recorded_at']):<19}  {visible(row['type']):<28}  "
+            f"{visible(row['stream'])} @{row['version']}  {data}"
         )
 
 
 def _fields(output: Output, row: Mapping[str, Any]) -> None:
     """One line for each field of an event; JSON is indented."""
+    from esops.escaping import visible
     from esops.term import to_json
 
     for key, value in row.items():
-        text = to_json(value, indent=True) if isinstance(value, dict | list) else value
+        is_json = isinstance(value, dict | list)
+        text = to_json(value, indent=True) if is_json else visible(str(value))
         output.line(f"{key:<12} {text}")

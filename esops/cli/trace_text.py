@@ -46,6 +46,7 @@ def lines(output: Output, found: Trace, form: str) -> Iterable[object]:
 def _tree(found: Trace) -> Iterator[Text]:
     from rich.text import Text
 
+    from esops.escaping import visible
     from esops.trace import render
 
     forest = found.forest
@@ -55,7 +56,7 @@ def _tree(found: Trace) -> Iterator[Text]:
         at = render.clock(each.recorded_at)
         line = Text.assemble(
             (branches, "dim"),
-            (each.type, colours[each.category]),
+            (visible(each.type), colours[each.category]),
             f"  {_where(each, several=several)}  ",
             (since or at, "dim"),
         )
@@ -63,7 +64,9 @@ def _tree(found: Trace) -> Iterator[Text]:
             # A root that has a cause is no true root: the cause is not there, or naming it closed a
             # circle.
             missing = each.cause in forest.missing
-            remark = f"its cause {each.cause} is missing" if missing else "cut from a circle"
+            remark = (
+                f"its cause {visible(each.cause)} is missing" if missing else "cut from a circle"
+            )
             line.append(f"  {remark}", "red")
         yield line
 
@@ -71,6 +74,7 @@ def _tree(found: Trace) -> Iterator[Text]:
 def _timeline(found: Trace) -> Iterator[Text]:
     from rich.text import Text
 
+    from esops.escaping import visible
     from esops.trace import render
 
     colours = render.categories(found.forest)
@@ -82,7 +86,7 @@ def _timeline(found: Trace) -> Iterator[Text]:
         yield Text.assemble(
             (f"{since:>14}  ", "dim"),
             "  " * depth,
-            (each.type, colours[each.category]),
+            (visible(each.type), colours[each.category]),
             f"  {_where(each, several=several)}",
         )
 
@@ -92,18 +96,22 @@ def _several_stores(found: Trace) -> bool:
 
 
 def _where(each: Node, *, several: bool) -> str:
-    return f"{each.store}/" * several + f"{each.stream} @{each.version}"
+    from esops.escaping import visible
+
+    return f"{each.store}/" * several + f"{visible(each.stream)} @{each.version}"
 
 
 def neighbours(events: Iterable[Node], around: str) -> list[object]:
     """Other events that were recorded at about the same time, in the order of their times."""
+    from esops.escaping import visible
+
     # As text, since an event may have no time, and None cannot be compared.
     others = sorted(events, key=lambda each: (str(each.recorded_at), each.store, each.order))
     return [
         "",
         f"Other events within {around} before and after: {len(others):,}",
         *(
-            f"  {each.recorded_at:%H:%M:%S.%f}  {each.type}  {each.stream} @{each.version}"
+            f"  {each.recorded_at:%H:%M:%S.%f}  {visible(each.type)}  {_where(each, several=False)}"
             for each in others
         ),
     ]

@@ -89,3 +89,9 @@ def _escaped(part: sql.Composable, context: abc.AdaptContext | None) -> sql.Comp
         text: Any = part.as_string(context).replace("%", "%%")
         return sql.SQL(text)
     return part
+
+
+def type_name(text: str) -> sql.SQL:
+    """A type as the catalogue writes it, for a statement that is executed with parameters."""
+    doubled: Any = text.replace("%", "%%")
+    return sql.SQL(doubled)

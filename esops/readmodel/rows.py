@@ -22,12 +22,29 @@ from psycopg.types.json import Jsonb
 from esops.errors import nearest
 from esops.postgres.catalog import Table
 from esops.postgres.connection import is_lost, qualified
+from esops.postgres.values import type_name
 from esops.readmodel.types import Key, Row, wider
 
 _DELTA = sql.Identifier("esops_delta")
 _TIMES = frozenset({"timestamp", "timestamptz", "date", "time", "timetz"})
 _NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8"})
 _TEXTS = frozenset({"text", "varchar", "bpchar", "citext"})
+
+
+def json_columns(table: Table) -> Mapping[str, Callable[[Any], Any]]:
+    """The columns of JSON, and how a value for each is wrapped: psycopg alone would make an array
+    of a list, and nothing of a dict.
+    """
+    wraps = {"json": _json, "jsonb": _json, "_json": _json_array, "_jsonb": _json_array}
+    return {column.name: wraps[column.kind] for column in table.columns if column.kind in wraps}
+
+
+def _json(value: Any) -> Any:
+    return Jsonb(value, dumps=orjson.dumps)
+
+
+def _json_array(value: Any) -> Any:
+    return [None if each is None else _json(each) for each in value]
 
 
 class BadEvent(Exception):
@@ -62,9 +79,7 @@ class Rows:
         self._ensure_key = ensure_key
         self._name = qualified(table.schema, table.name)
         self._columns = {column.name: column for column in table.columns}
-        self._json = frozenset(
-            column.name for column in table.columns if column.kind in {"json", "jsonb"}
-        )
+        self._json = json_columns(table)
         self._checked: set[tuple[str, ...]] = set()
         self._delta_ready = False
 
@@ -89,7 +104,8 @@ class Rows:
             sql.SQL(", ").join(self._selected(name) for name in columns),
             self._name,
             sql.SQL(", ").join(
-                sql.SQL(f"%s::{self._columns[name].type}[]") for name in self.key_columns
+                sql.SQL("%s::{}[]").format(type_name(self._columns[name].type))
+                for name in self.key_columns
             ),
             sql.SQL(", ").join(sql.Identifier(f"k{n}") for n in range(len(self.key_columns))),
             sql.SQL(" AND ").join(
@@ -184,7 +200,7 @@ class Rows:
             self._note_types(columns, values)
             yield (
                 columns,
-                values if self._json.isdisjoint(columns) else self._wrapped(columns, values),
+                values if self._json.keys().isdisjoint(columns) else self._wrapped(columns, values),
             )
 
     def _note_types(self, columns: tuple[str, ...], values: list[tuple[Any, ...]]) -> None:
@@ -204,11 +220,11 @@ class Rows:
     def _wrapped(
         self, columns: tuple[str, ...], values: list[tuple[Any, ...]]
     ) -> list[tuple[Any, ...]]:
-        json = [name in self._json for name in columns]
+        json = [self._json.get(name) for name in columns]
         return [
             tuple(
-                Jsonb(value, dumps=orjson.dumps) if is_json and value is not None else value
-                for is_json, value in zip(json, row, strict=True)
+                value if wrap is None or value is None else wrap(value)
+                for wrap, value in zip(json, row, strict=True)
             )
             for row in values
         ]

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any, TextIO, cast
 
 import structlog
+from structlog.typing import EventDict
 
+from esops.escaping import visible_lines
 from esops.term.options import GlobalOptions
 
 
@@ -34,6 +36,7 @@ def set_up_logging(settings: GlobalOptions, *, talks: bool = False) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _visible,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -41,6 +44,13 @@ def set_up_logging(settings: GlobalOptions, *, talks: bool = False) -> None:
         # Modules make their loggers when they are imported, before this is known.
         cache_logger_on_first_use=False,
     )
+
+
+def _visible(_: object, __: str, entry: EventDict) -> EventDict:
+    return {
+        key: visible_lines(value) if isinstance(value, str) else value
+        for key, value in entry.items()
+    }
 
 
 class _Stderr:

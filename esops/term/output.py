@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.segment import Segments
 
 from esops.errors import EsopsError, UsageError
+from esops.escaping import visible, visible_lines
 from esops.term.options import GlobalOptions
 from esops.term.progress import ProgressLine
 from esops.term.result_file import ResultFile
@@ -102,7 +103,7 @@ class Output:
     def csv(self, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
         """Write rows with a header, as they come."""
         writer = csv.writer(self.out)
-        writer.writerow(columns)
+        writer.writerow(map(visible, columns))
         for row in rows:
             writer.writerow([cell(row.get(column)) for column in columns])
 
@@ -130,6 +131,11 @@ class Output:
             wrap: Columns of prose (a message, a list of tables). Their text is broken into lines
                 instead of making the table wide.
         """
+        # A column may be named by whoever asks, as in `archive query`.
+        shown = {name: visible(name) for name in columns}
+        columns = [shown[name] for name in columns]
+        drop = None if drop is None else [shown.get(name, name) for name in drop]
+        wrap = [shown.get(name, name) for name in wrap]
         values = [list(row) for row in rows]
         texts = [[cell(value) for value in row] for row in values]
         if self.data.is_terminal:
@@ -186,20 +192,20 @@ class Output:
     def line(self, text: str = "") -> None:
         """Write a line of the result."""
         # Without markup: a stream may be named "[red]".
-        self.data.print(text, markup=False)
+        self.data.print(visible_lines(text), markup=False)
 
     def say(self, text: str, style: str | None = None) -> None:
         """Write a line for the operator to stderr, unless --quiet."""
         if not self.settings.quiet:
-            self.talk.print(text, style=style, markup=False)
+            self.talk.print(visible_lines(text), style=style, markup=False)
 
     def error(self, error: EsopsError) -> None:
         """Write what went wrong, and what to do about it, to stderr."""
         self.talk.print("error: ", style="bold red", end="")
-        self.talk.print(error.message, markup=False)
+        self.talk.print(visible_lines(error.message), markup=False)
         if error.hint:
             self.talk.print("hint: ", style="bold cyan", end="")
-            self.talk.print(error.hint, markup=False)
+            self.talk.print(visible_lines(error.hint), markup=False)
 
     def progress(self, what: str, done: int, total: int | None) -> ProgressLine:
         """Show a progress line for a long job; `done` is how much of it was done before."""

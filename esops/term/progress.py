@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from esops.escaping import visible
 from esops.term.values import duration
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class ProgressLine:
 
     def __init__(self, output: Output, what: str, done: int, total: int | None) -> None:
         """`done` is how much was done before, and does not count for the rate."""
-        self._output, self._what, self._before, self._total = output, what, done, total
+        self._what = what = visible(what)
+        self._output, self._before, self._total = output, done, total
         self._started = self._last = time.monotonic()
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -40,7 +42,7 @@ class ProgressLine:
         if output.talk.is_terminal and not output.settings.quiet:
             self._bar = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[rate]}"),

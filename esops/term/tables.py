@@ -8,6 +8,8 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from esops.escaping import visible
+
 GAP = 2
 _NARROWEST_PROSE = 24
 """Characters: a column of prose is wrapped to no fewer."""
@@ -59,12 +61,13 @@ def terminal_table(
     wrap: Sequence[str],
 ) -> Table:
     """Make a table of the kept columns; numbers are flush right, prose is wrapped."""
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=None)
+    heading = Text(visible(title)) if title else None
+    table = Table(title=heading, title_justify="left", title_style="bold", box=None)
     table.pad_edge, table.padding, table.header_style = False, (0, GAP, 0, 0), "bold"
     for at in kept:
         prose = columns[at] in wrap
         table.add_column(
-            columns[at],
+            Text(columns[at]),
             no_wrap=not prose,
             overflow="fold" if prose else "ignore",
             justify="right" if _all_numbers([row[at] for row in values]) else "left",

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 import orjson
 
+from esops.escaping import visible, visible_json
+
 
 def duration(seconds: float) -> str:
     """Seconds as a person says them."""
@@ -24,11 +26,11 @@ def to_json(document: object, *, indent: bool = False) -> str:
     option = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_SUBCLASS
     if indent:
         option |= orjson.OPT_INDENT_2
-    return orjson.dumps(document, default=str, option=option).decode()
+    return visible_json(orjson.dumps(document, default=str, option=option).decode())
 
 
 def cell(value: object) -> str:
-    """A value as it is shown in a table."""
+    """A value as it is shown in a table, on one line."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -37,4 +39,4 @@ def cell(value: object) -> str:
         return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "seconds")
     if isinstance(value, Mapping | list):
         return to_json(value)
-    return str(value)
+    return visible(str(value))

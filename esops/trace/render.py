@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from esops.escaping import visible
 from esops.moments import Moment, between, microseconds_of
 from esops.trace.graph import Forest, Node
 from esops.trace.search import Trace
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
+_ENTITIES = {'"': "#quot;", "<": "#lt;", ">": "#gt;", "#": "#35;", "&": "#amp;"}
 _GAP = timedelta(seconds=1)
 """A longer time between two events of a timeline gets a line of its own."""
 
@@ -125,11 +127,10 @@ def mermaid(forest: Forest) -> Iterator[str]:
     yield "flowchart TD"
     names = categories(forest)
     for at, each in enumerate(forest.nodes):
-        # Mermaid has no escape for a quotation mark but its HTML entity.
-        label = f"{each.type}<br/>{each.stream} @{each.version}".replace('"', "#quot;")
+        label = f"{_entities(each.type)}<br/>{_entities(each.stream)} @{each.version}"
         yield f'    e{at}["{label}"]:::c{list(names).index(each.category)}'
     for number, cause in enumerate(forest.missing):
-        yield f'    m{number}["missing: {cause}"]:::missing'.replace("\n", " ")
+        yield f'    m{number}["missing: {_entities(cause)}"]:::missing'
     for source, target in _edges(forest):
         yield f"    {source} --> {target}"
     for number, colour in enumerate(names.values()):
@@ -155,7 +156,12 @@ def dot(forest: Forest) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    return visible(text).replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _entities(text: str) -> str:
+    """Text for Mermaid, which has no other escape, and takes labels for HTML."""
+    return "".join(_ENTITIES.get(character, character) for character in visible(text))
 
 
 def _edges(forest: Forest) -> Iterator[tuple[str, str]]:

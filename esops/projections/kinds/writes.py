@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
 from esops.errors import nearest
 from esops.postgres.connection import qualified
 from esops.postgres.values import with_placeholders
 from esops.projections.projector import VersionTables
 from esops.readmodel.names import with_names
-from esops.readmodel.rows import BadEvent
+from esops.readmodel.rows import BadEvent, json_columns
 from esops.readmodel.types import Row
 
 
@@ -37,12 +35,7 @@ class Write:
         self._cursor: psycopg.Cursor[Any] | None = None
         self._reader: psycopg.Cursor[Row] | None = None
         self._statements: dict[tuple[Any, ...], bytes] = {}
-        self._json = {
-            name: frozenset(
-                column.name for column in table.columns if column.kind in {"json", "jsonb"}
-            )
-            for name, table in tables.by_name.items()
-        }
+        self._json = {name: json_columns(table) for name, table in tables.by_name.items()}
 
     def open(self, connection: psycopg.Connection) -> None:
         """Write on this connection, in the transaction that it is in."""
@@ -98,9 +91,9 @@ class Write:
         given = [*values.values(), *(key.values() if key else ())]
         # A list or dict for a json column has to be wrapped; psycopg would make an array of a list.
         json = self._json[table]
-        if json and not json.isdisjoint(values):
+        if json and not json.keys().isdisjoint(values):
             given = [
-                Jsonb(value, dumps=orjson.dumps) if name in json and value is not None else value
+                json[name](value) if name in json and value is not None else value
                 for name, value in zip([*values, *(key or ())], given, strict=True)
             ]
         self._cursor.execute(statement, given)

@@ -23,6 +23,9 @@ from esops.postgres.connection import qualified
 from esops.readmodel.names import with_names
 from esops.rebuild.verification.result import Method, Verification, not_compared
 from esops.rebuild.verification.sides import (
+    BLUE,
+    GREEN,
+    WANTED,
     Key,
     Sides,
     as_text,
@@ -66,12 +69,14 @@ def keys_that_differ(connection: psycopg.Connection, sides: Sides, most: int) ->
     if not buckets:
         return []
     unlike = [sides.unlike(name) for name in sides.compared]
-    one_only = [sql.SQL("{} IS NULL").format(sql.Identifier(side, sides.key[0])) for side in "bg"]
+    one_only = [
+        sql.SQL("{} IS NULL").format(sql.Identifier(side, sides.key[0])) for side in (BLUE, GREEN)
+    ]
     rows = connection.execute(
         sql.SQL("SELECT {} FROM {} WHERE {} LIMIT {}").format(
             sql.SQL(", ").join(
                 sql.SQL("coalesce({}, {})").format(
-                    as_text(sides.blue.column(name), "b"), as_text(sides.green.column(name), "g")
+                    as_text(sides.blue.column(name), BLUE), as_text(sides.green.column(name), GREEN)
                 )
                 for name in sides.key
             ),
@@ -101,9 +106,9 @@ def digests_of_keys(
 
     rows = connection.execute(
         sql.SQL("SELECT {}, {}, {} FROM {}").format(
-            sql.SQL(", ").join(sql.Identifier("w", f"k{at}") for at in range(len(sides.key))),
-            digest(sides.blue, "b"),
-            digest(sides.green, "g"),
+            sql.SQL(", ").join(sql.Identifier(WANTED, f"k{at}") for at in range(len(sides.key))),
+            digest(sides.blue, BLUE),
+            digest(sides.green, GREEN),
             rows_of_keys(sides, keys),
         )
     ).fetchall()
@@ -173,33 +178,35 @@ def _compare_sample(
     # Each side is sampled, since a row that only one side has can only be found from there.
     shares = [min(100.0, 100.0 * SAMPLED / max(each, 1)) for each in rows]
     same = sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier("b", name), sql.Identifier("g", name))
+        sql.SQL("{} = {}").format(sql.Identifier(BLUE, name), sql.Identifier(GREEN, name))
         for name in sides.key
     )
     blue, green = (qualified(table.schema, table.name) for table in (sides.blue, sides.green))
     pairs = sql.SQL(
-        "(SELECT b, g FROM {blue} AS b TABLESAMPLE BERNOULLI ({b}) REPEATABLE (1) LEFT JOIN "
-        "{green} AS g ON {same} "
-        "UNION ALL SELECT b, g FROM {green} AS g TABLESAMPLE BERNOULLI ({g}) REPEATABLE (2) LEFT "
-        "JOIN {blue} AS b ON {same})"
+        "(SELECT {b}, {g} FROM {blue} AS {b} TABLESAMPLE BERNOULLI ({b_share}) REPEATABLE (1) "
+        "LEFT JOIN {green} AS {g} ON {same} "
+        "UNION ALL SELECT {b}, {g} FROM {green} AS {g} TABLESAMPLE BERNOULLI ({g_share}) "
+        "REPEATABLE (2) LEFT JOIN {blue} AS {b} ON {same})"
     ).format(
         blue=blue,
         green=green,
         same=same,
-        b=sql.Literal(round(shares[0], 6)),
-        g=sql.Literal(round(shares[1], 6)),
+        b=sql.Identifier(BLUE),
+        g=sql.Identifier(GREEN),
+        b_share=sql.Literal(round(shares[0], 6)),
+        g_share=sql.Literal(round(shares[1], 6)),
     )
     # Both sides of a pair become rows again, so that the same conditions work as on a join of
     # tables; a missing side is a row of nulls, as an outer join would give.
     columns = [
         sql.SQL("(SELECT {}) AS {}").format(
             sql.SQL(", ").join(
-                sql.SQL("(pair.{0}).{1} AS {1}").format(sql.SQL(side), sql.Identifier(name))
+                sql.SQL("(pair.{0}).{1} AS {1}").format(sql.Identifier(side), sql.Identifier(name))
                 for name in sides.columns
             ),
-            sql.SQL(side),
+            sql.Identifier(side),
         )
-        for side in "bg"
+        for side in (BLUE, GREEN)
     ]
     joined = sql.SQL("{} AS pair CROSS JOIN LATERAL {} CROSS JOIN LATERAL {}").format(
         pairs, *columns
@@ -221,8 +228,8 @@ class _Conditions:
     @classmethod
     def of(cls, sides: Sides) -> _Conditions:
         # The key is never null in a row that exists, so its null means that the side is missing.
-        only_green = sql.SQL("{} IS NULL").format(sql.Identifier("b", sides.key[0]))
-        only_blue = sql.SQL("{} IS NULL").format(sql.Identifier("g", sides.key[0]))
+        only_green = sql.SQL("{} IS NULL").format(sql.Identifier(BLUE, sides.key[0]))
+        only_blue = sql.SQL("{} IS NULL").format(sql.Identifier(GREEN, sides.key[0]))
         on_both = sql.SQL("NOT ({} OR {})").format(only_green, only_blue)
         others = [name for name in sides.columns if name not in sides.key]
         unlike = {name: sql.SQL("{} AND {}").format(on_both, sides.unlike(name)) for name in others}
@@ -279,11 +286,13 @@ def _samples(
     key = sides.key
     rows = connection.execute(
         sql.SQL(
-            "SELECT coalesce({}, {}), to_jsonb(b), to_jsonb(g) FROM {} WHERE {} OR {} OR {} "
+            "SELECT coalesce({}, {}), to_jsonb({}), to_jsonb({}) FROM {} WHERE {} OR {} OR {} "
             "ORDER BY 1 LIMIT {}"
         ).format(
-            as_text(sides.green.column(key[0]), "g"),
-            as_text(sides.blue.column(key[0]), "b"),
+            as_text(sides.green.column(key[0]), GREEN),
+            as_text(sides.blue.column(key[0]), BLUE),
+            sql.Identifier(BLUE),
+            sql.Identifier(GREEN),
             joined,
             conditions.only_blue,
             conditions.only_green,

@@ -15,6 +15,9 @@ from esops.postgres.connection import qualified
 from esops.readmodel.tables import common_columns
 
 BUCKETS = 1024
+BLUE, GREEN, WANTED = "esops:blue", "esops:green", "esops:wanted"
+"""What the sides and the keys go by in statements: names that no column of a user's has."""
+_ONE, _HASH = "esops:one", sql.Identifier("esops:hash")
 
 Key = tuple[str, ...]
 """A row's key, each column as text."""
@@ -54,7 +57,7 @@ class Sides:
         """The condition that rows b and g are of one key."""
         return sql.SQL(" AND ").join(
             sql.SQL("{} = {}").format(
-                as_text(self.blue.column(name), "b"), as_text(self.green.column(name), "g")
+                as_text(self.blue.column(name), BLUE), as_text(self.green.column(name), GREEN)
             )
             for name in self.key
         )
@@ -62,7 +65,7 @@ class Sides:
     def unlike(self, name: str) -> sql.Composable:
         """The condition that rows b and g differ in a column."""
         return sql.SQL("{} IS DISTINCT FROM {}").format(
-            as_text(self.blue.column(name), "b"), as_text(self.green.column(name), "g")
+            as_text(self.blue.column(name), BLUE), as_text(self.green.column(name), GREEN)
         )
 
 
@@ -89,37 +92,46 @@ def bucket_digests(table: Table, key: Sequence[str], columns: Sequence[str]) -> 
 
     XOR alone would not see a row that is there twice; the sum does.
     """
-    row = sql.SQL(", ").join(as_text(table.column(name), "t") for name in columns)
+    row = sql.SQL(", ").join(as_text(table.column(name), _ONE) for name in columns)
     return sql.SQL(
-        "SELECT {} AS bucket, count(*) AS rows, bit_xor(h) AS x, sum(h::numeric) AS s FROM {} "
-        "AS t, "
-        "LATERAL (SELECT hashtextextended(ROW({})::text, 1) AS h) AS hashed GROUP BY 1"
-    ).format(bucket_of(table, key, "t"), qualified(table.schema, table.name), row)
+        "SELECT {bucket} AS bucket, count(*) AS rows, bit_xor({hash}) AS x, "
+        "sum({hash}::numeric) AS s FROM {table} AS {one}, "
+        "LATERAL (SELECT hashtextextended(ROW({row})::text, 1) AS {hash}) AS hashed GROUP BY 1"
+    ).format(
+        bucket=bucket_of(table, key, _ONE),
+        hash=_HASH,
+        table=qualified(table.schema, table.name),
+        one=sql.Identifier(_ONE),
+        row=row,
+    )
 
 
 def rows_of_buckets(sides: Sides, buckets: Sequence[int]) -> sql.Composable:
     """The rows of some buckets, b and g side by side."""
     return sql.SQL(
-        "(SELECT * FROM {} AS b WHERE {} = ANY({list})) AS b FULL JOIN (SELECT * FROM {} AS g "
-        "WHERE {} = ANY({list})) AS g ON {}"
+        "(SELECT * FROM {} AS {b} WHERE {} = ANY({list})) AS {b} FULL JOIN (SELECT * FROM {} AS "
+        "{g} WHERE {} = ANY({list})) AS {g} ON {}"
     ).format(
         qualified(sides.blue.schema, sides.blue.name),
-        bucket_of(sides.blue, sides.key, "b"),
+        bucket_of(sides.blue, sides.key, BLUE),
         qualified(sides.green.schema, sides.green.name),
-        bucket_of(sides.green, sides.key, "g"),
+        bucket_of(sides.green, sides.key, GREEN),
         sides.same_key,
         list=sql.Literal(list(buckets)),
+        b=sql.Identifier(BLUE),
+        g=sql.Identifier(GREEN),
     )
 
 
 def rows_of_keys(sides: Sides, keys: Sequence[Key]) -> sql.Composable:
     """The rows of some keys, b and g side by side, beside the keys as w."""
     names = [f"k{at}" for at in range(len(sides.key))]
-    wanted = sql.SQL("unnest({}) AS w({})").format(
+    wanted = sql.SQL("unnest({}) AS {}({})").format(
         sql.SQL(", ").join(
             sql.SQL("{}::text[]").format(sql.Literal([key[at] for key in keys]))
             for at in range(len(names))
         ),
+        sql.Identifier(WANTED),
         sql.SQL(", ").join(map(sql.Identifier, names)),
     )
 
@@ -127,7 +139,7 @@ def rows_of_keys(sides: Sides, keys: Sequence[Key]) -> sql.Composable:
         same = sql.SQL(" AND ").join(
             sql.SQL("{} = {}::{}").format(
                 sql.Identifier(alias, column),
-                sql.Identifier("w", name),
+                sql.Identifier(WANTED, name),
                 sql.SQL(table.column(column).type),
             )
             for column, name in zip(sides.key, names, strict=True)
@@ -136,4 +148,4 @@ def rows_of_keys(sides: Sides, keys: Sequence[Key]) -> sql.Composable:
             qualified(table.schema, table.name), sql.Identifier(alias), same
         )
 
-    return sql.SQL("{} {} {}").format(wanted, side(sides.blue, "b"), side(sides.green, "g"))
+    return sql.SQL("{} {} {}").format(wanted, side(sides.blue, BLUE), side(sides.green, GREEN))

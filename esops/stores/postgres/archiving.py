@@ -29,7 +29,7 @@ from esops.stores.ahead import ahead
 from esops.stores.parts import RemovalStrategy, Removed, VersionRange
 from esops.stores.postgres import removing, restoring
 from esops.stores.postgres.bulk import BulkReader
-from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout
+from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout, named
 
 _AT_ONCE_EVENTS = 200_000
 _AT_ONCE_STREAMS = 20_000
@@ -145,7 +145,7 @@ class StreamArchiver:
         return (
             sql.SQL("SELECT {} FROM {} WHERE {} AND {} AND ({}) ORDER BY {}")
             .format(
-                sql.SQL(", ").join(columns),
+                named(columns),
                 layout.events,
                 layout.alive,
                 layout.scope,

@@ -350,9 +350,16 @@ class Counting:
                 return TRUE
             low, high = ends
             at_or_after = sql.SQL(
-                "SELECT min(number), max(at) FILTER (WHERE isfinite(at)) FROM (SELECT {0} AS "
-                "number, {1} AS at FROM {2} WHERE {0} >= %s ORDER BY {0} LIMIT {3}) w"
-            ).format(number, layout.mapped.recorded_at, layout.events, sql.Literal(_WINDOW))
+                "SELECT min({n}), max({t}) FILTER (WHERE isfinite({t})) FROM (SELECT {0} AS {n}, "
+                "{1} AS {t} FROM {2} WHERE {0} >= %s ORDER BY {0} LIMIT {3}) w"
+            ).format(
+                number,
+                layout.mapped.recorded_at,
+                layout.events,
+                sql.Literal(_WINDOW),
+                n=sql.Identifier("esops:0"),
+                t=sql.Identifier("esops:1"),
+            )
             while low < high:
                 middle = (low + high) // 2
                 row = connection.execute(at_or_after, (middle,)).fetchone()

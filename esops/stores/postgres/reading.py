@@ -16,7 +16,7 @@ from psycopg import sql
 from esops.events import EventFilter, Position, RecordedEvent
 from esops.postgres.connection import translated
 from esops.stores.postgres import bulk
-from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.layouts.base import Layout, named
 
 PAGE = 200_000
 """The most numbers in a page of a bulk read, the best of those measured
@@ -210,7 +210,7 @@ class PagedReader:
         return (
             sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY {}")
             .format(
-                sql.SQL(", ").join(columns),
+                named(columns),
                 self._layout.events,
                 sql.SQL(" AND ").join(parts[:-1]),
                 parts[-1],

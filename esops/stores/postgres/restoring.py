@@ -14,6 +14,7 @@ from esops.errors import Refused
 from esops.events import StreamKey
 from esops.moments import from_archive, postgres_text
 from esops.postgres import catalog
+from esops.postgres.values import type_name
 from esops.stores.postgres.layouts.archiving import LayoutArchiving
 from esops.stores.postgres.removing import keys_of
 
@@ -89,7 +90,7 @@ class Restoring:
 
 
 def _placeholder(kind: str) -> sql.Composable:
-    return sql.SQL("%s") if kind == "bytea" else sql.SQL("%s::text::{}").format(sql.SQL(kind))
+    return sql.SQL("%s") if kind == "bytea" else sql.SQL("%s::text::{}").format(type_name(kind))
 
 
 def _parameter(value: Any, kind: str) -> Any:

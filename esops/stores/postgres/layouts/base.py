@@ -268,6 +268,16 @@ class Layout(ABC):
         return form.format(left, sql.SQL(operator), right)
 
 
+def named(columns: Sequence[sql.Composable]) -> sql.Composed:
+    """Columns of a SELECT under names of ours: ORDER BY would take those that Postgres gives them,
+    such as `id` for `id::text`, before the table's own.
+    """
+    return sql.SQL(", ").join(
+        sql.SQL("{} AS {}").format(column, sql.Identifier(f"esops:{at}"))
+        for at, column in enumerate(columns)
+    )
+
+
 def same_uuid(column: sql.Composable, text: str) -> sql.Composable:
     """The condition that a uuid column has a value given as text; a text that is no uuid names
     nothing.
