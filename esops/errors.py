@@ -69,6 +69,18 @@ class ContradictedSequence(Refused):
     """The store's sequence contradicts its events, so nobody can say what is settled."""
 
 
+class AnotherLog(Refused):
+    """The store's log is not the one that a checkpoint was taken in."""
+
+
+class OtherPositions(AnotherLog):
+    """A checkpoint is not a position of its store."""
+
+
+class OtherTransactions(AnotherLog):
+    """A store is ordered by transaction ids, and its checkpoint holds those of another cluster."""
+
+
 class PoisonEvent(Refused):
     """An event could not be projected."""
 

@@ -11,7 +11,7 @@ from esops.config import Config
 from esops.errors import Refused
 from esops.events import Position
 from esops.postgres.connection import connect, translated
-from esops.readmodel import migrations, registry
+from esops.readmodel import marks, migrations, registry
 from esops.stores.base import EventStore
 from esops.wording import count
 
@@ -21,11 +21,12 @@ _SHOWN = 5
 def behind(config: Config, store: EventStore, store_name: str, position: Position) -> list[str]:
     """The readers of a store that have not reached a position, each as a phrase.
 
-    Raises Unavailable if a read model cannot be asked.
+    Raises Unavailable if a read model cannot be asked, AnotherLog if one was made from another
+    history of the store.
     """
     return [
         *_processors_behind(store, position),
-        *_projections_behind(config, store_name, position),
+        *_projections_behind(config, store, store_name, position),
     ]
 
 
@@ -41,7 +42,9 @@ def _processors_behind(store: EventStore, position: Position) -> Iterator[str]:
             yield f"processor {each.name!r} {_progress(each.position)}"
 
 
-def _projections_behind(config: Config, store_name: str, position: Position) -> Iterator[str]:
+def _projections_behind(
+    config: Config, store: EventStore, store_name: str, position: Position
+) -> Iterator[str]:
     for name, settings in config.projections.items():
         if settings.kind == "server" or config.store(settings.store)[0] != store_name:
             continue
@@ -49,9 +52,12 @@ def _projections_behind(config: Config, store_name: str, position: Position) -> 
             if not migrations.installed(connection):
                 continue
             for version in registry.versions(connection, name):
-                if version.state in ("active", "standby", "building") and (
-                    version.position is None or version.position < position
-                ):
+                if version.state not in ("active", "standby", "building"):
+                    continue
+                if version.position is not None and version.store == store_name:
+                    # In another history it has read other events, whatever its position.
+                    marks.check(connection, store, version)
+                if version.position is None or version.position < position:
                     yield f"projection {name} v{version.version} {_progress(version.position)}"
 
 

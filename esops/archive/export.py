@@ -105,6 +105,8 @@ def _write_and_seal(
     totals = export.totals
     if not totals.streams:  # every stream was deleted after it was selected
         return None
+    identity, last = store.identity, totals.last_position
+    mark = identity.mark(last) if identity is not None and last is not None else None
     manifest = Manifest(
         run=run.name,
         policy=context.policy_name,
@@ -126,6 +128,7 @@ def _write_and_seal(
         last_at=time_of(totals.last_at),
         event_files=event_files,
         stream_files=stream_files,
+        log=None if mark is None else dict(mark),
     )
     _seal(context, manifest)
     return manifest

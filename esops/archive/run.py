@@ -33,7 +33,8 @@ from esops.archive_format.manifest import Manifest
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog, Run
 from esops.config import Config
-from esops.errors import Stopped, UsageError
+from esops.errors import AnotherLog, Stopped, UsageError
+from esops.events import Position
 from esops.settings import Removal
 from esops.stores import open_store
 from esops.term import duration
@@ -74,11 +75,12 @@ def run(
     *,
     removal: Removal | None = None,
     despite_checkpoints: bool = False,
+    start_again: bool = False,
     max_duration: timedelta | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Progress = lambda *_: None,
 ) -> ArchiveOutcome:
-    """Run a policy, or resume its unfinished run.
+    """Run a policy, or resume its unfinished run; with `start_again`, give that up as failed first.
 
     Raises Busy while another process works on the policy, Stopped after `max_duration` or `stop`,
     and Refused if a processor or projection has not read the events that would be removed.
@@ -104,6 +106,9 @@ def run(
     with Lease(repository, policy_name) as lease, ExitStack() as stack:
         catalog = Catalog(repository)
         unfinished = _unfinished(catalog, policy_name, store_name)
+        if start_again and unfinished is not None:
+            unfinished[0].note("failed.json", {"problems": ["given up"], "at": utc_now()})
+            unfinished = None
         # An unfinished run ends as it was begun, unless the operator says otherwise.
         asked_before = unfinished[1].get("remove") if unfinished else None
         removal = removal or asked_before or settings.remove
@@ -147,6 +152,7 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
         manifest = run.seal()
         if manifest is not None:
             log.info("resuming", run=run.name, streams=manifest.streams, events=manifest.events)
+            _check_log(context, manifest)
             outcome.count(run, manifest)
             # The process that sealed it may have been killed before it entered it.
             catalog.enter(run, manifest)
@@ -188,6 +194,23 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
             "scavenge": outcome.scavenge,
         },
     )
+
+
+def _check_log(context: RunContext, manifest: Manifest) -> None:
+    """Raises AnotherLog where the store was restored to an earlier time since a run was sealed: it
+    may not have the run's events any more, and others in their places.
+    """
+    identity = context.store.identity
+    if identity is None or manifest.log is None:
+        return
+    try:
+        identity.recognise(Position.parse(manifest.last_position), manifest.log)
+    except AnotherLog as error:
+        raise type(error)(
+            f"run {context.run.name} archived events of another history: {error.message}",
+            hint="Name the right store. If the store was restored on purpose, give the run up, so "
+            f"that its events do not count: esops archive run {context.policy_name} --start-again",
+        ) from None
 
 
 def _verify(context: RunContext, manifest: Manifest, reasons: DiskMap) -> RunVerification:

@@ -87,6 +87,8 @@ class Manifest(BaseModel):
     last_at: ArchivedTime | None
     event_files: tuple[FileEntry, ...]
     stream_files: tuple[FileEntry, ...]
+    log: dict[str, Any] | None = None
+    """What tells the store's log up to `last_position` from any other, where the store can say."""
 
     @property
     def files(self) -> tuple[FileEntry, ...]:

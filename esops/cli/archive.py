@@ -87,6 +87,12 @@ def run(
         "--despite-checkpoints",
         help="Remove events although a projection or processor has not read them yet.",
     ),
+    start_again: bool = typer.Option(
+        False,
+        "--start-again",
+        help="Give an unfinished run up as failed instead of resuming it, for example because the "
+        "store was restored to an earlier time since.",
+    ),
     max_duration: str | None = typer.Option(
         None,
         "--max-duration",
@@ -117,6 +123,7 @@ def run(
             policy,
             removal=_removal(remove),
             despite_checkpoints=despite_checkpoints,
+            start_again=start_again,
             max_duration=limit,
             stop=stop_on_signals().is_set,
             progress=progress.update,

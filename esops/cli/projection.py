@@ -268,6 +268,52 @@ def dead_letters(context: typer.Context, name: str = _NAME) -> None:
     _rows(output, list_dead_letters(config, name), _DEAD_LETTERS)
 
 
+@command(projection)
+def recover(
+    context: typer.Context,
+    name: str = _NAME,
+    accept_removed: bool = typer.Option(
+        False,
+        "--accept-removed",
+        help="Take events that are gone without a trace for deleted on purpose, not for lost.",
+    ),
+    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask for confirmation."),
+    dry_run: bool = typer.Option(False, "-n", "--dry-run", help="Show the plan; change nothing."),
+) -> int:
+    """Continue after the store was restored to an earlier time, or replaced.
+
+    Says up to where both histories are the same. A version of which no later event was applied is
+    set back to there. Any other is given up: it serves as it is, until you rebuild.
+
+    esops projection recover cart_summary --dry-run
+    esops projection recover cart_summary
+
+    Exit code 1 when a version has to be rebuilt.
+    """
+    from esops.cli import recover_text
+    from esops.errors import UsageError
+    from esops.rebuild.recovery import plan, recover
+
+    output, config = _opened(context)
+    found = plan(config, name, output.settings.store, removed=accept_removed)
+    if output.format("table", "json") == "json":
+        output.json({**found.as_dict(), "dry_run": dry_run})
+    else:
+        recover_text.show(output, found)
+    if dry_run:
+        return 0
+    if found.needed:
+        if not yes and not is_interactive():
+            raise UsageError(
+                "recovering changes checkpoints, and needs a confirmation",
+                hint="Add --yes, or --dry-run to see the plan only.",
+            )
+        if not yes:
+            typer.confirm(f"Change the checkpoints of {name} like this?", abort=True, err=True)
+        recover(config, found)
+    return 1 if found.commands else 0
+
+
 def _opened(context: typer.Context) -> tuple[Output, Config]:
     from esops.config import load_config
 

@@ -43,6 +43,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D034": ("warning", "a run of a policy is unfinished, and no process is working on it"),
     "ESOPS-D035": ("error", "a newer esops created esops' own tables"),
     "ESOPS-D036": ("note", "an older esops created esops' own tables"),
+    "ESOPS-D040": ("error", "a store is not the log that a read model was made from"),
+    "ESOPS-D041": ("error", "a checkpoint is not a position of its store"),
+    "ESOPS-D042": ("error", "a checkpoint holds transaction ids of another cluster"),
 }
 
 

@@ -43,6 +43,10 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
         "1 if a process keeps the version fresh",
         ("projection", "version", "state"),
     ),
+    "esops_version_of_log": (
+        "1 where the store's log is the one that a version was made from, 0 where it is not",
+        ("projection", "version", "state"),
+    ),
     "esops_rebuild": ("1 for the state that the newest rebuild is in", ("projection", "state")),
     "esops_archive_run": (
         "1 for the state that the last run of a policy is in",
@@ -103,6 +107,8 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
         yield from _known("esops_version_lag_events", labels, each["lag_events"])
         yield from _known("esops_version_lag_seconds", labels, each.get("lag_seconds"))
         yield from _known("esops_version_rows", labels, each["rows"])
+        if "ok" in each:
+            yield "esops_version_of_log", labels, float(each["ok"])
         yield "esops_version_followed", labels, float(each["followed_by"] is not None)
     for each in status.rebuilds:
         yield "esops_rebuild", [each["projection"], each["state"]], 1.0

@@ -10,14 +10,16 @@ import psycopg
 from psycopg import sql
 
 from esops.config import Config
+from esops.errors import EsopsError, OtherPositions, OtherTransactions
 from esops.health import room
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
 from esops.readmodel import locks, migrations, registry
 from esops.readmodel.dead_letters import list_dead_letters
 from esops.readmodel.names import ReadModelName, default_schema, parse_name
-from esops.readmodel.registry import Version
-from esops.rebuild import journal
+from esops.readmodel.registry import LIVE_STATES, Version
+from esops.rebuild import journal, overview
+from esops.stores import open_store
 from esops.wording import count
 
 _SQL = statements(__package__, "postgres")
@@ -45,6 +47,7 @@ def examine(
     versions = registry.versions(connection, projection)
     yield from _left_behind(subject, connection, names, versions)
     yield from _unfinished_rebuild(subject, connection, projection)
+    yield from _of_another_log(subject, connection, config, versions)
     yield from _not_followed(subject, connection, config, projection, versions)
     dead = list_dead_letters(config, projection)
     if dead:
@@ -162,6 +165,25 @@ def _unfinished_rebuild(
         f"rebuild {entry.rebuild} stopped in state {entry.state}{reason}",
         fix,
     )
+
+
+def _of_another_log(
+    subject: str, connection: psycopg.Connection, config: Config, versions: Sequence[Version]
+) -> Iterator[Finding]:
+    """Each live version that is of another history than its store."""
+    for name in dict.fromkeys(each.store for each in versions if each.state in LIVE_STATES):
+        try:
+            with open_store(*config.store(name)) as store:
+                found = overview.troubles(connection, store, versions)
+        except EsopsError:
+            continue  # a store that cannot be opened is a finding of its own
+        for _, trouble in found:
+            code = "ESOPS-D040"
+            if isinstance(trouble, OtherPositions):
+                code = "ESOPS-D041"
+            elif isinstance(trouble, OtherTransactions):
+                code = "ESOPS-D042"
+            yield Finding(code, subject, trouble.message, trouble.hint)
 
 
 def _not_followed(

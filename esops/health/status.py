@@ -37,12 +37,15 @@ class Status:
 
     @property
     def ok(self) -> bool:
-        """Whether everything could be read and no store warns of anything."""
+        """Whether everything could be read, no store warns of anything, and each version is of its
+        store's log.
+        """
         troubled = ("unknown", "damaged", "failed")
         return (
             self.reached
             and all(each["ok"] for each in self.stores)
             and all(each["state"] not in troubled for each in (*self.projections, *self.archives))
+            and all(each.get("ok", True) for each in self.projections)
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -182,6 +185,7 @@ def _look_at_projection(
     shown = [each for each in found if each["state"] in ("active", "standby", "building")]
     if store in opened and settings.kind != "server":
         _add_ages(opened[store], shown)
+        _add_troubles(status, store, shown)
     status.projections += [{**head, **each} for each in shown] or [
         {**head, "version": None, "state": "never built"}
     ]
@@ -189,8 +193,20 @@ def _look_at_projection(
         _look_at_rebuild(config, name, status)
 
 
+def _add_troubles(status: Status, store: str, shown: list[dict[str, Any]]) -> None:
+    """Say of a store as well that it is not the log that a version was made from."""
+    troubles = [each["detail"] for each in shown if not each.get("ok", True)]
+    for each in status.stores if troubles else ():
+        if each["store"] == store:
+            each["ok"] = False
+            each["detail"] = "; ".join(filter(None, [each["detail"], *troubles[:2]]))
+
+
 def _add_ages(opened: _Opened, shown: list[dict[str, Any]]) -> None:
     for each in shown:
+        if not each.get("ok", True):
+            each["lag_seconds"] = None
+            continue
         position = Position.parse(each["position"]) if each["position"] else None
         each["lag_seconds"] = _quietly(partial(lag_seconds, opened.store, position, opened.head))
 

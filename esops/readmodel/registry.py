@@ -55,6 +55,10 @@ class Version:
     after_load: tuple[Mapping[str, Any], ...] = ()
     """The keys and indexes to be built after the load."""
     updated_at: datetime | None = None
+    lost: str | None = None
+    """Why its rows are of events that the store does not have any more, where that was recorded."""
+    applied: Mapping[str, Any] | None = None
+    """The last event that was applied: its position, and the mark that its store makes of it."""
 
     @property
     def table(self) -> tuple[str, str]:
@@ -142,6 +146,11 @@ def set_state(connection: psycopg.Connection, projection: str, number: int, stat
         connection.execute(_SQL["drop_shards"], (projection, number))
 
 
+def drop_shards(connection: psycopg.Connection, at: Version) -> None:
+    """Drop the checkpoints of processes that load a version, or of ranges that are replaced."""
+    connection.execute(_SQL["drop_shards"], (at.projection, at.version))
+
+
 def set_active(
     connection: psycopg.Connection, projection: str, to_version: int, from_version: int | None
 ) -> None:
@@ -170,6 +179,7 @@ def delete(connection: psycopg.Connection, projection: str, number: int) -> None
     connection.execute(
         "DELETE FROM esops.versions WHERE projection = %s AND version = %s", (projection, number)
     )
+    forget_marks(connection, projection, number)
 
 
 # --- checkpoints and counts
@@ -185,10 +195,17 @@ def lock_checkpoint(
 
 
 def move_checkpoint(
-    connection: psycopg.Connection, at: Version, old: Position | None, new: Position, events: int
+    connection: psycopg.Connection,
+    at: Version,
+    old: Position | None,
+    new: Position,
+    events: int,
+    applied: Mapping[str, Any] | None = None,
 ) -> None:
     """Move a checkpoint from `old` to `new`, in the transaction that writes the rows, and hold it
     until the transaction ends.
+
+    `applied` is the last event that was applied, where any was (see Version).
 
     Raises TablesMoved where the tables have other names now: what was read by the old names may
     belong to another version. Raises Busy where the checkpoint is not at `old`.
@@ -202,6 +219,7 @@ def move_checkpoint(
             "projection": at.projection,
             "version": at.version,
             "tables": Jsonb(dict(at.tables)),
+            "applied": None if applied is None else Jsonb(dict(applied)),
         },
     ).rowcount
     if moved == 1:
@@ -216,12 +234,36 @@ def move_checkpoint(
     )
 
 
-def clear_checkpoint(connection: psycopg.Connection, at: Version) -> None:
-    """Take the checkpoint and the fingerprint away while the rows are replaced range by range.
+def clear_checkpoint(connection: psycopg.Connection, at: Version, lost: str | None = None) -> None:
+    """Take the checkpoint and the fingerprint away: while the rows are replaced range by range, or
+    where they are of events that the store does not have any more (`lost` says why).
 
     Nobody can follow such a version, and no one code has built it.
     """
-    connection.execute(_SQL["clear_checkpoint"], (at.projection, at.version))
+    connection.execute(_SQL["clear_checkpoint"], (lost, at.projection, at.version))
+    forget_marks(connection, at.projection, at.version)
+
+
+def set_back(connection: psycopg.Connection, at: Version, position: Position) -> None:
+    """Set the checkpoint back to a position after which nothing was applied.
+
+    Raises Busy where somebody else moved the checkpoint.
+    """
+    values = {
+        "new": str(position),
+        "old": str(at.position),
+        "projection": at.projection,
+        "version": at.version,
+    }
+    if connection.execute(_SQL["set_back"], values).rowcount != 1:
+        raise Busy(f"another process moved the checkpoint of {at.projection} v{at.version}")
+    forget_marks(connection, at.projection, at.version)
+
+
+def forget_marks(connection: psycopg.Connection, projection: str, number: int) -> None:
+    """Drop what tells the log at a version's checkpoint, since the checkpoint is gone."""
+    connection.execute(_SQL["forget_mark"], (projection, number))
+    connection.execute(_SQL["forget_older_marks"], (projection, number))
 
 
 def release(connection: psycopg.Connection, at: Version) -> None:
@@ -230,6 +272,7 @@ def release(connection: psycopg.Connection, at: Version) -> None:
     Its checkpoint and its code are the application's then, and no longer known here.
     """
     connection.execute(_SQL["release"], (at.projection, at.version))
+    forget_marks(connection, at.projection, at.version)
 
 
 def reset(connection: psycopg.Connection, at: Version, fingerprint: str) -> None:
@@ -238,6 +281,7 @@ def reset(connection: psycopg.Connection, at: Version, fingerprint: str) -> None
     `fingerprint` is that of the code that builds the version from now on.
     """
     connection.execute(_SQL["reset"], (fingerprint, at.projection, at.version))
+    forget_marks(connection, at.projection, at.version)
 
 
 def add_rows(
@@ -273,6 +317,8 @@ def _version(row: tuple[Any, ...]) -> Version:
         types,
         after_load,
         updated_at,
+        lost,
+        applied,
     ) = row
     return Version(
         projection,
@@ -287,4 +333,6 @@ def _version(row: tuple[Any, ...]) -> Version:
         types,
         tuple(after_load),
         updated_at,
+        lost,
+        applied,
     )

@@ -1,7 +1,8 @@
 -- versions --
+-- The newer columns by name: an older esops may have made the table.
 SELECT projection, version, state, store, position, events, rows, tables, fingerprint, value_types,
-       after_load, updated_at
-  FROM esops.versions
+       after_load, updated_at, to_jsonb(v) ->> 'lost', to_jsonb(v) -> 'applied'
+  FROM esops.versions v
  WHERE %(projection)s::text IS NULL OR projection = %(projection)s
  ORDER BY projection, version;
 
@@ -35,28 +36,42 @@ SELECT position FROM esops.versions WHERE projection = %s AND version = %s FOR U
 -- move_checkpoint --
 -- Compare-and-set: only from the checkpoint and the tables that the writer knows of.
 UPDATE esops.versions
-   SET position = %(new)s, events = events + %(events)s, updated_at = now()
+   SET position = %(new)s, events = events + %(events)s, updated_at = now(),
+       applied = coalesce(%(applied)s, applied)
  WHERE projection = %(projection)s AND version = %(version)s
    AND position IS NOT DISTINCT FROM %(old)s AND tables = %(tables)s
    AND state IN ('building', 'standby', 'active');
 
 -- clear_checkpoint --
 UPDATE esops.versions
-   SET position = NULL, events = 0, fingerprint = NULL, updated_at = now()
+   SET position = NULL, events = 0, fingerprint = NULL, applied = NULL, lost = %s,
+       updated_at = now()
  WHERE projection = %s AND version = %s;
 
 -- release --
 UPDATE esops.versions
-   SET position = NULL, fingerprint = NULL, updated_at = now()
+   SET position = NULL, fingerprint = NULL, applied = NULL, updated_at = now()
  WHERE projection = %s AND version = %s;
 
 -- reset --
 UPDATE esops.versions
    SET position = NULL, events = 0, rows = 0, value_types = '{}', fingerprint = %s,
-       updated_at = now()
+       applied = NULL, lost = NULL, updated_at = now()
  WHERE projection = %s AND version = %s;
 
 -- add_rows --
 UPDATE esops.versions
    SET rows = rows + %s, value_types = %s
  WHERE projection = %s AND version = %s;
+
+-- set_back --
+-- Compare-and-set, for a version of which nothing was applied after the new checkpoint.
+UPDATE esops.versions
+   SET position = %(new)s, updated_at = now()
+ WHERE projection = %(projection)s AND version = %(version)s AND position = %(old)s;
+
+-- forget_mark --
+DELETE FROM esops.marks WHERE projection = %s AND version = %s;
+
+-- forget_older_marks --
+DELETE FROM esops.older_marks WHERE projection = %s AND version = %s;

@@ -16,8 +16,10 @@ from esops.errors import Busy
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
+from esops.readmodel.marks import keep_mark
 from esops.readmodel.registry import Version, read_position
 from esops.readmodel.types import wider
+from esops.stores.parts import Mark
 
 _SQL = statements(__package__, "shards")
 
@@ -73,10 +75,19 @@ def as_shard(connection: psycopg.Connection, version: Version, number: int) -> V
 
 
 def create_shards(
-    connection: psycopg.Connection, version: Version, of: int, until: Position
+    connection: psycopg.Connection,
+    version: Version,
+    of: int,
+    until: Position,
+    mark: Mark | None = None,
 ) -> None:
-    """Start a load by `of` processes, all up to one position."""
+    """Start a load by `of` processes, all up to one position.
+
+    `mark` is the store's at that position: it tells the log for all of them.
+    """
     with connection.transaction():
+        if mark is not None:
+            keep_mark(connection, version, until, mark)
         for number in range(of):
             connection.execute(
                 _SQL["create"], (version.projection, version.version, number, of, str(until))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any, Self
 
 import psycopg
@@ -178,6 +179,14 @@ class RebuildContext:
                 f"{self._journal_entry.rebuild} began",
                 hint=self._code_hint(),
             )
+
+    def _check_log(self) -> None:
+        """Raises AnotherLog where the store was restored to an earlier time, or replaced, since
+        the versions were made.
+        """
+        green, blue = self._green(), self._blue()
+        for version in (green,) if blue is None else (green, blue):
+            self._session.do(partial(guards.check_log, store=self.store, version=version))
 
     def _code_hint(self) -> str:
         return "Restore the old code and resume, or drop the rebuild with --abort and start again."

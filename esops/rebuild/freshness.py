@@ -6,12 +6,15 @@ import contextlib
 import time
 from datetime import timedelta
 
+import psycopg
+
 from esops.config import Config
 from esops.errors import Busy, Refused
 from esops.events import Position
 from esops.postgres.connection import connect
 from esops.readmodel import locks, registry
 from esops.readmodel.registry import Version
+from esops.rebuild import guards
 from esops.rebuild.variants.external.checkpoint import reached
 from esops.running.follower import code_of, open_runner
 from esops.settings import ProjectionSettings
@@ -19,6 +22,16 @@ from esops.stores import open_store
 
 BRING_PATIENCE = timedelta(seconds=20)
 """How long to wait for the process that keeps a version fresh."""
+
+
+def check_logs(config: Config, connection: psycopg.Connection, *versions: Version | None) -> None:
+    """Raises AnotherLog where a version was made from another history of its store than the one
+    that the store has now: positions of two histories cannot be compared.
+    """
+    for version in versions:
+        if version is not None and version.position is not None:
+            with open_store(*config.store(version.store)) as store:
+                guards.check_log(connection, store, version)
 
 
 def check_can_advance(settings: ProjectionSettings, target: Version, *, allow_stale: bool) -> None:

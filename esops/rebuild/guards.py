@@ -1,4 +1,4 @@
-"""What a rebuild asks before it takes fewer events for all of them.
+"""What a rebuild asks before it takes fewer events for all of them, or those of another history.
 
 The rule: a rebuild in place must find at least half of the events that the version before was made
 of, counted by today's filter, and at least one. Where nobody knows how many those were, a fold must
@@ -19,6 +19,7 @@ from esops.config import Config
 from esops.errors import EsopsError, Refused
 from esops.events import EventFilter, Position
 from esops.postgres.connection import qualified
+from esops.readmodel import marks
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import count_rows
 from esops.rebuild.target import Target
@@ -61,6 +62,15 @@ def check_enough_events(
         hint="Nothing was changed. See what hides the events: `esops doctor`, `esops status`. If "
         "these really are all: --accept-fewer.",
     )
+
+
+def check_log(connection: psycopg.Connection, store: EventStore, version: Version | None) -> None:
+    """Raises AnotherLog where a version was made from another history of a store than the one that
+    the store has now; nothing where the operator has given it up, or where it is of another store.
+    """
+    if version is None or version.lost is not None or version.store != store.name:
+        return
+    marks.check(connection, store, version)
 
 
 def check_archive(config: Config, target: Target, *, without: bool) -> list[str]:

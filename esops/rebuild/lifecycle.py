@@ -32,6 +32,7 @@ from esops.rebuild.freshness import (
     bring_to,
     check_application_ahead,
     check_can_advance,
+    check_logs,
 )
 from esops.rebuild.hooks import Hooks, facts_of
 from esops.rebuild.target import names_of
@@ -302,6 +303,8 @@ def _switch(
     before = source.version if source else 0
     settings = config.projection(target.projection)
     external = settings.kind == "external"
+    if not allow_stale:
+        check_logs(config, connection, source, target)
     if external:
         check_application_ahead(config, source, target, allow_stale=allow_stale)
     else:

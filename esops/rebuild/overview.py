@@ -9,9 +9,11 @@ from typing import Any
 import psycopg
 
 from esops.config import Config
+from esops.errors import AnotherLog
 from esops.events import Position
 from esops.postgres.connection import connect, translated
 from esops.readmodel import locks, registry
+from esops.readmodel.marks import check
 from esops.readmodel.registry import Version
 from esops.rebuild.variants.external.checkpoint import reached
 from esops.stores import open_store
@@ -22,13 +24,15 @@ from esops.stores.base import LOOKING, EventStore
 class VersionStatus:
     """A version with what is known of it at this moment.
 
-    `lag_events` is None for a version that nobody keeps fresh any more; `followed_by` is the
-    process that does.
+    `lag_events` is None for a version that nobody keeps fresh any more, or that is of another log;
+    `followed_by` is the process that keeps it fresh.
     """
 
     version: Version
     lag_events: int | None
     followed_by: str | None
+    trouble: AnotherLog | None = None
+    """Why the store's log is not the one that the version was made from."""
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -43,6 +47,8 @@ class VersionStatus:
             "updated_at": version.updated_at,
             "events": version.events,
             "followed_by": self.followed_by,
+            "ok": self.trouble is None,
+            "detail": None if self.trouble is None else self.trouble.message,
         }
 
 
@@ -88,12 +94,35 @@ def show(config: Config, name: str, store: str | None = None) -> list[VersionSta
             return []
         store_name, store_settings = config.store(store or settings.store)
         with open_store(store_name, store_settings) as events:
+            there = [_where_it_is(events, version) for version in found]
+            troubles = [_trouble(connection, events, each) for each in there]
             # Below the lowest position nothing has to be judged: everybody is past it.
-            head = events.head(LOOKING, _lowest(found)).position
+            known = [each for each, trouble in zip(there, troubles, strict=True) if not trouble]
+            head = events.head(LOOKING, _lowest(known)).position
             return [
-                _status(connection, events, head, _where_it_is(events, version))
-                for version in found
+                _status(connection, events, head, version, trouble)
+                for version, trouble in zip(there, troubles, strict=True)
             ]
+
+
+def troubles(
+    connection: psycopg.Connection, events: EventStore, versions: Sequence[Version]
+) -> list[tuple[Version, AnotherLog]]:
+    """The live versions that were made from another log than a store's, each with the reason."""
+    found = ((each, _trouble(connection, events, each)) for each in versions)
+    return [(version, trouble) for version, trouble in found if trouble is not None]
+
+
+def _trouble(
+    connection: psycopg.Connection, events: EventStore, version: Version
+) -> AnotherLog | None:
+    if version.state not in {*registry.LIVE_STATES, "building"} or version.store != events.name:
+        return None
+    try:
+        check(connection, events, version)
+    except AnotherLog as error:
+        return error
+    return None
 
 
 def _summary(config: Config, name: str, store: str | None) -> dict[str, Any]:
@@ -115,13 +144,17 @@ def _where_it_is(events: EventStore, version: Version) -> Version:
 
 
 def _status(
-    connection: psycopg.Connection, events: EventStore, head: Position | None, version: Version
+    connection: psycopg.Connection,
+    events: EventStore,
+    head: Position | None,
+    version: Version,
+    trouble: AnotherLog | None,
 ) -> VersionStatus:
     live = version.state in {*registry.LIVE_STATES, "building"}
     lag = (
         events.count_between(version.position, head)
         # Without both, an application keeps it fresh, or it was adopted: nobody knows its lag.
-        if live and (version.position or version.fingerprint)
+        if live and not trouble and (version.position or version.fingerprint)
         else None
     )
     holder = (
@@ -129,7 +162,7 @@ def _status(
         if live
         else None
     )
-    return VersionStatus(version, lag, None if holder is None else holder.process)
+    return VersionStatus(version, lag, None if holder is None else holder.process, trouble)
 
 
 def _lowest(versions: Sequence[Version]) -> Position | None:

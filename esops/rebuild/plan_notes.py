@@ -26,6 +26,18 @@ def of_blue(connection: psycopg.Connection, blue: Mapping[str, Table]) -> list[s
     ]
 
 
+def of_lost(source: Version | None) -> list[str]:
+    """That blue is of another history, and so is nothing to compare with."""
+    if source is None or source.lost is None:
+        return []
+    return [
+        (
+            f"the rows of v{source.version} are of events that the store does not have any more, "
+            "so they are compared only where --compare asks for it"
+        )
+    ]
+
+
 def of_columns(
     blue: Mapping[str, Table], green: Mapping[str, Table], settings: VerifySettings
 ) -> list[str]:

@@ -79,6 +79,7 @@ def make_plan(
         _check_hand_over(target, store, connection)
     with translated():
         start = _look_around(connection, target)
+        guards.check_log(connection, store, start.source)
         _check_possible(target, options, store, connection, start)
         away = guards.check_archive(config, target, without=options.without_archived)
         head = store.head(SETTLING).position
@@ -95,7 +96,7 @@ def make_plan(
             drop_now=draft.drop_now,
             switch=draft.switch if options.switch else (),
             keys={table.name: table.key for table in draft.greens.values()},
-            compare=_method(options, start.blue, draft.greens),
+            compare=_method(options, start, draft.greens),
             events=store.count_between(None, head) if head is not None else 0,
             counted=store.capabilities.count_between,
             head=head,
@@ -104,6 +105,7 @@ def make_plan(
             installs=migrations.plan(connection),
             notes=[
                 *away,
+                *plan_notes.of_lost(start.source),
                 *plan_notes.of_blue(connection, start.blue),
                 *plan_notes.of_columns(start.blue, draft.greens, target.settings.verify),
                 *plan_notes.of_end(target, options),
@@ -317,10 +319,11 @@ def _explained(
     return [*text.splitlines(), *(f"-- {line}" for line in explain(connection, text))]
 
 
-def _method(options: Options, blue: Mapping[str, Table], green: Mapping[str, Table]) -> Method:
+def _method(options: Options, start: _Start, green: Mapping[str, Table]) -> Method:
     """How green is compared: as asked for, or as strictly as the columns allow."""
-    pairs = [(blue[name], table) for name, table in green.items() if name in blue]
-    if not pairs:
+    pairs = [(start.blue[name], table) for name, table in green.items() if name in start.blue]
+    lost = start.source is not None and start.source.lost is not None
+    if not pairs or (lost and options.compare is None):
         return "none"
     # Exact unless the columns differ; then only those that both have can be compared.
     if options.compare is None:

@@ -229,6 +229,7 @@ class Rebuild(Switching):
         is allowed, or the hook after the switch failed.
         """
         self._check_code()
+        self._check_log()
         if self._state == journal.PLANNED:
             self._provision()
         if self._state in {journal.PROVISIONED, journal.CATCHING_UP}:

@@ -51,6 +51,8 @@ _FREE = RunControl()
 class Applier:
     """Advances a version up to a given position. Holds the version's lock as long as it is open."""
 
+    _checkpoint: VersionCheckpoint
+
     def __init__(
         self,
         store: EventStore,
@@ -97,13 +99,15 @@ class Applier:
             self._load_checkpoint()
         try:
             self._checkpoint.recognise()
+            self._checkpoint.trust()
         except BaseException:
             self.connection.close()
             raise
 
     def _load_checkpoint(self) -> None:
         """Read where the version is and what its tables are; nothing is applied beyond that."""
-        self._checkpoint = VersionCheckpoint(self.connection, self._work, self._store)
+        going = self._checkpoint.going if "_checkpoint" in vars(self) else None
+        self._checkpoint = VersionCheckpoint(self.connection, self._work, self._store, going)
         self._tables = self._find_tables()
         self._projector = open_projector(self._work.definition, self._tables)
 
@@ -158,6 +162,7 @@ class Applier:
         while self.position is None or self.position < target:
             self._throttle.wait()
             try:
+                self._checkpoint.go_to(target)
                 # One commit of the narrow search at a time: the next pass may be wider.
                 for _ in self._pass(target, narrow):
                     if narrow is not None:
@@ -179,8 +184,7 @@ class Applier:
                 elif self._work.on_error == "stop":
                     raise self._poisoned(bad) from bad.__cause__
                 else:
-                    assert self._last is not None
-                    self._skipped.add(self._last.position, bad.reason)
+                    self._skipped.add(self._latest[-1].position, bad.reason)
             except ConnectionLost as lost:
                 self._reconnect(lost)
 
@@ -207,7 +211,8 @@ class Applier:
             text = range_statement(definition, self._tables.names, part)
             mark = self._checkpoint.mark_for(part.reached)
             with translated(), self.connection.transaction():
-                self._checkpoint.move(part.reached, part.events, mark)
+                applied = self._checkpoint.applied((), part.reached)
+                self._checkpoint.move(part.reached, part.events, mark, applied)
                 try:
                     self.connection.execute(text.encode())
                 except psycopg.Error as error:
@@ -230,7 +235,7 @@ class Applier:
 
     def _read_and_apply(self, target: Position, narrow: int | None) -> Iterator[None]:
         assert self._projector is not None
-        self._last: RecordedEvent | None = None
+        self._latest: list[RecordedEvent] = []
         while self.position is None or self.position < target:
             yield from self._read_and_apply_some(target, narrow)
 
@@ -282,7 +287,7 @@ class Applier:
 
     def _apply(self, events: list[RecordedEvent]) -> None:
         self._since_commit += len(events)
-        self._last = events[-1]
+        self._latest = events
         wanted = self._skipped.without(events)
         assert self._projector is not None
         with translated():
@@ -291,11 +296,14 @@ class Applier:
     def _commit(self, position: Position) -> None:
         assert self._projector is not None
         mark = self._checkpoint.mark_for(position)
+        applied = None
+        if self._since_commit:
+            applied = self._checkpoint.applied(self._latest, position)
         with translated():
             with self.connection.transaction():
                 # The row of the checkpoint is locked before any row of the tables is written, so a
                 # switch that holds it sees a version that does not advance.
-                self._checkpoint.move(position, self._since_commit, mark)
+                self._checkpoint.move(position, self._since_commit, mark, applied)
                 change = self._projector.flush(self.connection)
                 if self._since_commit and change is not None:
                     self._checkpoint.note_rows(change, self._projector.value_types)
@@ -309,14 +317,13 @@ class Applier:
         if self._uncollected > _COLLECT_AFTER:
             gc.collect()
             self._uncollected = 0
-        self._checkpoint.position = position
+        self._checkpoint.moved(position)
         self.events += self._since_commit
         self._since_commit = 0
         self._report(Progress(self.events, position))
 
     def _poisoned(self, bad: BadEvent) -> PoisonEvent:
-        event = self._last
-        assert event is not None
+        event = self._latest[-1]
         return PoisonEvent(
             f"{self._work.projection} v{self._work.version} cannot project event {event.id} "
             f"({event.type}, version {event.version} of stream {event.stream!r}, position "

@@ -1,30 +1,39 @@
 """The checkpoint that a runner moves: a version's own, or that of one of its shards while several
-processes load it.
+processes load it. And whether the store's log is still the one that it belongs to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import psycopg
 
-from esops.events import Position
+from esops.events import Position, RecordedEvent
 from esops.postgres.connection import translated
-from esops.readmodel import registry
-from esops.readmodel.marks import keep_mark, mark_of
+from esops.readmodel import marks, registry
+from esops.readmodel.marks import KeptMark
 from esops.readmodel.registry import Version
 from esops.readmodel.shards import add_shard_rows, as_shard, move_shard
 from esops.running.work import Work
 from esops.stores.base import EventStore
-from esops.stores.parts import Mark
+
+_ASIDE_EVERY_SECONDS = 1.0
+"""How often a mark is put beside the older ones."""
 
 
 class VersionCheckpoint:
     """Where a runner is, and the version that it works on as of when it was opened."""
 
-    def __init__(self, connection: psycopg.Connection, work: Work, store: EventStore) -> None:
-        """Read the checkpoint."""
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        work: Work,
+        store: EventStore,
+        going: KeptMark | None = None,
+    ) -> None:
+        """Read the checkpoint. `going` is the mark of where the runner is on its way to."""
         self._connection, self._store = connection, store
         self._shard = None if work.shard is None else work.shard[0]
         version = registry.version(connection, work.projection, work.version)
@@ -32,37 +41,109 @@ class VersionCheckpoint:
             version if self._shard is None else as_shard(connection, version, self._shard)
         )
         self.position = self.version.position
+        self.going = going
+        """The mark of where the runner is going."""
+        self._ahead = going
+        """The same until it is kept."""
+        self._put_aside = 0.0
 
     def recognise(self) -> None:
-        """Raises Refused where the store's log is not the one that the checkpoint was taken in."""
-        if self.position is None or self._shard is not None:
+        """Raises AnotherLog where the store's log is not the one that the checkpoint was taken in.
+
+        The mark of a version that several processes load is at the end of the load.
+        """
+        with translated():
+            marks.check(
+                self._connection, self._store, replace(self.version, position=self.position)
+            )
+            if self.going is not None and self._store.identity is not None:
+                self._store.identity.recognise(*self.going)
+
+    def trust(self) -> None:
+        """Keep a mark at the checkpoint where there is none yet, or where the log has moved, such
+        as to a promoted replica.
+        """
+        identity = self._store.identity
+        if self._shard is not None or identity is None or not identity.covers_before:
+            return
+        if self.position is None or self.going is not None:
             return
         with translated():
-            mark = mark_of(self._connection, replace(self.version, position=self.position))
-        identity = self._store.identity
-        if mark is not None and identity is not None:
-            identity.recognise(self.position, mark)
+            kept = marks.newest_mark(self._connection, self.version)
+            if kept is not None and kept.position > self.position:
+                return  # it covers the checkpoint
+            mark = identity.mark(self.position)
+            if mark is None or (kept is not None and kept == (self.position, mark)):
+                return
+            with self._connection.transaction():
+                version = self.version
+                held = registry.lock_checkpoint(
+                    self._connection, version.projection, version.version
+                )
+                if held == self.position:
+                    marks.keep_mark(self._connection, version, self.position, mark)
 
-    def mark_for(self, position: Position) -> Mark | None:
-        """What tells the store's log at a position from any other log.
+    def go_to(self, target: Position) -> None:
+        """Ask for the mark of where the runner is going, which covers all checkpoints up to there.
+
+        The first checkpoint on the way keeps it. Raises AnotherLog where the target is no position
+        of the log.
+        """
+        identity = self._store.identity
+        if self._shard is not None or identity is None or not identity.covers_before:
+            return
+        if self.going is not None and self.going.position == target:
+            return
+        self.going = self._ahead = None
+        # It may be another version's checkpoint, or the head before the connection was lost.
+        identity.check_reach(target)
+        mark = identity.mark(target)
+        if mark is not None:
+            self.going = self._ahead = KeptMark(target, mark)
+
+    def mark_for(self, position: Position) -> KeptMark | None:
+        """What tells the store's log at a position from any other log, where it is not kept yet.
 
         To be asked for before the transaction, which must not wait for a store.
         """
         identity = self._store.identity
-        return None if self._shard is not None or identity is None else identity.mark(position)
+        if self._shard is not None or identity is None:
+            return None
+        if identity.covers_before:
+            return self._ahead
+        mark = identity.mark(position)
+        return None if mark is None else KeptMark(position, mark)
 
-    def move(self, position: Position, events: int, mark: Mark | None) -> None:
+    def applied(self, events: Sequence[RecordedEvent], reached: Position) -> Mapping[str, object]:
+        """What to remember of the last events that were applied; without any: of unknown ones, up
+        to where the checkpoint goes.
+        """
+        if not events:
+            return {"position": str(reached), "mark": None}
+        identity = self._store.identity
+        mark = None if identity is None else identity.mark_of(events)
+        return {"position": str(events[-1].position), "mark": mark}
+
+    def move(
+        self,
+        position: Position,
+        events: int,
+        mark: KeptMark | None,
+        applied: Mapping[str, object] | None = None,
+    ) -> None:
         """Move the checkpoint in the transaction that writes the rows.
 
-        `position` here stays as it is until the transaction has committed. Raises Busy where
-        somebody else moved the checkpoint.
+        `position` here stays as it is until the transaction has committed (`moved`). Raises Busy
+        where somebody else moved the checkpoint.
         """
         if self._shard is None:
             registry.move_checkpoint(
-                self._connection, self.version, self.position, position, events
+                self._connection, self.version, self.position, position, events, applied
             )
             if mark is not None:
-                keep_mark(self._connection, self.version, position, mark)
+                if time.monotonic() - self._put_aside >= _ASIDE_EVERY_SECONDS:
+                    marks.keep_older(self._connection, self.version)
+                marks.keep_mark(self._connection, self.version, *mark)
         else:
             move_shard(
                 self._connection,
@@ -72,6 +153,14 @@ class VersionCheckpoint:
                 new=position,
                 events=events,
             )
+
+    def moved(self, position: Position) -> None:
+        """Note that the transaction with the last `move` has committed."""
+        self.position = position
+        if self._ahead is not None:
+            self._ahead, now = None, time.monotonic()
+            if now - self._put_aside >= _ASIDE_EVERY_SECONDS:
+                self._put_aside = now
 
     def note_rows(self, change: int, value_types: Mapping[str, str]) -> None:
         """Keep the change in the number of rows, and the columns' Python types, in the same

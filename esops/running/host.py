@@ -186,7 +186,9 @@ class Host:
             or time.monotonic() < self._not_before.get(key, 0)
         ):
             return
-        if version.position is None and version.events == 0 and version.fingerprint is None:
+        # A version whose rows are of another history is refused by its process.
+        adopted = version.position is None and version.fingerprint is None
+        if adopted and version.lost is None:
             self._say_once(
                 *key, "not followed: it was adopted from the application and has no checkpoint"
             )

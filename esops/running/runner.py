@@ -38,8 +38,8 @@ class Runner(Applier):
         return True
 
     def _check_end(self, head: Position | None) -> None:
-        """Raises Refused where the store's log ends before the checkpoint and is another log than
-        the one that the checkpoint was taken in.
+        """Raises AnotherLog where the store's log ends before the checkpoint and is not the one
+        that the checkpoint was taken in.
         """
         if self.position is not None and (head is None or head < self.position):
             self._checkpoint.recognise()

@@ -37,6 +37,19 @@ Mark = Mapping[str, Any]
 class LogIdentity(Protocol):
     """How esops recognises a log: not one that replaced it, nor an older copy of it."""
 
+    @property
+    def covers_before(self) -> bool:
+        """Whether a mark tells of all positions before its own, so that one at the end of a way is
+        enough; where not, each checkpoint has one.
+        """
+        ...
+
+    def check_reach(self, position: Position) -> None:
+        """Raise AnotherLog where a position cannot be one of this log: it has other parts, or lies
+        beyond all that was ever written.
+        """
+        ...
+
     def mark(self, position: Position) -> Mark | None:
         """What tells this log at a position from any other; kept beside a checkpoint.
 
@@ -44,8 +57,20 @@ class LogIdentity(Protocol):
         """
         ...
 
-    def recognise(self, position: Position, mark: Mark) -> None:
-        """Raise Refused where the log at a position is not the one that the mark was made in."""
+    def recognise(self, position: Position, mark: Mark, *, removed: bool = False) -> None:
+        """Raise AnotherLog where the log up to a position is not the one that the mark was made in,
+        or where that cannot be known.
+
+        `removed`: somebody vouches that events which are gone were deleted, not lost.
+        """
+        ...
+
+    def mark_of(self, events: Sequence[RecordedEvent]) -> Mark | None:
+        """The mark of the position of the last of some events that were read, in order, without
+        asking the store.
+
+        None where events do not tell enough.
+        """
         ...
 
 

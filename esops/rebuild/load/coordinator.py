@@ -23,6 +23,7 @@ from esops.readmodel.shards import Shard, create_shards, merge_shards, shards_of
 from esops.rebuild.load.executors import Engine
 from esops.rebuild.load.worker import Died, Failure, Task
 from esops.rebuild.session import Session
+from esops.stores.parts import Mark
 
 log = structlog.get_logger("esops.shards")
 _LOOK_EVERY_SECONDS = 0.5
@@ -49,6 +50,8 @@ class ShardedLoad:
     stop: Callable[[], bool]
     progress: Callable[[int], None]
     say: Callable[[str], None]
+    mark: Callable[[Position], Mark | None]
+    """Gives what tells the store's log at a position from any other."""
 
     def run(self, until: Position, workers: int) -> None:
         """Load the version up to a position with `workers` processes.
@@ -61,7 +64,8 @@ class ShardedLoad:
             # Before the processes start: otherwise one of them would build the key while the others
             # write.
             self.session.do(lambda on: build_after_load(on, self.version, primary_only=True))
-            self.session.do(lambda on: create_shards(on, self.version, workers, until))
+            mark = self.mark(until)
+            self.session.do(lambda on: create_shards(on, self.version, workers, until, mark))
             found = self._shards()
         # If shards exist already, they keep the position that they began with.
         until = found[0].until

@@ -9,6 +9,7 @@ from esops.postgres import catalog
 from esops.postgres.connection import qualified, translated
 from esops.readmodel import registry
 from esops.readmodel.after_load import build_after_load
+from esops.readmodel.marks import mark_at
 from esops.readmodel.registry import Version
 from esops.readmodel.shards import shards_of
 from esops.readmodel.tables import count_rows
@@ -110,6 +111,7 @@ class Loading(RebuildContext):
                 stop=self._stop,
                 progress=lambda done: self._report_shards(done, total),
                 say=self._say,
+                mark=lambda at: mark_at(self.store, at),
             ).run(until, self._options.workers or engine.processes())
         finally:
             engine.close()

@@ -111,6 +111,7 @@ class InPlaceRebuild(Rebuild):
         kinds.of_one_database(self.target.definition, self.store, connection)
 
     def _story(self) -> bool:
+        self._check_log()
         if self._state == journal.PLANNED:
             self._check_enough_events()
             self._hooks.run("before_catch_up", self._facts())

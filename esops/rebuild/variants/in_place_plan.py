@@ -95,6 +95,7 @@ def make_plan(
     notes = guards.check_archive(config, target, without=options.without_archived)
     with translated():
         active = registry.active(connection, target.name)
+        guards.check_log(connection, store, active)
         head = store.head(SETTLING).position
         if not options.accept_fewer:
             physical = active.tables if active else _current(connection, target)

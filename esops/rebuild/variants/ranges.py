@@ -26,6 +26,7 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.sharding import shard_predicate
 from esops.readmodel import registry
+from esops.readmodel.marks import mark_at
 from esops.readmodel.names import physical_name
 from esops.readmodel.registry import Version
 from esops.readmodel.shards import Shard, create_shards, finish_range, merge_shards, shards_of
@@ -92,7 +93,7 @@ class Ranges:
     def begin(self, of: int, until: Position, record: Callable[[psycopg.Connection], None]) -> None:
         """Create the table for ranges, and remove the version's checkpoint, in one transaction."""
         version, names = self._version, self._names()
-        staging = qualified(*names)
+        staging, mark = qualified(*names), mark_at(self._store, until)
 
         def do(connection: psycopg.Connection) -> None:
             if shards_of(connection, version):
@@ -125,7 +126,7 @@ class Ranges:
                     self._target.code,
                 ),
             )
-            create_shards(connection, version, of, until)
+            create_shards(connection, version, of, until, mark)
             record(connection)
 
         with_lock_timeout(

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from esops.errors import ConnectionLost, Refused, Unavailable
+from esops.errors import AnotherLog, ConnectionLost, OtherPositions, Refused, Unavailable
 from esops.events import Position, RecordedEvent
 from esops.stores.eventstoredb import bulk, live, lookup
 from esops.stores.eventstoredb.connect import Link
@@ -48,8 +48,38 @@ def mark(link: Link, position: Position) -> Mark | None:
     }
 
 
-def recognise(link: Link, name: str, known: Mark) -> None:
-    """Raises Refused where the log of a store (by its name) is not the one that a mark
+def check_parts(name: str, position: Position) -> None:
+    """Raises OtherPositions where a position is of another kind of store; `name` is this one's."""
+    if len(position) != 2:
+        raise OtherPositions(
+            f"{position} is not a position of store {name}, whose positions have 2 parts, "
+            "commit:prepare",
+            hint="Name the store that the read model was built from. If this is the right one: "
+            "esops projection recover PROJECTION.",
+        )
+
+
+def check_position(position: Position | None) -> None:
+    """Raises ValueError for a position that is of another kind of store."""
+    if position is not None and len(position) != 2:
+        raise ValueError(
+            f"{position} is not a position of this store: those have 2 parts, commit:prepare"
+        )
+
+
+def mark_of(event: RecordedEvent) -> Mark:
+    """The mark of a record that was read, without its epoch."""
+    return {
+        "id": event.id,
+        "position": str(event.position),
+        "stream": event.stream,
+        "version": event.version,
+        "epoch": None,
+    }
+
+
+def recognise(link: Link, name: str, known: Mark, *, removed: bool = False) -> None:
+    """Raises AnotherLog where the log of a store (by its name) is not the one that a mark
     was made in.
     """
     position = Position.parse(known["position"])
@@ -62,7 +92,9 @@ def recognise(link: Link, name: str, known: Mark) -> None:
     if record.position == position:
         if record.id != known["id"]:
             raise _other(name, f"another event is at position {position}")
-    elif not (_may_be_scavenged(link, known) and _same_epoch(link, position, known)):
+    elif not removed and not (
+        _may_be_scavenged(link, known) and _same_epoch(link, position, known)
+    ):
         raise _other(
             name,
             f"the event at position {position} does not exist any more, and no scavenge can have "
@@ -77,11 +109,12 @@ def _record_at(link: Link, name: str, position: Position) -> RecordedEvent | Non
         raise _other(name, f"position {position} is in the middle of an event") from None
 
 
-def _other(name: str, why: str) -> Refused:
-    return Refused(
+def _other(name: str, why: str) -> AnotherLog:
+    return AnotherLog(
         f"store {name} is not the log that the checkpoint was taken in: {why}",
         hint="The store was restored to an earlier time or replaced, or the URI names another "
-        "cluster. Name the right store. If this is the right one, rebuild the read model.",
+        "cluster. Name the right store. If this is the right one: esops projection recover "
+        "PROJECTION.",
     )
 
 

@@ -178,18 +178,28 @@ class EventStoreDBStore(EventStore):
         found = self._twice(lambda link: bulk.first(link, request, "read $all"), "read $all")
         return Head(found[0].position if found else None)
 
+    covers_before = False  # a read that continues at a mark looks for its record again
+
+    def check_reach(self, position: Position) -> None:
+        """By its parts; where the log ends is seen when the record is looked for."""
+        identity.check_parts(self.name, position)
+
+    def mark_of(self, events: Sequence[RecordedEvent]) -> Mark:
+        """The last record's id, stream and revision."""
+        return identity.mark_of(events[-1])
+
     def mark(self, position: Position) -> Mark | None:
         """The record there, and its epoch."""
-        check_position(position)
+        identity.check_position(position)
         with self._talking("read $all") as link:
             found = identity.mark(link, position)
         self._known = None if found is None else (position, found)
         return found
 
-    def recognise(self, position: Position, mark: Mark) -> None:
+    def recognise(self, position: Position, mark: Mark, *, removed: bool = False) -> None:
         """By the record at the mark, which each read that continues there looks for again."""
         with self._talking("read $all") as link:
-            identity.recognise(link, self.name, mark)
+            identity.recognise(link, self.name, mark, removed=removed)
         self._known = (position, mark)
 
     def read_all(
@@ -206,7 +216,7 @@ class EventStoreDBStore(EventStore):
         `archived` in the filter.
         """
         for position in (after, until):
-            check_position(position)
+            identity.check_position(position)
         until = self.head().position if until is None else until
         if until is None or (after is not None and after >= until):
             return
@@ -260,7 +270,7 @@ class EventStoreDBStore(EventStore):
 
         Raises ConnectionLost when no node could be reached for ten minutes.
         """
-        check_position(after)
+        identity.check_position(after)
         yield from live.follow(self._connector, after, filter, stop, poll)
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
@@ -382,11 +392,3 @@ class EventStoreDBStore(EventStore):
     def close(self) -> None:
         """Close the connections to the cluster."""
         self._connector.close()
-
-
-def check_position(position: Position | None) -> None:
-    """Raises ValueError for a position that is of another kind of store."""
-    if position is not None and len(position) != 2:
-        raise ValueError(
-            f"{position} is not a position of this store: those have 2 parts, commit:prepare"
-        )

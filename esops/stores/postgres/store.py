@@ -29,6 +29,7 @@ from esops.stores.base import (
 )
 from esops.stores.postgres import bulk
 from esops.stores.postgres.counting import Counting
+from esops.stores.postgres.identity import PostgresIdentity
 from esops.stores.postgres.layouts import find_layout
 from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.reading import PagedReader
@@ -88,6 +89,11 @@ class PostgresStore(EventStore):
     def sql(self) -> PostgresSql:
         """Direct access to the tables, for what runs where the events are."""
         return PostgresSql(self.layout, self.control, self.count_between)
+
+    @cached_property
+    def identity(self) -> PostgresIdentity:
+        """By the newest events, and where they are."""
+        return PostgresIdentity(self.name, self.layout, self.control)
 
     @property
     def archiving(self) -> StreamArchiver:

@@ -95,7 +95,21 @@ class Layout(ABC):
     sequences: Sequence[sql.Identifier]
     """The sequences that number the events."""
 
+    by_transactions: bool = False
+    """Whether positions begin with the id of a transaction, which counts in one cluster only."""
+    made_up_ids: bool = False
+    """Whether the ids of events are made of stream and version, and so say nothing of what is in
+    them.
+    """
+    compacted: str | None = None
+    """How the type begins, in lower case, of an event that the library puts in the place of an
+    older one.
+    """
+
     # -- conditions on rows
+
+    numbered: sql.Composable = TRUE
+    """What holds for all rows whose positions are of one sequence."""
 
     own: sql.Composable = TRUE
     """What holds for events, as against gap fillers and commands; and for the tenant where one is

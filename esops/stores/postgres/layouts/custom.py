@@ -102,7 +102,7 @@ class CustomTable(NumberedLayout):
     ) -> None:
         """`asked` names the columns of `table`; see NumberedLayout for the rest."""
         super().__init__(table, asked.position, sequence, watched)
-        self.mapped = _mapped(table, asked)
+        self.mapped, self.made_up_ids = _mapped(table, asked), not asked.id
         self._category = None if asked.category is None else _text(asked.category)
         self.fields = {key: _text(column) for key, column in _own_columns(asked)}
         self.detail = {"table": f"{table.schema}.{table.name}"}

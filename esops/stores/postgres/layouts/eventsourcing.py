@@ -64,6 +64,7 @@ class Eventsourcing(NumberedLayout):
         recorded_at=sql.SQL("NULL::timestamptz"),
     )
     stream_column = _C("originator_id")
+    made_up_ids = True
 
     def __init__(self, connection: psycopg.Connection, table: catalog.Table) -> None:
         """`table` is what the catalogue says of the application's events."""

@@ -110,6 +110,7 @@ class Emmett(Layout):
         self.version = "0.42 or later" if newer else "0.41 or earlier"
         self.events = variant.table("emt_messages")
         self.tenants = variant.tenants
+        self.by_transactions = not variant.by_position
         self.mapped = Mapped(
             id=_C("message_id"),
             stream=_C("stream_id"),

@@ -87,6 +87,7 @@ class Marten(Layout):
     order_casts = ("bigint",)
     id_column = _C("id")
     stream_column = _C("stream_id")
+    compacted = "compacted"
 
     def __init__(
         self, connection: psycopg.Connection, variant: MartenVariant, settings: PostgresSettings
@@ -103,6 +104,9 @@ class Marten(Layout):
         )
         self._set_conditions()
         self._set_columns()
+        if variant.own_numbers:
+            tenant = sql.Literal(variant.tenant or DEFAULT_TENANT)
+            self.numbered = sql.SQL("tenant_id = {}").format(tenant)
         self.tenants = variant.conjoined and variant.tenant is None
         self.stream_table = _stream_table(variant)
         self.archiving = marten_archiving.archiving_rules(connection, variant)
@@ -158,14 +162,13 @@ class Marten(Layout):
         """Numbers in their order, missing ones watched unless all writers append quickly."""
         variant = self._variant
         (sequence,) = self.sequences
-        tenant = sql.SQL("tenant_id = {}").format(sql.Literal(variant.tenant or DEFAULT_TENANT))
         return NumbersInOrder(
             SequenceLockers(sequence, variant.sequence_oid),
             self.events,
             _C("seq_id"),
             lambda on: catalog.relation_tree(on, variant.events.oid),
             self._settings.hole_threshold,
-            tenant if variant.own_numbers else TRUE,
+            self.numbered,
             self._passed_by_daemon,
             watched=self._settings.append != "quick" or variant.cache > 1,
         )

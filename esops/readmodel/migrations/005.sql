@@ -1,0 +1,2 @@
+-- The memory of settling gets its tables here.
+SELECT 1;

@@ -1,0 +1,361 @@
+"""Whether a log in Postgres is still the one that a checkpoint was taken in.
+
+Numbers do not tell: a store that was restored to an earlier time gives its numbers to new events. A
+mark names the newest events up to a position by their ids, and where they were: the cluster, its
+timeline, the database and the table. Later each event is looked for again.
+
+- Another event at its position, or the same event at another: another history.
+- The event is gone: it was deleted if its stream has newer versions, or if the server has run
+  without a break since. Otherwise it may have been lost, and that is refused.
+
+Several events, and not only the last: numbers are drawn before the commit, so what a restore or a
+failover lost need not have the highest numbers.
+
+Where the order is by transaction ids (Emmett), ids of another cluster cannot be compared. After a
+dump and a restore it has to be proven that nothing was or will be passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from esops.errors import AnotherLog, OtherPositions, OtherTransactions
+from esops.events import Position, RecordedEvent
+from esops.postgres.statements import statements
+from esops.stores.parts import Mark
+from esops.stores.postgres.layouts.base import NO_TENANT, Layout
+
+_SQL = statements(__package__, "identity")
+_MARKED = 32
+"""Events that a mark names."""
+_MOST_UNREAD = 100_000
+"""Up to this many unread events are looked through for a proof that ids can be compared."""
+_RESTORED = (
+    "The store was restored to an earlier time or replaced, or the DSN names another database. "
+    "Name the right store. If this is the right one: esops projection recover PROJECTION."
+)
+
+
+class _Marked(NamedTuple):
+    """An event as a mark names it. `content`: what tells it from another where ids are made up."""
+
+    position: str
+    id: str
+    stream: str
+    version: int
+    tenant: str
+    content: str | None
+
+
+def _same(one: _Marked, other: _Marked) -> bool:
+    """Whether two are one event."""
+    return (one.id, one.content) == (other.id, other.content)
+
+
+class PostgresIdentity:
+    """LogIdentity of a Postgres store."""
+
+    covers_before = True
+
+    def __init__(
+        self,
+        name: str,
+        layout: Layout,
+        control: Callable[[], AbstractContextManager[psycopg.Connection]],
+    ) -> None:
+        """`name` is the store's; `control` gives its connection."""
+        self._name, self._layout, self._control = name, layout, control
+        self._queries = _queries(layout)
+        self._place: tuple[psycopg.Connection, Mapping[str, Any]] | None = None
+
+    def mark(self, position: Position) -> Mark | None:
+        """The newest events at or before the position, and where they are."""
+        self._check_parts(position)
+        with self._control() as on:
+            rows = on.execute(self._newest(position)).fetchall()
+            mark: dict[str, Any] = {
+                "events": [list(self._marked(row)) for row in rows],
+                "log": self._place_of(on),
+            }
+            if self._layout.by_transactions:
+                mark["end"] = on.execute(self._queries["drawn"]).fetchone()[0]  # type: ignore[index]
+        return mark
+
+    def mark_of(self, events: Sequence[RecordedEvent]) -> Mark | None:
+        """The events alone; None where their ids are made up, and so tell nothing of what they
+        are.
+        """
+        if self._layout.made_up_ids:
+            return None
+        place = None if self._place is None else dict(self._place[1])
+        marked = [
+            _Marked(str(each.position), each.id, each.stream, each.version, each.tenant, None)
+            for each in reversed(events[-_MARKED:])
+        ]
+        return {"events": [list(each) for each in marked], "log": place}
+
+    def check_reach(self, position: Position) -> None:
+        """By the sequence, the table, and the cluster's transaction ids."""
+        self._check_parts(position)
+        with self._control() as on:
+            self._check_reach(on, position)
+
+    def recognise(self, position: Position, mark: Mark, *, removed: bool = False) -> None:
+        """Look for each event of the mark, and whether transaction ids can be compared."""
+        self._check_parts(position)
+        with self._control() as on:
+            self._place = None
+            place = self._place_of(on)
+            if self._layout.by_transactions:
+                self._check_transactions(on, position, mark, place)
+            self._check_reach(on, position)
+            unbroken = mark.get("log") is not None and mark["log"] == place
+            self._check_events(
+                on,
+                [_Marked(*each) for each in mark["events"]],
+                may_be_gone=removed or unbroken,
+            )
+
+    # -- the events of a mark
+
+    def _check_events(
+        self, on: psycopg.Connection, events: Sequence[_Marked], *, may_be_gone: bool
+    ) -> None:
+        if not events:
+            return
+        highest, lowest = (Position.parse(each.position) for each in (events[0], events[-1]))
+        bounds = {
+            "from": self._layout.beyond(lowest, strictly=False),
+            "up_to": self._layout.up_to(highest),
+        }
+        rows = on.execute(self._query("between", **bounds)).fetchall()
+        there = {each.position: each for each in map(self._marked, rows)}
+        for each in events:
+            now = there.get(each.position)
+            if now is None:
+                if not may_be_gone:
+                    self._check_gone(on, each)
+            elif not _same(now, each) and not self._replaced(on, each, now):
+                raise self._other(
+                    f"at position {each.position} is another event now, version {now.version} of "
+                    f"stream {now.stream!r}"
+                )
+
+    def _check_gone(self, on: psycopg.Connection, event: _Marked) -> None:
+        """Raises AnotherLog unless something says that an event was deleted."""
+        if self._at_version(on, event) is not None:
+            raise self._other(
+                f"version {event.version} of stream {event.stream!r} was at position "
+                f"{event.position}, and is not any more"
+            )
+        if self._last_version(on, event) < event.version:
+            raise self._other(
+                f"the event at position {event.position} (version {event.version} of stream "
+                f"{event.stream!r}) does not exist any more, and nothing says that it was deleted"
+            )
+
+    def _replaced(self, on: psycopg.Connection, event: _Marked, now: _Marked) -> bool:
+        """Whether the library itself put another event in the place of this one."""
+        kind = self._layout.compacted
+        if kind is None or (now.stream, now.version) != (event.stream, event.version):
+            return False
+        row = self._at_version(on, event)
+        return row is not None and str(row[0]).lower().startswith(kind)
+
+    def _at_version(self, on: psycopg.Connection, event: _Marked) -> tuple[Any, ...] | None:
+        """The type of what has the version of a stream now; None where nothing has."""
+        query = self._query(
+            "version", of_stream=self._of_stream(event), at=sql.Literal(event.version)
+        )
+        return on.execute(query).fetchone()
+
+    def _last_version(self, on: psycopg.Connection, event: _Marked) -> int:
+        found = [on.execute(self._query("last", of_stream=self._of_stream(event))).fetchone()]
+        listed = self._layout.stream_table
+        if listed is not None:
+            same = sql.SQL("{} = {} AND {} = {}").format(
+                listed.stream,
+                sql.Literal(event.stream),
+                listed.tenant,
+                sql.Literal(event.tenant),
+            )
+            query = self._query("written", length=listed.length, table=listed.table, of_stream=same)
+            found.append(on.execute(query).fetchone())
+        # Below the first version of any store, where there is no such stream.
+        return max((row[0] for row in found if row is not None and row[0] is not None), default=-1)
+
+    def _of_stream(self, event: _Marked) -> sql.Composable:
+        return sql.SQL("{} AND {} = {}").format(
+            self._layout.stream_equals(event.stream),
+            self._layout.mapped.tenant,
+            sql.Literal(event.tenant),
+        )
+
+    # -- positions
+
+    def _check_parts(self, position: Position) -> None:
+        parts = len(self._layout.order)
+        if len(position) != parts:
+            raise OtherPositions(
+                f"{position} is not a position of store {self._name}, whose positions have "
+                f"{parts} part{'s' * (parts > 1)}: its `ordering` or layout was changed",
+                hint="Set it back to what the read model was built with. To keep it, rebuild the "
+                "read model: esops projection recover PROJECTION.",
+            )
+
+    def _check_reach(self, on: psycopg.Connection, position: Position) -> None:
+        drawn = on.execute(self._queries["drawn"]).fetchone()[0]  # type: ignore[index]
+        if self._layout.by_transactions:
+            upcoming = on.execute(self._queries["transactions"]).fetchone()[0]  # type: ignore[index]
+            if position[0] >= upcoming:
+                raise self._other(
+                    f"transaction {position[0]} of the checkpoint has not happened yet in this "
+                    f"cluster, whose next one is {upcoming}"
+                )
+        if position[-1] <= drawn:
+            return
+        # A sequence that is behind its table is another trouble, and has its own error.
+        highest = None
+        if not self._layout.by_transactions:
+            highest = on.execute(self._queries["highest"]).fetchone()[0]  # type: ignore[index]
+        if position[-1] > max(drawn, highest or 0):
+            raise self._other(
+                f"position {position} lies beyond its end, {max(drawn, highest or 0)}"
+            )
+
+    # -- transaction ids
+
+    def _check_transactions(
+        self,
+        on: psycopg.Connection,
+        position: Position,
+        mark: Mark,
+        place: Mapping[str, Any],
+    ) -> None:
+        """Raises OtherTransactions where the cluster is or may be another, unless every event that
+        was written since is after the position, and in the order of its stream.
+        """
+        before, now = (mark.get("log") or {}).get("system"), place["system"]
+        if before is not None and before == now:
+            return
+        upcoming, oldest = on.execute(self._queries["transactions"]).fetchone()  # type: ignore[misc]
+        newest = on.execute(self._queries["newest_transaction"]).fetchone()
+        highest = max(position[0], newest[0] if newest is not None else 0)
+        if highest >= oldest:
+            raise self._foreign(
+                f"the checkpoint and the events have transaction ids up to {highest}, and the next "
+                f"one here is {upcoming}"
+            )
+        end = mark.get("end")
+        up_to = self._layout.up_to(position)
+        passed = on.execute(
+            self._query("passed", up_to=up_to, end=sql.Literal(end or 0))
+        ).fetchone()
+        if end is None or passed is None or passed[0]:
+            raise self._foreign("events that were written here lie before the checkpoint")
+        count, back = on.execute(  # type: ignore[misc]
+            self._query(
+                "unread", beyond=self._layout.beyond(position), most=sql.Literal(_MOST_UNREAD)
+            )
+        ).fetchone()
+        if back or count >= _MOST_UNREAD:
+            raise self._foreign("the order of events that are not read yet cannot be proven")
+
+    def _foreign(self, why: str) -> OtherTransactions:
+        return OtherTransactions(
+            f"store {self._name} is in another cluster than the one that the checkpoint was taken "
+            "in, and its order is by transaction ids, which count in one cluster only: "
+            f"{why}",
+            hint='Read it with ordering = "position", and rebuild: esops projection recover '
+            "PROJECTION.",
+        )
+
+    # -- words and queries
+
+    def _other(self, why: str) -> AnotherLog:
+        return AnotherLog(
+            f"store {self._name} is not the log that the checkpoint was taken in: {why}",
+            hint=_RESTORED,
+        )
+
+    def _marked(self, row: tuple[Any, ...]) -> _Marked:
+        parts = len(self._layout.order)
+        position = str(Position(row[:parts]))
+        event_id, stream, version, tenant, content = row[parts:]
+        return _Marked(position, str(event_id), stream, version, tenant or "", content)
+
+    def _newest(self, position: Position) -> sql.Composed:
+        up_to = self._layout.up_to(position)
+        return self._query("newest", up_to=up_to, most=sql.Literal(_MARKED))
+
+    def _query(self, name: str, **more: sql.Composable) -> sql.Composed:
+        return sql.SQL(_SQL[name]).format(**_names(self._layout), **more)
+
+    def _place_of(self, on: psycopg.Connection) -> Mapping[str, Any]:
+        """Where the events are; asked once for each connection, which a restore would end."""
+        if self._place is None or self._place[0] is not on:
+            row = on.execute(self._queries["cluster"]).fetchone()
+            assert row is not None
+            self._place = (
+                on,
+                {
+                    "system": _allowed(on, "system"),
+                    "timeline": _allowed(on, "timeline"),
+                    **dict(zip(("database", "table", "started", "counting"), row, strict=True)),
+                },
+            )
+        return self._place[1]
+
+
+def _allowed(on: psycopg.Connection, question: str) -> str | None:
+    """An answer that a managed server may deny; None where it does."""
+    try:
+        row = on.execute(_SQL[question]).fetchone()
+    except (
+        psycopg.errors.InsufficientPrivilege,
+        psycopg.errors.UndefinedFunction,
+        psycopg.errors.FeatureNotSupported,
+        psycopg.errors.ObjectNotInPrerequisiteState,
+    ):
+        return None
+    return None if row is None else str(row[0])
+
+
+def _names(layout: Layout) -> dict[str, sql.Composable]:
+    m = layout.mapped
+    content: sql.Composable = sql.SQL("NULL::text")
+    if layout.made_up_ids:
+        content = sql.SQL("coalesce(extract(epoch FROM {})::text, md5(({})::text))").format(
+            m.recorded_at, m.data
+        )
+    return {
+        "order": sql.SQL(", ").join(layout.order),
+        "descending": sql.SQL(", ").join(
+            sql.SQL("{} DESC").format(column) for column in layout.order_columns
+        ),
+        "id": m.id,
+        "stream": m.stream,
+        "version": m.version,
+        "type": m.type,
+        "tenant": m.tenant if m.tenant is not NO_TENANT else sql.SQL("''::text"),
+        "content": content,
+        "events": layout.events,
+        "scope": layout.numbered,
+    }
+
+
+def _queries(layout: Layout) -> dict[str, sql.Composed]:
+    names = {
+        "events": layout.events,
+        "scope": layout.numbered,
+        "table": sql.Literal(layout.events.as_string(None)),
+        "sequence": layout.sequences[0],
+        "number": layout.order_columns[-1],
+    }
+    wanted = ("cluster", "drawn", "highest", "transactions", "newest_transaction")
+    return {name: sql.SQL(_SQL[name]).format(**names) for name in wanted}

@@ -1,0 +1,209 @@
+"""A store that was restored to an earlier time, moved or replaced, under read models that know more.
+
+Every command refuses, status and doctor say so, and `esops projection recover` is the way out. What
+is still the same log (a failover, a copy, removed events) goes on.
+"""
+
+from __future__ import annotations
+
+import json
+
+import psycopg
+import pytest
+
+from esops.demo.store import generate
+from tests.support import shop
+from tests.support.databases import database
+from tests.support.restoring import backups
+
+NAME = "cart_summary"
+
+
+@pytest.fixture
+def models(server):
+    """A database for read models, apart from the store's."""
+    with database(server) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("SET TIME ZONE 'UTC'")
+        connection.dsn_given = dsn
+        yield connection
+
+
+@pytest.fixture
+def backup(server, dsn):
+    with backups(server, dsn) as made:
+        yield made
+
+
+def configure(project, dsn, models, **options) -> None:
+    shop.configure(project, dsn, **options)
+    with (project.folder / "esops.toml").open("a") as file:
+        file.write(f"[readmodels.main]\ndsn = {json.dumps(models.dsn_given)}\n")
+
+
+def codes(project) -> set[str]:
+    found = project.run("doctor", "--output", "json").json
+    return {each["code"] for each in found["findings"]}
+
+
+def recover(project, *options: str, code: int = 0) -> dict[int, dict]:
+    done = project.run("projection", "recover", NAME, "--yes", "--output", "json", *options)
+    assert done.code == code, done.err + done.out
+    return {each["version"]: each for each in done.json["versions"]}
+
+
+def check_refused(project, *commands: tuple[str, ...]) -> None:
+    for command in commands:
+        done = project.run(*command)
+        assert done.code == 6, (command, done.out, done.err)
+        assert f"esops projection recover {NAME}" in done.err, (command, done.err)
+
+
+ALL = (
+    ("run", "--until-caught-up"),
+    ("rebuild", "--blue-green"),
+    ("rebuild", "--blue-green", "--dry-run"),
+    ("rebuild", "--yes"),
+    ("rebuild", "--ranges", "3", "--yes"),
+    ("projection", "rollback", NAME),
+    ("projection", "switch", NAME, "--to", "1"),
+)
+
+
+def check_found(project, code: str) -> None:
+    """Status, doctor and metrics say so."""
+    status = project.run("status", "--output", "json")
+    assert status.code == 1
+    assert not status.json["stores"][0]["ok"]
+    assert {each["ok"] for each in status.json["projections"] if each["state"] == "active"} == {
+        False
+    }
+    assert code in codes(project)
+    assert f'esops_version_of_log{{projection="{NAME}"' in project.ok("metrics").out
+    assert 'state="active",version="2"} 0.0' in project.ok("metrics").out.replace(
+        'version="2",state="active"', 'state="active",version="2"'
+    )
+    assert project.run("projection", "show", NAME).code == 0
+
+
+@pytest.mark.parametrize("beyond", [False, True], ids=["head before it", "head beyond it again"])
+def test_a_store_restored_to_an_earlier_time_is_refused_and_recovered_by_a_rebuild(
+    dsn, models, backup, project, beyond
+):
+    """As it was reported: 100 events were never applied, with exit code 0 and lag 0."""
+    shop.make(dsn, 900)
+    configure(project, dsn, models)
+    project.ok("rebuild", "--blue-green")
+    backup.take()
+    shop.more(dsn, 100)
+    project.ok("rebuild", "--blue-green")
+    backup.restore()
+    if beyond:
+        shop.more(dsn, 150)
+    check_refused(project, *ALL)
+    check_found(project, "ESOPS-D040")
+    project.run("projection", "recover", NAME, "--dry-run")
+    before = models.execute("SELECT position FROM esops.versions ORDER BY version").fetchall()
+    planned = project.ok("projection", "recover", NAME, "--dry-run", "--output", "json").json
+    assert [each["outcome"] for each in planned["versions"]] == ["fine", "rebuild"]
+    assert (
+        models.execute("SELECT position FROM esops.versions ORDER BY version").fetchall() == before
+    )
+    assert project.run("projection", "recover", NAME).code == 2  # nobody to ask
+    found = recover(project, code=1)
+    # v1 stood still before the lost events came.
+    assert (found[1]["command"], found[2]["command"]) == (
+        None,
+        f"esops rebuild {NAME} --blue-green",
+    )
+    # Given up: it serves, and nothing says that it is fresh, until it is rebuilt.
+    assert project.run("run", "--until-caught-up").code == 6
+    assert project.run("status").code == 1
+    project.ok("rebuild", "--blue-green")
+    head = 1_050 if beyond else 900
+    with psycopg.connect(dsn) as store:
+        assert shop.table(models, NAME) == shop.truth(store, head)
+    project.ok("projection", "retire", NAME, "--yes")
+    project.ok("run", "--until-caught-up")
+    assert project.run("status").code == 0
+    assert "ESOPS-D040" not in codes(project)
+
+
+def test_a_version_of_which_no_lost_event_was_applied_is_set_back(dsn, models, backup, project):
+    """It takes one type of events, and the lost ones are of others."""
+    shop.make(dsn, 900)
+    options = 'events = ["shopping_cart_opened"]'
+    configure(project, dsn, models, projection_options=options)
+    project.ok("rebuild", "--blue-green")
+    backup.take()
+    with psycopg.connect(dsn, autocommit=True) as store:
+        store.execute("INSERT INTO shop.mt_streams (id, version) VALUES ('lost', 100)")
+        store.execute(
+            "INSERT INTO shop.mt_events SELECT nextval('shop.mt_events_sequence'), "
+            "gen_random_uuid(), 'lost', n, '{}', 'note', now() FROM generate_series(1, 100) n"
+        )
+    project.ok("run", "--until-caught-up")
+    backup.restore()
+    shop.more(dsn, 150)
+    check_refused(project, ("run", "--until-caught-up"))
+    found = recover(project)
+    assert found[1]["outcome"] == "set back"
+    assert int(found[1]["to"]) <= 900
+    project.ok("run", "--until-caught-up")
+    with psycopg.connect(dsn) as store:
+        opened = store.execute(
+            "SELECT count(*) FROM shop.mt_events WHERE type = 'shopping_cart_opened'"
+        ).fetchone()
+    assert models.execute(f"SELECT count(*) FROM {NAME}").fetchone() == opened
+    assert project.run("status").code == 0
+
+
+def test_what_is_still_the_same_log_goes_on(dsn, models, backup, project, connection):
+    """A copy of all of it in another database, removed events, a server that starts again."""
+    shop.make(dsn, 900)
+    configure(project, dsn, models)
+    project.ok("rebuild", "--blue-green")
+    connection.close()
+    backup.take()
+    backup.restore()  # the same events, in another database
+    project.ok("run", "--until-caught-up")
+    with psycopg.connect(dsn, autocommit=True) as store:
+        # Deleted, and the stream's row still says that it had them.
+        store.execute("DELETE FROM shop.mt_events WHERE seq_id BETWEEN 870 AND 895")
+    shop.more(dsn, 100)
+    project.ok("run", "--until-caught-up")
+    assert project.run("status").code == 0
+
+
+def test_events_that_are_gone_without_a_trace_are_refused_until_somebody_vouches_for_it(
+    dsn, models, backup, project, connection
+):
+    shop.make(dsn, 900)
+    configure(project, dsn, models)
+    project.ok("rebuild", "--blue-green")
+    connection.close()
+    backup.take()
+    backup.restore()
+    with psycopg.connect(dsn, autocommit=True) as store:
+        store.execute("DELETE FROM shop.mt_events WHERE seq_id > 890")
+        store.execute(
+            "UPDATE shop.mt_streams s SET version = (SELECT coalesce(max(version), 0) "
+            "FROM shop.mt_events e WHERE e.stream_id = s.id)"
+        )
+    check_refused(project, ("run", "--until-caught-up"))
+    assert recover(project, "--accept-removed")[1]["outcome"] == "kept"
+    with psycopg.connect(dsn, autocommit=True) as store:
+        generate(store, 100, after=1_000, first_cart=5_000)
+    project.ok("run", "--until-caught-up")
+    assert project.run("status").code == 0
+
+
+def test_a_deleted_event_is_no_other_log_while_the_server_runs(dsn, models, project, connection):
+    shop.make(dsn, 900)
+    configure(project, dsn, models)
+    project.ok("rebuild", "--blue-green")
+    connection.execute("DELETE FROM shop.mt_events WHERE seq_id > 890")
+    connection.execute(
+        "DELETE FROM shop.mt_streams WHERE id NOT IN (SELECT stream_id FROM shop.mt_events)"
+    )
+    project.ok("run", "--until-caught-up")
+    assert project.run("status").code == 0
