@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from esops.errors import UsageError
 from esops.postgres.statements import statements
 
 _SQL = statements(__package__, "catalog")
@@ -48,6 +49,38 @@ class Table:
     def column(self, name: str) -> Column:
         """The column of that name. Raises KeyError."""
         return {column.name: column for column in self.columns}[name]
+
+
+def parse_name(text: str) -> tuple[str | None, str]:
+    """Read `name`, `schema.name` or `"a schema"."a name"`: the schema, if there is one, and the
+    name.
+
+    A part needs quotes only where it contains a dot or starts with a quote. Raises UsageError for
+    anything else.
+    """
+    parts: list[str] = []
+    rest = text
+    while rest:
+        if rest.startswith('"'):
+            # Find the quote that closes the part: two quotes in a row stand for one in the name.
+            end = 1
+            while (end := rest.find('"', end)) != -1 and rest[end : end + 2] == '""':
+                end += 2
+            if end == -1 or (end + 1 < len(rest) and rest[end + 1] != "."):
+                raise UsageError(f"the table name {text!r} has quotes that do not match")
+            part, rest = rest[1:end].replace('""', '"'), rest[end + 1 :]
+            dot, rest = rest[:1], rest[1:]
+        else:
+            part, dot, rest = rest.partition(".")
+        parts.append(part)
+        if dot and not rest:
+            parts.append("")  # "schema." lacks the name, which the check below reports
+    if not parts or len(parts) > 2 or not all(parts):
+        raise UsageError(
+            f"{text!r} is not the name of a table",
+            hint='Write name, schema.name or "a schema"."a name".',
+        )
+    return (parts[0] if len(parts) == 2 else None), parts[-1]
 
 
 def find_table(connection: psycopg.Connection, schema: str, name: str) -> Table | None:

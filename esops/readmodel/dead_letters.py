@@ -10,6 +10,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from esops.config import Config
+from esops.escaping import visible_lines
 from esops.events import RecordedEvent
 from esops.postgres.connection import connect, translated
 from esops.postgres.statements import statements
@@ -42,10 +43,16 @@ def record_dead_letter(
             projection,
             version,
             str(event.position),
-            event.id,
-            event.stream,
+            _storable(event.id),
+            _storable(event.stream),
             event.version,
-            event.type,
-            reason,
+            _storable(event.type),
+            # The text of a user's exception may hold what Postgres does not take.
+            visible_lines(reason),
         ),
     )
+
+
+def _storable(text: str) -> str:
+    """A name from another store than Postgres, which has no zero characters."""
+    return text.replace("\0", "\\x00")

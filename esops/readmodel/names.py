@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from esops.errors import UsageError
+from esops.postgres import catalog
 from esops.postgres.connection import qualified
 
 _LONGEST_NAME = 63
@@ -38,34 +38,9 @@ class ReadModelName:
 
 
 def parse_name(text: str, default_schema: str) -> ReadModelName:
-    """Read `name`, `schema.name` or `"a schema"."a name"`.
-
-    A part needs quotes only where it contains a dot or starts with a quote. Raises UsageError for
-    anything else.
-    """
-    parts: list[str] = []
-    rest = text
-    while rest:
-        if rest.startswith('"'):
-            # Find the quote that closes the part: two quotes in a row stand for one in the name.
-            end = 1
-            while (end := rest.find('"', end)) != -1 and rest[end : end + 2] == '""':
-                end += 2
-            if end == -1 or (end + 1 < len(rest) and rest[end + 1] != "."):
-                raise UsageError(f"the table name {text!r} has quotes that do not match")
-            part, rest = rest[1:end].replace('""', '"'), rest[end + 1 :]
-            dot, rest = rest[:1], rest[1:]
-        else:
-            part, dot, rest = rest.partition(".")
-        parts.append(part)
-        if dot and not rest:
-            parts.append("")  # "schema." lacks the name, which the check below reports
-    if not parts or len(parts) > 2 or not all(parts):
-        raise UsageError(
-            f"{text!r} is not the name of a table",
-            hint='Write name, schema.name or "a schema"."a name".',
-        )
-    return ReadModelName(parts[-2] if len(parts) == 2 else default_schema, parts[-1])
+    """Read `name`, `schema.name` or `"a schema"."a name"`. Raises UsageError for anything else."""
+    schema, name = catalog.parse_name(text)
+    return ReadModelName(default_schema if schema is None else schema, name)
 
 
 def default_schema(connection: psycopg.Connection, configured: str | None) -> str:

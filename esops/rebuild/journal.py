@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
+from esops.escaping import visible_lines
 from esops.postgres.statements import statements
 from esops.readmodel import migrations
 
@@ -116,6 +117,7 @@ def enter(
 
 def pause(connection: psycopg.Connection, entry: JournalEntry, state: str, reason: str) -> None:
     """Note that work stopped in a state, and why."""
+    reason = visible_lines(reason)  # it may be of a user's exception, and hold anything
     connection.execute(_SQL["pause"], {"state": state, "reason": reason, "rebuild": entry.rebuild})
     note(connection, entry.rebuild, state, "paused", {"reason": reason})
 

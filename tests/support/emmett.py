@@ -25,7 +25,7 @@ def create(connection, schema: str = "public", *, old_processors: bool = False) 
             PRIMARY KEY (stream_id, partition, is_archived)) PARTITION BY LIST (partition);
         CREATE TABLE {s}.emt_messages (
             stream_position bigint NOT NULL, global_position bigint DEFAULT
-            nextval('{s}.emt_global_message_position'),
+            nextval('{s.replace(chr(39), 2 * chr(39))}.emt_global_message_position'),
             transaction_id xid8 NOT NULL, created timestamptz NOT NULL DEFAULT now(), is_archived
             boolean NOT NULL DEFAULT FALSE,
             message_kind varchar(1) NOT NULL DEFAULT 'E', stream_id text NOT NULL, partition text

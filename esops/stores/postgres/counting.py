@@ -26,7 +26,7 @@ from esops.stores.parts import (
     MonthCount,
     SampledPage,
 )
-from esops.stores.postgres.layouts.base import TRUE, Layout, category_in
+from esops.stores.postgres.layouts.base import TRUE, Layout, category_in, storable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -153,6 +153,8 @@ class Counting:
     def _by_stream(self, filter: EventFilter, counted: bool) -> sql.Composed:
         """All streams as a subquery: stream (as an index has it), tenant, category, length."""
         layout, own = self._layout, self._layout.stream_table
+        if filter.category is not None and not storable([filter.category]):
+            own = None  # the condition on events knows what such a name means
         if own is not None and not counted and not filter.types and filter.stream is None:
             conditions = [own.scope, sql.SQL("{} > 0").format(own.length)]
             if not filter.archived:

@@ -21,7 +21,7 @@ from esops.events import (
 )
 from esops.postgres import catalog
 from esops.stores.parts import SearchResult
-from esops.stores.postgres.layouts.base import Layout, same_uuid
+from esops.stores.postgres.layouts.base import Layout, same_uuid, storable
 from esops.stores.postgres.reading import PagedReader
 from esops.stores.searching import IdSearch, SoughtIds
 
@@ -83,7 +83,7 @@ class _Question:
         self._fields = [layout.field(key) for key in wanted]
         self.what = ", ".join(wanted)
         conditions: list[sql.Composable] = [
-            sql.SQL("{} = ANY({})").format(field, sql.Literal(list(sought.values)))
+            sql.SQL("{} = ANY({}::text[])").format(field, sql.Literal(storable(sought.values)))
             for field in self._fields
         ]
         # OpenTelemetry puts the trace id into the middle of the traceparent.
@@ -101,7 +101,8 @@ class _Question:
             each = (same_uuid(column, value) for value in values)
             return sql.SQL("({})").format(sql.SQL(" OR ").join(each))
         self._fields = [self._layout.mapped.id]
-        return sql.SQL("{} = ANY({})").format(self._layout.mapped.id, sql.Literal(list(values)))
+        ids = sql.Literal(storable(values))
+        return sql.SQL("{} = ANY({}::text[])").format(self._layout.mapped.id, ids)
 
     def _in_use(self, keys: Sequence[str]) -> list[str]:
         """Of several possible keys, those that have a column of their own; or else those that the

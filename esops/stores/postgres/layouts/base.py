@@ -215,10 +215,11 @@ class Layout(ABC):
         conditions = [self.own]
         if not filter.archived:
             conditions.append(self.alive)
+        if len(storable([filter.stream or "", filter.category or ""])) < 2:
+            return FALSE
         if filter.types:
-            conditions.append(
-                sql.SQL("{} = ANY({})").format(self.mapped.type, sql.Literal(list(filter.types)))
-            )
+            types = sql.Literal(storable(filter.types))
+            conditions.append(sql.SQL("{} = ANY({}::text[])").format(self.mapped.type, types))
         if filter.category is not None:
             conditions.append(self.in_category(filter.category))
         if filter.stream is not None:
@@ -244,7 +245,7 @@ class Layout(ABC):
         """The condition for events of any of these streams, which an index answers."""
         column = self.stream_column or self.mapped.stream
         return sql.SQL("{} = ANY({}::{}[])").format(
-            column, sql.Literal(list(names)), sql.SQL(self.stream_kind)
+            column, sql.Literal(storable(names)), sql.SQL(self.stream_kind)
         )
 
     def beyond(self, position: Position, strictly: bool = True) -> sql.Composable:
@@ -280,6 +281,11 @@ class Layout(ABC):
         left, right = sql.SQL(", ").join(self.order_columns), self._numbers(position)
         form = sql.SQL("{} {} {}" if len(position) == 1 else "({}) {} ({})")
         return form.format(left, sql.SQL(operator), right)
+
+
+def storable(texts: Sequence[str]) -> list[str]:
+    """Those texts that Postgres can have: what has a zero character names nothing there."""
+    return [text for text in texts if "\0" not in text]
 
 
 def named(columns: Sequence[sql.Composable]) -> sql.Composed:

@@ -23,6 +23,7 @@ from esops.stores.postgres.layouts.numbered import (
 _C = sql.Identifier
 _NUMBERS = {"int2", "int4", "int8"}
 _TIMES = {"timestamptz", "timestamp"}
+_ARRAYS = {"_json", "_jsonb"}
 _DOCUMENTS = {"json", "jsonb", "text", "varchar", "bytea"}
 
 
@@ -34,7 +35,7 @@ def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[C
     asked = settings.table
     if asked is None:
         return []
-    schema, _, name = asked.name.rpartition(".")
+    schema, name = _named("table.name", asked.name)
     schemas = [schema] if schema else catalog.schemas_with(connection, name)
     table = catalog.find_table(connection, schemas[0], name) if schemas else None
     if table is None:
@@ -44,7 +45,7 @@ def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[C
         )
     _check(table, asked)
     if asked.sequence is not None:
-        within, _, short = asked.sequence.rpartition(".")
+        within, short = _named("table.sequence", asked.sequence)
         oid = catalog.sequence_of(connection, within or table.schema, short)
         if oid is None:
             raise UsageError(
@@ -57,6 +58,13 @@ def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[C
     return [CustomTable(table, asked, sequence, watched)]
 
 
+def _named(key: str, text: str) -> tuple[str | None, str]:
+    try:
+        return catalog.parse_name(text)
+    except UsageError as error:
+        raise UsageError(f"{key}: {error.message}", hint=error.hint) from None
+
+
 def _check(table: catalog.Table, asked: TableSettings) -> None:
     """Raises UsageError that names the key, and the nearest column."""
     known = [column.name for column in table.columns]
@@ -64,7 +72,7 @@ def _check(table: catalog.Table, asked: TableSettings) -> None:
         "position": _NUMBERS,
         "version": _NUMBERS,
         "time": _TIMES,
-        "data": _DOCUMENTS,
+        "data": _DOCUMENTS | _ARRAYS,
         "metadata": _DOCUMENTS,
         **dict.fromkeys(("stream", "type", "id", "category", "correlation", "causation"), None),
     }
@@ -136,9 +144,16 @@ def _mapped(table: catalog.Table, asked: TableSettings) -> Mapped:
         stream=stream,
         version=_C(asked.version),
         type=_text(asked.type),
-        data=_C(asked.data),
+        data=_document(table, asked.data),
         metadata=_metadata(table, asked),
         recorded_at=time,
+    )
+
+
+def _document(table: catalog.Table, column: str) -> sql.Composable:
+    """A payload; several of them in an array are one."""
+    return sql.SQL("to_jsonb({})" if table.column(column).kind in _ARRAYS else "{}").format(
+        _C(column)
     )
 
 
