@@ -81,6 +81,10 @@ class OtherTransactions(AnotherLog):
     """A store is ordered by transaction ids, and its checkpoint holds those of another cluster."""
 
 
+class UnknowableNumbers(ContradictedSequence):
+    """Nobody can know whether a missing number will still come."""
+
+
 class PoisonEvent(Refused):
     """An event could not be projected."""
 

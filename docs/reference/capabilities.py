@@ -31,7 +31,12 @@ STORES = {
     "EventStoreDB": EventStoreDBStore.capabilities,
     "archive": replace(ArchiveStore.capabilities, first_version=0),
 }
-BY_VARIANT = {("Marten", "tenants"): "where conjoined", ("archive", "first_version"): "as it was"}
+BY_VARIANT = {
+    ("Marten", "tenants"): "where conjoined",
+    ("archive", "first_version"): "as it was",
+    ("Emmett", "position_parts"): "2, or 1 by position",
+    ("archive", "position_parts"): "as it was",
+}
 ARCHIVING = {
     "Marten": "archive, delete; restores anywhere",
     "Emmett": "archive, delete; restores anywhere",

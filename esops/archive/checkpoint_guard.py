@@ -33,13 +33,18 @@ def behind(config: Config, store: EventStore, store_name: str, position: Positio
 def _processors_behind(store: EventStore, position: Position) -> Iterator[str]:
     for each in store.checkpoints():
         # Marten's high-water mark belongs to its daemon as a whole: no reader stands behind it.
-        # A position with another number of parts is not comparable.
-        if each.state == "high-water mark" or (
-            each.position is not None and len(each.position) != len(position)
-        ):
+        if each.state == "high-water mark":
             continue
-        if each.position is None or each.position < position:
+        if not _reached(each.position, position):
             yield f"processor {each.name!r} {_progress(each.position)}"
+
+
+def _reached(position: Position | None, target: Position) -> bool:
+    """Whether a reader has certainly read up to a target.
+
+    A position of another shape, as before the store's `ordering` was changed, says nothing.
+    """
+    return position is not None and len(position) == len(target) and position >= target
 
 
 def _projections_behind(
@@ -57,7 +62,7 @@ def _projections_behind(
                 if version.position is not None and version.store == store_name:
                     # In another history it has read other events, whatever its position.
                     marks.check(connection, store, version)
-                if version.position is None or version.position < position:
+                if not _reached(version.position, position):
                     yield f"projection {name} v{version.version} {_progress(version.position)}"
 
 

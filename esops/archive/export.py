@@ -91,9 +91,8 @@ def _write_and_seal(
 ) -> Manifest | None:
     store, run = context.store, context.run
     info = store.ping()
-    head = store.head().position
     archiving = require(store, store.archiving, "archiving")
-    position_parts = len(head) if head is not None else 1
+    position_parts = store.capabilities.position_parts
     columns = archiving.extra_columns()
     with Export(run, context.lease.number, columns, position_parts, context.file_size) as export:
         for so_far in export.add(

@@ -66,18 +66,31 @@ def _sequences(
     subject: str, connection: psycopg.Connection, tables: SqlTables
 ) -> Iterator[Finding]:
     """A session takes as many numbers as the cache holds, and may use the last of them hours later.
-    Until then nobody can tell whether a missing number will still come.
+    Until then nobody can tell whether a missing number will still come. The numbers between those
+    of the sequence are in the application's memory, of which nobody can tell anything.
     """
     for name in tables.sequences:
         schema, short = _parts(name)
         found = catalog.sequence_of(connection, schema, short)
-        if found is not None and found[1] > 1:
+        if found is None:
+            continue
+        cache, increment = found
+        if cache > 1:
             yield Finding(
                 "ESOPS-D011",
                 subject,
-                f"sequence {short} gives each session {found[1]} numbers in advance, so esops has "
-                "to watch missing numbers, and the head lags",
+                f"sequence {short} gives each session {cache} numbers in advance, so a missing "
+                "number holds the head back until every older session has ended",
                 f"ALTER SEQUENCE {name.as_string(connection)} CACHE 1;",
+            )
+        if increment > 1:
+            yield Finding(
+                "ESOPS-D039",
+                subject,
+                f"sequence {short} gives every {increment}th number, and the application may hand "
+                "out those in between: esops refuses to read past a missing one",
+                f"Set `dead_after` of the store, or ALTER SEQUENCE {name.as_string(connection)} "
+                "INCREMENT BY 1.",
             )
 
 

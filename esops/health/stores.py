@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from esops.errors import ContradictedSequence, EsopsError
+from esops.errors import ContradictedSequence, EsopsError, UnknowableNumbers
 from esops.health import eventstoredb, postgres
 from esops.health.findings import Finding
 from esops.init import NO_EVENT_STORE, WHY_NOT
@@ -34,6 +34,8 @@ def examine(name: str, settings: StoreSettings) -> Iterator[Finding]:
             if store.sql is not None:
                 yield from postgres.examine(subject, info, store.sql)
             yield from _head(subject, store)
+    except UnknowableNumbers as error:
+        yield Finding("ESOPS-D037", subject, error.message, error.hint)
     except ContradictedSequence as error:
         yield Finding("ESOPS-D005", subject, error.message, error.hint)
     except EsopsError as error:

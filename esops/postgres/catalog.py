@@ -115,6 +115,12 @@ def relation_tree(connection: psycopg.Connection, oid: int) -> list[int]:
     return [row[0] for row in rows]
 
 
+def leads_an_index(connection: psycopg.Connection, table: str, column: str) -> bool:
+    """Whether an index of every part of a table (quoted and qualified) begins with a column."""
+    row = connection.execute(_SQL["leads_an_index"], {"table": table, "column": column}).fetchone()
+    return bool(row and row[0])
+
+
 def cascading_dependents(connection: psycopg.Connection, oid: int) -> list[str]:
     """The tables whose rows a foreign key deletes or changes when rows of this table, or of one of
     its partitions, are deleted.
@@ -125,19 +131,19 @@ def cascading_dependents(connection: psycopg.Connection, oid: int) -> list[str]:
 
 
 def sequence_of(connection: psycopg.Connection, schema: str, name: str) -> tuple[int, int] | None:
-    """The oid of a sequence and its CACHE; None where there is none."""
+    """The CACHE of a sequence and its INCREMENT; None where there is none."""
     row = connection.execute(_SQL["sequence"], (schema, name)).fetchone()
     return None if row is None else (row[0], row[1])
 
 
 def sequence_behind(
     connection: psycopg.Connection, table: Table, column: str
-) -> tuple[str, str, int, int] | None:
-    """The sequence from which the default or identity of a column draws: schema, name, oid and
-    CACHE; None where there is none.
+) -> tuple[str, str] | None:
+    """The schema and name of the sequence from which the default or identity of a column draws;
+    None where there is none.
     """
     row = connection.execute(_SQL["sequence_behind"], (table.oid, column)).fetchone()
-    return None if row is None else (row[0], row[1], row[2], row[3])
+    return None if row is None else (row[0], row[1])
 
 
 def tables_with(

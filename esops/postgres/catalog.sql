@@ -40,6 +40,14 @@ SELECT relid::oid::bigint FROM pg_partition_tree(%(oid)s::oid::regclass)
 UNION
 SELECT %(oid)s::bigint;
 
+-- leads_an_index --
+SELECT bool_and(EXISTS (
+           SELECT FROM pg_index i
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+            WHERE i.indrelid = t.relid AND i.indisvalid AND i.indpred IS NULL
+              AND a.attname = %(column)s))
+  FROM pg_partition_tree(%(table)s::regclass) t WHERE t.isleaf;
+
 -- cascading_dependents --
 -- ON DELETE CASCADE, SET NULL or SET DEFAULT.
 SELECT DISTINCT conrelid::regclass::text
@@ -48,15 +56,16 @@ SELECT DISTINCT conrelid::regclass::text
  ORDER BY 1;
 
 -- sequence --
-SELECT c.oid, s.seqcache
+SELECT s.seqcache, s.seqincrement
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_sequence s ON s.seqrelid = c.oid
  WHERE n.nspname = %s AND c.relname = %s;
 
 -- sequence_behind --
--- A default depends on its sequence; a sequence of serial or identity depends on the column.
-SELECT n.nspname, s.relname, s.oid, q.seqcache
+-- A default depends on its sequence; a sequence of serial or identity depends on the column. The
+-- default counts first: a column may own a sequence that it does not draw from any more.
+SELECT n.nspname, s.relname
   FROM pg_attribute a
   LEFT JOIN pg_attrdef e ON e.adrelid = a.attrelid AND e.adnum = a.attnum
   JOIN pg_depend d
@@ -68,8 +77,8 @@ SELECT n.nspname, s.relname, s.oid, q.seqcache
     ON s.relkind = 'S'
    AND s.oid = CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid ELSE d.refobjid END
   JOIN pg_namespace n ON n.oid = s.relnamespace
-  JOIN pg_sequence q ON q.seqrelid = s.oid
  WHERE a.attrelid = %s AND a.attname = %s
+ ORDER BY d.classid = 'pg_attrdef'::regclass DESC, d.deptype = 'i' DESC
  LIMIT 1;
 
 -- tables_with --

@@ -99,6 +99,12 @@ class PostgresSettings(StoreSettings):
     for this in addition to `settle_timeout`.
     """
 
+    dead_after: Duration | None = None
+    """After which time a missing number counts as dead though a session or the application may
+    still hold it, where the sequence gives numbers in advance (CACHE or INCREMENT above 1).
+    Default: never.
+    """
+
     @property
     def address(self) -> str:
         """The DSN."""

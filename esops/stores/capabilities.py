@@ -34,6 +34,8 @@ class Capabilities:
     """It keeps the positions of the application's own processors."""
     first_version: int = 1
     """The version of a stream's first event."""
+    position_parts: int = 1
+    """How many numbers make up a position."""
     settling: timedelta = timedelta(seconds=10)
     """How long a command waits for the events that were committed before it to settle."""
 

@@ -179,17 +179,6 @@ def test_a_huge_gap_in_the_numbers_costs_nothing(dsn, connection):
         assert [event.type for event in every(store)] == ["first", "second"]
 
 
-def test_a_sequence_with_a_cache_is_watched_for_holes(dsn, connection):
-    marten.create(connection, marten.Variant(text_ids=True))
-    connection.execute("ALTER SEQUENCE mt_events_sequence CACHE 10")
-    with store_of(dsn, append="quick") as store, store_of(dsn, append="quick") as other:
-        store.append("a", [new("one")])
-        other.append("b", [new("eleven")])
-        store.append("a", [new("two")])
-        seen = [e.type for e in every(store)]
-        assert seen == ["one", "two", "eleven"]
-
-
 def test_a_database_with_several_stores_or_none_says_so(dsn, connection):
     with pytest.raises(UsageError, match="holds no event store that esops knows"):
         store_of(dsn)

@@ -64,7 +64,11 @@ class ArchiveStore(EventStore):
         self._layout = newest.layout if newest is not None else "empty"
         self._parts = newest.position_parts if newest is not None else 1
         if newest is not None:
-            self.capabilities = Capabilities(count_between=True, first_version=newest.first_version)
+            self.capabilities = Capabilities(
+                count_between=True,
+                first_version=newest.first_version,
+                position_parts=newest.position_parts,
+            )
         self._opened: Database | None = None
 
     @property

@@ -64,7 +64,7 @@ class EventStoreDBStore(EventStore):
     """
 
     Settings = EventStoreDBSettings
-    capabilities = Capabilities(append=True, checkpoints=True, first_version=0)
+    capabilities = Capabilities(append=True, checkpoints=True, first_version=0, position_parts=2)
 
     def __init__(self, name: str, settings: EventStoreDBSettings) -> None:
         """Connect. Raises UsageError for a URI that cannot be read, Unavailable where no node

@@ -1,5 +1,16 @@
--- highest --
-SELECT max({number}) FROM {events} WHERE {numbered};
+-- extent --
+SELECT min({number}), max({number}) FROM {events} WHERE {numbered};
+
+-- off_the_grid --
+-- How many of the newest numbers the sequence itself cannot have given: its application gave them.
+SELECT count(*) FROM (
+    SELECT {number} AS number FROM {events} WHERE {numbered} ORDER BY {number} DESC LIMIT 1000
+) AS newest
+ WHERE (number - %(drawn)s) %% %(increment)s <> 0;
+
+-- last --
+SELECT max({number}) FROM {events}
+ WHERE {numbered} AND {number} > %(after)s AND {number} <= %(until)s;
 
 -- next --
 SELECT min({number}) FROM {events}
@@ -32,6 +43,22 @@ WITH piece AS (
 SELECT previous + 1, number - 1 FROM steps WHERE number - previous > 1
  ORDER BY 1 LIMIT %(ranges)s;
 
+-- newest_missing --
+-- The newest ranges that are missing between two numbers, both of them excluded.
+WITH piece AS (
+    SELECT {number} AS number FROM {events}
+     WHERE {numbered} AND {number} > %(after)s AND {number} <= %(until)s
+     ORDER BY {number} DESC LIMIT %(rows)s
+), ends AS (
+    SELECT number FROM piece
+    UNION ALL SELECT %(until)s::bigint + 1
+    UNION ALL SELECT %(after)s::bigint WHERE (SELECT count(*) FROM piece) < %(rows)s
+), steps AS (
+    SELECT number, lead(number) OVER (ORDER BY number) AS following FROM ends
+)
+SELECT number + 1, following - 1 FROM steps WHERE following - number > 1
+ ORDER BY 1 DESC LIMIT %(ranges)s;
+
 -- old_by_checkpoint --
 -- The highest number among some newest events whose transaction began before the horizon.
 SELECT max(number) FROM (
@@ -59,3 +86,15 @@ SELECT CASE WHEN oldest_active_xid::text <> '0' THEN oldest_active_xid::text
             WHEN current_setting('wal_level') <> 'minimal' THEN split_part(next_xid, ':', 2) END
   FROM pg_control_checkpoint()
  WHERE checkpoint_time < clock_timestamp() - %(threshold)s;
+
+-- sessions --
+-- Who is connected to this database and may have drawn numbers: all but esops. For a session of
+-- another role, the times are hidden from those who are no members of pg_read_all_stats.
+SELECT extract(epoch FROM clock_timestamp())::float8, pid, usename, application_name,
+       coalesce(state, '?'), extract(epoch FROM backend_start)::float8,
+       extract(epoch FROM state_change)::float8, left(regexp_replace(query, '\s+', ' ', 'g'), 120)
+  FROM pg_stat_activity
+ WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND pid <> pg_backend_pid()
+   AND coalesce(application_name, '') NOT LIKE 'esops %%'
+   AND coalesce(backend_type, '') NOT IN ('autovacuum worker', 'parallel worker', 'walsender');

@@ -27,14 +27,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import LiteralString, Protocol
 
 import psycopg
-from psycopg import sql
 
 from esops.events import Position
 from esops.postgres.statements import statements
 from esops.stores.base import Holder
+from esops.stores.postgres.sequence import NumberSequence, SequenceState
 
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731 - a constant that is a function
 
@@ -67,9 +67,14 @@ class SettleRule(Protocol):
 
 @dataclass
 class Waiting:
-    """The transactions that held a lock at one moment, without those that have ended since."""
+    """The transactions that held a write lock at one moment, on the table of the events or on their
+    sequence, without those that have ended since.
+    """
 
-    relations: Callable[[psycopg.Connection], list[int]]
+    table: str
+    """Quoted and qualified. Its partitions count as well, and whatever bears its name now."""
+    sequence: int | None = None
+    """The oid of a sequence whose lock counts as well."""
     virtual: set[str] = field(default_factory=set)
     prepared: set[str] = field(default_factory=set)
 
@@ -77,6 +82,10 @@ class Waiting:
         """Start again with the transactions that hold the lock now."""
         self.virtual = self._holders(connection)
         self.prepared = {holder for holder in self.virtual if _is_prepared(holder)}
+
+    def forget(self) -> None:
+        """Wait for nobody any more."""
+        self.virtual, self.prepared = set(), set()
 
     def over(self, connection: psycopg.Connection) -> bool:
         """Whether all of them have ended. Transactions that took the lock later do not count."""
@@ -93,37 +102,39 @@ class Waiting:
         return not self.virtual
 
     def _holders(self, connection: psycopg.Connection) -> set[str]:
-        rows = connection.execute(
-            _SQL["lockers"], {"relations": self.relations(connection)}
-        ).fetchall()
+        rows = connection.execute(_SQL["lockers"], self.parameters).fetchall()
         return {row[0] for row in rows}
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """For the statements that look at locks."""
+        return {"table": self.table, "sequence": self.sequence}
 
 
 class SequenceLockers:
     """A number is settled when all transactions have ended that held the sequence's lock at one
-    moment after it was drawn.
+    moment after it was drawn; and those that held a lock on the table, for an import writes numbers
+    that it has not drawn.
     """
 
-    def __init__(self, sequence: sql.Identifier, sequence_oid: int) -> None:
-        """`sequence` is its qualified name."""
-        self.name = sequence.as_string(None)
-        self._last_value = sql.SQL("SELECT last_value, is_called FROM {}").format(sequence)
-        self._waiting = Waiting(lambda _: [sequence_oid])
+    def __init__(self, sequence: NumberSequence, table: str) -> None:
+        """`sequence` gives the numbers of the `table`, which is quoted and qualified."""
+        self._sequence = sequence
+        self._waiting = Waiting(table)
         self._candidate: int | None = None
+        self.state: SequenceState | None = None
+        """What the sequence was at the last look."""
         self.bound: int | None = None
         self.complete = True
         """Whether the last `advance` reached everything that was drawn before it."""
 
-    def known_settled(self, position: Position) -> None:
-        """This rule looks at no rows, so there is nothing that it could skip."""
-
     def advance(
         self, connection: psycopg.Connection, patience: timedelta, stop: Callable[[], bool] = NEVER
-    ) -> Position | None:
-        """See SettleRule.
+    ) -> int | None:
+        """The number up to which all are settled; None where none is.
 
-        A candidate may be left over from the last call. When it has settled, a new one is taken, so
-        that the bound covers what was drawn before this call.
+        Waits as SettleRule says. A candidate may be left over from the last call. When it has
+        settled, a new one is taken, so that the bound covers what was drawn before this call.
         """
         deadline = time.monotonic() + patience.total_seconds()
         pause = 0.001
@@ -131,7 +142,12 @@ class SequenceLockers:
         while True:
             fresh = self._candidate is None
             if fresh:
-                self._look(connection)
+                # The order matters. Whoever drew a number up to the value had the lock before that,
+                # so it is among the holders or has ended. The other way round, a writer could take
+                # the lock and draw between the two looks.
+                state = self.look(connection)
+                self._candidate, self._waiting.sequence = state.drawn, state.oid
+                self._waiting.look(connection)
             if self._waiting.over(connection):
                 self.bound, self._candidate = self._candidate, None
                 if fresh:
@@ -142,22 +158,17 @@ class SequenceLockers:
                 break
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
-        return None if self.bound is None else Position((self.bound,))
+        return self.bound
 
-    def drawn(self, connection: psycopg.Connection) -> int | None:
-        """The highest number that was drawn, settled or not; None where none ever was."""
-        row = connection.execute(self._last_value).fetchone()
-        assert row is not None
-        # While is_called is false, last_value is the number that comes next, as after ALTER
-        # SEQUENCE … RESTART behind an import.
-        return row[0] if row[1] else row[0] - 1 or None
-
-    def _look(self, connection: psycopg.Connection) -> None:
-        # The order matters. Whoever drew a number up to the value had the lock before that, so it
-        # is among the holders or has ended. The other way round, a writer could take the lock and
-        # draw between the two looks.
-        self._candidate = self.drawn(connection)
-        self._waiting.look(connection)
+    def look(self, connection: psycopg.Connection) -> SequenceState:
+        """What the sequence is at now."""
+        state = self._sequence.state(connection)
+        if self.state is not None and state.begins_again_after(self.state):
+            # The same numbers are given once more, so what was settled says nothing.
+            self._candidate = self.bound = None
+            self._waiting.forget()
+        self.state = state
+        return state
 
     def held_back_by(self, connection: psycopg.Connection) -> list[Holder]:
         """The sessions whose transactions have drawn numbers and not ended."""
@@ -170,6 +181,10 @@ drawn, its transaction may not have had an id yet.
 """
 RESTS = 5.0
 """Seconds for which a bound by transaction ids stays put while no number is drawn."""
+COMPARED_EVERY = 60.0
+"""Seconds after which the table is compared with its sequence again."""
+_XMIN = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+_XMAX = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
 
 
 class TransactionIds:
@@ -177,13 +192,12 @@ class TransactionIds:
     the cluster.
     """
 
-    def __init__(self, sequence: sql.Identifier) -> None:
+    def __init__(self, sequence: NumberSequence) -> None:
         """`sequence` gives the second part of a position."""
-        self._query = sql.SQL(
-            "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint, last_value, "
-            "is_called FROM {}"
-        ).format(sequence)
-        self._xmax = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+        self._sequence = sequence
+        self._state: SequenceState | None = None
+        """What the sequence was when it was last compared with the table, or later."""
+        self._compared = 0.0
         self._held = False
         self._quiet: tuple[int, Position, float] | None = None
         self._newest: tuple[int, float] = (0, 0.0)
@@ -205,14 +219,13 @@ class TransactionIds:
         transaction drew a number long ago and got its id only later.
         """
         deadline = time.monotonic() + patience.total_seconds()
-        target = connection.execute(self._xmax).fetchone()
-        assert target is not None
+        target = _number(connection, _XMAX)
         pause = 0.001
         while True:
-            row = connection.execute(self._query).fetchone()
-            assert row is not None
-            xmin, last, called = row
-            if not called:  # no event was ever written
+            # The oldest transaction before the sequence: whatever is visible below it has drawn.
+            xmin = _number(connection, _XMIN)
+            last = self._look(connection).drawn
+            if last is None:  # no event was ever written
                 self._held = False
                 return None
             if (
@@ -223,7 +236,7 @@ class TransactionIds:
                 self._held = False
                 return self._quiet[1]
             # Until xmin passes what ran at the call, one of those transactions is still running.
-            self._held = xmin < target[0]
+            self._held = xmin < target
             bound = Position((xmin - 1, last))
             if last != self._newest[0]:
                 self._newest = (last, time.monotonic())
@@ -235,6 +248,21 @@ class TransactionIds:
                 return bound
             time.sleep(pause)
             pause = min(pause * 1.5, 0.05)
+
+    def _look(self, connection: psycopg.Connection) -> SequenceState:
+        """What the sequence is at, compared with the table at first, where it went back or is
+        another one, and now and then.
+        """
+        state, before = self._sequence.state(connection), self._state
+        if (
+            before is None
+            or state.begins_again_after(before)
+            or time.monotonic() - self._compared > COMPARED_EVERY
+        ):
+            state = self._sequence.compare(connection)
+            self._compared = time.monotonic()
+        self._state = state
+        return state
 
     def held_back_by(self, connection: psycopg.Connection) -> list[Holder]:
         """The oldest transactions of the cluster, which keep the bound where it is."""
@@ -254,7 +282,7 @@ def who(connection: psycopg.Connection, waiting: Waiting) -> list[Holder]:
 
     At least one, for they may have ended since: that they held something back stays true.
     """
-    parameters = {"relations": waiting.relations(connection), "waited": sorted(waiting.virtual)}
+    parameters = {**waiting.parameters, "waited": sorted(waiting.virtual)}
     return [
         _holder(*row[1:]) for row in connection.execute(_SQL["who"], parameters).fetchall()
     ] or [JUST_ENDED]
@@ -277,6 +305,12 @@ def _holder(
         f"{state or '?'}: {query or '?'}",
         since,
     )
+
+
+def _number(connection: psycopg.Connection, question: LiteralString) -> int:
+    row = connection.execute(question).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _is_prepared(virtual_transaction: str) -> bool:

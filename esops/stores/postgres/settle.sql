@@ -4,7 +4,9 @@ SELECT DISTINCT virtualtransaction
   FROM pg_locks
  WHERE locktype = 'relation'
    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND relation = ANY(%(relations)s) AND granted AND pid IS DISTINCT FROM pg_backend_pid()
+   AND relation IN (SELECT relid FROM pg_partition_tree(to_regclass(%(table)s))
+                    UNION SELECT to_regclass(%(table)s) UNION SELECT %(sequence)s::oid)
+   AND granted AND pid IS DISTINCT FROM pg_backend_pid()
    AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
                 'AccessExclusiveLock');
 
@@ -13,7 +15,9 @@ SELECT DISTINCT virtualtransaction
 SELECT l.virtualtransaction, l.pid, a.usename, a.application_name, a.state, a.xact_start,
        left(regexp_replace(a.query, '\s+', ' ', 'g'), 120)
   FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
- WHERE l.locktype = 'relation' AND l.relation = ANY(%(relations)s)
+ WHERE l.locktype = 'relation'
+   AND l.relation IN (SELECT relid FROM pg_partition_tree(to_regclass(%(table)s))
+                      UNION SELECT to_regclass(%(table)s) UNION SELECT %(sequence)s::oid)
    AND l.virtualtransaction = ANY(%(waited)s)
  ORDER BY a.xact_start NULLS FIRST;
 

@@ -69,6 +69,7 @@ class PostgresStore(EventStore):
             tenants=self.layout.tenants,
             append=self.layout.appends,
             first_version=self.layout.first_version,
+            position_parts=len(self.layout.order),
             settling=settings.settle_timeout + settings.hole_threshold,
         )
 
@@ -211,7 +212,7 @@ class PostgresStore(EventStore):
             raise short
 
     def _check(self, *positions: Position | None) -> None:
-        parts = len(self.layout.order)
+        parts = self.capabilities.position_parts
         for position in positions:
             if position is not None and len(position) != parts:
                 raise ValueError(
@@ -267,7 +268,11 @@ class PostgresStore(EventStore):
         with translated():
             connection = self._control()
             with connection.transaction():
-                return self.layout.append(connection, stream, events, expected_version)
+                position = self.layout.append(connection, stream, events, expected_version)
+            # Where the sequence has a CACHE, this session would hold numbers for as long as it
+            # lives.
+            connection.execute("DISCARD SEQUENCES")
+            return position
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
         """Exact up to a hundred thousand numbers; beyond, the numbers between (an upper bound)

@@ -5,8 +5,6 @@ It is read, and never written to.
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import psycopg
 from psycopg import sql
 
@@ -15,8 +13,9 @@ from esops.postgres import catalog
 from esops.settings import PostgresSettings, TableSettings
 from esops.stores.postgres.layouts.base import NOTHING, Mapped
 from esops.stores.postgres.layouts.numbered import (
+    Dying,
     NumberedLayout,
-    NumberSequence,
+    SequenceName,
     sequence_behind,
 )
 
@@ -46,16 +45,14 @@ def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[C
     _check(table, asked)
     if asked.sequence is not None:
         within, short = _named("table.sequence", asked.sequence)
-        oid = catalog.sequence_of(connection, within or table.schema, short)
-        if oid is None:
+        if catalog.sequence_of(connection, within or table.schema, short) is None:
             raise UsageError(
                 f"table.sequence: there is no sequence {asked.sequence} in the database"
             )
-        sequence = NumberSequence(within or table.schema, short, *oid)
+        sequence = SequenceName(within or table.schema, short)
     else:
         sequence = sequence_behind(connection, table, asked.position)
-    watched = None if settings.append == "quick" else settings.hole_threshold
-    return [CustomTable(table, asked, sequence, watched)]
+    return [CustomTable(table, asked, sequence, Dying.by(settings, watched=True))]
 
 
 def _named(key: str, text: str) -> tuple[str | None, str]:
@@ -105,11 +102,11 @@ class CustomTable(NumberedLayout):
         self,
         table: catalog.Table,
         asked: TableSettings,
-        sequence: NumberSequence,
-        watched: timedelta | None,
+        sequence: SequenceName,
+        dying: Dying,
     ) -> None:
         """`asked` names the columns of `table`; see NumberedLayout for the rest."""
-        super().__init__(table, asked.position, sequence, watched)
+        super().__init__(table, asked.position, sequence, dying)
         self.mapped, self.made_up_ids = _mapped(table, asked), not asked.id
         self._category = None if asked.category is None else _text(asked.category)
         self.fields = {key: _text(column) for key, column in _own_columns(asked)}

@@ -24,7 +24,7 @@ from esops.stores.payloads import DECODERS
 from esops.stores.postgres.layouts.appending import expect, insert_each
 from esops.stores.postgres.layouts.archiving import numbered_archiving
 from esops.stores.postgres.layouts.base import NOTHING, Mapped, same_uuid
-from esops.stores.postgres.layouts.numbered import NumberedLayout, sequence_behind
+from esops.stores.postgres.layouts.numbered import Dying, NumberedLayout, sequence_behind
 
 _COLUMNS = ["originator_id", "originator_version", "topic", "state", "notification_id"]
 _MIGRATED = "__migration__"
@@ -38,7 +38,7 @@ def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[E
     """The applications whose events are in a database; each is a store."""
     found = catalog.tables_with(connection, _COLUMNS, settings.db_schema)
     return [
-        Eventsourcing(connection, table)
+        Eventsourcing(connection, table, Dying.by(settings))
         for table in found
         if settings.application is None or application(table.name) == settings.application.lower()
     ]
@@ -66,10 +66,10 @@ class Eventsourcing(NumberedLayout):
     stream_column = _C("originator_id")
     made_up_ids = True
 
-    def __init__(self, connection: psycopg.Connection, table: catalog.Table) -> None:
+    def __init__(self, connection: psycopg.Connection, table: catalog.Table, dying: Dying) -> None:
         """`table` is what the catalogue says of the application's events."""
         super().__init__(
-            table, "notification_id", sequence_behind(connection, table, "notification_id")
+            table, "notification_id", sequence_behind(connection, table, "notification_id"), dying
         )
         self.decode = DECODERS[self.name]
         self.stream_kind = table.column("originator_id").kind

@@ -20,7 +20,7 @@ from esops.settings import PostgresSettings
 from esops.stores.postgres.layouts.appending import expect, insert_each
 from esops.stores.postgres.layouts.archiving import numbered_archiving
 from esops.stores.postgres.layouts.base import Mapped
-from esops.stores.postgres.layouts.numbered import NumberedLayout, sequence_behind
+from esops.stores.postgres.layouts.numbered import Dying, NumberedLayout, sequence_behind
 
 _COLUMNS = ["global_position", "position", "time", "stream_name", "type", "data", "metadata", "id"]
 _EVENT = {
@@ -41,7 +41,11 @@ _POSITION_STREAM = r"^[^-]+:position(-.*)?$"
 def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[MessageDb]:
     """message-db's stores in a database."""
     found = catalog.tables_with(connection, _COLUMNS, settings.db_schema)
-    return [MessageDb(connection, table) for table in found if table.name == "messages"]
+    return [
+        MessageDb(connection, table, Dying.by(settings))
+        for table in found
+        if table.name == "messages"
+    ]
 
 
 class MessageDb(NumberedLayout):
@@ -62,10 +66,10 @@ class MessageDb(NumberedLayout):
     id_column = _C("id")
     stream_column = _C("stream_name")
 
-    def __init__(self, connection: psycopg.Connection, table: catalog.Table) -> None:
+    def __init__(self, connection: psycopg.Connection, table: catalog.Table, dying: Dying) -> None:
         """`table` is what the catalogue says of `messages`."""
         super().__init__(
-            table, "global_position", sequence_behind(connection, table, "global_position")
+            table, "global_position", sequence_behind(connection, table, "global_position"), dying
         )
         self._sql = {
             name: sql.SQL(text).format(messages=self.events) for name, text in _SQL.items()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import NamedTuple
 
 import psycopg
@@ -12,26 +12,45 @@ from psycopg import sql
 from esops.errors import Unavailable
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
-from esops.stores.postgres.layouts.base import TRUE, Layout
+from esops.settings import PostgresSettings
+from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.missing import NumbersInOrder
-from esops.stores.postgres.settle import SequenceLockers, SettleRule
-
-_UNWATCHED = timedelta(seconds=3)
-"""The age of a dead number where a sequence gives numbers to sessions in advance, which is watched
-whatever the settings say.
-"""
+from esops.stores.postgres.numbered_events import NumberedEvents
+from esops.stores.postgres.settle import SettleRule
 
 
-class NumberSequence(NamedTuple):
-    """The sequence behind a column. `cache`: how many numbers a session takes in advance."""
+class SequenceName(NamedTuple):
+    """The sequence behind a column."""
 
     schema: str
     name: str
-    oid: int
-    cache: int
 
 
-def sequence_behind(connection: psycopg.Connection, table: Table, number: str) -> NumberSequence:
+@dataclass(frozen=True)
+class Dying:
+    """When a missing number is dead."""
+
+    threshold: timedelta = timedelta(seconds=3)
+    """How long ago it must have been drawn, where missing numbers are watched."""
+    watched: bool = False
+    """Whether they are: numbers may be drawn outside of the writers' transactions. They always are
+    where somebody may hold numbers in advance.
+    """
+    promised: bool = False
+    """Whether the settings say that every writer uses each number in the transaction that drew
+    it.
+    """
+    after: timedelta | None = None
+    """After which time it is dead though somebody may hold it; None: never."""
+
+    @classmethod
+    def by(cls, settings: PostgresSettings, *, watched: bool = False) -> Dying:
+        """As the settings of a store say."""
+        promised = settings.append == "quick"
+        return cls(settings.hole_threshold, watched and not promised, promised, settings.dead_after)
+
+
+def sequence_behind(connection: psycopg.Connection, table: Table, number: str) -> SequenceName:
     """The sequence that fills a column. Raises Unavailable where there is none."""
     found = catalog.sequence_behind(connection, table, number)
     if found is None:
@@ -41,7 +60,7 @@ def sequence_behind(connection: psycopg.Connection, table: Table, number: str) -
             hint="The table may be a copy without its sequence. For a table of your own, name the "
             "`sequence` in esops.toml.",
         )
-    return NumberSequence(*found)
+    return SequenceName(*found)
 
 
 class NumberedLayout(Layout):
@@ -53,32 +72,28 @@ class NumberedLayout(Layout):
         self,
         table: Table,
         number: str,
-        sequence: NumberSequence,
-        watched: timedelta | None = None,
+        sequence: SequenceName,
+        dying: Dying = Dying(),
     ) -> None:
-        """`number` names the column.
-
-        `watched`: missing numbers are watched, and are dead after so long, as where numbers may be
-        drawn outside of the writers' transactions. They always are where the sequence gives out
-        numbers in advance.
-        """
-        self._table, self._number, self._sequence = table, sql.Identifier(number), sequence
-        self._watched = watched
+        """`number` names the column; `dying` says when a missing number is dead."""
+        self._table, self._number, self._dying = table, sql.Identifier(number), dying
         self.schema = table.schema
         self.events = sql.Identifier(table.schema, table.name)
         self.order = self.order_columns = (self._number,)
         self.reads = (self.events,)
-        self.sequences = (sql.Identifier(sequence.schema, sequence.name),)
+        self.sequences = (sql.Identifier(*sequence),)
 
     def rule(self) -> SettleRule:
         """Numbers in their order."""
+        dying = self._dying
         return NumbersInOrder(
-            SequenceLockers(self.sequences[0], self._sequence.oid),
-            self.events,
-            self._number,
-            partial(catalog.relation_tree, oid=self._table.oid),
-            self._watched or _UNWATCHED,
-            TRUE,
-            # A number of a session's cache may be used long after the transaction that drew it.
-            watched=self._watched is not None or self._sequence.cache > 1,
+            NumberedEvents(
+                self.sequences[0],
+                self.events,
+                self._number,
+                dying.threshold,
+                dying.watched,
+                dying.promised,
+                dying.after,
+            )
         )

@@ -30,7 +30,10 @@ from esops.stores.postgres.layouts.base import (
 )
 from esops.stores.postgres.layouts.emmett import archiving as emmett_archiving
 from esops.stores.postgres.layouts.emmett import processors
-from esops.stores.postgres.settle import SequenceLockers, SettleRule, TransactionIds
+from esops.stores.postgres.missing import NumbersInOrder
+from esops.stores.postgres.numbered_events import NumberedEvents
+from esops.stores.postgres.sequence import NumberSequence
+from esops.stores.postgres.settle import SettleRule, TransactionIds
 
 DEFAULT_PARTITION = "emt:default"
 SEQUENCE = "emt_global_message_position"
@@ -53,7 +56,7 @@ class EmmettVariant:
     """What the catalogue and the settings say of Emmett's tables in a schema."""
 
     schema: str
-    sequence_oid: int
+    settings: PostgresSettings
     processors: str
     """The table of processors: emt_processors, or emt_subscriptions up to 0.41."""
     tenants: bool
@@ -61,6 +64,8 @@ class EmmettVariant:
     tenant: str | None
     """The only partition that is read."""
     by_position: bool
+    indexed: bool
+    """Whether an index leads to a global position; Emmett makes none."""
 
     def table(self, name: str) -> sql.Identifier:
         """A table of the schema."""
@@ -71,8 +76,7 @@ def read_variant(
     connection: psycopg.Connection, schema: str, settings: PostgresSettings
 ) -> EmmettVariant:
     """Look at the tables of a schema. Raises Unavailable where the sequence is missing."""
-    sequence = catalog.sequence_of(connection, schema, SEQUENCE)
-    if sequence is None:
+    if catalog.sequence_of(connection, schema, SEQUENCE) is None:
         raise Unavailable(
             f"schema {schema!r} has emt_messages but no sequence {SEQUENCE}",
             hint="Is it a copy without it?",
@@ -85,12 +89,15 @@ def read_variant(
     ).fetchone()
     return EmmettVariant(
         schema,
-        sequence[0],
+        settings,
         "emt_processors" if newer else "emt_subscriptions",
         # With one partition, a tenant in each event would only be noise.
         tenants=settings.tenant is None and partitions is not None and partitions[0] > 1,
         tenant=settings.tenant,
         by_position=settings.ordering == "position",
+        indexed=catalog.leads_an_index(
+            connection, _C(schema, "emt_messages").as_string(None), "global_position"
+        ),
     )
 
 
@@ -143,9 +150,22 @@ class Emmett(Layout):
     def rule(self) -> SettleRule:
         """By transaction ids, as the library reads, unless the settings say otherwise."""
         (name,) = self.sequences
+        settings = self._variant.settings
         if self._variant.by_position:
-            return SequenceLockers(name, self._variant.sequence_oid)
-        return TransactionIds(name)
+            return NumbersInOrder(
+                NumberedEvents(
+                    name,
+                    self.events,
+                    _C("global_position"),
+                    settings.hole_threshold,
+                    # Emmett draws a number by the default of its column, as it inserts.
+                    watched=False,
+                    promised=settings.append == "quick",
+                    dead_after=settings.dead_after,
+                    indexed=self._variant.indexed,
+                )
+            )
+        return TransactionIds(NumberSequence(name, _newest_numbers(self.events)))
 
     def append(
         self,
@@ -191,6 +211,14 @@ def _order(
     # xid8 has no cast to bigint; it goes through text.
     selected = sql.SQL("transaction_id::text::bigint")
     return (transaction, number), (selected, number), ("xid8", "bigint")
+
+
+def _newest_numbers(events: sql.Identifier) -> sql.Composed:
+    """The lowest and highest of the newest numbers, which the library's own index leads to."""
+    return sql.SQL(
+        "SELECT min(global_position), max(global_position) FROM (SELECT global_position FROM {} "
+        "ORDER BY transaction_id DESC, global_position DESC LIMIT 1000) AS newest"
+    ).format(events)
 
 
 def _stream_table(variant: EmmettVariant, scope: sql.Composable) -> StreamTable:

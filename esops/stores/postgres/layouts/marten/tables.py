@@ -40,7 +40,8 @@ from esops.stores.postgres.layouts.marten.variant import (
     sequences_of_tenants,
 )
 from esops.stores.postgres.missing import NumbersInOrder
-from esops.stores.postgres.settle import SequenceLockers, SettleRule
+from esops.stores.postgres.numbered_events import NumberedEvents
+from esops.stores.postgres.settle import SettleRule
 
 _APPENDING = statements(__package__, "appending")
 _C = sql.Identifier
@@ -160,17 +161,20 @@ class Marten(Layout):
 
     def rule(self) -> SettleRule:
         """Numbers in their order, missing ones watched unless all writers append quickly."""
-        variant = self._variant
         (sequence,) = self.sequences
+        promised = self._settings.append == "quick"
         return NumbersInOrder(
-            SequenceLockers(sequence, variant.sequence_oid),
-            self.events,
-            _C("seq_id"),
-            lambda on: catalog.relation_tree(on, variant.events.oid),
-            self._settings.hole_threshold,
-            self.numbered,
-            self._passed_by_daemon,
-            watched=self._settings.append != "quick" or variant.cache > 1,
+            NumberedEvents(
+                sequence,
+                self.events,
+                _C("seq_id"),
+                self._settings.hole_threshold,
+                watched=not promised,
+                promised=promised,
+                dead_after=self._settings.dead_after,
+                numbered=self.numbered,
+                passed_by_library=self._passed_by_daemon,
+            )
         )
 
     def _passed_by_daemon(self, connection: psycopg.Connection) -> int | None:

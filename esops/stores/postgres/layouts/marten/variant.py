@@ -28,9 +28,6 @@ class MartenVariant:
     events: Table
     streams: Table
     sequence_name: str
-    sequence_oid: int
-    cache: int
-    """How many numbers a session takes in advance."""
     has_progression: bool
     """Whether the daemon's table of progress is there."""
     tenant: str | None = None
@@ -89,8 +86,7 @@ def read_variant(
     assert events is not None
     assert streams is not None
     sequence_name = own_sequence or "mt_events_sequence"
-    sequence = catalog.sequence_of(connection, schema, sequence_name)
-    if sequence is None:
+    if catalog.sequence_of(connection, schema, sequence_name) is None:
         raise Unavailable(
             f"schema {schema!r} has mt_events but no sequence {sequence_name}",
             hint="Is it a copy without it?",
@@ -101,7 +97,6 @@ def read_variant(
         events,
         streams,
         sequence_name,
-        *sequence,
         has_progression=progression is not None,
         tenant=tenant,
         own_numbers=own_sequence is not None,

@@ -1,0 +1,136 @@
+"""Numbers that somebody holds in advance, and when nobody can hold them any more.
+
+With CACHE above 1 a session takes several numbers from its sequence at once. It may use the last of
+them hours later, in a transaction that has never drawn a number. So a missing number is not dead
+before every session is gone that was there when the number was drawn.
+
+With INCREMENT above 1 the application itself may hand out the numbers in between, as Hibernate's
+pooled optimiser does. They are in its memory, whatever becomes of its sessions, and nobody can know
+when it has forgotten them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+
+from esops.errors import UnknowableNumbers
+from esops.postgres.statements import statements
+from esops.stores.base import Holder
+from esops.stores.postgres.numbered_events import NumberedEvents
+from esops.stores.postgres.sequence import SequenceState
+
+_SQL = statements(__package__, "missing")
+_EVERY = 0.25
+"""Seconds between two looks at the sessions."""
+_MARGIN = 1.0
+"""Seconds by which a number must have been drawn before the oldest session began."""
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    pid: int
+    user: str | None
+    application: str | None
+    state: str
+    began: float | None
+    """Seconds since 1970; None where this role may not see it."""
+    idle_since: float | None
+    query: str | None
+
+    def may_hold(self, low: float | None) -> bool:
+        """Whether it may hold a number that was drawn after `low`: not if it has done nothing
+        since.
+        """
+        return (
+            low is None or self.state != "idle" or self.idle_since is None or self.idle_since >= low
+        )
+
+
+class HeldInAdvance:
+    """Who may hold missing numbers, and how long ago a number must have been drawn so that nobody
+    does.
+    """
+
+    def __init__(self, events: NumberedEvents) -> None:
+        """Nothing is looked at yet."""
+        self._events = events
+        self._looked = 0.0
+        self._now = 0.0
+        self._sessions: list[_Session] = []
+        self.oldest = 0.0
+        """Since when the oldest session is there that may hold the first missing number, in seconds
+        since 1970; 0 where that says nothing.
+        """
+
+    def age(
+        self, connection: psycopg.Connection, state: SequenceState, low: float | None
+    ) -> timedelta | None:
+        """How long ago a number must have been drawn that nobody can hold any more; None where no
+        time is enough.
+
+        `low` is a time of the server's clock before which the first missing number had not been
+        drawn.
+        """
+        ages = [] if self._events.dead_after is None else [self._events.dead_after]
+        self.oldest = 0.0
+        # Whatever the application hands out itself does not end with a session.
+        if state.increment == 1 or self._events.promised:
+            self._look(connection)
+            began = [each.began for each in self._sessions if each.may_hold(low)]
+            known = [each for each in began if each is not None]
+            if len(known) == len(began):
+                self.oldest = min(known, default=self._now)
+                ages.append(timedelta(seconds=max(0.0, self._now - self.oldest + _MARGIN)))
+        return max(self._events.threshold, min(ages)) if ages else None
+
+    def _look(self, connection: psycopg.Connection) -> None:
+        if time.monotonic() - self._looked < _EVERY:
+            return
+        self._looked = time.monotonic()
+        rows = connection.execute(_SQL["sessions"]).fetchall()
+        self._sessions = [_Session(*row[1:]) for row in rows]
+        # Where nobody is connected, numbers of a moment ago are nobody's.
+        self._now = rows[0][0] if rows else 0.0
+
+    def holders(self, low: float | None, high: float | None, cache: int) -> list[Holder]:
+        """The sessions that may hold a number drawn between two times of the server's clock."""
+        found = [
+            each
+            for each in self._sessions
+            if each.may_hold(low) and (each.began is None or high is None or each.began <= high)
+        ]
+        found.sort(key=lambda each: each.began or 0.0)
+        return [
+            Holder(
+                f"session {each.pid} of {each.user or '?'} ({each.application or 'no name'})",
+                f"it may hold the number in advance (CACHE {cache}); {each.state}: "
+                f"{each.query or '?'}",
+                None if each.began is None else datetime.fromtimestamp(each.began, UTC),
+            )
+            for each in found[:_SHOWN]
+        ]
+
+    def unknowable(self, name: str, state: SequenceState, first: int) -> UnknowableNumbers:
+        """The error where nobody can know whether a missing number will still come."""
+        if state.increment > 1:
+            return UnknowableNumbers(
+                f"nobody can know whether number {first} will still come: the sequence {name} "
+                f"gives every {state.increment}th number, and the application may hand out those "
+                "in between from its memory, long after it drew them",
+                hint="Set `dead_after` of the store to the time after which the application has "
+                'certainly used or lost its numbers, or `append = "quick"` if it only uses numbers '
+                "that the sequence itself gives, each in the transaction that drew it.",
+            )
+        role = "pg_read_all_stats"
+        return UnknowableNumbers(
+            f"nobody can know whether number {first} will still come: the sequence {name} gives "
+            f"each session {state.cache} numbers in advance, and this role may not see since when "
+            "the other sessions are there",
+            hint=f"GRANT {role} TO this role, or ALTER SEQUENCE {name} CACHE 1, or set "
+            "`dead_after` of the store to a time after which numbers count as dead.",
+        )
