@@ -118,6 +118,8 @@ def _trouble(
 ) -> AnotherLog | None:
     if version.state not in {*registry.LIVE_STATES, "building"} or version.store != events.name:
         return None
+    if version.lost is not None and version.state == "standby":
+        return None  # given up, and nobody is served by it
     try:
         check(connection, events, version)
     except AnotherLog as error:

@@ -157,6 +157,8 @@ def _look(
     connection: psycopg.Connection, store: EventStore, version: Version, removed: bool
 ) -> VersionRecovery:
     rebuild = f"esops rebuild {version.projection} --blue-green"
+    if version.state == "standby":
+        rebuild = f"esops projection retire {version.projection} {version.version}"
     if version.lost is not None:
         return VersionRecovery(version, "rebuild", version.lost, command=rebuild)
     where = version if version.checkpoint is None else None
@@ -214,7 +216,8 @@ def _exact(version: Version, shared: Position | None, applied: Position | None) 
     known.
     """
     at = version.position
-    assert at is not None
+    if at is None:
+        return None  # its rows are replaced in place, range by range
     if shared is not None and shared >= at:
         return at
     if version.applied is None:

@@ -194,6 +194,10 @@ class Host:
             )
             self._done.add(key)
             return
+        if version.lost is not None and version.state == "standby":
+            self._say_once(*key, "not followed: it was given up, and stands by until you retire it")
+            self._done.add(key)
+            return
         settings = self._config.projection(version.projection)
         if settings.kind == "external" or (version.state == "active" and settings.live == "app"):
             self._say_once(*key, "not followed: the application keeps it fresh")

@@ -7,12 +7,16 @@ is still the same log (a failover, a copy, removed events) goes on.
 from __future__ import annotations
 
 import json
+import uuid
 
 import psycopg
 import pytest
 
 from esops.demo.store import generate
-from tests.support import shop
+from esops.events import NewEvent
+from esops.settings import PostgresSettings
+from esops.stores import open_store
+from tests.support import emmett, shop
 from tests.support.databases import database
 from tests.support.restoring import backups
 
@@ -122,9 +126,11 @@ def test_a_store_restored_to_an_earlier_time_is_refused_and_recovered_by_a_rebui
     head = 1_050 if beyond else 900
     with psycopg.connect(dsn) as store:
         assert shop.table(models, NAME) == shop.truth(store, head)
-    project.ok("projection", "retire", NAME, "--yes")
+    # What was given up stands by: nothing follows it, and nobody is moved back to it unasked.
     project.ok("run", "--until-caught-up")
     assert project.run("status").code == 0
+    assert project.run("projection", "switch", NAME, "--to", "2").code == 6
+    project.ok("projection", "retire", NAME, "--yes")
     assert "ESOPS-D040" not in codes(project)
 
 
@@ -205,5 +211,121 @@ def test_a_deleted_event_is_no_other_log_while_the_server_runs(dsn, models, proj
     connection.execute(
         "DELETE FROM shop.mt_streams WHERE id NOT IN (SELECT stream_id FROM shop.mt_events)"
     )
+    project.ok("run", "--until-caught-up")
+    assert project.run("status").code == 0
+
+
+def set_up_emmett(project, store: str, models, ordering: str = "native") -> None:
+    project.configure(
+        stores={"s": {"dsn": store, "ordering": ordering}},
+        readmodels={"main": {"dsn": models.dsn_given}},
+        projections={NAME: {"python": "code:carts", "tables": [NAME], "ddl": "carts.sql"}},
+    )
+    project.write(
+        "code.py",
+        "from esops import fold\n@fold(key='stream')\ndef carts(row, event):\n"
+        "    return {'id': event.stream, 'events': (row or {'events': 0})['events'] + 1}\n",
+    )
+    project.write("carts.sql", "CREATE TABLE {table} (id text PRIMARY KEY, events int NOT NULL);")
+
+
+def append(store: str, count: int, first: int = 0) -> None:
+    """Each event in a transaction of its own, as an application does."""
+    with open_store("s", PostgresSettings(dsn=store)) as opened:
+        for number in range(first, first + count):
+            opened.append(f"cart-{number}", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
+
+
+def move_emmett(source: str, target: str) -> None:
+    """What pg_dump and pg_restore do: rows as they are, and the sequence where it was."""
+    with psycopg.connect(source) as old, psycopg.connect(target, autocommit=True) as new:
+        emmett.create(new)
+        for table in ("emt_streams", "emt_messages"):
+            with (
+                old.cursor().copy(f"COPY (SELECT * FROM {table}) TO STDOUT") as out,
+                new.cursor().copy(f"COPY {table} FROM STDIN") as into,
+            ):
+                for data in out:
+                    into.write(data)
+        (last,) = old.execute("SELECT last_value FROM emt_global_message_position").fetchone()
+        new.execute("SELECT setval('emt_global_message_position', %s)", (last,))
+
+
+def spend(dsn: str, until: int) -> None:
+    """Transactions, until a cluster's next one has at least this id."""
+    with psycopg.connect(dsn, autocommit=True) as on:
+        on.execute("CREATE TABLE IF NOT EXISTS spent (n int)")
+        while (
+            on.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()[0]
+            < until
+        ):
+            on.execute(
+                "DO $$ BEGIN FOR n IN 1..500 LOOP INSERT INTO spent VALUES (n); COMMIT; "
+                "END LOOP; END $$"
+            )
+
+
+def next_transaction(dsn: str) -> int:
+    with psycopg.connect(dsn) as on:
+        return on.execute(
+            "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+        ).fetchone()[0]
+
+
+def test_transaction_ids_of_another_cluster_are_not_compared(dsn, models, project, own_server):
+    """As it was reported: `run` said caught up, and 5 events were never applied."""
+    with psycopg.connect(dsn, autocommit=True) as store:
+        emmett.create(store)
+    spend(dsn, next_transaction(own_server.dsn()) + 5_000)
+    append(dsn, 20)
+    set_up_emmett(project, dsn, models)
+    project.ok("rebuild", NAME, "--blue-green")
+    there = own_server.dsn()
+    move_emmett(dsn, there)
+    append(there, 5, first=100)
+    set_up_emmett(project, there, models)
+    check_refused(project, ("run", "--until-caught-up"))
+    assert project.run("status").code == 1
+    assert codes(project) & {"ESOPS-D040", "ESOPS-D042"}
+    # By position nothing is hidden; the versions have to be made anew.
+    set_up_emmett(project, there, models, "position")
+    check_refused(project, ("run", "--until-caught-up"), ("rebuild", "--blue-green"))
+    assert "ESOPS-D041" in codes(project)
+    assert recover(project, code=1)[1]["outcome"] == "rebuild"
+    project.ok("rebuild", NAME, "--blue-green")
+    assert models.execute(f"SELECT count(*) FROM {NAME}").fetchone() == (25,)
+    assert project.run("status").code == 0
+
+
+def test_a_cluster_whose_transaction_ids_are_all_later_goes_on(dsn, models, project, own_server):
+    """As after pg_upgrade, or where the counter was raised: nothing can have been passed."""
+    there = own_server.dsn()
+    with psycopg.connect(there, autocommit=True) as store:
+        emmett.create(store)
+    append(there, 20)
+    set_up_emmett(project, there, models)
+    project.ok("rebuild", NAME, "--blue-green")
+    spend(dsn, next_transaction(there) + 100)
+    move_emmett(there, dsn)
+    append(dsn, 5, first=100)
+    set_up_emmett(project, dsn, models)
+    project.ok("run", "--until-caught-up")
+    assert models.execute(f"SELECT count(*) FROM {NAME}").fetchone() == (25,)
+    project.ok("run", "--until-caught-up")
+    assert project.run("status").code == 0
+
+
+def test_a_changed_ordering_is_refused_with_its_reason(dsn, models, project):
+    """It was exit code 70."""
+    with psycopg.connect(dsn, autocommit=True) as store:
+        emmett.create(store)
+    append(dsn, 20)
+    set_up_emmett(project, dsn, models)
+    project.ok("rebuild", NAME, "--blue-green")
+    project.ok("rebuild", NAME, "--blue-green")
+    set_up_emmett(project, dsn, models, "position")
+    check_refused(project, *(each for each in ALL if "--ranges" not in each))
+    check_found(project, "ESOPS-D041")
+    set_up_emmett(project, dsn, models)
     project.ok("run", "--until-caught-up")
     assert project.run("status").code == 0

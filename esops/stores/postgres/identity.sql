@@ -66,4 +66,4 @@ SELECT count(*), coalesce(bool_or(back), FALSE)
   FROM (SELECT stream_position < lag(stream_position) OVER (
                    PARTITION BY partition, stream_id ORDER BY transaction_id, global_position)
                AS back
-          FROM (SELECT * FROM {events} WHERE {beyond} LIMIT {most}) some) ordered;
+          FROM (SELECT * FROM {events} WHERE {beyond} LIMIT {most}) unread) ordered;

@@ -1,0 +1,199 @@
+"""Work that was under way when the store was restored to an earlier time or failed over: loads by
+several processes, rebuilds in place, archive runs, and processes that follow.
+"""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+
+from tests.integration.test_restored_store import (
+    NAME,
+    append,
+    backup,
+    check_refused,
+    configure,
+    models,
+    recover,
+    set_up_emmett,
+)
+from tests.support import emmett, marten, shop
+from tests.support.databases import database
+from tests.support.waiting import end, until
+
+__all__ = ["backup", "models"]
+
+
+def stopped_in_its_load(project, models, *options: str) -> None:
+    """A rebuild that several shards had begun, and that was asked to stop."""
+    process = project.start("rebuild", *options, "--max-rate", "300")
+    until(
+        lambda: (
+            models.execute(
+                "SELECT count(*) FROM esops.shards WHERE position IS NOT NULL"
+            ).fetchone()[0]
+            or models.execute(
+                "SELECT max(position) FROM esops.versions WHERE state = 'building'"
+            ).fetchone()[0]
+            is not None
+        )
+    )
+    end(process)
+    assert process.returncode == 5
+
+
+def test_a_load_by_several_processes_is_not_resumed_on_another_history(
+    dsn, models, backup, project
+):
+    shop.make(dsn, 2_000)
+    configure(project, dsn, models)
+    project.ok("rebuild", "--blue-green")
+    backup.take()
+    shop.more(dsn, 1_000)
+    models.execute("UPDATE esops.versions SET state = 'standby'")  # blue plays no part here
+    models.execute("UPDATE esops.versions SET state = 'retired'")
+    models.execute("UPDATE esops.projections SET active_version = NULL")
+    models.execute(f"DROP VIEW {NAME}")
+    stopped_in_its_load(project, models, "--blue-green", "--workers", "2")
+    backup.restore()
+    shop.more(dsn, 1_500)
+    check_refused(project, ("rebuild", "--blue-green", "--resume"))
+    planned = project.ok("projection", "recover", NAME, "--dry-run", "--output", "json").json
+    assert [each["outcome"] for each in planned["versions"]] == ["abort"]
+    project.ok("rebuild", "--blue-green", "--abort", "--yes")
+    project.ok("rebuild", "--blue-green")
+    with psycopg.connect(dsn) as store:
+        assert shop.table(models, NAME) == shop.truth(store, 3_500)
+
+
+def test_a_rebuild_in_place_by_ranges_is_not_resumed_on_another_history(
+    dsn, models, backup, project
+):
+    shop.make(dsn, 2_000)
+    configure(project, dsn, models)
+    project.ok("rebuild", "--blue-green")
+    backup.take()
+    shop.more(dsn, 1_000)
+    project.ok("run", "--until-caught-up")
+    stopped_in_its_load(project, models, "--ranges", "3", "--yes")
+    backup.restore()
+    shop.more(dsn, 1_500)
+    check_refused(project, ("rebuild", "--resume"))
+    # It cannot be aborted, and is begun again.
+    found = recover(project, code=1)
+    assert found[1]["outcome"] == "rebuild"
+    assert models.execute("SELECT count(*) FROM esops.shards").fetchone() == (0,)
+    project.ok("rebuild", "--yes")
+    with psycopg.connect(dsn) as store:
+        assert shop.table(models, NAME) == shop.truth(store, 3_500)
+    project.ok("run", "--until-caught-up")
+    assert project.run("status").code == 0
+
+
+def test_a_process_that_follows_notices_when_it_connects_again(dsn, models, backup, project):
+    shop.make(dsn, 1_000)
+    configure(project, dsn, models)
+    project.ok("rebuild", "--blue-green")
+    backup.take()
+    host = project.start("run")
+
+    def at() -> int:
+        return int(models.execute("SELECT position FROM esops.versions").fetchone()[0])
+
+    try:
+        shop.more(dsn, 100)
+        until(lambda: at() == 1_100)
+        before = shop.table(models, NAME)
+        backup.restore()
+        shop.more(dsn, 300)
+        time.sleep(3)
+        assert (at(), shop.table(models, NAME)) == (1_100, before)
+    finally:
+        _, err = end(host)
+    assert "is not the log that the checkpoint was taken in" in err
+    check_refused(project, ("run", "--until-caught-up"))
+
+
+ARCHIVE = """
+[archives.cold]
+repository = "cold"
+[archives.cold.policies.old-carts]
+store = "shop"
+category = "cart"
+remove = "delete"
+"""
+STOPPED = "import esops.archive.run as run\ndef stop(*_):\n    raise run.Stopped('stopped')\nrun.remove_archived = stop\n"
+
+
+def test_an_archive_run_neither_resumes_nor_removes_on_another_history(
+    dsn, models, backup, project, connection
+):
+    shop.make(dsn, 1_000)
+    marten.create_archive_function(connection, marten.Variant(schema="shop", text_ids=True))
+    connection.close()
+    configure(project, dsn, models)
+    with (project.folder / "esops.toml").open("a") as file:
+        file.write(ARCHIVE)
+    project.ok("rebuild", "--blue-green")
+    backup.take()
+    shop.more(dsn, 200)
+    project.ok("run", "--until-caught-up")
+    environment = dict(project.environment)
+    project.patch(STOPPED)
+    assert project.run("archive", "run", "old-carts").code == 5
+    project.environment.clear()
+    project.environment.update(environment)
+    backup.restore()
+    shop.more(dsn, 300)
+    refused = project.run("archive", "run", "old-carts")
+    assert (refused.code, "--start-again" in refused.err) == (6, True)
+    with psycopg.connect(dsn) as store:
+        kept = store.execute("SELECT count(*) FROM shop.mt_events").fetchone()
+    assert kept == (1_300,)
+    # The read model has read others of the same numbers: nothing is removed that it did not read.
+    check_refused(project, ("archive", "run", "old-carts", "--start-again"))
+    recover(project, code=1)
+    project.ok("rebuild", "--blue-green", "--without-archived")
+    project.ok("projection", "retire", NAME, "--yes")
+    project.ok("archive", "run", "old-carts")
+    project.ok("run", "--until-caught-up")
+    assert project.run("status").code == 0
+
+
+def test_a_failover_that_lost_events_is_refused_and_one_that_lost_none_is_not(
+    own_server, server, models, project
+):
+    primary = own_server.dsn()
+    with psycopg.connect(primary, autocommit=True) as on:
+        emmett.create(on)
+    append(primary, 10)
+    with own_server.replica() as replica, database(server) as other:
+        set_up_emmett(project, primary, models)
+        project.ok("rebuild", NAME, "--blue-green")
+        with psycopg.connect(replica.dsn(), autocommit=True) as on:
+            with psycopg.connect(primary) as there:
+                (written,) = there.execute("SELECT pg_current_wal_lsn()").fetchone()
+            until(
+                lambda: on.execute(
+                    "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (written,)
+                ).fetchone()[0]
+            )
+            on.execute("ALTER SYSTEM SET primary_conninfo = ''")
+            on.execute("SELECT pg_reload_conf()")
+            until(lambda: not on.execute("SELECT count(*) FROM pg_stat_wal_receiver").fetchone()[0])
+        append(primary, 5, first=100)  # these never get there
+        with psycopg.connect(other, autocommit=True) as late:
+            late.dsn_given = other
+            set_up_emmett(project, primary, late)
+            project.ok("rebuild", NAME, "--blue-green")
+            own_server.stop("immediate")
+            with psycopg.connect(replica.dsn(), autocommit=True) as on:
+                on.execute("SELECT pg_promote()")
+            append(replica.dsn(), 20, first=200)
+            set_up_emmett(project, replica.dsn(), late)
+            check_refused(project, ("run", "--until-caught-up"))
+        set_up_emmett(project, replica.dsn(), models)
+        project.ok("run", "--until-caught-up")
+        assert models.execute(f"SELECT count(*) FROM {NAME}").fetchone() == (30,)
+        own_server.restart()
