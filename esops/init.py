@@ -12,7 +12,8 @@ import psycopg
 from psycopg import conninfo, sql
 
 from esops.errors import UsageError
-from esops.postgres.catalog import Table, tables_with
+from esops.escaping import visible
+from esops.postgres.catalog import Table, tables_with, written_name
 from esops.postgres.connection import connect, translated
 from esops.settings import EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
@@ -33,6 +34,7 @@ WHY_NOT = (
     "a log of topics is not an event store: it cannot append to one stream with an expected "
     "version, and cannot read one stream alone, so an application cannot decide on what it holds"
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CREDENTIALS = re.compile(r"(?P<scheme>\w+(?:\+\w+)?://)(?P<user>[^:/@]+):(?P<password>[^@]*)@")
 
 
@@ -130,7 +132,7 @@ def _read_models(connection: psycopg.Connection, layouts: list[Layout]) -> list[
         for table in tables_with(connection, [], keeper.schema)
     ]
     names = [
-        _name(table)
+        written_name(table.schema, table.name)
         for table in (
             *marten,
             *pongo,
@@ -150,10 +152,6 @@ def _checkpoint_tables(connection: psycopg.Connection) -> list[Table]:
         if _CHECKPOINT.search(table.name)
         and any(column.type in ("bigint", "integer", "numeric") for column in table.columns)
     ]
-
-
-def _name(table: Table) -> str:
-    return f"{table.schema}.{table.name}"
 
 
 def as_toml(found: Detection) -> str:
@@ -183,7 +181,8 @@ def as_toml(found: Detection) -> str:
             "",
         ]
     lines += _a_projection(found)
-    return "\n".join(lines)
+    # A name of the database's must not end a comment and begin a setting.
+    return "\n".join(map(visible, lines))
 
 
 def _a_store(found: Detection, layout: Layout, name: str) -> list[str]:
@@ -279,4 +278,4 @@ def _a_projection(found: Detection) -> list[str]:
 
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    return '"' + _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", escaped) + '"'

@@ -8,6 +8,7 @@ from psycopg import sql
 
 from esops.config import Config
 from esops.errors import UsageError
+from esops.escaping import visible
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.readmodel import migrations
@@ -41,7 +42,8 @@ def _store(config: Config, name: str, role: str) -> list[str]:
         if store.sql is None:
             return [f"-- store {name} is not in Postgres; its rights: esops docs eventstoredb"]
         with store.sql.control() as connection:
-            where = f"in database {connection.info.dbname}"
+            # A name that breaks the line would begin a statement.
+            where = f"in database {visible(connection.info.dbname)}"
             lines = [
                 f"-- store {name}, {where}: to read, and to know what is settled",
                 *_of_store(store.sql.tables, connection, role),
@@ -61,9 +63,8 @@ def _projection(config: Config, name: str, role: str) -> list[str]:
     target = config.readmodel_of(name)
     with connect(target.dsn, "grants") as connection, translated():
         default = default_schema(connection, target.db_schema)
-        lines = [
-            f"-- projection {name}, in database {connection.info.dbname}: to build and to switch"
-        ]
+        database = visible(connection.info.dbname)
+        lines = [f"-- projection {name}, in database {database}: to build and to switch"]
         for table in config.projections[name].tables:
             lines += _of_read_model(connection, parse_name(table, default), role)
     return lines
@@ -114,5 +115,6 @@ def _of_read_model(connection: psycopg.Connection, model: ReadModelName, role: s
         owner = (
             sql.SQL("GRANT {} TO {};").format(sql.Identifier(table.owner), to).as_string(connection)
         )
-        notes.append(f"{owner}  -- {table.owner} owns {model}, and only an owner may switch it")
+        whose = visible(f"{table.owner} owns {model}, and only an owner may switch it")
+        notes.append(f"{owner}  -- {whose}")
     return [*(each.as_string(connection) for each in found), *notes]

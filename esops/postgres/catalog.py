@@ -83,6 +83,15 @@ def parse_name(text: str) -> tuple[str | None, str]:
     return (parts[0] if len(parts) == 2 else None), parts[-1]
 
 
+def written_name(schema: str, name: str) -> str:
+    """A name as `parse_name` reads it, quoted only where that is needed."""
+    parts = [
+        '"' + part.replace('"', '""') + '"' if "." in part or part.startswith('"') else part
+        for part in (schema, name)
+    ]
+    return ".".join(parts)
+
+
 def find_table(connection: psycopg.Connection, schema: str, name: str) -> Table | None:
     """A table or view with its columns; None where there is none of that name."""
     row = connection.execute(_SQL["table"], (schema, name)).fetchone()

@@ -41,9 +41,13 @@ def _forgiving(name: str, otherwise: Callable[[str], Any]) -> type[adapt.Loader]
 
         def load(self, data: abc.Buffer) -> Any:
             try:
-                return self._usual(data)
+                # psycopg takes an unbounded interval for one of no time.
+                return self._usual(data) if b"inf" not in bytes(data) else self._other(data)
             except (psycopg.DataError, psycopg.NotSupportedError, ValueError, OverflowError):
-                return otherwise(bytes(data).decode())
+                return self._other(data)
+
+        def _other(self, data: abc.Buffer) -> Any:
+            return otherwise(bytes(data).decode())
 
     return Forgiving
 

@@ -10,9 +10,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from esops.events import EventFilter
+from esops.events import EventFilter, Position
+from esops.health.status import lag_seconds
 from esops.moments import FarTime, TimeOutOfRange
+from esops.postgres.connection import connect
+from esops.settings import PostgresSettings, TableSettings
 from esops.stores import open_store
+from esops.stores.counting import CountedLengths
 from tests.contract.test_store import layout_kit
 
 TIMES = [
@@ -179,7 +183,11 @@ def test_an_archive_keeps_them_exactly(kept, project, dsn, connection):
 def test_projections_say_what_they_cannot_take(kept, project, dsn, connection):
     project.write("p.py", CODE)
     text = project.folder.joinpath("esops.toml").read_text()
-    for name, columns in (("strict", "at timestamptz"), ("lenient", "at timestamptz, text text")):
+    for name, columns in (
+        ("strict", "at timestamptz"),
+        ("lenient", "at timestamptz, text text"),
+        ("last", "at timestamptz, events int"),
+    ):
         text += f'\n[projections.{name}]\nstore = "s"\npython = "p:{name}"\ntables = ["{name}"]\nddl = "{name}.sql"\n'
         project.write(f"{name}.sql", f"CREATE TABLE {{table}} (id text PRIMARY KEY, {columns})")
     project.write("esops.toml", text)
@@ -188,9 +196,19 @@ def test_projections_say_what_they_cannot_take(kept, project, dsn, connection):
     assert "far-1" in failed.err
     assert "infinity, which no datetime can hold" in failed.err
     project.ok("rebuild", "lenient", "--blue-green")
+    project.ok("rebuild", "last", "--blue-green")
     rows = connection.execute("SELECT at::text, text FROM lenient ORDER BY id").fetchall()
     assert [at for at, _ in rows] == [*TIMES, "2001-01-01 00:00:00+00"]
     # A fold that reads its rows again gets those times back, and a rebuild compares them.
+    if kept == "custom":
+        connection.execute(
+            "INSERT INTO ledger (book, line, kind, body, at) VALUES ('far-1', 11, 'k', '{}', '2026-01-01')"
+        )
+        project.ok("run", "last", "--until-caught-up")
+        latest = connection.execute(
+            "SELECT at::text, events FROM last WHERE id = 'far-1'"
+        ).fetchone()
+        assert latest == ("infinity", len(TIMES) + 1)
     again = project.ok("rebuild", "lenient", "--blue-green", "--output", "json").json
     assert again["verification"]["differing"] == 0
 
@@ -205,4 +223,54 @@ def strict(row, event):
 @fold(key=lambda event: f"{event.stream}/{event.version:02}")
 def lenient(row, event):
     return {"id": f"{event.stream}/{event.version:02}", "at": event.moment, "text": str(event.moment)}
+
+@fold(key="stream")
+def last(row, event):
+    row = row or {"at": event.moment, "events": 0}
+    return {"id": event.stream, "at": max(row["at"], event.moment), "events": row["events"] + 1}
 """
+
+
+def test_rows_with_such_values_are_read_and_written(dsn, connection):
+    odd = {
+        "timestamptz": [*TIMES, None],
+        "timestamp": ["infinity", "0044-03-15 12:00:00 BC", "2026-01-01 00:00:00"],
+        "date": ["-infinity", "0044-03-15 BC", "12345-06-07", "2026-01-01"],
+        "time": ["24:00:00", "12:00:00"],
+        "interval": ["infinity", "1 day"],
+    }
+    with connect(dsn, "test") as ours:
+        for kind, values in odd.items():
+            ours.execute(f"CREATE TABLE v_{kind} (n int PRIMARY KEY, at {kind})")
+            for n, value in enumerate(values):
+                ours.execute(f"INSERT INTO v_{kind} VALUES (%s, %s)", (n, value))
+            rows = ours.execute(f"SELECT n, at FROM v_{kind}").fetchall()
+            ours.execute(f"CREATE TABLE w_{kind} (LIKE v_{kind})")
+            with ours.cursor() as cursor, cursor.copy(f"COPY w_{kind} FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
+            for row in rows:
+                again = ours.execute(f"SELECT at FROM v_{kind} WHERE at = %s", row[1:]).fetchone()
+                assert again is None or again == row[1:]
+            difference = f"(TABLE v_{kind} EXCEPT TABLE w_{kind})"
+            assert ours.execute(difference).fetchall() == [], kind
+
+
+def test_a_lag_is_the_age_of_an_event_of_1970_and_unknown_for_one_at_infinity(dsn, connection):
+    connection.execute(
+        "CREATE TABLE ledger (n bigserial PRIMARY KEY, book text, line int, kind text, body json, "
+        "at timestamptz); INSERT INTO ledger (book, line, kind, body, at) VALUES "
+        "('a', 1, 'k', '{}', '1970-06-01'), ('a', 2, 'k', '{}', 'infinity'), "
+        "('a', 3, 'k', '{}', NULL)"
+    )
+    settings = PostgresSettings(
+        dsn=dsn, append="quick", table=TableSettings(name="public.ledger", **COLUMNS)
+    )
+    with open_store("s", settings) as store:
+        head = store.head().position
+        lags = [lag_seconds(store, after, head) for after in (None, Position((1,)), Position((2,)))]
+        assert lags[0] is not None
+        assert lags[0] > 50 * 365 * 86_400
+        assert lags[1:] == [None, None]
+        assert [month.month for month in store.lengths.monthly()] == ["1970-06"]
+        assert [month.month for month in CountedLengths(store).monthly()] == ["1970-06"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+import tomllib
 from datetime import UTC, datetime
 
 import pytest
@@ -17,10 +18,13 @@ from rich.console import Console
 from esops.errors import Refused
 from esops.escaping import visible, visible_json, visible_lines
 from esops.events import Position, RecordedEvent
+from esops.init import Detection, as_toml
 from esops.page import label
 from esops.term import GlobalOptions, Output, set_up_logging, to_json
 from esops.trace import render
 from esops.trace.graph import Keys, build, node
+from esops.trace.page import trace_page
+from esops.trace.search import Trace
 
 EVIL = "\x1b]0;owned\x07\x1b[2J[bold red]\u202etxt\x9b31m\x7f\r\n\u2066"
 ORDERS = {
@@ -103,3 +107,17 @@ def test_graphs_and_pages_do_not_obey():
         assert "\\x1b" in text
     assert "<b>" not in "\n".join(render.mermaid(forest))
     assert not orders_in(label(EVIL), "")
+
+
+def test_a_page_of_a_trace_does_not_obey():
+    event = RecordedEvent("i", f"s-{EVIL}", 1, Position((1,)), EVIL, b"{}", b"", None)
+    text = trace_page(Trace(f"stream {EVIL}", build([node("s", event, Keys())])))
+    assert EVIL[:8] not in text
+    assert "\u202e" not in text
+    assert r"\x1b]0;owned" in text
+
+
+def test_what_init_and_doctor_write_stays_one_comment():
+    found = Detection("dbname=x\x1b", False, read_models=["public.a\n[stores.evil]"])
+    written = tomllib.loads(as_toml(found))
+    assert "evil" not in written.get("stores", {})
