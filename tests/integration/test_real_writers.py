@@ -101,7 +101,8 @@ def emmett_writer(tmp_path_factory):
 @pytest.mark.slow
 def test_emmetts_own_event_store_writes_and_is_read_whole(dsn, connection, emmett_writer):
     parts = conninfo_to_dict(dsn)
-    uri = f"postgresql://{parts['user']}@localhost/{parts['dbname']}?host={parts['host']}"
+    server = f"localhost:{parts.get('port', 5432)}"
+    uri = f"postgresql://{parts['user']}@{server}/{parts['dbname']}?host={parts['host']}"
     command = ["node", str(emmett_writer), uri]
     subprocess.run([*command, "0", "0"], check=True, timeout=DEADLINE)
     with open_store("carts", PostgresSettings(dsn=dsn)) as store:
