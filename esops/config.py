@@ -299,7 +299,8 @@ def _first_problem(
     """
     # Without the input: a value may be a secret.
     problem = error.errors(include_url=False, include_input=False)[0]
-    location = [*within, *(str(part) for part in problem["loc"])]
+    # `cold` is filled in here (_find_archives), and no key of the file.
+    location = [*within, *(str(part) for part in problem["loc"] if part != "cold")]
     if problem["type"] == "of_kind":
         location.append(problem["ctx"]["key"])
     key = ".".join(location) or "the file"

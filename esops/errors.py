@@ -85,6 +85,22 @@ class UnknowableNumbers(ContradictedSequence):
     """Nobody can know whether a missing number will still come."""
 
 
+class RowSecurity(Refused):
+    """Row security hides rows from this role."""
+
+
+class PooledSession(Refused):
+    """A pooler in transaction mode gives no session."""
+
+
+class UnfitSession(Refused):
+    """A session has a setting that esops may not change."""
+
+
+class UnreadableEncoding(Refused):
+    """The encoding of a database's text is not known."""
+
+
 class PoisonEvent(Refused):
     """An event could not be projected."""
 

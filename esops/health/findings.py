@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from esops.errors import (
+    EsopsError,
+    PooledSession,
+    RowSecurity,
+    UnfitSession,
+    UnreadableEncoding,
+)
+
 Severity = Literal["error", "warning", "note"]
 
 CODES: dict[str, tuple[Severity, str]] = {
@@ -49,7 +57,18 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D040": ("error", "a store is not the log that a read model was made from"),
     "ESOPS-D041": ("error", "a checkpoint is not a position of its store"),
     "ESOPS-D042": ("error", "a checkpoint holds transaction ids of another cluster"),
+    "ESOPS-D043": ("error", "row security hides rows from esops' role"),
+    "ESOPS-D044": ("error", "an address is that of a pooler in transaction mode"),
+    "ESOPS-D045": ("error", "the encoding of a database's text is not known"),
+    "ESOPS-D046": ("error", "settings that only a superuser may change leave out rows or checks"),
 }
+SESSIONS: dict[type[EsopsError], str] = {
+    RowSecurity: "ESOPS-D043",
+    PooledSession: "ESOPS-D044",
+    UnreadableEncoding: "ESOPS-D045",
+    UnfitSession: "ESOPS-D046",
+}
+"""The codes of what a session is refused for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from esops.health import row_security
 from esops.health.findings import Finding
 from esops.postgres import catalog
 from esops.postgres.statements import statements
@@ -37,6 +38,8 @@ def examine(subject: str, info: StoreInfo, access: SqlAccess) -> Iterator[Findin
     tables = access.tables
     with access.control() as connection:
         yield from _rights(subject, connection, tables)
+        names = [each.as_string(connection) for each in tables.reads]
+        yield from row_security.examine(subject, connection, names)
         yield from _sequences(subject, connection, tables)
         yield from _index(subject, connection, tables)
 

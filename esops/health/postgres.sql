@@ -15,6 +15,15 @@ SELECT EXISTS (
 -- The tables that hold a table's rows: its partitions, or the table itself.
 SELECT relid::regclass::text FROM pg_partition_tree(%s::regclass) WHERE isleaf ORDER BY 1;
 
+-- hidden_rows --
+-- The tables whose policies apply to this role, and their owners.
+SELECT n.nspname || '.' || c.relname, pg_get_userbyid(c.relowner)
+  FROM unnest(%s::text[]) AS asked (name)
+  JOIN pg_class c ON c.oid = to_regclass(asked.name)
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relrowsecurity AND row_security_active(c.oid)
+ ORDER BY 1;
+
 -- tables_of_versions --
 -- Tables in a schema that have the name of a version of a read model, such as carts__v3.
 SELECT relname

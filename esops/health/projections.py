@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from esops.config import Config
 from esops.errors import EsopsError, UsageError
 from esops.health import read_models
-from esops.health.findings import Finding
+from esops.health.findings import SESSIONS, Finding
 from esops.postgres.connection import connect, translated
 from esops.projections.definition import load_definition
 
@@ -35,4 +35,5 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
         with connect(read_model.dsn, "doctor") as connection, translated():
             yield from read_models.examine(subject, config, name, connection)
     except EsopsError as error:
-        yield Finding("ESOPS-D002", subject, error.message, error.hint)
+        code = SESSIONS.get(type(error), "ESOPS-D002")
+        yield Finding(code, subject, error.message, error.hint)

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from esops.config import Config
 from esops.errors import EsopsError, OtherPositions, OtherTransactions
-from esops.health import room
+from esops.health import room, row_security
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
 from esops.readmodel import locks, migrations, registry
@@ -33,6 +33,8 @@ def examine(
     # Names as the application reads them; versions have names of their own.
     names = [parse_name(each, schema) for each in config.projections[projection].tables]
     number = migrations.schema_number(connection)
+    quoted = [name.identifier.as_string(connection) for name in names]
+    yield from row_security.examine(subject, connection, quoted)
     for each in dict.fromkeys(name.schema for name in names):
         yield from _may_create_in(subject, connection, each)
     if number == 0:

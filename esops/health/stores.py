@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from esops.errors import ContradictedSequence, EsopsError, UnknowableNumbers
 from esops.health import eventstoredb, postgres
-from esops.health.findings import Finding
+from esops.health.findings import SESSIONS, Finding
 from esops.init import NO_EVENT_STORE, WHY_NOT
 from esops.settings import StoreSettings
 from esops.stores import open_store
@@ -39,7 +39,8 @@ def examine(name: str, settings: StoreSettings) -> Iterator[Finding]:
     except ContradictedSequence as error:
         yield Finding("ESOPS-D005", subject, error.message, error.hint)
     except EsopsError as error:
-        yield Finding("ESOPS-D001", subject, error.message, error.hint)
+        code = SESSIONS.get(type(error), "ESOPS-D001")
+        yield Finding(code, subject, error.message, error.hint)
 
 
 def _clock(subject: str, info: StoreInfo) -> Iterator[Finding]:

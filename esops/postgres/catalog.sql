@@ -28,11 +28,17 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod),
  ORDER BY a.attnum;
 
 -- schemas_with --
+-- The role's own search path is kept aside (session.py), while that of the session is empty.
 SELECT n.nspname
   FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
  WHERE c.relname = ANY(%s) AND c.relkind IN ('r', 'p')
  GROUP BY n.nspname HAVING count(*) = %s
- ORDER BY n.nspname <> ALL(current_schemas(false)), n.nspname;
+ ORDER BY n.nspname <> ALL(
+              SELECT CASE btrim(part, ' "') WHEN '$user' THEN current_user::text
+                     ELSE btrim(part, ' "') END
+                FROM unnest(string_to_array(
+                         coalesce(current_setting('esops.path', true), ''), ',')) AS parts (part)
+          ), n.nspname;
 
 -- relation_tree --
 -- pg_partition_tree gives nothing for a table that has no partitions.

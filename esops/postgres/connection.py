@@ -6,13 +6,17 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import replace
 
 import psycopg
 from psycopg import errors, sql
 
-from esops.errors import ConnectionLost, EsopsError, Unavailable, UsageError
+from esops.errors import ConnectionLost, EsopsError, RowSecurity, Unavailable, UsageError
+from esops.postgres.pooling import same_session, session_of
+from esops.postgres.session import WORK, ServerFacts, SessionPurpose, check, set_up
 from esops.postgres.values import Cursor, adapters
+from esops.settings.addresses import problem_of_dsn
 
 LOST_STATES = frozenset(
     {"57P01", "57P02", "57P03", "57P05", "08000", "08003", "08006", "08001", "08004"}
@@ -29,37 +33,98 @@ _DENIED = re.compile(
     r"|no password supplied"
 )
 _ADAPTERS = adapters()
+_NO_OPTIONS = re.compile(r"unsupported startup parameter", re.IGNORECASE)
+_BY_POLICY = re.compile(r'affected by row-level security policy for table "(?P<table>.*)"')
+_ATTEMPTS = 4
 _PASSWORD = re.compile(r"(password\s*=\s*)('[^']*'|\S+)|(://[^:/@\s]*:)[^@\s]*(?=@)", re.IGNORECASE)
 
 
-def connect(dsn: str, purpose: str) -> psycopg.Connection:
-    """Open an autocommit connection that names its purpose in pg_stat_activity.
+def connect(dsn: str, purpose: str, session: SessionPurpose = WORK) -> psycopg.Connection:
+    """Open an autocommit connection that names its purpose in pg_stat_activity, in a session whose
+    settings are esops' own (session.py).
 
     The server notices within half a second when this process dies, and ends the session with its
-    locks and statements. Raises Unavailable, or UsageError for a DSN that libpq cannot read.
+    locks and statements. Raises Unavailable, UsageError for an address that cannot be read, and
+    Refused for a session that cannot be esops' own (PooledSession, UnreadableEncoding).
     """
     with translated():
+        connection = _open(dsn, purpose)
         try:
-            connection = psycopg.connect(
-                dsn,
-                autocommit=True,
-                connect_timeout=10,
-                application_name=application_name(purpose),
-                context=_ADAPTERS,
-                cursor_factory=Cursor,
-            )
-        except psycopg.ProgrammingError as error:
-            raise UsageError(
-                f"the DSN cannot be read: {_first_line(error)}",
-                hint="Write it as a URL (postgresql://…) or as key=value pairs.",
-            ) from None
-        connection.execute("SET TIME ZONE 'UTC'")
-        if connection.info.server_version >= 140000:
+            _take(connection, dsn, session)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def server_of(dsn: str) -> ServerFacts:
+    """What is known of the server behind an address; connects where nothing is known yet.
+
+    Raises as `connect`.
+    """
+    if dsn not in _servers:
+        connect(dsn, "look").close()
+    return _servers[dsn]
+
+
+_servers: dict[str, ServerFacts] = {}
+"""By address, for the life of the process."""
+_pooled: set[str] = set()
+"""Addresses of poolers that were found to keep sessions."""
+
+
+def _open(dsn: str, purpose: str) -> psycopg.Connection:
+    problem = problem_of_dsn(dsn)
+    if problem is not None:
+        raise UsageError(f"the address of the database cannot be read: {problem}")
+    try:
+        return psycopg.connect(
+            dsn,
+            autocommit=True,
+            connect_timeout=10,
+            client_encoding="UTF8",
+            application_name=application_name(purpose),
+            context=_ADAPTERS,
+            cursor_factory=Cursor,
+        )
+    except psycopg.ProgrammingError:
+        # Not what libpq says: it repeats the address, with the password.
+        raise UsageError(
+            "the address of the database cannot be read",
+            hint="Write it as a URL (postgresql://…) or as key=value pairs.",
+        ) from None
+
+
+def _take(connection: psycopg.Connection, dsn: str, session: SessionPurpose) -> None:
+    """Make a new session esops' own."""
+    info = connection.info
+    facts = _servers.get(dsn) or ServerFacts(info.server_version, info.server_version >= 140000)
+    pid = same_session(connection) if dsn in _pooled else info.backend_pid
+    row = None
+    for _ in range(_ATTEMPTS):
+        try:
+            row = connection.execute(set_up(facts, session, pid).encode()).fetchone()
+        except errors.QueryCanceled:
+            continue  # by the role's statement_timeout, which this is about to take off
+        except errors.InvalidParameterValue:
+            if not facts.checks_clients:
+                raise
             # A server on macOS or Windows cannot check its clients; there a dead session ends
             # later.
-            with suppress(psycopg.errors.InvalidParameterValue):
-                connection.execute("SET client_connection_check_interval = '500ms'")
-    return connection
+            facts = replace(facts, checks_clients=False)
+            continue
+        if row is not None or dsn in _pooled:
+            break
+        pid = session_of(connection, lambda: _open(dsn, "probe"))
+        _pooled.add(dsn)
+    if row is None:
+        raise Unavailable(
+            "the session could not be set up",
+            hint="Check the role's statement_timeout, and that the address is not that of a pooler "
+            "in transaction mode.",
+        )
+    check(facts, session, row)
+    _servers[dsn] = facts
 
 
 def application_name(purpose: str) -> str:
@@ -93,6 +158,8 @@ def translated() -> Iterator[None]:
     except EsopsError:
         raise
     except errors.InsufficientPrivilege as error:
+        if error.diag.source_function == "check_enable_rls":
+            raise _row_security(_first_line(error)) from error
         raise Unavailable(
             f"the database denies this role a right: {_first_line(error)}",
             hint="Grant the right, or use another role in the DSN.",
@@ -106,15 +173,15 @@ def translated() -> Iterator[None]:
         raise Unavailable(
             _first_line(error), hint="Check the name of the database in the DSN."
         ) from error
+    except errors.UntranslatableCharacter as error:
+        raise _untranslatable() from error
     except psycopg.Error as error:
         if is_lost(error):
             raise _lost(_first_line(error)) from error
         raise
     except Exception as error:
         if type(error).__module__.startswith("adbc_driver_manager"):
-            text = _first_line(error)
-            if _LOST_TEXTS.search(text) or getattr(error, "sqlstate", None) in LOST_STATES:
-                raise ConnectionLost(_without_secrets(text)) from error
+            raise _of_bulk(_first_line(error), getattr(error, "sqlstate", None)) from error
         raise
 
 
@@ -131,12 +198,47 @@ def qualified(schema: str, name: str) -> sql.Identifier:
     return sql.Identifier(schema, name)
 
 
+def _of_bulk(text: str, state: str | None) -> EsopsError:
+    """One of our errors for one of the bulk reader's, which has a state, but no class."""
+    if state in LOST_STATES or _LOST_TEXTS.search(text):
+        return ConnectionLost(text)
+    if state == "42501" and _BY_POLICY.search(text):
+        return _row_security(text)
+    if state == "22P05":
+        return _untranslatable()
+    return Unavailable(f"the database failed: {text}")
+
+
+def _row_security(text: str) -> RowSecurity:
+    found = _BY_POLICY.search(text)
+    table = f" on the table {found['table']}" if found else ""
+    return RowSecurity(
+        f"row security{table} hides rows from esops' role, so a part would pass for the whole",
+        hint="Run ALTER ROLE … BYPASSRLS for esops' role, or make it a member of the role that "
+        "owns the table. `esops doctor` prints the statement.",
+    )
+
+
+def _untranslatable() -> UsageError:
+    return UsageError(
+        "a text has a character that the database's encoding does not have",
+        hint="Nothing in this database can have that name or value. A database with the encoding "
+        "UTF8 holds every character.",
+    )
+
+
 def _lost(text: str) -> Unavailable:
     """The error for what libpq says when there is no connection.
 
     A denied login does not get better by waiting, so it is no ConnectionLost.
     """
     text = re.sub(r"^(connection failed|connection is bad): ", "", text)
+    if _NO_OPTIONS.search(text):
+        return Unavailable(
+            "a pooler before the database does not accept the options of this address",
+            hint="Leave `options` out of the address, and PGOPTIONS out of the environment. "
+            "ALTER ROLE … SET does the same.",
+        )
     if _DENIED.search(text):
         return Unavailable(
             f"the database denies the login: {text}",

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from esops.settings.addresses import RepositoryAddress
 from esops.settings.base import Duration, Settings
 
 Removal = Literal["keep", "delete", "archive", "truncate", "tombstone"]
@@ -53,7 +54,7 @@ class PolicySettings(Settings):
 class ArchiveSettings(Settings):
     """`[archives.NAME]`: a repository, and the policies that archive streams to it."""
 
-    repository: str
+    repository: RepositoryAddress
     """A directory, or `s3://`, `gs://` or `az://` with a bucket and a prefix."""
     encrypt_to: tuple[str, ...] = ()
     """age recipients; without any, files are not encrypted."""

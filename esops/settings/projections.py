@@ -11,13 +11,14 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from esops.events import EventFilter
+from esops.settings.addresses import Dsn
 from esops.settings.base import Duration, Settings
 
 
 class ReadModelSettings(Settings):
     """`[readmodels.NAME]`: the Postgres database that projections write to."""
 
-    dsn: str = Field(repr=False)
+    dsn: Dsn = Field(repr=False)
     db_schema: str | None = Field(default=None, alias="schema")
     """The schema of the read models' tables. Default: the role's current schema."""
 

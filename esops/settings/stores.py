@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from esops.settings.addresses import Dsn, RepositoryAddress, Uri
 from esops.settings.archives import ArchiveSettings
 from esops.settings.base import Duration, Settings
 
@@ -76,7 +77,7 @@ class PostgresSettings(StoreSettings):
     """`[stores.NAME]` with `backend = "postgres"`, which may be left out."""
 
     backend: str = "postgres"
-    dsn: str = Field(repr=False)
+    dsn: Dsn = Field(repr=False)
     """Any libpq string or URL; PG* variables, .pgpass and service files complete it."""
     layout: str | None = None
     """Default: detected from the catalogue."""
@@ -125,7 +126,7 @@ class EventStoreDBSettings(StoreSettings):
     """`[stores.NAME]` with `backend = "eventstoredb"`."""
 
     backend: str = "eventstoredb"
-    uri: str = Field(repr=False)
+    uri: Uri = Field(repr=False)
     """Any `esdb://` connection string, with cluster, TLS, user and node preference."""
 
     @property
@@ -138,7 +139,7 @@ class ArchiveStoreSettings(StoreSettings):
     """`[stores.NAME]` with `backend = "archive"`: an archive that is read as a store."""
 
     backend: str = "archive"
-    repository: str | None = None
+    repository: RepositoryAddress | None = None
     """The repository, as in `[archives.NAME]`, whose keys are used."""
 
     @property

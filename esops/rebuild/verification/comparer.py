@@ -16,6 +16,7 @@ from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import connect, translated
+from esops.postgres.session import READ
 from esops.readmodel import registry
 from esops.readmodel.after_load import noted_key
 from esops.readmodel.registry import Version
@@ -115,7 +116,10 @@ class Comparer:
         """
         deadline = time.monotonic() + _FREEZE_PATIENCE.total_seconds()
         while True:
-            with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
+            with (
+                translated(),
+                connect(self._dsn, f"verify {self._green.projection}", READ) as snapshot,
+            ):
                 with self._session.connection.transaction(force_rollback=True):
                     held = registry.lock_checkpoint(
                         self._session.connection, blue.projection, blue.version
@@ -140,7 +144,7 @@ class Comparer:
 
     def as_they_are(self, blue: Version, position: str, note: str | None = None) -> Verification:
         """Compare in one snapshot, wherever the two are."""
-        with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
+        with translated(), connect(self._dsn, f"verify {self._green.projection}", READ) as snapshot:
             self._begin_snapshot(snapshot)
             return self._compare(snapshot, blue, position, note)
 
@@ -191,7 +195,7 @@ class Comparer:
         return replace(whole, position=position, note="; ".join(filter(None, [found.note, note])))
 
     def _doubtful(self, blue: tuple[str, str], green: tuple[str, str]) -> list[Key] | None:
-        with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
+        with translated(), connect(self._dsn, f"verify {self._green.projection}", READ) as snapshot:
             self._begin_snapshot(snapshot)
             return comparison.keys_that_differ(
                 snapshot, self._sides(snapshot, blue, green), DOUBTFUL
@@ -208,7 +212,7 @@ class Comparer:
         """Look once more at the rows that are still in doubt, and drop those that agree."""
         if not seen:
             return
-        with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
+        with translated(), connect(self._dsn, f"verify {self._green.projection}", READ) as snapshot:
             self._begin_snapshot(snapshot)
             now = comparison.digests_of_keys(
                 snapshot, self._sides(snapshot, blue, green), list(seen)
@@ -223,7 +227,7 @@ class Comparer:
     def _last_look(
         self, blue: tuple[str, str], green: tuple[str, str], keys: list[Key]
     ) -> Verification:
-        with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
+        with translated(), connect(self._dsn, f"verify {self._green.projection}", READ) as snapshot:
             self._begin_snapshot(snapshot)
             sides = self._sides(snapshot, blue, green)
             there = comparison.digests_of_keys(snapshot, sides, keys) if keys else {}

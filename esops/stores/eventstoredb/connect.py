@@ -16,11 +16,15 @@ from typing import Any
 
 import grpc
 from esdbclient import EventStoreDBClient
-from esdbclient.connection_spec import ConnectionSpec
+from esdbclient.connection_spec import (
+    VALID_CONNECTION_QUERY_STRING_FIELDS,
+    ConnectionSpec,
+)
 from esdbclient.protos.Grpc import streams_pb2_grpc
 
 from esops.errors import Unavailable, UsageError
-from esops.stores.eventstoredb.errors import NotLeader, translated, without_secrets
+from esops.settings.addresses import problem_of_uri
+from esops.stores.eventstoredb.errors import NotLeader, translated
 
 DEADLINE = 10.0
 """Seconds that a short call may take, unless the URI says defaultDeadline."""
@@ -34,17 +38,20 @@ def read_uri(name: str, uri: str) -> ConnectionSpec:
 
     Raises UsageError that names the key and shows no secret.
     """
+    problem = problem_of_uri(uri)
+    if problem is not None:
+        raise UsageError(f"stores.{name}.uri: {problem}")
     # The server was renamed, and its protocol was not: esdbclient reads the old scheme.
-    uri = _SCHEME.sub(r"esdb\2://", uri)
     try:
-        spec = ConnectionSpec(uri)
-    except ValueError as error:
-        text = re.split(r": esdb", without_secrets(str(error)))[0]
-        hint = (
-            "Write it like esdb://user:password@host:2113?tls=true, or "
-            "esdb://host:2113?tls=false for an insecure node."
-        )
-        raise UsageError(f"stores.{name}.uri: {text}", hint=hint) from None
+        spec = ConnectionSpec(_SCHEME.sub(r"esdb\2://", uri))
+    except (ValueError, KeyError, IndexError):
+        # Not what the library says: it repeats parts of the URI.
+        raise UsageError(
+            f"stores.{name}.uri: the URI cannot be read",
+            hint="Write it like esdb://user:password@host:2113?tls=true, or "
+            "esdb://host:2113?tls=false for an insecure node. Behind the ? stand only "
+            f"{', '.join(VALID_CONNECTION_QUERY_STRING_FIELDS)}.",
+        ) from None
     if spec.options.Tls and not spec.options.TlsVerifyCert:
         raise UsageError(
             f"stores.{name}.uri: tlsVerifyCert=false is not allowed",

@@ -18,8 +18,10 @@ import pyarrow as pa
 from adbc_driver_manager import AdbcConnection, AdbcStatement
 from psycopg.conninfo import make_conninfo
 
+from esops.errors import Refused
 from esops.events import Position, RecordedEvent
-from esops.postgres.connection import application_name, translated
+from esops.postgres.connection import application_name, server_of, translated
+from esops.postgres.session import BULK, check, set_up
 from esops.stores.ahead import ahead
 from esops.stores.payloads import Decode
 
@@ -69,25 +71,47 @@ class BulkReader:
         # The driver's low-level layer: importing its DBAPI would import all of Arrow's compute
         # functions as well.
         if self._connection is None:
-            conninfo = make_conninfo(
-                self._dsn, application_name=application_name("bulk"), connect_timeout=10
-            )
-            database = adbc_driver_postgresql.connect(conninfo)
-            try:
-                self._connection = (AdbcConnection(database), database)
-            except BaseException:
-                database.close()
-                raise
-            if self._setting is not None:
-                with AdbcStatement(self._connection[0]) as query:
-                    query.set_sql_query(self._setting)
-                    query.execute_update()
+            self._connect()
         with AdbcStatement(self._connection[0]) as query:
             query.set_options(**{_SIZE_HINT: str(self._batch_bytes)})
             query.set_sql_query(statement)
             stream, _ = query.execute_query()
             with pa.RecordBatchReader.from_stream(stream) as reader:
                 yield from reader
+
+    def _connect(self) -> None:
+        # Asked over a connection that shows what ADBC hides: whether a pooler stands between.
+        facts = server_of(self._dsn)
+        conninfo = make_conninfo(
+            self._dsn,
+            application_name=application_name("bulk"),
+            connect_timeout=10,
+            client_encoding="UTF8",
+        )
+        database = adbc_driver_postgresql.connect(conninfo)
+        try:
+            self._connection = (AdbcConnection(database), database)
+        except BaseException:
+            database.close()
+            raise
+        with AdbcStatement(self._connection[0]) as query:
+            query.set_sql_query(set_up(facts, BULK))
+            stream, _ = query.execute_query()
+            with pa.RecordBatchReader.from_stream(stream) as reader:
+                (row,) = (
+                    [column[0].as_py() for column in batch.columns]
+                    for batch in reader
+                    if batch.num_rows
+                )
+        if check(facts, BULK, row):
+            raise Refused(
+                "the address led to a replica, which may lack events that the primary has",
+                hint="Name the primary alone, or add target_session_attrs=read-write.",
+            )
+        if self._setting is not None:
+            with AdbcStatement(self._connection[0]) as query:
+                query.set_sql_query(self._setting)
+                query.execute_update()
 
     def close(self) -> None:
         """End a read that was left in the middle and close the connection; a later read opens a new

@@ -15,6 +15,7 @@ from psycopg.sql import SQL, Composed, Literal
 from esops.errors import ConnectionLost, Refused
 from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
 from esops.postgres.connection import connect, translated
+from esops.postgres.session import READ, use_own_path
 from esops.settings import PostgresSettings
 from esops.stores.base import (
     EVERYTHING,
@@ -113,12 +114,12 @@ class PostgresStore(EventStore):
 
     @contextmanager
     def _own_connection(self) -> Iterator[psycopg.Connection]:
-        with translated(), connect(self._dsn, f"streams {self.name}") as connection:
+        with translated(), connect(self._dsn, f"streams {self.name}", READ) as connection:
             yield connection
 
     def _control(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self._dsn, f"store {self.name}")
+            self._connection = connect(self._dsn, f"store {self.name}", READ)
         return self._connection
 
     @contextmanager
@@ -268,6 +269,7 @@ class PostgresStore(EventStore):
         with translated():
             connection = self._control()
             with connection.transaction():
+                use_own_path(connection)  # for triggers of the application
                 position = self.layout.append(connection, stream, events, expected_version)
             # Where the sequence has a CACHE, this session would hold numbers for as long as it
             # lives.

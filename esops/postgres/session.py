@@ -1,0 +1,166 @@
+"""What esops sets in a session before it asks anything, so that no setting of a role, a database or
+an address changes what a query means or says.
+
+pg_dump and its relatives do the same. All of it is one statement, and its answer is what the server
+has set, so that the settings are read back in the same round trip. Each setting and its reason:
+docs/explanation/sessions.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import psycopg
+from psycopg import sql
+
+from esops.errors import UnfitSession, UnreadableEncoding
+from esops.postgres.statements import statements
+
+_SQL = statements(__package__, "session")
+_SETTINGS = {
+    # How values are written and read. The order of day and month in DateStyle stays the role's:
+    # SQL of the user may rely on it, and ISO output does not depend on it.
+    "client_encoding": "UTF8",
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "xmlbinary": "base64",
+    "xmloption": "content",
+    "TimeZone": "UTC",
+    # What a statement means.
+    "standard_conforming_strings": "on",
+    "quote_all_identifiers": "off",
+    "transform_null_equals": "off",
+    "array_nulls": "on",
+    # Rows that a query would leave out without a word.
+    "row_security": "off",
+    "gin_fuzzy_search_limit": "0",
+    # Transactions.
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    # Jobs take as long as they take; whoever needs a limit sets it for its own statements.
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+_SINCE = {
+    140000: {"idle_session_timeout": "0"},
+    170000: {"transaction_timeout": "0"},
+}
+"""Settings by the first version of the server that has them."""
+_FIXED = {
+    "session_replication_role": "origin",
+    "zero_damaged_pages": "off",
+    "ignore_checksum_failure": "off",
+}
+"""What only a superuser may set, and with what other value rows or checks would be missing."""
+_UNKNOWN_BYTES = "SQL_ASCII"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPurpose:
+    """What a session is for, as far as its settings depend on it."""
+
+    own_path: bool
+    """Whether names without a schema are looked up in the search path of the role. Otherwise only
+    in pg_catalog.
+    """
+    read_only: bool = False
+
+
+WORK = SessionPurpose(own_path=True)
+"""The user's SQL, and what it calls, runs here: DDL, statements, triggers, default values."""
+READ = SessionPurpose(own_path=False)
+"""Only SQL of esops' own runs here, and it names the schema of everything that is not Postgres'."""
+BULK = replace(READ, read_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What the first connection to an address found out, for the later ones of this process."""
+
+    version: int
+    """As in server_version_num."""
+    checks_clients: bool
+    """Whether the server can notice that a client has gone while a statement runs."""
+
+
+def set_up(facts: ServerFacts, purpose: SessionPurpose, pid: int | None = None) -> str:
+    """The statement that sets a session up.
+
+    Its one row is for `check`. There is no row, and nothing is set, where the server process is not
+    the one with this `pid`: then a pooler stands between, and it is not esops' session.
+    """
+    values = [
+        sql.SQL("pg_catalog.set_config({}, {}, false)").format(
+            sql.Literal(name), sql.Literal(value)
+        )
+        for name, value in _wanted(facts, purpose).items()
+    ]
+    fixed = [sql.SQL("pg_catalog.current_setting({})").format(sql.Literal(name)) for name in _FIXED]
+    # In this order: the path that is set second comes from the one that is kept first.
+    path = sql.SQL("pg_catalog.current_setting('esops.path')" if purpose.own_path else "''")
+    paths = sql.SQL(_SQL["keep_path"]), sql.SQL(_SQL["set_path"]).format(path)
+    condition: sql.Composable = sql.SQL("true")
+    if pid is not None:
+        condition = sql.SQL("pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {}").format(
+            sql.Literal(pid)
+        )
+    return (
+        sql.SQL(_SQL["set_up"])
+        .format(
+            settings=sql.SQL(", ").join([*paths, *fixed, *values]),
+            condition=condition,
+        )
+        .as_string(None)
+    )
+
+
+def check(facts: ServerFacts, purpose: SessionPurpose, row: Sequence[object]) -> bool:
+    """Check what `set_up` read back; returns whether the server is a replica.
+
+    Raises UnfitSession for a setting that is another one, UnreadableEncoding.
+    """
+    encoding, replica, durable, _, path, *rest = row
+    if encoding == _UNKNOWN_BYTES:
+        raise UnreadableEncoding(
+            "the database has the encoding SQL_ASCII, so nobody can say which characters its text "
+            "consists of",
+            hint="Dump it and restore it into a database with the encoding that its text really "
+            "has: createdb --template=template0 --encoding=UTF8.",
+        )
+    wanted = {**_FIXED, **_wanted(facts, purpose)}
+    found_by_name = dict(zip(wanted, rest, strict=True))
+    if not purpose.own_path:
+        wanted["search_path"], found_by_name["search_path"] = "", path
+    if durable == "off":
+        wanted["synchronous_commit"], found_by_name["synchronous_commit"] = "on", durable
+    for name, value in wanted.items():
+        found = str(found_by_name[name])
+        # DateStyle is ISO, and the order of day and month.
+        if found.partition(",")[0].lower() != value.lower():
+            raise UnfitSession(
+                f"the session has {name} = {found}, and esops needs {value}",
+                hint=f"Run ALTER ROLE … RESET {name} (or ALTER DATABASE … RESET {name}), and leave "
+                "it out of the address.",
+            )
+    return bool(replica)
+
+
+def use_own_path(connection: psycopg.Connection) -> None:
+    """Look names up in the role's own search path, for the transaction that the connection is in:
+    SQL of the user runs, or triggers do.
+    """
+    connection.execute(_SQL["own_path"])
+
+
+def _wanted(facts: ServerFacts, purpose: SessionPurpose) -> dict[str, str]:
+    wanted = {**_SETTINGS, "default_transaction_read_only": "on" if purpose.read_only else "off"}
+    for version, settings in _SINCE.items():
+        if facts.version >= version:
+            wanted.update(settings)
+    if facts.checks_clients:
+        wanted["client_connection_check_interval"] = "500ms"
+    return wanted
