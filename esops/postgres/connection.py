@@ -98,7 +98,9 @@ def _open(dsn: str, purpose: str) -> psycopg.Connection:
 def _take(connection: psycopg.Connection, dsn: str, session: SessionPurpose) -> None:
     """Make a new session esops' own."""
     info = connection.info
-    facts = _servers.get(dsn) or ServerFacts(info.server_version, info.server_version >= 140000)
+    facts = _servers.get(dsn) or ServerFacts(
+        info.server_version, info.server_version >= 140000, None
+    )
     pid = same_session(connection) if dsn in _pooled else info.backend_pid
     row = None
     for _ in range(_ATTEMPTS):
@@ -124,6 +126,9 @@ def _take(connection: psycopg.Connection, dsn: str, session: SessionPurpose) -> 
             "in transaction mode.",
         )
     check(facts, session, row)
+    if dsn not in _servers:
+        options = None if dsn in _pooled else info.get_parameters().get("options", "")
+        facts = replace(facts, options=options)
     _servers[dsn] = facts
 
 

@@ -85,6 +85,18 @@ class ServerFacts:
     """As in server_version_num."""
     checks_clients: bool
     """Whether the server can notice that a client has gone while a statement runs."""
+    options: str | None
+    """The address' own `options`, which the server takes at login; None behind a pooler, which does
+    not pass them on.
+    """
+
+
+def at_login(facts: ServerFacts) -> dict[str, str]:
+    """What a driver that looks at the catalogue before anything can be set is given at login."""
+    if facts.options is None:
+        return {}
+    ours = "-c search_path= -c quote_all_identifiers=off -c statement_timeout=0"
+    return {"options": f"{facts.options} {ours}".strip()}
 
 
 def set_up(facts: ServerFacts, purpose: SessionPurpose, pid: int | None = None) -> str:
@@ -137,6 +149,13 @@ def check(facts: ServerFacts, purpose: SessionPurpose, row: Sequence[object]) ->
         wanted["search_path"], found_by_name["search_path"] = "", path
     if durable == "off":
         wanted["synchronous_commit"], found_by_name["synchronous_commit"] = "on", durable
+    if not all(isinstance(each, str) for each in rest):
+        # ADBC has read the types of the server under settings of the role (at_login).
+        raise UnfitSession(
+            "a setting of this role makes the types of the database unreadable for bulk reads",
+            hint="Run ALTER ROLE … RESET quote_all_identifiers and RESET search_path, or name the "
+            "database's own port instead of the pooler's.",
+        )
     for name, value in wanted.items():
         found = str(found_by_name[name])
         # DateStyle is ISO, and the order of day and month.

@@ -163,7 +163,6 @@ def test_a_whole_life_under_a_hostile_role(project, dsn, connection):
         changed = project.run("rebuild", "cart_summary", "--blue-green", "--output", "json")
         assert changed.code != 0
         assert changed.json["verification"]["differing"] == changed.json["rows"]
-        project.ok("rebuild", "cart_summary", "--abort")
 
 
 def test_what_only_a_superuser_may_set_is_refused(project, dsn, connection):
@@ -182,7 +181,7 @@ def test_row_security_never_makes_a_part_of_the_whole(project, dsn, connection):
     shop.make(dsn, events=50)
     connection.execute("""
         ALTER TABLE shop.mt_events ENABLE ROW LEVEL SECURITY;
-        CREATE POLICY some ON shop.mt_events USING (seq_id < 10);
+        CREATE POLICY hidden ON shop.mt_events USING (seq_id < 10);
         CREATE TABLE cart_summary (cart_id text PRIMARY KEY, n int);
         ALTER TABLE cart_summary ENABLE ROW LEVEL SECURITY;
     """)
@@ -204,7 +203,7 @@ def test_row_security_never_makes_a_part_of_the_whole(project, dsn, connection):
         found = project.run("doctor", "--output", "json").json["findings"]
         mine = [each for each in found if each["code"] == "ESOPS-D043"]
         assert {each["subject"] for each in mine} == {"store shop", "projection cart_summary"}
-        assert f"ALTER ROLE {name} BYPASSRLS;" in mine[0]["fix"]
+        assert f'ALTER ROLE "{name}" BYPASSRLS;' in mine[0]["fix"]
         # The bulk reader's own connection says the same.
         with (
             closing(BulkReader(guest)) as bulk,

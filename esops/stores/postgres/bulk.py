@@ -21,7 +21,7 @@ from psycopg.conninfo import make_conninfo
 from esops.errors import Refused
 from esops.events import Position, RecordedEvent
 from esops.postgres.connection import application_name, server_of, translated
-from esops.postgres.session import BULK, check, set_up
+from esops.postgres.session import BULK, at_login, check, set_up
 from esops.stores.ahead import ahead
 from esops.stores.payloads import Decode
 
@@ -87,6 +87,7 @@ class BulkReader:
             application_name=application_name("bulk"),
             connect_timeout=10,
             client_encoding="UTF8",
+            **at_login(facts),
         )
         database = adbc_driver_postgresql.connect(conninfo)
         try:
