@@ -25,7 +25,7 @@ def pgbouncer(dsn: str, pool_mode: str, **settings: str) -> Iterator[str]:
     if PROGRAM is None:
         pytest.skip("pgbouncer is not installed (Debian package pgbouncer)")
     server = conninfo_to_dict(dsn)
-    # A path to a Unix socket has to be short, and pgbouncer refuses to run as root.
+    # A path to a Unix socket has to be short.
     folder = Path(tempfile.mkdtemp(prefix="esops-bouncer-"))
     folder.chmod(0o777)
     place = " ".join(f"{key}={server[key]}" for key in ("host", "port") if server.get(key))
@@ -48,16 +48,21 @@ def pgbouncer(dsn: str, pool_mode: str, **settings: str) -> Iterator[str]:
             [PROGRAM, str(folder / "ini")],
             stdout=log,
             stderr=log,
-            user="nobody" if os.geteuid() == 0 else None,
+            user=_user(str(server.get("host", ""))) if os.geteuid() == 0 else None,
         )
     pooled = make_conninfo(dsn, host=str(folder), port="6432")
     try:
-        until(lambda: _answers(pooled))
+        until(lambda: _answers(pooled), 20)
         yield pooled
     finally:
         process.kill()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _user(host: str) -> str:
+    """pgbouncer refuses to run as root; a socket may be in a folder that only its owner enters."""
+    return Path(host).owner() if host.startswith("/") else "nobody"
 
 
 def _answers(dsn: str) -> bool:
