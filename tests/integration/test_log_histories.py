@@ -10,16 +10,134 @@ import os
 
 import pytest
 
-from tests.support.histories.plans import THEMES, history
+from tests.support.histories.plans import THEMES, History, history
 from tests.support.histories.runs import failure, smaller, staged
 from tests.support.histories.tables import LAYOUTS
-from tests.support.soak import rounds
+from tests.support.soak import SOAK, rounds
 
-COUNT = int(os.environ.get("ESOPS_TEST_HISTORIES", rounds(2, 300)))
+COUNT = int(os.environ.get("ESOPS_TEST_HISTORIES", rounds(1, 300)))
 SEED = int(os.environ.get("ESOPS_TEST_HISTORY_SEED", 1))
-NOT_YET = {"cache", "recreate", "import"}
-"""Themes in which esops does not keep its promise yet."""
-NOT_YET_ON_EMMETT = {"uncalled", "restart", "set back", "restore"}
+NOT_YET = {("emmett", "restore")}
+"""Themes in which esops does not keep its promise yet: events that a restore within the running
+server took away, where new ones lie behind the checkpoint by their transactions' ids.
+"""
+
+PINNED = {
+    "numbers behind the newest event are not passed": (
+        ["marten-quick", "emmett-by-position"],
+        [
+            ("append", 0, 1),
+            ("begin", 0),
+            ("append", 0, 2),
+            ("rollback", 0),
+            ("catch_up",),
+            ("set_uncalled", 1),
+            ("append", 0, 2),
+            ("catch_up",),
+        ],
+    ),
+    "rows above the sequence": (
+        ["emmett", "emmett-by-position"],
+        [("append", 0, 1), ("import", 0, 2, 2), ("catch_up",), ("follow",), ("read",)],
+    ),
+    "rows above a sequence that was never called": (
+        ["emmett", "messagedb"],
+        [("import", 0, 2, 2), ("catch_up",), ("follow",), ("read",), ("status",)],
+    ),
+    "a sequence that was set back": (
+        ["emmett-by-position"],
+        [("append", 0, 3), ("set_back", 1000), ("catch_up",), ("read",)],
+    ),
+    "numbers of a session's cache": (
+        ["marten-rich", "emmett-by-position"],
+        [
+            ("set_cache", 3),
+            ("append", 0, 1),
+            ("append", 1, 1),
+            ("follow",),
+            ("pause",),
+            ("follow",),
+            ("read",),
+            ("catch_up",),
+            ("append", 0, 1),
+            ("catch_up",),
+        ],
+    ),
+    "numbers of a block that the application hands out": (
+        ["custom-watched"],
+        [
+            ("set_increment", 50),
+            ("pool", 0, 1),
+            ("pool", 0, 1),
+            ("pool", 1, 1),
+            ("follow",),
+            ("pause",),
+            ("follow",),
+            ("read",),
+            ("catch_up",),
+            ("pool", 0, 1),
+            ("catch_up",),
+        ],
+    ),
+    "a sequence that is made again": (
+        ["marten-quick", "emmett-by-position"],
+        [
+            ("append", 0, 2),
+            ("follow",),
+            ("recreate", 1),
+            ("begin", 0),
+            ("append", 0, 1),
+            ("append", 1, 1),
+            ("follow",),
+            ("pause",),
+            ("follow",),
+            ("commit", 0),
+            ("follow",),
+            ("catch_up",),
+        ],
+    ),
+    "an import that the sequence overtakes": (
+        ["eventsourcing", "emmett-by-position"],
+        [
+            ("append", 0, 1),
+            ("begin", 0),
+            ("import", 0, 2, 1),
+            ("leap", 5),
+            ("append", 1, 1),
+            ("follow",),
+            ("pause",),
+            ("follow",),
+            ("commit", 0),
+            ("catch_up",),
+        ],
+    ),
+    "a store restored to an earlier time": (
+        ["marten-quick", "eventsourcing"],
+        [
+            ("append", 0, 3),
+            ("take_backup",),
+            ("append", 0, 2),
+            ("catch_up",),
+            ("restore",),
+            ("catch_up",),
+            ("append", 0, 4),
+            ("catch_up",),
+        ],
+    ),
+    "a store restored under a process that follows it": (
+        ["custom-watched"],
+        [
+            ("append", 0, 3),
+            ("take_backup",),
+            ("append", 0, 2),
+            ("follow",),
+            ("restore",),
+            ("append", 0, 4),
+            ("follow",),
+        ],
+    ),
+}
+"""Histories that went wrong once, with some layouts on which they did."""
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +149,18 @@ def stage(server, tmp_path_factory):
 @pytest.mark.timeout(rounds(300, 7_200))
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_job_sees_all_that_was_committed_or_refuses(layout, stage):
-    left_out = NOT_YET | (NOT_YET_ON_EMMETT if layout.startswith("emmett") else set())
-    themes = [each for each in THEMES if each not in left_out]
+    themes = [each for each in THEMES if (layout, each) not in NOT_YET]
     for seed in range(SEED, SEED + COUNT):
         one = history(LAYOUTS[layout], seed, themes=themes)
         wrong = failure(stage, one)
         if wrong is not None:
             found, still = smaller(stage, one)
             pytest.fail(f"{wrong}\n{found}\n{still or 'which does not fail every time'}")
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_histories_that_went_wrong_once(name, stage):
+    few, steps = PINNED[name]
+    for layout in LAYOUTS if SOAK and len(few) > 1 else few:
+        if not (layout == "emmett" and "restored" in name):
+            stage.run(History(layout, 0, tuple(steps)))

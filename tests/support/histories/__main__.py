@@ -42,6 +42,8 @@ def main() -> int:
                     continue
                 one = history(LAYOUTS[layout], seed, themes=themes)
                 ran[layout] += 1
+                if ran.total() % 20 == 0:
+                    print(f"{ran.total()} histories", file=sys.stderr, flush=True)
                 wrong = failure(stage, one)
                 if wrong is not None:
                     failed[layout] += 1

@@ -137,6 +137,16 @@ class Jobs:
         if self._refused:
             self.job_catch_up()
 
+    def job_finish(self) -> None:
+        """Nobody made a mistake, and the application has stopped: all has to come out."""
+        for attempt in range(5):
+            try:
+                return self.job_catch_up()
+            except EsopsError as refused:
+                # A number that was drawn just now has to get old, on a busy machine.
+                if attempt == 4 or refused.exit_code != 5:
+                    raise Wrong(f"finish: refused, and nothing is wrong: {refused}") from refused
+
     def job_follow(self) -> None:
         """One turn of `esops run`, in a process that lives as long as it can."""
         if self._runner is None:

@@ -41,6 +41,7 @@ THEMES: dict[str, dict[str, float]] = {
     "restart": {"restart": 5, "repair": 2},
     "cache": {"set_cache": 2, "append": 15, "pause": 3},
     "increment": {"set_increment": 2, "append": 8, "pause": 3},
+    "pool": {"pool": 15, "set_increment": 1, "pause": 3},
     "recreate": {"recreate": 8},
     "import": {"import": 10, "leap": 5, "repair": 2},
     "squeeze": {"squeeze": 8, "leap": 3},
@@ -49,6 +50,10 @@ THEMES: dict[str, dict[str, float]] = {
     "daemon": {"daemon": 6, "draw": 6, "write": 6},
 }
 """What a history is about, with the steps that this adds and their weights."""
+
+_RIGHT = {"plain", "jumps", "archive", "daemon"}
+"""Themes that leave nothing to refuse, once all transactions have ended."""
+_FIRST = {"cache": "set_cache", "increment": "set_increment", "pool": "set_increment"}
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,14 @@ def history(tables: Tables, seed: int, *, themes: Sequence[str] = tuple(THEMES))
             steps.append((chance.choices(jobs, job_sizes)[0], *during))
         else:
             steps.append(writing())
-    return History(tables.name, seed, (*steps, *_ending(chance)))
+    return History(tables.name, seed, (*steps, *_ending(chance, rightly=_RIGHT.issuperset(about))))
 
 
 def _with_numbers(chance: random.Random, name: str) -> Step:
     session = chance.randrange(SESSIONS)
     values: dict[str, tuple[int, ...]] = {
         "begin": (session,),
+        "pool": (session, chance.randint(1, 3)),
         "append": (session, chance.randint(1, 4)),
         "draw": (session, chance.randint(1, 3)),
         "write": (session, chance.randint(1, 3)),
@@ -115,8 +121,8 @@ def _with_numbers(chance: random.Random, name: str) -> Step:
         "leap": (chance.choice((1, 3, 20, 1_000_000_000)),),
         "set_back": (chance.choice((1, 2, 5, 1_000)),),
         "set_uncalled": (chance.choice((-1_000, -2, 0, 1, 1, 50)),),
-        "set_cache": (chance.choice((1, 3, 10)),),
-        "set_increment": (chance.choice((1, 2, 50)),),
+        "set_cache": (chance.choice((1, 3, 3, 10)),),
+        "set_increment": (chance.choice((1, 2, 50, 50)),),
         "recreate": (chance.randrange(2),),
         "import": (session, chance.choice((1, 2, 30)), chance.randint(1, 3)),
         "squeeze": (session, chance.randint(1, 6)),
@@ -125,9 +131,9 @@ def _with_numbers(chance: random.Random, name: str) -> Step:
     return (name, *values.get(name, ()))
 
 
-def _ending(chance: random.Random) -> list[Step]:
+def _ending(chance: random.Random, *, rightly: bool) -> list[Step]:
     """All transactions end, and everything has to come out; then what an operator would do, and
-    once more.
+    once more. `rightly`: nobody made a mistake, so nothing may be refused.
     """
     steps: list[Step] = [("finish_prepared", 1)] * 3
     steps += [(chance.choice(("commit", "commit", "rollback")), each) for each in range(SESSIONS)]
@@ -136,7 +142,7 @@ def _ending(chance: random.Random) -> list[Step]:
     chance.shuffle(jobs)
     if chance.random() < 0.2:
         jobs.append(("status",))
-    steps += [*jobs, ("quit",), ("repair",), ("again",)]
+    steps += [*jobs, ("quit",), ("finish",) if rightly else ("repair",), ("again",)]
     if chance.random() < 0.1:
         steps.append((chance.choice(("in_place", "rebuild")),))
     return steps

@@ -118,7 +118,7 @@ _EVENTSOURCING = Tables(
     stream="originator_id",
     version="originator_version",
     token="convert_from(state, 'UTF8')::jsonb ->> 'token'",
-    settings={"layout": "eventsourcing"},
+    settings={"layout": "eventsourcing", "schema": "public"},
     key=lambda name: uuid.uuid5(uuid.NAMESPACE_OID, name),
 )
 _ENTRIES = Tables(

@@ -21,6 +21,8 @@ FAILED = psycopg.pq.TransactionStatus.INERROR
 IDLE = psycopg.pq.TransactionStatus.IDLE
 LOCK_TIMEOUT = "SET lock_timeout = '60ms'"
 NOTHING = range(0)
+HINDRANCES = (psycopg.OperationalError, psycopg.errors.UniqueViolation)
+"""Locks, sessions that are gone, numbers that are taken."""
 
 
 @dataclass
@@ -34,6 +36,8 @@ class Session:
     drawn: list[Drawn] = field(default_factory=list)
     cached: range = NOTHING
     """What its CACHE took from the sequence in advance."""
+    block: list[Drawn] = field(default_factory=list)
+    """What the application hands out itself, of numbers that the sequence skips."""
     epoch: int = 0
     """Part of its stream's name."""
 
@@ -67,7 +71,7 @@ class Writers:
 
     def do(self, step: str, *values: int) -> None:
         """Carry out a step, or leave it out where it cannot be done."""
-        with suppress(psycopg.Error):
+        with suppress(*HINDRANCES):
             self._steps[step](*values)
         for session in self._sessions.values():
             if session.connection.info.transaction_status == FAILED:
@@ -132,6 +136,27 @@ class Writers:
             for each in usable:
                 session.drawn.remove(each)
                 self._insert(session, each)
+
+    def do_pool(self, number: int, count: int) -> None:
+        """Numbers of a block: the application draws one number for so many as the sequence steps,
+        and hands them out itself (Hibernate's pooled optimiser).
+        """
+        session = self.session(number)
+        if not self.tables.outside or self.increment == 1:
+            return
+        for _ in range(count):
+            if not session.block:
+                row = session.connection.execute(
+                    f"SELECT nextval('{self.tables.sequence}')"
+                ).fetchone()
+                first = max(1, row[0] - self.increment + 1, self.books.peak_drawn + 1)
+                taken = self._take(session, row[0], outside=False)
+                session.block = [
+                    Drawn(each, taken.late, taken.at, False) for each in range(first, row[0])
+                ]
+                session.block.append(taken)
+            with self._writing(session):
+                self._insert(session, session.block.pop(0))
 
     def do_commit(self, number: int) -> None:
         session = self.session(number)
