@@ -121,7 +121,7 @@ def test_states_are_unwrapped_and_what_is_no_json_is_left_alone(dsn, connection)
     assert json.loads(plain) == {"timestamp": "2026-01-02T03:04:05+00:00", "ids": [1, "ab"]}
     assert micros == 1767323045000000
     for state in (b"\x78\x9c\x01\x02", b"{broken", b"[]", b'{"timestamp": "never"}'):
-        assert decode_state(state) == (state, 0)
+        assert decode_state(state) == (state, None)
     tables.create(connection)
     connection.execute(
         "INSERT INTO bankaccounts_events VALUES (gen_random_uuid(), 1, "

@@ -15,8 +15,11 @@ SELECT system_identifier::text FROM pg_control_system();
 SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8);
 
 -- newest --
--- The newest events at or before a position, the newest first.
-SELECT {order}, {id}, {stream}, {version}::bigint, {tenant}, {content}
+-- The newest events at or before a position, the newest first. Under names of ours: ORDER BY would
+-- take an output's name, such as id for id::text, before the table's column.
+SELECT {order}, {id} AS "esops:id", {stream} AS "esops:stream",
+       {version}::bigint AS "esops:version", {tenant} AS "esops:tenant",
+       {content} AS "esops:content"
   FROM {events}
  WHERE {scope} AND {up_to}
  ORDER BY {descending}
