@@ -35,6 +35,10 @@ class Unavailable(EsopsError):
     exit_code = 3
 
 
+class AbsentArchive(Unavailable):
+    """The folder of an archive does not exist."""
+
+
 def unwritten(where: str, error: OSError) -> Unavailable:
     """The error of a result that the system does not take, such as on a full disk."""
     return Unavailable(

@@ -56,6 +56,7 @@ def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
                     "left out: the age of their last event is unknown", streams=len(ageless)
                 )
             if not selection.count:
+                policy.check_names(context.store, context.policy, context.policy_name, catalog)
                 return None
             if context.run.read("plan.json") is None:
                 plan = {

@@ -21,6 +21,7 @@ from esops.events import EventFilter, StreamInfo, StreamRef
 from esops.moments import Moment, between
 from esops.settings import PolicySettings, Removal
 from esops.stores.base import EventStore, require
+from esops.stores.filters import check_filter
 from esops.stores.parts import RemovalStrategy
 
 _STREAMS_IN_LINE = 1_000
@@ -96,6 +97,20 @@ def selected(
         if archived is not None and archived.has(info):
             continue
         yield info
+
+
+def check_names(
+    store: EventStore, policy: PolicySettings, name: str, catalog: Catalog | None
+) -> None:
+    """Raises UsageError where a policy that selects nothing names a category or types that the
+    store does not have: never, as far as its earlier runs tell.
+    """
+    earlier = catalog.sealed(store.name) if catalog is not None else []
+    if any(manifest.policy == name for _, manifest in earlier):
+        return  # all of them may have been archived and removed
+    where = f"policy {name}: "
+    check_filter(store, EventFilter(category=policy.category, archived=True), where)
+    check_filter(store, EventFilter(types=policy.closed_by, archived=True), where)
 
 
 def _idle_for(store: EventStore, info: StreamInfo, now: datetime) -> timedelta | None:

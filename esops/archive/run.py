@@ -33,9 +33,9 @@ from esops.archive_format.manifest import Manifest
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog, Run
 from esops.config import Config
-from esops.errors import AnotherLog, Stopped, UsageError
+from esops.errors import AbsentArchive, AnotherLog, Stopped, UsageError
 from esops.events import Position
-from esops.settings import Removal
+from esops.settings import ArchiveSettings, Removal
 from esops.stores import open_store
 from esops.term import duration
 
@@ -54,8 +54,12 @@ def plan(config: Config, name: str, removal: Removal | None = None) -> policy.Ar
             name, archive, store_name, removal, statements=strategy.statements, what=strategy.what
         )
         found.stays = max(settings.keep_last, strategy.keeps)
-        catalog = Catalog(Repository(archive_settings))
-        archived = policy.ArchivedVersions(catalog, store_name) if removal == "keep" else None
+        catalog = _catalog(archive_settings)
+        archived = (
+            policy.ArchivedVersions(catalog, store_name)
+            if removal == "keep" and catalog is not None
+            else None
+        )
         for info in policy.selected(
             store,
             settings,
@@ -66,6 +70,8 @@ def plan(config: Config, name: str, removal: Removal | None = None) -> policy.Ar
             ageless=found.ageless,
         ):
             found.add(info)
+        if not found.streams:
+            policy.check_names(store, settings, f"{archive}/{name.rpartition('/')[2]}", catalog)
     return found
 
 
@@ -102,7 +108,7 @@ def run(
                 hint=hint,
             )
 
-    repository = _opened(archive, Repository(archive_settings))
+    repository = _opened(archive, Repository(archive_settings, make=True))
     with Lease(repository, policy_name) as lease, ExitStack() as stack:
         catalog = Catalog(repository)
         unfinished = _unfinished(catalog, policy_name, store_name)
@@ -132,6 +138,14 @@ def run(
         _run_steps(context, catalog, outcome)
     outcome.seconds = time.monotonic() - began
     return outcome
+
+
+def _catalog(settings: ArchiveSettings) -> Catalog | None:
+    """The runs of an archive; None before its first run has made the folder."""
+    try:
+        return Catalog(Repository(settings))
+    except AbsentArchive:
+        return None
 
 
 def _opened(archive: str, repository: Repository) -> Repository:

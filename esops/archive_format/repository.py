@@ -20,7 +20,7 @@ import obstore.store
 import pyrage
 
 from esops.archive_format.schema import Damaged
-from esops.errors import EsopsError, Unavailable, UsageError
+from esops.errors import AbsentArchive, EsopsError, Unavailable, UsageError
 from esops.settings import ArchiveSettings
 
 ENCRYPTED = ".age"
@@ -50,8 +50,11 @@ class StoredObject(NamedTuple):
 class Repository:
     """Objects by name below one address."""
 
-    def __init__(self, settings: ArchiveSettings) -> None:
-        """Does not reach the store yet. Raises UsageError for an address or a key that is wrong."""
+    def __init__(self, settings: ArchiveSettings, *, make: bool = False) -> None:
+        """Does not reach an object store yet; `make`: create a folder that does not exist.
+
+        Raises UsageError for an address or a key that is wrong, and AbsentArchive.
+        """
         self.address = settings.repository
         self._recipients = _recipients(settings)
         self._identities = _identities(settings)
@@ -60,6 +63,13 @@ class Repository:
         try:
             if "://" not in self.address or self.address.startswith("file://"):
                 self.folder = Path(self.address.removeprefix("file://"))
+                # A folder that is not mounted must not pass for an empty archive.
+                if not make and not self.folder.exists():
+                    raise AbsentArchive(
+                        f"the folder of the archive does not exist: {self.folder}",
+                        hint="Mount it, or correct the address. If nothing was archived yet, the "
+                        "first `esops archive run` creates it.",
+                    )
                 self._store: Any = obstore.store.LocalStore(self.folder, mkdir=True)
             else:
                 # obstore ignores the environment's ALLOW_HTTP once any client option is given.

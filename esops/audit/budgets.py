@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
-from esops.errors import UsageError
+from esops.errors import UsageError, nearest
 from esops.events import EventFilter, StreamInfo
 from esops.moments import between
 from esops.settings import AuditSettings, BudgetSettings
@@ -54,6 +54,33 @@ class Budgets:
             return self._by_pattern[name]
         fitting = [pattern for pattern in self._by_pattern if fnmatchcase(name, pattern)]
         return self._by_pattern[max(fitting, key=len)] if fitting else NO_BUDGET
+
+    @property
+    def patterns(self) -> Sequence[str]:
+        """The categories, and patterns of such, that have a budget."""
+        return list(self._by_pattern)
+
+    def unmatched(self, store: EventStore, categories: Iterable[str | None]) -> list[str]:
+        """A sentence for each budget that fits none of a store's categories.
+
+        Raises UsageError where no budget fits any.
+        """
+        known = sorted(each for each in categories if each)
+        found = []
+        for pattern in self._by_pattern:
+            if any(name == pattern or fnmatchcase(name, pattern) for name in [*known, ""]):
+                continue
+            # All of its streams may be archived, which is no mistake.
+            if store.any_passes(EventFilter(category=pattern, archived=True)):
+                continue
+            found.append(
+                f"the budget of {pattern!r} fits no category of store {store.name}: "
+                + nearest(pattern, known)
+            )
+        if found and len(found) == len(self._by_pattern):
+            text, _, hint = found[0].partition(": ")
+            raise UsageError(f"audit.budgets: {text}", hint=hint)
+        return found
 
     def _sets(self, what: str) -> bool:
         return any(getattr(budget, what) is not None for budget in self._by_pattern.values())

@@ -8,8 +8,10 @@ from datetime import timedelta
 from esops.audit.events import EventsAudit, audit_events
 from esops.audit.modelling import StoreAudit
 from esops.audit.streams import StreamsRequest, audit_streams
+from esops.events import EventFilter
 from esops.settings import AuditSettings
 from esops.stores.base import EventStore
+from esops.stores.filters import check_filter
 
 Progress = Callable[[int, int | None], None]
 """Is given how many events were read, and about how many there are (None if unknown)."""
@@ -21,12 +23,18 @@ def read_events(
     limit: int | None = None,
     progress: Progress = lambda *_: None,
 ) -> EventsAudit:
-    """Read all events of a store or category, or the first `limit`, and show progress."""
+    """Read all events of a store or category, or the first `limit`, and show progress.
+
+    Raises UsageError for a category that the store does not have.
+    """
     # Without waiting for the newest events to settle: the total only serves the progress.
     total = limit or store.count_between(None, store.head(timedelta(0)).position)
-    return audit_events(
+    found = audit_events(
         store, category=category, limit=limit, tick=lambda done: progress(done, total)
     )
+    if not found.events and found.short is None:
+        check_filter(store, EventFilter(category=category, archived=True))
+    return found
 
 
 def audit_store(

@@ -16,6 +16,7 @@ import orjson
 from esops.events import RecordedEvent
 from esops.moments import Moment, between
 from esops.stores.base import EventStore
+from esops.stores.filters import no_stream
 
 _BURST = timedelta(seconds=1)
 COMPETING = timedelta(milliseconds=100)
@@ -110,10 +111,10 @@ class StreamAudit:
         }
 
 
-def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) -> StreamAudit | None:
-    """Read a stream; None if it has no event. Memory does not grow with its length.
+def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) -> StreamAudit:
+    """Read a stream. Memory does not grow with its length.
 
-    `closed_by`: the event types that close a stream.
+    `closed_by`: the event types that close a stream. Raises UsageError where it has no event.
     """
     found = StreamAudit(name, None)
     periods: dict[str, Counter[str]] = {period: Counter() for period, _ in _PERIODS}
@@ -151,7 +152,7 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
             order.append(event.type)
         previous, previous_at = event, at
     if previous is None:
-        return None
+        raise no_stream(store, name)
     found.seconds_to_load = time.perf_counter() - began
     found.category, found.last_version = previous.category, previous.version
     closing = set(closed_by)

@@ -15,6 +15,7 @@ from esops.events import EventFilter, StreamInfo
 from esops.moments import between
 from esops.settings import AuditSettings
 from esops.stores.base import EventStore, require
+from esops.stores.filters import check_filter
 
 LONGEST = 1_000
 LISTED = 100
@@ -68,6 +69,10 @@ class StreamsAudit:
     """The worst of them, at most MOST."""
     broken: int = 0
     """How many breaches there are."""
+    budgets: int = 0
+    """How many budgets are configured."""
+    unmatched: list[str] = field(default_factory=list)
+    """A sentence for each budget that fits no category of the store."""
 
     def as_dict(self, *, full: bool = False, growth: bool = False) -> dict[str, Any]:
         """The audit under the documented field names; `full` adds histograms."""
@@ -84,6 +89,7 @@ class StreamsAudit:
             ],
             "findings": [breach.as_dict() for breach in self.breaches],
             "findings_total": self.broken,
+            "unmatched_budgets": self.unmatched,
         }
 
     def ordered(self) -> list[tuple[tuple[str | None, str], Distribution]]:
@@ -150,7 +156,8 @@ def audit_streams(
 ) -> StreamsAudit:
     """Audit the streams of a store. `say` is called before something takes long.
 
-    Raises UsageError for a budget that cannot be checked.
+    Raises UsageError for a budget that cannot be checked, and for a category that the store does
+    not have.
     """
     budgets = Budgets(settings)
     lengths = require(store, store.lengths, "lengths")
@@ -170,6 +177,8 @@ def audit_streams(
         found.categories.setdefault((each.category, each.tenant), Distribution()).add(
             each.length, each.streams
         )
+    if not found.whole.streams:
+        check_filter(store, EventFilter(category=request.category, archived=True))
     if request.longest:
         found.longest = _longest(store, settings, request)
     if budgets.expensive:
@@ -202,6 +211,10 @@ def _check_budgets(
     longer_than = {category: _longer_than(each) for category, each in by_category.items()}
     # The distributions tell how many streams are too long, so that only the worst are read.
     found.broken = budgets.count_too_long(longer_than)
+    found.budgets = len(budgets.patterns)
+    # Budgets of other categories say nothing about the one that was asked for.
+    if request.category is None and found.categories:
+        found.unmatched = budgets.unmatched(store, by_category)
     others = budgets.other_breaches(store, request.filter, request.window)
     breaches = chain(
         budgets.length_breaches(store, longer_than, request.filter), _counting(found, others)

@@ -74,7 +74,7 @@ def streams(
 ) -> int:
     """Show how long streams are, list the longest, and check the budgets of [audit.budgets].
 
-    Exit code 1 if a budget is broken.
+    Exit code 1 if a budget is broken, or fits no category of the store.
 
     esops audit streams
     esops audit streams --category ShoppingCart --longest 50
@@ -112,7 +112,9 @@ def streams(
             output.say(f"written: {report}")
     found.longest = found.longest[:limit]
     text.streams(output, found, percentiles=percentiles, growth=growth)
-    return 1 if found.broken else 0
+    for sentence in found.unmatched:
+        output.warn(sentence)
+    return 1 if found.broken or found.unmatched else 0
 
 
 def _list_all(output: Output, config: Config, request: StreamsRequest) -> int:
@@ -149,10 +151,8 @@ def _estimate(output: Output, config: Config, request: StreamsRequest) -> bool:
 def stream(
     context: typer.Context,
     name: str = typer.Argument(..., help="The name of the stream.", autocompletion=complete_stream),
-) -> int:
+) -> None:
     """Show one stream: its types, months, gaps and bursts, and where it could be split.
-
-    Exit code 1 if the store has no such stream.
 
     esops audit stream ShoppingCart-2b2210d1
     """
@@ -164,14 +164,10 @@ def stream(
     form = output.format("table", "json")
     with _opened(output, config) as store:
         found = audit_stream(store, name, config.audit.closed_by)
-    if found is None:
-        output.say(f"store {store.name} has no stream {name!r}")
-        return 1
     if form == "json":
         output.json(found.as_dict())
     else:
         text.stream(output, found)
-    return 0
 
 
 @command(audit)

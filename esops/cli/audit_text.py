@@ -124,7 +124,11 @@ def _longest(output: Output, longest: list[dict[str, Any]], columns: list[str]) 
 
 def _breaches(output: Output, found: StreamsAudit) -> None:
     if not found.broken:
-        output.line("No budget is broken.")
+        output.line(
+            "No budget is broken."
+            if found.budgets
+            else "No budget is set: see [audit.budgets] in `esops docs configuration`."
+        )
         return
     shown = found.breaches[:ROWS]
     output.line()

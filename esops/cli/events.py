@@ -99,6 +99,10 @@ def read(
     stop = stop_on_signals()
     with open_store(name, settings) as store:
         reader = LogReader(store, request, stop.is_set)
+        if follow:
+            # What is waited for may come for the first time.
+            for text in reader.unknown_names():
+                output.say(text)
         rows = map(event_as_dict, reader)
         match form:
             case "ndjson":
@@ -110,6 +114,9 @@ def read(
                 output.json(list(rows))
             case _:
                 _lines(output, rows)
+        if not reader.count and not follow and reader.incomplete is None:
+            reader.check_names()
+            output.say(f"store {name} has no such event")
     # Raised only now, so that what could be read is written.
     if reader.incomplete is not None:
         raise reader.incomplete
@@ -127,6 +134,7 @@ def show(
     esops events show 0f21ddb6-6cad-4a26-8d11-6ece1738f7d9
     """
     from esops.config import load_config
+    from esops.errors import EsopsError
     from esops.stores import open_store
     from esops.stores.base import require
     from esops.trace.log import event_as_dict
@@ -142,6 +150,9 @@ def show(
         if found.how.startswith("a scan"):
             output.say(f"no index helps, so this is {found.how}")
         rows = [event_as_dict(event) for event in found.events]
+    if not rows:
+        output.error(EsopsError(f"store {name} has no event with the id {id!r}"))
+        return 1
     match form:
         case "ndjson":
             output.ndjson(rows)
@@ -150,9 +161,7 @@ def show(
         case _:
             for row in rows:
                 _fields(output, row)
-    if not rows:
-        output.say(f"store {name} has no event {id}")
-    return 0 if rows else 1
+    return 0
 
 
 def _lines(output: Output, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from esops.errors import EsopsError
+from esops.errors import AbsentArchive, EsopsError
 from esops.health.findings import Finding
 from esops.settings import ArchiveSettings
 
@@ -40,5 +40,7 @@ def examine(name: str, settings: ArchiveSettings) -> Iterator[Finding]:
                     f"run {run} stopped in state {state}",
                     f"esops archive run {short}",
                 )
+    except AbsentArchive as error:
+        yield Finding("ESOPS-D050", subject, error.message, error.hint)
     except EsopsError as error:
         yield Finding("ESOPS-D032", subject, error.message, error.hint)

@@ -2,13 +2,13 @@
 
 Each thing that is checked yields findings, and one that cannot be checked is a finding itself: one
 store that is down must not hide what is wrong with the others. The checks are in `stores`,
-`postgres`, `eventstoredb`, `projections`, `read_models`, `archives` and `configuration`.
+`postgres`, `eventstoredb`, `filters`, `projections`, `read_models`, `archives` and `configuration`.
 """
 
 from __future__ import annotations
 
 from esops.config import Config
-from esops.health import archives, configuration, projections, stores
+from esops.health import archives, configuration, filters, projections, stores
 from esops.health.findings import Finding
 
 
@@ -19,10 +19,20 @@ def examine(config: Config, store: str | None = None) -> list[Finding]:
     Raises UsageError for an unknown store.
     """
     found: list[Finding] = []
+    if not config.stores:
+        found.append(
+            Finding(
+                "ESOPS-D052",
+                config.path.name,
+                "it names no store, so nothing was looked at",
+                "esops init",
+            )
+        )
     if store is None:
         found += configuration.examine(config)
     for name in [config.store(store)[0]] if store is not None else config.stores:
         found += stores.examine(name, config.stores[name])
+        found += filters.examine(config, name)
     for name, settings in config.projections.items():
         if store is None or settings.store == store or len(config.stores) == 1:
             found += projections.examine(config, name)

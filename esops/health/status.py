@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from esops.config import Config
-from esops.errors import EsopsError, Unavailable
+from esops.errors import AbsentArchive, EsopsError, Unavailable
 from esops.events import Checkpoint, Position
 from esops.moments import between
 from esops.postgres.connection import connect, translated
@@ -222,6 +222,12 @@ def _look_at_archive(
 
     try:
         last = last_of_each_policy(Catalog(Repository(settings)))
+    except AbsentArchive as error:
+        # Before the first run that is as it should be; a store that reads it says more.
+        status.archives.append(
+            {"archive": name, "run": None, "state": "absent", "detail": error.message}
+        )
+        return
     except EsopsError as error:
         status.archives.append(
             {"archive": name, "run": None, "state": "unknown", "detail": error.message}

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from esops.archive_format.archived_away import removed_from
 from esops.config import Config
-from esops.errors import EsopsError, Refused
+from esops.errors import AbsentArchive, EsopsError, Refused
 from esops.events import EventFilter, Position
 from esops.postgres.connection import qualified
 from esops.readmodel import marks
@@ -24,6 +24,7 @@ from esops.readmodel.registry import Version
 from esops.readmodel.tables import count_rows
 from esops.rebuild.target import Target
 from esops.stores.base import EVERYTHING, EventStore
+from esops.stores.filters import check_filter
 from esops.wording import count
 
 
@@ -73,7 +74,9 @@ def check_log(connection: psycopg.Connection, store: EventStore, version: Versio
     marks.check(connection, store, version)
 
 
-def check_archive(config: Config, target: Target, *, without: bool) -> list[str]:
+def check_archive(
+    config: Config, target: Target, *, without: bool, in_place: bool = False
+) -> list[str]:
     """What the store does not read because it was archived and removed, as notes for the plan.
 
     Raises Refused, or Unavailable where the archive cannot say, unless the operator wants it
@@ -85,7 +88,9 @@ def check_archive(config: Config, target: Target, *, without: bool) -> list[str]
     try:
         found = removed_from(config, store, target.settings.filter)
     except EsopsError as error:
-        if without:
+        # Before the first run there is no folder; only in place, nothing would show that it is
+        # just not mounted.
+        if without or (isinstance(error, AbsentArchive) and not in_place):
             return [f"it is not known what was archived and removed: {error.message}"]
         error.hint = (
             f"Whether events of store {store} were archived and removed is not known. Make the "
@@ -105,6 +110,14 @@ def check_archive(config: Config, target: Target, *, without: bool) -> list[str]
             "leave them out: --without-archived.",
         )
     return [f"{away} and will be missing (--without-archived)" for away in found]
+
+
+def check_names(target: Target, store: EventStore) -> list[str]:
+    """Notes on event types that the projection names and the store does not have.
+
+    Raises UsageError with the nearest names where no event at all passes the filter.
+    """
+    return check_filter(store, wanted(target), f"projections.{target.name}: ")
 
 
 def concerns(green: Version, blue: Version | None) -> list[str]:

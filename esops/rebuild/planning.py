@@ -82,6 +82,8 @@ def make_plan(
         guards.check_log(connection, store, start.source)
         _check_possible(target, options, store, connection, start)
         away = guards.check_archive(config, target, without=options.without_archived)
+        if not options.accept_fewer:
+            away += guards.check_names(target, store)
         head = store.head(SETTLING).position
         ddl = config.directory / target.settings.ddl if target.settings.ddl is not None else None
         # Created and rolled back in one transaction: nobody else ever sees it.

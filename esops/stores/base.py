@@ -32,6 +32,7 @@ from esops.stores.parts import (
     ServerAdmin,
     SqlAccess,
     StreamLengths,
+    What,
 )
 from esops.stores.settling import LOOKING, Unsettled, settled
 
@@ -264,6 +265,16 @@ class EventStore(Protocol):
             return 0
         found = self.read_all(None, until, filter, at_most)
         return sum(len(batch.events) for batch in found)
+
+    def any_passes(self, filter: EventFilter) -> bool | None:  # noqa: ARG002 - not known
+        """Whether an event passes a filter, settled or not; None where that takes more than some
+        seconds to find out.
+        """
+        return None
+
+    def names(self, what: What) -> list[str]:  # noqa: ARG002 - not known
+        """Types, categories or streams, for a hint: as many as can be found quickly."""
+        return []
 
     def checkpoints(self) -> list[Checkpoint]:
         """How far the application's own processors are, from the store's own bookkeeping."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from esops.stores.eventstoredb.server_projections import ServerProjections
 
 EVERYTHING = EventFilter()
+What = Literal["event type", "category", "stream"]
+"""What a name in a filter names."""
 Ids = str | Sequence[str]
 """One id, or any of several."""
 

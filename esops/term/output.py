@@ -199,6 +199,11 @@ class Output:
         if not self.settings.quiet:
             self.talk.print(visible_lines(text), style=style, markup=False)
 
+    def warn(self, text: str) -> None:
+        """Write what is wrong, and does not stop the command, to stderr; also with --quiet."""
+        self.talk.print("warning: ", style="bold yellow", end="")
+        self.talk.print(text, markup=False)
+
     def error(self, error: EsopsError) -> None:
         """Write what went wrong, and what to do about it, to stderr."""
         self.talk.print("error: ", style="bold red", end="")

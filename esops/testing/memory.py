@@ -48,7 +48,7 @@ from esops.stores.base import (
     passes,
     settled,
 )
-from esops.stores.parts import Archiving, RemovalStrategy, Removed, VersionRange
+from esops.stores.parts import Archiving, RemovalStrategy, Removed, VersionRange, What
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -187,6 +187,21 @@ class MemoryStore(EventStore):
 
     def _passes(self, event: RecordedEvent, filter: EventFilter) -> bool:
         return passes(event, filter) and (filter.archived or event.stream not in self.log.archived)
+
+    def any_passes(self, filter: EventFilter) -> bool | None:
+        """Looked for in the list."""
+        with self.log.lock:
+            return any(self._passes(event, filter) for event in self.log.events)
+
+    def names(self, what: What) -> list[str]:
+        """All that are in the list."""
+        with self.log.lock:
+            events = self.log.events
+            found = {
+                {"event type": each.type, "stream": each.stream}.get(what, each.category)
+                for each in events
+            }
+        return sorted(name for name in found if name)
 
     def read_stream(
         self,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from esops.errors import UsageError
 from esops.events import EventFilter, Position, RecordedEvent
 from esops.stores.base import Batch, EventStore, Unsettled, settled
+from esops.stores.filters import check_filter, no_stream, unknown_names
 
 EVENT_COLUMNS = (
     "position",
@@ -50,12 +51,11 @@ class LogReader:
         """Why the newest events could not be read. Known when all others were read, and None if
         the limit was reached before.
         """
+        self.count = 0
+        """How many events were given."""
         stream = request.filter.stream
         if stream is not None and not request.follow and store.stream_info(stream) is None:
-            raise UsageError(
-                f"store {store.name} has no stream {stream!r}",
-                hint="List the streams of the store with: esops audit streams --all",
-            )
+            raise no_stream(store, stream)
 
     def __iter__(self) -> Iterator[RecordedEvent]:
         """The events. Raises UsageError if the position is not one of this store's."""
@@ -67,9 +67,24 @@ class LogReader:
         )
         try:
             events = (event for batch in batches for event in batch.events)
-            yield from islice(events, request.limit)
+            for event in islice(events, request.limit):
+                self.count += 1
+                yield event
         except ValueError as error:  # a position with another number of parts
             raise UsageError(str(error)) from None
+
+    def unknown_names(self) -> list[str]:
+        """What to say of types and of a category that no event has, archived or not."""
+        return [
+            f"store {self._store.name} has no event of {what} {name!r} yet"
+            for what, name in unknown_names(self._store, self._request.filter)
+        ]
+
+    def check_names(self) -> None:
+        """Raises UsageError with the nearest names where no event of the store, archived or not,
+        passes the filter.
+        """
+        check_filter(self._store, replace(self._request.filter, archived=True))
 
     def _until_settled(self) -> Iterator[Batch]:
         request = self._request

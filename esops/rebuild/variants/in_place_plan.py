@@ -92,12 +92,13 @@ def make_plan(
 
     Raises Refused where rows would be lost; what else it needs is checked when it begins.
     """
-    notes = guards.check_archive(config, target, without=options.without_archived)
+    notes = guards.check_archive(config, target, without=options.without_archived, in_place=True)
     with translated():
         active = registry.active(connection, target.name)
         guards.check_log(connection, store, active)
         head = store.head(SETTLING).position
         if not options.accept_fewer:
+            notes += guards.check_names(target, store)
             physical = active.tables if active else _current(connection, target)
             made_of = active.events if active else 0
             guards.check_enough_events(target, store, head, connection, physical, made_of)

@@ -38,6 +38,7 @@ from esops.stores.parts import (
     Search,
     SearchResult,
     ServerAdmin,
+    What,
 )
 from esops.stores.searching import IdSearch, SoughtIds
 
@@ -206,6 +207,15 @@ class JoinedStore(EventStore):
         """The hot store's where that is enough: then no file of the archive is read."""
         hot = self._hot.count_passing(filter, until, at_most)
         return hot if hot >= at_most else super().count_passing(filter, until, at_most)
+
+    def any_passes(self, filter: EventFilter) -> bool | None:
+        """Whether an event of either store passes."""
+        hot = self._hot.any_passes(filter)
+        return hot if hot is None or hot else self._cold.any_passes(filter)
+
+    def names(self, what: What) -> list[str]:
+        """Those of both stores."""
+        return sorted({*self._hot.names(what), *self._cold.names(what)})
 
     def close(self) -> None:
         """Close both stores."""

@@ -33,7 +33,9 @@ from esops.stores.base import (
     StoreInfo,
     at_most,
 )
-from esops.stores.parts import SearchResult
+from esops.stores.parts import SearchResult, What
+
+_NAMED = {"event type": "type", "category": "split_part(stream, '-', 1)", "stream": "stream"}
 
 
 class ArchiveStore(EventStore):
@@ -272,6 +274,29 @@ class ArchiveStore(EventStore):
             [self._of, *values],
         )
         return int(rows[0][0])
+
+    def any_passes(self, filter: EventFilter) -> bool | None:
+        """Looked up in the files, where they are on this machine."""
+        if not self._runs:
+            return False
+        if self.repository.folder is None:
+            return None  # fetching them takes too long
+        where, values = self._where(filter)
+        source = self._database.stored(filter.stream)
+        return bool(
+            self._ask(f"SELECT 1 FROM ({source}) WHERE NOT hidden AND {where} LIMIT 1", values)
+        )
+
+    def names(self, what: What) -> list[str]:
+        """From the files, where they are on this machine."""
+        if not self._runs or self.repository.folder is None:
+            return []
+        column = _NAMED[what]
+        rows = self._ask(
+            f"SELECT DISTINCT {column} FROM ({self._database.stored()}) WHERE store = ? LIMIT 1000",
+            [self._of],
+        )
+        return [name for (name,) in rows if name]
 
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None

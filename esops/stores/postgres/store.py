@@ -28,9 +28,11 @@ from esops.stores.base import (
     missing,
     settled,
 )
+from esops.stores.parts import What
 from esops.stores.postgres import bulk
 from esops.stores.postgres.counting import Counting
 from esops.stores.postgres.identity import PostgresIdentity
+from esops.stores.postgres.known import KnownNames
 from esops.stores.postgres.layouts import find_layout
 from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.reading import PagedReader
@@ -308,6 +310,18 @@ class PostgresStore(EventStore):
             )
         )
         return int(rows[0][0])
+
+    def any_passes(self, filter: EventFilter) -> bool | None:
+        """Asked of the server, which has two seconds."""
+        return self._known.any_passes(filter)
+
+    def names(self, what: What) -> list[str]:
+        """Asked of the server, which has two seconds; else those of some events."""
+        return self._known.names(what)
+
+    @property
+    def _known(self) -> KnownNames:
+        return KnownNames(self.layout, self.control)
 
     def checkpoints(self) -> list[Checkpoint]:
         """From the library's own table."""

@@ -1,0 +1,77 @@
+"""Whether a filter can find anything: a name that no event has is most often a mistake."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+
+from esops.errors import UsageError, nearest
+from esops.events import EventFilter
+from esops.stores.base import EventStore
+from esops.stores.parts import What
+
+
+def unknown_names(store: EventStore, filter: EventFilter) -> list[tuple[What, str]]:
+    """The types and the category of a filter that no event of the store has, archived or not.
+
+    What cannot be found out quickly counts as known.
+    """
+    named: list[tuple[What, str, EventFilter]] = [
+        ("event type", name, EventFilter(types=(name,), archived=True)) for name in filter.types
+    ]
+    if filter.category is not None:
+        one = EventFilter(category=filter.category, archived=True)
+        named.append(("category", filter.category, one))
+    missing: list[tuple[What, str]] = []
+    for what, name, one in named:
+        passes = store.any_passes(one)
+        if passes is None:
+            break  # the next questions would take as long
+        if not passes:
+            missing.append((what, name))
+    return missing
+
+
+def check_filter(store: EventStore, filter: EventFilter, where: str = "") -> list[str]:
+    """What to say of names in a filter that no event of the store has.
+
+    `where` begins the sentence, such as "projections.carts: ". Raises UsageError with the nearest
+    names where no event at all passes. An empty store knows no names, so nothing is said of it, nor
+    where the store cannot answer quickly.
+    """
+    if not filter.types and filter.category is None:
+        return []
+    passes = store.any_passes(filter)
+    if passes is None or (passes and len(filter.types) < 2):
+        return []
+    missing = unknown_names(store, filter)
+    if passes:
+        return [_unknown(store, where, *each) for each in missing]
+    if not store.any_passes(EventFilter(archived=True)):
+        return []
+    if missing:
+        what, name = missing[0]
+        raise UsageError(_unknown(store, where, what, name), hint=nearest(name, store.names(what)))
+    if not filter.archived and store.any_passes(replace(filter, archived=True)):
+        raise UsageError(
+            f"{where}all events of store {store.name} that pass the filter are in archived streams",
+            hint="A projection reads those with include_archived = true.",
+        )
+    raise UsageError(
+        f"{where}no event of store {store.name} passes the filter: it has the types and the "
+        "category, but not together",
+    )
+
+
+def no_stream(store: EventStore, name: str) -> UsageError:
+    """The error, to be raised, for a stream that a store does not have."""
+    near = difflib.get_close_matches(name, store.names("stream"), n=3, cutoff=0.6)
+    also = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return UsageError(
+        f"store {store.name} has no stream {name!r}",
+        hint=f"{also}List the streams of the store with: esops audit streams --all",
+    )
+
+
+def _unknown(store: EventStore, where: str, what: What, name: str) -> str:
+    return f"{where}store {store.name} has no event of {what} {name!r}"

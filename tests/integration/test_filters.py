@@ -1,0 +1,135 @@
+"""A filter that nothing passes is most often a mistake, and is answered with the nearest name."""
+
+from __future__ import annotations
+
+import pytest
+from psycopg import sql
+
+from esops.events import EventFilter
+from esops.settings import PostgresSettings
+from esops.stores import open_store
+from esops.stores.postgres import known
+from tests.support import shop
+from tests.support.waiting import end, heard
+
+EVENTS = 200
+
+
+@pytest.fixture
+def carts(dsn, project):
+    shop.make(dsn, EVENTS)
+    shop.configure(project, dsn)
+    return project
+
+
+def test_a_projection_of_names_that_nobody_has_is_not_built(carts, connection, dsn):
+    def configured(options: str):
+        shop.configure(carts, dsn, projection_options=options)
+
+    configured('events = ["shoping_cart_opened"]')
+    for way in (["--blue-green"], ["--blue-green", "--dry-run"], ["--yes"]):
+        wrong = carts.run("rebuild", *way)
+        assert wrong.code == 2, wrong.err
+        assert "Did you mean 'shopping_cart_opened'?" in wrong.err
+    found = carts.run("doctor", "--output", "json").json["findings"]
+    [named] = [each for each in found if each["code"] == "ESOPS-D051"]
+    assert "shopping_cart_opened" in named["fix"]
+    configured('category = "carts"')
+    wrong = carts.run("rebuild", "--blue-green")
+    assert wrong.code == 2
+    assert "Did you mean 'cart'?" in wrong.err
+    # One that was not written yet is no mistake, beside others.
+    configured('events = ["shopping_cart_opened", "shopping_cart_paid"]')
+    plan = carts.ok("rebuild", "--blue-green", "--dry-run", "--output", "json").json
+    assert any("shopping_cart_paid" in note for note in plan["notes"])
+    # Types and category exist, but not together.
+    connection.execute("ALTER TABLE shop.mt_events DROP CONSTRAINT mt_events_stream_id_fkey")
+    connection.execute("UPDATE shop.mt_events SET stream_id = 'order-1' WHERE seq_id = 1")
+    kind = connection.execute("SELECT type FROM shop.mt_events WHERE seq_id = 1").fetchone()[0]
+    connection.execute(
+        "UPDATE shop.mt_events SET type = 'other' WHERE type = %s AND seq_id > 1", (kind,)
+    )
+    configured(f'events = ["{kind}"]\ncategory = "cart"')
+    assert carts.run("rebuild", "--blue-green").code == 2
+    # Whoever says so builds it all the same.
+    carts.ok("rebuild", "--blue-green", "--accept-fewer")
+
+
+def test_commands_that_read_name_the_nearest(carts, connection):
+    for command, near in (
+        (["events", "--type", "product_item_aded"], "product_item_added"),
+        (["events", "--category", "Carts"], "cart"),
+        (["audit", "streams", "--category", "carts"], "cart"),
+        (["audit", "events", "--category", "carts"], "cart"),
+        (["audit", "modelling", "--category", "carts"], "cart"),
+        (["events", "--stream", "cart-000000"], "cart-00000020"),
+        (["audit", "stream", "cart-000000"], "cart-00000020"),
+    ):
+        wrong = carts.run(*command)
+        assert (wrong.code, wrong.out) == (2, ""), command
+        assert near in wrong.err, wrong.err
+    shown = carts.run("events", "show", "nope")
+    assert (shown.code, shown.out) == (1, "")
+    assert "error: store shop has no event" in shown.err
+    # Names that exist, and nothing after that position.
+    none = carts.ok("events", "--type", "product_item_added", "--after", str(EVENTS))
+    assert none.out == ""
+    assert "no such event" in none.err
+    # Archived events are no mistake, and are not shown.
+    connection.execute("UPDATE shop.mt_events SET is_archived = TRUE WHERE type LIKE 'product%'")
+    assert carts.ok("events", "--type", "product_item_added").out == ""
+    # What is waited for may be the first.
+    process = carts.start("events", "--follow", "--type", "shopping_cart_paid")
+    heard(process, "shopping_cart_paid")
+    end(process)
+
+
+def test_an_empty_store_knows_no_names(dsn, project):
+    shop.make(dsn)
+    shop.configure(project, dsn, projection_options='events = ["shopping_cart_opened"]')
+    project.ok("rebuild", "--blue-green")
+    project.ok("events", "--type", "anything")
+
+
+def test_policies_and_budgets(carts, connection):
+    text = (carts.folder / "esops.toml").read_text()
+    policy = (
+        "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\n"
+        "category = '{category}'\nremove = 'delete'\n"
+    )
+    carts.write("esops.toml", text + policy.format(category="carts"))
+    for command in (["plan", "old"], ["run", "old"]):
+        wrong = carts.run("archive", *command)
+        assert wrong.code == 2
+        assert "Did you mean 'cart'?" in wrong.err
+    carts.write("esops.toml", text + policy.format(category="cart"))
+    carts.ok("archive", "run", "old", "--despite-checkpoints")
+    connection.execute("ALTER TABLE shop.mt_events DROP CONSTRAINT mt_events_stream_id_fkey")
+    connection.execute("DELETE FROM shop.mt_events")
+    shop.store.generate(connection, 10, after=EVENTS, first_cart=EVENTS)
+    connection.execute("UPDATE shop.mt_events SET stream_id = 'order-1', version = seq_id")
+    carts.ok("archive", "run", "old")  # all that there was is archived
+    carts.write("esops.toml", text)
+    assert "No budget is set" in carts.ok("audit", "streams").out
+    carts.write("esops.toml", text + "[audit.budgets]\nordre = 5\n")
+    wrong = carts.run("audit", "streams", "--count")
+    assert wrong.code == 2
+    assert "Did you mean 'order'?" in wrong.err
+    carts.write("esops.toml", text + "[audit.budgets]\nordre = 5\norder = 500\n")
+    partly = carts.run("audit", "streams", "--count", "--quiet", "--output", "json")
+    assert (partly.code, len(partly.json["unmatched_budgets"])) == (1, 1)
+    assert "warning: the budget of 'ordre'" in partly.err
+
+
+def test_what_cannot_be_found_out_quickly_is_not_an_error(dsn, monkeypatch):
+    shop.make(dsn, 4_000)
+    with open_store("shop", PostgresSettings(dsn=dsn, schema="shop", append="quick")) as store:
+        assert store.any_passes(EventFilter(types=("nope",))) is False
+        assert "product_item_added" in store.names("event type")
+        assert store.names("category") == ["cart"]
+        # As over a hundred million events without an index.
+        monkeypatch.setattr(store.layout, "own", sql.SQL("pg_sleep(0.01) IS NULL"))
+        monkeypatch.setattr(known, "_PATIENCE", known.timedelta(milliseconds=50))
+        assert store.any_passes(EventFilter(types=("product_item_added",))) is None
+        with store.control() as connection:
+            assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
