@@ -18,7 +18,7 @@ from esops.cli.completion import (
     complete_run_stream,
     complete_store,
 )
-from esops.cli.shared import JobProgress, duration, is_interactive, stop_on_signals
+from esops.cli.shared import JobProgress, confirm, duration, stop_on_signals
 
 if TYPE_CHECKING:
     from esops.archive_format.runs import Catalog
@@ -267,7 +267,6 @@ def restore(
     """
     from esops.archive.restore import restore_run
     from esops.config import load_config
-    from esops.errors import Stopped
     from esops.wording import count
 
     output = current_output(context)
@@ -277,8 +276,7 @@ def restore(
     target = config.store(into or output.settings.store or manifest.store)[0]
     number = len(streams) if streams else manifest.streams
     question = f"Restore {count(number, 'stream')} of run {run} into store {target}?"
-    if not yes and is_interactive() and not typer.confirm(question, err=True):
-        raise Stopped("nothing was restored")
+    confirm(question, yes=yes, what=f"a restore writes events into store {target}")
     progress = JobProgress(output)
     try:
         result = restore_run(

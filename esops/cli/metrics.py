@@ -29,6 +29,11 @@ def metrics(
     from esops.health.metrics import registry, text
 
     output = current_output(context)
+    if output.settings.output is not None:
+        raise UsageError(
+            f"--output {output.settings.output} is not possible here: metrics are Prometheus' text",
+            hint="The same figures as JSON: esops status --output json",
+        )
     config = load_config(output.settings.config)
     store = output.settings.store
     if output.file is not None and serve is not None:

@@ -10,7 +10,7 @@ import typer
 from esops.cli.app import command, current_output, group
 from esops.cli.completion import complete_projection
 from esops.cli.limits import MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
-from esops.cli.shared import is_interactive
+from esops.cli.shared import confirm
 
 if TYPE_CHECKING:
     from esops.config import Config
@@ -150,8 +150,7 @@ def retire(
         output.line(f"would {verb} {what}")
         return
     # A cron job cannot answer; that it names the command is its consent.
-    if is_interactive() and not yes:
-        typer.confirm(f"{verb.capitalize()} {what}?", abort=True, err=True)
+    confirm(f"{verb.capitalize()} {what}?", yes=yes, what=f"this would {verb} {what}")
     statements = found.run()
     if output.as_json:
         output.json({"projection": name, "retired": list(found.versions), "statements": statements})
@@ -161,19 +160,24 @@ def retire(
 
 
 @command(projection)
-def pause(context: typer.Context, name: str = _NAME) -> None:
+def pause(context: typer.Context, name: str = _NAME) -> int:
     """Pause the work on a projection after its next checkpoint: a rebuild, and `esops run`.
+
+    Exit code 1 if nothing works on it now. Work that begins later is paused all the same.
 
     esops projection pause cart_summary
     """
-    now = _ask(context, name, paused=True)
-    _say_asked(
-        context,
-        name,
-        now,
-        f"{name} pauses after its next checkpoint, within about a second. Resume it with: esops "
-        f"projection resume {name}",
+    from esops.rebuild import steering
+
+    _, config = _opened(context)
+    now, works = steering.pause(config, name)
+    again = f"Resume it with: esops projection resume {name}"
+    text = (
+        f"{name} pauses after its next checkpoint, within about a second. {again}"
+        if works
+        else f"nothing works on {name} now; what begins later is paused at once. {again}"
     )
+    return _say_asked(context, name, now, text, works=works)
 
 
 @command(projection)
@@ -182,7 +186,10 @@ def resume(context: typer.Context, name: str = _NAME) -> None:
 
     esops projection resume cart_summary
     """
-    _say_asked(context, name, _ask(context, name, paused=False), f"{name} is not paused any more")
+    from esops.rebuild import steering
+
+    _, config = _opened(context)
+    _say_asked(context, name, steering.resume(config, name), f"{name} is not paused any more")
 
 
 @command(projection)
@@ -229,19 +236,25 @@ def throttle(
 
 
 @command(projection)
-def postpone(context: typer.Context, name: str = _NAME) -> None:
+def postpone(context: typer.Context, name: str = _NAME) -> int:
     """Let a rebuild keep up without switching.
+
+    Exit code 1 if no rebuild is unfinished. One that begins later does not switch all the same.
 
     esops projection postpone cart_summary
     """
-    # An earlier switch-now that was not taken up yet would win otherwise.
-    now = _ask(context, name, postponed=True, switch_now=False)
-    _say_asked(
-        context,
-        name,
-        now,
-        f"{name} keeps up and does not switch. Switch with: esops projection switch-now {name}",
+    from esops.rebuild import steering
+
+    _, config = _opened(context)
+    now, works = steering.postpone(config, name)
+    switch = f"Switch with: esops projection switch-now {name}"
+    text = (
+        f"{name} keeps up and does not switch. {switch}"
+        if works
+        else f"no rebuild of {name} is unfinished; the next one keeps up and does not switch. "
+        f"{switch}"
     )
+    return _say_asked(context, name, now, text, works=works)
 
 
 @command(projection, "switch-now")
@@ -252,8 +265,16 @@ def switch_now(context: typer.Context, name: str = _NAME) -> None:
 
     The switch itself brings green to blue's position, so readers never see older data.
     """
-    now = _ask(context, name, postponed=False, switch_now=True)
-    _say_asked(context, name, now, f"{name} switches as soon as it is verified")
+    from esops.rebuild import steering
+
+    _, config = _opened(context)
+    now, works = steering.switch_now(config, name)
+    text = (
+        f"{name} switches as soon as it is verified"
+        if works
+        else f"the next rebuild of {name} is not postponed any more; none is unfinished now"
+    )
+    _say_asked(context, name, now, text)
 
 
 @command(projection, "dead-letters")
@@ -340,12 +361,18 @@ def _ask(context: typer.Context, name: str, **changed: Any) -> ControlRequest:
     return ask(config, name, **changed)
 
 
-def _say_asked(context: typer.Context, name: str, now: ControlRequest, text: str) -> None:
+def _say_asked(
+    context: typer.Context, name: str, now: ControlRequest, text: str, *, works: bool = True
+) -> int:
+    """Say what is asked for now; `works`: whether that makes a difference at this moment."""
     output = current_output(context)
     if output.format("table", "json") == "json":
         output.json({"projection": name, **now.as_dict()})
-    else:
+    elif works:
         output.line(text)
+    else:
+        output.warn(text)
+    return 0 if works else 1
 
 
 def _show_switched(output: Output, done: Switched, *, dry_run: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -175,7 +175,7 @@ def rebuild(
     output = current_output(context)
     output.format("table", "json")
     request = RebuildRequest(
-        action=_action(resume=resume, abort=abort, dry_run=dry_run),
+        action=_action(resume=resume, abort=abort),
         in_place=not blue_green,
         store=output.settings.store,
         # None, here and below: not given, so that a resumed rebuild keeps what it began with.
@@ -200,16 +200,18 @@ def rebuild(
     )
     config = load_config(output.settings.config)
     names = projection or []
+    if dry_run and request.action != "begin":
+        return _show_preview(output, config, names, request.action)
     if dry_run:
         return _show_plans(output, config, names, request)
     return _carry_out(output, config, names, request, report, yes=yes)
 
 
-def _action(*, resume: bool, abort: bool, dry_run: bool) -> Action:
+def _action(*, resume: bool, abort: bool) -> Action:
     from esops.errors import UsageError
 
-    if resume + abort + dry_run > 1:
-        raise UsageError("--resume, --abort and --dry-run cannot be used together")
+    if resume and abort:
+        raise UsageError("--resume and --abort cannot be used together")
     return "resume" if resume else "abort" if abort else "begin"
 
 
@@ -226,6 +228,28 @@ def _show_plans(
     for each in plans:
         for line in each.lines():
             output.line(line)
+    output.line("\nNothing was changed (--dry-run).")
+    return 0
+
+
+def _show_preview(
+    output: Output, config: Config, names: Sequence[str], action: Literal["resume", "abort"]
+) -> int:
+    from esops.rebuild import steering
+
+    found = [steering.preview(config, name, action) for name in names or list(config.projections)]
+    if output.as_json:
+        output.json(found[0] if len(found) == 1 else {"rebuilds": found})
+        return 0
+    for each in found:
+        about = f"rebuild {each['rebuild']} of {each['projection']}"
+        if not each["possible"]:
+            output.line(f"would refuse: {about} changes its tables in place and cannot be undone")
+        elif action == "resume":
+            at = f", at position {each['position']}" if each["position"] else ""
+            output.line(f"would resume {about}, from state {each['state']}{at}")
+        else:
+            output.line(f"would end {about}, and drop {', '.join(each['drops']) or 'nothing'}")
     output.line("\nNothing was changed (--dry-run).")
     return 0
 

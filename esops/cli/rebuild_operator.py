@@ -8,10 +8,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import typer
-
-from esops.cli.shared import is_interactive
-from esops.errors import UsageError
+from esops.cli.shared import confirm, is_interactive
 from esops.rebuild.request import Operator
 
 if TYPE_CHECKING:
@@ -65,26 +62,22 @@ class TerminalOperator(Operator):
 
     def confirm_abort(self, projections: Sequence[str]) -> None:
         """Ask, where a person can answer."""
-        if is_interactive() and not self._yes:
-            typer.confirm(
-                f"Abort the rebuild of {', '.join(projections)} and drop what it built?",
-                abort=True,
-                err=True,
-            )
+        # What is dropped serves nobody, so that a script need not say --yes.
+        confirm(
+            f"Abort the rebuild of {', '.join(projections)} and drop what it built?",
+            yes=self._yes or not is_interactive(),
+            what="--abort drops what was built",
+        )
 
     def confirm_in_place(self, plan: InPlacePlan) -> None:
         """Ask; without a person to ask, demand --yes. Raises UsageError."""
-        if self._yes:
-            return
         # Unlike an abort: a script that forgot --blue-green must not empty the tables that serve.
-        if not is_interactive():
-            raise UsageError(
-                "a rebuild in place changes what readers see, and needs a confirmation",
-                hint="Add --yes, or add --blue-green to build beside the version that serves.",
-            )
-        what = "Empty" if plan.ranges is None else "Replace rows of"
-        typer.confirm(
-            f"{what} {', '.join(plan.tables)}, while readers see it?", abort=True, err=True
+        verb = "Empty" if plan.ranges is None else "Replace rows of"
+        confirm(
+            f"{verb} {', '.join(plan.tables)}, while readers see it?",
+            yes=self._yes,
+            what="a rebuild in place changes what readers see",
+            hint="Add --yes, or add --blue-green to build beside the version that serves.",
         )
 
     def _close(self) -> None:

@@ -6,6 +6,8 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from datetime import timedelta
 
@@ -44,6 +46,25 @@ def is_interactive() -> bool:
 
     # Not stdout: `esops rebuild … > plan.txt` can still ask, on stderr.
     return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(question: str, *, yes: bool, what: str, hint: str = "Add --yes.") -> None:
+    """Ask, unless `yes`. Without a person to ask, demand --yes: `what` says what needs it.
+
+    Raises Stopped where the answer is no, and UsageError.
+    """
+    from esops.errors import Stopped, UsageError
+
+    if yes:
+        return
+    if not is_interactive():
+        raise UsageError(f"{what}, and needs a confirmation", hint=hint)
+    try:
+        agreed = typer.confirm(question, err=True)
+    except typer.Abort:
+        agreed = False
+    if not agreed:
+        raise Stopped("nothing was changed: the question was not answered with yes")
 
 
 class JobProgress:

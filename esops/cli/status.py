@@ -91,6 +91,9 @@ def _show(output: Output, found: Status) -> None:
     ]
     for title, rows, columns, drop in sections:
         if rows:
-            cells = [[row.get(column) for column in columns] for row in rows]
-            output.table(title, columns, cells, drop=drop, wrap=["detail"])
+            # What cannot be read says why; `detail` of a processor is more than a sentence.
+            said = any(isinstance(row.get("detail"), str) for row in rows)
+            shown = [*columns, "detail"] if said and "detail" not in columns else columns
+            cells = [[row.get(column) for column in shown] for row in rows]
+            output.table(title, shown, cells, drop=drop, wrap=["detail"])
             output.line()

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from esops.config import Config
-from esops.errors import AbsentArchive, EsopsError, Unavailable
+from esops.errors import AbsentArchive, EsopsError, Unavailable, UsageError
 from esops.events import Checkpoint, Position
 from esops.moments import between
 from esops.postgres.connection import connect, translated
@@ -69,6 +69,11 @@ def look(config: Config, store: str | None = None) -> Status:
 
     Raises UsageError for an unknown store.
     """
+    if not config.stores:
+        raise UsageError(
+            f"{config.path}: the configuration names no store, so there is nothing to look at",
+            hint="Write one with: esops init",
+        )
     status = Status()
     names = [config.store(store)[0]] if store is not None else list(config.stores)
     with ExitStack() as stack:
@@ -113,7 +118,11 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
         shown["version"] = info.version
         # Two of those that hold it back are enough to see what is going on; doctor names all.
         shown["detail"] = "; ".join(
-            [*info.warnings, *(f"held back by {each.who}: {each.what}" for each in held[:2])]
+            [
+                *info.warnings,
+                *(f"held back by {each.who}: {each.what}" for each in held[:2]),
+                *([info.detail["note"]] if "note" in info.detail else []),
+            ]
         )
         shown["ok"] = not info.warnings
         status.processors += [

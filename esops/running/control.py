@@ -105,10 +105,15 @@ def ask(config: Config, name: str, **changed: Any) -> ControlRequest:
 
     Raises UsageError for a projection that runs inside its store, where esops has no hand in it.
     """
+    check_controllable(config, name)
+    with translated(), connect(config.readmodel_of(name).dsn, f"control {name}") as connection:
+        return request(connection, name, **changed)
+
+
+def check_controllable(config: Config, name: str) -> None:
+    """Raises UsageError for a projection that runs inside its store, or is not configured."""
     if config.projection(name).kind == "server":
         raise UsageError(
             f"{name} runs inside its store: esops cannot pause or limit it",
             hint="Use the store's own administration.",
         )
-    with translated(), connect(config.readmodel_of(name).dsn, f"control {name}") as connection:
-        return request(connection, name, **changed)

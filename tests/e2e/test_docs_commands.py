@@ -81,6 +81,8 @@ def test_each_command_line_works(project, dsn, connection, part):
             line += ["--output-file", f"{page.replace('/', '-')}.toml"]
         if line[:2] in (["projection", "retire"], ["projection", "rollback"]):
             project.run("projection", "switch", "cart_summary")
+        if line[:2] in (["projection", "retire"], ["archive", "restore"]) and "--yes" not in line:
+            line.append("--yes")  # who reads it is asked; nobody can be here
         process = project.start(*line)
         try:
             out, err = process.communicate(timeout=1 if _endless(line) else DEADLINE)

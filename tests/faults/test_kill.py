@@ -40,7 +40,7 @@ def test_rebuilds_killed_over_and_over_equal_the_fold_over_all_events(dsn, conne
             finished.append(version)
             shop.check_version(connection, version)
             if len(finished) > 1:
-                project.run("projection", "retire", "cart_summary")
+                project.run("projection", "retire", "cart_summary", "--yes")
         if unfinished(connection):
             project.ok("rebuild", "--blue-green", "--resume", "--quiet")
         reports = workload.stop()

@@ -85,7 +85,7 @@ def test_types_and_one_stream_are_the_truth(restored, project):
     assert (one["length"], one["gaps"]) == (length, [])
     assert sum(each["events"] for each in one["types"]) == length
     assert project.ok("audit", "stream", name).out.startswith(f"{name}: {length} events")
-    assert project.run("audit", "stream", "nonesuch").code == 1
+    assert project.run("audit", "stream", "nonesuch").code == 2
     assert project.run("audit", "modelling", "--output", "json").code in (0, 1)
 
 

@@ -104,7 +104,7 @@ def test_paused_within_a_second_and_on_again(carts, connection):
 
 
 def test_stopped_while_paused_it_can_be_resumed(carts, connection):
-    carts.ok("projection", "pause", "cart_summary")
+    assert carts.run("projection", "pause", "cart_summary").code == 1, "nothing works on it yet"
     process = carts.start("rebuild", "--blue-green")
     until(
         lambda: (
@@ -142,7 +142,8 @@ def test_the_switch_is_put_off_and_green_keeps_up(carts, connection, dsn):
     assert "esops projection switch-now cart_summary" in err
     assert carts.ok("projection", "show", "cart_summary", "--output", "json").json["active"] == 2
     shop.check_version(connection, 2)
-    carts.ok("projection", "postpone", "cart_summary")
+    assert carts.run("projection", "switch-now", "cart_summary").code == 2
+    assert carts.run("projection", "postpone", "cart_summary").code == 1, "it is for the next one"
     process = carts.start("rebuild", "--blue-green")
     until(
         lambda: (

@@ -357,7 +357,7 @@ def test_commands_that_read_work_on_an_older_form_and_leave_it(old, connection):
     ],
 )
 def test_a_command_that_writes_brings_an_older_form_forward(old, connection, command):
-    old.ok(*command)
+    assert old.run(*command).code == (1 if "pause" in command else 0)
     assert migrations.schema_number(connection) == migrations.newest()
     assert old.ok("projection", "show", "cart_summary", "--output", "json").json["active"] >= 1
 

@@ -196,7 +196,7 @@ def test_no_switch_then_switch_then_retire(built, connection):
     done = built.ok("rebuild", "--blue-green", "--no-switch", "--output", "json").json
     assert done["state"] == "verified"
     assert connection.execute("SELECT active_version FROM esops.projections").fetchone() == (1,)
-    assert built.run("projection", "retire", "cart_summary", "1").code == 6
+    assert built.run("projection", "retire", "cart_summary", "1", "--yes").code == 6
     printed = built.ok("projection", "switch", "cart_summary", "--dry-run").out
     assert printed.startswith("CREATE OR REPLACE VIEW")
     assert connection.execute("SELECT active_version FROM esops.projections").fetchone() == (1,)

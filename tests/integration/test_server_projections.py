@@ -132,13 +132,13 @@ def test_a_second_projection_is_built_compared_handed_over_and_the_first_retired
     assert moved(project)[-1].startswith("sums-v2 -> sums ")
     project.ok("projection", "switch", "sums", "--to", "2")
     assert states(project) == {1: "standby", 2: "active"}
-    refused = project.run("projection", "retire", "sums", "2")
+    refused = project.run("projection", "retire", "sums", "2", "--yes")
     assert refused.code == 6
     assert (
         "would delete projection sums"
         in project.ok("projection", "retire", "sums", "--dry-run").out
     )
-    project.ok("projection", "retire", "sums", "1")
+    project.ok("projection", "retire", "sums", "1", "--yes")
     assert names(nodes) == ["sums-v2"]
     assert states(project) == {1: "retired", 2: "active"}
     assert rebuild(project).json["to_version"] == 3
@@ -205,7 +205,7 @@ def test_streams_that_a_version_emits_to_are_its_own_and_go_with_it(project, nod
     client = nodes.client()
     assert len(client.get_stream("sums")) == 200
     assert len(client.get_stream("sums-v2")) == 200
-    project.ok("projection", "retire", "sums", "1")
+    project.ok("projection", "retire", "sums", "1", "--yes")
     with pytest.raises(Exception, match="not found"):
         client.get_stream("sums")
     assert len(client.get_stream("sums-v2")) == 200

@@ -55,7 +55,9 @@ class JoinedStore(EventStore):
     def __init__(self, hot: EventStore, cold: ArchiveStore) -> None:
         """Both are open, and are closed with this store."""
         self._hot, self._cold = hot, cold
-        self.name, self.capabilities = hot.name, replace(hot.capabilities, shards=False)
+        self.name = hot.name
+        # Events that a run has kept in the hot store are in both, and would be counted twice.
+        self.capabilities = replace(hot.capabilities, shards=False, count_between=False)
 
     def ping(self) -> StoreInfo:
         """What the hot store says of itself."""

@@ -93,6 +93,7 @@ class ArchiveStore(EventStore):
             "of store": self._of,
             "runs": str(len(self._runs)),
             "events": str(sum(manifest.events for _, manifest in self._runs)),
+            **({} if self._runs else {"note": "nothing is archived yet"}),
         }
         return StoreInfo("archive", self._layout, "1", datetime.now(UTC), detail)
 

@@ -1,0 +1,115 @@
+"""What an operator asks of work under way, where that makes a difference.
+
+`esops.running.control` keeps the requests. Here it is known whether anything works on a projection:
+who asks for what cannot happen is told so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import psycopg
+
+from esops.config import Config
+from esops.errors import UsageError
+from esops.postgres.connection import connect, translated
+from esops.readmodel import locks, registry
+from esops.rebuild import journal
+from esops.running import control
+from esops.running.control import ControlRequest
+
+
+def pause(config: Config, name: str) -> tuple[ControlRequest, bool]:
+    """Let work on a projection wait; returns what is asked for, and whether anything works on it.
+
+    The request also holds for work that begins later.
+    """
+    return _ask(config, name, paused=True)
+
+
+def postpone(config: Config, name: str) -> tuple[ControlRequest, bool]:
+    """Let a rebuild keep up without switching; returns as `pause` does, for rebuilds alone."""
+    return _ask(config, name, rebuilds_only=True, postponed=True, switch_now=False)
+
+
+def resume(config: Config, name: str) -> ControlRequest:
+    """Let work that was paused continue. Raises UsageError where nothing was paused."""
+    with _connected(config, name) as connection:
+        if not control.requested(connection, name).paused:
+            raise UsageError(
+                f"{name} is not paused",
+                hint="A rebuild that was stopped is continued by `esops rebuild "
+                f"{name} --blue-green --resume`; `esops status` shows it.",
+            )
+        return control.request(connection, name, paused=False)
+
+
+def switch_now(config: Config, name: str) -> tuple[ControlRequest, bool]:
+    """Let an unfinished rebuild switch, or withdraw a postponement that was meant for the next one;
+    returns as `postpone` does. Raises UsageError where there is neither.
+    """
+    with _connected(config, name) as connection:
+        works = _rebuilds(connection, name)
+        if not works and not control.requested(connection, name).postponed:
+            raise UsageError(
+                f"no rebuild of {name} is unfinished, so there is nothing to switch",
+                hint=f"To serve a version that stands by: esops projection switch {name}",
+            )
+        return control.request(connection, name, postponed=False, switch_now=works), works
+
+
+def preview(config: Config, name: str, action: Literal["resume", "abort"]) -> dict[str, Any]:
+    """What resuming or aborting the unfinished rebuild of a projection would do. Changes nothing.
+
+    Raises UsageError where there is none.
+    """
+    with _connected(config, name) as connection:
+        entry = journal.latest(connection, name)
+        if entry is None or entry.finished_at is not None:
+            raise UsageError(f"{name} has no unfinished rebuild to {action}")
+        green = registry.version(connection, name, entry.to_version)
+        in_place = bool(entry.options.get("in_place"))
+        state = entry.resume_state or entry.state
+        owned = not in_place and config.projection(name).kind != "external"
+        return {
+            "projection": name,
+            "rebuild": entry.rebuild,
+            "action": action,
+            "in_place": in_place,
+            "state": state,
+            "position": None if green.position is None else str(green.position),
+            "drops": [".".join(each) for each in green.tables.values()]
+            if action == "abort" and owned
+            else [],
+            "possible": action == "resume" or not in_place or state == journal.PLANNED,
+        }
+
+
+def _ask(
+    config: Config, name: str, *, rebuilds_only: bool = False, **changed: Any
+) -> tuple[ControlRequest, bool]:
+    with _connected(config, name) as connection:
+        works = _rebuilds(connection, name) or (not rebuilds_only and _followed(connection, name))
+        return control.request(connection, name, **changed), works
+
+
+@contextmanager
+def _connected(config: Config, name: str) -> Iterator[psycopg.Connection]:
+    control.check_controllable(config, name)
+    with translated(), connect(config.readmodel_of(name).dsn, f"control {name}") as connection:
+        yield connection
+
+
+def _rebuilds(connection: psycopg.Connection, name: str) -> bool:
+    entry = journal.latest(connection, name)
+    return entry is not None and entry.finished_at is None
+
+
+def _followed(connection: psycopg.Connection, name: str) -> bool:
+    return any(
+        locks.holder(connection, locks.version_lock(name, version.version)) is not None
+        for version in registry.versions(connection, name)
+        if version.state in registry.LIVE_STATES
+    )
