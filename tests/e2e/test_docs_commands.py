@@ -83,6 +83,8 @@ def test_each_command_line_works(project, dsn, connection, part):
             project.run("projection", "switch", "cart_summary")
         if line[:2] in (["projection", "retire"], ["archive", "restore"]) and "--yes" not in line:
             line.append("--yes")  # who reads it is asked; nobody can be here
+        if line[0] == "rebuild" and not {"--resume", "--abort"} & {*line}:
+            line.append("--without-archived")  # other pages have archived streams of this shop
         process = project.start(*line)
         try:
             out, err = process.communicate(timeout=1 if _endless(line) else DEADLINE)
@@ -91,6 +93,8 @@ def test_each_command_line_works(project, dsn, connection, part):
             out, err = finish(process)
         # A busy machine may be asked to end before it has begun.
         good = (0, 1, 5, -signal.SIGTERM) if _endless(line) else (0, 1, 5)
+        if re.search("has no (stream|event of)", err):
+            good += (2,)  # a name of the page's own shop
         assert process.returncode in good, (
             f"{page}: esops {shlex.join(line)}: exit {process.returncode}\n{out}\n{err}"
         )

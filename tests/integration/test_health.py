@@ -326,7 +326,7 @@ def test_d032_d033_d034_archives_that_are_away_failed_or_unfinished(project, dsn
     assert "stopped in state verified" in findings(project)["ESOPS-D034"]["message"]
     connection.execute("DELETE FROM mt_event_progression")
     project.ok(*findings(project)["ESOPS-D034"]["fix"].split()[1:])
-    assert findings(project) == {}
+    assert findings(project).keys() == {"ESOPS-D049"}, "a rebuild would miss what was removed"
     run = next((project.folder / "cold" / "runs").iterdir())
     (run / "failed.json").write_bytes(
         sealed({"format": "esops-archive", "version": 1, "problems": []})
