@@ -312,7 +312,6 @@ def recover(
     Exit code 1 when a version has to be rebuilt.
     """
     from esops.cli import recover_text
-    from esops.errors import UsageError
     from esops.rebuild.recovery import plan, recover
 
     output, config = _opened(context)
@@ -324,13 +323,12 @@ def recover(
     if dry_run:
         return 0
     if found.needed:
-        if not yes and not is_interactive():
-            raise UsageError(
-                "recovering changes checkpoints, and needs a confirmation",
-                hint="Add --yes, or --dry-run to see the plan only.",
-            )
-        if not yes:
-            typer.confirm(f"Change the checkpoints of {name} like this?", abort=True, err=True)
+        confirm(
+            f"Change the checkpoints of {name} like this?",
+            yes=yes,
+            what="recovering changes checkpoints",
+            hint="Add --yes, or --dry-run to see the plan only.",
+        )
         recover(config, found)
     return 1 if found.commands else 0
 

@@ -39,7 +39,7 @@ def statements(config: Config, role: str) -> list[str]:
 
 def _store(config: Config, name: str, role: str) -> list[str]:
     if config.stores[name].backend == "archive":
-        return [f"-- store {name} is an archive; its rights: esops docs archive"]
+        return [f"-- store {name} is an archive; its rights: esops docs archive-old-streams"]
     with open_store(name, config.stores[name].without_archive) as store:
         if store.sql is None:
             return [f"-- store {name} is not in Postgres; its rights: esops docs eventstoredb"]
