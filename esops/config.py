@@ -299,8 +299,9 @@ def _first_problem(
     """
     # Without the input: a value may be a secret.
     problem = error.errors(include_url=False, include_input=False)[0]
-    # `cold` is filled in here (_find_archives), and no key of the file.
-    location = [*within, *(str(part) for part in problem["loc"] if part != "cold")]
+    location = [*within, *(str(part) for part in problem["loc"])]
+    if location[:1] == ["stores"] and location[2:3] == ["cold"]:
+        del location[2]  # filled in by _find_archives, and no key of the file
     if problem["type"] == "of_kind":
         location.append(problem["ctx"]["key"])
     key = ".".join(location) or "the file"

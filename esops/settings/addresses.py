@@ -37,6 +37,7 @@ _KEYS = frozenset(
     )
 )
 """The settings that libpq knows."""
+_SECRETS = ("password", "sslpassword", "oauth_client_secret")
 _ALMOST_CLOUD = re.compile(r"(^|/)(s3a?|gs|az|adl|abfss?|wasbs?|azure|https?):")
 """An address that lacks a slash would be taken for a directory, and shown as one."""
 _ESCAPES = (
@@ -119,9 +120,11 @@ def _value_is_wrong(key: str, value: str) -> bool:
     """Whether a value cannot be what its key stands for, and so may be a part of something else."""
     if key in ("port", "connect_timeout", "tcp_user_timeout") or key.startswith("keepalives"):
         return re.fullmatch(r"[\d,\s-]*", value) is None
+    if key not in _SECRETS and ";" in value:
+        return True  # the next key, in the form of other libraries: Host=…;Password=…
     if key in ("host", "hostaddr"):
         return any(
-            re.fullmatch(r"/[^@]*|@[\w./-]+|[A-Za-z0-9._:%-]*", each) is None
+            re.fullmatch(r"/[^@=\s]*|@[\w./-]+|[A-Za-z0-9._:%-]*", each) is None
             for each in value.split(",")
         )
     return key == "dbname" and ("://" in value or "=" in value)
@@ -162,6 +165,7 @@ def problem_of_repository(address: str) -> str | None:
         or "?" in rest
         or "#" in rest
         or ":" in user
+        or not re.fullmatch(r"[a-z0-9+]+", scheme)
         or (at and not container)
         or not _PORT.fullmatch(host.partition(":")[2])
         or re.search(r"[\s\x00-\x1f\x7f]", rest)

@@ -277,3 +277,26 @@ def test_sql_ascii_is_refused(project, server):
         assert "ESOPS-D045" in findings(project)
         with translated(), pytest.raises(UnreadableEncoding):
             open_store("shop", PostgresSettings(dsn=dsn))
+
+
+# -- secrets
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://ann:p@ss%s3cr3tM4rk@localhost/shop",
+        "postgresql://ann:s3cr3t/M4rk s3cr3tM4rk@localhost/shop",
+        "ann:s3cr3tM4rk@localhost/shop",
+        "host=/nonexistent user=ann password=p s3cr3tM4rk",
+        "host=/nonexistent;user=ann;password=s3cr3tM4rk",
+    ],
+)
+def test_a_secret_in_an_unreadable_address_is_nowhere(project, address):
+    shop.configure(project, address)
+    for command in (("events",), ("doctor",), ("run", "--until-caught-up")):
+        process = project.start(*command, "--debug", "--log-format", "json")
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert "s3cr3tM4rk" not in out + err
+        assert "stores.shop.dsn" in err
