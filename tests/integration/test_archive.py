@@ -816,7 +816,7 @@ def test_events_that_others_refer_to_stay_and_the_rest_of_the_run_goes(project, 
     for command in (("archive", "plan", "old"), ("archive", "run", "old")):
         refused = project.run(*command)
         assert refused.code == 6
-        assert "delete or change rows of notes" in refused.err
+        assert "delete or change rows of public.notes" in refused.err
     assert connection.execute("SELECT count(*) FROM notes").fetchone() == (4,)
 
 
