@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+import structlog
 import typer
 
 from esops.cli.app import app, command, current_output
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
 
     from esops.running.host import Host
     from esops.term import Output
+
+log = structlog.get_logger("esops.run")
+_LATE_EVERY = 60.0
+"""Seconds between two looks for events that came late."""
 
 
 @command(app)
@@ -33,8 +39,11 @@ def run(
 
     esops run
     esops run cart_summary --until-caught-up
+
+    Exit code 1 when an event came late, at a number that a version had passed as dead.
     """
     from esops.config import load_config
+    from esops.health.late import missed_by
     from esops.rebuild.lifecycle import retire_due
     from esops.running.host import Host
 
@@ -48,11 +57,29 @@ def run(
         for version in retire_due(config, names):
             output.say(f"{version.projection}: retired v{version.version}, as --retire-after asked")
 
+    said: set[str] = set()
+    looked = time.monotonic()
+
+    def look_for_late_events() -> bool:
+        found = missed_by(config, host.names)
+        for each in found:
+            if each.in_words() not in said:
+                said.add(each.in_words())
+                log.error(each.in_words(), hint=each.remedy)
+        return bool(found)
+
+    def chores(names: Sequence[str]) -> None:
+        nonlocal looked
+        retire(names)
+        if time.monotonic() - looked > _LATE_EVERY:
+            looked = time.monotonic()
+            look_for_late_events()
+
     stop = stop_on_signals()
-    host.run(stop, retire)
+    host.run(stop, chores)
     if until_caught_up:
         _conclude(output, host, projections or [], stopped=stop.is_set())
-    return host.exit_code
+    return host.exit_code or int(look_for_late_events())
 
 
 def _conclude(output: Output, host: Host, named: Sequence[str], *, stopped: bool) -> None:

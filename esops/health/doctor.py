@@ -31,7 +31,7 @@ def examine(config: Config, store: str | None = None) -> list[Finding]:
     if store is None:
         found += configuration.examine(config)
     for name in [config.store(store)[0]] if store is not None else config.stores:
-        found += stores.examine(name, config.stores[name])
+        found += stores.examine(config, name)
         found += filters.examine(config, name)
     for name, settings in config.projections.items():
         if store is None or settings.store == store or len(config.stores) == 1:

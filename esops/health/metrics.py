@@ -22,6 +22,10 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
         "Sessions and missing numbers that hold the settled head back",
         ("store",),
     ),
+    "esops_store_late_events": (
+        "Events that came after their numbers had been passed as dead, and that a version misses",
+        ("store",),
+    ),
     "esops_processor_lag_events": (
         "Events that a processor of the application is behind",
         ("store", "processor"),
@@ -90,6 +94,8 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
             [store["store"], store["backend"], store["layout"] or ""],
             float(store["ok"]),
         )
+        if "late_events" in store:
+            yield "esops_store_late_events", [store["store"]], float(len(store["late_events"]))
         if store["ok"]:
             yield (
                 "esops_store_held_back",

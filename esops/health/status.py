@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Unavailable, UsageError
 from esops.events import Checkpoint, Position
+from esops.health.late import missed
 from esops.moments import between
 from esops.postgres.connection import connect, translated
 from esops.rebuild import journal
@@ -117,14 +118,28 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
         ]
         shown["version"] = info.version
         # Two of those that hold it back are enough to see what is going on; doctor names all.
+        late = missed(config, name, store)
+        shown["late_events"] = [
+            {
+                "position": str(each.event.position),
+                "id": each.event.id,
+                "stream": each.event.stream,
+                "version": each.event.version,
+                "type": each.event.type,
+                "passed_at": each.event.passed_at,
+                "versions": [f"{name} v{version}" for name, version in each.versions],
+            }
+            for each in late
+        ]
         shown["detail"] = "; ".join(
             [
                 *info.warnings,
+                *(each.in_words() for each in late[:2]),
                 *(f"held back by {each.who}: {each.what}" for each in held[:2]),
                 *([info.detail["note"]] if "note" in info.detail else []),
             ]
         )
-        shown["ok"] = not info.warnings
+        shown["ok"] = not info.warnings and not late
         status.processors += [
             _processor(name, store, head.position, each) for each in store.checkpoints()
         ]

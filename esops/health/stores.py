@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from esops.config import Config
 from esops.errors import ContradictedSequence, EsopsError, UnknowableNumbers
 from esops.health import eventstoredb, postgres
 from esops.health.findings import SESSIONS, Finding
+from esops.health.late import missed
 from esops.init import NO_EVENT_STORE, WHY_NOT
-from esops.settings import StoreSettings
 from esops.stores import open_store
 from esops.stores.base import LOOKING, EventStore, StoreInfo
 
 MOST_SKEW = timedelta(seconds=5)
 
 
-def examine(name: str, settings: StoreSettings) -> Iterator[Finding]:
+def examine(config: Config, name: str) -> Iterator[Finding]:
     """Check one store."""
+    settings = config.stores[name]
     subject = f"store {name}"
     if NO_EVENT_STORE.match(settings.address):
         yield Finding(
@@ -34,6 +36,8 @@ def examine(name: str, settings: StoreSettings) -> Iterator[Finding]:
             if store.sql is not None:
                 yield from postgres.examine(subject, info, store.sql)
             yield from _head(subject, store)
+            for each in missed(config, name, store):
+                yield Finding("ESOPS-D038", subject, each.in_words(), each.remedy)
     except UnknowableNumbers as error:
         yield Finding("ESOPS-D037", subject, error.message, error.hint)
     except ContradictedSequence as error:

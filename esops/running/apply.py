@@ -96,6 +96,8 @@ class Applier:
                     hint="Only one process can advance a version. Stop that one first.",
                 )
             migrations.install(self.connection)
+            if self._store.memory is not None:
+                self._store.memory.keep()
             self._load_checkpoint()
         try:
             self._checkpoint.recognise()
@@ -372,6 +374,11 @@ class Applier:
                 self._skipped.forget_unwritten()
                 self._since_commit = 0
                 return
+
+    @property
+    def store(self) -> EventStore:
+        """Where the events come from; it stays open when this is closed."""
+        return self._store
 
     def close(self) -> None:
         """Close the connection, which gives the lock back."""

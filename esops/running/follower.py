@@ -167,6 +167,8 @@ def _follow_version(
             runner.follow()
     finally:
         runner.close()
+        # Closing writes down what settling has to remember.
+        runner.store.close()
 
 
 def _state(config: Config, projection: str, number: int) -> str:

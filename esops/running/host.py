@@ -131,6 +131,11 @@ class Host:
         finally:
             self._end()
 
+    @property
+    def names(self) -> list[str]:
+        """The projections that it follows."""
+        return self._names
+
     def caught_up(self) -> CaughtUp:
         """How `run` with `until_caught_up` ended."""
         failed = sum(each.exit_code != 0 for each in self.ended)

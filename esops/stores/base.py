@@ -30,6 +30,7 @@ from esops.stores.parts import (
     LogIdentity,
     Search,
     ServerAdmin,
+    SettlingMemory,
     SqlAccess,
     StreamLengths,
     What,
@@ -319,6 +320,11 @@ class EventStore(Protocol):
     @property
     def identity(self) -> LogIdentity | None:
         """How esops tells this log from another at the same address."""
+        return None
+
+    @property
+    def memory(self) -> SettlingMemory | None:
+        """What it remembers between processes of what it took for settled."""
         return None
 
     @property

@@ -76,6 +76,37 @@ class LogIdentity(Protocol):
         ...
 
 
+class LateEvent(NamedTuple):
+    """An event that came at a number which had been passed as dead."""
+
+    position: Position
+    stream: str
+    version: int
+    type: str
+    id: str
+    passed_at: datetime
+    """When a process of esops passed its number."""
+    found_at: datetime | None
+    """When it was found; None where that was not written down."""
+
+    def in_words(self) -> str:
+        """Which event it is."""
+        what = f"{self.type}, {self.stream} version {self.version}"
+        return f"event {self.id} ({what}) at {self.position}"
+
+
+class SettlingMemory(Protocol):
+    """What a store remembers between processes of what it took for settled."""
+
+    def keep(self) -> None:
+        """Write from now on what has to be remembered, where that is allowed."""
+        ...
+
+    def late(self) -> list[LateEvent]:
+        """The events that came at numbers which had been passed as dead, newest first."""
+        ...
+
+
 # -- searching
 
 

@@ -38,6 +38,7 @@ from esops.stores.parts import (
     Search,
     SearchResult,
     ServerAdmin,
+    SettlingMemory,
     What,
 )
 from esops.stores.searching import IdSearch, SoughtIds
@@ -91,6 +92,11 @@ class JoinedStore(EventStore):
     def identity(self) -> LogIdentity | None:
         """That of the hot store."""
         return self._hot.identity
+
+    @property
+    def memory(self) -> SettlingMemory | None:
+        """That of the hot store."""
+        return self._hot.memory
 
     @property
     def admin(self) -> ServerAdmin | None:

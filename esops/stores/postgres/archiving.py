@@ -30,6 +30,7 @@ from esops.stores.parts import RemovalStrategy, Removed, VersionRange
 from esops.stores.postgres import removing, restoring
 from esops.stores.postgres.bulk import BulkReader
 from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout, named
+from esops.stores.postgres.memory import forget_restored
 
 _AT_ONCE_EVENTS = 200_000
 _AT_ONCE_STREAMS = 20_000
@@ -282,7 +283,14 @@ class StreamArchiver:
             table = self._events_table(connection)
             into = restoring.Restoring(connection, self._rules, self._layout.events, table)
             into.make_streams(streams, rows)
-            return sum(into.insert(batch) for batch in batches)
+            put = 0
+            for batch in batches:
+                put += into.insert(batch)
+                # A restored event is none that came late.
+                for sequence in self._layout.sequences:
+                    numbers = batch.column("position_1").to_pylist()
+                    forget_restored(connection, sequence.as_string(None), numbers)
+            return put
 
 
 def _in_utc(times: pa.Array) -> pa.Array:

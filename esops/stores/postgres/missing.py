@@ -19,6 +19,7 @@ from esops.events import Position
 from esops.stores.base import Holder
 from esops.stores.postgres.ages import Ages
 from esops.stores.postgres.in_advance import HeldInAdvance
+from esops.stores.postgres.memory import MOST_PASSED, Memory
 from esops.stores.postgres.numbered_events import NumberedEvents
 from esops.stores.postgres.sequence import SequenceState
 from esops.stores.postgres.settle import (
@@ -72,6 +73,8 @@ class NumbersInOrder:
         self._writers = Waiting(events.table)
         self._ages = Ages(events)
         self._held = HeldInAdvance(events)
+        self.memory = Memory(events)
+        self._recalled = False
         self._in_advance = False
         """Whether somebody may hold numbers in advance: the sequence says so, or has said so."""
         self._judged: int | None = None
@@ -82,6 +85,8 @@ class NumbersInOrder:
         """Every number up to this one is settled: visible, or dead."""
         self._missing: Gap | None = None
         """The first range that is missing after `_through`."""
+        self._search = False
+        """Whether the next number has to be searched for: nothing old lies before it."""
         self._barren = 0
         """There is no event between `_through` and this number, and none will come."""
         self._highest: int | None = None
@@ -125,8 +130,14 @@ class NumbersInOrder:
             looking = self._look_for_missing(connection, max(settled, drawn))
             while self._watched and self._judge(connection, settled):
                 looking = self._look_for_missing(connection, max(settled, drawn))
-            self._complete = self._through >= target
+            # Without an index the newest number is not known; then the sequence's lock tells.
+            self._complete = (
+                self._through >= target
+                if self._events.indexed or self._watched
+                else self._lockers.complete
+            )
             if self._complete or time.monotonic() >= deadline or stop():
+                self.remember(connection)
                 return Position((self._through,)) if self._through >= 1 else None
             if not looking:
                 time.sleep(min(0.05, max(0.0, deadline - time.monotonic())))
@@ -167,7 +178,7 @@ class NumbersInOrder:
     def _worth_comparing(self, state: SequenceState, before: SequenceState, at: float) -> bool:
         changed = (before.cache, before.increment) != (state.cache, state.increment)
         # While an idle store's sequence does not move, the table need not be asked each time.
-        moved = self._events.indexed and state.drawn != before.drawn
+        moved = (self._events.indexed or self._watched) and state.drawn != before.drawn
         rested = time.monotonic() - at > (RESTS if self._events.indexed else COMPARED_EVERY)
         return changed or moved or rested
 
@@ -198,7 +209,7 @@ class NumbersInOrder:
                 return False
         if self._through >= until or not (self._watched or self._events.indexed):
             return False
-        if self._watched and self._through + _FIRST_PIECE < until:
+        if self._watched and not self._search and self._through + _FIRST_PIECE < until:
             self._ask_events(connection, until)
             if self._judged is not None:
                 return False  # everything old will soon be settled without a search
@@ -222,7 +233,7 @@ class NumbersInOrder:
         return self._through < until
 
     def _reach(self, number: int) -> None:
-        self._through, self._missing = number, None
+        self._through, self._missing, self._search = number, None, False
 
     def _miss(self, first: int, last: int, *, follows: bool) -> None:
         self._missing, self._piece = Gap(first, last, follows, time.monotonic()), _FIRST_PIECE
@@ -235,6 +246,7 @@ class NumbersInOrder:
         if last is None:
             self._barren = settled
         else:
+            self._note_passed(connection, last, "all transactions that drew numbers have ended")
             self._reach(last)
 
     def _judge(self, connection: psycopg.Connection, until: int) -> bool:
@@ -248,13 +260,22 @@ class NumbersInOrder:
             age = self._age(connection)
             if age is not None:
                 self._ages.watched(age)
-            if min(self._ages.old, until) <= self._through:
+            if min(self._ages.old, until) <= self._before_next:
                 return False
             self._judge_up_to_old(connection)
         if self._judged is not None and self._writers.over(connection):
             judged, self._judged = min(self._judged, until), None
-            return judged > self._through and self._pass(connection, judged)
+            if judged > self._through and self._pass(connection, judged):
+                return True
+            self._search = True
         return False
+
+    @property
+    def _before_next(self) -> int:
+        """The number that must be old before there is anything to pass: the last of what is
+        missing, where that is known.
+        """
+        return self._through if self._missing is None else self._missing.last
 
     def _age(self, connection: psycopg.Connection) -> timedelta | None:
         """How long ago a number must have been drawn so that it cannot come any more.
@@ -285,12 +306,15 @@ class NumbersInOrder:
 
     def _ask_events(self, connection: psycopg.Connection, until: int) -> None:
         """Find out, once, up to which number all were drawn long before this process started."""
+        if not self._recalled and self._seen is not None:
+            self._recalled = True
+            self._ages.recall(*self.memory.recall(connection, self._seen))
         age = self._age(connection)
         if age is None:
             return
         oldest = self._held.oldest if self._in_advance else None
         self._ages.ask(connection, age, self._through, until, oldest)
-        if self._ages.old > self._through and self._judged is None:
+        if self._ages.old > self._before_next and self._judged is None:
             self._judge_up_to_old(connection)
 
     def _pass(self, connection: psycopg.Connection, old: int) -> bool:
@@ -317,8 +341,36 @@ class NumbersInOrder:
                 evidence=f"{self._ages.evidence}; all writers of that moment have ended; "
                 "not in a new snapshot",
             )
+            self._note_passed(connection, until, self._ages.evidence)
         self._reach(until)
         return True
+
+    def _note_passed(self, connection: psycopg.Connection, until: int, evidence: str) -> None:
+        if not self.memory.keeps:
+            return
+        ranges = self._events.ask_all(
+            connection,
+            "newest_missing",
+            after=self._through,
+            until=until,
+            rows=_LARGEST_PIECE,
+            ranges=MOST_PASSED,
+        )
+        self.memory.note_passed([(first, last) for first, last in ranges], evidence)
+
+    def remember(self, connection: psycopg.Connection, *, now: bool = False) -> None:
+        """Write down what a later process has to know, where the memory is kept; where the sequence
+        is only as long as a missing number holds something back.
+        """
+        if self._seen is None:
+            return
+        waiting = self._missing is not None and self._missing.follows
+        sightings = self._ages.sightings if waiting else []
+        self.memory.write(connection, self._seen, sightings, self._through, now=now)
+
+    def late(self, connection: psycopg.Connection) -> list[tuple[int, datetime, datetime | None]]:
+        """See Memory.late."""
+        return self.memory.late(connection, self._sequence.state(connection))
 
     def held_back_by(self, connection: psycopg.Connection) -> list[Holder]:
         """The sessions that the sequence lockers' rule waits for; or else the first missing number

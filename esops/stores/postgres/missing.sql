@@ -98,3 +98,15 @@ SELECT extract(epoch FROM clock_timestamp())::float8, pid, usename, application_
    AND pid <> pg_backend_pid()
    AND coalesce(application_name, '') NOT LIKE 'esops %%'
    AND coalesce(backend_type, '') NOT IN ('autovacuum worker', 'parallel worker', 'walsender');
+
+-- late --
+-- Events at numbers that had been passed as dead.
+SELECT e.number, p.passed_at
+  FROM esops.passed p
+ CROSS JOIN LATERAL (
+    SELECT {number} AS number FROM {events}
+     WHERE {numbered} AND {number} BETWEEN p.first AND p.last
+     ORDER BY 1 LIMIT 100
+ ) AS e
+ WHERE p.log = %(log)s AND p.sequence = %(sequence)s
+ ORDER BY 1 DESC LIMIT 1000;

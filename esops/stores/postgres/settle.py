@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import LiteralString, Protocol
+from typing import TYPE_CHECKING, LiteralString, Protocol
 
 import psycopg
 
@@ -35,6 +35,9 @@ from esops.events import Position
 from esops.postgres.statements import statements
 from esops.stores.base import Holder
 from esops.stores.postgres.sequence import NumberSequence, SequenceState
+
+if TYPE_CHECKING:
+    from esops.stores.postgres.memory import Memory
 
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731 - a constant that is a function
 
@@ -55,6 +58,21 @@ class SettleRule(Protocol):
 
         Waits for everything that was drawn before the call, but not longer than `patience`, and not
         after `stop` returns true.
+        """
+        ...
+
+    @property
+    def memory(self) -> Memory | None:
+        """What is remembered of missing numbers; None where none are passed."""
+        ...
+
+    def remember(self, connection: psycopg.Connection, *, now: bool = False) -> None:
+        """Write down what a later process has to know, where that is kept."""
+        ...
+
+    def late(self, connection: psycopg.Connection) -> list[tuple[int, datetime, datetime | None]]:
+        """The numbers of events that came after they had been passed as dead, newest first; when
+        they were passed, and when that was found.
         """
         ...
 
@@ -191,6 +209,18 @@ class TransactionIds:
     """A row is settled when its transaction id lies below that of every transaction that runs in
     the cluster.
     """
+
+    memory = None
+
+    def remember(self, connection: psycopg.Connection, *, now: bool = False) -> None:
+        """Nothing: this rule passes no numbers."""
+
+    def late(
+        self,
+        connection: psycopg.Connection,  # noqa: ARG002 - as the others
+    ) -> list[tuple[int, datetime, datetime | None]]:
+        """None ever is."""
+        return []
 
     def __init__(self, sequence: NumberSequence) -> None:
         """`sequence` gives the second part of a position."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, timedelta
 from functools import cached_property, partial
@@ -33,6 +33,7 @@ from esops.stores.postgres import bulk
 from esops.stores.postgres.counting import Counting
 from esops.stores.postgres.identity import PostgresIdentity
 from esops.stores.postgres.known import KnownNames
+from esops.stores.postgres.late import PostgresMemory
 from esops.stores.postgres.layouts import find_layout
 from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.reading import PagedReader
@@ -93,6 +94,11 @@ class PostgresStore(EventStore):
     def sql(self) -> PostgresSql:
         """Direct access to the tables, for what runs where the events are."""
         return PostgresSql(self.layout, self.control, self.count_between)
+
+    @cached_property
+    def memory(self) -> PostgresMemory:
+        """In the store's own database."""
+        return PostgresMemory(self.layout, lambda: self._rule, self.control)
 
     @cached_property
     def identity(self) -> PostgresIdentity:
@@ -184,7 +190,9 @@ class PostgresStore(EventStore):
                 yield self._control()
         except ConnectionLost:
             # What was being waited for belongs to a server that is gone; look afresh on the next.
-            self._rule = self.layout.rule()
+            kept, self._rule = self._rule.memory, self.layout.rule()
+            if kept is not None and self._rule.memory is not None:
+                self._rule.memory.keeps = kept.keeps
             raise
 
     def read_all(
@@ -334,4 +342,7 @@ class PostgresStore(EventStore):
         if "_archiver" in vars(self):
             self._archiver.close()
         if self._connection is not None:
+            with suppress(psycopg.Error):
+                if not self._connection.closed:
+                    self._rule.remember(self._connection, now=True)
             self._connection.close()
