@@ -7,6 +7,7 @@ before that has no gap.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -60,7 +61,11 @@ class Jobs:
     def __init__(self, world: World, folder: Path) -> None:
         self._world, self._folder = world, folder
         self._config = configure(world.dsn, world.tables.settings, folder)
+        # Its own: the world's may be in a transaction, of a step that goes on meanwhile.
+        self._view = psycopg.connect(world.dsn, autocommit=True)
         self._runner: Runner | None = None
+        self.meanwhile: threading.Thread | None = None
+        """Carries out steps while a job runs."""
         self.counts: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self._refused = False
@@ -80,10 +85,15 @@ class Jobs:
         """No version has seen anything yet, and esops remembers nothing."""
         self._refused = False
         self._end_runner()
-        forget(self._world.admin, self._config)
+        forget(self._view, self._config)
+
+    def end(self) -> None:
+        """The end of a history."""
+        self._end_runner()
 
     def close(self) -> None:
         self._end_runner()
+        self._view.close()
 
     def do(self, job: str) -> None:
         """Ask for a job. Raises Wrong where what it says is not true."""
@@ -156,6 +166,7 @@ class Jobs:
         except BaseException:
             self._end_runner()  # the host starts another process
             raise
+        self._wait()
         position = self._runner.position
         before = {
             each.token
@@ -197,12 +208,18 @@ class Jobs:
 
     # -- what has to be true
 
+    def _wait(self) -> None:
+        """Until the books are closed: nobody writes any more."""
+        if self.meanwhile is not None:
+            self.meanwhile.join()
+
     def _before(self) -> set[str]:
         return set(self._world.books.committed)
 
     def _check_read(
         self, before: set[str], seen: list[tuple[tuple[int, ...], str]], *, complete: bool
     ) -> None:
+        self._wait()
         books = self._world.books
         tokens = [token for _, token in seen]
         if len(tokens) != len(set(tokens)):
@@ -220,6 +237,7 @@ class Jobs:
 
     def _check_rows(self, job: str, before: set[str], *, built: bool = False) -> None:
         """The rows that serve are those of the events that were committed before, once each."""
+        self._wait()
         books, rows = self._world.books, self._rows()
         if twice := {token for token, times in rows.items() if times != 1}:
             raise Wrong(f"{job}: applied twice: {_some(twice)}")
@@ -246,7 +264,7 @@ class Jobs:
         return _some(f"{each.position}{' late' * bool(each.late)}" for each in found)
 
     def _rows(self) -> dict[str, int]:
-        admin = self._world.admin
+        admin = self._view
         version = registry.active(admin, "tokens")
         assert version is not None
         schema, table = version.table
@@ -255,7 +273,7 @@ class Jobs:
     # -- the processes
 
     def _open(self) -> Runner:
-        version = registry.active(self._world.admin, "tokens")
+        version = registry.active(self._view, "tokens")
         assert version is not None
         return open_runner(self._config, version, stop=lambda: False)
 

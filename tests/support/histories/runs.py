@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import psycopg
 
 from tests.support.databases import database
 from tests.support.histories.jobs import Jobs, Wrong
-from tests.support.histories.plans import History, Step, history
+from tests.support.histories.plans import History, Step
 from tests.support.histories.tables import LAYOUTS, Tables
 from tests.support.histories.world import World
 
@@ -37,7 +36,7 @@ class Stage:
                 self._do(world, jobs, step)
             world.check_books()
         finally:
-            jobs.close()
+            jobs.end()
             world.close_sessions()
 
     def _world(self, tables: Tables) -> tuple[World, Jobs]:
@@ -58,12 +57,13 @@ class Stage:
         if not values:
             jobs.do(name)
             return
-        meanwhile = threading.Thread(target=_meanwhile, args=(world, values))
-        meanwhile.start()
+        jobs.meanwhile = threading.Thread(target=_meanwhile, args=(world, values))
+        jobs.meanwhile.start()
         try:
             jobs.do(name)
         finally:
-            meanwhile.join()
+            jobs.meanwhile.join()
+            jobs.meanwhile = None
 
     def close(self) -> None:
         for world, jobs in self._worlds.values():
@@ -115,24 +115,3 @@ def smaller(stage: Stage, one: History, seconds: float = 60.0) -> tuple[History,
                 break
             size //= 2
     return one, found
-
-
-@dataclass
-class Series:
-    """What a number of histories came to."""
-
-    histories: Counter = field(default_factory=Counter)
-    failures: list[tuple[History, str]] = field(default_factory=list)
-    jobs: Counter = field(default_factory=Counter)
-    seconds: float = 0.0
-
-    def run(self, stage: Stage, layout: str, seed: int) -> bool:
-        """Run the history of a seed; whether all that esops said was true."""
-        one = history(LAYOUTS[layout], seed)
-        begin = time.monotonic()
-        wrong = failure(stage, one)
-        self.seconds += time.monotonic() - begin
-        self.histories[layout] += 1
-        if wrong is not None:
-            self.failures.append((one, str(wrong)))
-        return wrong is None
