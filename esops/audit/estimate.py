@@ -16,7 +16,10 @@ from typing import Any
 
 from esops.events import EventFilter
 from esops.stores.base import EventStore, require
-from esops.stores.parts import LengthSample, SampledPage
+from esops.stores.lengths import (
+    LengthSample,
+    SampledPage,
+)
 
 PAGES = 2_000
 _Z_95 = 1.96

@@ -12,7 +12,9 @@ from esops.audit.streams import LISTED, MANY, StreamsAudit, StreamsRequest
 from esops.errors import UsageError
 from esops.page import COLOURS, label, layout, page
 from esops.stores.base import EventStore, require
-from esops.stores.parts import MonthCount
+from esops.stores.lengths import (
+    MonthCount,
+)
 
 _SERIES = len(COLOURS) - 1
 """Categories with a colour of their own in a plot over time; the others share one."""

@@ -24,6 +24,9 @@ from esops.errors import Refused
 from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
 from esops.settings import StoreSettings
 from esops.stores.capabilities import Capabilities, missing, require
+from esops.stores.lengths import (
+    StreamLengths,
+)
 from esops.stores.parts import (
     EVERYTHING,
     Archiving,
@@ -32,7 +35,6 @@ from esops.stores.parts import (
     ServerAdmin,
     SettlingMemory,
     SqlAccess,
-    StreamLengths,
     What,
 )
 from esops.stores.settling import LOOKING, Unsettled, settled

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from esops.events import EventFilter, StreamInfo, category_of
 from esops.moments import EPOCH, between, moment
-from esops.stores.parts import EVERYTHING, LengthCount, LengthCounts, LengthSample, MonthCount
+from esops.stores.lengths import (
+    LengthCount,
+    LengthCounts,
+    LengthSample,
+    MonthCount,
+)
+from esops.stores.parts import (
+    EVERYTHING,
+)
 
 if TYPE_CHECKING:
     from esops.stores.base import EventStore

@@ -13,15 +13,13 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar
 
-import orjson
-
-from esops.errors import Refused, UsageError
+from esops.errors import Refused
 from esops.events import (
     Checkpoint,
     EventFilter,
@@ -29,8 +27,6 @@ from esops.events import (
     Position,
     RecordedEvent,
     StreamInfo,
-    StreamKey,
-    StreamRef,
     category_of,
 )
 from esops.moments import microseconds_of
@@ -48,16 +44,10 @@ from esops.stores.base import (
     passes,
     settled,
 )
-from esops.stores.parts import Archiving, RemovalStrategy, Removed, VersionRange, What
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from esops.stores.parts import Archiving, What
+from esops.testing.memory_archiving import MemoryArchiving, position_of
 
 _BATCH_EVENTS, _BATCH_BYTES = 1_000, 2_000_000
-_REMOVALS = {
-    "archive": RemovalStrategy("archive", whole=True, what="marks streams as archived"),
-    "delete": RemovalStrategy("delete", what="deletes events; versions continue after them"),
-}
 _WRITER = Holder("a writer", "its transaction is open", None)
 
 
@@ -172,7 +162,7 @@ class MemoryStore(EventStore):
         while reached < until:
             page, size = [], 0
             with self.log.lock:
-                start = bisect_right(self.log.events, reached, key=_position)
+                start = bisect_right(self.log.events, reached, key=position_of)
                 for event in islice(self.log.events, start, start + _BATCH_EVENTS):
                     # Checked before the event is added: a page has at least one, however large.
                     if event.position > until or size > _BATCH_BYTES:
@@ -282,8 +272,8 @@ class MemoryStore(EventStore):
         if until is None:
             return 0
         with self.log.lock:
-            low = bisect_right(self.log.events, after or Position((0,)), key=_position)
-            return max(0, bisect_right(self.log.events, until, key=_position) - low)
+            low = bisect_right(self.log.events, after or Position((0,)), key=position_of)
+            return max(0, bisect_right(self.log.events, until, key=position_of) - low)
 
     def checkpoints(self) -> list[Checkpoint]:
         """What the log has."""
@@ -292,116 +282,4 @@ class MemoryStore(EventStore):
     @property
     def archiving(self) -> Archiving:
         """Marked as archived, or deleted; restored at the old positions."""
-        return _MemoryArchiving(self.name, self)
-
-
-class _MemoryArchiving:
-    removals = tuple(_REMOVALS)
-    restores: Literal["anywhere"] = "anywhere"
-
-    def __init__(self, name: str, store: MemoryStore) -> None:
-        self._name, self._store, self.log = name, store, store.log
-
-    def extra_columns(self) -> list[str]:
-        """An event has no extra columns here."""
-        return []
-
-    def export(
-        self, streams: Iterable[StreamRef], columns: Sequence[str] | None = None
-    ) -> Iterator[pa.RecordBatch]:
-        """A batch a stream."""
-        from esops.stores.archive_batches import to_archive
-
-        if columns:
-            raise Refused(
-                f"the archive has {columns[0]!r} for each event, and this store cannot keep it"
-            )
-        for each in streams:
-            if each.stream not in self.log.archived:
-                events = list(self._store.read_stream(each.stream))
-                for at in range(0, len(events), _BATCH_EVENTS):
-                    yield to_archive(events[at : at + _BATCH_EVENTS])
-
-    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
-        """The version that each stream has come to."""
-        return {
-            key: orjson.dumps({"version": self.log.versions[key.stream]}).decode()
-            for key in streams
-            if key.stream in self.log.versions
-        }
-
-    def removal_strategy(self, removal: str) -> RemovalStrategy:
-        """Archive or delete."""
-        if removal not in _REMOVALS:
-            raise UsageError(f"store {self._name} cannot remove streams by {removal!r}")
-        return _REMOVALS[removal]
-
-    def remove(
-        self,
-        removal: str,
-        parts: Sequence[VersionRange],
-        lock_timeout: timedelta,  # noqa: ARG002 - one lock, held for a moment
-        statement_timeout: timedelta,  # noqa: ARG002
-    ) -> list[Removed]:
-        """Under the log's lock."""
-        with self.log.lock:
-            return [self._remove(removal, part) for part in parts]
-
-    def _remove(self, removal: str, part: VersionRange) -> Removed:
-        log, stream = self.log, part.key.stream
-        version = log.versions.get(stream)
-        if version is None:
-            return Removed(part, 0, "it is gone")
-        if version != part.last_version:
-            reason = f"it changed since it was archived: at version {version}, not "
-            return Removed(part, 0, f"{reason}{part.last_version}")
-        if removal == "archive":
-            log.archived.add(stream)
-            return Removed(part, part.high - part.low + 1, None)
-        # In place: a test may hold on to the list.
-        log.events[:] = [
-            event
-            for event in log.events
-            if event.stream != stream or not part.low <= event.version <= part.high
-        ]
-        # With its last event a stream is closed, or the next append would use its versions again.
-        if part.ends and part.high == part.last_version:
-            log.archived.add(stream)
-        return Removed(part, part.high - part.low + 1, None)
-
-    def restore_streams(
-        self,
-        streams: Sequence[StreamKey],
-        rows: Sequence[str | None],  # noqa: ARG002 - a stream's version is that of its last event
-        batches: Iterable[pa.RecordBatch],
-    ) -> int:
-        """At their old positions."""
-        from esops.stores.archive_batches import from_archive
-
-        restored = 0
-        # All or nothing: a reader waits for the lock.
-        with self.log.lock:
-            self.log.archived -= {key.stream for key in streams}
-            there = {(event.stream, event.version): event for event in self.log.events}
-            for batch in batches:
-                for event in from_archive(batch, 1):
-                    other = there.get((event.stream, event.version))
-                    if other is None:
-                        self._restore(event)
-                        restored += 1
-                    elif other.id != event.id:
-                        raise Refused(
-                            f"stream {event.stream} has another event at version {event.version}"
-                        )
-        return restored
-
-    def _restore(self, event: RecordedEvent) -> None:
-        log = self.log
-        log.events.insert(bisect_right(log.events, event.position, key=_position), event)
-        # New events get numbers after those that were restored.
-        log.drawn = max(log.drawn, event.position[0])
-        log.versions[event.stream] = max(log.versions.get(event.stream, 0), event.version)
-
-
-def _position(event: RecordedEvent) -> Position:
-    return event.position
+        return MemoryArchiving(self.name, self)

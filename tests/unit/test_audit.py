@@ -21,7 +21,10 @@ from esops.audit.modelling import RULES, StoreAudit, is_past, observe, words
 from esops.audit.streams import StreamsAudit
 from esops.errors import UsageError
 from esops.settings import AuditSettings
-from esops.stores.parts import LengthSample, SampledPage
+from esops.stores.lengths import (
+    LengthSample,
+    SampledPage,
+)
 
 LENGTHS = st.lists(st.integers(1, 100_000), min_size=1, max_size=300)
 

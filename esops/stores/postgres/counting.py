@@ -16,21 +16,22 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from esops.events import EventFilter, StreamInfo, StreamKey, category_of
-from esops.moments import EPOCH, Moment, from_driver, moment, within
-from esops.stores.parts import (
-    EVERYTHING,
+from esops.events import EventFilter, StreamInfo, StreamKey
+from esops.moments import within
+from esops.stores.lengths import (
     LengthCount,
     LengthCounts,
     LengthSample,
     MonthCount,
     SampledPage,
 )
+from esops.stores.parts import (
+    EVERYTHING,
+)
+from esops.stores.postgres.counted import column_values, stream_info
 from esops.stores.postgres.layouts.base import TRUE, Layout, category_in, storable
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from esops.stores.postgres.bulk import BulkReader
 
 _SLACK = timedelta(hours=1)
@@ -68,7 +69,7 @@ class Counting:
         statement = self._grouped(where, closed_by, measured, None, end).as_string(None)
         with closing(self._bulk()) as reader:
             for batch in reader.read(iter([statement])):
-                yield from map(_info, zip(*map(_values, batch.columns), strict=True))
+                yield from map(stream_info, zip(*map(column_values, batch.columns), strict=True))
 
     def _grouped(
         self,
@@ -114,7 +115,7 @@ class Counting:
         )
 
     def _listed(self, statement: sql.Composed) -> Iterator[StreamInfo]:
-        return map(_info, self._rows(statement))
+        return map(stream_info, self._rows(statement))
 
     def _rows(self, statement: sql.Composed) -> Iterator[tuple[Any, ...]]:
         with self._connect() as connection:
@@ -370,37 +371,6 @@ class Counting:
                 else:
                     low = row[0] + 1
         return sql.SQL("{} >= {}").format(number, sql.Literal(low))
-
-
-def _info(row: tuple[Any, ...]) -> StreamInfo:
-    name, tenant, length, first, last, first_at, last_at, archived, closed, size, recent = row
-    ends = (first, last, first_at, last_at)
-    return StreamInfo(
-        name,
-        category_of(name),
-        length,
-        *ends,
-        bool(archived),
-        tenant,
-        closed=closed,
-        bytes=size,
-        recent=recent,
-    )
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """A column's values; times made here, which takes Arrow five times as long."""
-    if not str(column.type).startswith("timestamp"):
-        values: list[Any] = column.to_pylist()
-        return values
-    return [None if at is None else _moment(at) for at in column.cast("int64").to_pylist()]
-
-
-def _moment(at: int) -> Moment:
-    try:
-        return EPOCH + timedelta(0, 0, at)
-    except OverflowError:
-        return moment(from_driver(at))
 
 
 def _limit(limit: int | None) -> sql.Composable:
