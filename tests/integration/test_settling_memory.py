@@ -97,7 +97,7 @@ def test_an_event_that_comes_late_is_an_alarm_until_the_read_model_is_rebuilt(
     assert 'esops_store_late_events{store="s"} 1.0' in project.run("metrics").out
 
     project.ok("rebuild", "numbers", "--blue-green", "--compare", "none")
-    project.ok("projection", "retire", "numbers", "1")
+    project.ok("projection", "retire", "numbers", "1", "--yes")
     assert one(connection, "SELECT count(*) FROM numbers") == 3
     project.ok("run", "numbers", "--until-caught-up")
     assert project.ok("status", "--output", "json").json["stores"][0]["ok"]
