@@ -10,18 +10,13 @@ import os
 
 import pytest
 
-from tests.support.histories.plans import THEMES, History, history
+from tests.support.histories.plans import History, history
 from tests.support.histories.runs import failure, smaller, staged
 from tests.support.histories.tables import LAYOUTS
 from tests.support.soak import SOAK, rounds
 
 COUNT = int(os.environ.get("ESOPS_TEST_HISTORIES", rounds(1, 300)))
 SEED = int(os.environ.get("ESOPS_TEST_HISTORY_SEED", 1))
-NOT_YET = {("emmett", "restore")}
-"""Themes in which esops does not keep its promise yet: events that a restore within the running
-server took away, where new ones lie behind the checkpoint by their transactions' ids.
-"""
-
 PINNED = {
     "numbers behind the newest event are not passed": (
         ["marten-quick", "emmett-by-position"],
@@ -112,13 +107,13 @@ PINNED = {
         ],
     ),
     "a store restored to an earlier time": (
-        ["marten-quick", "eventsourcing"],
+        ["emmett", "eventsourcing"],
         [
             ("append", 0, 3),
             ("take_backup",),
             ("append", 0, 2),
             ("catch_up",),
-            ("restore",),
+            ("restore", 1),
             ("catch_up",),
             ("append", 0, 4),
             ("catch_up",),
@@ -131,7 +126,7 @@ PINNED = {
             ("take_backup",),
             ("append", 0, 2),
             ("follow",),
-            ("restore",),
+            ("restore", 1),
             ("append", 0, 4),
             ("follow",),
         ],
@@ -149,9 +144,8 @@ def stage(server, tmp_path_factory):
 @pytest.mark.timeout(rounds(300, 7_200))
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_job_sees_all_that_was_committed_or_refuses(layout, stage):
-    themes = [each for each in THEMES if (layout, each) not in NOT_YET]
     for seed in range(SEED, SEED + COUNT):
-        one = history(LAYOUTS[layout], seed, themes=themes)
+        one = history(LAYOUTS[layout], seed)
         wrong = failure(stage, one)
         if wrong is not None:
             found, still = smaller(stage, one)
@@ -162,5 +156,4 @@ def test_every_job_sees_all_that_was_committed_or_refuses(layout, stage):
 def test_histories_that_went_wrong_once(name, stage):
     few, steps = PINNED[name]
     for layout in LAYOUTS if SOAK and len(few) > 1 else few:
-        if not (layout == "emmett" and "restored" in name):
-            stage.run(History(layout, 0, tuple(steps)))
+        stage.run(History(layout, 0, tuple(steps)))

@@ -35,7 +35,7 @@ class Books:
 
     committed: dict[str, Written] = field(default_factory=dict)
     removed: set[str] = field(default_factory=set)
-    """Committed once, and archived."""
+    """Committed once, and archived: a read model that has seen them may keep their rows."""
     peak_drawn: int = 0
     """The highest number that the sequence was ever at."""
     peak_written: int = 0

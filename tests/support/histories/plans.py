@@ -107,6 +107,7 @@ def _with_numbers(chance: random.Random, name: str) -> Step:
     session = chance.randrange(SESSIONS)
     values: dict[str, tuple[int, ...]] = {
         "begin": (session,),
+        "restore": (chance.randrange(2),),
         "pool": (session, chance.randint(1, 3)),
         "append": (session, chance.randint(1, 4)),
         "draw": (session, chance.randint(1, 3)),

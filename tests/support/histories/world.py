@@ -31,7 +31,7 @@ class World(Writers):
             f"ALTER SEQUENCE {t.sequence} START 1 INCREMENT 1 CACHE 1 RESTART"
         )
         self.admin.execute(LOCK_TIMEOUT)
-        self.books, self.snapshot, self.restored = Books(), None, False
+        self.books, self.snapshot = Books(), None
         self.cache, self.increment = 1, 1
 
     @property
@@ -128,8 +128,12 @@ class World(Writers):
         )
         self.snapshot = self.books.copy()
 
-    def do_restore(self) -> None:
-        """The store as it was when the backup was taken; what esops keeps stays as it is."""
+    def do_restore(self, restarted: int) -> None:
+        """The store as it was when the backup was taken; what esops keeps stays as it is.
+
+        Within a server that goes on running (TRUNCATE and INSERT) it looks as if the newer events
+        had been deleted, so nobody can know; a server that has started again says so.
+        """
         if self.snapshot is None:
             return
         t = self.tables
@@ -146,8 +150,13 @@ class World(Writers):
             self.admin.execute(
                 f"SELECT setval('{t.sequence}', last_value, is_called) FROM backup.sequence"
             )
-        self.books = self.snapshot.copy()
-        self.restored = True
+        if restarted:  # it counts from then on
+            self.admin.execute("SELECT pg_stat_reset_shared('bgwriter')")
+            self.books = self.snapshot.copy()
+        else:
+            gone = {*self.books.committed, *self.books.removed}
+            self.books = self.snapshot.copy()
+            self.books.removed |= gone - set(self.books.committed)
 
     def do_daemon(self) -> None:
         """Marten's own daemon moves its mark up to what it may pass: before the first number that

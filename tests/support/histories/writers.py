@@ -56,7 +56,6 @@ class Writers:
         self.books = Books()
         self.snapshot: Books | None = None
         self.cache, self.increment = 1, 1
-        self.restored = False
         self._sessions: dict[int, Session] = {}
         self._prepared: list[tuple[str, list[Written]]] = []
         self._written = 0
