@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ class Written:
     token: str
     position: Position
     late: str = ""
+    again: bool = False
+    """Another event had the number before, and was deleted."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,19 @@ class Books:
     """The highest number that the sequence was ever at."""
     peak_written: int = 0
     """The highest number that was ever committed."""
+    written: set[int] = field(default_factory=set)
+    """Every number that was ever committed."""
+    begun_again: bool = False
+    """Whether the sequence ever went back: what was passed before is forgotten then."""
 
     def copy(self) -> Books:
-        return Books(dict(self.committed), set(self.removed), self.peak_drawn, self.peak_written)
+        return copy.deepcopy(self)
 
     def commit(self, events: list[Written]) -> None:
         for event in events:
             self.committed[event.token] = event
             self.peak_written = max(self.peak_written, event.position[-1])
+            self.written.add(event.position[-1])
 
     def remove(self, tokens: list[str]) -> None:
         for token in tokens:
@@ -57,6 +65,12 @@ class Books:
     def missable(self) -> set[str]:
         """The committed events that a reader may have passed: they came too late for any rule."""
         return {event.token for event in self.committed.values() if event.late}
+
+    def alarming(self) -> set[str]:
+        """Those of which esops has to say that they came late: their numbers had been missing."""
+        if self.begun_again:
+            return set()
+        return {event.token for event in self.committed.values() if event.late and not event.again}
 
     def drawn(self, number: int, own: range, *, outside: bool) -> Drawn:
         """A number that the sequence gave out, `own` being what the session had taken before."""

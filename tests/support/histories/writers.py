@@ -21,8 +21,12 @@ FAILED = psycopg.pq.TransactionStatus.INERROR
 IDLE = psycopg.pq.TransactionStatus.IDLE
 LOCK_TIMEOUT = "SET lock_timeout = '60ms'"
 NOTHING = range(0)
-HINDRANCES = (psycopg.OperationalError, psycopg.errors.UniqueViolation)
-"""Locks, sessions that are gone, numbers that are taken."""
+HINDRANCES = (
+    psycopg.OperationalError,
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.InternalError_,
+)
+"""Locks, sessions that are gone, numbers that are taken, a sequence that has just been dropped."""
 
 
 @dataclass
@@ -261,7 +265,8 @@ class Writers:
             late = late or "written longer after it was drawn than the threshold"
         if t.by_transaction:
             late = ""  # whatever its number, it comes behind all that was committed before
-        session.pending.append(Written(token, tuple(position), late))
+        again = position[-1] in self.books.written
+        session.pending.append(Written(token, tuple(position), late, again))
 
     def _take(self, session: Session, number: int, *, outside: bool) -> Drawn:
         drawn = self.books.drawn(number, session.cached, outside=outside)
@@ -288,6 +293,7 @@ class Writers:
 
     def _set_value(self, value: int, *, called: bool = True) -> None:
         self.admin.execute(f"SELECT setval('{self.tables.sequence}', %s, %s)", (value, called))
+        self.books.begun_again |= value - (not called) < self.books.peak_drawn
         self.books.peak_drawn = max(self.books.peak_drawn, value if called else value - 1)
 
     def _alter(self, what: str) -> None:
