@@ -57,6 +57,15 @@ def _same(one: _Marked, other: _Marked) -> bool:
     return (one.id, one.content) == (other.id, other.content)
 
 
+def _rewritten(now: _Marked, before: _Marked) -> bool:
+    """Whether an event that has no id of its own may be the one before with other content, as where
+    personal data was masked.
+
+    In a log that was restored to an earlier time, no event after such a one is the same.
+    """
+    return now.id == before.id and now.content != before.content
+
+
 class PostgresIdentity:
     """LogIdentity of a Postgres store."""
 
@@ -119,32 +128,64 @@ class PostgresIdentity:
                 on,
                 [_Marked(*each) for each in mark["events"]],
                 may_be_gone=removed or unbroken,
+                unbroken=unbroken,
             )
 
     # -- the events of a mark
 
     def _check_events(
-        self, on: psycopg.Connection, events: Sequence[_Marked], *, may_be_gone: bool
+        self,
+        on: psycopg.Connection,
+        events: Sequence[_Marked],
+        *,
+        may_be_gone: bool,
+        unbroken: bool,
     ) -> None:
         if not events:
             return
+        there = self._there(on, events)
+        same = {
+            each for each in events if any(_same(now, each) for now in there.get(each.position, ()))
+        }
+        newest_same = max((Position.parse(each.position) for each in same), default=None)
+        marked = {each.id for each in same}
+        for each in events:
+            if each in same:
+                continue
+            beside = there.get(each.position, [])
+            others = [now for now in beside if now.id not in marked]
+            follows = newest_same is not None and newest_same > Position.parse(each.position)
+            if any(
+                self._replaced(on, each, now) or (_rewritten(now, each) and (unbroken or follows))
+                for now in others
+            ):
+                continue
+            # Where events share a number, a mark may name only some of those at its lowest one.
+            cut = each.position == events[-1].position and len(others) < len(beside)
+            if others and not cut:
+                raise self._other(
+                    f"at position {each.position} is another event now, version "
+                    f"{others[0].version} of stream {others[0].stream!r}"
+                )
+            if not may_be_gone:
+                self._check_gone(on, each)
+
+    def _there(
+        self, on: psycopg.Connection, events: Sequence[_Marked]
+    ) -> Mapping[str, Sequence[_Marked]]:
+        """What is now at the positions of a mark's events: in a table of one's own, one number may
+        be that of several events.
+        """
         highest, lowest = (Position.parse(each.position) for each in (events[0], events[-1]))
         bounds = {
             "from": self._layout.beyond(lowest, strictly=False),
             "up_to": self._layout.up_to(highest),
+            "ids": sql.SQL(", ").join(sql.Literal(each.id) for each in events),
         }
-        rows = on.execute(self._query("between", **bounds)).fetchall()
-        there = {each.position: each for each in map(self._marked, rows)}
-        for each in events:
-            now = there.get(each.position)
-            if now is None:
-                if not may_be_gone:
-                    self._check_gone(on, each)
-            elif not _same(now, each) and not self._replaced(on, each, now):
-                raise self._other(
-                    f"at position {each.position} is another event now, version {now.version} of "
-                    f"stream {now.stream!r}"
-                )
+        found: dict[str, list[_Marked]] = {}
+        for now in map(self._marked, on.execute(self._query("between", **bounds))):
+            found.setdefault(now.position, []).append(now)
+        return found
 
     def _check_gone(self, on: psycopg.Connection, event: _Marked) -> None:
         """Raises AnotherLog unless something says that an event was deleted."""

@@ -26,10 +26,12 @@ SELECT {order}, {id} AS "esops:id", {stream} AS "esops:stream",
  LIMIT {most};
 
 -- between --
--- The rows from one position to another.
+-- The rows from one position to another: those with the ids of a mark in any case, and of many
+-- others as many as show that there are some.
 SELECT {order}, {id}, {stream}, {version}::bigint, {tenant}, {content}
   FROM {events}
  WHERE {scope} AND {from} AND {up_to}
+ ORDER BY {id}::text IN ({ids}) DESC
  LIMIT 10000;
 
 -- version --
