@@ -85,6 +85,19 @@ class OtherTransactions(AnotherLog):
     """A store is ordered by transaction ids, and its checkpoint holds those of another cluster."""
 
 
+class UnreadableMark(AnotherLog):
+    """What esops noted of the store's log at a checkpoint (in esops.marks) cannot be read."""
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
+        """Set the sentence, and the way out where none is given."""
+        super().__init__(
+            message,
+            hint=hint
+            or "Somebody else changed that row. If you know that the store was not restored or "
+            "replaced, delete the projection's rows of esops.marks and esops.older_marks.",
+        )
+
+
 class UnknowableNumbers(ContradictedSequence):
     """Nobody can know whether a missing number will still come."""
 

@@ -35,6 +35,8 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
                 yield from eventstoredb.examine(subject, info, store.admin)
             if store.sql is not None:
                 yield from postgres.examine(subject, info, store.sql)
+            if info.warnings:
+                return  # nothing can be read
             yield from _head(subject, store)
             for each in missed(config, name, store):
                 yield Finding("ESOPS-D038", subject, each.in_words(), each.remedy)

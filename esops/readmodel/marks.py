@@ -16,7 +16,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg.types.json import Jsonb
 
-from esops.errors import AnotherLog
+from esops.errors import AnotherLog, UnreadableMark
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
@@ -64,7 +64,7 @@ def newest_mark(connection: psycopg.Connection, version: Version) -> KeptMark | 
     if not catalog.exists(connection, "esops.marks"):
         return None
     row = connection.execute(_SQL["newest"], (version.projection, version.version)).fetchone()
-    return None if row is None else KeptMark(Position.parse(row[0]), row[1])
+    return None if row is None else _kept(*row)
 
 
 def all_marks(connection: psycopg.Connection, version: Version) -> list[KeptMark]:
@@ -73,8 +73,16 @@ def all_marks(connection: psycopg.Connection, version: Version) -> list[KeptMark
     found = [] if newest is None else [newest]
     if catalog.exists(connection, "esops.older_marks"):
         rows = connection.execute(_SQL["older"], (version.projection, version.version)).fetchall()
-        found += [KeptMark(Position.parse(position), mark) for position, mark in rows]
+        found += [_kept(*row) for row in rows]
     return found
+
+
+def _kept(position: str, mark: Mark) -> KeptMark:
+    """A row as it was kept. Raises UnreadableMark where somebody else wrote it."""
+    try:
+        return KeptMark(Position.parse(position), dict(mark))
+    except (TypeError, ValueError) as error:
+        raise UnreadableMark from error
 
 
 def check(connection: psycopg.Connection, store: EventStore, version: Version) -> None:

@@ -215,6 +215,37 @@ def test_a_deleted_event_is_no_other_log_while_the_server_runs(dsn, models, proj
     assert project.run("status").code == 0
 
 
+@pytest.mark.parametrize("junk", ["'{}'", "'[]'", "mark - 'events'", "'{\"events\": [[1]]}'"])
+def test_a_mark_that_somebody_else_wrote_is_refused(junk, dsn, models, project):
+    shop.make(dsn, 100)
+    configure(project, dsn, models)
+    project.ok("rebuild", "--blue-green")
+    models.execute(f"UPDATE esops.marks SET mark = {junk}")
+    done = project.run("run", "--until-caught-up")
+    assert done.code == 6
+    assert "esops.marks" in done.err
+    models.execute("DELETE FROM esops.marks")
+    project.ok("run", "--until-caught-up")
+
+
+def test_a_cluster_that_denies_its_identifier_is_recognised_while_a_transaction_runs(
+    dsn, models, project
+):
+    with psycopg.connect(dsn, autocommit=True) as store:
+        emmett.create(store)
+    append(dsn, 3)
+    set_up_emmett(project, dsn, models)
+    project.ok("rebuild", NAME, "--blue-green")
+    models.execute("UPDATE esops.marks SET mark = jsonb_set(mark, '{log,system}', 'null')")
+    with psycopg.connect(dsn) as other:
+        other.execute("CREATE TABLE other (n int)")
+        append(dsn, 3, first=100)
+        done = project.run("run", "--until-caught-up")
+        assert done.code == 5, done.err  # held back, and not another cluster
+    project.ok("run", "--until-caught-up")
+    assert models.execute(f"SELECT count(*) FROM {NAME}").fetchone() == (6,)
+
+
 def set_up_emmett(project, store: str, models, ordering: str = "native") -> None:
     project.configure(
         stores={"s": {"dsn": store, "ordering": ordering}},
@@ -285,6 +316,7 @@ def test_transaction_ids_of_another_cluster_are_not_compared(dsn, models, projec
     append(there, 5, first=100)
     set_up_emmett(project, there, models)
     check_refused(project, ("run", "--until-caught-up"))
+    assert project.run("events").code == 6
     assert project.run("status").code == 1
     assert codes(project) & {"ESOPS-D040", "ESOPS-D042"}
     # By position nothing is hidden; the versions have to be made anew.

@@ -4,6 +4,7 @@ all events or refuses.
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ import pytest
 
 from esops.archive.checkpoint_guard import behind
 from esops.config import load_config
-from esops.errors import ContradictedSequence, UnknowableNumbers
+from esops.errors import ContradictedSequence, UnknowableNumbers, UsageError
 from esops.events import Position
 from esops.settings import PostgresSettings
 from esops.stores import open_store
@@ -367,3 +368,67 @@ def test_an_import_above_the_sequence_is_waited_for_while_it_is_under_way(name, 
         )
         importer.commit()
         assert store.head(PATIENCE).position == (4,)
+
+
+def test_every_nth_number_is_all_that_there_is_where_the_application_promises_it(dsn, connection):
+    layout = LAYOUTS["messagedb"]
+    layout.make(connection)
+    connection.execute(f"ALTER SEQUENCE {layout.sequence} INCREMENT BY 10 RESTART WITH 10")
+    with open_layout(dsn, layout, append="quick") as store:
+        assert store.head(AT_ONCE) == Head(None, [])
+        layout.insert(connection, [None] * 3)
+        assert store.head(PATIENCE).position == (30,)
+        assert read(store) == [10, 20, 30]
+
+
+def test_a_writer_that_waits_for_an_index_to_be_built_is_waited_for(dsn, connection):
+    """It has reserved its number, and its INSERT has no lock yet."""
+    layout = LAYOUTS["marten"]
+    layout.make(connection)
+    with (
+        psycopg.connect(dsn) as building,
+        psycopg.connect(dsn, autocommit=True) as writer,
+        open_layout(dsn, layout, hole_threshold="200ms") as store,
+    ):
+        (reserved,) = writer.execute(f"SELECT nextval('{layout.sequence}')").fetchone()
+        layout.insert(connection, [None])
+        building.execute(f"CREATE INDEX slow ON {layout.table} (type)")
+        waiting = threading.Thread(target=layout.insert, args=(writer, [reserved]))
+        waiting.start()
+        until(lambda: blocked(connection, writer))
+        assert store.head(timedelta(seconds=1)).position is None
+        building.commit()
+        waiting.join()
+        assert store.head(PATIENCE).position == (2,)
+        assert read(store) == [1, 2]
+
+
+def blocked(connection, other) -> bool:
+    question = "SELECT pg_blocking_pids(%s) <> '{}'"
+    return connection.execute(question, (other.info.backend_pid,)).fetchone()[0]
+
+
+def test_writers_of_a_table_that_inherits_are_waited_for(dsn, connection):
+    layout = LAYOUTS["custom"]
+    layout.make(connection)
+    connection.execute("CREATE TABLE journal_2026 () INHERITS (journal)")
+    with psycopg.connect(dsn) as writer, open_layout(dsn, layout, hole_threshold="100ms") as store:
+        layout.insert(connection, [None])
+        writer.execute(
+            "INSERT INTO journal_2026 SELECT nextval('journal_id_seq'), 'cart-1', 2, 'x', '{}'"
+        )
+        layout.insert(connection, [None])
+        assert store.head(timedelta(seconds=0.6)).position == (1,)
+        writer.commit()
+        assert store.head(PATIENCE).position == (3,)
+        assert read(store) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW"])
+def test_a_view_is_no_table_that_writers_lock(kind, dsn, connection):
+    layout = LAYOUTS["custom"]
+    layout.make(connection)
+    connection.execute(f"CREATE {kind} shown AS SELECT * FROM journal")
+    table = {**layout.settings["table"], "name": "public.shown", "sequence": "journal_id_seq"}
+    with pytest.raises(UsageError, match="is a .*view"):
+        open_layout(dsn, layout, table=table)

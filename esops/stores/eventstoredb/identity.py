@@ -17,7 +17,14 @@ from typing import Any
 
 import orjson
 
-from esops.errors import AnotherLog, ConnectionLost, OtherPositions, Refused, Unavailable
+from esops.errors import (
+    AnotherLog,
+    ConnectionLost,
+    OtherPositions,
+    Refused,
+    Unavailable,
+    UnreadableMark,
+)
 from esops.events import Position, RecordedEvent
 from esops.stores.eventstoredb import bulk, live, lookup
 from esops.stores.eventstoredb.connect import Link
@@ -82,7 +89,10 @@ def recognise(link: Link, name: str, known: Mark, *, removed: bool = False) -> N
     """Raises AnotherLog where the log of a store (by its name) is not the one that a mark
     was made in.
     """
-    position = Position.parse(known["position"])
+    try:
+        position, known_id = Position.parse(known["position"]), str(known["id"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnreadableMark from error
     deadline = time.monotonic() + live.BEHIND
     # A follower that is behind ends earlier, too, for a moment; another log does so for ever.
     while (record := _record_at(link, name, position)) is None:
@@ -90,7 +100,7 @@ def recognise(link: Link, name: str, known: Mark, *, removed: bool = False) -> N
             raise _other(name, f"its log ends before position {position}")
         time.sleep(live.LOOK_EVERY)
     if record.position == position:
-        if record.id != known["id"]:
+        if record.id != known_id:
             raise _other(name, f"another event is at position {position}")
     elif not removed and not (
         _may_be_scavenged(link, known) and _same_epoch(link, position, known)

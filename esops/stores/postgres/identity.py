@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from esops.errors import AnotherLog, OtherPositions, OtherTransactions
+from esops.errors import AnotherLog, OtherPositions, OtherTransactions, UnreadableMark
 from esops.events import Position, RecordedEvent
 from esops.postgres.statements import statements
 from esops.stores.parts import Mark
@@ -117,6 +117,7 @@ class PostgresIdentity:
     def recognise(self, position: Position, mark: Mark, *, removed: bool = False) -> None:
         """Look for each event of the mark, and whether transaction ids can be compared."""
         self._check_parts(position)
+        events = _marked_events(mark)
         with self._control() as on:
             self._place = None
             place = self._place_of(on)
@@ -124,12 +125,7 @@ class PostgresIdentity:
                 self._check_transactions(on, position, mark, place)
             self._check_reach(on, position)
             unbroken = mark.get("log") is not None and mark["log"] == place
-            self._check_events(
-                on,
-                [_Marked(*each) for each in mark["events"]],
-                may_be_gone=removed or unbroken,
-                unbroken=unbroken,
-            )
+            self._check_events(on, events, may_be_gone=removed or unbroken, unbroken=unbroken)
 
     # -- the events of a mark
 
@@ -281,16 +277,19 @@ class PostgresIdentity:
         """Raises OtherTransactions where the cluster is or may be another, unless every event that
         was written since is after the position, and in the order of its stream.
         """
-        before, now = (mark.get("log") or {}).get("system"), place["system"]
-        if before is not None and before == now:
+        log = mark.get("log") or {}
+        # A server that denies its identifier is the same one where it has run without a break.
+        if log == place or (log.get("system") is not None and log["system"] == place["system"]):
             return
         upcoming, oldest = on.execute(self._queries["transactions"]).fetchone()  # type: ignore[misc]
         newest = on.execute(self._queries["newest_transaction"]).fetchone()
-        highest = max(position[0], newest[0] if newest is not None else 0)
-        if highest >= oldest:
+        written = newest[0] if newest is not None else 0
+        # In its own cluster a checkpoint is always before the oldest transaction that runs. Events
+        # beyond that one are read when it has ended, wherever they come from.
+        if position[0] >= oldest or written >= upcoming:
             raise self._foreign(
-                f"the checkpoint and the events have transaction ids up to {highest}, and the next "
-                f"one here is {upcoming}"
+                f"the checkpoint and the events have transaction ids up to "
+                f"{max(position[0], written)}, and the next one here is {upcoming}"
             )
         end = mark.get("end")
         up_to = self._layout.up_to(position)
@@ -351,6 +350,18 @@ class PostgresIdentity:
                 },
             )
         return self._place[1]
+
+
+def _marked_events(mark: Mark) -> list[_Marked]:
+    """The events that a mark names. Raises UnreadableMark where it is none of ours."""
+    try:
+        events = [_Marked(*each) for each in mark["events"]]
+        for each in events:
+            Position.parse(each.position)
+        dict(mark.get("log") or {})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnreadableMark from error
+    return events
 
 
 def _allowed(on: psycopg.Connection, question: str) -> str | None:

@@ -186,10 +186,14 @@ class NumbersInOrder:
         """Find out whether somebody may hold numbers in advance."""
         if state.cache == 1 and state.increment > 1 and self._events.promised:
             # The promise is that nobody uses other numbers than the sequence's own.
+            # The number after all that were drawn is one of its own.
+            own = (state.drawn or 0) + 1
             found = self._events.ask(
-                connection, "off_the_grid", drawn=state.drawn or 0, increment=state.increment
+                connection, "off_the_grid", own=own, increment=state.increment
             )[0]
-            if found:
+            if found and self._events.dead_after is not None:
+                self._in_advance = True
+            elif found:
                 raise self._held.unknowable(self._sequence.name, state, self._through + 1)
         elif state.in_advance:
             self._in_advance = True

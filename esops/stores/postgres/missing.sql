@@ -6,7 +6,7 @@ SELECT min({number}), max({number}) FROM {events} WHERE {numbered};
 SELECT count(*) FROM (
     SELECT {number} AS number FROM {events} WHERE {numbered} ORDER BY {number} DESC LIMIT 1000
 ) AS newest
- WHERE (number - %(drawn)s) %% %(increment)s <> 0;
+ WHERE (number - %(own)s) %% %(increment)s <> 0;
 
 -- last --
 SELECT max({number}) FROM {events}

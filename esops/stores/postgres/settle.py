@@ -24,13 +24,14 @@ for. docs/explanation/settled-reads.md has the measurements.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, LiteralString, Protocol
 
 import psycopg
 
+from esops.errors import Refused
 from esops.events import Position
 from esops.postgres.statements import statements
 from esops.stores.base import Holder
@@ -222,9 +223,16 @@ class TransactionIds:
         """None ever is."""
         return []
 
-    def __init__(self, sequence: NumberSequence) -> None:
-        """`sequence` gives the second part of a position."""
-        self._sequence = sequence
+    def __init__(
+        self,
+        sequence: NumberSequence,
+        hidden: Callable[[psycopg.Connection], Sequence[str]] = lambda _: (),
+    ) -> None:
+        """`sequence` gives the second part of a position.
+
+        `hidden` says in sentences which events this rule never reads.
+        """
+        self._sequence, self._hidden = sequence, hidden
         self._state: SequenceState | None = None
         """What the sequence was when it was last compared with the table, or later."""
         self._compared = 0.0
@@ -282,6 +290,8 @@ class TransactionIds:
     def _look(self, connection: psycopg.Connection) -> SequenceState:
         """What the sequence is at, compared with the table at first, where it went back or is
         another one, and now and then.
+
+        Raises Refused where there are events that would never be read.
         """
         state, before = self._sequence.state(connection), self._state
         if (
@@ -291,6 +301,8 @@ class TransactionIds:
         ):
             state = self._sequence.compare(connection)
             self._compared = time.monotonic()
+            for why in self._hidden(connection):
+                raise Refused(why)
         self._state = state
         return state
 

@@ -1,23 +1,33 @@
 -- lockers --
--- The transactions that hold such a lock on these relations now. Weaker modes are those of readers.
+-- The transactions that hold such a lock now, or wait for it: a writer whose INSERT waits for an
+-- index to be built has its number already. On the table, its partitions and those that inherit it.
+-- Weaker modes are those of readers.
+WITH RECURSIVE tree (relation) AS (
+    SELECT to_regclass(%(table)s)::oid
+    UNION
+    SELECT inhrelid FROM tree JOIN pg_inherits ON inhparent = tree.relation
+)
 SELECT DISTINCT virtualtransaction
   FROM pg_locks
  WHERE locktype = 'relation'
    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-   AND relation IN (SELECT relid FROM pg_partition_tree(to_regclass(%(table)s))
-                    UNION SELECT to_regclass(%(table)s) UNION SELECT %(sequence)s::oid)
-   AND granted AND pid IS DISTINCT FROM pg_backend_pid()
+   AND relation IN (SELECT relation FROM tree UNION ALL SELECT %(sequence)s::oid)
+   AND pid IS DISTINCT FROM pg_backend_pid()
    AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
                 'AccessExclusiveLock');
 
 -- who --
 -- What the sessions behind those transactions are doing, for an operator.
-SELECT l.virtualtransaction, l.pid, a.usename, a.application_name, a.state, a.xact_start,
+WITH RECURSIVE tree (relation) AS (
+    SELECT to_regclass(%(table)s)::oid
+    UNION
+    SELECT inhrelid FROM tree JOIN pg_inherits ON inhparent = tree.relation
+)
+SELECT DISTINCT l.virtualtransaction, l.pid, a.usename, a.application_name, a.state, a.xact_start,
        left(regexp_replace(a.query, '\s+', ' ', 'g'), 120)
   FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
  WHERE l.locktype = 'relation'
-   AND l.relation IN (SELECT relid FROM pg_partition_tree(to_regclass(%(table)s))
-                      UNION SELECT to_regclass(%(table)s) UNION SELECT %(sequence)s::oid)
+   AND l.relation IN (SELECT relation FROM tree UNION ALL SELECT %(sequence)s::oid)
    AND l.virtualtransaction = ANY(%(waited)s)
  ORDER BY a.xact_start NULLS FIRST;
 

@@ -20,6 +20,8 @@ from esops.stores.postgres.layouts.numbered import (
 )
 
 _C = sql.Identifier
+_TABLES = {"r", "p"}
+_OTHERS = {"v": "a view", "m": "a materialised view", "f": "a foreign table"}
 _NUMBERS = {"int2", "int4", "int8"}
 _TIMES = {"timestamptz", "timestamp"}
 _ARRAYS = {"_json", "_jsonb"}
@@ -63,7 +65,14 @@ def _named(key: str, text: str) -> tuple[str | None, str]:
 
 
 def _check(table: catalog.Table, asked: TableSettings) -> None:
-    """Raises UsageError that names the key, and the nearest column."""
+    """Raises UsageError that names the key, and the nearest column, or says what is no table."""
+    if table.kind not in _TABLES:
+        what = _OTHERS.get(table.kind, "no table")
+        raise UsageError(
+            f"table.name: {table.schema}.{table.name} is {what}",
+            hint="Name the table that the application writes to: esops waits for those who lock "
+            "it.",
+        )
     known = [column.name for column in table.columns]
     wanted = {
         "position": _NUMBERS,

@@ -165,7 +165,7 @@ class Emmett(Layout):
                     indexed=self._variant.indexed,
                 )
             )
-        return TransactionIds(NumberSequence(name, _newest_numbers(self.events)))
+        return TransactionIds(NumberSequence(name, _newest_numbers(self.events)), self.warnings)
 
     def append(
         self,
