@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import structlog
 import typer
 
 from esops.cli.app import app, command, current_output
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from esops.running.host import Host
     from esops.term import Output
 
-log = structlog.get_logger("esops.run")
 _LATE_EVERY = 60.0
 """Seconds between two looks for events that came late."""
 
@@ -42,6 +40,8 @@ def run(
 
     Exit code 1 when an event came late, at a number that a version had passed as dead.
     """
+    import structlog
+
     from esops.config import load_config
     from esops.health.late import missed_by
     from esops.rebuild.lifecycle import retire_due
@@ -57,6 +57,7 @@ def run(
         for version in retire_due(config, names):
             output.say(f"{version.projection}: retired v{version.version}, as --retire-after asked")
 
+    log = structlog.get_logger("esops.run")
     said: set[str] = set()
     looked = time.monotonic()
 

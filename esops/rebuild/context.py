@@ -79,10 +79,6 @@ class RebuildContext:
         applied.
         """
         self._last_message = ""
-        if store.memory is not None:
-            # What came late so far is written down before there is a new version: that reads it.
-            store.memory.keep()
-            store.memory.late()
         self._session = Session(target.dsn, target.name, stop, self._say)
 
     def __enter__(self) -> Self:

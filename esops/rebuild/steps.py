@@ -140,6 +140,10 @@ class Rebuild(Switching):
         """
         self.check_none_unfinished()
         migrations.install(self._session.connection)
+        if self.store.memory is not None:
+            # What came late so far is written down before there is a new version: that reads it.
+            self.store.memory.keep()
+            self.store.memory.late()
         # A "switch now" that was meant for an earlier rebuild must not hurry this one.
         control.request(self._session.connection, self.target.name, switch_now=False)
 

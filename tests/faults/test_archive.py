@@ -319,7 +319,7 @@ def test_of_two_who_seal_one_wins(project, bucket, kind):
             barrier=barrier,
             outcomes=outcomes,
         ) -> None:
-            repository = Repository(archive)
+            repository = Repository(archive, make=True)
             barrier.wait()
             try:
                 repository.put(name, content, if_absent=True)
@@ -339,7 +339,8 @@ def test_two_runs_of_a_policy_are_not_at_it_at_once(project, dsn, connection):
     MAKERS["marten"][0](connection)
     fill(dsn, 2)
     write(project, dsn, "keep")
-    repository = Repository(load_config(project.folder / "esops.toml").archives["cold"])
+    settings = load_config(project.folder / "esops.toml").archives["cold"]
+    repository = Repository(settings, make=True)
     with Lease(repository, "cold/old") as lease:
         result = project.run("archive", "run", "old")
         assert result.code == 4
