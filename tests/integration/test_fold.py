@@ -33,6 +33,7 @@ class ListStore:
 
     capabilities = Capabilities()
     identity = None
+    memory = None
 
     def __init__(self, events: list[RecordedEvent], pieces: int) -> None:
         self.events, self.pieces = events, pieces
