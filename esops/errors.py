@@ -89,7 +89,7 @@ class UnreadableMark(AnotherLog):
     """What esops noted of the store's log at a checkpoint (in esops.marks) cannot be read."""
 
     def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
-        """Set the sentence, and the way out where none is given."""
+        """Set the sentence, and the hint where none is given."""
         super().__init__(
             message,
             hint=hint
