@@ -320,9 +320,7 @@ def recover(
         output.json({**found.as_dict(), "dry_run": dry_run})
     else:
         recover_text.show(output, found)
-    if dry_run:
-        return 0
-    if found.needed:
+    if found.needed and not dry_run:
         confirm(
             f"Change the checkpoints of {name} like this?",
             yes=yes,

@@ -114,7 +114,7 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
         yield from _known("esops_version_lag_seconds", labels, each.get("lag_seconds"))
         yield from _known("esops_version_rows", labels, each["rows"])
         if "ok" in each:
-            yield "esops_version_of_log", labels, float(each["ok"])
+            yield "esops_version_of_log", labels, float(not each.get("detail"))
         yield "esops_version_followed", labels, float(each["followed_by"] is not None)
     for each in status.rebuilds:
         yield "esops_rebuild", [each["projection"], each["state"]], 1.0

@@ -4,13 +4,13 @@ and what earlier commands left behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import psycopg
 from psycopg import sql
 
 from esops.config import Config
-from esops.errors import EsopsError, OtherPositions, OtherTransactions
+from esops.errors import AnotherLog, EsopsError, OtherPositions, OtherTransactions
 from esops.health import room, row_security
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
@@ -49,8 +49,11 @@ def examine(
     versions = registry.versions(connection, projection)
     yield from _left_behind(subject, connection, names, versions)
     yield from _unfinished_rebuild(subject, connection, projection)
-    yield from _of_another_log(subject, connection, config, versions)
-    yield from _not_followed(subject, connection, config, projection, versions)
+    troubles = list(_of_another_log(connection, config, versions))
+    yield from (_trouble(subject, trouble) for _, trouble in troubles)
+    # One that `run` refuses has nothing to be followed by.
+    refused = {version.version for version, _ in troubles}
+    yield from _not_followed(subject, connection, config, projection, versions, refused)
     dead = list_dead_letters(config, projection)
     if dead:
         yield Finding(
@@ -170,22 +173,24 @@ def _unfinished_rebuild(
 
 
 def _of_another_log(
-    subject: str, connection: psycopg.Connection, config: Config, versions: Sequence[Version]
-) -> Iterator[Finding]:
-    """Each live version that is of another history than its store."""
+    connection: psycopg.Connection, config: Config, versions: Sequence[Version]
+) -> Iterator[tuple[Version, AnotherLog]]:
+    """Each live version that is of another history than its store, with the reason."""
     for name in dict.fromkeys(each.store for each in versions if each.state in LIVE_STATES):
         try:
             with open_store(*config.store(name)) as store:
-                found = overview.troubles(connection, store, versions)
+                yield from overview.troubles(connection, store, versions)
         except EsopsError:
             continue  # a store that cannot be opened is a finding of its own
-        for _, trouble in found:
-            code = "ESOPS-D040"
-            if isinstance(trouble, OtherPositions):
-                code = "ESOPS-D041"
-            elif isinstance(trouble, OtherTransactions):
-                code = "ESOPS-D042"
-            yield Finding(code, subject, trouble.message, trouble.hint)
+
+
+def _trouble(subject: str, trouble: AnotherLog) -> Finding:
+    code = "ESOPS-D040"
+    if isinstance(trouble, OtherPositions):
+        code = "ESOPS-D041"
+    elif isinstance(trouble, OtherTransactions):
+        code = "ESOPS-D042"
+    return Finding(code, subject, trouble.message, trouble.hint)
 
 
 def _not_followed(
@@ -194,12 +199,13 @@ def _not_followed(
     config: Config,
     projection: str,
     versions: Sequence[Version],
+    refused: Collection[int],
 ) -> Iterator[Finding]:
     settings = config.projections[projection]
     if settings.live == "app" or settings.kind == "external":
         return  # the application keeps it fresh, and takes no lock of ours
     active = next((each for each in versions if each.state == "active"), None)
-    if active is None:
+    if active is None or active.version in refused:
         return
     if locks.holder(connection, locks.version_lock(projection, active.version)) is None:
         yield Finding(

@@ -228,7 +228,8 @@ def _add_troubles(status: Status, store: str, shown: list[dict[str, Any]]) -> No
 
 def _add_ages(opened: _Opened, shown: list[dict[str, Any]]) -> None:
     for each in shown:
-        if not each.get("ok", True):
+        # Of another log, or given up.
+        if each.get("detail"):
             each["lag_seconds"] = None
             continue
         position = Position.parse(each["position"]) if each["position"] else None

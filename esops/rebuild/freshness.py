@@ -9,7 +9,7 @@ from datetime import timedelta
 import psycopg
 
 from esops.config import Config
-from esops.errors import Busy, Refused
+from esops.errors import AnotherLog, Busy, Refused
 from esops.events import Position
 from esops.postgres.connection import connect
 from esops.readmodel import locks, registry
@@ -32,6 +32,19 @@ def check_logs(config: Config, connection: psycopg.Connection, *versions: Versio
         if version is not None and version.position is not None:
             with open_store(*config.store(version.store)) as store:
                 guards.check_log(connection, store, version)
+
+
+def check_not_given_up(target: Version) -> None:
+    """Raises AnotherLog for a version that was given up: it has rows of events that the store has
+    lost, and nothing can bring it up to date.
+    """
+    if target.lost is not None:
+        raise AnotherLog(
+            f"{target.projection} v{target.version} was given up, and has rows of events that "
+            f"store {target.store} has lost: {target.lost}",
+            hint=f"Rebuild: esops rebuild {target.projection} --blue-green. Drop this one: esops "
+            f"projection retire {target.projection} {target.version}",
+        )
 
 
 def check_can_advance(settings: ProjectionSettings, target: Version, *, allow_stale: bool) -> None:

@@ -33,6 +33,7 @@ from esops.rebuild.freshness import (
     check_application_ahead,
     check_can_advance,
     check_logs,
+    check_not_given_up,
 )
 from esops.rebuild.hooks import Hooks, facts_of
 from esops.rebuild.target import names_of
@@ -303,6 +304,7 @@ def _switch(
     before = source.version if source else 0
     settings = config.projection(target.projection)
     external = settings.kind == "external"
+    check_not_given_up(target)
     if not allow_stale:
         check_logs(config, connection, source, target)
     if external:

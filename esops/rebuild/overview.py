@@ -48,8 +48,13 @@ class VersionStatus:
             "events": version.events,
             "followed_by": self.followed_by,
             "ok": self.trouble is None,
-            "detail": None if self.trouble is None else self.trouble.message,
+            "detail": self._detail(),
         }
+
+    def _detail(self) -> str | None:
+        if self.trouble is not None:
+            return self.trouble.message
+        return None if self.version.lost is None else f"it was given up: {self.version.lost}"
 
 
 def overview(config: Config, store: str | None = None) -> list[dict[str, Any]]:
@@ -97,7 +102,11 @@ def show(config: Config, name: str, store: str | None = None) -> list[VersionSta
             there = [_where_it_is(events, version) for version in found]
             troubles = [_trouble(connection, events, each) for each in there]
             # Below the lowest position nothing has to be judged: everybody is past it.
-            known = [each for each, trouble in zip(there, troubles, strict=True) if not trouble]
+            known = [
+                each
+                for each, trouble in zip(there, troubles, strict=True)
+                if not trouble and each.lost is None
+            ]
             head = events.head(LOOKING, _lowest(known)).position
             return [
                 _status(connection, events, head, version, trouble)
@@ -153,10 +162,11 @@ def _status(
     trouble: AnotherLog | None,
 ) -> VersionStatus:
     live = version.state in {*registry.LIVE_STATES, "building"}
+    of_log = not trouble and version.lost is None
     lag = (
         events.count_between(version.position, head)
         # Without both, an application keeps it fresh, or it was adopted: nobody knows its lag.
-        if live and not trouble and (version.position or version.fingerprint)
+        if live and of_log and (version.position or version.fingerprint)
         else None
     )
     holder = (

@@ -82,6 +82,7 @@ def check_found(project, code: str) -> None:
         False
     }
     assert code in codes(project)
+    assert "ESOPS-D022" not in codes(project)  # `esops run` refuses it
     assert f'esops_version_of_log{{projection="{NAME}"' in project.ok("metrics").out
     assert 'state="active",version="2"} 0.0' in project.ok("metrics").out.replace(
         'version="2",state="active"', 'state="active",version="2"'
@@ -107,7 +108,9 @@ def test_a_store_restored_to_an_earlier_time_is_refused_and_recovered_by_a_rebui
     check_found(project, "ESOPS-D040")
     project.run("projection", "recover", NAME, "--dry-run")
     before = models.execute("SELECT position FROM esops.versions ORDER BY version").fetchall()
-    planned = project.ok("projection", "recover", NAME, "--dry-run", "--output", "json").json
+    planned = project.run("projection", "recover", NAME, "--dry-run", "--output", "json")
+    assert planned.code == 1  # as the real one
+    planned = planned.json
     assert [each["outcome"] for each in planned["versions"]] == ["fine", "rebuild"]
     assert (
         models.execute("SELECT position FROM esops.versions ORDER BY version").fetchall() == before
@@ -129,7 +132,24 @@ def test_a_store_restored_to_an_earlier_time_is_refused_and_recovered_by_a_rebui
     # What was given up stands by: nothing follows it, and nobody is moved back to it unasked.
     project.ok("run", "--until-caught-up")
     assert project.run("status").code == 0
-    assert project.run("projection", "switch", NAME, "--to", "2").code == 6
+    for words in (["switch", NAME, "--to", "2"], ["rollback", NAME]):
+        for more in ([], ["--allow-stale"]):
+            done = project.run("projection", *words, *more)
+            assert done.code == 6
+            assert "v2 was given up, and has rows of events that store" in done.err
+    shown = {
+        each["version"]: each
+        for each in project.ok("status", "--output", "json").json["projections"]
+    }
+    assert shown[2]["detail"].startswith("it was given up: ")
+    assert (shown[2]["lag_events"], shown[2]["lag_seconds"]) == (None, None)
+    assert shown[3]["detail"] is None
+    given_up = next(
+        line
+        for line in project.ok("metrics").out.splitlines()
+        if line.startswith("esops_version_of_log") and 'version="2"' in line
+    )
+    assert given_up.endswith(" 0.0")
     project.ok("projection", "retire", NAME, "--yes")
     assert "ESOPS-D040" not in codes(project)
 

@@ -59,7 +59,7 @@ def test_a_load_by_several_processes_is_not_resumed_on_another_history(
     backup.restore()
     shop.more(dsn, 1_500)
     check_refused(project, ("rebuild", "--blue-green", "--resume"))
-    planned = project.ok("projection", "recover", NAME, "--dry-run", "--output", "json").json
+    planned = project.run("projection", "recover", NAME, "--dry-run", "--output", "json").json
     assert [each["outcome"] for each in planned["versions"]] == ["abort"]
     project.ok("rebuild", "--blue-green", "--abort", "--yes")
     project.ok("rebuild", "--blue-green")
