@@ -60,7 +60,8 @@ class NumbersInOrder:
     Where writers draw in their own transactions, a missing number is dead by the sequence lockers'
     rule. Where they may draw outside of them (`watched`), three things must hold: it was drawn
     longer ago than a threshold (ages.py says how that is known); all transactions have ended that
-    held a write lock on the events table when that was known; and a new snapshot still does not
+    held a write lock on the events table when that was known, or on one that writers lock before
+    it; and a new snapshot still does not
     show it. Where somebody may hold numbers in advance (in_advance.py), it is watched in any case,
     and the threshold is what it takes until nobody holds it any more.
     """
@@ -70,7 +71,7 @@ class NumbersInOrder:
         self._events = events
         self._sequence = events.source()
         self._lockers = SequenceLockers(self._sequence, events.table)
-        self._writers = Waiting(events.table)
+        self._writers = Waiting(events.written)
         self._ages = Ages(events)
         self._held = HeldInAdvance(events)
         self.memory = Memory(events)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -41,6 +41,10 @@ class NumberedEvents:
     """The condition for rows that get their number from this sequence."""
     indexed: bool = True
     """Whether an index leads to a number; without one, each look at the numbers reads them all."""
+    locked_first: Sequence[sql.Identifier] = ()
+    """Tables that a writer may write to after it drew a number and before it inserts the event: it
+    may wait there for as long as others hold their locks.
+    """
     passed_by_library: Callable[[psycopg.Connection], int | None] = lambda _: None
     """Finds the number up to which the library's own reader has passed all."""
 
@@ -48,6 +52,11 @@ class NumberedEvents:
     def table(self) -> str:
         """The table's quoted name."""
         return self.events.as_string(None)
+
+    @property
+    def written(self) -> list[str]:
+        """The quoted names of the tables to which those write who have drawn numbers."""
+        return [*(each.as_string(None) for each in self.locked_first), self.table]
 
     def source(self) -> NumberSequence:
         """The sequence, to be asked and to be compared with the table."""

@@ -87,11 +87,11 @@ class SettleRule(Protocol):
 @dataclass
 class Waiting:
     """The transactions that held a write lock at one moment, on the table of the events or on their
-    sequence, without those that have ended since.
+    sequence, or waited for one, without those that have ended since.
     """
 
-    table: str
-    """Quoted and qualified. Its partitions count as well, and whatever bears its name now."""
+    tables: Sequence[str]
+    """Quoted and qualified. Partitions count as well, and whatever bears these names now."""
     sequence: int | None = None
     """The oid of a sequence whose lock counts as well."""
     virtual: set[str] = field(default_factory=set)
@@ -121,13 +121,16 @@ class Waiting:
         return not self.virtual
 
     def _holders(self, connection: psycopg.Connection) -> set[str]:
-        rows = connection.execute(_SQL["lockers"], self.parameters).fetchall()
-        return {row[0] for row in rows}
+        return {
+            row[0]
+            for parameters in self.parameters
+            for row in connection.execute(_SQL["lockers"], parameters).fetchall()
+        }
 
     @property
-    def parameters(self) -> dict[str, object]:
-        """For the statements that look at locks."""
-        return {"table": self.table, "sequence": self.sequence}
+    def parameters(self) -> list[dict[str, object]]:
+        """For the statements that look at locks: for each table, one after the other."""
+        return [{"table": table, "sequence": self.sequence} for table in self.tables]
 
 
 class SequenceLockers:
@@ -139,7 +142,7 @@ class SequenceLockers:
     def __init__(self, sequence: NumberSequence, table: str) -> None:
         """`sequence` gives the numbers of the `table`, which is quoted and qualified."""
         self._sequence = sequence
-        self._waiting = Waiting(table)
+        self._waiting = Waiting([table])
         self._candidate: int | None = None
         self.state: SequenceState | None = None
         """What the sequence was at the last look."""
@@ -324,10 +327,16 @@ def who(connection: psycopg.Connection, waiting: Waiting) -> list[Holder]:
 
     At least one, for they may have ended since: that they held something back stays true.
     """
-    parameters = {**waiting.parameters, "waited": sorted(waiting.virtual)}
-    return [
-        _holder(*row[1:]) for row in connection.execute(_SQL["who"], parameters).fetchall()
-    ] or [JUST_ENDED]
+    found = {
+        row
+        for parameters in waiting.parameters
+        for row in connection.execute(
+            _SQL["who"], {**parameters, "waited": sorted(waiting.virtual)}
+        ).fetchall()
+    }
+    # The oldest first; a prepared transaction has no beginning that could be seen.
+    begun = sorted(found, key=lambda row: (row[5] is not None, row[5] and row[5].timestamp()))
+    return [_holder(*row[1:]) for row in begun] or [JUST_ENDED]
 
 
 def _holder(

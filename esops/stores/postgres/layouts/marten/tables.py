@@ -173,6 +173,8 @@ class Marten(Layout):
                 promised=promised,
                 dead_after=self._settings.dead_after,
                 numbered=self.numbered,
+                # A rich append waits here where another one has the same stream.
+                locked_first=[sql.Identifier(self.schema, "mt_streams")],
                 passed_by_library=self._passed_by_daemon,
             )
         )
