@@ -1,4 +1,4 @@
-"""A writer that has drawn a number and waits before it inserts, wherever it waits, is waited for."""
+"""A number that a writer has drawn is not passed, wherever the writer waits before it inserts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 from datetime import timedelta
 
 import psycopg
+import pytest
 
 from esops.settings import PostgresSettings
 from esops.stores import open_store
@@ -52,3 +53,28 @@ def test_a_rich_append_that_waits_for_the_row_of_its_stream_holds_its_number(dsn
         assert head.position == (1,)
         assert any(str(second.info.backend_pid) in each for each in told), told
         assert store.head(PATIENCE).position == (3,)
+
+
+def test_an_event_that_was_written_above_the_sequence_proves_nothing_of_the_numbers_below_it(
+    own_server,
+):
+    layout, dsn = LAYOUTS["custom"], own_server.dsn()
+    with (
+        psycopg.connect(dsn, autocommit=True) as connection,
+        psycopg.connect(dsn, autocommit=True) as writer,
+    ):
+        layout.make(connection)
+        layout.insert(connection, [None] * 3)
+        layout.insert(connection, [6])
+        connection.execute("CHECKPOINT")
+        # Longer ago than the threshold and the rounding of a checkpoint's time.
+        old = "SELECT checkpoint_time < clock_timestamp() - '2 s'::interval FROM "
+        until(lambda: connection.execute(f"{old} pg_control_checkpoint()").fetchone()[0])
+        writer.execute(f"SELECT nextval('{layout.sequence}') FROM generate_series(1, 2)")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            layout.insert(connection, [None])
+        layout.insert(connection, [None])
+        with open_store("s", PostgresSettings(dsn=dsn, **layout.settings)) as store:
+            assert store.head(timedelta(0)).position == (3,)
+            layout.insert(writer, [4, 5])
+            assert store.head(PATIENCE).position == (7,)

@@ -5,8 +5,9 @@ was drawn long ago was drawn long ago too. There are three kinds of evidence for
 
 - The sequence was watched: by this process, or by an earlier one that wrote down what it saw
   (memory.py).
-- At first sight, the age of an event at or above the number: its transaction had ended when the
-  server's last checkpoint began, or it committed long ago by the server's own commit timestamps.
+- At first sight, the age of some events at or above the number: their transactions had ended when
+  the server's last checkpoint began, or they committed long ago by the server's own commit
+  timestamps. One event alone is no evidence, for it may have been written above the sequence.
   Times in the tables prove nothing: Marten's rich append leaves mt_streams.timestamp as it was, a
   long transaction has the time of its start, and an import has whatever times it brings.
 - The library's own reader has passed it (Marten's high-water mark).
@@ -34,6 +35,11 @@ _SAMPLES = 20
 _MOST_SIGHTINGS = 128
 _LOOKED_AT = 100
 """Events that one query for old events looks at."""
+_NTH = 5
+"""Which of the old events, from the highest number down, counts. An event that was written with an
+explicit number above the sequence says nothing of the numbers below it, which are drawn later; of
+so many events one at least has its number from the sequence.
+"""
 _ROUNDING = timedelta(seconds=1)
 """The server gives the time of a checkpoint in whole seconds."""
 _SQL = statements(__package__, "missing")
@@ -153,7 +159,7 @@ class Ages:
                     connection, "old_by_checkpoint", after, until, horizon=row[0]
                 )
                 self._be_old(
-                    found, "an event above it was committed before the server's last checkpoint"
+                    found, "events above it were committed before the server's last checkpoint"
                 )
 
     def _ask_commits(
@@ -167,7 +173,7 @@ class Ages:
                 )
                 self._be_old(
                     found,
-                    "an event above it was committed long ago, by the server's commit timestamps",
+                    "events above it were committed long ago, by the server's commit timestamps",
                 )
 
     def _newest_old(
@@ -186,7 +192,7 @@ class Ages:
         step = 0
         while until - step > after:
             parameters = {"after": after, "until": until - step, "rows": _LOOKED_AT, **values}
-            found = self._events.ask(connection, query, **parameters)[0]
+            found = self._events.ask(connection, query, nth=_NTH, **parameters)[0]
             if found is not None:
                 return int(found)
             step = max(1_000, step * 10)

@@ -60,8 +60,9 @@ SELECT number + 1, following - 1 FROM steps WHERE following - number > 1
  ORDER BY 1 DESC LIMIT %(ranges)s;
 
 -- old_by_checkpoint --
--- The highest number among some newest events whose transaction began before the horizon.
-SELECT max(number) FROM (
+-- Of some newest events, the highest number whose transaction began before the horizon; not one of
+-- the few highest of them, which somebody may have written above the sequence.
+SELECT (array_agg(number ORDER BY number DESC))[%(nth)s] FROM (
     SELECT {number} AS number, xmin FROM {events}
      WHERE {numbered} AND {number} > %(after)s AND {number} <= %(until)s
      ORDER BY {number} DESC LIMIT %(rows)s
@@ -69,7 +70,7 @@ SELECT max(number) FROM (
  WHERE age(xmin) > age(%(horizon)s::xid);
 
 -- old_by_commit_timestamp --
-SELECT max(number) FROM (
+SELECT (array_agg(number ORDER BY number DESC))[%(nth)s] FROM (
     SELECT {number} AS number, xmin FROM {events}
      WHERE {numbered} AND {number} > %(after)s AND {number} <= %(until)s
      ORDER BY {number} DESC LIMIT %(rows)s
