@@ -10,6 +10,7 @@ import pytest
 
 from esops.settings import PostgresSettings
 from esops.stores import open_store
+from esops.stores.postgres import in_advance
 from tests.support.numbered import LAYOUTS
 from tests.support.waiting import DEADLINE, until
 
@@ -78,3 +79,35 @@ def test_an_event_that_was_written_above_the_sequence_proves_nothing_of_the_numb
             assert store.head(timedelta(0)).position == (3,)
             layout.insert(writer, [4, 5])
             assert store.head(PATIENCE).position == (7,)
+
+
+def test_a_server_whose_clock_went_back_does_not_make_a_sessions_cache_younger(
+    dsn, connection, monkeypatch
+):
+    layout = LAYOUTS["messagedb"]
+    layout.make(connection)
+    connection.execute(f"ALTER SEQUENCE {layout.sequence} CACHE 10")
+    connection.close()
+    settings = PostgresSettings(dsn=dsn, hole_threshold=timedelta(milliseconds=200))
+    with (
+        psycopg.connect(dsn, autocommit=True) as one,
+        psycopg.connect(dsn, autocommit=True) as two,
+        open_store("s", settings) as store,
+        open_store("s", settings) as later,
+    ):
+        layout.insert(one, [None])
+        assert store.head(timedelta(0)).position == (1,)
+        # The clock of a server that others use cannot be set, so this is what it would say.
+        told = in_advance._SQL["sessions"]
+        an_hour_back = told.replace("clock_timestamp())", "clock_timestamp()) - 3600")
+        monkeypatch.setitem(in_advance._SQL, "sessions", an_hour_back)
+        layout.insert(two, [None])
+        for each in (store, later):
+            assert each.head(timedelta(seconds=1)).position == (1,)
+        holders = later.head(timedelta(0)).held_back_by
+        assert any("clock went back" in each.what for each in holders), holders
+        layout.insert(one, [None])
+        one.close()
+        two.close()
+        for each in (store, later):
+            assert each.head(PATIENCE).position == (11,)

@@ -42,6 +42,8 @@ so many events one at least has its number from the sequence.
 """
 _ROUNDING = timedelta(seconds=1)
 """The server gives the time of a checkpoint in whole seconds."""
+_STEP = 1.0
+"""Seconds by which the server's clock must go back before it counts."""
 _SQL = statements(__package__, "missing")
 
 
@@ -79,6 +81,8 @@ class Ages:
         if state.drawn is None:
             return
         seen = self.sightings
+        if seen and state.at < seen[-1].last - _STEP:
+            seen.clear()  # The server's clock went back, so its times put nothing in order.
         if seen and state.drawn <= seen[-1].number:
             if state.drawn == seen[-1].number:
                 seen[-1].last = state.at
@@ -96,6 +100,8 @@ class Ages:
 
     def recall(self, earlier: Sequence[Sighting], now: float) -> None:
         """Add what earlier processes saw; `now` is the server's clock."""
+        if any(each.last > now + _STEP for each in earlier):
+            return  # The server's clock went back.
         offset = time.monotonic() - now
         for each in earlier:
             each.seen = each.first + offset

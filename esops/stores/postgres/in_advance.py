@@ -11,6 +11,7 @@ when it has forgotten them.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,8 @@ _EVERY = 0.25
 _MARGIN = 1.0
 """Seconds by which a number must have been drawn before the oldest session began."""
 _SHOWN = 5
+_FOR_EVER = timedelta(days=36_500)
+"""An age that no number has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,12 @@ class HeldInAdvance:
         self._events = events
         self._looked = 0.0
         self._now = 0.0
+        """The server's clock as if it had never gone back while it was looked at."""
+        self._ahead = -math.inf
+        """By how much the server's clock was ahead of this process's, at most."""
         self._sessions: list[_Session] = []
+        self._unsure: set[tuple[int, float | None]] = set()
+        """Sessions, by pid and beginning, of which the clock does not tell how old they are."""
         self.oldest = 0.0
         """Since when the oldest session is there that may hold the first missing number, in seconds
         since 1970; 0 where that says nothing.
@@ -83,7 +91,9 @@ class HeldInAdvance:
             self._look(connection)
             began = [each.began for each in self._sessions if each.may_hold(low)]
             known = [each for each in began if each is not None]
-            if len(known) == len(began):
+            if any(self._is_unsure(each) for each in self._sessions):
+                ages.append(_FOR_EVER)
+            elif len(known) == len(began):
                 self.oldest = min(known, default=self._now)
                 ages.append(timedelta(seconds=max(0.0, self._now - self.oldest + _MARGIN)))
         return max(self._events.threshold, min(ages)) if ages else None
@@ -94,22 +104,38 @@ class HeldInAdvance:
         self._looked = time.monotonic()
         rows = connection.execute(_SQL["sessions"]).fetchall()
         self._sessions = [_Session(*row[1:]) for row in rows]
-        # Where nobody is connected, numbers of a moment ago are nobody's.
-        self._now = rows[0][0] if rows else 0.0
+        if not rows:
+            self._now = 0.0  # Numbers of a moment ago are nobody's.
+            return
+        clock = time.monotonic()
+        self._ahead = max(self._ahead, rows[0][0] - clock)
+        self._now = clock + self._ahead
+        times = [moment for each in self._sessions for moment in (each.began, each.idle_since)]
+        if max((moment for moment in times if moment is not None), default=0.0) > (
+            self._now + _MARGIN
+        ):
+            # The clock went back before this process looked: whoever is there may be older than it
+            # seems, and stays in doubt when the clock has caught up.
+            self._unsure |= {(each.pid, each.began) for each in self._sessions}
+
+    def _is_unsure(self, session: _Session) -> bool:
+        return (session.pid, session.began) in self._unsure
 
     def holders(self, low: float | None, high: float | None, cache: int) -> list[Holder]:
         """The sessions that may hold a number drawn between two times of the server's clock."""
         found = [
             each
             for each in self._sessions
-            if each.may_hold(low) and (each.began is None or high is None or each.began <= high)
+            if self._is_unsure(each)
+            or (each.may_hold(low) and (each.began is None or high is None or each.began <= high))
         ]
         found.sort(key=lambda each: each.began or 0.0)
         return [
             Holder(
                 f"session {each.pid} of {each.user or '?'} ({each.application or 'no name'})",
-                f"it may hold the number in advance (CACHE {cache}); {each.state}: "
-                f"{each.query or '?'}",
+                f"it may hold the number in advance (CACHE {cache}); "
+                + ("the server's clock went back; " if self._is_unsure(each) else "")
+                + f"{each.state}: {each.query or '?'}",
                 None if each.began is None else datetime.fromtimestamp(each.began, UTC),
             )
             for each in found[:_SHOWN]
