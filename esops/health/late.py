@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+import psycopg
+
 from esops.config import Config
 from esops.errors import EsopsError
 from esops.postgres.connection import connect, translated
@@ -47,7 +49,7 @@ def missed(config: Config, name: str, store: EventStore) -> list[Missed]:
     late = [] if store.memory is None else store.memory.late()
     if not late:
         return []
-    versions = list(_versions(config, name))
+    versions = [(version, built_at) for _, version, built_at in live_versions(config, name)]
     found = []
     for event in late:
         without = tuple(
@@ -78,7 +80,14 @@ def missed_by(config: Config, projections: Sequence[str]) -> list[Missed]:
     return found
 
 
-def _versions(config: Config, store: str) -> Iterator[tuple[registry.Version, datetime]]:
+def live_versions(
+    config: Config, store: str
+) -> Iterator[tuple[psycopg.Connection, registry.Version, datetime]]:
+    """Each version of a read model over a store that is fresh or serves, when it was made, and a
+    connection to it that is open until the next one is asked for.
+
+    Raises Unavailable where a read model cannot be asked.
+    """
     for name, settings in config.projections.items():
         if settings.kind in ("server", "external"):
             continue
@@ -97,4 +106,4 @@ def _versions(config: Config, store: str) -> Iterator[tuple[registry.Version, da
             )
             for version in registry.versions(connection, name):
                 if version.state in ("active", "standby", "building"):
-                    yield version, built[version.version]
+                    yield connection, version, built[version.version]

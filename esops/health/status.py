@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Unavailable, UsageError
 from esops.events import Checkpoint, Position
+from esops.health.heads import beyond_all, seen_by_followers
 from esops.health.late import missed
 from esops.moments import between
 from esops.postgres.connection import connect, translated
@@ -21,7 +22,7 @@ from esops.rebuild import journal
 from esops.rebuild.overview import describe_versions
 from esops.settings import ArchiveSettings
 from esops.stores import open_store
-from esops.stores.base import LOOKING, EventStore
+from esops.stores.base import EventStore, Head
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Status:
 
 class _Opened(NamedTuple):
     store: EventStore
-    head: Position | None
+    head: Head
 
 
 def look(config: Config, store: str | None = None) -> Status:
@@ -110,7 +111,7 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
         store = stack.enter_context(open_store(name, settings))
         info = store.ping()
         shown["layout"] = info.layout
-        head = store.head(LOOKING)
+        head = seen_by_followers(config, store)
         shown["head"] = None if head.position is None else str(head.position)
         held = head.held_back_by
         shown["held_back_by"] = [
@@ -140,25 +141,21 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
             ]
         )
         shown["ok"] = not info.warnings and not late
-        status.processors += [
-            _processor(name, store, head.position, each) for each in store.checkpoints()
-        ]
+        status.processors += [_processor(name, store, head, each) for each in store.checkpoints()]
     except EsopsError as error:
         shown["detail"] = error.message
         # A store that refuses, or wrong settings, were reached: that is exit code 1, not 3.
         status.reached &= not isinstance(error, Unavailable)
         return None
-    return _Opened(store, head.position)
+    return _Opened(store, head)
 
 
-def _processor(
-    name: str, store: EventStore, head: Position | None, checkpoint: Checkpoint
-) -> dict[str, Any]:
+def _processor(name: str, store: EventStore, head: Head, checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "store": name,
         "name": checkpoint.name,
         "position": None if checkpoint.position is None else str(checkpoint.position),
-        "lag_events": _quietly(lambda: store.count_between(checkpoint.position, head)),
+        "lag_events": _quietly(lambda: store.count_between(checkpoint.position, head.position)),
         "lag_seconds": _quietly(lambda: lag_seconds(store, checkpoint.position, head)),
         "state": checkpoint.state,
         "updated_at": checkpoint.updated_at,
@@ -166,16 +163,15 @@ def _processor(
     }
 
 
-def lag_seconds(
-    store: EventStore, position: Position | None, head: Position | None
-) -> float | None:
+def lag_seconds(store: EventStore, position: Position | None, head: Head) -> float | None:
     """The age in seconds of the oldest event after a position: 0 where there is none, None where
-    its time is unknown or unbounded.
+    its time is unknown or unbounded. An event that is held back counts as well.
     """
-    if head is None or (position is not None and position >= head):
+    until = beyond_all(store) if head.held_back_by else head.position
+    if until is None or (position is not None and position >= until):
         return 0.0
     # Batches without events come first where a filter of the store skips many.
-    for batch in store.read_all(position, head):
+    for batch in store.read_all(position, until):
         if batch.events:
             age = between(batch.events[0].moment, datetime.now(UTC))
             return None if age is None else round(max(0.0, age.total_seconds()), 1)

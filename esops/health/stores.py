@@ -9,10 +9,11 @@ from esops.config import Config
 from esops.errors import ContradictedSequence, EsopsError, UnknowableNumbers
 from esops.health import eventstoredb, postgres
 from esops.health.findings import SESSIONS, Finding
+from esops.health.heads import seen_by_followers
 from esops.health.late import missed
 from esops.init import NO_EVENT_STORE, WHY_NOT
 from esops.stores import open_store
-from esops.stores.base import LOOKING, EventStore, StoreInfo
+from esops.stores.base import EventStore, StoreInfo
 
 MOST_SKEW = timedelta(seconds=5)
 
@@ -37,7 +38,7 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
                 yield from postgres.examine(subject, info, store.sql)
             if info.warnings:
                 return  # nothing can be read
-            yield from _head(subject, store)
+            yield from _head(config, subject, store)
             for each in missed(config, name, store):
                 yield Finding("ESOPS-D038", subject, each.in_words(), each.remedy)
     except UnknowableNumbers as error:
@@ -61,14 +62,14 @@ def _clock(subject: str, info: StoreInfo) -> Iterator[Finding]:
         )
 
 
-def _head(subject: str, store: EventStore) -> Iterator[Finding]:
+def _head(config: Config, subject: str, store: EventStore) -> Iterator[Finding]:
     # Wait for the head only as long as a normal writer takes: whoever holds it back longer than
     # that is worth a finding.
-    for holder in store.head(LOOKING).held_back_by:
+    for holder in seen_by_followers(config, store).held_back_by:
         since = f" since {holder.since:%Y-%m-%d %H:%M:%S} UTC" if holder.since else ""
         yield Finding(
             "ESOPS-D012",
             subject,
             f"{holder.who} holds back the settled head{since}: {holder.what}",
-            "Let that session end its transaction, or end the session.",
+            holder.remedy,
         )

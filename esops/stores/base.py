@@ -84,6 +84,8 @@ class Holder:
     who: str
     what: str
     since: datetime | None
+    remedy: str = "Let that session end its transaction, or end the session."
+    """What an operator can do."""
 
     def in_words(self) -> str:
         """Who it is and what it does, for a message."""

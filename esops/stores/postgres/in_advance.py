@@ -137,6 +137,9 @@ class HeldInAdvance:
                 + ("the server's clock went back; " if self._is_unsure(each) else "")
                 + f"{each.state}: {each.query or '?'}",
                 None if each.began is None else datetime.fromtimestamp(each.began, UTC),
+                "End that session, as by a restart of its application's pool, when its application "
+                f"can do without. For the future: ALTER SEQUENCE {self._events.source().name} "
+                "CACHE 1;",
             )
             for each in found[:_SHOWN]
         ]

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import psycopg
 import structlog
@@ -18,6 +17,7 @@ from esops.errors import ContradictedSequence
 from esops.events import Position
 from esops.stores.base import Holder
 from esops.stores.postgres.ages import Ages
+from esops.stores.postgres.gaps import Gap, each_once
 from esops.stores.postgres.in_advance import HeldInAdvance
 from esops.stores.postgres.memory import MOST_PASSED, Memory
 from esops.stores.postgres.numbered_events import NumberedEvents
@@ -42,16 +42,6 @@ _MOST_LOGGED = 10
 """Ranges of missing numbers that one line of the log names."""
 _TURN = 0.25
 """Seconds to wait for writers before missing numbers are checked again."""
-
-
-@dataclass(slots=True)
-class Gap:
-    """A range of missing numbers, whether an event follows, and since when that is known."""
-
-    first: int
-    last: int
-    follows: bool
-    since: float
 
 
 class NumbersInOrder:
@@ -385,19 +375,11 @@ class NumbersInOrder:
             return []
         holders = self._lockers.held_back_by(connection)
         if self._missing is not None and not holders:
-            first, last, seen = self._missing.first, self._missing.last, self._missing.since
             low, high = self._drawn_between()
-            since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - seen)
-            if high is not None:
-                since = min(since, datetime.fromtimestamp(high, UTC))
-            name = str(first) if first == last else f"{first}-{last}"
-            holders.append(
-                Holder(
-                    f"missing number {name}", "it may have been reserved and not written yet", since
-                )
-            )
+            holders.append(self._missing.as_holder(high))
             if self._in_advance and self._compared is not None:
                 holders += self._held.holders(low, high, self._compared[0].cache)
         if self._judged is not None:
             holders += who(connection, self._writers)
-        return holders or [JUST_ENDED]
+        # A session may hold numbers in advance and be writing as well.
+        return each_once(holders) or [JUST_ENDED]

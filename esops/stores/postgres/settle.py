@@ -319,7 +319,9 @@ class TransactionIds:
         ]
 
 
-JUST_ENDED = Holder("a writer", "its transaction has just ended", None)
+JUST_ENDED = Holder(
+    "a writer", "its transaction has just ended", None, "Nothing has to be done. Look again."
+)
 
 
 def who(connection: psycopg.Connection, waiting: Waiting) -> list[Holder]:
@@ -349,7 +351,10 @@ def _holder(
 ) -> Holder:
     if pid is None:
         return Holder(
-            "a prepared transaction", "waits for COMMIT PREPARED or ROLLBACK PREPARED", since
+            "a prepared transaction",
+            "waits for COMMIT PREPARED or ROLLBACK PREPARED",
+            since,
+            "Find it in pg_prepared_xacts; then COMMIT PREPARED or ROLLBACK PREPARED.",
         )
     return Holder(
         f"session {pid} of {user or '?'} ({application or 'no name'})",
