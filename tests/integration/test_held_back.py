@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 
+from esops.errors import Refused
+from esops.settings import PostgresSettings
+from esops.stores import open_store
 from tests.support.numbered import LAYOUTS
 
 CODE = """
@@ -48,3 +52,17 @@ def test_status_and_doctor_name_what_holds_back_the_events_after_the_checkpoint(
         run = project.run("run", "numbers", "--until-caught-up")
         assert run.code == 5
         assert held["who"] in run.err
+
+
+def test_a_table_that_is_renamed_under_a_running_reader_is_named(dsn, connection):
+    layout = LAYOUTS["messagedb"]
+    layout.make(connection)
+    layout.insert(connection, [None])
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        assert store.head().position == (1,)
+        layout.insert(connection, [None])
+        connection.execute(f"ALTER TABLE {layout.table} RENAME TO renamed")
+        with pytest.raises(Refused, match=f'gone: relation "{layout.table}" does not exist'):
+            store.head()
+        connection.execute("ALTER TABLE message_store.renamed RENAME TO messages")
+        assert store.head().position == (2,)

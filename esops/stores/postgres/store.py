@@ -188,6 +188,13 @@ class PostgresStore(EventStore):
         try:
             with translated():
                 yield self._control()
+        except psycopg.errors.UndefinedTable as error:
+            # Renamed or dropped under a running reader, which may be what a restore does.
+            raise Refused(
+                f"a table of the events of store {self.name} is gone: {error.diag.message_primary}",
+                hint="Was it dropped, renamed, or is the store being restored? Run this again when "
+                "it is back.",
+            ) from None
         except ConnectionLost:
             # What was being waited for belongs to a server that is gone; look afresh on the next.
             kept, self._rule = self._rule.memory, self.layout.rule()
