@@ -9,7 +9,7 @@ from esops.config import Config
 from esops.errors import EsopsError, UsageError
 from esops.events import EventFilter
 from esops.health.findings import Finding
-from esops.settings import ProjectionSettings
+from esops.settings import ArchiveSettings, ProjectionSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore
 from esops.stores.filters import check_filter
@@ -26,21 +26,38 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
         policy: settings
         for archive in config.archives.values()
         for policy, settings in archive.policies.items()
-        if settings.closed_by and _is_of(config, settings.store, name)
+        if settings.closed_by
+        and _is_of(config, settings.store, name)
+        # Its runs may have taken away all events of these types, as they should.
+        and not _has_run(archive, policy, name)
     }
     if not projections and not policies:
         return
     try:
         with open_store(name, config.stores[name]) as store:
             for projection, settings in projections.items():
-                yield from _named(f"projection {projection}", store, settings.filter)
+                away = list(_archived_away(config, projection, settings, name))
+                yield from away or _named(f"projection {projection}", store, settings.filter)
             for policy, rule in policies.items():
                 one = EventFilter(types=rule.closed_by, archived=True)
                 yield from _named(f"policy {policy}", store, one)
     except EsopsError:
         return  # the store itself has a finding
-    for projection, settings in projections.items():
-        yield from _archived_away(config, projection, settings, name)
+
+
+def _has_run(archive: ArchiveSettings, policy: str, store: str) -> bool:
+    """Whether an archive has runs of a policy; no where it cannot be read, which is a finding of
+    its own.
+    """
+    # Imported only if there is an archive.
+    from esops.archive_format.repository import Repository
+    from esops.archive_format.runs import Catalog
+
+    try:
+        runs = Catalog(Repository(archive)).sealed(store)
+        return any(manifest.policy.rpartition("/")[2] == policy for _, manifest in runs)
+    except EsopsError:
+        return False
 
 
 def _is_of(config: Config, named: str | None, store: str) -> bool:

@@ -16,8 +16,9 @@ from pathlib import Path
 import structlog
 
 from esops import stores, term
+from esops.archive_format.archived_away import removed_from
 from esops.config import Config, load_config
-from esops.errors import Busy, ConnectionLost, EsopsError, Stopped
+from esops.errors import Busy, ConnectionLost, EsopsError, Stopped, UsageError
 from esops.postgres.connection import connect, translated
 from esops.projections.definition import Definition, load_definition
 from esops.projections.fingerprint import fingerprint
@@ -25,6 +26,8 @@ from esops.readmodel import locks, registry
 from esops.readmodel.registry import Version
 from esops.running.runner import Runner
 from esops.running.work import RunControl, Work
+from esops.stores.base import EventStore
+from esops.stores.filters import check_filter
 
 log = structlog.get_logger("esops.run")
 LEFT_ALONE = 100
@@ -161,6 +164,7 @@ def _follow_version(
         )
     runner = open_runner(config, version, stop=stop, store=store)
     try:
+        _check_names(config, version, runner.store)
         if until_caught_up:
             runner.catch_up()
         else:
@@ -169,6 +173,30 @@ def _follow_version(
         runner.close()
         # Closing writes down what settling has to remember.
         runner.store.close()
+
+
+def _check_names(config: Config, version: Version, store: EventStore) -> None:
+    """Warn of names in a projection's filter that no event of the store has.
+
+    Raises UsageError with the nearest name where no event passes the filter and the version was
+    made of some: it would pass over all that comes, and count them as read.
+    """
+    settings = config.projection(version.projection)
+    if settings.kind == "sql":
+        return  # a statement names its events itself
+    of = {"projection": version.projection, "version": version.version}
+    try:
+        notes = check_filter(store, settings.filter, f"projections.{version.projection}: ")
+    except UsageError as error:
+        # Those that it was made of may have been archived away since.
+        if version.events and not removed_from(config, store.name, settings.filter):
+            error.hint = " ".join(
+                filter(None, [error.hint, f"v{version.version} was made of other events."])
+            )
+            raise
+        notes = [error.message]
+    for note in notes:
+        log.warning(note, **of, hint="Correct the name, if no such event will come.")
 
 
 def _state(config: Config, projection: str, number: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from psycopg import sql
 
@@ -55,6 +57,26 @@ def test_a_projection_of_names_that_nobody_has_is_not_built(carts, connection, d
     carts.ok("rebuild", "--blue-green", "--accept-fewer")
 
 
+def test_run_does_not_pass_over_events_because_of_a_wrong_name(carts, connection, dsn):
+    carts.ok("rebuild", "--blue-green")
+    shop.more(dsn, 10)
+    shop.configure(carts, dsn, projection_options='events = ["shoping_cart_opened"]')
+    before = carts.ok("projection", "versions", "cart_summary", "--output", "json").json
+    wrong = carts.run("run", "--until-caught-up")
+    assert wrong.code == 2, wrong.err
+    assert "Did you mean 'shopping_cart_opened'?" in wrong.err
+    assert carts.ok("projection", "versions", "cart_summary", "--output", "json").json == before
+    names = [
+        kind
+        for (kind,) in connection.execute("SELECT DISTINCT type FROM shop.mt_events").fetchall()
+    ]
+    some = json.dumps([*names, "shoping_cart_opened"])
+    shop.configure(carts, dsn, projection_options=f"events = {some}")
+    warned = carts.ok("run", "--until-caught-up")
+    assert "no event of event type 'shoping_cart_opened'" in warned.err
+    assert shop.check_version(connection, 1) > 10
+
+
 def test_commands_that_read_name_the_nearest(carts, connection):
     for command, near in (
         (["events", "--type", "product_item_aded"], "product_item_added"),
@@ -104,6 +126,14 @@ def test_policies_and_budgets(carts, connection):
         assert "Did you mean 'cart'?" in wrong.err
     carts.write("esops.toml", text + policy.format(category="cart"))
     carts.ok("archive", "run", "old", "--despite-checkpoints")
+    # What an archive run took away is no wrong name, of a policy or of a projection.
+    closed = policy.format(category="cart") + "closed_by = ['shopping_cart_confirmed']\n"
+    some = text + 'events = ["shopping_cart_confirmed"]\n'
+    connection.execute("UPDATE shop.mt_events SET type = 'other' WHERE type LIKE '%confirmed'")
+    carts.write("esops.toml", some + closed)
+    found = carts.run("doctor", "--output", "json").json["findings"]
+    assert {each["code"] for each in found} & {"ESOPS-D049", "ESOPS-D051"} == {"ESOPS-D049"}
+    carts.write("esops.toml", text + policy.format(category="cart"))
     connection.execute("ALTER TABLE shop.mt_events DROP CONSTRAINT mt_events_stream_id_fkey")
     connection.execute("DELETE FROM shop.mt_events")
     shop.store.generate(connection, 10, after=EVENTS, first_cart=EVENTS)
