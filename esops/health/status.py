@@ -18,6 +18,7 @@ from esops.health.heads import beyond_all, seen_by_followers
 from esops.health.late import missed
 from esops.moments import between
 from esops.postgres.connection import connect, translated
+from esops.readmodel import locks
 from esops.rebuild import journal
 from esops.rebuild.overview import describe_versions
 from esops.settings import ArchiveSettings
@@ -39,15 +40,15 @@ class Status:
 
     @property
     def ok(self) -> bool:
-        """Whether everything could be read, no store warns of anything, and each version is of its
-        store's log.
+        """Whether everything could be read, no store warns of anything, each version is of its
+        store's log, and no rebuild in place has left a part of the rows in the tables that serve.
         """
         troubled = ("unknown", "damaged", "failed")
         return (
             self.reached
             and all(each["ok"] for each in self.stores)
             and all(each["state"] not in troubled for each in (*self.projections, *self.archives))
-            and all(each.get("ok", True) for each in self.projections)
+            and all(each.get("ok", True) for each in (*self.projections, *self.rebuilds))
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -263,7 +264,14 @@ def _look_at_archive(
 def _look_at_rebuild(config: Config, name: str, status: Status) -> None:
     with translated(), connect(config.readmodel_of(name).dsn, "status") as connection:
         entry = journal.latest(connection, name)
+        partly = entry is not None and _changes_what_serves(entry)
+        stopped = locks.holder(connection, locks.rebuild_lock(name)) is None
     if entry is not None:
+        detail = f"v{entry.to_version} serves a part of its rows: "
+        if stopped:
+            detail += f"finish this rebuild with `esops rebuild {name} --resume`"
+        else:
+            detail += "it is being rebuilt in place"
         status.rebuilds.append(
             {
                 "rebuild": entry.rebuild,
@@ -276,5 +284,14 @@ def _look_at_rebuild(config: Config, name: str, status: Status) -> None:
                 "started_at": entry.started_at,
                 "updated_at": entry.updated_at,
                 "finished_at": entry.finished_at,
+                "ok": not partly,
+                **({"detail": detail} if partly else {}),
             }
         )
+
+
+def _changes_what_serves(entry: journal.JournalEntry) -> bool:
+    """Whether a rebuild in place has begun to change the tables that serve, and is not finished."""
+    if entry.finished_at is not None or not entry.options.get("in_place"):
+        return False
+    return journal.PLANNED not in (entry.state, entry.resume_state)

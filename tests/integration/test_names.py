@@ -252,7 +252,7 @@ def test_a_library_may_be_in_a_schema_with_any_name(layout, dsn, connection, pro
         assert [event.id for event in found.events] == [before[0].id]
     project.ok("archive", "run", "all", "--despite-checkpoints")
     run = project.ok("archive", "list", "--output", "json").json[0]["run"]
-    project.ok("archive", "restore", run)
+    project.ok("archive", "restore", run, "--yes")
     with open_store(*load_config(project.folder / "esops.toml").store("s")) as store:
         assert list(store.read_stream(stream)) == before
     project.ok("status")

@@ -176,7 +176,7 @@ def test_an_archive_keeps_them_exactly(kept, project, dsn, connection):
     table, *_ = TABLES[kept]
     before = connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1").fetchall()
     connection.execute(f"DELETE FROM {table}")
-    project.ok("archive", "restore", run["run"])
+    project.ok("archive", "restore", run["run"], "--yes")
     assert connection.execute(f"SELECT t::text FROM {table} t ORDER BY 1").fetchall() == before
 
 

@@ -191,6 +191,29 @@ def test_in_place_asks_and_then_empties_and_fills(carts, connection, dsn):
     shop.check_version(connection, 2)
 
 
+def test_an_event_that_stops_it_in_place_leaves_a_way_on_and_status_says_so(carts, connection):
+    carts.ok("rebuild", "--blue-green")
+    code = (carts.folder / "shop_projections.py").read_text()
+    broken = code.replace(
+        "    at = event", "    if event.version == 3: raise ValueError('no')\n    at = event", 1
+    )
+    assert broken != code
+    carts.write("shop_projections.py", broken)
+    stopped = carts.run("rebuild", "--yes")
+    assert stopped.code == 6
+    assert "The rows from before are gone" in stopped.err
+    assert "esops rebuild cart_summary --resume`: it begins again" in stopped.err
+    status = carts.run("status", "--output", "json")
+    [entry] = status.json["rebuilds"]
+    assert (status.code, entry["ok"]) == (1, False)
+    assert "serves a part of its rows" in entry["detail"]
+    carts.write("shop_projections.py", code)
+    assert "it begins again" in carts.ok("rebuild", "--resume").err
+    shop.check_version(connection, 1)
+    assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS)
+    carts.ok("status")
+
+
 def test_in_place_is_refused_while_somebody_follows(carts, connection):
     carts.ok("rebuild", "--blue-green")
     process = carts.start("run")

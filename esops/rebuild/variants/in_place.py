@@ -220,9 +220,15 @@ class InPlaceRebuild(Rebuild):
         )
 
     def _check_code(self) -> None:
-        """As in every rebuild. While ranges are replaced, the code is noted with the version in
-        which they are built, which nobody reads.
+        """As in every rebuild, if it goes by ranges. While those are replaced, the code is noted
+        with the version in which they are built, which nobody reads. Without ranges, all rows are
+        made by this rebuild, so that with other code it begins again.
         """
+        if self._options.ranges is None:
+            if self._green().fingerprint != self.target.code:
+                self._say("the code has changed since this rebuild began, so it begins again")
+                self._empty()
+            return
         scratch = self._journal_entry.options.get("scratch")
         known = self._session.do(lambda on: registry.versions(on, self.target.name))
         made = next((each for each in known if each.version == scratch), None)
@@ -239,13 +245,20 @@ class InPlaceRebuild(Rebuild):
         return "Restore the old code and resume: some rows are already made by it."
 
     def _poison_hint(self) -> str:
-        # Neither abort nor fixed code can continue: the old rows are gone, and the new ones would
-        # be made by two codes.
         command = self._command(in_place=True)
-        return (
-            f'Set on_error = "dead-letter" and run `{command} --resume`, which skips such events. '
-            "Then fix the projection and rebuild again."
+        if self._options.ranges is not None:
+            # Fixed code cannot continue: rows would be made by two codes.
+            return (
+                f'Set on_error = "dead-letter" and run `{command} --resume`, which skips such '
+                "events. Then fix the projection and rebuild again."
+            )
+        fix = (
+            "The rows from before are gone, and readers see only those of the events before this "
+            f"one. Fix the projection and run `{command} --resume`: it begins again."
         )
+        if self.target.settings.kind == "sql":
+            return fix
+        return f'{fix} Or set on_error = "dead-letter" first, which skips such events.'
 
     def abort(self) -> Outcome:
         """End a rebuild that has changed nothing yet.

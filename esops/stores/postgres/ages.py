@@ -38,7 +38,7 @@ _LOOKED_AT = 100
 _NTH = 5
 """Which of the old events, from the highest number down, counts. An event that was written with an
 explicit number above the sequence says nothing of the numbers below it, which are drawn later; of
-so many events one at least has its number from the sequence.
+five events one at least has its number from the sequence.
 """
 _ROUNDING = timedelta(seconds=1)
 """The server gives the time of a checkpoint in whole seconds."""
