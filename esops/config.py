@@ -312,7 +312,26 @@ def _first_problem(
         )
     if problem["type"] == "missing":
         return UsageError(f"{path}: {key}: this key is missing")
-    return UsageError(f"{path}: {key}: {problem['msg'].removeprefix('Value error, ')}")
+    said = _EXPECTED.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    return UsageError(f"{path}: {key}: {said}")
+
+
+_EXPECTED = {
+    "tuple_type": 'a list of texts is expected, such as ["…"]',
+    "string_type": "a text is expected",
+    "bool_type": "true or false is expected",
+    "bool_parsing": "true or false is expected",
+    "int_type": "a whole number is expected",
+    "int_parsing": "a whole number is expected",
+    "int_from_float": "a whole number is expected",
+    "float_type": "a number is expected",
+    "float_parsing": "a number is expected",
+    "model_type": "a section is expected",
+    "model_attributes_type": "a section is expected",
+    "mapping_type": "a section is expected",
+    "dict_type": "a section is expected",
+}
+"""What to say of a value of a wrong type, which pydantic says in words of Python."""
 
 
 _SECTIONS: dict[str, type[Settings]] = {

@@ -51,7 +51,9 @@ class Sandbox:
     def __init__(self, directory: Path, *, aside: bool = False) -> None:
         """Use the demo's folder in this directory; `aside` sends what commands print to stderr."""
         self._aside = aside
-        self.folder = directory / FOLDER
+        # Whoever plays with it stands inside, and may ask for it there too.
+        inside = directory.name == FOLDER
+        self.folder = directory if inside else directory / FOLDER
         self.server = EmbeddedServer(self.folder / "pg")
         self._state = self.folder / "demo.json"
 

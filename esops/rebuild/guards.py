@@ -92,9 +92,11 @@ def check_archive(
         # just not mounted.
         if without or (isinstance(error, AbsentArchive) and not in_place):
             return [f"it is not known what was archived and removed: {error.message}"]
+        absent = isinstance(error, AbsentArchive)
         error.hint = (
             f"Whether events of store {store} were archived and removed is not known. Make the "
             "archive reachable, or leave its events out: --without-archived."
+            + (" The first `esops archive run` makes the folder." if absent else "")
         )
         raise
     if found and not without:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from esops.events import EventFilter
@@ -134,6 +134,14 @@ class ProjectionSettings(Settings):
     """The most rows that a fold keeps in memory."""
     verify: VerifySettings = VerifySettings()
     versions: Mapping[str, VersionSettings] = {}
+
+    @field_validator("events")
+    @classmethod
+    def _names_some(cls, events: tuple[str, ...]) -> tuple[str, ...]:
+        # It might mean none as well as all.
+        if not events:
+            raise ValueError("an empty list names no event type; leave it out for all of them")
+        return events
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> ProjectionSettings:

@@ -38,6 +38,7 @@ def test_up_status_down(project):
         project.folder /= ".esops-demo"
         shown = project.ok("projection", "show", "cart_summary", "--output", "json").json
         assert shown["versions"][0]["state"] == "active"
+        assert project.ok("demo", "status", "--output", "json").json["up"]
         project.folder = project.folder.parent
     finally:
         project.ok("demo", "down")

@@ -78,7 +78,16 @@ def test_what_is_left_out_has_its_default():
             None,
         ),
         (("projections", "carts", "tables"), [], "projections.carts.tables:", None),
-        (("projections", "carts", "tables"), "carts", "projections.carts.tables:", None),
+        (
+            ("projections", "carts", "tables"),
+            "carts",
+            "projections.carts.tables: a list of texts is expected",
+            None,
+        ),
+        (("projections", "carts", "events"), [3], "projections.carts.events.0: a text is", None),
+        (("projections", "carts", "events"), [], "projections.carts.events: an empty list", None),
+        (("projections", "carts", "verify"), 3, "projections.carts.verify: a section is", None),
+        (("audit",), 3, "audit: a section is expected", None),
         (
             ("stores", "shop", "hole_threshold"),
             "3 sec",
