@@ -17,7 +17,7 @@ Severity = Literal["error", "warning", "note"]
 
 CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D001": ("error", "a store cannot be opened"),
-    "ESOPS-D002": ("error", "a read model's database cannot be reached"),
+    "ESOPS-D002": ("error", "a read model's database cannot be reached, or denies a right"),
     "ESOPS-D003": ("error", "a projection's code or settings do not load"),
     "ESOPS-D004": ("error", "an address is that of a log of topics, which is not an event store"),
     "ESOPS-D005": ("error", "a store's sequence contradicts its events"),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from esops.config import Config
 from esops.errors import EsopsError, UsageError
 from esops.health import read_models
+from esops.health.denied import grant_for
 from esops.health.findings import SESSIONS, Finding
 from esops.postgres.connection import connect, translated
 from esops.projections.definition import load_definition
@@ -36,4 +37,4 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
             yield from read_models.examine(subject, config, name, connection)
     except EsopsError as error:
         code = SESSIONS.get(type(error), "ESOPS-D002")
-        yield Finding(code, subject, error.message, error.hint)
+        yield Finding(code, subject, error.message, grant_for(error, read_model.dsn) or error.hint)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from esops.config import Config
 from esops.errors import ContradictedSequence, EsopsError, UnknowableNumbers
 from esops.health import eventstoredb, postgres
+from esops.health.denied import grant_for
 from esops.health.findings import SESSIONS, Finding
 from esops.health.heads import seen_by_followers
 from esops.health.late import missed
@@ -47,7 +48,8 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
         yield Finding("ESOPS-D005", subject, error.message, error.hint)
     except EsopsError as error:
         code = SESSIONS.get(type(error), "ESOPS-D001")
-        yield Finding(code, subject, error.message, error.hint)
+        fix = grant_for(error, settings.postgres or "") or error.hint
+        yield Finding(code, subject, error.message, fix)
 
 
 def _clock(subject: str, info: StoreInfo) -> Iterator[Finding]:

@@ -386,6 +386,22 @@ def test_d010_d024_rights_that_are_missing_and_the_grants_that_give_them(project
         connection.execute("DROP OWNED BY guest; DROP ROLE guest")
 
 
+def test_d001_d002_a_denied_schema_is_named_with_the_grant(project, dsn, connection):
+    marten.create(connection, marten.Variant(schema="events", text_ids=True))
+    configure(project, dsn, 'schema = "events"')
+    project.ok("rebuild", "totals", "--blue-green")
+    connection.execute("CREATE ROLE guest LOGIN")
+    try:
+        configure(project, f"{dsn} user=guest", 'schema = "events"')
+        for code, schema in (("ESOPS-D001", "events"), ("ESOPS-D002", "esops")):
+            fix = findings(project)[code]["fix"]
+            assert fix.startswith(f'GRANT USAGE ON SCHEMA "{schema}" TO "guest";'), fix
+            assert "esops doctor --grants guest" in fix
+            connection.execute(fix)
+    finally:
+        connection.execute("DROP OWNED BY guest; DROP ROLE guest")
+
+
 def test_d011_a_sequence_that_gives_out_numbers_ahead(project, dsn, connection):
     marten.create(connection, marten.Variant(text_ids=True))
     configure(project, dsn)
