@@ -26,11 +26,10 @@ from psycopg import sql
 
 from esops.errors import AnotherLog, OtherPositions, OtherTransactions, UnreadableMark
 from esops.events import Position, RecordedEvent
-from esops.postgres.statements import statements
 from esops.stores.parts import Mark
-from esops.stores.postgres.layouts.base import NO_TENANT, Layout
+from esops.stores.postgres.identity_queries import SQL, names_of, queries_of
+from esops.stores.postgres.layouts.base import Layout
 
-_SQL = statements(__package__, "identity")
 _MARKED = 32
 """Events that a mark names."""
 _MOST_UNREAD = 100_000
@@ -79,7 +78,7 @@ class PostgresIdentity:
     ) -> None:
         """`name` is the store's; `control` gives its connection."""
         self._name, self._layout, self._control = name, layout, control
-        self._queries = _queries(layout)
+        self._queries = queries_of(layout)
         self._place: tuple[psycopg.Connection, Mapping[str, Any]] | None = None
 
     def mark(self, position: Position) -> Mark | None:
@@ -334,7 +333,7 @@ class PostgresIdentity:
         return self._query("newest", up_to=up_to, most=sql.Literal(_MARKED))
 
     def _query(self, name: str, **more: sql.Composable) -> sql.Composed:
-        return sql.SQL(_SQL[name]).format(**_names(self._layout), **more)
+        return sql.SQL(SQL[name]).format(**names_of(self._layout), **more)
 
     def _place_of(self, on: psycopg.Connection) -> Mapping[str, Any]:
         """Where the events are; asked once for each connection, which a restore would end."""
@@ -367,7 +366,7 @@ def _marked_events(mark: Mark) -> list[_Marked]:
 def _allowed(on: psycopg.Connection, question: str) -> str | None:
     """An answer that a managed server may deny; None where it does."""
     try:
-        row = on.execute(_SQL[question]).fetchone()
+        row = on.execute(SQL[question]).fetchone()
     except (
         psycopg.errors.InsufficientPrivilege,
         psycopg.errors.UndefinedFunction,
@@ -376,38 +375,3 @@ def _allowed(on: psycopg.Connection, question: str) -> str | None:
     ):
         return None
     return None if row is None else str(row[0])
-
-
-def _names(layout: Layout) -> dict[str, sql.Composable]:
-    m = layout.mapped
-    content: sql.Composable = sql.SQL("NULL::text")
-    if layout.made_up_ids:
-        content = sql.SQL("coalesce(extract(epoch FROM {})::text, md5(({})::text))").format(
-            m.recorded_at, m.data
-        )
-    return {
-        "order": sql.SQL(", ").join(layout.order),
-        "descending": sql.SQL(", ").join(
-            sql.SQL("{} DESC").format(column) for column in layout.order_columns
-        ),
-        "id": m.id,
-        "stream": m.stream,
-        "version": m.version,
-        "type": m.type,
-        "tenant": m.tenant if m.tenant is not NO_TENANT else sql.SQL("''::text"),
-        "content": content,
-        "events": layout.events,
-        "scope": layout.numbered,
-    }
-
-
-def _queries(layout: Layout) -> dict[str, sql.Composed]:
-    names = {
-        "events": layout.events,
-        "scope": layout.numbered,
-        "table": sql.Literal(layout.events.as_string(None)),
-        "sequence": layout.sequences[0],
-        "number": layout.order_columns[-1],
-    }
-    wanted = ("cluster", "drawn", "highest", "transactions", "newest_transaction")
-    return {name: sql.SQL(_SQL[name]).format(**names) for name in wanted}
