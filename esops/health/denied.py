@@ -18,7 +18,7 @@ _RIGHTS = {
 
 def grant_for(error: EsopsError, dsn: str) -> str | None:
     """The statement that gives the role of an address the right that an error is about; None where
-    that cannot be told.
+    that is not known.
     """
     cause = error.__cause__
     if not isinstance(cause, errors.InsufficientPrivilege):

@@ -1,7 +1,7 @@
 """What an operator asks of work under way, where that makes a difference.
 
 `esops.running.control` keeps the requests. Here it is known whether anything works on a projection:
-who asks for what cannot happen is told so.
+a request that cannot be met is refused.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class SoughtIds:
 
 
 class IdSearch(ABC):
-    """A Search (esops.stores.parts) that is told which ids it is for."""
+    """A Search (esops.stores.parts) that knows which ids it is for."""
 
     def find(
         self,

@@ -20,7 +20,7 @@ class Gap:
     since: float
 
     def as_holder(self, drawn: float | None) -> Holder:
-        """What an operator is told; `drawn`: when it had been drawn, in seconds since 1970."""
+        """What an operator reads; `drawn`: when it had been drawn, in seconds since 1970."""
         since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - self.since)
         if drawn is not None:
             since = min(since, datetime.fromtimestamp(drawn, UTC))
