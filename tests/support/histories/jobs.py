@@ -21,7 +21,7 @@ import psycopg
 from esops.config import Config, load_config
 from esops.errors import EsopsError
 from esops.events import Position
-from esops.health import status
+from esops.health import heads, status
 from esops.health.late import missed_by
 from esops.projections.definition import load_definition
 from esops.projections.fingerprint import fingerprint
@@ -181,7 +181,7 @@ class Jobs:
     def job_status(self) -> None:
         """`esops status`: where it says that all is well and applied, all is applied."""
         before = self._before()
-        with mock.patch.object(status, "LOOKING", _BRIEF):
+        with mock.patch.object(heads, "LOOKING", _BRIEF):
             found = status.look(self._config)
         active = [each for each in found.projections if each["state"] == "active"]
         held = any(each.get("held_back_by") for each in found.stores)
