@@ -127,7 +127,7 @@ def test_no_command_stops(kept, project, dsn, connection):
         if form in {"tree", "json", "html"}:
             assert all(at in text for at in FAR), form
     project.ok("trace", "stream", "far-1", "--store", "s", "--scan", "--around", "1h")
-    assert project.run("status").code == 0
+    assert project.run("status", "--store", "s").code == 0
     with open_store_of(project) as store:
         events = list(store.read_stream("far-1"))
         assert [str(event.moment) for event in events if event.type == "k"][1:3] == FAR[:2]
@@ -267,7 +267,7 @@ def test_a_lag_is_the_age_of_an_event_of_1970_and_unknown_for_one_at_infinity(ds
         dsn=dsn, append="quick", table=TableSettings(name="public.ledger", **COLUMNS)
     )
     with open_store("s", settings) as store:
-        head = store.head().position
+        head = store.head()
         lags = [lag_seconds(store, after, head) for after in (None, Position((1,)), Position((2,)))]
         assert lags[0] is not None
         assert lags[0] > 50 * 365 * 86_400
