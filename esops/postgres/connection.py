@@ -185,7 +185,9 @@ def translated() -> Iterator[None]:
             raise _lost(_first_line(error)) from error
         raise
     except Exception as error:
-        if type(error).__module__.startswith("adbc_driver_manager"):
+        # While a result is fetched, Arrow raises what the driver says as an OSError of its own.
+        fetching = isinstance(error, OSError) and str(error).startswith("[libpq]")
+        if fetching or type(error).__module__.startswith("adbc_driver_manager"):
             raise _of_bulk(_first_line(error), getattr(error, "sqlstate", None)) from error
         raise
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esops import fold
-from esops.errors import UsageError, nearest
+from esops.errors import ConnectionLost, UsageError, nearest
 from esops.events import Position, RecordedEvent, category_of
+from esops.postgres.connection import translated
 from esops.projections.fingerprint import fingerprint
 from esops.projections.kinds.fold import Bloom
 from esops.readmodel.names import ReadModelName, parse_name, physical_name
@@ -190,3 +191,13 @@ def test_the_nearest_word():
 )
 def test_a_number_agrees_with_its_noun(number, noun, text):
     assert count(number, noun) == text
+
+
+def test_a_connection_that_is_lost_while_a_result_is_fetched_is_lost():
+    """Arrow raises what the driver says as an OSError of its own."""
+    with pytest.raises(ConnectionLost), translated():
+        raise OSError(
+            "[libpq] PQgetCopyData() failed: server closed the connection unexpectedly\n\tThis"
+        )
+    with pytest.raises(FileNotFoundError), translated():
+        raise FileNotFoundError(2, "No such file")
