@@ -8,6 +8,7 @@ before that has no gap.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -193,7 +194,7 @@ class Jobs:
         before, served = self._before(), self._rows()
         self._end_runner()
         try:
-            rebuild(self._config, ["tokens"], RebuildRequest(in_place=True))
+            rebuild(self._config, ["tokens"], RebuildRequest(in_place=True), stop=_soon())
         except EsopsError as refused:
             if refused.exit_code == 6 and served and not self._rows():
                 raise Wrong(f"in_place: refused after it had emptied: {refused}") from refused
@@ -205,7 +206,7 @@ class Jobs:
         before = self._before()
         self._end_runner()
         request = RebuildRequest(compare="none")
-        [outcome] = rebuild(self._config, ["tokens"], request)
+        [outcome] = rebuild(self._config, ["tokens"], request, stop=_soon())
         if outcome.state == "switched":
             # Green is as far as what has settled; what follows is said, and comes later.
             position = registry.read_position(self._view, "tokens", outcome.to_version)
@@ -322,6 +323,12 @@ def _impatient() -> Iterator[None]:
         for module in _WITH_SETTLING:
             stack.enter_context(mock.patch(f"{module}.SETTLING", _BRIEF))
         yield
+
+
+def _soon() -> Callable[[], bool]:
+    """Asks a rebuild to stop that waits for somebody who may never end."""
+    end = time.monotonic() + 5
+    return lambda: time.monotonic() > end
 
 
 def _some(what: Any) -> str:

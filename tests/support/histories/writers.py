@@ -270,9 +270,11 @@ class Writers:
 
     def _take(self, session: Session, number: int, *, outside: bool) -> Drawn:
         drawn = self.books.drawn(number, session.cached, outside=outside)
-        if number not in session.cached:
+        if number in session.cached:
+            session.cached = range(number + 1, session.cached.stop)
+        else:
             last = number + (self.cache - 1) * self.increment
-            session.cached = range(number, last + 1)
+            session.cached = range(number + 1, last + 1)
             self.books.peak_drawn = max(self.books.peak_drawn, last)
         return drawn
 
