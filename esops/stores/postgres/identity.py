@@ -78,7 +78,7 @@ class PostgresIdentity:
     ) -> None:
         """`name` is the store's; `control` gives its connection."""
         self._name, self._layout, self._control = name, layout, control
-        self._queries = queries_of(layout)
+        self._queries, self._names = queries_of(layout), names_of(layout)
         self._place: tuple[psycopg.Connection, Mapping[str, Any]] | None = None
 
     def mark(self, position: Position) -> Mark | None:
@@ -333,7 +333,7 @@ class PostgresIdentity:
         return self._query("newest", up_to=up_to, most=sql.Literal(_MARKED))
 
     def _query(self, name: str, **more: sql.Composable) -> sql.Composed:
-        return sql.SQL(SQL[name]).format(**names_of(self._layout), **more)
+        return sql.SQL(SQL[name]).format(**self._names, **more)
 
     def _place_of(self, on: psycopg.Connection) -> Mapping[str, Any]:
         """Where the events are; asked once for each connection, which a restore would end."""
