@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 NEVER: Callable[[], bool] = lambda: False  # noqa: E731 - a constant that is a function
 
 _SQL = statements(__package__, "settle")
+_LOCKERS, _WHO = (_SQL["written"] + "\n" + _SQL[name] for name in ("lockers", "who"))
 
 
 class SettleRule(Protocol):
@@ -121,16 +122,12 @@ class Waiting:
         return not self.virtual
 
     def _holders(self, connection: psycopg.Connection) -> set[str]:
-        return {
-            row[0]
-            for parameters in self.parameters
-            for row in connection.execute(_SQL["lockers"], parameters).fetchall()
-        }
+        return {row[0] for row in connection.execute(_LOCKERS, self.parameters).fetchall()}
 
     @property
-    def parameters(self) -> list[dict[str, object]]:
-        """For the statements that look at locks: for each table, one after the other."""
-        return [{"table": table, "sequence": self.sequence} for table in self.tables]
+    def parameters(self) -> dict[str, object]:
+        """For the statements that look at locks."""
+        return {"tables": list(self.tables), "sequence": self.sequence}
 
 
 class SequenceLockers:
@@ -329,16 +326,9 @@ def who(connection: psycopg.Connection, waiting: Waiting) -> list[Holder]:
 
     At least one, for they may have ended since: that they held something back stays true.
     """
-    found = {
-        row
-        for parameters in waiting.parameters
-        for row in connection.execute(
-            _SQL["who"], {**parameters, "waited": sorted(waiting.virtual)}
-        ).fetchall()
-    }
-    # The oldest first; a prepared transaction has no beginning that could be seen.
-    begun = sorted(found, key=lambda row: (row[5] is not None, row[5] and row[5].timestamp()))
-    return [_holder(*row[1:]) for row in begun] or [JUST_ENDED]
+    parameters = {**waiting.parameters, "waited": sorted(waiting.virtual)}
+    rows = connection.execute(_WHO, parameters).fetchall()
+    return [_holder(*row[1:]) for row in rows] or [JUST_ENDED]
 
 
 def _holder(

@@ -1,12 +1,14 @@
--- lockers --
--- The transactions that hold such a lock now, or wait for it: a writer whose INSERT waits for an
--- index to be built has its number already. On the table, its partitions and those that inherit it.
--- Weaker modes are those of readers.
+-- written --
+-- What the next two begin with: tables, with their partitions and those that inherit them.
 WITH RECURSIVE tree (relation) AS (
-    SELECT to_regclass(%(table)s)::oid
+    SELECT to_regclass(name)::oid FROM unnest(%(tables)s::text[]) AS name
     UNION
     SELECT inhrelid FROM tree JOIN pg_inherits ON inhparent = tree.relation
 )
+
+-- lockers --
+-- The transactions that hold such a lock now, or wait for it: a writer whose INSERT waits for an
+-- index to be built has its number already. Weaker modes are those of readers.
 SELECT DISTINCT virtualtransaction
   FROM pg_locks
  WHERE locktype = 'relation'
@@ -18,11 +20,6 @@ SELECT DISTINCT virtualtransaction
 
 -- who --
 -- What the sessions behind those transactions are doing, for an operator.
-WITH RECURSIVE tree (relation) AS (
-    SELECT to_regclass(%(table)s)::oid
-    UNION
-    SELECT inhrelid FROM tree JOIN pg_inherits ON inhparent = tree.relation
-)
 SELECT DISTINCT l.virtualtransaction, l.pid, a.usename, a.application_name, a.state, a.xact_start,
        left(regexp_replace(a.query, '\s+', ' ', 'g'), 120)
   FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
