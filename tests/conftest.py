@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,9 @@ __all__ = [
     "server",
     "warm",
 ]
+
+# Some hundred processes are started, and each would compile esops anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 settings.register_profile(
     "esops", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -2,110 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import sys
-import typing
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from esops.cli.completion import complete_store
-from esops.cli.help import GLOBAL_PANEL, Command, CommandGroup
+from esops.cli.command import Command, CommandGroup
+from esops.cli.global_options import global_values
 
 if TYPE_CHECKING:
     from esops.term import Output
-
-_META = "esops.global"
-
-
-def _global(*names: str, **more: Any) -> Any:
-    return typer.Option(None, *names, rich_help_panel=GLOBAL_PANEL, show_default=False, **more)
-
-
-_GLOBALS: dict[str, tuple[Any, Any]] = {
-    "config_": (
-        str | None,
-        _global(
-            "-c",
-            "--config",
-            metavar="FILE",
-            help="The configuration; else ESOPS_CONFIG, or esops.toml here or in a parent.",
-        ),
-    ),
-    "store_": (
-        str | None,
-        _global(
-            "-s",
-            "--store",
-            metavar="NAME",
-            help="The store to use, where the configuration has several.",
-            autocompletion=complete_store,
-        ),
-    ),
-    "output_": (
-        Literal["table", "json", "ndjson", "csv"] | None,
-        _global("--output", help="The format of the result."),
-    ),
-    "output_file_": (
-        str | None,
-        _global(
-            "-o",
-            "--output-file",
-            metavar="FILE",
-            help="Write the result to a file, whole or not at all.",
-        ),
-    ),
-    "quiet_": (
-        bool | None,
-        _global("-q", "--quiet", help="Write only results and errors.", is_flag=True),
-    ),
-    "verbose_": (
-        bool | None,
-        _global("-v", "--verbose", help="Show more of the log.", is_flag=True),
-    ),
-    "debug_": (
-        bool | None,
-        _global("--debug", help="Show all of the log, and tracebacks.", is_flag=True),
-    ),
-    "log_format_": (
-        Literal["console", "json"] | None,
-        _global("--log-format", help="The format of the log."),
-    ),
-    "no_color_": (bool | None, _global("--no-color", help="Write without colour.", is_flag=True)),
-}
-
-
-def with_globals(function: Callable[..., Any], own: Collection[str] = ()) -> Callable[..., Any]:
-    """Let a command, whose first parameter is the context, also take the global options.
-
-    `own` names those that the command declares itself.
-    """
-    options = {name: option for name, option in _GLOBALS.items() if name not in own}
-
-    @functools.wraps(function)
-    def command(*args: Any, **kwargs: Any) -> Any:
-        given = {name: kwargs.pop(name) for name in options}
-        context: typer.Context = kwargs["context"]
-        # An option may stand before the command's name or after it, so the root, the group and the
-        # command each take all of them. The last one that was given counts.
-        kept = context.find_root().meta.setdefault(_META, {})
-        kept.update({name: value for name, value in given.items() if value is not None})
-        return function(*args, **kwargs)
-
-    # Typer makes its parameters from the signature and the annotations.
-    signature = inspect.signature(function)
-    extra = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, (kind, default) in options.items()
-    ]
-    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *extra])  # type: ignore[attr-defined]
-    command.__annotations__ = typing.get_type_hints(function) | {
-        name: kind for name, (kind, _) in options.items()
-    }
-    return command
-
 
 app = typer.Typer(
     name="esops",
@@ -126,7 +33,6 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-@with_globals
 def root(
     context: typer.Context,
     version: bool = typer.Option(
@@ -139,19 +45,9 @@ def root(
     """
 
 
-def command(
-    at: typer.Typer, name: str | None = None, *, own: Collection[str] = ()
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add a command to the root or a group. It takes the global options, too.
-
-    `own` names those global options that the command declares itself.
-    """
-
-    def add(function: Callable[..., Any]) -> Callable[..., Any]:
-        at.command(name, cls=Command)(with_globals(function, own))
-        return function
-
-    return add
+def command(at: typer.Typer, name: str | None = None) -> Callable[[Callable[..., Any]], Any]:
+    """Add a command to the root or a group."""
+    return at.command(name, cls=Command)
 
 
 def group(name: str, help: str, *shown: str) -> typer.Typer:
@@ -160,10 +56,7 @@ def group(name: str, help: str, *shown: str) -> typer.Typer:
     # Typer shows the help of the callback for the group, and this one in the list of commands.
     added = typer.Typer(cls=CommandGroup, no_args_is_help=True, rich_markup_mode=None)
 
-    def callback(context: typer.Context) -> None:
-        """Take the global options also before the command's name."""
-
-    added.callback(help=help)(with_globals(callback))
+    added.callback(help=help)(lambda: None)
     app.add_typer(added, name=name, help=help)
     return added
 
@@ -177,7 +70,7 @@ def current_output(context: typer.Context, *, talks: bool = True) -> Output:
 
     from esops import term
 
-    given = context.find_root().meta.get(_META, {})
+    given = global_values(context)
     settings = term.GlobalOptions(
         config=Path(given["config_"]) if given.get("config_") else None,
         store=given.get("store_"),

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from esops.cli.app import app, command, current_output, with_globals
-from esops.cli.help import CommandGroup
+from esops.cli.app import app, command, current_output
+from esops.cli.command import CommandGroup
 
 if TYPE_CHECKING:
     from esops.term import Output
@@ -17,7 +17,6 @@ app.add_typer(demo, name="demo")
 
 
 @demo.callback()
-@with_globals
 def guided_tour(context: typer.Context) -> int:
     """Run the guided tour: rebuild a live shop's read model under load.
 

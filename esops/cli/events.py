@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from esops.cli.app import app, command, current_output, with_globals
+from esops.cli.app import app, command, current_output
+from esops.cli.command import CommandGroup
 from esops.cli.completion import complete_stream
-from esops.cli.help import CommandGroup
 from esops.cli.shared import stop_on_signals
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ app.add_typer(events, name="events")
 
 
 @events.callback()
-@with_globals
 def read(
     context: typer.Context,
     stream: str | None = typer.Option(

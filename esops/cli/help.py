@@ -8,13 +8,13 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 GLOBAL_PANEL = "Options that work everywhere"
 _LONGEST_SUMMARY = 90
 
 
-class _Help:
+class PlainHelp:
     """Help in plain text: examples first, then what the command does, then options in groups.
 
     Examples are written in the docstring of a command: a paragraph whose first line begins with
@@ -67,20 +67,6 @@ class _Help:
         for panel, records in groups.items():
             with formatter.section(panel):
                 formatter.write_dl(records)
-
-
-class Command(_Help, TyperCommand):
-    """A command whose help is ours."""
-
-
-class CommandGroup(_Help, TyperGroup):
-    """A command group whose help is ours; lists its commands in the order in which they
-    were added.
-    """
-
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's form
-        """The names."""
-        return list(self.commands)
 
 
 def _paragraphs(text: str | None) -> list[str]:

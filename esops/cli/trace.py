@@ -37,7 +37,6 @@ _STORES = typer.Option(
     help="Search this store; can be repeated. `all` searches every store of the configuration.",
     autocompletion=complete_store,
 )
-_OWN = ("store_",)
 _SCAN = typer.Option(
     False, "--scan", help="Allow a search without an index to read any number of events."
 )
@@ -63,7 +62,7 @@ class _Options:
     limit: int
 
 
-@command(trace, own=_OWN)
+@command(trace)
 def correlation(
     context: typer.Context,
     id: str = typer.Argument(
@@ -85,7 +84,7 @@ def correlation(
     return _run(context, lambda tracer: tracer.correlation(id), options)
 
 
-@command(trace, own=_OWN)
+@command(trace)
 def event(
     context: typer.Context,
     id: str = typer.Argument(..., help="The event's id."),
@@ -105,7 +104,7 @@ def event(
     return _run(context, lambda tracer: tracer.event(id), options)
 
 
-@command(trace, own=_OWN)
+@command(trace)
 def stream(
     context: typer.Context,
     name: str = typer.Argument(..., help="The name of the stream.", autocompletion=complete_stream),
