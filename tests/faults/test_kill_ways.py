@@ -26,7 +26,7 @@ from tests.support.waiting import finish, until
 
 pytestmark = pytest.mark.slow
 EVENTS = rounds(3_000, 6_000)
-KILLS = rounds(4, 24)
+KILLS = rounds(3, 24)
 PACE = ("--batch-size", "200", "--max-rate", "5000")
 
 

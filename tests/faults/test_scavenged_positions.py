@@ -29,7 +29,7 @@ from tests.support.soak import rounds
 from tests.support.waiting import DEADLINE, until
 
 VERSIONS = ("20.10", "21.10", "23.10", "24.10")
-ROUNDS = rounds(6, 60)
+ROUNDS = rounds(3, 60)
 BEHIND = "import esops.stores.eventstoredb.live as live\nlive.BEHIND = 1.0\n"
 """Commands that wait a second for a node that is behind, instead of many."""
 

@@ -34,7 +34,7 @@ def test_readers_see_no_error_and_time_never_goes_back(mode, dsn, connection, pr
         done = project.ok("rebuild", "--blue-green", "--output", "json").json
         assert done["state"] == "switched"
         assert done["verification"]["differing"] == 0
-        for _ in range(rounds(4, 40)):
+        for _ in range(rounds(2, 40)):
             stood = _position(connection)
             until(lambda stood=stood: _position(connection) > stood)  # readers see what is new
             project.ok("projection", "rollback", "cart_summary")

@@ -33,7 +33,7 @@ AT_ONCE = timedelta(seconds=0.9)
 FIXTURES = ("v1", "v2", "v3", "v4", "v5", "v7")
 THRESHOLD = "2s"
 """Longer than a writer takes from drawing a number to its insert, on a busy machine, too."""
-RUNS = rounds(6, 300)
+RUNS = rounds(4, 300)
 """One-shot commands beside live writers."""
 
 PROJECTION = """
