@@ -146,6 +146,7 @@ class PostgresIdentity:
         marked = {each.id for each in same}
         for each in events:
             if each in same:
+                self._check_alone(each, events, there[each.position])
                 continue
             beside = there.get(each.position, [])
             others = [now for now in beside if now.id not in marked]
@@ -164,6 +165,26 @@ class PostgresIdentity:
                 )
             if not may_be_gone:
                 self._check_gone(on, each)
+
+    def _check_alone(
+        self, event: _Marked, events: Sequence[_Marked], there: Sequence[_Marked]
+    ) -> None:
+        """Raises AnotherLog where another event was given the number of a marked one. Emmett has no
+        unique index that prevents it.
+        """
+        if self._layout.shares_numbers:
+            return
+        if len(events) >= _MARKED and event.position == events[-1].position:
+            return  # a mark may name only some of those at its lowest number
+        marked = {each.id for each in events}
+        for now in there:
+            if now.id not in marked:
+                raise AnotherLog(
+                    f"store {self._name} has given position {event.position} twice: version "
+                    f"{now.version} of stream {now.stream!r} came there after it had been read",
+                    hint="The sequence of the numbers was set back. Set it to the highest number, "
+                    "and rebuild: esops rebuild PROJECTION --blue-green",
+                )
 
     def _there(
         self, on: psycopg.Connection, events: Sequence[_Marked]

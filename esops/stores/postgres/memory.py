@@ -164,8 +164,11 @@ class Memory:
         """
         if not self.events.indexed or not self.there(connection):
             return []
-        values = {"log": self.name, "sequence": state.oid}
+        values = {"log": self.name, "drawn": state.drawn or 0}
         try:
+            # Numbers that are given out again come in their turn, and not late.
+            if self.keeps:
+                connection.execute(_SQL["unpass"], {**values, "most": MOST_PASSED})
             found = self.events.ask_all(connection, "late", **values)
             if found and self.keeps:
                 numbers, passed_at = zip(*found, strict=True)

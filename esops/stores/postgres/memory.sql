@@ -46,10 +46,11 @@ SELECT %(log)s, %(sequence)s, first, last, evidence
 ON CONFLICT DO NOTHING;
 
 -- unpass --
--- Those of another sequence, and all but the newest.
+-- Those beyond what the sequence has given out, and all but the newest. Not those of a sequence that
+-- was dropped and made again: what comes at their numbers comes late, too.
 DELETE FROM esops.passed
  WHERE log = %(log)s
-   AND (sequence <> %(sequence)s OR last > %(drawn)s
+   AND (last > %(drawn)s
         OR first < (SELECT first FROM esops.passed WHERE log = %(log)s
                      ORDER BY first DESC OFFSET %(most)s LIMIT 1));
 

@@ -109,5 +109,5 @@ SELECT e.number, p.passed_at
      WHERE {numbered} AND {number} BETWEEN p.first AND p.last
      ORDER BY 1 LIMIT 100
  ) AS e
- WHERE p.log = %(log)s AND p.sequence = %(sequence)s
+ WHERE p.log = %(log)s
  ORDER BY 1 DESC LIMIT 1000;

@@ -45,8 +45,6 @@ class Books:
     """The highest number that was ever committed."""
     written: set[int] = field(default_factory=set)
     """Every number that was ever committed."""
-    begun_again: bool = False
-    """Whether the sequence ever went back: what was passed before is forgotten then."""
 
     def copy(self) -> Books:
         return copy.deepcopy(self)
@@ -68,8 +66,6 @@ class Books:
 
     def alarming(self) -> set[str]:
         """Those of which esops has to say that they came late: their numbers had been missing."""
-        if self.begun_again:
-            return set()
         return {event.token for event in self.committed.values() if event.late and not event.again}
 
     def drawn(self, number: int, own: range, *, outside: bool) -> Drawn:

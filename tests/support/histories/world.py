@@ -67,7 +67,6 @@ class World(Writers):
 
     def do_restart(self) -> None:
         self._alter("RESTART")
-        self.books.begun_again = True
 
     def do_set_cache(self, size: int) -> None:
         self._alter(f"CACHE {size}")
@@ -88,7 +87,6 @@ class World(Writers):
                 self.admin.execute(
                     f"ALTER TABLE {t.events} ALTER {t.number} SET DEFAULT nextval('{t.sequence}')"
                 )
-        self.books.begun_again = True
         self.cache, self.increment = 1, 1
         for session in self._sessions.values():
             session.cached = NOTHING
@@ -152,7 +150,6 @@ class World(Writers):
             self.admin.execute(
                 f"SELECT setval('{t.sequence}', last_value, is_called) FROM backup.sequence"
             )
-        self.snapshot.begun_again = True
         if restarted:  # it counts from then on
             self.admin.execute("SELECT pg_stat_reset_shared('bgwriter')")
             self.books = self.snapshot.copy()

@@ -295,7 +295,6 @@ class Writers:
 
     def _set_value(self, value: int, *, called: bool = True) -> None:
         self.admin.execute(f"SELECT setval('{self.tables.sequence}', %s, %s)", (value, called))
-        self.books.begun_again |= value - (not called) < self.books.peak_drawn
         self.books.peak_drawn = max(self.books.peak_drawn, value if called else value - 1)
 
     def _alter(self, what: str) -> None:

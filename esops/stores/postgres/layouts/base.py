@@ -101,6 +101,8 @@ class Layout(ABC):
     """Whether the ids of events are made of stream and version, and so say nothing of what is in
     them.
     """
+    shares_numbers: bool = False
+    """Whether several events may be written with one number on purpose."""
     compacted: str | None = None
     """How the type begins, in lower case, of an event that the library puts in the place of an
     older one.

@@ -106,6 +106,7 @@ class CustomTable(NumberedLayout):
     name = "custom"
     version = "described in esops.toml"
     appends = False
+    shares_numbers = True
 
     def __init__(
         self,
