@@ -239,7 +239,7 @@ class Jobs:
         positions = [position for position, _ in seen]
         if positions != sorted(positions):
             raise Wrong(f"read: not in order: {positions[:20]}")
-        if unknown := set(tokens) - set(books.committed):
+        if unknown := set(tokens) - set(books.committed) - self._world.lost:
             raise Wrong(f"read: never committed: {_some(unknown)}")
         wanted = before & set(books.committed)
         if not complete:
@@ -264,8 +264,9 @@ class Jobs:
         books, rows = self._world.books, self._rows()
         if twice := {token for token, times in rows.items() if times != 1}:
             raise Wrong(f"{job}: applied twice: {_some(twice)}")
-        # What is archived later stays in a read model that has seen it.
-        allowed = set(books.committed) | (set() if built else books.removed)
+        # What is archived later stays in a read model that has seen it, as does what is lost by a
+        # restore that begins when the job has read it.
+        allowed = set(books.committed) | (set() if built else books.removed) | self._world.lost
         if unknown := set(rows) - allowed:
             raise Wrong(f"{job}: rows of events that the store does not have: {_some(unknown)}")
         missed = (before & set(books.committed)) - set(rows)

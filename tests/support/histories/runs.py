@@ -51,6 +51,7 @@ class Stage:
 
     def _do(self, world: World, jobs: Jobs, step: Step) -> None:
         name, *values = step
+        world.lost = set()
         if not jobs.knows(name):
             world.do(name, *values)
             return

@@ -150,6 +150,7 @@ class World(Writers):
             self.admin.execute(
                 f"SELECT setval('{t.sequence}', last_value, is_called) FROM backup.sequence"
             )
+        self.lost |= set(self.books.committed)
         if restarted:  # it counts from then on
             self.admin.execute("SELECT pg_stat_reset_shared('bgwriter')")
             self.books = self.snapshot.copy()

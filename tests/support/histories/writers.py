@@ -59,6 +59,8 @@ class Writers:
         self.admin.execute(LOCK_TIMEOUT)
         self.books = Books()
         self.snapshot: Books | None = None
+        self.lost: set[str] = set()
+        """Events that a restore has lost in the step that is carried out."""
         self.cache, self.increment = 1, 1
         self._sessions: dict[int, Session] = {}
         self._prepared: list[tuple[str, list[Written]]] = []
