@@ -64,6 +64,26 @@ def configure(project, dsn, layout, **settings) -> None:
     )
 
 
+def test_a_position_that_is_given_twice_is_refused_until_a_rebuild(dsn, connection, project):
+    """Emmett has no unique index on it, and nobody looked while the sequence was behind."""
+    layout = LAYOUTS["emmett by position"]
+    layout.make(connection)
+    configure(project, dsn, layout)
+    layout.insert(connection, [None] * 3)
+    project.ok("rebuild", "numbers", "--blue-green")
+    connection.execute(f"SELECT setval('{layout.sequence}', 3, FALSE)")
+    connection.execute(layout.row.replace("'cart-1'", "'cart-2'").format(number=3))
+    connection.execute(f"SELECT setval('{layout.sequence}', 3)")
+    for command in (["run", "numbers", "--until-caught-up"], ["status"]):
+        done = project.run(*command)
+        assert done.code == {"run": 6, "status": 1}[command[0]], done
+        assert "has given position 3 twice" in done.out + done.err
+    assert project.run("projection", "recover", "numbers", "--yes").code == 1
+    project.ok("rebuild", "numbers", "--blue-green", "--compare", "none")
+    project.ok("projection", "retire", "numbers", "1", "--yes")
+    project.ok("status")
+
+
 def test_a_table_ahead_of_its_sequence_is_refused_by_every_command(
     layout, dsn, connection, project
 ):

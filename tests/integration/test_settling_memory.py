@@ -104,6 +104,46 @@ def test_an_event_that_comes_late_is_an_alarm_until_the_read_model_is_rebuilt(
     assert dead not in layout.numbers(connection)
 
 
+def test_a_late_event_is_an_alarm_where_the_sequence_was_made_again(dsn, connection, project):
+    layout = LAYOUTS["marten"]
+    layout.make(connection)
+    configure(project, dsn, layout)
+    layout.insert(connection, [None])
+    late = one(connection, f"SELECT nextval('{layout.sequence}')")
+    layout.insert(connection, [None])
+    project.ok("rebuild", "numbers", "--blue-green")
+    assert one(connection, "SELECT count(*) FROM numbers") == 2
+    connection.execute(
+        f"DROP SEQUENCE {layout.sequence}; CREATE SEQUENCE {layout.sequence} START {late}"
+    )
+    layout.insert(connection, [None])
+    connection.execute(f"SELECT setval('{layout.sequence}', {late + 1})")
+    done = project.run("run", "numbers", "--until-caught-up")
+    assert (done.code, f"at {late} came" in done.err) == (1, True), done
+
+
+def test_numbers_that_a_sequence_gives_out_again_in_their_turn_are_not_late(
+    dsn, connection, project
+):
+    layout = LAYOUTS["marten"]
+    layout.make(connection)
+    configure(project, dsn, layout)
+    layout.insert(connection, [None] * 2)
+    connection.execute(f"SELECT nextval('{layout.sequence}')")
+    layout.insert(connection, [None])
+    project.ok("rebuild", "numbers", "--blue-green")
+    assert one(connection, "SELECT first FROM esops.passed") == 3
+    connection.execute(f"TRUNCATE {layout.table}; ALTER SEQUENCE {layout.sequence} RESTART")
+    layout.insert(connection, [None])
+    assert project.run("run", "numbers", "--until-caught-up").code == 6
+    project.run("projection", "recover", "numbers", "--yes")
+    project.ok("rebuild", "numbers", "--blue-green", "--compare", "none")
+    project.ok("projection", "retire", "numbers", "1", "--yes")
+    layout.insert(connection, [None] * 3)
+    project.ok("run", "numbers", "--until-caught-up")
+    assert one(connection, "SELECT count(*) FROM numbers") == 4
+
+
 def test_a_watch_goes_on_where_an_earlier_process_was(dsn, connection):
     layout = LAYOUTS["marten"]
     layout.make(connection)

@@ -182,8 +182,8 @@ class PostgresIdentity:
                 raise AnotherLog(
                     f"store {self._name} has given position {event.position} twice: version "
                     f"{now.version} of stream {now.stream!r} came there after it had been read",
-                    hint="The sequence of the numbers was set back. Set it to the highest number, "
-                    "and rebuild: esops rebuild PROJECTION --blue-green",
+                    hint="The sequence of the numbers was set back. Set it to the highest number; "
+                    "then: esops projection recover PROJECTION.",
                 )
 
     def _there(

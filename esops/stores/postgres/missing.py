@@ -40,6 +40,7 @@ _FIRST_PIECE, _LARGEST_PIECE = 1_000, 100_000
 """
 _MOST_LOGGED = 10
 """Ranges of missing numbers that one line of the log names."""
+_MOST_NOT_NOTED = 100
 _TURN = 0.25
 """Seconds to wait for writers before missing numbers are checked again."""
 
@@ -65,6 +66,10 @@ class NumbersInOrder:
         self._ages = Ages(events)
         self._held = HeldInAdvance(events)
         self.memory = Memory(events)
+        self._not_noted: list[tuple[int, int, str]] = []
+        """Between which numbers those that are missing were passed, and why, as long as that is not
+        in the memory.
+        """
         self._recalled = False
         self._in_advance = False
         """Whether somebody may hold numbers in advance: the sequence says so, or has said so."""
@@ -341,17 +346,23 @@ class NumbersInOrder:
         return True
 
     def _note_passed(self, connection: psycopg.Connection, until: int, evidence: str) -> None:
-        if not self.memory.keeps:
-            return
-        ranges = self._events.ask_all(
-            connection,
-            "newest_missing",
-            after=self._through,
-            until=until,
-            rows=_LARGEST_PIECE,
-            ranges=MOST_PASSED,
-        )
-        self.memory.note_passed([(first, last) for first, last in ranges], evidence)
+        # A rebuild is planned before it keeps anything.
+        self._not_noted = [*self._not_noted[-_MOST_NOT_NOTED:], (self._through, until, evidence)]
+        if self.memory.keeps:
+            self._note(connection)
+
+    def _note(self, connection: psycopg.Connection) -> None:
+        for after, until, evidence in self._not_noted:
+            ranges = self._events.ask_all(
+                connection,
+                "newest_missing",
+                after=after,
+                until=until,
+                rows=_LARGEST_PIECE,
+                ranges=MOST_PASSED,
+            )
+            self.memory.note_passed([(first, last) for first, last in ranges], evidence)
+        self._not_noted = []
 
     def remember(self, connection: psycopg.Connection, *, now: bool = False) -> None:
         """Write down what a later process has to know, where the memory is kept; where the sequence
@@ -359,6 +370,8 @@ class NumbersInOrder:
         """
         if self._seen is None:
             return
+        if self.memory.keeps:
+            self._note(connection)
         waiting = self._missing is not None and self._missing.follows
         sightings = self._ages.sightings if waiting else []
         self.memory.write(connection, self._seen, sightings, self._through, now=now)
