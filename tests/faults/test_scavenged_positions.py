@@ -261,7 +261,9 @@ def test_a_store_that_was_replaced_is_refused(longer, project, dsn):
     "grown", [False, True], ids=["shorter than the checkpoint", "grown past it"]
 )
 @pytest.mark.parametrize("scavenged", [False, True], ids=["", "scavenged"])
-def test_a_store_restored_to_an_earlier_time_is_refused(grown, scavenged, tmp_path, project, dsn):
+def test_a_store_restored_to_an_earlier_time_is_refused_and_recovered_by_a_rebuild(
+    grown, scavenged, tmp_path, project, dsn, connection
+):
     log = tmp_path / "log"
     project.patch(BEHIND)
     with Nodes("--no-system-projections", "--file", str(log)) as nodes:
@@ -283,6 +285,14 @@ def test_a_store_restored_to_an_earlier_time_is_refused(grown, scavenged, tmp_pa
         done = project.run("run", "cart_totals", "--until-caught-up")
         assert done.code == 6, done
         assert "is not the log that the checkpoint was taken in" in done.err
+        recovered = project.run("projection", "recover", "cart_totals", "--yes")
+        assert (recovered.code, "it is given up" in recovered.out) == (1, True), recovered
+        project.ok("rebuild", "cart_totals", "--blue-green", "--compare", "none")
+        project.ok("run", "cart_totals", "--until-caught-up")
+        with open_store("s", settings(nodes.uri)) as store:
+            truth = {event.stream for batch in store.read_all() for event in batch.events}
+    rows = connection.execute("SELECT count(*) FROM cart_totals").fetchone()
+    assert rows == (len(truth),)
 
 
 def test_a_node_restored_while_a_host_runs_is_refused(tmp_path, project, dsn):

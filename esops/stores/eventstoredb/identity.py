@@ -75,13 +75,14 @@ def check_position(position: Position | None) -> None:
 
 
 def mark_of(event: RecordedEvent) -> Mark:
-    """The mark of a record that was read, without its epoch."""
+    """The mark of a record that was read. It says nothing about the epoch, so it is recognised only
+    while the record is there.
+    """
     return {
         "id": event.id,
         "position": str(event.position),
         "stream": event.stream,
         "version": event.version,
-        "epoch": None,
     }
 
 
@@ -151,7 +152,7 @@ def _may_be_scavenged(link: Link, known: Mark) -> bool:
 
 def _same_epoch(link: Link, position: Position, known: Mark) -> bool:
     now = _epoch(link, position)
-    return known.get("epoch") is None or now is None or now == known["epoch"]
+    return "epoch" in known and (known["epoch"] is None or now is None or now == known["epoch"])
 
 
 def _epoch(link: Link, position: Position) -> str | None:

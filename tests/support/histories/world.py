@@ -118,6 +118,7 @@ class World(Writers):
             f"{t.number} {order} LIMIT {count}) RETURNING {t.token}"
         ).fetchall()
         self.books.remove([row[0] for row in rows])
+        self.lost |= {row[0] for row in rows}
 
     def do_take_backup(self) -> None:
         t = self.tables

@@ -60,7 +60,9 @@ class Writers:
         self.books = Books()
         self.snapshot: Books | None = None
         self.lost: set[str] = set()
-        """Events that a restore has lost in the step that is carried out."""
+        """Events that went, by a restore or an archive run, in the step that is carried out: a job
+        beside it may have read them before.
+        """
         self.cache, self.increment = 1, 1
         self._sessions: dict[int, Session] = {}
         self._prepared: list[tuple[str, list[Written]]] = []
