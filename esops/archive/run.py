@@ -31,7 +31,7 @@ from esops.archive_format.hashes import Digest
 from esops.archive_format.lease import Lease
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.repository import Repository
-from esops.archive_format.runs import Catalog, Run
+from esops.archive_format.runs import RUN_TIME, Catalog, Run
 from esops.config import Config
 from esops.errors import AbsentArchive, AnotherLog, Stopped, UsageError
 from esops.events import Position
@@ -287,4 +287,4 @@ def _unfinished(
 
 
 def _new_name(policy_name: str) -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{policy_name}-{secrets.token_hex(3)}"
+    return f"{datetime.now(UTC):{RUN_TIME}}-{policy_name}-{secrets.token_hex(3)}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from esops.config import Config
-from esops.events import EventFilter
+from esops.events import EventFilter, Position
 from esops.settings import ArchiveSettings
 from esops.wording import count
 
@@ -22,6 +23,8 @@ class ArchivedAway:
     events: int
     unfinished: bool = False
     """Whether a run of these is not finished, so that some of its events may still be there."""
+    last_position: Position | None = None
+    """The highest position of an event in those runs that are finished."""
 
     def __str__(self) -> str:
         runs = count(self.runs, "run") + (", not all finished" if self.unfinished else "")
@@ -32,9 +35,13 @@ class ArchivedAway:
 
 
 def removed_from(
-    config: Config, store: str, filter: EventFilter = _EVERYTHING
+    config: Config,
+    store: str,
+    filter: EventFilter = _EVERYTHING,
+    since: datetime | None = None,
 ) -> list[ArchivedAway]:
-    """What was removed from a store, for each archive of the configuration.
+    """What was removed from a store, for each archive of the configuration; with `since`, by runs
+    that began later.
 
     Runs of which the filter can want nothing are left out: of another category, or of streams that
     the store itself still gives, as archived ones. Raises Unavailable, Damaged or UsageError where
@@ -50,7 +57,8 @@ def removed_from(
         from esops.archive_format.runs import Catalog
 
         runs, streams, events, unfinished = 0, 0, 0, False
-        for run, manifest in Catalog(Repository(settings)).sealed(store):
+        last: Position | None = None
+        for run, manifest in Catalog(Repository(settings)).sealed(store, since):
             if _of_others(settings, manifest.policy, filter):
                 continue
             # A run that was stopped while it removed has removed some: all of them count.
@@ -64,8 +72,11 @@ def removed_from(
                 streams += removed
                 events += manifest.events if done is None else int(done.get("removed_events", 0))
                 unfinished |= done is None
+                if done is not None:
+                    highest = Position.parse(manifest.last_position)
+                    last = highest if last is None else max(last, highest)
         if runs:
-            found.append(ArchivedAway(name, runs, streams, events, unfinished))
+            found.append(ArchivedAway(name, runs, streams, events, unfinished, last))
     return found
 
 

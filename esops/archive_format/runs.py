@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -30,6 +31,8 @@ from esops.archive_format.schema import STREAMS, Damaged
 from esops.errors import UsageError, nearest
 
 RUNS, CATALOG = "runs", "catalog"
+RUN_TIME = "%Y%m%dT%H%M%SZ"
+"""What the name of a run begins with: when it began, in UTC."""
 NOTES = ("plan.json", "verified.json", "done.json", "failed.json")
 """The documents of a run beside its manifest."""
 _EVENTS_IN_BATCH = 32_768
@@ -188,8 +191,11 @@ class Catalog:
         """All runs, the oldest first."""
         return [Run(self.repository, name) for name in self.names()]
 
-    def sealed(self, store: str | None = None) -> list[tuple[Run, Manifest]]:
-        """The runs that count, the oldest first; with `store`, only those of that store.
+    def sealed(
+        self, store: str | None = None, since: datetime | None = None
+    ) -> list[tuple[Run, Manifest]]:
+        """The runs that count, the oldest first; with `store`, only those of that store; with
+        `since`, only those that began later.
 
         A run that failed its verification does not count. Raises Damaged.
         """
@@ -199,7 +205,11 @@ class Catalog:
             _, name, file = entry.name.rsplit("/", 2)
             files.setdefault(name, set()).add(file)
         found = []
+        # A run's name begins with its time.
+        first = "" if since is None else f"{since.astimezone(UTC):{RUN_TIME}}"
         for name, names in sorted(files.items()):
+            if name < first:
+                continue
             if "manifest.json" in names and "failed.json" not in names:
                 run = Run(self.repository, name)
                 manifest = run.manifest()

@@ -18,7 +18,15 @@ import structlog
 from esops import stores, term
 from esops.archive_format.archived_away import removed_from
 from esops.config import Config, load_config
-from esops.errors import Busy, ConnectionLost, EsopsError, Stopped, UsageError
+from esops.errors import (
+    AbsentArchive,
+    Busy,
+    ConnectionLost,
+    EsopsError,
+    Refused,
+    Stopped,
+    UsageError,
+)
 from esops.postgres.connection import connect, translated
 from esops.projections.definition import Definition, load_definition
 from esops.projections.fingerprint import fingerprint
@@ -162,6 +170,7 @@ def _follow_version(
             version=number,
             hint=f"Rebuild it: esops rebuild {projection} --blue-green",
         )
+    _check_archived(config, version)
     runner = open_runner(config, version, stop=stop, store=store)
     try:
         _check_names(config, version, runner.store)
@@ -173,6 +182,45 @@ def _follow_version(
         runner.close()
         # Closing writes down what settling has to remember.
         runner.store.close()
+
+
+_CLOCKS = timedelta(days=1)
+"""How far the clocks of archive runs and of a read model may be apart."""
+
+
+def _check_archived(config: Config, version: Version) -> None:
+    """Raises Refused where events that a version has not read were archived and removed, as after
+    its read model was restored to an earlier time.
+
+    `archive run` removes only what all versions have read, so older runs need no look.
+    """
+    settings = config.projection(version.projection)
+    if version.position is None or version.updated_at is None:
+        return
+    if version.store not in config.stores or config.stores[version.store].archive:
+        return
+    try:
+        since = version.updated_at - _CLOCKS
+        found = removed_from(config, version.store, settings.filter, since)
+    except AbsentArchive:
+        return  # before its first run there is none; doctor says so
+    except EsopsError as error:
+        log.warning(
+            "it is not known whether events that this version needs were archived and removed",
+            projection=version.projection,
+            version=version.version,
+            reason=error.message,
+        )
+        return
+    for away in found:
+        if away.last_position is not None and away.last_position > version.position:
+            raise Refused(
+                f"{away}, up to position {away.last_position}, and {version.projection} "
+                f"v{version.version} has read the store up to {version.position} only: it would "
+                "miss some of them",
+                hint="Was the read model restored to an earlier time? Read them from the archive: "
+                f'archive = "{away.archive}" in [stores.{version.store}].',
+            )
 
 
 def _check_names(config: Config, version: Version, store: EventStore) -> None:

@@ -639,6 +639,24 @@ def test_binary_payloads_leave_and_come_back_as_they_were(project, dsn, connecti
         )
 
 
+@pytest.mark.parametrize("kept", [["cart-1"], []], ids=["some older events", "nothing"])
+def test_the_newest_events_are_read_from_the_archive(kept, project, dsn, connection):
+    """The store itself ends before them, or is empty."""
+    marten.create(connection, marten.Variant(text_ids=True))
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
+        for name in [*kept, "order-1", "order-2"]:
+            store.append(name, [new("a"), new("b")])
+    policy = 'store = "s"\ncategory = "order"\nremove = "delete"'
+    write(project, of(dsn, more='append = "quick"\narchive = "cold"'), policy)
+    assert project.ok("archive", "run", "old", "--output", "json").json["removed"] == 2
+    printed = project.ok("events", "--store", "s").out
+    read = [json.loads(line) for line in printed.splitlines()]
+    streams = [each["stream"] for each in read]
+    assert streams == [name for name in [*kept, "order-1", "order-2"] for _ in range(2)]
+    (shown,) = project.ok("status", "--store", "s", "--output", "json").json["stores"]
+    assert shown["ok"]
+
+
 def test_of_a_large_archive_only_those_files_are_read_that_may_hold_what_is_asked_for(
     project, dsn, connection
 ):

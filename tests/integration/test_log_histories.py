@@ -119,6 +119,20 @@ PINNED = {
             ("catch_up",),
         ],
     ),
+    "a store restored in a server that runs, whose streams go on the same": (
+        ["eventsourcing"],
+        [
+            ("take_backup",),
+            ("append", 1, 1),
+            ("begin", 0),
+            ("append", 0, 3),
+            ("rollback", 0),
+            ("catch_up",),
+            ("restore", 0),
+            ("append", 1, 2),
+            ("catch_up",),
+        ],
+    ),
     "a store restored under a process that follows it": (
         ["custom-watched"],
         [

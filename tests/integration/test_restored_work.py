@@ -4,6 +4,7 @@ several processes, rebuilds in place, archive runs, and processes that follow.
 
 from __future__ import annotations
 
+import json
 import time
 
 import psycopg
@@ -20,6 +21,7 @@ from tests.integration.test_restored_store import (
 )
 from tests.support import emmett, marten, shop
 from tests.support.databases import database
+from tests.support.restoring import backups
 from tests.support.waiting import end, until
 
 __all__ = ["backup", "models"]
@@ -159,6 +161,38 @@ def test_an_archive_run_neither_resumes_nor_removes_on_another_history(
     project.ok("archive", "run", "old-carts")
     project.ok("run", "--until-caught-up")
     assert project.run("status").code == 0
+
+
+def test_a_read_model_restored_to_before_an_archive_run_is_not_caught_up(
+    dsn, server, project, connection
+):
+    shop.make(dsn, 500)
+    marten.create_archive_function(connection, marten.Variant(schema="shop", text_ids=True))
+    shop.configure(project, dsn)
+    with database(server) as rows, (project.folder / "esops.toml").open("a") as file:
+        file.write(f"[readmodels.main]\ndsn = {json.dumps(rows)}\n{ARCHIVE}")
+        file.flush()
+        with backups(server, rows) as backup:
+            project.ok("rebuild", "--blue-green")
+            backup.take()
+            shop.more(dsn, 300)
+            project.ok("run", "--until-caught-up")
+            project.ok("archive", "run", "old-carts")
+            backup.restore()
+        done = project.run("run", "--until-caught-up")
+        assert (done.code, "and removed" in done.err, 'archive = "cold"' in done.err) == (
+            6,
+            True,
+            True,
+        ), done
+        text = (project.folder / "esops.toml").read_text()
+        project.write(
+            "esops.toml", text.replace("[stores.shop]", '[stores.shop]\narchive = "cold"')
+        )
+        project.ok("run", "--until-caught-up")
+        with psycopg.connect(rows) as on:
+            events = on.execute("SELECT events FROM esops.versions").fetchone()
+    assert events == (800,)
 
 
 def test_a_failover_that_lost_events_is_refused_and_one_that_lost_none_is_not(

@@ -70,8 +70,13 @@ class JoinedStore(EventStore):
         after: Position | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> Head:
-        """The hot store's: whatever is archived lies before it."""
-        return self._hot.head(patience, after, stop)
+        """The hot store's, or the newest archived event's where that was removed: what is archived
+        had settled.
+        """
+        hot, newest = self._hot.head(patience, after, stop), self._cold.head().position
+        if newest is None or (hot.position is not None and hot.position >= newest):
+            return hot
+        return replace(hot, position=newest)
 
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
@@ -123,10 +128,10 @@ class JoinedStore(EventStore):
     def _merged(
         self, after: Position | None, until: Position | None, filter: EventFilter
     ) -> Iterator[Batch]:
-        # Both have to end at one position: the head of the hot store, asked before both are read.
+        # Both have to end at one position, asked before both are read.
         short: Unsettled | None = None
         if until is None and filter.stream is None:
-            until, short = settled(self._hot, after)
+            until, short = settled(self, after)
         hot = (
             event for batch in self._hot.read_all(after, until, filter) for event in batch.events
         )
@@ -153,7 +158,7 @@ class JoinedStore(EventStore):
         poll: timedelta = timedelta(milliseconds=100),
     ) -> Iterator[Batch]:
         """Both stores up to the present head, then the hot store alone: new events come there."""
-        head = self._hot.head(after=after).position
+        head = self.head(after=after).position
         if head is not None and (after is None or head > after):
             for batch in self.read_all(after, head, filter):
                 yield batch

@@ -19,16 +19,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from esops.errors import AnotherLog, OtherPositions, OtherTransactions, UnreadableMark
+from esops.errors import AnotherLog, OtherPositions, OtherTransactions
 from esops.events import Position, RecordedEvent
 from esops.stores.parts import Mark
 from esops.stores.postgres.identity_queries import SQL, names_of, queries_of
 from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.marked_events import Marked, is_same, marked_events, rewritten
 
 _MARKED = 32
 """Events that a mark names."""
@@ -38,31 +39,6 @@ _RESTORED = (
     "The store was restored to an earlier time or replaced, or the DSN names another database. "
     "Name the right store. If this is the right one: esops projection recover PROJECTION."
 )
-
-
-class _Marked(NamedTuple):
-    """An event as a mark names it. `content`: what tells it from another where ids are made up."""
-
-    position: str
-    id: str
-    stream: str
-    version: int
-    tenant: str
-    content: str | None
-
-
-def _same(one: _Marked, other: _Marked) -> bool:
-    """Whether two are one event."""
-    return (one.id, one.content) == (other.id, other.content)
-
-
-def _rewritten(now: _Marked, before: _Marked) -> bool:
-    """Whether an event that has no id of its own may be the one before with other content, as where
-    personal data was masked.
-
-    In a log that was restored to an earlier time, no event after such a one is the same.
-    """
-    return now.id == before.id and now.content != before.content
 
 
 class PostgresIdentity:
@@ -86,13 +62,11 @@ class PostgresIdentity:
         self._check_parts(position)
         with self._control() as on:
             rows = on.execute(self._newest(position)).fetchall()
-            mark: dict[str, Any] = {
+            return {
                 "events": [list(self._marked(row)) for row in rows],
                 "log": self._place_of(on),
+                "end": self._drawn(on),
             }
-            if self._layout.by_transactions:
-                mark["end"] = on.execute(self._queries["drawn"]).fetchone()[0]  # type: ignore[index]
-        return mark
 
     def mark_of(self, events: Sequence[RecordedEvent]) -> Mark | None:
         """The events alone; None where their ids are made up, and so tell nothing of what they
@@ -102,7 +76,7 @@ class PostgresIdentity:
             return None
         place = None if self._place is None else dict(self._place[1])
         marked = [
-            _Marked(str(each.position), each.id, each.stream, each.version, each.tenant, None)
+            Marked(str(each.position), each.id, each.stream, each.version, each.tenant, None)
             for each in reversed(events[-_MARKED:])
         ]
         return {"events": [list(each) for each in marked], "log": place}
@@ -116,14 +90,19 @@ class PostgresIdentity:
     def recognise(self, position: Position, mark: Mark, *, removed: bool = False) -> None:
         """Look for each event of the mark, and whether transaction ids can be compared."""
         self._check_parts(position)
-        events = _marked_events(mark)
+        events = marked_events(mark)
         with self._control() as on:
             self._place = None
             place = self._place_of(on)
             if self._layout.by_transactions:
                 self._check_transactions(on, position, mark, place)
             self._check_reach(on, position)
-            unbroken = mark.get("log") is not None and mark["log"] == place
+            # A backup that is restored into a server that runs sets the sequence back.
+            unbroken = (
+                mark.get("log") is not None
+                and mark["log"] == place
+                and self._drawn(on) >= (mark.get("end") or 0)
+            )
             self._check_events(on, events, may_be_gone=removed or unbroken, unbroken=unbroken)
 
     # -- the events of a mark
@@ -131,7 +110,7 @@ class PostgresIdentity:
     def _check_events(
         self,
         on: psycopg.Connection,
-        events: Sequence[_Marked],
+        events: Sequence[Marked],
         *,
         may_be_gone: bool,
         unbroken: bool,
@@ -140,7 +119,9 @@ class PostgresIdentity:
             return
         there = self._there(on, events)
         same = {
-            each for each in events if any(_same(now, each) for now in there.get(each.position, ()))
+            each
+            for each in events
+            if any(is_same(now, each) for now in there.get(each.position, ()))
         }
         newest_same = max((Position.parse(each.position) for each in same), default=None)
         marked = {each.id for each in same}
@@ -152,7 +133,7 @@ class PostgresIdentity:
             others = [now for now in beside if now.id not in marked]
             follows = newest_same is not None and newest_same > Position.parse(each.position)
             if any(
-                self._replaced(on, each, now) or (_rewritten(now, each) and (unbroken or follows))
+                self._replaced(on, each, now) or (rewritten(now, each) and (unbroken or follows))
                 for now in others
             ):
                 continue
@@ -167,7 +148,7 @@ class PostgresIdentity:
                 self._check_gone(on, each)
 
     def _check_alone(
-        self, event: _Marked, events: Sequence[_Marked], there: Sequence[_Marked]
+        self, event: Marked, events: Sequence[Marked], there: Sequence[Marked]
     ) -> None:
         """Raises AnotherLog where another event was given the number of a marked one. Emmett has no
         unique index that prevents it.
@@ -187,8 +168,8 @@ class PostgresIdentity:
                 )
 
     def _there(
-        self, on: psycopg.Connection, events: Sequence[_Marked]
-    ) -> Mapping[str, Sequence[_Marked]]:
+        self, on: psycopg.Connection, events: Sequence[Marked]
+    ) -> Mapping[str, Sequence[Marked]]:
         """What is now at the positions of a mark's events: in a table of one's own, one number may
         be that of several events.
         """
@@ -198,12 +179,12 @@ class PostgresIdentity:
             "up_to": self._layout.up_to(highest),
             "ids": sql.SQL(", ").join(sql.Literal(each.id) for each in events),
         }
-        found: dict[str, list[_Marked]] = {}
+        found: dict[str, list[Marked]] = {}
         for now in map(self._marked, on.execute(self._query("between", **bounds))):
             found.setdefault(now.position, []).append(now)
         return found
 
-    def _check_gone(self, on: psycopg.Connection, event: _Marked) -> None:
+    def _check_gone(self, on: psycopg.Connection, event: Marked) -> None:
         """Raises AnotherLog unless something says that an event was deleted."""
         if self._at_version(on, event) is not None:
             raise self._other(
@@ -216,7 +197,7 @@ class PostgresIdentity:
                 f"{event.stream!r}) does not exist any more, and nothing says that it was deleted"
             )
 
-    def _replaced(self, on: psycopg.Connection, event: _Marked, now: _Marked) -> bool:
+    def _replaced(self, on: psycopg.Connection, event: Marked, now: Marked) -> bool:
         """Whether the library itself put another event in the place of this one."""
         kind = self._layout.compacted
         if kind is None or (now.stream, now.version) != (event.stream, event.version):
@@ -224,14 +205,14 @@ class PostgresIdentity:
         row = self._at_version(on, event)
         return row is not None and str(row[0]).lower().startswith(kind)
 
-    def _at_version(self, on: psycopg.Connection, event: _Marked) -> tuple[Any, ...] | None:
+    def _at_version(self, on: psycopg.Connection, event: Marked) -> tuple[Any, ...] | None:
         """The type of what has the version of a stream now; None where nothing has."""
         query = self._query(
             "version", of_stream=self._of_stream(event), at=sql.Literal(event.version)
         )
         return on.execute(query).fetchone()
 
-    def _last_version(self, on: psycopg.Connection, event: _Marked) -> int:
+    def _last_version(self, on: psycopg.Connection, event: Marked) -> int:
         found = [on.execute(self._query("last", of_stream=self._of_stream(event))).fetchone()]
         listed = self._layout.stream_table
         if listed is not None:
@@ -246,7 +227,7 @@ class PostgresIdentity:
         # Below the first version of any store, where there is no such stream.
         return max((row[0] for row in found if row is not None and row[0] is not None), default=-1)
 
-    def _of_stream(self, event: _Marked) -> sql.Composable:
+    def _of_stream(self, event: Marked) -> sql.Composable:
         return sql.SQL("{} AND {} = {}").format(
             self._layout.stream_equals(event.stream),
             self._layout.mapped.tenant,
@@ -265,8 +246,12 @@ class PostgresIdentity:
                 "read model: esops projection recover PROJECTION.",
             )
 
+    def _drawn(self, on: psycopg.Connection) -> int:
+        """The last number that the sequence gave out."""
+        return int(on.execute(self._queries["drawn"]).fetchone()[0])  # type: ignore[index]
+
     def _check_reach(self, on: psycopg.Connection, position: Position) -> None:
-        drawn = on.execute(self._queries["drawn"]).fetchone()[0]  # type: ignore[index]
+        drawn = self._drawn(on)
         if self._layout.by_transactions:
             upcoming = on.execute(self._queries["transactions"]).fetchone()[0]  # type: ignore[index]
             if position[0] >= upcoming:
@@ -343,11 +328,11 @@ class PostgresIdentity:
             hint=_RESTORED,
         )
 
-    def _marked(self, row: tuple[Any, ...]) -> _Marked:
+    def _marked(self, row: tuple[Any, ...]) -> Marked:
         parts = len(self._layout.order)
         position = str(Position(row[:parts]))
         event_id, stream, version, tenant, content = row[parts:]
-        return _Marked(position, str(event_id), stream, version, tenant or "", content)
+        return Marked(position, str(event_id), stream, version, tenant or "", content)
 
     def _newest(self, position: Position) -> sql.Composed:
         up_to = self._layout.up_to(position)
@@ -370,18 +355,6 @@ class PostgresIdentity:
                 },
             )
         return self._place[1]
-
-
-def _marked_events(mark: Mark) -> list[_Marked]:
-    """The events that a mark names. Raises UnreadableMark where it is none of ours."""
-    try:
-        events = [_Marked(*each) for each in mark["events"]]
-        for each in events:
-            Position.parse(each.position)
-        dict(mark.get("log") or {})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnreadableMark from error
-    return events
 
 
 def _allowed(on: psycopg.Connection, question: str) -> str | None:
