@@ -180,7 +180,7 @@ def _compare_sample(
     same = sql.SQL(" AND ").join(
         sql.SQL("{} = {}").format(sql.Identifier(BLUE, name), sql.Identifier(GREEN, name))
         for name in sides.key
-    )
+    ) + sql.SQL(" AND {}").format(sides.same_key)
     blue, green = (qualified(table.schema, table.name) for table in (sides.blue, sides.green))
     pairs = sql.SQL(
         "(SELECT {b}, {g} FROM {blue} AS {b} TABLESAMPLE BERNOULLI ({b_share}) REPEATABLE (1) "

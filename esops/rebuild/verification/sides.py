@@ -74,9 +74,10 @@ def as_text(column: Column, alias: str) -> sql.Composable:
     1.0 and 1.00 are one number.
     """
     name = sql.Identifier(alias, column.name)
+    # Byte by byte: in the column's own collation, 'Bob' may be 'BOB'.
     if column.kind == "numeric":
-        return sql.SQL("trim_scale({})::text").format(name)
-    return sql.SQL("{}::text").format(name)
+        return sql.SQL('trim_scale({})::text COLLATE "C"').format(name)
+    return sql.SQL('{}::text COLLATE "C"').format(name)
 
 
 def bucket_of(table: Table, key: Sequence[str], alias: str) -> sql.Composable:
@@ -136,11 +137,15 @@ def rows_of_keys(sides: Sides, keys: Sequence[Key]) -> sql.Composable:
     )
 
     def side(table: Table, alias: str) -> sql.Composable:
+        # The first condition finds the row by its index, and the second makes sure of it: in the
+        # collation of the index, 'Bob' may be 'BOB'.
         same = sql.SQL(" AND ").join(
-            sql.SQL("{} = {}::{}").format(
+            sql.SQL("{} = {}::{} AND {} = {}").format(
                 sql.Identifier(alias, column),
                 sql.Identifier(WANTED, name),
                 sql.SQL(table.column(column).type),
+                as_text(table.column(column), alias),
+                sql.Identifier(WANTED, name),
             )
             for column, name in zip(sides.key, names, strict=True)
         )
