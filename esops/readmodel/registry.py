@@ -284,6 +284,15 @@ def reset(connection: psycopg.Connection, at: Version, fingerprint: str) -> None
     forget_marks(connection, at.projection, at.version)
 
 
+def note_code(connection: psycopg.Connection, at: Version, fingerprint: str) -> None:
+    """Keep another fingerprint of the code that keeps a version fresh from now on.
+
+    Nothing happens where somebody else changed it meanwhile.
+    """
+    values = (fingerprint, at.projection, at.version, at.fingerprint)
+    connection.execute(_SQL["note_code"], values)
+
+
 def add_rows(
     connection: psycopg.Connection, at: Version, change: int, value_types: Mapping[str, str]
 ) -> None:

@@ -59,6 +59,10 @@ UPDATE esops.versions
        applied = NULL, lost = NULL, updated_at = now()
  WHERE projection = %s AND version = %s;
 
+-- note_code --
+UPDATE esops.versions SET fingerprint = %s
+ WHERE projection = %s AND version = %s AND fingerprint = %s;
+
 -- add_rows --
 UPDATE esops.versions
    SET rows = rows + %s, value_types = %s

@@ -16,6 +16,7 @@ import structlog
 
 from esops.errors import ConnectionLost, EsopsError, Refused, Stopped
 from esops.events import Position
+from esops.projections.fingerprint import is_first
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import guards, journal
@@ -172,8 +173,10 @@ class RebuildContext:
         """Raises Refused where the code has changed: a version is made by one code from its first
         event to its last.
         """
-        green = self._green()
-        if green.fingerprint != self.target.code:
+        green, code = self._green(), self.target.code
+        if is_first(green.fingerprint) and code.made(green.fingerprint):
+            self._session.do(lambda on: registry.note_code(on, green, code.fingerprint))
+        elif not code.made(green.fingerprint):
             raise Refused(
                 f"the code of {self.target.name} has changed since rebuild "
                 f"{self._journal_entry.rebuild} began",

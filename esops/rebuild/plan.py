@@ -114,7 +114,7 @@ class RebuildPlan:
             events=0,
             rows=0,
             tables=self.tables,
-            fingerprint=self.target.code,
+            fingerprint=self.target.code.fingerprint,
             after_load=after_load,
         )
 

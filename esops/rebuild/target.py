@@ -5,6 +5,7 @@ that readers use.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import psycopg
@@ -13,7 +14,7 @@ from esops.config import Config
 from esops.errors import UsageError
 from esops.postgres.connection import translated
 from esops.projections.definition import Definition, load_definition
-from esops.projections.fingerprint import fingerprint
+from esops.projections.fingerprint import Code
 from esops.readmodel.names import ReadModelName, default_schema, parse_name
 from esops.settings import ProjectionSettings
 
@@ -34,10 +35,10 @@ class Target:
     directory: Path
     config: Path
 
-    @property
-    def code(self) -> str:
-        """The fingerprint of the code that is there now."""
-        return fingerprint(self.definition)
+    @cached_property
+    def code(self) -> Code:
+        """The code that is there now."""
+        return Code(self.definition, self.settings, self.directory)
 
 
 def resolve(config: Config, name: str, store: str | None, connection: psycopg.Connection) -> Target:

@@ -29,7 +29,7 @@ from esops.errors import (
 )
 from esops.postgres.connection import connect, translated
 from esops.projections.definition import Definition, load_definition
-from esops.projections.fingerprint import fingerprint
+from esops.projections.fingerprint import Code, is_first
 from esops.readmodel import locks, registry
 from esops.readmodel.registry import Version
 from esops.running.runner import Runner
@@ -44,15 +44,37 @@ LEFT_ALONE = 100
 
 def code_of(config: Config, version: Version) -> tuple[Definition, bool]:
     """The code to keep a version fresh with, and whether it is the code that built the version."""
+    code = _code(config, version)
+    # Where the settings name its code, the operator vouches for it: that of moved code may differ.
+    named = str(version.version) in config.projection(version.projection).versions
+    same = named or version.fingerprint is None or code.made(version.fingerprint)
+    return code.definition, same
+
+
+def _code(config: Config, version: Version) -> Code:
     settings = config.projection(version.projection)
-    # The operator vouches for it: the fingerprint of moved code may differ.
-    override = settings.versions.get(str(version.version))
     where = f"{config.path}: projections.{version.projection}"
+    override = settings.versions.get(str(version.version))
     if override is not None:
-        own = settings.model_copy(update=override.model_dump(exclude_none=True))
-        return load_definition(own, config.directory, f"{where}.versions.{version.version}"), True
-    definition = load_definition(settings, config.directory, where)
-    return definition, version.fingerprint in {None, fingerprint(definition)}
+        settings = settings.model_copy(update=override.model_dump(exclude_none=True))
+        where = f"{where}.versions.{version.version}"
+    return Code(load_definition(settings, config.directory, where), settings, config.directory)
+
+
+def _note_anew(config: Config, version: Version) -> None:
+    """Note the code of a version by esops' way of today, where an older esops noted it."""
+    code = _code(config, version)
+    if not is_first(version.fingerprint) or not code.made(version.fingerprint):
+        return
+    dsn = config.readmodel_of(version.projection).dsn
+    with translated(), connect(dsn, f"run {version.projection}") as connection:
+        registry.note_code(connection, version, code.fingerprint)
+    log.info(
+        "an older esops noted this version's code; it is the same as far as that could see, and is "
+        "noted anew",
+        projection=version.projection,
+        version=version.version,
+    )
 
 
 def open_runner(
@@ -171,6 +193,7 @@ def _follow_version(
             hint=f"Rebuild it: esops rebuild {projection} --blue-green",
         )
     _check_archived(config, version)
+    _note_anew(config, version)
     runner = open_runner(config, version, stop=stop, store=store)
     try:
         _check_names(config, version, runner.store)

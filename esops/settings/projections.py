@@ -132,6 +132,8 @@ class ProjectionSettings(Settings):
     on_error: Literal["stop", "dead-letter"] = "stop"
     cache_rows: int = Field(default=24_576, ge=2)
     """The most rows that a fold keeps in memory."""
+    fingerprint: tuple[str, ...] = ()
+    """Files, or patterns of files, that count as the projection's code, seen from esops.toml."""
     verify: VerifySettings = VerifySettings()
     versions: Mapping[str, VersionSettings] = {}
 

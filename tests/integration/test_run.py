@@ -103,6 +103,38 @@ def test_a_restarted_host_does_not_mix_two_codes_in_a_version(dsn, connection, p
     assert "built by different code" in err
 
 
+METHOD = "class Kinds:\n    def end(self, kind): return kind.rpartition('_')[2]\n" + (
+    shop.PROJECTION.replace('kind.rpartition("_")[2]', "Kinds().end(kind)")
+)
+
+
+def test_a_changed_method_leaves_a_standby_alone_and_an_older_fingerprint_is_noted_anew(
+    dsn, connection, project
+):
+    shop.make(dsn, 100)
+    shop.configure(project, dsn, code=METHOD)
+    project.ok("rebuild", "--blue-green")
+    noted = connection.execute("SELECT fingerprint FROM esops.versions").fetchone()[0]
+    first = project.python(
+        "from pathlib import Path; from esops.config import load_config; "
+        "from esops.projections.definition import load_definition; "
+        "from esops.projections.first_fingerprint import first_fingerprint; "
+        "config = load_config(Path('esops.toml')); "
+        "print(first_fingerprint(load_definition(config.projection('cart_summary'), "
+        "config.directory, 'test')))"
+    )
+    connection.execute("UPDATE esops.versions SET fingerprint = %s", (first,))
+    assert "noted anew" in project.ok("run", "--until-caught-up").err
+    found = connection.execute("SELECT fingerprint FROM esops.versions").fetchone()[0]
+    assert found == noted
+    project.ok("rebuild", "--blue-green")
+    write(dsn)
+    shop.configure(project, dsn, code=METHOD.replace("[2]", "[2].upper()"))
+    project.run("run", "--until-caught-up")
+    assert position(connection, 1) == 100
+    assert position(connection, 2) > 100
+
+
 def test_followers_on_emmett_rest_when_nothing_comes(dsn, connection, project):
     """Its order is by transaction ids, which a follower's own checkpoints use up: two must not
     drive each other on for ever.

@@ -86,6 +86,18 @@ class Project:
         assert "Traceback" not in result.err, result.err
         return result
 
+    def python(self, program: str) -> str:
+        """What a program prints that runs in the folder, in an interpreter of its own."""
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=self.folder,
+            env=self.environ(),
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout.strip()
+
     def ok(self, *arguments: str, timeout: float = DEADLINE) -> Result:
         result = self.run(*arguments, timeout=timeout)
         assert result.code == 0, f"exit {result.code}\n{result.out}\n{result.err}"

@@ -1,4 +1,4 @@
-"""Events, positions, names, fingerprints: the small words that everything is built of."""
+"""Events, positions, names: the small words that everything is built of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from esops import fold
 from esops.errors import ConnectionLost, UsageError, nearest
 from esops.events import Position, RecordedEvent, category_of
 from esops.postgres.connection import translated
-from esops.projections.fingerprint import fingerprint
 from esops.projections.kinds.fold import Bloom
 from esops.readmodel.names import ReadModelName, parse_name, physical_name
 from esops.readmodel.types import wider
@@ -110,48 +109,6 @@ def test_physical_names_fit_and_tell_versions_apart(name, version):
 
 def test_long_names_that_begin_alike_stay_apart():
     assert physical_name("x" * 70 + "a", 1) != physical_name("x" * 70 + "b", 1)
-
-
-FACTOR = 2
-
-
-def helper(row):
-    return (row or 0) * FACTOR
-
-
-def test_a_fingerprint_sees_the_code_and_its_helpers_and_not_comments():
-    @fold()
-    def one(row, event):
-        return {"n": helper(row)}
-
-    before = fingerprint(one)
-
-    @fold()
-    def one(row, event):
-        # a comment
-        return {"n": helper(row)}
-
-    assert fingerprint(one) == before
-
-    @fold()
-    def one(row, event):
-        return {"n": helper(row) + 1}
-
-    assert fingerprint(one) != before
-
-
-def test_a_fingerprint_sees_a_changed_constant_of_the_module():
-    global FACTOR
-
-    @fold(key=lambda event: event.stream)
-    def one(row, event):
-        return {"n": helper(row)}
-
-    before = fingerprint(one)
-    FACTOR = 3
-    assert fingerprint(one) != before
-    FACTOR = 2
-    assert fingerprint(one) == before
 
 
 def test_a_fold_can_be_called_as_it_is():

@@ -19,7 +19,10 @@ MODULES = {
     if "files" not in path.parts  # what `esops demo` hands to a user
 }
 REFERENCE = re.compile(r"(esops(?:\.\w+)+)(?::\w+)?")
-USERS_CODE = {"esops.projections.definition": "python = module:function of esops.toml"}
+USERS_CODE = {
+    "esops.projections.definition": "python = module:function of esops.toml",
+    "esops.projections.code_graph": "what the code of a projection imports while it runs",
+}
 """Modules that import what a user named, with the setting that names it."""
 ENTRY_POINTS = {"esops.stores", "esops.layouts"}
 """Groups of entry points are names, and import nothing."""

@@ -24,7 +24,7 @@ from esops.config import load_config
 from esops.errors import EsopsError, Refused
 from esops.events import Position
 from esops.projections.definition import load_definition
-from esops.projections.fingerprint import fingerprint
+from esops.projections.fingerprint import Code
 from esops.running.runner import Runner
 from esops.running.throttle import Limits, Throttle
 from esops.running.work import RunControl, Work
@@ -101,7 +101,7 @@ def load_shard(task: Task, stop: Callable[[], bool] = lambda: False) -> Failure 
         settings = config.projection(task.projection)
         definition = load_definition(settings, config.directory, f"projections.{task.projection}")
         share = (task.shard, task.of)
-        if fingerprint(definition) != task.fingerprint:
+        if Code(definition, settings, config.directory).fingerprint != task.fingerprint:
             raise Refused(
                 f"the code of {task.projection} on {socket.gethostname()} is not the code that the "
                 "rebuild began with",

@@ -136,7 +136,7 @@ class Loading(RebuildContext):
             str(until),
             self._options.batch_size,
             self._options.limits,
-            target.code,
+            target.code.fingerprint,
             owner,
         )
 

@@ -174,7 +174,7 @@ class InPlaceRebuild(Rebuild):
             # The checkpoint's row first, as everybody does: a runner cannot commit in between.
             registry.lock_checkpoint(connection, version.projection, version.version)
             connection.execute(sql.SQL("TRUNCATE {}").format(names))
-            registry.reset(connection, version, self.target.code)
+            registry.reset(connection, version, self.target.code.fingerprint)
             journal.enter(connection, self._journal_entry.rebuild, journal.PROVISIONED)
 
         try:
@@ -225,7 +225,7 @@ class InPlaceRebuild(Rebuild):
         made by this rebuild, so that with other code it begins again.
         """
         if self._options.ranges is None:
-            if self._green().fingerprint != self.target.code:
+            if not self.target.code.made(self._green().fingerprint):
                 self._say("the code has changed since this rebuild began, so it begins again")
                 self._empty()
             return
@@ -234,7 +234,7 @@ class InPlaceRebuild(Rebuild):
         made = next((each for each in known if each.version == scratch), None)
         if made is None:
             super()._check_code()
-        elif made.fingerprint != self.target.code:
+        elif not self.target.code.made(made.fingerprint):
             raise Refused(
                 f"the code of {self.target.name} has changed since rebuild "
                 f"{self._journal_entry.rebuild} began",

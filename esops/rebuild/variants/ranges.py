@@ -123,7 +123,7 @@ class Ranges:
                     0,
                     0,
                     {next(iter(version.tables)): names},
-                    self._target.code,
+                    self._target.code.fingerprint,
                 ),
             )
             create_shards(connection, version, of, until, mark)
@@ -226,7 +226,7 @@ class Ranges:
             finish_range(connection, self._version, part, built)
             connection.execute(sql.SQL("TRUNCATE {}").format(names))
             # The same table serves the next range, which begins from the log's start again.
-            registry.reset(connection, built, self._target.code)
+            registry.reset(connection, built, self._target.code.fingerprint)
 
         with_lock_timeout(
             self._session, do, timedelta(seconds=5), self._control.stop, self._control.say
@@ -236,7 +236,8 @@ class Ranges:
         with connection.transaction():
             if not shards_of(connection, self._version):
                 return
-            merge_shards(connection, replace(self._version, fingerprint=self._target.code), until)
+            version = replace(self._version, fingerprint=self._target.code.fingerprint)
+            merge_shards(connection, version, until)
             connection.execute(sql.SQL("DROP TABLE {}").format(qualified(*self._names())))
             registry.delete(connection, self._target.name, self._scratch)
 

@@ -25,7 +25,7 @@ from esops.events import Position
 from esops.health import heads, status
 from esops.health.late import missed_by
 from esops.projections.definition import load_definition
-from esops.projections.fingerprint import fingerprint
+from esops.projections.fingerprint import Code
 from esops.readmodel import migrations, registry
 from esops.readmodel.registry import Version
 from esops.rebuild.api import RebuildRequest, rebuild
@@ -383,7 +383,8 @@ def forget(admin: psycopg.Connection, config: Config) -> None:
         "TRUNCATE tokens__v1; CREATE OR REPLACE VIEW tokens AS SELECT * FROM tokens__v1"
     )
     settings = config.projection("tokens")
-    code = fingerprint(load_definition(settings, config.directory, "esops.toml"))
+    definition = load_definition(settings, config.directory, "esops.toml")
+    code = Code(definition, settings, config.directory).fingerprint
     registry.insert(
         admin,
         Version("tokens", 1, "active", "s", None, 0, 0, {"tokens": ("public", "tokens__v1")}, code),
