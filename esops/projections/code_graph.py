@@ -349,10 +349,10 @@ class CodeGraph:
         for each in statements:
             parts += self._names(found.globals_, names_in(each) - {(found.name,)})
         if not statements:
-            parts += self._from_elsewhere(source, found)
+            parts += self._from_its_module(source, found)
         return _Node(b"value" + label.encode(), parts)
 
-    def _from_elsewhere(self, source: Source, found: _Name) -> list[tuple[bytes | int, ...]]:
+    def _from_its_module(self, source: Source, found: _Name) -> list[tuple[bytes | int, ...]]:
         """The name in the module from which it is imported."""
         package = str(found.globals_.get("__package__") or "")
         for level, module, name in imported_as(source, found.name):

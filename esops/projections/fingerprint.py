@@ -92,7 +92,7 @@ class Code:
             if not files:
                 raise UsageError(
                     f"fingerprint: there is no file {pattern!r} in {self.directory}",
-                    hint="Correct the name, or take it out of `fingerprint`.",
+                    hint="Correct the name, or remove it from `fingerprint`.",
                 )
             found |= files
         return sorted(found)

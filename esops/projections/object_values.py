@@ -1,4 +1,4 @@
-"""What objects hold: their attributes, their content, and what makes them anew."""
+"""What objects hold: their attributes, their content, and what they are made from."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def content(value: Any) -> list[Any]:
 
 
 def reduced(value: Any) -> list[Any]:
-    """What makes an object of Python's library anew; of what cannot be made anew, nothing."""
+    """What makes an object of Python's library again; of what cannot be made again, nothing."""
     if type(value).__module__ in _OF_THE_PROCESS:
         return []  # it is of this process
     reduce = copyreg.dispatch_table.get(type(value))

@@ -287,7 +287,7 @@ def reset(connection: psycopg.Connection, at: Version, fingerprint: str) -> None
 def note_code(connection: psycopg.Connection, at: Version, fingerprint: str) -> None:
     """Keep another fingerprint of the code that keeps a version fresh from now on.
 
-    Nothing happens where somebody else changed it meanwhile.
+    Nothing happens where somebody else changed it in the meantime.
     """
     values = (fingerprint, at.projection, at.version, at.fingerprint)
     connection.execute(_SQL["note_code"], values)

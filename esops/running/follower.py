@@ -71,7 +71,7 @@ def _note_anew(config: Config, version: Version) -> None:
         registry.note_code(connection, version, code.fingerprint)
     log.info(
         "an older esops noted this version's code; it is the same as far as that could see, and is "
-        "noted anew",
+        "noted in the new way",
         projection=version.projection,
         version=version.version,
     )

@@ -124,7 +124,7 @@ def test_a_changed_method_leaves_a_standby_alone_and_an_older_fingerprint_is_not
         "config.directory, 'test')))"
     )
     connection.execute("UPDATE esops.versions SET fingerprint = %s", (first,))
-    assert "noted anew" in project.ok("run", "--until-caught-up").err
+    assert "noted in the new way" in project.ok("run", "--until-caught-up").err
     found = connection.execute("SELECT fingerprint FROM esops.versions").fetchone()[0]
     assert found == noted
     project.ok("rebuild", "--blue-green")
