@@ -24,6 +24,7 @@ from esops.projections.kinds.sql import EVENTS_A_STATEMENT, explain, range_state
 from esops.readmodel import migrations, registry
 from esops.readmodel.after_load import AfterLoad, read_after_load
 from esops.readmodel.names import physical_tables, placeholders
+from esops.readmodel.object_names import Side, names_for_green
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import carry_statements, create_statements, rolled_back
 from esops.rebuild import guards, plan_notes, switch
@@ -245,7 +246,7 @@ def _try_out(
     tables = physical_tables(target.names, start.to_version)
     create = create_statements(target.names, tables, start.blue, ddl)
     with rolled_back(connection):
-        greens, after_load, drop_now = _create(connection, target, tables, create, start.blue, ddl)
+        greens, after_load, drop_now = _create(connection, target, tables, create, start, ddl)
         kinds.check(target.definition, list(greens.values()), conjoined=store.capabilities.tenants)
         # The switch's statements depend on the catalogue with green in it, so they are made here.
         green = Version(
@@ -263,7 +264,7 @@ def _create(
     target: Target,
     tables: Mapping[str, tuple[str, str]],
     create: list[str],
-    blue: Mapping[str, Table],
+    start: _Start,
     ddl: Path | None,
 ) -> tuple[dict[str, Table], list[AfterLoad], list[str]]:
     """Create green; adds to `create` the statements for what it takes over from blue.
@@ -293,17 +294,31 @@ def _create(
                 f"green's DDL does not create a table {physical}",
                 hint=f"Write CREATE TABLE {mark} (…) in {ddl}.",
             )
-        if name in blue:
-            carried = carry_statements(connection, blue[name], qualified(schema, physical))
-            # What green takes over is tried out as well: a grant may fail, or a storage parameter.
-            for statement in carried:
-                connection.execute(statement.encode())
-            create += carried
+        carried: list[str] = []
+        if target.settings.switch == "rename":
+            carried += _names_of_green(connection, start, name, green, like=ddl is None)
+        if name in start.blue:
+            carried += carry_statements(connection, start.blue[name], qualified(schema, physical))
+        # What green takes over is tried out as well: a grant may fail, or a storage parameter.
+        for statement in carried:
+            connection.execute(statement.encode())
+        create += carried
         greens[name] = green
         later, now = read_after_load(connection, green)
         after_load += later
         drop_now += now
     return greens, after_load, drop_now
+
+
+def _names_of_green(
+    connection: psycopg.Connection, start: _Start, name: str, green: Table, *, like: bool
+) -> list[str]:
+    blue = (
+        Side(start.blue[name], name, start.source.version)
+        if name in start.blue and start.source is not None
+        else None
+    )
+    return names_for_green(connection, blue, Side(green, name, start.to_version), like=like)
 
 
 def _explained(

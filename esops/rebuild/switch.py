@@ -28,7 +28,7 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified, translated
 from esops.postgres.grants import grant_statements
 from esops.postgres.statements import statements as load_statements
-from esops.readmodel import registry
+from esops.readmodel import object_names, registry
 from esops.readmodel.dependants import dependants
 from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
@@ -76,8 +76,38 @@ def statements(connection: psycopg.Connection, what: Switch) -> list[str]:
         current = catalog.find_table(connection, name.schema, name.name)
         done += _move_table_away(connection, what, name, current)
         point = _rename_to if what.mode == "rename" else _point_view_at
-        done += point(connection, what, name, current, table)
+        pointed = point(connection, what, name, current, table)
+        if what.mode == "rename":
+            pointed = _with_names(connection, what, name, pointed, table)
+        done += pointed
     return done
+
+
+def _with_names(
+    connection: psycopg.Connection,
+    what: Switch,
+    name: ReadModelName,
+    renames: list[str],
+    target: Table,
+) -> list[str]:
+    """The renames of a table with those of what belongs to it, so that what serves bears the names
+    that it had.
+    """
+    physical = what.source.tables.get(name.name) if what.source is not None else None
+    blue = catalog.find_table(connection, *physical) if physical is not None else None
+    source = None
+    if blue is not None and what.source is not None:
+        source = object_names.Side(blue, name.name, what.source.version)
+    here = object_names.Side(target, name.name, what.target.version)
+    done = [*renames, *object_names.exchange(connection, source, here)]
+    if blue is None:
+        return done
+    serving = name.identifier.as_string(connection)
+    return [
+        *object_names.advance_identities(connection, blue.oid, target.oid),
+        *done,
+        *object_names.own_sequences(connection, blue.oid, target.oid, serving),
+    ]
 
 
 def _move_table_away(

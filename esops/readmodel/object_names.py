@@ -1,0 +1,194 @@
+"""The names of what belongs to a table: indexes, constraints, sequences, statistics, partitions.
+
+They share one name space with each other and with those of other versions. With `switch =
+"rename"`, applications and tools that compare schemas (Marten, EF Core, Alembic) look for them by
+name. So what serves bears the names without a version, and what stands by the same names with its
+version: `pkey_cart` serves, `pkey_cart__v2` stands by. Names of triggers, policies and of checks
+belong to their table alone, and never need to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from esops.postgres.catalog import Table
+from esops.postgres.connection import qualified
+from esops.postgres.statements import statements
+from esops.readmodel.names import physical_name
+
+_SQL = statements(__package__, "object_names")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A table of a version, under the name that it has now."""
+
+    table: Table
+    name: str
+    """The name that the application reads."""
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    kind: str
+    """As in ALTER: TABLE, INDEX, SEQUENCE, STATISTICS."""
+    schema: str
+    name: str
+    definition: str
+    """What it is, without any name in it."""
+    plain: str
+    """Its name without the version."""
+
+    def at(self, name: str) -> tuple[bool, str, str]:
+        """A name in the name space that it is in; statistics have one of their own."""
+        return (self.kind == "STATISTICS", self.schema, name)
+
+
+def names_for_green(
+    connection: psycopg.Connection, blue: Side | None, green: Side, *, like: bool
+) -> list[str]:
+    """The statements that give what belongs to a new table the names of its counterparts in blue,
+    with green's version.
+
+    `like`: Postgres chose the names, from blue's columns; otherwise a name of the user's stays.
+    """
+    found = _objects(connection, green)
+    wanted = _wanted(
+        [] if blue is None else _objects(connection, blue), found, green.version, like=like
+    )
+    return _renames(
+        connection,
+        [
+            (each, physical_name(plain, green.version))
+            for each, plain in zip(found, wanted, strict=True)
+        ],
+    )
+
+
+def exchange(connection: psycopg.Connection, source: Side | None, target: Side) -> list[str]:
+    """The statements that give the target's objects the names of what serves, and the source's
+    those of what stands by.
+    """
+    before = [] if source is None else _objects(connection, source)
+    here = _objects(connection, target)
+    wanted = _wanted(before, here, target.version, like=False)
+    served = [each for each in before if each.name == each.plain]
+    away = [
+        (each, physical_name(each.name, source.version)) for each in served if source is not None
+    ]
+    return [
+        *_renames(connection, away, must_move=True),
+        *_renames(
+            connection,
+            list(zip(here, wanted, strict=True)),
+            freed={each.at(each.name) for each in served},
+        ),
+    ]
+
+
+def advance_identities(connection: psycopg.Connection, source: int, target: int) -> list[str]:
+    """The statements by which the target's identity columns continue where those of the source are.
+
+    `source` and `target` are the tables' oids.
+    """
+    rows = connection.execute(_SQL["identities"], {"source": source, "target": target}).fetchall()
+    return [
+        (
+            f"SELECT setval('{_quoted(here)}', s.last_value, s.is_called) FROM {there} s, {here} t "
+            "WHERE (s.last_value, s.is_called) > (t.last_value, t.is_called)"
+        )
+        for there, here in rows
+    ]
+
+
+def own_sequences(
+    connection: psycopg.Connection, source: int, target: int, serving: str
+) -> list[str]:
+    """The statements by which what serves owns the sequences that its serial columns draw from.
+
+    `source` and `target` are the tables' oids, `serving` is the quoted name that the target has by
+    then.
+    """
+    rows = connection.execute(_SQL["serials"], {"source": source, "target": target}).fetchall()
+    return [f"ALTER SEQUENCE {sequence} OWNED BY {serving}.{column}" for sequence, column in rows]
+
+
+def _quoted(name: str) -> str:
+    return name.replace("'", "''")
+
+
+def _objects(connection: psycopg.Connection, side: Side) -> list[_Object]:
+    rows = connection.execute(_SQL["objects"], {"oid": side.table.oid}).fetchall()
+    return [
+        _Object(kind, schema, name, definition, _plain(name, side))
+        for kind, schema, name, definition in rows
+    ]
+
+
+def _plain(name: str, side: Side) -> str:
+    """A name without the version: `pkey_cart__v2` or, as Postgres chose it, `cart__v2_pkey`."""
+    suffix, physical = f"__v{side.version}", physical_name(side.name, side.version)
+    if name.endswith(suffix):
+        return name.removesuffix(suffix)
+    if name.startswith(physical + "_"):
+        return side.name + name.removeprefix(physical)
+    return name
+
+
+def _wanted(
+    serving: Sequence[_Object], found: Sequence[_Object], version: int, *, like: bool
+) -> list[str]:
+    """The plain name of each: that of the counterpart, found by its name or else by what it is."""
+    others = list(serving)
+    taken: set[tuple[bool, str, str]] = set()
+    result: list[str] = []
+    for each in found:
+        counterpart: _Object | None = None
+        if like or each.name != each.plain:
+            alike = [other for other in others if other.kind == each.kind]
+            counterpart = next(
+                (o for o in alike if physical_name(o.plain, version) == each.name),
+                next((o for o in alike if o.definition == each.definition), None),
+            )
+        plain = each.plain if counterpart is None else counterpart.plain
+        if counterpart is not None:
+            others.remove(counterpart)
+        result.append(each.name if each.at(plain) in taken else plain)
+        taken.add(each.at(plain))
+    return result
+
+
+def _renames(
+    connection: psycopg.Connection,
+    pairs: Sequence[tuple[_Object, str]],
+    *,
+    freed: Collection[tuple[bool, str, str]] = (),
+    must_move: bool = False,
+) -> list[str]:
+    """The statements that rename objects. One whose new name is somebody else's keeps its own, or
+    gets another one where it has to make room.
+    """
+    done: list[str] = []
+    for each, wanted in pairs:
+        new, number = wanted, 0
+        while new != each.name and each.at(new) not in freed and _is_taken(connection, each, new):
+            number += 1
+            new = physical_name(f"{wanted}_{number}", 0) if must_move else each.name
+        if new != each.name:
+            done.append(
+                f"ALTER {each.kind} {qualified(each.schema, each.name).as_string(connection)} "
+                f"RENAME TO {sql.Identifier(new).as_string(connection)}"
+            )
+    return done
+
+
+def _is_taken(connection: psycopg.Connection, each: _Object, name: str) -> bool:
+    row = connection.execute(
+        _SQL["is_taken"], {"kind": each.kind, "schema": each.schema, "name": name}
+    ).fetchone()
+    return bool(row and row[0])
