@@ -56,7 +56,11 @@ def physical_name(name: str, version: int) -> str:
     """The name of a version's table: `name__v3`, or shortened with a hash where that is too long
     for Postgres.
     """
-    suffix = f"__v{version}"
+    return shortened(name, f"__v{version}")
+
+
+def shortened(name: str, suffix: str) -> str:
+    """A name with a suffix, shortened with a hash where that is too long for Postgres."""
     if len((name + suffix).encode()) <= _LONGEST_NAME:
         return name + suffix
     # Postgres would cut the suffix off, and all versions would have one name. The hash keeps apart

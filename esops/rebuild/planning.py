@@ -60,6 +60,8 @@ class _Draft:
     greens: Mapping[str, Table]
     explained: Sequence[str]
     switch: Sequence[str]
+    notes: Sequence[str]
+    """What goes with the switch, or stands against a later one."""
 
 
 def make_plan(
@@ -86,9 +88,8 @@ def make_plan(
         if not options.accept_fewer:
             away += guards.check_names(target, store)
         head = store.head(SETTLING).position
-        ddl = config.directory / target.settings.ddl if target.settings.ddl is not None else None
         # Created and rolled back in one transaction: nobody else ever sees it.
-        draft = _try_out(target, store, connection, start, head, ddl)
+        draft = _try_out(target, options, store, connection, start, head)
         return RebuildPlan(
             target=target,
             source=start.source,
@@ -97,7 +98,7 @@ def make_plan(
             create=draft.create,
             after_load=draft.after_load,
             drop_now=draft.drop_now,
-            switch=draft.switch if options.switch else (),
+            switch=draft.switch,
             keys={table.name: table.key for table in draft.greens.values()},
             compare=_method(options, start, draft.greens),
             events=store.count_between(None, head) if head is not None else 0,
@@ -111,6 +112,7 @@ def make_plan(
                 *plan_notes.of_lost(start.source),
                 *plan_notes.of_blue(connection, start.blue),
                 *plan_notes.of_columns(start.blue, draft.greens, target.settings.verify),
+                *draft.notes,
                 *plan_notes.of_end(target, options),
                 *plan_notes.of_rollback(connection, target, start.source),
             ],
@@ -237,12 +239,13 @@ def _check_possible(
 
 def _try_out(
     target: Target,
+    options: Options,
     store: EventStore,
     connection: psycopg.Connection,
     start: _Start,
     head: Position | None,
-    ddl: Path | None,
 ) -> _Draft:
+    ddl = target.directory / target.settings.ddl if target.settings.ddl is not None else None
     tables = physical_tables(target.names, start.to_version)
     create = create_statements(target.names, tables, start.blue, ddl)
     with rolled_back(connection):
@@ -252,11 +255,28 @@ def _try_out(
         green = Version(
             target.name, start.to_version, "building", target.store_name, None, 0, 0, tables, None
         )
-        pointed = switch.statements(
-            connection, Switch(target.names, target.settings.switch, start.source, green)
-        )
+        what = Switch(target.names, target.settings.switch, start.source, green)
+        pointed, notes = _pointed(connection, what, options)
         explained = _explained(connection, target, store, head, tables)
-    return _Draft(create, after_load, drop_now, greens, explained, pointed)
+    return _Draft(create, after_load, drop_now, greens, explained, pointed, notes)
+
+
+def _pointed(
+    connection: psycopg.Connection, what: Switch, options: Options
+) -> tuple[Sequence[str], list[str]]:
+    """The switch's statements, and what to know of them.
+
+    Raises Refused only if this rebuild is to switch: a later switch looks again.
+    """
+    try:
+        prepared = switch.prepare(connection, what)
+    except Refused as refused:
+        if options.ends_with_switch:
+            raise
+        return (), [f"a later switch would be refused: {refused.message}. {refused.hint or ''}"]
+    if not options.ends_with_switch:
+        return (), []
+    return prepared.statements, prepared.carried.notes()
 
 
 def _create(

@@ -29,9 +29,10 @@ from esops.postgres.connection import qualified, translated
 from esops.postgres.grants import grant_statements
 from esops.postgres.statements import statements as load_statements
 from esops.readmodel import object_names, registry
-from esops.readmodel.dependants import dependants
 from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
+from esops.rebuild import carried
+from esops.rebuild.carried import Carried, Root
 from esops.wording import count
 
 log = structlog.get_logger("esops.switch")
@@ -59,28 +60,47 @@ class Switch:
         return ", ".join(map(str, self.names))
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The statements of a switch, in order, and what goes with the names."""
+
+    statements: Sequence[str]
+    carried: Carried
+
+
 def statements(connection: psycopg.Connection, what: Switch) -> list[str]:
+    """The statements of a switch; see `prepare`."""
+    return list(prepare(connection, what).statements)
+
+
+def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
     """The statements of a switch, in order, as the catalogue is now.
 
-    Raises Refused where a table does not exist, or other relations refer to a name in a way that a
-    switch would leave behind.
+    Raises Refused where a table does not exist, or where something refers to a name in a way that
+    the switch would leave behind.
     """
+    names = what.names if what.mode != "hook" else ()
+    pairs = [(name, *_relations(connection, what, name)) for name in names]
+    goes_with = carried.carry(
+        connection,
+        [
+            Root(name, current, target, what.mode == "view")
+            for name, current, target in pairs
+            if current is not None and not _stays(what, current, target)
+        ],
+    )
     done: list[str] = []
-    for name in what.names if what.mode != "hook" else ():
-        schema, physical = what.target.tables[name.name]
-        table = catalog.find_table(connection, schema, physical)
-        if table is None:
-            raise Refused(
-                f"the table {schema}.{physical} of v{what.target.version} does not exist any more"
-            )
-        current = catalog.find_table(connection, name.schema, name.name)
-        done += _move_table_away(connection, what, name, current)
+    for name, current, target in pairs:
+        if current is not None and current.kind in "rp":
+            done.append(_move_table_away(connection, what, name))
+        elif current is not None and not _stays(what, current, target):
+            done.append(goes_with.away(name))
         point = _rename_to if what.mode == "rename" else _point_view_at
-        pointed = point(connection, what, name, current, table)
+        pointed = point(connection, what, name, current, target)
         if what.mode == "rename":
-            pointed = _with_names(connection, what, name, pointed, table)
+            pointed = _with_names(connection, what, name, pointed, target)
         done += pointed
-    return done
+    return Prepared([*goes_with.before, *done, *goes_with.after], goes_with)
 
 
 def _with_names(
@@ -110,36 +130,46 @@ def _with_names(
     ]
 
 
-def _move_table_away(
-    connection: psycopg.Connection, what: Switch, name: ReadModelName, current: Table | None
-) -> list[str]:
-    """A table that has the name itself gets its version's suffix."""
-    if current is None or current.kind not in "rp":
-        return []
-    assert what.source is not None
-    _refuse_dependants(connection, name, current, "a table that other relations refer to")
-    moved = sql.Identifier(physical_name(name.name, what.source.version))
-    return [
-        (
-            f"ALTER TABLE {name.identifier.as_string(connection)} RENAME TO "
-            f"{moved.as_string(connection)}"
+def _relations(
+    connection: psycopg.Connection, what: Switch, name: ReadModelName
+) -> tuple[Table | None, Table]:
+    """What has the name now, and the target's table."""
+    schema, physical = what.target.tables[name.name]
+    table = catalog.find_table(connection, schema, physical)
+    if table is None:
+        raise Refused(
+            f"the table {schema}.{physical} of v{what.target.version} does not exist any more"
         )
-    ]
+    return catalog.find_table(connection, name.schema, name.name), table
+
+
+def _stays(what: Switch, current: Table, target: Table) -> bool:
+    """Whether the relation under the name stays, and only its definition is replaced.
+
+    Postgres allows that for a view with the same columns; owner, grants, comment and whatever
+    refers to it stay as well.
+    """
+    return what.mode == "view" and current.kind == "v" and same_columns(current, target)
+
+
+def _move_table_away(connection: psycopg.Connection, what: Switch, name: ReadModelName) -> str:
+    """A table that has the name itself gets its version's suffix."""
+    assert what.source is not None
+    moved = sql.Identifier(physical_name(name.name, what.source.version))
+    return (
+        f"ALTER TABLE {name.identifier.as_string(connection)} RENAME TO "
+        f"{moved.as_string(connection)}"
+    )
 
 
 def _rename_to(
     connection: psycopg.Connection,
     _: Switch,
     name: ReadModelName,
-    current: Table | None,
+    __: Table | None,
     target: Table,
 ) -> list[str]:
-    done: list[str] = []
-    if current is not None and current.kind == "v":
-        _refuse_dependants(connection, name, current, "a view that other relations refer to")
-        done.append(f"DROP VIEW {name.identifier.as_string(connection)}")
     return [
-        *done,
         (
             f"ALTER TABLE {qualified(target.schema, target.name).as_string(connection)} "
             f"RENAME TO {sql.Identifier(name.name).as_string(connection)}"
@@ -166,19 +196,9 @@ def _point_view_at(
         f"VIEW {view} AS SELECT {columns} FROM "
         f"{qualified(target.schema, physical).as_string(connection)}"
     )
-    # Replacing keeps owner, grants and comment, but Postgres allows it only for the same columns.
-    if current is not None and current.kind == "v" and same_columns(current, target):
+    if current is not None and _stays(what, current, target):
         return [f"CREATE OR REPLACE {body}"]
-    done: list[str] = []
-    if current is not None and current.kind == "v":
-        _refuse_dependants(
-            connection,
-            name,
-            current,
-            "a view that other relations refer to, and its columns change",
-        )
-        done.append(f"DROP VIEW {view}")
-    done.append(f"CREATE {body}")
+    done = [f"CREATE {body}"]
     if current is not None:
         done += grant_statements(connection, current.oid, view)
         done += _comment(connection, current, view)
@@ -266,8 +286,7 @@ def _attempt(
             )
         # Made only now: another session may have changed the catalogue since the plan.
         done = statements(connection, what)
-        for statement in done:
-            connection.execute(statement.encode())
+        carried.execute(connection, done)
         _note_names(connection, what)
         registry.set_active(
             connection, target.projection, target.version, source.version if source else None
@@ -296,18 +315,6 @@ def _note_names(connection: psycopg.Connection, what: Switch) -> None:
             target.projection,
             target.version,
             {name.name: (name.schema, name.name) for name in what.names},
-        )
-
-
-def _refuse_dependants(
-    connection: psycopg.Connection, name: ReadModelName, current: Table, what: str
-) -> None:
-    found = dependants(connection, current.oid, foreign_keys=current.kind != "v")
-    if found:
-        raise Refused(
-            f"{name} is {what}: {', '.join(found)}. After a switch they would still read the old "
-            "version",
-            hint="Drop them before the switch and create them again after it.",
         )
 
 

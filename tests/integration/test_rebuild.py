@@ -170,15 +170,11 @@ def test_aborting_before_the_switch_leaves_an_existing_table_as_it_was(dsn, conn
     assert project.run("rebuild", "--blue-green", "--abort").code == 2
 
 
-def test_what_refers_to_the_table_is_named_and_nothing_is_done(dsn, connection, project):
+def test_a_table_with_row_security_is_refused(dsn, connection, project):
     shop.make(dsn, 500)
     shop.configure(project, dsn)
     connection.execute(shop.DDL.replace("{table}", "cart_summary").encode())
-    connection.execute("CREATE VIEW open_carts AS SELECT * FROM cart_summary WHERE status = 'open'")
-    refused = project.run("rebuild", "--blue-green")
-    assert refused.code == 6
-    assert "view open_carts" in refused.err
-    connection.execute("DROP VIEW open_carts; ALTER TABLE cart_summary ENABLE ROW LEVEL SECURITY")
+    connection.execute("ALTER TABLE cart_summary ENABLE ROW LEVEL SECURITY")
     refused = project.run("rebuild", "--blue-green")
     assert refused.code == 6
     assert "row security" in refused.err

@@ -1,0 +1,300 @@
+-- view --
+-- Replaced in its place: owner, rights, comments and whatever refers to it stay. It is locked before
+-- the read model, as its readers lock both; an owner that stays the same only locks.
+SELECT ARRAY[format('ALTER VIEW %%s OWNER TO %%I', c.oid::regclass, pg_get_userbyid(c.relowner))],
+       ARRAY[format('CREATE OR REPLACE VIEW %%s%%s AS %%s', c.oid::regclass,
+                    ' WITH (' || array_to_string(c.reloptions, ', ') || ')',
+                    btrim(pg_get_viewdef(c.oid), E' \n;'))],
+       ARRAY[]::text[],
+       ARRAY[]::text[]
+  FROM pg_class c
+ WHERE c.oid = %(oid)s;
+
+-- materialised_view --
+-- Populated by REFRESH, which runs as the owner: CREATE would run the owner's functions as this role.
+SELECT ARRAY[format('ALTER MATERIALIZED VIEW %%s RENAME TO %%I', c.oid::regclass, %(aside)s::text)],
+       ARRAY[format('CREATE MATERIALIZED VIEW %%s USING %%I%%s%%s AS %%s WITH NO DATA',
+                    c.oid::regclass, m.amname,
+                    ' WITH (' || array_to_string(c.reloptions, ', ') || ')',
+                    ' TABLESPACE ' || quote_ident(s.spcname),
+                    btrim(pg_get_viewdef(c.oid), E' \n;'))]
+       || ARRAY(SELECT format('COMMENT ON %%s IS %%L',
+                              CASE d.objsubid WHEN 0 THEN 'MATERIALIZED VIEW ' || c.oid::regclass
+                              ELSE format('COLUMN %%s.%%I', c.oid::regclass, a.attname) END,
+                              d.description)
+                  FROM pg_description d
+                  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.objsubid
+                 WHERE d.classoid = 'pg_class'::regclass AND d.objoid = c.oid
+                 ORDER BY d.objsubid)
+       || ARRAY(SELECT format('ALTER MATERIALIZED VIEW %%s ALTER COLUMN %%I SET STATISTICS %%s',
+                              c.oid::regclass, a.attname, a.attstattarget)
+                  FROM pg_attribute a
+                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attstattarget >= 0
+                 ORDER BY a.attnum),
+       ARRAY[format('DROP MATERIALIZED VIEW %%I.%%I', n.nspname, %(aside)s::text)],
+       ARRAY(SELECT format('REFRESH MATERIALIZED VIEW %%s', c.oid::regclass) WHERE c.relispopulated)
+       || ARRAY(SELECT pg_get_indexdef(i.indexrelid)
+                  FROM pg_index i WHERE i.indrelid = c.oid ORDER BY i.indexrelid)
+       || ARRAY(SELECT format('COMMENT ON INDEX %%s IS %%L', i.indexrelid::regclass, d.description)
+                  FROM pg_index i
+                  JOIN pg_description d
+                    ON d.classoid = 'pg_class'::regclass AND d.objoid = i.indexrelid
+                 WHERE i.indrelid = c.oid AND d.objsubid = 0
+                 ORDER BY i.indexrelid)
+       || ARRAY(SELECT format('ALTER MATERIALIZED VIEW %%s CLUSTER ON %%I',
+                              c.oid::regclass, k.relname)
+                  FROM pg_index i JOIN pg_class k ON k.oid = i.indexrelid
+                 WHERE i.indrelid = c.oid AND i.indisclustered)
+       || ARRAY(SELECT pg_get_statisticsobjdef(x.oid)
+                  FROM pg_statistic_ext x WHERE x.stxrelid = c.oid ORDER BY x.oid)
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_am m ON m.oid = c.relam
+  LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
+ WHERE c.oid = %(oid)s;
+
+-- owner_of_relation --
+SELECT format('ALTER MATERIALIZED VIEW %%s OWNER TO %%I', c.oid::regclass, r.rolname)
+  FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
+ WHERE c.oid = %(oid)s AND r.rolname <> current_user;
+
+-- function --
+-- Replaced in its place: its signature does not change, only what its body is bound to.
+SELECT ARRAY[]::text[], ARRAY[pg_get_functiondef(%(oid)s)], ARRAY[]::text[], ARRAY[]::text[];
+
+-- moved_function --
+-- Of other types than before, so that it is another function for Postgres. Its rights are exactly
+-- those that it had: those that come by themselves are taken away first.
+WITH preset AS (
+    SELECT d.oid, d.defaclacl
+      FROM pg_default_acl d JOIN pg_roles r ON r.oid = d.defaclrole
+     WHERE r.rolname = current_user AND d.defaclobjtype = 'f'
+       AND d.defaclnamespace IN (0, (SELECT pronamespace FROM pg_proc WHERE oid = %(oid)s))
+), given AS (
+    SELECT DISTINCT quote_ident(pg_get_userbyid(a.grantee)) AS name
+      FROM preset, aclexplode(defaclacl) a
+     WHERE a.grantee <> 0 AND pg_get_userbyid(a.grantee) <> current_user
+)
+SELECT ARRAY[format('ALTER ROUTINE %%s RENAME TO %%I', p.oid::regprocedure, %(aside)s::text)],
+       ARRAY['SET LOCAL check_function_bodies = off', pg_get_functiondef(p.oid)]
+       || ARRAY(SELECT format('COMMENT ON ROUTINE %%s IS %%L', p.oid::regprocedure, d.description)
+                  FROM pg_description d
+                 WHERE d.classoid = 'pg_proc'::regclass AND d.objoid = p.oid)
+       || CASE WHEN p.proacl IS NOT NULL OR EXISTS (SELECT FROM preset) THEN
+          ARRAY[format('REVOKE ALL ON ROUTINE %%s FROM PUBLIC%%s', p.oid::regprocedure,
+                       (SELECT string_agg(', ' || name, '' ORDER BY name) FROM given))]
+       || ARRAY(SELECT format('GRANT EXECUTE ON ROUTINE %%s TO %%s%%s', p.oid::regprocedure,
+                              CASE a.grantee WHEN 0 THEN 'PUBLIC'
+                              ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
+                              CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+                  FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+                 WHERE a.grantee <> p.proowner
+                 ORDER BY a.grantee)
+          ELSE ARRAY[]::text[] END
+       || ARRAY(SELECT format('ALTER ROUTINE %%s OWNER TO %%I', p.oid::regprocedure, r.rolname)
+                  FROM pg_roles r WHERE r.oid = p.proowner AND r.rolname <> current_user),
+       ARRAY[format('DROP ROUTINE %%I.%%I', n.nspname, %(aside)s::text)],
+       ARRAY[]::text[]
+  FROM pg_proc p
+  JOIN pg_namespace n ON n.oid = p.pronamespace
+ WHERE p.oid = %(oid)s;
+
+-- policy --
+SELECT ARRAY[format('LOCK TABLE ONLY %%s IN ACCESS EXCLUSIVE MODE', polrelid::regclass)],
+       ARRAY[format('ALTER POLICY %%I ON %%s%%s%%s', polname, polrelid::regclass,
+                    ' USING (' || pg_get_expr(polqual, polrelid) || ')',
+                    ' WITH CHECK (' || pg_get_expr(polwithcheck, polrelid) || ')')],
+       ARRAY[]::text[],
+       ARRAY[]::text[]
+  FROM pg_policy
+ WHERE oid = %(oid)s;
+
+-- rule --
+SELECT ARRAY[CASE c.relkind
+                 WHEN 'v' THEN format('ALTER VIEW %%s OWNER TO %%I', c.oid::regclass,
+                                      pg_get_userbyid(c.relowner))
+                 ELSE format('LOCK TABLE ONLY %%s IN ACCESS EXCLUSIVE MODE', c.oid::regclass) END],
+       ARRAY[regexp_replace(rtrim(pg_get_ruledef(r.oid), ';'), '^CREATE', 'CREATE OR REPLACE')],
+       ARRAY[]::text[],
+       ARRAY[]::text[]
+  FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+ WHERE r.oid = %(oid)s;
+
+-- default --
+SELECT ARRAY[format('LOCK TABLE ONLY %%s IN ACCESS EXCLUSIVE MODE', e.adrelid::regclass)],
+       ARRAY[format('ALTER TABLE ONLY %%s ALTER COLUMN %%I SET DEFAULT %%s', e.adrelid::regclass,
+                    a.attname, pg_get_expr(e.adbin, e.adrelid))],
+       ARRAY[]::text[],
+       ARRAY[]::text[]
+  FROM pg_attrdef e JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum
+ WHERE e.oid = %(oid)s;
+
+-- own_triggers --
+-- What a view has and loses when it is made again: INSTEAD OF triggers, rules, default values.
+SELECT 'trigger ' || quote_ident(t.tgname) || ' of ' || t.tgrelid::regclass,
+       ARRAY[pg_get_triggerdef(t.oid)]
+       || ARRAY(SELECT format('COMMENT ON TRIGGER %%I ON %%s IS %%L',
+                              t.tgname, t.tgrelid::regclass, d.description)
+                  FROM pg_description d
+                 WHERE d.classoid = 'pg_trigger'::regclass AND d.objoid = t.oid),
+       format('DROP TRIGGER %%I ON %%s', t.tgname, t.tgrelid::regclass),
+       ARRAY[]::text[]
+  FROM pg_trigger t
+ WHERE t.tgrelid = %(oid)s AND NOT t.tgisinternal
+UNION ALL
+SELECT 'rule ' || quote_ident(r.rulename) || ' of ' || r.ev_class::regclass,
+       ARRAY[rtrim(pg_get_ruledef(r.oid), ';')],
+       format('DROP RULE %%I ON %%s', r.rulename, r.ev_class::regclass),
+       ARRAY(SELECT DISTINCT a.attname::text
+               FROM pg_depend d
+               JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+              WHERE d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                AND d.refclassid = 'pg_class'::regclass AND d.refobjid = r.ev_class)
+  FROM pg_rewrite r
+ WHERE r.ev_class = %(oid)s AND r.rulename <> '_RETURN'
+UNION ALL
+SELECT format('default of %%s.%%I', e.adrelid::regclass, a.attname),
+       ARRAY[format('ALTER VIEW %%s ALTER COLUMN %%I SET DEFAULT %%s', e.adrelid::regclass,
+                    a.attname, pg_get_expr(e.adbin, e.adrelid))],
+       format('ALTER VIEW %%s ALTER COLUMN %%I DROP DEFAULT', e.adrelid::regclass, a.attname),
+       ARRAY[a.attname::text]
+  FROM pg_attrdef e JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum
+ WHERE e.adrelid = %(oid)s
+ ORDER BY 1;
+
+-- by_hand --
+-- How somebody takes an object away before a switch and makes it again after it.
+SELECT CASE %(kind)s::text
+         WHEN 'foreign key' THEN
+              (SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I', conrelid::regclass, conname)
+                 FROM pg_constraint WHERE oid = %(oid)s)
+         WHEN 'constraint' THEN
+              (SELECT CASE WHEN contypid = 0 THEN 'ALTER TABLE ' || conrelid::regclass
+                      ELSE 'ALTER DOMAIN ' || contypid::regtype END
+                      || format(' DROP CONSTRAINT %%I', conname)
+                 FROM pg_constraint WHERE oid = %(oid)s)
+         WHEN 'index' THEN format('DROP INDEX %%s', %(oid)s::oid::regclass)
+         WHEN 'trigger' THEN
+              (SELECT format('DROP TRIGGER %%I ON %%s', tgname, tgrelid::regclass)
+                 FROM pg_trigger WHERE oid = %(oid)s)
+         WHEN 'rule' THEN
+              (SELECT format('DROP RULE %%I ON %%s', rulename, ev_class::regclass)
+                 FROM pg_rewrite WHERE oid = %(oid)s)
+         WHEN 'policy' THEN
+              (SELECT format('DROP POLICY %%I ON %%s', polname, polrelid::regclass)
+                 FROM pg_policy WHERE oid = %(oid)s)
+         WHEN 'view' THEN format('DROP VIEW %%s', %(oid)s::oid::regclass)
+         WHEN 'materialised view' THEN
+              format('DROP MATERIALIZED VIEW %%s', %(oid)s::oid::regclass)
+         WHEN 'function' THEN format('DROP ROUTINE %%s', %(oid)s::oid::regprocedure)
+         WHEN 'default' THEN
+              (SELECT format('ALTER TABLE %%s ALTER COLUMN %%I DROP DEFAULT', e.adrelid::regclass,
+                             a.attname)
+                 FROM pg_attrdef e
+                 JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum
+                WHERE e.oid = %(oid)s)
+         WHEN 'generated column' THEN
+              (SELECT format('ALTER TABLE %%s DROP COLUMN %%I', e.adrelid::regclass, a.attname)
+                 FROM pg_attrdef e
+                 JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum
+                WHERE e.oid = %(oid)s)
+         WHEN 'column' THEN
+              format(CASE WHEN (SELECT relkind FROM pg_class WHERE oid = %(oid)s) = 'c'
+                     THEN 'ALTER TYPE %%s ALTER ATTRIBUTE %%s TYPE text'
+                     ELSE 'ALTER TABLE %%s ALTER COLUMN %%s TYPE text USING %%2$s::text' END,
+                     %(oid)s::oid::regclass, %(column)s::text)
+         WHEN 'table' THEN
+              (SELECT CASE WHEN c.reloftype <> 0 THEN format('ALTER TABLE %%s NOT OF', c.oid::regclass)
+                      ELSE format('ALTER TABLE %%s NO INHERIT %%s', c.oid::regclass,
+                                  %(used)s::oid::regclass) END
+                 FROM pg_class c WHERE c.oid = %(oid)s)
+         ELSE (SELECT format('DROP %%s %%s', CASE WHEN t.oid IS NOT NULL THEN 'DOMAIN'
+                                             ELSE upper(o.type) END,
+                             CASE WHEN k.oid IS NOT NULL
+                             THEN format('(%%s AS %%s)', castsource::regtype, casttarget::regtype)
+                             ELSE o.identity END)
+                 FROM pg_identify_object(%(class)s::text::regclass, %(oid)s, 0) o
+                 LEFT JOIN pg_type t
+                        ON %(class)s = 'pg_type' AND t.oid = %(oid)s AND t.typtype = 'd'
+                 LEFT JOIN pg_cast k ON %(class)s = 'pg_cast' AND k.oid = %(oid)s)
+         END,
+       CASE %(kind)s::text
+         WHEN 'foreign key' THEN
+              (SELECT format('ALTER TABLE %%s ADD CONSTRAINT %%I %%s', conrelid::regclass, conname,
+                             pg_get_constraintdef(oid))
+                 FROM pg_constraint WHERE oid = %(oid)s)
+         WHEN 'constraint' THEN
+              (SELECT CASE WHEN contypid = 0 THEN 'ALTER TABLE ' || conrelid::regclass
+                      ELSE 'ALTER DOMAIN ' || contypid::regtype END
+                      || format(' ADD CONSTRAINT %%I %%s', conname, pg_get_constraintdef(oid))
+                 FROM pg_constraint WHERE oid = %(oid)s)
+         WHEN 'index' THEN pg_get_indexdef(%(oid)s)
+         WHEN 'trigger' THEN pg_get_triggerdef(%(oid)s)
+         WHEN 'rule' THEN rtrim(pg_get_ruledef(%(oid)s), ';')
+         WHEN 'policy' THEN
+              (SELECT format('CREATE POLICY %%I ON %%s AS %%s FOR %%s TO %%s%%s%%s', polname,
+                             polrelid::regclass,
+                             CASE WHEN polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+                             CASE polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT'
+                                         WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE'
+                                         ELSE 'ALL' END,
+                             (SELECT string_agg(CASE r WHEN 0 THEN 'PUBLIC'
+                                                ELSE quote_ident(pg_get_userbyid(r)) END, ', ')
+                                FROM unnest(polroles) r),
+                             ' USING (' || pg_get_expr(polqual, polrelid) || ')',
+                             ' WITH CHECK (' || pg_get_expr(polwithcheck, polrelid) || ')')
+                 FROM pg_policy WHERE oid = %(oid)s)
+         WHEN 'view' THEN format('CREATE VIEW %%s AS %%s', %(oid)s::oid::regclass,
+                                 btrim(pg_get_viewdef(%(oid)s::oid), E' \n;'))
+         WHEN 'materialised view' THEN
+              format('CREATE MATERIALIZED VIEW %%s AS %%s', %(oid)s::oid::regclass,
+                     btrim(pg_get_viewdef(%(oid)s::oid), E' \n;'))
+         WHEN 'function' THEN pg_get_functiondef(%(oid)s)
+         WHEN 'default' THEN
+              (SELECT format('ALTER TABLE %%s ALTER COLUMN %%I SET DEFAULT %%s',
+                             e.adrelid::regclass, a.attname, pg_get_expr(e.adbin, e.adrelid))
+                 FROM pg_attrdef e
+                 JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum
+                WHERE e.oid = %(oid)s)
+         WHEN 'generated column' THEN
+              (SELECT format('ALTER TABLE %%s ADD COLUMN %%I %%s GENERATED ALWAYS AS (%%s) STORED',
+                             e.adrelid::regclass, a.attname,
+                             format_type(a.atttypid, a.atttypmod),
+                             pg_get_expr(e.adbin, e.adrelid))
+                 FROM pg_attrdef e
+                 JOIN pg_attribute a ON a.attrelid = e.adrelid AND a.attnum = e.adnum
+                WHERE e.oid = %(oid)s)
+         WHEN 'column' THEN
+              (SELECT format(CASE WHEN c.relkind = 'c'
+                             THEN 'ALTER TYPE %%s ALTER ATTRIBUTE %%s TYPE %%s'
+                             ELSE 'ALTER TABLE %%s ALTER COLUMN %%s TYPE %%s USING %%2$s::%%3$s'
+                             END, c.oid::regclass, %(column)s::text,
+                             format_type(a.atttypid, a.atttypmod))
+                 FROM pg_class c
+                 JOIN pg_attribute a
+                   ON a.attrelid = c.oid AND quote_ident(a.attname) = %(column)s
+                WHERE c.oid = %(oid)s)
+         WHEN 'table' THEN
+              (SELECT CASE WHEN c.reloftype <> 0
+                      THEN format('ALTER TABLE %%s OF %%s', c.oid::regclass, c.reloftype::regtype)
+                      ELSE format('ALTER TABLE %%s INHERIT %%s', c.oid::regclass,
+                                  %(used)s::oid::regclass) END
+                 FROM pg_class c WHERE c.oid = %(oid)s)
+         ELSE CASE %(class)s
+              WHEN 'pg_type' THEN
+                   (SELECT format('CREATE DOMAIN %%s AS %%s%%s', t.oid::regtype, t.typbasetype::regtype,
+                                  (SELECT string_agg(format(' CONSTRAINT %%I %%s', conname,
+                                                            pg_get_constraintdef(oid)), '')
+                                     FROM pg_constraint WHERE contypid = t.oid))
+                      FROM pg_type t WHERE t.oid = %(oid)s AND t.typtype = 'd')
+              WHEN 'pg_cast' THEN
+                   (SELECT format('CREATE CAST (%%s AS %%s) %%s%%s', castsource::regtype,
+                                  casttarget::regtype,
+                                  CASE castmethod WHEN 'f' THEN 'WITH FUNCTION '
+                                                                || castfunc::regprocedure
+                                                  WHEN 'i' THEN 'WITH INOUT'
+                                                  ELSE 'WITHOUT FUNCTION' END,
+                                  CASE castcontext WHEN 'a' THEN ' AS ASSIGNMENT'
+                                                   WHEN 'i' THEN ' AS IMPLICIT' END)
+                      FROM pg_cast WHERE oid = %(oid)s) END
+         END;

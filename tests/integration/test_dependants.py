@@ -1,0 +1,325 @@
+"""What refers to a read model goes with it in the switch, or is named before the rebuild starts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from esops.postgres import catalog
+from esops.readmodel.dependants import dependants, qualified_names, references
+from tests.support import shop
+
+OBJECTS = """
+    CREATE VIEW report WITH (security_barrier = true) AS
+        SELECT status, sum(total) AS total FROM cart_summary GROUP BY status;
+    CREATE VIEW over_report AS SELECT * FROM report;
+    CREATE MATERIALIZED VIEW clients WITH (fillfactor = 70) AS
+        SELECT client, count(*) AS carts FROM cart_summary GROUP BY client;
+    CREATE UNIQUE INDEX clients_key ON clients (client);
+    COMMENT ON INDEX clients_key IS 'for REFRESH … CONCURRENTLY';
+    COMMENT ON COLUMN clients.carts IS 'how many';
+    CREATE MATERIALIZED VIEW number_of_clients AS SELECT count(*) FROM clients;
+    CREATE VIEW over_clients AS SELECT * FROM clients;
+    CREATE FUNCTION label(c cart_summary) RETURNS text LANGUAGE sql STABLE COST 7
+        AS 'SELECT c.cart_id || c.status';
+    CREATE FUNCTION all_carts() RETURNS SETOF cart_summary LANGUAGE sql STABLE
+        AS 'SELECT * FROM public.cart_summary';
+    CREATE FUNCTION labels(carts cart_summary[]) RETURNS int LANGUAGE plpgsql
+        AS 'BEGIN RETURN cardinality(carts); END';
+    CREATE FUNCTION how_many() RETURNS bigint LANGUAGE sql
+        BEGIN ATOMIC SELECT count(*) FROM cart_summary; END;
+    CREATE VIEW labelled AS SELECT c.cart_id, label(c) AS label FROM cart_summary c;
+    CREATE TABLE orders (
+        id int, cart text,
+        label text DEFAULT label(NULL::cart_summary));
+    ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY with_cart ON orders FOR SELECT TO app_reader
+        USING (EXISTS (SELECT FROM cart_summary WHERE cart_id = cart));
+    CREATE POLICY writes ON orders FOR INSERT TO app_reader
+        WITH CHECK (cart IN (SELECT cart_id FROM cart_summary));
+    CREATE RULE counted AS ON DELETE TO orders DO ALSO UPDATE orders
+        SET id = (SELECT count(*) FROM cart_summary);
+    COMMENT ON VIEW report IS 'a report'; COMMENT ON FUNCTION label IS 'a label';
+    COMMENT ON MATERIALIZED VIEW clients IS 'of clients';
+    COMMENT ON POLICY with_cart ON orders IS 'why';
+    ALTER MATERIALIZED VIEW clients OWNER TO app_admin; ALTER VIEW report OWNER TO app_admin;
+    ALTER FUNCTION label OWNER TO app_admin;
+    GRANT SELECT ON report, clients, orders, cart_summary TO app_reader;
+    GRANT SELECT ON cart_summary TO app_admin;
+    GRANT SELECT (carts) ON clients TO PUBLIC;
+    REVOKE ALL ON FUNCTION label FROM PUBLIC; GRANT EXECUTE ON FUNCTION label TO app_reader;
+"""
+NAMES = (
+    "view public.report",
+    "materialised view public.clients",
+    "materialised view public.number_of_clients",
+    "view public.over_clients",
+    "function public.label(public.cart_summary)",
+    "function public.all_carts()",
+    "function public.labels(public.cart_summary[])",
+    "function public.how_many()",
+    "view public.labelled",
+    "default of public.orders.label",
+    "policy with_cart of public.orders",
+    "policy writes of public.orders",
+    "rule counted of public.orders",
+)
+OWN = (
+    "trigger writes of public.cart_summary",
+    "rule no_delete of public.cart_summary",
+    "default of public.cart_summary.items",
+)
+CATALOGUE = """
+    SELECT 'relation' AS what, c.relname::text AS name, c.relkind::text AS kind,
+           c.relowner::regrole::text AS owner,
+           (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(c.relacl) a)::text AS acl,
+           c.reloptions::text AS options, c.relispopulated::text AS more,
+           obj_description(c.oid, 'pg_class') AS comment,
+           (SELECT array_agg(ROW(a.attname, a.attacl, format_type(a.atttypid, a.atttypmod),
+                                 col_description(c.oid, a.attnum))::text ORDER BY a.attnum)
+              FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+               AND NOT a.attisdropped)::text AS columns,
+           CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid)
+                WHEN c.relkind = 'i' THEN pg_get_indexdef(c.oid) END AS definition
+      FROM pg_class c
+     WHERE c.relnamespace = 'public'::regnamespace AND c.relname !~ '^cart_summary'
+       AND NOT EXISTS (SELECT FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid
+                        WHERE i.indexrelid = c.oid AND t.relname ~ '^cart_summary')
+    UNION ALL
+    SELECT 'function', p.oid::regprocedure::text, p.prokind::text, p.proowner::regrole::text,
+           (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(p.proacl) a)::text,
+           NULL, NULL, obj_description(p.oid, 'pg_proc'), NULL, pg_get_functiondef(p.oid)
+      FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
+    UNION ALL
+    SELECT 'policy', polname, polcmd::text, polroles::regrole[]::text, NULL, NULL,
+           pg_get_expr(polwithcheck, polrelid), obj_description(oid, 'pg_policy'), NULL,
+           pg_get_expr(polqual, polrelid)
+      FROM pg_policy
+    UNION ALL
+    SELECT 'rule', rulename, ev_enabled::text, NULL, NULL, NULL, NULL, NULL, NULL,
+           pg_get_ruledef(oid)
+      FROM pg_rewrite WHERE rulename <> '_RETURN' AND ev_class::regclass::text = 'orders'
+    UNION ALL
+    SELECT 'trigger', tgname, tgenabled::text, NULL, NULL, NULL, NULL,
+           obj_description(oid, 'pg_trigger'), NULL, pg_get_triggerdef(oid)
+      FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL
+    SELECT 'default', adrelid::regclass || '.' || attname, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+           pg_get_expr(adbin, adrelid)
+      FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
+     WHERE adrelid::regclass::text !~ 'cart_summary__|esops|shop'
+     ORDER BY 1, 2
+"""
+
+
+@pytest.fixture
+def roles(connection):
+    connection.execute(
+        "CREATE ROLE app_reader; CREATE ROLE app_admin; GRANT CREATE ON SCHEMA public TO app_admin"
+    )
+    yield connection
+    connection.execute(
+        "DROP OWNED BY app_reader, app_admin CASCADE; DROP ROLE app_reader, app_admin"
+    )
+
+
+def made(dsn, project, mode: str = "view", **options) -> None:
+    shop.make(dsn, 60)
+    shop.configure(project, dsn, projection_options=f'switch = "{mode}"', **options)
+    project.ok("rebuild", "--blue-green")
+
+
+def bound_to(connection, name: str) -> list[str]:
+    """What refers to a relation by its identity."""
+    table = catalog.find_table(connection, "public", name)
+    with qualified_names(connection):
+        found = dependants(connection, references(connection, table.oid), [table.oid])
+    return sorted(each.name for each in found)
+
+
+def test_what_refers_to_a_table_is_carried_over_and_back(dsn, roles, project):
+    """By the mode `rename`, and when a view takes the table's place."""
+    connection = roles
+    made(dsn, project, "rename")
+    connection.execute(OBJECTS)
+    before = connection.execute(CATALOGUE).fetchall()
+    plan = project.ok("rebuild", "--blue-green", "--dry-run", "--output", "json").json
+    for name in NAMES:
+        assert any(f"carried over by the switch: {name}" in note for note in plan["notes"]), name
+    project.ok("rebuild", "--blue-green")
+    moves = [
+        ("cart_summary__v1", "rename", ()),
+        ("cart_summary__v2", "rename", ("projection", "rollback", "cart_summary")),
+        ("cart_summary__v1", "view", ("rebuild", "--blue-green")),
+        ("cart_summary", "rename", ("projection", "rollback", "cart_summary")),
+    ]
+    for old, mode, command in moves:
+        shop.configure(project, dsn, projection_options=f'switch = "{mode}"')
+        if command:
+            project.ok(*command)
+        after = connection.execute(CATALOGUE).fetchall()
+        assert after == before, command
+        if old != "cart_summary":
+            assert bound_to(connection, old) == []
+        assert bound_to(connection, "cart_summary") == sorted(set(NAMES) - set(NAMES[2:4]))
+    assert connection.execute("SELECT count(*) FROM clients").fetchone()[0] > 0
+
+
+def test_what_refers_to_a_view_is_carried_over_when_its_columns_change(dsn, roles, project):
+    """And triggers, rules and default values of the view itself."""
+    connection = roles
+    made(dsn, project)
+    connection.execute(OBJECTS)
+    connection.execute("""
+        CREATE FUNCTION write() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER writes INSTEAD OF INSERT ON cart_summary FOR EACH ROW
+            EXECUTE FUNCTION write();
+        COMMENT ON TRIGGER writes ON cart_summary IS 'of the form';
+        ALTER VIEW cart_summary ALTER items SET DEFAULT 7;
+        CREATE RULE no_delete AS ON DELETE TO cart_summary DO INSTEAD NOTHING;
+    """)
+    wider = shop.DDL.replace("client text NOT NULL,", "client text NOT NULL, note text,")
+    shop.configure(project, dsn, ddl=wider)
+    before = connection.execute(CATALOGUE).fetchall()
+    plan = project.ok("rebuild", "--blue-green", "--dry-run").out
+    assert [name for name in NAMES + OWN if f"carried over by the switch: {name}" not in plan] == []
+    project.ok("rebuild", "--blue-green")
+    assert connection.execute(CATALOGUE).fetchall() == before
+    assert bound_to(connection, "cart_summary") == sorted(set(NAMES) - set(NAMES[2:4]))
+    assert connection.execute(
+        "INSERT INTO cart_summary (cart_id) VALUES ('new') RETURNING items"
+    ).fetchone() == (7,)
+    assert connection.execute("DELETE FROM cart_summary").rowcount == 0
+    # Back: whatever reads the new column meanwhile stands against it, and is named.
+    connection.execute("CREATE VIEW notes AS SELECT cart_id, note FROM cart_summary")
+    refused = project.run("projection", "rollback", "cart_summary")
+    assert refused.code == 6
+    assert "view public.notes (it uses the column note, which is dropped)" in refused.err
+    connection.execute("DROP VIEW notes")
+    project.ok("projection", "rollback", "cart_summary")
+    assert connection.execute(CATALOGUE).fetchall() == before
+
+
+FIXED = "n(ROW('a', 'b', id, 1, 'c', 1)::cart_summary)"
+BOUND = {
+    "foreign key loved of public.others": """
+        CREATE TABLE others (id int, cart text,
+            CONSTRAINT loved FOREIGN KEY (cart) REFERENCES cart_summary)""",
+    'column public.others."my carts"': 'ALTER TABLE others ADD "my carts" cart_summary[]',
+    "column public.pair.cart": "CREATE TYPE pair AS (n int, cart cart_summary)",
+    "table public.child": "CREATE TABLE child () INHERITS (cart_summary)",
+    "view public.whole": "CREATE VIEW whole AS SELECT c AS cart FROM cart_summary c",
+    "index public.odd": f"CREATE INDEX odd ON others (({FIXED}))",
+    "generated column public.others.made": f"ALTER TABLE others ADD made int GENERATED ALWAYS AS ({FIXED}) STORED",
+    "constraint sane on table public.others": f"ALTER TABLE others ADD CONSTRAINT sane CHECK ({FIXED} > 0)",
+    "trigger sometimes of public.others": f"""
+        CREATE TRIGGER sometimes BEFORE INSERT ON others FOR EACH ROW
+            WHEN ({FIXED.replace("id", "NEW.id")} > 0) EXECUTE FUNCTION write()""",
+    "type public.sane_cart": "CREATE DOMAIN sane_cart AS cart_summary CONSTRAINT known CHECK ((VALUE).items > 0)",
+    "cast from public.cart_summary to integer": "CREATE CAST (cart_summary AS int) WITH FUNCTION n(cart_summary) AS ASSIGNMENT",
+}
+DOCUMENTED = {
+    "view": "view public.report",
+    "materialised view": "materialised view public.clients",
+    "materialised view or view over a materialised view": "view public.over_clients",
+    "function with an argument of the row type": "function public.label(public.cart_summary)",
+    "function that returns the row type": "function public.all_carts()",
+    "function that refers to it in a parsed body (`BEGIN ATOMIC`)": "function public.how_many()",
+    "policy of another table that reads it": "policy with_cart of public.orders",
+    "rule of another table": "rule counted of public.orders",
+    "default value of another table's column": "default of public.orders.label",
+    "INSTEAD OF trigger of the view itself": "trigger writes of public.cart_summary",
+    "rule of the view itself": "rule no_delete of public.cart_summary",
+    "default value of the view itself": "default of public.cart_summary.items",
+    "foreign key of another table": "foreign key loved of public.others",
+    "column of the row type or of an array of it": 'column public.others."my carts"',
+    "attribute of another composite type": "column public.pair.cart",
+    "table that inherits from it": "table public.child",
+    "view with a column of the row type": "view public.whole",
+    "index over a function of the row type": "index public.odd",
+    "generated column with a function of the row type": "generated column public.others.made",
+    "check constraint with a function of the row type": "constraint sane on table public.others",
+    "trigger condition with a function of the row type": "trigger sometimes of public.others",
+    "domain over the row type": "type public.sane_cart",
+    "cast from or to the row type": "cast from public.cart_summary to integer",
+}
+"""The rows of the documentation's table, and the object here that shows what becomes of each."""
+FUNCTIONS = """
+    CREATE FUNCTION n(c cart_summary) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1';
+    CREATE FUNCTION write() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+"""
+
+
+def test_the_documentation_says_what_becomes_of_each():
+    page = Path(__file__).parents[2] / "docs/reference/read-model-objects.md"
+    table = page.read_text().partition("| what refers to it |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| ([^|]+) \| (carried over|refused)", table, re.MULTILINE)
+    assert dict(rows) == {
+        row: "refused" if name in BOUND else "carried over" for row, name in DOCUMENTED.items()
+    }
+    assert set(DOCUMENTED.values()) <= {*NAMES, *OWN, *BOUND}
+
+
+def steps(hint: str) -> tuple[str, str]:
+    """The statements to run before the switch, and those after it."""
+    before, after = hint.split("Right before the switch, run:")[1].split("Right after the switch")
+    return before, after.partition("run:")[2]
+
+
+def test_what_cannot_be_carried_over_is_named_with_the_way_around(dsn, connection, project):
+    """The build never waits for it, and the statements that are named let the switch through."""
+    made(dsn, project, "rename")
+    connection.execute(FUNCTIONS)
+    for statement in BOUND.values():
+        connection.execute(statement)
+    before = connection.execute(CATALOGUE).fetchall()
+    refused = project.run("rebuild", "--blue-green", "--dry-run")
+    assert refused.code == 6
+    assert [name for name in BOUND if f"{name} (" not in refused.err] == []
+    built = project.ok("rebuild", "--blue-green", "--no-switch", "--output", "json").json
+    assert built["state"] == "verified"
+    refused = project.run("projection", "switch", "cart_summary")
+    assert refused.code == 6
+    away, again = steps(refused.err)
+    connection.execute(away)
+    project.ok("projection", "switch", "cart_summary")
+    assert bound_to(connection, "cart_summary__v1") == []
+    connection.execute(again)
+    assert connection.execute(CATALOGUE).fetchall() == before
+    connection.execute("ALTER TABLE cart_summary__v1 RENAME TO old; DROP TABLE old")
+
+
+UNSUITABLE = {
+    "view public.of_total (it uses the column total, which is dropped)": "CREATE VIEW of_total AS SELECT total FROM cart_summary",
+    "materialised view public.of_items (it uses the column items, which becomes bigint)": "CREATE MATERIALIZED VIEW of_items AS SELECT sum(items) FROM cart_summary",
+    "policy totals of public.others (it uses the column total, which is dropped)": """
+        CREATE POLICY totals ON others
+            USING (EXISTS (SELECT FROM cart_summary WHERE total > id))""",
+    "function public.all_rows() (it ": """CREATE FUNCTION all_rows() RETURNS SETOF cart_summary LANGUAGE sql
+           BEGIN ATOMIC SELECT * FROM cart_summary; END""",
+    "default of public.others.id (it makes rows of a type whose columns change)": f"ALTER TABLE others ALTER id SET DEFAULT {FIXED.replace('id', '1')}",
+    "view public.literal (it makes rows": "CREATE VIEW literal AS SELECT n('(a,b,1,1,c,1)'::cart_summary)",
+}
+
+
+@pytest.mark.parametrize("mode", ["view", "rename"])
+def test_what_does_not_suit_new_columns_is_named_before_the_rebuild(mode, dsn, connection, project):
+    without_total = (
+        re.sub(r"total numeric.*?NULL,", "", shop.DDL, flags=re.DOTALL)
+        .replace("(status, total)", "(status)")
+        .replace("items integer", "items bigint")
+    )
+    made(dsn, project, mode)
+    connection.execute(f"{FUNCTIONS} CREATE TABLE others (id int)")
+    for statement in UNSUITABLE.values():
+        connection.execute(statement)
+    connection.execute("""
+        CREATE VIEW fine AS SELECT status, n(c), (jsonb_populate_record(NULL::cart_summary, '{}')).client
+          FROM cart_summary c""")
+    shop.configure(project, dsn, projection_options=f'switch = "{mode}"', ddl=without_total)
+    refused = project.run("rebuild", "--blue-green", "--dry-run")
+    assert refused.code == 6
+    assert [name for name in UNSUITABLE if name not in refused.err] == []
+    assert "fine" not in refused.err
