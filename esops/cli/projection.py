@@ -63,6 +63,7 @@ def show(context: typer.Context, name: str = _NAME) -> None:
 
     esops projection show cart_summary --output json
     """
+    from esops.cli.version_text import notes
     from esops.rebuild.overview import describe
 
     output, config = _opened(context)
@@ -78,6 +79,8 @@ def show(context: typer.Context, name: str = _NAME) -> None:
         return
     rows = [{**each, "tables": ", ".join(each["tables"].values())} for each in found["versions"]]
     _rows(output, rows, [*_SHOWN, "followed_by"])
+    for line in notes(found["versions"]):
+        output.line(line)
 
 
 @command(projection, "versions")

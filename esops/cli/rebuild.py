@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +38,12 @@ def rebuild(
         False, "-n", "--dry-run", help="Print the plan, with every statement, and change nothing."
     ),
     resume: bool = typer.Option(False, "--resume", help="Continue an unfinished rebuild."),
+    accept_code: bool = typer.Option(
+        False,
+        "--accept-code",
+        help="With --resume: continue with changed code; the rows so far stay as the old code made "
+        "them.",
+    ),
     abort: bool = typer.Option(
         False, "--abort", help="End an unfinished rebuild and drop what it built."
     ),
@@ -195,13 +201,14 @@ def rebuild(
         test_only=test_only or None,
         without_archived=without_archived or None,
         accept_fewer=accept_fewer or None,
+        accept_code=accept_code or None,
         keep_blue=keep_blue,
         retire_after=None if retire_after is None else duration("--retire-after", retire_after),
     )
     config = load_config(output.settings.config)
     names = projection or []
     if dry_run and request.action != "begin":
-        return _show_preview(output, config, names, request.action)
+        return _show_preview(output, config, names, request)
     if dry_run:
         return _show_plans(output, config, names, request)
     return _carry_out(output, config, names, request, report, yes=yes)
@@ -233,10 +240,11 @@ def _show_plans(
 
 
 def _show_preview(
-    output: Output, config: Config, names: Sequence[str], action: Literal["resume", "abort"]
+    output: Output, config: Config, names: Sequence[str], request: RebuildRequest
 ) -> int:
     from esops.rebuild import steering
 
+    action: Literal["resume", "abort"] = "abort" if request.action == "abort" else "resume"
     found = [steering.preview(config, name, action) for name in names or list(config.projections)]
     if output.as_json:
         output.json(found[0] if len(found) == 1 else {"rebuilds": found})
@@ -248,10 +256,23 @@ def _show_preview(
         elif action == "resume":
             at = f", at position {each['position']}" if each["position"] else ""
             output.line(f"would resume {about}, from state {each['state']}{at}")
+            if each["code_changed"]:
+                output.line(_about_code(each, accepted=bool(request.accept_code)))
         else:
             output.line(f"would end {about}, and drop {', '.join(each['drops']) or 'nothing'}")
     output.line("\nNothing was changed (--dry-run).")
     return 0
+
+
+def _about_code(preview: Mapping[str, Any], *, accepted: bool) -> str:
+    from esops.rebuild.outcome import rows_of_old_code
+
+    old = rows_of_old_code(preview["position"])
+    if accepted:
+        return f"the code has changed: {old} (--accept-code)"
+    if preview["begins_again"]:
+        return f"the code has changed: it begins again. With --accept-code, {old}"
+    return f"would refuse: the code has changed. With --accept-code, {old}"
 
 
 def _carry_out(

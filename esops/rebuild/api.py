@@ -212,6 +212,11 @@ def _opened(
         raise UsageError(
             f"{name} cannot be rebuilt in place, because {who} builds it", hint="Add --blue-green."
         )
+    if settings.kind in {"server", "external"} and request.accept_code:
+        raise UsageError(
+            f"--accept-code has no effect: the code of {name} is not run by esops",
+            hint="Leave out --accept-code.",
+        )
     if settings.kind == "server":
         with open_store(*config.store(request.store or settings.store)) as store:
             yield _InServer(config, name, store, request)

@@ -22,7 +22,7 @@ from esops.readmodel.registry import Version
 from esops.rebuild import guards, journal
 from esops.rebuild.hooks import Hooks, facts_of
 from esops.rebuild.options import Options
-from esops.rebuild.outcome import Outcome, Reporter
+from esops.rebuild.outcome import Outcome, Reporter, rows_of_old_code
 from esops.rebuild.session import Session
 from esops.rebuild.target import Target
 from esops.rebuild.verification.comparer import Comparer
@@ -177,11 +177,29 @@ class RebuildContext:
         if is_first(green.fingerprint) and code.made(green.fingerprint):
             self._session.do(lambda on: registry.note_code(on, green, code.fingerprint))
         elif not code.made(green.fingerprint):
+            self._accept_code(green)
+
+    def _accept_code(self, made: Version) -> None:
+        """Note that the operator vouches for the code of today, though another one made the rows of
+        a version so far. Raises Refused where nobody does.
+        """
+        if not self._options.accept_code:
             raise Refused(
                 f"the code of {self.target.name} has changed since rebuild "
                 f"{self._journal_entry.rebuild} began",
                 hint=self._code_hint(),
             )
+        rebuild, code = self._journal_entry.rebuild, self.target.code.fingerprint
+        at = None if made.position is None else str(made.position)
+
+        def do(connection: psycopg.Connection) -> None:
+            with connection.transaction():
+                registry.note_code(connection, made, code)
+                detail = {"position": at, "before": made.fingerprint, "now": code}
+                journal.note(connection, rebuild, self._state, "code accepted", detail)
+
+        self._session.do(do)
+        self._say(f"continues with other code (--accept-code): {rows_of_old_code(at)}")
 
     def _check_log(self) -> None:
         """Raises AnotherLog where the store was restored to an earlier time, or replaced, since
@@ -192,7 +210,14 @@ class RebuildContext:
             self._session.do(partial(guards.check_log, store=self.store, version=version))
 
     def _code_hint(self) -> str:
-        return "Restore the old code and resume, or drop the rebuild with --abort and start again."
+        command = self._command(in_place=self.in_place)
+        return (
+            "Restore the old code and resume; or drop the rebuild with --abort and start again. "
+            f"If the rows so far are right as they are: {command} --resume --accept-code"
+        )
+
+    def _command(self, *, in_place: bool) -> str:
+        return f"esops rebuild {self.target.name}" + ("" if in_place else " --blue-green")
 
     # -- the head of the store
 

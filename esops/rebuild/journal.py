@@ -141,6 +141,17 @@ def keep_verification(
     )
 
 
+def accepted_code(
+    connection: psycopg.Connection, projection: str, version: int
+) -> list[Mapping[str, Any]]:
+    """Where the operator vouched for other code while a version was built: when, on which host, and
+    the position up to which the rows are of the code before (None: not known).
+    """
+    values = {"projection": projection, "version": version}
+    rows = connection.execute(_SQL["accepted_code"], values).fetchall()
+    return [{"at": at, "host": host, "position": position} for at, host, position in rows]
+
+
 def due(connection: psycopg.Connection, projection: str) -> list[int]:
     """The versions before a switch that `--retire-after` gave a time, which is over."""
     if not migrations.installed(connection):

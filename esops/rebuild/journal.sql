@@ -35,6 +35,19 @@ UPDATE esops.rebuilds
 SET state = 'paused', resume_state = %(state)s, reason = %(reason)s, updated_at = now()
 WHERE rebuild = %(rebuild)s;
 
+-- accepted_code --
+-- Where the operator vouched for other code; what came before a new beginning counts no more.
+SELECT l.at, r.host, l.detail ->> 'position'
+FROM esops.rebuilds r
+JOIN esops.rebuild_log l ON l.rebuild = r.rebuild AND l.event = 'code accepted'
+WHERE r.projection = %(projection)s AND r.to_version = %(version)s
+  AND r.rebuild = (SELECT max(n.rebuild) FROM esops.rebuilds n
+                   WHERE n.projection = %(projection)s AND n.to_version = %(version)s)
+  AND NOT EXISTS (SELECT FROM esops.rebuild_log b
+                  WHERE b.rebuild = r.rebuild AND b.step = 'provisioned' AND b.event = 'done'
+                    AND b.at > l.at)
+ORDER BY l.at;
+
 -- due --
 -- Versions before a switch whose time by --retire-after is over, and that still stand by.
 SELECT r.from_version

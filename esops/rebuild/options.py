@@ -41,6 +41,8 @@ class Options:
     """Rebuild without events that were archived and removed, and that the store does not read."""
     accept_fewer: bool = False
     """Accept far fewer events than the version before was made of, or none, or no row."""
+    accept_code: bool = False
+    """Continue with other code than the rows so far were made by."""
     retire_after: float | None = None
     """Seconds after the switch, from which on `esops run` drops blue."""
 

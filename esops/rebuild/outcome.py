@@ -22,6 +22,12 @@ class Reporter(Protocol):
         ...
 
 
+def rows_of_old_code(position: str | None) -> str:
+    """What it means that a version is continued with other code, in words."""
+    up_to = "so far" if position is None else f"of the events up to position {position}"
+    return f"the rows {up_to} were made by the code before, and stay as they are"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a rebuild did.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from esops.postgres.connection import connect, translated
 from esops.readmodel import locks, registry
 from esops.readmodel.marks import check
 from esops.readmodel.registry import Version
+from esops.rebuild import journal
 from esops.rebuild.variants.external.checkpoint import reached
 from esops.stores import open_store
 from esops.stores.base import LOOKING, EventStore
@@ -33,6 +34,8 @@ class VersionStatus:
     followed_by: str | None
     trouble: AnotherLog | None = None
     """Why the store's log is not the one that the version was made from."""
+    accepted_code: Sequence[Mapping[str, Any]] = ()
+    """Where the operator vouched for other code while it was built, as the journal has it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -49,6 +52,7 @@ class VersionStatus:
             "followed_by": self.followed_by,
             "ok": self.trouble is None,
             "detail": self._detail(),
+            "accepted_code": list(self.accepted_code),
         }
 
     def _detail(self) -> str | None:
@@ -174,7 +178,9 @@ def _status(
         if live
         else None
     )
-    return VersionStatus(version, lag, None if holder is None else holder.process, trouble)
+    accepted = journal.accepted_code(connection, version.projection, version.version)
+    followed_by = None if holder is None else holder.process
+    return VersionStatus(version, lag, followed_by, trouble, accepted)
 
 
 def _lowest(versions: Sequence[Version]) -> Position | None:

@@ -73,6 +73,8 @@ class RebuildRequest:
     """Rebuild without events that were archived and removed, and that the store does not read."""
     accept_fewer: bool | None = None
     """Accept far fewer events than the version before was made of, or none, or no row."""
+    accept_code: bool | None = None
+    """Resume with other code than the rows so far were made by: they stay as they are."""
     keep_blue: bool = False
     """Keep blue until it is retired; this is the default, too."""
     retire_after: timedelta | None = None
@@ -85,6 +87,10 @@ class RebuildRequest:
                 f"{option} works only with --blue-green: a rebuild in place has nothing to compare "
                 "and nothing to switch",
                 hint=f"Add --blue-green, or leave out {option}.",
+            )
+        if self.accept_code and self.action != "resume":
+            raise UsageError(
+                "--accept-code works only with --resume", hint="Leave out --accept-code."
             )
         if self.ranges is not None and not self.in_place:
             raise UsageError(

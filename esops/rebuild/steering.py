@@ -15,8 +15,12 @@ import psycopg
 from esops.config import Config
 from esops.errors import UsageError
 from esops.postgres.connection import connect, translated
+from esops.projections.definition import load_definition
+from esops.projections.fingerprint import Code
 from esops.readmodel import locks, registry
+from esops.readmodel.registry import Version
 from esops.rebuild import journal
+from esops.rebuild.journal import JournalEntry
 from esops.running import control
 from esops.running.control import ControlRequest
 
@@ -72,6 +76,7 @@ def preview(config: Config, name: str, action: Literal["resume", "abort"]) -> di
         green = registry.version(connection, name, entry.to_version)
         in_place = bool(entry.options.get("in_place"))
         state = entry.resume_state or entry.state
+        changed = action == "resume" and _code_changed(config, connection, entry, green)
         owned = not in_place and config.projection(name).kind != "external"
         return {
             "projection": name,
@@ -80,11 +85,30 @@ def preview(config: Config, name: str, action: Literal["resume", "abort"]) -> di
             "in_place": in_place,
             "state": state,
             "position": None if green.position is None else str(green.position),
+            "code_changed": changed,
+            "begins_again": changed and in_place and entry.options.get("ranges") is None,
             "drops": [".".join(each) for each in green.tables.values()]
             if action == "abort" and owned
             else [],
             "possible": action == "resume" or not in_place or state == journal.PLANNED,
         }
+
+
+def _code_changed(
+    config: Config, connection: psycopg.Connection, entry: JournalEntry, green: Version
+) -> bool:
+    """Whether the rows of an unfinished rebuild so far were made by other code than there is now.
+
+    Those of ranges are made in a version of their own.
+    """
+    name = green.projection
+    settings = config.projection(name)
+    where = f"{config.path}: projections.{name}"
+    code = Code(load_definition(settings, config.directory, where), settings, config.directory)
+    number = entry.options.get("scratch") if entry.options.get("ranges") else green.version
+    known = registry.versions(connection, name)
+    made = next((each for each in known if each.version == number), None)
+    return made is not None and not code.made(made.fingerprint)
 
 
 def _ask(

@@ -166,9 +166,6 @@ class Rebuild(Switching):
                 hint=f"Run: {self._command(in_place=in_place)} {option}",
             )
 
-    def _command(self, *, in_place: bool) -> str:
-        return f"esops rebuild {self.target.name}" + ("" if in_place else " --blue-green")
-
     # -- the story
 
     def run_steps(self, entry: journal.JournalEntry) -> Outcome:
@@ -219,10 +216,12 @@ class Rebuild(Switching):
                 raise
 
     def _poison_hint(self) -> str:
-        # Fixed code cannot resume: green would be made by two codes.
+        # Fixed code resumes only where the operator vouches for the rows of the code before.
         command = self._command(in_place=self.in_place)
         start_again = (
-            f"Fix the projection, drop this rebuild with `{command} --abort`, and start it again."
+            "Fix the projection. If the rows so far are right as they are, continue with "
+            f"`{command} --resume --accept-code`. If not, drop this rebuild with "
+            f"`{command} --abort`, and start it again."
         )
         if self.target.settings.kind == "sql":
             return start_again

@@ -143,3 +143,30 @@ def test_the_event_that_spoils_a_row_is_blamed_and_not_the_one_that_stumbles_ove
         f"position {at}): the table does not accept its row: invalid input syntax for type integer"
         in result.err
     )
+
+
+def test_fixed_code_continues_where_the_operator_vouches_for_the_rows_so_far(
+    dsn, connection, project
+):
+    shop.make(dsn, 300)
+    at = last_of_a_cart(connection, 150)
+    place = PLACE.format(what="raise KeyError('quantity')").replace("AT", str(at))
+    code = shop.PROJECTION.replace("    at = event", place + "    at = event")
+    shop.configure(project, dsn, code=code)
+    stopped = project.run("rebuild", "--blue-green", "--batch-size", "50")
+    assert (stopped.code, "--resume --accept-code" in stopped.err) == (6, True)
+    shop.configure(project, dsn)
+    refused = project.run("rebuild", "--blue-green", "--resume")
+    assert (refused.code, "--accept-code" in refused.err) == (6, True)
+    preview = project.ok("rebuild", "--blue-green", "--resume", "--accept-code", "--dry-run")
+    assert f"up to position {at - 1} were made by the code before" in preview.out
+    assert project.run("rebuild", "--blue-green", "--accept-code").code == 2
+    done = project.ok("rebuild", "--blue-green", "--resume", "--accept-code")
+    assert f"up to position {at - 1} were made by the code before" in done.err
+    assert shop.table(connection, "cart_summary") == shop.truth(connection, 300)
+    shown = project.ok("projection", "show", "cart_summary", "--output", "json").json
+    [version] = shown["versions"]
+    assert [each["position"] for each in version["accepted_code"]] == [str(at - 1)]
+    assert f"up to position {at - 1}" in project.ok("projection", "show", "cart_summary").out
+    # The code of today is the version's own from now on.
+    assert "older events" not in project.ok("run", "--until-caught-up").err

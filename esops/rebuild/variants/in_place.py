@@ -226,6 +226,9 @@ class InPlaceRebuild(Rebuild):
         """
         if self._options.ranges is None:
             if not self.target.code.made(self._green().fingerprint):
+                if self._options.accept_code:
+                    self._accept_code(self._green())
+                    return
                 self._say("the code has changed since this rebuild began, so it begins again")
                 self._empty()
             return
@@ -235,26 +238,26 @@ class InPlaceRebuild(Rebuild):
         if made is None:
             super()._check_code()
         elif not self.target.code.made(made.fingerprint):
-            raise Refused(
-                f"the code of {self.target.name} has changed since rebuild "
-                f"{self._journal_entry.rebuild} began",
-                hint=self._code_hint(),
-            )
+            self._accept_code(made)
 
     def _code_hint(self) -> str:
-        return "Restore the old code and resume: some rows are already made by it."
+        return (
+            "Restore the old code and resume: some rows are already made by it. If they are right "
+            f"as they are: {self._command(in_place=True)} --resume --accept-code"
+        )
 
     def _poison_hint(self) -> str:
         command = self._command(in_place=True)
         if self._options.ranges is not None:
-            # Fixed code cannot continue: rows would be made by two codes.
             return (
-                f'Set on_error = "dead-letter" and run `{command} --resume`, which skips such '
-                "events. Then fix the projection and rebuild again."
+                "Fix the projection. If the rows so far are right as they are, continue with "
+                f'`{command} --resume --accept-code`. Or set on_error = "dead-letter" and run '
+                f"`{command} --resume`, which skips such events."
             )
         fix = (
             "The rows from before are gone, and readers see only those of the events before this "
-            f"one. Fix the projection and run `{command} --resume`: it begins again."
+            f"one. Fix the projection and run `{command} --resume`: it begins again, or with "
+            "--accept-code it keeps the rows so far."
         )
         if self.target.settings.kind == "sql":
             return fix
