@@ -24,6 +24,8 @@ class Column:
     """As in DDL, with its modifiers: `character varying(20)`."""
     kind: str
     """The name of the type alone: `varchar`; of a domain, that of the type below it."""
+    loose: bool = False
+    """Whether its collation is not deterministic, and takes some texts that differ for equal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod),
             UNION ALL
             SELECT t.typname, t.typtype, t.typbasetype
               FROM base JOIN pg_type t ON t.oid = base.typbasetype AND base.typtype = 'd')
-        SELECT typname FROM base WHERE typtype <> 'd')
+        SELECT typname FROM base WHERE typtype <> 'd'),
+       EXISTS (SELECT FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic)
   FROM pg_attribute a
  WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum;

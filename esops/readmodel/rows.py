@@ -1,19 +1,14 @@
 """The rows of a version's table in bulk: read by key, written by COPY, merged through a temporary
 table.
 
-A row comes back as the function wrote it. The Python type of each column is kept with the version,
-so that a row that is read after a restart equals the row that the function returned.
+A row is read in the form in which a fold keeps it (shape.py).
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime
-from decimal import Decimal
 from typing import Any
 
-import orjson
 import psycopg
 from psycopg import sql
 from psycopg.rows import tuple_row
@@ -23,12 +18,12 @@ from esops.errors import nearest
 from esops.postgres.catalog import Table
 from esops.postgres.connection import is_lost, qualified
 from esops.postgres.values import type_name
-from esops.readmodel.types import Key, Row, wider
+from esops.readmodel.asked import text_of
+from esops.readmodel.json_forms import dumps
+from esops.readmodel.shape import Shape
+from esops.readmodel.types import Key, Row
 
 _DELTA = sql.Identifier("esops_delta")
-_TIMES = frozenset({"timestamp", "timestamptz", "date", "time", "timetz"})
-_NUMBERS = frozenset({"int2", "int4", "int8", "float4", "float8"})
-_TEXTS = frozenset({"text", "varchar", "bpchar", "citext"})
 
 
 def json_columns(table: Table) -> Mapping[str, Callable[[Any], Any]]:
@@ -40,7 +35,7 @@ def json_columns(table: Table) -> Mapping[str, Callable[[Any], Any]]:
 
 
 def _json(value: Any) -> Any:
-    return Jsonb(value, dumps=orjson.dumps)
+    return Jsonb(value, dumps=dumps)
 
 
 def _json_array(value: Any) -> Any:
@@ -69,13 +64,13 @@ class Rows:
         value_types: Mapping[str, str],
         ensure_key: Callable[[], None],
     ) -> None:
-        """`value_types` has the Python types written so far, by column.
+        """`value_types` has the types written so far, by column.
 
         `ensure_key` is called before the first statement that needs the key of the table.
         """
         self.table = table
         self.key_columns = key_columns
-        self.value_types = dict(value_types)
+        self.shape = Shape(table, key_columns, value_types)
         self._ensure_key = ensure_key
         self._name = qualified(table.schema, table.name)
         self._columns = {column.name: column for column in table.columns}
@@ -84,24 +79,22 @@ class Rows:
         self._delta_ready = False
 
     def read(self, connection: psycopg.Connection, keys: list[Key]) -> Iterable[tuple[Key, Row]]:
-        """The rows of those of the keys that are in the table.
+        """The rows of those of the keys that are in the table, in the form of `shape`.
 
-        Raises psycopg.DataError for a key that is no value of the key's column.
+        The keys have their form. Raises psycopg.DataError for one that is no value of its column.
         """
         if not keys:
             return
         self._ensure_key()
         # Columns that were never written hold their default, which the function has never seen.
-        columns = [name for name in self.value_types if name in self._columns] or list(
-            self.key_columns
-        )
+        columns = self.shape.names
         # All keys in one query. Each row comes with the index of its key, so that it need not be
-        # found by its values, which may look different when they come back.
+        # found by its values.
         statement = sql.SQL(
             "SELECT k.esops_n, {} FROM {} AS t JOIN unnest({}) WITH ORDINALITY AS k({}, "
             "esops_n) ON {}"
         ).format(
-            sql.SQL(", ").join(self._selected(name) for name in columns),
+            sql.SQL(", ").join(sql.Identifier("t", name) for name in columns),
             self._name,
             sql.SQL(", ").join(
                 sql.SQL("%s::{}[]").format(type_name(self._columns[name].type))
@@ -114,77 +107,18 @@ class Rows:
             ),
         )
         parts = [
-            [_key_text(part) for part in column]
-            for column in zip(*map(self.parts, keys), strict=True)
+            [text_of(part, connection) for part in column]
+            for column in zip(*map(self.shape.parts, keys), strict=True)
         ]
         # Most columns need no conversion: only the others are touched in the loop over the rows.
-        converters = [self._converter(name) for name in columns]
-        converted = [
-            (place, convert) for place, convert in enumerate(converters) if convert is not None
-        ]
+        converted = self.shape.loaded()
         with connection.cursor(row_factory=tuple_row) as cursor:
             for number, *values in cursor.execute(statement, parts):
                 for place, convert in converted:
                     if values[place] is not None:
                         values[place] = convert(values[place])
-                yield keys[number - 1], dict(zip(columns, values, strict=True))
-
-    def _selected(self, name: str) -> sql.Composable:
-        """A column of the SELECT; a uuid that was written as text is cast to text by the server."""
-        column = sql.Identifier("t", name)
-        if self._columns[name].kind == "uuid" and self.value_types.get(name) == "str":
-            return sql.SQL("{}::text").format(column)
-        return column
-
-    def _converter(self, name: str) -> Callable[[Any], Any] | None:
-        """How a column's value gets the type that the function wrote, for example int from numeric,
-        or text from a time; None where it has that type.
-        """
-        if name in self._json:
-            return None
-        kind, written = self._columns[name].kind, self.value_types.get(name)
-        if written == "str":
-            return _isoformat if kind in _TIMES else str if kind in {"numeric", *_NUMBERS} else None
-        if written in {"int", "float"} and kind in {"numeric", *_NUMBERS, *_TEXTS}:
-            return int if written == "int" else float
-        if written == "Decimal" and kind in {*_NUMBERS, *_TEXTS}:
-            return Decimal
-        if written == "UUID" and kind in _TEXTS:
-            return uuid.UUID
-        if written == "datetime" and kind in _TEXTS:
-            return datetime.fromisoformat
-        return None
-
-    def parts(self, key: Key) -> tuple[Any, ...]:
-        """The values of the key's columns. Raises ValueError where there are too few or too
-        many.
-        """
-        parts = key if isinstance(key, tuple) else (key,)
-        if len(parts) != len(self.key_columns):
-            raise ValueError(
-                f"the key {key!r} has {len(parts)} parts, but the table's key has "
-                f"{len(self.key_columns)} columns"
-            )
-        return parts
-
-    def with_key(self, key: Key, row: Row) -> Row:
-        """The row with the columns of its key, which the function may leave out.
-
-        Raises BadEvent where the row has another value in them.
-        """
-        # The usual case first: this runs once for each row that is written.
-        if len(self.key_columns) == 1 and row.get(self.key_columns[0]) == key:
-            return row
-        parts = self.parts(key)
-        if not all(name in row for name in self.key_columns):
-            return {**dict(zip(self.key_columns, parts, strict=True)), **row}
-        for name, part in zip(self.key_columns, parts, strict=True):
-            if row[name] != part and str(row[name]) != str(part):
-                raise BadEvent(
-                    f"its row has {name} = {row[name]!r}, but its key is {part!r}; fold() needs "
-                    "a key function that returns the value of that column"
-                )
-        return row
+                key = keys[number - 1]
+                yield key, self.shape.rekeyed(key, dict(zip(columns, values, strict=True)))
 
     def _by_columns(
         self, rows: list[Row]
@@ -197,25 +131,10 @@ class Rows:
             if columns not in self._checked:
                 self._check(columns)
             values = [tuple(row.values()) for row in group]
-            self._note_types(columns, values)
             yield (
                 columns,
                 values if self._json.keys().isdisjoint(columns) else self._wrapped(columns, values),
             )
-
-    def _note_types(self, columns: tuple[str, ...], values: list[tuple[Any, ...]]) -> None:
-        """Keep the widest Python type of each column.
-
-        `set(map(type, column))` runs in C: the loop is over types, not over values.
-        """
-        for name, column in zip(columns, zip(*values, strict=True), strict=True):
-            for kind in set(map(type, column)):
-                known, found = (
-                    self.value_types.get(name),
-                    kind.__name__ if kind is not type(None) else "None",
-                )
-                if known is None or found not in {known, "None"}:
-                    self.value_types[name] = wider(known, found)
 
     def _wrapped(
         self, columns: tuple[str, ...], values: list[tuple[Any, ...]]
@@ -302,7 +221,7 @@ class Rows:
         if not keys:
             return 0
         self._ensure_key()
-        self._stage(connection, self.key_columns, [self.parts(key) for key in keys])
+        self._stage(connection, self.key_columns, [self.shape.parts(key) for key in keys])
         return connection.execute(
             sql.SQL("DELETE FROM {} AS t USING {} AS d WHERE {}").format(
                 self._name,
@@ -357,11 +276,3 @@ def one_line(error: BaseException) -> str:
         detail = diagnosis.message_detail or diagnosis.context or ""
         return f"{diagnosis.message_primary} {detail}".strip().splitlines()[0]
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _isoformat(value: datetime | date) -> str:
-    return value.isoformat()
-
-
-def _key_text(part: Any) -> Any:
-    return part if part is None or isinstance(part, str) else str(part)

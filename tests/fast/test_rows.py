@@ -38,6 +38,8 @@ def rows(connection):
 
 def test_a_row_comes_back_as_it_was_written(rows, connection):
     row = {"id": "a", **VALUES}
+    rows.shape.open(connection)
+    assert rows.shape.settle("a", row) == row
     rows.insert(connection, [row])
     assert list(rows.read(connection, ["a"])) == [("a", row)]
 

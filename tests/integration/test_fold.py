@@ -142,7 +142,7 @@ def test_any_history_in_any_pieces_with_any_cache_and_restarts(
 
 TYPES = {
     "numeric": [1, 2.5, Decimal("3.25")],
-    "text": ["x", 5, uuid.UUID(int=7)],
+    "text": ["x"],
     "uuid": [str(uuid.UUID(int=7)), uuid.UUID(int=8)],
     "timestamptz": [event().recorded_at, "2026-07-15T10:00:00+00:00"],
     "date": ["2026-07-15"],

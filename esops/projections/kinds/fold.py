@@ -19,11 +19,13 @@ from esops.events import RecordedEvent
 from esops.postgres.catalog import Table
 from esops.projections.definition import FoldDefinition, blame
 from esops.projections.projector import VersionTables
+from esops.readmodel.form import Unfit
 from esops.readmodel.rows import BadEvent, Rows, is_bad_row, one_line
 from esops.readmodel.types import Key, Row
 
 CACHE_ROWS = 24_576
 """Rows that the cache holds by default, both generations together."""
+_LOOSE = frozenset({"citext", "timetz"})
 _BLOOM_BYTES = 8 << 20
 
 
@@ -71,6 +73,8 @@ class Fold:
         table, key = tables.only
         check_key(definition, table, key, conjoined=tables.conjoined)
         self.rows = Rows(table, key, tables.value_types, tables.ensure_keys)
+        self._shape = self.rows.shape
+        self._shape.changed = self._reshape
         self._evolve = definition.evolve
         self._key_of = _key_function(definition, len(key))
         self._written = Bloom() if tables.empty else None
@@ -90,7 +94,7 @@ class Fold:
     @property
     def value_types(self) -> Mapping[str, str]:
         """By column, the Python type that was written so far."""
-        return self.rows.value_types
+        return self._shape.written
 
     def close(self) -> None:
         """Nothing has to be released: the cache goes with the object."""
@@ -101,9 +105,14 @@ class Fold:
         Raises BadEvent where the function raises, or a key cannot be made or does not fit.
         """
         try:
-            keys = list(map(self._key_of, events))
+            self._shape.open(connection)
+            keys = self._shape.keys(list(map(self._key_of, events)))
             touched = set(keys)
             missing = self._missing(touched)
+        except psycopg.Error:
+            raise
+        except Unfit as error:
+            raise BadEvent(str(error)) from None
         except Exception as error:
             raise BadEvent(f"its key cannot be made: {blame(error)}") from error
         try:
@@ -112,12 +121,19 @@ class Fold:
             if not is_bad_row(error):
                 raise
             raise BadEvent(f"its key does not fit the table's: {error}") from error
-        rows, evolve = self._young, self._evolve
+        rows, evolve, shape = self._young, self._evolve, self._shape
         # One try around the whole loop, for it runs once an event. After an error the rows are of
         # no use: the runner drops this object and starts again at the checkpoint.
         try:
             for key, event in zip(keys, events, strict=True):
-                rows[key] = evolve(rows[key], event)
+                # What it returns gets the form of the table at once: whether the next event finds
+                # the row here or reads it makes no difference.
+                row = evolve(rows[key], event)
+                rows[key] = shape.settle(key, row)
+        except psycopg.Error:
+            raise
+        except Unfit as error:
+            raise BadEvent(str(error)) from None
         except Exception as error:
             raise BadEvent(blame(error)) from error
         self._dirty |= touched
@@ -128,19 +144,13 @@ class Fold:
         Returns by how much the number of rows changes. Raises BadEvent for a row that the table
         does not accept.
         """
-        young, fresh, with_key = self._young, self._fresh, self.rows.with_key
-        for kind in {type(young[key]) for key in self._dirty} - {dict, type(None)}:
-            raise BadEvent(f"the function returned a {kind.__name__}, not a row (a dict) or None")
+        young, fresh = self._young, self._fresh
         try:
             # Fresh keys are in no table: COPY can insert them. All others may be there.
-            inserts = [
-                with_key(key, row) for key in self._dirty & fresh if (row := young[key]) is not None
-            ]
+            inserts = [row for key in self._dirty & fresh if (row := young[key]) is not None]
             known = [(key, young[key]) for key in self._dirty - fresh]
             change = self.rows.insert(connection, inserts)
-            change += self.rows.upsert(
-                connection, [with_key(key, row) for key, row in known if row is not None]
-            )
+            change += self.rows.upsert(connection, [row for _, row in known if row is not None])
             change -= self.rows.delete(connection, [key for key, row in known if row is None])
         except (psycopg.Error, TypeError, ValueError) as error:
             if isinstance(error, psycopg.Error) and not is_bad_row(error):
@@ -158,6 +168,13 @@ class Fold:
             if self._written is not None:
                 self._written.update(young)
             self._old, self._young, self._fresh = young, {}, set()
+
+    def _reshape(self, again: Callable[[Row], Row]) -> None:
+        """Give all rows that are kept another form."""
+        for rows in (self._young, self._old):
+            for key, row in rows.items():
+                if row is not None:
+                    rows[key] = again(row)
 
     def _missing(self, keys: Iterable[Key]) -> set[Key]:
         young, old = self._young, self._old
@@ -200,6 +217,17 @@ def check_key(
             "are found by it",
             hint="Add PRIMARY KEY (…) to the table's DDL.",
         )
+    for name in key:
+        column = table.column(name)
+        if column.loose or column.kind in _LOOSE or column.type == "bpchar":
+            raise Refused(
+                f"the column {name} of the key of {table.schema}.{table.name} takes keys that "
+                f"differ for equal ({column.type}"
+                f"{' with a nondeterministic collation' if column.loose else ''}), so two keys of "
+                "the fold would be one row",
+                hint=f"Make {name} text with a deterministic collation, and let the key function "
+                "return one form of each key, for example key.lower().",
+            )
     if definition.key is None and conjoined and len(key) == 1:
         raise Refused(
             "tenants share the store, and two of them may use the same stream id: the stream alone "

@@ -127,8 +127,9 @@ class Processing(Buffered):
             if end - at >= _IN_BULK and first.get("table") in self._rows:
                 rows, key = self._rows[first["table"]], self._tables.keys[first["table"]]
                 # One statement cannot upsert a key twice: only the last row of a key counts.
+                rows.shape.open(connection)
                 latest = {
-                    tuple(each["row"].get(name) for name in key): each["row"]
+                    rows.shape.key(_key_of(each["row"], key)): each["row"]
                     for each in waiting[at:end]
                 }
                 rows.upsert(connection, list(latest.values()))
@@ -289,6 +290,12 @@ def _alike(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         and isinstance(first.get("row"), dict)
         and first["row"].keys() == other["row"].keys()
     )
+
+
+def _key_of(row: Mapping[str, Any], key: Sequence[str]) -> Any:
+    """The key that a row has: a value, or a tuple for several columns."""
+    parts = tuple(row.get(name) for name in key)
+    return parts if len(parts) > 1 else parts[0]
 
 
 def _short(message: Mapping[str, Any]) -> str:

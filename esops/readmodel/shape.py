@@ -1,0 +1,317 @@
+"""The rows and keys of a fold, in the form in which the table gives them back.
+
+A row has all columns that the fold has ever written, in the table's order. What a row leaves out
+gets the column's default. Which columns and types those are is noted with the version, so it is the
+same after a restart. Columns that the fold never writes are not its concern: it neither sees nor
+changes them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from itertools import chain
+from typing import Any, cast
+from uuid import UUID
+
+import psycopg
+
+from esops.errors import nearest
+from esops.postgres.catalog import Table
+from esops.postgres.statements import statements
+from esops.readmodel.asked import Asked
+from esops.readmodel.form import Unfit
+from esops.readmodel.forms import form_of, is_plain_text, keeps_type, key_form, written_type
+from esops.readmodel.types import Key, Row
+
+_SQL = statements(__package__, "shape")
+_CONSTANT = re.compile(
+    r"\(?(?:'(?:[^']|'')*'|[+-]?[0-9.]+(?:e[+-]?[0-9]+)?|true|false|NULL|ARRAY\[\])\)?"
+    r"(?:::[a-zA-Z_][a-zA-Z_0-9 .\"]*(?:\([0-9, ]+\))?[a-z ]*(?:\[\])?)*",
+    re.IGNORECASE,
+)
+_MEMORY = 50_000
+_PYTHON: dict[str, type] = {"int": int, "float": float, "Decimal": Decimal, "str": str}
+Settle = Callable[[Key, Row | None], Row | None]
+
+
+class Shape:
+    """What the rows of one table look like to a fold, and the one way to make them so.
+
+    `settle` takes a key in its form and a row that the function has returned; it gives a copy of
+    the row in the form of the table. It raises Unfit. It is another function after a row has shown
+    a column or a type for the first time.
+    """
+
+    settle: Settle
+
+    def __init__(
+        self, table: Table, key_columns: tuple[str, ...], written: Mapping[str, str]
+    ) -> None:
+        """`written` has the columns that were written so far, each with the noted type."""
+        self.written = dict(written)
+        self.changed: Callable[[Callable[[Row], Row]], None] = lambda _: None
+        """Is given a function for all rows that are kept, when the form of rows has changed."""
+        self._table, self._key_columns = table, key_columns
+        self._asked = Asked()
+        self._columns = {column.name: column for column in table.columns}
+        self._key_forms = [key_form(self._columns[name], self._asked) for name in key_columns]
+        self._plain_keys = all(is_plain_text(self._columns[name]) for name in key_columns)
+        self._known_keys: dict[Any, Key] = {}
+        self._defaults: dict[str, Any] | None = None
+        self._changing: dict[str, str] = {}
+        self._make()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of a row, in the table's order."""
+        return self._names
+
+    def open(self, connection: psycopg.Connection) -> None:
+        """Ask on this connection from now on; read the defaults of the columns once."""
+        self._asked.connection = connection
+        if self._defaults is not None:
+            return
+        self._defaults = {}
+        for name, default, own in connection.execute(_SQL["defaults"], (self._table.oid,)):
+            if own or _CONSTANT.fullmatch(default) is None:
+                self._changing[name] = default or "an identity"
+                continue
+            text = f"SELECT ({default})::{self._columns[name].type}"  # both from the catalogue
+            row = connection.execute(text.encode()).fetchone()
+            self._defaults[name] = None if row is None else row[0]
+
+    def keys(self, values: Sequence[Key]) -> list[Key]:
+        """Keys as the table has them. Raises Unfit for one that is none of the table's."""
+        if self._plain_keys and self._are_texts(values):
+            return list(values)
+        known, made = self._known_keys, []
+        if len(known) > _MEMORY:
+            known.clear()
+        for value in values:
+            # 1, 1.0 and True are equal, and only two of them are integers.
+            kinds = tuple(map(type, value)) if type(value) is tuple else type(value)
+            found = known.get((kinds, value))
+            if found is None:
+                found = known[kinds, value] = self.key(value)
+            made.append(found)
+        return made
+
+    def _are_texts(self, values: Sequence[Key]) -> bool:
+        """Whether all keys are texts, or tuples of as many as there are columns, that can be
+        stored.
+        """
+        distinct: Iterable[Any] = set(values)
+        if len(self._key_columns) > 1:
+            if set(map(type, distinct)) != {tuple} or set(map(len, distinct)) != {
+                len(self._key_columns)
+            }:
+                return False
+            distinct = list(chain.from_iterable(distinct))
+        if set(map(type, distinct)) != {str}:
+            return False
+        text = "".join(distinct)
+        return "\0" not in text and (text.isascii() or _encodes(text))
+
+    def key(self, value: Key) -> Key:
+        """A key as the table has it. Raises Unfit, also where it has too few or too many parts."""
+        parts = self.parts(value)
+        made = []
+        for name, form, part in zip(self._key_columns, self._key_forms, parts, strict=True):
+            if part is None:
+                raise Unfit(f"the key has no {name}: it is None")
+            try:
+                made.append(form.convert(part))
+            except Unfit as error:
+                raise self._unfit(f"the key {value!r} has", name, part, error) from None
+        return tuple(made) if len(made) > 1 else made[0]
+
+    def parts(self, key: Key) -> tuple[Any, ...]:
+        """The values of the key's columns. Raises Unfit where there are too few or too many."""
+        parts = key if isinstance(key, tuple) else (key,)
+        if len(parts) != len(self._key_columns):
+            raise Unfit(
+                f"the key {key!r} has {len(parts)} parts, but the table's key has "
+                f"{len(self._key_columns)} columns"
+            )
+        return parts
+
+    def loaded(self) -> list[tuple[int, Callable[[Any], Any]]]:
+        """The places in a row that was read whose values have to be put into their form, and
+        how.
+        """
+        forms = [self._forms[name].loaded for name in self._names]
+        return [(place, each) for place, each in enumerate(forms) if each is not None]
+
+    def rekeyed(self, key: Key, row: Row) -> Row:
+        """The row with its key's columns as a row of this key has them."""
+        for name, part in zip(self._key_columns, self.parts(key), strict=True):
+            if self._differs(name):
+                row[name] = self._forms[name].convert(part)
+        return row
+
+    def _differs(self, name: str) -> bool:
+        """Whether a column of the key may look different in the row."""
+        column = self._columns[name]
+        return keeps_type(column) and (column.kind != "uuid" or self.written[name] != "str")
+
+    def _make(self) -> None:
+        """Make what depends on the columns and types that are known."""
+        for name in self._key_columns:
+            self.written.setdefault(name, "None")
+        self._names = tuple(name for name in self._columns if name in self.written)
+        self._forms = {
+            name: form_of(self._columns[name], self.written[name], self._asked)
+            for name in self._names
+        }
+        self.settle = self._quick()
+
+    def _slow(self, key: Key, row: Row) -> Row:
+        """As `settle`, for a row that is not in its form yet."""
+        if type(row) is not dict:
+            raise Unfit(f"the function returned a {type(row).__name__}, not a row (a dict) or None")
+        self._learn(row)
+        parts = dict(zip(self._key_columns, self.parts(key), strict=True))
+        self._check_key(row, parts)
+        made: Row = {}
+        for name in self._names:
+            if name in parts:
+                value = parts[name]
+            elif name in row:
+                value = row[name]
+            else:
+                value = self._default(name)
+            try:
+                made[name] = None if value is None else self._forms[name].convert(value)
+            except Unfit as error:
+                raise self._unfit("its row has", name, value, error) from None
+        return made
+
+    def _check_key(self, row: Row, parts: Mapping[str, Any]) -> None:
+        """Raises Unfit where the row has another key than its event."""
+        for name, form in zip(self._key_columns, self._key_forms, strict=True):
+            if name not in row:
+                continue
+            try:
+                same = form.convert(row[name]) == parts[name]
+            except Unfit:
+                same = False
+            if not same:
+                raise Unfit(
+                    f"its row has {name} = {row[name]!r}, but its key is {parts[name]!r}; fold() "
+                    "needs a key function that returns the value of that column"
+                )
+
+    def _default(self, name: str) -> Any:
+        if name in self._changing:
+            raise Unfit(
+                f"its row lacks column {name!r}, which other rows have, and its default "
+                f"({self._changing[name]}) is not the same for all rows; write it in each row"
+            )
+        return (self._defaults or {}).get(name)
+
+    def _learn(self, row: Row) -> None:
+        """Note the columns and types that no row has shown before."""
+        new: dict[str, str] = {}
+        for name, value in row.items():
+            column = self._columns.get(name)
+            if column is None:
+                raise Unfit(
+                    f"its row has column {name!r}, but {self._table.name} has no such column. "
+                    f"{nearest(name, self._columns)}"
+                )
+            known = self.written.get(name)
+            found = "None" if value is None else written_type(column, known, value)
+            if known is None or (value is not None and found != known and keeps_type(column)):
+                new[name] = found
+        if not new:
+            return
+        added = [name for name in new if name not in self.written]
+        earlier = self.written.keys() - set(self._key_columns)
+        for name in added:
+            if earlier and name in self._changing:
+                raise Unfit(
+                    f"its row has column {name!r}, which earlier rows lack, and its default "
+                    f"({self._changing[name]}) is not the same for all rows; write it in each row"
+                )
+        self.written.update(new)
+        self._make()
+        self.changed(self._again)
+
+    def _again(self, row: Row) -> Row:
+        """A row that was in its form, in the form of now."""
+        made: Row = {}
+        for name in self._names:
+            value, form = row[name] if name in row else self._default(name), self._forms[name]
+            made[name] = None if value is None else form.convert(value)
+        return made
+
+    def _unfit(self, what: str, name: str, value: Any, error: Unfit) -> Unfit:
+        shown = repr(value)
+        return Unfit(
+            f"{what} {name} = {shown if len(shown) <= 80 else shown[:77] + '...'} "
+            f"({type(value).__name__}), which the column ({self._columns[name].type}) cannot "
+            f"hold: {error}"
+        )
+
+    def _quick(self) -> Settle:
+        """A function of Python made for these columns: it runs once for each event, and a loop
+        over forms would take longer than the fold itself.
+        """
+        names: dict[str, Any] = {"slow": self._slow, "Unfit": Unfit}
+        guards, reads, values = [], [], []
+        keys = {name: f"k{n}" for n, name in enumerate(self._key_columns)}
+        for n, name in enumerate(self._names):
+            form, v = self._forms[name], f"v{n}"
+            names |= {f"n{n}": name, f"f{n}": form.convert}
+            reads.append(f"{v} = row[n{n}]")
+            typed = keeps_type(self._columns[name])
+            if name in keys:
+                k = keys[name]
+                guards.append(f"({v} is {k} or {v} == {k} and type({v}) is type({k}))")
+                # Of a number that can be written in several ways, the key has the one that counts.
+                values.append(f"n{n}: {f'f{n}({k})' if typed and self._differs(name) else v}")
+            if typed:
+                names[f"t{n}"] = self._python(name)
+                guards.append(f"(type({v}) is t{n} or {v} is None)")
+            if name in keys:
+                continue
+            names |= form.names
+            # None is rare, so it is asked for last.
+            quick = [] if form.quick is None else [re.sub(r"\bv\b", v, f"({form.quick})")]
+            tests = " or ".join([*quick, f"{v} is None"])
+            values.append(f"n{n}: {v} if {tests} else f{n}({v})")
+        unpacked = ", ".join(keys.values()) + " = key"
+        source = "\n".join(
+            [
+                "def settle(key, row):",
+                " if row is None: return None",
+                f" if type(row) is dict and len(row) == {len(self._names)}:",
+                "  try:",
+                *(f"   {each}" for each in reads),
+                f"   {unpacked}",
+                f"   if {' and '.join(guards) or True}:",
+                f"    return {{{', '.join(values)}}}",
+                "  except (KeyError, Unfit): pass",
+                " return slow(key, row)",
+            ]
+        )
+        exec(source, names)  # noqa: S102 - no text of the user's is in it: all names are numbered
+        return cast("Settle", names["settle"])
+
+    def _python(self, name: str) -> type:
+        """The Python type that a column's values have now, where that is noted."""
+        kind, written = self._columns[name].kind, self.written[name]
+        if written == "value":
+            return UUID if kind == "uuid" else date if kind == "date" else datetime
+        return _PYTHON.get(written, type(None))
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
