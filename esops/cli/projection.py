@@ -152,7 +152,6 @@ def retire(
     if dry_run:
         output.line(f"would {verb} {what}")
         return
-    # A cron job cannot answer; that it names the command is its consent.
     confirm(f"{verb.capitalize()} {what}?", yes=yes, what=f"this would {verb} {what}")
     statements = found.run()
     if output.as_json:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from esops.cli.shared import confirm, is_interactive
+from esops.cli.shared import confirm
 from esops.rebuild.request import Operator
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ class TerminalOperator(Operator):
             self._close()
 
     def confirm_abort(self, projections: Sequence[str]) -> None:
-        """Ask, where a person can answer."""
-        # What is dropped serves nobody, so that a script need not say --yes.
+        """Ask; without a person to ask, demand --yes. Raises UsageError."""
         confirm(
             f"Abort the rebuild of {', '.join(projections)} and drop what it built?",
-            yes=self._yes or not is_interactive(),
+            yes=self._yes,
             what="--abort drops what was built",
+            hint="Add --yes, or --dry-run to see only what it would drop.",
         )
 
     def confirm_in_place(self, plan: InPlacePlan) -> None:

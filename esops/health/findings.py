@@ -65,6 +65,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D050": ("note", "the folder of an archive does not exist"),
     "ESOPS-D051": ("warning", "a filter names what the store does not have"),
     "ESOPS-D052": ("warning", "the configuration names no store"),
+    "ESOPS-D057": ("error", "several versions of a read model are noted as serving"),
+    "ESOPS-D058": ("error", "what readers read does not exist"),
 }
 SESSIONS: dict[type[EsopsError], str] = {
     RowSecurity: "ESOPS-D043",

@@ -11,12 +11,12 @@ from psycopg import sql
 
 from esops.config import Config
 from esops.errors import AnotherLog, EsopsError, OtherPositions, OtherTransactions
-from esops.health import room, row_security
+from esops.health import left_behind, room, row_security, serving
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
 from esops.readmodel import locks, migrations, registry
 from esops.readmodel.dead_letters import list_dead_letters
-from esops.readmodel.names import ReadModelName, default_schema, parse_name
+from esops.readmodel.names import default_schema, parse_name
 from esops.readmodel.registry import LIVE_STATES, Version
 from esops.rebuild import journal, overview
 from esops.stores import open_store
@@ -47,7 +47,8 @@ def examine(
     if not 0 < number <= migrations.newest():
         return  # there is nothing to read yet, or a newer esops wrote it
     versions = registry.versions(connection, projection)
-    yield from _left_behind(subject, connection, names, versions)
+    yield from serving.examine(subject, connection, config, projection, names, versions)
+    yield from left_behind.examine(subject, connection, names)
     yield from _unfinished_rebuild(subject, connection, projection)
     troubles = list(_of_another_log(connection, config, versions))
     yield from (_trouble(subject, trouble) for _, trouble in troubles)
@@ -124,31 +125,6 @@ def _own_tables(subject: str, number: int) -> Iterator[Finding]:
             "Do nothing if the role that runs esops owns them: its next rebuild or run migrates "
             "them. Else run `esops run --until-caught-up` once as their owner.",
         )
-
-
-def _left_behind(
-    subject: str,
-    connection: psycopg.Connection,
-    names: Sequence[ReadModelName],
-    versions: Sequence[Version],
-) -> Iterator[Finding]:
-    known = {
-        physical
-        for each in versions
-        if each.state != "retired"
-        for _, physical in each.tables.values()
-    }
-    for model in names:
-        rows = connection.execute(_SQL["tables_of_versions"], (model.schema, model.name))
-        for (table,) in rows.fetchall():
-            if table not in known:
-                fix = sql.SQL("DROP TABLE {};").format(sql.Identifier(model.schema, table))
-                yield Finding(
-                    "ESOPS-D021",
-                    subject,
-                    f"table {model.schema}.{table} belongs to no version that esops knows",
-                    fix.as_string(connection),
-                )
 
 
 def _unfinished_rebuild(

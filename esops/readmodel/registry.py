@@ -10,7 +10,7 @@ The tables are made by migrations/. A version that several processes load has sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from esops.errors import Busy, UsageError
+from esops.errors import Busy, Refused, UsageError
 from esops.events import Position
 from esops.postgres.statements import statements
 from esops.readmodel import migrations
@@ -138,9 +138,34 @@ def insert(connection: psycopg.Connection, new: Version) -> None:
     )
 
 
-def set_state(connection: psycopg.Connection, projection: str, number: int, state: str) -> None:
-    """Change the state of a version."""
-    connection.execute(_SQL["set_state"], (state, projection, number))
+def hold(connection: psycopg.Connection, at: Version, states: Collection[str]) -> Version:
+    """Hold a version until the transaction ends, and return it as it is now.
+
+    Raises Refused where its state is none of these any more: whoever acts on a version looks at it
+    again under the lock, for another process may have switched or retired it since it was read.
+    """
+    lock_checkpoint(connection, at.projection, at.version)
+    now = version(connection, at.projection, at.version)
+    if now.state not in states:
+        raise _changed(now)
+    return now
+
+
+def set_state(
+    connection: psycopg.Connection,
+    projection: str,
+    number: int,
+    state: str,
+    *,
+    was: Collection[str],
+) -> None:
+    """Change the state of a version from one of those that it may be in.
+
+    Raises Refused where it is in another one.
+    """
+    values = {"state": state, "projection": projection, "version": number, "was": list(was)}
+    if connection.execute(_SQL["set_state"], values).rowcount != 1:
+        raise _changed(version(connection, projection, number))
     if state == "aborted":
         # A worker of the load that is still running finds no shard, and ends.
         connection.execute(_SQL["drop_shards"], (projection, number))
@@ -154,11 +179,26 @@ def drop_shards(connection: psycopg.Connection, at: Version) -> None:
 def set_active(
     connection: psycopg.Connection, projection: str, to_version: int, from_version: int | None
 ) -> None:
-    """Record that `to_version` serves from now on; the one that served before is on standby."""
+    """Record that `to_version` serves from now on; the one that served before is on standby.
+
+    Raises Refused where another one served before, or `to_version` cannot serve any more.
+    """
     if from_version is not None:
-        set_state(connection, projection, from_version, "standby")
-    set_state(connection, projection, to_version, "active")
+        set_state(connection, projection, from_version, "standby", was=("active",))
+    else:
+        serving = active(connection, projection)
+        if serving is not None and serving.version != to_version:
+            raise _changed(serving)
+    states = ("building", *LIVE_STATES)
+    set_state(connection, projection, to_version, "active", was=states)
     connection.execute(_SQL["set_active"], (projection, to_version, from_version))
+
+
+def set_retired(connection: psycopg.Connection, at: Version) -> None:
+    """Record that a version is dropped; where it served, no version serves any more."""
+    set_state(connection, at.projection, at.version, "retired", was=(at.state,))
+    if at.state == "active":
+        connection.execute(_SQL["none_active"], (at.projection, at.version))
 
 
 def set_tables(
@@ -309,6 +349,16 @@ def set_rows(connection: psycopg.Connection, at: Version, rows: int) -> None:
     connection.execute(
         "UPDATE esops.versions SET rows = %s WHERE projection = %s AND version = %s",
         (rows, at.projection, at.version),
+    )
+
+
+def _changed(now: Version) -> Refused:
+    """The error of whoever finds a version in another state than the one that it acts on."""
+    name = now.projection
+    return Refused(
+        f"v{now.version} of {name} is {now.state} by now: another command has changed it since "
+        "this one looked. Nothing was changed",
+        hint=f"Look with `esops projection show {name}`, and decide again.",
     )
 
 

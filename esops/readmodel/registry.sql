@@ -12,9 +12,10 @@ INSERT INTO esops.versions (projection, version, state, store, position, events,
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
 
 -- set_state --
+-- Compare-and-set: only from a state that the caller has looked at.
 UPDATE esops.versions
-   SET state = %s, updated_at = now()
- WHERE projection = %s AND version = %s;
+   SET state = %(state)s, updated_at = now()
+ WHERE projection = %(projection)s AND version = %(version)s AND state = ANY(%(was)s);
 
 -- drop_shards --
 DELETE FROM esops.shards WHERE projection = %s AND version = %s;
@@ -26,6 +27,10 @@ ON CONFLICT (projection) DO UPDATE
    SET active_version = EXCLUDED.active_version,
        previous_version = EXCLUDED.previous_version,
        updated_at = now();
+
+-- none_active --
+UPDATE esops.projections SET active_version = NULL, updated_at = now()
+ WHERE projection = %s AND active_version = %s;
 
 -- position --
 SELECT position FROM esops.versions WHERE projection = %s AND version = %s;

@@ -103,6 +103,15 @@ def not_carried(connection: psycopg.Connection, blue: Table) -> list[str]:
     return [row[0] for row in rows]
 
 
+def missing_tables(connection: psycopg.Connection, version: Version) -> list[str]:
+    """The tables of a version, with their schemas, that do not exist: somebody dropped them."""
+    return [
+        ".".join(physical)
+        for physical in version.tables.values()
+        if catalog.find_table(connection, *physical) is None
+    ]
+
+
 def count_rows(connection: psycopg.Connection, table: tuple[str, str]) -> int:
     """How many rows a table (schema, physical name) has, by counting them."""
     row = connection.execute(

@@ -122,6 +122,20 @@ def pause(connection: psycopg.Connection, entry: JournalEntry, state: str, reaso
     note(connection, entry.rebuild, state, "paused", {"reason": reason})
 
 
+def retire_after(connection: psycopg.Connection, rebuild: int, seconds: float | None) -> None:
+    """Note after how many seconds blue may go, or that it stays (None): what a resumed rebuild was
+    given counts.
+    """
+    connection.execute(_SQL["retire_after"], {"rebuild": rebuild, "seconds": seconds})
+
+
+def keep_blue(connection: psycopg.Connection, projection: str, version: int) -> None:
+    """Take back what earlier rebuilds were told by `--retire-after` about a version that serves
+    again: the next one to replace it says what becomes of it.
+    """
+    connection.execute(_SQL["keep_blue"], (projection, version))
+
+
 def add_seconds(connection: psycopg.Connection, rebuild: int, seconds: float) -> float:
     """Add working time; returns the sum."""
     row = connection.execute(

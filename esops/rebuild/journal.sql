@@ -48,8 +48,21 @@ WHERE r.projection = %(projection)s AND r.to_version = %(version)s
                     AND b.at > l.at)
 ORDER BY l.at;
 
+-- retire_after --
+UPDATE esops.rebuilds
+SET options = CASE WHEN %(seconds)s::float IS NULL THEN options - 'retire_after'
+                   ELSE options || jsonb_build_object('retire_after', %(seconds)s::float) END
+WHERE rebuild = %(rebuild)s;
+
+-- keep_blue --
+UPDATE esops.rebuilds
+SET options = options - 'retire_after'
+WHERE projection = %s AND from_version = %s AND state = 'switched' AND options ? 'retire_after';
+
 -- due --
--- Versions before a switch whose time by --retire-after is over, and that still stand by.
+-- Versions before a switch whose time by --retire-after is over, and that still stand by. Only the
+-- last rebuild that replaced a version says what becomes of it; and a version to which a rollback
+-- would go back is dropped only by the rebuild that made it so.
 SELECT r.from_version
 FROM esops.rebuilds r
 JOIN esops.versions v ON v.projection = r.projection AND v.version = r.from_version
@@ -57,4 +70,14 @@ WHERE r.projection = %s
     AND r.state = 'switched'
     AND v.state = 'standby'
     AND r.options ? 'retire_after'
-    AND r.finished_at + (r.options ->> 'retire_after')::float * interval '1 second' <= now();
+    AND r.finished_at + (r.options ->> 'retire_after')::float * interval '1 second' <= now()
+    AND NOT EXISTS (
+        SELECT FROM esops.rebuilds later
+        WHERE later.projection = r.projection AND later.rebuild > r.rebuild
+            AND r.from_version IN (later.from_version, later.to_version)
+    )
+    AND NOT EXISTS (
+        SELECT FROM esops.projections p
+        WHERE p.projection = r.projection AND p.previous_version = r.from_version
+            AND p.active_version <> r.to_version
+    );

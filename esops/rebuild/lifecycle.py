@@ -9,26 +9,22 @@ All three work for projections of any kind.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import psycopg
 import structlog
 
 from esops.config import Config
-from esops.errors import Busy, Refused, UsageError
+from esops.errors import Refused, UsageError
 from esops.events import Position
 from esops.postgres.connection import connect, translated
-from esops.readmodel import locks, migrations, registry
+from esops.readmodel import registry
 from esops.readmodel.names import ReadModelName
 from esops.readmodel.registry import Version
-from esops.readmodel.tables import drop_tables
 from esops.rebuild import journal, switch
 from esops.rebuild.freshness import (
-    BRING_PATIENCE,
     bring_to,
     check_application_ahead,
     check_can_advance,
@@ -36,9 +32,8 @@ from esops.rebuild.freshness import (
     check_not_given_up,
 )
 from esops.rebuild.hooks import Hooks, facts_of
+from esops.rebuild.retiring import is_gone, retire_versions, take_lock
 from esops.rebuild.target import names_of
-from esops.rebuild.variants.external.checkpoint import check_unused
-from esops.stores import open_store
 
 log = structlog.get_logger("esops.versions")
 
@@ -100,12 +95,13 @@ def switch_to(
     if config.projection(name).kind == "server":
         return _move_in_server(config, name, number, back=False, dry_run=dry_run, say=say)
     with translated(), connect(config.readmodel_of(name).dsn, f"switch {name}") as connection:
+        # Read under the lock: who switched or retired a version while we waited has changed them.
+        take_lock(connection, name, upgrade=not dry_run)
         known = registry.versions(connection, name)
         source = next((each for each in known if each.state == "active"), None)
         target = _target(name, known, number)
         if source is not None and target.version == source.version:
             raise UsageError(f"{name} v{target.version} serves already")
-        _lock(connection, name)
         what = _what(config, connection, source, target, forced=allow_stale)
         return _switch(config, connection, what, dry_run=dry_run)
 
@@ -122,6 +118,7 @@ def roll_back(
     if config.projection(name).kind == "server":
         return _move_in_server(config, name, None, back=True, dry_run=dry_run, say=say)
     with translated(), connect(config.readmodel_of(name).dsn, f"rollback {name}") as connection:
+        take_lock(connection, name, upgrade=not dry_run)
         known = registry.versions(connection, name)
         # Not simply the newest that stands by: after several switches they differ.
         before = registry.previous(connection, name) if known else None
@@ -134,7 +131,6 @@ def roll_back(
         target = registry.version(connection, name, before)
         if target.state != "standby":
             raise UsageError(f"{name} v{before}, which served before, is {target.state}")
-        _lock(connection, name)
         what = _what(config, connection, source, target, forced=allow_stale)
         return _switch(config, connection, what, dry_run=dry_run, back=True)
 
@@ -147,12 +143,18 @@ def retirable(config: Config, name: str, number: int | None = None) -> Retiremen
     if config.projection(name).kind == "server":
         return _retirable_in_server(config, name, number)
     with translated(), connect(config.readmodel_of(name).dsn, f"retire {name}") as connection:
-        found = _standing_by(name, registry.versions(connection, name), number)
+        known = registry.versions(connection, name)
+        # One that serves by name only, since somebody dropped its tables, can go as well.
+        serving = next((each for each in known if each.version == number), None)
+        if serving is not None and is_gone(connection, serving):
+            found = [serving]
+        else:
+            found = _standing_by(name, known, number)
     return Retirement(
         name,
         [each.version for each in found],
         [".".join(table) for each in found for table in each.tables.values()],
-        lambda: _retire_versions(config, found),
+        lambda: retire_versions(config, found),
     )
 
 
@@ -174,9 +176,8 @@ def retire_due(config: Config, names: Sequence[str]) -> list[Version]:
                 registry.version(connection, name, number)
                 for number in journal.due(connection, name)
             ]
-        if found:
-            _retire_versions(config, found)
-            done += found
+        # Each is checked again under the lock: a switch may have made it serve since.
+        done += [each for each in found if retire_versions(config, [each], due=True)]
     return done
 
 
@@ -262,17 +263,6 @@ def _numbered(name: str, known: Sequence[Version], number: int) -> Version:
     return found
 
 
-def _lock(connection: psycopg.Connection, name: str) -> None:
-    lock = locks.rebuild_lock(name)
-    if not locks.take(connection, lock, timedelta(seconds=1)):
-        raise Busy(
-            f"a rebuild of {name} is running: "
-            f"{locks.holder(connection, lock) or 'its session is just ending'}",
-            hint="Wait for it, or stop it; you can resume it later.",
-        )
-    migrations.upgrade(connection)
-
-
 # -- the switch
 
 
@@ -332,6 +322,7 @@ def _switch(
         # A rebuild that ended with --no-switch is finished by this switch.
         elif entry is not None and entry.to_version == target.version:
             journal.enter(on, entry.rebuild, journal.SWITCHED, finished=True)
+        journal.keep_blue(on, target.projection, target.version)
 
     if settings.switch == "hook":
         facts = facts_of(
@@ -341,58 +332,3 @@ def _switch(
     statements = switch.perform(connection, what, bring_to=bring, record=record)
     position = registry.read_position(connection, target.projection, target.version)
     return Switched(target.projection, before, target.version, position, statements)
-
-
-# -- retiring
-
-
-def _retire_versions(config: Config, versions: Sequence[Version]) -> list[str]:
-    done: list[str] = []
-    for version in versions:
-        if version.checkpoint is not None:
-            with open_store(*config.store(version.store)) as events:
-                check_unused(events, version)
-        with (
-            translated(),
-            connect(
-                config.readmodel_of(version.projection).dsn, f"retire {version.projection}"
-            ) as connection,
-        ):
-            _lock(connection, version.projection)
-            done += _drop(connection, version)
-    return done
-
-
-def _drop(connection: psycopg.Connection, version: Version) -> list[str]:
-    """Drop a version's tables, as soon as the process that follows it has let go of them."""
-    deadline = time.monotonic() + BRING_PATIENCE.total_seconds()
-    while True:
-        try:
-            with connection.transaction():
-                # Its follower sees the new state at its next checkpoint, and lets go.
-                connection.execute("SET LOCAL lock_timeout = '500ms'")
-                registry.lock_checkpoint(connection, version.projection, version.version)
-                statements = drop_tables(connection, version)
-                registry.set_state(connection, version.projection, version.version, "retired")
-                entry = journal.latest(connection, version.projection)
-                if (
-                    entry is not None
-                    and entry.from_version == version.version
-                    and entry.state == journal.SWITCHED
-                ):
-                    journal.enter(connection, entry.rebuild, journal.RETIRED, finished=True)
-        except psycopg.errors.LockNotAvailable:
-            if time.monotonic() >= deadline:
-                raise Busy(
-                    f"the tables of {version.projection} v{version.version} are in use",
-                    hint="Try again later.",
-                ) from None
-            time.sleep(0.2)
-        except psycopg.errors.DependentObjectsStillExist as error:
-            raise Refused(
-                f"other objects depend on v{version.version} of {version.projection}: "
-                f"{error.diag.message_detail}",
-                hint="Drop them first.",
-            ) from error
-        else:
-            return statements

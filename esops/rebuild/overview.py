@@ -15,6 +15,7 @@ from esops.postgres.connection import connect, translated
 from esops.readmodel import locks, registry
 from esops.readmodel.marks import check
 from esops.readmodel.registry import Version
+from esops.readmodel.tables import missing_tables
 from esops.rebuild import journal
 from esops.rebuild.variants.external.checkpoint import reached
 from esops.stores import open_store
@@ -36,6 +37,8 @@ class VersionStatus:
     """Why the store's log is not the one that the version was made from."""
     accepted_code: Sequence[Mapping[str, Any]] = ()
     """Where the operator vouched for other code while it was built, as the journal has it."""
+    missing: Sequence[str] = ()
+    """Tables of a version that serves or stands by, and that do not exist."""
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -50,12 +53,14 @@ class VersionStatus:
             "updated_at": version.updated_at,
             "events": version.events,
             "followed_by": self.followed_by,
-            "ok": self.trouble is None,
+            "ok": self.trouble is None and not self.missing,
             "detail": self._detail(),
             "accepted_code": list(self.accepted_code),
         }
 
     def _detail(self) -> str | None:
+        if self.missing:
+            return f"dropped by somebody: {', '.join(self.missing)}. `esops doctor` says what to do"
         if self.trouble is not None:
             return self.trouble.message
         return None if self.version.lost is None else f"it was given up: {self.version.lost}"
@@ -179,8 +184,22 @@ def _status(
         else None
     )
     accepted = journal.accepted_code(connection, version.projection, version.version)
+    missing = missing_tables(connection, version) if version.state in registry.LIVE_STATES else ()
     followed_by = None if holder is None else holder.process
-    return VersionStatus(version, lag, followed_by, trouble, accepted)
+    return VersionStatus(version, lag, followed_by, trouble, accepted, missing)
+
+
+def remedy_without_tables(name: str, gone: Version, versions: Sequence[Version]) -> str:
+    """The commands for a version that serves and whose tables do not exist; `versions` are those of
+    the projection whose tables do.
+    """
+    standing_by = [each for each in versions if each.state == "standby"]
+    if standing_by:
+        return f"esops projection switch {name} --to {standing_by[-1].version}"
+    return (
+        f"Restore the table from a backup; or build it again: esops projection retire {name} "
+        f"{gone.version} --yes; esops rebuild {name} --blue-green"
+    )
 
 
 def _lowest(versions: Sequence[Version]) -> Position | None:

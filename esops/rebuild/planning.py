@@ -26,11 +26,17 @@ from esops.readmodel.after_load import AfterLoad, read_after_load
 from esops.readmodel.names import physical_tables, placeholders
 from esops.readmodel.object_names import Side, names_for_green
 from esops.readmodel.registry import Version
-from esops.readmodel.tables import carry_statements, create_statements, rolled_back
+from esops.readmodel.tables import (
+    carry_statements,
+    create_statements,
+    missing_tables,
+    rolled_back,
+)
 from esops.rebuild import guards, plan_notes, switch
 from esops.rebuild.load.executors import engine_of
 from esops.rebuild.load.sharding import check_shardable
 from esops.rebuild.options import SETTLING, Options
+from esops.rebuild.overview import remedy_without_tables
 from esops.rebuild.plan import RebuildPlan
 from esops.rebuild.switch import Switch
 from esops.rebuild.target import Target
@@ -206,10 +212,12 @@ def _look_around(connection: psycopg.Connection, target: Target) -> _Start:
     for name, physical in (source.tables if source is not None else {}).items():
         table = catalog.find_table(connection, *physical)
         if table is None:
+            assert source is not None
+            there = [each for each in known if not missing_tables(connection, each)]
             raise Refused(
-                f"the table {'.'.join(physical)} of v{source.version if source else 0}, which "
-                "should serve, does not exist any more",
-                hint="Restore it from a backup.",
+                f"the table {'.'.join(physical)} of v{source.version}, which should serve, does "
+                "not exist any more",
+                hint=remedy_without_tables(target.name, source, there),
             )
         blue[name] = table
     numbers = [each.version for each in known] + [source.version if source else 0]

@@ -108,7 +108,9 @@ class RebuildRequest:
         asked = {name: getattr(self, name) for name in Options.__dataclass_fields__}
         if self.retire_after is not None:
             asked["retire_after"] = self.retire_after.total_seconds()
-        return {name: value for name, value in asked.items() if value is not None}
+        given = {name: value for name, value in asked.items() if value is not None}
+        # Of a resumed rebuild, it takes back what that began with.
+        return {**given, "retire_after": None} if self.keep_blue else given
 
     @property
     def options(self) -> Options:

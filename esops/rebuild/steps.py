@@ -90,6 +90,11 @@ class Rebuild(Switching):
                 raise UsageError(
                     f"{self.target.name} has no rebuild to resume", hint="Leave out --resume."
                 )
+            # Of an unfinished rebuild, and of one that switched just before it could say so.
+            if "retire_after" in options and entry.state != journal.ROLLED_BACK:
+                journal.retire_after(
+                    self._session.connection, entry.rebuild, options["retire_after"]
+                )
             # So that a script may call --resume until it succeeds.
             if entry.finished_at is not None:
                 self._entry = entry
@@ -112,7 +117,11 @@ class Rebuild(Switching):
                 )
                 self._drop(self._session.connection, green)
                 registry.set_state(
-                    self._session.connection, self.target.name, green.version, "aborted"
+                    self._session.connection,
+                    self.target.name,
+                    green.version,
+                    "aborted",
+                    was=("building",),
                 )
                 journal.enter(
                     self._session.connection, entry.rebuild, journal.ABORTED, finished=True
@@ -233,6 +242,8 @@ class Rebuild(Switching):
         """
         self._check_code()
         self._check_log()
+        if self._options.ends_with_switch:
+            self._check_serving()
         if self._state == journal.PLANNED:
             self._provision()
         if self._state in {journal.PROVISIONED, journal.CATCHING_UP}:
@@ -262,6 +273,29 @@ class Rebuild(Switching):
             self._stand_by()
         return True
 
+    def _check_serving(self) -> None:
+        """Raises Refused where another version serves than when the rebuild began."""
+        entry, name = self._journal_entry, self.target.name
+        serving = self._session.do(lambda on: registry.active(on, name))
+        number = None if serving is None else serving.version
+        # Green serves where the switch is done, and the answer was lost.
+        if number in (entry.from_version, entry.to_version):
+            return
+        before = "no version" if entry.from_version is None else f"v{entry.from_version}"
+        back = ""
+        if entry.from_version is not None:
+            back = (
+                f"Go back with `esops projection switch {name} --to {entry.from_version}` and "
+                "resume. Or "
+            )
+        command = self._command(in_place=self.in_place)
+        again = f"drop this rebuild with `{command} --abort` and start it again."
+        raise Refused(
+            f"{before} of {name} served when rebuild {entry.rebuild} began, and "
+            f"{'no version' if number is None else f'v{number}'} serves now",
+            hint=back + again if back else again.capitalize(),
+        )
+
     # -- other ends than the switch
 
     def _end_test(self) -> None:
@@ -273,7 +307,9 @@ class Rebuild(Switching):
         def end(connection: psycopg.Connection) -> None:
             with connection.transaction():
                 self._drop(connection, green)
-                registry.set_state(connection, green.projection, green.version, "aborted")
+                # Or it is done, and the answer was lost.
+                was = ("building", "aborted")
+                registry.set_state(connection, green.projection, green.version, "aborted", was=was)
                 journal.enter(
                     connection, self._journal_entry.rebuild, journal.TESTED, finished=True
                 )
@@ -295,7 +331,8 @@ class Rebuild(Switching):
 
         def end(connection: psycopg.Connection) -> None:
             with connection.transaction():
-                registry.set_state(connection, green.projection, green.version, "standby")
+                was = ("building", "standby")
+                registry.set_state(connection, green.projection, green.version, "standby", was=was)
                 journal.enter(
                     connection, self._journal_entry.rebuild, journal.VERIFIED, finished=True
                 )

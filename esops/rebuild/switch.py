@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
@@ -265,20 +265,19 @@ def _attempt(
     bring_to: Callable[[Position], None],
     record: Callable[[psycopg.Connection], None],
 ) -> list[str]:
-    source, target = what.source, what.target
     with connection.transaction():
         connection.execute(
             f"SET LOCAL lock_timeout = '{int(LOCK_TIMEOUT.total_seconds() * 1000)}ms'".encode()
         )
         # From here on blue's checkpoint cannot move, so "at or past blue" stays true to the commit.
-        held = (
-            registry.lock_checkpoint(connection, source.projection, source.version)
-            if source is not None
-            else None
-        )
+        source = what.source and registry.hold(connection, what.source, ("active",))
+        held = None if source is None else source.position
         if held is not None:
             bring_to(held)
-        reached = registry.lock_checkpoint(connection, target.projection, target.version)
+        # Both are read again under their locks: somebody may have switched since they were read.
+        target = registry.hold(connection, what.target, ("building", "standby"))
+        what = replace(what, source=source, target=target)
+        reached = target.position
         if held is not None and not what.forced and (reached is None or reached < held):
             raise Refused(
                 f"v{target.version} is at {reached or 'no position'}, behind "

@@ -371,7 +371,7 @@ def test_a_rebuild_of_an_older_esops_can_be_aborted(old, connection):
     )
     for table in (*LATER_TABLES.values(), "schema_migrations"):
         connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("esops", table)))
-    assert old.run("rebuild", "--blue-green", "--abort").code in {0, 5}
+    assert old.run("rebuild", "--blue-green", "--abort", "--yes").code in {0, 5}
     assert migrations.schema_number(connection) == migrations.newest()
 
 

@@ -167,7 +167,7 @@ def test_the_hints_of_a_poisoned_rebuild_lead_out_of_it(dsn, project):
     wrong = project.run("rebuild", "cart_summary", "--abort")
     assert wrong.code == 2
     assert "hint: Run: esops rebuild cart_summary --blue-green --abort" in wrong.err
-    project.ok("rebuild", "cart_summary", "--blue-green", "--abort")
+    project.ok("rebuild", "cart_summary", "--blue-green", "--abort", "--yes")
     project.ok("rebuild", "cart_summary", "--blue-green")
 
 

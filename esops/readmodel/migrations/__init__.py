@@ -147,6 +147,8 @@ def install(connection: psycopg.Connection) -> None:
                 connection.execute(statement.encode())
     except (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction) as error:
         raise _denied(connection, number, error) from error
+    except errors.UniqueViolation as error:
+        raise _two_active(connection) or error from error
     except errors.LockNotAvailable as error:
         raise Busy(
             f"esops' own tables have to be changed, but another session has held them for "
@@ -171,6 +173,40 @@ def _record(number: int) -> str:
     except PackageNotFoundError:  # run from a checkout that is not installed
         esops = "unknown"
     return _SQL["record"] % (sql.Literal(esops).as_string(None), number)
+
+
+def two_active(connection: psycopg.Connection) -> list[tuple[str, list[int], int | None]]:
+    """Projections of which an older esops noted several versions as serving: those versions, and
+    the one that the last switch pointed readers at.
+    """
+    return connection.execute(_SQL["two_active"]).fetchall()
+
+
+def remedy_of_two(projection: str, versions: Sequence[int], switched_to: int | None) -> str:
+    """What to do where several versions are noted as serving."""
+    wrong = [each for each in versions if each != switched_to]
+    numbers = ", ".join(map(str, wrong or versions))
+    statement = (
+        "UPDATE esops.versions SET state = 'standby' WHERE projection = "
+        f"{sql.Literal(projection).as_string(None)} AND version IN ({numbers});"
+    )
+    last = f" The last switch was to v{switched_to}." if switched_to is not None else ""
+    return (
+        f"Look which of their tables readers see (\\d+ in psql).{last} Then let the others stand "
+        f"by: {statement}"
+    )
+
+
+def _two_active(connection: psycopg.Connection) -> Refused | None:
+    """The error where the index on the version that serves cannot be made."""
+    for projection, versions, switched_to in two_active(connection):
+        serving = " and ".join(f"v{each}" for each in versions)
+        return Refused(
+            f"esops' own tables say that {serving} of {projection} serve at the same time, as an "
+            "older esops could leave them. Nothing was changed",
+            hint=remedy_of_two(projection, versions, switched_to),
+        )
+    return None
 
 
 def _denied(connection: psycopg.Connection, number: int, error: psycopg.Error) -> Unavailable:

@@ -44,5 +44,12 @@ CREATE TABLE IF NOT EXISTS esops.schema_migrations (
 INSERT INTO esops.schema_migrations (number, esops)
 SELECT number, %s FROM generate_series(1, %s) AS number ON CONFLICT DO NOTHING;
 
+-- two_active --
+-- What an older esops could do: several versions are noted as serving.
+SELECT v.projection, array_agg(v.version ORDER BY v.version), min(p.active_version)
+  FROM esops.versions v LEFT JOIN esops.projections p USING (projection)
+ WHERE v.state = 'active'
+ GROUP BY 1 HAVING count(*) > 1 ORDER BY 1;
+
 -- owner_of_schema --
 SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'esops';

@@ -1,0 +1,100 @@
+"""Dropping versions that serve nobody any more, checked again under the lock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+import psycopg
+
+from esops.config import Config
+from esops.errors import Busy, Refused
+from esops.postgres.connection import connect, translated
+from esops.readmodel import locks, migrations, registry
+from esops.readmodel.registry import Version
+from esops.readmodel.tables import drop_tables, missing_tables
+from esops.rebuild import journal
+from esops.rebuild.freshness import BRING_PATIENCE
+from esops.rebuild.variants.external.checkpoint import check_unused
+from esops.stores import open_store
+
+
+def take_lock(connection: psycopg.Connection, name: str, *, upgrade: bool = True) -> None:
+    """Take the lock that a rebuild of a projection holds. Raises Busy that says who has it.
+
+    What is acted on is read under it: who had it before may have switched or retired versions.
+    """
+    lock = locks.rebuild_lock(name)
+    if not locks.take(connection, lock, timedelta(seconds=1)):
+        raise Busy(
+            f"a rebuild of {name} is running: "
+            f"{locks.holder(connection, lock) or 'its session is just ending'}",
+            hint="Wait for it, or stop it; you can resume it later.",
+        )
+    if upgrade:
+        migrations.upgrade(connection)
+
+
+def is_gone(connection: psycopg.Connection, version: Version) -> bool:
+    """Whether somebody has dropped all tables of a version that is noted as serving."""
+    missing = missing_tables(connection, version)
+    return version.state == "active" and len(missing) == len(version.tables)
+
+
+def retire_versions(config: Config, versions: Sequence[Version], *, due: bool = False) -> list[str]:
+    """Drop versions that were read before; `due`: only while their time by `--retire-after` is
+    over.
+    """
+    done: list[str] = []
+    for version in versions:
+        if version.checkpoint is not None:
+            with open_store(*config.store(version.store)) as events:
+                check_unused(events, version)
+        with (
+            translated(),
+            connect(
+                config.readmodel_of(version.projection).dsn, f"retire {version.projection}"
+            ) as connection,
+        ):
+            take_lock(connection, version.projection)
+            if due and version.version not in journal.due(connection, version.projection):
+                continue
+            done += _drop(connection, version)
+    return done
+
+
+def _drop(connection: psycopg.Connection, version: Version) -> list[str]:
+    """Drop a version's tables, as soon as the process that follows it has let go of them."""
+    deadline = time.monotonic() + BRING_PATIENCE.total_seconds()
+    while True:
+        try:
+            with connection.transaction():
+                # Its follower sees the new state at its next checkpoint, and lets go.
+                connection.execute("SET LOCAL lock_timeout = '500ms'")
+                states = ("standby", "active") if is_gone(connection, version) else ("standby",)
+                now = registry.hold(connection, version, states)
+                statements = drop_tables(connection, now)
+                registry.set_retired(connection, now)
+                entry = journal.latest(connection, version.projection)
+                if (
+                    entry is not None
+                    and entry.from_version == version.version
+                    and entry.state == journal.SWITCHED
+                ):
+                    journal.enter(connection, entry.rebuild, journal.RETIRED, finished=True)
+        except psycopg.errors.LockNotAvailable:
+            if time.monotonic() >= deadline:
+                raise Busy(
+                    f"the tables of {version.projection} v{version.version} are in use",
+                    hint="Try again later.",
+                ) from None
+            time.sleep(0.2)
+        except psycopg.errors.DependentObjectsStillExist as error:
+            raise Refused(
+                f"other objects depend on v{version.version} of {version.projection}: "
+                f"{error.diag.message_detail}",
+                hint="Drop them first.",
+            ) from error
+        else:
+            return statements
