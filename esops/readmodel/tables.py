@@ -18,7 +18,7 @@ from esops.errors import Refused, UsageError
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
-from esops.postgres.grants import grant_statements
+from esops.postgres.grants import change_statements, rights
 from esops.postgres.statements import statements
 from esops.readmodel.names import ReadModelName, placeholders, with_names
 from esops.readmodel.registry import Version
@@ -65,13 +65,11 @@ def create_statements(
     ]
 
 
-def carry_statements(
-    connection: psycopg.Connection, blue: Table, green: sql.Identifier
-) -> list[str]:
-    """The statements that give green what LIKE does not copy: storage options, comment, grants,
+def carry_statements(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:
+    """The statements that give green what LIKE does not copy: storage options, comment, rights,
     owner.
     """
-    name = green.as_string(connection)
+    name = qualified(green.schema, green.name).as_string(connection)
     result: list[str] = []
     row = connection.execute(_SQL["storage"], (blue.oid,)).fetchone()
     assert row is not None
@@ -80,7 +78,9 @@ def carry_statements(
         result.append(f"ALTER TABLE {name} SET ({options})")
     if comment is not None:
         result.append(f"COMMENT ON TABLE {name} IS {sql.Literal(comment).as_string(connection)}")
-    result.extend(grant_statements(connection, blue.oid, name))
+    result += change_statements(
+        connection, name, rights(connection, green.oid), rights(connection, blue.oid)
+    )
     # The owner last: once the table is somebody else's, this role may no longer change it.
     if not ours:
         owner = sql.Identifier(blue.owner).as_string(connection)

@@ -8,6 +8,7 @@ import psycopg
 
 from esops.errors import UsageError, nearest
 from esops.postgres.catalog import Table
+from esops.postgres.grants import given_by_others
 from esops.readmodel import locks
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import not_carried
@@ -23,6 +24,10 @@ def of_blue(connection: psycopg.Connection, blue: Mapping[str, Table]) -> list[s
         f"not carried over from blue: {lost}"
         for each in blue.values()
         for lost in not_carried(connection, each)
+    ] + [
+        f"the owner gives it on green: the right {right}"
+        for each in blue.values()
+        for right in given_by_others(connection, each.oid)
     ]
 
 

@@ -17,7 +17,7 @@ from esops.errors import Refused, UsageError, nearest
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
-from esops.postgres.connection import database_of, qualified, translated
+from esops.postgres.connection import database_of, translated
 from esops.projections import kinds
 from esops.projections.definition import SqlDefinition
 from esops.projections.kinds.sql import EVENTS_A_STATEMENT, explain, range_statement
@@ -326,7 +326,7 @@ def _create(
         if target.settings.switch == "rename":
             carried += _names_of_green(connection, start, name, green, like=ddl is None)
         if name in start.blue:
-            carried += carry_statements(connection, start.blue[name], qualified(schema, physical))
+            carried += carry_statements(connection, start.blue[name], green)
         # What green takes over is tried out as well: a grant may fail, or a storage parameter.
         for statement in carried:
             connection.execute(statement.encode())

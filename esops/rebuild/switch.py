@@ -26,9 +26,9 @@ from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified, translated
-from esops.postgres.grants import grant_statements
+from esops.postgres.grants import change_statements, rights
 from esops.postgres.statements import statements as load_statements
-from esops.readmodel import object_names, registry
+from esops.readmodel import object_names, registry, serving_view
 from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
 from esops.rebuild import carried
@@ -91,6 +91,9 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
     )
     done: list[str] = []
     for name, current, target in pairs:
+        blue = _blue(connection, what, name)
+        if current is not None and current.kind == "v":
+            serving_view.check_unchanged(connection, name, current, blue)
         if current is not None and current.kind in "rp":
             done.append(_move_table_away(connection, what, name))
         elif current is not None and not _stays(what, current, target):
@@ -99,7 +102,7 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
         pointed = point(connection, what, name, current, target)
         if what.mode == "rename":
             pointed = _with_names(connection, what, name, pointed, target)
-        done += pointed
+        done += [*_same_rights(connection, what, current, blue, target), *pointed]
     return Prepared([*goes_with.before, *done, *goes_with.after], goes_with)
 
 
@@ -113,8 +116,7 @@ def _with_names(
     """The renames of a table with those of what belongs to it, so that what serves bears the names
     that it had.
     """
-    physical = what.source.tables.get(name.name) if what.source is not None else None
-    blue = catalog.find_table(connection, *physical) if physical is not None else None
+    blue = _blue(connection, what, name)
     source = None
     if blue is not None and what.source is not None:
         source = object_names.Side(blue, name.name, what.source.version)
@@ -128,6 +130,34 @@ def _with_names(
         *done,
         *object_names.own_sequences(connection, blue.oid, target.oid, serving),
     ]
+
+
+def _blue(connection: psycopg.Connection, what: Switch, name: ReadModelName) -> Table | None:
+    """The table of the version that serves."""
+    physical = what.source.tables.get(name.name) if what.source is not None else None
+    return catalog.find_table(connection, *physical) if physical is not None else None
+
+
+def _same_rights(
+    connection: psycopg.Connection,
+    what: Switch,
+    current: Table | None,
+    blue: Table | None,
+    target: Table,
+) -> list[str]:
+    """The statements that give the target's table the rights that readers have now: they may have
+    changed since green was made. Tables that the application makes have what it gave them.
+    """
+    serving = current if what.mode == "rename" else blue
+    if serving is None or what.target.checkpoint is not None:
+        return []
+    wanted = {
+        each
+        for each in rights(connection, serving.oid)
+        if each.column is None or target.has(each.column)
+    }
+    table = qualified(target.schema, target.name).as_string(connection)
+    return change_statements(connection, table, rights(connection, target.oid), wanted)
 
 
 def _relations(
@@ -184,28 +214,12 @@ def _point_view_at(
     current: Table | None,
     target: Table,
 ) -> list[str]:
-    view = name.identifier.as_string(connection)
     # A table that had the name itself, in mode `rename`, has just got its suffix.
     physical = (
         target.name if target.name != name.name else physical_name(name.name, what.target.version)
     )
-    columns = ", ".join(
-        sql.Identifier(column.name).as_string(connection) for column in target.columns
-    )
-    body = (
-        f"VIEW {view} AS SELECT {columns} FROM "
-        f"{qualified(target.schema, physical).as_string(connection)}"
-    )
-    if current is not None and _stays(what, current, target):
-        return [f"CREATE OR REPLACE {body}"]
-    done = [f"CREATE {body}"]
-    if current is not None:
-        done += grant_statements(connection, current.oid, view)
-        done += _comment(connection, current, view)
-        if current.owner != _role(connection):
-            owner = sql.Identifier(current.owner).as_string(connection)
-            done.append(f"ALTER VIEW {view} OWNER TO {owner}")
-    return done
+    stays = current is not None and _stays(what, current, target)
+    return serving_view.show(connection, name, current, target, physical, stays=stays)
 
 
 def same_columns(current: Table, target: Table) -> bool:
@@ -315,19 +329,6 @@ def _note_names(connection: psycopg.Connection, what: Switch) -> None:
             target.version,
             {name.name: (name.schema, name.name) for name in what.names},
         )
-
-
-def _comment(connection: psycopg.Connection, current: Table, name: str) -> list[str]:
-    row = connection.execute("SELECT obj_description(%s, 'pg_class')", (current.oid,)).fetchone()
-    if row is None or row[0] is None:
-        return []
-    return [f"COMMENT ON VIEW {name} IS {sql.Literal(row[0]).as_string(connection)}"]
-
-
-def _role(connection: psycopg.Connection) -> str:
-    row = connection.execute("SELECT current_user").fetchone()
-    assert row is not None
-    return str(row[0])
 
 
 def _blockers(connection: psycopg.Connection, what: Switch) -> str:

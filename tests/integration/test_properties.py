@@ -4,6 +4,9 @@ after a rollback, as a tool that compares schemas sees it.
 
 from __future__ import annotations
 
+import re
+
+import psycopg
 import pytest
 
 from tests.support import shop
@@ -69,3 +72,118 @@ def test_what_serves_bears_the_names_that_it_had(renaming, connection):
     assert changes(connection, "cart_summary", before) == []
     left = connection.execute("SELECT relname FROM pg_class WHERE relname ~ '__v[0-9]'").fetchall()
     assert left == []
+
+
+RIGHTS = """
+CREATE ROLE app_spy; CREATE ROLE app_reader; CREATE ROLE app_admin;
+ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT ON TABLES TO app_spy;
+ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC;
+"""
+
+
+@pytest.fixture
+def roles(connection):
+    connection.execute(RIGHTS)
+    yield
+    connection.execute("""
+        DROP OWNED BY app_spy, app_reader, app_admin; DROP ROLE app_spy, app_reader, app_admin;
+        ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM PUBLIC
+    """)
+
+
+@pytest.mark.parametrize("switch", ["view", "rename"])
+def test_rights_are_those_of_the_name_and_not_the_defaults(renaming, roles, connection, switch):
+    project = renaming(NAMES, switch)
+    connection.execute("""
+        REVOKE ALL ON cart_summary FROM app_spy, PUBLIC;
+        GRANT INSERT ON cart_summary TO app_spy;
+        GRANT SELECT ON cart_summary TO app_admin WITH GRANT OPTION;
+        GRANT SELECT ON cart_summary TO app_reader;
+        GRANT UPDATE (status, "client"), SELECT (total) ON cart_summary TO app_reader;
+    """)
+    rights = catalogue(connection, "cart_summary")["rights"]
+    blue = "cart_summary__v1" if switch == "view" else "cart_summary"
+
+    def check(version):
+        assert catalogue(connection, "cart_summary")["rights"] == rights
+        assert catalogue(connection, f"cart_summary__v{version}")["rights"] == rights
+
+    project.ok("rebuild", "--blue-green", "--max-diff", "999")
+    check(1)
+    # Rights that change while green is built change for green as well.
+    project.ok("rebuild", "--blue-green", "--max-diff", "999", "--no-switch")
+    for name in {"cart_summary", blue.replace("v1", "v2")}:
+        connection.execute(f"REVOKE SELECT, UPDATE (status) ON {name} FROM app_reader")
+    rights = catalogue(connection, "cart_summary")["rights"]
+    project.ok("projection", "switch", "cart_summary")
+    check(3 if switch == "view" else 2)
+    project.ok("projection", "rollback", "cart_summary", "--allow-stale")
+    check(3)
+
+
+def test_a_view_keeps_what_was_set_for_it(renaming, roles, connection, dsn):
+    project = renaming("", "view")
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    connection.execute("""
+        REVOKE ALL ON cart_summary, cart_summary__v1 FROM PUBLIC, app_spy;
+        GRANT SELECT ON cart_summary TO app_reader;
+        ALTER VIEW cart_summary SET (security_invoker, security_barrier, check_option = local);
+        ALTER VIEW cart_summary ALTER COLUMN status SET DEFAULT 'new';
+        COMMENT ON COLUMN cart_summary.status IS 'open or not';
+        COMMENT ON VIEW cart_summary IS 'carts';
+    """)
+    before = catalogue(connection, "cart_summary")
+
+    def refused():
+        with psycopg.connect(dsn, autocommit=True) as reader:
+            reader.execute("SET ROLE app_reader")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                reader.execute("SELECT FROM cart_summary")
+
+    refused()
+    project.ok("rebuild", "--blue-green")
+    assert changes(connection, "cart_summary", before) == []
+    refused()
+    shop.configure(project, dsn, ddl=shop.DDL.replace("(\n", "(extra text DEFAULT '',\n", 1))
+    project.ok("rebuild", "--blue-green")
+    changed = changes(connection, "cart_summary", before)
+    assert len(changed) == 1
+    assert "'extra'" in changed[0]
+    refused()
+    project.ok("projection", "rollback", "cart_summary")
+    assert changes(connection, "cart_summary", before) == []
+    refused()
+
+
+def test_a_view_that_somebody_changed_is_never_replaced(renaming, connection, dsn):
+    project = renaming("", "view")
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    project.ok("rebuild", "--blue-green", "--no-switch")
+
+    def refused(*command):
+        result = project.run(*command)
+        assert result.code == 6, result.out + result.err
+        assert changes(connection, "cart_summary", before) == []
+        return result.err
+
+    for select in ("* FROM {}", "*, items * 2 AS twice FROM {}", "cart_id, client FROM {}"):
+        connection.execute("DROP VIEW cart_summary")
+        where = " WHERE items > 0" if select.startswith("* ") else ""
+        connection.execute(
+            "CREATE VIEW cart_summary AS SELECT " + select.format("cart_summary__v1") + where
+        )
+        before = catalogue(connection, "cart_summary")
+        hint = refused("projection", "switch", "cart_summary")
+        refused("rebuild", "--blue-green", "--dry-run")
+        # The hint is the statement that sets it back.
+        statement = re.search(r"(CREATE OR REPLACE|DROP and CREATE) (VIEW.*)", hint)
+        if statement[1] == "DROP and CREATE":
+            connection.execute("DROP VIEW cart_summary")
+        connection.execute(f"CREATE OR REPLACE {statement[2]}")
+        project.ok("projection", "switch", "cart_summary", "--dry-run")
+    connection.execute("CREATE OR REPLACE VIEW cart_summary AS SELECT * FROM cart_summary__v2")
+    before = catalogue(connection, "cart_summary")
+    shop.configure(project, dsn, projection_options='switch = "rename"')
+    refused("rebuild", "--blue-green")
