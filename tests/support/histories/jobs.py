@@ -278,7 +278,7 @@ class Jobs:
         self._none_missed(job, missed)
 
     def _check_alarms(self, job: str, late: set[str], alarmed: set[Position] | None) -> None:
-        if alarmed is None:
+        if alarmed is None or not self._world.tables.remembers:
             return
         known = self._world.books.committed
         if silent := {token for token in late if known[token].position not in alarmed}:

@@ -41,6 +41,8 @@ class Tables:
     """Whether a number can be in the table only once."""
     by_transaction: bool = False
     """Whether transaction ids put the events in order."""
+    remembers: bool = True
+    """Whether an index leads to numbers, without which esops keeps no memory of passed ones."""
     also: tuple[str, ...] = ()
     """Other tables to be emptied."""
     key: Callable[[str], Any] = field(default=str)
@@ -90,6 +92,7 @@ _BY_POSITION = {
     "position": "global_position",
     "settings": {"layout": "emmett", "ordering": "position"},
     "by_transaction": False,
+    "remembers": False,
 }
 _MESSAGEDB = Tables(
     name="messagedb",
