@@ -108,6 +108,14 @@ def find_table(connection: psycopg.Connection, schema: str, name: str) -> Table 
     )
 
 
+def defaults(connection: psycopg.Connection, oid: int) -> dict[str, tuple[str | None, bool]]:
+    """The default of each column that has one, as SQL, and whether it is the column's own value: of
+    an identity (None) or a generated column.
+    """
+    rows = connection.execute(_SQL["defaults"], (oid,)).fetchall()
+    return {name: (default, own) for name, default, own in rows}
+
+
 def exists(connection: psycopg.Connection, name: str) -> bool:
     """Whether there is a relation of this name, written as in SQL: schema.name."""
     row = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone()

@@ -28,6 +28,16 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod),
  WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum;
 
+-- defaults --
+-- A generated column has an expression, too, but no default.
+SELECT a.attname, coalesce(pg_get_expr(d.adbin, d.adrelid), t.typdefault),
+       a.attidentity <> '' OR a.attgenerated <> ''
+  FROM pg_attribute a
+  JOIN pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+ WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+   AND (d.adbin IS NOT NULL OR t.typdefault IS NOT NULL OR a.attidentity <> '');
+
 -- schemas_with --
 -- The role's own search path is kept aside (session.py), while that of the session is empty.
 SELECT n.nspname

@@ -19,14 +19,12 @@ from uuid import UUID
 import psycopg
 
 from esops.errors import nearest
-from esops.postgres.catalog import Table
-from esops.postgres.statements import statements
+from esops.postgres.catalog import Table, defaults
 from esops.readmodel.asked import Asked
 from esops.readmodel.form import Unfit
 from esops.readmodel.forms import form_of, is_plain_text, keeps_type, key_form, written_type
 from esops.readmodel.types import Key, Row
 
-_SQL = statements(__package__, "shape")
 _CONSTANT = re.compile(
     r"\(?(?:'(?:[^']|'')*'|[+-]?[0-9.]+(?:e[+-]?[0-9]+)?|true|false|NULL|ARRAY\[\])\)?"
     r"(?:::[a-zA-Z_][a-zA-Z_0-9 .\"]*(?:\([0-9, ]+\))?[a-z ]*(?:\[\])?)*",
@@ -75,8 +73,8 @@ class Shape:
         if self._defaults is not None:
             return
         self._defaults = {}
-        for name, default, own in connection.execute(_SQL["defaults"], (self._table.oid,)):
-            if own or _CONSTANT.fullmatch(default) is None:
+        for name, (default, own) in defaults(connection, self._table.oid).items():
+            if own or default is None or _CONSTANT.fullmatch(default) is None:
                 self._changing[name] = default or "an identity"
                 continue
             text = f"SELECT ({default})::{self._columns[name].type}"  # both from the catalogue

@@ -60,6 +60,7 @@ class Buffered:
         try:
             self.write.open(connection)
             self.project(connection)
+            self.write.check()
         except (psycopg.Error, TypeError, ValueError) as error:
             if isinstance(error, psycopg.Error) and not is_bad_row(error):
                 raise

@@ -137,6 +137,7 @@ class Processing(Buffered):
                 end = max(end, at + 1)
                 with connection.pipeline():
                     operations(self.write, waiting[at:end])
+                self.write.check()
             at = end
 
     def _start(self) -> None:

@@ -15,8 +15,9 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from esops.errors import nearest
+from esops.postgres.catalog import Table, defaults
 from esops.postgres.connection import qualified
-from esops.postgres.values import with_placeholders
+from esops.postgres.values import type_name, with_placeholders
 from esops.projections.projector import VersionTables
 from esops.readmodel.names import with_names
 from esops.readmodel.rows import BadEvent, json_columns
@@ -36,11 +37,24 @@ class Write:
         self._reader: psycopg.Cursor[Row] | None = None
         self._statements: dict[tuple[Any, ...], bytes] = {}
         self._json = {name: json_columns(table) for name, table in tables.by_name.items()}
+        self._defaults: dict[str, dict[str, str]] = {}
+        self._promised: list[tuple[psycopg.Cursor[Any], str]] = []
 
     def open(self, connection: psycopg.Connection) -> None:
         """Write on this connection, in the transaction that it is in."""
+        self._connection, self._promised = connection, []
         self._cursor = connection.cursor()
         self._reader = connection.cursor(row_factory=dict_row)
+
+    def check(self) -> None:
+        """Raises BadEvent for an update or increment that has found no row.
+
+        All statements have to be answered: outside of the pipeline.
+        """
+        promised, self._promised = self._promised, []
+        for cursor, what in promised:
+            if cursor.rowcount == 0:
+                raise BadEvent(f"{what} finds no row")
 
     def insert(self, table: str, row: Row) -> None:
         """Add a row; its key must not be there."""
@@ -51,15 +65,32 @@ class Write:
         self._tables.ensure_keys()
         self._send("upsert", table, row)
 
-    def update(self, table: str, key: Row, changes: Row) -> None:
-        """Set columns of the rows whose columns have the values of `key`; there may be none."""
+    def update(self, table: str, key: Row, changes: Row, *, optional: bool = False) -> None:
+        """Set columns of the rows whose columns have the values of `key`.
+
+        Where there is none, the event is a poison event, unless the update is `optional`.
+        """
         self._tables.ensure_keys()
-        self._send("update", table, changes, key)
+        self._send("update", table, changes, key, promised=not optional)
 
     def increment(self, table: str, key: Row, by: Row) -> None:
-        """Add to columns of the rows whose columns have the values of `key`; there may be none."""
+        """Add to columns of the row with this primary key; where there is none, add it to their
+        defaults (0 where there is none), in a new row.
+
+        With other columns as the key, add to all rows that have these values; where there is none,
+        the event is a poison event.
+        """
         self._tables.ensure_keys()
-        self._send("increment", table, by, key)
+        if twice := sorted(key.keys() & by.keys()):
+            raise BadEvent(f"increment of {table} has column {twice[0]!r} in its key and in `by`")
+        if set(self._tables.keys.get(table, ())) != key.keys():
+            self._send("increment", table, by, key, promised=True)
+            return
+        assert self._cursor is not None
+        statement = self._statement("add", table, tuple(by), tuple(key))
+        keys, values = self._given(table, key), self._given(table, by)
+        twice_each = [value for value in values for _ in (1, 2)]
+        self._cursor.execute(statement, [*twice_each, *keys, *keys, *values])
 
     def delete(self, table: str, key: Row) -> None:
         """Remove the rows whose columns have the values of `key`; there may be none."""
@@ -85,18 +116,39 @@ class Write:
         named = with_names(statement, self._tables.names, doubled=bool(values))
         self._cursor.execute(named.encode(), values or None)
 
-    def _send(self, what: str, table: str, values: Row, key: Row | None = None) -> None:
+    def _send(
+        self, what: str, table: str, values: Row, key: Row | None = None, *, promised: bool = False
+    ) -> None:
         assert self._cursor is not None
         statement = self._statement(what, table, tuple(values), tuple(key or ()))
-        given = [*values.values(), *(key.values() if key else ())]
+        cursor = self._cursor
+        if promised:
+            # A cursor of its own keeps the number of rows until everything is answered.
+            cursor = self._connection.cursor()
+            self._promised.append((cursor, f"{what} of {table} where {key}"))
+        cursor.execute(statement, self._given(table, values, key or {}))
+
+    def _given(self, table: str, *parts: Row) -> list[Any]:
+        """The values of some columns, as they are sent."""
         # A list or dict for a json column has to be wrapped; psycopg would make an array of a list.
-        json = self._json[table]
-        if json and not json.keys().isdisjoint(values):
-            given = [
-                json[name](value) if name in json and value is not None else value
-                for name, value in zip([*values, *(key or ())], given, strict=True)
-            ]
-        self._cursor.execute(statement, given)
+        json = self._json.get(table, {})
+        return [
+            json[name](value) if name in json and value is not None else value
+            for part in parts
+            for name, value in part.items()
+        ]
+
+    def _default(self, table: str, column: str) -> str | None:
+        """The default of a column, as SQL."""
+        found = self._defaults.get(table)
+        if found is None:
+            oid = self._tables.by_name[table].oid
+            found = self._defaults[table] = {
+                name: text
+                for name, (text, own) in defaults(self._connection, oid).items()
+                if text is not None and not own and not text.startswith("NULL")
+            }
+        return found.get(column)
 
     def _statement(
         self, what: str, table: str, columns: tuple[str, ...], key: tuple[str, ...]
@@ -139,6 +191,8 @@ class Write:
             form = sql.SQL("{0} = %s") if what == "update" else sql.SQL("{0} = {0} + %s")
             changes = sql.SQL(", ").join(form.format(sql.Identifier(each)) for each in columns)
             return sql.SQL("UPDATE {} SET {} WHERE {}").format(relation, changes, where)
+        if what == "add":
+            return self._add(found, table, columns, key)
         insert = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
             relation,
             sql.SQL(", ").join(map(sql.Identifier, columns)),
@@ -148,6 +202,41 @@ class Write:
             insert
             if what == "insert"
             else sql.SQL("{} {}").format(insert, self._on_conflict(table, columns))
+        )
+
+    def _add(
+        self, found: Table, table: str, columns: Sequence[str], key: Sequence[str]
+    ) -> sql.Composed:
+        """The increment of the row with a primary key, whether it is there or not.
+
+        No INSERT … ON CONFLICT: that fails for a column that must not be NULL, also where the row
+        is there.
+        """
+        changes, values = [], []
+        for name in columns:
+            kind, default = type_name(found.column(name).type), self._default(table, name)
+            value = sql.SQL("%s::{}").format(kind)
+            if default is not None:
+                text: Any = default.replace("%", "%%")  # from the catalogue
+                value = sql.SQL("({}) + %s").format(sql.SQL(text))
+            values.append(value)
+            # What is NULL counts as if the row were new.
+            changes.append(
+                sql.SQL("{0} = coalesce({0} + %s, {1})").format(sql.Identifier(name), value)
+            )
+        keys = [sql.SQL("%s::{}").format(type_name(found.column(name).type)) for name in key]
+        return sql.SQL(
+            "WITH found AS (UPDATE {0} SET {1} WHERE {2} RETURNING 1) INSERT INTO {0} ({3}) "
+            "SELECT {4} WHERE NOT EXISTS (SELECT FROM found)"
+        ).format(
+            qualified(found.schema, found.name),
+            sql.SQL(", ").join(changes),
+            sql.SQL(" AND ").join(
+                sql.SQL("{} = {}").format(sql.Identifier(name), value)
+                for name, value in zip(key, keys, strict=True)
+            ),
+            sql.SQL(", ").join(map(sql.Identifier, [*key, *columns])),
+            sql.SQL(", ").join([*keys, *values]),
         )
 
     def _on_conflict(self, table: str, columns: Sequence[str]) -> sql.Composed:
@@ -179,7 +268,8 @@ def operations(write: Write, requested: Sequence[Mapping[str, Any]]) -> None:
                 case "upsert":
                     write.upsert(each["table"], each["row"])
                 case "update":
-                    write.update(each["table"], each["key"], each["set"])
+                    optional = each.get("optional") is True
+                    write.update(each["table"], each["key"], each["set"], optional=optional)
                 case "increment":
                     write.increment(each["table"], each["key"], each["by"])
                 case "delete":
