@@ -12,6 +12,7 @@ MODULES = (
     "rebuild",
     "run",
     "projection",
+    "dead_letters",
     "archive",
     "audit",
     "trace",

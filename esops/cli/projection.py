@@ -33,16 +33,6 @@ _DRY = typer.Option(False, "-n", "--dry-run", help="Print the statements and cha
 _OVERVIEW = ["projection", "store", "kind", "active", "lag_events", "versions"]
 _SHOWN = ["version", "state", "position", "lag_events", "rows", "tables", "updated_at"]
 _HISTORY = ["version", "state", "position", "lag_events", "events", "rows", "updated_at"]
-_DEAD_LETTERS = [
-    "version",
-    "position",
-    "event_id",
-    "stream",
-    "stream_version",
-    "type",
-    "at",
-    "error",
-]
 
 
 @command(projection, "list")
@@ -79,7 +69,7 @@ def show(context: typer.Context, name: str = _NAME) -> None:
         return
     rows = [{**each, "tables": ", ".join(each["tables"].values())} for each in found["versions"]]
     _rows(output, rows, [*_SHOWN, "followed_by"])
-    for line in notes(found["versions"]):
+    for line in notes(name, found["versions"]):
         output.line(line)
 
 
@@ -103,6 +93,9 @@ def switch(
         None, "--to", metavar="V", help="The version. Default: the newest that stands by."
     ),
     allow_stale: bool = _STALE,
+    max_dead_letters: str = typer.Option(
+        "0", "--max-dead-letters", metavar="N|P%", help="Serve it without up to N, or P%, events."
+    ),
     dry_run: bool = _DRY,
 ) -> None:
     """Point the name that the application reads at another version, in one transaction.
@@ -112,7 +105,15 @@ def switch(
     from esops.rebuild.lifecycle import switch_to
 
     output, config = _opened(context)
-    done = switch_to(config, name, to, allow_stale=allow_stale, dry_run=dry_run, say=output.say)
+    done = switch_to(
+        config,
+        name,
+        to,
+        allow_stale=allow_stale,
+        max_dead_letters=max_dead_letters,
+        dry_run=dry_run,
+        say=output.say,
+    )
     _show_switched(output, done, dry_run=dry_run)
 
 
@@ -277,18 +278,6 @@ def switch_now(context: typer.Context, name: str = _NAME) -> None:
         else f"the next rebuild of {name} is not postponed any more; none is unfinished now"
     )
     _say_asked(context, name, now, text)
-
-
-@command(projection, "dead-letters")
-def dead_letters(context: typer.Context, name: str = _NAME) -> None:
-    """List the events that a projection failed on and skipped (on_error = "dead-letter").
-
-    esops projection dead-letters cart_summary
-    """
-    from esops.readmodel.dead_letters import list_dead_letters
-
-    output, config = _opened(context)
-    _rows(output, list_dead_letters(config, name), _DEAD_LETTERS)
 
 
 @command(projection)

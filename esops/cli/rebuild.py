@@ -100,6 +100,14 @@ def rebuild(
         help="Switch although up to N rows, or P percent of them, differ. Default: 0.",
         rich_help_panel=_VERIFY,
     ),
+    max_dead_letters: str | None = typer.Option(
+        None,
+        "--max-dead-letters",
+        metavar="N|P%",
+        help="Switch although up to N events, or P percent of them, became dead letters. "
+        "Default: 0.",
+        rich_help_panel=_VERIFY,
+    ),
     report: Path | None = typer.Option(
         None,
         "--report",
@@ -189,6 +197,7 @@ def rebuild(
         switch_lag=switch_lag,
         compare=compare,
         max_diff=max_diff,
+        max_dead_letters=max_dead_letters,
         batch_size=batch_size,
         workers=workers,
         engine=engine,
@@ -309,8 +318,8 @@ def _carry_out(
     for outcome in outcomes:
         _write_report(output, outcome, report)
     _show_outcomes(output, config, outcomes, several=len(names) > 1)
-    # What differed was not switched: that is a finding, not an error.
-    return 1 if any(each.findings for each in outcomes) else 0
+    # What differed was not switched, or events are missing: a finding, not an error.
+    return 1 if any(each.findings or each.dead_letters for each in outcomes) else 0
 
 
 def _show_outcomes(

@@ -19,7 +19,13 @@ def summary(outcome: Outcome, settings: ProjectionSettings) -> list[str]:
     noun = "partition" if settings.kind == "server" else "row"
     # What differed is of no use any more once green is dropped.
     found = {} if outcome.state == "aborted" else outcome.verification or {}
-    return [*_verification(found, noun), *_ending(outcome, settings, noun)]
+    lines = [*_verification(found, noun), *_ending(outcome, settings, noun)]
+    if outcome.dead_letters:
+        lines.append(
+            f"{count(outcome.dead_letters, 'event')} became dead letters and are missing from "
+            f"v{outcome.to_version}: esops projection dead-letters {outcome.projection}"
+        )
+    return lines
 
 
 def _verification(found: Mapping[str, Any], noun: str) -> list[str]:
@@ -61,6 +67,8 @@ def _ending(outcome: Outcome, settings: ProjectionSettings, noun: str) -> list[s
         return _switched(outcome, settings, did)
     failed = _failed(outcome)
     # The same version before and after: it was rebuilt in place, and nothing can be switched.
+    if outcome.findings and outcome.dead_letters and not failed and not outcome.warnings:
+        return _dead_letters(outcome, did)
     if outcome.findings and outcome.from_version == version:
         if not failed:
             return [
@@ -117,6 +125,22 @@ def _ending(outcome: Outcome, settings: ProjectionSettings, noun: str) -> list[s
             ]
         case state:
             return [f"Rebuild {outcome.rebuild} of {name} is {state}: {did}."]
+
+
+def _dead_letters(outcome: Outcome, did: str) -> list[str]:
+    name, version = outcome.projection, outcome.to_version
+    in_place = outcome.from_version == version
+    command = f"esops rebuild {name}" + ("" if in_place else " --blue-green")
+    allow = f"{command} --resume --max-dead-letters {outcome.dead_letters}"
+    what = f"v{version} is rebuilt in place" if in_place else f"was not switched to v{version}"
+    lines = [f"{name} {what}, but it is not complete: {did}."]
+    if in_place:
+        return [*lines, f"If those events may be left out: {allow}"]
+    otherwise = f"drop this rebuild with `{command} --abort`, and start it again"
+    return [
+        *lines,
+        f"If those events may be left out: {allow}. Otherwise fix the code, {otherwise}.",
+    ]
 
 
 def _failed(outcome: Outcome) -> bool:

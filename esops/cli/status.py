@@ -73,6 +73,11 @@ def _show(output: Output, found: Status) -> None:
             [
                 *("projection", "version", "state", "position", "lag_events", "lag_seconds"),
                 *("rows", "followed_by"),
+                *(
+                    ["dead_letters"]
+                    if any(e.get("dead_letters") for e in found.projections)
+                    else []
+                ),
             ],
             ["rows", "position", "lag_seconds", "followed_by"],
         ),

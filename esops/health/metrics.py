@@ -43,6 +43,10 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("projection", "version", "state"),
     ),
     "esops_version_rows": ("Rows of a version", ("projection", "version", "state")),
+    "esops_version_dead_letters": (
+        "Events that a version could not project and skipped",
+        ("projection", "version", "state"),
+    ),
     "esops_version_followed": (
         "1 if a process keeps the version fresh",
         ("projection", "version", "state"),
@@ -113,6 +117,7 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
         yield from _known("esops_version_lag_events", labels, each["lag_events"])
         yield from _known("esops_version_lag_seconds", labels, each.get("lag_seconds"))
         yield from _known("esops_version_rows", labels, each["rows"])
+        yield from _known("esops_version_dead_letters", labels, each.get("dead_letters"))
         if "ok" in each:
             yield "esops_version_of_log", labels, float(not each.get("detail"))
         yield "esops_version_followed", labels, float(each["followed_by"] is not None)

@@ -41,7 +41,8 @@ class Status:
     @property
     def ok(self) -> bool:
         """Whether everything could be read, no store warns of anything, each version is of its
-        store's log, and no rebuild in place has left a part of the rows in the tables that serve.
+        store's log and without dead letters, and no rebuild in place has left a part of the rows in
+        the tables that serve.
         """
         troubled = ("unknown", "damaged", "failed")
         return (
@@ -49,6 +50,7 @@ class Status:
             and all(each["ok"] for each in self.stores)
             and all(each["state"] not in troubled for each in (*self.projections, *self.archives))
             and all(each.get("ok", True) for each in (*self.projections, *self.rebuilds))
+            and not any(each.get("dead_letters") for each in self.projections)
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -29,6 +29,20 @@ def list_dead_letters(config: Config, name: str) -> list[dict[str, Any]]:
             return cursor.execute(_SQL["list"], (name,)).fetchall()
 
 
+def count_dead_letters(connection: psycopg.Connection, projection: str) -> dict[int, int]:
+    """How many dead letters each version of a projection has; those without any are left out."""
+    if not migrations.installed(connection):
+        return {}
+    return {int(row[0]): int(row[1]) for row in connection.execute(_SQL["counts"], (projection,))}
+
+
+def discard_dead_letters(connection: psycopg.Connection, projection: str) -> list[tuple[int, str]]:
+    """Forget the dead letters of a projection; returns the version and position of each."""
+    return [
+        (int(row[0]), str(row[1])) for row in connection.execute(_SQL["discard"], (projection,))
+    ]
+
+
 def record_dead_letter(
     connection: psycopg.Connection,
     projection: str,

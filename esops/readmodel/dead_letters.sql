@@ -4,6 +4,12 @@ SELECT version, position, event_id, stream, stream_version, type, error, at
  WHERE projection = %s
  ORDER BY version, at, position;
 
+-- counts --
+SELECT version, count(*) FROM esops.dead_letters WHERE projection = %s GROUP BY version;
+
+-- discard --
+DELETE FROM esops.dead_letters WHERE projection = %s RETURNING version, position;
+
 -- record --
 -- An event that was recorded before a crash comes again after it.
 INSERT INTO esops.dead_letters (projection, version, position, event_id, stream, stream_version,

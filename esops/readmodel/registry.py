@@ -281,6 +281,8 @@ def clear_checkpoint(connection: psycopg.Connection, at: Version, lost: str | No
     Nobody can follow such a version, and no one code has built it.
     """
     connection.execute(_SQL["clear_checkpoint"], (lost, at.projection, at.version))
+    if lost is None:  # the events are read again, those that were skipped as well
+        connection.execute(_SQL["forget_dead_letters"], (at.projection, at.version))
     forget_marks(connection, at.projection, at.version)
 
 
@@ -321,6 +323,7 @@ def reset(connection: psycopg.Connection, at: Version, fingerprint: str) -> None
     `fingerprint` is that of the code that builds the version from now on.
     """
     connection.execute(_SQL["reset"], (fingerprint, at.projection, at.version))
+    connection.execute(_SQL["forget_dead_letters"], (at.projection, at.version))
     forget_marks(connection, at.projection, at.version)
 
 

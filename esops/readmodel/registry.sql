@@ -79,6 +79,9 @@ UPDATE esops.versions
    SET position = %(new)s, updated_at = now()
  WHERE projection = %(projection)s AND version = %(version)s AND position = %(old)s;
 
+-- forget_dead_letters --
+DELETE FROM esops.dead_letters WHERE projection = %s AND version = %s;
+
 -- forget_mark --
 DELETE FROM esops.marks WHERE projection = %s AND version = %s;
 

@@ -156,6 +156,8 @@ def finish_range(
             shard.number,
         ),
     )
+    moved = (version.version, version.projection, built.version)
+    connection.execute(_SQL["move_dead_letters"], moved)
 
 
 def merge_shards(connection: psycopg.Connection, version: Version, until: Position) -> None:

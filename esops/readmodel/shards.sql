@@ -29,6 +29,9 @@ UPDATE esops.shards
    SET position = until, events = %s, rows = %s, value_types = %s, updated_at = now()
  WHERE projection = %s AND version = %s AND shard = %s;
 
+-- move_dead_letters --
+UPDATE esops.dead_letters SET version = %s WHERE projection = %s AND version = %s;
+
 -- merge --
 -- A version that is loaded by shards has no checkpoint of its own until they are merged.
 UPDATE esops.versions

@@ -18,6 +18,7 @@ from esops.errors import ConnectionLost, EsopsError, Refused, Stopped
 from esops.events import Position
 from esops.projections.fingerprint import is_first
 from esops.readmodel import registry
+from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
 from esops.rebuild import guards, journal
 from esops.rebuild.hooks import Hooks, facts_of
@@ -328,6 +329,17 @@ class RebuildContext:
         blue = None if self.in_place else self._blue()
         return guards.concerns(self._green(), blue)
 
+    def _dead_letters(self) -> int:
+        """How many events became dead letters of what is built."""
+        found = self._session.do(lambda on: count_dead_letters(on, self.target.name))
+        return found.get(self._journal_entry.to_version, 0)
+
+    def _too_many_dead_letters(self) -> str | None:
+        """Why the version must not serve, where more of its events were skipped than is allowed."""
+        return guards.dead_letters(
+            self._green(), self._dead_letters(), self._options.max_dead_letters
+        )
+
     def _refresh(self) -> journal.JournalEntry:
         """The journal's entry as it is now, with the options that this process works with."""
         entry = self._session.do(lambda on: journal.latest(on, self.target.name))
@@ -375,4 +387,5 @@ class RebuildContext:
             findings,
             followed=self._will_be_followed,
             warnings=() if entry.state in _DROPPED else tuple(self._concerns()),
+            dead_letters=0 if entry.state == journal.ABORTED else self._dead_letters(),
         )

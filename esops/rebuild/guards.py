@@ -16,10 +16,11 @@ from psycopg import sql
 
 from esops.archive_format.archived_away import removed_from
 from esops.config import Config
-from esops.errors import AbsentArchive, EsopsError, Refused
+from esops.errors import AbsentArchive, EsopsError, Refused, UsageError
 from esops.events import EventFilter, Position
 from esops.postgres.connection import qualified
 from esops.readmodel import marks
+from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import count_rows
 from esops.rebuild.target import Target
@@ -131,6 +132,46 @@ def concerns(green: Version, blue: Version | None) -> list[str]:
     if green.events and green.rows == 0 and (blue is None or blue.rows):
         return [f"it has 0 rows, made of {count(green.events, 'event')}"]
     return []
+
+
+def dead_letters(version: Version, dead: int, allowed: str) -> str | None:
+    """What speaks against serving a version of which `dead` events became dead letters, where that
+    is more than `allowed`: "100", or "2.5%" of its events. Raises UsageError for any other text.
+    """
+    if dead <= _most(allowed, version.events):
+        return None
+    return (
+        f"{dead:,} of {count(version.events, 'event')} became dead letters and are missing from "
+        f"its rows ({allowed} are allowed)"
+    )
+
+
+def check_limit(allowed: str) -> None:
+    """Raises UsageError for a `--max-dead-letters` that cannot be read."""
+    _most(allowed, 0)
+
+
+def _most(allowed: str, events: int) -> float:
+    text = allowed.strip()
+    try:
+        return float(text[:-1]) / 100 * events if text.endswith("%") else int(text)
+    except ValueError:
+        raise UsageError(
+            f"--max-dead-letters {allowed!r} is neither a number of events nor a percentage",
+            hint="For example --max-dead-letters 100, or --max-dead-letters 2.5%.",
+        ) from None
+
+
+def check_dead_letters(connection: psycopg.Connection, version: Version, allowed: str) -> None:
+    """Raises Refused where more events of a version became dead letters than are allowed."""
+    dead = count_dead_letters(connection, version.projection).get(version.version, 0)
+    if reason := dead_letters(version, dead, allowed):
+        name = version.projection
+        raise Refused(
+            f"{name} v{version.version}: {reason}",
+            hint=f"See them: esops projection dead-letters {name}. Serve it without them: "
+            f"--max-dead-letters {dead}",
+        )
 
 
 def _has_rows(connection: psycopg.Connection, schema: str, name: str) -> bool:

@@ -23,7 +23,7 @@ from esops.postgres.connection import connect, translated
 from esops.readmodel import registry
 from esops.readmodel.names import ReadModelName
 from esops.readmodel.registry import Version
-from esops.rebuild import journal, switch
+from esops.rebuild import guards, journal, switch
 from esops.rebuild.freshness import (
     bring_to,
     check_application_ahead,
@@ -84,13 +84,14 @@ def switch_to(
     number: int | None = None,
     *,
     allow_stale: bool = False,
+    max_dead_letters: str = "0",
     dry_run: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Switched:
     """Point a projection's name at another version: a given one, or the newest that stands by.
 
-    Raises UsageError where there is no such version, Refused where it would serve old data, Busy
-    during a rebuild.
+    Raises UsageError where there is no such version, Refused where it would serve old data or
+    without more events than `max_dead_letters`, Busy during a rebuild.
     """
     if config.projection(name).kind == "server":
         return _move_in_server(config, name, number, back=False, dry_run=dry_run, say=say)
@@ -102,6 +103,7 @@ def switch_to(
         target = _target(name, known, number)
         if source is not None and target.version == source.version:
             raise UsageError(f"{name} v{target.version} serves already")
+        guards.check_dead_letters(connection, target, max_dead_letters)
         what = _what(config, connection, source, target, forced=allow_stale)
         return _switch(config, connection, what, dry_run=dry_run)
 

@@ -23,6 +23,8 @@ class Options:
     switch: bool = True
     switch_lag: int = 100
     max_diff: str = "0"
+    max_dead_letters: str = "0"
+    """Serve a version though this many events, or P% of them, became dead letters."""
     compare: str | None = None
     batch_size: int | None = None
     max_rate: float | None = None

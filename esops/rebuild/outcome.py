@@ -50,6 +50,8 @@ class Outcome:
     verification: Mapping[str, Any] | None
     findings: bool = False
     followed: bool = False
+    dead_letters: int = 0
+    """How many events could not be projected and are missing from the rows."""
     warnings: Sequence[str] = ()
     """What speaks against taking the version for the whole read model, such as 0 rows."""
 
@@ -72,6 +74,7 @@ class Outcome:
             "events_per_second": round(self.events_per_second),
             "position": None if self.position is None else str(self.position),
             "verification": self.verification,
+            "dead_letters": self.dead_letters,
             "warnings": list(self.warnings),
         }
 

@@ -13,6 +13,7 @@ from esops.errors import AnotherLog
 from esops.events import Position
 from esops.postgres.connection import connect, translated
 from esops.readmodel import locks, registry
+from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.marks import check
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import missing_tables
@@ -35,6 +36,8 @@ class VersionStatus:
     followed_by: str | None
     trouble: AnotherLog | None = None
     """Why the store's log is not the one that the version was made from."""
+    dead_letters: int = 0
+    """How many events could not be projected and are missing from its rows."""
     accepted_code: Sequence[Mapping[str, Any]] = ()
     """Where the operator vouched for other code while it was built, as the journal has it."""
     missing: Sequence[str] = ()
@@ -55,6 +58,7 @@ class VersionStatus:
             "followed_by": self.followed_by,
             "ok": self.trouble is None and not self.missing,
             "detail": self._detail(),
+            "dead_letters": self.dead_letters,
             "accepted_code": list(self.accepted_code),
         }
 
@@ -186,7 +190,8 @@ def _status(
     accepted = journal.accepted_code(connection, version.projection, version.version)
     missing = missing_tables(connection, version) if version.state in registry.LIVE_STATES else ()
     followed_by = None if holder is None else holder.process
-    return VersionStatus(version, lag, followed_by, trouble, accepted, missing)
+    dead = count_dead_letters(connection, version.projection).get(version.version, 0)
+    return VersionStatus(version, lag, followed_by, trouble, dead, accepted, missing)
 
 
 def remedy_without_tables(name: str, gone: Version, versions: Sequence[Version]) -> str:

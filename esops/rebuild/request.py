@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from esops.errors import UsageError
+from esops.rebuild.guards import check_limit
 from esops.rebuild.options import Options
 from esops.rebuild.verification.result import check_max_diff
 
@@ -50,6 +51,8 @@ class RebuildRequest:
     """exact, columns, sample, counts or none."""
     max_diff: str | None = None
     """Switch although this many rows differ: "100", or "2.5%"."""
+    max_dead_letters: str | None = None
+    """Serve the version although this many events became dead letters: "100", or "2.5%"."""
     batch_size: int | None = None
     """At most this many events for each checkpoint."""
     workers: int | None = None
@@ -101,6 +104,7 @@ class RebuildRequest:
         if self.keep_blue and self.retire_after is not None:
             raise UsageError("--keep-blue and --retire-after cannot be used together")
         check_max_diff(self.options.max_diff)
+        check_limit(self.options.max_dead_letters)
 
     @property
     def given(self) -> Mapping[str, Any]:

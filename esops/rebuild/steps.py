@@ -254,10 +254,10 @@ class Rebuild(Switching):
             reason = "" if self._options.accept_fewer else "; ".join(concerns)
             if not fine:
                 reason = "the verification found differences"
+            if self._options.ends_with_switch:
+                reason = reason or self._too_many_dead_letters() or ""
             if reason:
-                self._pause(reason)
-                self._run_on_failure(reason)
-                return False
+                return self._stop_for(reason)
             self._enter(journal.VERIFIED)
         if self._options.test_only:
             self._end_test()
@@ -266,12 +266,21 @@ class Rebuild(Switching):
             self._follow()
             self._hooks.run("before_switch", self._facts())
             self._follow()  # the hook may have taken its time
+            # Some may have come since the verification.
+            if reason := self._too_many_dead_letters() or "":
+                return self._stop_for(reason)
             self._switch()
             self._state = journal.SWITCHED
             return self._run_after_switch()
         else:
             self._stand_by()
         return True
+
+    def _stop_for(self, reason: str) -> bool:
+        """Pause before the switch, since something speaks against it."""
+        self._pause(reason)
+        self._run_on_failure(reason)
+        return False
 
     def _check_serving(self) -> None:
         """Raises Refused where another version serves than when the rebuild began."""

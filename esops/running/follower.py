@@ -31,6 +31,7 @@ from esops.postgres.connection import connect, translated
 from esops.projections.definition import Definition, load_definition
 from esops.projections.fingerprint import Code, is_first
 from esops.readmodel import locks, registry
+from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
 from esops.running.runner import Runner
 from esops.running.work import RunControl, Work
@@ -199,6 +200,7 @@ def _follow_version(
         _check_names(config, version, runner.store)
         if until_caught_up:
             runner.catch_up()
+            _check_complete(config, projection, number)
         else:
             runner.follow()
     finally:
@@ -244,6 +246,22 @@ def _check_archived(config: Config, version: Version) -> None:
                 hint="Was the read model restored to an earlier time? Read them from the archive: "
                 f'archive = "{away.archive}" in [stores.{version.store}].',
             )
+
+
+def _check_complete(config: Config, projection: str, number: int) -> None:
+    """Exits with 1 where a version is caught up, but events are missing from its rows."""
+    dsn = config.readmodel_of(projection).dsn
+    with translated(), connect(dsn, f"run {projection}") as connection:
+        dead = count_dead_letters(connection, projection).get(number, 0)
+    if dead:
+        log.warning(
+            "events became dead letters and are missing from its rows",
+            projection=projection,
+            version=number,
+            events=dead,
+            hint=f"See them: esops projection dead-letters {projection}",
+        )
+        raise SystemExit(1)
 
 
 def _check_names(config: Config, version: Version, store: EventStore) -> None:

@@ -85,7 +85,17 @@ def test_dead_letters_are_kept_and_passed(kind, dsn, connection, project):
         "    at = event", PLACE.format(what=what).replace("== AT", f"in {at}") + "    at = event"
     )
     shop.configure(project, dsn, code=code, projection_options='on_error = "dead-letter"')
-    done = project.ok("rebuild", "--blue-green", "--output", "json").json
+    stopped = project.run("rebuild", "--blue-green", "--output", "json")
+    assert (stopped.code, stopped.json["dead_letters"], stopped.json["state"]) == (1, 2, "paused")
+    assert connection.execute("SELECT to_regclass('cart_summary')").fetchone() == (None,)
+    resume = ("rebuild", "--blue-green", "--resume", "--max-dead-letters")
+    assert project.run(*resume, "1").code == 1
+    assert "--max-dead-letters 2" in project.run(*resume, "0.01%").out
+    assert project.run(*resume, "some").code == 2
+    # Done, but not all of it: the exit code says so, whatever was allowed.
+    switched = project.run(*resume, "0.1%", "--output", "json")
+    done = switched.json
+    assert (switched.code, done["state"], done["dead_letters"]) == (1, "switched", 2)
     assert done["events"] == 3_000
     letters = project.ok("projection", "dead-letters", "cart_summary", "--output", "json").json
     assert [letter["position"] for letter in letters] == [str(number) for number in sorted(at)]
@@ -171,3 +181,54 @@ def test_fixed_code_continues_where_the_operator_vouches_for_the_rows_so_far(
     assert f"up to position {at - 1}" in project.ok("projection", "show", "cart_summary").out
     # The code of today is the version's own from now on.
     assert "older events" not in project.ok("run", "--until-caught-up").err
+
+
+def test_dead_letters_are_told_wherever_a_version_is_shown_and_can_be_discarded(
+    dsn, connection, project
+):
+    shop.make(dsn, 100)
+    at = last_of_a_cart(connection, 50)
+    place = PLACE.format(what="raise KeyError('quantity')").replace("AT", str(at))
+    code = shop.PROJECTION.replace("    at = event", place + "    at = event")
+    skip = 'on_error = "dead-letter"'
+    shop.configure(project, dsn, code=code, projection_options=skip)
+    assert project.run("rebuild", "--blue-green", "--no-switch").code == 1
+    refused = project.run("projection", "switch", "cart_summary")
+    assert (refused.code, "1 of 100 events" in refused.err) == (6, True)
+    project.ok("projection", "switch", "cart_summary", "--max-dead-letters", "1")
+    shown = project.ok("projection", "show", "cart_summary", "--output", "json").json
+    assert shown["versions"][0]["dead_letters"] == 1
+    assert "1 event became dead letters" in project.ok("projection", "show", "cart_summary").out
+    status = project.run("status", "--output", "json")
+    assert (status.code, status.json["projections"][0]["dead_letters"]) == (1, 1)
+    labels = 'projection="cart_summary",state="active",version="1"'
+    assert f"esops_version_dead_letters{{{labels}}} 1.0" in project.ok("metrics").out
+    assert project.run("run", "--until-caught-up").code == 1
+    assert project.run("projection", "dead-letters", "cart_summary", "discard").code == 2
+    discard = ("projection", "dead-letters", "cart_summary", "discard", "--yes", "--output", "json")
+    assert project.ok(*discard).json == {"projection": "cart_summary", "discarded": 1}
+    note = "SELECT detail FROM esops.rebuild_log WHERE event = 'dead letters discarded'"
+    [(detail,)] = connection.execute(note).fetchall()
+    assert detail == {"events": 1, "first": [f"v1 at {at}"]}
+    project.ok("status")
+    project.ok("run", "--until-caught-up")
+
+
+@pytest.mark.parametrize("ranges", [(), ("--ranges", "3")])
+def test_a_rebuild_in_place_begins_its_dead_letters_again(ranges, dsn, connection, project):
+    shop.make(dsn, 100)
+    at = last_of_a_cart(connection, 50)
+    place = PLACE.format(what="raise KeyError('quantity')").replace("AT", str(at))
+    code = shop.PROJECTION.replace("    at = event", place + "    at = event")
+    skip = 'on_error = "dead-letter"'
+    shop.configure(project, dsn, code=code, projection_options=skip)
+    assert project.run("rebuild", "--blue-green", "--max-dead-letters", "1").code == 1
+    again = project.run("rebuild", "--yes", *ranges, "--output", "json")
+    assert (again.code, again.json["state"], again.json["dead_letters"]) == (1, "paused", 1)
+    finished = project.run("rebuild", "--resume", "--max-dead-letters", "1", "--output", "json")
+    assert (finished.code, finished.json["state"]) == (1, "rebuilt")
+    found = connection.execute("SELECT version, position FROM esops.dead_letters").fetchall()
+    assert found == [(1, str(at))]
+    shop.configure(project, dsn, projection_options=skip)
+    project.ok("rebuild", "--yes", *ranges)
+    assert connection.execute("SELECT count(*) FROM esops.dead_letters").fetchone() == (0,)

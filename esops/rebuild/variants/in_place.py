@@ -139,6 +139,7 @@ class InPlaceRebuild(Rebuild):
         self._keep_verification(found)
         concerns = [] if self._options.accept_fewer else self._concerns()
         reason = "assertions failed" if found.failed_assertions else "; ".join(concerns)
+        reason = reason or self._too_many_dead_letters() or ""
         if reason:
             self._pause(reason)
             self._run_on_failure(reason)
