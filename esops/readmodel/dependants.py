@@ -6,9 +6,11 @@ After a switch, all of it would silently stay with the old version.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -16,6 +18,12 @@ import psycopg
 from esops.postgres.statements import statements
 
 _SQL = statements(__package__, "dependants")
+REPLACED = "esops: replaced by a switch, and to be dropped"
+"""The comment of a function that another one has replaced: whoever was calling it at the moment of
+the switch finds it still.
+"""
+_CALLS = timedelta(seconds=2)
+"""How long calls that were waiting for a switch may take before such a function is dropped."""
 
 Reference = tuple[str, int]
 """What is referred to: the catalogue table that has it, and its oid."""
@@ -81,6 +89,7 @@ def dependants(
         "classes": [each for each, _ in pairs],
         "oids": [oid for _, oid in pairs],
         "roots": list(roots),
+        "replaced": REPLACED,
     }
     rows = connection.execute(_SQL["dependants"], parameters).fetchall()
     found: dict[Reference, Dependant] = {}
@@ -104,6 +113,24 @@ def dependants(
             *rest,
         )
     return list(found.values())
+
+
+def drop_replaced(connection: psycopg.Connection, *, wait: bool = False) -> None:
+    """Drop the functions that a switch has replaced, in a transaction.
+
+    `wait`: first until the transactions of now are over, for two seconds at most.
+    """
+    statements = connection.execute(_SQL["replaced"], {"replaced": REPLACED}).fetchall()
+    if not statements:
+        return
+    deadline = time.monotonic() + _CALLS.total_seconds()
+    running: list[str] | None = None
+    while wait and running != [] and time.monotonic() < deadline:
+        running = [row[0] for row in connection.execute(_SQL["running"], {"of": running})]
+        time.sleep(0.02)
+    with connection.transaction():
+        for (statement,) in statements:
+            connection.execute(statement.encode())
 
 
 @contextmanager

@@ -45,6 +45,7 @@ WITH moved AS (
        AND NOT EXISTS (SELECT FROM pg_constraint k JOIN found f ON f.objid = k.contypid
                         WHERE l.classid = 'pg_constraint'::regclass AND k.oid = l.objid
                           AND f.classid = 'pg_type'::regclass)
+       AND obj_description(l.objid, l.classid::regclass::name) IS DISTINCT FROM %(replaced)s
        AND (l.deptype = 'n'
             -- A constraint trigger goes with the table it watches as well.
             OR (l.tgname IS NOT NULL AND NOT l.tgisinternal))
@@ -131,3 +132,16 @@ SELECT t.oid::bigint FROM pg_type t JOIN pg_class c ON t.oid = c.reltype
 UNION ALL
 SELECT a.oid::bigint FROM pg_type a JOIN pg_type t ON a.oid = t.typarray JOIN pg_class c ON t.oid = c.reltype
  WHERE c.oid = %(oid)s;
+
+-- replaced --
+SELECT format('DROP ROUTINE %%s', d.objoid::regprocedure)
+  FROM pg_description d
+ WHERE d.classoid = 'pg_proc'::regclass AND d.description = %(replaced)s
+   AND EXISTS (SELECT FROM pg_proc p WHERE p.oid = d.objoid AND pg_has_role(p.proowner, 'USAGE'))
+ ORDER BY 1;
+
+-- running --
+-- Who is in a transaction now, or of those still is.
+SELECT virtualtransaction FROM pg_locks
+ WHERE locktype = 'virtualxid' AND granted AND pid <> pg_backend_pid()
+   AND (%(of)s::text[] IS NULL OR virtualtransaction = ANY(%(of)s::text[]));

@@ -20,6 +20,7 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.grants import change_statements, rights
 from esops.postgres.statements import statements
+from esops.readmodel.dependants import drop_replaced
 from esops.readmodel.names import ReadModelName, placeholders, with_names
 from esops.readmodel.registry import Version
 
@@ -125,6 +126,7 @@ def drop_tables(connection: psycopg.Connection, version: Version) -> list[str]:
 
     Returns the statements that were run; tables that do not exist any more are skipped.
     """
+    drop_replaced(connection)
     done: list[str] = []
     for schema, name in version.tables.values():
         table = catalog.find_table(connection, schema, name)

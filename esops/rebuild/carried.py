@@ -9,47 +9,43 @@ Whatever cannot be carried over is refused by name, with the statements to run b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 
 import psycopg
+from psycopg import sql
 
 from esops.errors import Refused
-from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
-from esops.postgres.grants import grant_statements
+from esops.postgres.grants import change_statements, default_rights, rights
 from esops.postgres.statements import statements
 from esops.readmodel.dependants import (
+    REPLACED,
     Dependant,
     Reference,
     dependants,
+    drop_replaced,
     qualified_names,
     references,
 )
 from esops.readmodel.names import ReadModelName, shortened
+from esops.rebuild.left_behind import (
+    IN_PLACE,
+    Obstacle,
+    Root,
+    columns_change,
+    is_made_again,
+    obstacle_of,
+    refuse,
+)
 
 _SQL = statements(__package__, "carried")
-_IN_PLACE = {
-    "view": "view",
-    "function": "function",
-    "policy": "policy",
-    "rule": "rule",
-    "default": "default",
-}
-"""The kinds that keep their identity, and the statement that says how each is replaced."""
+_LOCKS = re.compile(r"^LOCK TABLE |^ALTER (MATERIALIZED )?VIEW .* OWNER TO ")
 _MADE_AGAIN = {"materialised view": "materialised_view", "function": "moved_function"}
-
-
-@dataclass(frozen=True, slots=True)
-class Root:
-    """A name that will stand for another relation: what it stands for now, and for what then."""
-
-    name: ReadModelName
-    current: Table
-    target: Table
-    view: bool
-    """Whether it will be a view; otherwise a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +56,14 @@ class Carried:
     after: Sequence[str] = ()
     names: Sequence[str] = ()
     """What is carried over, in words; materialised views with their size."""
+    locks: Sequence[str] = ()
+    """Those of `before` that only lock what is carried over."""
+    root_locks: Sequence[str] = ()
+    """The same for what stands under the names."""
+    relations: Sequence[str] = ()
+    """What is locked because it is carried over: quoted names."""
+    tables: Sequence[int] = ()
+    """The tables that stood under the names: nothing may refer to them afterwards."""
     aside: Mapping[str, str] = field(default_factory=dict)
     """Views under the read model's names, and the names that they get until `after` drops them."""
 
@@ -77,13 +81,22 @@ class Carried:
 
 
 @dataclass(frozen=True, slots=True)
-class _Obstacle:
-    """What cannot be carried over, why, and what somebody can do by hand before and after."""
+class Prepared:
+    """The statements of a switch, in order, and what is carried over by some of them."""
 
-    name: str
-    why: str
-    before: str | None
-    after: str | None
+    statements: Sequence[str]
+    carried: Carried
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is carried over, that of it which is made again, in the order of making, and what of
+    that can stay until nobody is using it any more.
+    """
+
+    found: Sequence[Dependant]
+    again: Sequence[Dependant]
+    stay: AbstractSet[Reference]
 
 
 @dataclass(slots=True)
@@ -104,24 +117,59 @@ def carry(connection: psycopg.Connection, roots: Sequence[Root]) -> Carried:
     if not roots:
         return Carried()
     with qualified_names(connection):
-        found, again = _found(connection, roots)
+        every = _found(connection, roots)
         obstacles = [
             obstacle
-            for each in found
-            if (obstacle := _obstacle(connection, roots, each)) is not None
+            for each in every.found
+            if (obstacle := obstacle_of(connection, roots, each)) is not None
         ]
         own, own_names = _own(connection, roots, obstacles)
-        _refuse(roots, obstacles)
-        if not found and not own:
-            return Carried()
-        return _carried(connection, roots, found, again, (own, own_names))
+        refuse(roots, obstacles)
+        tables = [root.current.oid for root in roots if root.current.kind != "v"]
+        if not every.found and not own:
+            return Carried(tables=tables)
+        return _carried(connection, roots, every, (own, own_names))
 
 
-def execute(connection: psycopg.Connection, done: Sequence[str]) -> None:
-    """Run the statements of a switch.
+def execute(connection: psycopg.Connection, prepare: Callable[[], Prepared]) -> list[str]:
+    """Run the statements of a switch, in the transaction that the connection is in; returns them.
 
-    Raises Refused with the statement that the server does not take; the transaction is over then.
+    Raises Refused with the statement that the server does not take, or where something refers to
+    what served before by then; the transaction is over then.
     """
+    drop_replaced(connection)
+    prepared = prepare()
+    if prepared.carried.locks:
+        _lock(connection, prepared.carried)
+        # What was read before it was locked may have been changed by then.
+        prepared = prepare()
+    _run(connection, prepared.statements)
+    tables = prepared.carried.tables
+    with qualified_names(connection):
+        old = [each for oid in tables for each in references(connection, oid)]
+        left = dependants(connection, old, tables)
+    if left:
+        raise Refused(
+            f"{', '.join(each.name for each in left)} came up during the switch and would stay "
+            "with the old version",
+            hint="Nothing was changed. Switch again: it is carried over then.",
+        )
+    return list(prepared.statements)
+
+
+def _lock(connection: psycopg.Connection, what: Carried) -> None:
+    """Lock everything at once, so that no reader holds one thing and waits for the next.
+
+    A reader of a view locks the view first, so it comes first here. One that joins them the other
+    way round would be in the way each time, so that the order changes from try to try.
+    """
+    order = [*what.locks, *what.root_locks]
+    if random.random() < 0.5:  # noqa: S311 - guards nothing
+        random.shuffle(order)
+    connection.execute(";".join(order).encode())
+
+
+def _run(connection: psycopg.Connection, done: Sequence[str]) -> None:
     for statement in done:
         try:
             connection.execute(statement.encode())
@@ -137,126 +185,40 @@ def execute(connection: psycopg.Connection, done: Sequence[str]) -> None:
 # -- what there is
 
 
-def _found(
-    connection: psycopg.Connection, roots: Sequence[Root]
-) -> tuple[list[Dependant], list[Dependant]]:
-    """Everything to be carried over, and that of it which is made again, in the order of making.
-
-    What refers to something that is made again is to be carried over as well.
-    """
+def _found(connection: psycopg.Connection, roots: Sequence[Root]) -> _Found:
+    """Everything to be carried over. What refers to something that is made again is, too."""
     oids = [root.current.oid for root in roots]
     moved: dict[Reference, Reference] = {
         reference: ("pg_class", oid) for oid in oids for reference in references(connection, oid)
     }
-    again: dict[Reference, Dependant] = {}
     while True:
         found = dependants(connection, moved, oids)
-        new = [each for each in found if _is_made_again(each) and each.reference not in moved]
+        again = {each.reference: each for each in found if is_made_again(each)}
+        new = [each for reference, each in again.items() if reference not in moved]
         if not new:
             break
         for each in new:
-            again[each.reference] = each
             mine = [each.reference] if each.kind == "function" else references(connection, each.oid)
             moved.update(dict.fromkeys(mine, each.reference))
     order = TopologicalSorter(
         {
-            each.reference: {
-                owner
-                for used, _ in each.uses
-                if (owner := moved[used]) in again and owner != each.reference
-            }
-            for each in found
-            if each.reference in again and _is_made_again(each)
+            reference: {moved[used] for used, _ in each.uses} & (again.keys() - {reference})
+            for reference, each in again.items()
         }
     )
-    return found, [again[reference] for reference in order.static_order()]
+    in_order = [again[reference] for reference in order.static_order()]
+    stay = {("pg_class", root.current.oid) for root in roots if root.current.kind != "v"}
+    for each in in_order:
+        if each.kind == "function" and all(moved[used] in stay for used, _ in each.uses):
+            stay.add(each.reference)
+    return _Found(found, in_order, stay)
 
 
-def _is_made_again(each: Dependant) -> bool:
-    return each.kind == "materialised view" or (each.kind == "function" and each.has_type)
-
-
-# -- what stands against it
-
-
-def _obstacle(
-    connection: psycopg.Connection, roots: Sequence[Root], each: Dependant
-) -> _Obstacle | None:
-    why = _why_not(roots, each)
-    if why is None:
-        return None
-    if not each.ours:
-        row = connection.execute(
-            "SELECT format('GRANT %%I TO %%I', %s::text, current_user)", (each.owner,)
-        ).fetchone()
-        assert row is not None
-        return _Obstacle(each.name, why, row[0], None)
-    row = connection.execute(
-        _SQL["by_hand"],
-        {
-            "kind": each.kind,
-            "oid": each.oid,
-            "column": each.column,
-            "class": each.catalogue,
-            "used": each.uses[0][0][1],
-        },
-    ).fetchone()
-    assert row is not None
-    before, after = row
-    # It cannot be again as it was.
-    if _lost_columns(roots, each) or (each.kind == "foreign key" and _become_views(roots)):
-        after = None
-    return _Obstacle(each.name, why, before, after)
-
-
-def _why_not(roots: Sequence[Root], each: Dependant) -> str | None:
-    """Why an object cannot be carried over, in words; None where it can."""
-    if each.kind == "foreign key" and _become_views(roots):
-        return 'it cannot refer to a view; with switch = "rename" it can be made again'
-    if each.kind not in _IN_PLACE and not _is_made_again(each):
-        return "it is bound to one version"
-    if each.of_extension:
-        return "it belongs to an extension"
-    if not each.ours:
-        return f"it belongs to the role {each.owner}, of which this role is not a member"
-    if each.kind == "view" and each.has_type:
-        return "one of its columns has the row type of one version"
-    if each.kind == "default" and each.relation_is_view:
-        return "it is bound to one version"
-    if lost := _lost_columns(roots, each):
-        return f"it uses {lost}"
-    if each.makes_rows and any(_change(root) for root in roots):
-        return "it makes rows of a type whose columns change"
-    return None
-
-
-def _change(root: Root) -> bool:
-    """Whether the columns under a name change."""
-    before, after = root.current.columns, root.target.columns
-    return [(c.name, c.type) for c in before] != [(c.name, c.type) for c in after]
-
-
-def _become_views(roots: Sequence[Root]) -> bool:
-    return any(root.view for root in roots)
-
-
-def _lost_columns(roots: Sequence[Root], each: Dependant) -> str:
-    """The columns that an object uses and that will not be there, or be others, in words."""
-    lost: list[str] = []
-    for root in roots:
-        for (kind, oid), column in each.uses:
-            if (kind, oid) != ("pg_class", root.current.oid) or column is None:
-                continue
-            if not root.target.has(column):
-                lost.append(f"the column {column}, which is dropped")
-            elif root.target.column(column).type != root.current.column(column).type:
-                becomes = root.target.column(column).type
-                lost.append(f"the column {column}, which becomes {becomes}")
-    return ", ".join(lost)
+# -- what the views have themselves
 
 
 def _own(
-    connection: psycopg.Connection, roots: Sequence[Root], obstacles: list[_Obstacle]
+    connection: psycopg.Connection, roots: Sequence[Root], obstacles: list[Obstacle]
 ) -> tuple[list[str], list[str]]:
     """The statements that give a view that is made again its triggers, rules and default values,
     and their names. Adds to the obstacles.
@@ -270,37 +232,14 @@ def _own(
         for name, made, dropped, columns in rows:
             gone = [column for column in columns if not root.target.has(column)]
             if not root.view:
-                obstacles.append(_Obstacle(name, "a table cannot have it", dropped, None))
+                obstacles.append(Obstacle(name, "a table cannot have it", dropped, None))
             elif gone:
                 why = f"it uses the column {gone[0]}, which is dropped"
-                obstacles.append(_Obstacle(name, why, dropped, None))
+                obstacles.append(Obstacle(name, why, dropped, None))
             else:
                 done += made
                 names.append(name)
     return done, names
-
-
-def _refuse(roots: Sequence[Root], obstacles: Sequence[_Obstacle]) -> None:
-    if not obstacles:
-        return
-    before = [each.before for each in obstacles if each.before is not None]
-    after = [each.after for each in reversed(obstacles) if each.after is not None]
-    steps = [
-        (f"{when} the switch, run:", *(f"  {each};" for each in run))
-        for when, run in (("Right before", before), ("Right after", after))
-        if run
-    ]
-    raise Refused(
-        f"the switch of {', '.join(str(root.name) for root in roots)} would leave behind what "
-        "refers to the version that serves now: "
-        + "; ".join(f"{each.name} ({each.why})" for each in obstacles),
-        hint="\n".join(
-            [
-                "--no-switch builds and verifies the new version in the meantime.",
-                *(line for step in steps for line in step),
-            ]
-        ),
-    )
 
 
 # -- how it is done
@@ -309,15 +248,18 @@ def _refuse(roots: Sequence[Root], obstacles: Sequence[_Obstacle]) -> None:
 def _carried(
     connection: psycopg.Connection,
     roots: Sequence[Root],
-    found: Sequence[Dependant],
-    again: Sequence[Dependant],
+    every: _Found,
     own: tuple[Sequence[str], Sequence[str]],
 ) -> Carried:
-    made = [_made_again(connection, each, number) for number, each in enumerate(again, 1)]
+    found = every.found
+    made = [
+        _made_again(connection, each, number, stays=each.reference in every.stay)
+        for number, each in enumerate(every.again, 1)
+    ]
     replaced = [
-        _statements(connection, _IN_PLACE[each.kind], each.oid)
+        _statements(connection, IN_PLACE[each.kind], each.oid)
         for each in found
-        if not _is_made_again(each)
+        if not is_made_again(each)
     ]
     aside = {
         root.name.name: shortened(root.name.name, "__replaced")
@@ -336,14 +278,33 @@ def _carried(
         ),
         *(each for one in made for each in one.finish),
     ]
-    change = any(map(_change, roots))
+    change = any(map(columns_change, roots))
     names = [*(_worded(connection, each, change=change) for each in found), *own[1]]
-    return Carried(list(dict.fromkeys(before)), list(dict.fromkeys(after)), names, aside)
+    before = list(dict.fromkeys(before))
+    return Carried(
+        before=before,
+        after=list(dict.fromkeys(after)),
+        names=names,
+        locks=[each for each in before if _LOCKS.search(each)],
+        root_locks=[_root_lock(connection, root) for root in roots],
+        relations=[each.relation_name for each in found if each.relation],
+        tables=[root.current.oid for root in roots if root.current.kind != "v"],
+        aside=aside,
+    )
+
+
+def _root_lock(connection: psycopg.Connection, root: Root) -> str:
+    name = root.name.identifier.as_string(connection)
+    if root.current.kind != "v":
+        return f"LOCK TABLE ONLY {name} IN ACCESS EXCLUSIVE MODE"
+    # LOCK would lock the tables below as well; an owner that stays the same only locks the view.
+    owner = sql.Identifier(root.current.owner).as_string(connection)
+    return f"ALTER VIEW {name} OWNER TO {owner}"
 
 
 def _worded(connection: psycopg.Connection, each: Dependant, *, change: bool) -> str:
     if each.unparsed and change:
-        return f"{each.name}. Its body is text: nobody knows if it suits the new columns"
+        return f"{each.name}. Its body is text: nobody knows whether it suits the new columns"
     if each.kind != "materialised view":
         return each.name
     row = connection.execute(
@@ -353,25 +314,26 @@ def _worded(connection: psycopg.Connection, each: Dependant, *, change: bool) ->
     return f"{each.name}, populated again ({row[0]} now): readers wait for that in the switch"
 
 
-def _made_again(connection: psycopg.Connection, each: Dependant, number: int) -> _Statements:
+def _made_again(
+    connection: psycopg.Connection, each: Dependant, number: int, *, stays: bool
+) -> _Statements:
     suffix = f"__replaced_{number}"
-    name = connection.execute(
-        "SELECT relname FROM pg_class WHERE oid = %(oid)s AND %(table)s "
-        "UNION ALL SELECT proname FROM pg_proc WHERE oid = %(oid)s AND NOT %(table)s",
-        {"oid": each.oid, "table": each.kind == "materialised view"},
-    ).fetchone()
+    name = connection.execute(_SQL["name"], {"oid": each.oid, "kind": each.kind}).fetchone()
     assert name is not None
-    done = _statements(connection, _MADE_AGAIN[each.kind], each.oid, shortened(name[0], suffix))
+    parameters = {"aside": shortened(name[0], suffix), "replaced": REPLACED if stays else None}
+    done = _statements(connection, _MADE_AGAIN[each.kind], each.oid, **parameters)
     if each.kind == "materialised view":
-        done.after += grant_statements(connection, each.oid, each.relation_name)
+        by_default = default_rights(connection, name[1])
+        have = rights(connection, each.oid)
+        done.after += change_statements(connection, each.relation_name, by_default, have)
         rows = connection.execute(_SQL["owner_of_relation"], {"oid": each.oid}).fetchall()
         done.after += [row[0] for row in rows]
     return done
 
 
 def _statements(
-    connection: psycopg.Connection, name: str, oid: int, aside: str | None = None
+    connection: psycopg.Connection, name: str, oid: int, **parameters: str | None
 ) -> _Statements:
-    row = connection.execute(_SQL[name], {"oid": oid, "aside": aside}).fetchone()
+    row = connection.execute(_SQL[name], {"oid": oid, **parameters}).fetchone()
     assert row is not None
     return _Statements(*(list(each) for each in row))

@@ -29,10 +29,12 @@ from esops.postgres.connection import qualified, translated
 from esops.postgres.grants import change_statements, rights
 from esops.postgres.statements import statements as load_statements
 from esops.readmodel import object_names, registry, serving_view
+from esops.readmodel.dependants import drop_replaced
 from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
 from esops.rebuild import carried
-from esops.rebuild.carried import Carried, Root
+from esops.rebuild.carried import Prepared
+from esops.rebuild.left_behind import Root
 from esops.wording import count
 
 log = structlog.get_logger("esops.switch")
@@ -58,14 +60,6 @@ class Switch:
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.names))
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """The statements of a switch, in order, and what goes with the names."""
-
-    statements: Sequence[str]
-    carried: Carried
 
 
 def statements(connection: psycopg.Connection, what: Switch) -> list[str]:
@@ -270,6 +264,7 @@ def perform(
                 to=what.target.version,
                 attempt=attempt,
             )
+            drop_replaced(connection, wait=True)
             return done
 
 
@@ -298,8 +293,7 @@ def _attempt(
                 f"v{source.version if source else '?'} at {held}: readers would see older data"
             )
         # Made only now: another session may have changed the catalogue since the plan.
-        done = statements(connection, what)
-        carried.execute(connection, done)
+        done = carried.execute(connection, lambda: prepare(connection, what))
         _note_names(connection, what)
         registry.set_active(
             connection, target.projection, target.version, source.version if source else None
@@ -333,10 +327,9 @@ def _note_names(connection: psycopg.Connection, what: Switch) -> None:
 
 def _blockers(connection: psycopg.Connection, what: Switch) -> str:
     """Who holds a lock on the names: "held by session 4711 (shop, since 12:00:00)"."""
-    rows = connection.execute(
-        _SQL["blockers"],
-        ([name.identifier.as_string(connection) for name in what.names],),
-    ).fetchall()
+    names = [name.identifier.as_string(connection) for name in what.names]
+    names += prepare(connection, what).carried.relations
+    rows = connection.execute(_SQL["blockers"], (names,)).fetchall()
     if not rows:
         return "held by a session that has just ended"
     return "held by " + ", ".join(

@@ -10,6 +10,7 @@ import pytest
 from esops.postgres import catalog
 from esops.readmodel.dependants import dependants, qualified_names, references
 from tests.support import shop
+from tests.support.soak import rounds
 
 OBJECTS = """
     CREATE VIEW report WITH (security_barrier = true) AS
@@ -50,6 +51,9 @@ OBJECTS = """
     GRANT SELECT ON cart_summary TO app_admin;
     GRANT SELECT (carts) ON clients TO PUBLIC;
     REVOKE ALL ON FUNCTION label FROM PUBLIC; GRANT EXECUTE ON FUNCTION label TO app_reader;
+    ALTER DEFAULT PRIVILEGES GRANT SELECT, UPDATE ON TABLES TO app_reader;
+    ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+    ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO app_reader;
 """
 NAMES = (
     "view public.report",
@@ -71,10 +75,12 @@ OWN = (
     "rule no_delete of public.cart_summary",
     "default of public.cart_summary.items",
 )
+DIRECT = sorted(set(NAMES) - set(NAMES[2:4]))
+"""What refers to the read model itself, and not only to what refers to it."""
 CATALOGUE = """
     SELECT 'relation' AS what, c.relname::text AS name, c.relkind::text AS kind,
            c.relowner::regrole::text AS owner,
-           (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(c.relacl) a)::text AS acl,
+           (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(coalesce(c.relacl, acldefault('r', c.relowner))) a)::text AS acl,
            c.reloptions::text AS options, c.relispopulated::text AS more,
            obj_description(c.oid, 'pg_class') AS comment,
            (SELECT array_agg(ROW(a.attname, a.attacl, format_type(a.atttypid, a.atttypmod),
@@ -89,7 +95,7 @@ CATALOGUE = """
                         WHERE i.indexrelid = c.oid AND t.relname ~ '^cart_summary')
     UNION ALL
     SELECT 'function', p.oid::regprocedure::text, p.prokind::text, p.proowner::regrole::text,
-           (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(p.proacl) a)::text,
+           (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(coalesce(p.proacl, acldefault('f', p.proowner))) a)::text,
            NULL, NULL, obj_description(p.oid, 'pg_proc'), NULL, pg_get_functiondef(p.oid)
       FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
     UNION ALL
@@ -163,7 +169,7 @@ def test_what_refers_to_a_table_is_carried_over_and_back(dsn, roles, project):
         assert after == before, command
         if old != "cart_summary":
             assert bound_to(connection, old) == []
-        assert bound_to(connection, "cart_summary") == sorted(set(NAMES) - set(NAMES[2:4]))
+        assert bound_to(connection, "cart_summary") == DIRECT
     assert connection.execute("SELECT count(*) FROM clients").fetchone()[0] > 0
 
 
@@ -187,7 +193,7 @@ def test_what_refers_to_a_view_is_carried_over_when_its_columns_change(dsn, role
     assert [name for name in NAMES + OWN if f"carried over by the switch: {name}" not in plan] == []
     project.ok("rebuild", "--blue-green")
     assert connection.execute(CATALOGUE).fetchall() == before
-    assert bound_to(connection, "cart_summary") == sorted(set(NAMES) - set(NAMES[2:4]))
+    assert bound_to(connection, "cart_summary") == DIRECT
     assert connection.execute(
         "INSERT INTO cart_summary (cart_id) VALUES ('new') RETURNING items"
     ).fetchone() == (7,)
@@ -323,3 +329,43 @@ def test_what_does_not_suit_new_columns_is_named_before_the_rebuild(mode, dsn, c
     assert refused.code == 6
     assert [name for name in UNSUITABLE if name not in refused.err] == []
     assert "fine" not in refused.err
+
+
+QUERIES = (
+    "SELECT count(*) FROM report NATURAL JOIN over_report",
+    "SELECT count(label(c)) + (SELECT count(label) FROM labelled) FROM cart_summary c",
+    "SELECT count(*) + how_many() + (SELECT sum(carts) FROM over_clients)::int FROM all_carts()",
+    "SELECT count(*) FROM orders",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["view", "rename"])
+def test_readers_of_what_is_carried_over_see_no_error(mode, dsn, roles, project):
+    """Back and forth between two versions, in the mode `view` with other columns each time."""
+    connection = roles
+    made(dsn, project, mode)
+    connection.execute(f"""{OBJECTS};
+        INSERT INTO orders SELECT row_number() OVER (), cart_id FROM cart_summary""")
+    queries = QUERIES
+    if mode == "view":
+        wider = shop.DDL.replace("client text NOT NULL,", "client text NOT NULL, note text,")
+        shop.configure(project, dsn, ddl=wider)
+        # A call of what returns the row type, with other columns by then, fails once; see the docs.
+        queries = tuple(query.replace("all_carts()", "clients") for query in QUERIES)
+    before = connection.execute(CATALOGUE).fetchall()
+    with shop.Workload() as workload:
+        for query in queries:
+            role = " options='-c role=app_reader'" if "orders" in query else ""
+            workload.add(
+                "reader", f"{dsn}{role}", query=query, prepared="label" in query, pause=0.002
+            )
+        project.ok("rebuild", "--blue-green")
+        for _ in range(rounds(3, 50)):
+            project.ok("projection", "rollback", "cart_summary")
+            assert bound_to(connection, "cart_summary") == DIRECT
+        reports = workload.stop()
+    assert [each["first_failures"] for each in reports] == [[]] * len(QUERIES)
+    assert [each["steps_back"] for each in reports] == [0] * len(QUERIES)
+    assert all(each["reads"] > 20 and each["last"] for each in reports)
+    assert connection.execute(CATALOGUE).fetchall() == before
