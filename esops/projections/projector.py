@@ -61,6 +61,11 @@ class Projector(Protocol):
         ...
 
     @property
+    def most_at_once(self) -> int:
+        """How many events it should be given at once at most, so that their rows fit in memory."""
+        ...
+
+    @property
     def value_types(self) -> Mapping[str, str]:
         """By column, the Python type that was written; kept with the version."""
         ...

@@ -16,13 +16,21 @@ from itertools import chain
 from typing import Any, cast
 from uuid import UUID
 
+import orjson
 import psycopg
 
 from esops.errors import nearest
 from esops.postgres.catalog import Table, defaults
 from esops.readmodel.asked import Asked
 from esops.readmodel.form import Unfit
-from esops.readmodel.forms import form_of, is_plain_text, keeps_type, key_form, written_type
+from esops.readmodel.forms import (
+    form_of,
+    has_fixed_size,
+    is_plain_text,
+    keeps_type,
+    key_form,
+    written_type,
+)
 from esops.readmodel.types import Key, Row
 
 _CONSTANT = re.compile(
@@ -143,6 +151,19 @@ class Shape:
         forms = [self._forms[name].loaded for name in self._names]
         return [(place, each) for place, each in enumerate(forms) if each is not None]
 
+    def size(self, row: Row) -> int:
+        """About how many bytes of memory the texts and documents of a row take."""
+        made = 0
+        for name in self._wide:
+            value = row[name]
+            kind = type(value)
+            if kind is str or kind is bytes:
+                made += len(value)
+            elif kind is dict or kind is list:
+                # The objects of a document take several times its text.
+                made += 5 * _length(value)
+        return made
+
     def rekeyed(self, key: Key, row: Row) -> Row:
         """The row with its key's columns as a row of this key has them."""
         for name, part in zip(self._key_columns, self.parts(key), strict=True):
@@ -164,6 +185,11 @@ class Shape:
             name: form_of(self._columns[name], self.written[name], self._asked)
             for name in self._names
         }
+        self._wide = [
+            name
+            for name in self._names
+            if name not in self._key_columns and not has_fixed_size(self._columns[name])
+        ]
         self.settle = self._quick()
 
     def _slow(self, key: Key, row: Row) -> Row:
@@ -305,6 +331,14 @@ class Shape:
         if written == "value":
             return UUID if kind == "uuid" else date if kind == "date" else datetime
         return _PYTHON.get(written, type(None))
+
+
+def _length(value: Any) -> int:
+    """About how long a document or an array is as text."""
+    try:
+        return len(orjson.dumps(value, default=str))
+    except TypeError:  # an integer of more than 64 bits
+        return len(repr(value))
 
 
 def _encodes(text: str) -> bool:

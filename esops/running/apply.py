@@ -257,9 +257,7 @@ class Applier:
         batches = None if rests else self._read(self.position, target, wanted)
         for batch in batches or self._store.read_all(self.position, target, wanted, limit):
             # Pieces, so that stop and pause are heard within a big batch, too.
-            for part, reached in pieces(
-                batch, min(piece or self._throttle.slice, self._throttle.slice)
-            ):
+            for part, reached in pieces(batch, lambda: self._most(piece)):
                 seen += len(part)
                 if part:
                     self._apply(part)
@@ -286,6 +284,13 @@ class Applier:
         else:
             self._commit(target)
         yield
+
+    def _most(self, piece: int | None) -> int:
+        """How many events to apply before looking again."""
+        assert self._projector is not None
+        return min(
+            piece or self._throttle.slice, self._throttle.slice, self._projector.most_at_once
+        )
 
     def _apply(self, events: list[RecordedEvent]) -> None:
         self._since_commit += len(events)

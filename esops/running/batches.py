@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from esops.events import Position, RecordedEvent
 from esops.stores.base import Batch
@@ -27,13 +27,21 @@ def collecting_at_commits() -> Iterator[None]:
             gc.enable()
 
 
-def pieces(batch: Batch, size: int | None) -> Iterator[tuple[list[RecordedEvent], Position]]:
+def pieces(
+    batch: Batch, size: Callable[[], int] | int | None
+) -> Iterator[tuple[list[RecordedEvent], Position]]:
     """A batch in pieces of at most `size` events, each with the position up to which everything has
     been seen with it.
+
+    A function is asked for the size before each piece.
     """
     events, seen = batch
     assert seen is not None
-    step = size or len(events) or 1
-    for start in range(0, max(1, len(events)), step):
-        part = events[start : start + step] if len(events) > step else events
-        yield part, part[-1].position if start + step < len(events) else seen
+    start = 0
+    while True:
+        step = (size() if callable(size) else size) or len(events) or 1
+        part = events[start : start + step] if start or len(events) > step else events
+        start += step
+        yield part, part[-1].position if start < len(events) else seen
+        if start >= len(events):
+            return

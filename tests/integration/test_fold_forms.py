@@ -5,6 +5,7 @@ read, bit for bit, and a key is one row however it is written.
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -24,6 +25,7 @@ from esops.moments import INFINITY, FarTime
 from esops.postgres import catalog
 from esops.postgres.connection import connect
 from esops.projections.definition import FoldDefinition
+from esops.projections.kinds import fold as fold_kind
 from esops.projections.kinds.fold import Fold, check_key
 from esops.projections.projector import VersionTables
 from esops.readmodel.rows import BadEvent
@@ -378,4 +380,33 @@ def test_rows_share_nothing_that_can_be_changed(dsn):
     rows = table.connection.execute("SELECT id, tags, names FROM rows ORDER BY 1").fetchall()
     assert [row[1] == row[2] for row in rows] == [True, True]
     assert rows[0][1][-1] == "a"
+    table.connection.close()
+
+
+@pytest.mark.parametrize("column", ["text", "jsonb"])
+def test_rows_that_are_large_are_kept_in_a_bounded_number_of_bytes(dsn, monkeypatch, column):
+    most, size = 2 << 20, 50_000
+    monkeypatch.setattr(fold_kind, "CACHE_BYTES", most)
+    monkeypatch.setattr(fold_kind, "_FIRST", 16)
+    table = Table(dsn, f"id text PRIMARY KEY, body {column}, n int")
+
+    def evolve(row: Any, at: RecordedEvent) -> Any:
+        row = row or {"body": "", "n": 0}
+        return {"body": f"{at.version} " + "x" * size, "n": row["n"] + 1}
+
+    fold = table.fold(evolve, lambda at: f"k{at.version % 150}", 24_576)
+    events = [event(version=n, position=Position((n,))) for n in range(300)]
+    tracemalloc.start()
+    while events:
+        part, events = events[: fold.most_at_once], events[fold.most_at_once :]
+        fold.apply(part, table.connection)
+        if fold.full:
+            table.flush(fold)
+    table.flush(fold)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * most, f"{peak:,} bytes for rows of {150 * size:,}"
+    assert table.connection.execute("SELECT count(*), min(n), max(n) FROM rows").fetchall() == [
+        (150, 2, 2)
+    ]
     table.connection.close()

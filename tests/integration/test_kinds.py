@@ -387,6 +387,19 @@ def test_a_program_that_does_not_speak_the_protocol(program, code, exit_code, wo
     assert words in result.err
 
 
+def test_a_line_without_an_end_is_an_error_and_not_all_of_memory(program):
+    program.patch(
+        "from esops.projections.kinds import lines, process\n"
+        "lines.MOST_BYTES = process.MOST_BYTES = 1 << 20\nprocess._PATIENCE_TO_END = 0.5\n"
+    )
+    (program.folder / "cart_summary.js").write_text(
+        "const more = () => process.stdout.write('x'.repeat(1 << 16), more); more()"
+    )
+    result = program.run("rebuild", "--blue-green")
+    assert result.code == 6, result.err
+    assert "wrote more than 1 MB without a line break" in result.err
+
+
 def test_a_program_that_is_not_there(program):
     text = (program.folder / "esops.toml").read_text().replace('"node"', '"nonesuch-program"')
     (program.folder / "esops.toml").write_text(text)

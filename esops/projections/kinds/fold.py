@@ -26,6 +26,10 @@ from esops.readmodel.types import Key, Row
 CACHE_ROWS = 24_576
 """Rows that the cache holds by default, both generations together."""
 _LOOSE = frozenset({"citext", "timetz"})
+CACHE_BYTES = 64 << 20
+"""Bytes that they take at most, about: whichever of the two is reached first."""
+_FIRST = 2_048
+"""Events of the first piece, when nobody knows yet how large the rows are."""
 _BLOOM_BYTES = 8 << 20
 
 
@@ -83,13 +87,16 @@ class Fold:
         self._old: dict[Key, Row | None] = {}
         self._dirty: set[Key] = set()
         self._fresh: set[Key] = set()
+        self._most_bytes = CACHE_BYTES // 2
+        self._bytes = 0
+        self.most_at_once = _FIRST
 
     @property
     def full(self) -> bool:
         """Whether the young generation has reached its size: what is dirty should be flushed, and
         the old generation dropped.
         """
-        return len(self._young) >= self._generation
+        return len(self._young) >= self._generation or self._bytes >= self._most_bytes
 
     @property
     def value_types(self) -> Mapping[str, str]:
@@ -137,6 +144,20 @@ class Fold:
         except Exception as error:
             raise BadEvent(blame(error)) from error
         self._dirty |= touched
+        self._weigh(touched)
+
+    def _weigh(self, touched: set[Key]) -> None:
+        """Keep the size of the young generation; `touched` were applied in this piece."""
+        if not touched:
+            return
+        rows, size = self._young, self._shape.size
+        now = sum(size(row) for key in touched if (row := rows[key]) is not None)
+        self._bytes += now
+        # As many rows as half a generation has: the next piece may have as many others.
+        self.most_at_once = max(16, self._most_bytes // (2 * (now // len(touched) + 1)))
+        if self._bytes >= self._most_bytes:
+            # A row that several pieces have touched was counted each time.
+            self._bytes = sum(size(row) for row in rows.values() if row is not None)
 
     def flush(self, connection: psycopg.Connection) -> int:
         """Write what changed, in the transaction that the connection is in.
@@ -167,7 +188,7 @@ class Fold:
         if self.full:
             if self._written is not None:
                 self._written.update(young)
-            self._old, self._young, self._fresh = young, {}, set()
+            self._old, self._young, self._fresh, self._bytes = young, {}, set(), 0
 
     def _reshape(self, again: Callable[[Row], Row]) -> None:
         """Give all rows that are kept another form."""

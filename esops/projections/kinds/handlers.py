@@ -42,6 +42,11 @@ class Buffered:
         return len(self.events) >= self.most_events or self._bytes >= _MOST_BYTES
 
     @property
+    def most_at_once(self) -> int:
+        """Events are only buffered, so each is looked at for itself: see `full`."""
+        return self.most_events
+
+    @property
     def value_types(self) -> Mapping[str, str]:
         """None: esops does not read the rows of these kinds back."""
         return {}

@@ -15,7 +15,6 @@ import os
 import queue
 import select
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,13 +26,13 @@ from esops.errors import Refused, Unavailable
 from esops.events import RecordedEvent
 from esops.projections.definition import ProcessDefinition
 from esops.projections.kinds.handlers import Buffered
+from esops.projections.kinds.lines import MOST_BYTES, Lines, TooLong
 from esops.projections.kinds.writes import operations
 from esops.projections.projector import VersionTables
 from esops.readmodel.rows import BadEvent, Rows
 
 PROTOCOL = 1
 _BATCH = 5_000
-_LINES = 1_000
 _PATIENCE_TO_END = 5.0
 _IN_BULK = 50
 """From this many upserts in a row, a COPY into a temporary table and one merge are faster."""
@@ -49,9 +48,10 @@ class Processing(Buffered):
         super().__init__(tables)
         self._definition, self._tables = definition, tables
         self._process: subprocess.Popen[bytes] | None = None
-        self._lines: queue.Queue[bytes] = queue.Queue(_LINES)
+        self._lines: Lines | None = None
         self._number = 0
         self._waiting: list[Mapping[str, Any]] = []
+        self._received = self._waiting_bytes = 0
         self._rows = {
             name: Rows(table, tables.keys[name], {}, tables.ensure_keys)
             for name, table in tables.by_name.items()
@@ -86,6 +86,9 @@ class Processing(Buffered):
             match message.get("type", "write" if "op" in message else None):
                 case "write":
                     self._waiting += message.get("ops", [message])
+                    self._waiting_bytes += self._received
+                    if self._waiting_bytes >= MOST_BYTES:
+                        self._do(connection)
                 case "get":
                     # It must read what it wrote before.
                     self._do(connection)
@@ -118,7 +121,7 @@ class Processing(Buffered):
 
     def _do(self, connection: psycopg.Connection) -> None:
         """Write what was collected, in its order; a run of upserts of one table goes together."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
         at = 0
         while at < len(waiting):
             first, end = waiting[at], at
@@ -160,12 +163,11 @@ class Processing(Buffered):
         assert self._process.stdin is not None
         # See _write: a program that reads nothing must not block us.
         os.set_blocking(self._process.stdin.fileno(), False)
-        # A new queue for each program, so that nothing is left in it from the last one. A thread
-        # reads, for the program may write while we still send it events.
-        self._lines = queue.Queue(_LINES)
-        threading.Thread(
-            target=_read, args=(self._process, self._lines), name="esops-process", daemon=True
-        ).start()
+        # New for each program, so that nothing is left in it from the last one. A thread reads, for
+        # the program may write while we still send it events.
+        assert self._process.stdout is not None
+        output: Any = self._process.stdout
+        self._lines = Lines(io.BufferedReader(output, 1 << 20))
         tables = {
             name: {
                 "columns": {each.name: each.type for each in table.columns},
@@ -213,10 +215,16 @@ class Processing(Buffered):
                 left, deadline = left[written:], time.monotonic() + limit
 
     def _receive(self) -> Mapping[str, Any]:
+        assert self._lines is not None
         try:
-            line = self._lines.get(timeout=self._definition.timeout.total_seconds())
+            line = self._lines.get(self._definition.timeout.total_seconds())
         except queue.Empty:
             raise self._silent("has written nothing") from None
+        except TooLong:
+            raise self._violation(
+                f"wrote more than {MOST_BYTES >> 20} MB without a line break"
+            ) from None
+        self._received = len(line)
         if not line:
             raise self._ended()
         try:
@@ -264,6 +272,8 @@ class Processing(Buffered):
         process, self._process = self._process, None
         if process is None:
             return
+        if self._lines is not None:
+            self._lines.close()
         assert process.stdin is not None
         with contextlib.suppress(OSError):  # it may be gone already
             process.stdin.close()
@@ -272,14 +282,6 @@ class Processing(Buffered):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes]) -> None:
-    assert process.stdout is not None
-    with io.BufferedReader(process.stdout, 1 << 20) as output:  # type: ignore[type-var] # a FileIO, as of bufsize=0
-        for line in output:
-            lines.put(line)
-    lines.put(b"")  # no line is empty, since each has its line break: this tells the end
 
 
 def _alike(first: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
