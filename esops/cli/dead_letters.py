@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -10,6 +10,10 @@ from esops.cli.app import command, current_output
 from esops.cli.completion import complete_projection
 from esops.cli.projection import projection
 from esops.cli.shared import confirm
+
+if TYPE_CHECKING:
+    from esops.config import Config
+    from esops.term import Output
 
 _COLUMNS = ["version", "position", "event_id", "stream", "stream_version", "type", "at", "error"]
 _DROP = ["event_id", "at", "position", "stream_version", "type"]
@@ -20,15 +24,26 @@ _DROP = ["event_id", "at", "position", "stream_version", "type"]
 def dead_letters(
     context: typer.Context,
     name: str = typer.Argument(..., help="The projection.", autocompletion=complete_projection),
-    action: Literal["list", "discard"] = typer.Argument(
-        "list", help="list them, or discard them: forget them, and leave the rows as they are."
+    action: Literal["list", "replay", "discard"] = typer.Argument(
+        "list",
+        help="list them; replay them, after the code is fixed; or discard them: forget them, and "
+        "leave the rows as they are.",
+    ),
+    accept_code: bool = typer.Option(
+        False,
+        "--accept-code",
+        help="Replay with changed code; the other rows stay as the old code made them.",
     ),
     yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask before they are discarded."),
-) -> None:
+) -> int:
     """List the events that a projection failed on and skipped (on_error = "dead-letter").
 
     esops projection dead-letters cart_summary
+    esops projection dead-letters cart_summary replay --accept-code
     esops projection dead-letters cart_summary discard
+
+    Of a fold, the rows of the skipped events are made again from all their events; handlers and
+    programs get the skipped events now. Exit code 1 when some cannot be replayed.
     """
     from esops.config import load_config
     from esops.readmodel.dead_letters import list_dead_letters
@@ -40,8 +55,10 @@ def dead_letters(
     found = list_dead_letters(config, name)
     if action == "list":
         output.records(found, _COLUMNS, drop=_DROP, wrap=["error"])
-        return
+        return 0
     form = output.format("table", "json")
+    if action == "replay":
+        return _replay(output, config, name, accept_code=accept_code)
     if found:
         confirm(
             f"Forget {count(len(found), 'dead letter')} of {name}? Its rows stay without them.",
@@ -53,3 +70,22 @@ def dead_letters(
         output.json({"projection": name, "discarded": gone})
     else:
         output.line(f"{count(gone, 'dead letter')} of {name} discarded; the rows stay as they are")
+    return 0
+
+
+def _replay(output: Output, config: Config, name: str, *, accept_code: bool) -> int:
+    from esops.rebuild.dead_letters import replay
+    from esops.wording import count
+
+    done = replay(config, name, accept_code=accept_code, say=output.say)
+    replayed, failed = sum(each.replayed for each in done), sum(len(each.failed) for each in done)
+    if output.as_json:
+        output.json({"projection": name, "replayed": replayed, "failed": failed})
+    else:
+        output.line(f"{count(replayed, 'dead letter')} of {name} replayed")
+    if failed and not output.as_json:
+        output.line(
+            f"{count(failed, 'event')} cannot be projected still: esops projection dead-letters "
+            f"{name}"
+        )
+    return 1 if failed else 0

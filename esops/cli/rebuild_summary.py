@@ -136,10 +136,13 @@ def _dead_letters(outcome: Outcome, did: str) -> list[str]:
     lines = [f"{name} {what}, but it is not complete: {did}."]
     if in_place:
         return [*lines, f"If those events may be left out: {allow}"]
-    otherwise = f"drop this rebuild with `{command} --abort`, and start it again"
     return [
         *lines,
-        f"If those events may be left out: {allow}. Otherwise fix the code, {otherwise}.",
+        (
+            "Fix the code, and replay them: esops projection dead-letters "
+            f"{name} replay --accept-code. Then continue with: {command} --resume"
+        ),
+        f"If they may be left out: {allow}. Or drop this rebuild: {command} --abort",
     ]
 
 

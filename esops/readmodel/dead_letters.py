@@ -4,6 +4,7 @@ so.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
@@ -11,7 +12,7 @@ from psycopg.rows import dict_row
 
 from esops.config import Config
 from esops.escaping import visible_lines
-from esops.events import RecordedEvent
+from esops.events import Position, RecordedEvent
 from esops.postgres.connection import connect, translated
 from esops.postgres.statements import statements
 from esops.readmodel import migrations
@@ -34,6 +35,27 @@ def count_dead_letters(connection: psycopg.Connection, projection: str) -> dict[
     if not migrations.installed(connection):
         return {}
     return {int(row[0]): int(row[1]) for row in connection.execute(_SQL["counts"], (projection,))}
+
+
+def positions_of(connection: psycopg.Connection, projection: str, version: int) -> set[Position]:
+    """The positions of a version's dead letters."""
+    rows = connection.execute(_SQL["of_version"], (projection, version))
+    return {Position.parse(row[0]) for row in rows}
+
+
+def remove_dead_letters(
+    connection: psycopg.Connection, projection: str, version: int, positions: Iterable[Position]
+) -> None:
+    """Remove dead letters, in the transaction that writes what their events make."""
+    connection.execute(_SQL["remove"], (projection, version, [str(each) for each in positions]))
+
+
+def fails_still(
+    connection: psycopg.Connection, projection: str, version: int, position: Position, reason: str
+) -> None:
+    """Note why an event could not be replayed either."""
+    values = (visible_lines(reason), projection, version, str(position))
+    connection.execute(_SQL["fails_still"], values)
 
 
 def discard_dead_letters(connection: psycopg.Connection, projection: str) -> list[tuple[int, str]]:

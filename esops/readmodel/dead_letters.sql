@@ -7,6 +7,16 @@ SELECT version, position, event_id, stream, stream_version, type, error, at
 -- counts --
 SELECT version, count(*) FROM esops.dead_letters WHERE projection = %s GROUP BY version;
 
+-- of_version --
+SELECT position FROM esops.dead_letters WHERE projection = %s AND version = %s;
+
+-- remove --
+DELETE FROM esops.dead_letters WHERE projection = %s AND version = %s AND position = ANY(%s);
+
+-- fails_still --
+UPDATE esops.dead_letters SET error = %s
+ WHERE projection = %s AND version = %s AND position = %s;
+
 -- discard --
 DELETE FROM esops.dead_letters WHERE projection = %s RETURNING version, position;
 

@@ -268,6 +268,7 @@ class Rebuild(Switching):
             self._follow()  # the hook may have taken its time
             # Some may have come since the verification.
             if reason := self._too_many_dead_letters() or "":
+                self._state = journal.FOLLOWING  # a replay changes rows: they are verified again
                 return self._stop_for(reason)
             self._switch()
             self._state = journal.SWITCHED

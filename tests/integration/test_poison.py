@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support import shop
+from tests.support.waiting import end, until
 
 PLACE = "    if event.position[0] == AT:\n        {what}\n"
 KINDS = {
@@ -232,3 +233,96 @@ def test_a_rebuild_in_place_begins_its_dead_letters_again(ranges, dsn, connectio
     shop.configure(project, dsn, projection_options=skip)
     project.ok("rebuild", "--yes", *ranges)
     assert connection.execute("SELECT count(*) FROM esops.dead_letters").fetchone() == (0,)
+
+
+REPLAY = ("projection", "dead-letters", "cart_summary", "replay")
+SKIP = 'on_error = "dead-letter"'
+
+
+def test_dead_letters_are_replayed_once_with_fixed_code(dsn, connection, project):
+    shop.make(dsn, 300)
+    # In the middle of a cart: what follows it depends on it, or fails without it.
+    bad = "event.version in (1, 3) and event.stream[-1] in '02468'"
+    place = f"    assert not ({bad})\n"
+    code = shop.PROJECTION.replace("    at = event", place + "    at = event")
+    shop.configure(project, dsn, code=code, projection_options=SKIP)
+    built = project.run("rebuild", "--blue-green", "--output", "json", "--max-dead-letters", "99%")
+    dead = built.json["dead_letters"]
+    assert dead > 10
+    # The code that is there still fails: nothing changes.
+    still = project.run(*REPLAY, "--output", "json")
+    assert (still.code, still.json["replayed"], still.json["failed"]) == (1, 0, dead)
+    shop.configure(project, dsn, projection_options=SKIP)
+    assert project.run(*REPLAY).code == 6
+    host = project.start("run")
+    try:
+        until(lambda: "esops" in str(project.ok("projection", "show", "cart_summary").out))
+        until(lambda: project.run(*REPLAY, "--accept-code").code == 4)
+    finally:
+        end(host)
+    done = project.ok(*REPLAY, "--accept-code", "--output", "json").json
+    assert (done["replayed"], done["failed"]) == (dead, 0)
+    assert shop.table(connection, "cart_summary") == shop.truth(connection, 300)
+    rows = connection.execute("SELECT count(*) FROM cart_summary").fetchone()
+    assert connection.execute("SELECT rows FROM esops.versions").fetchone() == rows
+    assert project.ok(*REPLAY, "--output", "json").json["replayed"] == 0
+    project.ok("status")
+
+
+COUNTS = """
+from esops import Handlers
+
+counts = Handlers()
+
+@counts.on("product_item_added")
+def added(event, write):
+    write.increment("cart_summary", {"cart_id": event.stream}, {"items": 1})
+"""
+DIES = """
+import os, signal
+from esops.running import replay
+
+real, calls = replay.remove_dead_letters, []
+
+def remove(*given):
+    real(*given)
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+replay.remove_dead_letters = remove
+"""
+
+
+def test_a_replay_that_is_killed_applies_nothing_twice(dsn, connection, project):
+    shop.make(dsn, 100)
+    ddl = "CREATE TABLE {table} (cart_id text PRIMARY KEY, items integer NOT NULL DEFAULT 0)"
+    bad = "    assert event.version % 2\n"
+    body = "    write.increment"
+
+    def configure(code: str) -> None:
+        shop.configure(project, dsn, code=code, ddl=ddl, projection_options=SKIP)
+        text = (project.folder / "esops.toml").read_text()
+        project.write(
+            "esops.toml",
+            text.replace(":cart_summary", ":counts").replace("tables", 'kind = "handlers"\ntables'),
+        )
+
+    configure(COUNTS.replace(body, bad + body))
+    built = project.run("rebuild", "--blue-green", "--output", "json", "--max-dead-letters", "99%")
+    dead = built.json["dead_letters"]
+    assert dead > 3
+    configure(COUNTS)
+    project.patch(DIES)
+    process = project.start(*REPLAY, "--accept-code")
+    until(lambda: process.poll() is not None)
+    project.write("sitecustomize.py", "")
+    left = connection.execute("SELECT count(*) FROM esops.dead_letters").fetchone()[0]
+    assert left == dead - 2
+    done = project.ok(*REPLAY, "--output", "json").json
+    assert done["replayed"] == left
+    counted = dict(connection.execute("SELECT cart_id, items FROM cart_summary").fetchall())
+    expected = connection.execute(
+        "SELECT stream_id, count(*) FROM shop.mt_events WHERE type = 'product_item_added' GROUP BY 1"
+    ).fetchall()
+    assert counted == dict(expected)

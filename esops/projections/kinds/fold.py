@@ -111,17 +111,9 @@ class Fold:
 
         Raises BadEvent where the function raises, or a key cannot be made or does not fit.
         """
-        try:
-            self._shape.open(connection)
-            keys = self._shape.keys(list(map(self._key_of, events)))
-            touched = set(keys)
-            missing = self._missing(touched)
-        except psycopg.Error:
-            raise
-        except Unfit as error:
-            raise BadEvent(str(error)) from None
-        except Exception as error:
-            raise BadEvent(f"its key cannot be made: {blame(error)}") from error
+        keys = self.keys(events, connection)
+        touched = set(keys)
+        missing = self._missing(touched)
         try:
             self._fetch(missing, connection)
         except psycopg.Error as error:
@@ -158,6 +150,20 @@ class Fold:
         if self._bytes >= self._most_bytes:
             # A row that several pieces have touched was counted each time.
             self._bytes = sum(size(row) for row in rows.values() if row is not None)
+
+    def keys(self, events: Sequence[RecordedEvent], connection: psycopg.Connection) -> list[Key]:
+        """The key of each event, in the form of the table. Raises BadEvent."""
+        try:
+            self._shape.open(connection)
+            found = self._shape.keys(list(map(self._key_of, events)))
+            hash(tuple(found))
+        except psycopg.Error:
+            raise
+        except Unfit as error:
+            raise BadEvent(str(error)) from None
+        except Exception as error:
+            raise BadEvent(f"its key cannot be made: {blame(error)}") from error
+        return found
 
     def flush(self, connection: psycopg.Connection) -> int:
         """Write what changed, in the transaction that the connection is in.
