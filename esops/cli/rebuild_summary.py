@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from esops.wording import count
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from esops.settings import ProjectionSettings
 
 _SAMPLES = 3
+_PATHS = 10
 
 
 def summary(outcome: Outcome, settings: ProjectionSettings) -> list[str]:
@@ -47,11 +49,25 @@ def _verification(found: Mapping[str, Any], noun: str) -> list[str]:
                 f"  column {column}: differs in {count(differing, noun)}{why}"
                 for column, differing in found.get(columns, {}).items()
             ]
+        lines += _paths(found, noun)
         for side in ("blue", "green"):
             if only := found.get(f"only_{side}"):
                 lines.append(f"  only in {side}: {count(only, noun)}")
         lines += _samples(found)
     return lines + [f"  assertion failed: {each}" for each in found.get("failed_assertions", ())]
+
+
+def _paths(found: Mapping[str, Any], noun: str) -> list[str]:
+    """Where JSON differs, the most frequent paths first."""
+    paths = found.get("paths") or {}
+    of = f" of the {found['paths_of']:,} that were looked at" if paths else ""
+    lines = [
+        f"  path {path}: differs in {count(differing, noun)}{of}"
+        for path, differing in islice(paths.items(), _PATHS)
+    ]
+    if len(paths) > _PATHS:
+        lines.append(f"  and {len(paths) - _PATHS:,} more paths (--output json has all)")
+    return lines
 
 
 def _samples(found: Mapping[str, Any]) -> list[str]:

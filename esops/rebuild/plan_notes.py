@@ -15,6 +15,7 @@ from esops.readmodel.tables import not_carried
 from esops.rebuild.options import Options
 from esops.rebuild.switch import same_columns
 from esops.rebuild.target import Target
+from esops.rebuild.verification.paths import split_name
 from esops.settings import VerifySettings
 
 
@@ -46,14 +47,23 @@ def of_lost(source: Version | None) -> list[str]:
 def of_columns(
     blue: Mapping[str, Table], green: Mapping[str, Table], settings: VerifySettings
 ) -> list[str]:
-    """Columns that change. Raises UsageError where `verify` names a column that green lacks."""
-    known = [column.name for table in green.values() for column in table.columns]
+    """Columns that change. Raises UsageError where `verify` names a column that green lacks, or a
+    path into one that is not JSON.
+    """
+    kinds = {column.name: column.kind for table in green.values() for column in table.columns}
     for what, names in (("ignore", settings.ignore), ("expected", settings.expected)):
-        if unknown := [name for name in names if name not in known]:
-            raise UsageError(
-                f"verify.{what} names the column {unknown[0]!r}, but green has no such column",
-                hint=nearest(unknown[0], known),
-            )
+        for name in names:
+            found = split_name(name, list(kinds))
+            if found is None:
+                raise UsageError(
+                    f"verify.{what} names the column {name!r}, but green has no such column",
+                    hint=nearest(name, kinds),
+                )
+            if found[1] and kinds[found[0]] not in {"json", "jsonb"}:
+                raise UsageError(
+                    f"verify.{what} names the path {name!r}, but the column {found[0]} is not JSON",
+                    hint="Name the whole column, or a path into a column of type jsonb or json.",
+                )
     return [
         note
         for name, table in green.items()

@@ -29,10 +29,13 @@ class VerifySettings(Settings):
     assertions: tuple[str, ...] = ()
     """SQL that must return true; {table} stands for green's table."""
     ignore: tuple[str, ...] = ()
-    """Columns that are not compared."""
+    """Columns, and paths into JSON columns (`data._version`), that are not compared."""
     expected: tuple[str, ...] = ()
-    """Columns that the new logic is meant to change: their differences are shown, but do not count.
+    """Columns and paths that the new logic is meant to change: their differences are shown, but do
+    not count.
     """
+    json_equality: Literal["value", "text"] = Field(default="value", alias="json")
+    """How JSON is compared: by value, where 553.80 is 553.8, or as the text that readers get."""
 
 
 class HookSettings(Settings):

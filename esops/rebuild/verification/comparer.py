@@ -23,7 +23,7 @@ from esops.readmodel.registry import Version
 from esops.rebuild.session import Session
 from esops.rebuild.verification import comparison
 from esops.rebuild.verification.result import Method, Verification, combined
-from esops.rebuild.verification.sides import Key, Sides
+from esops.rebuild.verification.sides import KeyTexts, Sides
 from esops.running.runner import Runner
 from esops.settings import VerifySettings
 from esops.stores.base import EventStore
@@ -194,7 +194,7 @@ class Comparer:
         )
         return replace(whole, position=position, note="; ".join(filter(None, [found.note, note])))
 
-    def _doubtful(self, blue: tuple[str, str], green: tuple[str, str]) -> list[Key] | None:
+    def _doubtful(self, blue: tuple[str, str], green: tuple[str, str]) -> list[KeyTexts] | None:
         with translated(), connect(self._dsn, f"verify {self._green.projection}", READ) as snapshot:
             self._begin_snapshot(snapshot)
             return comparison.keys_that_differ(
@@ -205,7 +205,7 @@ class Comparer:
         self,
         blue: tuple[str, str],
         green: tuple[str, str],
-        seen: dict[Key, _Sighting],
+        seen: dict[KeyTexts, _Sighting],
         *,
         counts: bool,
     ) -> None:
@@ -225,7 +225,7 @@ class Comparer:
                 seen[key].look(digests, counts=counts)
 
     def _last_look(
-        self, blue: tuple[str, str], green: tuple[str, str], keys: list[Key]
+        self, blue: tuple[str, str], green: tuple[str, str], keys: list[KeyTexts]
     ) -> Verification:
         with translated(), connect(self._dsn, f"verify {self._green.projection}", READ) as snapshot:
             self._begin_snapshot(snapshot)
@@ -240,9 +240,7 @@ class Comparer:
         blue_table, green_table = self._table(snapshot, blue), self._table(snapshot, green)
         # Before the indexes are built, the key is only noted.
         key = green_table.key or noted_key(self._green, green_table.name)
-        return Sides.of(
-            blue_table, green_table, key, self._settings.ignore, self._settings.expected
-        )
+        return Sides.of(snapshot, (blue_table, green_table), key, self._settings)
 
     @staticmethod
     def _table(snapshot: psycopg.Connection, name: tuple[str, str]) -> Table:

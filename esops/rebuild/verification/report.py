@@ -39,4 +39,4 @@ def _side_by_side(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(row: Mapping[str, Any] | None, name: str) -> str:
-    return "" if row is None else to_json(row.get(name))
+    return "" if row is None or name not in row else to_json(row[name])

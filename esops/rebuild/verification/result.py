@@ -32,6 +32,10 @@ class Verification:
     """Differences in columns that are meant to change; they do not count."""
     compared: int | None = None
     """How many rows were compared, where it was a sample."""
+    paths: Mapping[str, int] = field(default_factory=dict)
+    """Where JSON differs, by path, in the first rows that differ."""
+    paths_of: int | None = None
+    """In how many rows that differ the paths were counted."""
     samples: Sequence[Mapping[str, Any]] = ()
     failed_assertions: Sequence[str] = ()
     note: str | None = None
@@ -69,6 +73,12 @@ def combined(found: Mapping[str, Verification]) -> Verification:
             for name, each in found.items()
             for column, count in each.expected.items()
         },
+        paths={
+            f"{name}.{path}": count
+            for name, each in found.items()
+            for path, count in each.paths.items()
+        },
+        paths_of=sum(each.paths_of or 0 for each in found.values()) or None,
         compared=sum(each.compared or 0 for each in found.values()) or None,
         samples=[
             {"table": name, **sample} for name, each in found.items() for sample in each.samples

@@ -28,7 +28,6 @@ from esops.rebuild.verification.comparer import (
     processors_reached,
 )
 from esops.rebuild.verification.result import Method, not_compared, tolerated
-from esops.settings import VerifySettings
 from esops.wording import count
 
 _PATIENCE = timedelta(minutes=10)
@@ -170,9 +169,7 @@ class ExternalRebuild(Rebuild):
     def _comparer(self) -> Comparer:
         settings = self.target.settings.verify
         ignore = (*settings.ignore, *(_BOOKKEEPING if self._of_marten() else ()))
-        own = VerifySettings(
-            assertions=settings.assertions, ignore=ignore, expected=settings.expected
-        )
+        own = settings.model_copy(update={"ignore": ignore})
         method: Method = self._options.compare or "columns"  # type: ignore[assignment]
         return Comparer(self._session, self.target.dsn, self.store, self._green(), method, own)
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from esops.errors import UsageError, nearest
 from esops.rebuild.variants.server.inside import projections_in
-from esops.rebuild.verification.comparison import SAMPLES
 from esops.rebuild.verification.result import Verification
+from esops.rebuild.verification.samples import SAMPLES
 from esops.stores.base import EventStore
 
 Method = Literal["exact", "columns", "counts", "none"]

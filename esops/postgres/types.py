@@ -1,0 +1,90 @@
+"""What the types of a table's columns are made of: elements, fields, bounds, and what is below a
+domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import psycopg
+
+from esops.postgres.catalog import Table
+from esops.postgres.statements import statements
+
+_SQL = statements(__package__, "types")
+
+TypeKind = Literal["scalar", "array", "composite", "range", "multirange"]
+_KINDS: Mapping[str, TypeKind] = {
+    "a": "array",
+    "c": "composite",
+    "r": "range",
+    "m": "multirange",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TypeTree:
+    """A type, as far down as it is made of others."""
+
+    name: str
+    """The name of the type, below all domains; anyenum for an enum, and empty for another one that
+    does not come with Postgres.
+    """
+    kind: TypeKind
+    parts: tuple[tuple[str, TypeTree], ...] = ()
+    """The fields of a composite type by name; else the one type that it consists of."""
+    modifier: int = -1
+    """As in pg_type.typtypmod: -1 for a type without one, such as char without a length."""
+    below: str | None = None
+    """Of a domain: the type that it is made of in the end, as SQL."""
+
+
+@dataclass(frozen=True, slots=True)
+class TypedColumn:
+    """The type of a column, as it is made and as in DDL, and the oid of its collation, 0 for a type
+    without one.
+    """
+
+    tree: TypeTree
+    type: str
+    collation: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Type:
+    name: str
+    kind: str
+    below: str
+    modifier: int
+    names: tuple[str, ...]
+    parts: tuple[int, ...]
+
+
+def types_of(connection: psycopg.Connection, table: Table) -> Mapping[str, TypedColumn]:
+    """The types of a table's columns, by the columns' names."""
+    types = {
+        oid: _Type(name, kind, below, modifier, tuple(names), tuple(parts))
+        for oid, name, kind, below, modifier, names, parts in connection.execute(
+            _SQL["trees"], {"table": table.oid}
+        )
+    }
+    columns = connection.execute(_SQL["columns"], {"table": table.oid}).fetchall()
+    return {
+        name: TypedColumn(_tree(types, oid, modifier), type, collation)
+        for name, oid, modifier, type, collation in columns
+    }
+
+
+def _tree(types: Mapping[int, _Type], oid: int, modifier: int = -1) -> TypeTree:
+    found = types[oid]
+    if found.kind == "d":
+        base = _tree(types, found.parts[0], found.modifier)
+        return TypeTree(base.name, base.kind, base.parts, base.modifier, base.below or found.below)
+    kind = _KINDS.get(found.kind, "scalar")
+    if kind == "scalar":
+        return TypeTree(found.name, kind, modifier=modifier)
+    names = found.names or ("",)
+    parts = zip(names, (_tree(types, part) for part in found.parts), strict=True)
+    return TypeTree(found.name, kind, tuple(parts) if found.parts else (), modifier)
