@@ -38,6 +38,8 @@ class AfterLoad:
     """Whether it belongs to the primary key."""
     table: str
     """The physical name of the table that gets it."""
+    describes: bool = False
+    """Whether it sets something of an index that is there by then; that may be done again."""
 
 
 def read_after_load(
@@ -53,11 +55,8 @@ def read_after_load(
     def add(what: str, statement: str, primary: bool) -> None:
         later.append(AfterLoad(what, statement, primary, table.name))
 
-    def quoted(text: str) -> str:
-        return sql.Literal(text).as_string(connection)
-
     for row in connection.execute(_SQL["keys_and_indexes"], (table.oid,)).fetchall():
-        index, index_sql, key, key_sql, primary, index_comment, key_comment = row
+        index, index_sql, key, key_sql, primary, *described = row
         index_name = qualified(table.schema, index).as_string(connection)
         if key is None:
             add(index, index_sql, primary)
@@ -67,12 +66,35 @@ def read_after_load(
             key_name = sql.Identifier(key).as_string(connection)
             add(key, f"ALTER TABLE {name} ADD CONSTRAINT {key_name} {key_sql}", primary)
             now.append(f"ALTER TABLE {name} DROP CONSTRAINT {key_name}")
-            if key_comment is not None:
-                comment = f"COMMENT ON CONSTRAINT {key_name} ON {name} IS {quoted(key_comment)}"
-                add(key, comment, primary)
-        if index_comment is not None:
-            add(index, f"COMMENT ON INDEX {index_name} IS {quoted(index_comment)}", primary)
+        later += [
+            AfterLoad(key or index, statement, primary, table.name, describes=True)
+            for statement in _described(name, index_name, key or index, described)
+        ]
     return later, now
+
+
+def _described(table: str, index: str, name: str, row: Sequence[Any]) -> list[str]:
+    """What belongs to an index beside its definition, as statements."""
+    comment, key_comment, clustered, identity, tablespace, columns = row
+    own = sql.Identifier(name).as_string(None)
+    done = []
+    if key_comment is not None:
+        done.append(f"COMMENT ON CONSTRAINT {own} ON {table} IS {_literal(key_comment)}")
+    if comment is not None:
+        done.append(f"COMMENT ON INDEX {index} IS {_literal(comment)}")
+    if clustered:
+        done.append(f"ALTER TABLE {table} CLUSTER ON {own}")
+    if identity:
+        done.append(f"ALTER TABLE {table} REPLICA IDENTITY USING INDEX {own}")
+    if tablespace is not None:
+        done.append(f"ALTER INDEX {index} SET TABLESPACE {tablespace}")
+    for number, target in columns or ():
+        done.append(f"ALTER INDEX {index} ALTER COLUMN {number} SET STATISTICS {target}")
+    return done
+
+
+def _literal(text: str) -> str:
+    return sql.Literal(text).as_string(None)
 
 
 def build_after_load(
@@ -93,17 +115,21 @@ def build_after_load(
         if dsn is not None
         else []
     )
-    # Comments on indexes come last, because other connections are still building
-    # the indexes that they describe.
-    comments = [item for item in missing if item["statement"].startswith("COMMENT ON INDEX")]
+    # What describes an index comes last, because other connections are still building it.
+    described = [item for item in missing if _describes(item)]
     for item in missing:
-        if item not in apart and item not in comments:
+        if item not in apart and item not in described:
             _build(connection, version, item)
     if apart and dsn is not None:
         _build_apart(dsn, version, apart)
-    for item in comments:
+    for item in described:
         _build(connection, version, item)
-    return [item["what"] for item in missing if not item["statement"].startswith("COMMENT")]
+    return [item["what"] for item in missing if not _describes(item)]
+
+
+def _describes(item: Mapping[str, Any]) -> bool:
+    # An esops of before other things than comments were kept noted no more than the statement.
+    return bool(item.get("describes")) or item["statement"].startswith("COMMENT")
 
 
 def _missing(
@@ -124,7 +150,7 @@ def _missing(
 
 
 def _exists(connection: psycopg.Connection, table: Table, item: Mapping[str, Any]) -> bool:
-    if item["statement"].startswith("COMMENT"):
+    if _describes(item):
         return False  # it may be set again
     row = connection.execute(_SQL["exists"], (table.oid, item["what"])).fetchone()
     return bool(row and row[0])

@@ -1,10 +1,23 @@
 -- keys_and_indexes --
 -- A constraint and its index are one entry; the primary key comes first.
-SELECT c.relname, pg_get_indexdef(i.indexrelid), con.conname, pg_get_constraintdef(con.oid),
+SELECT c.relname,
+       -- Of an index with partitions the server says ONLY, which would leave them out.
+       CASE c.relkind
+            WHEN 'I' THEN overlay(pg_get_indexdef(i.indexrelid) PLACING ' ON '
+                                  FROM length(begins.text) + 1 FOR length(' ON ONLY '))
+            ELSE pg_get_indexdef(i.indexrelid) END,
+       con.conname, pg_get_constraintdef(con.oid),
        i.indisprimary,
-       obj_description(i.indexrelid, 'pg_class'), obj_description(con.oid, 'pg_constraint')
+       obj_description(i.indexrelid, 'pg_class'), obj_description(con.oid, 'pg_constraint'),
+       i.indisclustered, i.indisreplident, quote_ident(s.spcname),
+       (SELECT array_agg(ARRAY[a.attnum, a.attstattarget]::int[] ORDER BY a.attnum)
+          FROM pg_attribute a
+         WHERE a.attrelid = i.indexrelid AND coalesce(a.attstattarget, -1) <> -1)
   FROM pg_index i
   JOIN pg_class c ON c.oid = i.indexrelid
+  LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
+ CROSS JOIN LATERAL (SELECT concat('CREATE ', CASE WHEN i.indisunique THEN 'UNIQUE ' END, 'INDEX ',
+                                   quote_ident(c.relname))) AS begins (text)
   LEFT JOIN pg_constraint con
          ON con.conindid = i.indexrelid AND con.conrelid = i.indrelid
         AND con.contype IN ('p', 'u', 'x')

@@ -44,9 +44,37 @@ class _Object:
     plain: str
     """Its name without the version."""
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Its schema and name."""
+        return self.schema, self.name
+
     def at(self, name: str) -> tuple[bool, str, str]:
         """A name in the name space that it is in; statistics have one of their own."""
         return (self.kind == "STATISTICS", self.schema, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Counterpart:
+    """What two tables have alike: of blue and of green, each by its schema and name."""
+
+    kind: str
+    blue: tuple[str, str]
+    green: tuple[str, str]
+
+
+def counterparts(connection: psycopg.Connection, blue: Table, green: Table) -> list[Counterpart]:
+    """What belongs to two tables and is the same in both, but for its name."""
+    left = _objects(connection, Side(green, green.name, 0))
+    found: list[Counterpart] = []
+    for each in _objects(connection, Side(blue, blue.name, 0)):
+        same = next(
+            (o for o in left if (o.kind, o.definition) == (each.kind, each.definition)), None
+        )
+        if same is not None:
+            left.remove(same)
+            found.append(Counterpart(each.kind, each.place, same.place))
+    return found
 
 
 def names_for_green(
@@ -125,19 +153,20 @@ def _quoted(name: str) -> str:
 def _objects(connection: psycopg.Connection, side: Side) -> list[_Object]:
     rows = connection.execute(_SQL["objects"], {"oid": side.table.oid}).fetchall()
     return [
-        _Object(kind, schema, name, definition, _plain(name, side))
+        _Object(kind, schema, name, definition, plain_name(name, side))
         for kind, schema, name, definition in rows
     ]
 
 
-def _plain(name: str, side: Side) -> str:
+def plain_name(name: str, side: Side) -> str:
     """A name without the version: `pkey_cart__v2` or, as Postgres chose it, `cart__v2_pkey`."""
     suffix, physical = f"__v{side.version}", physical_name(side.name, side.version)
     if name.endswith(suffix):
         return name.removesuffix(suffix)
     if name.startswith(physical + "_"):
         return side.name + name.removeprefix(physical)
-    return name
+    # Those of a partition begin with the partition's name.
+    return name.replace(f"{suffix}_", "_", 1)
 
 
 def _wanted(
@@ -151,10 +180,11 @@ def _wanted(
         counterpart: _Object | None = None
         if like or each.name != each.plain:
             alike = [other for other in others if other.kind == each.kind]
-            counterpart = next(
-                (o for o in alike if physical_name(o.plain, version) == each.name),
-                next((o for o in alike if o.definition == each.definition), None),
-            )
+            by_name = (o for o in alike if physical_name(o.plain, version) == each.name)
+            counterpart = next(by_name, None)
+            # A name that esops gave says what the plain one is, unless it had to be shortened.
+            if counterpart is None and physical_name(each.plain, version) != each.name:
+                counterpart = next((o for o in alike if o.definition == each.definition), None)
         plain = each.plain if counterpart is None else counterpart.plain
         if counterpart is not None:
             others.remove(counterpart)

@@ -18,27 +18,30 @@ from esops.errors import Refused, UsageError
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
-from esops.postgres.grants import change_statements, rights
 from esops.postgres.statements import statements
 from esops.readmodel.dependants import drop_replaced
-from esops.readmodel.names import ReadModelName, placeholders, with_names
+from esops.readmodel.names import ReadModelName, physical_tables, placeholders, with_names
+from esops.readmodel.object_names import Side
+from esops.readmodel.properties import create_like
 from esops.readmodel.registry import Version
 
 _SQL = statements(__package__, "tables")
 
 
 def create_statements(
+    connection: psycopg.Connection,
     names: Sequence[ReadModelName],
-    tables: Mapping[str, tuple[str, str]],
-    blue: Mapping[str, Table],
+    version: int,
+    blue: Mapping[str, Side],
     ddl: Path | None,
 ) -> list[str]:
-    """The statements that make green.
+    """The statements that make green, the version of that number.
 
-    `tables` are green's physical names, `blue` the tables that serve, both by the name that the
-    application reads. `ddl` is the user's file. Raises UsageError where there is neither a file nor
+    `blue` are the tables that serve, by the name that the application reads. `ddl` is the user's
+    file. Raises UsageError where there is neither a file nor
     a table to make one like, or where the file does not name the tables.
     """
+    tables = physical_tables(names, version)
     if ddl is not None:
         try:
             text = ddl.read_text(encoding="utf-8")
@@ -59,46 +62,30 @@ def create_statements(
             f"{placeholders(names)[names.index(missing)]}.",
         )
     return [
-        f"CREATE TABLE {qualified(*tables[each.name]).as_string(None)} "
-        f"(LIKE {qualified(blue[each.name].schema, blue[each.name].name).as_string(None)} "
-        "INCLUDING ALL)"
+        statement
         for each in names
+        for statement in create_like(connection, blue[each.name], tables[each.name], version)
     ]
 
 
-def carry_statements(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:
-    """The statements that give green what LIKE does not copy: storage options, comment, rights,
-    owner.
+def not_carried(connection: psycopg.Connection, blue: Table, *, view: bool) -> list[str]:
+    """What blue has and green will not get, each in words. `view`: readers read through a view.
+
+    Raises Refused where readers would see rows that were hidden from them, or blue's rows in
+    another table.
     """
-    name = qualified(green.schema, green.name).as_string(connection)
-    result: list[str] = []
-    row = connection.execute(_SQL["storage"], (blue.oid,)).fetchone()
-    assert row is not None
-    options, comment, ours = row
-    if options and blue.kind == "r":
-        result.append(f"ALTER TABLE {name} SET ({options})")
-    if comment is not None:
-        result.append(f"COMMENT ON TABLE {name} IS {sql.Literal(comment).as_string(connection)}")
-    result += change_statements(
-        connection, name, rights(connection, green.oid), rights(connection, blue.oid)
-    )
-    # The owner last: once the table is somebody else's, this role may no longer change it.
-    if not ours:
-        owner = sql.Identifier(blue.owner).as_string(connection)
-        result.append(f"ALTER TABLE {name} OWNER TO {owner}")
-    return result
-
-
-def not_carried(connection: psycopg.Connection, blue: Table) -> list[str]:
-    """What blue has and green will not get, each in words.
-
-    Raises Refused for row security: readers would see rows that were hidden from them.
-    """
-    if blue.row_security:
+    if blue.row_security and view:
         raise Refused(
             f"{blue.schema}.{blue.name} has row security, which a view in its place would not keep",
-            hint="Rebuild it under a name without policies, or move the policies to the "
+            hint='With switch = "rename" the table keeps it. Or move the policies to the '
             "readers' views.",
+        )
+    parent = connection.execute(_SQL["parent"], {"oid": blue.oid}).fetchone()
+    if parent is not None:
+        raise Refused(
+            f"{blue.schema}.{blue.name} is a part of {parent[0]}, which would still have the rows "
+            "of the old version after a switch",
+            hint=f"Rebuild {parent[0]}, or detach the table from it.",
         )
     rows = connection.execute(_SQL["not_carried"], {"oid": blue.oid}).fetchall()
     return [row[0] for row in rows]

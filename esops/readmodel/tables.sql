@@ -1,10 +1,6 @@
--- storage --
--- What CREATE TABLE … (LIKE … INCLUDING ALL) does not copy: storage options, comment, owner.
-SELECT array_to_string(c.reloptions, ', '),
-       obj_description(c.oid, 'pg_class'),
-       pg_get_userbyid(c.relowner) = current_user
-  FROM pg_class c
- WHERE c.oid = %s;
+-- parent --
+-- The table that this one inherits from, or is a partition of.
+SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = %(oid)s;
 
 -- not_carried --
 -- What belongs to a table and would change what happens to other tables if green had it as well.
@@ -19,6 +15,16 @@ UNION ALL
 SELECT 'rule ' || quote_ident(rulename)
   FROM pg_rewrite
  WHERE ev_class = %(oid)s AND rulename <> '_RETURN'
+UNION ALL
+-- An index that only one partition has.
+SELECT 'index ' || x.indexrelid::regclass
+  FROM pg_partition_tree(%(oid)s::regclass) p
+  JOIN pg_index x ON x.indrelid = p.relid AND p.level > 0
+ WHERE NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = x.indexrelid)
+UNION ALL
+SELECT 'security label of ' || provider
+  FROM pg_seclabel
+ WHERE objoid = %(oid)s AND classoid = 'pg_class'::regclass
 UNION ALL
 SELECT 'membership of publication ' || quote_ident(p.pubname)
   FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid

@@ -101,6 +101,7 @@ class RebuildPlan:
                 "statement": each.statement,
                 "primary": each.primary,
                 "table": each.table,
+                "describes": each.describes,
                 "key": list(self.keys[each.table]) if each.primary else [],
             }
             for each in self.after_load

@@ -10,6 +10,7 @@ from esops.errors import UsageError, nearest
 from esops.postgres.catalog import Table
 from esops.postgres.grants import given_by_others
 from esops.readmodel import locks
+from esops.readmodel.properties import is_unlogged
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import not_carried
 from esops.rebuild.options import Options
@@ -19,16 +20,35 @@ from esops.rebuild.verification.paths import split_name
 from esops.settings import VerifySettings
 
 
-def of_blue(connection: psycopg.Connection, blue: Mapping[str, Table]) -> list[str]:
+def of_blue(connection: psycopg.Connection, target: Target, blue: Mapping[str, Table]) -> list[str]:
     """What blue has and green will not get."""
+    view = target.settings.switch == "view"
+    notes = []
+    for each in blue.values():
+        lost = not_carried(connection, each, view=view)
+        notes += [f"not carried over from blue: {thing}" for thing in lost]
+        given = given_by_others(connection, each.oid)
+        notes += [f"on green, the owner gives the right {right}" for right in given]
+        if is_unlogged(connection, each):
+            notes.append(
+                f"{each.schema}.{each.name} is UNLOGGED, and so is green: a crash of the server "
+                "empties it, and then it has to be rebuilt"
+            )
+    return notes
+
+
+def of_view(target: Target, *, adopt: bool) -> list[str]:
+    """What readers can do with the table that they have, and not with the view that they get."""
+    if not adopt or target.settings.switch != "view":
+        return []
+    names = " and ".join(map(str, target.names))
     return [
-        f"not carried over from blue: {lost}"
-        for each in blue.values()
-        for lost in not_carried(connection, each)
-    ] + [
-        f"the owner gives it on green: the right {right}"
-        for each in blue.values()
-        for right in given_by_others(connection, each.oid)
+        (
+            f"{names} becomes a view, and a view has no xmin, ctid or tableoid (Entity Framework "
+            "uses xmin as a concurrency token) and no identity columns. Nor does it take COPY, "
+            "TABLESAMPLE, GROUP BY the key alone, ON CONFLICT ON CONSTRAINT, TRUNCATE or foreign "
+            'keys. If the application needs one of them, set switch = "rename"'
+        )
     ]
 
 

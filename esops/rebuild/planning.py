@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import psycopg
 
@@ -22,17 +21,16 @@ from esops.projections import kinds
 from esops.projections.definition import SqlDefinition
 from esops.projections.kinds.sql import EVENTS_A_STATEMENT, explain, range_statement
 from esops.readmodel import migrations, registry
-from esops.readmodel.after_load import AfterLoad, read_after_load
-from esops.readmodel.names import physical_tables, placeholders
-from esops.readmodel.object_names import Side, names_for_green
+from esops.readmodel.names import physical_tables
+from esops.readmodel.object_names import Side
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import (
-    carry_statements,
     create_statements,
     missing_tables,
     rolled_back,
 )
 from esops.rebuild import guards, plan_notes, switch
+from esops.rebuild.green import Green, create_green
 from esops.rebuild.load.executors import engine_of
 from esops.rebuild.load.sharding import check_shardable
 from esops.rebuild.options import SETTLING, Options
@@ -60,10 +58,7 @@ class _Start:
 class _Draft:
     """What was created for green in a transaction that was rolled back."""
 
-    create: Sequence[str]
-    after_load: Sequence[AfterLoad]
-    drop_now: Sequence[str]
-    greens: Mapping[str, Table]
+    green: Green
     explained: Sequence[str]
     switch: Sequence[str]
     notes: Sequence[str]
@@ -101,12 +96,12 @@ def make_plan(
             source=start.source,
             adopt=start.adopt,
             to_version=start.to_version,
-            create=draft.create,
-            after_load=draft.after_load,
-            drop_now=draft.drop_now,
+            create=draft.green.create,
+            after_load=draft.green.after_load,
+            drop_now=draft.green.drop_now,
             switch=draft.switch,
-            keys={table.name: table.key for table in draft.greens.values()},
-            compare=_method(options, start, draft.greens),
+            keys={table.name: table.key for table in draft.green.tables.values()},
+            compare=_method(options, start, draft.green.tables),
             events=store.count_between(None, head) if head is not None else 0,
             counted=store.capabilities.count_between,
             head=head,
@@ -116,8 +111,9 @@ def make_plan(
             notes=[
                 *away,
                 *plan_notes.of_lost(start.source),
-                *plan_notes.of_blue(connection, start.blue),
-                *plan_notes.of_columns(start.blue, draft.greens, target.settings.verify),
+                *plan_notes.of_blue(connection, target, start.blue),
+                *plan_notes.of_view(target, adopt=start.adopt),
+                *plan_notes.of_columns(start.blue, draft.green.tables, target.settings.verify),
                 *draft.notes,
                 *plan_notes.of_end(target, options),
                 *plan_notes.of_rollback(connection, target, start.source),
@@ -176,9 +172,10 @@ def adopted(
 
 
 def bytes_of(connection: psycopg.Connection, table: Table) -> int:
-    """The disk space of a table with its indexes."""
+    """The disk space of a table with its indexes and partitions."""
     row = connection.execute(
-        "SELECT pg_total_relation_size(%s::oid::regclass)", (table.oid,)
+        "SELECT sum(pg_total_relation_size(oid))::bigint FROM unnest(%s::oid[]) oid",
+        (catalog.relation_tree(connection, table.oid),),
     ).fetchone()
     return int(row[0]) if row else 0
 
@@ -255,10 +252,14 @@ def _try_out(
 ) -> _Draft:
     ddl = target.directory / target.settings.ddl if target.settings.ddl is not None else None
     tables = physical_tables(target.names, start.to_version)
-    create = create_statements(target.names, tables, start.blue, ddl)
+    number = start.source.version if start.source is not None else 0
+    blue = {name: Side(table, name, number) for name, table in start.blue.items()}
+    create = create_statements(connection, target.names, start.to_version, blue, ddl)
     with rolled_back(connection):
-        greens, after_load, drop_now = _create(connection, target, tables, create, start, ddl)
-        kinds.check(target.definition, list(greens.values()), conjoined=store.capabilities.tenants)
+        made = create_green(connection, target, start.to_version, create, blue, ddl)
+        kinds.check(
+            target.definition, list(made.tables.values()), conjoined=store.capabilities.tenants
+        )
         # The switch's statements depend on the catalogue with green in it, so they are made here.
         green = Version(
             target.name, start.to_version, "building", target.store_name, None, 0, 0, tables, None
@@ -266,7 +267,8 @@ def _try_out(
         what = Switch(target.names, target.settings.switch, start.source, green)
         pointed, notes = _pointed(connection, what, options)
         explained = _explained(connection, target, store, head, tables)
-    return _Draft(create, after_load, drop_now, greens, explained, pointed, notes)
+    lacks = [f"not carried over from blue: {each}, which the DDL leaves out" for each in made.lacks]
+    return _Draft(made, explained, pointed, [*lacks, *notes])
 
 
 def _pointed(
@@ -285,68 +287,6 @@ def _pointed(
     if not options.ends_with_switch:
         return (), []
     return prepared.statements, prepared.carried.notes()
-
-
-def _create(
-    connection: psycopg.Connection,
-    target: Target,
-    tables: Mapping[str, tuple[str, str]],
-    create: list[str],
-    start: _Start,
-    ddl: Path | None,
-) -> tuple[dict[str, Table], list[AfterLoad], list[str]]:
-    """Create green; adds to `create` the statements for what it takes over from blue.
-
-    Returns its tables, what is built after the load, and what is dropped for it.
-    """
-    greens: dict[str, Table] = {}
-    after_load: list[AfterLoad] = []
-    drop_now: list[str] = []
-    try:
-        for statement in create:
-            connection.execute(statement.encode())
-    except (
-        psycopg.errors.SyntaxError,
-        psycopg.errors.UndefinedObject,
-        psycopg.errors.DuplicateTable,
-    ) as error:
-        raise UsageError(
-            f"green's DDL fails: {str(error).splitlines()[0]}", hint=f"See {ddl}."
-        ) from error
-    for mark, (name, (schema, physical)) in zip(
-        placeholders(target.names), tables.items(), strict=True
-    ):
-        green = catalog.find_table(connection, schema, physical)
-        if green is None:
-            raise UsageError(
-                f"green's DDL does not create a table {physical}",
-                hint=f"Write CREATE TABLE {mark} (…) in {ddl}.",
-            )
-        carried: list[str] = []
-        if target.settings.switch == "rename":
-            carried += _names_of_green(connection, start, name, green, like=ddl is None)
-        if name in start.blue:
-            carried += carry_statements(connection, start.blue[name], green)
-        # What green takes over is tried out as well: a grant may fail, or a storage parameter.
-        for statement in carried:
-            connection.execute(statement.encode())
-        create += carried
-        greens[name] = green
-        later, now = read_after_load(connection, green)
-        after_load += later
-        drop_now += now
-    return greens, after_load, drop_now
-
-
-def _names_of_green(
-    connection: psycopg.Connection, start: _Start, name: str, green: Table, *, like: bool
-) -> list[str]:
-    blue = (
-        Side(start.blue[name], name, start.source.version)
-        if name in start.blue and start.source is not None
-        else None
-    )
-    return names_for_green(connection, blue, Side(green, name, start.to_version), like=like)
 
 
 def _explained(

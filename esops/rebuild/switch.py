@@ -28,7 +28,7 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified, translated
 from esops.postgres.grants import change_statements, rights
 from esops.postgres.statements import statements as load_statements
-from esops.readmodel import object_names, registry, serving_view
+from esops.readmodel import object_names, properties, registry, serving_view
 from esops.readmodel.dependants import drop_replaced
 from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
@@ -96,6 +96,9 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
         pointed = point(connection, what, name, current, target)
         if what.mode == "rename":
             pointed = _with_names(connection, what, name, pointed, target)
+        if what.mode == "rename" and current is not None and current.kind in "rp":
+            serving = name.identifier.as_string(connection)
+            pointed += properties.same_row_security(connection, current, target, serving)
         done += [*_same_rights(connection, what, current, blue, target), *pointed]
     return Prepared([*goes_with.before, *done, *goes_with.after], goes_with)
 

@@ -1,0 +1,192 @@
+"""What a table has beside columns, keys and indexes: partitions, storage, statistics, comments, row
+security. Green gets what blue has.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from esops.postgres import catalog
+from esops.postgres.catalog import Table
+from esops.postgres.connection import qualified
+from esops.postgres.grants import change_statements, rights
+from esops.postgres.statements import statements
+from esops.readmodel.names import physical_name
+from esops.readmodel.object_names import Counterpart, Side, counterparts, plain_name
+
+_SQL = statements(__package__, "properties")
+_IDENTITY = {"f": "FULL", "n": "NOTHING"}
+_CLAUSES = ("UNLOGGED", "PARTITION BY", "USING", "TABLESPACE")
+
+
+def create_like(
+    connection: psycopg.Connection, blue: Side, green: tuple[str, str], version: int
+) -> list[str]:
+    """The statements that make a table like another one, with its partitions.
+
+    `green` is the schema and name of the new table, of a version with this number.
+    """
+    table = blue.table
+    made = {table.oid: qualified(*green).as_string(connection)}
+    like = qualified(table.schema, table.name).as_string(connection)
+    done = [_create(connection, table.oid, f"{made[table.oid]} (LIKE {like} INCLUDING ALL)")]
+    for oid, parent, schema, part, bound in connection.execute(
+        _SQL["partitions"], {"oid": table.oid}
+    ).fetchall():
+        name = physical_name(plain_name(part, blue), version)
+        made[oid] = qualified(schema, name).as_string(connection)
+        done.append(_create(connection, oid, f"{made[oid]} PARTITION OF {made[parent]} {bound}"))
+    return done
+
+
+def carry(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:
+    """The statements that give green, which exists, what blue has and CREATE TABLE does not copy:
+    also rights and owner.
+    """
+    pairs = [(blue, green)]
+    for each in counterparts(connection, blue, green):
+        if each.kind == "TABLE":
+            found = [catalog.find_table(connection, *name) for name in (each.blue, each.green)]
+            pairs += [(found[0], found[1])] if found[0] and found[1] else []
+    return [statement for pair in pairs for statement in _carry_one(connection, *pair)]
+
+
+def missing(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:
+    """What a `ddl` file leaves out, although blue has it: each in words."""
+    has, gets = (_clauses(connection, each.oid) for each in (blue, green))
+    return [
+        clause if value is True else f"{clause} {value}"
+        for clause, value, other in zip(_CLAUSES, has, gets, strict=True)
+        if value and value != other
+    ]
+
+
+def is_unlogged(connection: psycopg.Connection, table: Table) -> bool:
+    """Whether a crash of the server empties a table."""
+    return bool(_clauses(connection, table.oid)[0])
+
+
+def hide(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:
+    """The statement by which nobody reads green's rows where blue has policies: green gets them at
+    the switch.
+    """
+    name = qualified(green.schema, green.name).as_string(connection)
+    return [f"ALTER TABLE {name} ENABLE ROW LEVEL SECURITY"] if blue.row_security else []
+
+
+def same_row_security(
+    connection: psycopg.Connection, serving: Table, target: Table, name: str
+) -> list[str]:
+    """The statements after which a table has the row security and the policies of the one that
+    serves now. `name` is the quoted name that it has by then.
+    """
+    (has, policies), (gets, others) = (
+        _row_security(connection, each.oid) for each in (serving, target)
+    )
+    done: list[str] = []
+    if has[0] != gets[0]:
+        done.append(f"ALTER TABLE {name} {'EN' if has[0] else 'DIS'}ABLE ROW LEVEL SECURITY")
+    if has[1] != gets[1]:
+        done.append(f"ALTER TABLE {name} {'' if has[1] else 'NO '}FORCE ROW LEVEL SECURITY")
+    if policies == others:
+        return done
+    done += [f"DROP POLICY {policy} ON {name}" for policy, _, _ in others]
+    for policy, text, comment in policies:
+        done.append(f"CREATE POLICY {policy} ON {name}{text}")
+        if comment is not None:
+            done.append(f"COMMENT ON POLICY {policy} ON {name} IS {_literal(comment)}")
+    return done
+
+
+def _row_security(connection: psycopg.Connection, oid: int) -> tuple[Any, list[Any]]:
+    flags = connection.execute(_SQL["row_security"], {"oid": oid}).fetchone()
+    return flags, connection.execute(_SQL["policies"], {"oid": oid}).fetchall()
+
+
+def _clauses(connection: psycopg.Connection, oid: int) -> tuple[Any, ...]:
+    row = connection.execute(_SQL["clauses"], {"oid": oid}).fetchone()
+    assert row is not None
+    return tuple(row)
+
+
+def _create(connection: psycopg.Connection, oid: int, body: str) -> str:
+    """CREATE TABLE with the clauses that another table has."""
+    unlogged, *rest = _clauses(connection, oid)
+    clauses = "".join(
+        f" {clause} {value}" for clause, value in zip(_CLAUSES[1:], rest, strict=True) if value
+    )
+    return f"CREATE {'UNLOGGED ' if unlogged else ''}TABLE {body}{clauses}"
+
+
+def _carry_one(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:
+    name = qualified(green.schema, green.name).as_string(connection)
+    row = connection.execute(_SQL["settings"], {"oid": blue.oid}).fetchone()
+    assert row is not None
+    options, identity, comment, ours = row
+    result: list[str] = []
+    if options and blue.kind == green.kind == "r":
+        result.append(f"ALTER TABLE {name} SET ({options})")
+    if identity in _IDENTITY:
+        result.append(f"ALTER TABLE {name} REPLICA IDENTITY {_IDENTITY[identity]}")
+    if comment is not None:
+        result.append(f"COMMENT ON TABLE {name} IS {_literal(comment)}")
+    oids = {"blue": blue.oid, "green": green.oid}
+    for column, target, column_options in connection.execute(_SQL["columns"], oids).fetchall():
+        if target is not None:
+            result.append(f"ALTER TABLE {name} ALTER COLUMN {column} SET STATISTICS {target}")
+        if column_options:
+            result.append(f"ALTER TABLE {name} ALTER COLUMN {column} SET ({column_options})")
+    for constraint, text in connection.execute(_SQL["constraint_comments"], oids).fetchall():
+        result.append(f"COMMENT ON CONSTRAINT {constraint} ON {name} IS {_literal(text)}")
+    for each in counterparts(connection, blue, green):
+        result += _of_object(connection, blue, name, each)
+    wanted = {
+        right
+        for right in rights(connection, blue.oid)
+        if right.column is None or green.has(right.column)
+    }
+    result += change_statements(connection, name, rights(connection, green.oid), wanted)
+    # The owner last: once the table is somebody else's, this role may no longer change it.
+    if not ours:
+        owner = sql.Identifier(blue.owner).as_string(connection)
+        result.append(f"ALTER TABLE {name} OWNER TO {owner}")
+    return result
+
+
+def _of_object(
+    connection: psycopg.Connection, blue: Table, name: str, each: Counterpart
+) -> list[str]:
+    """What an index or extended statistics of blue have beside their definition."""
+    schema, its_name = each.blue
+    values = {"schema": schema, "name": its_name, "table": blue.oid}
+    green = qualified(*each.green).as_string(connection)
+    alone = sql.Identifier(each.green[1]).as_string(connection)
+    result: list[str] = []
+    if each.kind == "STATISTICS":
+        for target, comment in connection.execute(_SQL["statistics"], values).fetchall():
+            if target is not None:
+                result.append(f"ALTER STATISTICS {green} SET STATISTICS {target}")
+            if comment is not None:
+                result.append(f"COMMENT ON STATISTICS {green} IS {_literal(comment)}")
+    row = connection.execute(_SQL["indexes"], values).fetchone() if each.kind == "INDEX" else None
+    if row is None:
+        return result
+    clustered, identity, tablespace, constraint, comment, columns = row
+    if clustered:
+        result.append(f"ALTER TABLE {name} CLUSTER ON {alone}")
+    if identity:
+        result.append(f"ALTER TABLE {name} REPLICA IDENTITY USING INDEX {alone}")
+    if tablespace is not None:
+        result.append(f"ALTER INDEX {green} SET TABLESPACE {tablespace}")
+    if constraint is not None and comment is not None:
+        result.append(f"COMMENT ON CONSTRAINT {alone} ON {name} IS {_literal(comment)}")
+    for number, target in columns or ():
+        result.append(f"ALTER INDEX {green} ALTER COLUMN {number} SET STATISTICS {target}")
+    return result
+
+
+def _literal(text: str) -> str:
+    return sql.Literal(text).as_string(None)
