@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from esops.errors import Refused
 from esops.postgres import catalog
 from esops.readmodel.dependants import dependants, qualified_names, references
+from esops.readmodel.names import ReadModelName
+from esops.rebuild import carried
+from esops.rebuild.carried import Carried, Prepared
+from esops.rebuild.left_behind import Root
 from tests.support import shop
 from tests.support.soak import rounds
 
@@ -358,7 +363,7 @@ def test_readers_of_what_is_carried_over_see_no_error(mode, dsn, roles, project)
         for query in queries:
             role = " options='-c role=app_reader'" if "orders" in query else ""
             workload.add(
-                "reader", f"{dsn}{role}", query=query, prepared="label" in query, pause=0.002
+                "reader", f"{dsn}{role}", query=query, prepared="label" in query, pause=0.02
             )
         project.ok("rebuild", "--blue-green")
         for _ in range(rounds(3, 50)):
@@ -369,3 +374,22 @@ def test_readers_of_what_is_carried_over_see_no_error(mode, dsn, roles, project)
     assert [each["steps_back"] for each in reports] == [0] * len(QUERIES)
     assert all(each["reads"] > 20 and each["last"] for each in reports)
     assert connection.execute(CATALOGUE).fetchall() == before
+
+
+def test_what_this_role_may_not_change_or_what_came_up_late_is_never_left_behind(roles):
+    connection = roles
+    connection.execute("""
+        CREATE TABLE cart (id int); CREATE VIEW report AS SELECT id FROM cart;
+        ALTER VIEW report OWNER TO app_admin""")
+    cart = catalog.find_table(connection, "public", "cart")
+    root = Root(ReadModelName("public", "cart"), cart, cart, view=False)
+    connection.execute("SET ROLE app_reader")
+    with pytest.raises(Refused, match=r"view public.report \(it belongs to") as refused:
+        carried.carry(connection, [root])
+    assert "GRANT app_admin TO app_reader" in refused.value.hint
+    connection.execute("RESET ROLE")
+    # As if the view had been created after the statements were made.
+    late = Prepared(["ALTER TABLE cart RENAME TO cart__v1"], Carried(tables=[cart.oid]))
+    with pytest.raises(Refused, match=r"view public.report came up"), connection.transaction():
+        carried.execute(connection, lambda: late)
+    assert bound_to(connection, "cart") == ["view public.report"]
