@@ -103,3 +103,38 @@ def test_what_differs_as_a_page(carts, connection, browser):
     assert "only in green" in document
     carts.ok("rebuild", "--blue-green", "--abort", "--yes")
     assert carts.run("rebuild", "--blue-green", "--report", "nowhere/diff.html").code == 2
+
+
+DOCUMENTS = """
+from esops import fold
+
+@fold(key="stream")
+def cart_summary(row, event):
+    return {"cart_id": event.stream, "data": {"at": event.position[0], "who": "A", "_version": 1}}
+"""
+
+
+def test_paths_into_documents_are_ignored_or_expected(project, dsn):
+    shop.make(dsn, 300)
+    ddl = "CREATE TABLE {table} (cart_id text PRIMARY KEY, data jsonb NOT NULL);"
+    shop.configure(project, dsn, code=DOCUMENTS, ddl=ddl)
+    project.ok("rebuild", "--blue-green")
+    change(project, '"A", "_version": 1', '"Bob", "_version": 2')
+    command = ("rebuild", "--blue-green", "--output", "json", "--report", "diff.html")
+    found = project.run(*command).json["verification"]
+    assert (found["differing"], found["columns"]) == (30, {"data": 30})
+    assert found["paths"] == {"data._version": 30, "data.who": 30}
+    assert found["samples"][0]["blue"] == {"data._version": 1, "data.who": "A"}
+    assert "data._version" in (project.folder / "diff.html").read_text()
+    assert (
+        "path data.who: differs in 30 rows"
+        in project.run("rebuild", "--blue-green", "--resume").out
+    )
+    project.ok("rebuild", "--blue-green", "--abort", "--yes")
+    configure(project, 'verify.ignore = ["data._version"]\nverify.expected = ["data.who"]')
+    found = project.ok(*command).json["verification"]
+    assert (found["differing"], found["expected"], found["columns"]) == (0, {"data.who": 30}, {})
+    text = (project.folder / "esops.toml").read_text()
+    for wrong in ("data.[", "cart_id.x", "dataa.x"):
+        project.write("esops.toml", text.replace("data._version", wrong))
+        assert project.run("rebuild", "--blue-green", "--dry-run").code == 2
