@@ -237,7 +237,8 @@ def _numeric(precision: int | None, scale: int, written: str | None) -> Form:
         return Form(convert, loaded, quick, {"sign": math.copysign})
     most = f"1e{precision - scale}"
     if written == "int":
-        return Form(convert, loaded, f"type(v) is int and -{most} < v < {most}")
+        whole = 10 ** max(precision - scale, 0)
+        return Form(convert, loaded, f"type(v) is int and -{whole} < v < {whole}")
     if written == "float" and precision <= 15 and scale <= 15:
         # Dividing an integer by a power of ten gives the float nearest to that decimal.
         rounded = f"(v * {10**scale}.0 + m - m) / {10**scale}.0 == v"

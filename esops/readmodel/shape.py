@@ -289,14 +289,15 @@ class Shape:
         keys = {name: f"k{n}" for n, name in enumerate(self._key_columns)}
         for n, name in enumerate(self._names):
             form, v = self._forms[name], f"v{n}"
-            names |= {f"n{n}": name, f"f{n}": form.convert}
-            reads.append(f"{v} = row[n{n}]")
+            names[f"f{n}"] = form.convert
+            reads.append(f"{v} = row[{name!r}]")
             typed = keeps_type(self._columns[name])
             if name in keys:
                 k = keys[name]
                 guards.append(f"({v} is {k} or {v} == {k} and type({v}) is type({k}))")
                 # Of a number that can be written in several ways, the key has the one that counts.
-                values.append(f"n{n}: {f'f{n}({k})' if typed and self._differs(name) else v}")
+                again = typed and self._differs(name)
+                values.append(f"{name!r}: {f'f{n}({k})' if again else v}")
             if typed:
                 names[f"t{n}"] = self._python(name)
                 guards.append(f"(type({v}) is t{n} or {v} is None)")
@@ -306,7 +307,7 @@ class Shape:
             # None is rare, so it is asked for last.
             quick = [] if form.quick is None else [re.sub(r"\bv\b", v, f"({form.quick})")]
             tests = " or ".join([*quick, f"{v} is None"])
-            values.append(f"n{n}: {v} if {tests} else f{n}({v})")
+            values.append(f"{name!r}: {v} if {tests} else f{n}({v})")
         unpacked = ", ".join(keys.values()) + " = key"
         source = "\n".join(
             [
@@ -322,7 +323,7 @@ class Shape:
                 " return slow(key, row)",
             ]
         )
-        exec(source, names)  # noqa: S102 - no text of the user's is in it: all names are numbered
+        exec(source, names)  # noqa: S102 - of the user's there are names of columns, as literals
         return cast("Settle", names["settle"])
 
     def _python(self, name: str) -> type:

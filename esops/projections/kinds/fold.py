@@ -10,6 +10,7 @@ CACM 13/7, 1970) knows which keys cannot have been written yet, so that most nee
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from operator import attrgetter
 
 import psycopg
@@ -28,6 +29,8 @@ CACHE_ROWS = 24_576
 _LOOSE = frozenset({"citext", "timetz"})
 CACHE_BYTES = 64 << 20
 """Bytes that they take at most, about: whichever of the two is reached first."""
+_SAMPLE, _SMALL = 200, 1_000
+"""Rows that are weighed of each piece, and bytes of a row from which on all of them are."""
 _FIRST = 2_048
 """Events of the first piece, when nobody knows yet how large the rows are."""
 _BLOOM_BYTES = 8 << 20
@@ -143,7 +146,14 @@ class Fold:
         if not touched:
             return
         rows, size = self._young, self._shape.size
-        now = sum(size(row) for key in touched if (row := rows[key]) is not None)
+        # Of many rows, some tell how large they are; weighing each costs more than small rows are
+        # worth.
+        some = list(islice(touched, _SAMPLE))
+        now = sum(size(row) for key in some if (row := rows[key]) is not None)
+        if now > len(some) * _SMALL:
+            now = sum(size(row) for key in touched if (row := rows[key]) is not None)
+        else:
+            now = now * len(touched) // len(some)
         self._bytes += now
         # As many rows as half a generation has: the next piece may have as many others.
         self.most_at_once = max(16, self._most_bytes // (2 * (now // len(touched) + 1)))
