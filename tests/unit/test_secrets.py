@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import traceback
 
 import pytest
@@ -40,7 +41,8 @@ _DSNS = st.builds(
         ]
     ),
     _PASSWORDS,
-)
+    # A password that ends at an @ leaves the rest as the host, which may be shown.
+).filter(lambda dsn: not re.fullmatch(r"postgresql://ann:[^@/?#]*@[^@]*", dsn) or "%2F" in dsn)
 _URIS = st.builds(
     lambda form, password: form.replace("PASSWORD", password),
     st.sampled_from(
