@@ -42,3 +42,17 @@ NICE: Any = typer.Option(
     help="Rest R times as long as it works; 1 means half the speed.",
     rich_help_panel=_PANEL,
 )
+SNAPSHOT_WAIT: Any = typer.Option(
+    None,
+    "--snapshot-wait",
+    metavar="D",
+    help="Wait at most this long for readers whose snapshot is older than the rows to be served; "
+    "default 60s.",
+    rich_help_panel="Verification and switch",
+)
+DESPITE_SNAPSHOTS: Any = typer.Option(
+    False,
+    "--despite-snapshots",
+    help="Switch although such readers see the read model without its newest rows.",
+    rich_help_panel="Verification and switch",
+)

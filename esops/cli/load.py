@@ -12,6 +12,7 @@ MODULES = (
     "rebuild",
     "run",
     "projection",
+    "serving",
     "dead_letters",
     "archive",
     "audit",

@@ -14,7 +14,6 @@ from esops.cli.shared import confirm
 
 if TYPE_CHECKING:
     from esops.config import Config
-    from esops.rebuild.lifecycle import Switched
     from esops.running.control import ControlRequest
     from esops.term import Output
 
@@ -26,10 +25,6 @@ projection = group(
 )
 
 _NAME = typer.Argument(..., help="The projection.", autocompletion=complete_projection)
-_STALE = typer.Option(
-    False, "--allow-stale", help="Serve the version even if it is behind the one that serves now."
-)
-_DRY = typer.Option(False, "-n", "--dry-run", help="Print the statements and change nothing.")
 _OVERVIEW = ["projection", "store", "kind", "active", "lag_events", "versions"]
 _SHOWN = ["version", "state", "position", "lag_events", "rows", "tables", "updated_at"]
 _HISTORY = ["version", "state", "position", "lag_events", "events", "rows", "updated_at"]
@@ -43,7 +38,7 @@ def list_(context: typer.Context) -> None:
     """
     from esops.rebuild.overview import overview
 
-    output, config = _opened(context)
+    output, config = opened(context)
     _rows(output, overview(config, output.settings.store), _OVERVIEW)
 
 
@@ -56,7 +51,7 @@ def show(context: typer.Context, name: str = _NAME) -> None:
     from esops.cli.version_text import notes
     from esops.rebuild.overview import describe
 
-    output, config = _opened(context)
+    output, config = opened(context)
     found = describe(config, name, output.settings.store)
     if output.format("table", "json") == "json":
         output.json(found)
@@ -81,85 +76,8 @@ def versions(context: typer.Context, name: str = _NAME) -> None:
     """
     from esops.rebuild.overview import describe_versions
 
-    output, config = _opened(context)
+    output, config = opened(context)
     _rows(output, describe_versions(config, name, output.settings.store), _HISTORY)
-
-
-@command(projection)
-def switch(
-    context: typer.Context,
-    name: str = _NAME,
-    to: int | None = typer.Option(
-        None, "--to", metavar="V", help="The version. Default: the newest that stands by."
-    ),
-    allow_stale: bool = _STALE,
-    max_dead_letters: str = typer.Option(
-        "0", "--max-dead-letters", metavar="N|P%", help="Serve it without up to N, or P%, events."
-    ),
-    dry_run: bool = _DRY,
-) -> None:
-    """Point the name that the application reads at another version, in one transaction.
-
-    esops projection switch cart_summary --to 3
-    """
-    from esops.rebuild.lifecycle import switch_to
-
-    output, config = _opened(context)
-    done = switch_to(
-        config,
-        name,
-        to,
-        allow_stale=allow_stale,
-        max_dead_letters=max_dead_letters,
-        dry_run=dry_run,
-        say=output.say,
-    )
-    _show_switched(output, done, dry_run=dry_run)
-
-
-@command(projection)
-def rollback(
-    context: typer.Context, name: str = _NAME, allow_stale: bool = _STALE, dry_run: bool = _DRY
-) -> None:
-    """Go back to the version that served before; it is brought up to date first.
-
-    esops projection rollback cart_summary
-    """
-    from esops.rebuild.lifecycle import roll_back
-
-    output, config = _opened(context)
-    done = roll_back(config, name, allow_stale=allow_stale, dry_run=dry_run, say=output.say)
-    _show_switched(output, done, dry_run=dry_run)
-
-
-@command(projection)
-def retire(
-    context: typer.Context,
-    name: str = _NAME,
-    version: int | None = typer.Argument(None, help="The version. Default: all that stand by."),
-    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask before tables are dropped."),
-    dry_run: bool = _DRY,
-) -> None:
-    """Drop the tables of versions that no longer serve.
-
-    esops projection retire cart_summary
-    """
-    from esops.rebuild.lifecycle import retirable
-
-    output, config = _opened(context)
-    found = retirable(config, name, version)
-    what = ", ".join(found.what)
-    verb, past = ("delete", "deleted") if found.in_store else ("drop", "dropped")
-    if dry_run:
-        output.line(f"would {verb} {what}")
-        return
-    confirm(f"{verb.capitalize()} {what}?", yes=yes, what=f"this would {verb} {what}")
-    statements = found.run()
-    if output.as_json:
-        output.json({"projection": name, "retired": list(found.versions), "statements": statements})
-    else:
-        numbers = ", ".join(f"v{each}" for each in found.versions)
-        output.line(f"{name}: retired {numbers}; {past} {what}")
 
 
 @command(projection)
@@ -172,7 +90,7 @@ def pause(context: typer.Context, name: str = _NAME) -> int:
     """
     from esops.rebuild import steering
 
-    _, config = _opened(context)
+    _, config = opened(context)
     now, works = steering.pause(config, name)
     again = f"Resume it with: esops projection resume {name}"
     text = (
@@ -191,7 +109,7 @@ def resume(context: typer.Context, name: str = _NAME) -> None:
     """
     from esops.rebuild import steering
 
-    _, config = _opened(context)
+    _, config = opened(context)
     _say_asked(context, name, steering.resume(config, name), f"{name} is not paused any more")
 
 
@@ -248,7 +166,7 @@ def postpone(context: typer.Context, name: str = _NAME) -> int:
     """
     from esops.rebuild import steering
 
-    _, config = _opened(context)
+    _, config = opened(context)
     now, works = steering.postpone(config, name)
     switch = f"Switch with: esops projection switch-now {name}"
     text = (
@@ -270,7 +188,7 @@ def switch_now(context: typer.Context, name: str = _NAME) -> None:
     """
     from esops.rebuild import steering
 
-    _, config = _opened(context)
+    _, config = opened(context)
     now, works = steering.switch_now(config, name)
     text = (
         f"{name} switches as soon as it is verified"
@@ -305,7 +223,7 @@ def recover(
     from esops.cli import recover_text
     from esops.rebuild.recovery import plan, recover
 
-    output, config = _opened(context)
+    output, config = opened(context)
     found = plan(config, name, output.settings.store, removed=accept_removed)
     if output.format("table", "json") == "json":
         output.json({**found.as_dict(), "dry_run": dry_run})
@@ -322,7 +240,8 @@ def recover(
     return 1 if found.commands else 0
 
 
-def _opened(context: typer.Context) -> tuple[Output, Config]:
+def opened(context: typer.Context) -> tuple[Output, Config]:
+    """The output of a command, and its configuration."""
     from esops.config import load_config
 
     output = current_output(context)
@@ -344,7 +263,7 @@ def _rows(output: Output, rows: Sequence[Mapping[str, Any]], columns: list[str])
 def _ask(context: typer.Context, name: str, **changed: Any) -> ControlRequest:
     from esops.running.control import ask
 
-    _, config = _opened(context)
+    _, config = opened(context)
     return ask(config, name, **changed)
 
 
@@ -360,24 +279,3 @@ def _say_asked(
     else:
         output.warn(text)
     return 0 if works else 1
-
-
-def _show_switched(output: Output, done: Switched, *, dry_run: bool) -> None:
-    name, new = done.projection, done.to_version
-    if output.as_json:
-        output.json({**done.as_dict(), "dry_run": dry_run})
-    # Inside a store there are no statements: what switches is the user's program.
-    elif done.inside is not None and dry_run:
-        output.line(
-            f"would move the readers from {done.inside[0]} to {done.inside[1]} by running: "
-            f"{done.statements[0]}"
-        )
-    elif dry_run:
-        for statement in done.statements:
-            output.line(f"{statement};")
-    elif done.inside is not None:
-        old = done.inside[0]
-        output.line(f"{name} serves v{new} now, as {done.inside[1]}; {old} keeps running")
-    else:
-        at = f", at position {done.position}" if done.position is not None else ""
-        output.line(f"{name} serves v{new} now{at}; v{done.from_version} stands by")

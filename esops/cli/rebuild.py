@@ -10,7 +10,14 @@ import typer
 
 from esops.cli.app import app, command, current_output
 from esops.cli.completion import complete_projection
-from esops.cli.limits import MAX_LAG_BYTES, MAX_LOAD, MAX_RATE, NICE
+from esops.cli.limits import (
+    DESPITE_SNAPSHOTS,
+    MAX_LAG_BYTES,
+    MAX_LOAD,
+    MAX_RATE,
+    NICE,
+    SNAPSHOT_WAIT,
+)
 from esops.cli.shared import duration, stop_on_signals
 
 if TYPE_CHECKING:
@@ -166,6 +173,8 @@ def rebuild(
         help="Accept far fewer events than before, or none, or no row.",
         rich_help_panel=_VERIFY,
     ),
+    snapshot_wait: str | None = SNAPSHOT_WAIT,
+    despite_snapshots: bool = DESPITE_SNAPSHOTS,
     max_rate: float | None = MAX_RATE,
     max_load: int | None = MAX_LOAD,
     max_lag_bytes: int | None = MAX_LAG_BYTES,
@@ -211,6 +220,8 @@ def rebuild(
         without_archived=without_archived or None,
         accept_fewer=accept_fewer or None,
         accept_code=accept_code or None,
+        snapshot_wait=None if snapshot_wait is None else duration("--snapshot-wait", snapshot_wait),
+        despite_snapshots=despite_snapshots or None,
         keep_blue=keep_blue,
         retire_after=None if retire_after is None else duration("--retire-after", retire_after),
     )

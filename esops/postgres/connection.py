@@ -8,9 +8,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 from psycopg import errors, sql
+from psycopg.conninfo import conninfo_to_dict
 
 from esops.errors import ConnectionLost, EsopsError, RowSecurity, Unavailable, UsageError
 from esops.postgres.pooling import same_session, session_of
@@ -20,7 +22,9 @@ from esops.settings.addresses import problem_of_dsn
 
 LOST_STATES = frozenset(
     {"57P01", "57P02", "57P03", "57P05", "08000", "08003", "08006", "08001", "08004"}
+    | {"25P03", "25P04"}
 )
+_STOOD_STILL = re.compile(r"due to (idle-in-transaction|transaction) timeout", re.IGNORECASE)
 _LOST_TEXTS = re.compile(
     r"connection (to server|refused|reset|is closed|pointer)|server closed the connection"
     r"|the connection is (closed|lost)|terminating connection|starting up|shutting down"
@@ -36,6 +40,8 @@ _ADAPTERS = adapters()
 _NO_OPTIONS = re.compile(r"unsupported startup parameter", re.IGNORECASE)
 _BY_POLICY = re.compile(r'affected by row-level security policy for table "(?P<table>.*)"')
 _ATTEMPTS = 4
+_KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4}
+"""Seconds, and how many go unanswered; libpq's parameters."""
 _PASSWORD = re.compile(r"(password\s*=\s*)('[^']*'|\S+)|(://[^:/@\s]*:)[^@\s]*(?=@)", re.IGNORECASE)
 
 
@@ -86,6 +92,7 @@ def _open(dsn: str, purpose: str) -> psycopg.Connection:
             application_name=application_name(purpose),
             context=_ADAPTERS,
             cursor_factory=Cursor,
+            **_keepalives(dsn),
         )
     except psycopg.ProgrammingError:
         # Not what libpq says: it repeats the address, with the password.
@@ -93,6 +100,12 @@ def _open(dsn: str, purpose: str) -> psycopg.Connection:
             "the address of the database cannot be read",
             hint="Write it as a URL (postgresql://…) or as key=value pairs.",
         ) from None
+
+
+def _keepalives(dsn: str) -> dict[str, Any]:
+    """Notice within half a minute that the server's machine is gone; the address' own win."""
+    given = conninfo_to_dict(dsn)
+    return {name: value for name, value in _KEEPALIVES.items() if name not in given}
 
 
 def _take(connection: psycopg.Connection, dsn: str, session: SessionPurpose) -> None:
@@ -240,6 +253,13 @@ def _lost(text: str) -> Unavailable:
     A denied login does not get better by waiting, so it is no ConnectionLost.
     """
     text = re.sub(r"^(connection failed|connection is bad): ", "", text)
+    if _STOOD_STILL.search(text):
+        return ConnectionLost(
+            "esops stood still in a transaction that others wait for, so the server ended it; "
+            "nothing of that transaction was done",
+            hint="Was the process paused, or its machine overloaded? Run the command again; a "
+            "rebuild continues with --resume.",
+        )
     if _NO_OPTIONS.search(text):
         return Unavailable(
             "a pooler before the database does not accept the options of this address",

@@ -20,8 +20,9 @@ import psycopg
 from psycopg import sql
 
 from esops.errors import Refused
-from esops.postgres.connection import qualified
+from esops.postgres.connection import is_lost, qualified
 from esops.postgres.grants import change_statements, default_rights, rights
+from esops.postgres.held import WHOLE, end_if_still
 from esops.postgres.statements import statements
 from esops.readmodel.dependants import (
     REPLACED,
@@ -139,6 +140,9 @@ def execute(connection: psycopg.Connection, prepare: Callable[[], Prepared]) -> 
     """
     drop_replaced(connection)
     prepared = prepare()
+    # From here on readers wait; rows of materialised views may take their time.
+    makes_rows = any("MATERIALIZED VIEW" in each for each in prepared.statements)
+    end_if_still(connection, whole=None if makes_rows else WHOLE)
     if prepared.carried.locks:
         _lock(connection, prepared.carried)
         # What was read before it was locked may have been changed by then.
@@ -176,6 +180,8 @@ def _run(connection: psycopg.Connection, done: Sequence[str]) -> None:
         except psycopg.OperationalError:
             raise
         except psycopg.DatabaseError as error:
+            if is_lost(error):
+                raise
             raise Refused(
                 f"the switch failed at `{statement.splitlines()[0]}`: {str(error).splitlines()[0]}",
                 hint="Nothing was changed. Fix what it says, then switch again.",

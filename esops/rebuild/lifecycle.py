@@ -33,6 +33,7 @@ from esops.rebuild.freshness import (
 )
 from esops.rebuild.hooks import Hooks, facts_of
 from esops.rebuild.retiring import is_gone, retire_versions, take_lock
+from esops.rebuild.snapshots import DEFAULT_PATIENCE, SnapshotPatience
 from esops.rebuild.target import names_of
 
 log = structlog.get_logger("esops.versions")
@@ -87,6 +88,7 @@ def switch_to(
     max_dead_letters: str = "0",
     dry_run: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    patience: SnapshotPatience = DEFAULT_PATIENCE,
 ) -> Switched:
     """Point a projection's name at another version: a given one, or the newest that stands by.
 
@@ -105,7 +107,8 @@ def switch_to(
             raise UsageError(f"{name} v{target.version} serves already")
         guards.check_dead_letters(connection, target, max_dead_letters)
         what = _what(config, connection, source, target, forced=allow_stale)
-        return _switch(config, connection, what, dry_run=dry_run)
+        steps = _Steps(config, connection, what, say, patience)
+        return _switch(steps, dry_run=dry_run)
 
 
 def roll_back(
@@ -115,6 +118,7 @@ def roll_back(
     allow_stale: bool = False,
     dry_run: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    patience: SnapshotPatience = DEFAULT_PATIENCE,
 ) -> Switched:
     """Point a projection's name at the version that served before. Raises as switch_to does."""
     if config.projection(name).kind == "server":
@@ -134,7 +138,8 @@ def roll_back(
         if target.state != "standby":
             raise UsageError(f"{name} v{before}, which served before, is {target.state}")
         what = _what(config, connection, source, target, forced=allow_stale)
-        return _switch(config, connection, what, dry_run=dry_run, back=True)
+        steps = _Steps(config, connection, what, say, patience)
+        return _switch(steps, dry_run=dry_run, back=True)
 
 
 def retirable(config: Config, name: str, number: int | None = None) -> Retirement:
@@ -284,14 +289,19 @@ def _what(
     return switch.Switch(names, settings.switch, source, target, forced)
 
 
-def _switch(
-    config: Config,
-    connection: psycopg.Connection,
-    what: switch.Switch,
-    *,
-    dry_run: bool,
-    back: bool = False,
-) -> Switched:
+@dataclass(frozen=True)
+class _Steps:
+    """What a switch of versions that exist works with."""
+
+    config: Config
+    connection: psycopg.Connection
+    what: switch.Switch
+    say: Callable[[str], None]
+    patience: SnapshotPatience
+
+
+def _switch(steps: _Steps, *, dry_run: bool, back: bool = False) -> Switched:
+    config, connection, what = steps.config, steps.connection, steps.what
     source, target, allow_stale = what.source, what.target, what.forced
     before = source.version if source else 0
     settings = config.projection(target.projection)
@@ -331,6 +341,13 @@ def _switch(
             target.projection, journal.SWITCHED, source.version if source else None, target
         )
         Hooks(settings.hooks, config.directory, log.info).run("switch", facts)
-    statements = switch.perform(connection, what, bring_to=bring, record=record)
+    statements = switch.perform(
+        connection,
+        what,
+        bring_to=bring,
+        record=record,
+        say=steps.say,
+        patience=steps.patience,
+    )
     position = registry.read_position(connection, target.projection, target.version)
     return Switched(target.projection, before, target.version, position, statements)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from esops.rebuild.snapshots import DEFAULT_PATIENCE, SnapshotPatience
 from esops.running.throttle import Limits
 
 SETTLING = timedelta(seconds=5)
@@ -45,6 +46,10 @@ class Options:
     """Accept far fewer events than the version before was made of, or none, or no row."""
     accept_code: bool = False
     """Continue with other code than the rows so far were made by."""
+    snapshot_wait: float | None = None
+    """Seconds that the switch waits for older snapshots at most."""
+    despite_snapshots: bool = False
+    """Switch although somebody has a snapshot that is older than green's newest rows."""
     retire_after: float | None = None
     """Seconds after the switch, from which on `esops run` drops blue."""
 
@@ -52,6 +57,14 @@ class Options:
     def limits(self) -> Limits:
         """How much of the read model's server the work may use."""
         return Limits(self.max_rate, self.max_load, self.max_lag_bytes, self.nice)
+
+    @property
+    def patience(self) -> SnapshotPatience:
+        """How long the switch waits for older snapshots."""
+        limit = DEFAULT_PATIENCE.limit
+        if self.snapshot_wait is not None:
+            limit = timedelta(seconds=self.snapshot_wait)
+        return SnapshotPatience(limit, self.despite_snapshots)
 
     @property
     def sharded(self) -> bool:

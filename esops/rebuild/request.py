@@ -78,6 +78,10 @@ class RebuildRequest:
     """Accept far fewer events than the version before was made of, or none, or no row."""
     accept_code: bool | None = None
     """Resume with other code than the rows so far were made by: they stay as they are."""
+    snapshot_wait: timedelta | None = None
+    """How long the switch waits for snapshots that are older than green's newest rows."""
+    despite_snapshots: bool | None = None
+    """Switch although there are such snapshots."""
     keep_blue: bool = False
     """Keep blue until it is retired; this is the default, too."""
     retire_after: timedelta | None = None
@@ -110,8 +114,9 @@ class RebuildRequest:
     def given(self) -> Mapping[str, Any]:
         """The options that were asked for, by their names in Options."""
         asked = {name: getattr(self, name) for name in Options.__dataclass_fields__}
-        if self.retire_after is not None:
-            asked["retire_after"] = self.retire_after.total_seconds()
+        for name in ("retire_after", "snapshot_wait"):
+            if asked[name] is not None:
+                asked[name] = asked[name].total_seconds()
         given = {name: value for name, value in asked.items() if value is not None}
         # Of a resumed rebuild, it takes back what that began with.
         return {**given, "retire_after": None} if self.keep_blue else given
@@ -143,6 +148,8 @@ class RebuildRequest:
             "--test-only": self.test_only,
             "--keep-blue": self.keep_blue,
             "--retire-after": self.retire_after,
+            "--snapshot-wait": self.snapshot_wait,
+            "--despite-snapshots": self.despite_snapshots,
             "--max-diff": self.max_diff,
             "--compare": self.compare,
             "--workers": self.workers,

@@ -11,6 +11,7 @@ import psycopg
 from esops.config import Config
 from esops.errors import Busy, Refused
 from esops.postgres.connection import connect, translated
+from esops.postgres.held import WHOLE, end_if_still
 from esops.readmodel import locks, migrations, registry
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import drop_tables, missing_tables
@@ -72,6 +73,7 @@ def _drop(connection: psycopg.Connection, version: Version) -> list[str]:
             with connection.transaction():
                 # Its follower sees the new state at its next checkpoint, and lets go.
                 connection.execute("SET LOCAL lock_timeout = '500ms'")
+                end_if_still(connection, whole=WHOLE)
                 states = ("standby", "active") if is_gone(connection, version) else ("standby",)
                 now = registry.hold(connection, version, states)
                 statements = drop_tables(connection, now)

@@ -27,6 +27,7 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified, translated
 from esops.postgres.grants import change_statements, rights
+from esops.postgres.held import end_if_still
 from esops.postgres.statements import statements as load_statements
 from esops.readmodel import object_names, properties, registry, serving_view
 from esops.readmodel.dependants import drop_replaced
@@ -35,6 +36,12 @@ from esops.readmodel.registry import Version
 from esops.rebuild import carried
 from esops.rebuild.carried import Prepared
 from esops.rebuild.left_behind import Root
+from esops.rebuild.snapshots import (
+    DEFAULT_PATIENCE,
+    OlderSnapshots,
+    SnapshotPatience,
+    SnapshotWait,
+)
 from esops.wording import count
 
 log = structlog.get_logger("esops.switch")
@@ -42,6 +49,8 @@ log = structlog.get_logger("esops.switch")
 Mode = Literal["view", "rename", "hook"]
 LOCK_TIMEOUT = timedelta(milliseconds=100)
 _PATIENCE = timedelta(seconds=60)
+_BRINGING = timedelta(seconds=60)
+"""How long the target may take to get to blue's position while blue's checkpoint is held."""
 _SQL = load_statements(__package__, "switch")
 
 
@@ -232,20 +241,32 @@ def perform(
     record: Callable[[psycopg.Connection], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda _: None,
+    patience: SnapshotPatience = DEFAULT_PATIENCE,
 ) -> list[str]:
     """Point the names at the target, in one transaction. Returns the statements executed.
 
     `bring_to` brings the target's checkpoint to a position or past it, by other connections, or
     raises. `record` writes whatever belongs into the same transaction.
 
-    Raises Unavailable when the lock cannot be had within a minute.
+    Raises Unavailable when the lock cannot be had within a minute, and Refused where somebody
+    keeps a snapshot for longer than `patience` in which the target is not up to date.
     """
+    # Whoever forces it has chosen to serve older rows.
+    older = SnapshotWait(
+        connection, replace(patience, despite=patience.despite or what.forced), stop, say
+    )
+    with translated():
+        older.wait()
     deadline, attempt = time.monotonic() + _PATIENCE.total_seconds(), 0
     while True:
         attempt += 1
         try:
             with translated():
-                done = _attempt(connection, what, bring_to, record)
+                done = _attempt(connection, what, bring_to, record, older)
+        except OlderSnapshots:
+            with translated():
+                older.wait()
+            deadline = time.monotonic() + _PATIENCE.total_seconds()
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             if stop() or time.monotonic() >= deadline:
                 raise Unavailable(
@@ -276,8 +297,11 @@ def _attempt(
     what: Switch,
     bring_to: Callable[[Position], None],
     record: Callable[[psycopg.Connection], None],
+    older: SnapshotWait,
 ) -> list[str]:
     with connection.transaction():
+        # Only the process that follows blue waits for this transaction until names are locked.
+        end_if_still(connection, _BRINGING)
         connection.execute(
             f"SET LOCAL lock_timeout = '{int(LOCK_TIMEOUT.total_seconds() * 1000)}ms'".encode()
         )
@@ -295,6 +319,7 @@ def _attempt(
                 f"v{target.version} is at {reached or 'no position'}, behind "
                 f"v{source.version if source else '?'} at {held}: readers would see older data"
             )
+        older.check_under_lock()
         # Made only now: another session may have changed the catalogue since the plan.
         done = carried.execute(connection, lambda: prepare(connection, what))
         _note_names(connection, what)

@@ -62,6 +62,7 @@ class Switching(Verifying):
                     record=record,
                     stop=self._stop,
                     say=self._say,
+                    patience=self._options.patience,
                 )
 
         self._session.do(perform)

@@ -24,6 +24,7 @@ from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
+from esops.postgres.held import end_if_still
 from esops.postgres.sharding import shard_predicate
 from esops.readmodel import registry
 from esops.readmodel.marks import mark_at
@@ -57,6 +58,7 @@ def with_lock_timeout(
             connection.execute(
                 f"SET LOCAL lock_timeout = '{int(timeout.total_seconds() * 1000)}ms'".encode()
             )
+            end_if_still(connection)
             do(connection)
 
     while True:

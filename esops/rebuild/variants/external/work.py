@@ -230,6 +230,7 @@ class ExternalRebuild(Rebuild):
                     record=record,
                     stop=self._stop,
                     say=self._say,
+                    patience=self._options.patience,
                 )
 
         while True:

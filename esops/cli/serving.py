@@ -1,0 +1,132 @@
+"""`esops projection switch`, `rollback` and `retire`: which version serves, which is dropped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from esops.cli.app import command
+from esops.cli.completion import complete_projection
+from esops.cli.limits import DESPITE_SNAPSHOTS, SNAPSHOT_WAIT
+from esops.cli.projection import opened, projection
+from esops.cli.shared import confirm, duration
+
+if TYPE_CHECKING:
+    from esops.rebuild.lifecycle import Switched
+    from esops.rebuild.snapshots import SnapshotPatience
+    from esops.term import Output
+
+_NAME = typer.Argument(..., help="The projection.", autocompletion=complete_projection)
+_STALE = typer.Option(
+    False, "--allow-stale", help="Serve the version even if it is behind the one that serves now."
+)
+_DRY = typer.Option(False, "-n", "--dry-run", help="Print the statements and change nothing.")
+
+
+@command(projection)
+def switch(
+    context: typer.Context,
+    name: str = _NAME,
+    to: int | None = typer.Option(
+        None, "--to", metavar="V", help="The version. Default: the newest that stands by."
+    ),
+    allow_stale: bool = _STALE,
+    max_dead_letters: str = typer.Option(
+        "0", "--max-dead-letters", metavar="N|P%", help="Serve it without up to N, or P%, events."
+    ),
+    snapshot_wait: str | None = SNAPSHOT_WAIT,
+    despite_snapshots: bool = DESPITE_SNAPSHOTS,
+    dry_run: bool = _DRY,
+) -> None:
+    """Point the name that the application reads at another version, in one transaction.
+
+    esops projection switch cart_summary --to 3
+    """
+    from esops.rebuild.lifecycle import switch_to
+
+    output, config = opened(context)
+    options: dict[str, Any] = {"allow_stale": allow_stale, "dry_run": dry_run, "say": output.say}
+    options["patience"] = _patience(snapshot_wait, despite=despite_snapshots)
+    done = switch_to(config, name, to, max_dead_letters=max_dead_letters, **options)
+    _show_switched(output, done, dry_run=dry_run)
+
+
+@command(projection)
+def rollback(
+    context: typer.Context,
+    name: str = _NAME,
+    allow_stale: bool = _STALE,
+    snapshot_wait: str | None = SNAPSHOT_WAIT,
+    despite_snapshots: bool = DESPITE_SNAPSHOTS,
+    dry_run: bool = _DRY,
+) -> None:
+    """Go back to the version that served before; it is brought up to date first.
+
+    esops projection rollback cart_summary
+    """
+    from esops.rebuild.lifecycle import roll_back
+
+    output, config = opened(context)
+    options: dict[str, Any] = {"allow_stale": allow_stale, "dry_run": dry_run, "say": output.say}
+    options["patience"] = _patience(snapshot_wait, despite=despite_snapshots)
+    done = roll_back(config, name, **options)
+    _show_switched(output, done, dry_run=dry_run)
+
+
+@command(projection)
+def retire(
+    context: typer.Context,
+    name: str = _NAME,
+    version: int | None = typer.Argument(None, help="The version. Default: all that stand by."),
+    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask before tables are dropped."),
+    dry_run: bool = _DRY,
+) -> None:
+    """Drop the tables of versions that no longer serve.
+
+    esops projection retire cart_summary
+    """
+    from esops.rebuild.lifecycle import retirable
+
+    output, config = opened(context)
+    found = retirable(config, name, version)
+    what = ", ".join(found.what)
+    verb, past = ("delete", "deleted") if found.in_store else ("drop", "dropped")
+    if dry_run:
+        output.line(f"would {verb} {what}")
+        return
+    confirm(f"{verb.capitalize()} {what}?", yes=yes, what=f"this would {verb} {what}")
+    statements = found.run()
+    if output.as_json:
+        output.json({"projection": name, "retired": list(found.versions), "statements": statements})
+    else:
+        numbers = ", ".join(f"v{each}" for each in found.versions)
+        output.line(f"{name}: retired {numbers}; {past} {what}")
+
+
+def _patience(wait: str | None, *, despite: bool) -> SnapshotPatience:
+    from esops.rebuild.snapshots import DEFAULT_PATIENCE, SnapshotPatience
+
+    limit = DEFAULT_PATIENCE.limit if wait is None else duration("--snapshot-wait", wait)
+    return SnapshotPatience(limit, despite)
+
+
+def _show_switched(output: Output, done: Switched, *, dry_run: bool) -> None:
+    name, new = done.projection, done.to_version
+    if output.as_json:
+        output.json({**done.as_dict(), "dry_run": dry_run})
+    # Inside a store there are no statements: what switches is the user's program.
+    elif done.inside is not None and dry_run:
+        output.line(
+            f"would move the readers from {done.inside[0]} to {done.inside[1]} by running: "
+            f"{done.statements[0]}"
+        )
+    elif dry_run:
+        for statement in done.statements:
+            output.line(f"{statement};")
+    elif done.inside is not None:
+        old = done.inside[0]
+        output.line(f"{name} serves v{new} now, as {done.inside[1]}; {old} keeps running")
+    else:
+        at = f", at position {done.position}" if done.position is not None else ""
+        output.line(f"{name} serves v{new} now{at}; v{done.from_version} stands by")

@@ -1,0 +1,147 @@
+"""Snapshots that are older than green's newest rows.
+
+A transaction with one snapshot for all of its statements (REPEATABLE READ, SERIALIZABLE, or one
+long statement) sees the rows that were committed when it began. Green's rows are younger than
+blue's: after a switch, such a transaction would read green without its newest rows, and one that
+began before the load an empty table. So a switch waits until whoever had a snapshot before green
+came to blue's position has ended.
+
+Snapshots are told apart by the virtual transactions that hold them, not by their number: one open
+transaction that writes keeps the number of every later snapshot back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import psycopg
+
+from esops.errors import Refused, Stopped
+from esops.postgres.statements import statements
+from esops.wording import count
+
+_SQL = statements(__package__, "snapshots")
+_UNDER_LOCK = timedelta(seconds=2)
+_LOOK_EVERY_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPatience:
+    """How long a switch waits for snapshots, and whether it waits at all."""
+
+    limit: timedelta = timedelta(seconds=60)
+    despite: bool = False
+
+
+DEFAULT_PATIENCE = SnapshotPatience()
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotHolder:
+    """A session that has a snapshot, or may have one (`hidden`)."""
+
+    pid: int
+    transaction: str
+    user: str
+    application: str
+    since: datetime | None
+    hidden: bool
+
+    def __str__(self) -> str:
+        since = f", since {self.since:%H:%M:%S} UTC" if self.since else ""
+        hidden = ", what it does is hidden from this role" if self.hidden else ""
+        return f"session {self.pid} ({self.user}, {self.application or 'no name'}{since}{hidden})"
+
+
+class OlderSnapshots(Exception):
+    """Somebody reads with a snapshot in which green is not yet where it has to be."""
+
+
+def holders(connection: psycopg.Connection) -> list[SnapshotHolder]:
+    """Who holds a snapshot in this database now, without esops' own sessions."""
+    connection.execute(_SQL["refresh"])
+    return [SnapshotHolder(*row) for row in connection.execute(_SQL["sessions"]).fetchall()]
+
+
+class SnapshotWait:
+    """Waits for older snapshots, all in all for no longer than the limit."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        patience: SnapshotPatience,
+        stop: Callable[[], bool],
+        say: Callable[[str], None],
+    ) -> None:
+        """`connection` is that of the switch."""
+        self._connection, self._patience, self._stop, self._say = connection, patience, stop, say
+        self._deadline = time.monotonic() + patience.limit.total_seconds()
+        self._said = False
+
+    def check_under_lock(self) -> None:
+        """Wait a moment for those who have a snapshot now, in the transaction that holds blue's
+        checkpoint: only the process that follows blue waits for it. Raises OlderSnapshots.
+        """
+        if self._patience.despite:
+            return
+        deadline = time.monotonic() + _UNDER_LOCK.total_seconds()
+        waited_for = _keys(holders(self._connection))
+        while waited_for:
+            if time.monotonic() >= deadline:
+                raise OlderSnapshots
+            time.sleep(_LOOK_EVERY_SECONDS)
+            waited_for &= _keys(holders(self._connection))
+
+    def wait(self) -> None:
+        """Wait, in no transaction, until all have ended who have a snapshot now.
+
+        Raises Refused that names those who have not when the time is over, and Stopped.
+        """
+        if self._patience.despite:
+            return
+        row = self._connection.execute(_SQL["now"]).fetchone()
+        assert row is not None
+        waited_for = _keys(holders(self._connection))
+        while True:
+            left = [each for each in holders(self._connection) if _key(each) in waited_for]
+            waited_for = _keys(left)
+            rows = self._connection.execute(_SQL["standbys"], {"at": row[0]}).fetchall()
+            who = [*map(str, left), *(f"a reader on the replica {each}" for (each,) in rows)]
+            if not who:
+                return
+            if self._stop():
+                raise Stopped("stopped while waiting for older snapshots")
+            if time.monotonic() >= self._deadline:
+                raise self._refused(who, left, standbys=bool(rows))
+            if not self._said:
+                self._said = True
+                self._say(
+                    f"waiting for {count(len(who), 'reader')} whose snapshot is older than green: "
+                    + ", ".join(who[:3])
+                )
+            time.sleep(_LOOK_EVERY_SECONDS * 5)
+
+    def _refused(self, who: list[str], left: list[SnapshotHolder], *, standbys: bool) -> Refused:
+        hint = "Nothing was changed. End them, or wait and run the command again (with --resume "
+        hint += "for a rebuild). If none of them reads the read model: --despite-snapshots."
+        if any(each.hidden for each in left):
+            hint += " GRANT pg_read_all_stats lets esops see which sessions have a snapshot."
+        if standbys and (kept := self._connection.execute(_SQL["prepared"]).fetchall()):
+            gids = ", ".join(f"{gid!r} since {at:%Y-%m-%d %H:%M} UTC" for gid, at in kept[:3])
+            hint += f" Prepared transactions keep the snapshots of replicas back: {gids}."
+        return Refused(
+            f"{count(len(who), 'reader')} had a snapshot before green was up to date, and would "
+            f"see the read model without its newest rows after the switch: {', '.join(who[:5])}",
+            hint=hint,
+        )
+
+
+def _key(holder: SnapshotHolder) -> tuple[int, str]:
+    return holder.pid, holder.transaction
+
+
+def _keys(found: list[SnapshotHolder]) -> set[tuple[int, str]]:
+    return {_key(each) for each in found}

@@ -1,0 +1,32 @@
+-- sessions --
+-- Who holds a snapshot in this database, or may: of a session of another role, a role without
+-- pg_read_all_stats sees only that it is in a transaction. A virtual transaction tells one
+-- transaction from the next of the same session. Autovacuum has no user.
+SELECT a.pid, l.virtualtransaction, a.usename::text, a.application_name, a.xact_start,
+       a.query = '<insufficient privilege>'
+  FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted
+   AND a.datname = current_database() AND a.usesysid IS NOT NULL AND a.pid <> pg_backend_pid()
+   AND a.application_name NOT LIKE 'esops %%'
+   AND (a.backend_xmin IS NOT NULL OR a.query = '<insufficient privilege>')
+ ORDER BY a.xact_start NULLS LAST, a.pid;
+
+-- refresh --
+-- Within a transaction, Postgres shows the sessions of its first look until it is told to look again.
+SELECT pg_stat_clear_snapshot();
+
+-- now --
+SELECT txid_snapshot_xmax(txid_current_snapshot());
+
+-- standbys --
+-- Replicas whose feedback says that a snapshot there is older than a transaction number.
+SELECT coalesce(nullif(r.application_name, ''), s.slot_name::text, 'a replica')
+  FROM pg_stat_replication r
+  LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
+ WHERE s.slot_type IS DISTINCT FROM 'logical'
+   AND age(coalesce(s.xmin, r.backend_xmin)) > age((%(at)s %% 4294967296)::text::xid)
+ ORDER BY 1;
+
+-- prepared --
+-- Prepared transactions, which keep the snapshots of replicas back.
+SELECT gid, prepared FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared;

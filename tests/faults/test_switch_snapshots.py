@@ -1,0 +1,94 @@
+"""A reader with one snapshot for its whole transaction never sees an older read model, whatever is
+switched meanwhile.
+"""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from tests.support import shop
+from tests.support.waiting import finish, heard
+
+
+@pytest.fixture
+def carts(dsn, project):
+    shop.make(dsn, 300)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    return project
+
+
+def reader(dsn) -> psycopg.Connection:
+    """A transaction whose snapshot is of now."""
+    session = psycopg.connect(dsn, application_name="report")
+    session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    session.execute("SELECT 1")
+    return session
+
+
+def rows(session) -> int:
+    return session.execute("SELECT count(*) FROM cart_summary").fetchone()[0]
+
+
+def serves(connection) -> int:
+    return connection.execute("SELECT active_version FROM esops.projections").fetchone()[0]
+
+
+@pytest.mark.parametrize("mode", ["view", "rename"])
+def test_a_switch_waits_for_snapshots_that_are_older_than_green(dsn, connection, carts, mode):
+    shop.configure(carts, dsn, projection_options=f'switch = "{mode}"')
+    before = rows(connection)
+    with reader(dsn) as old:
+        process = carts.start("rebuild", "--blue-green")
+        seen = heard(process, "waiting for 1 reader")
+        assert f"session {old.info.backend_pid} (postgres, report" in seen
+        assert serves(connection) == 1
+        assert rows(old) == before, "it had no lock, only a snapshot"
+    _, err = finish(process)
+    assert process.returncode == 0, err
+    assert serves(connection) == 2
+
+
+def test_after_the_limit_the_switch_is_refused_and_can_be_taken_up_or_gone_on_with(
+    dsn, connection, carts
+):
+    with reader(dsn) as old:
+        refused = carts.run("rebuild", "--blue-green", "--snapshot-wait", "1s")
+        assert refused.code == 6, refused.err
+        assert f"session {old.info.backend_pid}" in refused.err
+        assert "--despite-snapshots" in refused.err
+        assert serves(connection) == 1
+        refused = carts.run("rebuild", "--blue-green", "--resume", "--snapshot-wait", "0s")
+        assert refused.code == 6, refused.err
+        carts.ok("rebuild", "--blue-green", "--resume", "--despite-snapshots")
+        refused = carts.run("projection", "rollback", "cart_summary", "--snapshot-wait", "0s")
+        assert refused.code == 6, refused.err
+        assert serves(connection) == 2
+    carts.ok("projection", "rollback", "cart_summary")
+    with psycopg.connect(dsn) as idle:
+        idle.execute("SELECT 1")  # READ COMMITTED: it has no snapshot between its statements
+        # Nor does an open transaction that writes make every later snapshot an old one.
+        idle.execute("CREATE TABLE unfinished ()")
+        carts.ok("projection", "switch", "cart_summary", "--snapshot-wait", "5s")
+
+
+def test_a_role_that_sees_no_other_sessions_waits_for_their_transactions(dsn, connection, carts):
+    connection.execute(
+        "CREATE ROLE blind LOGIN; GRANT ALL ON SCHEMA public, esops TO blind; "
+        "GRANT ALL ON ALL TABLES IN SCHEMA esops, shop TO blind; "
+        "GRANT ALL ON ALL SEQUENCES IN SCHEMA esops, shop TO blind; GRANT USAGE ON SCHEMA shop TO "
+        "blind; ALTER TABLE cart_summary__v1 OWNER TO blind; ALTER VIEW cart_summary OWNER TO blind"
+    )
+    try:
+        shop.configure(carts, psycopg.conninfo.make_conninfo(dsn, user="blind"))
+        with psycopg.connect(dsn) as idle:
+            idle.execute("SELECT 1")
+            refused = carts.run("rebuild", "--blue-green", "--snapshot-wait", "0s")
+            assert refused.code == 6, refused.err
+            assert "hidden from this role" in refused.err
+            assert "pg_read_all_stats" in refused.err
+        carts.ok("rebuild", "--blue-green", "--resume")
+    finally:
+        connection.execute("REASSIGN OWNED BY blind TO CURRENT_USER; DROP OWNED BY blind")
+        connection.execute("DROP ROLE blind")
