@@ -128,6 +128,7 @@ class _BlueGreen:
         reporter = OperatorReporter(operator, self.target.name)
         with open_rebuild(self.target, self.store, reporter, stop) as work:
             if request.action == "abort":
+                work.check_unfinished()
                 operator.confirm_abort([self.target.name])
                 return work.abort()
             if request.action == "resume":
@@ -192,6 +193,7 @@ class _InServer:
         reporter = OperatorReporter(operator, self.name)
         work = ServerRebuild(self.config, self.name, store, reporter, stop)
         if request.action == "abort":
+            work.check_unfinished()
             operator.confirm_abort([self.name])
             return work.abort()
         if request.action == "resume":

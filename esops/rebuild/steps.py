@@ -129,6 +129,10 @@ class Rebuild(Switching):
             self._entry = journal.latest(self._session.connection, self.target.name)
         return self._outcome(findings=False)
 
+    def check_unfinished(self) -> None:
+        """Raises UsageError where there is no rebuild to abort, or one of the other mode."""
+        self._unfinished()
+
     def check_none_unfinished(self) -> None:
         """Raises Refused if another rebuild of the projection is unfinished."""
         entry = self.latest()

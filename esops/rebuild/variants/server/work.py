@@ -96,6 +96,10 @@ class ServerRebuild:
         self._journal.write("entered", state=journal.ABORTED)
         return self._outcome(None)
 
+    def check_unfinished(self) -> None:
+        """Raises UsageError where there is no rebuild to abort."""
+        self._unfinished()
+
     def _stands_by(self, entry: ServerJournalEntry) -> bool:
         return entry.state == journal.VERIFIED and not entry.options.get("switch", True)
 
