@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -165,6 +166,20 @@ def load_definition(settings: ProjectionSettings, directory: Path, where: str) -
 T = TypeVar("T")
 
 
+@contextmanager
+def _nothing_compiled_is_kept() -> Iterator[None]:
+    """Import without leaving bytecode beside the user's files.
+
+    Python takes bytecode for that of a file whose second and size are the same, so that code which
+    is changed within a second would run as it was.
+    """
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
 def _imported(reference: str, directory: Path, where: str, kind: type[T], hint: str) -> T:
     """The object that `module:name` names, which must be of the given type."""
     module_name, _, attribute = reference.partition(":")
@@ -174,7 +189,8 @@ def _imported(reference: str, directory: Path, where: str, kind: type[T], hint: 
     if str(directory) not in sys.path:
         sys.path.insert(0, str(directory))
     try:
-        module = importlib.import_module(module_name)
+        with _nothing_compiled_is_kept():
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         # The user's module may be missing, or one that it imports: only the first is about
         # esops.toml.

@@ -102,7 +102,7 @@ SELECT kind, classid::regclass::text,
                         WHERE q.oid = objid AND m.class = 'pg_type'::regclass
                           AND (m.oid = q.prorettype OR m.oid = ANY(q.proargtypes)
                                OR m.oid = ANY(q.proallargtypes)))) AS has_type,
-       -- Makes rows of a type, and so names a value for each of its columns: ROW(…)::cart, a literal,
+       -- Makes rows of a type, and so names a value for each of its columns: ROW(...)::cart, a literal,
        -- or what the parsed body of a function returns.
        EXISTS (SELECT FROM moved m
                 WHERE m.class = 'pg_type'::regclass

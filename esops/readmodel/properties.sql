@@ -1,5 +1,5 @@
 -- clauses --
--- What CREATE TABLE … (LIKE …) does not take from the other table, and what belongs to its own
+-- What CREATE TABLE ... (LIKE ...) does not take from the other table, and what belongs to its own
 -- clauses: whether it is logged, how it is partitioned, its access method and its tablespace.
 SELECT c.relpersistence = 'u', pg_get_partkeydef(c.oid),
        CASE WHEN am.amname <> current_setting('default_table_access_method')

@@ -93,3 +93,9 @@ def test_an_import_by_a_string_is_found(source):
 )
 def test_other_strings_are_left_alone(source):
     assert violations("esops.archive.run", ast.parse(source)) == []
+
+
+def test_statements_are_ascii():
+    """Their comments go to the server, too, and one that is not UTF-8 refuses the rest."""
+    found = [path for path in (ROOT / "esops").rglob("*.sql") if not path.read_text().isascii()]
+    assert not found

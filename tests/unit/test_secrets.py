@@ -41,8 +41,8 @@ _DSNS = st.builds(
         ]
     ),
     _PASSWORDS,
-    # A password that ends at an @ leaves the rest as the host, which may be shown.
-).filter(lambda dsn: not re.fullmatch(r"postgresql://ann:[^@/?#]*@[^@]*", dsn) or "%2F" in dsn)
+    # What follows an @ or a comma is the name of a host, which may be shown.
+).filter(lambda dsn: not re.fullmatch(r"postgresql://ann:[^@/?#]*[@,][^@]*", dsn) or "%2F" in dsn)
 _URIS = st.builds(
     lambda form, password: form.replace("PASSWORD", password),
     st.sampled_from(

@@ -41,6 +41,8 @@ _FIRST_PIECE, _LARGEST_PIECE = 1_000, 100_000
 _MOST_LOGGED = 10
 """Ranges of missing numbers that one line of the log names."""
 _MOST_NOT_NOTED = 100
+_ROWS_NOTED_LATER = 200
+"""Newest events between which numbers are noted that were passed before the memory was kept."""
 _TURN = 0.25
 """Seconds to wait for writers before missing numbers are checked again."""
 
@@ -346,19 +348,18 @@ class NumbersInOrder:
         return True
 
     def _note_passed(self, connection: psycopg.Connection, until: int, evidence: str) -> None:
-        # A rebuild is planned before it keeps anything.
         self._not_noted = [*self._not_noted[-_MOST_NOT_NOTED:], (self._through, until, evidence)]
         if self.memory.keeps:
-            self._note(connection)
+            self._note(connection, _LARGEST_PIECE)
 
-    def _note(self, connection: psycopg.Connection) -> None:
+    def _note(self, connection: psycopg.Connection, rows: int) -> None:
         for after, until, evidence in self._not_noted:
             ranges = self._events.ask_all(
                 connection,
                 "newest_missing",
                 after=after,
                 until=until,
-                rows=_LARGEST_PIECE,
+                rows=rows,
                 ranges=MOST_PASSED,
             )
             self.memory.note_passed([(first, last) for first, last in ranges], evidence)
@@ -371,7 +372,8 @@ class NumbersInOrder:
         if self._seen is None:
             return
         if self.memory.keeps:
-            self._note(connection)
+            # A rebuild is planned before it keeps anything. What is late is mostly young.
+            self._note(connection, _ROWS_NOTED_LATER)
         waiting = self._missing is not None and self._missing.follows
         sightings = self._ages.sightings if waiting else []
         self.memory.write(connection, self._seen, sightings, self._through, now=now)
