@@ -16,7 +16,7 @@ from tests.support.soak import rounds
 from tests.support.waiting import finish, until
 
 pytestmark = pytest.mark.slow
-EVERY = rounds(4, 1)
+EVERY = rounds(9, 1)
 """Stopped at every fourth statement, or at each in a long series."""
 STOPPING = """
 import os, signal
