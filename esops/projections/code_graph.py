@@ -1,7 +1,7 @@
 """What a function's results depend on: other functions, classes and constants, as a graph.
 
 The graph is hashed without any order of visiting: each node is given a hash of what it is, then,
-again and again, one of that and its neighbours' hashes, until no more nodes can be told apart.
+again and again, one of that and its neighbours' hashes, until no more nodes differ.
 So cycles end, and two processes that hash strings differently agree.
 """
 

@@ -130,8 +130,8 @@ def retire_after(connection: psycopg.Connection, rebuild: int, seconds: float | 
 
 
 def keep_blue(connection: psycopg.Connection, projection: str, version: int) -> None:
-    """Undo what earlier rebuilds were told by `--retire-after` about a version that serves
-    again: the next one to replace it says what becomes of it.
+    """Cancel the `--retire-after` of earlier rebuilds for a version that serves again: the next
+    one to replace it says what becomes of it.
     """
     connection.execute(_SQL["keep_blue"], (projection, version))
 

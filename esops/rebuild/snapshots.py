@@ -6,7 +6,7 @@ blue's: after a switch, such a transaction would read green without its newest r
 began before the load an empty table. So a switch waits until whoever had a snapshot before green
 came to blue's position has ended.
 
-Snapshots are told apart by the virtual transactions that hold them, not by their number: one open
+Snapshots are known by the virtual transactions that hold them, not by their number: one open
 transaction that writes keeps the number of every later snapshot back.
 """
 

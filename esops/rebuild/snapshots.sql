@@ -12,7 +12,7 @@ SELECT a.pid, l.virtualtransaction, a.usename::text, a.application_name, a.xact_
  ORDER BY a.xact_start NULLS LAST, a.pid;
 
 -- refresh --
--- Within a transaction, Postgres shows the sessions of its first look until it is told to look again.
+-- Within a transaction, Postgres shows the sessions of its first look, until its snapshot of them is cleared.
 SELECT pg_stat_clear_snapshot();
 
 -- now --

@@ -3,7 +3,7 @@
 Every value has a canonical text, and two values are equal exactly if their texts are the same
 bytes. Most types' own text is that already: the session's settings are pinned (session.py), floats
 are written with all their digits, and a text is not looked at through its collation. What is not
-told apart by value that way is listed here. docs/explanation/equality.md has it as a table.
+distinguished by value that way is listed here. docs/explanation/equality.md has it as a table.
 """
 
 from __future__ import annotations

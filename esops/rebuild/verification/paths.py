@@ -2,7 +2,7 @@
 `data."a key"[0]`.
 
 `.key` is a key of an object, `.*` each of its keys, `[0]` an element of an array, `[*]` each of
-them. The same paths are cut out and looked at in the server (as SQL) and here (of parsed JSON).
+them. They are cut out in the server (as SQL); differences are found here (of parsed JSON).
 """
 
 from __future__ import annotations
@@ -181,22 +181,6 @@ def _each(step: str, v: sql.Composable, inner: Any, depth: int) -> sql.Composabl
 
 MISSING = object()
 """What stands for a value that one side does not have."""
-
-
-def cut(value: Any, steps: Steps) -> Any:
-    """Parsed JSON without what is at a path; nothing is changed in place."""
-    step, rest = steps[0], steps[1:]
-    if isinstance(value, dict) and (isinstance(step, Key) or step == EACH_KEY):
-        there = [step.name] if isinstance(step, Key) else list(value)
-        if not rest:
-            return {key: each for key, each in value.items() if key not in there}
-        return {key: cut(each, rest) if key in there else each for key, each in value.items()}
-    if isinstance(value, list) and (isinstance(step, Item) or step == EACH_ITEM):
-        places = {step.at} if isinstance(step, Item) else set(range(len(value)))
-        if not rest:
-            return [each for at, each in enumerate(value) if at not in places]
-        return [cut(each, rest) if at in places else each for at, each in enumerate(value)]
-    return value
 
 
 def differences(blue: Any, green: Any, steps: Steps = ()) -> Iterator[tuple[Steps, Any, Any]]:

@@ -49,13 +49,15 @@ _AT_ONCE = 5_000
 class JoinedStore(EventStore):
     """EventStore over a hot store and its archive.
 
-    Reading is joined. What is about the store itself is the hot store's: its head, its processors,
-    appends, archiving. SQL reads the hot store's tables only, so the joined store has no `sql`.
+    Reading is joined. What is about the store itself is the hot store's: its processors, appends,
+    archiving. SQL reads the hot store's tables only, so the joined store has no `sql`.
     """
 
     def __init__(self, hot: EventStore, cold: ArchiveStore) -> None:
         """Both are open, and are closed with this store."""
         self._hot, self._cold = hot, cold
+        # The archive's runs are those of when it was opened, and a head is asked for all the time.
+        self._archived = cold.head().position
         self.name = hot.name
         # Events that a run has kept in the hot store are in both, and would be counted twice.
         self.capabilities = replace(hot.capabilities, shards=False, count_between=False)
@@ -73,7 +75,7 @@ class JoinedStore(EventStore):
         """The hot store's, or the newest archived event's where that was removed: what is archived
         had settled.
         """
-        hot, newest = self._hot.head(patience, after, stop), self._cold.head().position
+        hot, newest = self._hot.head(patience, after, stop), self._archived
         if newest is None or (hot.position is not None and hot.position >= newest):
             return hot
         return replace(hot, position=newest)
