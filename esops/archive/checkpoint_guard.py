@@ -11,7 +11,8 @@ from esops.config import Config
 from esops.errors import Refused
 from esops.events import Position
 from esops.postgres.connection import connect, translated
-from esops.readmodel import marks, migrations, registry
+from esops.readmodel import marks, migrations, renamed
+from esops.readmodel.registry import Version
 from esops.stores.base import EventStore
 from esops.wording import count
 
@@ -56,18 +57,25 @@ def _projections_behind(
         with connect(config.readmodel_of(name).dsn, "archive") as connection, translated():
             if not migrations.installed(connection):
                 continue
-            for version in registry.versions(connection, name):
+            for version in renamed.versions_of(config, connection, name):
                 if version.state not in ("active", "standby", "building"):
                     continue
                 if version.position is not None and version.store == store_name:
                     # In another history it has read other events, whatever its position.
                     marks.check(connection, store, version)
                 if not _reached(version.position, position):
-                    yield f"projection {name} v{version.version} {_progress(version.position)}"
+                    who = f"projection {version.projection} v{version.version}"
+                    yield f"{who} {_progress(version.position)}{_renamed(version, name)}"
 
 
 def _progress(position: Position | None) -> str:
     return f"(it is at {position})" if position is not None else "(it has read nothing)"
+
+
+def _renamed(version: Version, name: str) -> str:
+    if version.projection == name:
+        return ""
+    return f"; nobody follows it before `esops projection rename {version.projection} {name}`"
 
 
 def refuse_unless_read(

@@ -13,6 +13,7 @@ MODULES = (
     "run",
     "projection",
     "serving",
+    "renaming",
     "dead_letters",
     "archive",
     "audit",

@@ -49,6 +49,7 @@ def show(context: typer.Context, name: str = _NAME) -> None:
     esops projection show cart_summary --output json
     """
     from esops.cli.version_text import notes
+    from esops.readmodel.renamed import in_words
     from esops.rebuild.overview import describe
 
     output, config = opened(context)
@@ -59,6 +60,9 @@ def show(context: typer.Context, name: str = _NAME) -> None:
     settings = config.projection(name)
     where = f"read as {', '.join(settings.tables)}" if settings.tables else "inside the store"
     output.line(f"{name}: {settings.kind} over store {found['store']}, {where}")
+    if found["former_name"] is not None:
+        output.line(in_words(found["former_name"], name))
+        return
     if not found["versions"]:
         output.line(f"It has never been built. Build it with: esops rebuild {name} --blue-green")
         return

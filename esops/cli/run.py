@@ -86,6 +86,7 @@ def run(
 def _conclude(output: Output, host: Host, named: Sequence[str], *, stopped: bool) -> None:
     """Say how it ended. Raises where that is less than what was asked for."""
     from esops.errors import Stopped, UsageError
+    from esops.readmodel.renamed import remedy
 
     if host.ended:
         output.say(str(host.caught_up()))
@@ -93,6 +94,11 @@ def _conclude(output: Output, host: Host, named: Sequence[str], *, stopped: bool
         raise Stopped(
             "stopped before all versions had caught up",
             hint="Run it again; each version continues from its checkpoint.",
+        )
+    for name, former in host.renamed.items() if host.exit_code == 0 else ():
+        raise UsageError(
+            f"nothing follows {name}: the registry knows it as {former}",
+            hint=remedy(former, name),
         )
     # Without names, projections that are not built yet are none of this command's business, as long
     # as there is any other.

@@ -8,7 +8,7 @@ store that is down must not hide what is wrong with the others. The checks are i
 from __future__ import annotations
 
 from esops.config import Config
-from esops.health import archives, configuration, filters, projections, stores
+from esops.health import archives, configuration, filters, projections, stores, unnamed
 from esops.health.findings import Finding
 
 
@@ -37,6 +37,7 @@ def examine(config: Config, store: str | None = None) -> list[Finding]:
         if store is None or settings.store == store or len(config.stores) == 1:
             found += projections.examine(config, name)
     if store is None:
+        found += unnamed.examine(config)
         for name, archive in config.archives.items():
             found += archives.examine(name, archive)
     return found

@@ -11,7 +11,7 @@ import psycopg
 from esops.config import Config
 from esops.errors import EsopsError
 from esops.postgres.connection import connect, translated
-from esops.readmodel import migrations, registry
+from esops.readmodel import migrations, registry, renamed
 from esops.stores import open_store
 from esops.stores.base import EventStore
 from esops.stores.parts import LateEvent
@@ -99,11 +99,12 @@ def live_versions(
         with connect(config.readmodel_of(name).dsn, "late") as connection, translated():
             if not migrations.installed(connection):
                 continue
-            built: dict[int, datetime] = dict(
-                connection.execute(
-                    "SELECT version, created_at FROM esops.versions WHERE projection = %s", (name,)
-                ).fetchall()
-            )
-            for version in registry.versions(connection, name):
+            built: dict[tuple[str, int], datetime] = {
+                (row[0], row[1]): row[2]
+                for row in connection.execute(
+                    "SELECT projection, version, created_at FROM esops.versions"
+                )
+            }
+            for version in renamed.versions_of(config, connection, name):
                 if version.state in ("active", "standby", "building"):
-                    yield connection, version, built[version.version]
+                    yield connection, version, built[version.projection, version.version]

@@ -14,9 +14,9 @@ from esops.errors import AnotherLog, EsopsError, OtherPositions, OtherTransactio
 from esops.health import left_behind, room, row_security, serving
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
-from esops.readmodel import locks, migrations, registry
+from esops.readmodel import locks, migrations, registry, renamed
 from esops.readmodel.dead_letters import count_dead_letters
-from esops.readmodel.names import default_schema, parse_name
+from esops.readmodel.names import names_of
 from esops.readmodel.registry import LIVE_STATES, Version
 from esops.rebuild import journal, overview
 from esops.stores import open_store
@@ -29,9 +29,8 @@ def examine(
     subject: str, config: Config, projection: str, connection: psycopg.Connection
 ) -> Iterator[Finding]:
     """Check the tables of a projection and what is kept about them."""
-    schema = default_schema(connection, config.readmodel_of(projection).db_schema)
     # Names as the application reads them; versions have names of their own.
-    names = [parse_name(each, schema) for each in config.projections[projection].tables]
+    names = names_of(config, projection, connection)
     number = migrations.schema_number(connection)
     quoted = [name.identifier.as_string(connection) for name in names]
     yield from row_security.examine(subject, connection, quoted)
@@ -47,6 +46,14 @@ def examine(
     if not 0 < number <= migrations.newest():
         return  # there is nothing to read yet, or a newer esops wrote it
     versions = registry.versions(connection, projection)
+    former = renamed.former_name(config, connection, projection)
+    if former is not None:
+        yield Finding(
+            "ESOPS-D063",
+            subject,
+            f"the registry knows it as {former}, so nothing keeps it fresh",
+            f"esops projection rename {former} {projection}",
+        )
     yield from serving.examine(subject, connection, config, projection, names, versions)
     yield from left_behind.examine(subject, connection, names)
     yield from _unfinished_rebuild(subject, connection, projection)

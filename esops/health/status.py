@@ -18,9 +18,9 @@ from esops.health.heads import beyond_all, seen_by_followers
 from esops.health.late import missed
 from esops.moments import between
 from esops.postgres.connection import connect, translated
-from esops.readmodel import locks
+from esops.readmodel import locks, renamed
 from esops.rebuild import journal
-from esops.rebuild.overview import describe_versions
+from esops.rebuild.overview import describe_versions, former_name
 from esops.settings import ArchiveSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore, Head
@@ -209,11 +209,17 @@ def _look_at_projection(
     if store in opened and settings.kind != "server":
         _add_ages(opened[store], shown)
         _add_troubles(status, store, shown)
-    status.projections += [{**head, **each} for each in shown] or [
-        {**head, "version": None, "state": "never built"}
-    ]
+    status.projections += [{**head, **each} for each in shown] or [_unbuilt(config, name, head)]
     if settings.kind != "server":
         _look_at_rebuild(config, name, status)
+
+
+def _unbuilt(config: Config, name: str, head: Mapping[str, Any]) -> dict[str, Any]:
+    former = former_name(config, name)
+    if former is None:
+        return {**head, "version": None, "state": "never built"}
+    detail = renamed.in_words(former, name)
+    return {**head, "version": None, "state": "renamed", "ok": False, "detail": detail}
 
 
 def _add_troubles(status: Status, store: str, shown: list[dict[str, Any]]) -> None:

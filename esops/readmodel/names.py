@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from esops.config import Config
 from esops.postgres import catalog
-from esops.postgres.connection import qualified
+from esops.postgres.connection import qualified, translated
 
 _LONGEST_NAME = 63
 """Bytes that Postgres keeps of a name; it cuts the rest off without an error."""
@@ -50,6 +51,13 @@ def default_schema(connection: psycopg.Connection, configured: str | None) -> st
     row = connection.execute("SELECT coalesce(current_schema(), 'public')").fetchone()
     assert row is not None
     return str(row[0])
+
+
+def names_of(config: Config, name: str, connection: psycopg.Connection) -> list[ReadModelName]:
+    """The names by which readers know a projection's tables."""
+    with translated():
+        schema = default_schema(connection, config.readmodel_of(name).db_schema)
+    return [parse_name(each, schema) for each in config.projection(name).tables]
 
 
 def physical_name(name: str, version: int) -> str:

@@ -21,7 +21,7 @@ from esops.errors import Refused, UsageError
 from esops.events import Position
 from esops.postgres.connection import connect, translated
 from esops.readmodel import registry
-from esops.readmodel.names import ReadModelName
+from esops.readmodel.names import ReadModelName, names_of
 from esops.readmodel.registry import Version
 from esops.rebuild import guards, journal, switch
 from esops.rebuild.freshness import (
@@ -34,7 +34,6 @@ from esops.rebuild.freshness import (
 from esops.rebuild.hooks import Hooks, facts_of
 from esops.rebuild.retiring import is_gone, retire_versions, take_lock
 from esops.rebuild.snapshots import DEFAULT_PATIENCE, SnapshotPatience
-from esops.rebuild.target import names_of
 
 log = structlog.get_logger("esops.versions")
 

@@ -12,7 +12,7 @@ from esops.config import Config
 from esops.errors import AnotherLog
 from esops.events import Position
 from esops.postgres.connection import connect, translated
-from esops.readmodel import locks, registry
+from esops.readmodel import locks, registry, renamed
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.marks import check
 from esops.readmodel.registry import Version
@@ -88,7 +88,16 @@ def describe(config: Config, name: str, store: str | None = None) -> dict[str, A
         "kind": settings.kind,
         "active": next((each["version"] for each in versions if each["state"] == "active"), None),
         "versions": versions,
+        "former_name": None if versions else former_name(config, name),
     }
+
+
+def former_name(config: Config, name: str) -> str | None:
+    """The name by which the registry knows a projection, where esops.toml has renamed it."""
+    if config.projection(name).kind == "server":
+        return None
+    with translated(), connect(config.readmodel_of(name).dsn, "show") as connection:
+        return renamed.former_name(config, connection, name)
 
 
 def describe_versions(config: Config, name: str, store: str | None = None) -> list[dict[str, Any]]:

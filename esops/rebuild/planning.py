@@ -24,6 +24,7 @@ from esops.readmodel import migrations, registry
 from esops.readmodel.names import physical_tables
 from esops.readmodel.object_names import Side
 from esops.readmodel.registry import Version
+from esops.readmodel.renamed import check_own
 from esops.readmodel.tables import (
     create_statements,
     missing_tables,
@@ -125,8 +126,9 @@ def versions_and_tables(
     connection: psycopg.Connection, target: Target
 ) -> tuple[list[Version], dict[str, Table]]:
     """The versions of a projection that esops knows, and the tables or views under the names that
-    readers use.
+    readers use. Raises Refused where these are another projection's.
     """
+    check_own(connection, target.name, target.names)
     there = {
         name.name: catalog.find_table(connection, name.schema, name.name) for name in target.names
     }

@@ -12,10 +12,9 @@ import psycopg
 
 from esops.config import Config
 from esops.errors import UsageError
-from esops.postgres.connection import translated
 from esops.projections.definition import Definition, load_definition
 from esops.projections.fingerprint import Code
-from esops.readmodel.names import ReadModelName, default_schema, parse_name
+from esops.readmodel.names import ReadModelName, names_of
 from esops.settings import ProjectionSettings
 
 
@@ -57,10 +56,3 @@ def resolve(config: Config, name: str, store: str | None, connection: psycopg.Co
             hint="Give one of them another name: esops tells tables apart by their name.",
         )
     return Target(name, settings, definition, store_name, dsn, names, config.directory, config.path)
-
-
-def names_of(config: Config, name: str, connection: psycopg.Connection) -> list[ReadModelName]:
-    """The names by which readers know a projection's tables."""
-    with translated():
-        schema = default_schema(connection, config.readmodel_of(name).db_schema)
-    return [parse_name(each, schema) for each in config.projection(name).tables]

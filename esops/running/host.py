@@ -19,13 +19,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.context import SpawnProcess
 
+import psycopg
 import structlog
 
 from esops import term
 from esops.config import Config
 from esops.errors import ConnectionLost, EsopsError, UsageError
 from esops.postgres.connection import connect, translated
-from esops.readmodel import registry
+from esops.readmodel import registry, renamed
 from esops.readmodel.registry import Version
 from esops.running.follower import LEFT_ALONE, follow_in_process
 from esops.wording import count
@@ -103,6 +104,8 @@ class Host:
         self.ended: list[Followed] = []
         self.unbuilt: set[str] = set()
         """The projections that have no version to follow."""
+        self.renamed: dict[str, str] = {}
+        """Of these, the ones that the registry knows by another name, with that name."""
         self._context = multiprocessing.get_context("spawn")
 
     def run(
@@ -171,17 +174,27 @@ class Host:
                         for each in registry.versions(connection, name)
                         if each.state in registry.LIVE_STATES
                     ]
+                    if not live:
+                        self._note_unbuilt(connection, name)
                 found += live
                 if live:
                     self.unbuilt.discard(name)
-                else:
-                    self.unbuilt.add(name)
-                    self._say_once(name, 0, "no version is built yet")
+                    self.renamed.pop(name, None)
             except ConnectionLost as lost:
                 if self._until_caught_up:
                     raise  # a cron job must not read that all is caught up
                 self._say_once(name, 0, f"waiting for the database: {lost.message}")
         return found
+
+    def _note_unbuilt(self, connection: psycopg.Connection, name: str) -> None:
+        self.unbuilt.add(name)
+        former = renamed.former_name(self._config, connection, name)
+        if former is None:
+            self.renamed.pop(name, None)
+            self._say_once(name, 0, "no version is built yet")
+        else:
+            self.renamed[name] = former
+            self._say_once(name, 0, f"not followed: {renamed.in_words(former, name)}")
 
     def _start(self, version: Version) -> None:
         key = (version.projection, version.version)

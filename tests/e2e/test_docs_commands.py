@@ -60,6 +60,12 @@ def _endless(line: list[str]) -> bool:
     return bool(set(ENDLESS) & set(line)) or (line[0] == "run" and "--until-caught-up" not in line)
 
 
+def _name_in_config(project, old: str = "", new: str = "") -> None:
+    if old:
+        text = (project.folder / "esops.toml").read_text()
+        project.write("esops.toml", text.replace(f"[projections.{old}]", f"[projections.{new}]"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [0, 1])
 def test_each_command_line_works(project, dsn, connection, part):
@@ -93,6 +99,8 @@ def test_each_command_line_works(project, dsn, connection, part):
         if line[0] == "rebuild" and not {"--resume", "--abort"} & {*line}:
             # Other pages have archived streams of this shop.
             line += ["--without-archived", "--accept-fewer"]
+        renamed = line[2:4] if line[:2] == ["projection", "rename"] else []
+        _name_in_config(project, *renamed)
         process = project.start(*line)
         try:
             out, err = process.communicate(timeout=1 if _endless(line) else DEADLINE)
@@ -107,6 +115,9 @@ def test_each_command_line_works(project, dsn, connection, part):
             f"{page}: esops {shlex.join(line)}: exit {process.returncode}\n{out}\n{err}"
         )
         assert "Traceback" not in err
+        if renamed:
+            _name_in_config(project, *reversed(renamed))
+            project.ok("projection", "rename", *reversed(renamed), "--yes")
         if (
             line[0] == "rebuild" and process.returncode == 1
         ):  # what other pages archived is missing in green
