@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -34,6 +35,12 @@ settings.register_profile(
 settings.load_profile("esops")
 
 DUMPS = Path(__file__).parent / "fixtures"
+
+
+def pytest_collection_finish():
+    """What was imported and collected stays; no collection of garbage need look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

@@ -80,7 +80,7 @@ class _Tour:
         self._workload.append(self._sandbox.start("writer", "--rate", "100"))
         # A reader of each kind: a switch may break a statement that the driver has prepared.
         self._workload += [
-            self._sandbox.start("reader", "--pause", "0.002", "--query", READERS_QUERY, *prepared)
+            self._sandbox.start("reader", "--pause", "0.01", "--query", READERS_QUERY, *prepared)
             for prepared in ([], ["--prepared"])
         ]
         time.sleep(3)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import sql
 
-from esops.errors import UnfitSession, UnreadableEncoding
+from esops.errors import Refused, UnfitSession, UnreadableEncoding
 from esops.postgres.statements import statements
 
 _SQL = statements(__package__, "session")
@@ -166,6 +166,21 @@ def check(facts: ServerFacts, purpose: SessionPurpose, row: Sequence[object]) ->
                 "it out of the address.",
             )
     return bool(replica)
+
+
+def led_to_replica() -> Refused:
+    """Why events are not read where an address that names several servers has led to this one."""
+    return Refused(
+        "the address led to a replica, which may lack events that the primary has",
+        hint="Name the primary alone, or add target_session_attrs=read-write.",
+    )
+
+
+def refuse_replica(connection: psycopg.Connection) -> None:
+    """Raises Refused where the server is a replica."""
+    row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
+    if row is None or row[0]:
+        raise led_to_replica()
 
 
 def use_own_path(connection: psycopg.Connection) -> None:

@@ -98,7 +98,7 @@ def follow(dsn: str, version: int, *, wrong: int, slow: float) -> None:
                 (done, head[0] if head else 0, _BATCH),
             ).fetchall()
             if not events:
-                time.sleep(0.02)
+                time.sleep(0.1)
                 continue
             with connection.transaction():
                 streams = list({each[1] for each in events})

@@ -77,7 +77,7 @@ class Kills:
             moved = unfinished(self._connection) or (finished(self._connection), now) != begun
             if moved and (now not in STATES or STATES.index(now) >= goal):
                 break
-            time.sleep(0.005)
+            time.sleep(0.01)
         # Right at the change of state as often as later in it.
         if self._chance.random() < 0.5:
             time.sleep(self._chance.random() * 0.3)

@@ -3,7 +3,7 @@ RecordedEvents column by column.
 
 ADBC reads by COPY in binary, which takes no parameters. So statements come here complete, with
 literals that psycopg has quoted. Memory is bounded by the size of a few batches, stated in bytes,
-whatever the number or size of events.
+whatever the number or size of events. Short answers take a shorter way (light.py).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import pyarrow as pa
 from adbc_driver_manager import AdbcConnection, AdbcStatement
 from psycopg.conninfo import make_conninfo
 
-from esops.errors import Refused
 from esops.events import Position, RecordedEvent
 from esops.postgres.connection import application_name, server_of, translated
-from esops.postgres.session import BULK, at_login, check, set_up
+from esops.postgres.session import BULK, at_login, check, led_to_replica, set_up
 from esops.stores.ahead import ahead
 from esops.stores.payloads import Decode
+from esops.stores.postgres.light import Few, LightReader, OtherType
 
 BATCH_BYTES = 2 << 20
 _AHEAD = 3
@@ -40,9 +40,10 @@ class BulkReader:
         self._dsn, self._setting = dsn, setting
         self._batch_bytes = batch_bytes
         self._connection: Any = None
+        self._light = LightReader(dsn, batch_bytes)
         self._under_way: Generator[pa.RecordBatch] | None = None
 
-    def read(self, statements: Iterator[str]) -> Iterator[pa.RecordBatch]:
+    def read(self, statements: Iterator[str | Few]) -> Iterator[pa.RecordBatch]:
         """Run the statements one after the other and yield their batches, while the next ones are
         fetched ahead.
 
@@ -57,20 +58,33 @@ class BulkReader:
             raise RuntimeError("this read was ended by another one, or by closing the reader")
         self._under_way = None
 
-    def _all_batches(self, statements: Iterator[str]) -> Generator[pa.RecordBatch]:
+    def _all_batches(self, statements: Iterator[str | Few]) -> Generator[pa.RecordBatch]:
         try:
             with translated():
                 for statement in statements:
-                    yield from self._batches(statement)
+                    if isinstance(statement, Few):
+                        yield from self._few(statement)
+                    else:
+                        yield from self._batches(statement)
         except Exception:
             # The session may be in the middle of a COPY; it cannot be used for another statement.
             self._disconnect()
             raise
 
+    def _few(self, statement: Few) -> Iterator[pa.RecordBatch]:
+        if self._connection is not None:
+            yield from self._batches(statement.text)
+            return
+        try:
+            yield from self._light.batches(statement.text)
+        except OtherType:
+            yield from self._batches(statement.text)
+
     def _batches(self, statement: str) -> Iterator[pa.RecordBatch]:
         # The driver's low-level layer: importing its DBAPI would import all of Arrow's compute
         # functions as well.
         if self._connection is None:
+            self._light.close()
             self._connect()
         with AdbcStatement(self._connection[0]) as query:
             query.set_options(**{_SIZE_HINT: str(self._batch_bytes)})
@@ -105,10 +119,7 @@ class BulkReader:
                     if batch.num_rows
                 )
         if check(facts, BULK, row):
-            raise Refused(
-                "the address led to a replica, which may lack events that the primary has",
-                hint="Name the primary alone, or add target_session_attrs=read-write.",
-            )
+            raise led_to_replica()
         if self._setting is not None:
             with AdbcStatement(self._connection[0]) as query:
                 query.set_sql_query(self._setting)
@@ -127,6 +138,7 @@ class BulkReader:
             under_way.close()
 
     def _disconnect(self) -> None:
+        self._light.close()
         connection, self._connection = self._connection, None
         for each in connection or ():
             with contextlib.suppress(Exception):  # a broken connection may also fail to close

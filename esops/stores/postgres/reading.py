@@ -17,6 +17,7 @@ from esops.events import EventFilter, Position, RecordedEvent
 from esops.postgres.connection import translated
 from esops.stores.postgres import bulk
 from esops.stores.postgres.layouts.base import Layout, named
+from esops.stores.postgres.light import FEW, Few
 
 PAGE = 200_000
 """The most numbers in a page of a bulk read, the best of those measured
@@ -75,7 +76,7 @@ class PagedReader:
             return self.statements(self._number_pages(after, until, filter))
         return self._by_key(after, until, filter)
 
-    def statements(self, statements: Iterator[str]) -> Iterator[list[RecordedEvent]]:
+    def statements(self, statements: Iterator[str | Few]) -> Iterator[list[RecordedEvent]]:
         """The events that statements made by `select` give, a list a batch."""
         for batch in self._bulk.read(statements):
             if batch.num_rows:
@@ -83,7 +84,7 @@ class PagedReader:
 
     def _number_pages(
         self, after: Position | None, until: Position, filter: EventFilter
-    ) -> Iterator[str]:
+    ) -> Iterator[str | Few]:
         # By ranges of numbers: the index gives each range in order, so that nothing is sorted, and
         # the next page starts where this one ends, whatever the reader did with it.
         low, high = (after[0] if after else 0), until[0]
@@ -94,11 +95,14 @@ class PagedReader:
         page = PageSize()
         while low < high:
             top = min(low + page.begin(), high)
-            yield self.select(
-                where,
-                self._layout.beyond(Position((low,))),
-                self._layout.up_to(Position((top,))),
-                self._layout.ascending,
+            yield _sized(
+                top - low,
+                self.select(
+                    where,
+                    self._layout.beyond(Position((low,))),
+                    self._layout.up_to(Position((top,))),
+                    self._layout.ascending,
+                ),
             )
             # A gap of a billion numbers is skipped at once instead of page by page.
             low = top if top == high else self._before_next(top, high)
@@ -135,7 +139,8 @@ class PagedReader:
             top = min(low + PAGE, high)
             ordered = sql.SQL("{} LIMIT {}").format(self._layout.ascending, sql.Literal(limit))
             bounds = (self._layout.beyond(Position((low,))), self._layout.up_to(Position((top,))))
-            for events in self.statements(iter([self.select(where, *bounds, ordered)])):
+            statement = _sized(limit, self.select(where, *bounds, ordered))
+            for events in self.statements(iter([statement])):
                 limit -= len(events)
                 yield events
             low = top
@@ -146,21 +151,21 @@ class PagedReader:
         # Positions of several parts have no ranges that could be counted off: each page starts
         # after the last event of the one before.
         where = self._layout.where(filter)
-        page = PageSize()
+        page, size = PageSize(), FEW
         while limit is None or limit > 0:
-            size = page.begin() if limit is None else min(page.begin(), limit)
+            size = size if limit is None else min(size, limit)
             ordered = sql.SQL("{} LIMIT {}").format(self._layout.ascending, sql.Literal(size))
             beyond = self._layout.beyond(after) if after is not None else sql.SQL("TRUE")
             seen = 0
-            for events in self.statements(
-                iter([self.select(where, beyond, self._layout.up_to(until), ordered)])
-            ):
+            statement = self.select(where, beyond, self._layout.up_to(until), ordered)
+            for events in self.statements(iter([_sized(size, statement)])):
                 seen += len(events)
                 after = events[-1].position
                 yield events
             if seen < size:
                 return
             limit = None if limit is None else limit - seen
+            size = page.begin()
 
     def by_version(
         self,
@@ -180,16 +185,19 @@ class PagedReader:
         columns = [version, *self._layout.order_columns]
         order = sql.SQL(", ").join(sql.SQL("{}" + direction).format(column) for column in columns)
         beyond: list[sql.Composable] = []
+        page = FEW
         while limit is None or limit > 0:
-            page = _STREAM_PAGE if limit is None else min(_STREAM_PAGE, limit)
+            page = page if limit is None else min(page, limit)
             ordered = sql.SQL("{} LIMIT {}").format(order, sql.Literal(page))
             seen, last = 0, None
-            for events in self.statements(iter([self.select(*conditions, *beyond, ordered)])):
+            statement = _sized(page, self.select(*conditions, *beyond, ordered))
+            for events in self.statements(iter([statement])):
                 seen, last = seen + len(events), events[-1]
                 yield events
             if last is None or seen < page:
                 return
             limit = None if limit is None else limit - seen
+            page = _STREAM_PAGE
             reached = sql.Literal(last.version)
             beyond = [
                 # Implied by the next condition, but the index on versions answers only this one.
@@ -217,3 +225,8 @@ class PagedReader:
             )
             .as_string(None)
         )
+
+
+def _sized(rows: int, statement: str) -> str | Few:
+    """A statement that gives at most `rows` rows, to be read the better way."""
+    return Few(statement) if rows <= FEW else statement

@@ -22,6 +22,7 @@ from esops.events import (
 from esops.postgres import catalog
 from esops.stores.parts import SearchResult
 from esops.stores.postgres.layouts.base import Layout, same_uuid, storable
+from esops.stores.postgres.light import Few
 from esops.stores.postgres.reading import PagedReader
 from esops.stores.searching import IdSearch, SoughtIds
 
@@ -50,7 +51,8 @@ class IndexedSearch(IdSearch):
             scans = question.scans()
         conditions = (self._layout.own, question.condition)
         statement = self._reader.select(*conditions, self._layout.ascending)
-        pages = self._reader.statements(iter([statement]))
+        # An id has few events, and the events of a correlation are seldom many.
+        pages = self._reader.statements(iter([Few(statement)]))
         events = (event for page in pages for event in page)
         if scans is None:
             return SearchResult(events, f"an index on {question.what}")
