@@ -34,6 +34,7 @@ from esops.settings import (
     VerifySettings,
     VersionSettings,
 )
+from esops.settings.addresses import PublishedAddress
 
 T = TypeVar("T")
 
@@ -115,7 +116,10 @@ class Config(Settings):
                 "needs a read model",
                 hint='Add a section [readmodels.main] with dsn = "…".',
             )
-        return ReadModelSettings(dsn=store.postgres)
+        published = isinstance(store.postgres, PublishedAddress)
+        return ReadModelSettings(
+            dsn=store.postgres, publications="allowed" if published else "refused"
+        )
 
 
 def find_config(explicit: Path | None = None) -> Path:

@@ -67,6 +67,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D052": ("warning", "the configuration names no store"),
     "ESOPS-D057": ("error", "several versions of a read model are noted as serving"),
     "ESOPS-D058": ("error", "what readers read does not exist"),
+    "ESOPS-D059": ("warning", "a publication would publish what esops makes or renames"),
     "ESOPS-D063": ("warning", "the registry knows a projection by another name"),
     "ESOPS-D064": ("note", "the registry has a projection that the configuration does not name"),
 }

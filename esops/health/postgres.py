@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from esops.health import row_security
+from esops.health import publications, row_security
 from esops.health.findings import Finding
 from esops.postgres import catalog
 from esops.postgres.statements import statements
@@ -42,6 +42,7 @@ def examine(subject: str, info: StoreInfo, access: SqlAccess) -> Iterator[Findin
         yield from row_security.examine(subject, connection, names)
         yield from _sequences(subject, connection, tables)
         yield from _index(subject, connection, tables)
+        yield from publications.of_store(subject, connection)
 
 
 def _rights(subject: str, connection: psycopg.Connection, tables: SqlTables) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from esops.config import Config
 from esops.errors import AnotherLog, EsopsError, OtherPositions, OtherTransactions
-from esops.health import left_behind, room, row_security, serving
+from esops.health import left_behind, publications, room, row_security, serving
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
 from esops.readmodel import locks, migrations, registry, renamed
@@ -43,6 +43,7 @@ def examine(
         yield from room.examine(subject, connection, table)
     if number != migrations.newest():
         yield from _own_tables(subject, number)
+    yield from publications.of_read_model(subject, connection, names)
     if not 0 < number <= migrations.newest():
         return  # there is nothing to read yet, or a newer esops wrote it
     versions = registry.versions(connection, projection)

@@ -15,10 +15,11 @@ from psycopg import errors, sql
 from psycopg.conninfo import conninfo_to_dict
 
 from esops.errors import ConnectionLost, EsopsError, RowSecurity, Unavailable, UsageError
+from esops.postgres import publications
 from esops.postgres.pooling import same_session, session_of
 from esops.postgres.session import WORK, ServerFacts, SessionPurpose, check, set_up
 from esops.postgres.values import Cursor, adapters
-from esops.settings.addresses import problem_of_dsn
+from esops.settings.addresses import PublishedAddress, problem_of_dsn
 
 LOST_STATES = frozenset(
     {"57P01", "57P02", "57P03", "57P05", "08000", "08003", "08006", "08001", "08004"}
@@ -57,6 +58,8 @@ def connect(dsn: str, purpose: str, session: SessionPurpose = WORK) -> psycopg.C
         connection = _open(dsn, purpose)
         try:
             _take(connection, dsn, session)
+            if isinstance(dsn, PublishedAddress):
+                publications.allow(connection)
         except BaseException:
             connection.close()
             raise

@@ -45,6 +45,10 @@ WITH moved AS (
        AND NOT EXISTS (SELECT FROM pg_constraint k JOIN found f ON f.objid = k.contypid
                         WHERE l.classid = 'pg_constraint'::regclass AND k.oid = l.objid
                           AND f.classid = 'pg_type'::regclass)
+       -- Nor does the list of columns with which a relation itself is published stay behind.
+       AND NOT EXISTS (SELECT FROM pg_publication_rel r
+                        WHERE l.classid = 'pg_publication_rel'::regclass AND r.oid = l.objid
+                          AND r.prrelid = ANY(%(roots)s::oid[]))
        AND obj_description(l.objid, l.classid::regclass::name) IS DISTINCT FROM %(replaced)s
        AND (l.deptype = 'n'
             -- A constraint trigger goes with the table it watches as well.

@@ -25,10 +25,6 @@ UNION ALL
 SELECT 'security label of ' || provider
   FROM pg_seclabel
  WHERE objoid = %(oid)s AND classoid = 'pg_class'::regclass
-UNION ALL
-SELECT 'membership of publication ' || quote_ident(p.pubname)
-  FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
- WHERE r.prrelid = %(oid)s
  ORDER BY 1;
 
 -- free_sequences --

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 
 from esops.errors import UsageError
-from esops.postgres import catalog
+from esops.postgres import catalog, publications
 from esops.postgres.catalog import Table
 from esops.readmodel import properties
 from esops.readmodel.after_load import AfterLoad, read_after_load
@@ -45,7 +45,8 @@ def create_green(
     """Create green, the version of that number, with these statements and what it takes over from
     blue.
 
-    Raises UsageError where the statements do not make its tables.
+    Raises UsageError where the statements do not make its tables, and Refused where a publication
+    would publish them.
     """
     made = Green(list(create))
     tables = physical_tables(target.names, version)
@@ -70,6 +71,8 @@ def create_green(
                 hint=f"Write CREATE TABLE {mark} (…) in {ddl}.",
             )
         made.tables[name] = green
+        if not properties.is_unlogged(connection, green):
+            publications.check_new_tables(connection, green.schema, f"the new table {physical}")
         side = blue.get(name)
         renaming = target.settings.switch == "rename"
         if renaming:

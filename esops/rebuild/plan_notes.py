@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import psycopg
 
 from esops.errors import UsageError, nearest
+from esops.postgres import publications
 from esops.postgres.catalog import Table
+from esops.postgres.connection import qualified
 from esops.postgres.grants import given_by_others
 from esops.readmodel import locks
+from esops.readmodel.names import physical_tables
 from esops.readmodel.properties import is_unlogged
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import not_carried
 from esops.rebuild.options import Options
+from esops.rebuild.snapshots import replicas
 from esops.rebuild.switch import same_columns
 from esops.rebuild.target import Target
 from esops.rebuild.verification.paths import split_name
 from esops.settings import VerifySettings
+from esops.wording import count
 
 
-def of_blue(connection: psycopg.Connection, target: Target, blue: Mapping[str, Table]) -> list[str]:
-    """What blue has and green will not get."""
+def of_blue(
+    connection: psycopg.Connection, target: Target, blue: Mapping[str, Table], to_version: int
+) -> list[str]:
+    """What blue has and green, the version of that number, will not get."""
     view = target.settings.switch == "view"
+    green = physical_tables(target.names, to_version)
+    if target.settings.switch == "rename":
+        green = {name.name: (name.schema, name.name) for name in target.names}
     notes = []
-    for each in blue.values():
+    for name, each in blue.items():
         lost = not_carried(connection, each, view=view)
         notes += [f"not carried over from blue: {thing}" for thing in lost]
+        notes += of_memberships(connection, each, green[name])
         given = given_by_others(connection, each.oid)
         notes += [f"on green, the owner gives the right {right}" for right in given]
         if is_unlogged(connection, each):
@@ -34,6 +45,49 @@ def of_blue(connection: psycopg.Connection, target: Target, blue: Mapping[str, T
                 f"{each.schema}.{each.name} is UNLOGGED, and so is green: a crash of the server "
                 "empties it, and then it has to be rebuilt"
             )
+    return notes
+
+
+def of_memberships(
+    connection: psycopg.Connection, blue: Table, green: tuple[str, str]
+) -> list[str]:
+    """The publications that name blue, and how they could name green, by what it is called then."""
+    other = qualified(*green).as_string(connection)
+    return [
+        (
+            f"not carried over from blue: membership of publication {each.publication}, which "
+            "belongs to the table and not to its name. Once the subscribers have a table for "
+            f"green: {each.add}"
+        )
+        for each in publications.of_table(connection, blue.oid, other)
+    ]
+
+
+def of_replication(
+    connection: psycopg.Connection, green: Sequence[Table], *, switches: bool
+) -> list[str]:
+    """What subscribers and replicas will notice."""
+    notes = []
+    found = list(
+        dict.fromkeys(
+            each for table in green for each in publications.of_new_tables(connection, table.schema)
+        )
+    )
+    if found:
+        tables = " and ".join(f"{each.schema}.{each.name}" for each in green)
+        notes.append(
+            f"{' and '.join(found)} will publish {tables}: a "
+            "subscriber without such a table stops at its first row. `esops docs "
+            "logical-replication` says how it continues"
+        )
+    names = replicas(connection) if switches else []
+    if names:
+        notes.append(
+            f"{count(len(names), 'replica')} ({', '.join(names[:3])}) will replay the switch's "
+            "lock: a query there that reads the read model for longer than "
+            "max_standby_streaming_delay (30 seconds by default) is cancelled, and later ones wait "
+            "until then. Rebuild while no long query runs on them, or let their readers try again"
+        )
     return notes
 
 

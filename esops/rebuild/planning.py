@@ -23,6 +23,7 @@ from esops.projections.kinds.sql import EVENTS_A_STATEMENT, explain, range_state
 from esops.readmodel import migrations, registry
 from esops.readmodel.names import physical_tables
 from esops.readmodel.object_names import Side
+from esops.readmodel.properties import is_unlogged
 from esops.readmodel.registry import Version
 from esops.readmodel.renamed import check_own
 from esops.readmodel.tables import (
@@ -112,7 +113,7 @@ def make_plan(
             notes=[
                 *away,
                 *plan_notes.of_lost(start.source),
-                *plan_notes.of_blue(connection, target, start.blue),
+                *plan_notes.of_blue(connection, target, start.blue, start.to_version),
                 *plan_notes.of_view(target, adopt=start.adopt),
                 *plan_notes.of_columns(start.blue, draft.green.tables, target.settings.verify),
                 *draft.notes,
@@ -269,6 +270,8 @@ def _try_out(
         what = Switch(target.names, target.settings.switch, start.source, green)
         pointed, notes = _pointed(connection, what, options)
         explained = _explained(connection, target, store, head, tables)
+        logged = [each for each in made.tables.values() if not is_unlogged(connection, each)]
+        notes += plan_notes.of_replication(connection, logged, switches=options.ends_with_switch)
     lacks = [f"not carried over from blue: {each}, which the DDL leaves out" for each in made.lacks]
     return _Draft(made, explained, pointed, [*lacks, *notes])
 

@@ -66,6 +66,11 @@ def holders(connection: psycopg.Connection) -> list[SnapshotHolder]:
     return [SnapshotHolder(*row) for row in connection.execute(_SQL["sessions"]).fetchall()]
 
 
+def replicas(connection: psycopg.Connection) -> list[str]:
+    """The names of the replicas that are connected and may answer queries."""
+    return [row[0] for row in connection.execute(_SQL["replicas"]).fetchall()]
+
+
 class SnapshotWait:
     """Waits for older snapshots, all in all for no longer than the limit."""
 

@@ -27,6 +27,15 @@ SELECT coalesce(nullif(r.application_name, ''), s.slot_name::text, 'a replica')
    AND age(coalesce(s.xmin, r.backend_xmin)) > age((%(at)s %% 4294967296)::text::xid)
  ORDER BY 1;
 
+-- replicas --
+-- Replicas that replay WAL, as this role sees them: without pg_read_all_stats it does not see whether one
+-- does. Logical replication, backups and archives of WAL replay nothing.
+SELECT coalesce(nullif(r.application_name, ''), s.slot_name::text, 'a replica')
+  FROM pg_stat_replication r
+  LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
+ WHERE s.slot_type IS DISTINCT FROM 'logical' AND (r.replay_lsn IS NOT NULL OR r.state IS NULL)
+ ORDER BY 1;
+
 -- prepared --
 -- Prepared transactions, which keep the snapshots of replicas back.
 SELECT gid, prepared FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared;

@@ -23,7 +23,7 @@ from psycopg import sql
 
 from esops.errors import Refused, Unavailable
 from esops.events import Position
-from esops.postgres import catalog
+from esops.postgres import catalog, publications
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified, translated
 from esops.postgres.grants import change_statements, rights
@@ -79,8 +79,8 @@ def statements(connection: psycopg.Connection, what: Switch) -> list[str]:
 def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
     """The statements of a switch, in order, as the catalogue is now.
 
-    Raises Refused where a table does not exist, or where something refers to a name in a way that
-    the switch would leave behind.
+    Raises Refused where a table does not exist, where something refers to a name in a way that the
+    switch would leave behind, or where a table is published that gets another name.
     """
     names = what.names if what.mode != "hook" else ()
     pairs = [(name, *_relations(connection, what, name)) for name in names]
@@ -98,7 +98,7 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
         if current is not None and current.kind == "v":
             serving_view.check_unchanged(connection, name, current, blue)
         if current is not None and current.kind in "rp":
-            done.append(_move_table_away(connection, what, name))
+            done.append(_move_table_away(connection, what, name, current))
         elif current is not None and not _stays(what, current, target):
             done.append(goes_with.away(name))
         point = _rename_to if what.mode == "rename" else _point_view_at
@@ -188,13 +188,16 @@ def _stays(what: Switch, current: Table, target: Table) -> bool:
     return what.mode == "view" and current.kind == "v" and same_columns(current, target)
 
 
-def _move_table_away(connection: psycopg.Connection, what: Switch, name: ReadModelName) -> str:
+def _move_table_away(
+    connection: psycopg.Connection, what: Switch, name: ReadModelName, current: Table
+) -> str:
     """A table that has the name itself gets its version's suffix."""
     assert what.source is not None
-    moved = sql.Identifier(physical_name(name.name, what.source.version))
+    moved = physical_name(name.name, what.source.version)
+    publications.check_rename(connection, current, moved)
     return (
         f"ALTER TABLE {name.identifier.as_string(connection)} RENAME TO "
-        f"{moved.as_string(connection)}"
+        f"{sql.Identifier(moved).as_string(connection)}"
     )
 
 
@@ -205,6 +208,7 @@ def _rename_to(
     __: Table | None,
     target: Table,
 ) -> list[str]:
+    publications.check_rename(connection, target, name.name)
     return [
         (
             f"ALTER TABLE {qualified(target.schema, target.name).as_string(connection)} "

@@ -47,6 +47,14 @@ _ESCAPES = (
 _QUOTES = "Put a value with spaces or quotes between single quotes, and write \\' and \\\\ in it."
 
 
+class PublishedAddress(str):
+    """The address of a Postgres database where esops may make tables that are published for logical
+    replication. It is part of the address so that no way to a connection can lose it.
+    """
+
+    __slots__ = ()
+
+
 def problem_of_dsn(dsn: str) -> str | None:
     """What is wrong with a libpq string or URL, in sentences; None where it can be read."""
     if _TOPICS.match(dsn):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
@@ -23,6 +23,12 @@ def parse_duration(text: object) -> timedelta:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+
+
+Publications = Literal["refused", "allowed"]
+"""`publications`: whether esops may make tables in a database that publishes every new table for
+logical replication, and rename tables that are published.
+"""
 
 
 class Settings(BaseModel):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from esops.settings.addresses import Dsn, RepositoryAddress, Uri
+from esops.settings.addresses import Dsn, PublishedAddress, RepositoryAddress, Uri
 from esops.settings.archives import ArchiveSettings
-from esops.settings.base import Duration, Settings
+from esops.settings.base import Duration, Publications, Settings
 
 
 class TableSettings(Settings):
@@ -105,6 +105,13 @@ class PostgresSettings(StoreSettings):
     still hold it, where the sequence gives numbers in advance (CACHE or INCREMENT above 1).
     Default: never.
     """
+    publications: Publications = "refused"
+
+    @model_validator(mode="after")
+    def _address_knows(self) -> Self:
+        if self.publications == "allowed":
+            self.__dict__["dsn"] = PublishedAddress(self.dsn)
+        return self
 
     @property
     def address(self) -> str:

@@ -22,6 +22,7 @@ import psycopg
 from psycopg import errors, sql
 
 from esops.errors import Busy, Refused, Unavailable
+from esops.postgres import publications
 from esops.postgres.grants import grant_statements
 from esops.postgres.statements import script, statements
 
@@ -80,12 +81,14 @@ def installed(connection: psycopg.Connection) -> bool:
 def plan(connection: psycopg.Connection) -> list[str]:
     """The statements that `install` would run now, word for word; none where all is in place.
 
-    Raises Refused where a newer esops made the tables.
+    Raises Refused where a newer esops made the tables, or where a publication would publish them.
     """
     number = _readable(schema_number(connection))
     steps = [each for each in known() if each.number > number]
     if not steps:
         return []
+    # A new column of an old table stops a subscriber as well.
+    publications.check_new_tables(connection, "esops", "esops' own tables")
     found = connection.execute(_SQL["there_already"]).fetchone()
     assert found is not None
     schema, tables, versions, owner = found
@@ -130,8 +133,8 @@ def install(connection: psycopg.Connection) -> None:
 
     All or nothing, in one transaction, under a lock that makes a second process wait and then find
     nothing to do. The connection must not be in a transaction. Raises Refused where a newer esops
-    made the tables, Unavailable where the role may not change them, and Busy where somebody else
-    holds them for longer than ten seconds.
+    made the tables or a publication would publish them, Unavailable where the role may not change
+    them, and Busy where somebody else holds them for longer than ten seconds.
     """
     number = _readable(schema_number(connection))
     if number == newest():

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from esops.errors import Busy, Refused
-from esops.postgres import catalog
+from esops.postgres import catalog, publications
 from esops.postgres.connection import qualified, translated
 from esops.projections import kinds
 from esops.readmodel import locks, registry
@@ -57,6 +57,8 @@ class InPlaceRebuild(Rebuild):
                 self._check(connection, version)
                 if options.ranges is not None:
                     check_shardable(self.target.definition, self.store, "--ranges")
+                    schema, _ = version.table
+                    publications.check_new_tables(connection, schema, "the table for the ranges")
                 # The number of the version in which ranges are built; nobody ever reads it.
                 numbers = [each.version for each in registry.versions(connection, self.target.name)]
                 kept = {

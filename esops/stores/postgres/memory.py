@@ -26,6 +26,8 @@ import psycopg
 import structlog
 from psycopg import errors
 
+from esops.errors import Refused
+from esops.postgres import publications
 from esops.postgres.statements import script, statements
 from esops.stores.postgres.ages import Sighting
 from esops.stores.postgres.numbered_events import NumberedEvents
@@ -74,6 +76,7 @@ class Memory:
         self._there = None
         if not self.there(connection):
             try:
+                publications.check_new_tables(connection, "esops", "esops' own tables")
                 with connection.transaction():
                     connection.execute("SET LOCAL lock_timeout = '2s'")
                     connection.execute(_SQL["lock"])
@@ -81,6 +84,10 @@ class Memory:
                     if row is not None and not row[1]:
                         connection.execute("CREATE SCHEMA esops")
                     connection.execute(_TABLES)
+            except Refused as error:
+                # The commands that need tables of their own here refuse; this one is a guest.
+                log.info("settling is not remembered between processes", reason=error.message)
+                return
             except (*_DENIED, errors.LockNotAvailable, errors.DuplicateSchema) as error:
                 log.info(
                     "settling is not remembered between processes",

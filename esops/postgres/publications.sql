@@ -1,0 +1,48 @@
+-- of_all --
+-- Publications that publish every table, also one that is made tomorrow. Tables that are temporary or
+-- UNLOGGED are never published.
+SELECT quote_ident(pubname) || ' (FOR ALL TABLES)'
+  FROM pg_publication
+ WHERE puballtables AND (pubinsert OR pubupdate OR pubdelete OR pubtruncate)
+ ORDER BY 1;
+
+-- of_schema --
+-- Publications that publish every table of a schema, since Postgres 15.
+SELECT quote_ident(p.pubname) || format(' (FOR TABLES IN SCHEMA %%I)', n.nspname)
+  FROM pg_publication p
+  JOIN pg_publication_namespace s ON s.pnpubid = p.oid
+  JOIN pg_namespace n ON n.oid = s.pnnspid
+ WHERE n.nspname = %(schema)s
+   AND (p.pubinsert OR p.pubupdate OR p.pubdelete OR p.pubtruncate)
+ ORDER BY 1;
+
+-- of_table --
+-- Publications that name a table, or one that it is a partition of, and how they would name another
+-- table in its place.
+SELECT quote_ident(p.pubname), quote_ident(p.pubname) || ' DROP TABLE ' || r.prrelid::regclass,
+       quote_ident(p.pubname) || ' ADD TABLE ' || %(other)s
+  FROM pg_publication p
+  JOIN pg_publication_rel r ON r.prpubid = p.oid
+ WHERE (r.prrelid = %(oid)s OR r.prrelid IN (SELECT pg_partition_ancestors(%(oid)s)))
+   AND (p.pubinsert OR p.pubupdate OR p.pubdelete OR p.pubtruncate)
+ ORDER BY 1;
+
+-- of_table_in_part --
+-- The same since Postgres 15, where a publication may have some of the columns and rows.
+SELECT quote_ident(p.pubname), quote_ident(p.pubname) || ' DROP TABLE ' || r.prrelid::regclass,
+       quote_ident(p.pubname) || ' ADD TABLE ' || %(other)s
+       || coalesce((SELECT ' (' || string_agg(quote_ident(attname), ', ' ORDER BY attnum) || ')'
+                      FROM pg_attribute
+                     WHERE attrelid = r.prrelid AND attnum = ANY(r.prattrs)), '')
+       || coalesce(' WHERE (' || pg_get_expr(r.prqual, r.prrelid) || ')', '')
+  FROM pg_publication p
+  JOIN pg_publication_rel r ON r.prpubid = p.oid
+ WHERE (r.prrelid = %(oid)s OR r.prrelid IN (SELECT pg_partition_ancestors(%(oid)s)))
+   AND (p.pubinsert OR p.pubupdate OR p.pubdelete OR p.pubtruncate)
+ ORDER BY 1;
+
+-- decoded --
+-- Whether WAL is decoded at all. With `replica` or `minimal` no slot for logical replication can
+-- exist, and a slot that is made later decodes nothing that is older than itself. Since Postgres 19 the
+-- level follows from the slots that there are.
+SELECT coalesce(current_setting('effective_wal_level', true), current_setting('wal_level')) = 'logical';
