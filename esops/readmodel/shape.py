@@ -43,6 +43,15 @@ _PYTHON: dict[str, type] = {"int": int, "float": float, "Decimal": Decimal, "str
 Settle = Callable[[Key, Row | None], Row | None]
 
 
+def changing_defaults(connection: psycopg.Connection, table: Table) -> dict[str, str]:
+    """The columns whose defaults are not the same for all rows, each with its default."""
+    return {
+        name: default or "an identity"
+        for name, (default, own) in defaults(connection, table.oid).items()
+        if own or default is None or _CONSTANT.fullmatch(default) is None
+    }
+
+
 class Shape:
     """What the rows of one table look like to a fold, and the one way to make them so.
 
@@ -81,9 +90,9 @@ class Shape:
         if self._defaults is not None:
             return
         self._defaults = {}
-        for name, (default, own) in defaults(connection, self._table.oid).items():
-            if own or default is None or _CONSTANT.fullmatch(default) is None:
-                self._changing[name] = default or "an identity"
+        self._changing = changing_defaults(connection, self._table)
+        for name, (default, _) in defaults(connection, self._table.oid).items():
+            if name in self._changing:
                 continue
             text = f"SELECT ({default})::{self._columns[name].type}"  # both from the catalogue
             row = connection.execute(text.encode()).fetchone()

@@ -6,18 +6,19 @@ have reached the same position, their rows become the version's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-from esops.errors import Busy
+from esops.errors import Busy, Refused
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.readmodel.marks import keep_mark
 from esops.readmodel.registry import Version, read_position
+from esops.readmodel.shape import changing_defaults
 from esops.readmodel.types import wider
 from esops.stores.parts import Mark
 
@@ -178,6 +179,8 @@ def merge_shards(connection: psycopg.Connection, version: Version, until: Positi
         for each in found:
             for name, kind in each.value_types.items():
                 types[name] = wider(types.get(name), kind)
+        if version.state == "building":  # in place it is too late: the rows are there
+            _check_defaults(connection, version, found, types)
         moved = connection.execute(
             _SQL["merge"],
             (
@@ -195,3 +198,29 @@ def merge_shards(connection: psycopg.Connection, version: Version, until: Positi
                 f"another process moved the checkpoint of {version.projection} v{version.version}"
             )
         connection.execute(_SQL["delete"], (version.projection, version.version))
+
+
+def _check_defaults(
+    connection: psycopg.Connection,
+    version: Version,
+    shards: Sequence[Shard],
+    types: Mapping[str, str],
+) -> None:
+    """Raises Refused where only some shards have rows with a column whose default is not the same
+    for all rows: one process would have refused such a row.
+    """
+    missing = {
+        name for name in types for each in shards if each.rows and name not in each.value_types
+    }
+    if not missing:
+        return
+    table = catalog.find_table(connection, *version.table)
+    assert table is not None
+    changing = changing_defaults(connection, table)
+    for name in sorted(missing & changing.keys()):
+        raise Refused(
+            f"some rows of {version.projection} have column {name!r}, and others lack it, and its "
+            f"default ({changing[name]}) is not the same for all rows",
+            hint="Change the projection: write it in each row. Then drop this rebuild with "
+            "--abort, and start it again.",
+        )

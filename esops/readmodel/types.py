@@ -19,8 +19,10 @@ _NUMBERS = ("bool", "int", "float", "Decimal")
 
 def wider(known: str | None, new: str) -> str:
     """The Python type as which a column's values come back, where it holds values of two types."""
-    if known in {None, "None"} or {known, new} == {known}:
+    if known in {None, "None"} or known == new:
         return new
+    if new == "None":  # a process that loads a part may have seen no value
+        return str(known)
     if known in _NUMBERS and new in _NUMBERS:
         return max(known, new, key=_NUMBERS.index)
     return "str" if "str" in {known, new} else new

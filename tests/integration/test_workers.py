@@ -9,7 +9,9 @@ import threading
 
 import psutil
 import pytest
+from psycopg import sql
 
+from esops.postgres.sharding import shard_predicate
 from esops.rebuild.load.worker import Task, in_process
 from esops.running.throttle import Limits
 from tests.support import kinds, shop
@@ -224,3 +226,84 @@ def test_a_process_with_other_code_touches_nothing(carts, connection):
         True,
     )
     assert shards(connection) == stood
+
+
+DDL = """
+CREATE TABLE {table} (
+    cart_id text PRIMARY KEY, whole numeric, exact numeric, seldom numeric, one uuid,
+    at timestamptz, only_here text DEFAULT 'nobody', only_there numeric DEFAULT 7, after text
+)
+"""
+TYPED = """
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+from esops import fold
+
+HERE = {here!r}
+
+@fold(key="stream")
+def cart_summary(row, event):
+    here, n = event.stream in HERE, event.version
+    if event.position[0] > {last}:
+        # How a row comes back after the load.
+        return {{**row, "after": repr([type(each).__name__ for each in row.values()])}}
+    values = {{
+        "whole": n if here else n + 0.5,
+        "exact": n if here else Decimal(n) / 4,
+        "seldom": n if here else None,
+        "one": UUID(int=n) if here else str(UUID(int=n)),
+        "at": datetime(2026, 1, n, tzinfo=UTC) if here else f"2026-01-{{n:02}}T00:00:00Z",
+    }}
+    return values | ({{"only_here": "x"}} if here else {{"only_there": n}})
+"""
+
+
+def test_types_that_only_one_process_has_seen_come_back_as_with_one_process(
+    dsn, connection, project
+):
+    shop.make(dsn, 200)
+    here = connection.execute(
+        sql.SQL("SELECT DISTINCT stream_id FROM shop.mt_events WHERE {}").format(
+            shard_predicate(sql.Identifier("stream_id"), 0, 2)
+        )
+    ).fetchall()
+    assert 0 < len(here) < 20
+    code = TYPED.format(here=sorted(row[0] for row in here), last=200)
+    shop.configure(project, dsn, code=code, ddl=DDL)
+    project.ok("rebuild", "--blue-green")
+    project.ok("rebuild", "--blue-green", "--workers", "2")
+
+    def table(number: int) -> list[tuple]:
+        return connection.execute(f"SELECT * FROM cart_summary__v{number} ORDER BY 1").fetchall()
+
+    assert table(2) == table(1)
+    one, two = connection.execute(
+        "SELECT value_types FROM esops.versions ORDER BY version"
+    ).fetchall()
+    assert two == one
+    connection.execute(
+        "INSERT INTO shop.mt_events (seq_id, id, stream_id, version, data, type, timestamp)"
+        " SELECT nextval('shop.mt_events_sequence'), gen_random_uuid(), stream_id, 99, '{}',"
+        " 'product_item_added', now() FROM (SELECT DISTINCT stream_id FROM shop.mt_events) s"
+    )
+    project.ok("run", "--until-caught-up")
+    assert table(2) == table(1)
+    assert all(row[-1] for row in table(2))
+
+
+def test_a_column_of_one_process_whose_default_is_not_the_same_for_all_rows(
+    dsn, connection, project
+):
+    """One process refuses such a row; several used to leave the others to chance."""
+    shop.make(dsn, 100)
+    (some,) = connection.execute("SELECT min(stream_id) FROM shop.mt_events").fetchone()
+    code = TYPED.format(here=[some], last=100)
+    ddl = DDL.replace("'nobody'", "gen_random_uuid()::text")
+    shop.configure(project, dsn, code=code, ddl=ddl)
+    for workers in ("1", "2"):
+        refused = project.run("rebuild", "--blue-green", "--workers", workers)
+        assert refused.code == 6, refused.err
+        assert "only_here" in refused.err
+        assert "write it in each row" in refused.err
+        project.ok("rebuild", "--blue-green", "--abort", "--yes")

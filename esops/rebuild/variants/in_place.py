@@ -241,7 +241,7 @@ class InPlaceRebuild(Rebuild):
         if made is None:
             super()._check_code()
         elif not self.target.code.made(made.fingerprint):
-            self._accept_code(made)
+            self._accept_code(made, by_ranges=True)
 
     def _code_hint(self) -> str:
         return (
