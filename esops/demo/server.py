@@ -107,9 +107,13 @@ class EmbeddedServer:
         return make_conninfo(host=self._socket(), user="postgres", dbname=database, **more)
 
     @contextmanager
-    def replica(self) -> Iterator[EmbeddedServer]:
-        """A streaming replica, on a socket of its own; it is removed at the end."""
-        folder = self.folder.with_name(f"{self.folder.name}-replica")
+    def replica(
+        self, settings: Mapping[str, str] | None = None, slot: str | None = None
+    ) -> Iterator[EmbeddedServer]:
+        """A streaming replica, on a socket of its own, with a replication slot of this name or
+        without one; it is removed at the end.
+        """
+        folder = self.folder.with_name(f"{self.folder.name}-replica{slot or ''}")
         folder.mkdir(mode=0o700)
         if (user := _server_user()) is not None:
             shutil.chown(folder, user)
@@ -122,7 +126,10 @@ class EmbeddedServer:
             source,
             "--write-recovery-conf",
             "--checkpoint=fast",
+            *(["--create-slot", "--slot", slot] if slot else []),
         )
+        with (folder / "postgresql.auto.conf").open("a") as file:
+            file.writelines(f"{name} = {value}\n" for name, value in (settings or {}).items())
         for lock in folder.glob(
             ".s.PGSQL.*.lock"
         ):  # the wheel keeps its socket in the data folder, and copies its lock

@@ -84,9 +84,9 @@ def of_replication(
     if names:
         notes.append(
             f"{count(len(names), 'replica')} ({', '.join(names[:3])}) will replay the switch's "
-            "lock: a query there that reads the read model for longer than "
-            "max_standby_streaming_delay (30 seconds by default) is cancelled, and later ones wait "
-            "until then. Rebuild while no long query runs on them, or let their readers try again"
+            "lock: a query or transaction there that has read the read model is cancelled after "
+            "max_standby_streaming_delay (30 seconds by default). Rebuild while none runs for long "
+            "on them, or let their readers try again"
         )
     return notes
 

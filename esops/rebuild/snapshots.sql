@@ -20,7 +20,8 @@ SELECT txid_snapshot_xmax(txid_current_snapshot());
 
 -- standbys --
 -- Replicas whose feedback says that a snapshot there is older than a transaction number.
-SELECT coalesce(nullif(r.application_name, ''), s.slot_name::text, 'a replica')
+SELECT concat_ws(' at ', coalesce(s.slot_name::text, nullif(r.application_name, ''), 'no name'),
+                 host(r.client_addr))
   FROM pg_stat_replication r
   LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
  WHERE s.slot_type IS DISTINCT FROM 'logical'
@@ -30,7 +31,8 @@ SELECT coalesce(nullif(r.application_name, ''), s.slot_name::text, 'a replica')
 -- replicas --
 -- Replicas that replay WAL, as this role sees them: without pg_read_all_stats it does not see whether one
 -- does. Logical replication, backups and archives of WAL replay nothing.
-SELECT coalesce(nullif(r.application_name, ''), s.slot_name::text, 'a replica')
+SELECT concat_ws(' at ', coalesce(s.slot_name::text, nullif(r.application_name, ''), 'no name'),
+                 host(r.client_addr))
   FROM pg_stat_replication r
   LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
  WHERE s.slot_type IS DISTINCT FROM 'logical' AND (r.replay_lsn IS NOT NULL OR r.state IS NULL)
