@@ -108,6 +108,25 @@ def check_rename(connection: psycopg.Connection, table: Table, to: str) -> None:
         )
 
 
+def check_truncate(connection: psycopg.Connection, oids: list[int], names: str) -> None:
+    """Raises Refused where rows of these tables are published, and that they are emptied is not:
+    subscribers would keep the old rows, and stop at the first new one with the same key.
+    """
+    if allowed(connection) or not decoded(connection):
+        return
+    rows = connection.execute(_SQL["without_truncate"], {"oids": oids}).fetchall()
+    if found := [row[0] for row in rows]:
+        change = "; ".join(
+            f"ALTER PUBLICATION {each} SET (publish = 'insert, update, delete, truncate')"
+            for each in found
+        )
+        raise Refused(
+            f"{_named(found)} does not publish that {names} is emptied: subscribers would keep the "
+            "old rows and stop at the first new one",
+            hint=f"Nothing was changed. Rebuild with --blue-green or --ranges, or run: {change};",
+        )
+
+
 def _named(found: list[str]) -> str:
     return f"the publication{'s' if len(found) > 1 else ''} {' and '.join(found)}"
 

@@ -41,6 +41,16 @@ SELECT quote_ident(p.pubname), quote_ident(p.pubname) || ' DROP TABLE ' || r.prr
    AND (p.pubinsert OR p.pubupdate OR p.pubdelete OR p.pubtruncate)
  ORDER BY 1;
 
+-- without_truncate --
+-- Publications that publish new rows of some tables, and not that a table is emptied.
+SELECT DISTINCT quote_ident(p.pubname)
+  FROM pg_publication p
+  JOIN pg_publication_tables t ON t.pubname = p.pubname
+  JOIN pg_namespace n ON n.nspname = t.schemaname
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+ WHERE c.oid = ANY(%(oids)s) AND p.pubinsert AND NOT p.pubtruncate
+ ORDER BY 1;
+
 -- decoded --
 -- Whether WAL is decoded at all. With `replica` or `minimal` no slot for logical replication can
 -- exist, and a slot that is made later decodes nothing that is older than itself. Since Postgres 19 the

@@ -59,6 +59,8 @@ class InPlaceRebuild(Rebuild):
                     check_shardable(self.target.definition, self.store, "--ranges")
                     schema, _ = version.table
                     publications.check_new_tables(connection, schema, "the table for the ranges")
+                else:
+                    self._check_emptying(connection, version)
                 # The number of the version in which ranges are built; nobody ever reads it.
                 numbers = [each.version for each in registry.versions(connection, self.target.name)]
                 kept = {
@@ -111,6 +113,17 @@ class InPlaceRebuild(Rebuild):
             conjoined=self.store.capabilities.tenants,
         )
         kinds.of_one_database(self.target.definition, self.store, connection)
+
+    def _check_emptying(self, connection: psycopg.Connection, version: registry.Version) -> None:
+        found = [catalog.find_table(connection, *physical) for physical in version.tables.values()]
+        oids = [
+            each
+            for table in found
+            if table is not None
+            for each in catalog.relation_tree(connection, table.oid)
+        ]
+        names = " and ".join(".".join(physical) for physical in version.tables.values())
+        publications.check_truncate(connection, oids, names)
 
     def _story(self) -> bool:
         self._check_log()
