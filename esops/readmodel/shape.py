@@ -9,7 +9,7 @@ changes them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import chain
@@ -40,7 +40,14 @@ _CONSTANT = re.compile(
 )
 _MEMORY = 50_000
 _PYTHON: dict[str, type] = {"int": int, "float": float, "Decimal": Decimal, "str": str}
-Settle = Callable[[Key, Row | None], Row | None]
+FoldPairs = Callable[
+    [
+        Iterator[tuple[Key, Any]],
+        MutableMapping[Key, Row | None],
+        Callable[[Row | None, Any], Row | None],
+    ],
+    bool,
+]
 
 
 def changing_defaults(connection: psycopg.Connection, table: Table) -> dict[str, str]:
@@ -55,12 +62,14 @@ def changing_defaults(connection: psycopg.Connection, table: Table) -> dict[str,
 class Shape:
     """What the rows of one table look like to a fold, and the one way to make them so.
 
-    `settle` takes a key in its form and a row that the function has returned; it gives a copy of
-    the row in the form of the table. It raises Unfit. It is another function after a row has shown
-    a column or a type for the first time.
+    `fold` takes pairs of a key in its form and an event, the rows by key, and a function that makes
+    of a row (or None) and an event another one. It keeps of each row that the function returns a
+    copy in the form of the table. It raises Unfit, and what the function raises. It returns True,
+    to be called again with the pairs that are left, after a row has shown a column or a type for
+    the first time: `fold` is another function then.
     """
 
-    settle: Settle
+    fold: FoldPairs
 
     def __init__(
         self, table: Table, key_columns: tuple[str, ...], written: Mapping[str, str]
@@ -199,10 +208,10 @@ class Shape:
             for name in self._names
             if name not in self._key_columns and not has_fixed_size(self._columns[name])
         ]
-        self.settle = self._quick()
+        self.fold = self._quick()
 
     def _slow(self, key: Key, row: Row) -> Row:
-        """As `settle`, for a row that is not in its form yet."""
+        """A row that is not in its form yet, in the form of the table."""
         if type(row) is not dict:
             raise Unfit(f"the function returned a {type(row).__name__}, not a row (a dict) or None")
         self._learn(row)
@@ -289,12 +298,12 @@ class Shape:
             f"hold: {error}"
         )
 
-    def _quick(self) -> Settle:
+    def _quick(self) -> FoldPairs:
         """A function of Python made for these columns: it runs once for each event, and a loop
         over forms would take longer than the fold itself.
         """
-        names: dict[str, Any] = {"slow": self._slow, "Unfit": Unfit}
-        guards, reads, values = [], [], []
+        names: dict[str, Any] = {"slow": self._slow, "Unfit": Unfit, "shape": self}
+        guards, reads, values, texts = [], [], [], []
         keys = {name: f"k{n}" for n, name in enumerate(self._key_columns)}
         for n, name in enumerate(self._names):
             form, v = self._forms[name], f"v{n}"
@@ -314,26 +323,38 @@ class Shape:
                 continue
             names |= form.names
             # None is rare, so it is asked for last.
-            quick = [] if form.quick is None else [re.sub(r"\bv\b", v, f"({form.quick})")]
-            tests = " or ".join([*quick, f"{v} is None"])
-            values.append(f"{name!r}: {v} if {tests} else f{n}({v})")
-        unpacked = ", ".join(keys.values()) + " = key"
+            tests = [] if form.quick is None else [re.sub(r"\bv\b", v, f"({form.quick})")]
+            if form.quick is not None and is_plain_text(self._columns[name]):
+                # Most texts of a row are those of the row before, and a text does not change.
+                texts.append((f"o{n}", name))
+                tests.insert(0, f"{v} is o{n}")
+            tests.append(f"{v} is None")
+            values.append(f"{name!r}: {v} if {' or '.join(tests)} else f{n}({v})")
         source = "\n".join(
             [
-                "def settle(key, row):",
-                " if row is None: return None",
-                f" if type(row) is dict and len(row) == {len(self._names)}:",
-                "  try:",
-                *(f"   {each}" for each in reads),
-                f"   {unpacked}",
-                f"   if {' and '.join(guards) or True}:",
-                f"    return {{{', '.join(values)}}}",
-                "  except (KeyError, Unfit): pass",
-                " return slow(key, row)",
+                "def fold(pairs, rows, evolve):",
+                " for key, event in pairs:",
+                "  old = rows[key]",
+                *_if_any(texts),
+                "  row = evolve(old, event)",
+                f"  if type(row) is dict and len(row) == {len(self._names)}:",
+                "   try:",
+                *(f"    {each}" for each in reads),
+                f"    {', '.join(keys.values())}{',' if len(keys) > 1 else ''} = key",
+                f"    if {' and '.join(guards) or True}:",
+                f"     rows[key] = {{{', '.join(values)}}}",
+                "     continue",
+                "   except (KeyError, Unfit): pass",
+                "  if row is None:",
+                "   rows[key] = None",
+                "   continue",
+                "  rows[key] = slow(key, row)",
+                "  if shape.fold is not fold: return True",
+                " return False",
             ]
         )
         exec(source, names)  # noqa: S102 - of the user's there are names of columns, as literals
-        return cast("Settle", names["settle"])
+        return cast("FoldPairs", names["fold"])
 
     def _python(self, name: str) -> type:
         """The Python type that a column's values have now, where that is noted."""
@@ -341,6 +362,15 @@ class Shape:
         if written == "value":
             return UUID if kind == "uuid" else date if kind == "date" else datetime
         return _PYTHON.get(written, type(None))
+
+
+def _if_any(texts: Sequence[tuple[str, str]]) -> list[str]:
+    """Statements that keep these columns of the row `old`, which may be None."""
+    if not texts:
+        return []
+    unknown = " = ".join(variable for variable, _ in texts)
+    known = "; ".join(f"{variable} = old[{name!r}]" for variable, name in texts)
+    return [f"  if old is None: {unknown} = None", f"  else: {known}"]
 
 
 def _length(value: Any) -> int:

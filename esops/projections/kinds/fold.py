@@ -123,15 +123,14 @@ class Fold:
             if not is_bad_row(error):
                 raise
             raise BadEvent(f"its key does not fit the table's: {error}") from error
-        rows, evolve, shape = self._young, self._evolve, self._shape
-        # One try around the whole loop, for it runs once an event. After an error the rows are of
-        # no use: the runner drops this object and starts again at the checkpoint.
+        pairs = zip(keys, events, strict=True)
+        # After an error the rows are of no use: the runner drops this object and starts again at
+        # the checkpoint.
         try:
-            for key, event in zip(keys, events, strict=True):
-                # What it returns gets the form of the table at once: whether the next event finds
-                # the row here or reads it makes no difference.
-                row = evolve(rows[key], event)
-                rows[key] = shape.settle(key, row)
+            # What the function returns gets the form of the table at once: whether the next event
+            # finds the row here or reads it makes no difference.
+            while self._shape.fold(pairs, self._young, self._evolve):
+                pass
         except psycopg.Error:
             raise
         except Unfit as error:
