@@ -124,6 +124,8 @@ def _show_switched(output: Output, done: Switched, *, dry_run: bool) -> None:
     elif dry_run:
         for statement in done.statements:
             output.line(f"{statement};")
+        for note in done.notes:
+            output.say(note)
     elif done.inside is not None:
         old = done.inside[0]
         output.line(f"{name} serves v{new} now, as {done.inside[1]}; {old} keeps running")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
@@ -43,6 +43,8 @@ class Obstacle:
     why: str
     before: str | None
     after: str | None
+    by: str | None = None
+    """The role that has to do it; None for esops' own."""
 
 
 def is_made_again(each: Dependant) -> bool:
@@ -57,12 +59,11 @@ def obstacle_of(
     why = _why_not(roots, each)
     if why is None:
         return None
-    if not each.ours:
-        row = connection.execute(
-            "SELECT format('GRANT %%I TO %%I', %s::text, current_user)", (each.owner,)
-        ).fetchone()
-        assert row is not None
-        return Obstacle(each.name, why, row[0], None)
+    if not each.ours and _why_not(roots, replace(each, ours=True)) is None:
+        # Whoever is a member of a superuser may do everything, so that is never advised.
+        grant = connection.execute(_SQL["grant"], {"role": each.owner}).fetchone()
+        if grant is not None:
+            return Obstacle(each.name, why, grant[0], None, "a superuser")
     row = connection.execute(
         _SQL["by_hand"],
         {
@@ -78,7 +79,7 @@ def obstacle_of(
     # It cannot be again as it was.
     if _lost_columns(roots, each) or (each.kind == "foreign key" and _become_views(roots)):
         after = None
-    return Obstacle(each.name, why, before, after)
+    return Obstacle(each.name, why, before, after, None if each.ours else each.owner)
 
 
 def _why_not(roots: Sequence[Root], each: Dependant) -> str | None:
@@ -131,12 +132,15 @@ def refuse(roots: Sequence[Root], obstacles: Sequence[Obstacle]) -> None:
     """Raises Refused where there are any, with the statements to run before and after."""
     if not obstacles:
         return
-    before = [each.before for each in obstacles if each.before is not None]
-    after = [each.after for each in reversed(obstacles) if each.after is not None]
+    before = [(each.by, each.before) for each in obstacles if each.before is not None]
+    after = [(each.by, each.after) for each in reversed(obstacles) if each.after is not None]
     steps = [
-        (f"{when} the switch, run:", *(f"  {each};" for each in run))
+        (
+            f"{when} the switch, run{f' as {role}' if role else ''}:",
+            *dict.fromkeys(f"  {statement};" for by, statement in run if by == role),
+        )
         for when, run in (("Right before", before), ("Right after", after))
-        if run
+        for role in dict.fromkeys(by for by, _ in run)
     ]
     raise Refused(
         f"the switch of {', '.join(str(root.name) for root in roots)} would leave behind what "

@@ -134,3 +134,8 @@ SELECT CASE %(kind)s::text
                                                    WHEN 'i' THEN ' AS IMPLICIT' END)
                       FROM pg_cast WHERE oid = %(oid)s) END
          END;
+
+-- grant --
+-- What makes this role a member of another one that is no superuser.
+SELECT format('GRANT %%I TO %%I', rolname, current_user)
+  FROM pg_roles WHERE rolname = %(role)s AND NOT rolsuper;

@@ -52,6 +52,8 @@ class Switched:
     position: Position | None
     statements: Sequence[str]
     inside: tuple[str, str] | None = None
+    notes: Sequence[str] = ()
+    """What a dry run says of the switch: what it carries over, and what keeps its old rows."""
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -61,6 +63,7 @@ class Switched:
             "to_version": self.to_version,
             "position": None if self.position is None else str(self.position),
             "statements": list(self.statements),
+            "notes": list(self.notes),
         }
 
 
@@ -321,8 +324,15 @@ def _switch(steps: _Steps, *, dry_run: bool, back: bool = False) -> Switched:
     if source is not None and source.position is not None:
         bring(source.position)  # most of the way before the lock, the short rest under it
     if dry_run:
-        statements = switch.statements(connection, what)
-        return Switched(target.projection, before, target.version, target.position, statements)
+        prepared = switch.prepare(connection, what)
+        return Switched(
+            target.projection,
+            before,
+            target.version,
+            target.position,
+            prepared.statements,
+            notes=[*prepared.carried.notes(), *switch.left_stale(connection, what)],
+        )
 
     def record(on: psycopg.Connection) -> None:
         if external:  # again, under the lock: from here on nobody reads blue by the name

@@ -291,7 +291,8 @@ def _pointed(
         return (), [f"a later switch would be refused: {refused.message}. {refused.hint or ''}"]
     if not options.ends_with_switch:
         return (), []
-    return prepared.statements, prepared.carried.notes()
+    old_rows = switch.left_stale(connection, what)
+    return prepared.statements, [*prepared.carried.notes(), *old_rows]
 
 
 def _explained(

@@ -33,7 +33,7 @@ from esops.readmodel import object_names, properties, registry, serving_view
 from esops.readmodel.dependants import drop_replaced
 from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
-from esops.rebuild import carried
+from esops.rebuild import carried, stale
 from esops.rebuild.carried import Prepared
 from esops.rebuild.left_behind import Root
 from esops.rebuild.snapshots import (
@@ -71,11 +71,6 @@ class Switch:
         return ", ".join(map(str, self.names))
 
 
-def statements(connection: psycopg.Connection, what: Switch) -> list[str]:
-    """The statements of a switch; see `prepare`."""
-    return list(prepare(connection, what).statements)
-
-
 def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
     """The statements of a switch, in order, as the catalogue is now.
 
@@ -110,6 +105,20 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
             pointed += properties.same_row_security(connection, current, target, serving)
         done += [*_same_rights(connection, what, current, blue, target), *pointed]
     return Prepared([*goes_with.before, *done, *goes_with.after], goes_with)
+
+
+def left_stale(connection: psycopg.Connection, what: Switch) -> list[str]:
+    """The materialised views that would keep the rows of the version that serves now, in words.
+
+    Raises as `prepare`.
+    """
+    if what.mode == "hook":
+        return []
+    there = [catalog.find_table(connection, name.schema, name.name) for name in what.names]
+    found = stale.reading(connection, [each.oid for each in there if each is not None])
+    if not found:
+        return []
+    return stale.left_stale(found, prepare(connection, what).carried.relations)
 
 
 def _with_names(
@@ -260,6 +269,7 @@ def perform(
         connection, replace(patience, despite=patience.despite or what.forced), stop, say
     )
     with translated():
+        old_rows = left_stale(connection, what)
         older.wait()
     deadline, attempt = time.monotonic() + _PATIENCE.total_seconds(), 0
     while True:
@@ -293,6 +303,8 @@ def perform(
                 attempt=attempt,
             )
             drop_replaced(connection, wait=True)
+            for each in old_rows:
+                say(each)
             return done
 
 

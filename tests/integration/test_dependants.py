@@ -393,3 +393,73 @@ def test_what_this_role_may_not_change_or_what_came_up_late_is_never_left_behind
     with pytest.raises(Refused, match=r"view public.report came up"), connection.transaction():
         carried.execute(connection, lambda: late)
     assert bound_to(connection, "cart") == ["view public.report"]
+
+
+STALE = """
+    CREATE MATERIALIZED VIEW total AS SELECT count(*) AS rows FROM cart_summary;
+    CREATE UNIQUE INDEX ON total (rows);
+    CREATE MATERIALIZED VIEW over_total AS SELECT * FROM total;
+    CREATE VIEW between AS SELECT cart_id FROM cart_summary;
+    CREATE MATERIALIZED VIEW over_view AS SELECT count(*) FROM between;
+    CREATE MATERIALIZED VIEW never_filled AS SELECT count(*) FROM cart_summary WITH NO DATA;
+"""
+REFRESH = (
+    "REFRESH MATERIALIZED VIEW CONCURRENTLY public.total",
+    "REFRESH MATERIALIZED VIEW public.over_total",
+    "REFRESH MATERIALIZED VIEW public.over_view",
+)
+
+
+@pytest.mark.parametrize("mode", ["view", "rename"])
+def test_materialised_views_that_keep_their_rows_are_named(mode, dsn, connection, project):
+    """Those that the switch does not populate, each with the statement that does."""
+    made(dsn, project, mode)
+    connection.execute(STALE)
+    shop.more(dsn, 40)
+    populated = REFRESH[:2] if mode == "rename" else ()
+    named = {*REFRESH} - {*populated}
+
+    def told(text: str) -> set[str]:
+        return {each for each in REFRESH if re.search(f"{re.escape(each)}$", text, re.MULTILINE)}
+
+    plan = project.ok("rebuild", "--blue-green", "--dry-run", "--output", "json").json
+    notes = [note for note in plan["notes"] if "until somebody runs" in note]
+    assert told("\n".join(notes)) == named
+    assert len(notes) == len(named)
+    assert told(project.ok("rebuild", "--blue-green").err) == named
+    back = ("projection", "rollback", "cart_summary", "--output", "json")
+    assert told("\n".join(project.ok(*back, "--dry-run").json["notes"])) == named
+    assert told(project.ok(*back).err) == named
+    for statement in REFRESH:
+        connection.execute(statement)
+    carts = connection.execute("SELECT count(*) FROM cart_summary").fetchone()
+    for view in ("total", "over_total", "over_view"):
+        assert connection.execute(f"SELECT * FROM {view}").fetchone() == carts
+
+
+def test_what_belongs_to_a_superuser_is_named_with_its_statements(roles):
+    """And nobody is told to make esops' role a superuser."""
+    connection = roles
+    connection.execute("""
+        CREATE TABLE cart (id int PRIMARY KEY); GRANT SELECT, REFERENCES ON cart TO app_admin;
+        ALTER TABLE cart OWNER TO app_reader;
+        CREATE TABLE theirs (cart int CONSTRAINT a REFERENCES cart, other int CONSTRAINT b REFERENCES cart);
+        CREATE VIEW report AS SELECT id FROM cart;
+        CREATE TABLE others (cart int CONSTRAINT c REFERENCES cart);
+        ALTER TABLE others OWNER TO app_admin""")
+    cart = catalog.find_table(connection, "public", "cart")
+    root = Root(ReadModelName("public", "cart"), cart, cart, view=False)
+    owner = connection.execute("SELECT current_user").fetchone()[0]
+    connection.execute("SET ROLE app_reader")
+    with pytest.raises(Refused) as refused:
+        carried.carry(connection, [root])
+    connection.execute("RESET ROLE")
+    hint = refused.value.hint
+    assert "GRANT" not in hint
+    before, after = hint.split("Right after the switch")[:2][0], hint.partition("Right after")[2]
+    theirs = before.partition(f"Right before the switch, run as {owner}:")[2]
+    for name in ("a", "b"):
+        assert f"ALTER TABLE public.theirs DROP CONSTRAINT {name};" in theirs
+        assert f"ADD CONSTRAINT {name} FOREIGN KEY" in after
+    assert "DROP VIEW public.report;" in theirs
+    assert "run as app_admin:\n  ALTER TABLE public.others DROP CONSTRAINT c;" in before
