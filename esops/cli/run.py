@@ -86,7 +86,7 @@ def run(
 def _conclude(output: Output, host: Host, named: Sequence[str], *, stopped: bool) -> None:
     """Say how it ended. Raises where that is less than what was asked for."""
     from esops.errors import Stopped, UsageError
-    from esops.readmodel.renamed import remedy
+    from esops.readmodel.owners import remedy
 
     if host.ended:
         output.say(str(host.caught_up()))

@@ -1,4 +1,6 @@
-"""Whether the registry says what readers read: one version serves, and its tables are there."""
+"""Whether the registry says what readers read: one version serves, and its tables are there and
+its own.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from psycopg import sql
 from esops.config import Config
 from esops.health.findings import Finding
 from esops.postgres import catalog
-from esops.readmodel import migrations
+from esops.readmodel import migrations, owners
 from esops.readmodel.names import ReadModelName
-from esops.readmodel.registry import Version
+from esops.readmodel.registry import LIVE_STATES, Version
 from esops.readmodel.tables import missing_tables
 from esops.rebuild.overview import remedy_without_tables
 
@@ -36,6 +38,7 @@ def examine(
                 migrations.remedy_of_two(name, numbers, switched_to),
             )
             return
+    yield from _shared(subject, connection, versions)
     active = next((each for each in versions if each.state == "active"), None)
     if active is None:
         return
@@ -62,4 +65,24 @@ def examine(
                 subject,
                 f"v{active.version} serves, and {each}, which readers read, does not exist",
                 fix.as_string(connection),
+            )
+
+
+def _shared(
+    subject: str, connection: psycopg.Connection, versions: Sequence[Version]
+) -> Iterator[Finding]:
+    """Versions of two projections with one table, which an older esops could make."""
+    for each in versions:
+        if each.state not in {*LIVE_STATES, "building"}:
+            continue
+        relations = owners.relations_of(each.tables)
+        for other in owners.others(connection, each.projection, relations):
+            wrong = owners.forget_statement(other.projection, other.version)
+            yield Finding(
+                "ESOPS-D070",
+                subject,
+                f"{'.'.join(other.relation)} is of v{each.version} ({each.state}), and of {other} "
+                "as well",
+                f"Stop `esops run`. If {other.projection} is wrong: {wrong} Then rebuild "
+                f"{each.projection}, for both may have written into its tables.",
             )

@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 from esops.errors import Busy, Refused, UsageError
 from esops.events import Position
 from esops.postgres.statements import statements
-from esops.readmodel import migrations
+from esops.readmodel import migrations, owners
 from esops.readmodel.types import CHECKPOINT
 
 LIVE_STATES = ("active", "standby")
@@ -120,7 +120,8 @@ def read_position(connection: psycopg.Connection, projection: str, number: int) 
 
 
 def insert(connection: psycopg.Connection, new: Version) -> None:
-    """Enter a new version."""
+    """Enter a new version. Raises Refused where a table or name is another projection's."""
+    owners.claim(connection, new.projection, new.tables)
     connection.execute(
         _SQL["insert"],
         (
@@ -332,8 +333,7 @@ def note_code(connection: psycopg.Connection, at: Version, fingerprint: str) -> 
 
     Nothing happens where somebody else changed it in the meantime.
     """
-    values = (fingerprint, at.projection, at.version, at.fingerprint)
-    connection.execute(_SQL["note_code"], values)
+    connection.execute(_SQL["note_code"], (fingerprint, at.projection, at.version, at.fingerprint))
 
 
 def add_rows(

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import psycopg
 
 from esops.config import Config
-from esops.errors import Refused
-from esops.readmodel import registry
+from esops.readmodel import migrations, owners, registry
 from esops.readmodel.names import ReadModelName, names_of
+from esops.readmodel.owners import remedy
 from esops.readmodel.registry import Version
 
 _LIVE = {*registry.LIVE_STATES, "building"}
@@ -54,19 +54,9 @@ def in_words(former: str, name: str) -> str:
     return f"the registry knows {name} as {former}. {remedy(former, name)}"
 
 
-def remedy(former: str, name: str) -> str:
-    """What to do about a projection that has another name in the registry."""
-    return f"If esops.toml has renamed {former}: esops projection rename {former} {name}"
-
-
 def check_own(connection: psycopg.Connection, name: str, names: Sequence[ReadModelName]) -> None:
     """Raises Refused where the registry assigns the names to another projection: it would be built
     from the beginning a second time, or over the other one's tables.
     """
-    other = owner(connection, name, names)
-    if other is not None:
-        read_as = ", ".join(str(each) for each in names)
-        raise Refused(
-            f"{read_as} is the read model that the registry knows as {other}, and not as {name}",
-            hint=f"{remedy(other, name)}. If both are meant: give {name} tables of its own.",
-        )
+    if migrations.installed(connection):
+        owners.check(connection, name, {(each.schema, each.name) for each in names})

@@ -205,6 +205,14 @@ def _check_hand_over(target: Target, store: EventStore, connection: psycopg.Conn
 def _look_around(connection: psycopg.Connection, target: Target) -> _Start:
     known, current = versions_and_tables(connection, target)
     source = next((each for each in known if each.state == "active"), None)
+    if source is not None and not {each.name for each in target.names} & set(source.tables):
+        raise Refused(
+            f"v{source.version} of {target.name} is read as {', '.join(source.tables)}, and "
+            f"esops.toml names {', '.join(map(str, target.names))}: readers of the first would "
+            "stay with an old version",
+            hint="Correct `tables` in esops.toml, or build the new tables as a projection with "
+            "another name.",
+        )
     adopt = source is None and bool(current)
     if adopt:
         source = adopted(connection, target, current)

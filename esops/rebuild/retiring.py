@@ -12,7 +12,7 @@ from esops.config import Config
 from esops.errors import Busy, Refused
 from esops.postgres.connection import connect, translated
 from esops.postgres.held import WHOLE, end_if_still
-from esops.readmodel import locks, migrations, registry
+from esops.readmodel import locks, migrations, owners, registry
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import drop_tables, missing_tables
 from esops.rebuild import journal
@@ -76,6 +76,7 @@ def _drop(connection: psycopg.Connection, version: Version) -> list[str]:
                 end_if_still(connection, whole=WHOLE)
                 states = ("standby", "active") if is_gone(connection, version) else ("standby",)
                 now = registry.hold(connection, version, states)
+                owners.check_alone(connection, now.projection, now.version, now.tables)
                 statements = drop_tables(connection, now)
                 registry.set_retired(connection, now)
                 entry = journal.latest(connection, version.projection)

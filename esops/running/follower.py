@@ -30,7 +30,7 @@ from esops.errors import (
 from esops.postgres.connection import connect, translated
 from esops.projections.definition import Definition, load_definition
 from esops.projections.fingerprint import Code, is_first
-from esops.readmodel import locks, registry
+from esops.readmodel import locks, owners, registry
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
 from esops.running.runner import Runner
@@ -162,6 +162,7 @@ def _follow_version(
         connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection,
     ):
         version = registry.version(connection, projection, number)
+        owners.check_alone(connection, projection, number, version.tables)
         lock = locks.version_lock(projection, number)
         holder = locks.holder(connection, lock)
         if holder is not None:
