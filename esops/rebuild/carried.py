@@ -140,6 +140,8 @@ def execute(connection: psycopg.Connection, prepare: Callable[[], Prepared]) -> 
     """
     drop_replaced(connection)
     prepared = prepare()
+    if not prepared.statements:
+        return []  # a program moves the readers, and may take its time
     # From here on readers wait; rows of materialised views may take their time.
     makes_rows = any("MATERIALIZED VIEW" in each for each in prepared.statements)
     end_if_still(connection, whole=None if makes_rows else WHOLE)

@@ -109,3 +109,24 @@ class Hooks:
             self.say,
         )
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class MoveReaders:
+    """The program that moves the readers itself, and how long it may take; `run` gets the version
+    that they are moved to.
+    """
+
+    run: Callable[[Version], object]
+    limit: timedelta
+
+
+def move_readers(hooks: Hooks, facts: Facts) -> MoveReaders:
+    """The hook `switch`, to be run in the switch's transaction."""
+
+    def run(to: Version) -> None:
+        # How far it is now, and not when the switch began.
+        now = {"position": to.position, "events": to.events, "rows": to.rows}
+        hooks.run("switch", {**facts, **now})
+
+    return MoveReaders(run, hooks.settings.timeout)

@@ -10,7 +10,7 @@ All three work for projections of any kind.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -31,7 +31,7 @@ from esops.rebuild.freshness import (
     check_logs,
     check_not_given_up,
 )
-from esops.rebuild.hooks import Hooks, facts_of
+from esops.rebuild.hooks import Hooks, facts_of, move_readers
 from esops.rebuild.retiring import is_gone, retire_versions, take_lock
 from esops.rebuild.snapshots import DEFAULT_PATIENCE, SnapshotPatience
 
@@ -302,19 +302,27 @@ class _Steps:
     patience: SnapshotPatience
 
 
+def _check(steps: _Steps) -> None:
+    """Raises what stands against a switch and shows before anything is changed."""
+    config, what = steps.config, steps.what
+    source, target, allow_stale = what.source, what.target, what.forced
+    settings = config.projection(target.projection)
+    check_not_given_up(target)
+    if not allow_stale:
+        check_logs(config, steps.connection, source, target)
+    if settings.kind == "external":
+        check_application_ahead(config, source, target, allow_stale=allow_stale)
+    else:
+        check_can_advance(settings, target, allow_stale=allow_stale)
+
+
 def _switch(steps: _Steps, *, dry_run: bool, back: bool = False) -> Switched:
     config, connection, what = steps.config, steps.connection, steps.what
     source, target, allow_stale = what.source, what.target, what.forced
     before = source.version if source else 0
     settings = config.projection(target.projection)
     external = settings.kind == "external"
-    check_not_given_up(target)
-    if not allow_stale:
-        check_logs(config, connection, source, target)
-    if external:
-        check_application_ahead(config, source, target, allow_stale=allow_stale)
-    else:
-        check_can_advance(settings, target, allow_stale=allow_stale)
+    _check(steps)
 
     def bring(position: Position) -> None:
         if not allow_stale:
@@ -346,10 +354,7 @@ def _switch(steps: _Steps, *, dry_run: bool, back: bool = False) -> Switched:
         journal.keep_blue(on, target.projection, target.version)
 
     if settings.switch == "hook":
-        facts = facts_of(
-            target.projection, journal.SWITCHED, source.version if source else None, target
-        )
-        Hooks(settings.hooks, config.directory, log.info).run("switch", facts)
+        what = _with_program(config, what)
     statements = switch.perform(
         connection,
         what,
@@ -360,3 +365,12 @@ def _switch(steps: _Steps, *, dry_run: bool, back: bool = False) -> Switched:
     )
     position = registry.read_position(connection, target.projection, target.version)
     return Switched(target.projection, before, target.version, position, statements)
+
+
+def _with_program(config: Config, what: switch.Switch) -> switch.Switch:
+    """The switch with the program that moves the readers."""
+    settings, source, target = config.projection(what.target.projection), what.source, what.target
+    before = source.version if source is not None else None
+    hooks = Hooks(settings.hooks, config.directory, log.info)
+    facts = facts_of(target.projection, journal.SWITCHED, before, target)
+    return replace(what, move_readers=move_readers(hooks, facts))

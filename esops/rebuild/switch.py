@@ -35,6 +35,7 @@ from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
 from esops.rebuild import carried, stale
 from esops.rebuild.carried import Prepared
+from esops.rebuild.hooks import MoveReaders
 from esops.rebuild.left_behind import Root
 from esops.rebuild.snapshots import (
     DEFAULT_PATIENCE,
@@ -59,6 +60,7 @@ class Switch:
     """What is switched: the names that readers use, from the version that serves to another one.
 
     `forced` serves the target even where it is behind.
+    `move_readers` runs the program of mode `hook` for the target as it is then.
     """
 
     names: Sequence[ReadModelName]
@@ -66,6 +68,7 @@ class Switch:
     source: Version | None
     target: Version
     forced: bool = False
+    move_readers: MoveReaders | None = None
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.names))
@@ -343,6 +346,12 @@ def _attempt(
             connection, target.projection, target.version, source.version if source else None
         )
         record(connection)
+        if what.move_readers is not None:
+            # Last, for a program cannot be rolled back. Blue is held still and green is not behind:
+            # readers are moved one by one, and none must see older rows. Others wait for nothing
+            # but blue's next checkpoint.
+            end_if_still(connection, what.move_readers.limit + _BRINGING)
+            what.move_readers.run(target)
     return done
 
 

@@ -76,7 +76,12 @@ class Replayer(Applier):
         """An event of its own, in a transaction with the end of its dead letter."""
         version = self.version
         projector = open_projector(self._work.definition, self._tables)
-        assert projector is not None
+        if projector is None:
+            raise Refused(
+                f"{version.projection} is of kind sql, and a statement cannot apply single events",
+                hint=f"Rebuild it, or forget them: esops projection dead-letters "
+                f"{version.projection} discard",
+            )
         try:
             with translated(), self.connection.transaction():
                 registry.lock_checkpoint(self.connection, version.projection, version.version)

@@ -4,8 +4,12 @@ to.
 
 from __future__ import annotations
 
+import json
+import sys
+
 import pytest
 
+from esops.readmodel import locks
 from tests.support import shop
 from tests.support.waiting import end, until
 
@@ -292,33 +296,88 @@ def remove(*given):
 
 replay.remove_dead_letters = remove
 """
+DIES_AFTER = """
+import os, signal
+from esops.running import replay
+
+real, calls = replay.Replayer._one, []
+
+def one(self, event, found):
+    real(self, event, found)
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+replay.Replayer._one = one
+"""
 
 
-def test_a_replay_that_is_killed_applies_nothing_twice(dsn, connection, project):
-    shop.make(dsn, 100)
-    ddl = "CREATE TABLE {table} (cart_id text PRIMARY KEY, items integer NOT NULL DEFAULT 0)"
-    bad = "    assert event.version % 2\n"
+PROGRAM = """
+import json, os, sys
+
+def say(**document):
+    print(json.dumps(document), flush=True)
+
+for line in sys.stdin:
+    message = json.loads(line)
+    if message["type"] == "hello":
+        say(type="ready", protocol=1)
+    elif message["type"] == "batch":
+        for event in message["events"]:
+            if "BAD" in sys.argv and not event["version"] % 2:
+                say(type="poison", event=event["id"], error="I cannot")
+                break
+            key = {"cart_id": event["stream"]}
+            say(op="increment", table="cart_summary", key=key, by={"items": 1})
+        else:
+            say(type="done", number=message["number"])
+"""
+COUNTED = "CREATE TABLE {table} (cart_id text PRIMARY KEY, items integer NOT NULL DEFAULT 0)"
+
+
+def counting(project, dsn, kind: str, *, bad: bool) -> None:
+    """A projection that counts what is added, and fails on every other event if `bad`."""
     body = "    write.increment"
+    fails = COUNTS.replace(body, "    assert event.version % 2\n" + body)
+    shop.configure(
+        project, dsn, code=fails if bad else COUNTS, ddl=COUNTED, projection_options=SKIP
+    )
+    project.write("program.py", PROGRAM)
+    how = {
+        "handlers": 'kind = "handlers"\npython = "shop_projections:counts"',
+        "process": 'kind = "process"\nevents = ["product_item_added"]\n'
+        f"command = {json.dumps([sys.executable, 'program.py', *(['BAD'] if bad else [])])}",
+        "sql": 'kind = "sql"\nstatement = "counts.sql"',
+    }[kind]
+    project.write("counts.sql", "SELECT :after + :until")
+    text = (project.folder / "esops.toml").read_text()
+    text = text.replace('python = "shop_projections:cart_summary"', how)
+    project.write("esops.toml", text.replace(SKIP, "") if kind == "sql" else text)
 
-    def configure(code: str) -> None:
-        shop.configure(project, dsn, code=code, ddl=ddl, projection_options=SKIP)
-        text = (project.folder / "esops.toml").read_text()
-        project.write(
-            "esops.toml",
-            text.replace(":cart_summary", ":counts").replace("tables", 'kind = "handlers"\ntables'),
-        )
 
-    configure(COUNTS.replace(body, bad + body))
+@pytest.mark.parametrize("kind", ["handlers", "process"])
+def test_a_replay_that_is_killed_applies_nothing_twice(kind, dsn, connection, project):
+    shop.make(dsn, 60)
+    counting(project, dsn, kind, bad=True)
     built = project.run("rebuild", "--blue-green", "--output", "json", "--max-dead-letters", "99%")
     dead = built.json["dead_letters"]
     assert dead > 3
-    configure(COUNTS)
-    project.patch(DIES)
-    process = project.start(*REPLAY, "--accept-code")
-    until(lambda: process.poll() is not None)
-    project.write("sitecustomize.py", "")
-    left = connection.execute("SELECT count(*) FROM esops.dead_letters").fetchone()[0]
-    assert left == dead - 2
+    counting(project, dsn, kind, bad=False)
+    with_run = project.start("run")
+    try:
+        lock = locks.version_lock("cart_summary", 1)
+        until(lambda: locks.holder(connection, lock) is not None)
+        assert project.run(*REPLAY, "--accept-code").code == 4
+    finally:
+        end(with_run)
+    # It dies before the commit of the third event, and after it.
+    for dies, left in ((DIES, dead - 2), (DIES_AFTER, dead - 5)):
+        project.patch(dies)
+        process = project.start(*REPLAY, "--accept-code")
+        until(lambda process=process: process.poll() is not None)
+        project.write("sitecustomize.py", "")
+        found = connection.execute("SELECT count(*) FROM esops.dead_letters").fetchone()
+        assert found == (left,)
     done = project.ok(*REPLAY, "--output", "json").json
     assert done["replayed"] == left
     counted = dict(connection.execute("SELECT cart_id, items FROM cart_summary").fetchall())
@@ -326,3 +385,14 @@ def test_a_replay_that_is_killed_applies_nothing_twice(dsn, connection, project)
         "SELECT stream_id, count(*) FROM shop.mt_events WHERE type = 'product_item_added' GROUP BY 1"
     ).fetchall()
     assert counted == dict(expected)
+
+
+def test_a_statement_cannot_replay_single_events(dsn, connection, project):
+    """They are of the time when the projection was of another kind."""
+    shop.make(dsn, 20)
+    counting(project, dsn, "handlers", bad=True)
+    project.run("rebuild", "--blue-green", "--max-dead-letters", "99%")
+    counting(project, dsn, "sql", bad=False)
+    refused = project.run(*REPLAY, "--accept-code")
+    assert refused.code == 6, refused.err
+    assert "discard" in refused.err

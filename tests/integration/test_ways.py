@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import psycopg
 import pytest
@@ -158,6 +159,74 @@ def test_readers_moved_by_a_hook(dsn, connection, project):
     text = (project.folder / "esops.toml").read_text()
     project.write("esops.toml", text.replace('hooks.switch = ["./move"]', ""))
     assert project.run("rebuild", "--blue-green").code == 2
+
+
+LOOKING = """#!{python}
+import os, psycopg, time
+if os.environ["ESOPS_FROM_VERSION"]:
+    time.sleep(1.2)  # longer than readers may wait for names
+with psycopg.connect({dsn!r}) as connection:
+    name, old = os.environ["ESOPS_TABLES"].split(".")[1], os.environ["ESOPS_FROM_VERSION"]
+    if old:
+        at = "SELECT max(position) FROM cart_summary__v" + old
+        blue = connection.execute(at).fetchone()[0]
+        green = connection.execute("SELECT max(position) FROM " + name).fetchone()[0]
+        assert green >= blue, (green, blue)
+        assert int(os.environ["ESOPS_POSITION"]) == green
+    waiting = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE"
+        " application_name = 'report' AND backend_xmin IS NOT NULL").fetchone()
+    with open("readers", "a") as told:
+        print(name, *waiting, file=told)
+"""
+
+
+def test_readers_are_moved_when_no_older_snapshot_is_left_and_green_is_not_behind(
+    dsn, connection, project
+):
+    """A program cannot be rolled back: what can stand against the switch comes before it."""
+    shop.make(dsn, 100)
+    shop.configure(project, dsn, projection_options='switch = "hook"\nhooks.switch = ["./move"]')
+    path = project.folder / "move"
+    project.patch(
+        "from datetime import timedelta\n"
+        "from esops.rebuild import carried\n"
+        "carried.WHOLE = timedelta(seconds=1)"
+    )
+    path.write_text(LOOKING.format(python=sys.executable, dsn=dsn))
+    path.chmod(0o755)
+    project.ok("rebuild", "--blue-green")
+
+    def readers() -> list[str]:
+        return (project.folder / "readers").read_text().splitlines()
+
+    def old_reader() -> psycopg.Connection:
+        session = psycopg.connect(dsn, application_name="report")
+        session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        session.execute("SELECT 1")
+        return session
+
+    assert readers() == ["cart_summary__v1 0"]
+    with old_reader():
+        refused = project.run("rebuild", "--blue-green", "--snapshot-wait", "0s")
+        assert refused.code == 6, refused.err
+        assert readers() == ["cart_summary__v1 0"], "moved although it was refused"
+    # Blue goes on meanwhile: at the program, green is not behind it.
+    shop.more(dsn, 30)
+    project.ok("run", "--until-caught-up")
+    with old_reader():
+        process = project.start("rebuild", "--blue-green", "--resume", "--snapshot-wait", "60s")
+        heard(process, "waiting for 1 reader")
+        assert readers() == ["cart_summary__v1 0"]
+    _, err = finish(process)
+    assert process.returncode == 0, err
+    assert readers()[1:] == ["cart_summary__v2 0"]
+    with old_reader():
+        assert (
+            project.run("projection", "rollback", "cart_summary", "--snapshot-wait", "0s").code == 6
+        )
+    assert len(readers()) == 2
+    project.ok("projection", "rollback", "cart_summary")
+    assert readers()[2:] == ["cart_summary__v1 0"]
 
 
 # -- in place

@@ -14,6 +14,7 @@ from esops.events import Position
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import journal, switch
+from esops.rebuild.hooks import move_readers
 from esops.rebuild.phases.verifying import Verifying
 from esops.stores.base import require
 from esops.stores.parts import SqlAccess
@@ -33,14 +34,14 @@ class Switching(Verifying):
         self._open_throttle().wait()
         settings, blue, green = self.target.settings, self._blue(), self._green()
         self._will_be_followed = blue is not None and self._session.followed(blue)
-        what = switch.Switch(self.target.names, settings.switch, blue, green)
+        move = None
+        if settings.switch == "hook":
+            move = move_readers(self._hooks, self._facts())
+        what = switch.Switch(self.target.names, settings.switch, blue, green, move_readers=move)
         self._say(f"switching {what} to v{green.version}")
         # The switch itself would refuse as well, but only after readers were locked out.
         if settings.live == "app":
             self._await_stillness()
-        # After a lost answer the switch may be done; the program must not move readers twice.
-        if settings.switch == "hook" and self._green().state != "active":
-            self._hooks.run("switch", self._facts())
 
         def record(connection: psycopg.Connection) -> None:
             if settings.live == "app":

@@ -17,7 +17,7 @@ from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import count_rows
 from esops.rebuild import journal, switch
-from esops.rebuild.hooks import run_program
+from esops.rebuild.hooks import move_readers, run_program
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.steps import Rebuild
 from esops.rebuild.variants.external.checkpoint import EventCount, is_ahead, reached
@@ -203,21 +203,16 @@ class ExternalRebuild(Rebuild):
         have seen in blue.
         """
         settings, blue, green = self.target.settings, self._blue(), self._version()
-        what = switch.Switch(self.target.names, settings.switch, blue, green)
+        move = None
+        if settings.switch == "hook":
+            move = move_readers(self._hooks, self._facts())
+        what = switch.Switch(self.target.names, settings.switch, blue, green, move_readers=move)
         self._say(f"switching {what} to {self._tables()}")
-        # A program cannot be rolled back, so green has to be ahead before it runs.
-        if settings.switch == "hook" and green.state != "active":
-            self._await_ahead(blue, green)
-            self._hooks.run("switch", self._facts())
 
         def record(connection: psycopg.Connection) -> None:
             # The names are locked by now, so readers see nothing in blue that its checkpoint had
-            # not reached before this look.
-            if (
-                settings.switch == "view"
-                and blue is not None
-                and not is_ahead(self.store, blue, green)
-            ):
+            # not reached before this look. A program that moves them comes after it.
+            if blue is not None and not is_ahead(self.store, blue, green):
                 raise _Behind
             journal.enter(connection, self._journal_entry.rebuild, journal.SWITCHED, finished=True)
 
