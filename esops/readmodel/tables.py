@@ -68,13 +68,13 @@ def create_statements(
     ]
 
 
-def not_carried(connection: psycopg.Connection, blue: Table, *, view: bool) -> list[str]:
-    """What blue has and green will not get, each in words. `view`: readers read through a view.
+def not_carried(connection: psycopg.Connection, blue: Table, mode: str) -> list[str]:
+    """What blue has and green will not get, each in words. `mode` is how it is switched.
 
     Raises Refused where readers would see rows that were hidden from them, or blue's rows in
     another table.
     """
-    if blue.row_security and view:
+    if blue.row_security and mode == "view":
         raise Refused(
             f"{blue.schema}.{blue.name} has row security, which a view in its place would not keep",
             hint='With switch = "rename" the table keeps it. Or move the policies to the '
@@ -87,7 +87,9 @@ def not_carried(connection: psycopg.Connection, blue: Table, *, view: bool) -> l
             "of the old version after a switch",
             hint=f"Rebuild {parent[0]}, or detach the table from it.",
         )
-    rows = connection.execute(_SQL["not_carried"], {"oid": blue.oid}).fetchall()
+    rows = connection.execute(
+        _SQL["not_carried"], {"oid": blue.oid, "renames": mode == "rename"}
+    ).fetchall()
     return [row[0] for row in rows]
 
 

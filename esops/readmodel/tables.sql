@@ -8,9 +8,14 @@ SELECT 'foreign key ' || quote_ident(conname) || ' (adding it would lock the tab
   FROM pg_constraint
  WHERE conrelid = %(oid)s AND contype = 'f'
 UNION ALL
+-- With `switch = "rename"`, triggers move with the name, unless this role may not make them.
 SELECT 'trigger ' || quote_ident(tgname)
+       || CASE WHEN %(renames)s
+               THEN format(' (to carry it over, esops needs GRANT EXECUTE ON FUNCTION %%s TO %%I)',
+                           tgfoid::regprocedure, current_user) ELSE '' END
   FROM pg_trigger
- WHERE tgrelid = %(oid)s AND NOT tgisinternal
+ WHERE tgrelid = %(oid)s AND NOT tgisinternal AND tgparentid = 0
+   AND NOT (%(renames)s AND has_function_privilege(tgfoid, 'EXECUTE'))
 UNION ALL
 SELECT 'rule ' || quote_ident(rulename)
   FROM pg_rewrite

@@ -29,13 +29,13 @@ def of_blue(
     connection: psycopg.Connection, target: Target, blue: Mapping[str, Table], to_version: int
 ) -> list[str]:
     """What blue has and green, the version of that number, will not get."""
-    view = target.settings.switch == "view"
+    mode = target.settings.switch
     green = physical_tables(target.names, to_version)
-    if target.settings.switch == "rename":
+    if mode == "rename":
         green = {name.name: (name.schema, name.name) for name in target.names}
     notes = []
     for name, each in blue.items():
-        lost = not_carried(connection, each, view=view)
+        lost = not_carried(connection, each, mode)
         notes += [f"not carried over from blue: {thing}" for thing in lost]
         notes += of_memberships(connection, each, green[name])
         given = given_by_others(connection, each.oid)

@@ -33,6 +33,7 @@ from esops.readmodel import object_names, properties, registry, serving_view
 from esops.readmodel.dependants import drop_replaced
 from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
+from esops.readmodel.triggers import MovedTriggers, moved
 from esops.rebuild import carried, stale
 from esops.rebuild.carried import Prepared
 from esops.rebuild.hooks import MoveReaders
@@ -95,6 +96,10 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
         blue = _blue(connection, what, name)
         if current is not None and current.kind == "v":
             serving_view.check_unchanged(connection, name, current, blue)
+        own = MovedTriggers([], [])
+        if what.mode == "rename" and current is not None and current.kind in "rp":
+            own = moved(connection, current, target, name.identifier.as_string(connection))
+            done += own.before
         if current is not None and current.kind in "rp":
             done.append(_move_table_away(connection, what, name, current))
         elif current is not None and not _stays(what, current, target):
@@ -106,7 +111,7 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
         if what.mode == "rename" and current is not None and current.kind in "rp":
             serving = name.identifier.as_string(connection)
             pointed += properties.same_row_security(connection, current, target, serving)
-        done += [*_same_rights(connection, what, current, blue, target), *pointed]
+        done += [*_same_rights(connection, what, current, blue, target), *pointed, *own.after]
     return Prepared([*goes_with.before, *done, *goes_with.after], goes_with)
 
 

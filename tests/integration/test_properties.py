@@ -258,13 +258,14 @@ ONLY_BY_RENAMING = {
         COMMENT ON POLICY seen ON {t} IS 'why'""",
         "policies",
     ),
-}
-NOT_CARRIED = {
     "trigger": (
-        """CREATE TRIGGER watch BEFORE UPDATE ON {t} FOR EACH ROW
-        EXECUTE FUNCTION suppress_redundant_updates_trigger()""",
+        """CREATE TRIGGER watch BEFORE UPDATE OF items ON {t} FOR EACH ROW WHEN (OLD.items > 0)
+        EXECUTE FUNCTION suppress_redundant_updates_trigger();
+        COMMENT ON TRIGGER watch ON {t} IS 'quiet'; ALTER TABLE {t} ENABLE ALWAYS TRIGGER watch""",
         "triggers",
     ),
+}
+NOT_CARRIED = {
     "rule": ("CREATE RULE never AS ON DELETE TO {t} DO INSTEAD NOTHING", None),
     "foreign key to another table": (
         """CREATE TABLE clients (client text COLLATE "C" PRIMARY KEY);
@@ -305,9 +306,13 @@ def test_what_the_table_has_green_has(renaming, elsewhere, connection, switch):
     before = catalogue(connection, "cart_summary")
     for statements, _ in NOT_CARRIED.values():
         connection.execute(statements.replace("{t}", "cart_summary"))
+    trigger = ONLY_BY_RENAMING["trigger"][0]
+    if switch == "view":
+        connection.execute(trigger.replace("{t}", "cart_summary"))
     plan = project.ok("rebuild", "--blue-green", "--dry-run").out
-    for lost in ("trigger watch", "rule never", "foreign key known"):
+    for lost in ("rule never", "foreign key known"):
         assert f"not carried over from blue: {lost}" in plan
+    assert ("not carried over from blue: trigger watch" in plan) == (switch == "view")
     project.ok("rebuild", "--blue-green", "--max-diff", "999")
     if switch == "rename":
         assert changes(connection, "cart_summary", before) == []
@@ -434,3 +439,30 @@ def test_the_documentation_lists_what_a_table_keeps():
         "membership of a publication": "not carried over",
         "place in a table that it is a partition of or inherits from": "refused",
     }
+
+
+def test_triggers_fire_for_what_serves_and_not_while_green_is_loaded(renaming, connection, dsn):
+    project = renaming(TABLE)
+    connection.execute("""
+        CREATE TABLE fired (name text, cart text);
+        CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO fired VALUES (TG_TABLE_NAME, NEW.cart_id); RETURN NULL; END $$;
+        CREATE TRIGGER of_carts AFTER INSERT OR UPDATE ON cart_summary FOR EACH ROW
+        WHEN (NEW.status <> '') EXECUTE FUNCTION note();
+    """)
+    project.ok("rebuild", "--blue-green", "--max-diff", "999")
+    project.ok("rebuild", "--blue-green")
+    assert connection.execute("SELECT count(*) FROM fired").fetchone() == (0,)
+    shop.more(dsn, 10)
+    project.ok("run", "--until-caught-up")
+    for serves in (3, 2):
+        found = connection.execute("SELECT name, count(*) FROM fired GROUP BY 1").fetchall()
+        assert found == [("cart_summary", 1)], f"v{serves}"
+        connection.execute("TRUNCATE fired")
+        project.ok("projection", "rollback", "cart_summary")
+        connection.execute("UPDATE cart_summary SET items = 0 WHERE cart_id = 'cart-00000001'")
+    fewer = "CREATE TABLE {table} (cart_id text PRIMARY KEY, client text, items int)"
+    shop.configure(project, dsn, ddl=fewer, projection_options='switch = "rename"')
+    refused = project.run("rebuild", "--blue-green", "--dry-run")
+    assert refused.code == 6
+    assert 'DROP TRIGGER of_carts ON "public"."cart_summary"' in refused.err
