@@ -28,6 +28,8 @@ __all__ = [
 
 # Some hundred processes are started, and each would compile esops anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Each of them that imports numpy would start threads for it, which wait in a busy loop.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 settings.register_profile(
     "esops", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
