@@ -169,6 +169,8 @@ class ProjectionSettings(Settings):
                     f"a projection of kind {self.kind!r} does not have this key",
                     {"key": key},
                 )
+        if self.kind == "server":
+            self._check_verify_inside()
         if self.kind == "fold" and len(self.tables) > 1:
             raise PydanticCustomError(
                 "of_kind",
@@ -198,6 +200,20 @@ class ProjectionSettings(Settings):
                 {"key": "on_error"},
             )
         return self
+
+    def _check_verify_inside(self) -> None:
+        """Of a projection in its store, results are compared: there is no table and no text."""
+        for key, given in (
+            ("assertions", bool(self.verify.assertions)),
+            ("json", self.verify.json_equality != "value"),
+        ):
+            if given:
+                raise PydanticCustomError(
+                    "of_kind",
+                    "a projection of kind 'server' has no table: esops compares its results, by "
+                    "value",
+                    {"key": f"verify.{key}"},
+                )
 
     @property
     def filter(self) -> EventFilter:

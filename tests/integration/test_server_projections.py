@@ -144,6 +144,45 @@ def test_a_second_projection_is_built_compared_handed_over_and_the_first_retired
     assert rebuild(project).json["to_version"] == 3
 
 
+DETAILED = SUMS.replace(
+    "count: 0, total: 0", "count: 0, total: 0, lines: [], at: {n: 0, by: 'me'}, open: 1"
+)
+
+
+def test_paths_into_results_are_ignored_or_expected(project, nodes):
+    line = "s.lines.push({amount: e.data.amount, seen: 1}); s.at.n = 1; return s;"
+    configure(project, nodes, DETAILED.replace("return s;", line))
+    assert rebuild(project).code == 0
+    other = line.replace("seen: 1", "seen: 2").replace("at.n = 1", "at.n = 2")
+    changed = DETAILED.replace("return s;", other)
+
+    def verify(*entries: str, query: str = changed):
+        configure(project, nodes, query, "\n".join(entries))
+        return rebuild(project, "--no-switch")
+
+    differs = verify('verify.ignore = ["at.by"]')
+    found = differs.json["verification"]
+    assert (differs.code, found["differing"]) == (1, 40)
+    assert found["columns"] == {"lines": 40, "at": 40}
+    assert found["paths"] == {"lines[*].seen": 40, "at.n": 40}
+    project.ok("rebuild", "sums", "--blue-green", "--abort", "--yes")
+    fine = verify('verify.ignore = ["lines[*].seen"]', 'verify.expected = ["at"]')
+    found = fine.json["verification"]
+    assert (fine.code, found["differing"], found["expected"]) == (0, 0, {"at": 40})
+    # To JavaScript true is not 1, and to Python it is.
+    truth = verify(
+        'verify.ignore = ["lines", "at"]', query=changed.replace("open: 1", "open: true")
+    )
+    assert (truth.code, truth.json["verification"]["columns"]) == (1, {"open": 40})
+    project.ok("rebuild", "sums", "--blue-green", "--abort", "--yes")
+    wrong = verify('verify.ignore = ["lines[x]"]')
+    assert (wrong.code, "not a path" in wrong.err) == (2, True)
+    for key in ('assertions = ["SELECT true"]', 'json = "text"'):
+        refused = verify(f"verify.{key}")
+        assert refused.code == 2
+        assert f"projections.sums.verify.{key.partition(' ')[0]}" in refused.err
+
+
 def test_a_projection_that_was_there_before_is_version_one(project, nodes):
     client = nodes.client()
     client.create_projection(query=SUMS, name="sums")

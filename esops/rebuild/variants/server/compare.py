@@ -5,14 +5,30 @@ or stay different.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 from esops.errors import UsageError, nearest
 from esops.rebuild.variants.server.inside import projections_in
+from esops.rebuild.verification.paths import (
+    EACH_ITEM,
+    EACH_KEY,
+    Item,
+    Key,
+    Step,
+    Steps,
+    differences,
+    generalised,
+    parse_steps,
+    written,
+)
 from esops.rebuild.verification.result import Verification
 from esops.rebuild.verification.samples import SAMPLES
+from esops.settings import VerifySettings
 from esops.stores.base import EventStore
 
 Method = Literal["exact", "columns", "counts", "none"]
@@ -23,7 +39,6 @@ PAUSE_SECONDS = 0.5
 """The pause between two looks at what differs: both keep running while they are compared, and one
 may be a moment ahead.
 """
-_MISSING = object()
 
 
 def method_of(text: str | None) -> Method:
@@ -42,63 +57,85 @@ def partitions(store: EventStore, name: str) -> set[str]:
     return found or {""}
 
 
+@dataclass(frozen=True)
+class Paths:
+    """What of the results is not compared, and what may differ, each as written in esops.toml."""
+
+    ignored: tuple[Steps, ...]
+    expected: tuple[tuple[str, Steps], ...]
+
+    @classmethod
+    def of(cls, settings: VerifySettings) -> Paths:
+        """Read `verify`: a key of the results, or a path from there. Raises UsageError."""
+        return cls(
+            tuple(_steps(each) for each in settings.ignore),
+            tuple((each, _steps(each)) for each in settings.expected),
+        )
+
+
+@dataclass
+class _Partition:
+    """One partition's results on both sides, and where they differ."""
+
+    name: str
+    blue: Any
+    green: Any
+    paths: list[Steps] = field(default_factory=list)
+    expected: set[str] = field(default_factory=set)
+
+
 def compare(
     store: EventStore,
     blue: str,
     green: str,
     method: Method,
-    ignore: Sequence[str],
+    paths: Paths,
     stop: Callable[[], bool] = lambda: False,
 ) -> Verification:
-    """Compare two projections by their names in the server.
-
-    `ignore`: keys of results that are not compared.
-    """
+    """Compare two projections by their names in the server."""
     in_blue, in_green = partitions(store, blue), partitions(store, green)
     if method in ("counts", "none"):
         differing = abs(len(in_blue) - len(in_green)) if method == "counts" else 0
         return Verification(method, len(in_blue), len(in_green), differing)
-    left = sorted(in_blue | in_green)
+    left, seen = sorted(in_blue | in_green), dict[str, _Partition]()
     for round in range(ROUNDS):
         if round:
             time.sleep(PAUSE_SECONDS)
-        differences = list(_differences(store, blue, green, left, method, frozenset(ignore)))
-        if not differences or stop():
-            break
+        seen |= {each.name: each for each in _look(store, blue, green, left, method, paths)}
         # Only what differed is asked for again: the rest has agreed.
-        left = [partition for partition, *_ in differences]
+        left = [name for name in left if seen[name].paths]
+        if not left or stop():
+            break
     # Again, since partitions may have been added while the results were compared.
     in_blue, in_green = partitions(store, blue), partitions(store, green)
-    # Which keys differ, and in how many partitions: most mistakes are in one of them.
-    keys: dict[str, int] = {}
-    for _, old, new in differences:
-        for key in _unlike(old, new, frozenset(ignore)):
-            keys[key] = keys.get(key, 0) + 1
+    unlike = [seen[name] for name in left]
     return Verification(
         method,
         len(in_blue),
         len(in_green),
-        len(differences),
+        len(unlike),
         only_blue=len(in_blue - in_green),
         only_green=len(in_green - in_blue),
-        columns=keys,
+        # Which keys differ, and in how many partitions: most mistakes are in one of them.
+        columns=_counted({_name(path[0]) for path in each.paths if path} for each in unlike),
+        expected=_counted(each.expected for each in seen.values()),
+        paths=_counted(
+            {_written(generalised(path)) for path in each.paths if len(path) > 1} for each in unlike
+        ),
+        paths_of=len(unlike) or None,
         samples=[
-            {"partition": one, "blue": old, "green": new} for one, old, new in differences[:SAMPLES]
+            {"partition": one.name, "blue": one.blue, "green": one.green}
+            for one in unlike[:SAMPLES]
         ],
         note=None
-        if not differences
+        if not unlike
         else f"these stayed different in {ROUNDS} looks over {ROUNDS * PAUSE_SECONDS:.0f} s",
     )
 
 
-def _differences(
-    store: EventStore,
-    blue: str,
-    green: str,
-    names: Sequence[str],
-    method: Method,
-    ignore: frozenset[str],
-) -> Iterator[tuple[str, Any, Any]]:
+def _look(
+    store: EventStore, blue: str, green: str, names: Sequence[str], method: Method, paths: Paths
+) -> Iterator[_Partition]:
     def ask(partition: str) -> tuple[Any, Any]:
         return projections_in(store).result(blue, partition), projections_in(store).result(
             green, partition
@@ -106,25 +143,48 @@ def _differences(
 
     with ThreadPoolExecutor(AT_ONCE, "esops compare") as pool:
         for partition, (old, new) in zip(names, pool.map(ask, names), strict=True):
-            if not _alike(old, new, method, ignore):
-                yield partition, old, new
+            yield _compared(_Partition(partition, old, new), method, paths)
 
 
-def _alike(old: Any, new: Any, method: Method, ignore: frozenset[str]) -> bool:
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return bool(old == new)
-    keys = (
-        # An empty result has no keys in common with any, and would agree with all.
-        old.keys() & new.keys() if method == "columns" and old and new else old.keys() | new.keys()
-    ) - ignore
-    return all(old.get(key, _MISSING) == new.get(key, _MISSING) for key in keys)
+def _compared(found: _Partition, method: Method, paths: Paths) -> _Partition:
+    old, new = found.blue, found.green
+    # An empty result has no keys in common with any, and would agree with all.
+    if method == "columns" and isinstance(old, dict) and isinstance(new, dict) and old and new:
+        common = old.keys() & new.keys()
+        old, new = ({key: side[key] for key in common} for side in (old, new))
+    for path, *_ in differences(old, new):
+        if any(_within(path, each) for each in paths.ignored):
+            continue
+        meant = [entry for entry, each in paths.expected if _within(path, each)]
+        found.expected.update(meant)
+        if not meant:
+            found.paths.append(path)
+    return found
 
 
-def _unlike(old: Any, new: Any, ignore: frozenset[str]) -> list[str]:
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return []
-    return sorted(
-        key
-        for key in (old.keys() | new.keys()) - ignore
-        if old.get(key, _MISSING) != new.get(key, _MISSING)
-    )
+def _steps(entry: str) -> Steps:
+    return parse_steps(entry if entry.startswith((".", "[")) else f".{entry}", entry)
+
+
+def _within(path: Steps, wanted: Steps) -> bool:
+    """Whether a path is one that an entry of `verify` names, or inside it."""
+    return len(path) >= len(wanted) and all(map(_names, wanted, path))
+
+
+def _names(wanted: Step, step: Step) -> bool:
+    if wanted == EACH_KEY:
+        return isinstance(step, Key)
+    return isinstance(step, Item) if wanted == EACH_ITEM else wanted == step
+
+
+def _name(step: Step) -> str:
+    return step.name if isinstance(step, Key) else str(step)
+
+
+def _written(path: Steps) -> str:
+    return written("", path).removeprefix(".")
+
+
+def _counted(sets: Iterable[set[str]]) -> dict[str, int]:
+    """In how many of the sets each text is."""
+    return dict(Counter(chain.from_iterable(sets)))

@@ -88,6 +88,7 @@ def make_plan(config: Config, name: str, store: EventStore, options: Options) ->
             hint="Look at it, and delete it or give the projection another name.",
         )
     method = compare.method_of(options.compare) if source is not None else "none"
+    compare.Paths.of(settings.verify)  # raises for what is no path
     if source is not None and projections_in(store).get(source.name) is None:
         raise Refused(
             f"the projection {source.name}, which should serve, does not exist in the server",

@@ -218,10 +218,10 @@ class ServerRebuild:
         else:
             self._say(f"comparing {green.name} with {blue.name}")
             method = compare.method_of(options.compare)
-            ignore = self._settings.verify.ignore
+            paths = compare.Paths.of(self._settings.verify)
             found = self._patiently(
                 lambda: compare.compare(
-                    self._store, blue.name, green.name, method, ignore, self._stop
+                    self._store, blue.name, green.name, method, paths, self._stop
                 )
             )
         if not tolerated(found, options.max_diff):
