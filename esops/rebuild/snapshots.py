@@ -41,19 +41,18 @@ DEFAULT_PATIENCE = SnapshotPatience()
 
 @dataclass(frozen=True, slots=True)
 class SnapshotHolder:
-    """A session that has a snapshot, or may have one (`hidden`)."""
+    """A session that has a snapshot."""
 
     pid: int
     transaction: str
     user: str
     application: str
     since: datetime | None
-    hidden: bool
+    """None where this role may not see it."""
 
     def __str__(self) -> str:
         since = f", since {self.since:%H:%M:%S} UTC" if self.since else ""
-        hidden = ", what it does is hidden from this role" if self.hidden else ""
-        return f"session {self.pid} ({self.user}, {self.application or 'no name'}{since}{hidden})"
+        return f"session {self.pid} ({self.user}, {self.application or 'no name'}{since})"
 
 
 class OlderSnapshots(Exception):
@@ -120,7 +119,7 @@ class SnapshotWait:
             if self._stop():
                 raise Stopped("stopped while waiting for older snapshots")
             if time.monotonic() >= self._deadline:
-                raise self._refused(who, left, standbys=bool(rows))
+                raise self._refused(who, standbys=bool(rows))
             if not self._said:
                 self._said = True
                 self._say(
@@ -129,11 +128,9 @@ class SnapshotWait:
                 )
             time.sleep(_LOOK_EVERY_SECONDS * 5)
 
-    def _refused(self, who: list[str], left: list[SnapshotHolder], *, standbys: bool) -> Refused:
+    def _refused(self, who: list[str], *, standbys: bool) -> Refused:
         hint = "Nothing was changed. End them, or wait and run the command again (with --resume "
         hint += "for a rebuild). If none of them reads the read model: --despite-snapshots."
-        if any(each.hidden for each in left):
-            hint += " GRANT pg_read_all_stats lets esops see which sessions have a snapshot."
         if standbys and (kept := self._connection.execute(_SQL["prepared"]).fetchall()):
             gids = ", ".join(f"{gid!r} since {at:%Y-%m-%d %H:%M} UTC" for gid, at in kept[:3])
             hint += f" Prepared transactions keep the snapshots of replicas back: {gids}."
