@@ -121,8 +121,8 @@ def check_truncate(connection: psycopg.Connection, oids: list[int], names: str) 
             for each in found
         )
         raise Refused(
-            f"{_named(found)} does not publish that {names} is emptied: subscribers would keep the "
-            "old rows and stop at the first new one",
+            f"subscribers of {_named(found)} do not see that {names} is emptied: they would keep "
+            "the old rows and stop at the first new one",
             hint=f"Nothing was changed. Rebuild with --blue-green or --ranges, or run: {change};",
         )
 
