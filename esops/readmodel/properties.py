@@ -4,12 +4,13 @@ security. Green gets what blue has.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from esops.postgres import catalog
+from esops.postgres import catalog, publications
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.grants import change_statements, rights
@@ -67,6 +68,16 @@ def missing(connection: psycopg.Connection, blue: Table, green: Table) -> list[s
 def is_unlogged(connection: psycopg.Connection, table: Table) -> bool:
     """Whether a crash of the server empties a table."""
     return bool(_clauses(connection, table.oid)[0])
+
+
+def check_published(connection: psycopg.Connection, tables: Iterable[tuple[str, str]]) -> None:
+    """Raises Refused where new tables, each by its schema and name, are published and that is not
+    allowed.
+    """
+    for schema, name in tables:
+        table = catalog.find_table(connection, schema, name)
+        if table is not None and not is_unlogged(connection, table):
+            publications.check_new_tables(connection, schema, f"the new table {name}")
 
 
 def hide(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:

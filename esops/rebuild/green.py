@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 
 from esops.errors import UsageError
-from esops.postgres import catalog, publications
+from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.readmodel import properties
 from esops.readmodel.after_load import AfterLoad, read_after_load
@@ -71,8 +71,7 @@ def create_green(
                 hint=f"Write CREATE TABLE {mark} (…) in {ddl}.",
             )
         made.tables[name] = green
-        if not properties.is_unlogged(connection, green):
-            publications.check_new_tables(connection, green.schema, f"the new table {physical}")
+        properties.check_published(connection, [(schema, physical)])
         side = blue.get(name)
         renaming = target.settings.switch == "rename"
         if renaming:

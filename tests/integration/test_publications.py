@@ -120,6 +120,16 @@ def subscriber(publisher, dsn):
             subscriber.close()
 
 
+LATE = """
+from esops.rebuild.phases.loading import Loading
+before = Loading._provision
+def provision(self):
+    self._session.connection.execute("CREATE PUBLICATION late FOR TABLES IN SCHEMA public")
+    before(self)
+Loading._provision = provision
+"""
+
+
 def allow(project, value: str = "allowed") -> None:
     path = project.folder / "esops.toml"
     before = path.read_text().replace('publications = "allowed"\n', "")
@@ -210,6 +220,15 @@ def test_what_cannot_be_published_is_not_refused(server, project, publisher):
             shop.configure(project, dsn, ddl=ddl)
             assert project.run("rebuild", "--blue-green", "--dry-run").code == code, clause
             assert ("ESOPS-D059" in codes(project)) == (code == 6 or ddl is unlogged), clause
+        # One that comes up after the plan.
+        source.execute("DROP PUBLICATION p")
+        shop.configure(project, dsn)
+        project.patch(LATE)
+        assert project.run("rebuild", "--blue-green").code == 6
+        assert source.execute("SELECT to_regclass('cart_summary__v1')").fetchone() == (None,)
+        source.execute("DROP PUBLICATION late")
+        project.environment.clear()
+        project.ok("rebuild", "--blue-green", "--resume")
     with database(server) as dsn, psycopg.connect(dsn, autocommit=True) as source:
         if source.execute("SHOW wal_level").fetchone() != ("logical",):
             shop.make(dsn, 50)

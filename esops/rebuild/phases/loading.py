@@ -7,7 +7,7 @@ import psycopg
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.connection import qualified, translated
-from esops.readmodel import registry
+from esops.readmodel import properties, registry
 from esops.readmodel.after_load import build_after_load
 from esops.readmodel.marks import mark_at
 from esops.readmodel.registry import Version
@@ -44,6 +44,8 @@ class Loading(RebuildContext):
                 if catalog.find_table(connection, *self._green().table) is None:
                     for statement in self._journal_entry.options["create"]:
                         connection.execute(statement.encode())
+                    # Somebody may have made a publication since the plan.
+                    properties.check_published(connection, self._green().tables.values())
                 journal.enter(connection, self._journal_entry.rebuild, journal.PROVISIONED)
 
         self._session.do(create)
