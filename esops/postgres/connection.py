@@ -95,7 +95,7 @@ def _open(dsn: str, purpose: str) -> psycopg.Connection:
             application_name=application_name(purpose),
             context=_ADAPTERS,
             cursor_factory=Cursor,
-            **_keepalives(dsn),
+            **keepalives(dsn),
         )
     except psycopg.ProgrammingError:
         # Not what libpq says: it repeats the address, with the password.
@@ -105,10 +105,28 @@ def _open(dsn: str, purpose: str) -> psycopg.Connection:
         ) from None
 
 
-def _keepalives(dsn: str) -> dict[str, Any]:
-    """Notice within half a minute that the server's machine is gone; the address' own win."""
+def keepalives(dsn: str) -> dict[str, Any]:
+    """The parameters by which a connection notices within half a minute that the server's machine
+    is gone; those that the address or its service sets itself are left out.
+
+    Raises what psycopg raises for a service that cannot be reached.
+    """
     given = conninfo_to_dict(dsn)
+    if "service" in given or "PGSERVICE" in os.environ:
+        given |= _of_service(dsn)
     return {name: value for name, value in _KEEPALIVES.items() if name not in given}
+
+
+def _of_service(dsn: str) -> dict[str, str]:
+    """What is set in a service file, which only libpq finds: a connection has it."""
+    if dsn not in _services:
+        with psycopg.connect(dsn, connect_timeout=10) as probe:
+            _services[dsn] = probe.info.get_parameters()
+    return _services[dsn]
+
+
+_services: dict[str, dict[str, str]] = {}
+"""By address, for the life of the process."""
 
 
 def _take(connection: psycopg.Connection, dsn: str, session: SessionPurpose) -> None:

@@ -52,7 +52,8 @@ def same_session(connection: psycopg.Connection) -> int:
 
 
 def _ask(connection: psycopg.Connection) -> int:
-    row = connection.execute(_ASK).fetchone()
+    # Not prepared after some times: a statement that is prepared belongs to one process.
+    row = connection.execute(_ASK, prepare=False).fetchone()
     assert row is not None
     return int(row[0])
 

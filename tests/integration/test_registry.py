@@ -154,6 +154,13 @@ def test_nothing_is_dropped_without_being_asked(carts, connection):
     assert states(connection)[2] == "building"
     carts.ok("rebuild", "--blue-green", "--abort", "--yes")
     assert states(connection)[2] == "aborted"
+    connection.execute("UPDATE cart_summary__v1 SET items = -1")
+    carts.ok("rebuild", "--blue-green", "--max-diff", "100%")
+    for version in ((), ("1",)):
+        refused = carts.run("projection", "retire", "cart_summary", *version)
+        assert (refused.code, "--yes" in refused.err) == (2, True)
+    assert states(connection) == {1: "standby", 2: "aborted", 3: "active"}
+    assert connection.execute("SELECT count(*) FROM cart_summary__v1").fetchone()[0] > 0
 
 
 def test_tables_that_somebody_dropped_are_found_with_the_way_out(carts, connection):

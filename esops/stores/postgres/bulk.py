@@ -19,7 +19,7 @@ from adbc_driver_manager import AdbcConnection, AdbcStatement
 from psycopg.conninfo import make_conninfo
 
 from esops.events import Position, RecordedEvent
-from esops.postgres.connection import application_name, server_of, translated
+from esops.postgres.connection import application_name, keepalives, server_of, translated
 from esops.postgres.session import BULK, at_login, check, led_to_replica, set_up
 from esops.stores.ahead import ahead
 from esops.stores.payloads import Decode
@@ -101,6 +101,7 @@ class BulkReader:
             application_name=application_name("bulk"),
             connect_timeout=10,
             client_encoding="UTF8",
+            **keepalives(self._dsn),
             **at_login(facts),
         )
         database = adbc_driver_postgresql.connect(conninfo)
