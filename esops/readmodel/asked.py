@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from hashlib import sha256
 from typing import Any
 
@@ -16,6 +17,12 @@ from esops.readmodel.json_forms import dumps
 _MEMORY = 10_000
 """Answers that are kept for each type of column, all of short texts."""
 _SHORT = 1_000
+_REFUSALS = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.NotSupportedError,
+    psycopg.errors.SyntaxError,  # what tsvector, for one, says of a text that it cannot read
+)
 
 
 def text_of(value: Any, connection: psycopg.Connection) -> str:
@@ -49,18 +56,21 @@ class Asked:
             raise Unfit(f"there is no conversion: {error}") from None
         answers = self._answers.setdefault(column.type, {})
         asked = (type(value), text)
-        if asked not in answers:
+        if asked in answers:
+            # What can be changed, at any depth, is of one row only.
+            made = deepcopy(answers[asked])
+        else:
             if len(answers) >= _MEMORY:
                 answers.clear()
-            found = self._answer(column, value, text)
-            if len(text) > _SHORT:
-                return found
-            answers[asked] = found
-        found = answers[asked]
-        # An answer that can be changed is of one row only.
-        return list(found) if type(found) is list else found
+            made = self._answer(column, text)
+            if len(text) <= _SHORT:
+                answers[asked] = deepcopy(made)
+        # Lists of other values may have the same text: this is asked of each.
+        if not isinstance(value, str) and made != value:
+            raise Unfit(f"it would come back as {made!r}")
+        return made
 
-    def _answer(self, column: Column, value: Any, text: str) -> Any:
+    def _answer(self, column: Column, text: str) -> Any:
         assert self.connection is not None
         kind = self._type(column)
         # The field of a row takes a text as COPY does: with the length and the scale of the column.
@@ -71,15 +81,13 @@ class Asked:
             ).fetchone()
             assert row is not None
             made, shown = row
-            if not isinstance(value, str) and made != value:
-                raise Unfit(f"it would come back as {made!r}")
             json = column.kind in {"json", "jsonb"}
             back = dumps(made).decode() if json else text_of(made, self.connection)
             again = self.connection.execute(
                 sql.SQL("SELECT (%s::{}).v::text").format(kind),
                 (_quoted(back),),
             ).fetchone()
-        except (psycopg.DataError, psycopg.IntegrityError, psycopg.NotSupportedError) as error:
+        except _REFUSALS as error:
             raise Unfit(error.diag.message_primary or str(error)) from None
         if again != (shown,):
             raise Unfit(f"the driver reads it as {made!r}, which is another value")

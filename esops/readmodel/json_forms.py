@@ -25,6 +25,7 @@ MOST_DEPTH = 250
 _EXACT = 1e16
 """From here on Python writes a float with an exponent, which jsonb turns into an integer."""
 _MEMORY = 4_096
+_TEXTS = frozenset({str})
 
 
 def plain(value: Any) -> Any:
@@ -105,13 +106,14 @@ def _binary(value: Any, depth: int) -> Any:
     if kind is dict:
         inner = _deeper(depth)
         keys = tuple(value)
+        if not _TEXTS.issuperset(map(type, keys)):
+            # A text of a class of its own may take others for equal.
+            value = {_key(key): each for key, each in value.items()}
+            keys = tuple(value)
         ordered = _orders.get(keys)
         if ordered is None:
             ordered = _ordered(keys)
-        try:
-            return {key: _binary(value[key], inner) for key in ordered}
-        except KeyError:  # a key that is a text of a class of its own
-            return {_key(key): _binary(each, inner) for key, each in value.items()}
+        return {key: _binary(value[key], inner) for key in ordered}
     if kind is list:
         inner = _deeper(depth)
         return [_binary(each, inner) for each in value]

@@ -39,6 +39,10 @@ _CONSTANT = re.compile(
     re.IGNORECASE,
 )
 _MEMORY = 50_000
+_ALIKE = frozenset({str, int, bool, bytes, UUID, date})
+"""The types of whose values two are equal only where nothing tells them apart: the texts of
+Decimal("1.0") and Decimal("1.00"), and of 0.0 and -0.0, are two keys.
+"""
 _PYTHON: dict[str, type] = {"int": int, "float": float, "Decimal": Decimal, "str": str}
 FoldPairs = Callable[
     [
@@ -115,8 +119,11 @@ class Shape:
         if len(known) > _MEMORY:
             known.clear()
         for value in values:
-            # 1, 1.0 and True are equal, and only two of them are integers.
-            kinds = tuple(map(type, value)) if type(value) is tuple else type(value)
+            # 1 and True are equal, and are no one key of a text.
+            kinds = tuple(map(type, value)) if type(value) is tuple else (type(value),)
+            if not _ALIKE.issuperset(kinds):
+                made.append(self.key(value))
+                continue
             found = known.get((kinds, value))
             if found is None:
                 found = known[kinds, value] = self.key(value)

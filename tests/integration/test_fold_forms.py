@@ -18,6 +18,8 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.types.multirange import Multirange
+from psycopg.types.range import Range
 
 from esops.errors import Refused
 from esops.events import Position, RecordedEvent
@@ -159,16 +161,23 @@ def test_a_row_of_the_cache_is_the_row_that_is_read(dsn, connection, steps, in_p
     compare(dsn, DDL, steps, in_place)
 
 
-def compare(dsn: str, ddl: str, steps: list[Any], in_place: bool = False) -> list[str]:
+def compare(
+    dsn: str,
+    ddl: str,
+    steps: list[Any],
+    in_place: bool = False,
+    evolve: Callable[[Any, Any], Any] | None = None,
+) -> list[str]:
     """A process for each event, and one with all rows in memory: both see and write the same."""
 
-    def evolve(row: Any, step: Any) -> Any:
+    def sets(row: Any, step: Any) -> Any:
         _, column, value = step
         if in_place and row is not None:
             row[column] = value
             return row
         return {**(row or {}), column: value}
 
+    evolve = evolve or sets
     table = Table(dsn, ddl)
     restarted = table.run(steps, evolve, restart=True)
     rows = table.rows()
@@ -255,6 +264,7 @@ def test_each_type_that_a_function_may_return_for_each_column(dsn):
         ("jsonb", {1: 2}),
         ("jsonb", "\0"),
         ("small", 100),
+        ("tsvector", time(0, 0)),
         ("boolean", 2),
     ],
 )
@@ -381,6 +391,77 @@ def test_rows_share_nothing_that_can_be_changed(dsn):
     assert [row[1] == row[2] for row in rows] == [True, True]
     assert rows[0][1][-1] == "a"
     table.connection.close()
+
+
+def test_rows_share_no_part_of_a_value_that_the_server_was_asked_for(dsn):
+    ddl = "id text PRIMARY KEY, grid int[], spans int4multirange, names text[]"
+
+    def evolve(row: Any, step: Any) -> Any:
+        if row is None:
+            spans = Multirange([Range(1, 3)])
+            return {"grid": [[0, 0], [0, 0]], "spans": spans, "names": [["5"]]}
+        row["grid"][0][0] += 1
+        row["spans"].append(Range(10 * step[1], 10 * step[1] + 1))
+        return row
+
+    steps = [(key, n) for n in range(3) for key in "abc"]
+    compare(dsn, ddl, steps, evolve=evolve)
+    # [["t"]] has the same text as what was asked for before.
+    table = Table(dsn, "id text PRIMARY KEY, flags boolean[]")
+    flags = [{"flags": [[True]]}, {"flags": [["t"]]}]
+    fold = table.fold(lambda _, at: flags[at.version], lambda _: "k", 10)
+    fold.apply([event(version=0)], table.connection)
+    with pytest.raises(BadEvent, match="come back"):
+        fold.apply([event(version=1)], table.connection)
+    table.connection.close()
+
+
+class AnyCase(str):
+    """A text that takes others for equal."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return str(self).lower() == str(other).lower()
+
+    def __hash__(self) -> int:
+        return hash(str(self).lower())
+
+
+def test_the_keys_of_a_document_may_be_texts_of_a_class_of_their_own(dsn):
+    documents = [{"zz": 1, "b": 2}, {AnyCase("ZZ"): 1, AnyCase("B"): 2}]
+    steps = [(str(n % 2), "doc", documents[n % 2]) for n in range(4)]
+    seen = compare(dsn, "id text PRIMARY KEY, doc jsonb", steps)
+    assert seen[2:] == [
+        "{'id': '0', 'doc': {'b': 2, 'zz': 1}}",
+        "{'id': '1', 'doc': {'B': 2, 'ZZ': 1}}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("text", [Decimal("1.0"), Decimal("1.00"), Decimal("1.0")]),
+        ("text", [0.0, -0.0]),
+        ("text", [AnyCase("a"), AnyCase("A")]),
+        ("timestamp", [datetime(2026, 1, 1, 12, tzinfo=UTC),
+                       datetime(2026, 1, 1, 13, tzinfo=timezone(timedelta(hours=1)))]),
+        ("bytea", [bytearray(b"a"), b"a"]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("composite", [False, True])
+def test_a_key_is_the_one_that_its_value_has_by_itself(dsn, kind, keys, composite):
+    ddl = f"t text, id {kind}, n int, PRIMARY KEY (t, id)"
+    steps: list[Any] = [(("x", key), 0) for key in keys]
+    if not composite:
+        ddl, steps = f"id {kind} PRIMARY KEY, n int", [(key, 0) for key in keys]
+    found = []
+    for restart in (True, False):
+        table = Table(dsn, ddl)
+        table.run(steps, lambda row, _: {"n": (row or {"n": 0})["n"] + 1}, restart=restart)
+        found.append(table.rows())
+        table.connection.close()
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("column", ["text", "jsonb"])
