@@ -40,6 +40,8 @@ class AfterLoad:
     """The physical name of the table that gets it."""
     describes: bool = False
     """Whether it sets something of an index that is there by then; that may be done again."""
+    by_ddl: bool = False
+    """Whether a user's DDL made it; otherwise blue has it."""
 
 
 def read_after_load(

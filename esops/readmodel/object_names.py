@@ -9,6 +9,7 @@ belong to their table alone, and never need to change.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from psycopg import sql
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.statements import statements
-from esops.readmodel.names import physical_name
+from esops.readmodel.names import physical_name, shortened
 
 _SQL = statements(__package__, "object_names")
 
@@ -31,6 +32,8 @@ class Side:
     name: str
     """The name that the application reads."""
     version: int
+    made_by_ddl: frozenset[str] = frozenset()
+    """The keys and indexes that a user's DDL made for it, as far as it is known: plain names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +81,13 @@ def counterparts(connection: psycopg.Connection, blue: Table, green: Table) -> l
 
 
 def names_for_green(
-    connection: psycopg.Connection, blue: Side | None, green: Side, *, like: bool
+    connection: psycopg.Connection, blue: Side | None, green: Side, *, like: bool, renaming: bool
 ) -> list[str]:
     """The statements that give what belongs to a new table the names of its counterparts in blue,
-    with green's version.
+    with green's version; what has another name of its own gets the version as well.
 
-    `like`: Postgres chose the names, from blue's columns; otherwise a name of the user's stays.
+    `like`: Postgres chose the names, from blue's columns. Without `renaming`, names that begin with
+    the table's stay.
     """
     found = _objects(connection, green)
     wanted = _wanted(
@@ -94,8 +98,33 @@ def names_for_green(
         [
             (each, physical_name(plain, green.version))
             for each, plain in zip(found, wanted, strict=True)
+            if renaming or each.name == each.plain or plain != each.plain
         ],
     )
+
+
+def aside(
+    connection: psycopg.Connection, sides: Sequence[Side], text: str
+) -> tuple[list[str], list[str]]:
+    """The statements that move the names which a user's DDL mentions out of its way, and those that
+    give them back: names of indexes and statistics of the tables that serve.
+
+    Neither keeps readers or writers waiting. What this role may not rename stays.
+    """
+    away: list[str] = []
+    back: list[str] = []
+    for side in sides:
+        mine = connection.execute("SELECT pg_has_role(%s, 'USAGE')", (side.table.owner,)).fetchone()
+        for each in _objects(connection, side) if mine and mine[0] else ():
+            mentioned = re.search(rf"(?<!\w){re.escape(each.name)}(?!\w)", text, re.IGNORECASE)
+            if each.kind not in ("INDEX", "STATISTICS") or not mentioned:
+                continue
+            there = shortened(each.name, "__aside")
+            for done, old, new in ((away, each.name, there), (back, there, each.name)):
+                name = qualified(each.schema, old).as_string(connection)
+                new_name = sql.Identifier(new).as_string(connection)
+                done.append(f"ALTER {each.kind} {name} RENAME TO {new_name}")
+    return away, back
 
 
 def exchange(connection: psycopg.Connection, source: Side | None, target: Side) -> list[str]:

@@ -134,7 +134,8 @@ def _create(connection: psycopg.Connection, oid: int, body: str) -> str:
 
 def _carry_one(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:
     name = qualified(green.schema, green.name).as_string(connection)
-    row = connection.execute(_SQL["settings"], {"oid": blue.oid}).fetchone()
+    oids = {"blue": blue.oid, "green": green.oid}
+    row = connection.execute(_SQL["settings"], oids).fetchone()
     assert row is not None
     options, identity, comment, ours = row
     result: list[str] = []
@@ -144,7 +145,6 @@ def _carry_one(connection: psycopg.Connection, blue: Table, green: Table) -> lis
         result.append(f"ALTER TABLE {name} REPLICA IDENTITY {_IDENTITY[identity]}")
     if comment is not None:
         result.append(f"COMMENT ON TABLE {name} IS {_literal(comment)}")
-    oids = {"blue": blue.oid, "green": green.oid}
     for column, target, column_options in connection.execute(_SQL["columns"], oids).fetchall():
         if target is not None:
             result.append(f"ALTER TABLE {name} ALTER COLUMN {column} SET STATISTICS {target}")
@@ -172,8 +172,8 @@ def _of_object(
 ) -> list[str]:
     """What an index or extended statistics of blue have beside their definition."""
     schema, its_name = each.blue
-    values = {"schema": schema, "name": its_name, "table": blue.oid}
     green = qualified(*each.green).as_string(connection)
+    values = {"schema": schema, "name": its_name, "table": blue.oid, "green": green}
     alone = sql.Identifier(each.green[1]).as_string(connection)
     result: list[str] = []
     if each.kind == "STATISTICS":
@@ -185,15 +185,17 @@ def _of_object(
     row = connection.execute(_SQL["indexes"], values).fetchone() if each.kind == "INDEX" else None
     if row is None:
         return result
-    clustered, identity, tablespace, constraint, comment, columns = row
+    clustered, identity, tablespace, constraint, key_comment, comment, columns = row
     if clustered:
         result.append(f"ALTER TABLE {name} CLUSTER ON {alone}")
     if identity:
         result.append(f"ALTER TABLE {name} REPLICA IDENTITY USING INDEX {alone}")
     if tablespace is not None:
         result.append(f"ALTER INDEX {green} SET TABLESPACE {tablespace}")
-    if constraint is not None and comment is not None:
-        result.append(f"COMMENT ON CONSTRAINT {alone} ON {name} IS {_literal(comment)}")
+    if constraint is not None and key_comment is not None:
+        result.append(f"COMMENT ON CONSTRAINT {alone} ON {name} IS {_literal(key_comment)}")
+    if comment is not None:
+        result.append(f"COMMENT ON INDEX {green} IS {_literal(comment)}")
     for number, target in columns or ():
         result.append(f"ALTER INDEX {green} ALTER COLUMN {number} SET STATISTICS {target}")
     return result

@@ -25,20 +25,32 @@ SELECT c.oid::bigint, tree.parent::bigint, n.nspname, c.relname,
  ORDER BY tree.depth, c.relname;
 
 -- settings --
--- Storage options of a table and of its TOAST table, as SET takes them; replica identity; comment;
--- whether it is this role's.
-SELECT (SELECT string_agg(o, ', ')
-          FROM (SELECT unnest(c.reloptions)
-                UNION ALL
-                SELECT 'toast.' || unnest(t.reloptions)) AS all_of_them (o)),
-       c.relreplident::text, obj_description(c.oid, 'pg_class'),
+-- Storage options of a table and of its TOAST table, as SET takes them; replica identity; comment:
+-- each only where green has none of its own. And whether blue is this role's.
+WITH options (oid, option) AS (
+    SELECT c.oid, unnest(c.reloptions) FROM pg_class c WHERE c.oid IN (%(blue)s, %(green)s)
+    UNION ALL
+    SELECT c.oid, 'toast.' || unnest(t.reloptions)
+      FROM pg_class c JOIN pg_class t ON t.oid = c.reltoastrelid
+     WHERE c.oid IN (%(blue)s, %(green)s))
+SELECT (SELECT string_agg(o.option, ', ')
+          FROM options o
+         WHERE o.oid = c.oid
+           AND NOT EXISTS (SELECT FROM options g
+                            WHERE g.oid = %(green)s
+                              AND split_part(g.option, '=', 1) = split_part(o.option, '=', 1))),
+       CASE g.relreplident WHEN 'd' THEN c.relreplident END::text,
+       CASE WHEN obj_description(g.oid, 'pg_class') IS NULL
+            THEN obj_description(c.oid, 'pg_class') END,
        pg_get_userbyid(c.relowner) = current_user
-  FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
- WHERE c.oid = %(oid)s;
+  FROM pg_class c, pg_class g
+ WHERE c.oid = %(blue)s AND g.oid = %(green)s;
 
 -- columns --
 -- Statistics targets and options of the columns that two tables have in common.
-SELECT quote_ident(a.attname), nullif(a.attstattarget, -1), array_to_string(a.attoptions, ', ')
+SELECT quote_ident(a.attname),
+       CASE WHEN coalesce(b.attstattarget, -1) = -1 THEN nullif(a.attstattarget, -1) END,
+       CASE WHEN b.attoptions IS NULL THEN array_to_string(a.attoptions, ', ') END
   FROM pg_attribute a
   JOIN pg_attribute b ON b.attrelid = %(green)s AND b.attname = a.attname AND NOT b.attisdropped
  WHERE a.attrelid = %(blue)s AND a.attnum > 0
@@ -47,9 +59,12 @@ SELECT quote_ident(a.attname), nullif(a.attstattarget, -1), array_to_string(a.at
 
 -- indexes --
 -- What belongs to an index beside its definition: the mark of CLUSTER, that of the replica
--- identity, its tablespace, the comment on its constraint, the statistics targets of its columns.
+-- identity, its tablespace, the comments on it and on its constraint, the statistics targets of its
+-- columns.
 SELECT i.indisclustered, i.indisreplident, quote_ident(s.spcname), con.conname,
        obj_description(con.oid, 'pg_constraint'),
+       CASE WHEN obj_description(to_regclass(%(green)s), 'pg_class') IS NULL
+            THEN obj_description(c.oid, 'pg_class') END,
        (SELECT array_agg(ARRAY[a.attnum, a.attstattarget]::int[] ORDER BY a.attnum)
           FROM pg_attribute a
          WHERE a.attrelid = c.oid AND coalesce(a.attstattarget, -1) <> -1)
@@ -76,6 +91,7 @@ SELECT quote_ident(b.conname), obj_description(a.oid, 'pg_constraint')
                       AND b.contype = a.contype
  WHERE a.conrelid = %(blue)s AND a.contype NOT IN ('p', 'u', 'x')
    AND obj_description(a.oid, 'pg_constraint') IS NOT NULL
+   AND obj_description(b.oid, 'pg_constraint') IS NULL
  ORDER BY 1;
 
 -- row_security --

@@ -5,7 +5,7 @@ statements.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psycopg
@@ -15,8 +15,9 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.readmodel import properties
 from esops.readmodel.after_load import AfterLoad, read_after_load
+from esops.readmodel.left_out import take_over
 from esops.readmodel.names import physical_tables, placeholders
-from esops.readmodel.object_names import Side, names_for_green
+from esops.readmodel.object_names import Side, aside, names_for_green
 from esops.rebuild.target import Target
 
 
@@ -30,8 +31,8 @@ class Green:
     """What is built after the load."""
     drop_now: list[str] = field(default_factory=list)
     """The statements that drop it for the load."""
-    lacks: list[str] = field(default_factory=list)
-    """What blue has and the user's DDL leaves out, in words."""
+    notes: list[str] = field(default_factory=list)
+    """What becomes of what blue has and the user's DDL leaves out."""
 
 
 def create_green(
@@ -48,21 +49,16 @@ def create_green(
     Raises UsageError where the statements do not make its tables, and Refused where a publication
     would publish them.
     """
-    made = Green(list(create))
-    tables = physical_tables(target.names, version)
-    try:
-        for statement in create:
-            connection.execute(statement.encode())
-    except (
-        psycopg.errors.SyntaxError,
-        psycopg.errors.UndefinedObject,
-        psycopg.errors.DuplicateTable,
-    ) as error:
-        raise UsageError(
-            f"green's DDL fails: {str(error).splitlines()[0]}", hint=f"See {ddl}."
-        ) from error
+    made = Green([])
+    back: list[str] = []
+    if ddl is not None:
+        away, back = aside(connection, list(blue.values()), "\n".join(create))
+        _also(connection, made, away)
+    _create(connection, made, create, ddl)
+    renaming = target.settings.switch == "rename"
+    sides: list[tuple[str, Side]] = []
     for mark, (name, (schema, physical)) in zip(
-        placeholders(target.names), tables.items(), strict=True
+        placeholders(target.names), physical_tables(target.names, version).items(), strict=True
     ):
         green = catalog.find_table(connection, schema, physical)
         if green is None:
@@ -72,19 +68,71 @@ def create_green(
             )
         made.tables[name] = green
         properties.check_published(connection, [(schema, physical)])
-        side = blue.get(name)
-        renaming = target.settings.switch == "rename"
-        if renaming:
-            here = Side(green, name, version)
-            _also(connection, made, names_for_green(connection, side, here, like=ddl is None))
-        if side is not None:
-            made.lacks += properties.missing(connection, side.table, green)
-            hidden = properties.hide(connection, side.table, green) if renaming else []
-            _also(connection, made, [*hidden, *properties.carry(connection, side.table, green)])
-        later, now = read_after_load(connection, green)
-        made.after_load += later
-        made.drop_now += now
+        here = Side(green, name, version)
+        names = names_for_green(
+            connection, blue.get(name), here, like=ddl is None, renaming=renaming
+        )
+        _also(connection, made, names)
+        sides.append((mark, here))
+    _also(connection, made, back)
+    for mark, here in sides:
+        if here.name in blue and renaming:
+            _also(connection, made, properties.hide(connection, blue[here.name].table, here.table))
+        _like_blue(connection, made, blue.get(here.name), here, mark if ddl is not None else None)
     return made
+
+
+def _create(
+    connection: psycopg.Connection, made: Green, create: Sequence[str], ddl: Path | None
+) -> None:
+    try:
+        for statement in create:
+            connection.execute(statement.encode())
+    except psycopg.errors.InsufficientPrivilege:
+        raise
+    except (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject) as error:
+        raise UsageError(
+            f"green's DDL fails: {str(error).splitlines()[0]}",
+            hint="Something else in the schema has that name already, and each version needs names "
+            f"of its own. In {ddl}, leave the name out: Postgres chooses one.",
+        ) from error
+    except psycopg.ProgrammingError as error:
+        raise UsageError(
+            f"green's DDL fails: {str(error).splitlines()[0]}", hint=f"See {ddl}."
+        ) from error
+    made.create += create
+
+
+def _like_blue(
+    connection: psycopg.Connection, made: Green, blue: Side | None, green: Side, mark: str | None
+) -> None:
+    """Give green what blue has. `mark` stands for the table in the user's DDL, where there is
+    one.
+    """
+    taken: set[str] = set()
+    if blue is not None:
+        if mark is not None:
+            before = {each.what for each in read_after_load(connection, green.table)[0]}
+            left_out = take_over(connection, blue, green, mark)
+            made.create += left_out.statements
+            lacks = [
+                *(
+                    f"{each}, which the DDL leaves out"
+                    for each in properties.missing(connection, blue.table, green.table)
+                ),
+                *left_out.lacks,
+            ]
+            made.notes += [f"not carried over from blue: {each}" for each in lacks]
+            made.notes += [
+                f"taken over from blue, since the DDL leaves it out: {each}"
+                for each in left_out.taken
+            ]
+            taken = {each.what for each in read_after_load(connection, green.table)[0]} - before
+        _also(connection, made, properties.carry(connection, blue.table, green.table))
+    later, now = read_after_load(connection, green.table)
+    by_ddl = mark is not None
+    made.after_load += [replace(each, by_ddl=by_ddl and each.what not in taken) for each in later]
+    made.drop_now += now
 
 
 def _also(connection: psycopg.Connection, made: Green, statements: Sequence[str]) -> None:

@@ -102,6 +102,7 @@ class RebuildPlan:
                 "primary": each.primary,
                 "table": each.table,
                 "describes": each.describes,
+                "by_ddl": each.by_ddl,
                 "key": list(self.keys[each.table]) if each.primary else [],
             }
             for each in self.after_load

@@ -7,7 +7,7 @@ would really make of the statements.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 
@@ -21,8 +21,8 @@ from esops.projections import kinds
 from esops.projections.definition import SqlDefinition
 from esops.projections.kinds.sql import EVENTS_A_STATEMENT, explain, range_statement
 from esops.readmodel import migrations, registry
-from esops.readmodel.names import physical_tables
-from esops.readmodel.object_names import Side
+from esops.readmodel.names import physical_name, physical_tables
+from esops.readmodel.object_names import Side, plain_name
 from esops.readmodel.properties import is_unlogged
 from esops.readmodel.registry import Version
 from esops.readmodel.renamed import check_own
@@ -263,8 +263,7 @@ def _try_out(
 ) -> _Draft:
     ddl = target.directory / target.settings.ddl if target.settings.ddl is not None else None
     tables = physical_tables(target.names, start.to_version)
-    number = start.source.version if start.source is not None else 0
-    blue = {name: Side(table, name, number) for name, table in start.blue.items()}
+    blue = {name: _side(start.source, name, table) for name, table in start.blue.items()}
     create = create_statements(connection, target.names, start.to_version, blue, ddl)
     with rolled_back(connection):
         made = create_green(connection, target, start.to_version, create, blue, ddl)
@@ -280,8 +279,19 @@ def _try_out(
         explained = _explained(connection, target, store, head, tables)
         logged = [each for each in made.tables.values() if not is_unlogged(connection, each)]
         notes += plan_notes.of_replication(connection, logged, switches=options.ends_with_switch)
-    lacks = [f"not carried over from blue: {each}, which the DDL leaves out" for each in made.lacks]
-    return _Draft(made, explained, pointed, [*lacks, *notes])
+    return _Draft(made, explained, pointed, [*made.notes, *notes])
+
+
+def _side(source: Version | None, name: str, table: Table) -> Side:
+    """The table of the version that serves, with what is known of how it was made."""
+    if source is None:
+        return Side(table, name, 0)
+    side = Side(table, name, source.version)
+    # The names are of the time when it was made.
+    physical = physical_name(name, source.version)
+    made = (each for each in source.after_load if each.get("table", physical) == physical)
+    by_ddl = frozenset(plain_name(each["what"], side) for each in made if each.get("by_ddl"))
+    return replace(side, made_by_ddl=by_ddl)
 
 
 def _pointed(
