@@ -13,7 +13,7 @@ from psycopg import sql
 from esops.postgres import catalog, publications
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
-from esops.postgres.grants import change_statements, rights
+from esops.postgres.grants import Change, for_green, hand_over, rights
 from esops.postgres.statements import statements
 from esops.readmodel.names import physical_name
 from esops.readmodel.object_names import Counterpart, Side, counterparts, plain_name
@@ -43,16 +43,18 @@ def create_like(
     return done
 
 
-def carry(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:
+def carry(connection: psycopg.Connection, blue: Table, green: Table, *, shown: bool) -> list[str]:
     """The statements that give green, which exists, what blue has and CREATE TABLE does not copy:
     also rights and owner.
+
+    `shown`: a view will show green.
     """
     pairs = [(blue, green)]
     for each in counterparts(connection, blue, green):
         if each.kind == "TABLE":
             found = [catalog.find_table(connection, *name) for name in (each.blue, each.green)]
             pairs += [(found[0], found[1])] if found[0] and found[1] else []
-    return [statement for pair in pairs for statement in _carry_one(connection, *pair)]
+    return [statement for pair in pairs for statement in _carry_one(connection, *pair, shown=shown)]
 
 
 def missing(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:
@@ -132,12 +134,14 @@ def _create(connection: psycopg.Connection, oid: int, body: str) -> str:
     return f"CREATE {'UNLOGGED ' if unlogged else ''}TABLE {body}{clauses}"
 
 
-def _carry_one(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:
+def _carry_one(
+    connection: psycopg.Connection, blue: Table, green: Table, *, shown: bool
+) -> list[str]:
     name = qualified(green.schema, green.name).as_string(connection)
     oids = {"blue": blue.oid, "green": green.oid}
     row = connection.execute(_SQL["settings"], oids).fetchone()
     assert row is not None
-    options, identity, comment, ours = row
+    options, identity, comment = row
     result: list[str] = []
     if options and blue.kind == green.kind == "r":
         result.append(f"ALTER TABLE {name} SET ({options})")
@@ -154,16 +158,10 @@ def _carry_one(connection: psycopg.Connection, blue: Table, green: Table) -> lis
         result.append(f"COMMENT ON CONSTRAINT {constraint} ON {name} IS {_literal(text)}")
     for each in counterparts(connection, blue, green):
         result += _of_object(connection, blue, name, each)
-    wanted = {
-        right
-        for right in rights(connection, blue.oid)
-        if right.column is None or green.has(right.column)
-    }
-    result += change_statements(connection, name, rights(connection, green.oid), wanted)
+    wanted = for_green(connection, rights(connection, blue.oid).where(green.has), shown=shown)
+    change = Change(name, rights(connection, green.oid), wanted)
     # The owner last: once the table is somebody else's, this role may no longer change it.
-    if not ours:
-        owner = sql.Identifier(blue.owner).as_string(connection)
-        result.append(f"ALTER TABLE {name} OWNER TO {owner}")
+    result += hand_over(connection, "TABLE", change)
     return result
 
 

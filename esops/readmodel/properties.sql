@@ -26,7 +26,7 @@ SELECT c.oid::bigint, tree.parent::bigint, n.nspname, c.relname,
 
 -- settings --
 -- Storage options of a table and of its TOAST table, as SET takes them; replica identity; comment:
--- each only where green has none of its own. And whether blue is this role's.
+-- each only where green has none of its own.
 WITH options (oid, option) AS (
     SELECT c.oid, unnest(c.reloptions) FROM pg_class c WHERE c.oid IN (%(blue)s, %(green)s)
     UNION ALL
@@ -41,8 +41,7 @@ SELECT (SELECT string_agg(o.option, ', ')
                               AND split_part(g.option, '=', 1) = split_part(o.option, '=', 1))),
        CASE g.relreplident WHEN 'd' THEN c.relreplident END::text,
        CASE WHEN obj_description(g.oid, 'pg_class') IS NULL
-            THEN obj_description(c.oid, 'pg_class') END,
-       pg_get_userbyid(c.relowner) = current_user
+            THEN obj_description(c.oid, 'pg_class') END
   FROM pg_class c, pg_class g
  WHERE c.oid = %(blue)s AND g.oid = %(green)s;
 

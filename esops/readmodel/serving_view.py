@@ -12,7 +12,7 @@ from psycopg import sql
 from esops.errors import Refused
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
-from esops.postgres.grants import change_statements, default_rights, rights
+from esops.postgres.grants import Change, default_rights, hand_over, rights
 from esops.postgres.statements import statements
 from esops.readmodel.names import ReadModelName
 
@@ -71,17 +71,13 @@ def show(
     done = [f"CREATE {body}"]
     if current is None:
         return done
-    wanted = {
-        each
-        for each in rights(connection, current.oid)
-        if each.column is None or target.has(each.column)
-    }
-    done += change_statements(connection, view, default_rights(connection, name.schema), wanted)
-    done += _described(connection, view, current, target)
-    if current.owner != _role(connection):
-        owner = sql.Identifier(current.owner).as_string(connection)
-        done.append(f"ALTER VIEW {view} OWNER TO {owner}")
-    return done
+    wanted = rights(connection, current.oid).where(target.has)
+    by_default = default_rights(connection, name.schema)
+    return [
+        *done,
+        *_described(connection, view, current, target),
+        *hand_over(connection, "VIEW", Change(view, by_default, wanted)),
+    ]
 
 
 def _options(connection: psycopg.Connection, current: Table | None) -> str:
@@ -110,9 +106,3 @@ def _described(
 
 def _literal(connection: psycopg.Connection, text: str) -> str:
     return sql.Literal(text).as_string(connection)
-
-
-def _role(connection: psycopg.Connection) -> str:
-    row = connection.execute("SELECT current_user").fetchone()
-    assert row is not None
-    return str(row[0])

@@ -21,7 +21,7 @@ from psycopg import sql
 
 from esops.errors import Refused
 from esops.postgres.connection import is_lost, qualified
-from esops.postgres.grants import change_statements, default_rights, rights
+from esops.postgres.grants import Change, Kind, default_rights, given_by_others, hand_over, rights
 from esops.postgres.held import WHOLE, end_if_still
 from esops.postgres.statements import statements
 from esops.readmodel.dependants import (
@@ -47,6 +47,10 @@ from esops.rebuild.left_behind import (
 _SQL = statements(__package__, "carried")
 _LOCKS = re.compile(r"^LOCK TABLE |^ALTER (MATERIALIZED )?VIEW .* OWNER TO ")
 _MADE_AGAIN = {"materialised view": "materialised_view", "function": "moved_function"}
+_AS_IN_ALTER: Mapping[str, tuple[str, Kind]] = {
+    "materialised view": ("MATERIALIZED VIEW", "TABLE"),
+    "function": ("ROUTINE", "ROUTINE"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +69,14 @@ class Carried:
     """What is locked because it is carried over: quoted names."""
     tables: Sequence[int] = ()
     """The tables that stood under the names: nothing may refer to them afterwards."""
+    given: Sequence[str] = ()
+    """The rights on it that somebody with the grant option gave on, in words."""
     aside: Mapping[str, str] = field(default_factory=dict)
     """Views under the read model's names, and the names that they get until `after` drops them."""
 
     def notes(self) -> list[str]:
         """For a plan: what is carried over."""
-        return [f"carried over by the switch: {name}" for name in self.names]
+        return [*(f"carried over by the switch: {name}" for name in self.names), *self.given]
 
     def away(self, name: ReadModelName) -> str:
         """The statement that takes the view of that name out of the way."""
@@ -291,14 +297,23 @@ def _carried(
     before = list(dict.fromkeys(before))
     return Carried(
         before=before,
-        after=list(dict.fromkeys(after)),
+        after=after,
         names=names,
         locks=[each for each in before if _LOCKS.search(each)],
         root_locks=[_root_lock(connection, root) for root in roots],
         relations=[each.relation_name for each in found if each.relation],
         tables=[root.current.oid for root in roots if root.current.kind != "v"],
+        given=_given(connection, every.again),
         aside=aside,
     )
+
+
+def _given(connection: psycopg.Connection, again: Sequence[Dependant]) -> list[str]:
+    return [
+        f"on {each.name}, the owner gives the right {right}"
+        for each in again
+        for right in given_by_others(connection, each.oid, _AS_IN_ALTER[each.kind][1])
+    ]
 
 
 def _root_lock(connection: psycopg.Connection, root: Root) -> str:
@@ -330,12 +345,11 @@ def _made_again(
     assert name is not None
     parameters = {"aside": shortened(name[0], suffix), "replaced": REPLACED if stays else None}
     done = _statements(connection, _MADE_AGAIN[each.kind], each.oid, **parameters)
-    if each.kind == "materialised view":
-        by_default = default_rights(connection, name[1])
-        have = rights(connection, each.oid)
-        done.after += change_statements(connection, each.relation_name, by_default, have)
-        rows = connection.execute(_SQL["owner_of_relation"], {"oid": each.oid}).fetchall()
-        done.after += [row[0] for row in rows]
+    what, kind = _AS_IN_ALTER[each.kind]
+    change = Change(
+        name[2], default_rights(connection, name[1], kind), rights(connection, each.oid, kind)
+    )
+    done.after += hand_over(connection, what, change)
     return done
 
 

@@ -56,35 +56,20 @@ SELECT ARRAY[format('ALTER MATERIALIZED VIEW %%s OWNER TO %%I', c.oid::regclass,
  WHERE c.oid = %(oid)s;
 
 -- name --
-SELECT coalesce(c.relname, p.proname)::text, n.nspname::text
+SELECT coalesce(c.relname, p.proname)::text, n.nspname::text,
+       coalesce(c.oid::regclass::text, p.oid::regprocedure::text)
   FROM (SELECT) one
   LEFT JOIN pg_class c ON c.oid = %(oid)s AND %(kind)s <> 'function'
   LEFT JOIN pg_proc p ON p.oid = %(oid)s AND %(kind)s = 'function'
   JOIN pg_namespace n ON n.oid = coalesce(c.relnamespace, p.pronamespace);
-
--- owner_of_relation --
-SELECT format('ALTER MATERIALIZED VIEW %%s OWNER TO %%I', c.oid::regclass, r.rolname)
-  FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
- WHERE c.oid = %(oid)s AND r.rolname <> current_user;
 
 -- function --
 -- Replaced in its place: its signature does not change, only what its body is bound to.
 SELECT ARRAY[]::text[], ARRAY[pg_get_functiondef(%(oid)s)], ARRAY[]::text[], ARRAY[]::text[];
 
 -- moved_function --
--- Of other types than before, so that it is another function for Postgres. Its rights are exactly
--- those that it had: those that come by themselves are taken away first. Where the old types stay,
+-- Of other types than before, so that it is another function for Postgres. Where the old types stay,
 -- the old function does, too, until nobody can be calling it any more.
-WITH preset AS (
-    SELECT d.oid, d.defaclacl
-      FROM pg_default_acl d JOIN pg_roles r ON r.oid = d.defaclrole
-     WHERE r.rolname = current_user AND d.defaclobjtype = 'f'
-       AND d.defaclnamespace IN (0, (SELECT pronamespace FROM pg_proc WHERE oid = %(oid)s))
-), given AS (
-    SELECT DISTINCT quote_ident(pg_get_userbyid(a.grantee)) AS name
-      FROM preset, aclexplode(defaclacl) a
-     WHERE a.grantee <> 0 AND pg_get_userbyid(a.grantee) <> current_user
-)
 SELECT ARRAY[format('ALTER ROUTINE %%s RENAME TO %%I', p.oid::regprocedure, %(aside)s::text)]
        || CASE WHEN %(replaced)s::text IS NULL THEN ARRAY[]::text[] ELSE
           ARRAY[format('COMMENT ON ROUTINE %%I.%%I IS %%L', n.nspname, %(aside)s::text,
@@ -92,20 +77,7 @@ SELECT ARRAY[format('ALTER ROUTINE %%s RENAME TO %%I', p.oid::regprocedure, %(as
        ARRAY['SET LOCAL check_function_bodies = off', pg_get_functiondef(p.oid)]
        || ARRAY(SELECT format('COMMENT ON ROUTINE %%s IS %%L', p.oid::regprocedure, d.description)
                   FROM pg_description d
-                 WHERE d.classoid = 'pg_proc'::regclass AND d.objoid = p.oid)
-       || CASE WHEN p.proacl IS NOT NULL OR EXISTS (SELECT FROM preset) THEN
-          ARRAY[format('REVOKE ALL ON ROUTINE %%s FROM PUBLIC%%s', p.oid::regprocedure,
-                       (SELECT string_agg(', ' || name, '' ORDER BY name) FROM given))]
-       || ARRAY(SELECT format('GRANT EXECUTE ON ROUTINE %%s TO %%s%%s', p.oid::regprocedure,
-                              CASE a.grantee WHEN 0 THEN 'PUBLIC'
-                              ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
-                              CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-                  FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
-                 WHERE a.grantee <> p.proowner
-                 ORDER BY a.grantee)
-          ELSE ARRAY[]::text[] END
-       || ARRAY(SELECT format('ALTER ROUTINE %%s OWNER TO %%I', p.oid::regprocedure, r.rolname)
-                  FROM pg_roles r WHERE r.oid = p.proowner AND r.rolname <> current_user),
+                 WHERE d.classoid = 'pg_proc'::regclass AND d.objoid = p.oid),
        CASE WHEN %(replaced)s::text IS NULL
             THEN ARRAY[format('DROP ROUTINE %%I.%%I', n.nspname, %(aside)s::text)]
             ELSE ARRAY[]::text[] END,

@@ -78,7 +78,9 @@ def create_green(
     for mark, here in sides:
         if here.name in blue and renaming:
             _also(connection, made, properties.hide(connection, blue[here.name].table, here.table))
-        _like_blue(connection, made, blue.get(here.name), here, mark if ddl is not None else None)
+        of_ddl = mark if ddl is not None else None
+        shown = target.settings.switch == "view"
+        _like_blue(connection, made, (blue.get(here.name), here), of_ddl, shown=shown)
     return made
 
 
@@ -104,11 +106,17 @@ def _create(
 
 
 def _like_blue(
-    connection: psycopg.Connection, made: Green, blue: Side | None, green: Side, mark: str | None
+    connection: psycopg.Connection,
+    made: Green,
+    sides: tuple[Side | None, Side],
+    mark: str | None,
+    *,
+    shown: bool,
 ) -> None:
-    """Give green what blue has. `mark` stands for the table in the user's DDL, where there is
-    one.
+    """Give green what blue has; `sides` are both. `mark` stands for the table in the user's DDL,
+    where there is one. `shown`: a view will show green.
     """
+    blue, green = sides
     taken: set[str] = set()
     if blue is not None:
         if mark is not None:
@@ -128,7 +136,8 @@ def _like_blue(
                 for each in left_out.taken
             ]
             taken = {each.what for each in read_after_load(connection, green.table)[0]} - before
-        _also(connection, made, properties.carry(connection, blue.table, green.table))
+        carried = properties.carry(connection, blue.table, green.table, shown=shown)
+        _also(connection, made, carried)
     later, now = read_after_load(connection, green.table)
     by_ddl = mark is not None
     made.after_load += [replace(each, by_ddl=by_ddl and each.what not in taken) for each in later]

@@ -10,7 +10,7 @@ from esops.errors import UsageError, nearest
 from esops.postgres import publications
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
-from esops.postgres.grants import given_by_others
+from esops.postgres.grants import given_by_others, owner_keeps, rights
 from esops.readmodel import locks
 from esops.readmodel.names import physical_tables
 from esops.readmodel.properties import is_unlogged
@@ -30,7 +30,8 @@ def of_blue(
 ) -> list[str]:
     """What blue has and green, the version of that number, will not get."""
     mode = target.settings.switch
-    green = physical_tables(target.names, to_version)
+    physical = physical_tables(target.names, to_version)
+    green = physical
     if mode == "rename":
         green = {name.name: (name.schema, name.name) for name in target.names}
     notes = []
@@ -40,6 +41,13 @@ def of_blue(
         notes += of_memberships(connection, each, green[name])
         given = given_by_others(connection, each.oid)
         notes += [f"on green, the owner gives the right {right}" for right in given]
+        kept = owner_keeps(connection, rights(connection, each.oid), shown=mode == "view")
+        if kept:
+            who = "esops and the view in front of it" if mode == "view" else "esops"
+            notes.append(
+                f"on {'.'.join(physical[name])}, the owner has {', '.join(kept)}, which it has not "
+                f"on {each.schema}.{each.name}: {who} need{'' if mode == 'view' else 's'} that"
+            )
         if is_unlogged(connection, each):
             notes.append(
                 f"{each.schema}.{each.name} is UNLOGGED, and so is green: a crash of the server "

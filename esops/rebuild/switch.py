@@ -26,7 +26,7 @@ from esops.events import Position
 from esops.postgres import catalog, publications
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified, translated
-from esops.postgres.grants import change_statements, rights
+from esops.postgres.grants import Change, change_statements, for_green, rights
 from esops.postgres.held import end_if_still
 from esops.postgres.statements import statements as load_statements
 from esops.readmodel import object_names, properties, registry, serving_view
@@ -174,13 +174,10 @@ def _same_rights(
     serving = current if what.mode == "rename" else blue
     if serving is None or what.target.checkpoint is not None:
         return []
-    wanted = {
-        each
-        for each in rights(connection, serving.oid)
-        if each.column is None or target.has(each.column)
-    }
+    wanted = rights(connection, serving.oid).where(target.has)
+    wanted = for_green(connection, wanted, shown=what.mode == "view")
     table = qualified(target.schema, target.name).as_string(connection)
-    return change_statements(connection, table, rights(connection, target.oid), wanted)
+    return change_statements(connection, Change(table, rights(connection, target.oid), wanted))
 
 
 def _relations(

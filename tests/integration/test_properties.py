@@ -10,6 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from esops.postgres import grants
+from esops.postgres.grants import owner_keeps
 from tests.support import shop
 from tests.support.catalogue import catalogue, changes
 
@@ -118,6 +120,28 @@ def test_rights_are_those_of_the_name_and_not_the_defaults(renaming, roles, conn
     check(3 if switch == "view" else 2)
     project.ok("projection", "rollback", "cart_summary", "--allow-stale")
     check(3)
+
+
+def test_the_owner_does_not_get_back_what_it_gave_up(renaming, roles, connection):
+    """Through the name it has what it had; on green, what a view or esops needs, and the plan says
+    so.
+    """
+    project = renaming(TABLE, "view")
+    connection.execute("""
+        GRANT UPDATE ON cart_summary TO app_reader; ALTER TABLE cart_summary OWNER TO app_admin;
+        REVOKE UPDATE, DELETE, TRUNCATE ON cart_summary FROM app_admin""")
+    rights = catalogue(connection, "cart_summary")["rights"]
+    plan = project.ok("rebuild", "--blue-green", "--dry-run").out
+    assert "on public.cart_summary__v2, the owner has UPDATE, which it has not on public.c" in plan
+    project.ok("rebuild", "--blue-green", "--max-diff", "999")
+    assert catalogue(connection, "cart_summary")["rights"] == rights
+    green = catalogue(connection, "cart_summary__v2")["rights"]
+    assert {right[1] for right in {*green} - {*rights}} == {"UPDATE"}
+    oid = connection.execute("SELECT 'cart_summary__v1'::regclass::oid").fetchone()[0]
+    connection.execute("SET ROLE app_admin")
+    kept = owner_keeps(connection, grants.rights(connection, oid), shown=False)
+    connection.execute("RESET ROLE")
+    assert kept == ["DELETE", "TRUNCATE", "UPDATE"]
 
 
 def test_a_view_keeps_what_was_set_for_it(renaming, roles, connection, dsn):
@@ -238,6 +262,10 @@ PROPERTIES = {
     "owner": ("ALTER TABLE {t} OWNER TO app_admin", "relation"),
     "rights, by column and with grant options": (
         "GRANT SELECT ON {t} TO app_spy WITH GRANT OPTION; GRANT UPDATE (items) ON {t} TO app_spy",
+        "rights",
+    ),
+    "rights that the owner gave up": (
+        "REVOKE DELETE, TRUNCATE ON {t} FROM app_admin; GRANT INSERT ON {t} TO CURRENT_USER",
         "rights",
     ),
     "comments": (

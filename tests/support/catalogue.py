@@ -58,8 +58,8 @@ _QUERIES = {
         SELECT * FROM (
             SELECT NULL::name, a.privilege_type, a.grantee::regrole::text, a.is_grantable,
                    pg_get_userbyid(a.grantor)
-              FROM pg_class c, aclexplode(c.relacl) a
-             WHERE c.oid = %(oid)s AND a.grantee <> c.relowner
+              FROM pg_class c, aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+             WHERE c.oid = %(oid)s
             UNION ALL
             SELECT t.attname, a.privilege_type, a.grantee::regrole::text, a.is_grantable,
                    pg_get_userbyid(a.grantor)
