@@ -89,6 +89,12 @@ def restore(
     restores = store.archiving.restores if store.archiving is not None else ""
     at_home = store.name == manifest.store or restores == "anywhere"
     as_they_were = bool(restores) and at_home and store.ping().layout == manifest.layout
+    if as_they_were:
+        # All of it before anything is written: half a restore helps nobody.
+        for _, _, batches in _groups(run, manifest, requested):
+            check_stop()
+            require(store, store.archiving, "archiving").check_room(batches)
+            deque(batches, 0)
     done = 0
     for group, rows, batches in _groups(run, manifest, requested):
         check_stop()

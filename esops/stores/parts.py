@@ -233,6 +233,13 @@ class Archiving(Protocol):
         """
         ...
 
+    def check_room(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Check that archived events can come back to their positions; nothing is written.
+
+        Raises Refused where other events are there.
+        """
+        ...
+
     def restore_streams(
         self,
         streams: Sequence[StreamKey],

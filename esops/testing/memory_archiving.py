@@ -101,6 +101,18 @@ class MemoryArchiving:
             log.archived.add(stream)
         return Removed(part, part.high - part.low + 1, None)
 
+    def check_room(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Positions that other events have."""
+        from esops.stores.archive_batches import from_archive
+
+        with self.log.lock:
+            there = {event.position: event for event in self.log.events}
+        for batch in batches:
+            for event in from_archive(batch, 1):
+                other = there.get(event.position, event)
+                if (other.stream, other.version) != (event.stream, event.version):
+                    raise Refused(f"the store has another event at position {event.position}")
+
     def restore_streams(
         self,
         streams: Sequence[StreamKey],

@@ -232,6 +232,45 @@ def test_restore_writes_over_nothing(kit, tmp_path):
         restore(found, manifest, kit.store, ["nonesuch"])
 
 
+def wiped(kit) -> None:
+    """As a database is that was restored to before any event."""
+    connection = kit.connection
+    tables = [
+        each.as_string(connection)
+        for each in kit.store.layout.reads
+        if "progress" not in each.as_string(connection)
+    ]
+    connection.execute(f"TRUNCATE {', '.join(tables)}")
+    for sequence in kit.store.layout.sequences:
+        connection.execute(f"ALTER SEQUENCE {sequence.as_string(connection)} RESTART")
+
+
+def test_a_restore_is_refused_whole_where_numbers_are_taken_and_moves_the_sequence(kit, tmp_path):
+    if getattr(kit, "connection", None) is None:
+        pytest.skip("this store cannot be set back")
+    before = fill(kit)
+    run(configured(kit, tmp_path), "old")
+    ((found, manifest),) = catalog_of(configured(kit, tmp_path)).sealed()
+    wiped(kit)
+    with open_store("s", kit.settings) as store:
+        # Two of them: the archived streams beyond have their numbers to themselves.
+        store.append(kit.stream(tag(kit)), kit.events("other", "other"))
+        was = rows(kit)
+        if store.layout.by_transactions:
+            assert restore(found, manifest, store).streams == len(before)
+        else:
+            with pytest.raises(Refused, match="the store has other events at positions of"):
+                restore(found, manifest, store)
+            assert rows(kit) == was
+    wiped(kit)
+    with open_store("s", kit.settings) as store:
+        assert restore(found, manifest, store).streams == len(before)
+        assert {stream: list(store.read_stream(stream)) for stream in before} == before
+        newest = max(event.position for events in before.values() for event in events)
+        assert store.append(kit.stream(tag(kit)), kit.events("next")) > newest
+        assert store.head(PATIENCE).position > newest
+
+
 def test_a_way_that_the_store_has_not_is_refused(kit, tmp_path):
     how = "tombstone" if "tombstone" not in kit.store.archiving.removals else "archive"
     with pytest.raises(UsageError, match=f'remove = "{how}"'):

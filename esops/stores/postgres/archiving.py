@@ -285,12 +285,29 @@ class StreamArchiver:
             into.make_streams(streams, rows)
             put = 0
             for batch in batches:
+                for sequence in self._layout.sequences:
+                    into.move_past(sequence.as_string(None), batch)
+                self._check_room(into, batch)
                 put += into.insert(batch)
                 # A restored event is none that came late.
                 for sequence in self._layout.sequences:
                     numbers = batch.column("position_1").to_pylist()
                     forget_restored(connection, sequence.as_string(None), numbers)
             return put
+
+    def check_room(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """See Archiving: positions that other events have, and transactions yet to come."""
+        assert self._rules is not None
+        with self._control() as connection:
+            table = self._events_table(connection)
+            into = restoring.Restoring(connection, self._rules, self._layout.events, table)
+            for batch in batches:
+                self._check_room(into, batch)
+
+    def _check_room(self, into: restoring.Restoring, batch: pa.RecordBatch) -> None:
+        if self._layout.by_transactions:
+            into.refuse_unwritten(batch)
+        restoring.refuse_taken(into.taken(batch))
 
 
 def _in_utc(times: pa.Array) -> pa.Array:

@@ -1,12 +1,19 @@
-"""Archived streams back into a layout's tables: their rows made, their events inserted."""
+"""Archived streams back into a layout's tables: their rows made, their events inserted.
+
+An event comes back at its own position or not at all. Another event may have that position where a
+backup from before was restored, or in another database. Where the sequence has not come that far,
+writers would be given these positions again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import sql
 
 from esops.archive_format import schema as archived
@@ -14,11 +21,35 @@ from esops.errors import Refused
 from esops.events import StreamKey
 from esops.moments import from_archive, postgres_text
 from esops.postgres import catalog
+from esops.postgres.statements import statements
 from esops.postgres.values import type_name
 from esops.stores.postgres.layouts.archiving import LayoutArchiving
 from esops.stores.postgres.removing import keys_of
 
+_SQL = statements(__package__, "restoring")
 _ROWS_AT_ONCE = 1_000
+_DRAWN_AT_MOST = 1_000_000
+_HINT = (
+    "Nothing of these streams was written. Restore into another store with --into; a store of "
+    "another kind gives the events new positions."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TakenPosition:
+    """An archived event, and the other one that has its position in the store."""
+
+    position: str
+    stream: str
+    version: int
+    other_stream: str
+    other_version: int
+
+    def __str__(self) -> str:
+        return (
+            f"position {self.position} of version {self.version} of {self.stream!r} is that of "
+            f"version {self.other_version} of {self.other_stream!r}"
+        )
 
 
 class Restoring:
@@ -34,6 +65,7 @@ class Restoring:
         """`events` names the table of events; `table` is what the catalogue says of it."""
         self._connection, self._rules = connection, rules
         self._events, self._table = events, table
+        self._parts = _parts(rules, events, table)
 
     def make_streams(self, streams: Sequence[StreamKey], rows: Sequence[str | None]) -> None:
         """Make streams that are archived take events again, and make the rows of those that are
@@ -61,11 +93,79 @@ class Restoring:
         if new:
             self._connection.execute(self._rules.adopt, {"row": new})
 
+    def taken(self, batch: pa.RecordBatch) -> list[TakenPosition]:
+        """Events of the batch at whose positions the store has others: some of them."""
+        found = self._connection.execute(
+            sql.SQL(_SQL["taken"]).format(**self._parts), self._places(batch)
+        )
+        return [TakenPosition(*row) for row in found.fetchall()]
+
+    def refuse_unwritten(self, batch: pa.RecordBatch) -> None:
+        """Raises Refused for events of transactions that this server has not come to: nobody would
+        read them before it has.
+        """
+        row = self._connection.execute(_SQL["oldest_transaction"]).fetchone()
+        newest = pc.max(batch.column("position_1")).as_py()
+        if row is not None and newest is not None and newest >= row[0]:
+            raise Refused(
+                f"events were written by transaction {newest}, and this server is at "
+                f"{row[0]}: readers would not see them until it has come that far",
+                hint="The server was restored or is another one. Restore into a store of another "
+                "kind with --into: there the events get new positions.",
+            )
+
+    def move_past(self, sequence: str, batch: pa.RecordBatch) -> None:
+        """Move the sequence past the numbers of the batch, and never back: numbers are drawn, as
+        writers do, or set, where the distance is so great that no writer can cover it.
+        """
+        highest = pc.max(batch.column(f"position_{len(self._rules.position)}")).as_py()
+        if highest is None:
+            return
+        names = {"sequence": sql.SQL(sequence), "name": sql.Literal(sequence)}
+        while True:
+            row = self._connection.execute(sql.SQL(_SQL["drawn"]).format(**names)).fetchone()
+            assert row is not None
+            drawn, increment = row
+            if drawn >= highest:
+                return
+            how = "draw" if highest - drawn <= _DRAWN_AT_MOST * increment else "set"
+            count = -(-(highest - drawn) // increment)
+            self._connection.execute(
+                sql.SQL(_SQL[how]).format(**names), {"count": count, "highest": highest}
+            )
+
+    def _places(self, batch: pa.RecordBatch) -> dict[str, Any]:
+        """Where the events of a batch are, as the statements take it."""
+        parts = range(1, len(self._rules.position) + 1)
+        return {
+            "stream": batch.column("stream").to_pylist(),
+            "version": batch.column("version").to_pylist(),
+            "tenant": batch.column("tenant").to_pylist(),
+            **{f"p{n}": list(map(str, batch.column(f"position_{n}").to_pylist())) for n in parts},
+        }
+
     def insert(self, batch: pa.RecordBatch) -> int:
-        """Insert the events that are not there; returns how many those were."""
+        """Insert the events that are not there; returns how many those were.
+
+        Raises Refused where one of them cannot be inserted.
+        """
         rows = _values(batch, self._rules)
         if not rows:
             return 0
+        put = self._insert(rows)
+        lacking = self._connection.execute(
+            sql.SQL(_SQL["lacking"]).format(**self._parts), self._places(batch)
+        ).fetchone()
+        if lacking is not None:
+            stream, version = lacking
+            raise Refused(
+                f"version {version} of stream {stream!r} cannot be inserted: the store has another "
+                "event with its id or its position",
+                hint=_HINT,
+            )
+        return put
+
+    def _insert(self, rows: Sequence[dict[str, Any]]) -> int:
         kinds = {column.name: column.type for column in self._table.columns}
         names = [name for name in rows[0] if name in kinds]
         if lost := [name for name in rows[0] if name not in kinds]:
@@ -87,6 +187,42 @@ class Restoring:
                 )
                 put += cursor.rowcount
         return put
+
+
+def refuse_taken(taken: Sequence[TakenPosition]) -> None:
+    """Raises Refused where there are any."""
+    if taken:
+        shown = "; ".join(map(str, taken[:3]))
+        raise Refused(
+            f"the store has other events at positions of archived ones: {shown}",
+            hint=f"The store was restored to an earlier time, or is another one. {_HINT}",
+        )
+
+
+def _parts(
+    rules: LayoutArchiving, events: sql.Identifier, table: catalog.Table
+) -> dict[str, sql.Composable]:
+    """What stands in the statements of restoring.sql for a layout."""
+    kinds = {column.name: column.type for column in table.columns}
+
+    def equal(column: str, parameter: str) -> sql.Composed:
+        return sql.SQL("e.{} = k.{}::text::{}").format(
+            sql.Identifier(column), sql.Identifier(parameter), type_name(kinds[column])
+        )
+
+    fields = [name for name in ("stream", "version", "tenant") if name in rules.columns]
+    names = [f"p{number}" for number in range(1, len(rules.position) + 1)]
+    at_place = map(equal, rules.position, names)
+    return {
+        "events": events,
+        "stream": sql.Identifier(rules.columns["stream"]),
+        "version": sql.Identifier(rules.columns["version"]),
+        "arrays": sql.SQL(", ").join(sql.SQL(f"%({name})s::text[]") for name in names),
+        "names": sql.SQL(", ").join(map(sql.Identifier, names)),
+        "position": sql.SQL(" || ':' || ").join(map(sql.Identifier, ["k"] * len(names), names)),
+        "at_place": sql.SQL(" AND ").join(at_place),
+        "same_event": sql.SQL(" AND ").join(equal(rules.columns[name], name) for name in fields),
+    }
 
 
 def _placeholder(kind: str) -> sql.Composable:
