@@ -18,6 +18,8 @@ from esops.errors import Refused, UnfitSession, UnreadableEncoding
 from esops.postgres.statements import statements
 
 _SQL = statements(__package__, "session")
+OURS = sql.SQL(_SQL["ours"])
+"""A query for the server processes of esops' own sessions in a database."""
 _SETTINGS = {
     # How values are written and read. The order of day and month in DateStyle stays the role's:
     # SQL of the user may rely on it, and ISO output does not depend on it.
@@ -135,7 +137,7 @@ def check(facts: ServerFacts, purpose: SessionPurpose, row: Sequence[object]) ->
 
     Raises UnfitSession for a setting that is another one, UnreadableEncoding.
     """
-    encoding, replica, durable, _, path, *rest = row
+    encoding, replica, _, durable, _, path, *rest = row
     if encoding == _UNKNOWN_BYTES:
         raise UnreadableEncoding(
             "the database has the encoding SQL_ASCII, so nobody can say which characters its text "

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import psycopg
+from psycopg import sql
 
 from esops.errors import Refused, Stopped
+from esops.postgres.session import OURS
 from esops.postgres.statements import statements
 from esops.wording import count
 
@@ -62,7 +64,8 @@ class OlderSnapshots(Exception):
 def holders(connection: psycopg.Connection) -> list[SnapshotHolder]:
     """Who holds a snapshot in this database now, without esops' own sessions."""
     connection.execute(_SQL["refresh"])
-    return [SnapshotHolder(*row) for row in connection.execute(_SQL["sessions"]).fetchall()]
+    rows = connection.execute(sql.SQL(_SQL["sessions"]).format(ours=OURS)).fetchall()
+    return [SnapshotHolder(*row) for row in rows]
 
 
 def replicas(connection: psycopg.Connection) -> list[str]:

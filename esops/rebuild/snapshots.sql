@@ -1,12 +1,13 @@
 -- sessions --
 -- Who holds a snapshot in this database. Every role may see that (PostgreSQL's pgstatfuncs.c), but since
 -- when only of its own sessions or with pg_read_all_stats. A virtual transaction tells one transaction
--- from the next of the same session. Autovacuum has no user.
+-- from the next of the same session. Autovacuum has no user, and parallel workers have their leader's
+-- snapshot.
 SELECT a.pid, l.virtualtransaction, a.usename::text, a.application_name, a.xact_start
   FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
  WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted
    AND a.datname = current_database() AND a.usesysid IS NOT NULL AND a.pid <> pg_backend_pid()
-   AND a.application_name NOT LIKE 'esops %%'
+   AND a.pid NOT IN {ours} AND coalesce(a.backend_type, '') <> 'parallel worker'
    AND a.backend_xmin IS NOT NULL
  ORDER BY a.xact_start NULLS LAST, a.pid;
 

@@ -20,8 +20,8 @@ def carts(dsn, project):
 
 
 def reader(dsn) -> psycopg.Connection:
-    """A transaction whose snapshot is of now."""
-    session = psycopg.connect(dsn, application_name="report")
+    """A transaction whose snapshot is of now. Its name does not make it one of esops' own."""
+    session = psycopg.connect(dsn, application_name="esops report")
     session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     session.execute("SELECT 1")
     return session
@@ -42,7 +42,7 @@ def test_a_switch_waits_for_snapshots_that_are_older_than_green(dsn, connection,
     with reader(dsn) as old:
         process = carts.start("rebuild", "--blue-green")
         seen = heard(process, "waiting for 1 reader")
-        assert f"session {old.info.backend_pid} (postgres, report" in seen
+        assert f"session {old.info.backend_pid} (postgres, esops report" in seen
         assert serves(connection) == 1
         assert rows(old) == before, "it had no lock, only a snapshot"
     _, err = finish(process)
@@ -85,7 +85,7 @@ def test_a_role_with_few_rights_sees_who_has_a_snapshot(dsn, connection, carts):
         with reader(dsn) as old:
             refused = carts.run("rebuild", "--blue-green", "--snapshot-wait", "0s")
             assert refused.code == 6, refused.err
-            assert f"session {old.info.backend_pid} (postgres, report)" in refused.err
+            assert f"session {old.info.backend_pid} (postgres, esops report)" in refused.err
         with psycopg.connect(dsn) as idle:
             idle.execute("SELECT 1")  # READ COMMITTED: it has no snapshot between its statements
             carts.ok("rebuild", "--blue-green", "--resume", "--snapshot-wait", "5s")

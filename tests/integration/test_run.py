@@ -162,7 +162,8 @@ def test_followers_on_emmett_rest_when_nothing_comes(dsn, connection, project):
 
         def followers() -> int:
             return connection.execute(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND "
+                "mode = 'ExclusiveLock'"
             ).fetchone()[0]
 
         def transactions() -> int:

@@ -236,7 +236,8 @@ def test_numbers_of_a_sessions_cache_are_waited_for_until_it_has_ended(name, dsn
         open_layout(dsn, layout, settle_timeout="500ms", hole_threshold="200ms") as store,
         psycopg.connect(dsn, autocommit=True) as two,
     ):
-        one = psycopg.connect(dsn, autocommit=True)
+        # A session of the application, whatever it is called.
+        one = psycopg.connect(dsn, autocommit=True, application_name="esops importer")
         layout.insert(one, [None])
         layout.insert(two, [None])
         layout.insert(one, [None])

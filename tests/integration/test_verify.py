@@ -53,6 +53,27 @@ def test_columns_that_are_meant_to_change_are_shown_and_do_not_count(carts, conn
     assert carts.run("rebuild", "--blue-green", "--dry-run").code == 2
 
 
+def test_blue_that_moves_before_it_is_compared_is_not_taken_for_where_it_stood(dsn, carts):
+    shop.more(dsn, 50)  # nobody follows v1: green is to be compared where it stands
+    carts.patch(
+        """
+import subprocess, sys
+from pathlib import Path
+from esops.rebuild.phases import loading
+
+def build(*given, **more):
+    loading.build_after_load = first
+    command = [Path(sys.executable).with_name("esops"), "run", "--until-caught-up"]
+    subprocess.run(command, check=True, capture_output=True)
+    return first(*given, **more)
+
+first, loading.build_after_load = loading.build_after_load, build
+"""
+    )
+    found = carts.ok("rebuild", "--blue-green", "--output", "json").json["verification"]
+    assert (found["differing"], found["position"]) == (0, str(EVENTS + 50))
+
+
 def test_a_sample_finds_what_is_common(carts, connection):
     same = carts.ok(
         "rebuild", "--blue-green", "--compare", "sample", "--no-switch", "--output", "json"

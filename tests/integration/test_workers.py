@@ -130,7 +130,8 @@ def test_a_signal_to_all_of_them_stops_them_in_order(carts, connection, number):
     until(
         lambda: (
             connection.execute(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND "
+                "mode = 'ExclusiveLock'"
             ).fetchone()
             == (0,)
         )
@@ -200,7 +201,8 @@ def test_a_process_with_other_code_touches_nothing(carts, connection):
     until(
         lambda: (
             connection.execute(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND "
+                "mode = 'ExclusiveLock'"
             ).fetchone()
             == (0,)
         )

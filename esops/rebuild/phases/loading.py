@@ -65,7 +65,8 @@ class Loading(RebuildContext):
         if head is not None:
             self._load_in_shards(head if blue_stops_at is None else min(head, blue_stops_at))
         runner = self._open_runner()
-        if (
+        # More than once where blue has moved during the load, and stands again.
+        while (
             blue is not None
             and blue_stops_at is not None
             and head is not None
@@ -74,7 +75,13 @@ class Loading(RebuildContext):
             self._say(f"catching up to position {blue_stops_at}, where v{blue.version} stopped")
             self._load(runner, blue_stops_at)
             self._build(runner)
-            self._keep_comparison(self._comparer().as_they_are(blue, str(blue_stops_at)))
+            found = self._comparer().where_it_stands(blue, blue_stops_at)
+            if found is not None:
+                self._keep_comparison(found)
+                break
+            self._say(f"v{blue.version} has moved, so it is compared later")
+            blue = self._blue()
+            blue_stops_at = self._where_blue_stops(blue)
         # All that is much is loaded before the indexes are built; what is committed during that is
         # left to following.
         while head is not None and self._behind(runner, head) > (_BULKY if runner.position else 0):

@@ -116,6 +116,7 @@ class Comparer:
         """
         deadline = time.monotonic() + _FREEZE_PATIENCE.total_seconds()
         while True:
+            last_look = not self._session.followed(blue) or time.monotonic() >= deadline
             with (
                 translated(),
                 connect(self._dsn, f"verify {self._green.projection}", READ) as snapshot,
@@ -126,21 +127,37 @@ class Comparer:
                     )
                     assert held is not None
                     # Green may be ahead already; then blue is let go, so that it can catch up.
-                    if runner.position is None or runner.position <= held:
-                        if runner.position != held:
-                            runner.run_until(held)
+                    behind = runner.position is not None and runner.position > held
+                    if not behind and runner.position != held:
+                        runner.run_until(held)
+                    if not behind or last_look:
                         self._begin_snapshot(snapshot)
-                if snapshot.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS:
+                if not behind:
                     return self._compare(snapshot, blue, str(held), None)
+                if last_look:
+                    lag = self._store.count_between(held, runner.position)
+                    note = (
+                        f"v{blue.version} is {count(lag, 'event')} behind green and nothing "
+                        "advances it, so rows of these events differ"
+                    )
+                    return self._compare(snapshot, blue, str(runner.position), note)
             # Somebody advances blue: soon it is where green is, or past it.
-            if not self._session.followed(blue) or time.monotonic() >= deadline:
-                lag = self._store.count_between(held, runner.position)
-                note = (
-                    f"v{blue.version} is {count(lag, 'event')} behind green and nothing advances "
-                    "it, so rows of these events differ"
-                )
-                return self.as_they_are(blue, str(runner.position), note)
             time.sleep(0.02)
+
+    def where_it_stands(self, blue: Version, at: Position) -> Verification | None:
+        """Compare with blue, which stands at the position of green; None where blue has moved.
+
+        Its checkpoint is held still until the snapshot of both is there.
+        """
+        with translated(), connect(self._dsn, f"verify {self._green.projection}", READ) as snapshot:
+            with self._session.connection.transaction(force_rollback=True):
+                held = registry.lock_checkpoint(
+                    self._session.connection, blue.projection, blue.version
+                )
+                if held != at:
+                    return None
+                self._begin_snapshot(snapshot)
+            return self._compare(snapshot, blue, str(at), None)
 
     def as_they_are(self, blue: Version, position: str, note: str | None = None) -> Verification:
         """Compare in one snapshot, wherever the two are."""

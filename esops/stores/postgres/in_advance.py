@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import psycopg
+from psycopg import sql
 
 from esops.errors import UnknowableNumbers
+from esops.postgres.session import OURS
 from esops.postgres.statements import statements
 from esops.stores.base import Holder
 from esops.stores.postgres.numbered_events import NumberedEvents
@@ -102,7 +104,7 @@ class HeldInAdvance:
         if time.monotonic() - self._looked < _EVERY:
             return
         self._looked = time.monotonic()
-        rows = connection.execute(_SQL["sessions"]).fetchall()
+        rows = connection.execute(sql.SQL(_SQL["sessions"]).format(ours=OURS)).fetchall()
         self._sessions = [_Session(*row[1:]) for row in rows]
         if not rows:
             self._now = 0.0  # Numbers of a moment ago are nobody's.

@@ -97,7 +97,7 @@ SELECT extract(epoch FROM clock_timestamp())::float8, pid, usename, application_
   FROM pg_stat_activity
  WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND pid <> pg_backend_pid()
-   AND coalesce(application_name, '') NOT LIKE 'esops %%'
+   AND pid NOT IN {ours}
    AND coalesce(backend_type, '') NOT IN ('autovacuum worker', 'parallel worker', 'walsender');
 
 -- late --
