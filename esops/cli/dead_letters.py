@@ -34,6 +34,12 @@ def dead_letters(
         "--accept-code",
         help="Replay with changed code; the other rows stay as the old code made them.",
     ),
+    out_of_order: bool = typer.Option(
+        False,
+        "--out-of-order",
+        help="Handlers and programs: replay although later events were applied before; older "
+        "values may replace newer ones.",
+    ),
     yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask before they are discarded."),
 ) -> int:
     """List the events that a projection failed on and skipped (on_error = "dead-letter").
@@ -43,7 +49,8 @@ def dead_letters(
     esops projection dead-letters cart_summary discard
 
     Of a fold, the rows of the skipped events are made again from all their events; handlers and
-    programs get the skipped events now. Exit code 1 when some cannot be replayed.
+    programs get the skipped events now, after later ones: that is refused without --out-of-order.
+    Exit code 1 when some cannot be replayed.
     """
     from esops.config import load_config
     from esops.readmodel.dead_letters import list_dead_letters
@@ -58,7 +65,7 @@ def dead_letters(
         return 0
     form = output.format("table", "json")
     if action == "replay":
-        return _replay(output, config, name, accept_code=accept_code)
+        return _replay(output, config, name, accept_code, out_of_order)
     if found:
         confirm(
             f"Forget {count(len(found), 'dead letter')} of {name}? Its rows stay without them.",
@@ -73,11 +80,13 @@ def dead_letters(
     return 0
 
 
-def _replay(output: Output, config: Config, name: str, *, accept_code: bool) -> int:
+def _replay(
+    output: Output, config: Config, name: str, accept_code: bool, out_of_order: bool
+) -> int:
     from esops.rebuild.dead_letters import replay
     from esops.wording import count
 
-    done = replay(config, name, accept_code=accept_code, say=output.say)
+    done = replay(config, name, accept_code=accept_code, out_of_order=out_of_order, say=output.say)
     replayed, failed = sum(each.replayed for each in done), sum(len(each.failed) for each in done)
     if output.as_json:
         output.json({"projection": name, "replayed": replayed, "failed": failed})

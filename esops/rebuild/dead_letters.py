@@ -59,13 +59,15 @@ def replay(
     name: str,
     *,
     accept_code: bool = False,
+    out_of_order: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Replayed]:
     """Replay a projection's dead letters with the code of today, in each version that is not
     retired.
 
-    `accept_code`: also where other code made the rows so far. Raises Refused where it did and that
-    was not accepted, or where a version is not loaded yet; Busy where a process works on it.
+    `accept_code`: also where other code made the rows so far. `out_of_order`: handlers and programs
+    get them after events that came later. Raises Refused where one of these is so and was not
+    accepted, or where a version is not loaded yet; Busy where a process works on it.
     """
     config.projection(name)
     with translated(), connect(config.readmodel_of(name).dsn, f"replay {name}") as connection:
@@ -77,7 +79,15 @@ def replay(
             if each.state in live and each.version in skipped
         ]
         return [
-            _replay(config, connection, each, accept_code=accept_code, say=say) for each in found
+            _replay(
+                config,
+                connection,
+                each,
+                accept_code=accept_code,
+                out_of_order=out_of_order,
+                say=say,
+            )
+            for each in found
         ]
 
 
@@ -87,6 +97,7 @@ def _replay(
     version: Version,
     *,
     accept_code: bool,
+    out_of_order: bool,
     say: Callable[[str], None],
 ) -> Replayed:
     name, settings = version.projection, config.projection(version.projection)
@@ -107,6 +118,8 @@ def _replay(
             lock_patience=timedelta(seconds=5),
         )
         try:
+            if not out_of_order:
+                worker.check_order()
             if not same:
                 code = Code(definition, settings, config.directory).fingerprint
                 _note_code(connection, worker.version, code)

@@ -2,7 +2,9 @@
 
 Of a fold, the rows of their keys are made again from all events up to the checkpoint, since a row
 depends on the order of its events. Handlers and programs get the skipped events now, each in a
-transaction of its own. What was replayed is no dead letter any more from the same commit on.
+transaction of its own: after events that came later, so that older values may replace newer ones.
+Nobody but the author knows whether they do, so that is refused unless the operator vouches for it.
+What was replayed is no dead letter any more from the same commit on.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent
 from esops.readmodel.types import Key
 from esops.running.apply import Applier
+from esops.wording import count
+
+_SHOWN = 5
 
 
 @dataclass
@@ -40,6 +45,37 @@ class Replayer(Applier):
     def version(self) -> Version:
         """The version as it was when its lock was taken."""
         return self._checkpoint.version
+
+    def check_order(self) -> None:
+        """Raises Refused, with the streams, where a dead letter would be applied after events that
+        came later, by code that may write older values over newer ones.
+        """
+        version = self.version
+        with translated():
+            skipped = positions_of(self.connection, version.projection, version.version)
+        if not skipped or self.position is None or isinstance(self._projector, Fold | None):
+            return
+        later, streams, newer = 0, set[str](), dict[str, int]()
+        for event in self._events():
+            if event.position in skipped:
+                streams.add(event.stream)
+            elif streams:
+                later += 1
+                if event.stream in streams:
+                    newer[event.stream] = newer.get(event.stream, 0) + 1
+        if not later:
+            return
+        most = sorted(newer, key=lambda stream: (-newer[stream], stream))
+        shown = ", ".join(f"{stream} ({newer[stream]:,})" for stream in most[:_SHOWN])
+        more = f" and {count(len(most) - _SHOWN, 'other')}" if len(most) > _SHOWN else ""
+        of_streams = f"of their own streams: {shown}{more}" if most else "of other streams"
+        raise Refused(
+            f"{count(len(skipped), 'dead letter')} of {version.projection} v{version.version} "
+            f"would be applied after {count(later, 'event')} that came later, {of_streams}; what "
+            "these wrote may be replaced with older values",
+            hint=f"Nothing was changed. Rebuild it: esops rebuild {version.projection} "
+            "--blue-green. If its code does the same in any order, as a sum does: --out-of-order.",
+        )
 
     def replay(self) -> Replayed:
         """Replay all dead letters of the version. Raises Refused where it is not loaded yet."""
