@@ -38,12 +38,14 @@ def run(
     esops run
     esops run cart_summary --until-caught-up
 
-    Exit code 1 when an event came late, at a number that a version had passed as dead.
+    Exit code 1 when an event came late, at a number that a version had passed as dead, or when
+    readers read something else than the version that serves.
     """
     import structlog
 
     from esops.config import load_config
     from esops.health.late import missed_by
+    from esops.health.serving import something_else
     from esops.rebuild.lifecycle import retire_due
     from esops.running.host import Host
 
@@ -69,18 +71,28 @@ def run(
                 log.error(each.in_words(), hint=each.remedy)
         return bool(found)
 
+    def look_at_names() -> bool:
+        found = something_else(config, host.names)
+        for each in found:
+            text = f"{each.projection} {each}"
+            if text not in said:
+                said.add(text)
+                log.error(text, hint=each.fix)
+        return bool(found)
+
     def chores(names: Sequence[str]) -> None:
         nonlocal looked
         retire(names)
         if time.monotonic() - looked > _LATE_EVERY:
             looked = time.monotonic()
             look_for_late_events()
+            look_at_names()
 
     stop = stop_on_signals()
     host.run(stop, chores)
     if until_caught_up:
         _conclude(output, host, projections or [], stopped=stop.is_set())
-    return host.exit_code or int(look_for_late_events())
+    return host.exit_code or int(look_for_late_events() | look_at_names())
 
 
 def _conclude(output: Output, host: Host, named: Sequence[str], *, stopped: bool) -> None:

@@ -70,6 +70,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D059": ("warning", "a publication would publish what esops makes or renames"),
     "ESOPS-D063": ("warning", "the registry knows a projection by another name"),
     "ESOPS-D064": ("note", "the registry has a projection that the configuration does not name"),
+    "ESOPS-D060": ("error", "readers read something else than the version that serves"),
     "ESOPS-D070": ("error", "two projections have one table or view"),
 }
 SESSIONS: dict[type[EsopsError], str] = {

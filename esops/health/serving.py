@@ -12,7 +12,8 @@ from psycopg import sql
 from esops.config import Config
 from esops.health.findings import Finding
 from esops.postgres import catalog
-from esops.readmodel import migrations, owners
+from esops.postgres.connection import connect, translated
+from esops.readmodel import migrations, owners, served
 from esops.readmodel.names import ReadModelName
 from esops.readmodel.registry import LIVE_STATES, Version
 from esops.readmodel.tables import missing_tables
@@ -66,6 +67,21 @@ def examine(
                 f"v{active.version} serves, and {each}, which readers read, does not exist",
                 fix.as_string(connection),
             )
+    for other in served.look(config, connection, projection):
+        yield Finding("ESOPS-D060", subject, str(other), other.fix)
+
+
+def something_else(config: Config, projections: Sequence[str]) -> list[served.SomethingElse]:
+    """The names of projections that do not stand for the version that serves.
+
+    Raises Unavailable where a read model cannot be asked.
+    """
+    found: list[served.SomethingElse] = []
+    for name in projections:
+        if config.projection(name).kind != "server":
+            with translated(), connect(config.readmodel_of(name).dsn, "run") as connection:
+                found += served.look(config, connection, name)
+    return found
 
 
 def _shared(

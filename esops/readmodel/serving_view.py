@@ -26,22 +26,33 @@ def check_unchanged(
 
     A filter or a column that somebody added would be gone after a switch.
     """
-    if source is None:
+    if source is None or shows(connection, view, source):
         return
+    raise Refused(
+        f"somebody changed the view {name}: it does not show {source.schema}.{source.name} as it "
+        "is, and a switch would undo that",
+        hint="Put the change into a view of its own, and set this one back: "
+        + set_back(connection, name, view, source),
+    )
+
+
+def shows(connection: psycopg.Connection, view: Table, source: Table) -> bool:
+    """Whether a view shows a table as it is: all its columns and rows."""
     row = connection.execute(_SQL["view"], {"view": view.oid, "table": source.oid}).fetchone()
-    if row is None or row[1] in row[2]:
-        return
+    return row is None or row[1] in row[2]
+
+
+def set_back(
+    connection: psycopg.Connection, name: ReadModelName, view: Table, source: Table
+) -> str:
+    """The statement that makes a view show a table as it is."""
     table = qualified(source.schema, source.name).as_string(connection)
     shown, all_columns = (tuple(c.name for c in each.columns) for each in (view, source))
     # Postgres replaces a view only where its columns stay, with new ones after them.
     made = "CREATE OR REPLACE" if all_columns[: len(shown)] == shown else "DROP and CREATE"
     columns = ", ".join(sql.Identifier(each).as_string(connection) for each in all_columns)
-    raise Refused(
-        f"somebody changed the view {name}: it does not show {source.schema}.{source.name} as it "
-        "is, and a switch would undo that",
-        hint=f"Put the change into a view of its own, and set this one back: {made} VIEW "
-        f"{name.identifier.as_string(connection)} AS SELECT {columns} FROM {table}",
-    )
+    view_name = name.identifier.as_string(connection)
+    return f"{made} VIEW {view_name} AS SELECT {columns} FROM {table}"
 
 
 def show(

@@ -12,10 +12,11 @@ from esops.config import Config
 from esops.errors import AnotherLog
 from esops.events import Position
 from esops.postgres.connection import connect, translated
-from esops.readmodel import locks, registry, renamed
+from esops.readmodel import locks, registry, renamed, served
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.marks import check
 from esops.readmodel.registry import Version
+from esops.readmodel.served import SomethingElse
 from esops.readmodel.tables import missing_tables
 from esops.rebuild import journal
 from esops.rebuild.variants.external.checkpoint import reached
@@ -42,6 +43,8 @@ class VersionStatus:
     """Where the operator vouched for other code while it was built, as the journal has it."""
     missing: Sequence[str] = ()
     """Tables of a version that serves or stands by, and that do not exist."""
+    by_hand: Sequence[SomethingElse] = ()
+    """Names that readers use, and that do not stand for this version, although it serves."""
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -56,7 +59,7 @@ class VersionStatus:
             "updated_at": version.updated_at,
             "events": version.events,
             "followed_by": self.followed_by,
-            "ok": self.trouble is None and not self.missing,
+            "ok": self.trouble is None and not self.missing and not self.by_hand,
             "detail": self._detail(),
             "dead_letters": self.dead_letters,
             "accepted_code": list(self.accepted_code),
@@ -65,6 +68,9 @@ class VersionStatus:
     def _detail(self) -> str | None:
         if self.missing:
             return f"dropped by somebody: {', '.join(self.missing)}. `esops doctor` says what to do"
+        if self.by_hand:
+            found = "; ".join(each.message for each in self.by_hand)
+            return f"readers do not read it: {found}. `esops doctor` says what to do"
         if self.trouble is not None:
             return self.trouble.message
         return None if self.version.lost is None else f"it was given up: {self.version.lost}"
@@ -130,8 +136,16 @@ def show(config: Config, name: str, store: str | None = None) -> list[VersionSta
                 if not trouble and each.lost is None
             ]
             head = events.head(LOOKING, _lowest(known)).position
+            by_hand = served.look(config, connection, name)
             return [
-                _status(connection, events, head, version, trouble)
+                _status(
+                    connection,
+                    events,
+                    head,
+                    version,
+                    trouble,
+                    [each for each in by_hand if each.version == version.version],
+                )
                 for version, trouble in zip(there, troubles, strict=True)
             ]
 
@@ -182,6 +196,7 @@ def _status(
     head: Position | None,
     version: Version,
     trouble: AnotherLog | None,
+    by_hand: Sequence[SomethingElse],
 ) -> VersionStatus:
     live = version.state in {*registry.LIVE_STATES, "building"}
     of_log = not trouble and version.lost is None
@@ -200,7 +215,7 @@ def _status(
     missing = missing_tables(connection, version) if version.state in registry.LIVE_STATES else ()
     followed_by = None if holder is None else holder.process
     dead = count_dead_letters(connection, version.projection).get(version.version, 0)
-    return VersionStatus(version, lag, followed_by, trouble, dead, accepted, missing)
+    return VersionStatus(version, lag, followed_by, trouble, dead, accepted, missing, by_hand)
 
 
 def remedy_without_tables(name: str, gone: Version, versions: Sequence[Version]) -> str:

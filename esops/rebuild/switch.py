@@ -29,7 +29,7 @@ from esops.postgres.connection import qualified, translated
 from esops.postgres.grants import Change, change_statements, for_green, rights
 from esops.postgres.held import end_if_still
 from esops.postgres.statements import statements as load_statements
-from esops.readmodel import object_names, properties, registry, serving_view
+from esops.readmodel import object_names, properties, registry, served, serving_view
 from esops.readmodel.dependants import drop_replaced
 from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
@@ -94,8 +94,8 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
     done: list[str] = []
     for name, current, target in pairs:
         blue = _blue(connection, what, name)
-        if current is not None and current.kind == "v":
-            serving_view.check_unchanged(connection, name, current, blue)
+        if current is not None:
+            served.check(connection, name, current, blue)
         own = MovedTriggers([], [])
         if what.mode == "rename" and current is not None and current.kind in "rp":
             own = moved(connection, current, target, name.identifier.as_string(connection))

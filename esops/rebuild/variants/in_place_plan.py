@@ -10,7 +10,7 @@ import psycopg
 
 from esops.config import Config
 from esops.postgres.connection import translated
-from esops.readmodel import registry
+from esops.readmodel import registry, served
 from esops.rebuild import guards
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.planning import versions_and_tables
@@ -96,6 +96,8 @@ def make_plan(
     with translated():
         active = registry.active(connection, target.name)
         guards.check_log(connection, store, active)
+        if active is not None and target.settings.switch != "hook":
+            served.check_all(connection, target.names, active)
         head = store.head(SETTLING).position
         if not options.accept_fewer:
             notes += guards.check_names(target, store)

@@ -145,7 +145,7 @@ class Comparer:
             time.sleep(0.02)
 
     def where_it_stands(self, blue: Version, at: Position) -> Verification | None:
-        """Compare with blue, which stands at the position of green; None where blue has moved.
+        """Compare with blue, whose position is that of green; None where blue has moved.
 
         Its checkpoint is held still until the snapshot of both is there.
         """
