@@ -1,18 +1,12 @@
-"""What a function's results depend on: other functions, classes and constants, as a graph.
-
-The graph is hashed without any order of visiting: each node is given a hash of what it is, then,
-again and again, one of that and its neighbours' hashes, until no more nodes differ.
-So cycles end, and two processes that hash strings differently agree.
-"""
+"""What a function's results depend on: other functions, classes and constants, as a graph."""
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
-import importlib.util
 import sys
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import Path, PurePath
 from types import (
@@ -27,22 +21,44 @@ from types import (
 )
 from typing import Any
 
+from esops.projections.code_effects import (
+    decorated_by,
+    effects,
+    from_stars,
+    full_name,
+    imports,
+    registered,
+)
+from esops.projections.code_nodes import CodeNode, Graph, Hashes, Part, leaf, part_of
 from esops.projections.code_origin import Origins
 from esops.projections.code_source import (
     Chain,
     Source,
+    all_names,
     code_text,
-    digest,
     imported_as,
     names_in,
     source_of,
     uses,
 )
-from esops.projections.object_values import content, filled, reduced, state
-from esops.projections.plain_values import plain
+from esops.projections.object_values import attempt, attributes, content, filled, reduced
 
 _SEES_ALL = {"globals", "eval", "exec"}
 """What uses these can use any name of its module."""
+_OF_PYTHON = {
+    "__annotations__",
+    "__builtins__",
+    "__cached__",
+    "__doc__",
+    "__file__",
+    "__loader__",
+    "__name__",
+    "__package__",
+    "__path__",
+    "__spec__",
+    "__warningregistry__",
+}
+"""Names that a module has by itself."""
 _CONTAINERS = (list, tuple, dict, set, frozenset, MappingProxyType)
 _SLOTS = (MemberDescriptorType, GetSetDescriptorType, WrapperDescriptorType)
 _CODE = (
@@ -59,168 +75,141 @@ _CODE = (
 )
 
 
-@dataclass
-class _Node:
-    """What a node is, and the nodes that it names, each with how."""
-
-    label: bytes = b""
-    parts: list[tuple[bytes | int, ...]] = field(default_factory=list)
-    ordered: bool = True
-
-
 class CodeGraph:
-    """The functions, classes and values that are reached from some code of a project."""
+    """The functions, classes and values that are reached from some code of a project.
+
+    No part that cannot be described takes another one with it.
+    """
 
     def __init__(self, home: str, directory: Path) -> None:
         """`home` is a module of the project, and `directory` its folder."""
         self._origins = Origins(home)
         self._directory = directory
-        self._index: dict[Hashable, int] = {}
-        self._nodes: list[_Node] = []
-        self._waiting: list[tuple[int, Any]] = []
-        self._kept: list[Any] = []  # as long as it lives, nothing else has its id
+        self._graph = Graph()
 
     def add(self, value: object) -> int | bytes:
         """Add a value with all that it refers to: a node's number, or a plain value as bytes."""
-        leaf = plain(value)
-        if leaf is not None:
-            return leaf
-        return self._add(id(value), value)
+        found = leaf(value)
+        if found is not None:
+            return found
+        return self._graph.node(id(value), value, lambda: self._described(value))
 
     def add_name(self, module: str, name: str) -> int | bytes | None:
         """Add what a module's name stands for, and the statements that make it."""
         found = sys.modules.get(module)
-        if found is None or not hasattr(found, name):
+        if found is None or name not in vars(found):
             return None
-        return self._named(vars(found), name, getattr(found, name))
+        return self._named(vars(found), name, vars(found)[name])
 
-    def hash(self) -> bytes:
-        """The hash of all that was added."""
-        while self._waiting:
-            at, value = self._waiting.pop()
-            try:
-                self._nodes[at] = self._described(value)
-            except Exception:  # noqa: BLE001 - a proxy may not let itself be looked at
-                self._nodes[at] = _Node(f"opaque {type(value).__qualname__}".encode())
-        hashes = [digest(each.label) for each in self._nodes]
-        distinct = 0
-        while len(set(hashes)) > distinct:
-            distinct = len(set(hashes))
-            hashes = [_hash(each, hashes) for each in self._nodes]
-        return digest(*sorted(set(hashes)))
-
-    def _add(self, key: Hashable, value: object) -> int:
-        at = self._index.get(key)
-        if at is None:
-            at = self._index[key] = len(self._nodes)
-            self._nodes.append(_Node())
-            self._kept.append(value)
-            self._waiting.append((at, value))
-        return at
+    def hashes(self) -> Hashes:
+        """The hashes of all that was added."""
+        return self._graph.hashes()
 
     # -- what each thing is
 
-    def _described(self, value: Any) -> _Node:
-        match value:
-            case _Name():
-                return self._binding(value)
-            case _WholeModule():
-                return self._module(value.module)
-            case FunctionType():
-                return self._function(value)
-            case type():
-                return self._class(value)
-            case MethodType():
-                return self._node(b"method", (value.__func__, value.__self__))
-            case functools.partial() | functools.partialmethod():
-                return self._node(b"partial", (value.func, value.args, value.keywords))
-            case staticmethod() | classmethod():
-                return self._node(type(value).__name__.encode(), (value.__func__,))
-            case property():
-                return self._node(b"property", (value.fget, value.fset, value.fdel))
-            case functools.cached_property():
-                return self._node(b"cached_property", (value.func,))
-            case ModuleType():
-                return self._module(value)
-            case BuiltinFunctionType():
-                return self._builtin(value)
-            case _:
-                return self._container_or_instance(value)
+    def _described(self, value: Any) -> CodeNode:
+        # By its type alone: a proxy answers to isinstance with code of its own, which may raise.
+        kind = type(value)
+        found = (each for kinds, each in self._describers() if issubclass(kind, kinds))
+        describe = next(found, self._instance)
+        try:
+            return describe(value)
+        except Exception:  # noqa: BLE001 - code of the user's, which may raise anything
+            text = code_text(value.__code__) if kind is FunctionType else b""
+            return CodeNode(b"opaque" + text, [(self.add(kind),)])
 
-    def _node(self, label: bytes, values: Iterable[object]) -> _Node:
-        return _Node(label, [(self.add(each),) for each in values])
+    def _describers(self) -> Iterable[tuple[type | tuple[type, ...], Callable[[Any], CodeNode]]]:
+        node = self._node
+        yield FunctionType, self._function
+        yield type, self._class
+        yield MethodType, lambda it: node(b"method", (it.__func__, it.__self__))
+        partials = (functools.partial, functools.partialmethod)
+        yield partials, lambda it: node(b"partial", (it.func, it.args, it.keywords))
+        wrappers = (staticmethod, classmethod)
+        yield wrappers, lambda it: node(type(it).__name__.encode(), (it.__func__,))
+        yield property, lambda it: node(b"property", (it.fget, it.fset, it.fdel))
+        yield functools.cached_property, lambda it: node(b"cached_property", (it.func,))
+        yield ModuleType, self._module
+        yield BuiltinFunctionType, self._builtin
 
-    def _builtin(self, value: Any) -> _Node:
+    def _node(self, label: bytes, values: Iterable[object]) -> CodeNode:
+        return CodeNode(label, [(self.add(each),) for each in values])
+
+    def _builtin(self, value: Any) -> CodeNode:
         of = value.__self__
         name = f"{value.__module__}.{value.__qualname__}".encode()
         # A method of a value, such as the `get` of a dictionary, is of that value.
         return self._node(name, () if of is None or isinstance(of, ModuleType) else (of,))
 
-    def _container_or_instance(self, value: Any) -> _Node:
-        kind = type(value)
-        if kind in {dict, MappingProxyType}:
-            pairs = [(self.add(key), self.add(each)) for key, each in value.items()]
-            return _Node(b"dict", list(pairs), ordered=False)
-        if kind in _CONTAINERS:
-            node = self._node(kind.__name__.encode(), value)
-            node.ordered = kind in {list, tuple}
-            return node
-        return self._instance(value)
-
-    def _function(self, value: FunctionType) -> _Node:
-        foreign = self._origins.foreign(str(value.__globals__.get("__name__", "")))
-        parts: list[tuple[bytes | int, ...]] = []
-        attributes = sorted(vars(value).items())
+    def _function(self, value: FunctionType) -> CodeNode:
+        names, code = value.__globals__, value.__code__
+        foreign = self._origins.foreign(str(names.get("__name__", "")))
+        inner = sorted(vars(value).items())
+        closure = [
+            (name, cell.cell_contents)
+            for name, cell in zip(code.co_freevars, value.__closure__ or (), strict=True)
+            if filled(cell)
+        ]
         if foreign is not None:
             # A decorator of another package: what it wraps is the project's.
-            inner = [cell.cell_contents for cell in value.__closure__ or () if filled(cell)]
-            inner += [each for _, each in attributes]
-            parts = [(self.add(each),) for each in inner if self._has_code(each)]
-            return _Node(f"{foreign} {value.__qualname__}".encode(), parts)
-        source = source_of(value.__code__.co_filename, value.__globals__)
-        found = source.function(value.__code__) if source is not None else []
-        if source is not None and found:
-            label = b"".join(source.text(each).encode() for each in found)
-            for each in found:
-                for decorator in getattr(each, "decorator_list", ()):
-                    parts += self._names(value.__globals__, names_in(decorator))
-        else:
-            label = code_text(value.__code__)
+            wrapped = [each for _, each in [*closure, *inner] if self._has_code(each)]
+            return self._node(f"{foreign} {value.__qualname__}".encode(), wrapped)
+        source = attempt(lambda: source_of(code.co_filename, names))
+        found = source.function(code) if source is not None else []
+        label = b"".join(source.text(each).encode() for each in found) or code_text(code)
+        parts: list[Part] = [self._effects(names)]
+        for each in found:
+            for decorator in getattr(each, "decorator_list", ()):
+                parts += self._names(names, names_in(decorator))
         parts.append((b"defaults", self.add(value.__defaults__), self.add(value.__kwdefaults__)))
-        parts += [(name.encode(), self.add(each)) for name, each in attributes]
-        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
-            if filled(cell):
-                parts.append((name.encode(), self.add(cell.cell_contents)))
-        used = uses(value.__code__)
-        parts += self._names(value.__globals__, used.names)
-        for level, module, names in sorted(used.imports):
-            parts += self._imported(value.__globals__, level, module, names)
-        if any(name[0] in _SEES_ALL and name[0] not in value.__globals__ for name in used.names):
-            parts.append((b"module", self._whole(value.__globals__)))
-        return _Node(label, parts)
+        parts += [(name.encode(), self.add(each)) for name, each in [*inner, *closure]]
+        with part_of(parts, b"uses"):
+            used = uses(code)
+            parts += self._names(names, used.names)
+            for level, module, taken in sorted(used.imports):
+                with part_of(parts, module.encode()):
+                    parts += self._imported(names, level, module, taken)
+        if self._sees_all(value):
+            parts.append((b"module", self._whole(names)))
+        return CodeNode(label, parts)
 
-    def _class(self, value: type) -> _Node:
-        foreign = self._origins.foreign(value.__module__)
+    def _sees_all(self, value: FunctionType) -> bool:
+        """Whether a function may use names of its module that its code does not name."""
+        used = all_names(value.__code__)
+        known = value.__globals__
+        return (
+            any(name in _SEES_ALL and name not in known for name in used)
+            or "__subclasses__" in used
+            or {"sys", "modules"} <= used
+            or any(known.get(name) is sys.modules for name in used)
+        )
+
+    def _class(self, value: type) -> CodeNode:
+        of = str(value.__module__)
+        foreign = self._origins.foreign(of)
         if foreign is not None:
-            return _Node(f"{foreign} {value.__qualname__}".encode())
-        module = vars(sys.modules[value.__module__]) if value.__module__ in sys.modules else {}
-        source = source_of(module.get("__file__"), module)
+            return CodeNode(f"{foreign} {value.__qualname__}".encode())
+        module = vars(sys.modules[of]) if of in sys.modules else {}
+        source = attempt(lambda: source_of(module.get("__file__"), module))
         found = source.classes.get(value.__qualname__, []) if source is not None else []
-        label = value.__name__ + "".join(source.text(each) for each in found if source is not None)
-        parts: list[tuple[bytes | int, ...]] = [
-            (b"base", self.add(each)) for each in value.__bases__ if each is not object
-        ]
+        label = value.__name__ + "".join(source.text(each) for each in found)
+        parts = [self._effects(module)]
+        parts += [(b"base", self.add(each)) for each in value.__bases__ if each is not object]
         parts.append((b"type", self.add(type(value))))
         for each in found:
             parts += self._names(module, names_in(each, with_functions=False))
+        if not found and module.get(value.__name__) is value:
+            # It is made by a call.
+            parts.append((b"made", self._named(module, value.__name__, value)))
         for name, member in sorted(vars(value).items()):
-            if self._counts(value, name, member, in_source=bool(found)):
-                parts.append((name.encode(), self.add(member)))
+            with part_of(parts, name.encode()):
+                if self._counts(value, name, member, in_source=bool(found)):
+                    parts.append((name.encode(), self.add(member)))
         fields = vars(value).get("__dataclass_fields__", {})
         for name, each in fields.items():
             values = (each.type, each.default, each.default_factory)
             parts.append((name.encode(), *(self.add(one) for one in values)))
-        return _Node(label.encode(), parts)
+        return CodeNode(label.encode(), parts)
 
     def _counts(self, of: type, name: str, member: object, *, in_source: bool) -> bool:
         """Whether a class's member is code or a constant of the project."""
@@ -229,7 +218,7 @@ class CodeGraph:
             return False
         if isinstance(function, FunctionType):
             # What `dataclass` and the like generate follows from what the class says.
-            generated = function.__code__.co_filename.startswith("<")
+            generated = name.startswith("__") and function.__code__.co_filename.startswith("<")
             module = str(function.__globals__.get("__name__", ""))
             inherited = name.startswith("_") and self._origins.foreign(module) is not None
             in_source = in_source or bool({"_fields", "__dataclass_fields__"} & set(vars(of)))
@@ -237,67 +226,107 @@ class CodeGraph:
         inner = name.startswith("__") or (issubclass(of, Enum) and name.startswith("_"))
         return not inner or isinstance(member, property)
 
-    def _instance(self, value: Any) -> _Node:
+    def _instance(self, value: Any) -> CodeNode:
         kind = type(value)
-        foreign = self._origins.foreign(kind.__module__)
-        parts: list[tuple[bytes | int, ...]] = [(self.add(kind),)]
-        wrapped = getattr(value, "__wrapped__", None)
+        if kind in {dict, MappingProxyType}:
+            pairs = [(self.add(key), self.add(each)) for key, each in value.items()]
+            return CodeNode(b"dict", list(pairs), ordered=False)
+        if kind in _CONTAINERS:
+            node = self._node(kind.__name__.encode(), value)
+            node.ordered = kind in {list, tuple}
+            return node
         if issubclass(kind, Enum):
-            return _Node(b"member", [*parts, (self.add(value.name), self.add(value.value))])
-        if isinstance(value, PurePath):
+            return self._node(b"member", (kind, value.name, value.value))
+        if issubclass(kind, PurePath):
             near = value.is_relative_to(self._directory)
             place = value.relative_to(self._directory) if near else value
-            return _Node(b"path", [*parts, (self.add(str(place)),)])
-        if wrapped is not None and isinstance(wrapped, _CODE):
-            return _Node(b"wrapper", [*parts, (self.add(wrapped),)])
-        own = state(value)
+            return self._node(b"path", (kind, str(place)))
+        wrapped = attempt(lambda: value.__wrapped__)
+        if issubclass(type(wrapped), _CODE):
+            return self._node(b"wrapper", (kind, wrapped))
+        return self._object(value, kind)
+
+    def _object(self, value: Any, kind: type) -> CodeNode:
+        foreign = self._origins.foreign(str(kind.__module__))
+        parts: list[Part] = [(self.add(kind),)]
+        own = sorted(attributes(value).items())
         if foreign is None:
-            parts += [(self.add(each),) for each in content(value)]
-            parts += [(name.encode(), self.add(each)) for name, each in sorted(own.items())]
+            with part_of(parts, b"content"):
+                parts += [(self.add(each),) for each in content(value)]
+            parts += [(name.encode(), self.add(each)) for name, each in own]
         elif foreign in sys.stdlib_module_names | {"esops"}:
             parts += [(self.add(each),) for each in reduced(value)]
         else:
             # What such an object holds differs from process to process. How the project makes it
             # is seen where it is made.
-            inner = [each for _, each in sorted(own.items()) if self._has_code(each)]
-            parts += [(self.add(each),) for each in inner]
-        return _Node(b"instance", parts)
+            parts += [(self.add(each),) for _, each in own if self._has_code(each)]
+        return CodeNode(b"instance", parts)
 
     def _has_code(self, value: object) -> bool:
-        return isinstance(value, _CODE) or hasattr(value, "__wrapped__")
+        return issubclass(type(value), _CODE) or (
+            attempt(lambda: getattr(value, "__wrapped__", None)) is not None
+        )
 
-    def _module(self, module: ModuleType) -> _Node:
+    def _module(self, module: ModuleType) -> CodeNode:
         """A module that is used as a whole: all that is in it."""
         foreign = self._origins.foreign(module.__name__)
         if foreign is not None:
-            return _Node(foreign.encode())
-        source = source_of(getattr(module, "__file__", None), vars(module))
+            return CodeNode(foreign.encode())
+        names = vars(module)
+        source = attempt(lambda: source_of(names.get("__file__"), names))
         label = "" if source is None else source.text(source.tree)
-        names = {(name,) for name in vars(module) if not name.startswith("__")}
-        return _Node(label.encode(), self._names(vars(module), names))
+        parts = [self._effects(names), *self._names(names, {(name,) for name in names})]
+        return CodeNode(label.encode(), parts)
 
     def _whole(self, globals_: Mapping[str, Any]) -> int | bytes:
         module = sys.modules.get(str(globals_.get("__name__")))
-        if module is None:
-            return b"no module"
-        return self._add(("module", module.__name__), _WholeModule(module))
+        return b"no module" if module is None else self.add(module)
+
+    # -- what modules do while they are imported
+
+    def _effects(self, globals_: Mapping[str, Any]) -> Part:
+        name = str(globals_.get("__name__"))
+        module = sys.modules.get(name)
+        if module is None or self._origins.foreign(name) is not None:
+            return (b"no module",)
+        at = self._graph.node(("effects", name), module, lambda: self._done(vars(module)))
+        return (b"effects", at)
+
+    def _done(self, names: Mapping[str, Any]) -> CodeNode:
+        source = attempt(lambda: source_of(names.get("__file__"), names))
+        if source is None:
+            return CodeNode(b"effects")
+        by_project = functools.partial(self._by_project, names)
+        nodes = [*effects(source), *registered(source, by_project)]
+        parts: list[Part] = []
+        for each in nodes:
+            parts += self._names(names, names_in(each))
+        for full in sorted(imports(source, str(names.get("__package__") or ""))):
+            if full in sys.modules:
+                parts.append(self._effects(vars(sys.modules[full])))
+        return CodeNode("".join(["effects", *map(source.text, nodes)]).encode(), parts)
+
+    def _by_project(self, names: Mapping[str, Any], decorator: ast.AST) -> bool:
+        """Whether a decorator is of the project, or of an object of its classes."""
+        found = [names[name] for name, *_ in names_in(decorator) if name in names]
+        return any(self._origins.foreign(_home(each)) is None for each in found[:1])
 
     # -- what names stand for
 
-    def _names(
-        self, globals_: Mapping[str, Any], names: Iterable[Chain]
-    ) -> list[tuple[bytes | int, ...]]:
+    def _names(self, globals_: Mapping[str, Any], names: Iterable[Chain]) -> list[Part]:
         """What names of a module stand for; those of Python itself are no part of the project."""
-        return [
-            (".".join(chain).encode(), self._resolved(globals_, chain))
-            for chain in sorted(names)
-            if chain[0] in globals_ and not chain[0].startswith("__")
-        ]
+        parts: list[Part] = []
+        for chain in sorted(names):
+            name = ".".join(chain).encode()
+            if chain[0] in globals_ and chain[0] not in _OF_PYTHON:
+                with part_of(parts, name):
+                    parts.append((name, self._resolved(globals_, chain)))
+        return parts
 
     def _resolved(self, globals_: Mapping[str, Any], chain: Chain) -> int | bytes:
         value, rest = globals_[chain[0]], chain[1:]
         name, of = chain[0], globals_
-        while isinstance(value, ModuleType):
+        while issubclass(type(value), ModuleType):
             foreign = self._origins.foreign(value.__name__)
             if foreign is not None:
                 return foreign.encode()
@@ -309,77 +338,60 @@ class CodeGraph:
 
     def _imported(
         self, globals_: Mapping[str, Any], level: int, module: str, names: tuple[str, ...]
-    ) -> list[tuple[bytes | int, ...]]:
+    ) -> list[Part]:
         """What a function imports while it runs."""
-        package = str(globals_.get("__package__") or "")
-        full = importlib.util.resolve_name("." * level + module, package) if level else module
+        full = full_name(level, module, str(globals_.get("__package__") or ""))
         foreign = self._origins.foreign(full)
         if foreign is not None:
             return [(full.encode(), foreign.encode())]
-        try:
-            found = importlib.import_module(full)
-        except Exception as error:  # noqa: BLE001 - code of the user's, which may do without it
-            return [(full.encode(), type(error).__name__.encode())]
+        found = importlib.import_module(full)
         if not names or "*" in names:
             return [(full.encode(), self._whole(vars(found)))]
         return self._names(vars(found), {(name,) for name in names})
 
     def _named(self, globals_: Mapping[str, Any], name: str, value: object) -> int | bytes:
-        """A name's value; where that is no function, class or simple value, its making as well."""
-        if isinstance(value, str | bytes | int | float | None):
-            leaf = plain(value)
-            if leaf is not None:
-                return leaf
-        module = globals_.get("__name__")
-        here = getattr(value, "__module__", "") == module and getattr(value, "__name__", "") == name
-        # One that is not defined under this name is made by a statement, such as a named tuple.
-        if isinstance(value, ModuleType) or (here and isinstance(value, FunctionType | type)):
+        """A name's value, with the statements that make it."""
+        if issubclass(type(value), ModuleType):
             return self.add(value)
-        key = ("name", str(module), name)
-        return self._add(key, _Name(globals_, name, value))
+        module = str(globals_.get("__name__"))
+        at = self._graph.node(
+            ("name", module, name), value, lambda: self._binding(globals_, name, value)
+        )
+        self._graph.call(f"{module}.{name}", at)
+        return at
 
-    def _binding(self, found: _Name) -> _Node:
-        parts: list[tuple[bytes | int, ...]] = [(self.add(found.value),)]
-        source = source_of(found.globals_.get("__file__"), found.globals_)
-        foreign = self._origins.foreign(str(found.globals_.get("__name__")))
-        if source is None or foreign is not None:
-            return _Node(b"value", parts)
-        statements = source.binding(found.name)
+    def _binding(self, globals_: Mapping[str, Any], name: str, value: object) -> CodeNode:
+        parts: list[Part] = [(self.add(value),)]
+        source = attempt(lambda: source_of(globals_.get("__file__"), globals_))
+        if source is None or self._origins.foreign(str(globals_.get("__name__"))) is not None:
+            return CodeNode(b"value", parts)
+        parts.append(self._effects(globals_))
+        statements = [*source.binding(name), *decorated_by(source, name)]
         label = "".join(source.text(each) for each in statements)
         for each in statements:
-            parts += self._names(found.globals_, names_in(each) - {(found.name,)})
+            parts += self._names(globals_, names_in(each) - {(name,)})
         if not statements:
-            parts += self._from_its_module(source, found)
-        return _Node(b"value" + label.encode(), parts)
+            parts += self._from_its_module(source, globals_, name, value)
+        return CodeNode(b"value" + label.encode(), parts)
 
-    def _from_its_module(self, source: Source, found: _Name) -> list[tuple[bytes | int, ...]]:
+    def _from_its_module(
+        self, source: Source, globals_: Mapping[str, Any], name: str, value: object
+    ) -> list[Part]:
         """The name in the module from which it is imported."""
-        package = str(found.globals_.get("__package__") or "")
-        for level, module, name in imported_as(source, found.name):
-            full = importlib.util.resolve_name("." * level + module, package) if level else module
-            there = sys.modules.get(full)
-            if there is not None and getattr(there, name, None) is found.value:
-                return [(b"from", self._named(vars(there), name, found.value))]
-        return []
+        package = str(globals_.get("__package__") or "")
+        parts: list[Part] = []
+        stars = [(level, module, name) for level, module in from_stars(source)]
+        for level, module, there in [*imported_as(source, name), *stars]:
+            with part_of(parts, module.encode()):
+                found = vars(sys.modules[full_name(level, module, package)])
+                if there in found and found[there] is value:
+                    parts.append((b"from", self._named(found, there, value)))
+        return parts
 
 
-@dataclass(eq=False)
-class _Name:
-    """A name of a module, with what it stands for."""
-
-    globals_: Mapping[str, Any]
-    name: str
-    value: Any
-
-
-@dataclass(eq=False)
-class _WholeModule:
-    module: ModuleType
-
-
-def _hash(node: _Node, hashes: list[bytes]) -> bytes:
-    parts = [
-        digest(*(hashes[each] if isinstance(each, int) else each for each in part))
-        for part in node.parts
-    ]
-    return digest(node.label, *(parts if node.ordered else sorted(parts)))
+def _home(value: Any) -> str:
+    """The module of a function or class, or of an object's class."""
+    if issubclass(type(value), ModuleType):
+        return str(value.__name__)
+    kind = value if issubclass(type(value), FunctionType | type) else type(value)
+    return str(kind.__module__)

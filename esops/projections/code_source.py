@@ -30,7 +30,9 @@ class Source:
     codes: set[CodeType]
     """Of all functions in it: by these, a function is known to be the one that the file has."""
     with_docs: bool
-    """Whether it reads documentation strings, so that they count."""
+    """Whether it reads documentation strings by `__doc__`, so that they count."""
+    gets_docs: bool
+    """Whether it reads them in another way."""
     functions: dict[int, list[FunctionNode]] = field(default_factory=dict)
     """By the first line, which may be a decorator's."""
     classes: dict[str, list[ast.ClassDef]] = field(default_factory=dict)
@@ -48,11 +50,11 @@ class Source:
         inside = [_inside(code, each) for each in named]
         return [each for each, n in zip(named, inside, strict=True) if n == max(inside)]
 
-    def text(self, node: ast.AST) -> str:
+    def text(self, node: ast.AST, *, as_second: bool = False) -> str:
         """A node without comments, layout and documentation strings, the same in every version of
         Python.
         """
-        return "".join(_text(node, self.with_docs))
+        return "".join(_text(node, self.with_docs or (self.gets_docs and not as_second)))
 
     def binding(self, name: str) -> list[ast.stmt]:
         """The statements of the module that bind a name, or change what it stands for."""
@@ -75,7 +77,7 @@ def _parsed(text: str) -> Source | None:
         codes = set(_codes(compile(text, "<source>", "exec", dont_inherit=True)))
     except (SyntaxError, ValueError):
         return None
-    source = Source(tree, codes, "__doc__" in text)
+    source = Source(tree, codes, "__doc__" in text, "getdoc" in text)
     _index(source, tree, "")
     return source
 
@@ -206,10 +208,16 @@ class Uses:
 
 
 @lru_cache(maxsize=4096)
-def uses(code: CodeType) -> Uses:
-    """The global names that a function uses, and what it imports, inner functions included."""
+def uses(code: CodeType, *, as_second: bool = False) -> Uses:
+    """The global names that a function uses, and what it imports, inner functions included.
+
+    `as_second`: as esops' second way saw it, which took the bytes of long arguments for
+    instructions.
+    """
     found = Uses()
-    instructions = list(dis.get_instructions(code))
+    instructions = [
+        each for each in dis.get_instructions(code) if as_second or each.opname != "EXTENDED_ARG"
+    ]
     for at, each in enumerate(instructions):
         if each.opname in _LOADS:
             chain = [str(each.argval)]
@@ -223,10 +231,16 @@ def uses(code: CodeType) -> Uses:
             found.imports.add((level or 0, str(each.argval), tuple(names or ())))
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            inner = uses(constant)
+            inner = uses(constant, as_second=as_second)
             found.names |= inner.names
             found.imports |= inner.imports
     return found
+
+
+def all_names(code: CodeType) -> set[str]:
+    """The names of globals and attributes in a function, inner functions included."""
+    inner = [all_names(each) for each in code.co_consts if isinstance(each, CodeType)]
+    return set(code.co_names).union(*inner)
 
 
 def code_text(code: CodeType) -> bytes:

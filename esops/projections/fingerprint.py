@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from esops.errors import UsageError
 from esops.projections.code_graph import CodeGraph
+from esops.projections.code_nodes import Hashes
 from esops.projections.code_source import digest
 from esops.projections.definition import (
     Definition,
@@ -23,12 +24,13 @@ from esops.projections.definition import (
 )
 from esops.projections.first_fingerprint import first_fingerprint
 from esops.projections.plain_values import plain
+from esops.projections.second_fingerprint import SecondGraph
 from esops.readmodel.types import CHECKPOINT
 
 if TYPE_CHECKING:
     from esops.settings import ProjectionSettings
 
-_NOW = "2:"
+_SECOND, _NOW = "2:", "3:"
 """Before the fingerprint: by which of esops' ways it was made. Those of the first have nothing."""
 
 
@@ -45,38 +47,48 @@ class Code:
     def fingerprint(self) -> str:
         """A hash of the code that a projection runs.
 
-        Python: the functions and what they use of the project, as `CodeGraph` finds it. A
-        statement: its text. A program: its command and the content of the files that the command
-        names. All: the event filter, and the files of `fingerprint`. What the application builds
-        has the name of its checkpoint as fingerprint.
+        Python: the functions and what they use of the project, as `CodeGraph` finds it: first a
+        hash of the text, and after a point one with the values. A statement: its text. A program:
+        its command and the content of the files that the command names. All: the event filter, and
+        the files of `fingerprint`. What the application builds has the name of its checkpoint as
+        fingerprint.
 
         Raises UsageError where a file of `fingerprint` cannot be read.
         """
-        if isinstance(self.definition, ExternalDefinition):
-            return CHECKPOINT + self.definition.checkpoint
-        return _NOW + digest(*self._parts()).hex()[:16]
+        match self.definition:
+            case ExternalDefinition():
+                return CHECKPOINT + self.definition.checkpoint
+            case FoldDefinition() | Handlers():
+                code = _python(self.definition, self.settings.python, self.directory)
+                return f"{_NOW}{self._digest(code.text)}.{code.values.hex()[:16]}"
+            case SqlDefinition():
+                return _NOW + self._digest(self.definition.text.encode())
+            case ProcessDefinition():
+                return _NOW + self._digest(*_program(self.definition))
 
     def made(self, kept: str | None) -> bool:
         """Whether a version with this fingerprint was built by this code.
 
-        One of the first way is compared by that way: what it does not see counts as the same.
+        One of an earlier way is compared by that way: what it does not see counts as the same.
         """
-        if is_first(kept):
-            return kept == first_fingerprint(self.definition)
+        if kept is not None and is_earlier(kept):
+            return kept == (self._second() if ":" in kept else first_fingerprint(self.definition))
         return kept == self.fingerprint
 
-    def _parts(self) -> Iterator[bytes]:
+    def _second(self) -> str:
         match self.definition:
             case FoldDefinition() | Handlers():
-                yield _python(self.definition, self.settings.python, self.directory)
+                graph = _filled(SecondGraph, self.definition, self.settings.python, self.directory)
+                return _SECOND + self._digest(graph.hash())
             case SqlDefinition():
-                # Spaces and line breaks do not count.
-                yield " ".join(self.definition.text.split()).encode()
-            case ProcessDefinition():
-                for word in self.definition.command:
-                    yield word.encode()
-                    path = self.definition.directory / word
-                    yield path.read_bytes() if path.is_file() else b""
+                return _SECOND + self._digest(" ".join(self.definition.text.split()).encode())
+            case _:
+                return _SECOND + self.fingerprint.removeprefix(_NOW)
+
+    def _digest(self, *code: bytes) -> str:
+        return digest(*code, *self._more()).hex()[:16]
+
+    def _more(self) -> Iterator[bytes]:
         events = self.settings.filter
         yield plain((frozenset(events.types), events.category, events.archived)) or b""
         for path in self._files():
@@ -98,26 +110,41 @@ class Code:
         return sorted(found)
 
 
-def is_first(kept: str | None) -> bool:
-    """Whether a fingerprint is of esops' first way, which did not see all of the code."""
-    return kept is not None and ":" not in kept and not kept.startswith(CHECKPOINT)
+def is_earlier(kept: str | None) -> bool:
+    """Whether a fingerprint is of an earlier way of esops', which did not see all of the code."""
+    if kept is None or kept.startswith(CHECKPOINT):
+        return False
+    return ":" not in kept or kept.startswith(_SECOND)
 
 
-_known: dict[int, tuple[Definition, bytes]] = {}
+def _program(definition: ProcessDefinition) -> Iterator[bytes]:
+    for word in definition.command:
+        yield word.encode()
+        path = definition.directory / word
+        yield path.read_bytes() if path.is_file() else b""
 
 
-def _python(definition: FoldDefinition | Handlers, reference: str, directory: Path) -> bytes:
-    """The hash of a definition as it was when it was first asked for: while it works, the code may
-    fill caches of its own, which are no change of the code.
+_known: dict[int, tuple[Definition, Hashes]] = {}
+
+
+def _python(definition: FoldDefinition | Handlers, reference: str, directory: Path) -> Hashes:
+    """The hashes of a definition as it was when it was first asked for: while it works, the code
+    may fill caches of its own, which are no change of the code.
     """
     if id(definition) not in _known:
-        _known[id(definition)] = (definition, _hashed(definition, reference, directory))
+        graph = _filled(CodeGraph, definition, reference, directory)
+        _known[id(definition)] = (definition, graph.hashes())
     return _known[id(definition)][1]
 
 
-def _hashed(definition: FoldDefinition | Handlers, reference: str, directory: Path) -> bytes:
+G = TypeVar("G", CodeGraph, SecondGraph)
+
+
+def _filled(
+    kind: type[G], definition: FoldDefinition | Handlers, reference: str, directory: Path
+) -> G:
     module, _, name = reference.partition(":")
-    graph = CodeGraph(module, directory)
+    graph = kind(module, directory)
     if name and getattr(sys.modules.get(module), name, None) is definition:
         graph.add_name(module, name)
     match definition:
@@ -125,4 +152,4 @@ def _hashed(definition: FoldDefinition | Handlers, reference: str, directory: Pa
             graph.add([definition.evolve, definition.key])
         case Handlers():
             graph.add(definition.functions)
-    return graph.hash()
+    return graph

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import copyreg
-from types import CellType
+from collections.abc import Callable
+from contextlib import suppress
+from types import CellType, MemberDescriptorType
 from typing import Any
 
 _OF_THE_PROCESS = {"os", "weakref", "_weakref", "random", "threading", "_thread"}
 _KINDS: tuple[Any, ...] = (dict, list, tuple, set, frozenset, str, bytes, int, float)
+
+
+def attempt(look: Callable[[], Any], otherwise: Any = None) -> Any:
+    """What a look at a value gives, where the value lets itself be looked at: a proxy may not."""
+    try:
+        return look()
+    except Exception:  # noqa: BLE001 - code of the user's, which may raise anything
+        return otherwise
 
 
 def filled(cell: CellType) -> bool:
@@ -51,3 +61,15 @@ def reduced(value: Any) -> list[Any]:
         return [found]
     function, arguments, state, items, pairs = (*found, None, None, None)[:5]
     return [function, arguments, state, list(items or ()), dict(pairs or ())]
+
+
+def attributes(value: Any) -> dict[str, Any]:
+    """The attributes of an object itself, private slots too, past all code of its class."""
+    own = attempt(lambda: object.__getattribute__(value, "__dict__"))
+    found = dict(own) if type(own) is dict else {}
+    for kind in type(value).__mro__:
+        for name, member in vars(kind).items():
+            if isinstance(member, MemberDescriptorType):
+                with suppress(AttributeError):  # it has no value yet
+                    found[name] = member.__get__(value, kind)
+    return found

@@ -16,7 +16,7 @@ import structlog
 
 from esops.errors import ConnectionLost, EsopsError, Refused, Stopped
 from esops.events import Position
-from esops.projections.fingerprint import is_first
+from esops.projections.fingerprint import is_earlier
 from esops.readmodel import registry
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
@@ -175,7 +175,7 @@ class RebuildContext:
         event to its last.
         """
         green, code = self._green(), self.target.code
-        if is_first(green.fingerprint) and code.made(green.fingerprint):
+        if is_earlier(green.fingerprint) and code.made(green.fingerprint):
             self._session.do(lambda on: registry.note_code(on, green, code.fingerprint))
         elif not code.made(green.fingerprint):
             self._accept_code(green)

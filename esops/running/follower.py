@@ -29,7 +29,7 @@ from esops.errors import (
 )
 from esops.postgres.connection import connect, translated
 from esops.projections.definition import Definition, load_definition
-from esops.projections.fingerprint import Code, is_first
+from esops.projections.fingerprint import Code, is_earlier
 from esops.readmodel import locks, owners, registry
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
@@ -65,7 +65,7 @@ def _code(config: Config, version: Version) -> Code:
 def _note_anew(config: Config, version: Version) -> None:
     """Note the code of a version by esops' way of today, where an older esops noted it."""
     code = _code(config, version)
-    if not is_first(version.fingerprint) or not code.made(version.fingerprint):
+    if not is_earlier(version.fingerprint) or not code.made(version.fingerprint):
         return
     dsn = config.readmodel_of(version.projection).dsn
     with translated(), connect(dsn, f"run {version.projection}") as connection:

@@ -12,7 +12,7 @@ import pytest
 
 from esops import fold
 from esops.errors import UsageError
-from esops.projections.definition import Handlers, load_definition
+from esops.projections.definition import Handlers, SqlDefinition, load_definition
 from esops.projections.fingerprint import Code
 from esops.projections.first_fingerprint import first_fingerprint
 from esops.settings.projections import ProjectionSettings
@@ -302,6 +302,103 @@ CHANGES = {
 }
 
 
+def long(body: str) -> str:
+    """A function with more names than fit into one byte of Python's instructions."""
+    names = "".join(f"    if e == {n}: return x{n}\n" for n in range(260))
+    return f"def work(e):\n{names}    import app.rules\n    return {body}"
+
+
+LAZY = """
+class Lazy:
+    @property
+    def __class__(self): raise RuntimeError("not configured")
+    def __getattr__(self, name): raise RuntimeError("not configured")
+LAZY = Lazy()
+"""
+RULES = "R = {}\ndef rule(n): return lambda f: R.setdefault(n, f)\n"
+A, B = "@rule('a')\ndef a(e): return 1\n", "@rule('b')\ndef b(e): return 2\n"
+VARIABLE = "import contextvars\nN = contextvars.ContextVar('n')\n"
+MODEL = "import pydantic\nC = pydantic.create_model('C', n=(int, 1))\ndef work(e): return C().n"
+SET_LATER = "class C: pass\nn = {}\nexec('def m(self): return 1', n)\nC.m = n['m']\n"
+TEMPLATE = """
+TEXT = "def m(self): return 1"
+class C: pass
+def make(text):
+    names = {}
+    exec(text, names)
+    return names["m"]
+for n in ("m",): setattr(C, n, make(TEXT))
+def work(e): return C().m()
+"""
+ENTRY = "import sys\ndef work(e): return getattr(sys.modules[__name__], 'f')()\ndef f(): return 1"
+CHANGES |= {
+    "a private function": (
+        "def __vat(e): return 1\ndef work(e): return __vat(e)",
+        "def __vat(e): return 2\ndef work(e): return __vat(e)",
+    ),
+    "a private constant": (
+        "__RATES = {'a': 1}\ndef work(e): return __RATES",
+        "__RATES = {'a': 2}\ndef work(e): return __RATES",
+    ),
+    "beside an object that may not be looked at": (
+        f"{LAZY}def work(e): return LAZY.x if e else 1",
+        f"{LAZY}def work(e): return LAZY.x if e else 2",
+    ),
+    "beside a list with such an object": (
+        f"{LAZY}N = [LAZY, 1]\ndef work(e): return N",
+        f"{LAZY}N = [LAZY, 2]\ndef work(e): return N",
+    ),
+    "an object that may not be looked at": (
+        f"{LAZY}def work(e): return LAZY.x",
+        f"{LAZY}LAZY.__dict__['x'] = 1\ndef work(e): return LAZY.x",
+    ),
+    "a long function": (long("1"), long("2")),
+    "a model that is made by a call": (MODEL, MODEL.replace("(int, 1)", "(int, 2)")),
+    "the order of a registry that decorators fill": (
+        f"{RULES}{A}{B}def work(e): return next(iter(R.values()))(e)",
+        f"{RULES}{B}{A}def work(e): return next(iter(R.values()))(e)",
+    ),
+    "the order of calls": (
+        "R = {}\ndef put(k): R[k] = k\nput(1)\nput(2)\ndef work(e): return next(iter(R))",
+        "R = {}\ndef put(k): R[k] = k\nput(2)\nput(1)\ndef work(e): return next(iter(R))",
+    ),
+    "an object that a loop fills": (
+        f"{VARIABLE}for n in (1,): N.set(n)\ndef work(e): return N.get()",
+        f"{VARIABLE}for n in (2,): N.set(n)\ndef work(e): return N.get()",
+    ),
+    "an object that a condition fills": (
+        f"{VARIABLE}if True: N.set(1)\ndef work(e): return N.get()",
+        f"{VARIABLE}if True: N.set(2)\ndef work(e): return N.get()",
+    ),
+    "what a decorator registers with an object of another package": (
+        "import weakref\nN = weakref.WeakSet()\n@N.add\ndef f(): return 1\ndef work(e): return N",
+        "import weakref\nN = weakref.WeakSet()\n@N.add\ndef f(): return 2\ndef work(e): return N",
+    ),
+    "a setting of Python": (
+        "import decimal\ndecimal.getcontext().prec = 28\ndef work(e): return decimal.Decimal(1)",
+        "import decimal\ndecimal.getcontext().prec = 27\ndef work(e): return decimal.Decimal(1)",
+    ),
+    "a patch of another module": (
+        "import colorsys as a\na.x = lambda e: 1\ndef work(e): return a.x(e)",
+        "import colorsys as a\na.x = lambda e: 2\ndef work(e): return a.x(e)",
+    ),
+    "a method from a text": (
+        f"{SET_LATER}def work(e): return C().m()",
+        f"{SET_LATER.replace('1', '2')}def work(e): return C().m()",
+    ),
+    "a method from a text elsewhere": (TEMPLATE, TEMPLATE.replace("return 1", "return 2")),
+    "by its name in its module": (ENTRY, ENTRY.replace("return 1", "return 2")),
+    "subclasses that are looked for": (
+        "class B: pass\nclass C(B): n = 1\ndef work(e): return B.__subclasses__()[0].n",
+        "class B: pass\nclass C(B): n = 2\ndef work(e): return B.__subclasses__()[0].n",
+    ),
+    "a documentation string that is read": (
+        "import inspect\ndef f(): '1'\ndef work(e): return inspect.getdoc(f)",
+        "import inspect\ndef f(): '2'\ndef work(e): return inspect.getdoc(f)",
+    ),
+}
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_each_change_of_code_is_seen(change, differ):
     before, after = CHANGES[change]
@@ -333,6 +430,19 @@ def test_a_change_in_another_module_of_the_project_is_seen(used, differ):
     text = f"{used}\n{FOLD}"
     assert differ(text, text, others(1), others(2))
     assert not differ(text, text, others(1))
+
+
+@pytest.mark.parametrize(
+    ("used", "before", "after"),
+    [
+        ("from app.rules import *", "N = {'a': 1, 'b': 2}", "N = {'b': 2, 'a': 1}"),
+        ("from app.rules import N", "N = 1", "N = 2"),
+        ("import app.rules\nfrom app import N", "import app\napp.N = 1", "import app\napp.N = 2"),
+    ],
+)
+def test_how_another_module_makes_a_value_is_seen(used, before, after, differ):
+    text = f"{used}\ndef work(e): return N\n{FOLD}"
+    assert differ(text, text, {"app/rules.py": before}, {"app/rules.py": after})
 
 
 @pytest.mark.parametrize(
@@ -459,6 +569,47 @@ def test_a_cache_that_fills_while_it_works_is_no_change_of_code(tmp_path):
     assert Code(code.definition, code.settings, tmp_path).fingerprint == before
 
 
+SECOND = {
+    "2:570624bbe29d1ea3": SEEDED,
+    "2:df61796adf0c8152": "def __vat(x): return x\ndef work(e): return __vat(e)",
+    "2:287183a066384923": (
+        "class Lazy:\n    def __getattr__(self, n): raise RuntimeError\n"
+        "L = Lazy()\ndef work(e): return L.x"
+    ),
+    "2:6319ac9183d5122d": "from app.rules import *\ndef work(e): return TABLE",
+    "2:809962f537f88567": (
+        "N = []\nfor n in (1, 2): N.append(n)\nclass C: pass\nC.m = len\ndef work(e): return N, C"
+    ),
+}
+
+
+def test_a_fingerprint_of_the_second_way_is_compared_by_it(tmp_path):
+    for kept, text in SECOND.items():
+        files = {
+            "app/__init__.py": "",
+            "app/rules.py": "def vat(e): return 1\nTABLE = {'a': vat}\n",
+            "app/carts.py": f"{text}\n{FOLD}",
+        }
+        code = code_of(tmp_path / kept, files)
+        assert code.made(kept)
+        assert code.fingerprint.startswith("3:")
+        assert not code.made("2:" + code.fingerprint[2:18])
+
+
+STATEMENT = "SELECT 1 -- all\n WHERE type = 'a'"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [STATEMENT.replace("\n", ""), STATEMENT.replace("'a'", "'a '"), STATEMENT.replace("1", "2")],
+)
+def test_each_change_of_a_statement_is_seen(other):
+    code = Code(SqlDefinition(Path("s.sql"), STATEMENT), settings(), Path())
+    assert code.fingerprint != Code(SqlDefinition(Path(), other), settings(), Path()).fingerprint
+    assert code.made("2:95789a210897de2b")
+    assert not code.made("2:95789a210897de2c")
+
+
 def test_a_fingerprint_of_the_first_way_is_compared_by_it():
     @fold()
     def one(row, event):
@@ -472,5 +623,5 @@ def test_a_fingerprint_of_the_first_way_is_compared_by_it():
     assert code.made(first_fingerprint(one))
     assert code.made(code.fingerprint)
     assert not code.made(first_fingerprint(two))
-    assert not code.made("3:" + code.fingerprint[2:])
+    assert not code.made("4:" + code.fingerprint[2:])
     assert not code.made(None)
