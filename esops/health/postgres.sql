@@ -7,7 +7,7 @@ SELECT EXISTS (
         SELECT array_agg(a.attname::text ORDER BY k.n)
         FROM unnest(i.indkey) WITH ORDINALITY AS k(attnum, n)
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-        WHERE k.n <= %s
+        WHERE k.n <= i.indnkeyatts AND k.n <= %s
     ) = %s
 );
 

@@ -1,11 +1,11 @@
 -- table --
 SELECT c.oid, n.nspname, c.relname, c.relkind::text, pg_get_userbyid(c.relowner), c.relrowsecurity,
-       -- The columns of the primary key, in the key's own order.
+       -- The columns of the primary key, in the key's own order; those of INCLUDE are none of it.
        (SELECT coalesce(array_agg(a.attname::text ORDER BY k.ordinality), '{}')
           FROM pg_index i
          CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, ordinality)
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-         WHERE i.indrelid = c.oid AND i.indisprimary),
+         WHERE i.indrelid = c.oid AND i.indisprimary AND k.ordinality <= i.indnkeyatts),
        (SELECT coalesce(array_agg(a.attname::text), '{}')
           FROM pg_partitioned_table p
          CROSS JOIN LATERAL unnest(p.partattrs::int2[]) AS k(attnum)

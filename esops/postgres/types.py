@@ -10,7 +10,6 @@ from typing import Literal
 
 import psycopg
 
-from esops.postgres.catalog import Table
 from esops.postgres.statements import statements
 
 _SQL = statements(__package__, "types")
@@ -62,18 +61,18 @@ class _Type:
     parts: tuple[int, ...]
 
 
-def types_of(connection: psycopg.Connection, table: Table) -> Mapping[str, TypedColumn]:
-    """The types of a table's columns, by the columns' names."""
+def types_of(connection: psycopg.Connection, oid: int) -> Mapping[str, TypedColumn]:
+    """The types of the columns of the table with this oid, by the columns' names."""
     types = {
-        oid: _Type(name, kind, below, modifier, tuple(names), tuple(parts))
-        for oid, name, kind, below, modifier, names, parts in connection.execute(
-            _SQL["trees"], {"table": table.oid}
+        each: _Type(name, kind, below, modifier, tuple(names), tuple(parts))
+        for each, name, kind, below, modifier, names, parts in connection.execute(
+            _SQL["trees"], {"table": oid}
         )
     }
-    columns = connection.execute(_SQL["columns"], {"table": table.oid}).fetchall()
+    columns = connection.execute(_SQL["columns"], {"table": oid}).fetchall()
     return {
-        name: TypedColumn(_tree(types, oid, modifier), type, collation)
-        for name, oid, modifier, type, collation in columns
+        name: TypedColumn(_tree(types, each, modifier), type, collation)
+        for name, each, modifier, type, collation in columns
     }
 
 

@@ -30,3 +30,12 @@ class Form:
     loaded: Convert | None = None
     quick: str | None = None
     names: Mapping[str, Any] = field(default_factory=dict)
+
+
+def cannot_hold(what: str, column: Column, value: Any, error: Unfit) -> str:
+    """Why a value is an error at its event; `what` says in words where the value is."""
+    shown = repr(value)
+    return (
+        f"{what} {column.name} = {shown if len(shown) <= 80 else shown[:77] + '...'} "
+        f"({type(value).__name__}), which the column ({column.type}) cannot hold: {error}"
+    )

@@ -138,6 +138,17 @@ def is_plain_text(column: Column) -> bool:
     return column.type in {"text", "character varying"}
 
 
+def length_of(column: Column) -> int | None:
+    """The n of varchar(n) or char(n)."""
+    parts = _modified(column)
+    return int(parts["first"]) if parts is not None and parts["first"] else None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is the text of a decimal number."""
+    return isinstance(value, str) and _DECIMAL.fullmatch(value) is not None
+
+
 def has_fixed_size(column: Column) -> bool:
     """Whether no value of the column takes more than a few bytes."""
     base = _base(column)
@@ -292,7 +303,7 @@ def _as_decimal(value: Any) -> Decimal:
         return Decimal(value)
     if isinstance(value, float):
         return Decimal(repr(float(value)))
-    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+    if is_number(value):
         try:
             return Decimal(value.strip())
         except InvalidOperation:

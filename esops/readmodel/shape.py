@@ -22,7 +22,7 @@ import psycopg
 from esops.errors import nearest
 from esops.postgres.catalog import Table, defaults
 from esops.readmodel.asked import Asked
-from esops.readmodel.form import Unfit
+from esops.readmodel.form import Unfit, cannot_hold
 from esops.readmodel.forms import (
     form_of,
     has_fixed_size,
@@ -298,12 +298,7 @@ class Shape:
         return made
 
     def _unfit(self, what: str, name: str, value: Any, error: Unfit) -> Unfit:
-        shown = repr(value)
-        return Unfit(
-            f"{what} {name} = {shown if len(shown) <= 80 else shown[:77] + '...'} "
-            f"({type(value).__name__}), which the column ({self._columns[name].type}) cannot "
-            f"hold: {error}"
-        )
+        return Unfit(cannot_hold(what, self._columns[name], value, error))
 
     def _quick(self) -> FoldPairs:
         """A function of Python made for these columns: it runs once for each event, and a loop

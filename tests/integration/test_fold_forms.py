@@ -221,10 +221,16 @@ PAIRS: dict[str, list[Any]] = {
     "jsonb[]": [[{"b": 1, "a": [1]}, None]],
     "bytea": [b"\0", bytearray(b"a")],
     "inet": ["10.0.0.1", ip_address("10.0.0.1")],
+    "money": ["$1,000.50", "1.5"],
+    "small": ["1.5", 1.3, Decimal("1.50")],
+    "pair": ["(1,1.5)"],
+    "interval(0)": ["1 day", timedelta(seconds=5)],
 }  # fmt: skip
 
 
-def test_each_type_that_a_function_may_return_for_each_column(dsn):
+def test_each_type_that_a_function_may_return_for_each_column(dsn, connection):
+    connection.execute("CREATE DOMAIN small AS numeric(5, 1) CHECK (VALUE < 100)")
+    connection.execute("CREATE TYPE pair AS (a int, b numeric(5, 1))")
     names = {kind: f"c{n}" for n, kind in enumerate(PAIRS)}
     ddl = "id text PRIMARY KEY, " + ", ".join(f"{name} {kind}" for kind, name in names.items())
     steps = [
@@ -265,11 +271,21 @@ def test_each_type_that_a_function_may_return_for_each_column(dsn):
         ("jsonb", "\0"),
         ("small", 100),
         ("tsvector", time(0, 0)),
+        ("small", "1.23"),
+        ("small[]", "{1.23}"),
+        ("pair", "(1,1.23)"),
+        ("name", "x" * 64),
+        ("name[]", ["x" * 64]),
+        ('"char"', "ab"),
+        ("money", "1.239"),
+        ("interval(0)", "1.6 s"),
+        ("time(0)", "10:00:00.6"),
         ("boolean", 2),
     ],
 )
 def test_what_a_column_cannot_hold_is_an_error_at_its_event(dsn, connection, kind, value):
     connection.execute("CREATE DOMAIN small AS numeric(5, 1) CHECK (VALUE < 100)")
+    connection.execute("CREATE TYPE pair AS (a int, b numeric(5, 1))")
     table = Table(dsn, f"id text PRIMARY KEY, value {kind}")
     kept = [{"value": value}, {"value": None}]
     fold = table.fold(lambda _, at: kept[at.version], lambda _: "k", 100)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
+import psycopg
 import pytest
 
 from esops.postgres import catalog
@@ -79,3 +82,146 @@ def test_what_may_be_missing(write):
         ],
     )  # fmt: skip
     write.check()
+
+
+COLUMNS = {
+    "whole": "int", "price": "numeric(8, 2)", "own": "amount", "few": "real", "many": "float8",
+    "label": "name", "cash": "money", "span": "interval(0)", "at": "timestamptz(0)", "day": "date",
+    "clock": "time", "short": "varchar(3)", "doc": "jsonb", "list": "int[]",
+    "prices": "numeric(8, 2)[]", "pair": "pair", "any": "numeric",
+}  # fmt: skip
+CHANGED = [
+    ("whole", 2.6), ("whole", Decimal("0.5")), ("price", 12.345), ("price", "12.345"),
+    ("own", "12.345"), ("own", Decimal("12.345")), ("few", 0.123456789), ("many", 2**53 + 1),
+    ("label", "x" * 70), ("cash", "1.239"), ("span", "1.6 s"),
+    ("span", timedelta(milliseconds=400)), ("at", "2026-01-01T00:00:00.4Z"),
+    ("at", datetime(2026, 1, 1, 0, 0, 0, 400_000, UTC)), ("day", datetime(2026, 1, 1, 10)),
+    ("day", "2026-01-01T10:00:00"), ("clock", datetime(2026, 1, 1, 10)),
+    ("clock", timedelta(days=1)), ("short", "abc "), ("doc", {"a": [math.nan]}),
+    ("list", [1, 2.6]), ("list", [[2.6]]), ("prices", "{12.345}"), ("prices", [12.345]),
+    ("pair", "(1,12.345)"),
+]  # fmt: skip
+KEPT = [
+    ("whole", 2.0), ("price", 0.1 + 0.2), ("price", "12.3"), ("own", 12.34), ("own", "12.3"),
+    ("few", 0.1), ("many", 0.1), ("label", "x" * 63), ("cash", "$1,000.2"), ("cash", "1"),
+    ("span", timedelta(seconds=1)), ("span", "1 mon"), ("at", "2026-01-01T00:00:00Z"),
+    ("day", date(2026, 1, 1)), ("day", "2026-01-01"), ("day", "infinity"), ("clock", "24:00"),
+    ("short", "abc"), ("doc", {"a": [0.1, None]}), ("list", [1, None, 2.0]), ("prices", "{12.3}"),
+    ("pair", "(1,12.30)"), ("any", 0.1234567890123456), ("any", "Infinity"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def columns(dsn):
+    connection = connect(dsn, "test")
+    connection.execute("CREATE DOMAIN amount AS numeric(8, 2) CHECK (VALUE >= 0)")
+    connection.execute("CREATE TYPE pair AS (a int, b numeric(8, 2))")
+    ddl = ", ".join(f'"{name}" {kind}' for name, kind in COLUMNS.items())
+    connection.execute(f"CREATE TABLE t (id int PRIMARY KEY, {ddl})".encode())
+    table = catalog.find_table(connection, "public", "t")
+    assert table is not None
+    made = Write(
+        VersionTables(
+            projection="t",
+            version=1,
+            by_name={"t": table},
+            keys={"t": table.key},
+            value_types={},
+            conjoined=False,
+            empty=True,
+            cache_rows=10,
+            ensure_keys=lambda: None,
+        )
+    )
+    made.open(connection)
+    yield made, connection
+    connection.close()
+
+
+def test_a_value_that_its_column_would_change_is_an_error(columns):
+    write, connection = columns
+    with connection.pipeline():
+        for name, value in CHANGED:
+            for send in (
+                lambda row: write.insert("t", {"id": 1, **row}),
+                lambda row: write.upsert("t", {"id": 1, **row}),
+                lambda row: write.update("t", {"id": 1}, row),
+            ):
+                with pytest.raises(BadEvent) as bad:
+                    send({name: value})
+                for told in (f"{name} = ", type(value).__name__, "cannot hold"):
+                    assert told in bad.value.reason
+    assert write.get("t", {"id": 1}) is None
+
+
+def test_a_value_that_its_column_holds_is_written(columns):
+    write, connection = columns
+    with connection.pipeline():
+        for n, (name, value) in enumerate(KEPT):
+            write.insert("t", {"id": float(n), name: value})
+    assert connection.execute("SELECT count(*) FROM t").fetchone() == (len(KEPT),)
+    assert connection.execute('SELECT "any"::text FROM t WHERE "any" < 1').fetchall() == [
+        ("0.1234567890123456",)
+    ]
+
+
+@pytest.mark.parametrize("key", [{"id": 1}, {"whole": 1}])
+def test_what_is_added_is_added_exactly(columns, key):
+    write, _ = columns
+    write.insert("t", {"id": 1, "whole": 1, "own": 5})
+    for by in (
+        {"few": 0.123456789}, {"price": 0.001}, {"own": "0.001"},
+        {"span": timedelta(milliseconds=400)}, {"at": timedelta(milliseconds=400)},
+        {"day": timedelta(hours=5)}, {"cash": "0.001"},
+    ):  # fmt: skip
+        with pytest.raises(BadEvent, match="cannot hold"):
+            write.increment("t", key, by)
+    with pytest.raises(BadEvent, match="whole = 0.4"):
+        write.increment("t", {"id": 1}, {"whole": 0.4})
+    with pytest.raises(BadEvent, match="id = 2.6"):
+        write.increment("t", {"id": 2.6}, {"whole": 1})
+    for _ in range(10):
+        write.increment("t", key, {"price": 0.1, "own": -0.1, "many": 0.5})
+    write.check()
+    row = write.get("t", {"id": 1})
+    assert (row["own"], row["price"], row["many"]) in {
+        (Decimal("4.00"), Decimal("1.00"), 5.0),
+        (Decimal("4.00"), None, None),  # NULL stays NULL where several rows may be meant
+    }
+
+
+def test_the_error_of_an_earlier_statement_is_its_own(columns):
+    write, connection = columns
+    with pytest.raises(psycopg.errors.UniqueViolation), connection.pipeline():
+        write.insert("t", {"id": 1})
+        write.insert("t", {"id": 1})
+        write.insert("t", {"id": 2, "label": "x"})
+
+
+def test_columns_that_a_key_includes_are_none_of_the_key(dsn):
+    connection = connect(dsn, "test")
+    connection.execute(
+        "CREATE TABLE t (id text, client text, n int, PRIMARY KEY (id) INCLUDE (client))"
+    )
+    table = catalog.find_table(connection, "public", "t")
+    assert table is not None
+    assert table.key == ("id",)
+    write = Write(
+        VersionTables(
+            projection="t",
+            version=1,
+            by_name={"t": table},
+            keys={"t": table.key},
+            value_types={},
+            conjoined=False,
+            empty=True,
+            cache_rows=10,
+            ensure_keys=lambda: None,
+        )
+    )
+    write.open(connection)
+    for client in ("x", "y"):
+        write.upsert("t", {"id": "a", "client": client})
+        write.increment("t", {"id": "a"}, {"n": 1})
+    assert write.get("t", {"id": "a"}) == {"id": "a", "client": "y", "n": 2}
+    connection.close()

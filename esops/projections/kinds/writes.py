@@ -17,8 +17,12 @@ from psycopg.rows import dict_row
 from esops.errors import nearest
 from esops.postgres.catalog import Table, defaults
 from esops.postgres.connection import qualified
+from esops.postgres.types import types_of
 from esops.postgres.values import type_name, with_placeholders
 from esops.projections.projector import VersionTables
+from esops.readmodel.asked import Asked
+from esops.readmodel.exact import exact_step, exact_value
+from esops.readmodel.form import Convert, Unfit, cannot_hold
 from esops.readmodel.names import with_names
 from esops.readmodel.rows import BadEvent, json_columns
 from esops.readmodel.types import Row
@@ -38,11 +42,14 @@ class Write:
         self._statements: dict[tuple[Any, ...], bytes] = {}
         self._json = {name: json_columns(table) for name, table in tables.by_name.items()}
         self._defaults: dict[str, dict[str, str]] = {}
+        self._asked = Asked(settle=self._settle)
+        self._exact: dict[tuple[str, bool], dict[str, Convert | None]] = {}
         self._promised: list[tuple[psycopg.Cursor[Any], str]] = []
 
     def open(self, connection: psycopg.Connection) -> None:
         """Write on this connection, in the transaction that it is in."""
         self._connection, self._promised = connection, []
+        self._asked.connection = connection
         self._cursor = connection.cursor()
         self._reader = connection.cursor(row_factory=dict_row)
 
@@ -88,7 +95,7 @@ class Write:
             return
         assert self._cursor is not None
         statement = self._statement("add", table, tuple(by), tuple(key))
-        keys, values = self._given(table, key), self._given(table, by)
+        keys, values = self._given(table, key), self._given(table, by, step=True)
         twice_each = [value for value in values for _ in (1, 2)]
         self._cursor.execute(statement, [*twice_each, *keys, *keys, *values])
 
@@ -126,17 +133,50 @@ class Write:
             # A cursor of its own keeps the number of rows until everything is answered.
             cursor = self._connection.cursor()
             self._promised.append((cursor, f"{what} of {table} where {key}"))
-        cursor.execute(statement, self._given(table, values, key or {}))
+        given = self._given(table, values, step=what == "increment")
+        cursor.execute(statement, [*given, *self._wrapped(table, key or {})])
 
-    def _given(self, table: str, *parts: Row) -> list[Any]:
-        """The values of some columns, as they are sent."""
+    def _given(self, table: str, row: Row, *, step: bool = False) -> list[Any]:
+        """The values of some columns, or what is added to them, as they are sent.
+
+        Raises BadEvent where a column would round or cut one.
+        """
+        exact = self._exact_of(table, step=step)
+        made: Row = {}
+        for name, value in row.items():
+            convert = exact[name]
+            try:
+                made[name] = value if convert is None or value is None else convert(value)
+            except Unfit as error:
+                column = self._tables.by_name[table].column(name)
+                what = f"it adds to {table}" if step else f"it writes to {table}"
+                raise BadEvent(cannot_hold(what, column, value, error)) from None
+        return self._wrapped(table, made)
+
+    def _wrapped(self, table: str, row: Row) -> list[Any]:
         # A list or dict for a json column has to be wrapped; psycopg would make an array of a list.
         json = self._json.get(table, {})
         return [
             json[name](value) if name in json and value is not None else value
-            for part in parts
-            for name, value in part.items()
+            for name, value in row.items()
         ]
+
+    def _exact_of(self, table: str, *, step: bool) -> dict[str, Convert | None]:
+        found = self._exact.get((table, step))
+        if found is None:
+            self._settle()
+            columns = self._tables.by_name[table]
+            types = types_of(self._connection, columns.oid)
+            make = exact_step if step else exact_value
+            found = self._exact[table, step] = {
+                column.name: make(column, types[column.name], self._asked)
+                for column in columns.columns
+            }
+        return found
+
+    def _settle(self) -> None:
+        """Wait for all that was sent, so that its errors are not taken for those of a question."""
+        self._connection.execute("SELECT").fetchall()
 
     def _default(self, table: str, column: str) -> str | None:
         """The default of a column, as SQL."""

@@ -54,7 +54,7 @@ class Sides:
         Raises UsageError for a path that leads into a column that is not JSON.
         """
         blue, green = tables
-        typed = [types_of(connection, table) for table in tables]
+        typed = [types_of(connection, table.oid) for table in tables]
         equality = Equality(connection.info.server_version, settings.json_equality)
         ignored, expected = (
             paths_by_column(names, green) for names in (settings.ignore, settings.expected)
