@@ -6,12 +6,10 @@ derived from StoreSettings, and the class is called with the store's name and th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from esops import plugins
 from esops.settings import StoreSettings
-
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoints
 
 ENTRY_POINT = "esops.stores"
 
@@ -41,7 +39,7 @@ def brought(backend: str) -> StoreClass | None:
     """The store class that a package brings for a backend; None where none does."""
     if backend in _registered:
         return _registered[backend]
-    found = _entry_points()
+    found = plugins.brought(ENTRY_POINT)
     if backend not in found.names:
         return None
     store_class: StoreClass = found[backend].load()
@@ -50,11 +48,4 @@ def brought(backend: str) -> StoreClass | None:
 
 def names() -> list[str]:
     """The backends that packages bring."""
-    return sorted({*_entry_points().names, *_registered})
-
-
-def _entry_points() -> EntryPoints:
-    # Imported where it is used: esops' own backends are opened without it.
-    from importlib.metadata import entry_points
-
-    return entry_points(group=ENTRY_POINT)
+    return sorted({*plugins.brought(ENTRY_POINT).names, *_registered})

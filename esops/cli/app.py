@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.main import get_command
 
 from esops.cli.command import Command, CommandGroup
 from esops.cli.global_options import global_values
@@ -90,6 +92,12 @@ def current_output(context: typer.Context, *, talks: bool = True) -> Output:
     return output
 
 
+@cache
+def whole_command() -> Any:
+    """The command of `esops` with all that belongs to it; made once in a process."""
+    return get_command(app)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     from esops.cli import load
@@ -100,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
     with ClosedPipes() as pipes:
         # Not standalone: Typer would print errors in its own form and exit by itself.
-        code = _guarded(lambda: app(args=arguments, standalone_mode=False), debug)
+        code = _guarded(lambda: whole_command()(args=arguments, standalone_mode=False), debug)
         pipes.flush()
     sys.exit(code if pipes.exit_code is None else pipes.exit_code)
 

@@ -163,6 +163,10 @@ def load() -> None:
     for name in MORE:
         import_module(name)
     import_module("esops.cli.load").commands()
+    # What takes time in each process and is the same in all.
+    import_module("esops.cli.app").whole_command()
+    for group in ("esops.stores", "esops.layouts"):
+        import_module("esops.plugins").brought(group)
     fork_followers()
     # A thread does not survive a fork, nor does what it holds.
     assert threading.active_count() == 1, threading.enumerate()

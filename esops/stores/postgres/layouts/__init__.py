@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import entry_points
 
 import psycopg
 
+from esops import plugins
 from esops.errors import UsageError, nearest
 from esops.settings import PostgresSettings
 from esops.stores.postgres.layouts import custom, eventsourcing, messagedb
@@ -30,7 +30,7 @@ def known() -> dict[str, Detect]:
     """The layouts by name: esops' own, and those that installed packages bring by the entry point
     `esops.layouts`.
     """
-    brought = {point.name: point.load() for point in entry_points(group=ENTRY_POINT)}
+    brought = {point.name: point.load() for point in plugins.brought(ENTRY_POINT)}
     # Those of esops win: a package that is installed for one layout must not replace another.
     return {**brought, **LAYOUTS}
 
