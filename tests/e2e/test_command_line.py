@@ -425,6 +425,7 @@ def test_list_and_show_before_anything_was_built(small):
             "store": "shop",
             "kind": "fold",
             "active": None,
+            "former_name": None,
             "lag_events": None,
             "versions": 0,
         }
