@@ -16,6 +16,15 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {plural or _plural(noun)}"
 
 
+def became_dead_letters(number: int) -> str:
+    """What is said of this many events, after their number."""
+    return (
+        "became a dead letter and is missing"
+        if number == 1
+        else "became dead letters and are missing"
+    )
+
+
 def _plural(noun: str) -> str:
     if noun.endswith("y") and noun[-2:-1] not in _VOWELS:
         return noun[:-1] + "ies"

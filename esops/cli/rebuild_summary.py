@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from esops.wording import count
+from esops.wording import became_dead_letters, count
 
 if TYPE_CHECKING:
     from esops.rebuild.api import Outcome
@@ -24,8 +24,8 @@ def summary(outcome: Outcome, settings: ProjectionSettings) -> list[str]:
     lines = [*_verification(found, noun), *_ending(outcome, settings, noun)]
     if outcome.dead_letters:
         lines.append(
-            f"{count(outcome.dead_letters, 'event')} became dead letters and are missing from "
-            f"v{outcome.to_version}: esops projection dead-letters {outcome.projection}"
+            f"{count(outcome.dead_letters, 'event')} {became_dead_letters(outcome.dead_letters)} "
+            f"from v{outcome.to_version}: esops projection dead-letters {outcome.projection}"
         )
     return lines
 

@@ -21,6 +21,11 @@ _NAME = typer.Argument(..., help="The projection.", autocompletion=complete_proj
 _STALE = typer.Option(
     False, "--allow-stale", help="Serve the version even if it is behind the one that serves now."
 )
+_CODE = typer.Option(
+    False,
+    "--accept-code",
+    help="Serve the version although other code than it was built by has advanced it.",
+)
 _DRY = typer.Option(False, "-n", "--dry-run", help="Print the statements and change nothing.")
 
 
@@ -32,6 +37,7 @@ def switch(
         None, "--to", metavar="V", help="The version. Default: the newest that stands by."
     ),
     allow_stale: bool = _STALE,
+    accept_code: bool = _CODE,
     max_dead_letters: str = typer.Option(
         "0", "--max-dead-letters", metavar="N|P%", help="Serve it without up to N, or P%, events."
     ),
@@ -43,12 +49,13 @@ def switch(
 
     esops projection switch cart_summary --to 3
     """
-    from esops.rebuild.lifecycle import switch_to
+    from esops.rebuild.lifecycle import Accepted, switch_to
 
     output, config = opened(context)
-    options: dict[str, Any] = {"allow_stale": allow_stale, "dry_run": dry_run, "say": output.say}
+    accepted = Accepted(allow_stale, accept_code, max_dead_letters)
+    options: dict[str, Any] = {"accepted": accepted, "dry_run": dry_run, "say": output.say}
     options["patience"] = _patience(snapshot_wait, despite=despite_snapshots)
-    done = switch_to(config, name, to, max_dead_letters=max_dead_letters, **options)
+    done = switch_to(config, name, to, **options)
     _show_switched(output, done, dry_run=dry_run)
 
 
@@ -57,6 +64,7 @@ def rollback(
     context: typer.Context,
     name: str = _NAME,
     allow_stale: bool = _STALE,
+    accept_code: bool = _CODE,
     snapshot_wait: str | None = SNAPSHOT_WAIT,
     despite_snapshots: bool = DESPITE_SNAPSHOTS,
     dry_run: bool = _DRY,
@@ -64,11 +72,14 @@ def rollback(
     """Go back to the version that served before; it is brought up to date first.
 
     esops projection rollback cart_summary
+
+    A second rollback is refused: it would go forward again, which `projection switch --to` does.
     """
-    from esops.rebuild.lifecycle import roll_back
+    from esops.rebuild.lifecycle import Accepted, roll_back
 
     output, config = opened(context)
-    options: dict[str, Any] = {"allow_stale": allow_stale, "dry_run": dry_run, "say": output.say}
+    accepted = Accepted(allow_stale, accept_code)
+    options: dict[str, Any] = {"accepted": accepted, "dry_run": dry_run, "say": output.say}
     options["patience"] = _patience(snapshot_wait, despite=despite_snapshots)
     done = roll_back(config, name, **options)
     _show_switched(output, done, dry_run=dry_run)

@@ -51,6 +51,13 @@ def status(
             return 0 if found.ok else 1 if found.reached else 3
 
 
+def _in_words(rebuild: dict[str, Any]) -> dict[str, Any]:
+    """A rebuild whose blue is retired has switched; its own version is there."""
+    if rebuild["state"] != "retired":
+        return rebuild
+    return {**rebuild, "state": f"switched; v{rebuild['from_version']} is retired"}
+
+
 def _show(output: Output, found: Status) -> None:
     # Name, version and what is wrong stay at any width; the store of a processor, for example, can
     # be found with --store.
@@ -83,7 +90,7 @@ def _show(output: Output, found: Status) -> None:
         ),
         (
             "rebuilds",
-            found.rebuilds,
+            [_in_words(each) for each in found.rebuilds],
             ["rebuild", "projection", "state", "from_version", "to_version", "updated_at"],
             ["updated_at", "from_version"],
         ),

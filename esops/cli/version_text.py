@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from esops.rebuild.outcome import rows_of_old_code
-from esops.wording import count
+from esops.wording import became_dead_letters, count
 
 
 def notes(name: str, versions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A line for each thing that an operator should know of a projection's versions."""
     for each in versions:
-        if dead := each.get("dead_letters"):
+        gone = each["state"] in {"retired", "aborted"}
+        if (dead := each.get("dead_letters")) and not gone:
             yield (
-                f"v{each['version']}: {count(dead, 'event')} became dead letters and are missing "
+                f"v{each['version']}: {count(dead, 'event')} {became_dead_letters(dead)} "
                 f"from its rows; see: esops projection dead-letters {name}"
             )
         for accepted in each.get("accepted_code", ()):
@@ -22,3 +23,14 @@ def notes(name: str, versions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 f"v{each['version']}: {rows_of_old_code(accepted['position'])} (--accept-code on "
                 f"{accepted['host']}, {accepted['at']:%Y-%m-%d %H:%M} UTC)"
             )
+        if other := each.get("other_code"):
+            since = f"since {other['at']:%Y-%m-%d %H:%M} UTC"
+            start = "all" if other["position"] is None else f"after position {other['position']}"
+            yield (
+                f"v{each['version']}: events {start} were applied by other code than it was built "
+                f"by ({since}, on {other['host']}), so its rows are of both"
+            )
+        if each.get("detail") and not each.get("ok", True):
+            yield f"v{each['version']}: {each['detail']}"
+            if (failure := each.get("failure")) and failure["hint"]:
+                yield f"  {failure['hint']}"

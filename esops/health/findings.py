@@ -72,6 +72,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D064": ("note", "the registry has a projection that the configuration does not name"),
     "ESOPS-D060": ("error", "readers read something else than the version that serves"),
     "ESOPS-D070": ("error", "two projections have one table or view"),
+    "ESOPS-D071": ("warning", "other code than built a version has advanced it"),
+    "ESOPS-D072": ("error", "what keeps a version fresh fails"),
 }
 SESSIONS: dict[type[EsopsError], str] = {
     RowSecurity: "ESOPS-D043",

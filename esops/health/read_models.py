@@ -14,7 +14,7 @@ from esops.errors import AnotherLog, EsopsError, OtherPositions, OtherTransactio
 from esops.health import left_behind, publications, room, row_security, serving
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
-from esops.readmodel import locks, migrations, registry, renamed
+from esops.readmodel import conduct, locks, migrations, registry, renamed
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.names import names_of
 from esops.readmodel.registry import LIVE_STATES, Version
@@ -70,7 +70,7 @@ def examine(
         yield Finding(
             "ESOPS-D023",
             subject,
-            f"{count(dead, 'event')} could not be projected and became dead letters",
+            f"{count(dead, 'event')} could not be projected: dead letters",
             f"esops projection dead-letters {projection}",
         )
 
@@ -190,8 +190,30 @@ def _not_followed(
     settings = config.projections[projection]
     if settings.live == "app" or settings.kind == "external":
         return  # the application keeps it fresh, and takes no lock of ours
+    failing = set()
+    for each in versions:
+        if each.state not in LIVE_STATES or each.version in refused:
+            continue
+        other = conduct.other_code(connection, each)
+        if other is not None:
+            yield Finding(
+                "ESOPS-D071",
+                subject,
+                f"v{each.version} ({each.state}) was {other}",
+                f"esops rebuild {projection} --blue-green",
+            )
+        failure = conduct.failure(connection, each)
+        if failure is not None:
+            failing.add(each.version)
+            fix = f"{failure.hint} " if failure.hint else ""
+            yield Finding(
+                "ESOPS-D072",
+                subject,
+                f"v{each.version} ({each.state}) is not kept fresh; it {failure}",
+                f"{fix}A running `esops run` then tries again by itself.",
+            )
     active = next((each for each in versions if each.state == "active"), None)
-    if active is None or active.version in refused:
+    if active is None or active.version in {*refused, *failing}:
         return
     if locks.holder(connection, locks.version_lock(projection, active.version)) is None:
         yield Finding(

@@ -17,7 +17,7 @@ from esops.readmodel import migrations, owners, served
 from esops.readmodel.names import ReadModelName
 from esops.readmodel.registry import LIVE_STATES, Version
 from esops.readmodel.tables import missing_tables
-from esops.rebuild.overview import remedy_without_tables
+from esops.running import gone
 
 
 def examine(
@@ -50,7 +50,7 @@ def examine(
             "ESOPS-D058",
             subject,
             f"v{active.version} serves, and its tables do not exist: {', '.join(missing)}",
-            remedy_without_tables(projection, active, there),
+            gone.remedy(config, active, there),
         )
         return
     if config.projections[projection].switch == "hook":
@@ -59,8 +59,13 @@ def examine(
         if each.name in active.tables and not catalog.exists(
             connection, str(each.identifier.as_string(None))
         ):
-            table = sql.Identifier(*active.tables[each.name])
-            fix = sql.SQL("CREATE VIEW {} AS SELECT * FROM {};").format(each.identifier, table)
+            physical = active.tables[each.name]
+            table = catalog.find_table(connection, *physical)
+            # Made by another role, it could not be switched later.
+            owner = table.owner if table is not None else connection.info.user
+            fix = sql.SQL(
+                "CREATE VIEW {0} AS SELECT * FROM {1}; ALTER VIEW {0} OWNER TO {2};"
+            ).format(each.identifier, sql.Identifier(*physical), sql.Identifier(owner))
             yield Finding(
                 "ESOPS-D058",
                 subject,

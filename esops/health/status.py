@@ -224,7 +224,9 @@ def _unbuilt(config: Config, name: str, head: Mapping[str, Any]) -> dict[str, An
 
 def _add_troubles(status: Status, store: str, shown: list[dict[str, Any]]) -> None:
     """Say of a store as well that it is not the log that a version was made from."""
-    troubles = [each["detail"] for each in shown if not each.get("ok", True)]
+    troubles = [
+        each["detail"] for each in shown if not each.get("ok", True) and not each["same_log"]
+    ]
     for each in status.stores if troubles else ():
         if each["store"] == store:
             each["ok"] = False
@@ -233,8 +235,7 @@ def _add_troubles(status: Status, store: str, shown: list[dict[str, Any]]) -> No
 
 def _add_ages(opened: _Opened, shown: list[dict[str, Any]]) -> None:
     for each in shown:
-        # Of another log, or given up.
-        if each.get("detail"):
+        if not each["same_log"]:
             each["lag_seconds"] = None
             continue
         position = Position.parse(each["position"]) if each["position"] else None

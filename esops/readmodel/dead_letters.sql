@@ -1,8 +1,10 @@
 -- list --
-SELECT version, position, event_id, stream, stream_version, type, error, at
-  FROM esops.dead_letters
- WHERE projection = %s
- ORDER BY version, at, position;
+-- Of versions that are there: nobody reads the rows of the others.
+SELECT d.version, d.position, event_id, stream, stream_version, type, error, at
+  FROM esops.dead_letters d
+  JOIN esops.versions v USING (projection, version)
+ WHERE projection = %s AND v.state NOT IN ('retired', 'aborted')
+ ORDER BY d.version, at, d.position;
 
 -- counts --
 SELECT version, count(*) FROM esops.dead_letters WHERE projection = %s GROUP BY version;

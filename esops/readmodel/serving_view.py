@@ -55,6 +55,26 @@ def set_back(
     return f"{made} VIEW {view_name} AS SELECT {columns} FROM {table}"
 
 
+def check_owner(connection: psycopg.Connection, name: ReadModelName, current: Table) -> None:
+    """Raises Refused where this role may not change what has the name now, since only its owner
+    may.
+    """
+    row = connection.execute(
+        "SELECT current_user, pg_has_role(%s, 'USAGE')", (current.owner,)
+    ).fetchone()
+    assert row is not None
+    role, may = row
+    if may:
+        return
+    what = "VIEW" if current.kind == "v" else "TABLE"
+    me, shown = sql.Identifier(role), name.identifier.as_string(connection)
+    raise Refused(
+        f"{name} belongs to role {current.owner}, so role {role} may not switch it",
+        hint=f"Once, as {current.owner} or an administrator: ALTER {what} {shown} OWNER TO "
+        f"{me.as_string(connection)}; Or run esops as a member of {current.owner}.",
+    )
+
+
 def show(
     connection: psycopg.Connection,
     name: ReadModelName,

@@ -80,7 +80,7 @@ class RebuildContext:
         """Whether all that was committed at some moment of this process has been settled and
         applied.
         """
-        self._last_message = ""
+        self._last_message = self._announcement = ""
         self._session = Session(target.dsn, target.name, stop, self._say)
 
     def __enter__(self) -> Self:

@@ -18,7 +18,7 @@ from esops.readmodel.dead_letters import count_dead_letters, discard_dead_letter
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
 from esops.rebuild.outcome import rows_of_old_code
-from esops.running.follower import code_of
+from esops.running.code import code_of
 from esops.running.replay import Replayed, Replayer
 from esops.running.work import RunControl, Work
 

@@ -16,7 +16,8 @@ from esops.readmodel import locks, registry
 from esops.readmodel.registry import Version
 from esops.rebuild import guards
 from esops.rebuild.variants.external.checkpoint import reached
-from esops.running.follower import code_of, open_runner
+from esops.running.code import code_of
+from esops.running.follower import open_runner
 from esops.settings import ProjectionSettings
 from esops.stores import open_store
 

@@ -10,6 +10,7 @@ Documented in docs/how-to/rebuild-without-downtime.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import psycopg
 from psycopg import sql
@@ -19,14 +20,14 @@ from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Refused, UsageError
 from esops.events import EventFilter, Position
 from esops.postgres.connection import qualified
-from esops.readmodel import marks
+from esops.readmodel import conduct, marks
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import count_rows
 from esops.rebuild.target import Target
 from esops.stores.base import EVERYTHING, EventStore
 from esops.stores.filters import check_filter
-from esops.wording import count
+from esops.wording import became_dead_letters, count
 
 
 def wanted(target: Target) -> EventFilter:
@@ -141,7 +142,7 @@ def dead_letters(version: Version, dead: int, allowed: str) -> str | None:
     if dead <= _most(allowed, version.events):
         return None
     return (
-        f"{dead:,} of {count(version.events, 'event')} became dead letters and are missing from "
+        f"{dead:,} of {count(version.events, 'event')} {became_dead_letters(dead)} from "
         f"its rows ({allowed} are allowed)"
     )
 
@@ -171,6 +172,33 @@ def check_dead_letters(connection: psycopg.Connection, version: Version, allowed
             f"{name} v{version.version}: {reason}",
             hint=f"See them: esops projection dead-letters {name}. Serve it without them: "
             f"--max-dead-letters {dead}",
+        )
+
+
+def check_one_code(connection: psycopg.Connection, version: Version) -> None:
+    """Raises Refused where other code than built a version has advanced it: its rows are neither
+    those of the one nor of the other.
+    """
+    other = conduct.other_code(connection, version)
+    if other is not None:
+        name = version.projection
+        raise Refused(
+            f"v{version.version} of {name} was {other}",
+            hint=f"If they are right as they are, add --accept-code. If not, rebuild: esops "
+            f"rebuild {name} --blue-green",
+        )
+
+
+def check_first_rollback(name: str, serves: int, before: int, last: datetime | None) -> None:
+    """Raises Refused where a rollback, at the time `last`, made the version serve that serves now:
+    one more would serve what was rolled back from.
+    """
+    if last is not None:
+        raise Refused(
+            f"{name} was rolled back already, from v{before} to v{serves} at "
+            f"{last:%Y-%m-%d %H:%M:%S} UTC: a second rollback would serve v{before} again",
+            hint=f"Nothing was changed. If v{before} is to serve again: esops projection switch "
+            f"{name} --to {before}",
         )
 
 

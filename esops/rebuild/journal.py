@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 from esops.escaping import visible_lines
 from esops.postgres.statements import statements
 from esops.readmodel import migrations
+from esops.readmodel.registry import Version
 
 PLANNED, PROVISIONED, CATCHING_UP, FOLLOWING, VERIFIED = (
     "planned",
@@ -164,6 +165,28 @@ def accepted_code(
     values = {"projection": projection, "version": version}
     rows = connection.execute(_SQL["accepted_code"], values).fetchall()
     return [{"at": at, "host": host, "position": position} for at, host, position in rows]
+
+
+def moved(
+    connection: psycopg.Connection, to: Version, from_version: int | None, *, back: bool
+) -> None:
+    """Note that `switch` or a rollback (`back`) made a version serve, in its transaction."""
+    entry = latest(connection, to.projection)
+    if entry is not None and back:
+        detail = {"from": from_version, "to": to.version}
+        note(connection, entry.rebuild, entry.state, "rolled back", detail)
+    if entry is not None and back and entry.to_version == from_version:
+        enter(connection, entry.rebuild, ROLLED_BACK, finished=True)
+    # A rebuild that ended with --no-switch is finished by this switch.
+    elif entry is not None and entry.to_version == to.version:
+        enter(connection, entry.rebuild, SWITCHED, finished=True)
+    keep_blue(connection, to.projection, to.version)
+
+
+def rolled_back(connection: psycopg.Connection, projection: str) -> datetime | None:
+    """When a rollback made the version serve that serves now; None where something else did."""
+    row = connection.execute(_SQL["rolled_back"], (projection,)).fetchone()
+    return None if row is None else row[0]
 
 
 def due(connection: psycopg.Connection, projection: str) -> list[int]:

@@ -81,3 +81,15 @@ WHERE r.projection = %s
         WHERE p.projection = r.projection AND p.previous_version = r.from_version
             AND p.active_version <> r.to_version
     );
+
+-- rolled_back --
+-- The transaction that changes which version serves begins before it writes to the log.
+SELECT l.at
+FROM esops.projections p
+JOIN esops.rebuilds r ON r.projection = p.projection
+JOIN esops.rebuild_log l ON l.rebuild = r.rebuild AND l.event = 'rolled back'
+WHERE p.projection = %s
+    AND l.at >= p.updated_at
+    AND (l.detail ->> 'to')::integer = p.active_version
+ORDER BY l.at DESC
+LIMIT 1;

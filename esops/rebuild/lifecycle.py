@@ -1,10 +1,8 @@
 """The life of a version after its rebuild: switch to it, roll back to it, retire it.
 
-    switch_to(config, "cart_summary", 3)
-    roll_back(config, "cart_summary")
-    retire(config, "cart_summary")
-
-All three work for projections of any kind.
+switch_to(config, "cart_summary", 3)
+roll_back(config, "cart_summary")
+retire(config, "cart_summary")
 """
 
 from __future__ import annotations
@@ -68,6 +66,22 @@ class Switched:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """What an operator accepts of a version that is to serve.
+
+    `stale`: it is behind the one that serves now. `code`: other code than it was built by has
+    advanced it. `dead_letters`: up to this many events, or P%, are missing from its rows.
+    """
+
+    stale: bool = False
+    code: bool = False
+    dead_letters: str = "0"
+
+
+NOTHING_ACCEPTED = Accepted()
+
+
+@dataclass(frozen=True, slots=True)
 class Retirement:
     """What is dropped: versions of a projection, with their tables, or their projections inside the
     store.
@@ -86,16 +100,15 @@ def switch_to(
     name: str,
     number: int | None = None,
     *,
-    allow_stale: bool = False,
-    max_dead_letters: str = "0",
+    accepted: Accepted = NOTHING_ACCEPTED,
     dry_run: bool = False,
     say: Callable[[str], None] = lambda _: None,
     patience: SnapshotPatience = DEFAULT_PATIENCE,
 ) -> Switched:
     """Point a projection's name at another version: a given one, or the newest that stands by.
 
-    Raises UsageError where there is no such version, Refused where it would serve old data or
-    without more events than `max_dead_letters`, Busy during a rebuild.
+    Raises UsageError where there is no such version, Refused for what is not `accepted`, Busy
+    during a rebuild.
     """
     if config.projection(name).kind == "server":
         return _move_in_server(config, name, number, back=False, dry_run=dry_run, say=say)
@@ -107,8 +120,10 @@ def switch_to(
         target = _target(name, known, number)
         if source is not None and target.version == source.version:
             raise UsageError(f"{name} v{target.version} serves already")
-        guards.check_dead_letters(connection, target, max_dead_letters)
-        what = _what(config, connection, source, target, forced=allow_stale)
+        guards.check_dead_letters(connection, target, accepted.dead_letters)
+        if not accepted.code:
+            guards.check_one_code(connection, target)
+        what = _what(config, connection, source, target, forced=accepted.stale)
         steps = _Steps(config, connection, what, say, patience)
         return _switch(steps, dry_run=dry_run)
 
@@ -117,12 +132,14 @@ def roll_back(
     config: Config,
     name: str,
     *,
-    allow_stale: bool = False,
+    accepted: Accepted = NOTHING_ACCEPTED,
     dry_run: bool = False,
     say: Callable[[str], None] = lambda _: None,
     patience: SnapshotPatience = DEFAULT_PATIENCE,
 ) -> Switched:
-    """Point a projection's name at the version that served before. Raises as switch_to does."""
+    """Point a projection's name at the version that served before. Raises as switch_to does, and
+    Refused where a rollback was the last thing that changed which version serves.
+    """
     if config.projection(name).kind == "server":
         return _move_in_server(config, name, None, back=True, dry_run=dry_run, say=say)
     with translated(), connect(config.readmodel_of(name).dsn, f"rollback {name}") as connection:
@@ -139,7 +156,11 @@ def roll_back(
         target = registry.version(connection, name, before)
         if target.state != "standby":
             raise UsageError(f"{name} v{before}, which served before, is {target.state}")
-        what = _what(config, connection, source, target, forced=allow_stale)
+        last = journal.rolled_back(connection, name)
+        guards.check_first_rollback(name, source.version, before, last)
+        if not accepted.code:
+            guards.check_one_code(connection, target)
+        what = _what(config, connection, source, target, forced=accepted.stale)
         steps = _Steps(config, connection, what, say, patience)
         return _switch(steps, dry_run=dry_run, back=True)
 
@@ -233,6 +254,12 @@ def _target(name: str, known: Sequence[Version], number: int | None) -> Version:
             )
         return standing_by[-1]
     found = _numbered(name, known, number)
+    if found.state == "building":
+        command = f"esops rebuild {name} --blue-green"
+        raise Refused(
+            f"{name} v{number} is being built, and cannot serve yet",
+            hint=f"Finish its rebuild: {command} --resume. Or drop it: {command} --abort",
+        )
     if found.state not in registry.LIVE_STATES:
         raise Refused(
             f"{name} v{number} is {found.state}",
@@ -322,6 +349,8 @@ def _switch(steps: _Steps, *, dry_run: bool, back: bool = False) -> Switched:
     before = source.version if source else 0
     settings = config.projection(target.projection)
     external = settings.kind == "external"
+    if source is not None:
+        steps.say(f"{target.projection}: from v{before}, which serves now, to v{target.version}")
     _check(steps)
 
     def bring(position: Position) -> None:
@@ -345,13 +374,7 @@ def _switch(steps: _Steps, *, dry_run: bool, back: bool = False) -> Switched:
     def record(on: psycopg.Connection) -> None:
         if external:  # again, under the lock: from here on nobody reads blue by the name
             check_application_ahead(config, source, target, allow_stale=allow_stale)
-        entry = journal.latest(on, target.projection)
-        if entry is not None and back and entry.to_version == (source.version if source else None):
-            journal.enter(on, entry.rebuild, journal.ROLLED_BACK, finished=True)
-        # A rebuild that ended with --no-switch is finished by this switch.
-        elif entry is not None and entry.to_version == target.version:
-            journal.enter(on, entry.rebuild, journal.SWITCHED, finished=True)
-        journal.keep_blue(on, target.projection, target.version)
+        journal.moved(on, target, source.version if source else None, back=back)
 
     if settings.switch == "hook":
         what = _with_program(config, what)

@@ -12,7 +12,7 @@ from esops.config import Config
 from esops.errors import AnotherLog
 from esops.events import Position
 from esops.postgres.connection import connect, translated
-from esops.readmodel import locks, registry, renamed, served
+from esops.readmodel import conduct, locks, registry, renamed, served
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.marks import check
 from esops.readmodel.registry import Version
@@ -45,6 +45,10 @@ class VersionStatus:
     """Tables of a version that serves or stands by, and that do not exist."""
     by_hand: Sequence[SomethingElse] = ()
     """Names that readers use, and that do not stand for this version, although it serves."""
+    other_code: conduct.OtherCode | None = None
+    """Where code that did not build it began to advance it."""
+    failure: conduct.FollowFailure | None = None
+    """Why no process keeps it fresh, where one tried."""
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -59,10 +63,13 @@ class VersionStatus:
             "updated_at": version.updated_at,
             "events": version.events,
             "followed_by": self.followed_by,
-            "ok": self.trouble is None and not self.missing and not self.by_hand,
+            "ok": not (self.trouble or self.missing or self.by_hand or self.failure),
             "detail": self._detail(),
+            "same_log": self.trouble is None and version.lost is None,
             "dead_letters": self.dead_letters,
             "accepted_code": list(self.accepted_code),
+            "other_code": None if self.other_code is None else self.other_code.as_dict(),
+            "failure": None if self.failure is None else self.failure.as_dict(),
         }
 
     def _detail(self) -> str | None:
@@ -73,6 +80,8 @@ class VersionStatus:
             return f"readers do not read it: {found}. `esops doctor` says what to do"
         if self.trouble is not None:
             return self.trouble.message
+        if self.failure is not None:
+            return str(self.failure)
         return None if self.version.lost is None else f"it was given up: {self.version.lost}"
 
 
@@ -215,19 +224,10 @@ def _status(
     missing = missing_tables(connection, version) if version.state in registry.LIVE_STATES else ()
     followed_by = None if holder is None else holder.process
     dead = count_dead_letters(connection, version.projection).get(version.version, 0)
-    return VersionStatus(version, lag, followed_by, trouble, dead, accepted, missing, by_hand)
-
-
-def remedy_without_tables(name: str, gone: Version, versions: Sequence[Version]) -> str:
-    """The commands for a version that serves and whose tables do not exist; `versions` are those of
-    the projection whose tables do.
-    """
-    standing_by = [each for each in versions if each.state == "standby"]
-    if standing_by:
-        return f"esops projection switch {name} --to {standing_by[-1].version}"
-    return (
-        f"Restore the table from a backup; or build it again: esops projection retire {name} "
-        f"{gone.version} --yes; esops rebuild {name} --blue-green"
+    other = conduct.other_code(connection, version) if live else None
+    failure = conduct.failure(connection, version) if live else None
+    return VersionStatus(
+        version, lag, followed_by, trouble, dead, accepted, missing, by_hand, other, failure
     )
 
 

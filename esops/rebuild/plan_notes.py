@@ -11,7 +11,7 @@ from esops.postgres import publications
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.grants import given_by_others, owner_keeps, rights
-from esops.readmodel import locks
+from esops.readmodel import conduct, locks
 from esops.readmodel.names import physical_tables
 from esops.readmodel.properties import is_unlogged
 from esops.readmodel.registry import Version
@@ -182,14 +182,19 @@ def of_rollback(
                 "rollback to it needs --allow-stale"
             )
         ]
-    if locks.holder(connection, locks.version_lock(target.name, source.version)) is None:
-        return [
-            (
-                f"nothing keeps v{source.version} fresh at the moment. Start `esops run`, or a "
-                "rollback has to catch up first"
-            )
-        ]
-    return []
+    notes = []
+    other = conduct.other_code(connection, source)
+    if other is not None:
+        notes.append(f"v{source.version} was {other}: a rollback to it needs --accept-code")
+    failure = conduct.failure(connection, source)
+    if failure is not None:
+        notes.append(f"v{source.version} is not kept fresh; it {failure}")
+    elif locks.holder(connection, locks.version_lock(target.name, source.version)) is None:
+        notes.append(
+            f"nothing keeps v{source.version} fresh at the moment. Start `esops run`, or a "
+            "rollback has to catch up first"
+        )
+    return notes
 
 
 def _changes(blue: Table, green: Table) -> list[str]:

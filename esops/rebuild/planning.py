@@ -36,11 +36,11 @@ from esops.rebuild.green import Green, create_green
 from esops.rebuild.load.executors import engine_of
 from esops.rebuild.load.sharding import check_shardable
 from esops.rebuild.options import SETTLING, Options
-from esops.rebuild.overview import remedy_without_tables
 from esops.rebuild.plan import RebuildPlan
 from esops.rebuild.switch import Switch
 from esops.rebuild.target import Target
 from esops.rebuild.verification.result import METHODS, Method
+from esops.running import gone
 from esops.stores.base import EventStore, require
 
 
@@ -84,7 +84,7 @@ def make_plan(
     if target.settings.live == "app" and options.ends_with_switch:
         _check_hand_over(target, store, connection)
     with translated():
-        start = _look_around(connection, target)
+        start = _look_around(config, connection, target)
         guards.check_log(connection, store, start.source)
         _check_possible(target, options, store, connection, start)
         away = guards.check_archive(config, target, without=options.without_archived)
@@ -202,7 +202,7 @@ def _check_hand_over(target: Target, store: EventStore, connection: psycopg.Conn
         )
 
 
-def _look_around(connection: psycopg.Connection, target: Target) -> _Start:
+def _look_around(config: Config, connection: psycopg.Connection, target: Target) -> _Start:
     known, current = versions_and_tables(connection, target)
     source = next((each for each in known if each.state == "active"), None)
     if source is not None and not {each.name for each in target.names} & set(source.tables):
@@ -225,7 +225,7 @@ def _look_around(connection: psycopg.Connection, target: Target) -> _Start:
             raise Refused(
                 f"the table {'.'.join(physical)} of v{source.version}, which should serve, does "
                 "not exist any more",
-                hint=remedy_without_tables(target.name, source, there),
+                hint=gone.remedy(config, source, there),
             )
         blue[name] = table
     numbers = [each.version for each in known] + [source.version if source else 0]

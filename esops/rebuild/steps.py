@@ -17,6 +17,7 @@ import psycopg
 import structlog
 
 from esops.errors import ConnectionLost, EsopsError, PoisonEvent, Refused, Stopped, UsageError
+from esops.postgres import catalog
 from esops.postgres.connection import translated
 from esops.readmodel import migrations, registry
 from esops.readmodel.registry import Version
@@ -26,6 +27,7 @@ from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.phases.switching import Switching
 from esops.rebuild.plan import RebuildPlan
+from esops.rebuild.plan_notes import of_columns
 from esops.running import control
 
 log = structlog.get_logger("esops.rebuild")
@@ -192,7 +194,7 @@ class Rebuild(Switching):
         if entry.state == journal.PLANNED:
             self._say(f"starts {what}")
         else:
-            self._say(f"continues {what}, from state {entry.state}")
+            self._announcement = f"continues {what}, from state {entry.state}"
         log.info(
             "rebuild",
             rebuild=entry.rebuild,
@@ -248,6 +250,8 @@ class Rebuild(Switching):
         self._check_log()
         if self._options.ends_with_switch:
             self._check_serving()
+        self._check_verify()
+        self._announce()
         if self._state == journal.PLANNED:
             self._provision()
         if self._state in {journal.PROVISIONED, journal.CATCHING_UP}:
@@ -280,6 +284,26 @@ class Rebuild(Switching):
         else:
             self._stand_by()
         return True
+
+    def _announce(self) -> None:
+        """Say that it continues, once all that could refuse that has been looked at."""
+        if self._announcement:
+            self._say(self._announcement)
+            self._announcement = ""
+
+    def _check_verify(self) -> None:
+        """Raises UsageError as the plan does, where a rebuild is resumed with other settings."""
+        if self._state not in {journal.CATCHING_UP, journal.FOLLOWING}:
+            return
+        tables = self._session.do(
+            lambda on: {
+                name: table
+                for name, physical in self._green().tables.items()
+                if (table := catalog.find_table(on, *physical)) is not None
+            }
+        )
+        if tables:
+            of_columns({}, tables, self.target.settings.verify)
 
     def _stop_for(self, reason: str) -> bool:
         """Pause before the switch, since something speaks against it."""

@@ -83,6 +83,9 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
     """
     names = what.names if what.mode != "hook" else ()
     pairs = [(name, *_relations(connection, what, name)) for name in names]
+    for name, current, _ in pairs:
+        if current is not None:
+            serving_view.check_owner(connection, name, current)
     goes_with = carried.carry(
         connection,
         [

@@ -93,7 +93,8 @@ class Applier:
                 raise Busy(
                     f"{work.projection} v{work.version} is kept fresh by "
                     f"{holder or 'another process'}",
-                    hint="Only one process can advance a version. Stop that one first.",
+                    hint="Only one process can advance a version. If it is one of `esops run`, "
+                    "stop that: it starts its processes again.",
                 )
             migrations.install(self.connection)
             if self._store.memory is not None:

@@ -10,9 +10,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
+import psycopg
 import structlog
 
 from esops import stores, term
@@ -20,6 +24,7 @@ from esops.archive_format.archived_away import removed_from
 from esops.config import Config, load_config
 from esops.errors import (
     AbsentArchive,
+    AnotherLog,
     Busy,
     ConnectionLost,
     EsopsError,
@@ -28,11 +33,11 @@ from esops.errors import (
     UsageError,
 )
 from esops.postgres.connection import connect, translated
-from esops.projections.definition import Definition, load_definition
-from esops.projections.fingerprint import Code, is_earlier
-from esops.readmodel import locks, owners, registry
+from esops.readmodel import conduct, locks, owners, registry
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
+from esops.running.code import code_of, note_anew, note_code
+from esops.running.gone import check_tables
 from esops.running.runner import Runner
 from esops.running.work import RunControl, Work
 from esops.stores.base import EventStore
@@ -41,41 +46,6 @@ from esops.stores.filters import check_filter
 log = structlog.get_logger("esops.run")
 LEFT_ALONE = 100
 """The exit code of a process that left its version alone; none of esops' own codes."""
-
-
-def code_of(config: Config, version: Version) -> tuple[Definition, bool]:
-    """The code to keep a version fresh with, and whether it is the code that built the version."""
-    code = _code(config, version)
-    # Where the settings name its code, the operator vouches for it: that of moved code may differ.
-    named = str(version.version) in config.projection(version.projection).versions
-    same = named or version.fingerprint is None or code.made(version.fingerprint)
-    return code.definition, same
-
-
-def _code(config: Config, version: Version) -> Code:
-    settings = config.projection(version.projection)
-    where = f"{config.path}: projections.{version.projection}"
-    override = settings.versions.get(str(version.version))
-    if override is not None:
-        settings = settings.model_copy(update=override.model_dump(exclude_none=True))
-        where = f"{where}.versions.{version.version}"
-    return Code(load_definition(settings, config.directory, where), settings, config.directory)
-
-
-def _note_anew(config: Config, version: Version) -> None:
-    """Note the code of a version by esops' way of today, where an older esops noted it."""
-    code = _code(config, version)
-    if not is_earlier(version.fingerprint) or not code.made(version.fingerprint):
-        return
-    dsn = config.readmodel_of(version.projection).dsn
-    with translated(), connect(dsn, f"run {version.projection}") as connection:
-        registry.note_code(connection, version, code.fingerprint)
-    log.info(
-        "an older esops noted this version's code; it is the same as far as that could see, and is "
-        "noted in the new way",
-        projection=version.projection,
-        version=version.version,
-    )
 
 
 def open_runner(
@@ -120,6 +90,11 @@ def follow_in_process(
     def stop() -> bool:
         return asked.is_set() or os.getppid() != parent
 
+    def failed(error: EsopsError) -> NoReturn:
+        _log_error(error, projection, number)
+        note_failure(config_path, projection, number, error, by=parent)
+        raise SystemExit(error.exit_code) from None
+
     try:
         _follow_version(
             load_config(config_path), projection, number, settings.store, stop, until_caught_up
@@ -130,18 +105,32 @@ def follow_in_process(
         _log_error(stopped, projection, number)
         raise SystemExit(stopped.exit_code) from None
     except EsopsError as error:
-        _log_error(error, projection, number)
-        raise SystemExit(error.exit_code) from None
+        failed(error)
     except Exception as error:
         if settings.debug:
             raise
-        log.error(
-            "a defect in esops",
-            projection=projection,
-            version=number,
-            error=f"{type(error).__name__}: {error}",
-        )
-        raise SystemExit(EsopsError.exit_code) from None
+        failed(EsopsError(f"a defect in esops: {type(error).__name__}: {error}"))
+
+
+def note_failure(
+    config_path: Path, projection: str, number: int, error: EsopsError, *, by: int
+) -> None:
+    """Note why a version's process ended, where `status` and the like find it; `by` is the id of
+    the process that starts another one.
+
+    Where that is no failure, or cannot be noted, nothing happens: it is in the log.
+    """
+    if isinstance(error, (Busy, AnotherLog)):  # somebody else follows it; the latter shows anyway
+        return
+    with suppress(EsopsError, psycopg.Error):
+        config = load_config(config_path)
+        with (
+            translated(),
+            connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection,
+        ):
+            version = registry.version(connection, projection, number)
+            if version.state in registry.LIVE_STATES:
+                conduct.note_failure(connection, version, error, by)
 
 
 def _log_error(error: EsopsError, projection: str, number: int) -> None:
@@ -157,6 +146,51 @@ def _follow_version(
     stop: Callable[[], bool],
     until_caught_up: bool,
 ) -> None:
+    version = _free(config, projection, number)
+    # Asked in this process, which imports the code that is on disk now.
+    same = code_of(config, version)[1]
+    if not same and version.state == "standby":
+        log.warning(
+            "this version was built by different code than there is now; esops leaves it alone",
+            projection=projection,
+            version=number,
+            hint=f"Name its code with projections.{projection}.versions.{number}.python, or "
+            f"retire it: esops projection retire {projection} {number}",
+        )
+        _note_fixed(config, version)
+        if until_caught_up:
+            raise SystemExit(LEFT_ALONE)
+        # Waits instead of ending, so that the parent does not start it again and again.
+        while not stop() and _state(config, projection, number) == "standby":
+            time.sleep(1)
+        return
+    _check_archived(config, version)
+    note_anew(config, version)
+    runner = open_runner(config, version, stop=stop, store=store)
+    try:
+        # Under the version's lock: nobody else advances it from here.
+        note_code(config, replace(version, position=runner.position), same=same)
+        _check_names(config, version, runner.store)
+        if until_caught_up:
+            runner.catch_up()
+            _note_fixed(config, version)
+            _check_complete(config, projection, number)
+        else:
+            with suppress(Stopped):
+                runner.step()
+            _note_fixed(config, version)
+            runner.follow()
+    except psycopg.errors.UndefinedTable:
+        check_tables(config, version)
+        raise
+    finally:
+        runner.close()
+        # Closing writes down what settling has to remember.
+        runner.store.close()
+
+
+def _free(config: Config, projection: str, number: int) -> Version:
+    """The version, which nobody else keeps fresh. Raises Busy or Refused where it cannot be."""
     with (
         translated(),
         connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection,
@@ -170,44 +204,14 @@ def _follow_version(
             holder = locks.holder(connection, lock)
         if holder is not None:
             raise Busy(f"{projection} v{number} is kept fresh by {holder}")
-    # Asked in this process, which imports the code that is on disk now.
-    same = code_of(config, version)[1]
-    if not same and version.state == "standby":
-        log.warning(
-            "this version was built by different code than there is now; esops leaves it alone",
-            projection=projection,
-            version=number,
-            hint=f"Name its code with projections.{projection}.versions.{number}.python, or "
-            f"retire it: esops projection retire {projection} {number}",
-        )
-        if until_caught_up:
-            raise SystemExit(LEFT_ALONE)
-        # Waits instead of ending, so that the parent does not start it again and again.
-        while not stop() and _state(config, projection, number) == "standby":
-            time.sleep(1)
-        return
-    if not same:
-        log.warning(
-            "the code has changed since this version was built: rows of older events stay as the "
-            "old code made them",
-            projection=projection,
-            version=number,
-            hint=f"Rebuild it: esops rebuild {projection} --blue-green",
-        )
-    _check_archived(config, version)
-    _note_anew(config, version)
-    runner = open_runner(config, version, stop=stop, store=store)
-    try:
-        _check_names(config, version, runner.store)
-        if until_caught_up:
-            runner.catch_up()
-            _check_complete(config, projection, number)
-        else:
-            runner.follow()
-    finally:
-        runner.close()
-        # Closing writes down what settling has to remember.
-        runner.store.close()
+    check_tables(config, version)
+    return version
+
+
+def _note_fixed(config: Config, version: Version) -> None:
+    dsn = config.readmodel_of(version.projection).dsn
+    with translated(), connect(dsn, f"run {version.projection}") as connection:
+        conduct.note_fixed(connection, version)
 
 
 _CLOCKS = timedelta(days=1)

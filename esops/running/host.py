@@ -28,7 +28,7 @@ from esops.errors import ConnectionLost, EsopsError, UsageError
 from esops.postgres.connection import connect, translated
 from esops.readmodel import registry, renamed
 from esops.readmodel.registry import Version
-from esops.running.follower import LEFT_ALONE, follow_in_process
+from esops.running.follower import LEFT_ALONE, follow_in_process, note_failure
 from esops.wording import count
 
 log = structlog.get_logger("esops.run")
@@ -262,6 +262,9 @@ class Host:
             if time.monotonic() - child.started > _RETRY_MOST.total_seconds():
                 self._failures.pop(key, None)
             failures = self._failures[key] = self._failures.get(key, 0) + 1
+            if code < 0:  # it could not note that itself
+                killed = EsopsError(f"its process was ended by signal {-code}")
+                note_failure(self._config.path, *key, killed, by=os.getpid())
             # Ever longer, so that a version that cannot start does not keep the machine busy.
             pause = min(2.0**failures, _RETRY_MOST.total_seconds())
             self._not_before[key] = time.monotonic() + pause

@@ -369,8 +369,9 @@ def test_readers_of_what_is_carried_over_see_no_error(mode, dsn, roles, project)
                 "reader", f"{dsn}{role}", query=query, prepared="label" in query, pause=0.02
             )
         project.ok("rebuild", "--blue-green")
-        for _ in range(rounds(3, 50)):
-            project.ok("projection", "rollback", "cart_summary")
+        for number in range(rounds(3, 50)):
+            back = ("switch", "--to", "2") if number % 2 else ("rollback",)
+            project.ok("projection", back[0], "cart_summary", *back[1:])
             assert bound_to(connection, "cart_summary") == DIRECT
         reports = workload.stop()
     assert [each["first_failures"] for each in reports] == [[]] * len(QUERIES)

@@ -135,6 +135,7 @@ class InPlaceRebuild(Rebuild):
             else:
                 self._start_ranges(self._options.ranges)
         self._check_code()
+        self._announce()
         self._enter(journal.CATCHING_UP)
         if self._options.ranges is not None:
             self._ranges().fill()

@@ -76,6 +76,8 @@ class ServerJournal:
     latest: ServerJournalEntry | None = None
     before: int | None = None
     """The version that served before the one that serves now."""
+    rolled_back: datetime | None = None
+    """When a rollback made the version serve that serves now."""
     _at: int = -1
 
     @property
@@ -137,8 +139,10 @@ class ServerJournal:
                 self._enter(data, at)
             case "rolled-back" | "moved":
                 self._move(data["from"], data["to"], at)
-                if kind == "rolled-back" and self.latest is not None:
-                    self.latest = replace(self.latest, state=journal.ROLLED_BACK)
+                if kind == "rolled-back":
+                    self.rolled_back = at
+                    if self.latest is not None:
+                        self.latest = replace(self.latest, state=journal.ROLLED_BACK)
             case "retired":
                 self._set(data["version"], "retired", at)
 
@@ -163,8 +167,7 @@ class ServerJournal:
     def _move(self, old: int | None, new: int, at: datetime | None) -> None:
         if old is not None:
             self._set(old, "standby", at)
-        # What a rollback goes back to: also after one, so that a second rollback undoes the first.
-        self.before = old
+        self.before, self.rolled_back = old, None
         self._set(new, "active", at)
 
     def _set(self, version: int, state: str, at: datetime | None) -> None:

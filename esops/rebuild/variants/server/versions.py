@@ -8,6 +8,7 @@ from typing import Any
 
 from esops.config import Config
 from esops.errors import Busy, Refused, UsageError
+from esops.rebuild.guards import check_first_rollback
 from esops.rebuild.variants.server.inside import projections_in
 from esops.rebuild.variants.server.journal import ServerJournal, ServerVersion
 from esops.rebuild.variants.server.readers import move_readers
@@ -90,6 +91,8 @@ def move(
                 f"{name} has no such version that stands by",
                 hint=f"See `esops projection show {name}`.",
             )
+        if back:
+            check_first_rollback(name, source.version, target.version, journal.rolled_back)
         found = projections_in(journal.store).get(target.name)
         # It keeps running while it stands by; one that an operator stopped is as old as its last
         # event.
