@@ -64,7 +64,7 @@ class Options:
         limit = DEFAULT_PATIENCE.limit
         if self.snapshot_wait is not None:
             limit = timedelta(seconds=self.snapshot_wait)
-        return SnapshotPatience(limit, self.despite_snapshots)
+        return SnapshotPatience(limit, self.despite_snapshots, "continue with --resume")
 
     @property
     def sharded(self) -> bool:

@@ -3,8 +3,8 @@
 A transaction with one snapshot for all of its statements (REPEATABLE READ, SERIALIZABLE, or one
 long statement) sees the rows that were committed when it began. Green's rows are younger than
 blue's: after a switch, such a transaction would read green without its newest rows, and one that
-began before the load an empty table. So a switch waits until whoever had a snapshot before green
-came to blue's position has ended.
+began before the load an empty table. So a switch waits until whoever had a snapshot at its moment
+has ended: how far green was in somebody's snapshot cannot be seen from outside.
 
 Snapshots are known by the virtual transactions that hold them, not by their number: one open
 transaction that writes keeps the number of every later snapshot back.
@@ -13,7 +13,7 @@ transaction that writes keeps the number of every later snapshot back.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -36,6 +36,8 @@ class SnapshotPatience:
 
     limit: timedelta = timedelta(seconds=60)
     despite: bool = False
+    again: str = "run the command again"
+    """How the command that switches is taken up after a refusal."""
 
 
 DEFAULT_PATIENCE = SnapshotPatience()
@@ -68,6 +70,11 @@ def holders(connection: psycopg.Connection) -> list[SnapshotHolder]:
     return [SnapshotHolder(*row) for row in rows]
 
 
+def end_sessions(pids: Sequence[int]) -> str:
+    """The statements that end sessions, to be copied."""
+    return " ".join(f"SELECT pg_terminate_backend({pid});" for pid in pids)
+
+
 def replicas(connection: psycopg.Connection) -> list[str]:
     """The names of the replicas that are connected and may answer queries."""
     return [row[0] for row in connection.execute(_SQL["replicas"]).fetchall()]
@@ -82,9 +89,13 @@ class SnapshotWait:
         patience: SnapshotPatience,
         stop: Callable[[], bool],
         say: Callable[[str], None],
+        locking: Callable[[], Collection[int]] = tuple,
     ) -> None:
-        """`connection` is that of the switch."""
+        """`connection` is that of the switch. `locking` gives the processes that hold a lock on
+        what is switched.
+        """
         self._connection, self._patience, self._stop, self._say = connection, patience, stop, say
+        self._locking = locking
         self._deadline = time.monotonic() + patience.limit.total_seconds()
         self._said = False
 
@@ -122,24 +133,35 @@ class SnapshotWait:
             if self._stop():
                 raise Stopped("stopped while waiting for older snapshots")
             if time.monotonic() >= self._deadline:
-                raise self._refused(who, standbys=bool(rows))
+                raise self._refused(who, left, standbys=bool(rows))
             if not self._said:
                 self._said = True
                 self._say(
-                    f"waiting for {count(len(who), 'reader')} whose snapshot is older than green: "
-                    + ", ".join(who[:3])
+                    f"waiting for {count(len(who), 'reader')} whose snapshot is older than the "
+                    f"switch: {', '.join(who[:3])}"
                 )
             time.sleep(_LOOK_EVERY_SECONDS * 5)
 
-    def _refused(self, who: list[str], *, standbys: bool) -> Refused:
-        hint = "Nothing was changed. End them, or wait and run the command again (with --resume "
-        hint += "for a rebuild). If none of them reads the read model: --despite-snapshots."
+    def _refused(
+        self, who: list[str], left: Sequence[SnapshotHolder], *, standbys: bool
+    ) -> Refused:
+        hint = f"Nothing was changed. Wait until they have ended, and {self._patience.again}."
+        if left:
+            hint += f" To end them: {end_sessions([each.pid for each in left[:5]])}"
+        locking = set(self._locking())
+        if held := [f"session {each.pid}" for each in left if each.pid in locking]:
+            hint += (
+                f" --despite-snapshots would not help: {' and '.join(held[:5])} also "
+                f"{'holds' if len(held) == 1 else 'hold'} a lock on the read model."
+            )
+        else:
+            hint += " If none of them reads the read model: --despite-snapshots."
         if standbys and (kept := self._connection.execute(_SQL["prepared"]).fetchall()):
             gids = ", ".join(f"{gid!r} since {at:%Y-%m-%d %H:%M} UTC" for gid, at in kept[:3])
             hint += f" Prepared transactions keep the snapshots of replicas back: {gids}."
         return Refused(
-            f"{count(len(who), 'reader')} had a snapshot before green was up to date, and would "
-            f"see the read model without its newest rows after the switch: {', '.join(who[:5])}",
+            f"{count(len(who), 'reader')} had a snapshot before the switch, and could see the read "
+            f"model without its newest rows after it: {', '.join(who[:5])}",
             hint=hint,
         )
 

@@ -28,13 +28,13 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified, translated
 from esops.postgres.grants import Change, change_statements, for_green, rights
 from esops.postgres.held import end_if_still
-from esops.postgres.statements import statements as load_statements
 from esops.readmodel import object_names, properties, registry, served, serving_view
 from esops.readmodel.dependants import drop_replaced
 from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
 from esops.readmodel.triggers import MovedTriggers, moved
 from esops.rebuild import carried, stale
+from esops.rebuild.blockers import Blocked, Blocker, blockers, held_by, how_to_end
 from esops.rebuild.carried import Prepared
 from esops.rebuild.hooks import MoveReaders
 from esops.rebuild.left_behind import Root
@@ -53,7 +53,6 @@ LOCK_TIMEOUT = timedelta(milliseconds=100)
 _PATIENCE = timedelta(seconds=60)
 _BRINGING = timedelta(seconds=60)
 """How long the target may take to get to blue's position while blue's checkpoint is held."""
-_SQL = load_statements(__package__, "switch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +273,13 @@ def perform(
     """
     # Whoever forces it has chosen to serve older rows.
     older = SnapshotWait(
-        connection, replace(patience, despite=patience.despite or what.forced), stop, say
+        connection,
+        replace(patience, despite=patience.despite or what.forced),
+        stop,
+        say,
+        lambda: [each.pid for each in _blockers(connection, what)],
     )
+    blocked = Blocked(str(what), say)
     with translated():
         old_rows = left_stale(connection, what)
         older.wait()
@@ -290,17 +294,16 @@ def perform(
                 older.wait()
             deadline = time.monotonic() + _PATIENCE.total_seconds()
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            with translated():
+                found = _blockers(connection, what)
             if stop() or time.monotonic() >= deadline:
                 raise Unavailable(
-                    f"the switch could not lock {what} in {count(attempt, 'try', 'tries')}; it is "
-                    f"{_blockers(connection, what)}",
-                    hint="Nothing was changed. Once that session has ended, continue with "
-                    "--resume.",
+                    f"the switch could not lock {what} in {count(attempt, 'try', 'tries')}: "
+                    f"{held_by(found)}",
+                    hint=f"Nothing was changed. Once it has ended, {patience.again}."
+                    + how_to_end(found),
                 ) from None
-            say(
-                f"waiting for readers of {what} (try {attempt}): it is "
-                f"{_blockers(connection, what)}"
-            )
+            blocked.report(found)
             # Random pauses that grow: others who wait for the same lock get their turn.
             time.sleep(random.uniform(0.05, min(0.1 * attempt, 1.0)))  # noqa: S311 - spreads tries, guards nothing
         else:
@@ -383,14 +386,7 @@ def _note_names(connection: psycopg.Connection, what: Switch) -> None:
         )
 
 
-def _blockers(connection: psycopg.Connection, what: Switch) -> str:
-    """Who holds a lock on the names: "held by session 4711 (shop, since 12:00:00)"."""
+def _blockers(connection: psycopg.Connection, what: Switch) -> list[Blocker]:
+    """Who holds a lock on the names, or on what is carried over."""
     names = [name.identifier.as_string(connection) for name in what.names]
-    names += prepare(connection, what).carried.relations
-    rows = connection.execute(_SQL["blockers"], (names,)).fetchall()
-    if not rows:
-        return "held by a session that has just ended"
-    return "held by " + ", ".join(
-        f"session {pid} ({name or 'no name'}{f', since {since:%H:%M:%S}' if since else ''})"
-        for pid, name, since in rows
-    )
+    return blockers(connection, [*names, *prepare(connection, what).carried.relations])

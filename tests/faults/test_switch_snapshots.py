@@ -92,3 +92,36 @@ def test_a_role_with_few_rights_sees_who_has_a_snapshot(dsn, connection, carts):
     finally:
         connection.execute("REASSIGN OWNED BY blind TO CURRENT_USER; DROP OWNED BY blind")
         connection.execute("DROP ROLE blind")
+
+
+def test_who_has_read_the_read_model_is_named_at_once_with_the_way_on(dsn, connection, carts):
+    """It holds a lock as well, so that --despite-snapshots does not help: that is said once, and
+    what ends it and how each command goes on.
+    """
+    carts.ok("rebuild", "--blue-green")
+    carts.patch("from esops.rebuild import switch\nswitch._PATIENCE *= 0.05")
+    commands = {
+        ("projection", "rollback", "cart_summary"): "run the command again",
+        ("rebuild", "--blue-green"): "continue with --resume",
+    }
+    for command, again in commands.items():
+        old = reader(dsn)
+        rows(old)
+        end = f"SELECT pg_terminate_backend({old.info.backend_pid});"
+        refused = carts.run(*command, "--snapshot-wait", "0s")
+        assert refused.code == 6, refused.err
+        assert f"session {old.info.backend_pid} also holds a lock" in refused.err
+        resumed = ("--resume",) if command[0] == "rebuild" else ()
+        late = carts.run(*command, *resumed, "--despite-snapshots")
+        assert late.code == 3, late.err
+        for said in (refused, late):
+            assert end in said.err
+            assert again in said.err
+        assert late.err.count("waiting for readers") == 1
+        assert late.err.index(end) < late.err.index("could not lock")
+        assert serves(connection) == 2
+        connection.execute(end)
+        old.close()
+        carts.ok(*command, *resumed)
+        if not resumed:
+            carts.ok("projection", "switch", "cart_summary", "--to", "2")

@@ -1,0 +1,73 @@
+"""Who is in the way of a switch: sessions that hold a lock on what it points elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import psycopg
+
+from esops.postgres.statements import statements
+from esops.rebuild.snapshots import end_sessions
+
+_SQL = statements(__package__, "blockers")
+_SAY_EVERY = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A session that holds a lock."""
+
+    pid: int
+    application: str
+    since: datetime | None
+    """When its transaction began."""
+
+    def __str__(self) -> str:
+        since = f", since {self.since:%H:%M:%S} UTC" if self.since else ""
+        return f"session {self.pid} ({self.application or 'no name'}{since})"
+
+
+@dataclass(slots=True)
+class Blocked:
+    """Says who is in the way: at once, and later only who is new, not more than every ten
+    seconds.
+    """
+
+    what: str
+    say: Callable[[str], None]
+    said: set[int] = field(default_factory=set)
+    again_at: float = 0.0
+
+    def report(self, found: Sequence[Blocker]) -> None:
+        """Say whom the switch waits for, unless it was said."""
+        new = {each.pid for each in found} - self.said
+        first = not self.again_at
+        if time.monotonic() < self.again_at or not (new or first):
+            return
+        self.said |= new
+        self.again_at = time.monotonic() + _SAY_EVERY.total_seconds()
+        self.say(
+            f"waiting for readers of {self.what}, trying again for a minute: {held_by(found)}."
+            + how_to_end(found)
+        )
+
+
+def blockers(connection: psycopg.Connection, names: Sequence[str]) -> list[Blocker]:
+    """Who holds a lock on these relations (quoted names); the longest first."""
+    rows = connection.execute(_SQL["blockers"], (list(names),)).fetchall()
+    return [Blocker(*row) for row in rows]
+
+
+def held_by(found: Sequence[Blocker]) -> str:
+    """In words: "it is locked by session 4711 (shop, since 12:00:00 UTC)"."""
+    if not found:
+        return "it was locked by a session that has just ended"
+    return f"it is locked by {', '.join(map(str, found))}"
+
+
+def how_to_end(found: Sequence[Blocker]) -> str:
+    """How to end them, as a sentence after another one."""
+    return f" To end it: {end_sessions([each.pid for each in found])}" if found else ""
