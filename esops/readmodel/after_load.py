@@ -1,8 +1,8 @@
-"""Keys and indexes that green gets when its rows are in.
+"""Keys, indexes and constraints that green gets when its rows are in.
 
 Building an index once costs less than keeping it up to date with each row. So green is made with
 all keys and indexes of blue (or of the user's DDL); they are noted, taken off, and built after the
-load.
+load. A constraint that is NOT VALID has to wait as well: blue may have rows that it would refuse.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _AT_ONCE = 2
 
 @dataclass(frozen=True, slots=True)
 class AfterLoad:
-    """A key, an index or the comment on one, to be built when green's rows are in."""
+    """A key, an index, a constraint or the comment on one, for when green's rows are in."""
 
     what: str
     """The name of the constraint or index."""
@@ -47,8 +47,8 @@ class AfterLoad:
 def read_after_load(
     connection: psycopg.Connection, table: Table
 ) -> tuple[list[AfterLoad], list[str]]:
-    """The keys and indexes that a table has: how to build each later, and the statements that take
-    them off now.
+    """The keys and indexes that a table has, and its constraints that are NOT VALID: how to build
+    each later, and the statements that take them off now.
     """
     name = qualified(table.schema, table.name).as_string(connection)
     later: list[AfterLoad] = []
@@ -72,7 +72,24 @@ def read_after_load(
             AfterLoad(key or index, statement, primary, table.name, describes=True)
             for statement in _described(name, index_name, key or index, described)
         ]
+    for own, what, text, comment in connection.execute(_SQL["not_valid"], (table.oid,)).fetchall():
+        add(what, f"ALTER TABLE {name} ADD CONSTRAINT {own} {text}", False)
+        now.append(f"ALTER TABLE {name} DROP CONSTRAINT {own}")
+        if comment is not None:
+            statement = f"COMMENT ON CONSTRAINT {own} ON {name} IS {_literal(comment)}"
+            later.append(AfterLoad(what, statement, False, table.name, describes=True))
     return later, now
+
+
+def not_valid(connection: psycopg.Connection, blue: Table, green: str) -> list[str]:
+    """The statements by which constraints that CREATE TABLE … LIKE has made whole are NOT VALID on
+    green (its quoted name), as they are on blue.
+    """
+    rows = connection.execute(_SQL["not_valid"], (blue.oid,)).fetchall()
+    return [
+        f"ALTER TABLE {green} DROP CONSTRAINT {own}, ADD CONSTRAINT {own} {text}"
+        for own, _, text, _ in rows
+    ]
 
 
 def _described(table: str, index: str, name: str, row: Sequence[Any]) -> list[str]:
@@ -154,7 +171,9 @@ def _missing(
 def _exists(connection: psycopg.Connection, table: Table, item: Mapping[str, Any]) -> bool:
     if _describes(item):
         return False  # it may be set again
-    row = connection.execute(_SQL["exists"], (table.oid, item["what"])).fetchone()
+    # A check and an index of one table may have the same name.
+    kind = "index" if item["statement"].startswith("CREATE ") else "constraint"
+    row = connection.execute(_SQL[f"{kind}_exists"], (table.oid, item["what"])).fetchone()
     return bool(row and row[0])
 
 

@@ -24,7 +24,18 @@ SELECT c.relname,
  WHERE i.indrelid = %s
  ORDER BY i.indisprimary DESC, c.relname;
 
--- exists --
+-- not_valid --
+-- Checks and NOT NULL that older rows need not fulfil.
+SELECT quote_ident(conname), conname, pg_get_constraintdef(oid),
+       obj_description(oid, 'pg_constraint')
+  FROM pg_constraint
+ WHERE conrelid = %s AND contype IN ('c', 'n') AND pg_get_constraintdef(oid) LIKE '%% NOT VALID'
+ ORDER BY conname;
+
+-- index_exists --
 SELECT EXISTS (SELECT
                  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
                 WHERE i.indrelid = %s AND c.relname = %s);
+
+-- constraint_exists --
+SELECT EXISTS (SELECT FROM pg_constraint WHERE conrelid = %s AND conname = %s);

@@ -15,6 +15,7 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.grants import Change, for_green, hand_over, rights
 from esops.postgres.statements import statements
+from esops.readmodel.after_load import not_valid
 from esops.readmodel.names import physical_name
 from esops.readmodel.object_names import Counterpart, Side, counterparts, plain_name
 
@@ -40,7 +41,7 @@ def create_like(
         name = physical_name(plain_name(part, blue), version)
         made[oid] = qualified(schema, name).as_string(connection)
         done.append(_create(connection, oid, f"{made[oid]} PARTITION OF {made[parent]} {bound}"))
-    return done
+    return [*done, *not_valid(connection, table, made[table.oid])]
 
 
 def carry(connection: psycopg.Connection, blue: Table, green: Table, *, shown: bool) -> list[str]:
