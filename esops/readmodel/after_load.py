@@ -20,6 +20,7 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import connect, qualified, translated
 from esops.postgres.statements import statements
+from esops.readmodel.described import in_the_same_place, indexes
 from esops.readmodel.registry import Version
 
 _SQL = statements(__package__, "after_load")
@@ -57,8 +58,9 @@ def read_after_load(
     def add(what: str, statement: str, primary: bool) -> None:
         later.append(AfterLoad(what, statement, primary, table.name))
 
+    described = indexes(connection, table.oid)
     for row in connection.execute(_SQL["keys_and_indexes"], (table.oid,)).fetchall():
-        index, index_sql, key, key_sql, primary, *described = row
+        index, index_sql, key, key_sql, primary = row
         index_name = qualified(table.schema, index).as_string(connection)
         if key is None:
             add(index, index_sql, primary)
@@ -70,7 +72,7 @@ def read_after_load(
             now.append(f"ALTER TABLE {name} DROP CONSTRAINT {key_name}")
         later += [
             AfterLoad(key or index, statement, primary, table.name, describes=True)
-            for statement in _described(name, index_name, key or index, described)
+            for statement in described[index].statements(name, (table.schema, index))
         ]
     for own, what, text, comment in connection.execute(_SQL["not_valid"], (table.oid,)).fetchall():
         add(what, f"ALTER TABLE {name} ADD CONSTRAINT {own} {text}", False)
@@ -90,26 +92,6 @@ def not_valid(connection: psycopg.Connection, blue: Table, green: str) -> list[s
         f"ALTER TABLE {green} DROP CONSTRAINT {own}, ADD CONSTRAINT {own} {text}"
         for own, _, text, _ in rows
     ]
-
-
-def _described(table: str, index: str, name: str, row: Sequence[Any]) -> list[str]:
-    """What belongs to an index beside its definition, as statements."""
-    comment, key_comment, clustered, identity, tablespace, columns = row
-    own = sql.Identifier(name).as_string(None)
-    done = []
-    if key_comment is not None:
-        done.append(f"COMMENT ON CONSTRAINT {own} ON {table} IS {_literal(key_comment)}")
-    if comment is not None:
-        done.append(f"COMMENT ON INDEX {index} IS {_literal(comment)}")
-    if clustered:
-        done.append(f"ALTER TABLE {table} CLUSTER ON {own}")
-    if identity:
-        done.append(f"ALTER TABLE {table} REPLICA IDENTITY USING INDEX {own}")
-    if tablespace is not None:
-        done.append(f"ALTER INDEX {index} SET TABLESPACE {tablespace}")
-    for number, target in columns or ():
-        done.append(f"ALTER INDEX {index} ALTER COLUMN {number} SET STATISTICS {target}")
-    return done
 
 
 def _literal(text: str) -> str:
@@ -188,7 +170,9 @@ def _build_apart(dsn: str, version: Version, items: Sequence[Mapping[str, Any]])
 
 def _build(connection: psycopg.Connection, version: Version, item: Mapping[str, Any]) -> None:
     try:
-        connection.execute(item["statement"].encode())
+        with connection.transaction():
+            for statement in (*in_the_same_place(connection), item["statement"]):
+                connection.execute(statement.encode())
     except psycopg.errors.UniqueViolation as error:
         raise Refused(
             f"two rows of {version.projection} v{version.version} have the same value in the "

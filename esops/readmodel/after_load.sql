@@ -7,15 +7,9 @@ SELECT c.relname,
                                   FROM length(begins.text) + 1 FOR length(' ON ONLY '))
             ELSE pg_get_indexdef(i.indexrelid) END,
        con.conname, pg_get_constraintdef(con.oid),
-       i.indisprimary,
-       obj_description(i.indexrelid, 'pg_class'), obj_description(con.oid, 'pg_constraint'),
-       i.indisclustered, i.indisreplident, quote_ident(s.spcname),
-       (SELECT array_agg(ARRAY[a.attnum, a.attstattarget]::int[] ORDER BY a.attnum)
-          FROM pg_attribute a
-         WHERE a.attrelid = i.indexrelid AND coalesce(a.attstattarget, -1) <> -1)
+       i.indisprimary
   FROM pg_index i
   JOIN pg_class c ON c.oid = i.indexrelid
-  LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
  CROSS JOIN LATERAL (SELECT concat('CREATE ', CASE WHEN i.indisunique THEN 'UNIQUE ' END, 'INDEX ',
                                    quote_ident(c.relname))) AS begins (text)
   LEFT JOIN pg_constraint con

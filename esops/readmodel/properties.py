@@ -4,7 +4,8 @@ security. Green gets what blue has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -15,6 +16,7 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.grants import Change, for_green, hand_over, rights
 from esops.postgres.statements import statements
+from esops.readmodel import described
 from esops.readmodel.after_load import not_valid
 from esops.readmodel.names import physical_name
 from esops.readmodel.object_names import Counterpart, Side, counterparts, plain_name
@@ -34,7 +36,10 @@ def create_like(
     table = blue.table
     made = {table.oid: qualified(*green).as_string(connection)}
     like = qualified(table.schema, table.name).as_string(connection)
-    done = [_create(connection, table.oid, f"{made[table.oid]} (LIKE {like} INCLUDING ALL)")]
+    done = [
+        *described.in_the_same_place(connection),
+        _create(connection, table.oid, f"{made[table.oid]} (LIKE {like} INCLUDING ALL)"),
+    ]
     for oid, parent, schema, part, bound in connection.execute(
         _SQL["partitions"], {"oid": table.oid}
     ).fetchall():
@@ -61,11 +66,14 @@ def carry(connection: psycopg.Connection, blue: Table, green: Table, *, shown: b
 def missing(connection: psycopg.Connection, blue: Table, green: Table) -> list[str]:
     """What a `ddl` file leaves out, although blue has it: each in words."""
     has, gets = (_clauses(connection, each.oid) for each in (blue, green))
-    return [
+    lacks = [
         clause if value is True else f"{clause} {value}"
         for clause, value, other in zip(_CLAUSES, has, gets, strict=True)
         if value and value != other
     ]
+    if gets[-1] and not has[-1]:
+        lacks.append(f"the database's own TABLESPACE (green is in {gets[-1]})")
+    return lacks
 
 
 def is_unlogged(connection: psycopg.Connection, table: Table) -> bool:
@@ -157,47 +165,61 @@ def _carry_one(
             result.append(f"ALTER TABLE {name} ALTER COLUMN {column} SET ({column_options})")
     for constraint, text in connection.execute(_SQL["constraint_comments"], oids).fetchall():
         result.append(f"COMMENT ON CONSTRAINT {constraint} ON {name} IS {_literal(text)}")
-    for each in counterparts(connection, blue, green):
-        result += _of_object(connection, blue, name, each)
+    pairs = counterparts(connection, blue, green)
+    result += _of_indexes(connection, blue, green, pairs)
+    result += _of_statistics(connection, blue, pairs)
+    sequences = [_of_sequence(connection, each) for each in pairs if each.kind == "SEQUENCE"]
+    result += [statement for each, _ in sequences for statement in each]
     wanted = for_green(connection, rights(connection, blue.oid).where(green.has), shown=shown)
     change = Change(name, rights(connection, green.oid), wanted)
     # The owner last: once the table is somebody else's, this role may no longer change it.
-    result += hand_over(connection, "TABLE", change)
+    result += hand_over(connection, "TABLE", change, *(each for _, each in sequences))
     return result
 
 
-def _of_object(
-    connection: psycopg.Connection, blue: Table, name: str, each: Counterpart
+def _of_indexes(
+    connection: psycopg.Connection, blue: Table, green: Table, pairs: Sequence[Counterpart]
 ) -> list[str]:
-    """What an index or extended statistics of blue have beside their definition."""
-    schema, its_name = each.blue
-    green = qualified(*each.green).as_string(connection)
-    values = {"schema": schema, "name": its_name, "table": blue.oid, "green": green}
-    alone = sql.Identifier(each.green[1]).as_string(connection)
+    """What indexes of blue have beside their definition, and green's have not."""
+    name = qualified(green.schema, green.name).as_string(connection)
+    theirs, ours = (described.indexes(connection, each.oid) for each in (blue, green))
     result: list[str] = []
-    if each.kind == "STATISTICS":
-        for target, comment in connection.execute(_SQL["statistics"], values).fetchall():
-            if target is not None:
-                result.append(f"ALTER STATISTICS {green} SET STATISTICS {target}")
-            if comment is not None:
-                result.append(f"COMMENT ON STATISTICS {green} IS {_literal(comment)}")
-    row = connection.execute(_SQL["indexes"], values).fetchone() if each.kind == "INDEX" else None
-    if row is None:
-        return result
-    clustered, identity, tablespace, constraint, key_comment, comment, columns = row
-    if clustered:
-        result.append(f"ALTER TABLE {name} CLUSTER ON {alone}")
-    if identity:
-        result.append(f"ALTER TABLE {name} REPLICA IDENTITY USING INDEX {alone}")
-    if tablespace is not None:
-        result.append(f"ALTER INDEX {green} SET TABLESPACE {tablespace}")
-    if constraint is not None and key_comment is not None:
-        result.append(f"COMMENT ON CONSTRAINT {alone} ON {name} IS {_literal(key_comment)}")
-    if comment is not None:
-        result.append(f"COMMENT ON INDEX {green} IS {_literal(comment)}")
-    for number, target in columns or ():
-        result.append(f"ALTER INDEX {green} ALTER COLUMN {number} SET STATISTICS {target}")
+    for pair in pairs:
+        index, same = theirs.get(pair.blue[1]), ours.get(pair.green[1])
+        if pair.kind != "INDEX" or index is None or same is None:
+            continue
+        if same.comment is not None:
+            index = replace(index, comment=None)
+        has = same.statements(name, pair.green)
+        result += [each for each in index.statements(name, pair.green) if each not in has]
     return result
+
+
+def _of_statistics(
+    connection: psycopg.Connection, blue: Table, pairs: Sequence[Counterpart]
+) -> list[str]:
+    theirs = described.extended_statistics(connection, blue.oid)
+    return [
+        statement
+        for pair in pairs
+        if pair.kind == "STATISTICS" and pair.blue in theirs
+        for statement in theirs[pair.blue].statements(pair.green)
+    ]
+
+
+def _of_sequence(connection: psycopg.Connection, pair: Counterpart) -> tuple[list[str], Change]:
+    """What the sequence of an identity column has, and the rights that it gets."""
+    blue, green = (qualified(*each).as_string(connection) for each in (pair.blue, pair.green))
+    row = connection.execute(_SQL["sequences"], {"blue": blue, "green": green}).fetchone()
+    assert row is not None
+    blue_oid, green_oid, comment, kind = row
+    done: list[str] = []
+    if kind is not None:
+        done.append(f"ALTER SEQUENCE {green} AS {kind}")
+    if comment is not None:
+        done.append(f"COMMENT ON SEQUENCE {green} IS {_literal(comment)}")
+    has, wanted = (rights(connection, oid, "SEQUENCE") for oid in (green_oid, blue_oid))
+    return done, Change(green, has, wanted)
 
 
 def _literal(text: str) -> str:

@@ -56,31 +56,18 @@ SELECT quote_ident(a.attname),
    AND (coalesce(a.attstattarget, -1) <> -1 OR a.attoptions IS NOT NULL)
  ORDER BY a.attnum;
 
--- indexes --
--- What belongs to an index beside its definition: the mark of CLUSTER, that of the replica
--- identity, its tablespace, the comments on it and on its constraint, the statistics targets of its
--- columns.
-SELECT i.indisclustered, i.indisreplident, quote_ident(s.spcname), con.conname,
-       obj_description(con.oid, 'pg_constraint'),
-       CASE WHEN obj_description(to_regclass(%(green)s), 'pg_class') IS NULL
+-- sequences --
+-- What the sequences of two identity columns differ in: comment and type, as blue's has them. LIKE
+-- makes green's a bigint, with the limits of blue's.
+SELECT c.oid::bigint, g.oid::bigint,
+       CASE WHEN obj_description(g.oid, 'pg_class') IS NULL
             THEN obj_description(c.oid, 'pg_class') END,
-       (SELECT array_agg(ARRAY[a.attnum, a.attstattarget]::int[] ORDER BY a.attnum)
-          FROM pg_attribute a
-         WHERE a.attrelid = c.oid AND coalesce(a.attstattarget, -1) <> -1)
+       CASE WHEN s.seqtypid <> o.seqtypid THEN s.seqtypid::regtype::text END
   FROM pg_class c
-  JOIN pg_namespace n ON n.oid = c.relnamespace
-  JOIN pg_index i ON i.indexrelid = c.oid
-  LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
-  LEFT JOIN pg_constraint con
-         ON con.conindid = i.indexrelid AND con.conrelid = i.indrelid
-        AND con.contype IN ('p', 'u', 'x')
- WHERE n.nspname = %(schema)s AND c.relname = %(name)s AND i.indrelid = %(table)s;
-
--- statistics --
--- Extended statistics: the target, and the comment.
-SELECT nullif(e.stxstattarget, -1), obj_description(e.oid, 'pg_statistic_ext')
-  FROM pg_statistic_ext e JOIN pg_namespace n ON n.oid = e.stxnamespace
- WHERE n.nspname = %(schema)s AND e.stxname = %(name)s;
+  JOIN pg_sequence s ON s.seqrelid = c.oid,
+       pg_class g
+  JOIN pg_sequence o ON o.seqrelid = g.oid
+ WHERE c.oid = to_regclass(%(blue)s) AND g.oid = to_regclass(%(green)s);
 
 -- constraint_comments --
 -- Comments on the constraints without an index that two tables have in common.

@@ -20,6 +20,7 @@ from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.statements import statements
 from esops.readmodel.dependants import drop_replaced
+from esops.readmodel.described import owners_lost
 from esops.readmodel.names import ReadModelName, physical_tables, placeholders, with_names
 from esops.readmodel.object_names import Side
 from esops.readmodel.properties import create_like
@@ -90,7 +91,7 @@ def not_carried(connection: psycopg.Connection, blue: Table, mode: str) -> list[
     rows = connection.execute(
         _SQL["not_carried"], {"oid": blue.oid, "renames": mode == "rename"}
     ).fetchall()
-    return [row[0] for row in rows]
+    return [*(row[0] for row in rows), *owners_lost(connection, blue.oid)]
 
 
 def missing_tables(connection: psycopg.Connection, version: Version) -> list[str]:

@@ -24,6 +24,7 @@ from esops.postgres.connection import is_lost, qualified
 from esops.postgres.grants import Change, Kind, default_rights, given_by_others, hand_over, rights
 from esops.postgres.held import WHOLE, end_if_still
 from esops.postgres.statements import statements
+from esops.readmodel import described
 from esops.readmodel.dependants import (
     REPLACED,
     Dependant,
@@ -69,14 +70,14 @@ class Carried:
     """What is locked because it is carried over: quoted names."""
     tables: Sequence[int] = ()
     """The tables that stood under the names: nothing may refer to them afterwards."""
-    given: Sequence[str] = ()
-    """The rights on it that somebody with the grant option gave on, in words."""
+    lost: Sequence[str] = ()
+    """What does not go with it, and who gives rights on it that somebody else gave: in words."""
     aside: Mapping[str, str] = field(default_factory=dict)
     """Views under the read model's names, and the names that they get until `after` drops them."""
 
     def notes(self) -> list[str]:
         """For a plan: what is carried over."""
-        return [*(f"carried over by the switch: {name}" for name in self.names), *self.given]
+        return [*(f"carried over by the switch: {name}" for name in self.names), *self.lost]
 
     def away(self, name: ReadModelName) -> str:
         """The statement that takes the view of that name out of the way."""
@@ -303,17 +304,22 @@ def _carried(
         root_locks=[_root_lock(connection, root) for root in roots],
         relations=[each.relation_name for each in found if each.relation],
         tables=[root.current.oid for root in roots if root.current.kind != "v"],
-        given=_given(connection, every.again),
+        lost=_lost(connection, every.again),
         aside=aside,
     )
 
 
-def _given(connection: psycopg.Connection, again: Sequence[Dependant]) -> list[str]:
-    return [
-        f"on {each.name}, the owner gives the right {right}"
-        for each in again
-        for right in given_by_others(connection, each.oid, _AS_IN_ALTER[each.kind][1])
-    ]
+def _lost(connection: psycopg.Connection, again: Sequence[Dependant]) -> list[str]:
+    done: list[str] = []
+    for each in again:
+        given = given_by_others(connection, each.oid, _AS_IN_ALTER[each.kind][1])
+        done += [f"on {each.name}, the owner gives the right {right}" for right in given]
+        labels = connection.execute(_SQL["labels"], {"oid": each.oid, "kind": each.kind}).fetchall()
+        lost = [f"security label of {row[0]}" for row in labels]
+        if each.kind == "materialised view":
+            lost += described.owners_lost(connection, each.oid)
+        done += [f"not carried over from {each.name}: {one}" for one in lost]
+    return done
 
 
 def _root_lock(connection: psycopg.Connection, root: Root) -> str:
@@ -350,6 +356,13 @@ def _made_again(
         name[2], default_rights(connection, name[1], kind), rights(connection, each.oid, kind)
     )
     done.after += hand_over(connection, what, change)
+    if each.kind == "materialised view":
+        done.after[:0] = described.in_the_same_place(connection)
+        indexes = described.indexes(connection, each.oid)
+        for index in indexes.values():
+            done.finish += index.statements(name[2], (name[1], index.name))
+        for place, one in described.extended_statistics(connection, each.oid).items():
+            done.finish += one.statements(place)
     return done
 
 

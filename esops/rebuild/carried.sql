@@ -17,7 +17,11 @@ SELECT ARRAY[format('ALTER MATERIALIZED VIEW %%s OWNER TO %%I', c.oid::regclass,
              format('ALTER MATERIALIZED VIEW %%s RENAME TO %%I', c.oid::regclass, %(aside)s::text)],
        ARRAY[format('CREATE MATERIALIZED VIEW %%s USING %%I%%s%%s AS %%s WITH NO DATA',
                     c.oid::regclass, m.amname,
-                    ' WITH (' || array_to_string(c.reloptions, ', ') || ')',
+                    (SELECT ' WITH (' || string_agg(o, ', ') || ')'
+                       FROM (SELECT unnest(c.reloptions)
+                             UNION ALL
+                             SELECT 'toast.' || unnest(t.reloptions)
+                               FROM pg_class t WHERE t.oid = c.reltoastrelid) AS options (o)),
                     ' TABLESPACE ' || quote_ident(s.spcname),
                     btrim(pg_get_viewdef(c.oid), E' \n;'))]
        || ARRAY(SELECT format('COMMENT ON %%s IS %%L',
@@ -28,25 +32,33 @@ SELECT ARRAY[format('ALTER MATERIALIZED VIEW %%s OWNER TO %%I', c.oid::regclass,
                   LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.objsubid
                  WHERE d.classoid = 'pg_class'::regclass AND d.objoid = c.oid
                  ORDER BY d.objsubid)
-       || ARRAY(SELECT format('ALTER MATERIALIZED VIEW %%s ALTER COLUMN %%I SET STATISTICS %%s',
-                              c.oid::regclass, a.attname, a.attstattarget)
+       || ARRAY(SELECT format('ALTER MATERIALIZED VIEW %%s ALTER COLUMN %%I %%s',
+                              c.oid::regclass, a.attname, setting)
                   FROM pg_attribute a
-                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attstattarget >= 0
-                 ORDER BY a.attnum),
+                  JOIN pg_type y ON y.oid = a.atttypid,
+                       unnest(ARRAY[
+                           CASE WHEN a.attstattarget >= 0
+                                THEN 'SET STATISTICS ' || a.attstattarget END,
+                           CASE WHEN a.attstorage <> y.typstorage
+                                THEN 'SET STORAGE ' || CASE a.attstorage
+                                     WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL'
+                                     WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END END,
+                           CASE to_jsonb(a) ->> 'attcompression'
+                                WHEN 'p' THEN 'SET COMPRESSION pglz'
+                                WHEN 'l' THEN 'SET COMPRESSION lz4' END,
+                           'SET (' || array_to_string(a.attoptions, ', ') || ')'])
+                       AS settings (setting)
+                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND setting IS NOT NULL
+                 ORDER BY a.attnum)
+       || CASE c.relreplident
+               WHEN 'f' THEN ARRAY[format('ALTER TABLE %%s REPLICA IDENTITY FULL', c.oid::regclass)]
+               WHEN 'n' THEN ARRAY[format('ALTER TABLE %%s REPLICA IDENTITY NOTHING',
+                                          c.oid::regclass)]
+               ELSE ARRAY[]::text[] END,
        ARRAY[format('DROP MATERIALIZED VIEW %%I.%%I', n.nspname, %(aside)s::text)],
        ARRAY(SELECT format('REFRESH MATERIALIZED VIEW %%s', c.oid::regclass) WHERE c.relispopulated)
        || ARRAY(SELECT pg_get_indexdef(i.indexrelid)
                   FROM pg_index i WHERE i.indrelid = c.oid ORDER BY i.indexrelid)
-       || ARRAY(SELECT format('COMMENT ON INDEX %%s IS %%L', i.indexrelid::regclass, d.description)
-                  FROM pg_index i
-                  JOIN pg_description d
-                    ON d.classoid = 'pg_class'::regclass AND d.objoid = i.indexrelid
-                 WHERE i.indrelid = c.oid AND d.objsubid = 0
-                 ORDER BY i.indexrelid)
-       || ARRAY(SELECT format('ALTER MATERIALIZED VIEW %%s CLUSTER ON %%I',
-                              c.oid::regclass, k.relname)
-                  FROM pg_index i JOIN pg_class k ON k.oid = i.indexrelid
-                 WHERE i.indrelid = c.oid AND i.indisclustered)
        || ARRAY(SELECT pg_get_statisticsobjdef(x.oid)
                   FROM pg_statistic_ext x WHERE x.stxrelid = c.oid ORDER BY x.oid)
   FROM pg_class c
@@ -54,6 +66,14 @@ SELECT ARRAY[format('ALTER MATERIALIZED VIEW %%s OWNER TO %%I', c.oid::regclass,
   JOIN pg_am m ON m.oid = c.relam
   LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
  WHERE c.oid = %(oid)s;
+
+-- labels --
+-- Security labels, which only their provider can judge.
+SELECT DISTINCT provider
+  FROM pg_seclabel
+ WHERE objoid = %(oid)s
+   AND classoid = CASE %(kind)s::text WHEN 'function' THEN 'pg_proc' ELSE 'pg_class' END::regclass
+ ORDER BY 1;
 
 -- name --
 SELECT coalesce(c.relname, p.proname)::text, n.nspname::text,

@@ -26,6 +26,13 @@ OBJECTS = """
     CREATE UNIQUE INDEX clients_key ON clients (client);
     COMMENT ON INDEX clients_key IS 'for REFRESH … CONCURRENTLY';
     COMMENT ON COLUMN clients.carts IS 'how many';
+    CREATE INDEX half ON clients ((carts / 2)); ALTER INDEX half ALTER COLUMN 1 SET STATISTICS 333;
+    CREATE STATISTICS of_both ON client, carts FROM clients; COMMENT ON STATISTICS of_both IS 'why';
+    ALTER STATISTICS of_both SET STATISTICS 44; ALTER STATISTICS of_both OWNER TO app_reader;
+    ALTER MATERIALIZED VIEW clients SET (toast.autovacuum_enabled = false);
+    ALTER MATERIALIZED VIEW clients ALTER client SET STORAGE external, ALTER carts SET (n_distinct = 5),
+        ALTER client SET COMPRESSION pglz, ALTER client SET STATISTICS 7;
+    ALTER TABLE clients REPLICA IDENTITY FULL;
     CREATE MATERIALIZED VIEW number_of_clients AS SELECT count(*) FROM clients;
     CREATE VIEW over_clients AS SELECT * FROM clients;
     CREATE FUNCTION label(c cart_summary) RETURNS text LANGUAGE sql STABLE COST 7
@@ -89,9 +96,12 @@ CATALOGUE = """
     SELECT 'relation' AS what, c.relname::text AS name, c.relkind::text AS kind,
            c.relowner::regrole::text AS owner,
            (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(coalesce(c.relacl, acldefault('r', c.relowner))) a)::text AS acl,
-           c.reloptions::text AS options, c.relispopulated::text AS more,
+           concat(c.reloptions, c.relreplident, c.reltablespace,
+                  (SELECT t.reloptions FROM pg_class t WHERE t.oid = c.reltoastrelid)) AS options,
+           c.relispopulated::text AS more,
            obj_description(c.oid, 'pg_class') AS comment,
-           (SELECT array_agg(ROW(a.attname, a.attacl, format_type(a.atttypid, a.atttypmod),
+           (SELECT array_agg(ROW(a.attname, a.attacl, a.attstorage, a.attcompression, a.attoptions,
+                                 coalesce(a.attstattarget, -1), format_type(a.atttypid, a.atttypmod),
                                  col_description(c.oid, a.attnum))::text ORDER BY a.attnum)
               FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
                AND NOT a.attisdropped)::text AS columns,
@@ -101,6 +111,10 @@ CATALOGUE = """
      WHERE c.relnamespace = 'public'::regnamespace AND c.relname !~ '^cart_summary'
        AND NOT EXISTS (SELECT FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid
                         WHERE i.indexrelid = c.oid AND t.relname ~ '^cart_summary')
+    UNION ALL
+    SELECT 'statistics', stxname, NULL, stxowner::regrole::text, NULL, stxstattarget::text, NULL,
+           obj_description(oid, 'pg_statistic_ext'), NULL, pg_get_statisticsobjdef(oid)
+      FROM pg_statistic_ext
     UNION ALL
     SELECT 'function', p.oid::regprocedure::text, p.prokind::text, p.proowner::regrole::text,
            (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(coalesce(p.proacl, acldefault('f', p.proowner))) a)::text,

@@ -40,8 +40,19 @@ _QUERIES = {
           LEFT JOIN pg_tablespace s ON s.oid = c.reltablespace
          WHERE i.indrelid = %(oid)s ORDER BY 1""",
     "statistics": """
-        SELECT pg_get_statisticsobjdef(oid), obj_description(oid, 'pg_statistic_ext')
+        SELECT pg_get_statisticsobjdef(oid), obj_description(oid, 'pg_statistic_ext'),
+               nullif(stxstattarget, -1), pg_get_userbyid(stxowner)
           FROM pg_statistic_ext WHERE stxrelid = %(oid)s ORDER BY 1""",
+    "sequences": """
+        SELECT a.attname, s.seqtypid::regtype::text, s.seqmax, obj_description(c.oid, 'pg_class'),
+               pg_get_userbyid(c.relowner),
+               (SELECT array_agg(x::text ORDER BY x::text)
+                  FROM unnest(coalesce(c.relacl, acldefault('s', c.relowner))) x)
+          FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'S'
+          JOIN pg_sequence s ON s.seqrelid = c.oid
+          JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+         WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+           AND d.refobjid = %(oid)s AND d.deptype = 'i' ORDER BY 1""",
     "partitions": """
         SELECT c.oid::regclass::text, pg_get_expr(c.relpartbound, c.oid)
           FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid
