@@ -210,6 +210,20 @@ def test_queries_over_an_archive(project, dsn, connection):
         assert "DuckDB" in refused.err
 
 
+def test_a_store_may_have_any_name(project, dsn, connection):
+    emmett.create(connection)
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        store.append("cart-1", [new("opened"), new("confirmed")])
+    name = "o'brien \\ {x} %s"
+    quoted = json.dumps(name)
+    write(project, of(dsn, quoted, ""), f'store = {quoted}\ncategory = "cart"')
+    run = project.ok("archive", "run", "old", "--remove", "archive", "--output", "json").json["run"]
+    query = "SELECT count(*) AS n FROM events"
+    assert project.ok("archive", "query", query, "--output", "json").json == [{"n": 2}]
+    project.ok("archive", "verify", run, "--against-store")
+    project.ok("archive", "restore", run, "--yes")
+
+
 def test_what_projections_have_not_passed_is_not_removed(project, dsn, connection):
     shop.make(dsn, 1_000)
     shop.configure(project, dsn)

@@ -177,7 +177,7 @@ class Database:
     def _relation(self, run: Run, manifest: Manifest, entries: Sequence[FileEntry]) -> str:
         paths = ", ".join(f"'{self._local(run, entry)}'" for entry in entries)
         return (
-            f"SELECT *, '{run.name}' AS run, '{manifest.store}' AS store FROM "
+            f"SELECT *, {_literal(run.name)} AS run, {_literal(manifest.store)} AS store FROM "
             f"read_parquet([{paths}])"
         )
 
@@ -201,9 +201,7 @@ class Database:
 
     def lock(self) -> None:
         """Let statements read these files and nothing else: they may come from a user."""
-        folders = ", ".join(
-            "'{}'".format(folder.replace("'", "''")) for folder in sorted(self._folders)
-        )
+        folders = ", ".join(map(_literal, sorted(self._folders)))
         self.connection.execute(f"SET allowed_directories = [{folders}]")
         self.connection.execute("SET enable_external_access = false")
         self.connection.execute("SET lock_configuration = true")
@@ -234,6 +232,10 @@ def _united(relations: Sequence[str], schema: pa.Schema) -> str:
         f"NULL::{kind} AS {name}" for name, kind in zip(nothing.columns, nothing.types, strict=True)
     )
     return f"SELECT {columns}, NULL::VARCHAR AS run, NULL::VARCHAR AS store WHERE FALSE"
+
+
+def _literal(text: str) -> str:
+    return "'{}'".format(text.replace("'", "''"))
 
 
 def _quoted(name: str) -> str:
