@@ -34,7 +34,7 @@ def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
 
     Raises ReadBackFailed if a file is not read back as it was written.
     """
-    selected_at = policy.now()
+    selected_at = policy.now(context.store, context.policy)
     # A policy that removes streams selects them until they are gone. One that keeps them would
     # archive the same streams in every run.
     archived = (

@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import orjson
+import structlog
 
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.runs import Catalog
-from esops.errors import UsageError
+from esops.errors import Refused, UsageError
 from esops.events import EventFilter, StreamInfo, StreamRef
 from esops.moments import Moment, between
 from esops.settings import PolicySettings, Removal
@@ -24,6 +25,10 @@ from esops.stores.base import EventStore, require
 from esops.stores.filters import check_filter
 from esops.stores.parts import RemovalStrategy
 
+log = structlog.get_logger("esops.archive")
+
+_APART, _APART_AT_MOST = timedelta(minutes=1), timedelta(hours=1)
+"""How far two clocks may be apart before that is said, and before nothing goes by them."""
 _STREAMS_IN_LINE = 1_000
 _LONGEST_SHOWN = 5
 KEEP = RemovalStrategy("keep", what="removes nothing")
@@ -234,6 +239,24 @@ class ArchivePlan:
         return {**fields, "longest": longest, "statements": list(self.statements)}
 
 
-def now() -> datetime:
-    """The time from which the ages of streams are counted."""
-    return datetime.now(UTC)
+def now(store: EventStore, policy: PolicySettings) -> datetime:
+    """The time by which the ages of streams are counted: that of the store's clock, which has given
+    the events theirs.
+
+    Raises Refused where a policy goes by ages and the clock of this machine says another hour.
+    """
+    clock, here = store.ping().clock, datetime.now(UTC)
+    apart = abs(clock - here)
+    if apart > _APART_AT_MOST and policy.idle_for:
+        raise Refused(
+            f"the clock of store {store.name} says {clock:%Y-%m-%d %H:%M} UTC, and that of this "
+            f"machine {here:%Y-%m-%d %H:%M} UTC: one of them is wrong, and so are all ages",
+            hint="Nothing was archived. Set the wrong clock, and run this again.",
+        )
+    if apart > _APART:
+        log.warning(
+            "the store's clock and that of this machine differ; ages are by the store's",
+            store=store.name,
+            seconds=round(apart.total_seconds()),
+        )
+    return clock

@@ -64,7 +64,7 @@ def plan(config: Config, name: str, removal: Removal | None = None) -> policy.Ar
             store,
             settings,
             strategy,
-            policy.now(),
+            policy.now(store, settings),
             archived,
             measured=True,
             ageless=found.ageless,

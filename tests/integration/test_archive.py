@@ -16,11 +16,13 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
+from esops.archive import policy
 from esops.archive.restore import restore
 from esops.archive.run import plan, run
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
 from esops.config import load_config
+from esops.errors import Refused
 from esops.events import NewEvent
 from esops.settings import ArchiveSettings, EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
@@ -75,12 +77,12 @@ def test_what_a_policy_selects(project, dsn, connection):
         'stream = "*"\ntenant = "red"\nmin_length = 2': {"cart-1", "cart-2"},
         'stream = "*"\nremove = "delete"\nkeep_last = 1': {"cart-1", "cart-2"},
     }
-    for policy, names in cases.items():
-        write(project, of(dsn), f'store = "s"\n{policy}')
+    for selects, names in cases.items():
+        write(project, of(dsn), f'store = "s"\n{selects}')
         told = plan(load_config(project.folder / "esops.toml"), "old")
-        assert {each.name for each in told.longest} <= names, policy
-        one_tenant = "tenant" in policy or "9d" in policy
-        assert told.streams == len(names) * (1 if one_tenant else 2), policy
+        assert {each.name for each in told.longest} <= names, selects
+        one_tenant = "tenant" in selects or "9d" in selects
+        assert told.streams == len(names) * (1 if one_tenant else 2), selects
     assert not (project.folder / "cold" / "runs").exists(), "a plan touches nothing"
 
 
@@ -222,6 +224,35 @@ def test_a_store_may_have_any_name(project, dsn, connection):
     assert project.ok("archive", "query", query, "--output", "json").json == [{"n": 2}]
     project.ok("archive", "verify", run, "--against-store")
     project.ok("archive", "restore", run, "--yes")
+
+
+class AheadBy(datetime):
+    """A machine whose clock is wrong."""
+
+    by = timedelta()
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.now(tz) + cls.by
+
+
+def test_ages_are_by_the_stores_clock(project, dsn, connection, monkeypatch, capsys):
+    emmett.create(connection)
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        store.append("cart-1", [new("opened"), new("confirmed")])
+    write(project, of(dsn, more=""), 'store = "s"\ncategory = "cart"\nidle_for = "1h"')
+    config = load_config(project.folder / "esops.toml")
+    monkeypatch.setattr(policy, "datetime", AheadBy)
+    for by in (timedelta(days=200), timedelta(days=-200)):
+        monkeypatch.setattr(AheadBy, "by", by)
+        for job in (plan, run):
+            with pytest.raises(Refused, match="one of them is wrong, and so are"):
+                job(config, "old")
+    monkeypatch.setattr(AheadBy, "by", timedelta(minutes=59))
+    assert run(config, "old").state == "nothing"
+    assert "ages are by the store's" in capsys.readouterr().out
+    connection.execute("UPDATE emt_messages SET created = created - interval '1 hour'")
+    assert run(config, "old").streams == 1
 
 
 def test_what_projections_have_not_passed_is_not_removed(project, dsn, connection):
