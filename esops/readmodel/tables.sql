@@ -27,6 +27,17 @@ SELECT 'index ' || x.indexrelid::regclass
   JOIN pg_index x ON x.indrelid = p.relid AND p.level > 0
  WHERE NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = x.indexrelid)
 UNION ALL
+-- The same for checks and triggers: what the whole table has, its partitions have by it.
+SELECT format('constraint %%I of %%s', con.conname, con.conrelid::regclass)
+  FROM pg_partition_tree(%(oid)s::regclass) p
+  JOIN pg_constraint con ON con.conrelid = p.relid AND p.level > 0
+ WHERE con.contype IN ('c', 'f') AND con.conislocal AND con.coninhcount = 0 AND con.conparentid = 0
+UNION ALL
+SELECT format('trigger %%I of %%s', t.tgname, t.tgrelid::regclass)
+  FROM pg_partition_tree(%(oid)s::regclass) p
+  JOIN pg_trigger t ON t.tgrelid = p.relid AND p.level > 0
+ WHERE NOT t.tgisinternal AND t.tgparentid = 0
+UNION ALL
 SELECT 'security label of ' || provider
   FROM pg_seclabel
  WHERE objoid = %(oid)s AND classoid = 'pg_class'::regclass

@@ -413,6 +413,26 @@ def test_what_this_role_may_not_change_or_what_came_up_late_is_never_left_behind
     assert bound_to(connection, "cart") == ["view public.report"]
 
 
+def test_what_is_not_made_again_as_it_was_is_named(roles):
+    """Rights that others gave, and an owner of statistics that esops' role has no say over."""
+    connection = roles
+    connection.execute("""
+        CREATE TABLE cart (id int, client text); GRANT SELECT ON cart TO app_reader;
+        ALTER TABLE cart OWNER TO app_admin;
+        CREATE MATERIALIZED VIEW m AS SELECT id, client FROM cart;
+        CREATE STATISTICS of_m ON id, client FROM m; ALTER STATISTICS of_m OWNER TO app_reader;
+        GRANT SELECT ON m TO app_reader WITH GRANT OPTION; ALTER MATERIALIZED VIEW m OWNER TO app_admin;
+        SET ROLE app_reader; GRANT SELECT ON m TO PUBLIC; RESET ROLE""")
+    cart = catalog.find_table(connection, "public", "cart")
+    root = Root(ReadModelName("public", "cart"), cart, cart, view=False)
+    connection.execute("SET ROLE app_admin")
+    notes = carried.carry(connection, [root]).notes()
+    connection.execute("RESET ROLE")
+    of_m = "materialised view public.m"
+    assert f"on {of_m}, the owner gives the right SELECT of PUBLIC, given by app_reader" in notes
+    assert f"not carried over from {of_m}: owner app_reader of statistics of_m" in notes
+
+
 STALE = """
     CREATE MATERIALIZED VIEW total AS SELECT count(*) AS rows FROM cart_summary;
     CREATE UNIQUE INDEX ON total (rows);
