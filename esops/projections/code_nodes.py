@@ -7,9 +7,10 @@ agree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from esops.projections.code_source import digest
@@ -43,7 +44,12 @@ class Hashes:
     values: bytes
     """Of the values as well, as they are in this process."""
     by_name: dict[str, str]
-    """Of what each name of a module stands for, with the values."""
+    """Of what each name of a module stands for by itself, with the values."""
+
+
+def differing(names: Mapping[str, str], others: Mapping[str, str]) -> list[str]:
+    """The names that stand for something else in one process than in another one."""
+    return sorted(each for each in {*names, *others} if names.get(each) != others.get(each))
 
 
 class Graph:
@@ -78,7 +84,9 @@ class Graph:
             self._nodes[at] = describe()
         text = self._hashed(_text)
         values = self._hashed(_with_values)
-        names = {name: values[at].hex()[:16] for name, at in self._called.items()}
+        named = {at: digest(name.encode()) for name, at in self._called.items()}
+        alone = self._hashed(partial(_by_itself, named))
+        names = {name: alone[at].hex()[:16] for name, at in self._called.items()}
         return Hashes(digest(*sorted(set(text))), digest(*sorted(set(values))), names)
 
     def _hashed(self, of: Callable[[CodeNode, list[bytes]], bytes]) -> list[bytes]:
@@ -96,6 +104,12 @@ def _with_values(node: CodeNode, hashes: list[bytes]) -> bytes:
         for part in node.parts
     ]
     return digest(node.label, *(parts if node.ordered else sorted(parts)))
+
+
+def _by_itself(named: Mapping[int, bytes], node: CodeNode, hashes: list[bytes]) -> bytes:
+    """Without what the names in it stand for."""
+    parts = [tuple(named.get(i, i) if isinstance(i, int) else i for i in p) for p in node.parts]
+    return _with_values(replace(node, parts=parts), hashes)
 
 
 def _text(node: CodeNode, hashes: list[bytes]) -> bytes:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from esops.errors import UsageError
-from esops.projections.code_graph import CodeGraph
-from esops.projections.code_nodes import Hashes
+from esops.projections.code_nodes import differing
 from esops.projections.code_source import digest
 from esops.projections.definition import (
     Definition,
@@ -23,7 +21,9 @@ from esops.projections.definition import (
     SqlDefinition,
 )
 from esops.projections.first_fingerprint import first_fingerprint
+from esops.projections.other_process import unsteady
 from esops.projections.plain_values import plain
+from esops.projections.python_code import filled_graph, hashes_of
 from esops.projections.second_fingerprint import SecondGraph
 from esops.readmodel.types import CHECKPOINT
 
@@ -59,7 +59,7 @@ class Code:
             case ExternalDefinition():
                 return CHECKPOINT + self.definition.checkpoint
             case FoldDefinition() | Handlers():
-                code = _python(self.definition, self.settings.python, self.directory)
+                code = hashes_of(self.definition, self.settings.python, self.directory)
                 return f"{_NOW}{self._digest(code.text)}.{code.values.hex()[:16]}"
             case SqlDefinition():
                 return _NOW + self._digest(self.definition.text.encode())
@@ -73,12 +73,33 @@ class Code:
         """
         if kept is not None and is_earlier(kept):
             return kept == (self._second() if ":" in kept else first_fingerprint(self.definition))
-        return kept == self.fingerprint
+        return kept == self.fingerprint or self._differs_by_process(kept)
+
+    def names(self) -> dict[str, str]:
+        """A hash of what each name of the project's modules stands for that the code uses."""
+        match self.definition:
+            case FoldDefinition() | Handlers():
+                found = hashes_of(self.definition, self.settings.python, self.directory)
+                return found.by_name
+        return {}
+
+    def others(self, names: Mapping[str, str]) -> list[str]:
+        """The names that stand for something else than where `names` was called."""
+        return differing(self.names(), names)
+
+    def _differs_by_process(self, kept: str | None) -> bool:
+        """Whether only values differ, and some of them are others in each process."""
+        text, point, _ = (kept or "").partition(".")
+        if not point or text != self.fingerprint.partition(".")[0]:
+            return False
+        return bool(unsteady(self.definition, self.settings, self.directory))
 
     def _second(self) -> str:
         match self.definition:
             case FoldDefinition() | Handlers():
-                graph = _filled(SecondGraph, self.definition, self.settings.python, self.directory)
+                graph = filled_graph(
+                    SecondGraph, self.definition, self.settings.python, self.directory
+                )
                 return _SECOND + self._digest(graph.hash())
             case SqlDefinition():
                 return _SECOND + self._digest(" ".join(self.definition.text.split()).encode())
@@ -122,34 +143,3 @@ def _program(definition: ProcessDefinition) -> Iterator[bytes]:
         yield word.encode()
         path = definition.directory / word
         yield path.read_bytes() if path.is_file() else b""
-
-
-_known: dict[int, tuple[Definition, Hashes]] = {}
-
-
-def _python(definition: FoldDefinition | Handlers, reference: str, directory: Path) -> Hashes:
-    """The hashes of a definition as it was when it was first asked for: while it works, the code
-    may fill caches of its own, which are no change of the code.
-    """
-    if id(definition) not in _known:
-        graph = _filled(CodeGraph, definition, reference, directory)
-        _known[id(definition)] = (definition, graph.hashes())
-    return _known[id(definition)][1]
-
-
-G = TypeVar("G", CodeGraph, SecondGraph)
-
-
-def _filled(
-    kind: type[G], definition: FoldDefinition | Handlers, reference: str, directory: Path
-) -> G:
-    module, _, name = reference.partition(":")
-    graph = kind(module, directory)
-    if name and getattr(sys.modules.get(module), name, None) is definition:
-        graph.add_name(module, name)
-    match definition:
-        case FoldDefinition():
-            graph.add([definition.evolve, definition.key])
-        case Handlers():
-            graph.add(definition.functions)
-    return graph

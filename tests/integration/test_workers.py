@@ -219,6 +219,7 @@ def test_a_process_with_other_code_touches_nothing(carts, connection):
         None,
         Limits(None, None, None, None),
         "other",
+        {"carts.RATE": "1"},
         None,
     )
     failure = in_process(task, lambda: False)
@@ -227,6 +228,7 @@ def test_a_process_with_other_code_touches_nothing(carts, connection):
         "Refused",
         True,
     )
+    assert "carts.RATE" in failure.message
     assert shards(connection) == stood
 
 

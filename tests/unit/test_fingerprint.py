@@ -12,9 +12,11 @@ import pytest
 
 from esops import fold
 from esops.errors import UsageError
+from esops.projections import other_process
 from esops.projections.definition import Handlers, SqlDefinition, load_definition
 from esops.projections.fingerprint import Code
 from esops.projections.first_fingerprint import first_fingerprint
+from esops.projections.other_process import unsteady
 from esops.settings.projections import ProjectionSettings
 
 FOLD = """
@@ -507,25 +509,66 @@ def work(e, n={"r", "s", "t"}):
 """
 
 
-def test_processes_that_hash_differently_agree(tmp_path):
-    code_of(tmp_path, {"app/__init__.py": "", "app/carts.py": f"{SEEDED}{FOLD}"})
+def in_processes(folder, *seeds, **environment):
+    """The fingerprints of the project of a folder in processes of their own."""
     program = (
         "from pathlib import Path\n"
         "from tests.unit.test_fingerprint import code_of\n"
-        f"print(code_of(Path({str(tmp_path)!r}), {{}}).fingerprint)"
+        f"print(code_of(Path({str(folder)!r}), {{}}).fingerprint)"
     )
-    found = {
+    return {
         subprocess.run(
             [sys.executable, "-c", program],
-            env={"PYTHONHASHSEED": seed},
+            env={"PYTHONHASHSEED": seed, **environment},
             cwd=Path(__file__).parents[2],
             check=True,
             capture_output=True,
             text=True,
-        ).stdout
-        for seed in ("1", "2", "3")
+        ).stdout.strip()
+        for seed in seeds
     }
-    assert len(found) == 1
+
+
+def test_processes_that_hash_differently_agree(tmp_path):
+    code_of(tmp_path, {"app/__init__.py": "", "app/carts.py": f"{SEEDED}{FOLD}"})
+    assert len(in_processes(tmp_path, "1", "2")) == 1
+
+
+UNSTEADY = """
+import re, time
+
+class Metrics:
+    def __init__(self): self.started = time.time()
+METRICS = Metrics()
+PATTERN = re.compile("|".join({"a", "b", "c"}))
+RATE = 1
+print("a line at the start")
+def work(e): return METRICS, PATTERN, RATE
+"""
+READ = "import os\nRATE = os.environ.get('RATE')\ndef work(e): return RATE"
+
+
+def test_values_that_differ_by_process_are_no_change_of_code(tmp_path):
+    files = {"app/__init__.py": "", "app/carts.py": f"{UNSTEADY}{FOLD}"}
+    code = code_of(tmp_path / "1", files)
+    (noted,) = in_processes(tmp_path / "1", "1")
+    noted = noted.split()[-1]
+    assert noted != code.fingerprint
+    assert code.made(noted)
+    names = unsteady(code.definition, code.settings, tmp_path / "1")
+    assert set(names) <= {"app.carts.METRICS", "app.carts.PATTERN"}
+    assert "app.carts.METRICS" in names
+    files["app/carts.py"] = files["app/carts.py"].replace("RATE = 1", "RATE = 2")
+    assert not code_of(tmp_path / "2", files).made(noted)
+
+
+def test_a_steady_value_from_outside_is_a_change_of_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(other_process, "_SEEDS", ("1",))
+    monkeypatch.setenv("RATE", "2")
+    code = code_of(tmp_path, {"app/__init__.py": "", "app/carts.py": f"{READ}\n{FOLD}"})
+    (noted,) = in_processes(tmp_path, "1", RATE="1")
+    assert not code.made(noted)
+    assert code.made(code.fingerprint)
 
 
 def test_a_version_of_an_installed_package_counts(monkeypatch, differ):

@@ -52,6 +52,8 @@ class Task:
     limits: Limits
     fingerprint: str
     """Of the code that makes the version: a machine with other code must not write to it."""
+    names: dict[str, str]
+    """`Code.names` of that code, to tell what is different."""
     owner: int | None
     """The rebuild's session (a backend's pid) in the read model's database, for a process that
     does not notice otherwise when the rebuild dies.
@@ -101,12 +103,7 @@ def load_shard(task: Task, stop: Callable[[], bool] = lambda: False) -> Failure 
         settings = config.projection(task.projection)
         definition = load_definition(settings, config.directory, f"projections.{task.projection}")
         share = (task.shard, task.of)
-        if Code(definition, settings, config.directory).fingerprint != task.fingerprint:
-            raise Refused(
-                f"the code of {task.projection} on {socket.gethostname()} is not the code that the "
-                "rebuild began with",
-                hint="Deploy the same code, in the same place, to every machine.",
-            )
+        _check_code(Code(definition, settings, config.directory), task)
         work = Work.on(task.projection, task.version, definition, settings, task.batch_size, share)
         name, store_settings = config.store(task.store)
         dsn = config.readmodel_of(task.projection).dsn
@@ -121,6 +118,19 @@ def load_shard(task: Task, stop: Callable[[], bool] = lambda: False) -> Failure 
     except EsopsError as error:
         return Failure(type(error).__name__, error.message, error.hint)
     return None
+
+
+def _check_code(code: Code, task: Task) -> None:
+    if code.made(task.fingerprint):
+        return
+    names = code.others(task.names)
+    what = f"; what differs: {', '.join(names[:5])}" if names else ""
+    raise Refused(
+        f"the code of {task.projection} on {socket.gethostname()} is not the code that the "
+        f"rebuild began with{what}",
+        hint="Deploy the same code, with the same files and environment, in the same place, to "
+        "every machine.",
+    )
 
 
 def in_process(task: Task, stop: Callable[[], bool]) -> Failure | None:

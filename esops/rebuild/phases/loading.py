@@ -146,6 +146,7 @@ class Loading(RebuildContext):
             self._options.batch_size,
             self._options.limits,
             target.code.fingerprint,
+            target.code.names(),
             owner,
         )
 
