@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import psycopg
 
 from esops.errors import UsageError, nearest
-from esops.postgres import publications
+from esops.postgres import catalog, publications
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.grants import given_by_others, owner_keeps, rights
@@ -41,12 +41,15 @@ def of_blue(
         notes += of_memberships(connection, each, green[name])
         given = given_by_others(connection, each.oid)
         notes += [f"on green, the owner gives the right {right}" for right in given]
-        kept = owner_keeps(connection, rights(connection, each.oid), shown=mode == "view")
+        # Its owner may have given rights up on the view that a table takes the place of.
+        named = catalog.find_table(connection, *green[name]) if mode == "rename" else None
+        serving = named or each
+        kept = owner_keeps(connection, rights(connection, serving.oid), shown=mode == "view")
         if kept:
-            who = "esops and the view in front of it" if mode == "view" else "esops"
+            who = "esops and the view in front of it need" if mode == "view" else "esops needs"
             notes.append(
                 f"on {'.'.join(physical[name])}, the owner has {', '.join(kept)}, which it has not "
-                f"on {each.schema}.{each.name}: {who} need{'' if mode == 'view' else 's'} that"
+                f"on {serving.schema}.{serving.name}: {who} that"
             )
         if is_unlogged(connection, each):
             notes.append(
