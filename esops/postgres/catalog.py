@@ -26,6 +26,8 @@ class Column:
     """The name of the type alone: `varchar`; of a domain, that of the type below it."""
     loose: bool = False
     """Whether its collation is not deterministic, and takes some texts that differ for equal."""
+    collation: str = ""
+    """Quoted, with its schema; empty where its type has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,10 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod),
             SELECT t.typname, t.typtype, t.typbasetype
               FROM base JOIN pg_type t ON t.oid = base.typbasetype AND base.typtype = 'd')
         SELECT typname FROM base WHERE typtype <> 'd'),
-       EXISTS (SELECT FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic)
+       EXISTS (SELECT FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic),
+       coalesce((SELECT format('%%I.%%I', m.nspname, l.collname)
+                   FROM pg_collation l JOIN pg_namespace m ON m.oid = l.collnamespace
+                  WHERE l.oid = a.attcollation), '')
   FROM pg_attribute a
  WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum;

@@ -18,14 +18,22 @@ _SAY_EVERY = timedelta(seconds=10)
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """A session that holds a lock."""
+    """A session that holds a lock, or a transaction that was prepared, which has no session."""
 
-    pid: int
+    pid: int | None
     application: str
+    """How the session calls itself, or the prepared transaction's gid."""
     since: datetime | None
-    """When its transaction began."""
+    """When its transaction began, or was prepared."""
+    owner: str | None = None
+    """The role that prepared it."""
+    end: str | None = None
+    """The statement that ends a prepared transaction."""
 
     def __str__(self) -> str:
+        if self.end is not None:
+            since = f", since {self.since:%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
+            return f"the prepared transaction {self.application!r} (of {self.owner}{since})"
         since = f", since {self.since:%H:%M:%S} UTC" if self.since else ""
         return f"session {self.pid} ({self.application or 'no name'}{since})"
 
@@ -38,12 +46,12 @@ class Blocked:
 
     what: str
     say: Callable[[str], None]
-    said: set[int] = field(default_factory=set)
+    said: set[int | str] = field(default_factory=set)
     again_at: float = 0.0
 
     def report(self, found: Sequence[Blocker]) -> None:
         """Say whom the switch waits for, unless it was said."""
-        new = {each.pid for each in found} - self.said
+        new = {each.end or each.pid or 0 for each in found} - self.said
         first = not self.again_at
         if time.monotonic() < self.again_at or not (new or first):
             return
@@ -68,6 +76,27 @@ def held_by(found: Sequence[Blocker]) -> str:
     return f"it is locked by {', '.join(map(str, found))}"
 
 
+def sessions(found: Sequence[Blocker]) -> list[int]:
+    """The server processes of those that are sessions."""
+    return [each.pid for each in found if each.pid is not None]
+
+
 def how_to_end(found: Sequence[Blocker]) -> str:
-    """How to end them, as a sentence after another one."""
-    return f" To end it: {end_sessions([each.pid for each in found])}" if found else ""
+    """How to end them, as sentences after another one."""
+    pids = sessions(found)
+    ends = [each.end for each in found if each.end is not None]
+    said = f" To end it: {end_sessions(pids)}" if pids else ""
+    if ends:
+        said += " A prepared transaction lasts until somebody ends it. If nothing will commit it "
+        said += f"any more: {'; '.join(ends)}"
+    return said
+
+
+def of_prepared(found: Sequence[Blocker]) -> list[str]:
+    """For a plan: the prepared transactions for which the switch would wait in vain."""
+    return [
+        f"{each} holds a lock on what the switch changes, and lasts until somebody ends it. If "
+        f"nothing will commit it any more, run: {each.end}"
+        for each in found
+        if each.end is not None
+    ]

@@ -14,6 +14,7 @@ from esops.readmodel.dependants import Dependant
 from esops.readmodel.names import ReadModelName
 
 _SQL = statements(__package__, "left_behind")
+_TEMPORARY = "pg_temp_"
 IN_PLACE = {
     "view": "view",
     "function": "function",
@@ -56,6 +57,10 @@ def obstacle_of(
     connection: psycopg.Connection, roots: Sequence[Root], each: Dependant
 ) -> Obstacle | None:
     """What stands against carrying an object over; None where nothing does."""
+    if each.relation_name.startswith(_TEMPORARY):
+        row = connection.execute(_SQL["temporary"], {"relation": each.relation}).fetchone()
+        whose = f"session {row[0]}" if row is not None and row[0] else "another session"
+        return Obstacle(each.name, f"it is temporary, and goes when {whose} ends", None, None)
     why = _why_not(roots, each)
     if why is None:
         return None
@@ -64,6 +69,13 @@ def obstacle_of(
         grant = connection.execute(_SQL["grant"], {"role": each.owner}).fetchone()
         if grant is not None:
             return Obstacle(each.name, why, grant[0], None, "a superuser")
+    return by_hand(connection, roots, each, why)
+
+
+def by_hand(
+    connection: psycopg.Connection, roots: Sequence[Root], each: Dependant, why: str
+) -> Obstacle:
+    """An object that cannot be carried over, with the statements to run by hand."""
     row = connection.execute(
         _SQL["by_hand"],
         {

@@ -139,3 +139,11 @@ SELECT CASE %(kind)s::text
 -- What makes this role a member of another one that is no superuser.
 SELECT format('GRANT %%I TO %%I', rolname, current_user)
   FROM pg_roles WHERE rolname = %(role)s AND NOT rolsuper;
+
+-- temporary --
+-- The session that has a temporary relation: its number is in the name of the schema, which before
+-- Postgres 16 no function knows.
+SELECT CASE WHEN current_setting('server_version_num')::int >= 160000
+            THEN pg_stat_get_backend_pid(substr(n.nspname, 9)::int) END
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.oid = %(relation)s AND n.nspname ~ '^pg_temp_[0-9]+$';

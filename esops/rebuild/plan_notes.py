@@ -204,12 +204,18 @@ def _changes(blue: Table, green: Table) -> list[str]:
     if same_columns(blue, green):
         return []
     before, after = {c.name: c.type for c in blue.columns}, {c.name: c.type for c in green.columns}
+    collations = {c.name: c.collation for c in blue.columns}
     changes = [f"new column {name}" for name in after if name not in before]
     changes += [f"column {name} is dropped" for name in before if name not in after]
     changes += [
         f"column {name} becomes {after[name]}"
         for name in after
         if name in before and before[name] != after[name]
+    ]
+    changes += [
+        f"column {c.name} gets the collation {c.collation or 'of its type'}"
+        for c in green.columns
+        if before.get(c.name) == c.type and collations[c.name] != c.collation
     ]
     return [
         "columns change ("

@@ -31,8 +31,10 @@ from esops.readmodel.tables import (
     missing_tables,
     rolled_back,
 )
-from esops.rebuild import guards, plan_notes, switch
+from esops.rebuild import guards, plan_notes, switch, tried
+from esops.rebuild.blockers import blockers, of_prepared
 from esops.rebuild.green import Green, create_green
+from esops.rebuild.left_behind import refuse
 from esops.rebuild.load.executors import engine_of
 from esops.rebuild.load.sharding import check_shardable
 from esops.rebuild.options import SETTLING, Options
@@ -303,6 +305,8 @@ def _pointed(
     """
     try:
         prepared = switch.prepare(connection, what)
+        roots = switch.roots(what, switch.pairs_of(connection, what))
+        refuse(roots, tried.obstacles(connection, roots) if roots else [])
     except Refused as refused:
         if options.ends_with_switch:
             raise
@@ -310,7 +314,9 @@ def _pointed(
     if not options.ends_with_switch:
         return (), []
     old_rows = switch.left_stale(connection, what)
-    return prepared.statements, [*prepared.carried.notes(), *old_rows]
+    locked = [name.identifier.as_string(connection) for name in what.names]
+    waits = of_prepared(blockers(connection, [*locked, *prepared.carried.relations]))
+    return prepared.statements, [*prepared.carried.notes(), *old_rows, *waits]
 
 
 def _explained(
@@ -336,7 +342,8 @@ def _method(options: Options, start: _Start, green: Mapping[str, Table]) -> Meth
         return "none"
     # Exact unless the columns differ; then only those that both have can be compared.
     if options.compare is None:
-        return "exact" if all(switch.same_columns(*pair) for pair in pairs) else "columns"
+        types = [[[(c.name, c.type) for c in each.columns] for each in pair] for pair in pairs]
+        return "exact" if all(before == after for before, after in types) else "columns"
     method = method_of(options.compare)
     if method == "exact" and any(
         {c.name for c in b.columns} != {c.name for c in g.columns} for b, g in pairs

@@ -34,7 +34,7 @@ from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
 from esops.readmodel.triggers import MovedTriggers, moved
 from esops.rebuild import carried, stale
-from esops.rebuild.blockers import Blocked, Blocker, blockers, held_by, how_to_end
+from esops.rebuild.blockers import Blocked, Blocker, blockers, held_by, how_to_end, sessions
 from esops.rebuild.carried import Prepared
 from esops.rebuild.hooks import MoveReaders
 from esops.rebuild.left_behind import Root
@@ -80,19 +80,11 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
     Raises Refused where a table does not exist, where something refers to a name in a way that the
     switch would leave behind, or where a table is published that gets another name.
     """
-    names = what.names if what.mode != "hook" else ()
-    pairs = [(name, *_relations(connection, what, name)) for name in names]
+    pairs = pairs_of(connection, what)
     for name, current, _ in pairs:
         if current is not None:
             serving_view.check_owner(connection, name, current)
-    goes_with = carried.carry(
-        connection,
-        [
-            Root(name, current, target, what.mode == "view")
-            for name, current, target in pairs
-            if current is not None and not _stays(what, current, target)
-        ],
-    )
+    goes_with = carried.carry(connection, roots(what, pairs))
     done: list[str] = []
     for name, current, target in pairs:
         blue = _blue(connection, what, name)
@@ -115,6 +107,15 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
             pointed += properties.same_row_security(connection, current, target, serving)
         done += [*_same_rights(connection, what, current, blue, target), *pointed, *own.after]
     return Prepared([*goes_with.before, *done, *goes_with.after], goes_with)
+
+
+def roots(what: Switch, pairs: Sequence[tuple[ReadModelName, Table | None, Table]]) -> list[Root]:
+    """Those names that will stand for another relation than now."""
+    return [
+        Root(name, current, target, what.mode == "view")
+        for name, current, target in pairs
+        if current is not None and not _stays(what, current, target)
+    ]
 
 
 def left_stale(connection: psycopg.Connection, what: Switch) -> list[str]:
@@ -182,17 +183,20 @@ def _same_rights(
     return change_statements(connection, Change(table, rights(connection, target.oid), wanted))
 
 
-def _relations(
-    connection: psycopg.Connection, what: Switch, name: ReadModelName
-) -> tuple[Table | None, Table]:
-    """What has the name now, and the target's table."""
-    schema, physical = what.target.tables[name.name]
-    table = catalog.find_table(connection, schema, physical)
-    if table is None:
-        raise Refused(
-            f"the table {schema}.{physical} of v{what.target.version} does not exist any more"
-        )
-    return catalog.find_table(connection, name.schema, name.name), table
+def pairs_of(
+    connection: psycopg.Connection, what: Switch
+) -> list[tuple[ReadModelName, Table | None, Table]]:
+    """Of each name, what has it now, and the target's table. Raises Refused without that."""
+    found: list[tuple[ReadModelName, Table | None, Table]] = []
+    for name in what.names if what.mode != "hook" else ():
+        schema, physical = what.target.tables[name.name]
+        table = catalog.find_table(connection, schema, physical)
+        if table is None:
+            raise Refused(
+                f"the table {schema}.{physical} of v{what.target.version} does not exist any more"
+            )
+        found.append((name, catalog.find_table(connection, name.schema, name.name), table))
+    return found
 
 
 def _stays(what: Switch, current: Table, target: Table) -> bool:
@@ -249,8 +253,11 @@ def _point_view_at(
 
 
 def same_columns(current: Table, target: Table) -> bool:
-    """Whether two relations have the same columns: names, types and order."""
-    return [(c.name, c.type) for c in current.columns] == [(c.name, c.type) for c in target.columns]
+    """Whether two relations have the same columns: names, types, collations and order."""
+    before, after = (
+        [(c.name, c.type, c.collation) for c in each.columns] for each in (current, target)
+    )
+    return before == after
 
 
 def perform(
@@ -277,7 +284,7 @@ def perform(
         replace(patience, despite=patience.despite or what.forced),
         stop,
         say,
-        lambda: [each.pid for each in _blockers(connection, what)],
+        lambda: sessions(_blockers(connection, what)),
     )
     blocked = Blocked(str(what), say)
     with translated():

@@ -90,6 +90,24 @@ def test_a_long_reader_makes_the_switch_wait_and_not_the_readers_behind_it(
     assert report["failures"] == 0
 
 
+def test_a_prepared_transaction_in_the_way_is_named_with_its_end(dsn, connection, project):
+    shop.make(dsn, 20)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    with psycopg.connect(dsn) as reader:
+        reader.execute("SELECT count(*) FROM cart_summary; CREATE TABLE other (id int)")
+        reader.execute("PREPARE TRANSACTION 'forgotten'")
+    try:
+        plan = project.ok("rebuild", "--blue-green", "--dry-run").out
+        assert "ROLLBACK PREPARED 'forgotten'" in plan
+        process = project.start("rebuild", "--blue-green")
+        assert "prepared transaction 'forgotten' (of postgres" in heard(process, "since 2")
+    finally:
+        connection.execute("ROLLBACK PREPARED 'forgotten'")
+    _, err = finish(process)
+    assert process.returncode == 0, err
+
+
 def test_columns_that_change_are_warned_of_and_readers_by_name_see_no_error(
     dsn, connection, project
 ):

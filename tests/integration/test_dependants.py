@@ -501,3 +501,56 @@ def test_what_belongs_to_a_superuser_is_named_with_its_statements(roles):
         assert f"ADD CONSTRAINT {name} FOREIGN KEY" in after
     assert "DROP VIEW public.report;" in theirs
     assert "run as app_admin:\n  ALTER TABLE public.others DROP CONSTRAINT c;" in before
+
+
+NOT_OF_A_VIEW = {
+    "view public.by_key": "CREATE VIEW by_key AS SELECT cart_id, client, count(*) FROM cart_summary "
+    "GROUP BY cart_id",
+    "view public.tokens": "CREATE VIEW tokens AS SELECT cart_id, xmin FROM cart_summary",
+    "view public.sampled": "CREATE VIEW sampled AS SELECT cart_id FROM cart_summary TABLESAMPLE SYSTEM (50)",
+    "procedure public.adds()": "CREATE PROCEDURE adds() LANGUAGE sql BEGIN ATOMIC INSERT INTO "
+    "cart_summary VALUES ('a', 'b', 1, 1, 'x', 1) ON CONFLICT ON CONSTRAINT cart_summary_pkey "
+    "DO NOTHING; END",
+    "policy tokens of public.others": "CREATE POLICY tokens ON others "
+    "USING (EXISTS (SELECT FROM cart_summary WHERE xmin::text = '1'))",
+}
+
+
+def test_what_only_a_table_can_do_is_named_before_the_rebuild(dsn, connection, project):
+    shop.make(dsn, 20)
+    shop.configure(project, dsn)
+    connection.execute(
+        shop.DDL.replace("{table}", "cart_summary") + "CREATE TABLE others (id int);"
+        "CREATE VIEW fine AS SELECT client, count(*) FROM cart_summary GROUP BY client"
+    )
+    for statement in NOT_OF_A_VIEW.values():
+        connection.execute(statement)
+    refused = project.run("rebuild", "--blue-green", "--dry-run")
+    assert refused.code == 6
+    assert [name for name in NOT_OF_A_VIEW if f"{name} (" not in refused.err] == []
+    assert "fine" not in refused.err
+    # Tables can do all of it.
+    shop.configure(project, dsn, projection_options='switch = "rename"')
+    project.ok("rebuild", "--blue-green", "--dry-run")
+
+
+@pytest.mark.parametrize("mode", ["view", "rename"])
+def test_a_collation_that_changes_and_a_temporary_view_are_seen_before(
+    mode, dsn, connection, project
+):
+    made(dsn, project, mode)
+    connection.execute("CREATE VIEW of_client AS SELECT client FROM cart_summary")
+    connection.execute("CREATE VIEW fine AS SELECT count(client) FROM cart_summary")
+    ddl = shop.DDL.replace("client text", 'client text COLLATE "C"')
+    shop.configure(project, dsn, projection_options=f'switch = "{mode}"', ddl=ddl)
+    refused = project.run("rebuild", "--blue-green", "--dry-run")
+    assert (refused.code, "public.of_client (" in refused.err) == (6, True)
+    assert "fine" not in refused.err
+    away, again = steps(refused.err)
+    connection.execute(away)
+    project.ok("rebuild", "--blue-green", "--compare", "exact")
+    connection.execute(again)
+    connection.execute("CREATE TEMPORARY VIEW mine AS SELECT * FROM cart_summary")
+    shop.configure(project, dsn, projection_options=f'switch = "{mode}"')
+    refused = project.run("rebuild", "--blue-green", "--dry-run")
+    assert (refused.code, f"session {connection.info.backend_pid}" in refused.err) == (6, True)
