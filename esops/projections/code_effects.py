@@ -41,8 +41,8 @@ def decorated_by(source: Source, name: str) -> list[ast.stmt]:
 
 
 def imports(source: Source, package: str) -> set[str]:
-    """The modules that a module imports while it is imported itself; some may be other names."""
-    found = set()
+    """The modules that are imported with a module, its packages too; some may be other names."""
+    found = {package} if package else set()
     for node in _outside_functions(source.tree):
         if isinstance(node, ast.Import):
             found |= {each.name for each in node.names}
@@ -84,7 +84,7 @@ def _does_more(statement: ast.stmt) -> bool:
         case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
             return _sets_a_part(target)
         case ast.If(test=test, body=body, orelse=orelse):
-            return not _never_imported(test) and any(map(_does_more, [*body, *orelse]))
+            return any(map(_does_more, orelse if _never_imported(test) else [*body, *orelse]))
         case ast.Try(body=body, handlers=handlers, orelse=orelse, finalbody=finalbody):
             inner = [one for each in handlers for one in each.body]
             return any(map(_does_more, [*body, *inner, *orelse, *finalbody]))
@@ -97,6 +97,8 @@ def _sets_a_part(target: ast.expr) -> bool:
 
 def _never_imported(test: ast.expr) -> bool:
     """Whether an `if` is for programs or for checks of types."""
+    if any(isinstance(each, ast.Not | ast.NotEq) for each in ast.walk(test)):
+        return False
     words = {each.id for each in ast.walk(test) if isinstance(each, ast.Name)}
     words |= {each.attr for each in ast.walk(test) if isinstance(each, ast.Attribute)}
     return bool(words & {"TYPE_CHECKING", "__name__"})
@@ -110,6 +112,10 @@ def _root(node: ast.AST) -> str:
 
 def _outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
     for child in ast.iter_child_nodes(tree):
-        if not isinstance(child, _INNER):
+        if isinstance(child, ast.If) and _never_imported(child.test):
+            for each in child.orelse:
+                yield each
+                yield from _outside_functions(each)
+        elif not isinstance(child, _INNER):
             yield child
             yield from _outside_functions(child)

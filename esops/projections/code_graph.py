@@ -302,7 +302,7 @@ class CodeGraph:
         for each in nodes:
             parts += self._names(names, names_in(each))
         for full in sorted(imports(source, str(names.get("__package__") or ""))):
-            if full in sys.modules:
+            if full in sys.modules and self._origins.foreign(full) is None:
                 parts.append(self._effects(vars(sys.modules[full])))
         return CodeNode("".join(["effects", *map(source.text, nodes)]).encode(), parts)
 
@@ -366,7 +366,10 @@ class CodeGraph:
         if source is None or self._origins.foreign(str(globals_.get("__name__"))) is not None:
             return CodeNode(b"value", parts)
         parts.append(self._effects(globals_))
-        statements = [*source.binding(name), *decorated_by(source, name)]
+        statements = source.binding(name)
+        if not issubclass(type(value), (*_CODE, BuiltinFunctionType)):
+            # It may keep what it decorates, as a registry does.
+            statements += decorated_by(source, name)
         label = "".join(source.text(each) for each in statements)
         for each in statements:
             parts += self._names(globals_, names_in(each) - {(name,)})
@@ -386,7 +389,7 @@ class CodeGraph:
                 found = vars(sys.modules[full_name(level, module, package)])
                 if there in found and found[there] is value:
                     parts.append((b"from", self._named(found, there, value)))
-        return parts
+        return list(dict.fromkeys(parts))
 
 
 def _home(value: Any) -> str:

@@ -447,6 +447,26 @@ def test_how_another_module_makes_a_value_is_seen(used, before, after, differ):
     assert differ(text, text, {"app/rules.py": before}, {"app/rules.py": after})
 
 
+BESIDE = """
+import json, functools, dataclasses
+from typing import TYPE_CHECKING
+from esops import Handlers, fold
+if TYPE_CHECKING:
+    from app.absent import N
+@fold()
+def other(row, event): return {"n": 2}
+handlers = Handlers()
+@handlers.on("a")
+def on_a(event, write): write
+@functools.cache
+def cached(): return 1
+@dataclasses.dataclass
+class D: n: int = 1
+if __name__ == "__main__":
+    print(other)
+"""
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -457,6 +477,7 @@ def test_how_another_module_makes_a_value_is_seen(used, before, after, differ):
             'class C:\n    "Docs."\n    n = 1\ndef work(e): return C',
         ),
         ("def work(e): return 1", "def other(e): return 2\nN = 3\ndef work(e): return 1"),
+        ("def work(e): return 1", f"{BESIDE}def work(e): return 1"),
         (
             "N = {'a', 'b'}\ndef work(e): return 'a' in N",
             "N = {'a', 'b'}  # two\ndef work(e): return 'a' in N",
