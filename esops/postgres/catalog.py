@@ -28,6 +28,8 @@ class Column:
     """Whether its collation is not deterministic, and takes some texts that differ for equal."""
     collation: str = ""
     """Quoted, with its schema; empty where its type has none."""
+    loose_part: str | None = None
+    """Of a type that is made of others, one of these that takes values that differ for equal."""
 
 
 @dataclass(frozen=True, slots=True)

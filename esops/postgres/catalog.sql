@@ -26,7 +26,35 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod),
        EXISTS (SELECT FROM pg_collation l WHERE l.oid = a.attcollation AND NOT l.collisdeterministic),
        coalesce((SELECT format('%%I.%%I', m.nspname, l.collname)
                    FROM pg_collation l JOIN pg_namespace m ON m.oid = l.collnamespace
-                  WHERE l.oid = a.attcollation), '')
+                  WHERE l.oid = a.attcollation), ''),
+       -- Of a domain, an array, a row or a range: a part whose equal values may look different.
+       (WITH RECURSIVE parts (oid, modifier, sorted_by) AS (
+            SELECT t.oid, a.atttypmod, 0::oid
+              FROM pg_type t
+             WHERE t.oid = a.atttypid AND (t.typtype <> 'b' OR t.typelem <> 0)
+            UNION
+            SELECT below.oid, below.modifier, below.sorted_by
+              FROM parts
+              JOIN pg_type t ON t.oid = parts.oid
+             CROSS JOIN LATERAL (
+                   SELECT t.typbasetype, t.typtypmod, t.typcollation WHERE t.typtype = 'd'
+                   UNION ALL
+                   SELECT t.typelem, parts.modifier, 0::oid
+                    WHERE t.typtype = 'b' AND t.typelem <> 0 AND t.typlen = -1
+                   UNION ALL
+                   SELECT f.atttypid, f.atttypmod, f.attcollation
+                     FROM pg_attribute f
+                    WHERE t.typtype = 'c' AND f.attrelid = t.typrelid
+                      AND f.attnum > 0 AND NOT f.attisdropped
+                   UNION ALL
+                   SELECT r.rngsubtype, -1, r.rngcollation FROM pg_range r WHERE r.rngtypid = t.oid
+                   ) AS below (oid, modifier, sorted_by))
+        SELECT min(t.typname::text)
+          FROM parts
+          JOIN pg_type t ON t.oid = parts.oid
+          LEFT JOIN pg_collation l ON l.oid = parts.sorted_by
+         WHERE t.typname IN ('numeric', 'float4', 'float8', 'interval', 'timetz', 'citext', 'jsonb')
+            OR (t.typname = 'bpchar' AND parts.modifier = -1) OR NOT l.collisdeterministic)
   FROM pg_attribute a
  WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum;

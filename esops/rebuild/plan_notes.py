@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import psycopg
 
@@ -11,7 +11,9 @@ from esops.postgres import catalog, publications
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.grants import given_by_others, owner_keeps, rights
+from esops.projections.definition import FoldDefinition
 from esops.readmodel import conduct, locks
+from esops.readmodel.forms import keeps_type
 from esops.readmodel.names import physical_tables
 from esops.readmodel.properties import is_unlogged
 from esops.readmodel.registry import Version
@@ -71,6 +73,30 @@ def of_memberships(
             f"green: {each.add}"
         )
         for each in publications.of_table(connection, blue.oid, other)
+    ]
+
+
+def of_parts(target: Target, tables: Iterable[Table], parts: str | None) -> list[str]:
+    """What a fold sees of its own rows while `parts` ("process" or "range"; None for a load in one)
+    are loaded by themselves.
+    """
+    if parts is None or not isinstance(target.definition, FoldDefinition):
+        return []
+    typed = [
+        column.name
+        for table in tables
+        for column in table.columns
+        if keeps_type(column) and column.name not in table.key
+    ]
+    types = f", and {', '.join(typed)} may come back as another type, as 5 for 5.0" if typed else ""
+    return [
+        (
+            f"each {parts} knows only the columns and types of the rows that it has read itself: "
+            f"until all are loaded, a row may lack a column that only other rows have{types}. "
+            'Where the fold depends on that, as `"x" in row` or `str(row["x"])` does, its rows are '
+            "not those of a load in one: leave out "
+            f"{'--workers and --engine' if parts == 'process' else '--ranges'}"
+        )
     ]
 
 

@@ -119,6 +119,9 @@ def make_plan(
                 *plan_notes.of_view(target, adopt=start.adopt),
                 *plan_notes.of_columns(start.blue, draft.green.tables, target.settings.verify),
                 *draft.notes,
+                *plan_notes.of_parts(
+                    target, draft.green.tables.values(), "process" if options.sharded else None
+                ),
                 *plan_notes.of_end(target, options),
                 *plan_notes.of_rollback(connection, target, start.source),
             ],

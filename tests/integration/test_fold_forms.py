@@ -365,6 +365,33 @@ def test_columns_that_take_keys_that_differ_for_equal_are_refused(dsn, connectio
     table.connection.close()
 
 
+@pytest.mark.parametrize(
+    ("kind", "possible"),
+    [
+        ("pair", False), ("over_pair", False), ("amount", False), ("numeric[]", False),
+        ("pair[]", False), ("numrange", False), ("jsonb", False), ("bpchar", False),
+        ("loose_char", False), ("int[]", False), ("few", False),
+        ("plain", True), ("code", True), ("char(3)", True), ("int4range", True),
+        ("numeric(5, 2)", True), ("real", True), ("name", True), ("short", True),
+    ],
+)  # fmt: skip
+def test_types_whose_equal_values_look_different_are_no_keys(dsn, connection, kind, possible):
+    for made in (
+        "TYPE pair AS (a int, b numeric)", "DOMAIN over_pair AS pair", "TYPE plain AS (a int)",
+        "DOMAIN amount AS numeric(5, 2)", "DOMAIN code AS char(3)", "DOMAIN loose_char AS bpchar",
+        "DOMAIN short AS varchar(3)", "DOMAIN few AS real",
+    ):  # fmt: skip
+        connection.execute(f"CREATE {made}")
+    table = Table(dsn, f"id {kind} PRIMARY KEY, n int")
+    definition = FoldDefinition(lambda row, _: row, lambda _: "k")
+    if possible:
+        check_key(definition, table.table, ("id",), conjoined=False)
+    else:
+        with pytest.raises(Refused, match="id"):
+            check_key(definition, table.table, ("id",), conjoined=False)
+    table.connection.close()
+
+
 def test_columns_that_a_row_leaves_out_have_their_default(dsn):
     ddl = (
         "id text PRIMARY KEY, n int DEFAULT 7, note text DEFAULT 'none', tags jsonb DEFAULT "

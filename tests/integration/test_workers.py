@@ -275,6 +275,12 @@ def test_types_that_only_one_process_has_seen_come_back_as_with_one_process(
     assert 0 < len(here) < 20
     code = TYPED.format(here=sorted(row[0] for row in here), last=200)
     shop.configure(project, dsn, code=code, ddl=DDL)
+    alone = project.ok("rebuild", "--blue-green", "--dry-run", "--output", "json").json
+    plan = ("rebuild", "--blue-green", "--workers", "2", "--dry-run", "--output", "json")
+    notes = set(project.ok(*plan).json["notes"]) - set(alone["notes"])
+    assert [note for note in notes if "whole, exact, seldom, one, at, only_there may" in note], (
+        notes
+    )
     project.ok("rebuild", "--blue-green")
     project.ok("rebuild", "--blue-green", "--workers", "2")
 

@@ -17,7 +17,7 @@ import psycopg
 
 from esops.errors import Refused, UsageError
 from esops.events import RecordedEvent
-from esops.postgres.catalog import Table
+from esops.postgres.catalog import Column, Table
 from esops.projections.definition import FoldDefinition, blame
 from esops.projections.projector import VersionTables
 from esops.readmodel.form import Unfit
@@ -26,7 +26,7 @@ from esops.readmodel.types import Key, Row
 
 CACHE_ROWS = 24_576
 """Rows that the cache holds by default, both generations together."""
-_LOOSE = frozenset({"citext", "timetz"})
+_LOOSE = frozenset({"citext", "jsonb", "timetz"})
 CACHE_BYTES = 64 << 20
 """Bytes that they take at most, about: whichever of the two is reached first."""
 _SAMPLE, _SMALL = 200, 1_000
@@ -254,16 +254,7 @@ def check_key(
             hint="Add PRIMARY KEY (…) to the table's DDL.",
         )
     for name in key:
-        column = table.column(name)
-        if column.loose or column.kind in _LOOSE or column.type == "bpchar":
-            raise Refused(
-                f"the column {name} of the key of {table.schema}.{table.name} takes keys that "
-                f"differ for equal ({column.type}"
-                f"{' with a nondeterministic collation' if column.loose else ''}), so two keys of "
-                "the fold would be one row",
-                hint=f"Make {name} text with a deterministic collation, and let the key function "
-                "return one form of each key, for example key.lower().",
-            )
+        _check_type(table, table.column(name))
     if definition.key is None and conjoined and len(key) == 1:
         raise Refused(
             "tenants share the store, and two of them may use the same stream id: the stream alone "
@@ -277,6 +268,28 @@ def check_key(
             hint="Give fold() a key function that returns a tuple of as many values.",
         )
     return key
+
+
+def _check_type(table: Table, column: Column) -> None:
+    """Raises Refused where a key of this column may look different and be the same row."""
+    name, inside = column.name, column.loose_part
+    if column.loose or column.kind in _LOOSE or column.type == "bpchar" or inside is not None:
+        made_of = f", which has {inside} in it" if inside is not None else ""
+        blind = " with a nondeterministic collation" if column.loose else ""
+        raise Refused(
+            f"the column {name} of the key of {table.schema}.{table.name} takes keys that "
+            f"differ for equal ({column.type}{blind}{made_of}), so two keys of the fold would be "
+            "one row",
+            hint=f"Make {name} text with a deterministic collation, and let the key function "
+            "return one form of each key, for example key.lower(). numeric, real and double "
+            "precision are possible too, without a domain.",
+        )
+    if column.kind.startswith("_"):
+        raise Refused(
+            f"the column {name} of the key of {table.schema}.{table.name} is an array "
+            f"({column.type}), and a fold's rows are not found by arrays",
+            hint=f"Make {name} text, or give the table a key of several columns.",
+        )
 
 
 def _key_function(definition: FoldDefinition, columns: int) -> Callable[[RecordedEvent], Key]:

@@ -9,9 +9,10 @@ from typing import Any
 import psycopg
 
 from esops.config import Config
+from esops.postgres import catalog
 from esops.postgres.connection import translated
 from esops.readmodel import registry, served
-from esops.rebuild import guards
+from esops.rebuild import guards, plan_notes
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.planning import versions_and_tables
 from esops.rebuild.target import Target
@@ -99,9 +100,13 @@ def make_plan(
         if active is not None and target.settings.switch != "hook":
             served.check_all(connection, target.names, active)
         head = store.head(SETTLING).position
+        physical = active.tables if active else _current(connection, target)
+        there = [catalog.find_table(connection, *each) for each in physical.values()]
+        notes += plan_notes.of_parts(
+            target, filter(None, there), "range" if options.ranges is not None else None
+        )
         if not options.accept_fewer:
             notes += guards.check_names(target, store)
-            physical = active.tables if active else _current(connection, target)
             made_of = active.events if active else 0
             guards.check_enough_events(target, store, head, connection, physical, made_of)
     tables = (
