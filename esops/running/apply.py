@@ -31,6 +31,7 @@ from esops.running.batches import collecting_at_commits, pieces
 from esops.running.checkpoint import VersionCheckpoint
 from esops.running.skipped import SkippedEvents
 from esops.running.throttle import Throttle
+from esops.running.user_schema import naming
 from esops.running.work import Progress, RunControl, Work
 from esops.stores.base import EventStore, require
 
@@ -213,7 +214,7 @@ class Applier:
             part = require(self._store, self._store.sql, "sql").range(self.position, target, most)
             text = range_statement(definition, self._tables.names, part)
             mark = self._checkpoint.mark_for(part.reached)
-            with translated(), self.connection.transaction():
+            with translated(), naming(self._tables), self.connection.transaction():
                 applied = self._checkpoint.applied((), part.reached)
                 self._checkpoint.move(part.reached, part.events, mark, applied)
                 try:
@@ -298,7 +299,7 @@ class Applier:
         self._latest = events
         wanted = self._skipped.without(events)
         assert self._projector is not None
-        with translated():
+        with translated(), naming(self._tables):
             self._projector.apply(wanted, self.connection)
 
     def _commit(self, position: Position) -> None:
@@ -307,7 +308,7 @@ class Applier:
         applied = None
         if self._since_commit:
             applied = self._checkpoint.applied(self._latest, position)
-        with translated():
+        with translated(), naming(self._tables):
             with self.connection.transaction():
                 # The row of the checkpoint is locked before any row of the tables is written, so a
                 # switch that holds it sees a version that does not advance.

@@ -406,3 +406,26 @@ def test_a_statement_cannot_replay_single_events(dsn, connection, project):
     refused = project.run(*REPLAY, "--accept-code")
     assert refused.code == 6, refused.err
     assert "discard" in refused.err
+
+
+FAILS = {
+    "CHECK (boom(items))": ("RAISE EXCEPTION 'not today'", "not today"),
+    "CHECK (boom(items) IS NOT NULL)": ("PERFORM FROM nowhere", "nowhere"),
+}
+
+
+@pytest.mark.parametrize("check", FAILS)
+def test_an_error_of_the_users_own_schema_names_the_table(dsn, connection, project, check):
+    shop.make(dsn, 20)
+    what, told = FAILS[check]
+    connection.execute(
+        "CREATE FUNCTION boom(int) RETURNS boolean LANGUAGE plpgsql AS "
+        f"$$BEGIN {what}; RETURN true; END$$".encode()
+    )
+    ddl = shop.DDL.replace("position bigint", f"{check}, position bigint")
+    shop.configure(project, dsn, ddl=ddl)
+    failed = project.run("rebuild", "--blue-green")
+    assert failed.code == 3, failed.err
+    for each in ("public.cart_summary__v1", told, "function", "boom"):
+        assert each in failed.err
+    assert "--debug" not in failed.err
