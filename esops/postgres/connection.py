@@ -38,6 +38,8 @@ _DENIED = re.compile(
     r"|no password supplied"
 )
 _ADAPTERS = adapters()
+_IN_FUNCTION = re.compile(r"PL/\w+ |SQL function ")
+"""A line of CONTEXT that names a function; others show a statement, which may have values."""
 _NO_OPTIONS = re.compile(r"unsupported startup parameter", re.IGNORECASE)
 _BY_POLICY = re.compile(r'affected by row-level security policy for table "(?P<table>.*)"')
 _ATTEMPTS = 4
@@ -199,9 +201,14 @@ def translated() -> Iterator[None]:
     except errors.InsufficientPrivilege as error:
         if error.diag.source_function == "check_enable_rls":
             raise _row_security(_first_line(error)) from error
+        function = _function_of(error.diag.context)
+        hint = "Grant the right, or use another role in the DSN."
+        if function:
+            hint += " A SECURITY DEFINER function has the rights of its owner."
         raise Unavailable(
-            f"the database denies this role a right: {_first_line(error)}",
-            hint="Grant the right, or use another role in the DSN.",
+            f"the database denies this role a right: {_first_line(error)}"
+            f"{f', in {function}' if function else ''}",
+            hint=hint,
         ) from error
     except (errors.InvalidPassword, errors.InvalidAuthorizationSpecification) as error:
         raise Unavailable(
@@ -301,6 +308,11 @@ def _lost(text: str) -> Unavailable:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return _without_secrets(lines[0]) if lines else type(error).__name__
+
+
+def _function_of(context: str | None) -> str:
+    """The function that an error came up in, such as a trigger's, as Postgres says it."""
+    return next((line for line in (context or "").splitlines() if _IN_FUNCTION.match(line)), "")
 
 
 def _without_secrets(text: str) -> str:

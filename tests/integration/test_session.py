@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from esops.errors import Refused, RowSecurity, UnreadableEncoding
+from esops.errors import Refused, RowSecurity, Unavailable, UnreadableEncoding
 from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ
 from esops.settings import PostgresSettings
@@ -300,3 +300,20 @@ def test_a_secret_in_an_unreadable_address_is_nowhere(project, address):
         assert process.returncode == 2
         assert "s3cr3tM4rk" not in out + err
         assert "stores.shop.dsn" in err
+
+
+def test_a_right_that_a_trigger_lacks_is_reported_with_its_function(connection):
+    connection.execute("""
+        CREATE TABLE cart (id int); CREATE TABLE log (id int); CREATE ROLE writer;
+        CREATE FUNCTION note_it() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN INSERT INTO public.log VALUES (NEW.id); RETURN NEW; END $$;
+        CREATE TRIGGER noted BEFORE INSERT ON cart FOR EACH ROW EXECUTE FUNCTION note_it();
+        GRANT ALL ON cart TO writer; SET ROLE writer""")
+    try:
+        with pytest.raises(Unavailable, match="denies this role a right") as denied, translated():
+            connection.execute("INSERT INTO cart VALUES (4711)")
+    finally:
+        connection.execute("RESET ROLE; DROP OWNED BY writer; DROP ROLE writer")
+    assert "table log, in PL/pgSQL function" in denied.value.message
+    assert "note_it() line 1" in denied.value.message
+    assert "INSERT" not in denied.value.message
