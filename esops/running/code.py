@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psycopg
 import structlog
 
 from esops.config import Config
@@ -49,15 +50,15 @@ def note_anew(config: Config, version: Version) -> None:
     )
 
 
-def note_code(config: Config, version: Version, *, same: bool) -> None:
+def note_code(
+    config: Config, connection: psycopg.Connection, version: Version, *, same: bool
+) -> None:
     """Note where a version begins to be advanced by other code than it was built by, or ends to.
 
     To be called under the version's lock, with the position where it is now.
     """
     other = None if same else _code(config, version).fingerprint
-    dsn = config.readmodel_of(version.projection).dsn
-    with translated(), connect(dsn, f"run {version.projection}") as connection:
-        conduct.note_code(connection, version, other)
+    conduct.note_code(connection, version, other)
     if not same:
         name = version.projection
         log.warning(

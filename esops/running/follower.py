@@ -146,7 +146,9 @@ def _follow_version(
     stop: Callable[[], bool],
     until_caught_up: bool,
 ) -> None:
-    version = _free(config, projection, number)
+    dsn = config.readmodel_of(projection).dsn
+    with translated(), connect(dsn, f"run {projection}") as connection:
+        version = _free(config, connection, projection, number)
     # Asked in this process, which imports the code that is on disk now.
     same = code_of(config, version)[1]
     if not same and version.state == "standby":
@@ -169,19 +171,24 @@ def _follow_version(
     runner = open_runner(config, version, stop=stop, store=store)
     try:
         # Under the version's lock: nobody else advances it from here.
-        note_code(config, replace(version, position=runner.position), same=same)
+        with translated():
+            at = replace(version, position=runner.position)
+            note_code(config, runner.connection, at, same=same)
         _check_names(config, version, runner.store)
         if until_caught_up:
             runner.catch_up()
-            _note_fixed(config, version)
-            _check_complete(config, projection, number)
+            with translated():
+                conduct.note_fixed(runner.connection, version)
+                _check_complete(runner.connection, projection, number)
         else:
             with suppress(Stopped):
                 runner.step()
-            _note_fixed(config, version)
+            with translated():
+                conduct.note_fixed(runner.connection, version)
             runner.follow()
     except psycopg.errors.UndefinedTable:
-        check_tables(config, version)
+        with translated(), connect(dsn, f"run {projection}") as connection:
+            check_tables(config, connection, version)
         raise
     finally:
         runner.close()
@@ -189,22 +196,18 @@ def _follow_version(
         runner.store.close()
 
 
-def _free(config: Config, projection: str, number: int) -> Version:
+def _free(config: Config, connection: psycopg.Connection, projection: str, number: int) -> Version:
     """The version, which nobody else keeps fresh. Raises Busy or Refused where it cannot be."""
-    with (
-        translated(),
-        connect(config.readmodel_of(projection).dsn, f"run {projection}") as connection,
-    ):
-        version = registry.version(connection, projection, number)
-        owners.check_alone(connection, projection, number, version.tables)
-        lock = locks.version_lock(projection, number)
+    version = registry.version(connection, projection, number)
+    owners.check_alone(connection, projection, number, version.tables)
+    lock = locks.version_lock(projection, number)
+    holder = locks.holder(connection, lock)
+    if holder is not None:
+        time.sleep(1)  # a process that was just killed holds its lock a moment longer
         holder = locks.holder(connection, lock)
-        if holder is not None:
-            time.sleep(1)  # a process that was just killed holds its lock a moment longer
-            holder = locks.holder(connection, lock)
-        if holder is not None:
-            raise Busy(f"{projection} v{number} is kept fresh by {holder}")
-    check_tables(config, version)
+    if holder is not None:
+        raise Busy(f"{projection} v{number} is kept fresh by {holder}")
+    check_tables(config, connection, version)
     return version
 
 
@@ -253,11 +256,9 @@ def _check_archived(config: Config, version: Version) -> None:
             )
 
 
-def _check_complete(config: Config, projection: str, number: int) -> None:
+def _check_complete(connection: psycopg.Connection, projection: str, number: int) -> None:
     """Exits with 1 where a version is caught up, but events are missing from its rows."""
-    dsn = config.readmodel_of(projection).dsn
-    with translated(), connect(dsn, f"run {projection}") as connection:
-        dead = count_dead_letters(connection, projection).get(number, 0)
+    dead = count_dead_letters(connection, projection).get(number, 0)
     if dead:
         log.warning(
             "events became dead letters and are missing from its rows",

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import psycopg
+
 from esops.config import Config
 from esops.errors import EsopsError, Refused
-from esops.postgres.connection import connect, translated
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import missing_tables
 from esops.running.code import code_of
 
 
-def check_tables(config: Config, version: Version) -> None:
+def check_tables(config: Config, connection: psycopg.Connection, version: Version) -> None:
     """Raises Refused where tables of a version do not exist any more."""
     name = version.projection
-    with translated(), connect(config.readmodel_of(name).dsn, f"run {name}") as connection:
-        known = registry.versions(connection, name)
-        now = next((each for each in known if each.version == version.version), version)
-        missing = missing_tables(connection, now)
-        if not missing or now.state not in registry.LIVE_STATES:
-            return
-        there = [each for each in known if not missing_tables(connection, each)]
+    known = registry.versions(connection, name)
+    now = next((each for each in known if each.version == version.version), version)
+    missing = missing_tables(connection, now)
+    if not missing or now.state not in registry.LIVE_STATES:
+        return
+    there = [each for each in known if not missing_tables(connection, each)]
     does = "serves" if now.state == "active" else "stands by"
     raise Refused(
         f"v{now.version} of {name} {does}, and its tables do not exist: {', '.join(missing)}. "

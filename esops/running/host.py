@@ -117,7 +117,7 @@ class Host:
         `chore` is called every ten seconds with the projections' names. Waits for a database that
         is unreachable; with `until_caught_up` it raises ConnectionLost instead.
         """
-        chored = time.monotonic()
+        chored, looked = time.monotonic(), False
         try:
             while not stop.is_set():
                 self._reap()
@@ -125,12 +125,15 @@ class Host:
                 if time.monotonic() - chored >= _CHORE_EVERY.total_seconds():
                     chored = time.monotonic()
                     self._do(chore)
-                for version in self._live():
-                    self._start(version)
+                # With `until_caught_up`, those that are there at the beginning are all.
+                if not (self._until_caught_up and looked):
+                    for version in self._live():
+                        self._start(version)
+                    looked = True
                 # All ended: with `until_caught_up` nothing is started twice.
                 if self._until_caught_up and not self._children:
                     return
-                stop.wait(0.2 if self._until_caught_up else LOOK_EVERY.total_seconds())
+                stop.wait(0.05 if self._until_caught_up else LOOK_EVERY.total_seconds())
         finally:
             self._end()
 
