@@ -8,6 +8,7 @@ not looked at here.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
@@ -25,6 +26,8 @@ from esops.readmodel.wide import rounds
 _INTEGERS = frozenset({"int2", "int4", "int8"})
 _NUMBERS = frozenset({"numeric", "float4", "float8"})
 _NATIVE = (int, float, Decimal)
+_ZONE = re.compile(r":\d\d[\d.]*\s*(?:[+-]\d|z\b|utc\b|gmt\b)", re.IGNORECASE)
+"""A time zone after a time, in text."""
 
 
 def exact_value(column: Column, typed: TypedColumn, asked: Asked) -> Convert | None:
@@ -114,9 +117,25 @@ def _short(value: Any, most: int) -> Any:
 
 
 def _day(value: Any) -> Any:
-    if isinstance(value, datetime) or (isinstance(value, str) and _has_time(value)):
+    at = _moment(value) if isinstance(value, str) else value
+    # As 3.0 is an integer, midnight is a day: many serializers write days so.
+    if (
+        isinstance(at, datetime)
+        and at.timetz().replace(tzinfo=None) == time()
+        and not at.utcoffset()
+    ):
+        return at.date()
+    if isinstance(at, datetime) or (isinstance(value, str) and _has_time(value)):
         raise Unfit("it is a time, and a date has none; for the day of a time write its .date()")
     return value
+
+
+def _moment(text: str) -> datetime | None:
+    """A time that Python can read, and that is more than a date."""
+    try:
+        return datetime.fromisoformat(text) if _has_time(text) else None
+    except ValueError:
+        return None
 
 
 def _has_time(text: str) -> bool:
@@ -133,7 +152,8 @@ def _time_of_day(value: Any) -> Any:
         raise Unfit("it is no time of a day")
     if isinstance(value, datetime):
         raise Unfit("it has a date; write its .time()")
-    if isinstance(value, time) and value.tzinfo is not None:
+    zoned = isinstance(value, time) and value.tzinfo is not None
+    if zoned or (isinstance(value, str) and _ZONE.search(value)):
         raise Unfit("it has a time zone, and the column has none")
     return value
 

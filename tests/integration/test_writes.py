@@ -97,6 +97,7 @@ CHANGED = [
     ("span", timedelta(milliseconds=400)), ("at", "2026-01-01T00:00:00.4Z"),
     ("at", datetime(2026, 1, 1, 0, 0, 0, 400_000, UTC)), ("day", datetime(2026, 1, 1, 10)),
     ("day", "2026-01-01T10:00:00"), ("clock", datetime(2026, 1, 1, 10)),
+    ("clock", "03:04:05+02:00"), ("clock", "03:04:05.5 Z"), ("day", "2026-01-01T00:00:00+02:00"),
     ("clock", timedelta(days=1)), ("short", "abc "), ("doc", {"a": [math.nan]}),
     ("list", [1, 2.6]), ("list", [[2.6]]), ("prices", "{12.345}"), ("prices", [12.345]),
     ("pair", "(1,12.345)"),
@@ -106,6 +107,7 @@ KEPT = [
     ("few", 0.1), ("many", 0.1), ("label", "x" * 63), ("cash", "$1,000.2"), ("cash", "1"),
     ("span", timedelta(seconds=1)), ("span", "1 mon"), ("at", "2026-01-01T00:00:00Z"),
     ("day", date(2026, 1, 1)), ("day", "2026-01-01"), ("day", "infinity"), ("clock", "24:00"),
+    ("day", datetime(2026, 1, 1)), ("day", "2026-01-01T00:00:00Z"), ("clock", "03:04:05.5"),
     ("short", "abc"), ("doc", {"a": [0.1, None]}), ("list", [1, None, 2.0]), ("prices", "{12.3}"),
     ("pair", "(1,12.30)"), ("any", 0.1234567890123456), ("any", "Infinity"),
 ]  # fmt: skip
