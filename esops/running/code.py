@@ -36,8 +36,10 @@ def _code(config: Config, version: Version) -> Code:
 
 def note_anew(config: Config, version: Version) -> None:
     """Note the code of a version by esops' way of today, where an older esops noted it."""
+    if not is_earlier(version.fingerprint):
+        return
     code = _code(config, version)
-    if not is_earlier(version.fingerprint) or not code.made(version.fingerprint):
+    if not code.made(version.fingerprint):
         return
     dsn = config.readmodel_of(version.projection).dsn
     with translated(), connect(dsn, f"run {version.projection}") as connection:

@@ -5,29 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from esops.events import EventFilter
-from esops.settings.addresses import Dsn, PublishedAddress
-from esops.settings.base import Duration, Publications, Settings
+from esops.settings.base import Duration, Settings
+from esops.settings.databases import DatabaseSettings
 
 
-class ReadModelSettings(Settings):
+class ReadModelSettings(DatabaseSettings):
     """`[readmodels.NAME]`: the Postgres database that projections write to."""
 
-    dsn: Dsn = Field(repr=False)
     db_schema: str | None = Field(default=None, alias="schema")
     """The schema of the read models' tables. Default: the role's current schema."""
-    publications: Publications = "refused"
-
-    @model_validator(mode="after")
-    def _address_knows(self) -> Self:
-        if self.publications == "allowed":
-            self.__dict__["dsn"] = PublishedAddress(self.dsn)
-        return self
 
 
 class VerifySettings(Settings):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from esops.settings.addresses import Dsn, PublishedAddress, RepositoryAddress, Uri
+from esops.settings.addresses import RepositoryAddress, Uri
 from esops.settings.archives import ArchiveSettings
-from esops.settings.base import Duration, Publications, Settings
+from esops.settings.base import Duration, Settings
+from esops.settings.databases import DatabaseSettings
 
 
 class TableSettings(Settings):
@@ -73,11 +74,10 @@ class StoreSettings(Settings):
         return None
 
 
-class PostgresSettings(StoreSettings):
+class PostgresSettings(StoreSettings, DatabaseSettings):
     """`[stores.NAME]` with `backend = "postgres"`, which may be left out."""
 
     backend: str = "postgres"
-    dsn: Dsn = Field(repr=False)
     """Any libpq string or URL; PG* variables, .pgpass and service files complete it."""
     layout: str | None = None
     """Default: detected from the catalogue."""
@@ -105,13 +105,6 @@ class PostgresSettings(StoreSettings):
     still hold it, where the sequence gives numbers in advance (CACHE or INCREMENT above 1).
     Default: never.
     """
-    publications: Publications = "refused"
-
-    @model_validator(mode="after")
-    def _address_knows(self) -> Self:
-        if self.publications == "allowed":
-            self.__dict__["dsn"] = PublishedAddress(self.dsn)
-        return self
 
     @property
     def address(self) -> str:

@@ -16,6 +16,19 @@ from esops.projections.projector import VersionTables
 from esops.readmodel.rows import BadEvent
 
 
+def opened(connection, tables) -> Write:
+    """What handlers write to, over these tables by name."""
+    made = Write(
+        VersionTables(
+            projection="t", version=1, by_name=tables,
+            keys={name: table.key for name, table in tables.items()}, value_types={},
+            conjoined=False, empty=True, cache_rows=10, ensure_keys=lambda: None,
+        )
+    )  # fmt: skip
+    made.open(connection)
+    return made
+
+
 @pytest.fixture
 def write(dsn):
     connection = connect(dsn, "test")
@@ -26,13 +39,7 @@ def write(dsn):
     )
     connection.execute("CREATE TABLE strict (id text PRIMARY KEY, n int, must text NOT NULL)")
     found = {name: catalog.find_table(connection, "public", name) for name in ("t", "strict")}
-    tables = VersionTables(
-        projection="t", version=1, by_name=found,
-        keys={name: table.key for name, table in found.items()}, value_types={}, conjoined=False,
-        empty=True, cache_rows=10, ensure_keys=lambda: None,
-    )  # fmt: skip
-    made = Write(tables)
-    made.open(connection)
+    made = opened(connection, found)
     yield made
     connection.close()
 
@@ -122,20 +129,7 @@ def columns(dsn):
     connection.execute(f"CREATE TABLE t (id int PRIMARY KEY, {ddl})".encode())
     table = catalog.find_table(connection, "public", "t")
     assert table is not None
-    made = Write(
-        VersionTables(
-            projection="t",
-            version=1,
-            by_name={"t": table},
-            keys={"t": table.key},
-            value_types={},
-            conjoined=False,
-            empty=True,
-            cache_rows=10,
-            ensure_keys=lambda: None,
-        )
-    )
-    made.open(connection)
+    made = opened(connection, {"t": table})
     yield made, connection
     connection.close()
 
@@ -208,20 +202,7 @@ def test_columns_that_a_key_includes_are_none_of_the_key(dsn):
     table = catalog.find_table(connection, "public", "t")
     assert table is not None
     assert table.key == ("id",)
-    write = Write(
-        VersionTables(
-            projection="t",
-            version=1,
-            by_name={"t": table},
-            keys={"t": table.key},
-            value_types={},
-            conjoined=False,
-            empty=True,
-            cache_rows=10,
-            ensure_keys=lambda: None,
-        )
-    )
-    write.open(connection)
+    write = opened(connection, {"t": table})
     for client in ("x", "y"):
         write.upsert("t", {"id": "a", "client": client})
         write.increment("t", {"id": "a"}, {"n": 1})
