@@ -100,13 +100,11 @@ def written_name(schema: str, name: str) -> str:
 
 def find_table(connection: psycopg.Connection, schema: str, name: str) -> Table | None:
     """A table or view with its columns; None where there is none of that name."""
-    row = connection.execute(_SQL["table"], (schema, name)).fetchone()
-    if row is None:
+    rows = connection.execute(_SQL["table"], (schema, name)).fetchall()
+    if not rows:
         return None
-    oid, schema, name, kind, owner, row_security, key, partitioned_by = row
-    columns = tuple(
-        Column(*column) for column in connection.execute(_SQL["columns"], (oid,)).fetchall()
-    )
+    oid, schema, name, kind, owner, row_security, key, partitioned_by = rows[0][:8]
+    columns = tuple(Column(*row[8:]) for row in rows if row[8] is not None)
     return Table(
         oid, schema, name, kind, columns, tuple(key), tuple(partitioned_by), owner, row_security
     )

@@ -1,22 +1,24 @@
 -- table --
-SELECT c.oid, n.nspname, c.relname, c.relkind::text, pg_get_userbyid(c.relowner), c.relrowsecurity,
-       -- The columns of the primary key, in the key's own order; those of INCLUDE are none of it.
-       (SELECT coalesce(array_agg(a.attname::text ORDER BY k.ordinality), '{}')
-          FROM pg_index i
-         CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, ordinality)
-          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-         WHERE i.indrelid = c.oid AND i.indisprimary AND k.ordinality <= i.indnkeyatts),
-       (SELECT coalesce(array_agg(a.attname::text), '{}')
-          FROM pg_partitioned_table p
-         CROSS JOIN LATERAL unnest(p.partattrs::int2[]) AS k(attnum)
-          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-         WHERE p.partrelid = c.oid)
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f');
-
--- columns --
--- Of a domain, the type that it is made of in the end.
-SELECT a.attname, format_type(a.atttypid, a.atttypmod),
+-- One statement: between two, the table may go or change, and the columns would be none of its.
+-- A row for each column; one without a name where the table has no column.
+WITH found AS MATERIALIZED (
+    SELECT c.oid, n.nspname, c.relname, c.relkind::text, pg_get_userbyid(c.relowner),
+           c.relrowsecurity,
+           -- The columns of the primary key, in the key's own order; those of INCLUDE are none of it.
+           (SELECT coalesce(array_agg(a.attname::text ORDER BY k.ordinality), '{}')
+              FROM pg_index i
+             CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, ordinality)
+              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+             WHERE i.indrelid = c.oid AND i.indisprimary AND k.ordinality <= i.indnkeyatts),
+           (SELECT coalesce(array_agg(a.attname::text), '{}')
+              FROM pg_partitioned_table p
+             CROSS JOIN LATERAL unnest(p.partattrs::int2[]) AS k(attnum)
+              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
+             WHERE p.partrelid = c.oid)
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f'))
+SELECT found.*, a.attname, format_type(a.atttypid, a.atttypmod),
+       -- Of a domain, the type that it is made of in the end.
        (WITH RECURSIVE base AS (
             SELECT t.typname, t.typtype, t.typbasetype FROM pg_type t WHERE t.oid = a.atttypid
             UNION ALL
@@ -55,8 +57,8 @@ SELECT a.attname, format_type(a.atttypid, a.atttypmod),
           LEFT JOIN pg_collation l ON l.oid = parts.sorted_by
          WHERE t.typname IN ('numeric', 'float4', 'float8', 'interval', 'timetz', 'citext', 'jsonb')
             OR (t.typname = 'bpchar' AND parts.modifier = -1) OR NOT l.collisdeterministic)
-  FROM pg_attribute a
- WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+  FROM found
+  LEFT JOIN pg_attribute a ON a.attrelid = found.oid AND a.attnum > 0 AND NOT a.attisdropped
  ORDER BY a.attnum;
 
 -- defaults --

@@ -10,6 +10,7 @@ from typing import Literal
 
 import psycopg
 
+from esops.errors import Refused
 from esops.postgres.statements import statements
 
 _SQL = statements(__package__, "types")
@@ -62,14 +63,19 @@ class _Type:
 
 
 def types_of(connection: psycopg.Connection, oid: int) -> Mapping[str, TypedColumn]:
-    """The types of the columns of the table with this oid, by the columns' names."""
+    """The types of the columns of the table with this oid, by the columns' names.
+
+    Raises Refused where the table changes while it is read.
+    """
+    columns = connection.execute(_SQL["columns"], {"table": oid}).fetchall()
     types = {
         each: _Type(name, kind, below, modifier, tuple(names), tuple(parts))
         for each, name, kind, below, modifier, names, parts in connection.execute(
             _SQL["trees"], {"table": oid}
         )
     }
-    columns = connection.execute(_SQL["columns"], {"table": oid}).fetchall()
+    if not types.keys() >= {each for _, each, *_ in columns}:
+        raise Refused("a table was changed while its columns were read", hint="Try again.")
     return {
         name: TypedColumn(_tree(types, each, modifier), type, collation)
         for name, each, modifier, type, collation in columns

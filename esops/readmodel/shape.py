@@ -105,7 +105,7 @@ class Shape:
         self._defaults = {}
         self._changing = changing_defaults(connection, self._table)
         for name, (default, _) in defaults(connection, self._table.oid).items():
-            if name in self._changing:
+            if name in self._changing or name not in self._columns:  # the latter just came
                 continue
             text = f"SELECT ({default})::{self._columns[name].type}"  # both from the catalogue
             row = connection.execute(text.encode()).fetchone()
