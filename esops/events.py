@@ -219,11 +219,13 @@ class StreamInfo:
 
 
 class StreamRef(NamedTuple):
-    """A stream that is asked for whole, and about how many events that is."""
+    """A stream that is asked for, and about how many events that is."""
 
     stream: str
     tenant: str
     events: int
+    last: int | None = None
+    """The version at which what is asked for ends; None: the stream is asked for whole."""
 
 
 @dataclass(frozen=True, slots=True)

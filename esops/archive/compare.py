@@ -52,9 +52,14 @@ def compare(
 def exported(
     store: EventStore, streams: Sequence[Digest], manifest: Manifest
 ) -> Iterator[pa.RecordBatch]:
-    """What the store has of archived streams now, in the columns of the archive."""
+    """What the store has of archived streams now, in the columns of the archive; of heads, up to
+    where they end.
+    """
     archiving = require(store, store.archiving, "archiving")
-    refs = (StreamRef(*digest[:3]) for digest in streams)
+    head = manifest.part == "head"
+    refs = (
+        StreamRef(*digest[:3], last=digest.last_version if head else None) for digest in streams
+    )
     return archiving.export(refs, list(manifest.columns))
 
 

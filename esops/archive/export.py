@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -10,19 +11,23 @@ import structlog
 from esops import __version__
 from esops.archive import policy
 from esops.archive.context import RunContext, utc_now
+from esops.archive.heads import LeftOut, Part
 from esops.archive.writer import Export
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.repository import Missing
 from esops.archive_format.runs import RUNS, Catalog, Run
 from esops.archive_format.schema import Damaged, time_of
 from esops.errors import EsopsError
-from esops.events import StreamInfo
 from esops.stores.base import require
 
 log = structlog.get_logger("esops.archive")
 
 _CHECKED_EVERY = 1_000
 """Streams."""
+_LEFT_OUT: dict[LeftOut, str] = {
+    "ageless": "left out: the age of their last event is unknown",
+    "unloadable": "left out: the library could not load them without their heads",
+}
 
 
 class ReadBackFailed(EsopsError):
@@ -41,20 +46,18 @@ def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
         policy.ArchivedVersions(catalog, context.store_name) if context.removal == "keep" else None
     )
     try:
-        ageless: list[None] = []
-        streams = policy.selected(
+        left_out: Counter[LeftOut] = Counter()
+        parts = policy.selected(
             context.store,
             context.policy,
             context.strategy,
             selected_at,
             archived,
-            ageless=lambda: ageless.append(None),
+            left_out=lambda why: left_out.update([why]),
         )
-        with policy.Selection(_counting(context, streams)) as selection:
-            if ageless:
-                log.warning(
-                    "left out: the age of their last event is unknown", streams=len(ageless)
-                )
+        with policy.Selection(_counting(context, parts)) as selection:
+            for why, number in left_out.items():
+                log.warning(_LEFT_OUT[why], streams=number)
             if not selection.count:
                 policy.check_names(context.store, context.policy, context.policy_name, catalog)
                 return None
@@ -78,13 +81,13 @@ def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
             archived.close()
 
 
-def _counting(context: RunContext, streams: Iterator[StreamInfo]) -> Iterator[StreamInfo]:
-    """Pass streams on; show progress and give the run a chance to stop now and then."""
-    for number, info in enumerate(streams, 1):
+def _counting(context: RunContext, parts: Iterator[Part]) -> Iterator[Part]:
+    """Pass parts on; show progress and give the run a chance to stop now and then."""
+    for number, part in enumerate(parts, 1):
         if number % _CHECKED_EVERY == 0:
             context.check_stop()
             context.progress("streams selected", number, None)
-        yield info
+        yield part
 
 
 def _write_and_seal(
@@ -128,6 +131,7 @@ def _write_and_seal(
         last_at=time_of(totals.last_at),
         event_files=event_files,
         stream_files=stream_files,
+        part=context.policy.part,
         log=None if mark is None else dict(mark),
     )
     _seal(context, manifest)

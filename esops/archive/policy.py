@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import orjson
 import structlog
 
+from esops.archive.heads import Heads, LeftOut, Part
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.runs import Catalog
 from esops.errors import Refused, UsageError
@@ -51,13 +53,28 @@ def removal_strategy(
             hint=f"It supports: {supported}.",
         )
     strategy = archiving.removal_strategy(removal)
-    if strategy.whole and policy.keep_last:
+    return strategy if policy.part == "whole" else _of_heads(store, policy, strategy)
+
+
+def _of_heads(
+    store: EventStore, policy: PolicySettings, strategy: RemovalStrategy
+) -> RemovalStrategy:
+    """A strategy as it shortens streams. Raises UsageError where it cannot."""
+    what, heads = f'in store {store.name}, remove = "{strategy.name}"', strategy.heads
+    if heads is None:
         raise UsageError(
-            f'the policy has keep_last = {policy.keep_last}, and remove = "{removal}" can only '
-            "remove whole streams",
-            hint="Remove keep_last from the policy, or use another value of `remove`.",
+            f"{what} can only remove whole streams, and the policy is to shorten them"
+            + (f": {strategy.only_whole}" if strategy.only_whole else ""),
+            hint="Remove `until`, `keep_last` and `older_than` from the policy, or use another "
+            "value of `remove`.",
         )
-    return strategy
+    if heads.until_only and not policy.until:
+        raise UsageError(
+            f"{what} shortens streams only up to an event that carries the state: the library "
+            "loads a stream from its first event",
+            hint="Name the type of that event with `until`.",
+        )
+    return replace(strategy, keeps=1, what=heads.what, statements=heads.statements)
 
 
 def selected(
@@ -68,15 +85,34 @@ def selected(
     archived: ArchivedVersions | None,
     *,
     measured: bool = False,
-    ageless: Callable[[], None] = lambda: None,
-) -> Iterator[StreamInfo]:
-    """The streams that a policy applies to, by name.
+    left_out: Callable[[LeftOut], None] = lambda _: None,
+) -> Iterator[Part]:
+    """What a policy takes of the streams that it applies to, by name.
 
     Streams of which nothing could be removed are left out, and so are those that `archived` has
-    completely. `measured`: with the bytes that each stream takes in the store. `ageless` is called
-    for each stream that is left out since nobody knows how long it has been idle.
+    completely. `measured`: with the bytes that each stream takes in the store. `left_out` is called
+    for each stream that is left out for a reason that an operator should know.
     """
-    stays = max(policy.keep_last, strategy.keeps)
+    streams = _streams(store, policy, strategy, now, measured, lambda: left_out("ageless"))
+    with ExitStack() as stack:
+        parts: Iterator[Part] = map(Part, streams)
+        if policy.part == "head":
+            heads = stack.enter_context(Heads(store, policy, strategy, now, left_out))
+            parts = heads.of(streams)
+        for part in parts:
+            if archived is None or not archived.has(part):
+                yield part
+
+
+def _streams(
+    store: EventStore,
+    policy: PolicySettings,
+    strategy: RemovalStrategy,
+    now: datetime,
+    measured: bool,
+    ageless: Callable[[], None],
+) -> Iterator[StreamInfo]:
+    """The streams that a policy applies to."""
     never = re.compile(strategy.never) if strategy.never else None
     for info in store.streams(
         EventFilter(category=policy.category), closed_by=policy.closed_by, measured=measured
@@ -90,7 +126,7 @@ def selected(
             continue
         if info.length < policy.min_length or (policy.closed_by and not info.closed):
             continue
-        if strategy.name != "keep" and info.length <= stays:
+        if strategy.name != "keep" and info.length <= strategy.keeps:
             continue
         # The last question, since it may read an event of the stream.
         if policy.idle_for:
@@ -99,8 +135,6 @@ def selected(
                 ageless()
             if idle is None or idle < policy.idle_for:
                 continue
-        if archived is not None and archived.has(info):
-            continue
         yield info
 
 
@@ -115,7 +149,8 @@ def check_names(
         return  # all of them may have been archived and removed
     where = f"policy {name}: "
     check_filter(store, EventFilter(category=policy.category, archived=True), where)
-    check_filter(store, EventFilter(types=policy.closed_by, archived=True), where)
+    for types in (policy.closed_by, policy.until):
+        check_filter(store, EventFilter(types=types, archived=True), where)
 
 
 def _idle_for(store: EventStore, info: StreamInfo, now: datetime) -> timedelta | None:
@@ -144,12 +179,12 @@ class ArchivedVersions(DiskMap):
                 if before is None or before < digest.last_version:
                     self.put(*digest.key, digest.last_version)
 
-    def has(self, info: StreamInfo) -> bool:
-        """Whether the stream is archived up to its last version."""
+    def has(self, part: Part) -> bool:
+        """Whether all of it is archived."""
         if not self._any:
             return False
-        up_to = self.get(info.name, info.tenant)
-        return up_to is not None and info.last_version <= up_to
+        up_to = self.get(*part.info.key)
+        return up_to is not None and part.last_version <= up_to
 
 
 class Selection:
@@ -159,16 +194,14 @@ class Selection:
     the number of streams.
     """
 
-    def __init__(self, streams: Iterator[StreamInfo]) -> None:
-        """Write down all streams that the iterator gives."""
+    def __init__(self, parts: Iterator[Part]) -> None:
+        """Write down all that the iterator gives."""
         self.count, self.events = 0, 0
         self._file = tempfile.TemporaryFile(prefix="esops-archive-")  # noqa: SIM115 - closed by __exit__
-        while group := [
-            (info.name, info.tenant, info.length) for info in islice(streams, _STREAMS_IN_LINE)
-        ]:
+        while group := [part.ref for part in islice(parts, _STREAMS_IN_LINE)]:
             self.count += len(group)
-            self.events += sum(length for _, _, length in group)
-            self._file.write(orjson.dumps(group) + b"\n")
+            self.events += sum(ref.events for ref in group)
+            self._file.write(orjson.dumps([tuple(ref) for ref in group]) + b"\n")
 
     def __iter__(self) -> Iterator[StreamRef]:
         """The streams, as an export needs them."""
@@ -211,11 +244,16 @@ class ArchivePlan:
     """The removal as a phrase: "deletes events; ..."."""
     stays: int = 0
     """How many of each stream's last events stay in the store."""
+    part: Literal["whole", "head"] = "whole"
+    """What a run takes of each stream."""
+    unloadable: int = 0
+    """Streams that are left out since the library could not load them without their heads."""
 
-    def add(self, info: StreamInfo) -> None:
+    def add(self, part: Part) -> None:
         """Count a stream."""
+        info = part.info
         self.streams += 1
-        self.events += info.length
+        self.events += part.events
         if info.bytes is not None:
             self.bytes = (self.bytes or 0) + info.bytes
         if info.first_at is not None:
@@ -225,9 +263,12 @@ class ArchivePlan:
         by_length = sorted([*self.longest, info], key=lambda each: -each.length)
         self.longest = by_length[:_LONGEST_SHOWN]
 
-    def ageless(self) -> None:
-        """Count a stream that is left out, since its age is unknown."""
-        self.age_unknown += 1
+    def left_out(self, why: LeftOut) -> None:
+        """Count a stream that is left out."""
+        if why == "ageless":
+            self.age_unknown += 1
+        else:
+            self.unloadable += 1
 
     def as_dict(self) -> dict[str, Any]:
         """The plan under the documented field names."""
@@ -247,7 +288,7 @@ def now(store: EventStore, policy: PolicySettings) -> datetime:
     """
     clock, here = store.ping().clock, datetime.now(UTC)
     apart = abs(clock - here)
-    if apart > _APART_AT_MOST and policy.idle_for:
+    if apart > _APART_AT_MOST and (policy.idle_for or policy.older_than):
         raise Refused(
             f"the clock of store {store.name} says {clock:%Y-%m-%d %H:%M} UTC, and that of this "
             f"machine {here:%Y-%m-%d %H:%M} UTC: one of them is wrong, and so are all ages",

@@ -84,7 +84,8 @@ def remove_archived(
             if comparison.status == "differs"
         }
 
-    remover = Remover(context.store, context.strategy, context.policy, changed, before_each)
+    head = manifest.part == "head"
+    remover = Remover(context.store, context.strategy, context.policy, head, changed, before_each)
     remover.remove(removable(), result)
     outcome.removed, outcome.removed_events = result.streams, result.events
     outcome.left_alone, outcome.skipped = result.left_alone, result.skipped
@@ -106,6 +107,8 @@ class Remover:
     store: EventStore
     strategy: RemovalStrategy
     policy: PolicySettings
+    head: bool
+    """Whether streams continue behind what was archived of them."""
     changed: Callable[[Sequence[Digest]], Mapping[StreamKey, str]]
     """Is asked right before streams are removed; says why some of them must not be."""
     before_each: Callable[[], None]
@@ -129,9 +132,13 @@ class Remover:
                 pace.after(sum(each.high - each.low + 1 for each in batch))
 
     def _ranges(self, digest: Digest) -> Iterable[VersionRange]:
+        if self.head:  # all of it: what stays was not archived
+            ranges = ranges_of(digest, 0, self.policy.batch)
+            return (each._replace(head=True) for each in ranges)
         if self.strategy.whole:
             first, last = digest.first_version, digest.last_version
             return [VersionRange(digest.key, first, last, last, ends=True)]
+        # Of a run that an older esops has sealed, the last events are in the archive, too.
         stays = max(self.policy.keep_last, self.strategy.keeps)
         return ranges_of(digest, stays, self.policy.batch)
 

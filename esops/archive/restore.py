@@ -15,7 +15,7 @@ from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
 from esops.config import Config
 from esops.errors import EsopsError, Refused, Stopped, UsageError
-from esops.events import NewEvent, RecordedEvent
+from esops.events import EventFilter, NewEvent, RecordedEvent
 from esops.stores import open_store
 from esops.stores.archive.reading import Database, events_from
 from esops.stores.base import EventStore, missing, require
@@ -91,8 +91,10 @@ def restore(
     as_they_were = bool(restores) and at_home and store.ping().layout == manifest.layout
     if as_they_were:
         # All of it before anything is written: half a restore helps nobody.
-        for _, _, batches in _groups(run, manifest, requested):
+        for group, _, batches in _groups(run, manifest, requested):
             check_stop()
+            if manifest.part == "head":
+                _check_joined(group, store)
             require(store, store.archiving, "archiving").check_room(batches)
             deque(batches, 0)
     done = 0
@@ -113,6 +115,22 @@ def restore(
             hint=f"List its streams with: esops archive show {run.name} --streams",
         )
     return restoration.result
+
+
+def _check_joined(group: Sequence[Digest], store: EventStore) -> None:
+    """Raises Refused where a head does not join what the store has of its stream."""
+    for digest in group:
+        found = store.streams(EventFilter(stream=digest.stream, archived=True))
+        info = next((each for each in found if each.tenant == digest.tenant), None)
+        if info is not None and info.first_version <= digest.last_version + 1:
+            continue
+        begins = "is not there" if info is None else f"begins at version {info.first_version}"
+        raise Refused(
+            f"stream {digest.stream} {begins} in store {store.name}, and what comes back ends at "
+            f"version {digest.last_version}: there would be a gap",
+            hint="Nothing was written. Restore the newer runs that hold events of the stream first "
+            "(`esops archive list`); or read all of it with the archive as a store.",
+        )
 
 
 class _Restoration:

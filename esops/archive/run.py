@@ -53,23 +53,24 @@ def plan(config: Config, name: str, removal: Removal | None = None) -> policy.Ar
         found = policy.ArchivePlan(
             name, archive, store_name, removal, statements=strategy.statements, what=strategy.what
         )
-        found.stays = max(settings.keep_last, strategy.keeps)
+        found.part = settings.part
+        found.stays = 0 if found.part == "head" else strategy.keeps
         catalog = _catalog(archive_settings)
         archived = (
             policy.ArchivedVersions(catalog, store_name)
             if removal == "keep" and catalog is not None
             else None
         )
-        for info in policy.selected(
+        for part in policy.selected(
             store,
             settings,
             strategy,
             policy.now(store, settings),
             archived,
             measured=True,
-            ageless=found.ageless,
+            left_out=found.left_out,
         ):
-            found.add(info)
+            found.add(part)
         if not found.streams:
             policy.check_names(store, settings, f"{archive}/{name.rpartition('/')[2]}", catalog)
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator
@@ -87,6 +87,10 @@ class Manifest(BaseModel):
     last_at: ArchivedTime | None
     event_files: tuple[FileEntry, ...]
     stream_files: tuple[FileEntry, ...]
+    part: Literal["whole", "head"] = "whole"
+    """What the run holds of each stream: all that the store had, or the head of a stream that
+    continues behind it.
+    """
     log: dict[str, Any] | None = None
     """What tells the store's log up to `last_position` from any other, where the store can say."""
 

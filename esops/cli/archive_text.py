@@ -36,6 +36,11 @@ def plan(output: Output, found: ArchivePlan) -> None:
             f"{count(found.age_unknown, 'stream is', 'streams are')} left out, since nobody knows "
             "when the last event was recorded: its time is missing or infinity."
         )
+    if found.unloadable:
+        output.line(
+            f"{count(found.unloadable, 'stream is', 'streams are')} left out, since the library "
+            "could not load what stays: there is no snapshot that stands for the events that go."
+        )
     if not found.streams:
         output.line("There is nothing to do.")
         return

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from esops.settings.addresses import RepositoryAddress
 from esops.settings.base import Duration, Settings
@@ -31,8 +31,12 @@ class PolicySettings(Settings):
     """The last event must be of one of these types."""
     min_length: int = Field(default=1, ge=1)
     """The least number of events in a stream."""
+    until: tuple[str, ...] = ()
+    """Only the head of a stream: what lies before its newest event of one of these types."""
     keep_last: int = Field(default=0, ge=0)
-    """How many of a stream's last events stay in the store."""
+    """Only the head of a stream: how many of its last events stay."""
+    older_than: Duration = timedelta(0)
+    """Only the head of a stream: its events of at least this age."""
     remove: Removal = "keep"
     scavenge: bool = False
     """EventStoreDB: scavenge after the removal, and wait until it has ended."""
@@ -43,6 +47,16 @@ class PolicySettings(Settings):
     lock_timeout: Duration = timedelta(seconds=1)
     statement_timeout: Duration = timedelta(seconds=30)
     max_duration: Duration | None = None
+
+    @field_validator("until", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @property
+    def part(self) -> Literal["whole", "head"]:
+        """What a run takes of each stream: all of it, or the head of a stream that continues."""
+        return "head" if self.until or self.keep_last or self.older_than else "whole"
 
     @model_validator(mode="after")
     def _names_streams(self) -> PolicySettings:

@@ -154,6 +154,10 @@ class VersionRange(NamedTuple):
     """The version that the stream was at when it was archived; at another it is left alone."""
     ends: bool
     """Whether this is the last range of its stream in this removal."""
+    head: bool = False
+    """Whether the stream continues behind `last_version`: then it is left alone only where nothing
+    lies behind that, and may grow.
+    """
 
 
 class Removed(NamedTuple):
@@ -165,6 +169,18 @@ class Removed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class HeadRemoval:
+    """How a strategy removes the head of a stream that continues."""
+
+    what: str
+    """What it does, for the plan."""
+    statements: Sequence[str] = ()
+    """What is executed, word for word, with the streams as parameters."""
+    until_only: bool = False
+    """Whether what stays has to begin with an event that carries the state."""
+
+
+@dataclass(frozen=True, slots=True)
 class RemovalStrategy:
     """A way to remove archived streams from a store."""
 
@@ -173,6 +189,10 @@ class RemovalStrategy:
     """How many of a stream's last events have to stay."""
     whole: bool = False
     """Whether it removes only whole streams."""
+    heads: HeadRemoval | None = None
+    """How it removes the head of a stream that continues; None where it does not."""
+    only_whole: str = ""
+    """Why it does not."""
     never: str = ""
     """A pattern of streams that it never removes, such as those that consumers keep their
     positions in.
@@ -205,7 +225,8 @@ class Archiving(Protocol):
     def export(
         self, streams: Iterable[StreamRef], columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """All events of streams in the archive's schema: stream by stream, in order of version.
+        """The events of streams in the archive's schema: stream by stream, in order of version, of
+        each up to `StreamRef.last` where that is given.
 
         `columns` names the extra columns wanted; without it, all of them. `archive_batches` makes
         such batches of events.
@@ -218,6 +239,13 @@ class Archiving(Protocol):
 
     def removal_strategy(self, removal: str) -> RemovalStrategy:
         """The strategy of that name. Raises UsageError where the store has none of that name."""
+        ...
+
+    def head_limits(self, removal: str, streams: Sequence[StreamKey]) -> Mapping[StreamKey, int]:
+        """The version up to which the head of each stream can be removed, so that the library
+        still loads the stream; without one of which nothing can go. At least the last event stays.
+        Asked only of a strategy that removes `heads`.
+        """
         ...
 
     def remove(

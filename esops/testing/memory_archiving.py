@@ -11,7 +11,7 @@ import orjson
 
 from esops.errors import Refused, UsageError
 from esops.events import Position, RecordedEvent, StreamKey, StreamRef
-from esops.stores.parts import RemovalStrategy, Removed, VersionRange
+from esops.stores.parts import HeadRemoval, RemovalStrategy, Removed, VersionRange
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 _BATCH_EVENTS = 1_000
 _REMOVALS = {
     "archive": RemovalStrategy("archive", whole=True, what="marks streams as archived"),
-    "delete": RemovalStrategy("delete", what="deletes events; versions continue after them"),
+    "delete": RemovalStrategy(
+        "delete",
+        heads=HeadRemoval("deletes the first events of streams that continue"),
+        what="deletes events; versions continue after them",
+    ),
 }
 
 
@@ -50,7 +54,11 @@ class MemoryArchiving:
             )
         for each in streams:
             if each.stream not in self.log.archived:
-                events = list(self._store.read_stream(each.stream))
+                events = [
+                    event
+                    for event in self._store.read_stream(each.stream)
+                    if each.last is None or event.version <= each.last
+                ]
                 for at in range(0, len(events), _BATCH_EVENTS):
                     yield to_archive(events[at : at + _BATCH_EVENTS])
 
@@ -68,6 +76,10 @@ class MemoryArchiving:
             raise UsageError(f"store {self._name} cannot remove streams by {removal!r}")
         return _REMOVALS[removal]
 
+    def head_limits(self, removal: str, streams: Sequence[StreamKey]) -> Mapping[StreamKey, int]:  # noqa: ARG002
+        """All but the last event."""
+        return {key: self.log.versions[key.stream] - 1 for key in streams}
+
     def remove(
         self,
         removal: str,
@@ -84,7 +96,7 @@ class MemoryArchiving:
         version = log.versions.get(stream)
         if version is None:
             return Removed(part, 0, "it is gone")
-        if version != part.last_version:
+        if version <= part.last_version if part.head else version != part.last_version:
             reason = f"it changed since it was archived: at version {version}, not "
             return Removed(part, 0, f"{reason}{part.last_version}")
         if removal == "archive":
@@ -97,7 +109,7 @@ class MemoryArchiving:
             if event.stream != stream or not part.low <= event.version <= part.high
         ]
         # With its last event a stream is closed, or the next append would use its versions again.
-        if part.ends and part.high == part.last_version:
+        if part.ends and part.high == part.last_version and not part.head:
             log.archived.add(stream)
         return Removed(part, part.high - part.low + 1, None)
 

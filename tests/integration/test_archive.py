@@ -75,7 +75,7 @@ def test_what_a_policy_selects(project, dsn, connection):
         'stream = "*"\nmin_length = 3\nidle_for = "9d"': {"cart-1", "cart-2"},
         'stream = "*"\nidle_for = "11d"': set(),
         'stream = "*"\ntenant = "red"\nmin_length = 2': {"cart-1", "cart-2"},
-        'stream = "*"\nremove = "delete"\nkeep_last = 1': {"cart-1", "cart-2"},
+        'stream = "*"\nremove = "delete"\nkeep_last = 1\nuntil = "confirmed"': {"cart-1", "cart-2"},
     }
     for selects, names in cases.items():
         write(project, of(dsn), f'store = "s"\n{selects}')
@@ -616,7 +616,7 @@ def test_the_last_events_stay_where_that_is_asked_for(project, dsn, connection):
         write(
             project,
             of(dsn),
-            'store = "s"\nstream = "*"\nremove = "delete"\nkeep_last = 2\nbatch = 3',
+            'store = "s"\nstream = "*"\nremove = "delete"\nuntil = "added"\nkeep_last = 2\nbatch = 3',
         )
         told = project.ok("archive", "run", "old", "--output", "json").json
         assert (told["removed"], told["removed_events"]) == (1, 5)
@@ -761,10 +761,8 @@ def test_joined_streams_of_tenants_with_one_name_are_two(project, dsn, connectio
         before = list(store.streams())
         events = [event for batch in store.read_all() for event in batch.events]
         versions = [(event.tenant, event.version) for event in store.read_stream("cart-1")]
-    for tenant, keep in (("red", 1), ("blue", 0)):
-        policy = (
-            f'store = "s"\nstream = "*"\ntenant = "{tenant}"\nremove = "delete"\nkeep_last = {keep}'
-        )
+    for tenant, head in (("red", 'until = "red"'), ("blue", "")):
+        policy = f'store = "s"\nstream = "*"\ntenant = "{tenant}"\nremove = "delete"\n{head}'
         write(project, of(dsn), policy)
         project.ok("archive", "run", "old")
     write(project, of(dsn, more='append = "quick"\narchive = "cold"'), policy)

@@ -23,24 +23,26 @@ from esops.stores.base import WrongExpectedVersion
 from esops.stores.eventstoredb import bulk, lookup
 from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
-from esops.stores.parts import RemovalStrategy, Removed, VersionRange
+from esops.stores.parts import HeadRemoval, RemovalStrategy, Removed, VersionRange
 
 if TYPE_CHECKING:
     from esops.stores.eventstoredb.store import EventStoreDBStore
 
 _CONTENT_TYPE = "content_type"
 _ROWS = 4_096
+_TRUNCATE = (
+    'append to $$<stream>: $metadata {{…, "$tb": <{}>}}, expecting the version that was read'
+)
 _REMOVALS = {
     "truncate": RemovalStrategy(
         "truncate",
         keeps=1,
+        heads=HeadRemoval(
+            what="sets $tb, so that reads of a stream begin at the first event that stays",
+            statements=[_TRUNCATE.format("first version that stays")],
+        ),
         what="sets $tb, so that reads of a stream begin at its last event",
-        statements=[
-            (
-                'append to $$<stream>: $metadata {…, "$tb": <last version>}, expecting the version '
-                "that was read"
-            )
-        ],
+        statements=[_TRUNCATE.format("last version")],
     ),
     "delete": RemovalStrategy(
         "delete",
@@ -110,6 +112,11 @@ class NodeArchiving:
             )
         return _REMOVALS[removal]
 
+    def head_limits(self, removal: str, streams: Sequence[StreamKey]) -> Mapping[StreamKey, int]:  # noqa: ARG002
+        """All but the last event: clients read what there is."""
+        found = {key: self._store.stream_info(key.stream) for key in streams}
+        return {key: info.last_version - 1 for key, info in found.items() if info is not None}
+
     def remove(
         self,
         removal: str,
@@ -129,10 +136,14 @@ class NodeArchiving:
         if info is None:
             return Removed(part, 0, "it is gone")
         if info.deleted:
+            if part.head:
+                return Removed(part, 0, "it was deleted since it was archived")
             return Removed(part, events, None)  # by an earlier run
         # Nothing locks a stream here, so this is a first look; the call below states the version
         # again, and the server decides.
-        if info.last_version != part.last_version:
+        if part.head and info.last_version <= part.last_version:
+            return Removed(part, 0, f"nothing would be left of it: at version {info.last_version}")
+        if not part.head and info.last_version != part.last_version:
             reason = (
                 f"it changed since it was archived: at version {info.last_version}, not "
                 f"{part.last_version}"
@@ -184,7 +195,12 @@ class NodeArchiving:
         # Truncation and soft deletion are nothing but `$tb` in the metadata, so the old metadata
         # make the events readable, as long as they are on disk.
         now, version = changes.metadata(stream)
-        changes.set_metadata(stream, orjson.loads(document), -1 if version is None else version)
+        was = orjson.loads(document)
+        if not info.deleted and info.last_version > high:
+            # The stream has continued: limits and rights that it was given since are kept.
+            was = {key: value for key, value in now.items() if key != "$tb"}
+            was |= {"$tb": low} if low else {}
+        changes.set_metadata(stream, was, -1 if version is None else version)
         after = self._store.stream_info(stream)
         if (
             after is None
@@ -220,7 +236,7 @@ def _batches(link: Link, streams: Iterable[StreamRef], *, typed: bool) -> Iterat
     for wanted in streams:
         # A stream that was tombstoned since it was listed has nothing that could be archived.
         with contextlib.suppress(StreamGone):
-            for each in _events(link, wanted.stream):
+            for each in _events(link, wanted.stream, wanted.last):
                 waiting.append(each)
                 if len(waiting) >= _ROWS:
                     yield _batch(waiting, typed=typed)
@@ -234,14 +250,14 @@ def _batch(events: Sequence[tuple[RecordedEvent, str]], *, typed: bool) -> pa.Re
     return to_archive([event for event, _ in events], extra)
 
 
-def _events(link: Link, stream: str) -> Iterator[tuple[RecordedEvent, str]]:
+def _events(link: Link, stream: str, last: int | None) -> Iterator[tuple[RecordedEvent, str]]:
     request = bulk.read_stream_request(stream)
     with contextlib.closing(
         bulk.Messages(link, request, f"read stream {stream!r}").each()
     ) as messages:
         for message in messages:
             if message.WhichOneof("content") == "event" and message.event.HasField("event"):
-                yield (
-                    bulk.to_event(message.event.event),
-                    message.event.event.metadata["content-type"],
-                )
+                event = bulk.to_event(message.event.event)
+                if last is not None and event.version > last:
+                    return
+                yield event, message.event.event.metadata["content-type"]

@@ -26,14 +26,16 @@ from esops.moments import ARCHIVED_INFINITY, EARLIEST, from_driver, to_archive
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.stores.ahead import ahead
-from esops.stores.parts import RemovalStrategy, Removed, VersionRange
+from esops.stores.parts import HeadRemoval, RemovalStrategy, Removed, VersionRange
 from esops.stores.postgres import removing, restoring
 from esops.stores.postgres.bulk import BulkReader
-from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout, named
+from esops.stores.postgres.layouts.archiving import SqlRemoval
+from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout, named, storable
 from esops.stores.postgres.memory import forget_restored
 
 _AT_ONCE_EVENTS = 200_000
 _AT_ONCE_STREAMS = 20_000
+_LAST = 2**63 - 1
 _BY_INDEX = "SET enable_seqscan = off"
 """Each group of streams is a statement: where the planner scanned the table for each, a run would
 take the square of its size. Between an index's order and a bitmap it may choose.
@@ -111,10 +113,10 @@ class StreamArchiver:
             if batch.num_rows:
                 yield self._as_archived(batch, schema)
 
-    def _statement(self, streams: Sequence[StreamRef], extra: Sequence[sql.Composable]) -> str:
+    def _columns(self, extra: Sequence[sql.Composable]) -> list[sql.Composable]:
         layout, m = self._layout, self._layout.mapped
         hidden = sql.SQL("NOT ({})").format(layout.own)
-        columns = [
+        return [
             m.stream,
             m.version,
             *layout.order,
@@ -126,9 +128,14 @@ class StreamArchiver:
             *(column for column in (m.tenant, m.metadata) if column not in (NO_TENANT, NOTHING)),
             *extra,
         ]
+
+    def _statement(self, streams: Sequence[StreamRef], extra: Sequence[sql.Composable]) -> str:
+        layout, m, columns = self._layout, self._layout.mapped, self._columns(extra)
+        if any(each.last is not None for each in streams):
+            return heads_statement(layout, columns, streams).as_string(None)
         by_tenant: dict[str, list[str]] = {}
-        for name, tenant, _ in streams:
-            by_tenant.setdefault(tenant, []).append(name)
+        for each in streams:
+            by_tenant.setdefault(each.tenant, []).append(each.stream)
         wanted = [
             sql.SQL("({} AND {})").format(
                 layout.any_stream(names),
@@ -224,10 +231,18 @@ class StreamArchiver:
             removal,
             how.keeps,
             whole=how.rows is None,
+            heads=self._heads(how),
+            only_whole=how.only_whole,
             never=how.never,
             what=how.what,
             statements=statements,
         )
+
+    def _heads(self, how: SqlRemoval) -> HeadRemoval | None:
+        if how.heads is None or how.rows is None:
+            return None
+        statements = [each.as_string(None) for each in (how.heads.limits, how.rows)]
+        return HeadRemoval(how.heads.what, statements, how.heads.until_only)
 
     def _refuse_dependents(self) -> None:
         with self._control() as connection:
@@ -239,6 +254,12 @@ class StreamArchiver:
                 hint="The foreign keys of these tables say so (ON DELETE). With "
                 'remove = "keep", esops archives the events and removes nothing.',
             )
+
+    def head_limits(self, removal: str, streams: Sequence[StreamKey]) -> Mapping[StreamKey, int]:
+        """See Archiving: from the layout's rules."""
+        assert self._rules is not None
+        with self._control() as connection:
+            return removing.head_limits(connection, self._rules.removals[removal], streams)
 
     def remove(
         self,
@@ -308,6 +329,34 @@ class StreamArchiver:
         if self._layout.by_transactions:
             into.refuse_unwritten(batch)
         restoring.refuse_taken(into.taken(batch))
+
+
+def heads_statement(
+    layout: Layout, columns: Sequence[sql.Composable], streams: Sequence[StreamRef]
+) -> sql.Composed:
+    """The events of streams, of each up to a version, in the order in which they are asked for."""
+    m = layout.mapped
+    wanted = [each for each in streams if storable([each.stream])]
+    return sql.SQL(
+        "SELECT e.* FROM unnest({names}::text[], {tenants}::text[], {ends}::bigint[]) WITH "
+        "ORDINALITY AS k(k_stream, k_tenant, k_end, k_at) CROSS JOIN LATERAL (SELECT {columns} "
+        "FROM {events} WHERE {alive} AND {scope} AND {stream} = k.k_stream::{kind} AND "
+        "{tenant} = k.k_tenant AND {version} <= k.k_end "
+        # Stream by stream: the planner would join the whole table for some thousands of them.
+        'OFFSET 0) AS e ORDER BY k.k_at, e."esops:1"'
+    ).format(
+        names=sql.Literal([each.stream for each in wanted]),
+        tenants=sql.Literal([each.tenant for each in wanted]),
+        ends=sql.Literal([_LAST if each.last is None else each.last for each in wanted]),
+        columns=named(columns),
+        events=layout.events,
+        alive=layout.alive,
+        scope=layout.scope,
+        stream=layout.stream_column or m.stream,
+        kind=sql.SQL(layout.stream_kind),
+        tenant=m.tenant,
+        version=m.version,
+    )
 
 
 def _in_utc(times: pa.Array) -> pa.Array:

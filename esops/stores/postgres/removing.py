@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from psycopg import errors
+from psycopg import errors, sql
 
 from esops.events import StreamKey
 from esops.stores.parts import Removed, VersionRange
@@ -56,6 +56,8 @@ def _remove_at_once(
     removal: SqlRemoval,
     parts: list[VersionRange],
 ) -> list[Removed]:
+    if parts[0].head:
+        return _remove_heads(connection, removal, parts)
     there = {
         StreamKey(stream, tenant): (version, archived)
         for stream, tenant, version, archived in connection.execute(
@@ -82,18 +84,50 @@ def _remove_at_once(
         else:
             going.append(part)
     if removal.rows is not None and going:
-        keys = {
-            **keys_of([part.key for part in going]),
-            "low": [part.low for part in going],
-            "high": [part.high for part in going],
-        }
-        connection.execute(removal.rows, keys)
+        _delete(connection, removal.rows, going)
     # Where events stay, the stream stays as it is.
     ending = [part for part in going if part.ends and part.high == part.last_version]
     if ending:
         for statement in removal.end:
             connection.execute(statement, keys_of([part.key for part in ending]))
     return [*done, *(Removed(part, part.high - part.low + 1, None) for part in going)]
+
+
+def _remove_heads(
+    connection: psycopg.Connection, removal: SqlRemoval, parts: list[VersionRange]
+) -> list[Removed]:
+    """Remove ranges of streams that continue: no row of a stream is locked, so that no writer
+    waits, and what is appended lies behind what is removed.
+    """
+    limits = head_limits(connection, removal, [part.key for part in parts])
+    going = [part for part in parts if limits.get(part.key, part.high - 1) >= part.last_version]
+    if removal.rows is not None and going:
+        _delete(connection, removal.rows, going)
+    reason = "it changed since it was archived: it cannot do without this head any more"
+    return [
+        Removed(part, part.high - part.low + 1, None) if part in going else Removed(part, 0, reason)
+        for part in parts
+    ]
+
+
+def head_limits(
+    connection: psycopg.Connection, removal: SqlRemoval, streams: Sequence[StreamKey]
+) -> dict[StreamKey, int]:
+    """The version up to which the head of each stream can go; see Archiving."""
+    assert removal.heads is not None
+    found = connection.execute(removal.heads.limits, keys_of(streams)).fetchall()
+    return {StreamKey(stream, tenant): version for stream, tenant, version in found}
+
+
+def _delete(
+    connection: psycopg.Connection, statement: sql.Composed, parts: Sequence[VersionRange]
+) -> None:
+    keys = {
+        **keys_of([part.key for part in parts]),
+        "low": [part.low for part in parts],
+        "high": [part.high for part in parts],
+    }
+    connection.execute(statement, keys)
 
 
 def keys_of(streams: Sequence[StreamKey]) -> dict[str, Any]:

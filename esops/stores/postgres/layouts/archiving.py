@@ -24,6 +24,19 @@ RANGES = sql.SQL(
 
 
 @dataclass(frozen=True)
+class SqlHeads:
+    """How far streams that continue can be shortened; the rows go as those of whole streams do."""
+
+    limits: sql.Composed
+    """Gives stream, tenant and the version up to which the head of the stream can go, where the
+    library loads what stays.
+    """
+    what: str = "deletes the first events of streams that continue; the streams' own rows stay"
+    until_only: bool = False
+    """See HeadRemoval."""
+
+
+@dataclass(frozen=True)
 class SqlRemoval:
     """What is executed to remove streams."""
 
@@ -37,6 +50,10 @@ class SqlRemoval:
     """What it does, for the plan."""
     never: str = ""
     """A pattern of streams that are not taken."""
+    heads: SqlHeads | None = None
+    """How far it shortens streams that continue; None where it does not."""
+    only_whole: str = ""
+    """Why it does not."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +112,15 @@ def numbered_archiving(
     number: str,
     cast: str = "text",
     never: str = "",
+    *,
+    snapshots: sql.Identifier | None = None,
+    only_whole: str = "",
 ) -> LayoutArchiving:
     """The archiving of a layout of one table: rows are deleted but for the last, which keeps a
     stream's versions going.
+
+    `snapshots` is a table of the same columns without whose rows no stream is shortened;
+    `only_whole` says why none is at all.
     """
     names = {
         "events": events,
@@ -107,14 +130,26 @@ def numbered_archiving(
         "ranges": RANGES,
         "cast": sql.SQL(cast),
     }
+    newest = sql.SQL(
+        "CROSS JOIN LATERAL (SELECT {version} AS version FROM {table} WHERE {stream} = "
+        "k.stream::{cast} ORDER BY {version} DESC LIMIT 1) AS {alias}"
+    )
+    of_events = newest.format(**names, table=events, alias=sql.Identifier("e"))
+    of_snapshots: sql.Composable = sql.SQL("")
+    limit, shortened = sql.SQL("e.version - 1"), "deletes the first events of streams that continue"
+    if snapshots is not None:
+        of_snapshots = newest.format(**names, table=snapshots, alias=sql.Identifier("s"))
+        limit = sql.SQL("least(e.version - 1, s.version)")
+        shortened += ", at most those that a snapshot stands for"
+    limits = sql.SQL("SELECT k.stream, k.tenant, {} FROM {} {} {}").format(
+        limit, STREAMS, of_events, of_snapshots
+    )
     return LayoutArchiving(
         columns=columns,
         position=(number,),
-        guard=sql.SQL(
-            "SELECT k.stream, k.tenant, e.version, FALSE FROM {streams} CROSS JOIN LATERAL (SELECT "
-            "{version} AS version FROM {events} "
-            "WHERE {stream} = k.stream::{cast} ORDER BY {version} DESC LIMIT 1) AS e"
-        ).format(**names),
+        guard=sql.SQL("SELECT k.stream, k.tenant, e.version, FALSE FROM {} {}").format(
+            STREAMS, of_events
+        ),
         removals={
             "delete": SqlRemoval(
                 rows=sql.SQL(
@@ -125,6 +160,8 @@ def numbered_archiving(
                 never=never,
                 what="deletes events; the last one of each stream stays, so that its versions "
                 "continue",
+                heads=None if only_whole else SqlHeads(limits, what=shortened),
+                only_whole=only_whole,
             )
         },
     )

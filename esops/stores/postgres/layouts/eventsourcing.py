@@ -32,6 +32,10 @@ _EVENT = {"stream": "originator_id", "version": "originator_version", "data": "s
 _C = sql.Identifier
 _TRACKING = ["application_name", "notification_id"]
 _SQL = statements(__package__, "eventsourcing")
+_FROM_SNAPSHOTS = (
+    "the library loads an aggregate without its first events from a snapshot only, and there is no "
+    "table {}"
+)
 
 
 def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[Eventsourcing]:
@@ -73,8 +77,15 @@ class Eventsourcing(NumberedLayout):
         )
         self.decode = DECODERS[self.name]
         self.stream_kind = table.column("originator_id").kind
+        snapshots = f"{application(table.name)}_snapshots"
+        there = catalog.find_table(connection, table.schema, snapshots) is not None
         self.archiving = numbered_archiving(
-            self.events, _EVENT, "notification_id", self.stream_kind
+            self.events,
+            _EVENT,
+            "notification_id",
+            self.stream_kind,
+            snapshots=_C(table.schema, snapshots) if there else None,
+            only_whole="" if there else _FROM_SNAPSHOTS.format(f"{table.schema}.{snapshots}"),
         )
         sample = connection.execute(
             sql.SQL("SELECT state FROM {} ORDER BY notification_id LIMIT 1").format(self.events)

@@ -7,7 +7,13 @@ from __future__ import annotations
 from psycopg import sql
 
 from esops.postgres.statements import statements
-from esops.stores.postgres.layouts.archiving import RANGES, STREAMS, LayoutArchiving, SqlRemoval
+from esops.stores.postgres.layouts.archiving import (
+    RANGES,
+    STREAMS,
+    LayoutArchiving,
+    SqlHeads,
+    SqlRemoval,
+)
 from esops.stores.postgres.layouts.base import NO_TENANT
 
 _EVENT = {
@@ -45,6 +51,7 @@ def archiving_rules(
                 rows=made["delete_events"],
                 end=(made["archive_streams"],),
                 what="deletes messages; each stream's row stays, marked as archived",
+                heads=SqlHeads(made["head_limits"], until_only=True),
             ),
         },
         revive=(made["revive_events"], made["revive_streams"]),

@@ -3,6 +3,13 @@
 SELECT k.stream, k.tenant, s.stream_position, s.is_archived FROM {streams} s JOIN {k} ON {of_streams}
 ORDER BY s.is_archived DESC FOR UPDATE OF s SKIP LOCKED
 
+-- head_limits --
+-- Up to where the head of a stream can go: its last message stays. Its row is not locked, so that no
+-- writer waits.
+SELECT k.stream, k.tenant, m.stream_position - 1 FROM {k} CROSS JOIN LATERAL (
+    SELECT m.stream_position FROM {messages} m WHERE {of_messages} AND m.is_archived = FALSE
+    ORDER BY m.stream_position DESC LIMIT 1) AS m
+
 -- delete_events --
 -- Messages of version ranges.
 DELETE FROM {messages} m USING {ranges}

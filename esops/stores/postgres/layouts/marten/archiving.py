@@ -12,7 +12,13 @@ import psycopg
 from psycopg import sql
 
 from esops.postgres.statements import statements
-from esops.stores.postgres.layouts.archiving import RANGES, STREAMS, LayoutArchiving, SqlRemoval
+from esops.stores.postgres.layouts.archiving import (
+    RANGES,
+    STREAMS,
+    LayoutArchiving,
+    SqlHeads,
+    SqlRemoval,
+)
 from esops.stores.postgres.layouts.base import NO_TENANT
 from esops.stores.postgres.layouts.marten.variant import MartenVariant
 
@@ -38,6 +44,7 @@ def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> L
             end=(made["tombstone"],) if variant.archivable else (),
             what="deletes events; each stream's row stays as its tombstone, marked as archived, so "
             "that nobody appends to it",
+            heads=SqlHeads(made["head_limits"], until_only=True),
         )
     }
     # Offered only where Marten's own function is there to be called.

@@ -3,6 +3,13 @@
 SELECT k.stream, k.tenant, s.version, s.is_archived IS TRUE FROM {streams} s JOIN {k} ON {of_streams}
 ORDER BY s.is_archived DESC FOR UPDATE OF s SKIP LOCKED
 
+-- head_limits --
+-- Up to where the head of a stream can go: its last event stays. Its row is not locked, so that no
+-- writer waits.
+SELECT k.stream, k.tenant, e.version - 1 FROM {k} CROSS JOIN LATERAL (
+    SELECT e.version FROM {events} e WHERE {of_events}{and_not_archived}
+    ORDER BY e.version DESC LIMIT 1) AS e
+
 -- delete_events --
 -- Events of version ranges.
 DELETE FROM {events} e USING {ranges}

@@ -1,0 +1,148 @@
+"""Streams that continue lose their heads to an archive, piece by piece, and are read whole with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from esops.archive.restore import restore
+from esops.archive.run import plan, run
+from esops.archive.verify import verify
+from esops.errors import Refused, UsageError
+from esops.events import EventFilter
+from esops.stores import open_store
+from esops.testing import eventually
+from tests.contract.test_archive import PATIENCE, catalog_of, configured, tag
+from tests.contract.test_store import eventstoredb_kit, layout_kit
+
+BATCH = 4
+KITS = ["marten-text", "marten-partitioned-conjoined", "emmett", "messagedb", "eventsourcing"]
+
+
+@pytest.fixture(params=[*KITS, "eventstoredb", "eventstoredb-real"])
+def kit(request):
+    if request.param.startswith("eventstoredb"):
+        yield from eventstoredb_kit(request)
+    else:
+        yield from layout_kit(
+            request.param, request.getfixturevalue("dsn"), request.getfixturevalue("connection")
+        )
+
+
+def way(kit) -> str:
+    return "truncate" if kit.store.archiving.removals[-1] == "truncate" else "delete"
+
+
+def snapshot(kit, stream: str) -> None:
+    """What an aggregate is loaded from in Python's eventsourcing, up to its last event."""
+    if "snapshots" in way_statements(kit):
+        kit.connection.execute(
+            "INSERT INTO bankaccounts_snapshots SELECT originator_id, max(originator_version), 't', "
+            "'{}' FROM bankaccounts_events WHERE originator_id = %s GROUP BY 1 ON CONFLICT DO NOTHING",
+            (stream,),
+        )
+
+
+def way_statements(kit) -> str:
+    heads = kit.store.archiving.removal_strategy(way(kit)).heads
+    return "\n".join(heads.statements)
+
+
+def append(kit, stream: str, *types: str) -> None:
+    kit.store.append(stream, kit.events(*types))
+    kit.store.head(PATIENCE)
+
+
+def fill(kit) -> str:
+    """A stream with two events that carry its state, and another one without."""
+    stream, other = kit.stream(tag(kit)), kit.stream(tag(kit))
+    append(kit, other, "added", "added")
+    append(kit, stream, *["added"] * 4, "summed", "added", "added", "summed", "added", "added")
+    snapshot(kit, stream)
+    wanted = EventFilter(category=tag(kit)) if kit.text_ids else EventFilter()
+    assert eventually(lambda: {stream, other} <= {info.name for info in kit.store.streams(wanted)})
+    return stream
+
+
+def versions(events) -> list[int]:
+    return [event.version for event in events]
+
+
+def test_a_live_stream_is_shortened_piece_by_piece_and_read_whole_with_its_archive(kit, tmp_path):
+    stream, first = fill(kit), kit.store.capabilities.first_version
+    config = configured(kit, tmp_path, remove=way(kit), until="summed", batch=BATCH)
+    planned = plan(config, "old")
+    assert (planned.streams, planned.events) == (1, 7)
+    assert planned.statements
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if what in ("events exported", "streams removed"):  # a writer that never stops
+            append(kit, stream, "added")
+
+    outcome = run(config, "old", despite_checkpoints=True, progress=progress)
+    assert (outcome.state, outcome.events, outcome.removed_events) == ("done", 7, 7)
+    assert (outcome.removed, outcome.skipped) == (1, [])
+    whole = range(first, kit.store.stream_info(stream).last_version + 1)
+    assert len(whole) > 11
+    assert versions(kit.store.read_stream(stream)) == list(whole[7:])
+    assert run(config, "old", despite_checkpoints=True).state == "nothing"
+
+    append(kit, stream, "added", "summed", "added")
+    snapshot(kit, stream)
+    newest = kit.store.stream_info(stream).last_version
+    again = run(config, "old", despite_checkpoints=True)
+    assert again.removed_events == newest - 1 - whole[7]
+    assert versions(kit.store.read_stream(stream)) == [newest - 1, newest]
+    append(kit, stream, "added")
+
+    with open_store("s", kit.settings.model_copy(update={"cold": config.archives["cold"]})) as both:
+        expected = list(range(first, newest + 2))
+        assert versions(both.read_stream(stream)) == expected
+        assert versions(both.read_stream(stream, backwards=True)) == expected[::-1]
+        info = both.stream_info(stream)
+        assert (info.length, info.first_version) == (len(expected), first)
+        seen = [
+            event.version
+            for batch in both.read_all(kit.begin)
+            for event in batch.events
+            if event.stream == stream
+        ]
+        assert seen == expected
+    older, newer = catalog_of(config).sealed()
+    for sealed in (older, newer):
+        assert verify(*sealed, kit.store).ok
+    with pytest.raises(Refused, match="there would be a gap"):
+        restore(*older, kit.store)
+    for sealed in (newer, older):
+        assert restore(*sealed, kit.store).streams == 1
+        assert restore(*sealed, kit.store).there == 1
+    assert versions(kit.store.read_stream(stream)) == expected
+    append(kit, stream, "added")
+    assert kit.store.stream_info(stream).last_version == expected[-1] + 1
+
+
+def test_what_stays_is_never_nothing_and_begins_where_the_policy_says(kit, tmp_path):
+    stream, first = fill(kit), kit.store.capabilities.first_version
+    remove = way(kit)
+    cases = [
+        ({"keep_last": 4}, 6),
+        ({"keep_last": 1}, 9),
+        ({"keep_last": 10}, 0),
+        ({"until": "summed", "keep_last": 4}, 4),
+        ({"until": ["summed", "added"]}, 9),
+        ({"until": "summed", "older_than": "1h"}, 0),
+        ({"until": "summed", "min_length": 11}, 0),
+    ]
+    for policy, events in cases:
+        config = configured(kit, tmp_path, remove=remove, **{"min_length": 3, **policy})
+        if "until" not in policy and kit.store.archiving.removal_strategy(remove).heads.until_only:
+            with pytest.raises(UsageError, match="carries the state"):
+                plan(config, "old")
+            continue
+        assert plan(config, "old").events == events, policy
+    assert versions(kit.store.read_stream(stream))[0] == first
+    config = configured(kit, tmp_path, remove="keep", keep_last=4)
+    for removal in set(kit.store.archiving.removals) - {remove}:
+        with pytest.raises(UsageError, match="only remove whole streams"):
+            run(config, "old", removal=removal)
+    assert run(config, "old").events == 6, "a copy of a head needs nothing of the library"
+    assert run(config, "old").state == "nothing", "all of it is archived"
