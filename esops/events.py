@@ -232,15 +232,40 @@ class StreamRef(NamedTuple):
 class Checkpoint:
     """How far a processor of the application has got, according to the store's own tables.
 
-    `position` is None where it has none yet; `detail` holds what else the store keeps of it
-    (version, status, …).
+    The layout says what its row means; nobody compares the texts in `state` or `detail`, which are
+    what else the store keeps of it (version, status, …). What is unknown is never taken for dead,
+    and never for passed.
     """
 
     name: str
     position: Position | None
+    """Up to which it has certainly read all that it reads; None: nothing, or unknown."""
     state: str
     updated_at: Moment | None
     detail: Mapping[str, str] = field(default_factory=dict)
+    kind: Literal["processor", "bookkeeping"] = "processor"
+    """Bookkeeping is the library's own: no reader stands behind it."""
+    tenant: str = ""
+    """The only tenant whose events it reads; empty: all."""
+    category: str | None = None
+    """The only category that it reads; None: all."""
+    stream: str | None = None
+    """The only stream that it reads; None: all."""
+    types: tuple[str, ...] = ()
+    """The only types of events that it handles; empty: all, or unknown."""
+    alive: Literal["yes", "no", "unknown"] = "unknown"
+    """Whether a process works for it now."""
+    evidence: str = ""
+    """Why the position or `alive` is what it says, for a person; empty where that is plain."""
+
+    holds_stream: StreamKey | None = None
+    """The stream of the event at which it stands, where the library could not begin without that
+    event.
+    """
+
+    def called(self, name: str) -> bool:
+        """Whether a name is its own, or `name/version` where the library keeps versions apart."""
+        return name in {self.name, f"{self.name}/{self.detail.get('version')}"}
 
 
 def category_of(stream: str) -> str | None:

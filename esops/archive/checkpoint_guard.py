@@ -1,56 +1,79 @@
 """Nothing is removed that somebody has not read yet.
 
-Readers are the versions of esops' own read models and the application's processors.
+Readers are the versions of esops' own read models and the application's processors. What a reader
+reads, and how far it is, is data that the layout gives (`esops.events.Checkpoint`). A reader whose
+position is unknown has read nothing of what it reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
+import structlog
+
+from esops.archive.unread import RunEvents
 from esops.config import Config
 from esops.errors import Refused
-from esops.events import Position
+from esops.events import Checkpoint, StreamKey
 from esops.postgres.connection import connect, translated
 from esops.readmodel import marks, migrations, renamed
 from esops.readmodel.registry import Version
+from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
 from esops.wording import count
 
+log = structlog.get_logger("esops.archive")
+
 _SHOWN = 5
+Unread = Callable[[Checkpoint], int]
+"""How many of the events that would be removed a reader has not read, or may not have read."""
 
 
-def behind(config: Config, store: EventStore, store_name: str, position: Position) -> list[str]:
-    """The readers of a store that have not reached a position, each as a phrase.
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A reader that has not read all events yet."""
+
+    phrase: str
+    names: frozenset[str]
+    """By which `--despite` can name it."""
+    name: str
+    """The one of these that a hint shows."""
+
+    def __str__(self) -> str:
+        return self.phrase
+
+
+def behind(config: Config, store: EventStore, store_name: str, unread: Unread) -> list[Late]:
+    """The readers of a store that have not read all of some events.
 
     Raises Unavailable if a read model cannot be asked, AnotherLog if one was made from another
     history of the store.
     """
+    processors = [each for each in store.checkpoints() if each.kind == "processor"]
     return [
-        *_processors_behind(store, position),
-        *_projections_behind(config, store, store_name, position),
+        *_processors_behind(processors, unread),
+        *_projections_behind(config, store, store_name, processors, unread),
     ]
 
 
-def _processors_behind(store: EventStore, position: Position) -> Iterator[str]:
-    for each in store.checkpoints():
-        # Marten's high-water mark belongs to its daemon as a whole: no reader stands behind it.
-        if each.state == "high-water mark":
-            continue
-        if not _reached(each.position, position):
-            yield f"processor {each.name!r} {_progress(each.position)}"
-
-
-def _reached(position: Position | None, target: Position) -> bool:
-    """Whether a reader has certainly read up to a target.
-
-    A position of another shape, as before the store's `ordering` was changed, says nothing.
-    """
-    return position is not None and len(position) == len(target) and position >= target
+def _processors_behind(processors: Sequence[Checkpoint], unread: Unread) -> Iterator[Late]:
+    names = [each.name for each in processors]
+    for each in processors:
+        if events := unread(each):
+            version = each.detail.get("version")
+            own = f"{each.name}/{version}" if names.count(each.name) > 1 else each.name
+            known = frozenset({each.name, f"{each.name}/{version}", own})
+            yield Late(f"processor {own!r} {_progress(each, events)}", known, own)
 
 
 def _projections_behind(
-    config: Config, store: EventStore, store_name: str, position: Position
-) -> Iterator[str]:
+    config: Config,
+    store: EventStore,
+    store_name: str,
+    processors: Sequence[Checkpoint],
+    unread: Unread,
+) -> Iterator[Late]:
     for name, settings in config.projections.items():
         if settings.kind == "server" or config.store(settings.store)[0] != store_name:
             continue
@@ -63,13 +86,35 @@ def _projections_behind(
                 if version.position is not None and version.store == store_name:
                     # In another history it has read other events, whatever its position.
                     marks.check(connection, store, version)
-                if not _reached(version.position, position):
+                if _is_a_processors(version, settings, processors):
+                    continue
+                reader = Checkpoint(name, version.position, version.state, version.updated_at)
+                if events := unread(reader):
                     who = f"projection {version.projection} v{version.version}"
-                    yield f"{who} {_progress(version.position)}{_renamed(version, name)}"
+                    phrase = f"{who} {_progress(reader, events)}{_renamed(version, name)}"
+                    own = f"{name}/{version.version}"
+                    yield Late(phrase, frozenset({name, own}), own)
 
 
-def _progress(position: Position | None) -> str:
-    return f"(it is at {position})" if position is not None else "(it has read nothing)"
+def _is_a_processors(
+    version: Version, settings: ProjectionSettings, processors: Sequence[Checkpoint]
+) -> bool:
+    """Whether a processor of the application keeps a version fresh: then that is the reader."""
+    kept = version.checkpoint
+    if kept is None and settings.live == "app" and version.state == "active":
+        kept = settings.checkpoint
+    return (
+        kept is not None
+        and version.position is None
+        and any(each.called(kept) for each in processors)
+    )
+
+
+def _progress(reader: Checkpoint, events: int) -> str:
+    where = "it has read nothing" if reader.position is None else f"it is at {reader.position}"
+    if reader.evidence:
+        where = f"it is not known where it stands: {reader.evidence}"
+    return f"({where}; {count(events, 'event')} of these may be unread)"
 
 
 def _renamed(version: Version, name: str) -> str:
@@ -79,16 +124,46 @@ def _renamed(version: Version, name: str) -> str:
 
 
 def refuse_unless_read(
-    config: Config, store: EventStore, store_name: str, position: Position
+    config: Config,
+    store: EventStore,
+    store_name: str,
+    events: RunEvents,
+    despite: Sequence[str] = (),
 ) -> None:
-    """Raises Refused if somebody has not read all events up to a position."""
-    late = behind(config, store, store_name, position)
+    """Raises Refused if somebody has not read all events of a run, except those readers that
+    `despite` names.
+    """
+    found = behind(config, store, store_name, events.unread)
+    ignored = [each for each in found if not each.names.isdisjoint(despite)]
+    for each in ignored:
+        log.warning("removing events in spite of a reader", reader=str(each))
+    late = [each for each in found if each not in ignored]
     if late:
         more = f" and {len(late) - _SHOWN} more" if len(late) > _SHOWN else ""
+        named = " ".join(f"--despite {_quoted(each.name)}" for each in late[:_SHOWN])
         raise Refused(
-            f"the run would remove events up to position {position}, and "
+            f"the run would remove events up to position {events.last}, and "
             f"{count(len(late), 'reader has', 'readers have')} not read all of them yet: "
-            f"{', '.join(late[:_SHOWN])}{more}",
-            hint="Wait until they have caught up, or remove those that nobody needs. "
-            "With --despite-checkpoints the run removes the events anyway.",
+            f"{', '.join(map(str, late[:_SHOWN]))}{more}",
+            hint="Wait until they have caught up, or remove those that nobody needs. With "
+            f"{named} the run removes the events anyway; with --despite-checkpoints it asks "
+            "nobody.",
         )
+
+
+def _quoted(name: str) -> str:
+    """A name as a shell takes it."""
+    plain = all(each.isalnum() or each in "_-./:@" for each in name)
+    return name if plain else "'{}'".format(name.replace("'", "'\\''"))
+
+
+def needed_streams(store: EventStore) -> dict[StreamKey, str]:
+    """The streams of which an event has to stay, each with the reason: the application's library
+    could not begin without the event at which a processor stands.
+    """
+    return {
+        each.holds_stream: f"processor {each.name!r} is at one of its events, and its library "
+        "looks that event up"
+        for each in store.checkpoints()
+        if each.holds_stream is not None
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -80,6 +80,8 @@ class RunContext:
     run: Run
     lease: Lease
     despite_checkpoints: bool
+    despite: Sequence[str]
+    """The readers that need not have read the events."""
     check_stop: Callable[[], None]
     """Raises Stopped when the run has to stop. Called between units of work, never within one."""
     progress: Progress

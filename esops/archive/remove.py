@@ -15,11 +15,12 @@ import structlog
 from esops.archive import checkpoint_guard
 from esops.archive.compare import compare
 from esops.archive.context import ArchiveOutcome, RunContext
+from esops.archive.unread import RunEvents
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.errors import EsopsError
-from esops.events import Position, StreamKey
+from esops.events import StreamKey
 from esops.settings import PolicySettings
 from esops.stores.base import EventStore, require
 from esops.stores.parts import RemovalStrategy, VersionRange
@@ -57,8 +58,15 @@ def remove_archived(
     between two transactions.
     """
     if not context.despite_checkpoints:
-        last = Position.parse(manifest.last_position)
-        checkpoint_guard.refuse_unless_read(context.config, context.store, context.store_name, last)
+        checkpoint_guard.refuse_unless_read(
+            context.config,
+            context.store,
+            context.store_name,
+            RunEvents(context.run, manifest),
+            context.despite,
+        )
+    for key, reason in checkpoint_guard.needed_streams(context.store).items():
+        reasons.put(*key, reason)
     result = RemovalResult()
 
     def before_each() -> None:

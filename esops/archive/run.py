@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -82,6 +82,7 @@ def run(
     *,
     removal: Removal | None = None,
     despite_checkpoints: bool = False,
+    despite: Sequence[str] = (),
     start_again: bool = False,
     max_duration: timedelta | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -90,7 +91,8 @@ def run(
     """Run a policy, or resume its unfinished run; with `start_again`, give that up as failed first.
 
     Raises Busy while another process works on the policy, Stopped after `max_duration` or `stop`,
-    and Refused if a processor or projection has not read the events that would be removed.
+    and Refused if a processor or projection has not read the events that would be removed;
+    `despite` names those that need not have.
     """
     archive, archive_settings, settings = config.policy(name)
     store_name, store_settings = config.store(settings.store)
@@ -132,6 +134,7 @@ def run(
             run=unfinished[0] if unfinished else Run(repository, _new_name(short_name)),
             lease=lease,
             despite_checkpoints=despite_checkpoints,
+            despite=despite,
             check_stop=check_stop,
             progress=progress,
         )

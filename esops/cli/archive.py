@@ -82,10 +82,17 @@ def run(
     context: typer.Context,
     policy: str = _POLICY,
     remove: str | None = _REMOVE,
+    despite: list[str] = typer.Option(
+        [],
+        "--despite",
+        metavar="NAME",
+        help="Remove events although the projection or processor of this name has not read them "
+        "yet; repeatable.",
+    ),
     despite_checkpoints: bool = typer.Option(
         False,
         "--despite-checkpoints",
-        help="Remove events although a projection or processor has not read them yet.",
+        help="Remove events without asking any projection or processor how far it has read.",
     ),
     start_again: bool = typer.Option(
         False,
@@ -123,6 +130,7 @@ def run(
             policy,
             removal=_removal(remove),
             despite_checkpoints=despite_checkpoints,
+            despite=despite,
             start_again=start_again,
             max_duration=limit,
             stop=stop_on_signals().is_set,

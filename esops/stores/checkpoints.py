@@ -13,11 +13,7 @@ def checkpoint_of(store: EventStore, name: str) -> Checkpoint | None:
 
     Raises Refused where a name alone is that of several.
     """
-    found = [
-        each
-        for each in store.checkpoints()
-        if name in {each.name, f"{each.name}/{each.detail.get('version')}"}
-    ]
+    found = [each for each in store.checkpoints() if each.called(name)]
     if len(found) > 1:
         versions = ", ".join(f"{each.name}/{each.detail.get('version')}" for each in found)
         raise Refused(

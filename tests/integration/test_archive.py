@@ -273,8 +273,8 @@ def test_what_projections_have_not_passed_is_not_removed(project, dsn, connectio
     connection.execute("INSERT INTO shop.mt_event_progression VALUES ('Totals:All', 7)")
     refused = project.run("archive", "run", "old")
     assert refused.code == 6
-    assert "'Totals:All' (it is at 7)" in refused.err
-    assert "projection cart_summary v1 (it is at 1000)" in refused.err
+    assert "'Totals:All' (it is at 7;" in refused.err
+    assert "projection cart_summary v1 (it is at 1000;" in refused.err
     assert connection.execute("SELECT count(*) FROM shop.mt_events").fetchone() == (1_001,)
     connection.execute("DELETE FROM shop.mt_event_progression")
     assert project.run("archive", "run", "old").code == 6

@@ -72,6 +72,25 @@ def microseconds(column: str) -> str:
     )
 
 
+def beyond(position: Position) -> tuple[str, list[Any]]:
+    """The condition for what lies after a position, and its values."""
+    return _compared(position, ">")
+
+
+def up_to(position: Position) -> tuple[str, list[Any]]:
+    """The condition for what lies at or before a position, and its values."""
+    return _compared(position, "<=")
+
+
+def _compared(position: Position, sign: str) -> tuple[str, list[Any]]:
+    if len(position) == 1:
+        return f"position_1 {sign} ?", list(position)
+    return (
+        f"(position_1 {sign[0]} ? OR (position_1 = ? AND position_2 {sign} ?))",
+        [position[0], *position],
+    )
+
+
 class Database:
     """DuckDB over the files of some runs. A context manager.
 

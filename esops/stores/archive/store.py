@@ -22,7 +22,7 @@ from esops.events import (
 )
 from esops.moments import moment
 from esops.settings import ArchiveStoreSettings
-from esops.stores.archive.reading import Database, microseconds, read
+from esops.stores.archive.reading import Database, beyond, microseconds, read, up_to
 from esops.stores.archive.search import ArchiveSearch
 from esops.stores.base import (
     EVERYTHING,
@@ -126,9 +126,9 @@ class ArchiveStore(EventStore):
         if not self._runs:
             return
         where, values = self._where(filter)
-        for position, beyond in ((after, True), (until, False)):
+        for position, compare in ((after, beyond), (until, up_to)):
             if position is not None:
-                condition, more = _compared(position, beyond=beyond)
+                condition, more = compare(position)
                 where, values = f"{where} AND {condition}", [*values, *more]
         source = self._database.stored(filter.stream, after, until)
         found = read(self._database, source, self._parts, self._layout, where, values)
@@ -262,9 +262,9 @@ class ArchiveStore(EventStore):
         """The number of events between two positions, counted in the files."""
         if until is None or not self._runs:
             return 0
-        where, values = _compared(until, beyond=False)
+        where, values = up_to(until)
         if after is not None:
-            condition, more = _compared(after, beyond=True)
+            condition, more = beyond(after)
             where, values = f"{where} AND {condition}", [*values, *more]
         distinct = (
             "SELECT DISTINCT position_1, position_2, stream, version FROM "
@@ -315,15 +315,3 @@ class ArchiveStore(EventStore):
         if self._opened is not None:
             self._opened.close()
             self._opened = None
-
-
-def _compared(position: Position, *, beyond: bool) -> tuple[str, list[Any]]:
-    """The condition for what lies after a position, or at or before it."""
-    sign = ">" if beyond else "<="
-    if len(position) == 1:
-        return f"position_1 {sign} ?", list(position)
-    strict = sign[0]
-    return f"(position_1 {strict} ? OR (position_1 = ? AND position_2 {sign} ?))", [
-        position[0],
-        *position,
-    ]

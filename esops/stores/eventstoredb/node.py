@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from esops.events import Checkpoint
+from esops.events import Checkpoint, Position
 from esops.stores.eventstoredb.admin import HttpAdmin, Scavenge, Scavenges
 from esops.stores.eventstoredb.connect import Connector, Link
-from esops.stores.eventstoredb.groups import PersistentSubscriptions
+from esops.stores.eventstoredb.groups import ALL, PersistentSubscriptions
 from esops.stores.eventstoredb.server_projections import ServerProjections
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ class NodeAdmin:
         return ServerProjections(self._talking)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """The server's projections and persistent subscriptions: how far they are."""
+        """The server's projections and persistent subscriptions: how far they are.
+
+        Where one reads a stream, its place is a revision in that, and no position of the log.
+        """
         now = datetime.now(UTC)
         found = [
             Checkpoint(
@@ -60,6 +63,8 @@ class NodeAdmin:
                 one.status,
                 now,
                 {"kind": "projection", "progress": f"{one.progress:.1f} %"},
+                alive="yes" if one.running else "no",
+                **_of_a_stream(one.position.rpartition(": ")[0], one.position, one.place),
             )
             for one in self.projections.all()
         ]
@@ -70,7 +75,15 @@ class NodeAdmin:
                 "consumers": str(group.consumers),
             }
             found.append(
-                Checkpoint(f"{group.stream}::{group.name}", group.place, group.status, now, detail)
+                Checkpoint(
+                    f"{group.stream}::{group.name}",
+                    group.place,
+                    group.status,
+                    now,
+                    detail,
+                    alive="yes" if group.consumers else "unknown",
+                    **_of_a_stream(group.stream, group.checkpoint, group.place),
+                )
             )
         return found
 
@@ -79,3 +92,16 @@ class NodeAdmin:
         with self.http() as http:
             number = http.start_scavenge()
         yield from self.scavenges.watch(number)
+
+
+def _of_a_stream(stream: str, text: str, place: Position | None) -> dict[str, Any]:
+    """What a reader reads of the log, where it reads a stream: a revision in that is no position of
+    the log.
+    """
+    if place is not None or stream in {"", ALL}:
+        return {}
+    kind, _, name = stream.partition("-")
+    reads: dict[str, Any] = {"stream": stream}
+    if kind in {"$ce", "$et"}:  # links, to the events of a category or of a type
+        reads = {"category": name} if kind == "$ce" else {"types": (name,)}
+    return {**reads, "evidence": f"it is at {text} of a stream" if text else ""}

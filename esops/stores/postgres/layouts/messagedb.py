@@ -104,10 +104,18 @@ class MessageDb(NumberedLayout):
         return insert_each(connection, self._sql["insert"], rows)
 
     def checkpoints(self, connection: psycopg.Connection) -> list[Checkpoint]:
-        """The newest Recorded message of each consumer's position stream."""
+        """The newest Recorded message of each consumer's position stream; each reads the category
+        that its stream names.
+        """
         rows = connection.execute(self._sql["checkpoints"], (_POSITION_STREAM,)).fetchall()
         return [
-            Checkpoint(name, Position((number,)), "recorded", at)
+            Checkpoint(
+                name,
+                Position((number,)),
+                "recorded",
+                at,
+                category=name.partition("-")[0].removesuffix(":position"),
+            )
             for name, number, at in rows
             if number is not None
         ]

@@ -6,27 +6,54 @@ Facts: the library's own functions; see docs/reference/layouts.md.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import psycopg
 from psycopg import sql
 
 from esops.errors import Refused, nearest
-from esops.events import Checkpoint, Position
+from esops.events import Checkpoint, Position, StreamKey
 from esops.postgres import catalog
+from esops.postgres.statements import statements
 
 _C = sql.Identifier
+_SQL = statements(__package__, "processors")
+_ALIVE: Mapping[str, Literal["yes", "no", "unknown"]] = {"running": "yes", "stopped": "no"}
+"""By the status. `running` stands until the processor ends in order: one that was killed may be
+dead, and nothing tells.
+"""
+_PROJECTOR = "emt:processor:projector:"
+"""Begins the name of a processor that is an async projection."""
 _PAIR = re.compile(r"(\d{20}):(\d{19})\Z")
 _TAKEN_OVER_AFTER = timedelta(seconds=300)
 """After so long without a sign of life another instance may take a processor over."""
 
 
-def checkpoints(
-    connection: psycopg.Connection, schema: str, processors: str, by_position: bool
-) -> list[Checkpoint]:
-    """Emmett's processors. The text is a pair since 0.43, and the global position alone before."""
-    table = catalog.find_table(connection, schema, processors)
+@dataclass(frozen=True)
+class Processors:
+    """Where Emmett's processors are, and which messages esops reads."""
+
+    schema: str
+    table: str
+    """emt_processors, or emt_subscriptions up to 0.41."""
+    by_position: bool
+    """Whether esops reads by global position, and not in the library's order."""
+    tenants: bool
+    """Whether a partition is a tenant of the store."""
+    only: str | None
+    """The only partition that is read."""
+
+
+def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Checkpoint]:
+    """Emmett's processors of the partitions that are read.
+
+    The text is a pair since 0.43, and the global position alone before, or where 0.43 registered a
+    processor that has stored nothing yet.
+    """
+    table = catalog.find_table(connection, where.schema, where.table)
     if table is None:
         return []
     # By the columns and not by a version, which the tables do not tell.
@@ -40,42 +67,88 @@ def checkpoints(
     updated = _C("last_updated") if table.has("last_updated") else sql.SQL("NULL::timestamptz")
     rows = connection.execute(
         sql.SQL(
-            "SELECT {}, version, {}::text, last_processed_transaction_id::text::bigint, {}, {}, "
-            "partition FROM {} ORDER BY 1, 2"
-        ).format(_C(identity), _C(text), state, updated, _C(schema, processors))
+            "SELECT {}, version, {}::text, {}, {}, partition FROM {} "
+            "WHERE %(only)s::text IS NULL OR partition = %(only)s ORDER BY 1, 2"
+        ).format(_C(identity), _C(text), state, updated, _C(where.schema, where.table)),
+        {"only": where.only},
     ).fetchall()
+    handled = _handled(connection, where.schema)
     found = []
-    for name, version, checkpoint, written_in, status, updated_at, partition in rows:
+    for name, version, checkpoint, status, updated_at, partition in rows:
         pair = _PAIR.match(checkpoint)
         number = int(pair[2] if pair else checkpoint)
-        transaction = (
-            int(pair[1]) if pair else _transaction_of(connection, schema, number, written_in)
-        )
-        position = (
-            None if number == 0 else Position((number,) if by_position else (transaction, number))
-        )
+        at = {"partition": partition, "number": number, "transaction": pair[1] if pair else None}
+        position, evidence = _stands(connection, where, at)
+        stream = None if pair or not number else _stream_at(connection, where, at)
+        projection = name.removeprefix(_PROJECTOR) if name.startswith(_PROJECTOR) else ""
         detail = {
             "version": str(version),
             "partition": partition,
             "form": "pair" if pair else "global position",
         }
-        found.append(Checkpoint(name, position, status, updated_at, detail))
+        tenant = partition if where.tenants else ""
+        found.append(
+            Checkpoint(
+                name,
+                position,
+                status,
+                updated_at,
+                detail,
+                tenant=tenant,
+                types=handled.get((projection, partition), ()),
+                alive=_ALIVE.get(status, "unknown"),
+                evidence=evidence,
+                holds_stream=None if stream is None else StreamKey(stream, tenant),
+            )
+        )
     return found
 
 
-def _transaction_of(
-    connection: psycopg.Connection, schema: str, number: int, otherwise: int
-) -> int:
-    """The transaction that wrote an event: up to 0.42 a checkpoint keeps the number alone (its own
-    column is another's).
-    """
-    row = connection.execute(
-        sql.SQL("SELECT transaction_id::text::bigint FROM {} WHERE global_position = %s").format(
-            _C(schema, "emt_messages")
-        ),
-        (number,),
-    ).fetchone()
-    return otherwise if row is None else int(row[0])
+def _stands(
+    connection: psycopg.Connection, where: Processors, at: Mapping[str, Any]
+) -> tuple[Position | None, str]:
+    """The position up to which a processor has certainly read all, and why it is not known."""
+    if not at["number"]:
+        return None, ""
+    if at["transaction"] is not None and not where.by_position:
+        return Position((int(at["transaction"]), at["number"])), ""
+    row = connection.execute(_on("stands", where), at).fetchone()
+    if row is None:
+        return None, f"its checkpoint is {at['number']}, and no event up to there is in the store"
+    return Position(row), ""
+
+
+def _stream_at(
+    connection: psycopg.Connection, where: Processors, at: Mapping[str, Any]
+) -> str | None:
+    row = connection.execute(_on("stream_at", where), at).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _on(statement: str, where: Processors) -> sql.Composed:
+    columns = ["global_position"] if where.by_position else ["transaction_id", "global_position"]
+
+    def of(table: str, form: str = "{}") -> sql.Composed:
+        return sql.SQL(", ").join(sql.SQL(form).format(_C(table, name)) for name in columns)
+
+    return sql.SQL(_SQL[statement]).format(
+        messages=_C(where.schema, "emt_messages"),
+        order_of_m=of("m"),
+        order_of_unread=of("unread"),
+        selected=of("m", "{}::text::bigint"),
+        backwards=of("m", "{} DESC"),
+    )
+
+
+def _handled(connection: psycopg.Connection, schema: str) -> dict[tuple[str, str], tuple[str, ...]]:
+    """The types that projections handle, by name and partition."""
+    if catalog.find_table(connection, schema, "emt_projections") is None:
+        return {}
+    statement = sql.SQL(_SQL["handled"]).format(projections=_C(schema, "emt_projections"))
+    return {
+        (name, partition): tuple(map(str, types))
+        for name, partition, types in connection.execute(statement).fetchall()
+    }
 
 
 def set_checkpoint(

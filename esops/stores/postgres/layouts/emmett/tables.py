@@ -180,9 +180,14 @@ class Emmett(Layout):
     def checkpoints(self, connection: psycopg.Connection) -> list[Checkpoint]:
         """Emmett's processors."""
         variant = self._variant
-        return processors.checkpoints(
-            connection, variant.schema, variant.processors, variant.by_position
+        where = processors.Processors(
+            variant.schema,
+            variant.processors,
+            variant.by_position,
+            variant.tenants,
+            variant.tenant,
         )
+        return processors.checkpoints(connection, where)
 
     def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
         """By Emmett's own function."""

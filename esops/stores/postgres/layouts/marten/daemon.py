@@ -6,6 +6,7 @@ Facts: Marten's schema sources and its daemon's gap detection; see docs/referenc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import LiteralString
 
@@ -16,10 +17,19 @@ from esops.errors import Refused, nearest
 from esops.events import Checkpoint, Position
 from esops.postgres import catalog
 from esops.stores.parts import Concern
+from esops.stores.postgres.layouts.marten.variant import sequences_of_tenants
 from esops.wording import count
 
 _ORPHANED = timedelta(days=1)
 """How long a shard may be idle behind a moving high-water mark before it is reported."""
+BOOKKEEPING = {
+    "HighWaterMark": "high-water mark",
+    "HighWaterAllocationFence": "allocation fence",
+    "HighWaterStuckGap": "stuck gap",
+}
+"""The rows that are no shard's, by what their names begin with: up to which number the daemon has
+passed, above which none was drawn, and where it last waited for a gap, which stays for ever.
+"""
 TABLES = ("mt_high_water_skips", "mt_doc_deadletterevent")
 DAEMON_LOCK = 4444
 """Marten's DaemonLockId, unless the application sets another."""
@@ -27,9 +37,14 @@ _ALIVE = timedelta(seconds=30)
 _C = sql.Identifier
 
 
-def checkpoints(connection: psycopg.Connection, schema: str) -> list[Checkpoint]:
-    """The daemon's shards with their dead letters, and its high-water mark with the gaps that it
-    passed.
+def checkpoints(
+    connection: psycopg.Connection, schema: str, tenant: str | None = None
+) -> list[Checkpoint]:
+    """The daemon's shards with their dead letters, and its bookkeeping: the high-water mark with
+    the gaps that it passed, and what it keeps beside that.
+
+    `tenant`: the one whose numbers the store reads, where each tenant has numbers of its own; the
+    rows of others are of other stores.
     """
     if catalog.find_table(connection, schema, "mt_event_progression") is None:
         return []
@@ -45,19 +60,37 @@ def checkpoints(connection: psycopg.Connection, schema: str) -> list[Checkpoint]
             _C(schema, "mt_event_progression")
         )
     ).fetchall()
+    others = [] if tenant is None else sequences_of_tenants(connection, schema)
     found = []
     for name, number, updated in rows:
-        # A tenant with numbers of its own has a mark of its own: HighWaterMark:<tenant>.
-        mark = name.startswith("HighWaterMark")
+        owner = _tenant_of(name, others)
+        if owner is not None and owner != tenant:
+            continue
+        kind = BOOKKEEPING.get(name.partition(":")[0])
         what, count = (
-            ("gaps passed", skips.get(name)) if mark else ("dead letters", dead_letters.get(name))
+            ("gaps passed", skips.get(name)) if kind else ("dead letters", dead_letters.get(name))
         )
-        detail = {what: str(count)} if count else {}
-        position = None if number is None else Position((number,))
+        position, evidence = (None if number is None else Position((number,))), ""
+        if tenant is not None and owner is None:
+            # A number of no tenant cannot be compared with those of one.
+            position, evidence = None, f"its number {number} belongs to no tenant"
         found.append(
-            Checkpoint(name, position, "high-water mark" if mark else "shard", updated, detail)
+            Checkpoint(
+                name,
+                position,
+                kind or "shard",
+                updated,
+                {what: str(count)} if count else {},
+                kind="bookkeeping" if kind else "processor",
+                evidence=evidence,
+            )
         )
     return found
+
+
+def _tenant_of(name: str, tenants: Iterable[str]) -> str | None:
+    """The tenant at the end of a progression row's name; None where there is none."""
+    return max((each for each in tenants if name.endswith(f":{each}")), key=len, default=None)
 
 
 def _counted(
@@ -181,9 +214,13 @@ def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table
         orphans = sql.SQL(
             "SELECT p.name, p.last_seq_id, p.last_updated FROM {} p JOIN {} m ON m.name = "
             "'HighWaterMark' "
-            "WHERE p.name NOT LIKE 'HighWaterMark%' AND p.last_seq_id < m.last_seq_id AND "
+            "WHERE split_part(p.name, ':', 1) <> ALL({}) AND p.last_seq_id < m.last_seq_id AND "
             "p.last_updated < m.last_updated - {} ORDER BY 1"
-        ).format(*[_C(schema, "mt_event_progression")] * 2, sql.Literal(_ORPHANED))
+        ).format(
+            *[_C(schema, "mt_event_progression")] * 2,
+            sql.Literal([*BOOKKEEPING]),
+            sql.Literal(_ORPHANED),
+        )
         for name, number, updated in connection.execute(orphans).fetchall():
             message = (
                 f"progression row {name} has been at {number} since {updated:%Y-%m-%d %H:%M} "

@@ -198,7 +198,9 @@ class Marten(Layout):
 
     def checkpoints(self, connection: psycopg.Connection) -> list[Checkpoint]:
         """The daemon's shards and its high-water mark."""
-        return daemon.checkpoints(connection, self.schema)
+        variant = self._variant
+        tenant = (variant.tenant or DEFAULT_TENANT) if variant.own_numbers else None
+        return daemon.checkpoints(connection, self.schema, tenant)
 
     def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
         """A shard's progress."""

@@ -1,0 +1,35 @@
+-- stands --
+-- Where a processor certainly stands, in the order of esops: the last message before the
+-- first that it may still have to read. Those are the messages after the pair `bound`, in the
+-- library's order, and where the library keeps a number alone those of higher numbers as well.
+-- `bound` is the pair that was kept, or that of the last message up to the number: the message of
+-- the number itself may be gone.
+WITH bound AS (
+    SELECT transaction_id, global_position FROM {messages}
+    WHERE partition = %(partition)s AND %(transaction)s::text IS NULL
+        AND global_position <= %(number)s
+    ORDER BY global_position DESC LIMIT 1
+), ends AS (
+    SELECT transaction_id, global_position FROM bound
+    UNION ALL SELECT %(transaction)s::text::xid8, %(number)s::bigint
+    WHERE %(transaction)s::text IS NOT NULL
+), unread AS (
+    SELECT m.transaction_id, m.global_position FROM {messages} m CROSS JOIN ends
+    WHERE m.partition = %(partition)s AND (
+        (m.transaction_id, m.global_position) > (ends.transaction_id, ends.global_position)
+        OR %(transaction)s::text IS NULL AND m.global_position > %(number)s)
+    ORDER BY {order_of_m} LIMIT 1
+)
+SELECT {selected} FROM {messages} m
+WHERE m.partition = %(partition)s AND EXISTS (SELECT FROM ends)
+    AND NOT EXISTS (SELECT FROM unread WHERE ({order_of_m}) >= ({order_of_unread}))
+ORDER BY {backwards} LIMIT 1
+
+-- stream_at --
+-- The stream of the message with a number.
+SELECT stream_id FROM {messages} WHERE partition = %(partition)s AND global_position = %(number)s
+
+-- handled --
+-- The types of messages that projections handle, by name and partition.
+SELECT name, partition, definition -> 'canHandle' FROM {projections}
+WHERE jsonb_typeof(definition -> 'canHandle') = 'array'
