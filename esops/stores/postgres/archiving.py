@@ -85,9 +85,7 @@ class StreamArchiver:
 
     def _events_table(self, connection: psycopg.Connection) -> catalog.Table:
         if self._table is None:
-            parts = self._layout.events._obj  # noqa: SLF001 - psycopg gives no other way to ask
-            self._table = catalog.find_table(connection, *parts)
-        assert self._table is not None
+            self._table = restoring.table_of(connection, self._layout.events)
         return self._table
 
     def export(

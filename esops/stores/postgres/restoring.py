@@ -16,13 +16,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg import sql
 
-from esops.archive_format import schema as archived
 from esops.errors import Refused
 from esops.events import StreamKey
-from esops.moments import from_archive, postgres_text
 from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.postgres.values import type_name
+from esops.stores.postgres.archived_rows import (
+    Values,
+    WritableTable,
+    insert_of_event,
+    insert_of_streams,
+    parameters,
+    values_of,
+)
 from esops.stores.postgres.layouts.archiving import LayoutArchiving
 from esops.stores.postgres.removing import keys_of
 
@@ -64,7 +70,7 @@ class Restoring:
     ) -> None:
         """`events` names the table of events; `table` is what the catalogue says of it."""
         self._connection, self._rules = connection, rules
-        self._events, self._table = events, table
+        self._events, self._table = events, WritableTable.of(connection, table)
         self._parts = _parts(rules, events, table)
 
     def make_streams(self, streams: Sequence[StreamKey], rows: Sequence[str | None]) -> None:
@@ -74,7 +80,7 @@ class Restoring:
         keys = keys_of(streams)
         for statement in self._rules.revive:
             self._connection.execute(statement, keys)
-        if self._rules.adopt is None:
+        if not self._rules.streams:
             return
         there = {
             (stream, tenant)
@@ -91,7 +97,9 @@ class Restoring:
                 hint="Try again later.",
             )
         if new:
-            self._connection.execute(self._rules.adopt, {"row": new})
+            for name in self._rules.streams:
+                own = WritableTable.of(self._connection, table_of(self._connection, name))
+                self._connection.execute(insert_of_streams(name, own), {"row": new})
 
     def taken(self, batch: pa.RecordBatch) -> list[TakenPosition]:
         """Events of the batch at whose positions the store has others: some of them."""
@@ -149,7 +157,7 @@ class Restoring:
 
         Raises Refused where one of them cannot be inserted.
         """
-        rows = _values(batch, self._rules)
+        rows = values_of(batch, self._rules)
         if not rows:
             return 0
         put = self._insert(rows)
@@ -165,28 +173,23 @@ class Restoring:
             )
         return put
 
-    def _insert(self, rows: Sequence[dict[str, Any]]) -> int:
-        kinds = {column.name: column.type for column in self._table.columns}
-        names = [name for name in rows[0] if name in kinds]
-        if lost := [name for name in rows[0] if name not in kinds]:
-            raise Refused(
-                f"the archive has a column {lost[0]!r}, and table {self._table.name} does not"
-            )
-        insert = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
-            self._events,
-            sql.SQL(", ").join(map(sql.Identifier, names)),
-            sql.SQL(", ").join(_placeholder(kinds[name]) for name in names),
-        )
+    def _insert(self, rows: Sequence[Values]) -> int:
+        names = self._table.written(list(rows[0]))
+        insert = insert_of_event(self._events, self._table, names)
         put = 0
         with self._connection.cursor() as cursor:
             for at in range(0, len(rows), _ROWS_AT_ONCE):
                 group = rows[at : at + _ROWS_AT_ONCE]
-                cursor.executemany(
-                    insert,
-                    [[_parameter(row[name], kinds[name]) for name in names] for row in group],
-                )
+                cursor.executemany(insert, [parameters(row, self._table, names) for row in group])
                 put += cursor.rowcount
         return put
+
+
+def table_of(connection: psycopg.Connection, name: sql.Identifier) -> catalog.Table:
+    """What the catalogue says of a table of the layout."""
+    found = catalog.find_table(connection, *name._obj)  # noqa: SLF001 - psycopg gives no other way
+    assert found is not None
+    return found
 
 
 def refuse_taken(taken: Sequence[TakenPosition]) -> None:
@@ -223,41 +226,3 @@ def _parts(
         "at_place": sql.SQL(" AND ").join(at_place),
         "same_event": sql.SQL(" AND ").join(equal(rules.columns[name], name) for name in fields),
     }
-
-
-def _placeholder(kind: str) -> sql.Composable:
-    return sql.SQL("%s") if kind == "bytea" else sql.SQL("%s::text::{}").format(type_name(kind))
-
-
-def _parameter(value: Any, kind: str) -> Any:
-    if isinstance(value, bytes) and kind != "bytea":
-        return value.decode()
-    return value
-
-
-def _values(batch: pa.RecordBatch, rules: LayoutArchiving) -> list[dict[str, Any]]:
-    """Each event of a batch as the values of its columns, as text or bytes."""
-    columns: dict[str, list[Any]] = {}
-    for field, column in rules.columns.items():
-        if field == "id":
-            columns[column] = archived.join_ids(batch)
-        elif field == "recorded_at":
-            columns[column] = [
-                None if time is None else postgres_text(from_archive(time))
-                for time in batch.column("recorded_at").cast(pa.int64()).to_pylist()
-            ]
-        else:
-            columns[column] = [
-                str(value) if isinstance(value, int) else value
-                for value in batch.column(field).to_pylist()
-            ]
-    for number, column in enumerate(rules.position, 1):
-        columns[column] = [str(value) for value in batch.column(f"position_{number}").to_pylist()]
-    for name in archived.extra_columns_in(batch.schema):
-        columns[name] = batch.column(f"{archived.EXTRA_PREFIX}{name}").to_pylist()
-    rows = [
-        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-    ]
-    for row in rows:
-        rules.fill(row)
-    return rows

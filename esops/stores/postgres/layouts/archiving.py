@@ -88,8 +88,6 @@ class LayoutArchiving:
     """Gives stream, tenant and the stream's own row as JSON text; where streams and tenants cross,
     those of other pairs, too. No join: the
     planner would read the table from its beginning for each group of streams."""
-    adopt: sql.Composed | None = None
-    """Inserts streams' own rows from JSON (`row`), into a store where they are not."""
 
     def kept_as_text(self, table: Table) -> dict[str, sql.Composable]:
         """The extra columns of an event, by name."""

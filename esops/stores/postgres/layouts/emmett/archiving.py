@@ -56,7 +56,6 @@ def archiving_rules(
         },
         revive=(made["revive_events"], made["revive_streams"]),
         row=made["row"],
-        adopt=made["adopt"],
     )
 
 

@@ -36,8 +36,3 @@ UPDATE {streams} s SET is_archived = FALSE FROM {k} WHERE {of_streams} AND s.is_
 -- each group of streams.
 SELECT s.stream_id, {own_tenant}, row_to_json(s)::text FROM {streams} s
 WHERE s.stream_id = ANY(%(stream)s::text[]) AND s.partition = {any_partition}
-
--- adopt --
--- Streams' rows, into a store where they are not.
-INSERT INTO {streams} SELECT (jsonb_populate_record(NULL::{streams}, r::jsonb)).*
-FROM unnest(%(row)s::text[]) AS r

@@ -63,7 +63,6 @@ def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> L
         streams=(variant.table("mt_streams"),),
         revive=_revive(variant, made) if variant.archivable else (),
         row=made["row"],
-        adopt=made["adopt"],
     )
 
 

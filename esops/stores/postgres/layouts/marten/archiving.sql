@@ -46,8 +46,3 @@ DELETE FROM {streams} s USING {k} WHERE {of_streams} AND s.is_archived
 -- each group of streams.
 SELECT s.id::text, {own_tenant}, row_to_json(s)::text FROM {streams} s
 WHERE s.id = ANY(%(stream)s::{kind}[]){and_any_tenant}
-
--- adopt --
--- Streams' rows, into a store where they are not.
-INSERT INTO {streams} SELECT (jsonb_populate_record(NULL::{streams}, r::jsonb)).*
-FROM unnest(%(row)s::text[]) AS r
