@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from esops.archive_format.archived_away import removed_from
 from esops.config import Config
 from esops.errors import EsopsError, UsageError
 from esops.events import EventFilter
 from esops.health.findings import Finding
 from esops.settings import ArchiveSettings, ProjectionSettings
 from esops.stores import open_store
+from esops.stores.archive.archived_away import removed_from
 from esops.stores.base import EventStore
 from esops.stores.filters import check_filter
 
@@ -36,7 +36,7 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
     try:
         with open_store(name, config.stores[name]) as store:
             for projection, settings in projections.items():
-                away = list(_archived_away(config, projection, settings, name))
+                away = list(_archived_away(config, projection, settings, store))
                 yield from away or _named(f"projection {projection}", store, settings.filter)
             for policy, rule in policies.items():
                 one = EventFilter(types=rule.closed_by, archived=True)
@@ -76,10 +76,10 @@ def _named(subject: str, store: EventStore, filter: EventFilter) -> Iterator[Fin
 
 
 def _archived_away(
-    config: Config, projection: str, settings: ProjectionSettings, store: str
+    config: Config, projection: str, settings: ProjectionSettings, store: EventStore
 ) -> Iterator[Finding]:
     """Whether a rebuild of a projection would miss events that were archived and removed."""
-    if config.stores[store].archive:
+    if config.stores[store.name].archive and settings.kind != "external":
         return
     try:
         found = removed_from(config, store, settings.filter)
@@ -89,6 +89,6 @@ def _archived_away(
         yield Finding(
             "ESOPS-D049",
             f"projection {projection}",
-            f"{away}, and store {store} does not read that archive: a rebuild would miss them",
-            f'Set archive = "{away.archive}" in [stores.{store}].',
+            f"{away}, and store {store.name} does not read that archive: a rebuild would miss them",
+            f'Set archive = "{away.archive}" in [stores.{store.name}].',
         )

@@ -9,13 +9,12 @@ Documented in docs/how-to/rebuild-without-downtime.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import psycopg
 from psycopg import sql
 
-from esops.archive_format.archived_away import removed_from
 from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Refused, UsageError
 from esops.events import EventFilter, Position
@@ -25,6 +24,8 @@ from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import count_rows
 from esops.rebuild.target import Target
+from esops.stores import open_store
+from esops.stores.archive.archived_away import ArchivedAway, removed_from
 from esops.stores.base import EVERYTHING, EventStore
 from esops.stores.filters import check_filter
 from esops.wording import became_dead_letters, count
@@ -77,18 +78,62 @@ def check_log(connection: psycopg.Connection, store: EventStore, version: Versio
 
 
 def check_archive(
-    config: Config, target: Target, *, without: bool, in_place: bool = False
+    config: Config, target: Target, store: EventStore, *, without: bool, in_place: bool = False
 ) -> list[str]:
     """What the store does not read because it was archived and removed, as notes for the plan.
 
     Raises Refused, or Unavailable where the archive cannot say, unless the operator wants it
     `without` it.
     """
-    store = target.store_name
-    if config.stores[store].archive:
+    if config.stores[target.store_name].archive:
         return []
+    joined = (
+        " A projection of kind 'sql' cannot read it: use another kind."
+        if target.settings.kind == "sql"
+        else ""
+    )
+
+    def remedy(away: ArchivedAway) -> str:
+        section = f"[stores.{target.store_name}]"
+        return f'Set archive = "{away.archive}" in {section} to read both.{joined}'
+
+    return _check_away(
+        config, store, target.name, target.settings.filter, remedy, without, in_place
+    )
+
+
+def check_archive_of_others(
+    config: Config, projection: str, store: str, *, without: bool
+) -> list[str]:
+    """The same where the application or the store itself builds the rows: neither reads archives.
+
+    Raises Refused, or Unavailable where the archive cannot say, unless the operator wants it
+    `without` it.
+    """
+    if not config.archives:
+        return []
+    # Whatever esops itself may read beside it.
+    with open_store(store, config.stores[store].without_archive) as hot:
+        filter = config.projection(projection).filter
+        return _check_away(config, hot, projection, filter, _restore_first, without)
+
+
+def _restore_first(away: ArchivedAway) -> str:
+    runs = "its run" if away.runs == 1 else "its runs"
+    return f"Who builds it does not read archives: restore {runs} first (esops archive restore)."
+
+
+def _check_away(
+    config: Config,
+    store: EventStore,
+    projection: str,
+    filter: EventFilter,
+    remedy: Callable[[ArchivedAway], str],
+    without: bool,
+    in_place: bool = False,
+) -> list[str]:
     try:
-        found = removed_from(config, store, target.settings.filter)
+        found = removed_from(config, store, filter)
     except EsopsError as error:
         # Before the first run there is no folder; only in place, nothing would show that it is
         # just not mounted.
@@ -96,22 +141,16 @@ def check_archive(
             return [f"it is not known what was archived and removed: {error.message}"]
         absent = isinstance(error, AbsentArchive)
         error.hint = (
-            f"Whether events of store {store} were archived and removed is not known. Make the "
-            "archive reachable, or leave its events out: --without-archived."
+            f"Whether events of store {store.name} were archived and removed is not known. Make "
+            "the archive reachable, or leave its events out: --without-archived."
             + (" The first `esops archive run` makes the folder." if absent else "")
         )
         raise
     if found and not without:
-        joined = (
-            " A projection of kind 'sql' cannot read it: use another kind."
-            if target.settings.kind == "sql"
-            else ""
-        )
         raise Refused(
-            f"{found[0]}, and store {store} does not read that archive: the rows of these streams "
-            f"would be missing from {target.name}",
-            hint=f'Set archive = "{found[0].archive}" in [stores.{store}] to read both.{joined} Or '
-            "leave them out: --without-archived.",
+            f"{found[0]}, and store {store.name} does not read that archive: the rows of these "
+            f"streams would be missing from {projection}",
+            hint=f"{remedy(found[0])} Or leave them out: --without-archived.",
         )
     return [f"{away} and will be missing (--without-archived)" for away in found]
 

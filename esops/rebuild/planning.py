@@ -89,7 +89,7 @@ def make_plan(
         start = _look_around(config, connection, target)
         guards.check_log(connection, store, start.source)
         _check_possible(target, options, store, connection, start)
-        away = guards.check_archive(config, target, without=options.without_archived)
+        away = guards.check_archive(config, target, store, without=options.without_archived)
         if not options.accept_fewer:
             away += guards.check_names(target, store)
         head = store.head(SETTLING).position

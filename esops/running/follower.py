@@ -20,7 +20,6 @@ import psycopg
 import structlog
 
 from esops import stores, term
-from esops.archive_format.archived_away import removed_from
 from esops.config import Config, load_config
 from esops.errors import (
     AbsentArchive,
@@ -40,6 +39,7 @@ from esops.running.code import code_of, note_anew, note_code
 from esops.running.gone import check_tables
 from esops.running.runner import Runner
 from esops.running.work import RunControl, Work
+from esops.stores.archive.archived_away import removed_from
 from esops.stores.base import EventStore
 from esops.stores.filters import check_filter
 
@@ -166,10 +166,10 @@ def _follow_version(
         while not stop() and _state(config, projection, number) == "standby":
             time.sleep(1)
         return
-    _check_archived(config, version)
     note_anew(config, version)
     runner = open_runner(config, version, stop=stop, store=store)
     try:
+        _check_archived(config, version, runner.store)
         # Under the version's lock: nobody else advances it from here.
         with translated():
             at = replace(version, position=runner.position)
@@ -221,7 +221,7 @@ _CLOCKS = timedelta(days=1)
 """How far the clocks of archive runs and of a read model may be apart."""
 
 
-def _check_archived(config: Config, version: Version) -> None:
+def _check_archived(config: Config, version: Version, store: EventStore) -> None:
     """Raises Refused where events that a version has not read were archived and removed, as after
     its read model was restored to an earlier time.
 
@@ -234,7 +234,7 @@ def _check_archived(config: Config, version: Version) -> None:
         return
     try:
         since = version.updated_at - _CLOCKS
-        found = removed_from(config, version.store, settings.filter, since)
+        found = removed_from(config, store, settings.filter, since, version.position)
     except AbsentArchive:
         return  # before its first run there is none; doctor says so
     except EsopsError as error:
@@ -246,14 +246,13 @@ def _check_archived(config: Config, version: Version) -> None:
         )
         return
     for away in found:
-        if away.last_position is not None and away.last_position > version.position:
-            raise Refused(
-                f"{away}, up to position {away.last_position}, and {version.projection} "
-                f"v{version.version} has read the store up to {version.position} only: it would "
-                "miss some of them",
-                hint="Was the read model restored to an earlier time? Read them from the archive: "
-                f'archive = "{away.archive}" in [stores.{version.store}].',
-            )
+        raise Refused(
+            f"{away}, up to position {away.last_position}, and {version.projection} "
+            f"v{version.version} has read the store up to {version.position} only: it would "
+            "miss some of them",
+            hint="Was the read model restored to an earlier time? Read them from the archive: "
+            f'archive = "{away.archive}" in [stores.{version.store}].',
+        )
 
 
 def _check_complete(connection: psycopg.Connection, projection: str, number: int) -> None:
@@ -284,7 +283,7 @@ def _check_names(config: Config, version: Version, store: EventStore) -> None:
         notes = check_filter(store, settings.filter, f"projections.{version.projection}: ")
     except UsageError as error:
         # Those that it was made of may have been archived away since.
-        if version.events and not removed_from(config, store.name, settings.filter):
+        if version.events and not removed_from(config, store, settings.filter):
             error.hint = " ".join(
                 filter(None, [error.hint, f"v{version.version} was made of other events."])
             )

@@ -35,6 +35,7 @@ from esops.stores.parts import (
     ServerAdmin,
     SettlingMemory,
     SqlAccess,
+    StreamPart,
     What,
 )
 from esops.stores.settling import LOOKING, Unsettled, settled
@@ -270,6 +271,14 @@ class EventStore(Protocol):
             return 0
         found = self.read_all(None, until, filter, at_most)
         return sum(len(batch.events) for batch in found)
+
+    def count_parts(self, parts: Sequence[StreamPart], *, archived: bool = False) -> list[int]:
+        """How many events the store has of each of some parts of streams; those of streams that it
+        has marked as archived only with `archived`.
+        """
+        return [
+            part.overlap(self.stream_info(part.key.stream), archived=archived) for part in parts
+        ]
 
     def any_passes(self, filter: EventFilter) -> bool | None:  # noqa: ARG002 - not known
         """Whether an event passes a filter, settled or not; None where that takes more than some

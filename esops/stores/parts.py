@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from esops.events import EventFilter, Position, RecordedEvent, StreamKey, StreamRef
+from esops.events import (
+    EventFilter,
+    Position,
+    RecordedEvent,
+    StreamInfo,
+    StreamKey,
+    StreamRef,
+)
 
 if TYPE_CHECKING:
     import psycopg
@@ -158,6 +165,21 @@ class VersionRange(NamedTuple):
     """Whether the stream continues behind `last_version`: then it is left alone only where nothing
     lies behind that, and may grow.
     """
+
+
+class StreamPart(NamedTuple):
+    """Versions `low` to `high` of a stream."""
+
+    key: StreamKey
+    low: int
+    high: int
+
+    def overlap(self, info: StreamInfo | None, *, archived: bool) -> int:
+        """How many of its events are among those that can be read of the stream."""
+        if info is None or info.deleted or (info.archived and not archived):
+            return 0
+        inside = min(info.last_version, self.high) - max(info.first_version, self.low) + 1
+        return max(0, min(inside, info.length))
 
 
 class Removed(NamedTuple):

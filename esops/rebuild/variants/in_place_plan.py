@@ -93,7 +93,9 @@ def make_plan(
 
     Raises Refused where rows would be lost; what else it needs is checked when it begins.
     """
-    notes = guards.check_archive(config, target, without=options.without_archived, in_place=True)
+    notes = guards.check_archive(
+        config, target, store, without=options.without_archived, in_place=True
+    )
     with translated():
         active = registry.active(connection, target.name)
         guards.check_log(connection, store, active)

@@ -14,6 +14,7 @@ from esops.events import StreamInfo, category_of
 from esops.stores.eventstoredb import bulk, live
 from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
+from esops.stores.parts import StreamPart
 
 SOFT_DELETED = 2**63 - 1
 """The `$tb` of a stream that was deleted softly."""
@@ -64,6 +65,17 @@ def stream_info(link: Link, stream: str, closed_by: Sequence[str] = ()) -> Strea
     closed = high.type in closed_by if closed_by else None
     ends = (low.version, high.version, low.recorded_at, high.recorded_at)
     return StreamInfo(stream, category, length, *ends, settings=settings, closed=closed)
+
+
+def count_parts(connector: Connector, parts: Sequence[StreamPart], *, archived: bool) -> list[int]:
+    """How many events of each part of a stream can be read."""
+    link = connector.link
+
+    def counted(part: StreamPart) -> int:
+        return part.overlap(stream_info(link, part.key.stream), archived=archived)
+
+    with ThreadPoolExecutor(AT_ONCE, "esops streams") as pool:
+        return list(pool.map(counted, parts))
 
 
 def names_from_links(link: Link) -> Iterator[str]:

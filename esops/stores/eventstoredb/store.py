@@ -38,7 +38,7 @@ from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
 from esops.stores.eventstoredb.node import NodeAdmin
 from esops.stores.eventstoredb.search import NodeSearch
-from esops.stores.parts import LogIdentity, Mark
+from esops.stores.parts import LogIdentity, Mark, StreamPart
 
 if TYPE_CHECKING:
     from esops.stores.eventstoredb.archiving import NodeArchiving
@@ -339,6 +339,10 @@ class EventStoreDBStore(EventStore):
     def stream_info(self, stream: str) -> StreamInfo | None:
         """What can be read of it, by two reads of one event each, and its settings by a third."""
         return self._twice(lambda link: lookup.stream_info(link, stream), f"read stream {stream!r}")
+
+    def count_parts(self, parts: Sequence[StreamPart], *, archived: bool = False) -> list[int]:
+        """By the ends of the streams, several asked about at the same time."""
+        return lookup.count_parts(self._connector, parts, archived=archived)
 
     def streams(
         self,

@@ -1,15 +1,52 @@
-"""The rows that counting streams gives, as values of Python."""
+"""The rows that counting streams gives, as values of Python; and parts of streams, counted."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+from psycopg import sql
+
 from esops.events import StreamInfo, category_of
 from esops.moments import EPOCH, Moment, from_driver, moment
+from esops.stores.parts import StreamPart
+from esops.stores.postgres.layouts.base import NO_TENANT, TRUE, Layout
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_PARTS = """
+SELECT (SELECT count(*) FROM {events} WHERE {stream} = k.stream::{kind} AND {same_tenant}
+    AND {version} BETWEEN k.low AND k.high AND {alive} AND {scope})
+FROM unnest({streams}::text[], {in_tenants}::text[], {low}::bigint[], {high}::bigint[])
+    WITH ORDINALITY AS k (stream, tenant, low, high, number)
+ORDER BY k.number
+"""
+
+
+def count_parts(
+    connection: psycopg.Connection, layout: Layout, parts: Sequence[StreamPart], *, archived: bool
+) -> list[int]:
+    """How many rows there are of each part of a stream, also those that are given out to nobody."""
+    m = layout.mapped
+    tenants = m.tenant != NO_TENANT
+    statement = sql.SQL(_PARTS).format(
+        events=layout.events,
+        stream=layout.stream_column or m.stream,
+        kind=sql.SQL(layout.stream_kind),
+        same_tenant=sql.SQL("{} = k.tenant").format(m.tenant) if tenants else TRUE,
+        version=m.version,
+        alive=TRUE if archived else layout.alive,
+        scope=layout.scope,
+        streams=sql.Literal([part.key.stream for part in parts]),
+        in_tenants=sql.Literal([part.key.tenant for part in parts]),
+        low=sql.Literal([part.low for part in parts]),
+        high=sql.Literal([part.high for part in parts]),
+    )
+    return [row[0] for row in connection.execute(statement).fetchall()]
 
 
 def stream_info(row: tuple[Any, ...]) -> StreamInfo:

@@ -28,8 +28,9 @@ from esops.stores.base import (
     missing,
     settled,
 )
-from esops.stores.parts import What
+from esops.stores.parts import StreamPart, What
 from esops.stores.postgres import bulk
+from esops.stores.postgres.counted import count_parts
 from esops.stores.postgres.counting import Counting
 from esops.stores.postgres.identity import PostgresIdentity
 from esops.stores.postgres.known import KnownNames
@@ -325,6 +326,11 @@ class PostgresStore(EventStore):
             )
         )
         return int(rows[0][0])
+
+    def count_parts(self, parts: Sequence[StreamPart], *, archived: bool = False) -> list[int]:
+        """Counted in the server, by the index on streams and versions."""
+        with self.control() as connection:
+            return count_parts(connection, self.layout, parts, archived=archived)
 
     def any_passes(self, filter: EventFilter) -> bool | None:
         """Asked of the server, which has two seconds."""

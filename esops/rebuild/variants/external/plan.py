@@ -17,6 +17,7 @@ from esops.readmodel import migrations, registry
 from esops.readmodel.names import parse_name
 from esops.readmodel.registry import Version
 from esops.readmodel.types import CHECKPOINT
+from esops.rebuild import guards
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.plan import RebuildPlan
 from esops.rebuild.planning import adopted, bytes_of, method_of, versions_and_tables
@@ -84,6 +85,9 @@ def make_plan(
             hint=f"Leave out {option}.",
         )
     built = _built(target)
+    away = guards.check_archive_of_others(
+        config, target.name, target.store_name, without=options.without_archived
+    )
     with translated():
         known, current = versions_and_tables(connection, target)
         _refuse_taken(target, known, built)
@@ -115,7 +119,7 @@ def make_plan(
         head=head,
         blue_bytes=sum(bytes_of(connection, table) for table in blue if table is not None),
         installs=migrations.plan(connection),
-        notes=_notes(config, target, options, store),
+        notes=[*away, *_notes(config, target, options, store)],
         built=built,
     )
 

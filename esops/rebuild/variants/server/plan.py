@@ -8,6 +8,7 @@ from typing import Any
 
 from esops.config import Config
 from esops.errors import Refused, UsageError
+from esops.rebuild import guards
 from esops.rebuild.options import Options
 from esops.rebuild.variants.server import compare
 from esops.rebuild.variants.server.inside import projections_in
@@ -34,6 +35,8 @@ class ServerRebuildPlan:
     method: compare.Method
     move_readers: Sequence[str]
     switch: bool
+    notes: Sequence[str] = ()
+    """What to know before."""
 
     def lines(self, *, statements: bool = True) -> list[str]:
         """The plan for a person; with the query word for word, or only the summary."""
@@ -57,13 +60,20 @@ class ServerRebuildPlan:
                 lines.append("  the old one keeps running until `esops projection retire`")
         else:
             lines.append("  --no-switch: it is built and compared, and then stands by")
+        if self.notes:
+            lines += ["", "Note:", *(f"  - {note}" for note in self.notes)]
         if not statements:
             return lines
         return [*lines, "", "Query:", *(f"  {line}" for line in self.query.splitlines())]
 
     def as_dict(self) -> dict[str, Any]:
         """The plan for a program."""
-        return {"projection": self.projection, "to": self.target.name, "query": self.query}
+        return {
+            "projection": self.projection,
+            "to": self.target.name,
+            "query": self.query,
+            "notes": list(self.notes),
+        }
 
 
 def make_plan(config: Config, name: str, store: EventStore, options: Options) -> ServerRebuildPlan:
@@ -94,6 +104,9 @@ def make_plan(config: Config, name: str, store: EventStore, options: Options) ->
             f"the projection {source.name}, which should serve, does not exist in the server",
             hint="Create it there again, or restore it.",
         )
+    notes = guards.check_archive_of_others(
+        config, name, store.name, without=options.without_archived
+    )
     return ServerRebuildPlan(
         name,
         store.name,
@@ -104,6 +117,7 @@ def make_plan(config: Config, name: str, store: EventStore, options: Options) ->
         method,
         settings.handover,
         options.switch,
+        notes,
     )
 
 

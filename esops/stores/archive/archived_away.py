@@ -1,0 +1,188 @@
+"""What a store lacks because it was archived and removed, so that a read of the store misses it.
+
+The archive says what was archived, and the store what it still has, or has again: neither counts
+alone. A stream that two runs archived is one stream, and one that was restored is not away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import orjson
+
+from esops.config import Config
+from esops.errors import EsopsError
+from esops.events import EventFilter, Position, StreamKey
+from esops.settings import ArchiveSettings
+from esops.stores.base import EventStore
+from esops.stores.parts import StreamPart
+from esops.wording import count
+
+if TYPE_CHECKING:
+    from esops.archive_format.disk_map import DiskMap
+    from esops.archive_format.manifest import Manifest
+    from esops.archive_format.runs import Run
+
+_EVERYTHING = EventFilter()
+_STREAMS_AT_ONCE = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedAway:
+    """Streams that one archive holds and that the store lacks, in part or wholly."""
+
+    archive: str
+    runs: int
+    streams: int
+    events: int
+    unfinished: bool = False
+    """Whether a run of these is not finished, so that it may yet remove more."""
+    last_position: Position | None = None
+    """The highest position of an event in those runs."""
+
+    def __str__(self) -> str:
+        runs = count(self.runs, "run") + (", not all finished" if self.unfinished else "")
+        return (
+            f"{count(self.events, 'event')} of {count(self.streams, 'stream')} were archived "
+            f"and removed ({runs} in archive {self.archive})"
+        )
+
+
+def removed_from(
+    config: Config,
+    store: EventStore,
+    filter: EventFilter = _EVERYTHING,
+    since: datetime | None = None,
+    beyond: Position | None = None,
+) -> list[ArchivedAway]:
+    """What was removed from a store and is not there, for each archive of the configuration; with
+    `since`, by runs that began later; with `beyond`, by those with an event after that position.
+
+    `store` is the hot store, without its archive. Runs of which the filter can want nothing are
+    left out: of another category, or of streams that the store itself still gives, as archived
+    ones. Raises Unavailable, Damaged or UsageError where an archive cannot be read.
+    """
+    found = []
+    own = config.stores.get(store.name)
+    source = (own and own.source_store) or store.name
+    for name, settings in config.archives.items():
+        of = {config.store(policy.store)[0] for policy in settings.policies.values()}
+        try:
+            runs = _removing_runs(settings, source, filter, since)
+        except EsopsError:
+            # An archive that is for other stores only need not be there.
+            if of and store.name not in of:
+                continue
+            raise
+        if beyond is not None:
+            runs = [each for each in runs if Position.parse(each[1].last_position) > beyond]
+        away = _away(name, runs, store, filter) if runs else None
+        found += [away] if away is not None else []
+    return found
+
+
+def _removing_runs(
+    settings: ArchiveSettings, store: str, filter: EventFilter, since: datetime | None
+) -> list[tuple[Run, Manifest]]:
+    """The sealed runs that may have removed events which the filter wants."""
+    # Imported only if there is an archive, so that a rebuild without one needs neither Parquet
+    # nor object stores.
+    from esops.archive_format.repository import Repository
+    from esops.archive_format.runs import Catalog
+
+    found = []
+    for run, manifest in Catalog(Repository(settings)).sealed(store, since):
+        if _of_others(settings, manifest.policy, filter):
+            continue
+        # A run that was stopped while it removed has removed some.
+        how = run.read("done.json") or run.read("plan.json") or {}
+        if how.get("remove") == "keep" or (filter.archived and how.get("remove") == "archive"):
+            continue
+        found.append((run, manifest))
+    return found
+
+
+def _away(
+    archive: str, runs: list[tuple[Run, Manifest]], store: EventStore, filter: EventFilter
+) -> ArchivedAway | None:
+    """What the store lacks of what some runs have; None where that is nothing."""
+    from esops.archive_format.disk_map import DiskMap
+
+    streams = events = 0
+    of: set[int] = set()
+    with DiskMap() as archived:
+        for number, (run, manifest) in enumerate(runs):
+            _collect(archived, number, run, manifest, filter)
+        entries = _entries(archived)
+        while group := list(islice(entries, _STREAMS_AT_ONCE)):
+            parts = [
+                StreamPart(key, low, high) for key, _, ranges in group for low, high, _ in ranges
+            ]
+            there = iter(store.count_parts(parts, archived=filter.archived))
+            for _, numbers, ranges in group:
+                lacking = sum(max(0, number - next(there)) for _, _, number in ranges)
+                if lacking:
+                    streams += 1
+                    events += lacking
+                    of.update(numbers)
+    if not streams:
+        return None
+    away = [runs[number] for number in sorted(of)]
+    return ArchivedAway(
+        archive,
+        len(away),
+        streams,
+        events,
+        unfinished=any(run.read("done.json") is None for run, _ in away),
+        last_position=max(Position.parse(manifest.last_position) for _, manifest in away),
+    )
+
+
+_Range = tuple[int, int, int]
+"""From which version of a stream to which, and how many events."""
+
+
+def _collect(
+    archived: DiskMap, number: int, run: Run, manifest: Manifest, filter: EventFilter
+) -> None:
+    """Add the streams of a run to those of others: what is in several runs is there once."""
+    for digest, _ in run.streams(manifest):
+        if filter.stream is not None and digest.stream != filter.stream:
+            continue
+        part = (digest.first_version, digest.last_version, digest.events)
+        before = archived.get(*digest.key)
+        numbers, ranges = [number], [part]
+        if before is not None:
+            _, _, known, others = orjson.loads(before)
+            numbers, ranges = [*known, number], _united([*map(tuple, others), part])
+        archived.put(*digest.key, orjson.dumps([*digest.key, numbers, ranges]))
+
+
+def _united(ranges: list[_Range]) -> list[_Range]:
+    """Ranges of which none overlaps another."""
+    united: list[_Range] = []
+    for low, high, events in sorted(ranges):
+        if not united or low > united[-1][1]:
+            united.append((low, high, events))
+        elif high > united[-1][1]:
+            first, end, before = united[-1]
+            united[-1] = (first, high, before + min(events, high - end))
+    return united
+
+
+def _entries(archived: DiskMap) -> Iterator[tuple[StreamKey, list[int], list[_Range]]]:
+    for value in archived:
+        stream, tenant, numbers, ranges = orjson.loads(value)
+        yield StreamKey(stream, tenant), numbers, ranges
+
+
+def _of_others(settings: ArchiveSettings, policy: str, filter: EventFilter) -> bool:
+    """Whether a policy archives another category than the filter wants."""
+    known = settings.policies.get(policy.rpartition("/")[2])
+    if known is None or known.category is None or filter.category is None:
+        return False
+    return known.category != filter.category
