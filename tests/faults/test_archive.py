@@ -4,6 +4,7 @@ in a verified archive.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import subprocess
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import orjson
 import psycopg
@@ -35,6 +37,7 @@ from tests.support import emmett, marten, messagedb
 from tests.support.archiver import Archiver
 from tests.support.objects import ObjectStore
 from tests.support.soak import SOAK, rounds
+from tests.support.waiting import until
 
 MAKERS = {
     "marten": (lambda on: marten.create(on, marten.Variant(text_ids=True)), "delete"),
@@ -149,6 +152,70 @@ def test_killed_before_and_after_every_write(project, dsn, connection, name):
         assert archiver.end()[0] == 0
     assert kills >= 10 * len(moments)
     check_the_end(project, dsn, before)
+
+
+@pytest.mark.parametrize("name", ["marten", *(["messagedb"] if SOAK else [])])
+def test_shortening_is_killed_before_every_write_while_a_writer_appends(
+    project, dsn, connection, name
+):
+    """A writer of the same streams is never refused and never waits long, no event is lost, and
+    what stays begins with the event that carries the state.
+    """
+    MAKERS[name][0](connection)
+    settings, streams = PostgresSettings(dsn=dsn, append="quick"), ["cart-0", "cart-1"]
+    stop, written, slowest = threading.Event(), {stream: [] for stream in streams}, 0.0
+
+    def append() -> None:
+        nonlocal slowest
+        with open_store("s", settings) as store:
+            for number in itertools.count():
+                stream = streams[number % 2]
+                kind = "summed" if number % 10 > 7 else "added"
+                events = [NewEvent(str(uuid.uuid4()), kind, b"{}")]
+                began = time.monotonic()
+                store.append(stream, events)
+                slowest = max(slowest, time.monotonic() - began)
+                written[stream] += [event.id for event in events]
+                if stop.wait(0.05) and number % 10 == 9:
+                    return
+
+    write(project, dsn, "delete", policy='until = "summed"')
+    with ThreadPoolExecutor() as pool:
+        writer = pool.submit(append)
+        kills = 0
+        try:
+            with Archiver(project.folder / "esops.toml", "old") as archiver:
+                until(lambda: len(written["cart-1"]) > 5)
+                for number in range(1, 100):
+                    archiver.begin(kill=number, when="before")
+                    code, told = archiver.end()
+                    assert code in (0, -signal.SIGKILL), told
+                    kills += code != 0
+                    if code == 0:
+                        break
+                stop.set()
+                writer.result()
+                for _ in range(2):  # what is unfinished, and what was appended since
+                    archiver.begin()
+                    assert archiver.end()[0] == 0
+        finally:
+            stop.set()
+    assert kills >= 8
+    assert slowest < 1
+    hot, cold = both(project, dsn)
+    for stream, ids in written.items():
+        assert hot[stream] == {ids[-1]}, "the last event is the newest that carries the state"
+        assert cold[stream] == set(ids[:-1])
+    config = load_config(project.folder / "esops.toml")
+    joined = settings.model_copy(update={"cold": config.archives["cold"]})
+    with open_store("s", joined) as store:
+        for stream, ids in written.items():
+            assert [event.id for event in store.read_stream(stream)] == ids
+    with open_store("s", settings) as store:
+        for run, manifest in reversed(Catalog(Repository(config.archives["cold"])).sealed()):
+            restore(run, manifest, store)
+        for stream, ids in written.items():
+            assert [event.id for event in store.read_stream(stream)] == ids
 
 
 def check_the_end(project, dsn: str, before: dict[str, list]) -> None:

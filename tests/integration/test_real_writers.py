@@ -5,7 +5,6 @@ and sees nothing twice.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,11 +19,9 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore
 from tests.support import bank
-from tests.support.npm import from_npm
 from tests.support.waiting import DEADLINE
 
 ROOT = Path(__file__).parents[2]
-VERSION = "1.3.1"
 
 
 def read_while(store: EventStore, writers: Sequence[subprocess.Popen]) -> list[int]:
@@ -87,23 +84,11 @@ def test_eventsourcings_own_application_is_read_whole(dsn, connection, functions
 pytestmark = pytest.mark.xdist_group("real writers")  # they share what npm installs
 
 
-@pytest.fixture(scope="module")
-def emmett_writer(tmp_path_factory):
-    """Emmett from npm, and a script that appends through it."""
-    folder = from_npm(
-        tmp_path_factory.mktemp("emmett"),
-        "@event-driven-io/emmett-postgresql@0.42.0",
-        "@event-driven-io/emmett@0.42.0",
-    )
-    return shutil.copy(Path(__file__).with_name("emmett_writer.mjs"), folder)
-
-
 @pytest.mark.slow
-def test_emmetts_own_event_store_writes_and_is_read_whole(dsn, connection, emmett_writer):
-    parts = conninfo_to_dict(dsn)
-    server = f"localhost:{parts.get('port', 5432)}"
-    uri = f"postgresql://{parts['user']}@{server}/{parts['dbname']}?host={parts['host']}"
-    command = ["node", str(emmett_writer), uri]
+def test_emmetts_own_event_store_writes_and_is_read_whole(
+    dsn, connection, emmett_uri, emmett_writer
+):
+    command = ["node", str(emmett_writer), emmett_uri]
     subprocess.run([*command, "0", "0"], check=True, timeout=DEADLINE)
     with open_store("carts", PostgresSettings(dsn=dsn)) as store:
         assert store.ping().layout == "emmett"
@@ -118,24 +103,6 @@ def test_emmetts_own_event_store_writes_and_is_read_whole(dsn, connection, emmet
         assert len(truth) > 1_000
         assert seen == truth
         assert sum(info.length for info in store.streams()) == len(truth)
-
-
-@pytest.fixture(scope="module")
-def message_db(tmp_path_factory):
-    """message-db's SQL from npm, in the order in which its own script runs it."""
-    folder = from_npm(tmp_path_factory.mktemp("message-db"), f"@eventide/message-db@{VERSION}")
-    database = folder / "node_modules" / "@eventide" / "message-db" / "database"
-    functions = (
-        "hash-64 acquire-lock category is-category id cardinal-id stream-version write-message"
-    ).split()
-    files = [
-        "schema/message-store",
-        "tables/messages",
-        "types/message",
-        *(f"functions/{name}" for name in functions),
-    ]
-    indexes = ["indexes/messages-id", "indexes/messages-stream"]
-    return [(database / f"{name}.sql").read_text() for name in (*files, *indexes)]
 
 
 @pytest.mark.slow

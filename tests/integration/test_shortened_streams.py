@@ -1,0 +1,143 @@
+"""What the libraries do with a stream whose head is in the archive: each loads it and appends to
+it, or says that it cannot, and esops leaves that stream whole.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from tests.integration.test_archive import of, write
+from tests.support.bank import Account, Accounts
+from tests.support.waiting import DEADLINE
+
+pytestmark = pytest.mark.xdist_group("real writers")
+
+
+def configure(project, dsn: str, policy: str) -> None:
+    write(project, of(dsn, more=""), f'store = "s"\nstream = "*"\nremove = "delete"\n{policy}')
+
+
+def shortened(project) -> int:
+    return project.ok("archive", "run", "old", "--output", "json").json["removed_events"]
+
+
+def test_eventsourcing_loads_an_aggregate_from_its_snapshot(project, dsn, connection):
+    parts = conninfo_to_dict(dsn)
+    environment = {
+        "PERSISTENCE_MODULE": "eventsourcing.postgres",
+        "POSTGRES_DBNAME": parts["dbname"],
+        "POSTGRES_HOST": parts["host"],
+        "POSTGRES_PORT": str(parts.get("port", 5432)),
+        "POSTGRES_USER": parts["user"],
+        "POSTGRES_PASSWORD": "none",
+        "IS_SNAPSHOTTING_ENABLED": "y",
+    }
+    app = Accounts(env=environment)
+    ids = []
+    for _ in range(2):
+        account = Account()
+        for _ in range(9):
+            account.deposit(1)
+        app.save(account)
+        ids.append(account.id)
+    app.take_snapshot(ids[0], version=6)
+    configure(project, dsn, "keep_last = 2")
+    told = project.ok("archive", "plan", "old", "--output", "json").json
+    assert (told["streams"], told["events"], told["unloadable"]) == (1, 6, 1)
+    assert shortened(project) == 6, "no more than the snapshot stands for"
+    account = app.repository.get(ids[0])
+    assert (account.version, account.balance) == (10, 9)
+    account.deposit(1)
+    app.save(account)
+    assert app.repository.get(ids[0]).balance == 10
+    assert app.repository.get(ids[1]).balance == 9
+    # What the snapshot is for: without it the library cannot make the aggregate.
+    connection.execute("DELETE FROM accounts_snapshots")
+    with pytest.raises(AssertionError):
+        app.repository.get(ids[0])
+    app.close()
+    connection.execute("DROP TABLE accounts_snapshots")
+    refused = project.run("archive", "run", "old")
+    assert (refused.code, "from a snapshot only" in refused.err) == (2, True)
+
+
+def test_message_dbs_functions_read_and_write_what_stays(project, dsn, connection, message_db):
+    connection.execute(
+        "CREATE SCHEMA IF NOT EXISTS message_store; SET search_path = message_store, public"
+    )
+    for statement in message_db:
+        connection.execute(statement.replace("CONCURRENTLY", ""))
+
+    def written(kind: str, expected: int | None = None) -> int:
+        statement = "SELECT write_message(gen_random_uuid()::text, 'till-1', %s, '{}', NULL, %s)"
+        return connection.execute(statement, (kind, expected)).fetchone()[0]
+
+    for kind in ("Sold", "Sold", "Sold", "BalanceCarried", "Sold"):
+        written(kind)
+    configure(project, dsn, 'until = "BalanceCarried"')
+    assert shortened(project) == 3
+    read = "SELECT position, type FROM get_stream_messages('till-1', {})"
+    for start in ("", "0", "2"):
+        rows = connection.execute(read.format(start).replace(", )", ")")).fetchall()
+        assert rows == [(3, "BalanceCarried"), (4, "Sold")]
+    assert connection.execute("SELECT stream_version('till-1')").fetchone() == (4,)
+    with pytest.raises(psycopg.errors.RaiseException, match="Wrong expected version"):
+        written("Sold", 1)
+    assert written("Sold", 4) == 5
+    last = "SELECT position FROM get_last_stream_message('till-1')"
+    assert connection.execute(last).fetchone() == (5,)
+
+
+EMMETT = """
+import { getPostgreSQLEventStore } from "@event-driven-io/emmett-postgresql";
+const store = getPostgreSQLEventStore(process.argv[1]);
+const sold = { type: "Sold", data: { amount: 1 } };
+const carried = { type: "BalanceCarried", data: { balance: 3 } };
+const append = (events, options) => store.appendToStream("till-1", events, options);
+const evolve = (sum, { type, data }) => (type === "Sold" ? sum + data.amount : data.balance);
+if (process.argv[2] === "fill") await append([sold, sold, sold, carried, sold]);
+else {
+  const whole = { evolve, initialState: () => 0 };
+  const { state, currentStreamVersion } = await store.aggregateStream("till-1", whole);
+  const next = await append([sold], { expectedStreamVersion: currentStreamVersion });
+  const read = await store.readStream("till-1");
+  const positions = read.events.map(({ metadata }) => Number(metadata.streamPosition));
+  const first = await store.readStream("till-1", { maxCount: 2n });
+  console.log(JSON.stringify({ state, positions, next: Number(next.nextExpectedStreamVersion),
+    exists: read.streamExists, first: first.events.length }));
+}
+await store.close();
+"""
+
+
+def test_emmett_folds_what_stays_from_the_event_that_carries_the_state(
+    project, dsn, connection, emmett_uri, emmett_writer
+):
+    def emmett(what: str) -> str:
+        command = ["node", "--input-type=module", "-e", EMMETT, emmett_uri, what]
+        where = Path(emmett_writer).parent
+        done = subprocess.run(
+            command, cwd=where, capture_output=True, text=True, timeout=DEADLINE, check=True
+        )
+        return done.stdout
+
+    emmett("fill")
+    configure(project, dsn, "keep_last = 2")
+    refused = project.run("archive", "run", "old")
+    assert (refused.code, "carries the state" in refused.err) == (2, True)
+    configure(project, dsn, 'until = "BalanceCarried"')
+    assert shortened(project) == 3
+    told = json.loads(emmett("use"))
+    assert told == {
+        "state": 4,
+        "positions": [4, 5, 6],
+        "next": 6,
+        "exists": True,
+        "first": 0,  # it takes a count for a position
+    }
