@@ -23,6 +23,7 @@ from esops.settings import (
     ArchiveSettings,
     AuditSettings,
     BudgetSettings,
+    EraseSettings,
     PolicySettings,
     PostgresSettings,
     ProjectionSettings,
@@ -49,6 +50,7 @@ class Config(Settings):
     stores: Mapping[str, StoreSettings] = {}
     readmodels: Mapping[str, ReadModelSettings] = {}
     projections: Mapping[str, ProjectionSettings] = {}
+    erase: Mapping[str, EraseSettings] = {}
     audit: AuditSettings = AuditSettings()
     trace: TraceSettings = TraceSettings()
     path: Path = Field(default=Path(FILE_NAME), exclude=True)

@@ -61,7 +61,7 @@ def meanings() -> dict[str, str]:
         ):
             assert isinstance(field.target, ast.Name)
             found[field.target.id] = " ".join(str(after.value.value).split())
-    for name in ("archiving", "lengths", "search", "identity", "sql", "admin"):
+    for name in ("archiving", "masking", "lengths", "search", "identity", "sql", "admin"):
         found[name] = inspect.getdoc(getattr(base.EventStore, name)) or ""
     return found
 
@@ -86,6 +86,7 @@ def _parts() -> dict[str, list[str]]:
     nodes, layouts = {"EventStoreDB"}, set(STORES) - {"EventStoreDB", "archive"}
     return {
         "archiving": [ARCHIVING.get(name, "no") for name in STORES],
+        "masking": ["yes" if name in layouts else "no" for name in STORES],
         "lengths": ["yes"] * len(STORES),
         "search": ["yes"] * len(STORES),
         "identity": ["yes" if name in nodes else "no" for name in STORES],

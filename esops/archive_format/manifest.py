@@ -55,6 +55,23 @@ class FileEntry(BaseModel):
     """The first and last stream in it."""
 
 
+class Reseal(BaseModel):
+    """That a run's files were rewritten, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    at: datetime
+    reason: str
+    esops: str
+    """The version of esops that did it."""
+    replaced: str
+    """The SHA-256 of the manifest that was there before."""
+    events: int
+    """How many events were changed."""
+    files: tuple[str, ...]
+    """The files that counted before, and are deleted."""
+
+
 class Manifest(BaseModel):
     """The seal of a run: what it holds, and which files count."""
 
@@ -93,6 +110,8 @@ class Manifest(BaseModel):
     """
     log: dict[str, Any] | None = None
     """What tells the store's log up to `last_position` from any other, where the store can say."""
+    reseals: tuple[Reseal, ...] = ()
+    """Each time that files of the run were rewritten, the oldest first."""
 
     @property
     def files(self) -> tuple[FileEntry, ...]:

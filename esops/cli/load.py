@@ -16,6 +16,7 @@ MODULES = (
     "renaming",
     "dead_letters",
     "archive",
+    "erase",
     "audit",
     "trace",
     "events",

@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 from esops.errors import Busy, Refused, UsageError
 from esops.events import Position
 from esops.postgres.statements import statements
-from esops.readmodel import migrations, owners
+from esops.readmodel import erased, migrations, owners
 from esops.readmodel.types import CHECKPOINT
 
 LIVE_STATES = ("active", "standby")
@@ -325,6 +325,7 @@ def reset(connection: psycopg.Connection, at: Version, fingerprint: str) -> None
     """
     connection.execute(_SQL["reset"], (fingerprint, at.projection, at.version))
     connection.execute(_SQL["forget_dead_letters"], (at.projection, at.version))
+    erased.forget(connection, at.projection, at.version)
     forget_marks(connection, at.projection, at.version)
 
 

@@ -2,6 +2,7 @@
 
 from esops.settings.archives import ArchiveSettings, PolicySettings, Removal
 from esops.settings.base import Duration, Settings, parse_duration
+from esops.settings.erasing import EraseSettings, Mask
 from esops.settings.projections import (
     HookSettings,
     ProjectionSettings,
@@ -27,8 +28,10 @@ __all__ = [
     "Budget",
     "BudgetSettings",
     "Duration",
+    "EraseSettings",
     "EventStoreDBSettings",
     "HookSettings",
+    "Mask",
     "PolicySettings",
     "PostgresSettings",
     "ProjectionSettings",

@@ -27,6 +27,7 @@ from esops.stores.capabilities import Capabilities, missing, require
 from esops.stores.lengths import (
     StreamLengths,
 )
+from esops.stores.masking import Masking
 from esops.stores.parts import (
     EVERYTHING,
     Archiving,
@@ -328,6 +329,11 @@ class EventStore(Protocol):
     @property
     def archiving(self) -> Archiving | None:
         """How streams get into an archive, out of the store, and back."""
+        return None
+
+    @property
+    def masking(self) -> Masking | None:
+        """How personal data in its events is masked."""
         return None
 
     @property

@@ -14,7 +14,15 @@ from esops.errors import UsageError
 
 Part = TypeVar("Part")
 Name = Literal[
-    "append", "archiving", "lengths", "search", "shards", "sql", "admin", "checkpoints to set"
+    "append",
+    "archiving",
+    "masking",
+    "lengths",
+    "search",
+    "shards",
+    "sql",
+    "admin",
+    "checkpoints to set",
 ]
 
 
@@ -52,6 +60,10 @@ _ANSWERS: dict[Name, tuple[str, str]] = {
     "archiving": (
         "cannot be archived by esops, and archived events cannot be restored into it as they were",
         "`esops docs stores` lists the stores that can be archived.",
+    ),
+    "masking": (
+        "has no event that esops could change",
+        "EventStoreDB needs its licensed redactor, run on each node (docs: erase-personal-data).",
     ),
     "lengths": (
         "cannot say how long its streams are",

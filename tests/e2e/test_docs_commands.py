@@ -28,6 +28,11 @@ category = "shopping_cart"
 closed_by = ["shopping_cart_confirmed", "shopping_cart_canceled"]
 remove = "archive"
 """
+ERASE = """
+[erase.customer]
+where = "customerId"
+mask = { email = "null" }
+"""
 ANOTHER = """
 [projections.customer_totals]
 python = "shop_projections:cart_summary"
@@ -74,7 +79,7 @@ def test_each_command_line_works(project, dsn, connection, part):
     shop.configure(project, dsn)
     marten.create_archive_function(connection, marten.Variant(schema="shop", text_ids=True))
     text = (project.folder / "esops.toml").read_text()
-    project.write("esops.toml", text + ARCHIVE + ANOTHER)
+    project.write("esops.toml", text + ARCHIVE + ERASE + ANOTHER)
     for _ in range(2):
         project.ok("rebuild", "cart_summary", "--blue-green")
     project.ok("archive", "run", "old-carts", "--remove", "keep")

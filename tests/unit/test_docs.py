@@ -15,6 +15,7 @@ from esops.settings import (
     ArchiveSettings,
     AuditSettings,
     BudgetSettings,
+    EraseSettings,
     PolicySettings,
     ProjectionSettings,
     ReadModelSettings,
@@ -35,7 +36,7 @@ def test_links_lead_somewhere(page):
 
 SECTIONS = [*STORE_SETTINGS.values()]
 SECTIONS += [ReadModelSettings, ProjectionSettings, ArchiveSettings, PolicySettings]
-SECTIONS += [AuditSettings, BudgetSettings, TraceSettings]
+SECTIONS += [EraseSettings, AuditSettings, BudgetSettings, TraceSettings]
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -80,6 +81,7 @@ def test_every_command_and_option_is_in_the_reference(project):
             "events",
             "projection",
             "archive",
+            "erase",
             "audit",
             "trace",
             "demo",

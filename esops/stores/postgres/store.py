@@ -37,6 +37,7 @@ from esops.stores.postgres.known import KnownNames
 from esops.stores.postgres.late import PostgresMemory
 from esops.stores.postgres.layouts import find_layout
 from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.masking import PostgresMasking
 from esops.stores.postgres.reading import PagedReader
 from esops.stores.postgres.search import IndexedSearch
 from esops.stores.postgres.sql_access import PostgresSql
@@ -118,6 +119,11 @@ class PostgresStore(EventStore):
         from esops.stores.postgres.archiving import StreamArchiver
 
         return StreamArchiver(self.layout, self._dsn, self.control)
+
+    @property
+    def masking(self) -> PostgresMasking:
+        """By updates of the events' rows."""
+        return PostgresMasking(self.layout, self._dsn, self.control)
 
     # -- connections
 

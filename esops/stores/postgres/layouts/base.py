@@ -21,6 +21,7 @@ from psycopg import sql
 from esops.events import Checkpoint, EventFilter, NewEvent, Position
 from esops.postgres.sharding import shard_predicate
 from esops.stores.capabilities import missing
+from esops.stores.masking import Document
 from esops.stores.parts import Concern
 from esops.stores.payloads import Decode
 from esops.stores.postgres.layouts.archiving import LayoutArchiving
@@ -138,6 +139,8 @@ class Layout(ABC):
     """That column's type."""
     fields: Mapping[str, sql.Composable] = {}
     """Keys of the metadata that have a column of their own."""
+    documents: Sequence[Document] = ()
+    """The columns with data and metadata, whose values can be masked."""
     loose: sql.Composable | None = None
     """The column that other keys of the metadata are in; left out: as it is mapped."""
 

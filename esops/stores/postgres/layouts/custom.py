@@ -11,6 +11,7 @@ from psycopg import sql
 from esops.errors import UsageError, nearest
 from esops.postgres import catalog
 from esops.settings import PostgresSettings, TableSettings
+from esops.stores.masking import Document
 from esops.stores.postgres.layouts.base import NOTHING, Mapped
 from esops.stores.postgres.layouts.numbered import (
     Dying,
@@ -120,6 +121,7 @@ class CustomTable(NumberedLayout):
         self.mapped, self.made_up_ids = _mapped(table, asked), not asked.id
         self._category = None if asked.category is None else _text(asked.category)
         self.fields = {key: _text(column) for key, column in _own_columns(asked)}
+        self.documents = _documents(table, asked)
         self.detail = {"table": f"{table.schema}.{table.name}"}
 
     def in_category(self, name: str) -> sql.Composable:
@@ -137,6 +139,18 @@ def _own_columns(asked: TableSettings) -> list[tuple[str, str]]:
     """The columns for keys of the metadata."""
     columns = (("correlationId", asked.correlation), ("causationId", asked.causation))
     return [(key, column) for key, column in columns if column is not None]
+
+
+def _documents(table: catalog.Table, asked: TableSettings) -> list[Document]:
+    def checked(column: str) -> bool:
+        return table.column(column).kind in ("json", "jsonb")
+
+    found = [Document(asked.data, "data", checked=checked(asked.data))]
+    if asked.metadata is not None:
+        found.append(Document(asked.metadata, "metadata", checked=checked(asked.metadata)))
+    for key, column in _own_columns(asked):
+        found.append(Document(column, "metadata", (key,), plain=True, drops_nulls=True))
+    return found
 
 
 def _mapped(table: catalog.Table, asked: TableSettings) -> Mapped:

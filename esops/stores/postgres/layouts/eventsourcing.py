@@ -20,6 +20,7 @@ from esops.postgres import catalog
 from esops.postgres.connection import qualified
 from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
+from esops.stores.masking import Document
 from esops.stores.payloads import DECODERS
 from esops.stores.postgres.layouts.appending import expect, insert_each
 from esops.stores.postgres.layouts.archiving import numbered_archiving
@@ -68,6 +69,7 @@ class Eventsourcing(NumberedLayout):
         recorded_at=sql.SQL("NULL::timestamptz"),
     )
     stream_column = _C("originator_id")
+    documents = (Document("state", "data"),)
     made_up_ids = True
 
     def __init__(self, connection: psycopg.Connection, table: catalog.Table, dying: Dying) -> None:

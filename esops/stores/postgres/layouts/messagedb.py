@@ -17,6 +17,7 @@ from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
+from esops.stores.masking import Document
 from esops.stores.postgres.layouts.appending import expect, insert_each
 from esops.stores.postgres.layouts.archiving import numbered_archiving
 from esops.stores.postgres.layouts.base import Mapped
@@ -65,6 +66,10 @@ class MessageDb(NumberedLayout):
     )
     id_column = _C("id")
     stream_column = _C("stream_name")
+    documents = (
+        Document("data", "data", checked=True),
+        Document("metadata", "metadata", checked=True),
+    )
 
     def __init__(self, connection: psycopg.Connection, table: catalog.Table, dying: Dying) -> None:
         """`table` is what the catalogue says of `messages`."""

@@ -20,6 +20,7 @@ from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
+from esops.stores.masking import Document
 from esops.stores.postgres.layouts.appending import AppendBesideStreamRow
 from esops.stores.postgres.layouts.base import (
     NO_TENANT,
@@ -108,6 +109,10 @@ class Emmett(Layout):
     alive = sql.SQL("is_archived = FALSE")
     archived = _C("is_archived")
     stream_column = _C("stream_id")
+    documents = (
+        Document("message_data", "data", checked=True),
+        Document("message_metadata", "metadata", checked=True),
+    )
 
     def __init__(self, variant: EmmettVariant) -> None:
         """`variant` says what the tables are like."""

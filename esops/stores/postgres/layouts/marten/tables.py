@@ -18,6 +18,7 @@ from esops.events import Checkpoint, NewEvent, Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
+from esops.stores.masking import Document
 from esops.stores.parts import Concern
 from esops.stores.postgres.layouts.appending import AppendBesideStreamRow
 from esops.stores.postgres.layouts.base import (
@@ -155,6 +156,7 @@ class Marten(Layout):
             recorded_at=_C("timestamp"),
             tenant=_C("tenant_id") if own_tenant else NO_TENANT,
         )
+        self.documents = _documents(variant)
         self.stream_kind = variant.id_kind
         self.fields = {key: _C(column) for key, column in variant.metadata if key != "headers"}
         self.loose = _C("headers") if variant.events.has("headers") else None
@@ -251,6 +253,27 @@ def _metadata(variant: MartenVariant) -> sql.Composable:
     if not pairs:
         return NOTHING
     return sql.SQL("jsonb_strip_nulls(jsonb_build_object({}))").format(sql.SQL(", ").join(pairs))
+
+
+def _documents(variant: MartenVariant) -> list[Document]:
+    """The payload in either column, and each column of the metadata, which is read as one document
+    without what is null.
+    """
+    return [
+        Document("data", "data", checked=True),
+        *([Document("bdata", "data")] if variant.binary else []),
+        *(
+            Document(
+                column,
+                "metadata",
+                (key,),
+                plain=column != "headers",
+                checked=True,
+                drops_nulls=True,
+            )
+            for key, column in variant.metadata
+        ),
+    ]
 
 
 def _stream_table(variant: MartenVariant) -> StreamTable:

@@ -1,0 +1,1 @@
+"""Erasing personal data: masked in the store and in the archives, and proven by reading back."""

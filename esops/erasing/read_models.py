@@ -1,0 +1,252 @@
+"""Personal data in read models: rows that still have it are counted and named, and so is what
+clears them. What esops itself has kept of events, such as the error of a dead letter, is erased.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import sql
+
+from esops.config import Config
+from esops.erasing.spans import NotJson, leaves, scan
+from esops.erasing.sweep import Findings
+from esops.erasing.traces import Place, Values
+from esops.errors import AnotherLog
+from esops.postgres import catalog
+from esops.postgres.connection import connect, qualified, translated
+from esops.postgres.session import READ
+from esops.readmodel import erased, marks, migrations, registry
+from esops.settings import ProjectionSettings
+from esops.stores.base import EventStore
+
+_FETCHED = 200
+_OWN = (
+    ("dead_letters", "error"),
+    ("rebuilds", "options"),
+    ("rebuilds", "verification"),
+    ("rebuilds", "reason"),
+    ("rebuild_log", "detail"),
+)
+"""Where esops' own tables may have what was in an event or a row."""
+_ERASED = "erased"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table that a projection writes."""
+
+    projection: str
+    version: int | None
+    """None where esops does not know its versions."""
+    state: str
+    schema: str
+    name: str
+
+    @property
+    def where(self) -> str:
+        """Names it in messages."""
+        version = "" if self.version is None else f" v{self.version}"
+        return f"projection {self.projection}{version}"
+
+    @property
+    def remedy(self) -> str:
+        """What clears it."""
+        if self.version is None:
+            return "rebuild it as its application does"
+        if self.state == "active":
+            # A comparison of rows would show, and keep, how they differ.
+            return f"esops rebuild {self.projection} --blue-green --compare counts"
+        return f"esops projection retire {self.projection} {self.version}"
+
+
+@dataclass
+class RowsFound:
+    """Rows of read models that still have such data."""
+
+    rows: int = 0
+    findings: Findings = field(default_factory=Findings)
+    versions: dict[tuple[str, int], int] = field(default_factory=dict)
+    """How many rows, by projection and version."""
+
+
+class ReadModels:
+    """The read models of a store's projections."""
+
+    def __init__(self, config: Config, store: str) -> None:
+        """Nothing is connected to yet."""
+        self._by_dsn: dict[str, list[tuple[str, ProjectionSettings]]] = {}
+        for name, settings in config.projections.items():
+            if settings.kind == "server" or config.store(settings.store)[0] != store:
+                continue
+            dsn = config.readmodel_of(name).dsn
+            self._by_dsn.setdefault(dsn, []).append((name, settings))
+
+    def look(self, values: Values, stop: Callable[[], None]) -> RowsFound:
+        """Look for values in all rows, and at what was noted by erasures before."""
+        result = RowsFound()
+        for dsn, projections in self._by_dsn.items():
+            with translated(), connect(dsn, "erase", READ) as connection:
+                for table in _tables(connection, projections) if values else ():
+                    rows = sum(
+                        1
+                        for text in _json_rows(connection, table.schema, table.name, stop)
+                        if next(values.in_document(text, own=False), None) is not None
+                    )
+                    if rows:
+                        self._count(result, table, rows)
+                names = {name for name, _ in projections}
+                known = {
+                    (each.projection, each.version): each.state
+                    for each in registry.versions(connection)
+                }
+                for each in erased.noted(connection):
+                    key = (each.projection, each.version)
+                    if each.projection in names and key not in result.versions:
+                        state = known.get(key, "active")
+                        table = _Table(*key, state, "", "its rows from before the erasure")
+                        self._count(result, table, each.rows)
+        return result
+
+    @staticmethod
+    def _count(result: RowsFound, table: _Table, rows: int) -> None:
+        result.rows += rows
+        place = Place(table.where, table.name, f"{rows} rows", table.remedy)
+        result.findings.leave(place, rows)
+        if table.version is not None:
+            key = (table.projection, table.version)
+            result.versions[key] = result.versions.get(key, 0) + rows
+
+    def note(self, found: RowsFound, rules: Sequence[str]) -> None:
+        """Note the versions that need a rebuild, before their events are masked."""
+        for dsn, projections in self._by_dsn.items():
+            names = {name for name, _ in projections}
+            versions = {key: rows for key, rows in found.versions.items() if key[0] in names}
+            if not versions:
+                continue
+            with translated(), connect(dsn, "erase") as connection:
+                migrations.install(connection)
+                for (projection, version), rows in versions.items():
+                    erased.note(connection, projection, version, rows, rules)
+
+    def clear_own_tables(self, values: Values) -> int:
+        """Erase values from what esops has kept itself; returns in how many rows."""
+        cleared = 0
+        for dsn in self._by_dsn:
+            with translated(), connect(dsn, "erase") as connection:
+                if not migrations.installed(connection):
+                    continue
+                erased.forget_samples(connection)
+                for table, column in _OWN:
+                    cleared += _clear(connection, table, column, values)
+        return cleared
+
+    # -- marks
+
+    def recognised(self, store: EventStore) -> list[tuple[str, str, int]]:
+        """The versions whose marks recognise the log before the erasure: by DSN, projection and
+        version. Only where marks tell of what is in events.
+        """
+        if store.identity is None:
+            return []
+        found = []
+        for dsn, projections in self._by_dsn.items():
+            with translated(), connect(dsn, "erase", READ) as connection:
+                for name, _ in projections:
+                    for version in registry.versions(connection, name):
+                        if version.state not in ("building", "standby", "active"):
+                            continue
+                        try:
+                            marks.check(connection, store, version)
+                        except AnotherLog:
+                            continue
+                        found.append((dsn, name, version.version))
+        return found
+
+    def renew_marks(self, store: EventStore, versions: Sequence[tuple[str, str, int]]) -> None:
+        """Make the newest mark of each version again, since events that it names have changed."""
+        by_dsn: Mapping[str, list[tuple[str, int]]] = {
+            dsn: [(name, number) for of, name, number in versions if of == dsn]
+            for dsn, _, _ in versions
+        }
+        for dsn, wanted in by_dsn.items():
+            with translated(), connect(dsn, "erase") as connection:
+                for name, number in wanted:
+                    with connection.transaction():
+                        registry.lock_checkpoint(connection, name, number)
+                        version = registry.version(connection, name, number)
+                        kept = marks.newest_mark(connection, version)
+                        mark = None if kept is None else marks.mark_at(store, kept.position)
+                        if kept is not None and mark is not None:
+                            marks.keep_mark(connection, version, kept.position, mark)
+
+
+def _tables(
+    connection: psycopg.Connection, projections: Sequence[tuple[str, ProjectionSettings]]
+) -> Iterator[_Table]:
+    for name, settings in projections:
+        versions = [
+            each
+            for each in registry.versions(connection, name)
+            if each.state in ("building", "standby", "active")
+        ]
+        for version in versions:
+            for schema, table in version.tables.values():
+                if catalog.find_table(connection, schema, table) is not None:
+                    yield _Table(name, version.version, version.state, schema, table)
+        for each in () if versions else settings.tables:
+            within, table = catalog.parse_name(each)
+            schemas = [within] if within else catalog.schemas_with(connection, table)
+            if schemas and catalog.find_table(connection, schemas[0], table) is not None:
+                yield _Table(name, None, "", schemas[0], table)
+
+
+def _json_rows(
+    connection: psycopg.Connection, schema: str, table: str, stop: Callable[[], None]
+) -> Iterator[str]:
+    statement = sql.SQL("SELECT to_jsonb(t)::text FROM {} AS t").format(qualified(schema, table))
+    with connection.transaction(), connection.cursor("esops_rows") as cursor:
+        cursor.execute(statement)
+        while found := cursor.fetchmany(_FETCHED):
+            stop()
+            for (text,) in found:
+                yield text
+
+
+def _clear(connection: psycopg.Connection, table: str, column: str, values: Values) -> int:
+    name, field_name = sql.Identifier("esops", table), sql.Identifier(column)
+    rows = connection.execute(
+        sql.SQL("SELECT ctid::text, xmin::text, {0}::text FROM {1} WHERE {0} IS NOT NULL").format(
+            field_name, name
+        )
+    )
+    cleared = 0
+    for place, state, text in rows.fetchall():
+        new: str = _without_values(text, values)
+        if new != text:
+            cleared += connection.execute(
+                sql.SQL("UPDATE {} SET {} = %s WHERE ctid = %s::tid AND xmin::text = %s").format(
+                    name, field_name
+                ),
+                (new, place, state),
+            ).rowcount
+    return cleared
+
+
+def _without_values(text: str, values: Values) -> str:
+    """A text without the values: in JSON, each text that has one is replaced."""
+    try:
+        tree = scan(text)
+    except NotJson:
+        return _ERASED if _has(text, values) else text
+    for _, leaf in sorted(leaves(tree), key=lambda each: -each[1].start):
+        if leaf.text and _has(leaf.text, values):
+            text = text[: leaf.start] + json.dumps(_ERASED) + text[leaf.end :]
+    return text
+
+
+def _has(text: str, values: Values) -> bool:
+    return next(values.in_text(text, ""), None) is not None

@@ -1,0 +1,296 @@
+"""Whose data is erased, and what a rule makes of an event's row."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from esops.erasing.spans import JsonNode, NotJson, found, leaves, scan, without
+from esops.events import StreamKey
+from esops.json_paths import JsonPath, Steps, parse_path, within
+from esops.settings import EraseSettings, Mask
+from esops.stores.masking import Document, StoredRow, Value
+
+HASHED = re.compile(r"erased:[0-9a-f]{32}")
+"""What stands in the place of a value that was hashed."""
+
+
+class ErasureRule:
+    """A section [erase.NAME], ready to be applied."""
+
+    def __init__(self, name: str, settings: EraseSettings) -> None:
+        """Read its paths."""
+        self.name, self.settings = name, settings
+        self.masks = settings.masks
+        self.shared = set(settings.shared)
+        self._secret = (
+            settings.secret.get_secret_value().encode() if settings.secret is not None else b""
+        )
+
+    def wants(self, row: StoredRow) -> bool:
+        """Whether events of this type hold what it masks."""
+        return not self.settings.types or row.type in self.settings.types
+
+    def replacement(self, mask: Mask, text: str) -> str | None:
+        """What takes a value's place, as a text; None: nothing does."""
+        if mask.kind == "hash":
+            return (
+                "erased:" + hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[:32]
+            )
+        return mask.text if mask.kind == "text" else None
+
+    def done(self, mask: Mask, node: JsonNode) -> bool:
+        """Whether a value is masked already, or there is none."""
+        if node.null or mask.kind == "null":
+            return node.null
+        if mask.kind == "hash":
+            return node.string and HASHED.fullmatch(node.text or "") is not None
+        return node.string and node.text == mask.text
+
+
+@dataclass(frozen=True)
+class Person:
+    """What was asked for: conditions on values in events, and streams."""
+
+    conditions: Sequence[tuple[JsonPath, str]]
+    streams: frozenset[str]
+    rules: Sequence[ErasureRule]
+    whole: set[tuple[str, StreamKey]] = field(default_factory=set)
+    """By a rule's name: the streams of which one event fulfils a condition."""
+
+    @property
+    def looks_for_streams(self) -> bool:
+        """Whether streams have to be found before their events can be told."""
+        return bool(self.conditions) and any(each.settings.whole_streams for each in self.rules)
+
+
+@dataclass
+class Masked:
+    """What the rules make of a row."""
+
+    columns: dict[str, Value] = field(default_factory=dict)
+    """The new contents of the columns that change."""
+    values: dict[str, set[str]] = field(default_factory=dict)
+    """What was masked, and the paths that it was at; never written anywhere."""
+    unreadable: tuple[str, ...] = ()
+    """Columns that are no JSON."""
+    own: bool = False
+    """Whether the event is the person's."""
+    matched: bool = False
+    """Whether it fulfils a condition itself."""
+
+    def add(self, value: str, path: JsonPath) -> None:
+        """Note a value."""
+        self.values.setdefault(value, set()).add(str(path))
+
+
+class Masker:
+    """Applies rules to rows that have documents in certain columns."""
+
+    def __init__(self, person: Person, documents: Sequence[Document], *, wrapped: bool) -> None:
+        """`wrapped`: whether values may be wrapped by the library."""
+        self.person, self.documents, self._wrapped = person, documents, wrapped
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the rules may change."""
+        wanted = [path for rule in self.person.rules for path, _ in rule.masks]
+        return sorted(
+            {each.column for each in self.documents for path in wanted if _in(path, each)}
+        )
+
+    def note_stream(self, row: StoredRow) -> None:
+        """Note the stream of a row that fulfils a condition."""
+        for rule, matched in self._rules(row):
+            if matched and rule.settings.whole_streams:
+                self.person.whole.add((rule.name, row.key))
+
+    def masked(self, row: StoredRow) -> Masked:
+        """What the rules make of a row; nothing of one that is not the person's."""
+        result = Masked()
+        columns = dict(row.columns)
+        for rule, matched in self._rules(row):
+            own = (
+                matched
+                or row.key.stream in self.person.streams
+                or (rule.name, row.key) in self.person.whole
+            )
+            result.own |= own
+            result.matched |= matched
+            if rule.wants(row):
+                unread = self._unread(row, rule, own=own)
+                result.unreadable += tuple(set(unread) - set(result.unreadable))
+                if own:
+                    self._apply(rule, columns, result)
+        result.columns = {
+            name: value for name, value in columns.items() if value != row.columns[name]
+        }
+        return result
+
+    def _rules(self, row: StoredRow) -> Iterator[tuple[ErasureRule, bool]]:
+        """Each rule, and whether the row fulfils a condition that it is for."""
+        fulfilled = [
+            path for path, value in self.person.conditions if self._fulfils(row, path, value)
+        ]
+        for rule in self.person.rules:
+            yield rule, any(is_for(rule, path) for path in fulfilled)
+
+    def _fulfils(self, row: StoredRow, path: JsonPath, value: str) -> bool:
+        for document in self.documents:
+            content = row.columns.get(document.column)
+            for steps in _in(path, document):
+                if document.plain:
+                    if not steps and content == value:
+                        return True
+                    continue
+                text = text_of(content)
+                # An escape may hide the value; else a look at the text spares reading it.
+                if not text or (value not in text and "\\" not in text):
+                    continue
+                try:
+                    nodes = list(found(scan(text), steps, wrapped=self._wrapped))
+                except NotJson:
+                    continue
+                if any(value in _scalars(node, self._wrapped) for node in nodes):
+                    return True
+        return False
+
+    def _unread(self, row: StoredRow, rule: ErasureRule, *, own: bool) -> Iterator[str]:
+        """The columns that a rule has to look into, or that a condition could be in, and cannot."""
+        paths = [path for path, _ in rule.masks] if own else []
+        paths += [path for path, _ in self.person.conditions if is_for(rule, path)]
+        for document in self.documents:
+            if document.plain or document.checked:
+                continue
+            content = row.columns.get(document.column)
+            if content and any(_in(path, document) for path in paths) and not is_json(content):
+                yield document.column
+
+    def _apply(self, rule: ErasureRule, columns: dict[str, Value], result: Masked) -> None:
+        for path, mask in rule.masks:
+            for document in self.documents:
+                for steps in _in(path, document):
+                    content = columns.get(document.column)
+                    if content is None:
+                        continue
+                    if document.plain or not steps:
+                        new = content if steps else self._whole(rule, mask, document, content)
+                        if new != content:
+                            for value in _strings(content, plain=document.plain):
+                                result.add(value, path)
+                    else:
+                        new, values = self._within(rule, mask, document, content, steps)
+                        for value in values:
+                            result.add(value, path)
+                    columns[document.column] = new
+
+    def _whole(self, rule: ErasureRule, mask: Mask, document: Document, content: Value) -> Value:
+        """A column that is masked as a whole: one that holds a part of the metadata."""
+        text = text_of(content)
+        new = rule.replacement(mask, text or "")
+        if text is None or new is None:
+            return None
+        known = text if document.plain else _plain_string(text)
+        if known == new or (mask.kind == "hash" and HASHED.fullmatch(known or "")):
+            return content
+        return _like(content, new if document.plain else json.dumps(new, ensure_ascii=False))
+
+    def _within(
+        self, rule: ErasureRule, mask: Mask, document: Document, content: Value, steps: Steps
+    ) -> tuple[Value, list[str]]:
+        """A value, or several, in a column: the new content, and what was masked."""
+        text, values = text_of(content), list[str]()
+        try:
+            nodes = list(found(scan(text), steps, wrapped=self._wrapped)) if text else []
+        except NotJson:
+            nodes = []
+        edits, reached = [], -1
+        for node in sorted(nodes, key=lambda each: each.start):
+            if text is None or rule.done(mask, node) or node.start < reached:
+                continue
+            reached = node.end
+            values += _texts(node)
+            source = node.text if node.text is not None else text[node.start : node.end]
+            made = rule.replacement(mask, source)
+            edits.append((node, "null" if made is None else json.dumps(made, ensure_ascii=False)))
+        if text is None or not edits:
+            return content, values
+        for node, new in reversed(edits):
+            text = text[: node.start] + new + text[node.end :]
+        if mask.kind == "null" and document.drops_nulls:
+            text = without(text, steps)
+        return _like(content, text), values
+
+
+def is_for(rule: ErasureRule, path: JsonPath) -> bool:
+    """Whether a rule goes with conditions on a path."""
+    where = rule.settings.where
+    return where is None or parse_path(where) == path
+
+
+def _in(path: JsonPath, document: Document) -> list[Steps]:
+    return within(path.steps, document.at) if path.root == document.root else []
+
+
+def _scalars(node: JsonNode, wrapped: bool) -> Iterable[str]:
+    inner = node.wrapped if wrapped else None
+    node = inner or node
+    return () if node.text is None or node.null else (node.text,)
+
+
+def _plain_string(text: str) -> str | None:
+    try:
+        node = scan(text)
+    except NotJson:
+        return None
+    return node.text if node.string else None
+
+
+def _strings(content: Value, *, plain: bool) -> Iterable[str]:
+    text = text_of(content) or ""
+    try:
+        return [text] if plain else _texts(scan(text))
+    except NotJson:
+        return [text]
+
+
+def _texts(node: JsonNode) -> Iterator[str]:
+    """What a value says, but for the names of the library's types."""
+    for steps, leaf in leaves(node):
+        if leaf.text and not leaf.null and steps[-1:] != ("_type_",):
+            yield leaf.text
+
+
+def text_of(content: Value) -> str | None:
+    """A column's content as text; None where it is none."""
+    if isinstance(content, bytes):
+        try:
+            return content.decode()
+        except UnicodeDecodeError:
+            return None
+    return content
+
+
+def is_json(content: Value) -> bool:
+    """Whether it can be read as JSON."""
+    text = text_of(content)
+    if text is None:
+        return False
+    try:
+        scan(text)
+    except NotJson:
+        return not text.strip()
+    return True
+
+
+def _like(before: Value, text: str) -> Value:
+    return text.encode() if isinstance(before, bytes) else text
+
+
+def rules_of(settings: Mapping[str, EraseSettings]) -> list[ErasureRule]:
+    """All rules of a configuration."""
+    return [ErasureRule(name, each) for name, each in settings.items()]

@@ -1,0 +1,316 @@
+"""`esops erase`: find a person's data, mask it where it is, and prove that nothing is left.
+
+First all is read: what belongs to the person, what would be masked, and where the same values are
+that no rule masks. Then the archives are rewritten, and the events in the store are replaced in
+small transactions. In the end all is read back, and again if the application wrote since.
+
+Killed at any point, the command can be run again: what is masked already is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from esops.config import Config
+from esops.erasing.archives import ArchivedRun, runs_of
+from esops.erasing.read_models import ReadModels, RowsFound
+from esops.erasing.rules import ErasureRule, Masker, Person, is_for
+from esops.erasing.sweep import Findings, Sweep
+from esops.erasing.traces import MOST_KEPT, Place, Values
+from esops.errors import Refused, UsageError
+from esops.json_paths import JsonPath, parse_path
+from esops.stores import open_store
+from esops.stores.base import EventStore, settled
+from esops.stores.capabilities import missing
+from esops.stores.masking import Masking
+
+log = structlog.get_logger("esops.erasing")
+
+_MOST_PASSES = 5
+"""After this many passes the application still writes such data."""
+
+
+@dataclass(frozen=True)
+class EraseRequest:
+    """Whose data is to be erased."""
+
+    streams: Sequence[str] = ()
+    conditions: Sequence[tuple[JsonPath, str]] = ()
+    rules: Sequence[str] = ()
+    """Only these; without any, all rules of the store that fit."""
+    reason: str = "personal data was erased"
+    """What the new seals of archives say."""
+
+
+@dataclass
+class EraseOutcome:
+    """What was found, or done. No value is in it."""
+
+    store: str
+    rules: Sequence[str]
+    events: int = 0
+    """Events of the store that were (or would be) changed."""
+    archives: int = 0
+    """Archived runs that were (or would be) rewritten."""
+    archived_events: int = 0
+    rows: int = 0
+    """Rows of read models that still have such data."""
+    remaining: int = 0
+    """Places where something is left; 0 where it is proven that there is none."""
+    places: list[Place] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    planned: bool = True
+    """Whether nothing was done yet."""
+
+    @property
+    def nothing_to_do(self) -> bool:
+        """Whether there is nothing to be masked."""
+        return not self.events and not self.archives
+
+    def as_dict(self) -> dict[str, Any]:
+        """The outcome under the documented field names."""
+        return {
+            "store": self.store,
+            "rules": list(self.rules),
+            "events": self.events,
+            "archives": self.archives,
+            "archived_events": self.archived_events,
+            "rows": self.rows,
+            "remaining": self.remaining,
+            "places": [each._asdict() for each in self.places],
+            "notes": self.notes,
+        }
+
+    def leave(self, found: Findings) -> None:
+        """Take over where something is left."""
+        self.remaining += found.left
+        self.places = [*self.places, *found.places][:MOST_KEPT]
+
+
+class Erasure(AbstractContextManager["Erasure"]):
+    """One erasure, from the plan to the proof. A context manager."""
+
+    def __init__(
+        self, config: Config, store: str | None, request: EraseRequest, stop: Callable[[], None]
+    ) -> None:
+        """Open the store. `stop` raises Stopped where the command has to end.
+
+        Raises UsageError where no rule fits, and Refused where the store cannot change events.
+        """
+        self._config, self._request, self._stop = config, request, stop
+        self.name, settings = config.store(store)
+        rules = _fitting(config, self.name, request)
+        self._person = Person(request.conditions, frozenset(request.streams), rules)
+        masks = [mask.text for rule in rules for _, mask in rule.masks if mask.kind == "text"]
+        shared = {str(parse_path(path)) for rule in rules for path in rule.shared}
+        self._values = Values(masks, shared)
+        self._add_asked_values()
+        self._store: EventStore = open_store(self.name, settings.without_archive)
+        try:
+            self._masking = masking = _masking_of(self._store)
+            self._masker = Masker(self._person, masking.documents, wrapped=masking.wrapped)
+            self._sweep = Sweep(f"store {self.name}", self._masker, self._values)
+            self._read_models = ReadModels(config, self.name)
+            self.outcome = EraseOutcome(self.name, [each.name for each in rules])
+            self._runs: list[ArchivedRun] = []
+        except BaseException:
+            self._store.close()
+            raise
+
+    def _add_asked_values(self) -> None:
+        """A value that was asked for is looked for even where no event has it any more, if it is
+        one that is masked.
+        """
+        masked = {str(path) for rule in self._person.rules for path, _ in rule.masks}
+        for path, value in self._request.conditions:
+            if str(path) in masked:
+                self._values.add({value: [str(path)]})
+
+    def __exit__(self, *_: object) -> None:
+        """Close the store."""
+        self._store.close()
+
+    # -- the plan
+
+    def plan(self) -> EraseOutcome:
+        """Read everything and say what would be done, and what would be left. Changes nothing.
+
+        Raises Refused where the store's tables or rights forbid the change, Damaged.
+        """
+        outcome = self.outcome
+        outcome.notes = self._masking.check(self._masker.columns)
+        archives = list(self._config.archives.items())
+        self._runs, unsealed = runs_of(archives, self.name, self._person, self._masking)
+        if self._person.looks_for_streams:
+            self._sweep.note_streams(self._masking.rows(self._stop))
+            for run in self._runs:
+                run.note_streams(self._values, self._stop)
+        # The values first, then the places where they are: the last event may have the first value.
+        found = self._sweep.run(self._masking.rows(self._stop), search=False)
+        archived = [run.look(self._values, self._stop, search=False) for run in self._runs]
+        outcome.events = found.events
+        outcome.archives = sum(1 for each in archived if each.events)
+        outcome.archived_events = sum(each.events for each in archived)
+        outcome.leave(Findings(left=len(unsealed), places=unsealed))
+        outcome.leave(self._sweep.run(self._masking.rows(self._stop)))
+        for run in self._runs:
+            outcome.leave(run.look(self._values, self._stop))
+            if unnamed := run.unnamed():
+                outcome.notes.append(
+                    f"{len(unnamed)} files of {run.where} that do not count will be deleted"
+                )
+        self._look_beside(outcome)
+        return outcome
+
+    def _look_beside(self, outcome: EraseOutcome) -> RowsFound:
+        """Copies in the store's database, and the rows of read models."""
+        tables = sorted({table for rule in self._person.rules for table in rule.settings.tables})
+        copies = Findings()
+        for batch in self._masking.copies(tables) if self._values else ():
+            self._stop()
+            for each in batch:
+                for path, of in self._values.in_document(each.json, own=False):
+                    what = f"the value of {of}. {each.remedy}"
+                    copies.leave(Place(f"table {each.table}", "a row", path, what))
+        outcome.leave(copies)
+        rows = self._read_models.look(self._values, self._stop)
+        outcome.rows = rows.rows
+        outcome.leave(rows.findings)
+        return rows
+
+    # -- the erasure
+
+    def run(self) -> EraseOutcome:
+        """Mask everything, and prove by reading it back that nothing is left.
+
+        Raises Busy where a process works on a policy whose runs have to be rewritten, Stopped,
+        Refused, Damaged. It may be run again after any of these.
+        """
+        outcome = self.outcome
+        outcome.planned = False
+        marked = self._read_models.recognised(self._store)
+        rows = self._read_models.look(self._values, self._stop)
+        if not outcome.nothing_to_do:
+            self._read_models.note(rows, outcome.rules)
+        self._read_models.clear_own_tables(self._values)
+        if self._person.looks_for_streams:
+            # Others are found by the events that fulfil a condition, so those are the last.
+            self._sweep.run(
+                self._masking.rows(self._stop), self._masking.write, search=False, but_matched=True
+            )
+        self._rewrite_archives()
+        self._mask_store(outcome)
+        self._read_models.renew_marks(self._store, marked)
+        for run in self._runs:
+            outcome.leave(run.look(self._values, self._stop))
+        rows = self._look_beside(outcome)
+        if not outcome.nothing_to_do:
+            self._read_models.note(rows, outcome.rules)
+        self._read_models.clear_own_tables(self._values)
+        log.info(
+            "erased",
+            store=self.name,
+            rules=list(outcome.rules),
+            events=outcome.events,
+            archives=outcome.archives,
+            rows=outcome.rows,
+            remaining=outcome.remaining,
+        )
+        return outcome
+
+    def _rewrite_archives(self) -> None:
+        outcome = self.outcome
+        outcome.archives = outcome.archived_events = 0
+        outcome.remaining, outcome.places = 0, []
+        archives = list(self._config.archives.items())
+        self._runs, unsealed = runs_of(archives, self.name, self._person, self._masking)
+        outcome.leave(Findings(left=len(unsealed), places=unsealed))
+        found = [(run, run.look(self._values, self._stop, search=False)) for run in self._runs]
+        # As in the store: others are found by the events that fulfil a condition.
+        for run, before in sorted(found, key=lambda each: each[1].matched):
+            if not before.events and not run.unnamed():
+                continue
+            with run.leased() as lease:
+                run.delete_unnamed()
+                now = run.look(self._values, self._stop, search=False)
+                if not now.events:
+                    continue
+                run.rewrite(lease, self._request.reason, now.events, self._stop)
+                outcome.archives += 1
+                outcome.archived_events += now.events
+                for problem in run.verify():
+                    outcome.leave(
+                        Findings(1, set(), left=1, places=[Place(run.where, problem, "", "")])
+                    )
+                log.info("sealed again", run=run.run.name, events=now.events)
+
+    def _mask_store(self, outcome: EraseOutcome) -> None:
+        """Mask until a pass over all that was committed before it finds nothing more."""
+        found = Findings()
+        masked = 0
+        for _ in range(_MOST_PASSES):
+            _, unsettled = settled(self._store)
+            if unsettled is not None:
+                raise unsettled
+            found = self._sweep.run(self._masking.rows(self._stop), self._masking.write)
+            masked += found.events
+            if not found.events:
+                break
+        else:
+            store = f"store {self.name}"
+            found.leave(
+                Place(store, "its events", "", "the application still writes data of this person"),
+                found.events,
+            )
+        outcome.events = max(outcome.events, masked)
+        outcome.leave(found)
+
+
+def _masking_of(store: EventStore) -> Masking:
+    masking = store.masking
+    if masking is None or not masking.documents:
+        error = missing(store, "masking")
+        raise Refused(error.message, hint=error.hint)
+    return masking
+
+
+def _fitting(config: Config, store: str, request: EraseRequest) -> list[ErasureRule]:
+    """The rules of a store that fit what was asked for. Raises UsageError where one is missing."""
+    if not request.streams and not request.conditions:
+        raise UsageError(
+            "whose data is to be erased?",
+            hint="Name streams with --stream, or a value in events with --where 'customerId=42'.",
+        )
+    if unknown := [name for name in request.rules if name not in config.erase]:
+        raise UsageError(f"{config.path}: there is no section [erase.{unknown[0]}]")
+    rules = [
+        ErasureRule(name, settings)
+        for name, settings in config.erase.items()
+        if (not request.rules or name in request.rules)
+        and (settings.store is None or config.store(settings.store)[0] == store)
+    ]
+    fitting = [
+        rule
+        for rule in rules
+        if request.streams or any(is_for(rule, path) for path, _ in request.conditions)
+    ]
+    for path, _ in request.conditions:
+        if not any(is_for(rule, path) for rule in fitting):
+            raise UsageError(
+                f"{config.path}: no rule for store {store} says what to mask where {path} has a "
+                "value",
+                hint=f'Add a section [erase.NAME] with store = "{store}", where = "{path}" and '
+                'mask = { "$.name" = "null" }.',
+            )
+    if not fitting:
+        raise UsageError(
+            f"{config.path}: no rule says what to mask in store {store}",
+            hint=f'Add a section [erase.NAME] with store = "{store}" and '
+            'mask = { "$.name" = "null" }.',
+        )
+    return fitting

@@ -1,0 +1,125 @@
+"""One pass over all rows of a store or an archived run: what is the person's, what is masked, and
+where a value is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from esops.erasing.rules import Masked, Masker, text_of
+from esops.erasing.traces import MOST_KEPT, Place, Values
+from esops.stores.masking import MaskedRow, StoredRow
+
+Write = Callable[[Sequence[MaskedRow]], Sequence[StoredRow]]
+"""Replaces contents; gives the rows that it could not, since they have changed."""
+
+
+@dataclass
+class Findings:
+    """What a pass has found."""
+
+    events: int = 0
+    """With something to be masked."""
+    types: set[str] = field(default_factory=set)
+    """Of these events."""
+    owned: set[str] = field(default_factory=set)
+    """The types of all events of the person."""
+    matched: bool = False
+    """Whether an event to be masked fulfils a condition itself."""
+    left: int = 0
+    """Places where something is left."""
+    places: list[Place] = field(default_factory=list)
+    """The first of them."""
+
+    def leave(self, place: Place, times: int = 1) -> None:
+        """Note a place."""
+        self.left += times
+        if len(self.places) < MOST_KEPT:
+            self.places.append(place)
+
+    def add(self, other: Findings) -> None:
+        """Take over what another pass has found."""
+        self.events += other.events
+        self.types |= other.types
+        self.owned |= other.owned
+        self.matched |= other.matched
+        self.left += other.left
+        self.places = [*self.places, *other.places][:MOST_KEPT]
+
+
+class Sweep:
+    """Reads the rows of one place, again and again."""
+
+    def __init__(self, where: str, masker: Masker, values: Values) -> None:
+        """`where` names the place; `values` gets what is masked."""
+        self._where, self._masker, self._values = where, masker, values
+
+    def note_streams(self, batches: Iterable[Sequence[StoredRow]]) -> None:
+        """Find the streams of which one event fulfils a condition."""
+        for batch in batches:
+            for row in batch:
+                self._masker.note_stream(row)
+
+    def run(
+        self,
+        batches: Iterable[Sequence[StoredRow]],
+        write: Write | None = None,
+        *,
+        search: bool = True,
+        but_matched: bool = False,
+    ) -> Findings:
+        """A pass that masks with `write`, and otherwise only looks. `search`: also look for values
+        in what is not masked. `but_matched`: leave the events that fulfil a condition for later,
+        since others are found by them.
+        """
+        findings = Findings()
+        for batch in batches:
+            changes = []
+            for row in batch:
+                masked = self._masker.masked(row)
+                if masked.own:
+                    findings.owned.add(row.type)
+                if masked.columns and not (but_matched and masked.matched):
+                    self._values.add(masked.values)
+                    findings.events += 1
+                    findings.types.add(row.type)
+                    findings.matched |= masked.matched
+                    changes.append(MaskedRow(row, masked.columns))
+                if search:
+                    self._look(findings, row, masked)
+            if changes and write is not None:
+                for row in write(changes):
+                    findings.leave(self._place(row, "the row", "it changed since it was read"))
+        return findings
+
+    def _look(self, findings: Findings, row: StoredRow, masked: Masked) -> None:
+        for column in masked.unreadable:
+            why = "its content is no JSON, so esops cannot look into it"
+            findings.leave(self._place(row, column, why))
+        if not self._values:
+            return
+        documents = {each.column: each for each in self._masker.documents}
+        for name, before in row.columns.items():
+            content = masked.columns.get(name, before)
+            if not content:
+                continue
+            text = text_of(content)
+            if text is None and isinstance(content, bytes):
+                text = content.decode("utf-8", "replace")
+            document = documents.get(name)
+            found: Iterator[tuple[str, str]]
+            if document is None or document.plain:
+                found = self._values.in_text(text or "", name)
+            else:
+                found = self._values.in_document(text or "", own=masked.own)
+            for path, of in found:
+                at = path if path == name else f"{name} {path}"
+                findings.leave(self._place(row, at, f"the value of {of}"))
+
+    def _place(self, row: StoredRow, path: str, of: str) -> Place:
+        # A stream's name may itself have a value in it.
+        hides = next(self._values.in_text(row.key.stream, ""), None) is not None
+        stream = "a stream that is named so" if hides else f"stream {row.key.stream}"
+        what = f"{row.type}, version {row.version} of {stream} at {row.position}"
+        return Place(self._where, what, path, of)

@@ -1,0 +1,121 @@
+"""Looking for values that were masked wherever else they may be.
+
+A long value is looked for everywhere: as a whole, and as a word within a longer text. A short one,
+which may stand for anything, only in the person's own events, and as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import orjson
+
+from esops.erasing.spans import NotJson, leaves, scan
+from esops.json_paths import written
+
+_LONG = 4
+"""Characters from which on a value is looked for everywhere."""
+_SHORTEST = 2
+MOST_KEPT = 100
+"""Places that a report lists."""
+
+
+class Place(NamedTuple):
+    """Where a value is still to be found; never the value."""
+
+    where: str
+    """The store, archive, table or projection."""
+    what: str
+    """The event or row."""
+    path: str
+    of: str
+    """The path whose value it is, or why it counts."""
+
+    def in_words(self) -> str:
+        """Where it is, for a message."""
+        return f"{self.where}: {self.what}, {self.path}: {self.of}"
+
+
+class Values:
+    """The values that were masked. They stay in memory and are written nowhere."""
+
+    def __init__(self, masks: Iterable[str] = (), shared: Iterable[str] = ()) -> None:
+        """`masks` are texts that take values' places; `shared` are paths of values that others
+        have, too.
+        """
+        self._masks, self._shared = set(masks), set(shared)
+        self._paths: dict[str, str] = {}
+        self._needles: list[tuple[str, str]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._paths)
+
+    def add(self, values: Mapping[str, Iterable[str]]) -> None:
+        """Look for these, too; each with the paths that it was at."""
+        for value, paths in values.items():
+            if len(value) < _SHORTEST or value in self._paths or value in self._masks:
+                continue
+            if value in ("true", "false") or set(paths) <= self._shared:
+                continue
+            self._paths[value] = min(paths)
+            if len(value) >= _LONG:
+                escaped = json.dumps(value, ensure_ascii=False)[1:-1]
+                self._needles.append((value, escaped))
+
+    def in_document(self, text: str, *, own: bool) -> Iterator[tuple[str, str]]:
+        """The places in JSON where a value is, and the path that it was masked at."""
+        if not self._paths or not (own or self._may_be_in(text)):
+            return
+        try:
+            tree = scan(text)
+        except NotJson:
+            yield from self.in_text(text, "the whole")
+            return
+        for steps, leaf in leaves(tree):
+            of = self._of(leaf.text or "", own=own and (leaf.string or len(leaf.text or "") > 3))
+            if of is not None:
+                yield written(steps), of
+        for of in self._in_keys(text):
+            yield "a key", of
+
+    def in_text(self, text: str, name: str) -> Iterator[tuple[str, str]]:
+        """Whether a value is in a text that is no JSON."""
+        of = self._of(text, own=False)
+        if of is not None:
+            yield name, of
+
+    def _may_be_in(self, text: str) -> bool:
+        if "\\" in text:
+            try:
+                text = orjson.dumps(orjson.loads(text)).decode()
+            except orjson.JSONDecodeError:
+                return True
+        return any(value in text or escaped in text for value, escaped in self._needles)
+
+    def _of(self, text: str, *, own: bool) -> str | None:
+        """The path of the value that a text is, or has in it."""
+        if text in self._masks:
+            return None
+        whole = self._paths.get(text)
+        if whole is not None and (own or len(text) >= _LONG):
+            return whole
+        for value, _ in self._needles:
+            at = text.find(value)
+            while at >= 0:
+                if _alone(text, at, at + len(value)):
+                    return self._paths[value]
+                at = text.find(value, at + 1)
+        return None
+
+    def _in_keys(self, text: str) -> Iterator[str]:
+        for value, escaped in self._needles:
+            if f'"{escaped}"' in text and (f'"{escaped}":' in text or f'"{escaped}" :' in text):
+                yield self._paths[value]
+
+
+def _alone(text: str, start: int, end: int) -> bool:
+    """Whether a part of a text is a word of its own, and not a part of one."""
+    before, after = text[start - 1 : start], text[end : end + 1]
+    return not before.isalnum() and not after.isalnum()
