@@ -47,10 +47,10 @@ class DiskMap:
 
     def __iter__(self) -> Iterator[Any]:
         """All that is noted, by stream and tenant."""
-        return (
-            value
-            for (value,) in self._base.execute("SELECT value FROM facts ORDER BY stream, tenant")
-        )
+        # Asked when the first is wanted: the answer begins to be read where it is asked for.
+        rows = "SELECT value FROM facts ORDER BY stream, tenant"
+        for (value,) in self._base.execute(rows):
+            yield value
 
     def __enter__(self) -> Self:
         return self

@@ -149,7 +149,7 @@ def _check_away(
     if found and not without:
         raise Refused(
             f"{found[0]}, and store {store.name} does not read that archive: the rows of these "
-            f"streams would be missing from {projection}",
+            f"streams {found[0].loss} {projection}",
             hint=f"{remedy(found[0])} Or leave them out: --without-archived.",
         )
     return [f"{away} and will be missing (--without-archived)" for away in found]

@@ -13,6 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.integration.test_archive import of, write
+from tests.support import shop
 from tests.support.bank import Account, Accounts
 from tests.support.waiting import DEADLINE
 
@@ -141,3 +142,72 @@ def test_emmett_folds_what_stays_from_the_event_that_carries_the_state(
         "exists": True,
         "first": 0,  # it takes a count for a position
     }
+
+
+def test_heads_and_what_stays_are_read_as_one_and_nothing_is_built_of_a_part(
+    project, dsn, connection
+):
+    shop.make(dsn, 300)
+    shop.configure(project, dsn)
+    project.ok("rebuild", "--blue-green")
+    rows = "SELECT * FROM cart_summary ORDER BY 1"
+    before = connection.execute(rows).fetchall()
+    stream = "cart-00000001"
+    events = project.ok("events", "--stream", stream).out
+    text = (project.folder / "esops.toml").read_text()
+    policy = """
+[archives.cold]
+repository = "cold"
+[archives.cold.policies.old]
+store = "shop"
+stream = "cart-*"
+until = "product_item_added"
+remove = "delete"
+"""
+    project.write("esops.toml", text + policy)
+
+    def processor(at: int) -> None:
+        connection.execute("DELETE FROM shop.mt_event_progression")
+        connection.execute("INSERT INTO shop.mt_event_progression VALUES ('Totals:All', %s)", (at,))
+
+    # The guard asks for the heads alone: what stays may not have been read yet.
+    newest = """SELECT max(e.seq_id) FROM shop.mt_events e WHERE version < (SELECT max(version)
+        FROM shop.mt_events s WHERE s.stream_id = e.stream_id AND type = 'product_item_added')"""
+    (last,) = connection.execute(newest).fetchone()
+    assert last < 300
+    processor(last - 1)
+    assert project.run("archive", "run", "old").code == 6
+    processor(last)
+    told = project.ok("archive", "run", "old", "--output", "json").json
+    away = f"{told['events']} events of {told['streams']} streams were archived and removed, "
+    away += f"{told['streams']} of them were shortened"
+    assert told["removed_events"] == told["events"] > 100
+    for way in (["--blue-green"], ["--yes"]):
+        refused = project.run("rebuild", *way)
+        assert (refused.code, away in refused.err) == (6, True), refused.err
+    assert connection.execute(rows).fetchall() == before
+    # This fold cannot begin in the middle of a stream.
+    assert project.run("rebuild", "--blue-green", "--without-archived").code == 6
+    project.ok("rebuild", "--blue-green", "--abort", "--yes")
+
+    project.write(
+        "esops.toml",
+        (text + policy).replace('schema = "shop"', 'schema = "shop"\narchive = "cold"'),
+    )
+    built = project.ok("rebuild", "--blue-green", "--output", "json").json
+    assert (built["events"], built["verification"]["differing"]) == (300, 0)
+    project.ok("rebuild", "--yes")
+    assert connection.execute(rows).fetchall() == before
+    assert project.ok("events", "--stream", stream).out == events
+    count = len(events.splitlines())
+    audited = project.ok("audit", "stream", stream, "--output", "json").json
+    assert (audited["length"], audited["first_version"], audited["gaps"]) == (count, 1, [])
+    listed = project.ok("audit", "streams", "--output", "json").json
+    assert listed["summary"]["events"] == 300
+    assert {each["stream"]: each["length"] for each in listed["streams"]}.get(
+        stream, count
+    ) == count
+    traced = project.ok("trace", "stream", stream, "--output", "json").json
+    assert [each["version"] for each in traced["events"] if each["stream"] == stream] == list(
+        range(1, count + 1)
+    )

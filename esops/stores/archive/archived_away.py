@@ -43,13 +43,24 @@ class ArchivedAway:
     """Whether a run of these is not finished, so that it may yet remove more."""
     last_position: Position | None = None
     """The highest position of an event in those runs."""
+    shortened: int = 0
+    """Streams of which the head alone is away."""
 
     def __str__(self) -> str:
         runs = count(self.runs, "run") + (", not all finished" if self.unfinished else "")
+        heads = f", {self.shortened:,} of them were shortened" if self.shortened else ""
         return (
             f"{count(self.events, 'event')} of {count(self.streams, 'stream')} were archived "
-            f"and removed ({runs} in archive {self.archive})"
+            f"and removed{heads} ({runs} in archive {self.archive})"
         )
+
+    @property
+    def loss(self) -> str:
+        """What that does to rows, before the name of their read model."""
+        if not self.shortened:
+            return "would be missing from"
+        wrong = "would be made without the first events in"
+        return wrong if self.shortened == self.streams else f"would be missing from, or {wrong},"
 
 
 def removed_from(
@@ -112,8 +123,9 @@ def _away(
     """What the store lacks of what some runs have; None where that is nothing."""
     from esops.archive_format.disk_map import DiskMap
 
-    streams = events = 0
+    streams = events = shortened = 0
     of: set[int] = set()
+    heads = {number for number, (_, manifest) in enumerate(runs) if manifest.part == "head"}
     with DiskMap() as archived:
         for number, (run, manifest) in enumerate(runs):
             _collect(archived, number, run, manifest, filter)
@@ -128,6 +140,7 @@ def _away(
                 if lacking:
                     streams += 1
                     events += lacking
+                    shortened += heads.issuperset(numbers)
                     of.update(numbers)
     if not streams:
         return None
@@ -139,6 +152,7 @@ def _away(
         events,
         unfinished=any(run.read("done.json") is None for run, _ in away),
         last_position=max(Position.parse(manifest.last_position) for _, manifest in away),
+        shortened=shortened,
     )
 
 
