@@ -100,7 +100,10 @@ def _write_and_seal(
     columns = archiving.extra_columns()
     with Export(run, context.lease.number, columns, position_parts, context.file_size) as export:
         for so_far in export.add(
-            selection, lambda streams: archiving.export(streams, columns), archiving.stream_rows
+            selection,
+            lambda streams: archiving.export(streams, columns),
+            archiving.stream_rows,
+            archiving.categories,
         ):
             context.check_stop()
             context.progress("events exported", so_far.events, selection.events)
@@ -119,6 +122,7 @@ def _write_and_seal(
         position_parts=position_parts,
         first_version=store.capabilities.first_version,
         columns=tuple(columns),
+        categories=export.categories,
         selected_at=selected_at,
         sealed_at=datetime.now(UTC),
         esops=__version__,

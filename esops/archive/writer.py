@@ -13,8 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,6 +28,8 @@ from esops.archive_format.schema import EXTRA_PREFIX, STREAMS, Damaged, schema_w
 from esops.events import Position, StreamKey, StreamRef
 from esops.moments import from_archive
 
+Categories = Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], Sequence[str]] | None]
+"""The categories of streams; None where their names tell."""
 _GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 100_000
 _STREAMS_AT_ONCE = 1_000
@@ -183,7 +186,7 @@ def _options(schema: pa.Schema) -> dict[str, Any]:
         "write_statistics": [
             name
             for name in schema.names
-            if name not in ("id", "id_text", "data", "metadata", "sha256", "row")
+            if name not in ("id", "id_text", "data", "metadata", "sha256", "row", "categories")
         ],
         "version": "2.6",
     }
@@ -238,6 +241,8 @@ class Export:
     ) -> None:
         """`attempt` is part of the files' names, so that no older attempt can overwrite them."""
         self.totals = ExportTotals()
+        self.categories: Literal["by name", "listed"] = "by name"
+        """How the categories of the streams so far are known."""
         self._parts = position_parts
         # Compressing, asking for the streams' rows and reading back each take about as long as
         # reading the store and hashing, so that each has a thread of its own.
@@ -258,15 +263,17 @@ class Export:
         streams: Iterable[StreamRef],
         export: Callable[[Iterable[StreamRef]], Iterator[pa.RecordBatch]],
         rows: Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], str]],
+        categories: Categories = lambda _: None,
     ) -> Iterator[ExportTotals]:
-        """Write streams: `export` gives their events, `rows` the store's own rows of streams.
+        """Write streams: `export` gives their events, `rows` the store's own rows of streams, and
+        `categories` those that the store finds them in.
 
         Yields the totals after every thousand streams.
         """
         found = digests(self._passing(export(streams)))
         while group := list(islice(found, _STREAMS_AT_ONCE)):
             self.totals.add_streams(group)
-            self._of_streams.do(self._add_streams, group, rows)
+            self._of_streams.do(self._add_streams, group, rows, categories)
             yield self.totals
 
     def _passing(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -279,8 +286,12 @@ class Export:
         self,
         group: list[Digest],
         rows: Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], str]],
+        categories: Categories,
     ) -> None:
-        self._streams.add(stream_batch(group, rows([each.key for each in group])))
+        keys = [each.key for each in group]
+        found = categories(keys)
+        self.categories = "by name" if found is None else "listed"
+        self._streams.add(stream_batch(group, rows(keys), found))
 
     def close(self) -> tuple[tuple[FileEntry, ...], tuple[FileEntry, ...]]:
         """Wait until everything is written and read back.
@@ -307,9 +318,17 @@ class Export:
         self._threads.close()
 
 
-def stream_batch(streams: list[Digest], rows: Mapping[tuple[str, str], str]) -> pa.RecordBatch:
+def stream_batch(
+    streams: list[Digest],
+    rows: Mapping[tuple[str, str], str],
+    categories: Mapping[tuple[str, str], Sequence[str]] | None = None,
+) -> pa.RecordBatch:
     """Streams as rows of the file of streams."""
     columns = list(zip(*streams, strict=True))
+    listed = [
+        None if categories is None else orjson.dumps([*categories.get(each.key, ())]).decode()
+        for each in streams
+    ]
     arrays = [
         pa.array(columns[0]),
         pa.array(columns[1]),
@@ -318,5 +337,6 @@ def stream_batch(streams: list[Digest], rows: Mapping[tuple[str, str], str]) -> 
         pa.array(columns[7], pa.int64()),
         pa.array(columns[8], pa.binary(32)),
         pa.array(list(map(rows.get, zip(columns[0], columns[1], strict=True))), pa.string()),
+        pa.array(listed, pa.string()),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=STREAMS)

@@ -108,6 +108,10 @@ class Manifest(BaseModel):
     """What the run holds of each stream: all that the store had, or the head of a stream that
     continues behind it.
     """
+    categories: Literal["by name", "listed"] | None = None
+    """Whether a stream's name tells its category, or the list of streams; None: not written down,
+    by an earlier esops.
+    """
     log: dict[str, Any] | None = None
     """What tells the store's log up to `last_position` from any other, where the store can say."""
     reseals: tuple[Reseal, ...] = ()

@@ -35,6 +35,7 @@ RUN_TIME = "%Y%m%dT%H%M%SZ"
 """What the name of a run begins with: when it began, in UTC."""
 NOTES = ("plan.json", "verified.json", "done.json", "failed.json")
 """The documents of a run beside its manifest."""
+_DIGEST_AND_ROW = [name for name in STREAMS.names if name != "categories"]
 _EVENTS_IN_BATCH = 32_768
 _STREAMS_IN_BATCH = 2_048
 
@@ -144,7 +145,7 @@ class Run:
         for entry in manifest.stream_files:
             for batch in self.batches(entry, _STREAMS_IN_BATCH):
                 # Times stay microseconds: making a datetime of each is slow.
-                columns = [batch.column(name) for name in STREAMS.names]
+                columns = [batch.column(name) for name in _DIGEST_AND_ROW]
                 plain = [
                     (
                         column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column

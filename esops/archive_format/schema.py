@@ -53,12 +53,14 @@ STREAMS = pa.schema(
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("sha256", pa.binary(32), nullable=False),
         pa.field("row", pa.string()),
+        pa.field("categories", pa.string()),
     ]
 )
 """One row per stream.
 
 `sha256` is what `hashes.digests` computes. `row` is the store's own row of the stream as JSON,
-where the store has one.
+where the store has one. `categories` is a JSON array of the categories that the store finds the
+stream in; null where the stream's name tells, and without it in archives of before.
 """
 
 _HYPHENS = (8, 13, 18, 23)

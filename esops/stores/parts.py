@@ -259,6 +259,14 @@ class Archiving(Protocol):
         """The store's own row of each stream as JSON; empty where it has none."""
         ...
 
+    def categories(
+        self, streams: Sequence[StreamKey]
+    ) -> Mapping[tuple[str, str], Sequence[str]] | None:
+        """The categories in which the store finds each stream; None where a stream's name tells:
+        what stands before its first `-`.
+        """
+        ...
+
     def removal_strategy(self, removal: str) -> RemovalStrategy:
         """The strategy of that name. Raises UsageError where the store has none of that name."""
         ...

@@ -70,6 +70,10 @@ class MemoryArchiving:
             if key.stream in self.log.versions
         }
 
+    def categories(self, streams: Sequence[StreamKey]) -> None:
+        """A stream's name tells."""
+        del streams
+
     def removal_strategy(self, removal: str) -> RemovalStrategy:
         """Archive or delete."""
         if removal not in _REMOVALS:

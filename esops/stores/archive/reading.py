@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from esops.archive_format.manifest import FileEntry, Manifest
 from esops.archive_format.runs import Run
-from esops.archive_format.schema import EVENTS, EXTRA_PREFIX, STREAMS, join_ids
+from esops.archive_format.schema import EVENTS, EXTRA_PREFIX, STREAMS, join_ids, schema_with
 from esops.events import Position, RecordedEvent
 from esops.moments import INFINITY, from_archive
+from esops.stores.archive.categories import Categories
 from esops.stores.payloads import DECODERS, Decode
 
 _MEMORY = "512MB"
@@ -27,15 +28,13 @@ _ROWS, _BYTES = 8_192, 8 << 20
 _VIEW = """
 CREATE VIEW events AS SELECT
     stream, tenant,
-    CASE WHEN regexp_full_match(stream,
-    '[0-9a-fA-F]{{8}}(-[0-9a-fA-F]{{4}}){{3}}-[0-9a-fA-F]{{12}}') THEN NULL
-         ELSE split_part(stream, '-', 1) END AS category,
+    {category} AS category,
     version, position_1, position_2, type,
     coalesce(id_text, regexp_replace(lower(hex(id)), '(.{{8}})(.{{4}})(.{{4}})(.{{4}})(.{{12}})',
     '\\1-\\2-\\3-\\4-\\5')) AS id,
     {recorded_at} AS recorded_at,
     try(decode(data))::JSON AS data, try(decode(metadata))::JSON AS metadata{extra}, run
-FROM stored WHERE NOT hidden{once}
+FROM stored{joined} WHERE NOT hidden{once}
 """
 _ONCE = (
     " QUALIFY row_number() OVER (PARTITION BY store, position_1, position_2, stream, version "
@@ -102,6 +101,7 @@ class Database:
     def __init__(self, runs: Sequence[tuple[Run, Manifest]]) -> None:
         """Nothing is fetched before it is asked for."""
         self._runs = runs
+        self.categories = Categories(runs, self._listed)
         self._folder = tempfile.TemporaryDirectory(prefix="esops-archive-")
         self.connection = duckdb.connect(
             ":memory:",
@@ -116,17 +116,35 @@ class Database:
 
         Raises Damaged, Missing, Unavailable.
         """
-        listed = [
-            self._relation(run, manifest, manifest.stream_files) for run, manifest in self._runs
-        ]
         self.connection.execute(f"CREATE VIEW stored AS {self.stored()}")
-        self.connection.execute(f"CREATE VIEW listed AS {_united(listed, STREAMS)}")
+        self.connection.execute(f"CREATE VIEW listed AS {self._listed(self._runs)}")
         ends = {name: _in_utc(name) for name in ("first_at", "last_at")}
         self.connection.execute(_STREAMS_VIEW.format(**ends))
         names = sorted({name for _, manifest in self._runs for name in manifest.columns})
         extra = "".join(f", {_quoted(EXTRA_PREFIX + name)}" for name in names)
         at = _in_utc("recorded_at")
-        self.connection.execute(_VIEW.format(recorded_at=at, extra=extra, once=self.once))
+        category, joined = self.categories.of_events()
+        self.connection.execute(
+            _VIEW.format(
+                recorded_at=at, extra=extra, once=self.once, category=category, joined=joined
+            )
+        )
+
+    def _listed(self, runs: Sequence[tuple[Run, Manifest]]) -> str:
+        """A statement for the lists of streams of some runs, in the columns of today."""
+        relations = [self._relation(run, manifest, manifest.stream_files) for run, manifest in runs]
+        return _united([*relations, _united([], STREAMS)], STREAMS)
+
+    def in_category(self, category: str) -> tuple[str, list[Any]]:
+        """The condition for events of a category, and its values. Raises Refused."""
+        return self.categories.condition(category, self._ask)
+
+    def _ask(self, statement: str, values: list[Any]) -> list[tuple[Any, ...]]:
+        cursor = self.connection.cursor()
+        try:
+            return cursor.execute(statement, values).fetchall()
+        finally:
+            cursor.close()
 
     @property
     def once(self) -> str:
@@ -164,7 +182,9 @@ class Database:
             )
             if entries:
                 relations.append(self._relation(run, manifest, entries))
-        return _united(relations, EVENTS)
+        # With all columns, also where no file may hold what is asked for.
+        columns = sorted({name for _, manifest in self._runs for name in manifest.columns})
+        return _united(relations, schema_with(columns))
 
     def files_of(self, run: Run, manifest: Manifest, streams: Collection[str]) -> list[FileEntry]:
         """The files with events of some streams: these lie one after the other as the lists of

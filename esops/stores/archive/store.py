@@ -22,6 +22,7 @@ from esops.events import (
 )
 from esops.moments import moment
 from esops.settings import ArchiveStoreSettings
+from esops.stores.archive.categories import Categories
 from esops.stores.archive.reading import Database, beyond, microseconds, read, up_to
 from esops.stores.archive.search import ArchiveSearch
 from esops.stores.base import (
@@ -34,8 +35,9 @@ from esops.stores.base import (
     at_most,
 )
 from esops.stores.parts import SearchResult, What
+from esops.wording import count
 
-_NAMED = {"event type": "type", "category": "split_part(stream, '-', 1)", "stream": "stream"}
+_NAMED = {"event type": "type", "stream": "stream"}
 
 
 class ArchiveStore(EventStore):
@@ -94,8 +96,16 @@ class ArchiveStore(EventStore):
             "runs": str(len(self._runs)),
             "events": str(sum(manifest.events for _, manifest in self._runs)),
             **({} if self._runs else {"note": "nothing is archived yet"}),
+            **self._unlisted(),
         }
         return StoreInfo("archive", self._layout, "1", datetime.now(UTC), detail)
+
+    def _unlisted(self) -> dict[str, str]:
+        runs = Categories(self._runs, lambda _: "").unlisted
+        if not runs:
+            return {}
+        note = "of an earlier esops, which kept no categories: streams' names tell"
+        return {"note": f"{count(runs, 'run')} {note}"}
 
     def head(
         self,
@@ -143,8 +153,9 @@ class ArchiveStore(EventStore):
             conditions.append("stream = ?")
             values.append(filter.stream)
         if filter.category is not None:
-            conditions.append("split_part(stream, '-', 1) = ?")
-            values.append(filter.category)
+            condition, more = self._database.in_category(filter.category)
+            conditions.append(condition)
+            values += more
         return " AND ".join(conditions), values
 
     def follow(
@@ -217,23 +228,42 @@ class ArchiveStore(EventStore):
         at = microseconds("recorded_at")
         # A stream that was exported by two runs has its events twice in the files.
         bound = f" LIMIT {limit}" if limit is not None else ""
+        categories = self._database.categories.of_streams()
         statement = (
+            "SELECT s.*, first_category FROM ("
             "SELECT stream, tenant, count(*), min(version), max(version), "
             f"min({at}), max({at}), "
             f"{closed}, {size} FROM (SELECT DISTINCT ON (position_1, position_2, stream, "
             "version) * "
             f"FROM ({self._database.stored(filter.stream)}) WHERE NOT hidden AND {where}) "
-            f"GROUP BY 1, 2 ORDER BY 1, 2{bound}"
+            f"GROUP BY 1, 2 ORDER BY 1, 2{bound}) s "
+            f"LEFT JOIN ({categories}) USING (stream, tenant) ORDER BY 1, 2"
         )
         cursor = self._database.connection.cursor()
         try:
             result = cursor.execute(statement, [*closed_by, *values])
             while rows := result.fetchmany(1_000):
-                for name, tenant, length, first, last, first_at, last_at, is_closed, taken in rows:
+                for (
+                    name,
+                    tenant,
+                    length,
+                    first,
+                    last,
+                    first_at,
+                    last_at,
+                    closes,
+                    taken,
+                    own,
+                ) in rows:
                     low, high = (None if at is None else moment(at) for at in (first_at, last_at))
                     ends = (length, first, last, low, high)
                     yield StreamInfo(
-                        name, category_of(name), *ends, tenant=tenant, closed=is_closed, bytes=taken
+                        name,
+                        own or category_of(name),
+                        *ends,
+                        tenant=tenant,
+                        closed=closes,
+                        bytes=taken,
                     )
         finally:
             cursor.close()
@@ -292,6 +322,9 @@ class ArchiveStore(EventStore):
         """From the files, where they are on this machine."""
         if not self._runs or self.repository.folder is None:
             return []
+        if what == "category":
+            rows = self._ask(self._database.categories.names(self._database.stored()))
+            return [name for (name,) in rows if name]
         column = _NAMED[what]
         rows = self._ask(
             f"SELECT DISTINCT {column} FROM ({self._database.stored()}) WHERE store = ? LIMIT 1000",

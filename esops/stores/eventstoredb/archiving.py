@@ -103,6 +103,10 @@ class NodeArchiving:
             found = {key: lookup.metadata(link, key.stream)[0] for key in streams}
         return {key: orjson.dumps(document).decode() for key, document in found.items()}
 
+    def categories(self, streams: Sequence[StreamKey]) -> None:
+        """A stream's name tells."""
+        del streams
+
     def removal_strategy(self, removal: str) -> RemovalStrategy:
         """Truncate, delete or tombstone."""
         if removal not in _REMOVALS:

@@ -209,6 +209,21 @@ class StreamArchiver:
             found = connection.execute(self._rules.row, keys).fetchall()
         return {row[:2]: row[2] for row in found}
 
+    def categories(
+        self, streams: Sequence[StreamKey]
+    ) -> Mapping[tuple[str, str], Sequence[str]] | None:
+        """As the layout's condition for a category finds them."""
+        statement = self._layout.categories([each.stream for each in streams])
+        if statement is None:
+            return None
+        wanted, found = set(streams), dict[tuple[str, str], list[str]]()
+        with self._control() as connection:
+            for name, tenant, category in connection.execute(sql.SQL("{}").format(statement)):
+                key = StreamKey(name, tenant)
+                if key in wanted and category not in found.get(key, ()):
+                    found.setdefault(key, []).append(category)
+        return found
+
     # -- removal
 
     def removal_strategy(self, removal: str) -> RemovalStrategy:

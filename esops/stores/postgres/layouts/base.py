@@ -204,6 +204,28 @@ class Layout(ABC):
         """The condition for events of a category."""
         return sql.SQL("split_part({}, '-', 1) = {}").format(self.mapped.stream, sql.Literal(name))
 
+    def categories(self, streams: Sequence[str]) -> sql.Composable | None:
+        """What gives stream, tenant and each category in which `in_category` finds a stream; None
+        where it goes by the stream's name.
+        """
+        del streams
+        return None
+
+    def _categories_of_events(
+        self, category: sql.Composable, streams: Sequence[str]
+    ) -> sql.Composable:
+        """`categories` where each event has its own."""
+        return sql.SQL(
+            "SELECT DISTINCT {}, {}, {} AS category FROM {} WHERE {} AND {} IS NOT NULL ORDER BY 3"
+        ).format(
+            self.mapped.stream,
+            self.mapped.tenant,
+            category,
+            self.events,
+            self.any_stream(streams),
+            category,
+        )
+
     def stream_equals(self, name: str) -> sql.Composable:
         """The condition for events of a stream, which an index answers."""
         return sql.SQL("{} = {}").format(self.mapped.stream, sql.Literal(name))

@@ -5,6 +5,8 @@ It is read, and never written to.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import psycopg
 from psycopg import sql
 
@@ -129,6 +131,12 @@ class CustomTable(NumberedLayout):
         if self._category is None:
             return super().in_category(name)
         return sql.SQL("{} = {}").format(self._category, sql.Literal(name))
+
+    def categories(self, streams: Sequence[str]) -> sql.Composable | None:
+        """Those in the column, where one is named."""
+        if self._category is None:
+            return None
+        return self._categories_of_events(self._category, streams)
 
 
 def _text(column: str) -> sql.Composed:

@@ -27,6 +27,8 @@ from esops.stores.postgres.layouts.archiving import numbered_archiving
 from esops.stores.postgres.layouts.base import NOTHING, Mapped, same_uuid
 from esops.stores.postgres.layouts.numbered import Dying, NumberedLayout, sequence_behind
 
+_AGGREGATE = sql.SQL("split_part(split_part(topic, ':', 2), '.', 1)")
+"""A topic is `module:Aggregate.Event`."""
 _COLUMNS = ["originator_id", "originator_version", "topic", "state", "notification_id"]
 _MIGRATED = "__migration__"
 _EVENT = {"stream": "originator_id", "version": "originator_version", "data": "state"}
@@ -103,9 +105,11 @@ class Eventsourcing(NumberedLayout):
 
     def in_category(self, name: str) -> sql.Composable:
         """A category is the aggregate's class, in the topic."""
-        # A topic is `module:Aggregate.Event`.
-        aggregate = sql.SQL("split_part(split_part(topic, ':', 2), '.', 1)")
-        return sql.SQL("{} = {}").format(aggregate, sql.Literal(name))
+        return sql.SQL("{} = {}").format(_AGGREGATE, sql.Literal(name))
+
+    def categories(self, streams: Sequence[str]) -> sql.Composable:
+        """The aggregates' classes: more than one where a class has events of its base."""
+        return self._categories_of_events(_AGGREGATE, streams)
 
     def stream_equals(self, name: str) -> sql.Composable:
         """By a uuid or a text, as the library was set up."""
