@@ -1,26 +1,30 @@
 """The last step of an archive run: archived streams leave the store in small transactions.
 
-Each stream is compared once more right before it is removed. A stream that has changed since it
-was archived stays.
+What the archive has is read back once more, and goes along with what it stands for: the store
+removes an event only while it is equal to that. Where one is not, its stream stays. Before each
+transaction the files are looked at, and all of them at the end.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 
 from esops.archive import checkpoint_guard
-from esops.archive.compare import compare
-from esops.archive.context import ArchiveOutcome, RunContext
+from esops.archive.compare import RowReader
+from esops.archive.context import ArchiveOutcome, RunContext, utc_now
+from esops.archive.kept_files import KeptFiles
 from esops.archive.unread import RunEvents
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.errors import EsopsError
-from esops.events import StreamKey
 from esops.settings import PolicySettings
 from esops.stores.base import EventStore, require
 from esops.stores.parts import RemovalStrategy, VersionRange
@@ -28,6 +32,7 @@ from esops.stores.parts import RemovalStrategy, VersionRange
 log = structlog.get_logger("esops.archive")
 
 _STREAMS_AT_ONCE = 500
+_BYTES_AT_ONCE = 16 << 20
 _REASONS_KEPT = 1_000
 
 
@@ -55,7 +60,7 @@ def remove_archived(
     """Remove the streams of a verified run, except those that `reasons` names.
 
     Raises Refused, before anything is removed, if somebody has not read the events yet; Stopped
-    between two transactions.
+    between two transactions; Missing or Damaged, at once, where the archive has lost a file.
     """
     if not context.despite_checkpoints:
         checkpoint_guard.refuse_unless_read(
@@ -68,35 +73,35 @@ def remove_archived(
     for key, reason in checkpoint_guard.needed_streams(context.store).items():
         reasons.put(*key, reason)
     result = RemovalResult()
+    files = KeptFiles(context.run, manifest, lambda: result.events)
+    # From here on the run counts, whatever becomes of it: it may be all that is left of events.
+    context.run.note("removal.json", {"at": utc_now(), "remove": context.removal})
 
     def before_each() -> None:
         context.check_stop()
         # Another process that took over would archive and remove the same streams.
         context.lease.check()
+        files.check()
         context.progress("streams removed", result.streams + result.left_alone, manifest.streams)
 
-    def removable() -> Iterator[Digest]:
+    def streams() -> Iterator[ArchivedStream]:
+        events = RowReader(files.events())
         for digest, _ in context.run.streams(manifest):
             reason = reasons.get(*digest.key)
+            rows = events.next(digest.events)
             if reason is not None:
                 result.skip(digest.stream, reason)
             else:
-                yield digest
-
-    def changed(streams: Sequence[Digest]) -> dict[StreamKey, str]:
-        # At a low rate, hours can lie between the verification and a stream's removal.
-        compared = compare(context.run, manifest, streams, context.store)
-        return {
-            digest.key: comparison.detail
-            for digest, comparison in compared
-            if comparison.status == "differs"
-        }
+                yield ArchivedStream(digest, rows)
+            # The next stream begins at its own rows.
+            deque(rows, 0)
 
     head = manifest.part == "head"
-    remover = Remover(context.store, context.strategy, context.policy, head, changed, before_each)
-    remover.remove(removable(), result)
+    remover = Remover(context.store, context.strategy, context.policy, head, before_each)
+    remover.remove(streams(), result)
     outcome.removed, outcome.removed_events = result.streams, result.events
     outcome.left_alone, outcome.skipped = result.left_alone, result.skipped
+    files.check_all()
     log.info(
         "removed",
         run=context.run.name,
@@ -109,6 +114,14 @@ def remove_archived(
 
 
 @dataclass(frozen=True)
+class ArchivedStream:
+    """A stream of a run, and its events as they are read back: once, before the next stream's."""
+
+    digest: Digest
+    events: Iterable[pa.RecordBatch]
+
+
+@dataclass(frozen=True)
 class Remover:
     """Removes streams at a stated rate, at most `policy.batch` events in a transaction."""
 
@@ -117,38 +130,39 @@ class Remover:
     policy: PolicySettings
     head: bool
     """Whether streams continue behind what was archived of them."""
-    changed: Callable[[Sequence[Digest]], Mapping[StreamKey, str]]
-    """Is asked right before streams are removed; says why some of them must not be."""
     before_each: Callable[[], None]
     """Is called before each transaction, and may raise to stop."""
 
-    def remove(self, streams: Iterable[Digest], result: RemovalResult) -> None:
+    def remove(self, streams: Iterable[ArchivedStream], result: RemovalResult) -> None:
         """Remove streams and count them in `result`."""
         pace = _RatePacer(self.policy.max_rate)
-        for group in _groups(streams, self.policy.batch):
+        parts = (part for stream in streams for part in self._parts(stream))
+        for batch in _batches(parts, self.policy.batch):
             self.before_each()
-            reasons = self.changed(group)
-            ranges: list[VersionRange] = []
-            for digest in group:
-                if digest.key in reasons:
-                    result.skip(digest.stream, reasons[digest.key])
-                else:
-                    ranges += self._ranges(digest)
-            for batch in _batches(ranges, self.policy.batch):
-                self.before_each()
-                self._remove_batch(batch, result)
-                pace.after(sum(each.high - each.low + 1 for each in batch))
+            self._remove_batch(batch, result)
+            pace.after(sum(each.high - each.low + 1 for each in batch))
 
-    def _ranges(self, digest: Digest) -> Iterable[VersionRange]:
-        if self.head:  # all of it: what stays was not archived
-            ranges = ranges_of(digest, 0, self.policy.batch)
-            return (each._replace(head=True) for each in ranges)
-        if self.strategy.whole:
-            first, last = digest.first_version, digest.last_version
-            return [VersionRange(digest.key, first, last, last, ends=True)]
+    def _parts(self, stream: ArchivedStream) -> Iterator[VersionRange]:
+        digest = stream.digest
+        last = digest.last_version
         # Of a run that an older esops has sealed, the last events are in the archive, too.
-        stays = max(self.policy.keep_last, self.strategy.keeps)
-        return ranges_of(digest, stays, self.policy.batch)
+        stays = (
+            0
+            if self.head or self.strategy.whole
+            else max(self.policy.keep_last, self.strategy.keeps)
+        )
+        whole = VersionRange(
+            digest.key, digest.first_version, last - stays, last, ends=True, head=self.head
+        )
+        if whole.high < whole.low:
+            return
+        events = _up_to(whole.high, stream.events)
+        if digest.events <= self.policy.batch:
+            yield whole._replace(events=list(events))
+        elif self.strategy.whole or self.strategy.at_once:
+            yield whole._replace(events=events)
+        else:
+            yield from _in_ranges(whole, events, self.policy.batch)
 
     def _remove_batch(self, batch: Sequence[VersionRange], result: RemovalResult) -> None:
         archiving = require(self.store, self.store.archiving, "archiving")
@@ -163,47 +177,55 @@ class Remover:
                 result.streams += removed.part.ends
 
 
-def ranges_of(digest: Digest, stays: int, batch: int) -> Iterator[VersionRange]:
-    """The version ranges in which a stream is removed, the oldest first.
-
-    `stays`: how many of its last events stay. Nothing if all of them do.
-    """
-    high = digest.last_version - stays
-    low = digest.first_version
-    while low <= high:
-        top = min(low + batch - 1, high)
-        # With the version that was archived: the store removes nothing from a stream that has
-        # grown in between.
-        yield VersionRange(digest.key, low, top, digest.last_version, ends=top == high)
-        low = top + 1
-
-
-def _groups(streams: Iterable[Digest], batch: int) -> Iterator[list[Digest]]:
-    """Streams with about `batch` events together; a longer stream is a group of its own."""
-    group: list[Digest] = []
-    events = 0
-    # Short streams share a transaction, since a transaction costs more than removing them.
-    for digest in streams:
-        if group and (events + digest.events > batch or len(group) >= _STREAMS_AT_ONCE):
-            yield group
-            group, events = [], 0
-        group.append(digest)
-        events += digest.events
-    if group:
-        yield group
-
-
-def _batches(ranges: Sequence[VersionRange], size: int) -> Iterator[list[VersionRange]]:
-    """Ranges in their order, with at most `size` events in a batch."""
-    batch: list[VersionRange] = []
-    events = 0
-    for each in ranges:
-        count = each.high - each.low + 1
-        if batch and events + count > size:
+def _up_to(version: int, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The events of a stream up to a version."""
+    for batch in batches:
+        versions = batch.column("version")
+        if batch.num_rows and versions[-1].as_py() > version:
+            batch = batch.filter(pc.less_equal(versions, version))  # noqa: PLW2901
+        if batch.num_rows:
             yield batch
-            batch, events = [], 0
+
+
+def _in_ranges(
+    whole: VersionRange, batches: Iterable[pa.RecordBatch], size: int
+) -> Iterator[VersionRange]:
+    """A long stream as ranges of at most `size` events, the oldest first; no version lies between
+    two of them.
+    """
+    low, waiting = whole.low, None
+    for batch in batches:
+        for at in range(0, batch.num_rows, size):
+            if waiting is not None:
+                yield waiting
+            some = batch.slice(at, size)
+            high = some.column("version")[-1].as_py()
+            waiting = whole._replace(low=low, high=high, ends=False, events=[some])
+            low = high + 1
+    if waiting is not None:
+        yield waiting._replace(high=whole.high, ends=True)
+
+
+def _batches(parts: Iterable[VersionRange], size: int) -> Iterator[list[VersionRange]]:
+    """Ranges in their order, with at most `size` events in a batch; one whose events are read only
+    once is alone, and gone before the next is asked for.
+    """
+    # Short streams share a transaction, since a transaction costs more than removing them.
+    batch: list[VersionRange] = []
+    events = weight = 0
+    for each in parts:
+        rows = each.events if isinstance(each.events, Sequence) else None
+        count = size if rows is None else sum(some.num_rows for some in rows)
+        heavy = _BYTES_AT_ONCE if rows is None else sum(some.nbytes for some in rows)
+        full = events + count > size or weight + heavy > _BYTES_AT_ONCE
+        if batch and (full or len(batch) >= _STREAMS_AT_ONCE):
+            yield batch
+            batch, events, weight = [], 0, 0
         batch.append(each)
-        events += count
+        events, weight = events + count, weight + heavy
+        if rows is None:
+            yield batch
+            batch, events, weight = [], 0, 0
     if batch:
         yield batch
 

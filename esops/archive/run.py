@@ -37,6 +37,7 @@ from esops.errors import AbsentArchive, AnotherLog, Stopped, UsageError
 from esops.events import Position
 from esops.settings import ArchiveSettings, Removal
 from esops.stores import open_store
+from esops.stores.base import EventStore
 from esops.term import duration
 
 log = structlog.get_logger("esops.archive")
@@ -115,13 +116,13 @@ def run(
     with Lease(repository, policy_name) as lease, ExitStack() as stack:
         catalog = Catalog(repository)
         unfinished = _unfinished(catalog, policy_name, store_name)
-        if start_again and unfinished is not None:
-            unfinished[0].note("failed.json", {"problems": ["given up"], "at": utc_now()})
-            unfinished = None
         # An unfinished run ends as it was begun, unless the operator says otherwise.
+        store = stack.enter_context(open_store(store_name, store_settings.without_archive))
+        if start_again and unfinished is not None:
+            _give_up(unfinished[0], store)
+            unfinished = None
         asked_before = unfinished[1].get("remove") if unfinished else None
         removal = removal or asked_before or settings.remove
-        store = stack.enter_context(open_store(store_name, store_settings.without_archive))
         context = RunContext(
             config=config,
             policy_name=policy_name,
@@ -214,15 +215,30 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
     )
 
 
+def _give_up(run: Run, store: EventStore) -> None:
+    """A run is not gone on with. What it has removed counts as archived all the same, unless the
+    store was restored to an earlier time since.
+    """
+    manifest = run.seal()
+    if manifest is not None:
+        try:
+            _recognise(store, manifest)
+        except AnotherLog:
+            run.repository.delete(run.path("removal.json"))
+    run.note("failed.json", {"problems": ["given up"], "at": utc_now()})
+
+
+def _recognise(store: EventStore, manifest: Manifest) -> None:
+    if store.identity is not None and manifest.log is not None:
+        store.identity.recognise(Position.parse(manifest.last_position), manifest.log)
+
+
 def _check_log(context: RunContext, manifest: Manifest) -> None:
     """Raises AnotherLog where the store was restored to an earlier time since a run was sealed: it
     may not have the run's events any more, and others in their places.
     """
-    identity = context.store.identity
-    if identity is None or manifest.log is None:
-        return
     try:
-        identity.recognise(Position.parse(manifest.last_position), manifest.log)
+        _recognise(context.store, manifest)
     except AnotherLog as error:
         raise type(error)(
             f"run {context.run.name} archived events of another history: {error.message}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +45,8 @@ class StoredObject(NamedTuple):
     name: str
     size: int
     modified: datetime
+    tag: str = ""
+    """What the store gives each content of an object anew (ETag or version), if it does."""
 
 
 class Repository:
@@ -142,11 +144,15 @@ class Repository:
         with self._translated(f"read {name}"):
             return bytes(obstore.get(self._store, name).bytes())
 
+    def look(self, name: str) -> StoredObject:
+        """An object without its content. Raises Missing, Unavailable."""
+        with self._translated(f"look for {name}"):
+            return _stored(obstore.head(self._store, name))
+
     def has(self, name: str) -> bool:
         """Whether an object of that name exists."""
         try:
-            with self._translated(f"look for {name}"):
-                obstore.head(self._store, name)
+            self.look(name)
         except Missing:
             return False
         return True
@@ -156,9 +162,7 @@ class Repository:
         found: list[StoredObject] = []
         with self._translated(f"list {prefix}"):
             for page in obstore.list(self._store, prefix):
-                found += [
-                    StoredObject(each["path"], each["size"], each["last_modified"]) for each in page
-                ]
+                found += map(_stored, page)
         return iter(sorted(found))
 
     def folders(self, prefix: str) -> list[str]:
@@ -214,6 +218,11 @@ class Repository:
             raise Unavailable(
                 f"cannot {what} in the repository {self.address}: {_short(error)}", hint=hint
             ) from None
+
+
+def _stored(found: Mapping[str, Any]) -> StoredObject:
+    tag = found.get("version") or found.get("e_tag") or ""
+    return StoredObject(found["path"], found["size"], found["last_modified"], tag)
 
 
 def _short(error: BaseException) -> str:

@@ -7,6 +7,7 @@
     runs/<run>/manifest.json               the seal: the files that count and their hashes; written
                                            after them, and never twice
     runs/<run>/verified.json               the last verification
+    runs/<run>/removal.json                events of the run have begun to leave the store
     runs/<run>/done.json or failed.json    the end: what was removed, or what the verification found
     locks/<archive>/<policy>/NNNNNN.json   who works on a policy
 
@@ -33,7 +34,7 @@ from esops.errors import UsageError, nearest
 RUNS, CATALOG = "runs", "catalog"
 RUN_TIME = "%Y%m%dT%H%M%SZ"
 """What the name of a run begins with: when it began, in UTC."""
-NOTES = ("plan.json", "verified.json", "done.json", "failed.json")
+NOTES = ("plan.json", "verified.json", "removal.json", "done.json", "failed.json")
 """The documents of a run beside its manifest."""
 _DIGEST_AND_ROW = [name for name in STREAMS.names if name != "categories"]
 _EVENTS_IN_BATCH = 32_768
@@ -198,7 +199,8 @@ class Catalog:
         """The runs that count, the oldest first; with `store`, only those of that store; with
         `since`, only those that began later.
 
-        A run that failed its verification does not count. Raises Damaged.
+        A run that failed its verification does not count, unless events of it have left the store.
+        Raises Damaged.
         """
         # One listing for all runs: a question per run would be slow in an object store.
         files: dict[str, set[str]] = {}
@@ -211,7 +213,8 @@ class Catalog:
         for name, names in sorted(files.items()):
             if name < first:
                 continue
-            if "manifest.json" in names and "failed.json" not in names:
+            failed = "failed.json" in names and "removal.json" not in names
+            if "manifest.json" in names and not failed:
                 run = Run(self.repository, name)
                 manifest = run.manifest()
                 if store is None or manifest.store == store:

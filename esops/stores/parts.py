@@ -161,6 +161,10 @@ class VersionRange(NamedTuple):
     """The version that the stream was at when it was archived; at another it is left alone."""
     ends: bool
     """Whether this is the last range of its stream in this removal."""
+    events: Iterable[pa.RecordBatch] = ()
+    """What the archive has of these events, in its schema: all of them, or none are removed where
+    a store can change events. A sequence, or read once where a whole long stream goes.
+    """
     head: bool = False
     """Whether the stream continues behind `last_version`: then it is left alone only where nothing
     lies behind that, and may grow.
@@ -211,6 +215,8 @@ class RemovalStrategy:
     """How many of a stream's last events have to stay."""
     whole: bool = False
     """Whether it removes only whole streams."""
+    at_once: bool = False
+    """Whether a part of a stream goes by one call, however many events it has."""
     heads: HeadRemoval | None = None
     """How it removes the head of a stream that continues; None where it does not."""
     only_whole: str = ""
@@ -285,7 +291,8 @@ class Archiving(Protocol):
         lock_timeout: timedelta,
         statement_timeout: timedelta,
     ) -> list[Removed]:
-        """Remove ranges of streams that are still as they were when they were archived.
+        """Remove ranges of streams that are still as they were when they were archived: where an
+        event could have been changed, each is compared in the statement that removes it.
 
         It may be asked again for the same ranges, after a crash.
         """

@@ -97,7 +97,8 @@ class StoreClaims:
             row = archiving.stream_rows([key]).get(key)
             strategy = archiving.removal_strategy(removal)
             first, last = events[0].version, events[-1].version
-            part = VersionRange(key, first, last - strategy.keeps, last, ends=True)
+            leaves = [each.slice(0, each.num_rows - strategy.keeps) for each in batches]
+            part = VersionRange(key, first, last - strategy.keeps, last, ends=True, events=leaves)
             timeouts = (timedelta(seconds=1), timedelta(seconds=30))
             # As if the stream had got an event after it was archived.
             (other,) = archiving.remove(removal, [part._replace(last_version=last - 1)], *timeouts)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import uuid
+
+import psycopg
+import pytest
+
+from esops.archive.run import run
+from esops.archive_format.repository import Missing
+from esops.archive_format.schema import Damaged
+from esops.config import load_config
 from esops.settings import PostgresSettings
 from esops.stores import open_store
+from esops.testing import eventually
 from tests.integration.test_archive import new, of, write
-from tests.support import marten
+from tests.support import emmett, eventsourcing, marten, messagedb
 
 DELETE = 'store = "s"\nstream = "*"\nremove = "delete"'
 
@@ -39,3 +51,172 @@ def test_columns_that_nobody_can_write_come_back(project, dsn, connection):
     connection.execute("TRUNCATE mt_events, mt_streams")
     project.ok("archive", "restore", told["run"], "--yes")
     assert rows(connection, "mt_events", "mt_streams") == was
+
+
+WAYS = [
+    ("marten", "delete"),
+    ("marten", "archive"),
+    ("emmett", "delete"),
+    ("emmett", "archive"),
+    ("messagedb", "delete"),
+    ("eventsourcing", "delete"),
+]
+
+
+def made(connection, layout: str) -> None:
+    if layout == "marten":
+        marten.create(connection, marten.Variant(text_ids=True))
+    else:
+        {"emmett": emmett, "messagedb": messagedb, "eventsourcing": eventsourcing}[layout].create(
+            connection
+        )
+
+
+def blocked(dsn: str) -> bool:
+    """Whether a session waits for another one's lock."""
+    with psycopg.connect(dsn) as asking:
+        query = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+        return asking.execute(query).fetchone()[0]
+
+
+@pytest.mark.parametrize(("layout", "how"), WAYS)
+def test_an_event_that_is_changed_while_it_leaves_stays_with_its_stream(
+    layout, how, project, dsn, connection
+):
+    """Its masking began before the removal, and is committed while that waits for it."""
+    made(connection, layout)
+    streams = [str(uuid.UUID(int=number)) for number in (1, 2, 3)]
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
+        for stream in streams:
+            store.append(stream, [new(name="Ann"), new(name="Ann"), new(name="Ann")])
+        columns, events = store.layout.archiving.columns, store.layout.events.as_string(connection)
+    write(project, of(dsn), f'store = "s"\nstream = "*"\nremove = "{how}"\nlock_timeout = "20s"')
+    masking = psycopg.connect(dsn)
+    threads = []
+
+    def commit() -> None:
+        assert eventually(lambda: blocked(dsn))
+        masking.commit()
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if what == "streams removed" and not threads:
+            masked = "'\\x7b7d'" if layout == "eventsourcing" else "'{}'"
+            masking.execute(
+                f"UPDATE {events} SET {columns['data']} = {masked} WHERE {columns['stream']}::text "
+                f"= %s AND {columns['version']} = (SELECT min({columns['version']}) + 1 FROM "
+                f"{events})",
+                (streams[1],),
+            )
+            threads.append(threading.Thread(target=commit))
+            threads[0].start()
+
+    outcome = run(load_config(project.folder / "esops.toml"), "old", progress=progress)
+    threads[0].join()
+    masking.close()
+    assert outcome.removed == 2
+    assert [each["stream"] for each in outcome.skipped] == [streams[1]]
+    assert columns["data"] in outcome.skipped[0]["reason"]
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        assert len(list(store.read_stream(streams[1]))) == 3
+        assert not store.stream_info(streams[1]).archived
+
+
+def test_an_event_that_the_archive_does_not_have_stays_with_its_stream(project, dsn, connection):
+    """Written by hand between two others, where a version was free."""
+    made(connection, "messagedb")
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        for number in range(2):
+            store.append(f"cart-{number}", [new(n=n) for n in range(5)])
+    connection.execute("DELETE FROM message_store.messages WHERE position = 2")
+    write(project, of(dsn, more=""), DELETE)
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if what == "streams removed" and not done:
+            connection.execute(
+                "INSERT INTO message_store.messages (stream_name, position, type, data) VALUES "
+                "('cart-1', 2, 'added', '{}') ON CONFLICT DO NOTHING"
+            )
+
+    outcome = run(load_config(project.folder / "esops.toml"), "old", progress=progress)
+    assert (outcome.removed, [each["stream"] for each in outcome.skipped]) == (1, ["cart-1"])
+    assert rows(connection, "message_store.messages")[0][0] is not None
+    query = "SELECT stream_name, count(*) FROM message_store.messages GROUP BY 1 ORDER BY 1"
+    assert connection.execute(query).fetchall() == [("cart-0", 1), ("cart-1", 5)]
+
+
+@pytest.mark.parametrize("how", ["delete", "archive"])
+def test_an_append_that_has_its_event_and_not_yet_its_streams_row_is_waited_for(
+    how, project, dsn, connection
+):
+    """As Marten's quick append works; without a foreign key nothing locks the row before."""
+    marten.create(connection, marten.Variant(text_ids=True, conjoined=True))
+    with open_store("s", PostgresSettings(dsn=dsn, tenant="red", append="quick")) as store:
+        for number in range(3):
+            store.append(f"cart-{number}", [new(n=n) for n in range(4)])
+    write(project, of(dsn), f'store = "s"\nstream = "*"\nremove = "{how}"\nlock_timeout = "20s"')
+    writer = psycopg.connect(dsn)
+    threads = []
+
+    def finish() -> None:
+        # It waits for the removal, which waits for it.
+        writer.execute("UPDATE mt_streams SET version = 5 WHERE id = 'cart-1'")
+        writer.commit()
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if what == "streams removed" and not threads:
+            writer.execute(
+                "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type, tenant_id) "
+                "VALUES (nextval('mt_events_sequence'), gen_random_uuid(), 'cart-1', 5, '{}', "
+                "'late', 'red')"
+            )
+            threads.append(threading.Timer(0.2, finish))
+            threads[0].start()
+
+    outcome = run(load_config(project.folder / "esops.toml"), "old", progress=progress)
+    threads[0].join()
+    writer.close()
+    assert (outcome.removed, [each["stream"] for each in outcome.skipped]) == (2, ["cart-1"])
+    alive = (
+        "SELECT version FROM mt_events WHERE stream_id = 'cart-1' AND NOT is_archived ORDER BY 1"
+    )
+    assert connection.execute(alive).fetchall() == [(1,), (2,), (3,), (4,), (5,)]
+    assert connection.execute(
+        "SELECT version, is_archived FROM mt_streams WHERE id = 'cart-1'"
+    ).fetchall() == [(5, False)]
+
+
+@pytest.mark.parametrize("change", ["gone", "cut", "other"])
+def test_a_run_whose_file_is_lost_removes_no_more(change, project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
+        for number in range(20):
+            store.append(f"cart-{number:02}", [new(n=n) for n in range(5)])
+        log = [event for batch in store.read_all() for event in batch.events]
+    write(project, of(dsn, more='append = "quick"\narchive = "cold"'), f"{DELETE}\nbatch = 10")
+    config = load_config(project.folder / "esops.toml")
+    kept = {}
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if what == "streams removed" and done == 4:
+            (file,) = (project.folder / "cold").rglob("*-events-*.parquet")
+            kept[file] = file.read_bytes()
+            if change == "other":
+                file.write_bytes(bytes(reversed(kept[file])))
+            else:
+                os.truncate(file, 100) if change == "cut" else file.unlink()
+
+    with pytest.raises((Missing, Damaged), match="removal stopped, after 30 events") as lost:
+        run(config, "old", progress=progress)
+    assert lost.value.exit_code == 1
+    (left,) = connection.execute("SELECT count(*) FROM mt_events").fetchone()
+    assert left == 100 - 30
+    failed = project.run("archive", "run", "old", "--output", "json")
+    assert (failed.code, failed.json["state"]) == (1, "failed")
+    assert project.run("events", "--store", "s").code == 1, "what has left is missed, not left out"
+    for file, content in kept.items():
+        file.write_bytes(content)
+    with open_store("s", config.stores["s"]) as store:
+        assert [event for batch in store.read_all() for event in batch.events] == log
+    assert project.ok("archive", "run", "old", "--output", "json").json["removed"] == 14
+    with open_store("s", config.stores["s"]) as store:
+        assert [event for batch in store.read_all() for event in batch.events] == log

@@ -8,6 +8,7 @@ appended to another store, since a stream never reuses versions.
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -37,6 +38,7 @@ _REMOVALS = {
     "truncate": RemovalStrategy(
         "truncate",
         keeps=1,
+        at_once=True,
         heads=HeadRemoval(
             what="sets $tb, so that reads of a stream begin at the first event that stays",
             statements=[_TRUNCATE.format("first version that stays")],
@@ -129,6 +131,9 @@ class NodeArchiving:
         statement_timeout: timedelta,  # noqa: ARG002
     ) -> list[Removed]:
         """Stream by stream, each expecting its last version; a stream goes with its last range."""
+        for part in parts:
+            # Events never change here: they have only to be in the archive.
+            deque(part.events, 0)
         return [self._remove(removal, part) for part in parts]
 
     def _remove(self, removal: str, part: VersionRange) -> Removed:

@@ -13,7 +13,6 @@ from datetime import timedelta
 from itertools import islice
 from typing import Literal
 
-import orjson
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,7 +27,9 @@ from esops.postgres.connection import connect, translated
 from esops.stores.ahead import ahead
 from esops.stores.parts import HeadRemoval, RemovalStrategy, Removed, VersionRange
 from esops.stores.postgres import removing, restoring
+from esops.stores.postgres.archived_rows import WritableTable
 from esops.stores.postgres.bulk import BulkReader
+from esops.stores.postgres.comparing import Comparison, array_of
 from esops.stores.postgres.layouts.archiving import SqlRemoval
 from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout, named, storable
 from esops.stores.postgres.memory import forget_restored
@@ -204,7 +205,7 @@ class StreamArchiver:
         if self._rules is None or self._rules.row is None:
             return {}
         names, tenants = zip(*streams, strict=True)
-        keys = {"stream": _array(names), "tenant": _array(tenants)}
+        keys = {"stream": array_of(names), "tenant": array_of(tenants)}
         with self._control() as connection:
             found = connection.execute(self._rules.row, keys).fetchall()
         return {row[:2]: row[2] for row in found}
@@ -235,31 +236,39 @@ class StreamArchiver:
                 hint=f"It supports {', '.join(self.removals)} and keep.",
             )
         how = rules.removals[removal]
-        if how.rows is not None:
-            self._refuse_dependents()
-        statements = [
-            each.as_string(None) for each in (rules.guard, how.rows, *how.end) if each is not None
-        ]
+        with self._control() as connection:
+            if how.deletes:
+                self._refuse_dependents(connection)
+            compared, columns = self._comparison(connection), self._all_columns(connection)
+        taken = "delete_equal" if how.deletes else "lock_equal"
+        taking = compared.statement(taken, compared.whole(columns))
+        statements = [each.as_string(None) for each in (rules.guard, taking, *how.end)]
         return RemovalStrategy(
             removal,
             how.keeps,
-            whole=how.rows is None,
-            heads=self._heads(how),
+            whole=not how.deletes,
+            heads=_heads(how, statements[1]),
             only_whole=how.only_whole,
             never=how.never,
             what=how.what,
             statements=statements,
         )
 
-    def _heads(self, how: SqlRemoval) -> HeadRemoval | None:
-        if how.heads is None or how.rows is None:
-            return None
-        statements = [each.as_string(None) for each in (how.heads.limits, how.rows)]
-        return HeadRemoval(how.heads.what, statements, how.heads.until_only)
+    def _comparison(self, connection: psycopg.Connection) -> Comparison:
+        assert self._rules is not None
+        table = WritableTable.of(connection, self._events_table(connection))
+        return Comparison(self._rules, self._layout.events, table)
 
-    def _refuse_dependents(self) -> None:
-        with self._control() as connection:
-            others = catalog.cascading_dependents(connection, self._events_table(connection).oid)
+    def _all_columns(self, connection: psycopg.Connection) -> list[str]:
+        """The columns of the table that come back from an archive, in the table's order."""
+        rules, table = self._rules, self._events_table(connection)
+        assert rules is not None
+        back = dict.fromkeys([*rules.columns.values(), *rules.position, *self._extra(connection)])
+        rules.fill(back)
+        return [each.name for each in table.columns if each.name in back]
+
+    def _refuse_dependents(self, connection: psycopg.Connection) -> None:
+        others = catalog.cascading_dependents(connection, self._events_table(connection).oid)
         if others:
             raise Refused(
                 f"deleting events of {self._layout.events.as_string(None)} would also delete or "
@@ -292,9 +301,24 @@ class StreamArchiver:
             ):
                 milliseconds = f"{round(timeout.total_seconds() * 1000)}ms"
                 connection.execute("SELECT set_config(%s, %s, false)", (name, milliseconds))
-            return removing.remove(
-                connection, self._rules, self._rules.removals[removal], list(parts)
+            remover = removing.StreamRemover(
+                connection,
+                self._rules,
+                self._rules.removals[removal],
+                self._layout.events,
+                self._comparison(connection),
+                lock_timeout,
+                self._waits_for_writers(connection),
             )
+            return remover.remove(parts)
+
+    def _waits_for_writers(self, connection: psycopg.Connection) -> bool:
+        rules = self._rules
+        assert rules is not None
+        return not rules.streams_first and not all(
+            removing.insert_locks_stream(connection, self._layout.events, streams)
+            for streams in rules.streams
+        )
 
     # -- restore
 
@@ -342,6 +366,13 @@ class StreamArchiver:
         if self._layout.by_transactions:
             into.refuse_unwritten(batch)
         restoring.refuse_taken(into.taken(batch))
+
+
+def _heads(how: SqlRemoval, taking: str) -> HeadRemoval | None:
+    if how.heads is None or not how.deletes:
+        return None
+    statements = [how.heads.limits.as_string(None), taking]
+    return HeadRemoval(how.heads.what, statements, how.heads.until_only)
 
 
 def heads_statement(
@@ -406,11 +437,3 @@ def _groups(streams: Iterable[StreamRef]) -> Iterator[list[StreamRef]]:
             group, events = [], 0
     if group:
         yield group
-
-
-def _array(texts: Sequence[str]) -> str | Sequence[str]:
-    """Texts as the literal of an array, where it needs no escapes: psycopg's own takes as long as
-    the statement.
-    """
-    json = orjson.dumps(texts).decode()
-    return list(texts) if "\\" in json else f"{{{json[1:-1]}}}"

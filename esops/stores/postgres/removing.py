@@ -1,113 +1,244 @@
-"""Removing ranges of streams from a layout's tables, in small transactions.
+"""Removing archived events from a layout's tables, in small transactions.
 
-A stream that a writer works on is left alone, and so is one that changed since it was archived.
+What leaves is compared by the statement that removes it: only events that are as the archive has
+them go, and where one is not, its whole stream stays as it is. A stream that a writer works on is
+left alone.
+
+A stream's row is locked first, as the library's own writers do, and its last event looked at
+after that. Where writers insert events before they lock the row (Marten's quick append, without a
+foreign key), the transactions that are writing events at that moment are waited for in between.
 """
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import psycopg
+import pyarrow as pa
 from psycopg import errors, sql
 
 from esops.events import StreamKey
+from esops.postgres.statements import statements
 from esops.stores.parts import Removed, VersionRange
-from esops.stores.postgres.layouts.archiving import LayoutArchiving, SqlRemoval
+from esops.stores.postgres.comparing import Comparison, array_of
+from esops.stores.postgres.layouts.archiving import RANGES, STREAMS, LayoutArchiving, SqlRemoval
+from esops.stores.postgres.settle import Waiting
+
+_SQL = statements(__package__, "removing")
+_ROWS_AT_ONCE = 5_000
+_POLL = 0.01
+_HELD = "a writer holds it"
+_GONE = f"{_HELD}, or it does not exist any more"
 
 
-def remove(
-    connection: psycopg.Connection,
-    rules: LayoutArchiving,
-    removal: SqlRemoval,
-    parts: list[VersionRange],
-) -> list[Removed]:
-    """Remove ranges in one transaction.
+class _LeftAlone(Exception):
+    """Some ranges must stay; nothing was removed."""
 
-    Where that fails, each half is tried by itself, and so on: the streams that can go do go, and
-    the reason is given for the one that it concerns.
-    """
-    try:
-        with connection.transaction():
-            return _remove_at_once(connection, rules, removal, parts)
-    except (
-        errors.LockNotAvailable,
-        errors.QueryCanceled,
-        errors.IntegrityError,
-        errors.RaiseException,
-    ) as error:
-        if len(parts) == 1:
-            reason = (
-                "a writer holds it"
-                if isinstance(error, errors.LockNotAvailable)
-                else str(error).splitlines()[0]
-            )
-            return [Removed(parts[0], 0, reason)]
-    middle = len(parts) // 2
-    return [
-        *remove(connection, rules, removal, parts[:middle]),
-        *remove(connection, rules, removal, parts[middle:]),
-    ]
+    def __init__(self, reasons: dict[StreamKey, str]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
 
 
-def _remove_at_once(
-    connection: psycopg.Connection,
-    rules: LayoutArchiving,
-    removal: SqlRemoval,
-    parts: list[VersionRange],
-) -> list[Removed]:
-    if parts[0].head:
-        return _remove_heads(connection, removal, parts)
-    there = {
-        StreamKey(stream, tenant): (version, archived)
-        for stream, tenant, version, archived in connection.execute(
-            rules.guard, keys_of([part.key for part in parts])
-        ).fetchall()
-    }
-    done: list[Removed] = []
-    going: list[VersionRange] = []
-    for part in parts:
-        version, archived = there.get(part.key, (None, False))
-        if version is None:
-            done.append(Removed(part, 0, "a writer holds it, or it does not exist any more"))
-        elif version != part.last_version:
-            done.append(
-                Removed(
-                    part,
-                    0,
+class _WriterWaits(Exception):
+    """A writer that has inserted events of one of the streams waits for its row."""
+
+
+@dataclass
+class _Found:
+    """What was seen of streams while their events were removed."""
+
+    equal: Counter[StreamKey] = field(default_factory=Counter)
+    """Events that are as the archive has them."""
+    expected: Counter[StreamKey] = field(default_factory=Counter)
+    """Those that may be there after that."""
+
+
+@dataclass(frozen=True)
+class StreamRemover:
+    """Removes ranges of streams over one connection."""
+
+    connection: psycopg.Connection
+    rules: LayoutArchiving
+    removal: SqlRemoval
+    events: sql.Identifier
+    comparison: Comparison
+    patience: timedelta
+    """How long writers are waited for."""
+    waits: bool
+    """Whether transactions that are writing events have to be waited for."""
+
+    def remove(self, parts: Sequence[VersionRange]) -> list[Removed]:
+        """Remove ranges in one transaction.
+
+        Where that fails, each half is tried by itself, and so on: the streams that can go do go,
+        and the reason is given for the one that it concerns.
+        """
+        try:
+            with self.connection.transaction():
+                return self._remove_at_once(parts)
+        except _LeftAlone as left:
+            reasons = left.reasons
+            alone = [Removed(p, 0, reasons[p.key]) for p in parts if p.key in reasons]
+            rest = [part for part in parts if part.key not in reasons]
+            return alone + (self.remove(rest) if rest else [])
+        except (
+            errors.LockNotAvailable,
+            errors.QueryCanceled,
+            errors.DeadlockDetected,
+            errors.IntegrityError,
+            errors.RaiseException,
+            errors.DataError,
+            _WriterWaits,
+        ) as error:
+            if len(parts) == 1:
+                held = isinstance(error, errors.LockNotAvailable | _WriterWaits)
+                return [Removed(parts[0], 0, _HELD if held else str(error).splitlines()[0])]
+        middle = len(parts) // 2
+        return [*self.remove(parts[:middle]), *self.remove(parts[middle:])]
+
+    def _remove_at_once(self, parts: Sequence[VersionRange]) -> list[Removed]:
+        done = self._heads_needed(parts) if parts[0].head else self._lock(parts)
+        going = [part for part in parts if part.key not in done]
+        if going:
+            found = self._take(going)
+            self._check_rest(going, found)
+        # Where events stay, the stream stays as it is.
+        ending = [
+            part.key
+            for part in going
+            if part.ends and not part.head and part.high == part.last_version
+        ]
+        if ending:
+            for statement in self.removal.end:
+                self.connection.execute(statement, keys_of(ending))
+        return [
+            Removed(part, 0, done[part.key])
+            if part.key in done
+            else Removed(part, part.high - part.low + 1, None)
+            for part in parts
+        ]
+
+    def _heads_needed(self, parts: Sequence[VersionRange]) -> dict[StreamKey, str | None]:
+        """The streams that cannot do without their heads any more. No row of a stream is locked, so
+        that no writer waits, and what is appended lies behind what is removed.
+        """
+        limits = head_limits(self.connection, self.removal, [part.key for part in parts])
+        reason = "it changed since it was archived: it cannot do without this head any more"
+        return {
+            part.key: reason
+            for part in parts
+            if limits.get(part.key, part.high - 1) < part.last_version
+        }
+
+    def _lock(self, parts: Sequence[VersionRange]) -> dict[StreamKey, str | None]:
+        """Lock the streams' rows, and look at their last events then.
+
+        Returns the streams that stay, each with its reason (None where it has gone before).
+        """
+        keys = keys_of([part.key for part in parts])
+        there = {
+            StreamKey(stream, tenant): (version, archived)
+            for stream, tenant, version, archived in self.connection.execute(
+                self.rules.guard, keys
+            ).fetchall()
+        }
+        if self.waits:
+            self._wait_for_writers()
+        last = self._by_stream("highest", keys) if self.rules.streams else {}
+        done: dict[StreamKey, str | None] = {}
+        for part in parts:
+            version, archived = there.get(part.key, (None, False))
+            version = max(version, last.get(part.key, version)) if version is not None else None
+            if version is None:
+                done[part.key] = _GONE
+            elif version != part.last_version:
+                done[part.key] = (
                     f"it changed since it was archived: at version {version}, not "
-                    f"{part.last_version}",
+                    f"{part.last_version}"
                 )
+            elif archived and not self.removal.deletes:
+                done[part.key] = None  # by a run before
+        return done
+
+    def _wait_for_writers(self) -> None:
+        """Until the transactions that are writing events now have ended: of an event that is not
+        committed, nobody else can know the stream.
+        """
+        waiting = Waiting([self.events.as_string(self.connection)])
+        waiting.look(self.connection)
+        until = time.monotonic() + self.patience.total_seconds()
+        while not waiting.over(self.connection):
+            virtual = {"virtual": list(waiting.virtual)}
+            row = self.connection.execute(_SQL["waits_for_us"], virtual).fetchone()
+            if row is not None and row[0]:
+                raise _WriterWaits
+            if time.monotonic() > until:
+                raise errors.LockNotAvailable("transactions are writing events")
+            time.sleep(_POLL)
+
+    def _take(self, parts: Sequence[VersionRange]) -> _Found:
+        """Delete the events that are as the archive has them, or lock these."""
+        found = _Found()
+        for batch in _chunks(parts):
+            rows = self.comparison.rows(batch)
+            if self.removal.deletes:
+                statement = self.comparison.statement("delete_equal", rows)
+                self.connection.execute(statement, rows.parameters)
+            else:
+                statement = self.comparison.statement("lock_equal", rows)
+                for stream, tenant, count in self.connection.execute(statement, rows.parameters):
+                    found.expected[StreamKey(stream, tenant)] += count
+        return found
+
+    def _check_rest(self, parts: Sequence[VersionRange], found: _Found) -> None:
+        """Raises _LeftAlone where a range has an event that is not as the archive has it."""
+        ranges = {
+            **keys_of([part.key for part in parts]),
+            "low": [part.low for part in parts],
+            "high": [part.high for part in parts],
+        }
+        there = self._by_stream("there", ranges)
+        changed = {key for key, count in there.items() if count != found.expected[key]}
+        changed |= found.expected.keys() - there.keys()
+        if changed:
+            reasons = dict.fromkeys(
+                changed, "the store has events of it that the archive does not have as they are"
             )
-        elif archived and removal.rows is None:
-            done.append(Removed(part, 0, None))  # by a run before
-        else:
-            going.append(part)
-    if removal.rows is not None and going:
-        _delete(connection, removal.rows, going)
-    # Where events stay, the stream stays as it is.
-    ending = [part for part in going if part.ends and part.high == part.last_version]
-    if ending:
-        for statement in removal.end:
-            connection.execute(statement, keys_of([part.key for part in ending]))
-    return [*done, *(Removed(part, part.high - part.low + 1, None) for part in going)]
+            raise _LeftAlone({**reasons, **self._explained(parts, changed)})
 
+    def _explained(
+        self, parts: Sequence[VersionRange], changed: set[StreamKey]
+    ) -> dict[StreamKey, str]:
+        """Which event differs in what, where that can still be told."""
+        again = [p for p in parts if p.key in changed and isinstance(p.events, Sequence)]
+        reasons: dict[StreamKey, str] = {}
+        for batch in _chunks(again):
+            rows = self.comparison.rows(batch)
+            statement = self.comparison.statement("differing", rows)
+            for stream, tenant, version, columns in self.connection.execute(
+                statement, rows.parameters
+            ):
+                what = f" in {', '.join(columns)}" if columns else ""
+                reasons.setdefault(
+                    StreamKey(stream, tenant), f"version {version} differs from the store's{what}"
+                )
+        return reasons
 
-def _remove_heads(
-    connection: psycopg.Connection, removal: SqlRemoval, parts: list[VersionRange]
-) -> list[Removed]:
-    """Remove ranges of streams that continue: no row of a stream is locked, so that no writer
-    waits, and what is appended lies behind what is removed.
-    """
-    limits = head_limits(connection, removal, [part.key for part in parts])
-    going = [part for part in parts if limits.get(part.key, part.high - 1) >= part.last_version]
-    if removal.rows is not None and going:
-        _delete(connection, removal.rows, going)
-    reason = "it changed since it was archived: it cannot do without this head any more"
-    return [
-        Removed(part, part.high - part.low + 1, None) if part in going else Removed(part, 0, reason)
-        for part in parts
-    ]
+    def _by_stream(self, name: str, parameters: dict[str, Any]) -> dict[StreamKey, int]:
+        statement = sql.SQL(_SQL[name]).format(
+            events=self.events,
+            streams=STREAMS,
+            ranges=RANGES,
+            of_stream=self.rules.of_stream,
+            version=sql.Identifier("e", self.rules.columns["version"]),
+        )
+        rows = self.connection.execute(statement, parameters).fetchall()
+        return {StreamKey(stream, tenant): number for stream, tenant, number in rows}
 
 
 def head_limits(
@@ -119,17 +250,39 @@ def head_limits(
     return {StreamKey(stream, tenant): version for stream, tenant, version in found}
 
 
-def _delete(
-    connection: psycopg.Connection, statement: sql.Composed, parts: Sequence[VersionRange]
-) -> None:
-    keys = {
-        **keys_of([part.key for part in parts]),
-        "low": [part.low for part in parts],
-        "high": [part.high for part in parts],
-    }
-    connection.execute(statement, keys)
+def insert_locks_stream(
+    connection: psycopg.Connection, events: sql.Identifier, streams: sql.Identifier
+) -> bool:
+    """Whether each insert of an event locks its stream's row."""
+    names = {"events": events.as_string(connection), "streams": streams.as_string(connection)}
+    row = connection.execute(_SQL["insert_locks_stream"], names).fetchone()
+    return bool(row and row[0])
+
+
+def _chunks(parts: Sequence[VersionRange]) -> Any:
+    """The archived events of ranges, some thousand at a time."""
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for part in parts:
+        for batch in part.events:
+            for at in range(0, batch.num_rows, _ROWS_AT_ONCE):
+                some = batch.slice(at, _ROWS_AT_ONCE)
+                if count and count + some.num_rows > _ROWS_AT_ONCE:
+                    yield _joined(waiting)
+                    waiting, count = [], 0
+                waiting.append(some)
+                count += some.num_rows
+    if count:
+        yield _joined(waiting)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.concat_batches(batches) if len(batches) > 1 else batches[0]
 
 
 def keys_of(streams: Sequence[StreamKey]) -> dict[str, Any]:
     """Streams as the parameters that a layout's statements take."""
-    return {"stream": [key.stream for key in streams], "tenant": [key.tenant for key in streams]}
+    return {
+        "stream": array_of([key.stream for key in streams]),
+        "tenant": array_of([key.tenant for key in streams]),
+    }

@@ -40,10 +40,10 @@ class SqlHeads:
 class SqlRemoval:
     """What is executed to remove streams."""
 
-    rows: sql.Composed | None = None
-    """Deletes ranges of events; None where `end` does all of it."""
+    deletes: bool = False
+    """Whether events are deleted, in ranges; where not, `end` does all of it."""
     end: tuple[sql.Composed, ...] = ()
-    """Executed for the streams whose last event goes, after the rows, in the same transaction."""
+    """Executed for the streams whose last event goes, after it, in the same transaction."""
     keeps: int = 0
     """How many of a stream's last events have to stay, so that its versions do not begin again."""
     what: str = ""
@@ -69,6 +69,12 @@ class LayoutArchiving:
     guard: sql.Composed
     """Gives stream, tenant, last version and whether it is archived, of the streams that are there
     and that no writer has locked.
+    """
+    of_stream: sql.Composed
+    """The condition for the events `e` of a stream `k` that are not archived."""
+    streams_first: bool = True
+    """Whether the library's writers lock a stream's row before they insert its events. Where not,
+    only a foreign key makes an insert lock that row.
     """
     removals: Mapping[str, SqlRemoval] = field(default_factory=dict)
     """The removal strategies by name."""
@@ -117,6 +123,10 @@ def numbered_archiving(
     """The archiving of a layout of one table: rows are deleted but for the last, which keeps a
     stream's versions going.
 
+    No row is locked: an append that is under way goes on from the last event, which stays.
+    message-db's writers take an advisory lock of the category (acquire_lock in write-message.sql),
+    and those of eventsourcing lock the table (postgres.py), before they read the last version.
+
     `snapshots` is a table of the same columns without whose rows no stream is shortened;
     `only_whole` says why none is at all.
     """
@@ -148,12 +158,10 @@ def numbered_archiving(
         guard=sql.SQL("SELECT k.stream, k.tenant, e.version, FALSE FROM {} {}").format(
             STREAMS, of_events
         ),
+        of_stream=sql.SQL("e.{stream} = k.stream::{cast}").format(**names),
         removals={
             "delete": SqlRemoval(
-                rows=sql.SQL(
-                    "DELETE FROM {events} e USING {ranges} WHERE e.{stream} = k.stream::{cast} AND "
-                    "e.{version} BETWEEN k.low AND k.high"
-                ).format(**names),
+                deletes=True,
                 keeps=1,
                 never=never,
                 what="deletes events; the last one of each stream stays, so that its versions "

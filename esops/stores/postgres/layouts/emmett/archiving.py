@@ -8,7 +8,6 @@ from psycopg import sql
 
 from esops.postgres.statements import statements
 from esops.stores.postgres.layouts.archiving import (
-    RANGES,
     STREAMS,
     LayoutArchiving,
     SqlHeads,
@@ -36,19 +35,23 @@ def archiving_rules(
     messages are deleted.
     """
     made = _made(schema, tenants, tenant)
+    # Writers insert or update the stream's row first (emt_append_to_stream): it is what to lock.
     return LayoutArchiving(
         columns=_EVENT,
         position=("global_position",) if by_position else ("transaction_id", "global_position"),
         beside=("is_archived",),
         streams=(_C(schema, "emt_streams"),),
         guard=made["guard"],
+        of_stream=sql.SQL(
+            "e.stream_id = k.stream AND e.partition = {} AND e.is_archived = FALSE"
+        ).format(_partition("e", tenants, tenant)),
         removals={
             "archive": SqlRemoval(
                 end=(made["archive_events"], made["archive_streams"]),
                 what="moves messages and streams to the archived partitions",
             ),
             "delete": SqlRemoval(
-                rows=made["delete_events"],
+                deletes=True,
                 end=(made["archive_streams"],),
                 what="deletes messages; each stream's row stays, marked as archived",
                 heads=SqlHeads(made["head_limits"], until_only=True),
@@ -59,21 +62,25 @@ def archiving_rules(
     )
 
 
+def _partition(table: str, tenants: bool, tenant: str | None) -> sql.Composable:
+    """Which partition a stream of the request is in: that of its tenant where there are several,
+    the one that was asked for, or else the only one that there is.
+    """
+    if tenants:
+        return sql.SQL("k.tenant")
+    return sql.Literal(tenant) if tenant is not None else _C(table, "partition")
+
+
 def _made(schema: str, tenants: bool, tenant: str | None) -> dict[str, sql.Composed]:
     """The statements of archiving.sql for a schema, by their names."""
 
     def partition(table: str) -> sql.Composable:
-        # Which partition a stream of the request is in: that of its tenant where there are several,
-        # the one that was asked for, or else the only one that there is.
-        if tenants:
-            return sql.SQL("k.tenant")
-        return sql.Literal(tenant) if tenant is not None else _C(table, "partition")
+        return _partition(table, tenants, tenant)
 
     names = {
         "streams": _C(schema, "emt_streams"),
         "messages": _C(schema, "emt_messages"),
         "k": STREAMS,
-        "ranges": RANGES,
         "own_tenant": _C("s", "partition") if tenants else NO_TENANT,
         "any_partition": sql.SQL("ANY(%(tenant)s::text[])") if tenants else partition("s"),
         "of_streams": sql.SQL("s.stream_id = k.stream AND s.partition = {}").format(partition("s")),

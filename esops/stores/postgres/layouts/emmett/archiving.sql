@@ -10,11 +10,6 @@ SELECT k.stream, k.tenant, m.stream_position - 1 FROM {k} CROSS JOIN LATERAL (
     SELECT m.stream_position FROM {messages} m WHERE {of_messages} AND m.is_archived = FALSE
     ORDER BY m.stream_position DESC LIMIT 1) AS m
 
--- delete_events --
--- Messages of version ranges.
-DELETE FROM {messages} m USING {ranges}
-WHERE {of_messages} AND m.stream_position BETWEEN k.low AND k.high AND m.is_archived = FALSE
-
 -- archive_events --
 -- Messages move to the archived partition.
 UPDATE {messages} m SET is_archived = TRUE FROM {k} WHERE {of_messages} AND m.is_archived = FALSE

@@ -13,7 +13,6 @@ from psycopg import sql
 
 from esops.postgres.statements import statements
 from esops.stores.postgres.layouts.archiving import (
-    RANGES,
     STREAMS,
     LayoutArchiving,
     SqlHeads,
@@ -40,7 +39,7 @@ def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> L
     made = _made(variant, parameters)
     removals = {
         "delete": SqlRemoval(
-            rows=made["delete_events"],
+            deletes=True,
             end=(made["tombstone"],) if variant.archivable else (),
             what="deletes events; each stream's row stays as its tombstone, marked as archived, so "
             "that nobody appends to it",
@@ -59,6 +58,10 @@ def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> L
         extra={_BINARY: sql.SQL("(bdata IS NOT NULL)::text")} if variant.binary else {},
         fill=_fill,
         guard=made["guard"],
+        of_stream=made["of_stream"],
+        # A quick append to a stream that is there inserts events first, and then updates the row
+        # (QuickAppendEventFunction); a rich one, and each first append, have the row first.
+        streams_first=False,
         removals=removals,
         streams=(variant.table("mt_streams"),),
         revive=_revive(variant, made) if variant.archivable else (),
@@ -96,7 +99,6 @@ def _made(variant: MartenVariant, parameters: int) -> dict[str, sql.Composed]:
         "events": variant.table("mt_events"),
         "archive": variant.table("mt_archive_stream"),
         "k": STREAMS,
-        "ranges": RANGES,
         "kind": kind,
         "of_streams": of_stream("s", "id"),
         "of_events": of_stream("e", "stream_id"),
@@ -107,7 +109,9 @@ def _made(variant: MartenVariant, parameters: int) -> dict[str, sql.Composed]:
         "others": sql.SQL(", ").join(map(sql.Identifier, others)),
         "theirs": sql.SQL(", ").join(sql.Identifier("s", name) for name in others),
     }
-    return {name: sql.SQL(text).format(**names) for name, text in _SQL.items()}
+    made = {name: sql.SQL(text).format(**names) for name, text in _SQL.items()}
+    made["of_stream"] = sql.SQL("{of_events}{and_not_archived}").format(**names)
+    return made
 
 
 def _parameters_of_archive(connection: psycopg.Connection, schema: str) -> int:

@@ -10,11 +10,6 @@ SELECT k.stream, k.tenant, e.version - 1 FROM {k} CROSS JOIN LATERAL (
     SELECT e.version FROM {events} e WHERE {of_events}{and_not_archived}
     ORDER BY e.version DESC LIMIT 1) AS e
 
--- delete_events --
--- Events of version ranges.
-DELETE FROM {events} e USING {ranges}
-WHERE {of_events} AND e.version BETWEEN k.low AND k.high{and_not_archived}
-
 -- tombstone --
 -- A stream whose events are deleted takes no more.
 UPDATE {streams} s SET is_archived = TRUE FROM {k} WHERE {of_streams} AND s.is_archived IS NOT TRUE
