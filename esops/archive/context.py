@@ -48,6 +48,8 @@ class ArchiveOutcome:
     skipped: list[dict[str, str]] = field(default_factory=list)
     """At most a thousand of them, each with its reason."""
     problems: list[str] = field(default_factory=list)
+    tried: int = 0
+    """Events of which a restore was tried before anything was removed."""
     scavenge: str | None = None
     seconds: float = 0.0
 
@@ -82,6 +84,8 @@ class RunContext:
     despite_checkpoints: bool
     despite: Sequence[str]
     """The readers that need not have read the events."""
+    prove: bool
+    """Whether a restore of all of it is tried before anything is removed, and not of a sample."""
     check_stop: Callable[[], None]
     """Raises Stopped when the run has to stop. Called between units of work, never within one."""
     progress: Progress

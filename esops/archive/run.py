@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 
 from esops.archive import policy
+from esops.archive import prove as proving
 from esops.archive.compare import StreamComparison
 from esops.archive.context import ArchiveOutcome, Progress, RunContext, utc_now
 from esops.archive.export import ReadBackFailed, export_and_seal
@@ -84,6 +85,7 @@ def run(
     removal: Removal | None = None,
     despite_checkpoints: bool = False,
     despite: Sequence[str] = (),
+    prove: bool = False,
     start_again: bool = False,
     max_duration: timedelta | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -93,7 +95,8 @@ def run(
 
     Raises Busy while another process works on the policy, Stopped after `max_duration` or `stop`,
     and Refused if a processor or projection has not read the events that would be removed;
-    `despite` names those that need not have.
+    `despite` names those that need not have. Before anything is removed a restore of a sample is
+    tried, with `prove` of all of it: Refused where it would not come back as it is.
     """
     archive, archive_settings, settings = config.policy(name)
     store_name, store_settings = config.store(settings.store)
@@ -119,7 +122,7 @@ def run(
         # An unfinished run ends as it was begun, unless the operator says otherwise.
         store = stack.enter_context(open_store(store_name, store_settings.without_archive))
         if start_again and unfinished is not None:
-            _give_up(unfinished[0], store)
+            _abort(unfinished[0], store)
             unfinished = None
         asked_before = unfinished[1].get("remove") if unfinished else None
         removal = removal or asked_before or settings.remove
@@ -136,6 +139,7 @@ def run(
             lease=lease,
             despite_checkpoints=despite_checkpoints,
             despite=despite,
+            prove=prove,
             check_stop=check_stop,
             progress=progress,
         )
@@ -198,6 +202,8 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
             outcome.problems = verification.problems
             return
         outcome.state = "verified"
+        if context.removal != "keep" or context.prove:
+            outcome.tried = proving.prove(context, manifest)
         if context.removal != "keep":
             remove_archived(context, manifest, reasons, outcome)
             outcome.state = "done"
@@ -215,8 +221,8 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
     )
 
 
-def _give_up(run: Run, store: EventStore) -> None:
-    """A run is not gone on with. What it has removed counts as archived all the same, unless the
+def _abort(run: Run, store: EventStore) -> None:
+    """A run is not resumed. What it has removed counts as archived all the same, unless the
     store was restored to an earlier time since.
     """
     manifest = run.seal()

@@ -46,7 +46,7 @@ class StoredObject(NamedTuple):
     size: int
     modified: datetime
     tag: str = ""
-    """What the store gives each content of an object anew (ETag or version), if it does."""
+    """Another one for each content of an object (ETag or version), where the store has such."""
 
 
 class Repository:

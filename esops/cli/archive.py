@@ -94,6 +94,12 @@ def run(
         "--despite-checkpoints",
         help="Remove events without asking any projection or processor how far it has read.",
     ),
+    prove: bool = typer.Option(
+        False,
+        "--prove",
+        help="Before anything is removed, try a restore of all events in temporary tables, not of "
+        "a sample.",
+    ),
     start_again: bool = typer.Option(
         False,
         "--start-again",
@@ -112,7 +118,8 @@ def run(
     If the policy has an unfinished run, it is resumed. You can kill a run at any moment.
 
     Exit code 1 if the verification found a problem: then nothing is removed. Exit code 6 if a
-    projection or processor has not read the events yet: then nothing is removed either.
+    projection or processor has not read the events yet, or if they would not come back from the
+    archive as they are: then nothing is removed either.
 
     esops archive run old-carts
     esops archive run old-carts --remove keep
@@ -131,6 +138,7 @@ def run(
             removal=_removal(remove),
             despite_checkpoints=despite_checkpoints,
             despite=despite,
+            prove=prove,
             start_again=start_again,
             max_duration=limit,
             stop=stop_on_signals().is_set,

@@ -298,6 +298,14 @@ class Archiving(Protocol):
         """
         ...
 
+    def prove(self, rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]) -> int:
+        """Try whether streams' own rows and events would come back as they are; nothing stays
+        written. Returns how many events were tried: none where nothing can come back otherwise.
+
+        Raises Refused where one would not.
+        """
+        ...
+
     def check_room(self, batches: Iterable[pa.RecordBatch]) -> None:
         """Check that archived events can come back to their positions; nothing is written.
 

@@ -220,3 +220,48 @@ def test_a_run_whose_file_is_lost_removes_no_more(change, project, dsn, connecti
     assert project.ok("archive", "run", "old", "--output", "json").json["removed"] == 14
     with open_store("s", config.stores["s"]) as store:
         assert [event for batch in store.read_all() for event in batch.events] == log
+
+
+def test_what_would_not_come_back_is_refused_before_anything_is_removed(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True, binary=True))
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
+        for number in range(3):
+            store.append(f"cart-{number}", [new(n=1), new(n=2)])
+    write(project, of(dsn), DELETE)
+    one = "WHERE stream_id = 'cart-1' AND version = 2"
+    cases = {
+        # What Marten never writes: esops would put its placeholder there, and its mark.
+        "another data": (
+            f"UPDATE mt_events SET bdata = 'x' {one}",
+            f"UPDATE mt_events SET bdata = NULL {one}",
+        ),
+        "another is_archived": (
+            f"UPDATE mt_events SET is_archived = NULL {one}",
+            f"UPDATE mt_events SET is_archived = FALSE {one}",
+        ),
+        # JSON has no lower bounds.
+        "a stream's row in mt_streams would not come back as it is: a restore would write another "
+        "tags": (
+            "ALTER TABLE mt_streams ADD tags int[] DEFAULT '[0:1]={1,2}'",
+            "ALTER TABLE mt_streams DROP tags",
+        ),
+        "violates check constraint": (
+            "ALTER TABLE mt_events ADD CHECK (version <> 2) NOT VALID",
+            "ALTER TABLE mt_events DROP CONSTRAINT mt_events_version_check",
+        ),
+    }
+    for reason, (bad, good) in cases.items():
+        connection.execute(bad)
+        was = rows(connection, "mt_events", "mt_streams")
+        for more in ([], ["--prove"]):
+            refused = project.run("archive", "run", "old", *more)
+            assert (refused.code, reason in refused.err) == (6, True), refused.err
+        assert rows(connection, "mt_events", "mt_streams") == was
+        connection.execute(good)
+        project.ok("archive", "run", "old", "--start-again", "--remove", "keep")
+    connection.execute(f"UPDATE mt_events SET data = '{{}}', bdata = 'x' {one}")
+    was = rows(connection, "mt_events", "mt_streams")
+    told = project.ok("archive", "run", "old", "--prove", "--output", "json").json
+    assert (told["tried"], told["removed_events"]) == (6, 6)
+    project.ok("archive", "restore", told["run"], "--yes")
+    assert rows(connection, "mt_events", "mt_streams") == was

@@ -10,18 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from itertools import islice
 from typing import Literal
 
 import psycopg
 import pyarrow as pa
-import pyarrow.compute as pc
 from psycopg import sql
 
 from esops.archive_format import schema as archived
 from esops.errors import Refused, UsageError
 from esops.events import StreamKey, StreamRef
-from esops.moments import ARCHIVED_INFINITY, EARLIEST, from_driver, to_archive
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.stores.ahead import ahead
@@ -30,13 +27,12 @@ from esops.stores.postgres import removing, restoring
 from esops.stores.postgres.archived_rows import WritableTable
 from esops.stores.postgres.bulk import BulkReader
 from esops.stores.postgres.comparing import Comparison, array_of
+from esops.stores.postgres.exporting import as_archived, export_statement, groups_of
 from esops.stores.postgres.layouts.archiving import SqlRemoval
-from esops.stores.postgres.layouts.base import NO_TENANT, NOTHING, Layout, named, storable
+from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.memory import forget_restored
+from esops.stores.postgres.trial import Trial
 
-_AT_ONCE_EVENTS = 200_000
-_AT_ONCE_STREAMS = 20_000
-_LAST = 2**63 - 1
 _BY_INDEX = "SET enable_seqscan = off"
 """Each group of streams is a statement: where the planner scanned the table for each, a run would
 take the square of its size. Between an index's order and a bitmap it may choose.
@@ -104,101 +100,14 @@ class StreamArchiver:
             )
         schema = archived.schema_with(names)
         statements = (
-            self._statement(group, [extra[name] for name in names]) for group in _groups(streams)
+            export_statement(self._layout, group, [extra[name] for name in names])
+            for group in groups_of(streams)
         )
         # A statement names thousands of streams: while the server works at one, the next is
         # written.
         for batch in self._bulk.read(ahead(statements, 1, "esops-statements")):
             if batch.num_rows:
-                yield self._as_archived(batch, schema)
-
-    def _columns(self, extra: Sequence[sql.Composable]) -> list[sql.Composable]:
-        layout, m = self._layout, self._layout.mapped
-        hidden = sql.SQL("NOT ({})").format(layout.own)
-        return [
-            m.stream,
-            m.version,
-            *layout.order,
-            m.type,
-            layout.id_column or m.id,
-            m.recorded_at,
-            hidden,
-            *layout.payload_columns,
-            *(column for column in (m.tenant, m.metadata) if column not in (NO_TENANT, NOTHING)),
-            *extra,
-        ]
-
-    def _statement(self, streams: Sequence[StreamRef], extra: Sequence[sql.Composable]) -> str:
-        layout, m, columns = self._layout, self._layout.mapped, self._columns(extra)
-        if any(each.last is not None for each in streams):
-            return heads_statement(layout, columns, streams).as_string(None)
-        by_tenant: dict[str, list[str]] = {}
-        for each in streams:
-            by_tenant.setdefault(each.tenant, []).append(each.stream)
-        wanted = [
-            sql.SQL("({} AND {})").format(
-                layout.any_stream(names),
-                sql.SQL("{} = {}").format(m.tenant, sql.Literal(tenant))
-                if tenant
-                else sql.SQL("TRUE"),
-            )
-            for tenant, names in by_tenant.items()
-        ]
-        order = [
-            layout.stream_column or m.stream,
-            *([m.tenant] if layout.tenants else []),
-            m.version,
-        ]
-        return (
-            sql.SQL("SELECT {} FROM {} WHERE {} AND {} AND ({}) ORDER BY {}")
-            .format(
-                named(columns),
-                layout.events,
-                layout.alive,
-                layout.scope,
-                sql.SQL(" OR ").join(wanted),
-                sql.SQL(", ").join(order),
-            )
-            .as_string(None)
-        )
-
-    def _as_archived(self, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-        """A batch as the server gave it, in the archive's schema."""
-        count, given = batch.num_rows, iter(batch.columns)
-        stream, version = next(given), next(given)
-        positions = [next(given).cast(pa.int64()) for _ in self._layout.order]
-        kind, identifier, recorded_at, hidden = islice(given, 4)
-        data = pc.coalesce(*(_plain(next(given)) for _ in self._layout.payload_columns))
-        tenant = next(given) if self._layout.mapped.tenant != NO_TENANT else pa.repeat("", count)
-        metadata = (
-            next(given) if self._layout.mapped.metadata != NOTHING else pa.nulls(count, pa.binary())
-        )
-        if self._layout.id_column is not None:
-            packed, text = identifier.storage, pa.nulls(count, pa.string())
-        else:
-            packed, text = archived.split_ids(identifier)
-        columns = [
-            stream,
-            tenant,
-            version.cast(pa.int64()),
-            positions[0],
-            positions[1] if len(positions) > 1 else pa.nulls(count, pa.int64()),
-            kind,
-            packed,
-            text,
-            _in_utc(recorded_at),
-            data,
-            _plain(metadata),
-            hidden,
-            *given,
-        ]
-        return pa.RecordBatch.from_arrays(
-            [
-                column.cast(field.type) if column.type != field.type else column
-                for column, field in zip(columns, schema, strict=True)
-            ],
-            schema=schema,
-        )
+                yield as_archived(self._layout, batch, schema)
 
     def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
         """From the layout's table of streams."""
@@ -312,6 +221,22 @@ class StreamArchiver:
             )
             return remover.remove(parts)
 
+    def prove(self, rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]) -> int:
+        """See Archiving: in temporary copies of the tables."""
+        rules = self._rules
+        if rules is None:
+            return 0
+        with translated(), connect(self._dsn, "trial") as connection:
+            streams = [restoring.table_of(connection, name) for name in rules.streams]
+            tried = Trial(
+                connection,
+                rules,
+                self.export,
+                WritableTable.of(connection, self._events_table(connection)),
+                [WritableTable.of(connection, each) for each in streams],
+            )
+            return tried.prove(rows, batches)
+
     def _waits_for_writers(self, connection: psycopg.Connection) -> bool:
         rules = self._rules
         assert rules is not None
@@ -373,67 +298,3 @@ def _heads(how: SqlRemoval, taking: str) -> HeadRemoval | None:
         return None
     statements = [how.heads.limits.as_string(None), taking]
     return HeadRemoval(how.heads.what, statements, how.heads.until_only)
-
-
-def heads_statement(
-    layout: Layout, columns: Sequence[sql.Composable], streams: Sequence[StreamRef]
-) -> sql.Composed:
-    """The events of streams, of each up to a version, in the order in which they are asked for."""
-    m = layout.mapped
-    wanted = [each for each in streams if storable([each.stream])]
-    return sql.SQL(
-        "SELECT e.* FROM unnest({names}::text[], {tenants}::text[], {ends}::bigint[]) WITH "
-        "ORDINALITY AS k(k_stream, k_tenant, k_end, k_at) CROSS JOIN LATERAL (SELECT {columns} "
-        "FROM {events} WHERE {alive} AND {scope} AND {stream} = k.k_stream::{kind} AND "
-        "{tenant} = k.k_tenant AND {version} <= k.k_end "
-        # Stream by stream: the planner would join the whole table for some thousands of them.
-        'OFFSET 0) AS e ORDER BY k.k_at, e."esops:1"'
-    ).format(
-        names=sql.Literal([each.stream for each in wanted]),
-        tenants=sql.Literal([each.tenant for each in wanted]),
-        ends=sql.Literal([_LAST if each.last is None else each.last for each in wanted]),
-        columns=named(columns),
-        events=layout.events,
-        alive=layout.alive,
-        scope=layout.scope,
-        stream=layout.stream_column or m.stream,
-        kind=sql.SQL(layout.stream_kind),
-        tenant=m.tenant,
-        version=m.version,
-    )
-
-
-def _in_utc(times: pa.Array) -> pa.Array:
-    """Times as the archive has them. Raises Refused for one that it cannot tell from infinity."""
-    values = times.cast(pa.timestamp("us")).cast(pa.int64())
-    ends = pc.min_max(values).as_py()
-    if ends["min"] is not None and (
-        ends["min"] < EARLIEST or ends["max"] == ARCHIVED_INFINITY
-    ):  # only then one by one: infinity and what else the driver moved
-        try:
-            values = pa.array(
-                [None if at is None else to_archive(from_driver(at)) for at in values.to_pylist()],
-                pa.int64(),
-            )
-        except OverflowError as error:
-            raise Refused(str(error)) from None
-    return values.cast(pa.timestamp("us", "UTC"))
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    plain = column.storage if isinstance(column, pa.ExtensionArray) else column
-    return plain.cast(pa.binary())
-
-
-def _groups(streams: Iterable[StreamRef]) -> Iterator[list[StreamRef]]:
-    """Streams in groups that a statement can name and that are read in about a second."""
-    group: list[StreamRef] = []
-    events = 0
-    for wanted in streams:
-        group.append(wanted)
-        events += wanted.events
-        if events >= _AT_ONCE_EVENTS or len(group) >= _AT_ONCE_STREAMS:
-            yield group
-            group, events = [], 0
-    if group:
-        yield group

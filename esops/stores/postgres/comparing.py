@@ -18,7 +18,7 @@ from psycopg import sql
 from esops.postgres.statements import statements
 from esops.postgres.values import type_name
 from esops.stores.postgres.archived_rows import WritableTable, values_of
-from esops.stores.postgres.layouts.archiving import LayoutArchiving
+from esops.stores.postgres.layouts.archiving import LayoutArchiving, as_text
 
 _SQL = statements(__package__, "comparing")
 
@@ -112,12 +112,6 @@ class Comparison:
 
 def _hash(value: bytes | None) -> str | None:
     return None if value is None else hashlib.sha256(value).hexdigest()
-
-
-def as_text(value: sql.Composable, kind: str) -> sql.Composed:
-    """A value as Postgres prints it. A cast would cut the blanks off at the end of a bpchar."""
-    form = "textin(bpcharout({}))" if kind == "bpchar" else "({})::text"
-    return sql.SQL(form).format(value)
 
 
 def array_of(texts: Sequence[str | None]) -> str | list[str | None]:

@@ -99,7 +99,7 @@ class LayoutArchiving:
         """The extra columns of an event, by name."""
         known = {*self.columns.values(), *self.position, *self.beside}
         others = {
-            column.name: sql.SQL("{}::text").format(sql.Identifier(column.name))
+            column.name: as_text(sql.Identifier(column.name), column.type)
             for column in table.columns
         }
         return {
@@ -108,6 +108,12 @@ class LayoutArchiving:
             **{name: value for name, value in others.items() if name not in known},
             **self.extra,
         }
+
+
+def as_text(value: sql.Composable, kind: str) -> sql.Composed:
+    """A value as Postgres prints it. A cast would cut the blanks off at the end of a bpchar."""
+    form = "textin(bpcharout({}))" if kind == "bpchar" else "({})::text"
+    return sql.SQL(form).format(value)
 
 
 def numbered_archiving(
@@ -123,7 +129,7 @@ def numbered_archiving(
     """The archiving of a layout of one table: rows are deleted but for the last, which keeps a
     stream's versions going.
 
-    No row is locked: an append that is under way goes on from the last event, which stays.
+    No row is locked: an append that is under way continues from the last event, which stays.
     message-db's writers take an advisory lock of the category (acquire_lock in write-message.sql),
     and those of eventsourcing lock the table (postgres.py), before they read the last version.
 
