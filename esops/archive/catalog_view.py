@@ -76,6 +76,10 @@ def described(run: Run) -> dict[str, Any]:
         "last_position": manifest.last_position,
         "columns": ", ".join(manifest.columns),
         "esops": manifest.esops,
+        "resealed": [
+            {"at": each.at, "reason": each.reason, "events": each.events}
+            for each in manifest.reseals
+        ],
         "verified_at": verified.get("at"),
         "removed_events": done.get("removed_events"),
         "left_alone": done.get("left_alone"),

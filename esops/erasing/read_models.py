@@ -5,6 +5,7 @@ clears them. What esops itself has kept of events, such as the error of a dead l
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,15 +16,17 @@ from esops.config import Config
 from esops.erasing.spans import NotJson, leaves, scan
 from esops.erasing.sweep import Findings
 from esops.erasing.traces import Place, Values
-from esops.errors import AnotherLog
+from esops.errors import AnotherLog, Busy
+from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.connection import connect, qualified, translated
 from esops.postgres.session import READ
-from esops.readmodel import erased, marks, migrations, registry
+from esops.readmodel import erased, locks, marks, migrations, registry
 from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
 
 _FETCHED = 200
+_PATIENCE_SECONDS = 60.0
 _OWN = (
     ("dead_letters", "error"),
     ("rebuilds", "options"),
@@ -144,6 +147,39 @@ class ReadModels:
                     cleared += _clear(connection, table, column, values)
         return cleared
 
+    # -- processes that apply events
+
+    def refuse_rebuilds(self) -> None:
+        """Raises Busy where a rebuild reads events, which it may have read before they are masked
+        and write afterwards.
+        """
+        for dsn, projections in self._by_dsn.items():
+            with translated(), connect(dsn, "erase", READ) as connection:
+                for name, _ in projections:
+                    holder = locks.holder(connection, locks.rebuild_lock(name))
+                    if holder is not None:
+                        raise Busy(
+                            f"a rebuild of {name} reads the events that are to be masked "
+                            f"({holder.process})",
+                            hint="Wait until it has ended, or stop it.",
+                        )
+
+    def wait_for_followers(self, head: Position | None, stop: Callable[[], None]) -> list[Place]:
+        """Wait until all processes that follow a version have applied what was there before it was
+        masked: they may have read it already. The places of those that take too long.
+        """
+        late = []
+        for dsn, projections in self._by_dsn.items():
+            with translated(), connect(dsn, "erase", READ) as connection:
+                for name, _ in projections:
+                    for version in registry.versions(connection, name):
+                        where = f"projection {name} v{version.version}"
+                        if not _reached(connection, version, head, stop):
+                            late.append(
+                                Place(where, "its rows", "", f"it has not read up to {head} yet")
+                            )
+        return late
+
     # -- marks
 
     def recognised(self, store: EventStore) -> list[tuple[str, str, int]]:
@@ -182,6 +218,25 @@ class ReadModels:
                         mark = None if kept is None else marks.mark_at(store, kept.position)
                         if kept is not None and mark is not None:
                             marks.keep_mark(connection, version, kept.position, mark)
+
+
+def _reached(
+    connection: psycopg.Connection,
+    version: registry.Version,
+    head: Position | None,
+    stop: Callable[[], None],
+) -> bool:
+    lock = locks.version_lock(version.projection, version.version)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while head is not None and locks.holder(connection, lock) is not None:
+        position = registry.read_position(connection, version.projection, version.version)
+        if position is not None and position >= head:
+            return True
+        if time.monotonic() > deadline:
+            return False
+        stop()
+        time.sleep(0.1)
+    return True
 
 
 def _tables(

@@ -114,6 +114,9 @@ class Masker:
         result = Masked()
         columns = dict(row.columns)
         for rule, matched in self._rules(row):
+            if matched and rule.settings.whole_streams:
+                # Also of a stream that was begun while others were masked.
+                self.person.whole.add((rule.name, row.key))
             own = (
                 matched
                 or row.key.stream in self.person.streams

@@ -144,8 +144,7 @@ class Erasure(AbstractContextManager["Erasure"]):
         """
         outcome = self.outcome
         outcome.notes = self._masking.check(self._masker.columns)
-        archives = list(self._config.archives.items())
-        self._runs, unsealed = runs_of(archives, self.name, self._person, self._masking)
+        unsealed = self._find_runs()
         if self._person.looks_for_streams:
             self._sweep.note_streams(self._masking.rows(self._stop))
             for run in self._runs:
@@ -166,6 +165,16 @@ class Erasure(AbstractContextManager["Erasure"]):
                 )
         self._look_beside(outcome)
         return outcome
+
+    def _find_runs(self) -> list[Place]:
+        """Find the archived runs of the store; the places of those that are not sealed."""
+        found = dict(self._config.archives)
+        known = {each.repository for each in found.values()}
+        for name, settings in self._config.stores.items():
+            if settings.cold is not None and settings.cold.repository not in known:
+                found[name] = settings.cold
+        self._runs, unsealed = runs_of(found.items(), self.name, self._person, self._masking)
+        return unsealed
 
     def _look_beside(self, outcome: EraseOutcome) -> RowsFound:
         """Copies in the store's database, and the rows of read models."""
@@ -193,6 +202,8 @@ class Erasure(AbstractContextManager["Erasure"]):
         """
         outcome = self.outcome
         outcome.planned = False
+        if not outcome.nothing_to_do:
+            self._read_models.refuse_rebuilds()
         marked = self._read_models.recognised(self._store)
         rows = self._read_models.look(self._values, self._stop)
         if not outcome.nothing_to_do:
@@ -206,8 +217,19 @@ class Erasure(AbstractContextManager["Erasure"]):
         self._rewrite_archives()
         self._mask_store(outcome)
         self._read_models.renew_marks(self._store, marked)
+        # Again, since a policy may have run while events were masked.
+        unsealed = self._find_runs()
+        outcome.leave(Findings(left=len(unsealed), places=unsealed))
         for run in self._runs:
-            outcome.leave(run.look(self._values, self._stop))
+            found = run.look(self._values, self._stop)
+            for _ in range(found.events):
+                found.leave(
+                    Place(run.where, "an event", "", "it was archived before it was masked")
+                )
+            outcome.leave(found)
+        if outcome.events:
+            late = self._read_models.wait_for_followers(self._store.head().position, self._stop)
+            outcome.leave(Findings(left=len(late), places=late))
         rows = self._look_beside(outcome)
         if not outcome.nothing_to_do:
             self._read_models.note(rows, outcome.rules)
@@ -227,9 +249,7 @@ class Erasure(AbstractContextManager["Erasure"]):
         outcome = self.outcome
         outcome.archives = outcome.archived_events = 0
         outcome.remaining, outcome.places = 0, []
-        archives = list(self._config.archives.items())
-        self._runs, unsealed = runs_of(archives, self.name, self._person, self._masking)
-        outcome.leave(Findings(left=len(unsealed), places=unsealed))
+        self._find_runs()
         found = [(run, run.look(self._values, self._stop, search=False)) for run in self._runs]
         # As in the store: others are found by the events that fulfil a condition.
         for run, before in sorted(found, key=lambda each: each[1].matched):

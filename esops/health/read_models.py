@@ -14,7 +14,7 @@ from esops.errors import AnotherLog, EsopsError, OtherPositions, OtherTransactio
 from esops.health import left_behind, publications, room, row_security, serving
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
-from esops.readmodel import conduct, locks, migrations, registry, renamed
+from esops.readmodel import conduct, erased, locks, migrations, registry, renamed
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.names import names_of
 from esops.readmodel.registry import LIVE_STATES, Version
@@ -63,6 +63,7 @@ def examine(
     # One that `run` refuses has nothing to be followed by.
     refused = {version.version for version, _ in troubles}
     yield from _not_followed(subject, connection, config, projection, versions, refused)
+    yield from _still_has_erased_data(subject, connection, projection)
     skipped = count_dead_letters(connection, projection)
     live = [each.version for each in versions if each.state in {*registry.LIVE_STATES, "building"}]
     dead = sum(skipped.get(number, 0) for number in live)
@@ -73,6 +74,24 @@ def examine(
             f"{count(dead, 'event')} could not be projected: dead letters",
             f"esops projection dead-letters {projection}",
         )
+
+
+def _still_has_erased_data(
+    subject: str, connection: psycopg.Connection, projection: str
+) -> Iterator[Finding]:
+    active = registry.active(connection, projection)
+    for each in erased.noted(connection):
+        if each.projection == projection:
+            serves = active is not None and active.version == each.version
+            yield Finding(
+                "ESOPS-D085",
+                subject,
+                f"v{each.version} was made of events that personal data was erased from since: "
+                f"{count(each.rows, 'row')} had it",
+                f"esops rebuild {projection} --blue-green --compare counts"
+                if serves
+                else f"esops projection retire {projection} {each.version}",
+            )
 
 
 def _may_create_in(subject: str, connection: psycopg.Connection, schema: str) -> Iterator[Finding]:

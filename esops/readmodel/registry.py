@@ -221,6 +221,7 @@ def delete(connection: psycopg.Connection, projection: str, number: int) -> None
         "DELETE FROM esops.versions WHERE projection = %s AND version = %s", (projection, number)
     )
     forget_marks(connection, projection, number)
+    erased.forget(connection, projection, number)
 
 
 # --- checkpoints and counts

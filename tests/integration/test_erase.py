@@ -396,6 +396,9 @@ def test_rows_need_a_rebuild_until_which_nothing_is_proven(project, dsn, connect
     assert done.json["places"][0]["of"] == "esops rebuild people --blue-green --compare counts"
     (error,) = connection.execute("SELECT error FROM esops.dead_letters").fetchone()
     assert error == "erased"
+    findings = project.run("doctor", "--output", "json").json["findings"]
+    (finding,) = [each for each in findings if each["code"] == "ESOPS-D085"]
+    assert finding["fix"] == done.json["places"][0]["of"]
     # A second run knows of no value any more, and says the same.
     assert erase(project, "--where", "customerId=42", "--yes").code == 1
     assert project.run("rebuild", "people", "--blue-green", "--yes").code == 1  # compares rows
