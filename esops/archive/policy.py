@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from itertools import islice
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Self
 
 import orjson
 import structlog
@@ -21,7 +21,7 @@ from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.runs import Catalog
 from esops.errors import Refused, UsageError
 from esops.events import EventFilter, StreamInfo, StreamRef
-from esops.moments import Moment, between
+from esops.moments import between
 from esops.settings import PolicySettings, Removal
 from esops.stores.base import EventStore, require
 from esops.stores.filters import check_filter
@@ -32,7 +32,6 @@ log = structlog.get_logger("esops.archive")
 _APART, _APART_AT_MOST = timedelta(minutes=1), timedelta(hours=1)
 """How far two clocks may be apart before that is said, and before nothing goes by them."""
 _STREAMS_IN_LINE = 1_000
-_LONGEST_SHOWN = 5
 KEEP = RemovalStrategy("keep", what="removes nothing")
 
 
@@ -219,65 +218,6 @@ class Selection:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
-
-
-@dataclass
-class ArchivePlan:
-    """What a run would do."""
-
-    policy: str
-    archive: str
-    store: str
-    remove: Removal
-    streams: int = 0
-    events: int = 0
-    bytes: int | None = None
-    """What the events take in the store; None if the store does not tell."""
-    oldest: Moment | None = None
-    newest: Moment | None = None
-    age_unknown: int = 0
-    """Streams that are left out since nobody knows how long they have been idle."""
-    longest: list[StreamInfo] = field(default_factory=list)
-    statements: Sequence[str] = ()
-    """Each statement that would remove events, word for word."""
-    what: str = ""
-    """The removal as a phrase: "deletes events; ..."."""
-    stays: int = 0
-    """How many of each stream's last events stay in the store."""
-    part: Literal["whole", "head"] = "whole"
-    """What a run takes of each stream."""
-    unloadable: int = 0
-    """Streams that are left out since the library could not load them without their heads."""
-
-    def add(self, part: Part) -> None:
-        """Count a stream."""
-        info = part.info
-        self.streams += 1
-        self.events += part.events
-        if info.bytes is not None:
-            self.bytes = (self.bytes or 0) + info.bytes
-        if info.first_at is not None:
-            self.oldest = min(self.oldest or info.first_at, info.first_at)
-        if info.last_at is not None:
-            self.newest = max(self.newest or info.last_at, info.last_at)
-        by_length = sorted([*self.longest, info], key=lambda each: -each.length)
-        self.longest = by_length[:_LONGEST_SHOWN]
-
-    def left_out(self, why: LeftOut) -> None:
-        """Count a stream that is left out."""
-        if why == "ageless":
-            self.age_unknown += 1
-        else:
-            self.unloadable += 1
-
-    def as_dict(self) -> dict[str, Any]:
-        """The plan under the documented field names."""
-        fields = {key: value for key, value in vars(self).items() if key != "what"}
-        longest = [
-            {"stream": each.name, "length": each.length, "last_at": each.last_at}
-            for each in self.longest
-        ]
-        return {**fields, "longest": longest, "statements": list(self.statements)}
 
 
 def now(store: EventStore, policy: PolicySettings) -> datetime:

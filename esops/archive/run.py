@@ -34,48 +34,14 @@ from esops.archive_format.manifest import Manifest
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import RUN_TIME, Catalog, Run
 from esops.config import Config
-from esops.errors import AbsentArchive, AnotherLog, Stopped, UsageError
+from esops.errors import AnotherLog, Stopped, UsageError
 from esops.events import Position
-from esops.settings import ArchiveSettings, Removal
+from esops.settings import Removal
 from esops.stores import open_store
 from esops.stores.base import EventStore
 from esops.term import duration
 
 log = structlog.get_logger("esops.archive")
-
-
-def plan(config: Config, name: str, removal: Removal | None = None) -> policy.ArchivePlan:
-    """What a run would do now. Changes nothing. Raises UsageError, Unavailable."""
-    archive, archive_settings, settings = config.policy(name)
-    store_name, store_settings = config.store(settings.store)
-    removal = removal or settings.remove
-    # Without its archive: a joined store would give streams that have left already.
-    with open_store(store_name, store_settings.without_archive) as store:
-        strategy = policy.removal_strategy(store, settings, removal)
-        found = policy.ArchivePlan(
-            name, archive, store_name, removal, statements=strategy.statements, what=strategy.what
-        )
-        found.part = settings.part
-        found.stays = 0 if found.part == "head" else strategy.keeps
-        catalog = _catalog(archive_settings)
-        archived = (
-            policy.ArchivedVersions(catalog, store_name)
-            if removal == "keep" and catalog is not None
-            else None
-        )
-        for part in policy.selected(
-            store,
-            settings,
-            strategy,
-            policy.now(store, settings),
-            archived,
-            measured=True,
-            left_out=found.left_out,
-        ):
-            found.add(part)
-        if not found.streams:
-            policy.check_names(store, settings, f"{archive}/{name.rpartition('/')[2]}", catalog)
-    return found
 
 
 def run(
@@ -147,14 +113,6 @@ def run(
         _run_steps(context, catalog, outcome)
     outcome.seconds = time.monotonic() - began
     return outcome
-
-
-def _catalog(settings: ArchiveSettings) -> Catalog | None:
-    """The runs of an archive; None before its first run has made the folder."""
-    try:
-        return Catalog(Repository(settings))
-    except AbsentArchive:
-        return None
 
 
 def _opened(archive: str, repository: Repository) -> Repository:

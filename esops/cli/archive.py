@@ -57,19 +57,38 @@ _RUN = typer.Argument(
 
 
 @command(archive)
-def plan(context: typer.Context, policy: str = _POLICY, remove: str | None = _REMOVE) -> None:
+def plan(
+    context: typer.Context,
+    policy: str = _POLICY,
+    remove: str | None = _REMOVE,
+    streams: bool = typer.Option(
+        False,
+        "--streams",
+        help="List each stream with what it would lose and what would stay, one a line.",
+    ),
+) -> None:
     """Show what a run would do, and change nothing.
 
     The plan has the number of streams and events, their size, and each statement that would remove
     them.
 
     esops archive plan old-carts
+    esops archive plan old-carts --streams
     """
-    from esops.archive.run import plan as make_plan
+    from esops.archive.planning import STREAM_COLUMNS, planned_streams
+    from esops.archive.planning import plan as make_plan
     from esops.config import load_config
 
     output = current_output(context)
     config = load_config(output.settings.config)
+    if streams:
+        planned = planned_streams(config, policy, _removal(remove))
+        # A policy may select millions of streams: a table would need all of them in memory.
+        if output.format("table", "json", "ndjson", "csv") == "table":
+            text.planned(output, planned)
+        else:
+            output.records((each.as_row() for each in planned), STREAM_COLUMNS)
+        return
     found = make_plan(config, policy, _removal(remove))
     if output.format("table", "json") == "json":
         output.json(found.as_dict())

@@ -13,7 +13,7 @@ from esops.wording import count
 if TYPE_CHECKING:
     from esops.archive.context import ArchiveOutcome
     from esops.archive.gc import Garbage
-    from esops.archive.policy import ArchivePlan
+    from esops.archive.planning import ArchivePlan, PlannedStream
     from esops.archive.restore import RestoreResult
     from esops.archive.verify import RunVerification
     from esops.term import Output
@@ -50,8 +50,11 @@ def plan(output: Output, found: ArchivePlan) -> None:
             f"{found.newest:%Y-%m-%d %H:%M} UTC."
         )
     output.line("The longest streams:")
-    for each in found.longest:
-        output.line(f"  {visible(each.name)}: {count(each.length, 'event')}")
+    if found.part == "head":
+        planned(output, found.longest, "  ")
+    else:
+        for each in found.longest:
+            output.line(f"  {visible(each.name)}: {count(each.length, 'event')}")
     kept = f"; the last {count(found.stays, 'event')} of each stream stay" if found.stays else ""
     output.line(
         f"A run exports the events to archive {found.archive}, reads all of them back, compares "
@@ -62,6 +65,19 @@ def plan(output: Output, found: ArchivePlan) -> None:
     for statement in found.statements:
         output.line(f"    {statement}")
     output.line(f"Next: esops archive run {found.policy}")
+
+
+def planned(output: Output, streams: Iterable[PlannedStream], indent: str = "") -> None:
+    """What each stream would lose and what would stay, one a line."""
+    from rich.filesize import decimal
+
+    for each in streams:
+        size = f", {decimal(each.bytes)}" if each.bytes is not None else ""
+        stays = count(each.stays, "event stays", "events stay")
+        output.line(
+            f"{indent}{visible(each.name)}: versions {each.first_version} to {each.last_version} "
+            f"({count(each.length, 'event')}{size}); {stays}"
+        )
 
 
 def outcome(output: Output, outcome: ArchiveOutcome) -> None:

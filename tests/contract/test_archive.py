@@ -9,8 +9,9 @@ from datetime import timedelta
 import orjson
 import pytest
 
+from esops.archive.planning import plan
 from esops.archive.restore import restore
-from esops.archive.run import plan, run
+from esops.archive.run import run
 from esops.archive.verify import verify
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from esops.archive.planning import plan, planned_streams
 from esops.archive.restore import restore
-from esops.archive.run import plan, run
+from esops.archive.run import run
 from esops.archive.verify import verify
 from esops.errors import Refused, UsageError
 from esops.events import EventFilter
@@ -73,6 +74,9 @@ def test_a_live_stream_is_shortened_piece_by_piece_and_read_whole_with_its_archi
     planned = plan(config, "old")
     assert (planned.streams, planned.events) == (1, 7)
     assert planned.statements
+    (lost,) = planned_streams(config, "old")
+    assert (lost.name, lost.first_version, lost.last_version) == (stream, first, first + 6)
+    assert (lost.length, lost.stays) == (7, 3)
 
     def progress(what: str, done: int, total: int | None) -> None:
         if what in ("events exported", "streams removed"):  # a writer that never stops
@@ -81,6 +85,7 @@ def test_a_live_stream_is_shortened_piece_by_piece_and_read_whole_with_its_archi
     outcome = run(config, "old", despite_checkpoints=True, progress=progress)
     assert (outcome.state, outcome.events, outcome.removed_events) == ("done", 7, 7)
     assert (outcome.removed, outcome.skipped) == (1, [])
+    assert outcome.bytes == lost.bytes
     whole = range(first, kit.store.stream_info(stream).last_version + 1)
     assert len(whole) > 11
     assert versions(kit.store.read_stream(stream)) == list(whole[7:])

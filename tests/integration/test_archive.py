@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from esops.archive import policy
+from esops.archive.planning import plan
 from esops.archive.restore import restore
-from esops.archive.run import plan, run
+from esops.archive.run import run
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
 from esops.config import load_config

@@ -82,6 +82,14 @@ def test_message_dbs_functions_read_and_write_what_stays(project, dsn, connectio
     for kind in ("Sold", "Sold", "Sold", "BalanceCarried", "Sold"):
         written(kind)
     configure(project, dsn, 'until = "BalanceCarried"')
+    told = project.ok("archive", "plan", "old", "--streams").out
+    assert told.startswith("till-1: versions 0 to 2 (3 events, ")
+    assert told.endswith("; 2 events stay\n")
+    listed = project.ok("archive", "plan", "old", "--streams", "--output", "json").json
+    assert [(each["stream"], each["length"], each["stays"]) for each in listed] == [
+        ("till-1", 3, 2)
+    ]
+    assert "till-1: versions 0 to 2" in project.ok("archive", "plan", "old").out
     assert shortened(project) == 3
     read = "SELECT position, type FROM get_stream_messages('till-1', {})"
     for start in ("", "0", "2"):

@@ -1,0 +1,218 @@
+"""What a run of a policy would do: found by the same selection, and nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any, Literal
+
+from esops.archive import policy
+from esops.archive.heads import LeftOut, Part
+from esops.archive_format.hashes import digests
+from esops.archive_format.repository import Repository
+from esops.archive_format.runs import Catalog
+from esops.archive_format.schema import time_of
+from esops.config import Config
+from esops.errors import AbsentArchive
+from esops.moments import Moment
+from esops.settings import ArchiveSettings, Removal
+from esops.stores import open_store
+from esops.stores.base import EventStore, require
+
+_LONGEST_SHOWN = 5
+_STREAMS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStream:
+    """What a run would take of one stream."""
+
+    name: str
+    tenant: str
+    length: int
+    """How many events would be archived."""
+    first_version: int
+    last_version: int
+    first_at: Moment | None
+    last_at: Moment | None
+    bytes: int | None
+    """What these take in the store, or their payloads where a stream is shortened; None if the
+    store does not tell.
+    """
+    stays: int
+    """How many of the stream's events would stay in the store."""
+
+    def as_row(self) -> dict[str, Any]:
+        """The stream under the documented field names."""
+        fields = asdict(self)
+        return {"stream": fields.pop("name"), **fields}
+
+
+@dataclass
+class ArchivePlan:
+    """What a run would do."""
+
+    policy: str
+    archive: str
+    store: str
+    remove: Removal
+    part: Literal["whole", "head"] = "whole"
+    """What a run takes of each stream."""
+    streams: int = 0
+    events: int = 0
+    bytes: int | None = None
+    """What the events take in the store; None if the store does not tell."""
+    oldest: Moment | None = None
+    newest: Moment | None = None
+    age_unknown: int = 0
+    """Streams that are left out since nobody knows how old their events are."""
+    unloadable: int = 0
+    """Streams that are left out since the library could not load them without their heads."""
+    longest: list[PlannedStream] = field(default_factory=list)
+    statements: Sequence[str] = ()
+    """Each statement that would remove events, word for word."""
+    what: str = ""
+    """The removal as a phrase: "deletes events; ..."."""
+    stays: int = 0
+    """How many of each stream's last events stay in the store."""
+
+    def add(self, stream: PlannedStream) -> None:
+        """Count a stream."""
+        self.streams += 1
+        self.events += stream.length
+        if stream.bytes is not None:
+            self.bytes = (self.bytes or 0) + stream.bytes
+        if stream.first_at is not None:
+            self.oldest = min(self.oldest or stream.first_at, stream.first_at)
+        if stream.last_at is not None:
+            self.newest = max(self.newest or stream.last_at, stream.last_at)
+        by_length = sorted([*self.longest, stream], key=lambda each: -each.length)
+        self.longest = by_length[:_LONGEST_SHOWN]
+
+    def left_out(self, why: LeftOut) -> None:
+        """Count a stream that is left out."""
+        if why == "ageless":
+            self.age_unknown += 1
+        else:
+            self.unloadable += 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan under the documented field names."""
+        fields = {key: value for key, value in vars(self).items() if key != "what"}
+        longest = [each.as_row() for each in self.longest]
+        return {**fields, "longest": longest, "statements": list(self.statements)}
+
+
+STREAM_COLUMNS = (
+    "stream",
+    "tenant",
+    "length",
+    "first_version",
+    "last_version",
+    "first_at",
+    "last_at",
+    "bytes",
+    "stays",
+)
+
+
+def plan(config: Config, name: str, removal: Removal | None = None) -> ArchivePlan:
+    """What a run would do now. Changes nothing. Raises UsageError, Unavailable."""
+    with _planned(config, name, removal) as (found, streams):
+        for stream in streams:
+            found.add(stream)
+    return found
+
+
+def planned_streams(
+    config: Config, name: str, removal: Removal | None = None
+) -> Iterator[PlannedStream]:
+    """Each stream of which a run would take something now, one after the other."""
+    with _planned(config, name, removal) as (found, streams):
+        for stream in streams:
+            found.add(stream)
+            yield stream
+
+
+@contextmanager
+def _planned(
+    config: Config, name: str, removal: Removal | None
+) -> Iterator[tuple[ArchivePlan, Iterator[PlannedStream]]]:
+    archive, archive_settings, settings = config.policy(name)
+    store_name, store_settings = config.store(settings.store)
+    removal = removal or settings.remove
+    # Without its archive: a joined store would give streams that have left already.
+    with open_store(store_name, store_settings.without_archive) as store:
+        strategy = policy.removal_strategy(store, settings, removal)
+        found = ArchivePlan(name, archive, store_name, removal, settings.part)
+        found.statements, found.what = strategy.statements, strategy.what
+        found.stays = 0 if found.part == "head" else strategy.keeps
+        catalog = _catalog(archive_settings)
+        archived = (
+            policy.ArchivedVersions(catalog, store_name)
+            if removal == "keep" and catalog is not None
+            else None
+        )
+        parts = policy.selected(
+            store,
+            settings,
+            strategy,
+            policy.now(store, settings),
+            archived,
+            measured=found.part == "whole",
+            left_out=found.left_out,
+        )
+        yield (
+            found,
+            _heads(store, parts, found)
+            if found.part == "head"
+            else (_whole(part, found) for part in parts),
+        )
+        if not found.streams:
+            policy.check_names(store, settings, f"{archive}/{name.rpartition('/')[2]}", catalog)
+
+
+def _catalog(settings: ArchiveSettings) -> Catalog | None:
+    """The runs of an archive; None before its first run has made the folder."""
+    try:
+        return Catalog(Repository(settings))
+    except AbsentArchive:
+        return None
+
+
+def _whole(part: Part, found: ArchivePlan) -> PlannedStream:
+    info = part.info
+    return PlannedStream(
+        info.name,
+        info.tenant,
+        info.length,
+        info.first_version,
+        info.last_version,
+        info.first_at,
+        info.last_at,
+        info.bytes,
+        info.length if found.remove == "keep" else found.stays,
+    )
+
+
+def _heads(store: EventStore, parts: Iterator[Part], found: ArchivePlan) -> Iterator[PlannedStream]:
+    """What an export would write of each: the store's own list knows whole streams only."""
+    archiving = require(store, store.archiving, "archiving")
+    while group := list(islice(parts, _STREAMS_AT_ONCE)):
+        heads = {head.key: head for head in digests(archiving.export(part.ref for part in group))}
+        for part in group:
+            head = heads.get(part.info.key)
+            if head is not None:
+                yield PlannedStream(
+                    head.stream,
+                    head.tenant,
+                    head.events,
+                    head.first_version,
+                    head.last_version,
+                    time_of(head.first_at),
+                    time_of(head.last_at),
+                    head.size,
+                    part.info.length - (0 if found.remove == "keep" else head.events),
+                )
