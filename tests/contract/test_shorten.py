@@ -112,7 +112,8 @@ def test_a_live_stream_is_shortened_piece_by_piece_and_read_whole_with_its_archi
             if event.stream == stream
         ]
         assert seen == expected
-    older, newer = catalog_of(config).sealed()
+    runs = {run.name: (run, manifest) for run, manifest in catalog_of(config).sealed()}
+    older, newer = runs[str(outcome.run)], runs[str(again.run)]
     for sealed in (older, newer):
         assert verify(*sealed, kit.store).ok
     with pytest.raises(Refused, match="there would be a gap"):

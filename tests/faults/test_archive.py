@@ -212,7 +212,8 @@ def test_shortening_is_killed_before_every_write_while_a_writer_appends(
         for stream, ids in written.items():
             assert [event.id for event in store.read_stream(stream)] == ids
     with open_store("s", settings) as store:
-        for run, manifest in reversed(Catalog(Repository(config.archives["cold"])).sealed()):
+        runs = Catalog(Repository(config.archives["cold"])).sealed()
+        for run, manifest in sorted(runs, key=lambda each: -int(each[1].last_position)):
             restore(run, manifest, store)
         for stream, ids in written.items():
             assert [event.id for event in store.read_stream(stream)] == ids
