@@ -28,6 +28,13 @@ category = "shopping_cart"
 closed_by = ["shopping_cart_confirmed", "shopping_cart_canceled"]
 remove = "archive"
 """
+SHORTEN = """
+[archives.cold.policies.closed-months]
+store = "shop"
+category = "shopping_cart"
+until = "product_item_added"
+remove = "delete"
+"""
 ERASE = """
 [erase.customer]
 where = "customerId"
@@ -79,7 +86,7 @@ def test_each_command_line_works(project, dsn, connection, part):
     shop.configure(project, dsn)
     marten.create_archive_function(connection, marten.Variant(schema="shop", text_ids=True))
     text = (project.folder / "esops.toml").read_text()
-    project.write("esops.toml", text + ARCHIVE + ERASE + ANOTHER)
+    project.write("esops.toml", text + ARCHIVE + SHORTEN + ERASE + ANOTHER)
     for _ in range(2):
         project.ok("rebuild", "cart_summary", "--blue-green")
     project.ok("archive", "run", "old-carts", "--remove", "keep")
