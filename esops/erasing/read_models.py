@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
@@ -16,12 +16,13 @@ from esops.config import Config
 from esops.erasing.spans import NotJson, leaves, scan
 from esops.erasing.sweep import Findings
 from esops.erasing.traces import Place, Values
-from esops.errors import AnotherLog, Busy
-from esops.events import Position
+from esops.errors import AnotherLog, Busy, EsopsError
+from esops.events import Position, StreamKey
 from esops.postgres import catalog
 from esops.postgres.connection import connect, qualified, translated
 from esops.postgres.session import READ
 from esops.readmodel import erased, locks, marks, migrations, registry
+from esops.running.refolding import refold
 from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
 
@@ -36,6 +37,8 @@ _OWN = (
 )
 """Where esops' own tables may have what was in an event or a row."""
 _ERASED = "erased"
+_Noted = tuple[str, int]
+"""A projection and a version of it."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,10 @@ class RowsFound:
 
     rows: int = 0
     findings: Findings = field(default_factory=Findings)
-    versions: dict[tuple[str, int], int] = field(default_factory=dict)
+    versions: dict[_Noted, int] = field(default_factory=dict)
     """How many rows, by projection and version."""
+    scanned: set[_Noted] = field(default_factory=set)
+    """Those of these in whose rows a value was found now."""
 
 
 class ReadModels:
@@ -81,6 +86,7 @@ class ReadModels:
 
     def __init__(self, config: Config, store: str) -> None:
         """Nothing is connected to yet."""
+        self._config = config
         self._by_dsn: dict[str, list[tuple[str, ProjectionSettings]]] = {}
         for name, settings in config.projections.items():
             if settings.kind == "server" or config.store(settings.store)[0] != store:
@@ -101,6 +107,8 @@ class ReadModels:
                     )
                     if rows:
                         self._count(result, table, rows)
+                        if table.version is not None:
+                            result.scanned.add((table.projection, table.version))
                 names = {name for name, _ in projections}
                 known = {
                     (each.projection, each.version): each.state
@@ -146,6 +154,43 @@ class ReadModels:
                 for table, column in _OWN:
                     cleared += _clear(connection, table, column, values)
         return cleared
+
+    def refold(self, found: RowsFound, streams: Collection[StreamKey]) -> dict[str, str]:
+        """Make the rows of the person's streams again, in the versions where that is possible; why
+        not, by the names of the others.
+        """
+        reasons = {}
+        for dsn, projections in self._by_dsn.items():
+            with translated(), connect(dsn, "erase", READ) as connection:
+                names = {name for name, _ in projections}
+                versions = [
+                    registry.version(connection, *key) for key in found.versions if key[0] in names
+                ]
+            for version in versions:
+                try:
+                    refold(self._config, version, streams)
+                except EsopsError as error:
+                    reasons[f"{version.projection} v{version.version}"] = error.message
+        return reasons
+
+    def forget(self, found: RowsFound, still: RowsFound, before: Collection[_Noted]) -> None:
+        """Forget the notes of versions whose rows have none of it any more. `before` were noted by
+        other erasures: what these erased is not known now.
+        """
+        for dsn, projections in self._by_dsn.items():
+            names = {name for name, _ in projections}
+            with translated(), connect(dsn, "erase") as connection:
+                for key in found.versions:
+                    if key[0] in names and key not in still.scanned and key not in before:
+                        erased.forget(connection, *key)
+
+    def noted(self) -> set[_Noted]:
+        """The versions that were noted by erasures before."""
+        found = set()
+        for dsn in self._by_dsn:
+            with translated(), connect(dsn, "erase", READ) as connection:
+                found |= {(each.projection, each.version) for each in erased.noted(connection)}
+        return found
 
     # -- processes that apply events
 

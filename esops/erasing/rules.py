@@ -26,6 +26,7 @@ class ErasureRule:
         """Read its paths."""
         self.name, self.settings = name, settings
         self.masks = settings.masks
+        self.where = None if settings.where is None else parse_path(settings.where)
         self.shared = set(settings.shared)
         self._secret = (
             settings.secret.get_secret_value().encode() if settings.secret is not None else b""
@@ -88,78 +89,88 @@ class Masked:
         self.values.setdefault(value, set()).add(str(path))
 
 
+_NOT_THEIRS = Masked()
+
+
 class Masker:
     """Applies rules to rows that have documents in certain columns."""
 
     def __init__(self, person: Person, documents: Sequence[Document], *, wrapped: bool) -> None:
         """`wrapped`: whether values may be wrapped by the library."""
         self.person, self.documents, self._wrapped = person, documents, wrapped
+        asked = [path for path, _ in person.conditions]
+        masked = [path for rule in person.rules for path, _ in rule.masks]
+        self._places = {
+            path: [(each, steps) for each in documents for steps in _in(path, each)]
+            for path in [*asked, *masked]
+        }
+        """For each path, the columns that it leads into, and what is left of it there."""
+        self._unchecked = any(not each.plain and not each.checked for each in documents)
 
     @property
     def columns(self) -> list[str]:
         """The columns that the rules may change."""
         wanted = [path for rule in self.person.rules for path, _ in rule.masks]
-        return sorted(
-            {each.column for each in self.documents for path in wanted if _in(path, each)}
-        )
+        return sorted({each.column for path in wanted for each, _ in self._places[path]})
 
     def note_stream(self, row: StoredRow) -> None:
         """Note the stream of a row that fulfils a condition."""
-        for rule, matched in self._rules(row):
+        for rule, matched in self._rules(self._fulfilled(row)):
             if matched and rule.settings.whole_streams:
                 self.person.whole.add((rule.name, row.key))
 
     def masked(self, row: StoredRow) -> Masked:
         """What the rules make of a row; nothing of one that is not the person's."""
+        person, fulfilled = self.person, self._fulfilled(row)
+        if not (fulfilled or self._unchecked or row.key.stream in person.streams or person.whole):
+            return _NOT_THEIRS
         result = Masked()
         columns = dict(row.columns)
-        for rule, matched in self._rules(row):
+        for rule, matched in self._rules(fulfilled):
             if matched and rule.settings.whole_streams:
                 # Also of a stream that was begun while others were masked.
-                self.person.whole.add((rule.name, row.key))
+                person.whole.add((rule.name, row.key))
             own = (
-                matched
-                or row.key.stream in self.person.streams
-                or (rule.name, row.key) in self.person.whole
+                matched or row.key.stream in person.streams or (rule.name, row.key) in person.whole
             )
             result.own |= own
             result.matched |= matched
             if rule.wants(row):
-                unread = self._unread(row, rule, own=own)
+                unread = self._unread(row, rule, own=own) if self._unchecked else ()
                 result.unreadable += tuple(set(unread) - set(result.unreadable))
                 if own:
                     self._apply(rule, columns, result)
-        result.columns = {
-            name: value for name, value in columns.items() if value != row.columns[name]
-        }
+        if result.own:
+            result.columns = {
+                name: value for name, value in columns.items() if value != row.columns[name]
+            }
         return result
 
-    def _rules(self, row: StoredRow) -> Iterator[tuple[ErasureRule, bool]]:
-        """Each rule, and whether the row fulfils a condition that it is for."""
-        fulfilled = [
-            path for path, value in self.person.conditions if self._fulfils(row, path, value)
-        ]
+    def _fulfilled(self, row: StoredRow) -> list[JsonPath]:
+        return [path for path, value in self.person.conditions if self._fulfils(row, path, value)]
+
+    def _rules(self, fulfilled: Sequence[JsonPath]) -> Iterator[tuple[ErasureRule, bool]]:
+        """Each rule, and whether a condition that it is for is fulfilled."""
         for rule in self.person.rules:
             yield rule, any(is_for(rule, path) for path in fulfilled)
 
     def _fulfils(self, row: StoredRow, path: JsonPath, value: str) -> bool:
-        for document in self.documents:
+        for document, steps in self._places[path]:
             content = row.columns.get(document.column)
-            for steps in _in(path, document):
-                if document.plain:
-                    if not steps and content == value:
-                        return True
-                    continue
-                text = text_of(content)
-                # An escape may hide the value; else a look at the text spares reading it.
-                if not text or (value not in text and "\\" not in text):
-                    continue
-                try:
-                    nodes = list(found(scan(text), steps, wrapped=self._wrapped))
-                except NotJson:
-                    continue
-                if any(value in _scalars(node, self._wrapped) for node in nodes):
+            if document.plain:
+                if not steps and content == value:
                     return True
+                continue
+            text = text_of(content)
+            # An escape may hide the value; else a look at the text spares reading it.
+            if not text or (value not in text and "\\" not in text):
+                continue
+            try:
+                nodes = list(found(scan(text), steps, wrapped=self._wrapped))
+            except NotJson:
+                continue
+            if any(value in _scalars(node, self._wrapped) for node in nodes):
+                return True
         return False
 
     def _unread(self, row: StoredRow, rule: ErasureRule, *, own: bool) -> Iterator[str]:
@@ -170,26 +181,26 @@ class Masker:
             if document.plain or document.checked:
                 continue
             content = row.columns.get(document.column)
-            if content and any(_in(path, document) for path in paths) and not is_json(content):
+            leads = any(each is document for path in paths for each, _ in self._places[path])
+            if content and leads and not is_json(content):
                 yield document.column
 
     def _apply(self, rule: ErasureRule, columns: dict[str, Value], result: Masked) -> None:
         for path, mask in rule.masks:
-            for document in self.documents:
-                for steps in _in(path, document):
-                    content = columns.get(document.column)
-                    if content is None:
-                        continue
-                    if document.plain or not steps:
-                        new = content if steps else self._whole(rule, mask, document, content)
-                        if new != content:
-                            for value in _strings(content, plain=document.plain):
-                                result.add(value, path)
-                    else:
-                        new, values = self._within(rule, mask, document, content, steps)
-                        for value in values:
+            for document, steps in self._places[path]:
+                content = columns.get(document.column)
+                if content is None:
+                    continue
+                if document.plain or not steps:
+                    new = content if steps else self._whole(rule, mask, document, content)
+                    if new != content:
+                        for value in _strings(content, plain=document.plain):
                             result.add(value, path)
-                    columns[document.column] = new
+                else:
+                    new, values = self._within(rule, mask, document, content, steps)
+                    for value in values:
+                        result.add(value, path)
+                columns[document.column] = new
 
     def _whole(self, rule: ErasureRule, mask: Mask, document: Document, content: Value) -> Value:
         """A column that is masked as a whole: one that holds a part of the metadata."""
@@ -231,8 +242,7 @@ class Masker:
 
 def is_for(rule: ErasureRule, path: JsonPath) -> bool:
     """Whether a rule goes with conditions on a path."""
-    where = rule.settings.where
-    return where is None or parse_path(where) == path
+    return rule.where is None or rule.where == path
 
 
 def _in(path: JsonPath, document: Document) -> list[Steps]:

@@ -23,6 +23,7 @@ from esops.erasing.rules import ErasureRule, Masker, Person, is_for
 from esops.erasing.sweep import Findings, Sweep
 from esops.erasing.traces import MOST_KEPT, Place, Values
 from esops.errors import Refused, UsageError
+from esops.events import StreamKey
 from esops.json_paths import JsonPath, parse_path
 from esops.stores import open_store
 from esops.stores.base import EventStore, settled
@@ -118,6 +119,7 @@ class Erasure(AbstractContextManager["Erasure"]):
             self._read_models = ReadModels(config, self.name)
             self.outcome = EraseOutcome(self.name, [each.name for each in rules])
             self._runs: list[ArchivedRun] = []
+            self._touched = set[StreamKey]()
         except BaseException:
             self._store.close()
             raise
@@ -152,6 +154,7 @@ class Erasure(AbstractContextManager["Erasure"]):
         # The values first, then the places where they are: the last event may have the first value.
         found = self._sweep.run(self._masking.rows(self._stop), search=False)
         archived = [run.look(self._values, self._stop, search=False) for run in self._runs]
+        self._touched = {*found.streams, *(key for each in archived for key in each.streams)}
         outcome.events = found.events
         outcome.archives = sum(1 for each in archived if each.events)
         outcome.archived_events = sum(each.events for each in archived)
@@ -202,13 +205,14 @@ class Erasure(AbstractContextManager["Erasure"]):
         """
         outcome = self.outcome
         outcome.planned = False
+        models = self._read_models
         if not outcome.nothing_to_do:
-            self._read_models.refuse_rebuilds()
-        marked = self._read_models.recognised(self._store)
-        rows = self._read_models.look(self._values, self._stop)
+            models.refuse_rebuilds()
+        marked, noted_before = models.recognised(self._store), models.noted()
+        rows = models.look(self._values, self._stop)
         if not outcome.nothing_to_do:
-            self._read_models.note(rows, outcome.rules)
-        self._read_models.clear_own_tables(self._values)
+            models.note(rows, outcome.rules)
+        models.clear_own_tables(self._values)
         if self._person.looks_for_streams:
             # Others are found by the events that fulfil a condition, so those are the last.
             self._sweep.run(
@@ -216,24 +220,16 @@ class Erasure(AbstractContextManager["Erasure"]):
             )
         self._rewrite_archives()
         self._mask_store(outcome)
-        self._read_models.renew_marks(self._store, marked)
-        # Again, since a policy may have run while events were masked.
-        unsealed = self._find_runs()
-        outcome.leave(Findings(left=len(unsealed), places=unsealed))
-        for run in self._runs:
-            found = run.look(self._values, self._stop)
-            for _ in range(found.events):
-                found.leave(
-                    Place(run.where, "an event", "", "it was archived before it was masked")
-                )
-            outcome.leave(found)
-        if outcome.events:
-            late = self._read_models.wait_for_followers(self._store.head().position, self._stop)
+        models.renew_marks(self._store, marked)
+        self._look_into_archives(outcome)
+        if outcome.events or outcome.archives:
+            late = models.wait_for_followers(self._store.head().position, self._stop)
             outcome.leave(Findings(left=len(late), places=late))
+            self._refold(outcome, rows, noted_before)
         rows = self._look_beside(outcome)
         if not outcome.nothing_to_do:
-            self._read_models.note(rows, outcome.rules)
-        self._read_models.clear_own_tables(self._values)
+            models.note(rows, outcome.rules)
+        models.clear_own_tables(self._values)
         log.info(
             "erased",
             store=self.name,
@@ -244,6 +240,34 @@ class Erasure(AbstractContextManager["Erasure"]):
             remaining=outcome.remaining,
         )
         return outcome
+
+    def _look_into_archives(self, outcome: EraseOutcome) -> None:
+        """Again, since a policy may have run while events were masked."""
+        unsealed = self._find_runs()
+        outcome.leave(Findings(left=len(unsealed), places=unsealed))
+        for run in self._runs:
+            found = run.look(self._values, self._stop)
+            for _ in range(found.events):
+                found.leave(
+                    Place(run.where, "an event", "", "it was archived before it was masked")
+                )
+            outcome.leave(found)
+
+    def _refold(
+        self, outcome: EraseOutcome, before: RowsFound, noted_before: set[tuple[str, int]]
+    ) -> None:
+        """Make the rows of the person's streams again, where the kind of projection allows it."""
+        rows = self._read_models.look(self._values, self._stop)
+        rows.versions |= before.versions
+        if not rows.versions:
+            return
+        reasons = self._read_models.refold(rows, self._touched)
+        outcome.notes += [
+            f"the rows of {name} were not folded again: {reason}"
+            for name, reason in reasons.items()
+        ]
+        still = self._read_models.look(self._values, self._stop)
+        self._read_models.forget(rows, still, noted_before)
 
     def _rewrite_archives(self) -> None:
         outcome = self.outcome
@@ -264,9 +288,7 @@ class Erasure(AbstractContextManager["Erasure"]):
                 outcome.archives += 1
                 outcome.archived_events += now.events
                 for problem in run.verify():
-                    outcome.leave(
-                        Findings(1, set(), left=1, places=[Place(run.where, problem, "", "")])
-                    )
+                    outcome.leave(Findings(left=1, places=[Place(run.where, problem, "", "")]))
                 log.info("sealed again", run=run.run.name, events=now.events)
 
     def _mask_store(self, outcome: EraseOutcome) -> None:
@@ -279,6 +301,7 @@ class Erasure(AbstractContextManager["Erasure"]):
                 raise unsettled
             found = self._sweep.run(self._masking.rows(self._stop), self._masking.write)
             masked += found.events
+            self._touched |= found.streams
             if not found.events:
                 break
         else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from esops.erasing.rules import Masked, Masker, text_of
 from esops.erasing.traces import MOST_KEPT, Place, Values
+from esops.events import StreamKey
 from esops.stores.masking import MaskedRow, StoredRow
 
 Write = Callable[[Sequence[MaskedRow]], Sequence[StoredRow]]
@@ -21,10 +22,8 @@ class Findings:
 
     events: int = 0
     """With something to be masked."""
-    types: set[str] = field(default_factory=set)
-    """Of these events."""
-    owned: set[str] = field(default_factory=set)
-    """The types of all events of the person."""
+    streams: set[StreamKey] = field(default_factory=set)
+    """Of all events of the person."""
     matched: bool = False
     """Whether an event to be masked fulfils a condition itself."""
     left: int = 0
@@ -41,8 +40,7 @@ class Findings:
     def add(self, other: Findings) -> None:
         """Take over what another pass has found."""
         self.events += other.events
-        self.types |= other.types
-        self.owned |= other.owned
+        self.streams |= other.streams
         self.matched |= other.matched
         self.left += other.left
         self.places = [*self.places, *other.places][:MOST_KEPT]
@@ -79,19 +77,29 @@ class Sweep:
             for row in batch:
                 masked = self._masker.masked(row)
                 if masked.own:
-                    findings.owned.add(row.type)
+                    findings.streams.add(row.key)
                 if masked.columns and not (but_matched and masked.matched):
                     self._values.add(masked.values)
                     findings.events += 1
-                    findings.types.add(row.type)
                     findings.matched |= masked.matched
                     changes.append(MaskedRow(row, masked.columns))
-                if search:
+                if search and (masked.own or masked.unreadable or self._may_have(row)):
                     self._look(findings, row, masked)
             if changes and write is not None:
                 for row in write(changes):
                     findings.leave(self._place(row, "the row", "it changed since it was read"))
         return findings
+
+    def _may_have(self, row: StoredRow) -> bool:
+        """A quick look, which nearly all rows end with."""
+        if not self._values:
+            return False
+        texts = [
+            each if isinstance(each, str) else each.decode("utf-8", "replace")
+            for each in row.columns.values()
+            if each
+        ]
+        return self._values.may_be_in("\n".join([*texts, row.key.stream]))
 
     def _look(self, findings: Findings, row: StoredRow, masked: Masked) -> None:
         for column in masked.unreadable:

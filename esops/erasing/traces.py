@@ -66,7 +66,7 @@ class Values:
 
     def in_document(self, text: str, *, own: bool) -> Iterator[tuple[str, str]]:
         """The places in JSON where a value is, and the path that it was masked at."""
-        if not self._paths or not (own or self._may_be_in(text)):
+        if not self._paths or not (own or self._may_be_in_json(text)):
             return
         try:
             tree = scan(text)
@@ -86,13 +86,22 @@ class Values:
         if of is not None:
             yield name, of
 
-    def _may_be_in(self, text: str) -> bool:
-        if "\\" in text:
-            try:
-                text = orjson.dumps(orjson.loads(text)).decode()
-            except orjson.JSONDecodeError:
-                return True
+    def may_be_in(self, text: str) -> bool:
+        """Whether a closer look is worth while: a long value is in a text, or an escape is, which
+        may hide one.
+        """
+        return "\\" in text or self._has_any(text)
+
+    def _has_any(self, text: str) -> bool:
         return any(value in text or escaped in text for value, escaped in self._needles)
+
+    def _may_be_in_json(self, text: str) -> bool:
+        if "\\" not in text:
+            return self._has_any(text)
+        try:
+            return self._has_any(orjson.dumps(orjson.loads(text)).decode())
+        except orjson.JSONDecodeError:
+            return True
 
     def _of(self, text: str, *, own: bool) -> str | None:
         """The path of the value that a text is, or has in it."""

@@ -26,7 +26,7 @@ from esops.stores.postgres.layouts.base import Layout, named
 
 _PAGE = 5_000
 """Rows of a statement, whose snapshot ends with it."""
-_FETCHED = 200
+_FETCHED = 500
 _AT_ONCE = 50
 """Rows of a transaction: a writer that locks the table waits for no more."""
 _LOCK_TIMEOUT, _STATEMENT_TIMEOUT = "500ms", "30s"
