@@ -56,13 +56,15 @@ class Sandbox:
         self.folder = directory if inside else directory / FOLDER
         self.server = EmbeddedServer(self.folder / "pg")
         self._state = self.folder / "demo.json"
+        self.history = HISTORY
+        """How many events the shop has when it opens."""
 
     @property
     def dsn(self) -> str:
         """How to connect to the shop's database."""
         return self.server.dsn()
 
-    def set_up(self, history: int = HISTORY, *, bug: bool) -> None:
+    def set_up(self, *, bug: bool) -> None:
         """Make the server, the shop and its history, and the configuration.
 
         Raises Busy if a demo is running.
@@ -74,7 +76,7 @@ class Sandbox:
         self.server.start()
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             store.create(connection)
-            store.generate(connection, history)
+            store.generate(connection, self.history)
         toml = _file("esops.toml").replace("{dsn}", json.dumps(self.dsn))
         (self.folder / "esops.toml").write_text(toml)
         (self.folder / "cart_summary.sql").write_text(_file("cart_summary.sql"))

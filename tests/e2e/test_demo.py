@@ -8,6 +8,7 @@ from tests.support.folders import server_folder
 from tests.support.project import Project
 from tests.support.soak import rounds
 
+HISTORY = rounds(20_000, 200_000)
 pytestmark = [pytest.mark.slow, pytest.mark.installed]
 
 
@@ -15,7 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.installed]
 def project():
     """In a folder where the demo's server can run."""
     with server_folder() as folder:
-        yield Project(folder)
+        project = Project(folder)
+        project.patch(f"import esops.demo.sandbox as s\ns.HISTORY = {HISTORY}\n")
+        yield project
 
 
 def test_the_tour_ends_with_nothing_wrong(project):
