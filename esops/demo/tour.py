@@ -59,8 +59,8 @@ class _Tour:
         """Make the shop, and build its read model for the first time."""
         self._heading("1. A shop, its events, and a read model")
         self._say(
-            f"An embedded PostgreSQL in {self._sandbox.folder.name}/ holds {self._sandbox.history:,} events "
-            "in Marten's tables."
+            f"An embedded PostgreSQL in {self._sandbox.folder.name}/ holds "
+            f"{self._sandbox.history:,} events in Marten's tables."
         )
         self._sandbox.set_up(bug=True)
         self._say(

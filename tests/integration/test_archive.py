@@ -731,7 +731,7 @@ def test_of_a_large_archive_only_those_files_are_read_that_may_hold_what_is_aske
         assert result.code == 0, result.err
         return [orjson.loads(line)["version"] for line in result.out.splitlines()]
 
-    for number in range(20):
+    for number in (0, 5, 10, 19):
         assert versions(read("--stream", f"cart-{number:02}")) == list(range(1, 21))
     first, second = (
         sorted((project.folder / "cold" / "runs" / each["run"]).glob("*-events-*.parquet"))
