@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from esops.archive_format.hashes import Digest, digests
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
-from esops.archive_format.schema import Damaged, join_ids
+from esops.archive_format.schema import Damaged, join_ids, plain_rows
 from esops.events import StreamRef
 from esops.stores.base import EventStore, require
 
@@ -94,7 +94,7 @@ def _compare_events(
 
 def _by_version(batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any]]]:
     ids = join_ids(batch)
-    for row, identifier in zip(batch.to_pylist(), ids, strict=True):
+    for row, identifier in zip(plain_rows(batch), ids, strict=True):
         yield row["version"], {**row, "id": identifier, "id_text": None}
 
 

@@ -25,6 +25,7 @@ from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.errors import EsopsError
+from esops.events import StreamKey
 from esops.settings import PolicySettings
 from esops.stores.base import EventStore, require
 from esops.stores.parts import RemovalStrategy, VersionRange
@@ -136,10 +137,15 @@ class Remover:
     def remove(self, streams: Iterable[ArchivedStream], result: RemovalResult) -> None:
         """Remove streams and count them in `result`."""
         pace = _RatePacer(self.policy.max_rate)
-        parts = (part for stream in streams for part in self._parts(stream))
+        left: set[StreamKey] = set()
+        # Of a long stream that is left alone, no later part goes.
+        parts = (part for stream in streams for part in self._parts(stream) if part.key not in left)
         for batch in _batches(parts, self.policy.batch):
             self.before_each()
-            self._remove_batch(batch, result)
+            left &= {batch[0].key}
+            going = [part for part in batch if part.key not in left]
+            if going:
+                self._remove_batch(going, left, result)
             pace.after(sum(each.high - each.low + 1 for each in batch))
 
     def _parts(self, stream: ArchivedStream) -> Iterator[VersionRange]:
@@ -164,13 +170,18 @@ class Remover:
         else:
             yield from _in_ranges(whole, events, self.policy.batch)
 
-    def _remove_batch(self, batch: Sequence[VersionRange], result: RemovalResult) -> None:
+    def _remove_batch(
+        self, batch: Sequence[VersionRange], left: set[StreamKey], result: RemovalResult
+    ) -> None:
         archiving = require(self.store, self.store.archiving, "archiving")
         for removed in archiving.remove(
             self.strategy.name, batch, self.policy.lock_timeout, self.policy.statement_timeout
         ):
+            key = removed.part.key
             if removed.reason is not None:
-                result.skip(removed.part.key.stream, removed.reason)
+                if key not in left:
+                    result.skip(key.stream, removed.reason)
+                left.add(key)
             else:
                 result.events += removed.events
                 # A long stream goes in several ranges, and counts when its last one has gone.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -144,6 +145,16 @@ def join_ids(batch: pa.RecordBatch) -> list[str]:
         text if raw is None else _uuid_text(raw.hex())
         for raw, text in zip(packed, plain, strict=True)
     ]
+
+
+def plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows of a batch, times as the integers that an archive has: Python has no datetime for
+    infinity, nor for years before 1 and after 9999.
+    """
+    at = batch.schema.get_field_index("recorded_at")
+    times = batch.column(at).cast(pa.int64())
+    rows: list[dict[str, Any]] = batch.set_column(at, "recorded_at", times).to_pylist()
+    return rows
 
 
 def _uuid_text(digits: str) -> str:

@@ -50,7 +50,9 @@ def to_archive(
 
 def from_archive(batch: pa.RecordBatch, position_parts: int) -> list[RecordedEvent]:
     """The events of a batch, hidden ones too, as the store that they came from would give them."""
-    columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
+    columns = {
+        name: batch.column(name).to_pylist() for name in batch.schema.names if name != "recorded_at"
+    }
     times = batch.column("recorded_at").cast(pa.int64()).to_pylist()
     ids = archived.join_ids(batch)
     return [

@@ -78,13 +78,12 @@ def create_archive_function(connection, v: Variant) -> None:
         UPDATE {schema}.mt_events SET is_archived = TRUE WHERE {of_events};
     """
     if v.partitioned:
+        # As Marten writes it: with the columns that it knows, whatever others the tables have.
         tables = (("mt_streams", of_stream), ("mt_events", of_events))
         body = "".join(
             f"""
-            CREATE TEMP TABLE moving ON COMMIT DROP AS SELECT * FROM {schema}.{table} WHERE {which} AND NOT is_archived;
-            UPDATE moving SET is_archived = TRUE;
-            INSERT INTO {schema}.{table} SELECT * FROM moving;
-            DROP TABLE moving;
+            INSERT INTO {schema}.{table} ({_known(connection, v.schema, table)}, is_archived)
+            SELECT {_known(connection, v.schema, table)}, TRUE FROM {schema}.{table} WHERE {which};
             """
             for table, which in tables
         ) + "".join(
@@ -94,6 +93,16 @@ def create_archive_function(connection, v: Variant) -> None:
     connection.execute(
         f"CREATE FUNCTION {schema}.mt_archive_stream({parameters}) RETURNS void LANGUAGE plpgsql AS $f$ BEGIN {body} END; $f$"
     )
+
+
+def _known(connection, schema: str, table: str) -> str:
+    """The columns that a table is made with, but for the mark."""
+    query = (
+        "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute "
+        "WHERE attrelid = format('%%I.%%I', %s::text, %s::text)::regclass AND attnum > 0 "
+        "AND attname <> 'is_archived'"
+    )
+    return connection.execute(query, (schema, table)).fetchone()[0]
 
 
 def create_numbered_by_tenant(connection) -> None:

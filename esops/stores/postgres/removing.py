@@ -32,6 +32,7 @@ from esops.stores.postgres.settle import Waiting
 _SQL = statements(__package__, "removing")
 _ROWS_AT_ONCE = 5_000
 _POLL = 0.01
+_LOSES = "the library's own way to archive it does not keep all of its columns"
 _HELD = "a writer holds it"
 _GONE = f"{_HELD}, or it does not exist any more"
 
@@ -99,7 +100,12 @@ class StreamRemover:
                 held = isinstance(error, errors.LockNotAvailable | _WriterWaits)
                 return [Removed(parts[0], 0, _HELD if held else str(error).splitlines()[0])]
         middle = len(parts) // 2
-        return [*self.remove(parts[:middle]), *self.remove(parts[middle:])]
+        first = self.remove(parts[:middle])
+        # Of a stream that stays, no later part may go.
+        reasons = {each.part.key: each.reason for each in first if each.reason is not None}
+        rest = [part for part in parts[middle:] if part.key not in reasons]
+        alone = [Removed(p, 0, reasons[p.key]) for p in parts[middle:] if p.key in reasons]
+        return [*first, *alone, *(self.remove(rest) if rest else [])]
 
     def _remove_at_once(self, parts: Sequence[VersionRange]) -> list[Removed]:
         done = self._heads_needed(parts) if parts[0].head else self._lock(parts)
@@ -114,8 +120,11 @@ class StreamRemover:
             if part.ends and not part.head and part.high == part.last_version
         ]
         if ending:
+            whole = {} if self.removal.deletes else self._whole_rows(ending)
             for statement in self.removal.end:
                 self.connection.execute(statement, keys_of(ending))
+            if whole and (lost := whole.items() - self._whole_rows(ending).items()):
+                raise _LeftAlone({key: _LOSES for (key, _), _ in lost})
         return [
             Removed(part, 0, done[part.key])
             if part.key in done
@@ -229,12 +238,27 @@ class StreamRemover:
                 )
         return reasons
 
+    def _whole_rows(self, streams: Sequence[StreamKey]) -> dict[tuple[StreamKey, str], int]:
+        """What tells all rows of streams from others: the library's own way to archive them might
+        know only columns of its own.
+        """
+        keys = {**keys_of(streams), "marks": ["is_archived"]}
+        return {
+            (key, name): found
+            for name in ("whole_rows", "whole_stream")
+            for key, found in self._by_stream(name, keys).items()
+        }
+
     def _by_stream(self, name: str, parameters: dict[str, Any]) -> dict[StreamKey, int]:
+        nothing = sql.SQL("FALSE")
         statement = sql.SQL(_SQL[name]).format(
             events=self.events,
             streams=STREAMS,
             ranges=RANGES,
             of_stream=self.rules.of_stream,
+            of_any=self.rules.of_any or nothing,
+            of_row=self.rules.of_row or nothing,
+            own=self.rules.streams[0] if self.rules.streams else nothing,
             version=sql.Identifier("e", self.rules.columns["version"]),
         )
         rows = self.connection.execute(statement, parameters).fetchall()

@@ -12,6 +12,21 @@ SELECT k.stream, k.tenant, count(*)
   FROM {ranges} JOIN {events} AS e ON {of_stream} AND {version} BETWEEN k.low AND k.high
  GROUP BY 1, 2
 
+-- whole_rows --
+-- What tells the rows of streams from any others, but for the marks of what is archived: a number,
+-- whatever their order and wherever they are.
+SELECT k.stream, k.tenant,
+       sum(hashtextextended((to_jsonb(e) - %(marks)s::text[])::text, 0)::numeric)
+  FROM {streams} JOIN {events} AS e ON {of_any}
+ GROUP BY 1, 2
+
+-- whole_stream --
+-- The same of the streams' own rows.
+SELECT k.stream, k.tenant,
+       sum(hashtextextended((to_jsonb(s) - %(marks)s::text[])::text, 0)::numeric)
+  FROM {streams} JOIN {own} AS s ON {of_row}
+ GROUP BY 1, 2
+
 -- waits_for_us --
 -- Whether one of some transactions waits for this one.
 SELECT EXISTS (

@@ -72,6 +72,10 @@ class LayoutArchiving:
     """
     of_stream: sql.Composed
     """The condition for the events `e` of a stream `k` that are not archived."""
+    of_any: sql.Composed | None = None
+    """The same with those that are archived, where streams can be archived in place."""
+    of_row: sql.Composed | None = None
+    """The condition for the own rows `s` of a stream `k`, archived or not."""
     streams_first: bool = True
     """Whether the library's writers lock a stream's row before they insert its events. Where not,
     only a foreign key makes an insert lock that row.

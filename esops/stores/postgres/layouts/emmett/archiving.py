@@ -45,6 +45,12 @@ def archiving_rules(
         of_stream=sql.SQL(
             "e.stream_id = k.stream AND e.partition = {} AND e.is_archived = FALSE"
         ).format(_partition("e", tenants, tenant)),
+        of_any=sql.SQL("e.stream_id = k.stream AND e.partition = {}").format(
+            _partition("e", tenants, tenant)
+        ),
+        of_row=sql.SQL("s.stream_id = k.stream AND s.partition = {}").format(
+            _partition("s", tenants, tenant)
+        ),
         removals={
             "archive": SqlRemoval(
                 end=(made["archive_events"], made["archive_streams"]),

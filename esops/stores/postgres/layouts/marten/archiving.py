@@ -6,11 +6,13 @@ Facts: Marten's ArchiveStreamFunction and UnArchiveStreamOperation.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.stores.postgres.layouts.archiving import (
     STREAMS,
@@ -36,7 +38,9 @@ _SQL = statements(__package__, "archiving")
 def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> LayoutArchiving:
     """The statements for the variant that the tables show."""
     parameters = _parameters_of_archive(connection, variant.schema)
-    made = _made(variant, parameters)
+    own = catalog.defaults(connection, variant.streams.oid)
+    generated = {name for name, (form, itself) in own.items() if itself and form is not None}
+    made = _made(variant, parameters, generated)
     removals = {
         "delete": SqlRemoval(
             deletes=True,
@@ -59,6 +63,8 @@ def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> L
         fill=_fill,
         guard=made["guard"],
         of_stream=made["of_stream"],
+        of_any=made["of_any"],
+        of_row=made["of_row"],
         # A quick append to a stream that is there inserts events first, and then updates the row
         # (QuickAppendEventFunction); a rich one, and each first append, have the row first.
         streams_first=False,
@@ -77,14 +83,21 @@ def _revive(variant: MartenVariant, made: dict[str, sql.Composed]) -> tuple[sql.
     return made["revive_streams"], made["revive_events"]
 
 
-def _made(variant: MartenVariant, parameters: int) -> dict[str, sql.Composed]:
+def _made(
+    variant: MartenVariant, parameters: int, generated: Container[str]
+) -> dict[str, sql.Composed]:
     """The statements of archiving.sql for a variant, by their names.
 
-    `parameters` is how many mt_archive_stream takes.
+    `parameters` is how many mt_archive_stream takes, `generated` which columns of a stream's row
+    the server computes.
     """
     conjoined, kind = variant.conjoined, sql.SQL(variant.id_kind)
     # Every column by its name, since options and versions add some.
-    others = [each.name for each in variant.streams.columns if each.name != "is_archived"]
+    others = [
+        each.name
+        for each in variant.streams.columns
+        if each.name != "is_archived" and each.name not in generated
+    ]
 
     def only(condition: bool, text: str) -> sql.Composable:
         return sql.SQL(text if condition else "")
@@ -110,6 +123,8 @@ def _made(variant: MartenVariant, parameters: int) -> dict[str, sql.Composed]:
         "theirs": sql.SQL(", ").join(sql.Identifier("s", name) for name in others),
     }
     made = {name: sql.SQL(text).format(**names) for name, text in _SQL.items()}
+    made["of_any"] = sql.SQL("{of_events}").format(**names)
+    made["of_row"] = sql.SQL("{of_streams}").format(**names)
     made["of_stream"] = sql.SQL("{of_events}{and_not_archived}").format(**names)
     return made
 

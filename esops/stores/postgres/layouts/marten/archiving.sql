@@ -29,7 +29,7 @@ UPDATE {events} e SET is_archived = FALSE FROM {k} WHERE {of_events} AND e.is_ar
 -- copy_streams --
 -- Where the mark is part of a stream's key, and of the events' foreign key: its row is copied before
 -- the events move, and deleted after.
-INSERT INTO {streams} ({others}, is_archived) SELECT {theirs}, FALSE
+INSERT INTO {streams} ({others}, is_archived) OVERRIDING SYSTEM VALUE SELECT {theirs}, FALSE
 FROM {streams} s JOIN {k} ON {of_streams} WHERE s.is_archived
 
 -- delete_streams --
