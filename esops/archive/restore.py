@@ -120,11 +120,15 @@ def restore(
 def _check_joined(group: Sequence[Digest], store: EventStore) -> None:
     """Raises Refused where a head does not join what the store has of its stream."""
     for digest in group:
-        found = store.streams(EventFilter(stream=digest.stream, archived=True))
-        info = next((each for each in found if each.tenant == digest.tenant), None)
-        if info is not None and info.first_version <= digest.last_version + 1:
+        if digest.tenant:
+            found = store.streams(EventFilter(stream=digest.stream, archived=True))
+            info = next((each for each in found if each.tenant == digest.tenant), None)
+        else:
+            info = store.stream_info(digest.stream)
+        alive = info is not None and not info.archived and not info.deleted
+        if info is not None and alive and info.first_version <= digest.last_version + 1:
             continue
-        begins = "is not there" if info is None else f"begins at version {info.first_version}"
+        begins = f"begins at version {info.first_version}" if info and alive else "is not alive"
         raise Refused(
             f"stream {digest.stream} {begins} in store {store.name}, and what comes back ends at "
             f"version {digest.last_version}: there would be a gap",
@@ -163,8 +167,10 @@ class _Restoration:
         incomplete = [group[number] for number in missing]
         keys = [digest.key for digest in incomplete]
         archiving = require(self._store, self._store.archiving, "archiving")
+        # In front of a stream that continues, nothing but events comes back.
+        own = None if self._manifest.part == "head" else [rows[number] for number in missing]
         self.result.events += archiving.restore_streams(
-            keys, [rows[number] for number in missing], (_only(batch, keys) for batch in batches)
+            keys, own, (_only(batch, keys) for batch in batches)
         )
         for digest, comparison in compare(self._run, self._manifest, incomplete, self._store):
             # "partly" without a detail: the application has appended to the stream in between.

@@ -316,10 +316,13 @@ class Archiving(Protocol):
     def restore_streams(
         self,
         streams: Sequence[StreamKey],
-        rows: Sequence[str | None],
+        rows: Sequence[str | None] | None,
         batches: Iterable[pa.RecordBatch],
     ) -> int:
         """Restore archived streams as they were; returns how many events were missing.
+
+        `rows` are the store's own rows of them; None: the streams are there, and only events come
+        back.
 
         Raises Refused where that would change an event that is there.
         """

@@ -136,7 +136,7 @@ class MemoryArchiving:
     def restore_streams(
         self,
         streams: Sequence[StreamKey],
-        rows: Sequence[str | None],  # noqa: ARG002 - a stream's version is that of its last event
+        rows: Sequence[str | None] | None,  # noqa: ARG002 - a stream's version is that of its last event
         batches: Iterable[pa.RecordBatch],
     ) -> int:
         """At their old positions."""

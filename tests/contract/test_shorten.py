@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
+import psycopg
 import pytest
+from psycopg import sql
 
 from esops.archive.planning import plan, planned_streams
 from esops.archive.restore import restore
@@ -64,6 +68,21 @@ def fill(kit) -> str:
     return stream
 
 
+@contextmanager
+def writing(kit, stream: str):
+    """A writer that holds the row of a stream, where there is one."""
+    layout = getattr(kit.store, "layout", None)
+    if layout is None or not layout.archiving.streams:
+        yield
+        return
+    (table,) = layout.archiving.streams
+    with psycopg.connect(kit.settings.dsn) as writer, writer.transaction():
+        key = "id" if layout.name == "marten" else "stream_id"
+        where = sql.SQL("WHERE {} = %s FOR NO KEY UPDATE").format(sql.Identifier(key))
+        writer.execute(sql.SQL("SELECT FROM {} {}").format(table, where), (stream,))
+        yield
+
+
 def versions(events) -> list[int]:
     return [event.version for event in events]
 
@@ -94,7 +113,8 @@ def test_a_live_stream_is_shortened_piece_by_piece_and_read_whole_with_its_archi
     append(kit, stream, "added", "summed", "added")
     snapshot(kit, stream)
     newest = kit.store.stream_info(stream).last_version
-    again = run(config, "old", despite_checkpoints=True)
+    with writing(kit, stream):
+        again = run(config, "old", despite_checkpoints=True)
     assert again.removed_events == newest - 1 - whole[7]
     assert versions(kit.store.read_stream(stream)) == [newest - 1, newest]
     append(kit, stream, "added")
@@ -119,7 +139,8 @@ def test_a_live_stream_is_shortened_piece_by_piece_and_read_whole_with_its_archi
     with pytest.raises(Refused, match="there would be a gap"):
         restore(*older, kit.store)
     for sealed in (newer, older):
-        assert restore(*sealed, kit.store).streams == 1
+        with writing(kit, stream):  # and has not committed
+            assert restore(*sealed, kit.store).streams == 1
         assert restore(*sealed, kit.store).there == 1
     assert versions(kit.store.read_stream(stream)) == expected
     append(kit, stream, "added")

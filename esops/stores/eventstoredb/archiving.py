@@ -184,7 +184,7 @@ class NodeArchiving:
     def restore_streams(
         self,
         streams: Sequence[StreamKey],
-        rows: Sequence[str | None],
+        rows: Sequence[str | None] | None,
         batches: Iterable[pa.RecordBatch],
     ) -> int:
         """Make streams readable again by the metadata that they had.
@@ -192,12 +192,13 @@ class NodeArchiving:
         Raises Refused where a scavenge has removed events.
         """
         wanted = _versions(batches)
+        documents = rows or [None] * len(streams)
         return sum(
-            self._restore(key.stream, document or "{}", *wanted[key.stream])
-            for key, document in zip(streams, rows, strict=True)
+            self._restore(key.stream, document, *wanted[key.stream])
+            for key, document in zip(streams, documents, strict=True)
         )
 
-    def _restore(self, stream: str, document: str, low: int, high: int) -> int:
+    def _restore(self, stream: str, document: str | None, low: int, high: int) -> int:
         changes, info = self._store.changes, self._store.stream_info(stream)
         if info is None or info.deleted == "tombstone":
             state = "was tombstoned" if info is not None else "is not there"
@@ -208,7 +209,7 @@ class NodeArchiving:
         # Truncation and soft deletion are nothing but `$tb` in the metadata, so the old metadata
         # make the events readable, as long as they are on disk.
         now, version = changes.metadata(stream)
-        was = orjson.loads(document)
+        was = orjson.loads(document or "{}")
         if not info.deleted and info.last_version > high:
             # The stream has continued: limits and rights that it was given since are kept.
             was = {key: value for key, value in now.items() if key != "$tb"}

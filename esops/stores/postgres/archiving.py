@@ -250,7 +250,7 @@ class StreamArchiver:
     def restore_streams(
         self,
         streams: Sequence[StreamKey],
-        rows: Sequence[str | None],
+        rows: Sequence[str | None] | None,
         batches: Iterable[pa.RecordBatch],
     ) -> int:
         """In one transaction. Raises Refused where an event of the same stream and version is
@@ -265,7 +265,8 @@ class StreamArchiver:
             connection.execute("SET LOCAL lock_timeout = '5s'")
             table = self._events_table(connection)
             into = restoring.Restoring(connection, self._rules, self._layout.events, table)
-            into.make_streams(streams, rows)
+            if rows is not None:  # no row is locked where writers append
+                into.make_streams(streams, rows)
             put = 0
             for batch in batches:
                 for sequence in self._layout.sequences:
