@@ -158,8 +158,9 @@ def _tell(output: Output, found: EraseOutcome, *, last: bool = False) -> None:
     for note in found.notes:
         say(f"Note: {visible(note)}")
     if found.rows:
-        rows = count(found.rows, "row of a read model still has", "rows of read models still have")
-        say(f"{rows} such data.")
+        rows = count(found.rows, "row of a read model has", "rows of read models have")
+        hope = ", and some of them may be folded again" if found.planned else ""
+        say(f"{rows} such data{hope}.")
     if not found.remaining:
         if not found.planned:
             say("Everything was read back: nothing is left.")

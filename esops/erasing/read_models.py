@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import psycopg
 from psycopg import sql
@@ -19,14 +20,13 @@ from esops.erasing.traces import Place, Values
 from esops.errors import AnotherLog, Busy, EsopsError
 from esops.events import Position, StreamKey
 from esops.postgres import catalog
-from esops.postgres.connection import connect, qualified, translated
+from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ
+from esops.postgres.whole_rows import whole_rows
 from esops.readmodel import erased, locks, marks, migrations, registry
 from esops.running.refolding import refold
-from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
 
-_FETCHED = 200
 _PATIENCE_SECONDS = 60.0
 _OWN = (
     ("dead_letters", "error"),
@@ -86,13 +86,29 @@ class ReadModels:
 
     def __init__(self, config: Config, store: str) -> None:
         """Nothing is connected to yet."""
-        self._config = config
-        self._by_dsn: dict[str, list[tuple[str, ProjectionSettings]]] = {}
+        self._config, self._store = config, store
+
+    @cached_property
+    def _by_dsn(self) -> dict[str, dict[str, Sequence[str]]]:
+        """By database: the projections of the store, also those that the registry knows and
+        esops.toml does not name any more, with the tables that esops.toml names.
+        """
+        config = self._config
+        found: dict[str, dict[str, Sequence[str]]] = {
+            each.dsn: {} for each in config.readmodels.values()
+        }
+        own = config.stores[self._store].postgres
+        if own is not None:
+            found.setdefault(own, {})
         for name, settings in config.projections.items():
-            if settings.kind == "server" or config.store(settings.store)[0] != store:
-                continue
-            dsn = config.readmodel_of(name).dsn
-            self._by_dsn.setdefault(dsn, []).append((name, settings))
+            if settings.kind != "server" and config.store(settings.store)[0] == self._store:
+                found.setdefault(config.readmodel_of(name).dsn, {})[name] = settings.tables
+        for dsn, projections in found.items():
+            with translated(), connect(dsn, "erase", READ) as connection:
+                for version in registry.versions(connection):
+                    if version.store == self._store:
+                        projections.setdefault(version.projection, ())
+        return found
 
     def look(self, values: Values, stop: Callable[[], None]) -> RowsFound:
         """Look for values in all rows, and at what was noted by erasures before."""
@@ -100,16 +116,12 @@ class ReadModels:
         for dsn, projections in self._by_dsn.items():
             with translated(), connect(dsn, "erase", READ) as connection:
                 for table in _tables(connection, projections) if values else ():
-                    rows = sum(
-                        1
-                        for text in _json_rows(connection, table.schema, table.name, stop)
-                        if next(values.in_document(text, own=False), None) is not None
-                    )
+                    rows = _rows_with(connection, table, values, stop)
                     if rows:
                         self._count(result, table, rows)
                         if table.version is not None:
                             result.scanned.add((table.projection, table.version))
-                names = {name for name, _ in projections}
+                names = set(projections)
                 known = {
                     (each.projection, each.version): each.state
                     for each in registry.versions(connection)
@@ -134,7 +146,7 @@ class ReadModels:
     def note(self, found: RowsFound, rules: Sequence[str]) -> None:
         """Note the versions that need a rebuild, before their events are masked."""
         for dsn, projections in self._by_dsn.items():
-            names = {name for name, _ in projections}
+            names = set(projections)
             versions = {key: rows for key, rows in found.versions.items() if key[0] in names}
             if not versions:
                 continue
@@ -162,7 +174,7 @@ class ReadModels:
         reasons = {}
         for dsn, projections in self._by_dsn.items():
             with translated(), connect(dsn, "erase", READ) as connection:
-                names = {name for name, _ in projections}
+                names = set(projections)
                 versions = [
                     registry.version(connection, *key) for key in found.versions if key[0] in names
                 ]
@@ -178,7 +190,7 @@ class ReadModels:
         other erasures: what these erased is not known now.
         """
         for dsn, projections in self._by_dsn.items():
-            names = {name for name, _ in projections}
+            names = set(projections)
             with translated(), connect(dsn, "erase") as connection:
                 for key in found.versions:
                     if key[0] in names and key not in still.scanned and key not in before:
@@ -200,7 +212,7 @@ class ReadModels:
         """
         for dsn, projections in self._by_dsn.items():
             with translated(), connect(dsn, "erase", READ) as connection:
-                for name, _ in projections:
+                for name in projections:
                     holder = locks.holder(connection, locks.rebuild_lock(name))
                     if holder is not None:
                         raise Busy(
@@ -216,7 +228,7 @@ class ReadModels:
         late = []
         for dsn, projections in self._by_dsn.items():
             with translated(), connect(dsn, "erase", READ) as connection:
-                for name, _ in projections:
+                for name in projections:
                     for version in registry.versions(connection, name):
                         where = f"projection {name} v{version.version}"
                         if not _reached(connection, version, head, stop):
@@ -236,7 +248,7 @@ class ReadModels:
         found = []
         for dsn, projections in self._by_dsn.items():
             with translated(), connect(dsn, "erase", READ) as connection:
-                for name, _ in projections:
+                for name in projections:
                     for version in registry.versions(connection, name):
                         if version.state not in ("building", "standby", "active"):
                             continue
@@ -285,9 +297,9 @@ def _reached(
 
 
 def _tables(
-    connection: psycopg.Connection, projections: Sequence[tuple[str, ProjectionSettings]]
+    connection: psycopg.Connection, projections: Mapping[str, Sequence[str]]
 ) -> Iterator[_Table]:
-    for name, settings in projections:
+    for name, named_tables in projections.items():
         versions = [
             each
             for each in registry.versions(connection, name)
@@ -297,23 +309,27 @@ def _tables(
             for schema, table in version.tables.values():
                 if catalog.find_table(connection, schema, table) is not None:
                     yield _Table(name, version.version, version.state, schema, table)
-        for each in () if versions else settings.tables:
+        for each in () if versions else named_tables:
             within, table = catalog.parse_name(each)
             schemas = [within] if within else catalog.schemas_with(connection, table)
             if schemas and catalog.find_table(connection, schemas[0], table) is not None:
                 yield _Table(name, None, "", schemas[0], table)
 
 
-def _json_rows(
-    connection: psycopg.Connection, schema: str, table: str, stop: Callable[[], None]
-) -> Iterator[str]:
-    statement = sql.SQL("SELECT to_jsonb(t)::text FROM {} AS t").format(qualified(schema, table))
-    with connection.transaction(), connection.cursor("esops_rows") as cursor:
-        cursor.execute(statement)
-        while found := cursor.fetchmany(_FETCHED):
-            stop()
-            for (text,) in found:
-                yield text
+def _rows_with(
+    connection: psycopg.Connection, table: _Table, values: Values, stop: Callable[[], None]
+) -> int:
+    """How many rows have a value."""
+    found = catalog.find_table(connection, table.schema, table.name)
+    rows = 0
+    for batch in whole_rows(connection, found) if found is not None else ():
+        stop()
+        rows += sum(
+            1
+            for row in batch
+            if any(next(values.in_document(text, own=False), None) is not None for text in row)
+        )
+    return rows
 
 
 def _clear(connection: psycopg.Connection, table: str, column: str, values: Values) -> int:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import orjson
+
 from esops.erasing.spans import JsonNode, NotJson, found, leaves, scan, without
 from esops.events import StreamKey
 from esops.json_paths import JsonPath, Steps, parse_path, within
@@ -293,6 +295,12 @@ def is_json(content: Value) -> bool:
     text = text_of(content)
     if text is None:
         return False
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass  # what it does not take need not be wrong, such as half of a surrogate pair
+    else:
+        return True
     try:
         scan(text)
     except NotJson:

@@ -220,7 +220,8 @@ class Erasure(AbstractContextManager["Erasure"]):
             )
         self._rewrite_archives()
         self._mask_store(outcome)
-        models.renew_marks(self._store, marked)
+        if outcome.events:
+            models.renew_marks(self._store, marked)
         self._look_into_archives(outcome)
         if outcome.events or outcome.archives:
             late = models.wait_for_followers(self._store.head().position, self._stop)

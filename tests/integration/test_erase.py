@@ -140,6 +140,24 @@ def test_copies_of_a_value_are_named_and_never_shown(project, dsn, connection):
     assert erase(project, "--where", "to=ann@example.com", "--yes").code == 1
 
 
+def test_snapshots_and_other_tables_are_read_back(project, dsn, connection):
+    eventsourcing.create(connection)
+    fill(dsn)
+    connection.execute(
+        "INSERT INTO bankaccounts_snapshots SELECT originator_id, originator_version, topic, state "
+        "FROM bankaccounts_events; CREATE TABLE people (who text, photo bytea);"
+        "INSERT INTO people VALUES ('Ann Miller', NULL), ('x', 'of Ann Miller'), ('Ann', NULL)"
+    )
+    configure(project, dsn, {**RULE, "tables": ["people"]})
+    done = erase(project, "--where", "customerId=42", "--yes")
+    assert done.code == 1
+    places = [each["where"] for each in done.json["places"]]
+    assert places.count("table public.people") == 2
+    assert set(places) == {"table public.people", "table public.bankaccounts_snapshots"}
+    configure(project, dsn, {**RULE, "tables": ["absent"]})
+    assert erase(project, "--where", "customerId=43", "--dry-run").code == 2
+
+
 def test_streams_lists_and_whole_streams(project, dsn, connection):
     messagedb.create(connection)
     with open_store("s", PostgresSettings(dsn=dsn)) as store:
@@ -401,8 +419,10 @@ def test_rows_need_a_rebuild_until_which_nothing_is_proven(project, dsn, connect
     findings = project.run("doctor", "--output", "json").json["findings"]
     (finding,) = [each for each in findings if each["code"] == "ESOPS-D085"]
     assert finding["fix"] == done.json["places"][0]["of"]
-    # A second run knows of no value any more, and says the same.
-    assert erase(project, "--where", "customerId=42", "--yes").code == 1
+    # A second run knows of no value any more, and says the same, whatever esops.toml names.
+    for named in ({}, {"people": people}):
+        configure(project, dsn, projections=named)
+        assert erase(project, "--where", "customerId=42", "--yes").code == 1
     assert project.run("rebuild", "people", "--blue-green", "--yes").code == 1  # compares rows
     project.ok("rebuild", "people", "--blue-green", "--abort", "--yes")
     rebuild = ("rebuild", "people", "--blue-green", "--yes", "--compare", "counts")

@@ -15,12 +15,13 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from esops.errors import Busy, Refused
+from esops.errors import Busy, Refused, UsageError
 from esops.events import Position, StreamKey
 from esops.postgres import catalog
-from esops.postgres.connection import connect, qualified, translated
+from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ, use_own_path
 from esops.postgres.statements import statements
+from esops.postgres.whole_rows import whole_rows
 from esops.stores.masking import Copied, Document, MaskedRow, StoredRow, Value
 from esops.stores.postgres.layouts.base import Layout, named
 
@@ -172,17 +173,15 @@ class PostgresMasking:
             for each in tables:
                 schema, name = catalog.parse_name(each)
                 schemas = [schema] if schema else catalog.schemas_with(connection, name)
-                if not schemas or catalog.find_table(connection, schemas[0], name) is None:
-                    raise Refused(f"there is no table {each} in the store's database")
-                wanted.append((schemas[0], name, "Erase it there as the application does."))
+                wanted.append((schemas[0] if schemas else "", name, _REMEDIES["named"]))
             for schema, name, remedy in wanted:
-                statement = sql.SQL("SELECT to_jsonb(t)::text FROM {} AS t").format(
-                    qualified(schema, name)
-                )
-                with connection.transaction(), connection.cursor("esops_copies") as cursor:
-                    cursor.execute(statement)
-                    while found := cursor.fetchmany(_FETCHED):
-                        yield [Copied(f"{schema}.{name}", row[0], remedy) for row in found]
+                table = catalog.find_table(connection, schema, name)
+                if table is None:
+                    raise UsageError(f"tables: there is no table {name} in the store's database")
+                for batch in whole_rows(connection, table):
+                    yield [
+                        Copied(f"{schema}.{name}", text, remedy) for row in batch for text in row
+                    ]
 
     # -- writing
 
@@ -272,6 +271,7 @@ class PostgresMasking:
 
 _REMEDIES: Mapping[str, str] = {
     "document": "Marten's own projections keep it: rebuild them with Marten.",
+    "named": "Erase it there as the application does.",
     "snapshot": "It is a snapshot: delete its row, and the library makes a new one.",
 }
 

@@ -32,7 +32,9 @@ SELECT ARRAY(SELECT r.rulename::text FROM pg_rewrite r JOIN parts p ON p.oid = r
 -- copies --
 -- The tables of the library that hold copies of what is in events.
 SELECT n.nspname::text, c.relname::text,
-       CASE WHEN c.relname LIKE 'mt\_doc\_%%' THEN 'document' ELSE 'snapshot' END
+       CASE WHEN c.relname LIKE 'mt\_doc\_%%' THEN 'document'
+            WHEN c.relname = 'emt_streams' THEN 'named'
+            ELSE 'snapshot' END
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
    AND ((%(layout)s = 'marten'
@@ -40,6 +42,7 @@ SELECT n.nspname::text, c.relname::text,
               OR (n.nspname = %(schema)s AND c.relname = 'mt_streams'
                   AND EXISTS (SELECT FROM pg_attribute a
                                WHERE a.attrelid = c.oid AND a.attname = 'snapshot'))))
+        OR (%(layout)s = 'emmett' AND n.nspname = %(schema)s AND c.relname = 'emt_streams')
         OR (%(layout)s = 'eventsourcing' AND n.nspname = %(schema)s
             AND c.relname LIKE '%%\_snapshots'))
  ORDER BY 1, 2;
