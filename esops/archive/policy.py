@@ -73,7 +73,9 @@ def _of_heads(
             "loads a stream from its first event",
             hint="Name the type of that event with `until`.",
         )
-    return replace(strategy, keeps=1, what=heads.what, statements=heads.statements)
+    return replace(
+        strategy, keeps=1, at_once=heads.at_once, what=heads.what, statements=heads.statements
+    )
 
 
 def selected(

@@ -204,6 +204,10 @@ class HeadRemoval:
     """What is executed, word for word, with the streams as parameters."""
     until_only: bool = False
     """Whether what stays has to begin with an event that carries the state."""
+    at_once: bool = True
+    """Whether a head goes by one call, however many events it has: a library that loads the stream
+    in between would begin in the middle of the head.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,4 +298,4 @@ def _heads(how: SqlRemoval, taking: str) -> HeadRemoval | None:
     if how.heads is None or not how.deletes:
         return None
     statements = [how.heads.limits.as_string(None), taking]
-    return HeadRemoval(how.heads.what, statements, how.heads.until_only)
+    return HeadRemoval(how.heads.what, statements, how.heads.until_only, how.heads.at_once)

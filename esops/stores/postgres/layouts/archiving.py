@@ -33,6 +33,7 @@ class SqlHeads:
     """
     what: str = "deletes the first events of streams that continue; the streams' own rows stay"
     until_only: bool = False
+    at_once: bool = True
     """See HeadRemoval."""
 
 
@@ -158,7 +159,7 @@ def numbered_archiving(
     if snapshots is not None:
         of_snapshots = newest.format(**names, table=snapshots, alias=sql.Identifier("s"))
         limit = sql.SQL("least(e.version - 1, s.version)")
-        shortened += ", at most those that a snapshot stands for"
+        shortened += ", at most those that a snapshot stands for, at most `batch` at a time"
     limits = sql.SQL("SELECT k.stream, k.tenant, {} FROM {} {} {}").format(
         limit, STREAMS, of_events, of_snapshots
     )
@@ -176,7 +177,9 @@ def numbered_archiving(
                 never=never,
                 what="deletes events; the last one of each stream stays, so that its versions "
                 "continue",
-                heads=None if only_whole else SqlHeads(limits, what=shortened),
+                heads=None
+                if only_whole
+                else SqlHeads(limits, what=shortened, at_once=snapshots is None),
                 only_whole=only_whole,
             )
         },
