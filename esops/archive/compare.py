@@ -13,6 +13,7 @@ from esops.archive_format.hashes import Digest, digests
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
 from esops.archive_format.schema import Damaged, join_ids, plain_rows
+from esops.archive_format.snapshots import is_snapshot
 from esops.events import StreamRef
 from esops.stores.base import EventStore, require
 
@@ -83,6 +84,14 @@ def _compare_events(
                 )
             continue  # appended since
         different = [name for name in before if before[name] != values[name]]
+        if different and is_snapshot(values["type"]) and not is_snapshot(before["type"]):
+            return StreamComparison(
+                "differs",
+                f"the store has compacted it: version {version} there is now a snapshot "
+                f"({values['type']}) of all events up to it, and the archive has the original "
+                f"event ({before['type']})",
+                other.last_version,
+            )
         if different:
             return StreamComparison(
                 "differs",

@@ -265,3 +265,46 @@ def test_what_would_not_come_back_is_refused_before_anything_is_removed(project,
     assert (told["tried"], told["removed_events"]) == (6, 6)
     project.ok("archive", "restore", told["run"], "--yes")
     assert rows(connection, "mt_events", "mt_streams") == was
+
+
+def test_a_stream_that_is_compacted_between_two_runs_keeps_its_original_history(
+    project, dsn, connection
+):
+    """As Marten's CompactStreamAsync does: the last event is replaced by a snapshot of all up to it,
+    with another id, and the others are deleted.
+    """
+    marten.create(connection, marten.Variant(text_ids=True))
+    write(project, of(dsn), 'store = "s"\nstream = "*"\nremove = "keep"')
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
+        store.append("cart-1", [new("opened", n=0), *(new("added", n=n) for n in range(5))])
+        store.append("cart-2", [new("opened")])
+        history = [event for batch in store.read_all() for event in batch.events]
+        first = project.ok("archive", "run", "old", "--output", "json").json["run"]
+        connection.execute("DELETE FROM mt_events WHERE stream_id = 'cart-1' AND version < 6")
+        connection.execute(
+            "UPDATE mt_events SET id = gen_random_uuid(), type = 'compacted<shopping_cart>', "
+            "data = '{\"n\": 5}', timestamp = now() WHERE stream_id = 'cart-1'"
+        )
+        store.append("cart-1", [new("added", n=6)])
+        compacted = list(store.read_stream("cart-1"))
+    told = project.run("archive", "verify", first, "--against-store", "--output", "json")
+    assert told.code == 1
+    (problem,) = told.json["problems"]
+    assert "the store has compacted it: version 6 there is now a snapshot" in problem
+    second = project.ok("archive", "run", "old", "--output", "json").json["run"]
+    whole = [*history[:6], compacted[-1]]
+    config = load_config(project.folder / "esops.toml")
+    joined = config.stores["s"].model_copy(update={"cold": config.archives["cold"]})
+    for settings in (config.stores["cold"], joined):
+        with open_store("s", settings) as store:
+            assert list(store.read_stream("cart-1")) == whole
+            assert list(store.read_stream("cart-1", backwards=True)) == whole[::-1]
+            assert [e for batch in store.read_all() for e in batch.events] == [
+                *history,
+                compacted[-1],
+            ]
+    query = "SELECT version, type FROM events WHERE stream = 'cart-1' ORDER BY 1"
+    shown = project.ok("archive", "query", query, "--output", "json").json
+    assert [each["type"] for each in shown] == ["opened", *["added"] * 6]
+    alone = project.ok("archive", "query", query, "--run", second, "--output", "json").json
+    assert [each["type"] for each in alone] == ["compacted<shopping_cart>", "added"]

@@ -13,6 +13,7 @@ from itertools import chain, islice
 from typing import Any
 
 from esops.archive_format.disk_map import DiskMap
+from esops.archive_format.snapshots import is_snapshot
 from esops.events import (
     Checkpoint,
     EventFilter,
@@ -264,29 +265,37 @@ def _place(event: RecordedEvent) -> Position:
 
 def _each_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:
     """Where two follow each other at one place, the first: heapq.merge gives the hot store's before
-    the archive's.
+    the archive's. Of a snapshot and the original event that it replaced, the original.
     """
-    last: tuple[Any, ...] | None = None
+    held: RecordedEvent | None = None
+    place: tuple[Any, ...] | None = None
     for event in events:
-        place = (event.position, event.stream, event.version)
-        if place != last:
-            yield event
-        last = place
+        here = (event.position, event.stream, event.version)
+        if here != place:
+            if held is not None:
+                yield held
+            held, place = event, here
+        elif held is not None and is_snapshot(held.type):
+            held = event
+    if held is not None:
+        yield held
 
 
 def _each_version_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:
-    """The first of each version and tenant.
+    """The first of each version and tenant; of a snapshot and the original event, the original.
 
     Not by position: a node need not tell it where it reads a stream.
     """
     version: int | None = None
-    tenants: set[str] = set()
+    held: dict[str, RecordedEvent] = {}
+    """By tenant."""
     for event in events:
         if event.version != version:
-            version, tenants = event.version, set()
-        if event.tenant not in tenants:
-            tenants.add(event.tenant)
-            yield event
+            yield from held.values()
+            version, held = event.version, {}
+        if event.tenant not in held or is_snapshot(held[event.tenant].type):
+            held[event.tenant] = event
+    yield from held.values()
 
 
 def _unpacked(info: bytes | None) -> StreamInfo | None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from esops.archive_format.manifest import FileEntry, Manifest
 from esops.archive_format.runs import Run
 from esops.archive_format.schema import EVENTS, EXTRA_PREFIX, STREAMS, join_ids, schema_with
+from esops.archive_format.snapshots import SNAPSHOT
 from esops.events import Position, RecordedEvent
 from esops.moments import INFINITY, from_archive
 from esops.stores.archive.categories import Categories
@@ -38,10 +39,10 @@ FROM stored{joined} WHERE NOT hidden{once}
 """
 _ONCE = (
     " QUALIFY row_number() OVER (PARTITION BY store, position_1, position_2, stream, version "
-    "ORDER BY run DESC) = 1"
+    f"ORDER BY starts_with(lower(type), '{SNAPSHOT}'), run DESC) = 1"
 )
 """An event that was archived twice (kept at first, then removed) is in two runs: the newest is
-taken.
+taken. Where a later run has the snapshot that replaced it, it is the original event.
 """
 
 

@@ -21,6 +21,15 @@ from tests.support.random_stores.made import Store
 from tests.support.random_stores.values import supported
 
 
+SETTINGS = (
+    "extra_float_digits = 0",
+    "bytea_output = 'escape'",
+    "IntervalStyle = 'iso_8601'",
+    "DateStyle = 'SQL, DMY'",
+    "TimeZone = 'Asia/Kolkata'",
+)
+
+
 class Trials:
     """Stores of many seeds, one after the other in one database."""
 
@@ -28,6 +37,10 @@ class Trials:
         self._dsn = dsn
         self._connection = psycopg.connect(dsn, autocommit=True)
         self._connection.execute("SET extra_float_digits = 3; SET TIME ZONE 'UTC'")
+        # What every session of esops has to get over.
+        name = self._connection.info.dbname
+        for setting in SETTINGS:
+            self._connection.execute(f"ALTER DATABASE {name} SET {setting}")
         self._kinds = supported(self._connection)
         self.counts: Counter[str] = Counter()
 
