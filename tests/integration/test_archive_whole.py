@@ -13,6 +13,7 @@ from esops.archive.run import run
 from esops.archive_format.repository import Missing
 from esops.archive_format.schema import Damaged
 from esops.config import load_config
+from esops.errors import Refused
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.testing import eventually
@@ -308,3 +309,23 @@ def test_a_stream_that_is_compacted_between_two_runs_keeps_its_original_history(
     assert [each["type"] for each in shown] == ["opened", *["added"] * 6]
     alone = project.ok("archive", "query", query, "--run", second, "--output", "json").json
     assert [each["type"] for each in alone] == ["compacted<shopping_cart>", "added"]
+
+
+def test_a_column_that_the_run_does_not_have_stops_the_removal(project, dsn, connection):
+    """It was added between the export and the removal, and holds something."""
+    made(connection, "emmett")
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        for number in range(4):
+            store.append(f"cart-{number}", [new(n=1), new(n=2)])
+    write(project, of(dsn, more=""), f"{DELETE}\nbatch = 4")
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if what == "streams removed" and done == 2:
+            connection.execute("ALTER TABLE emt_messages ADD seen_by text DEFAULT 'Ann'")
+
+    config = load_config(project.folder / "esops.toml")
+    with pytest.raises(Refused, match="has a column 'seen_by', and the run does not"):
+        run(config, "old", progress=progress)
+    left = connection.execute("SELECT seen_by FROM emt_messages").fetchall()
+    assert left == [("Ann",)] * 4
+    assert run(config, "old", start_again=True).removed_events == 4

@@ -165,8 +165,9 @@ class StreamArchiver:
 
     def _comparison(self, connection: psycopg.Connection) -> Comparison:
         assert self._rules is not None
-        table = WritableTable.of(connection, self._events_table(connection))
-        return Comparison(self._rules, self._layout.events, table)
+        # As it is now, whatever it was when the store was opened.
+        table = restoring.table_of(connection, self._layout.events)
+        return Comparison(self._rules, self._layout.events, WritableTable.of(connection, table))
 
     def _all_columns(self, connection: psycopg.Connection) -> list[str]:
         """The columns of the table that come back from an archive, in the table's order."""
@@ -215,7 +216,7 @@ class StreamArchiver:
                 self._rules,
                 self._rules.removals[removal],
                 self._layout.events,
-                self._comparison(connection),
+                self._comparison,
                 lock_timeout,
                 self._waits_for_writers(connection),
             )

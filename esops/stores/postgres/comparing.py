@@ -15,11 +15,22 @@ import orjson
 import pyarrow as pa
 from psycopg import sql
 
+from esops.errors import Refused
 from esops.postgres.statements import statements
 from esops.postgres.values import type_name
 from esops.stores.postgres.archived_rows import WritableTable, values_of
 from esops.stores.postgres.layouts.archiving import LayoutArchiving, as_text
 
+_EXACT = {
+    "smallint",
+    "integer",
+    "bigint",
+    "boolean",
+    "uuid",
+    "timestamp with time zone",
+    "timestamp without time zone",
+}
+"""Types whose values are equal exactly if they print the same: they need not be printed."""
 _SQL = statements(__package__, "comparing")
 
 
@@ -44,9 +55,18 @@ class Comparison:
         self._rules, self._events, self._table = rules, events, table
 
     def rows(self, batch: pa.RecordBatch) -> ComparedRows:
-        """Events of an archive. Raises Refused where the table has lost a column of theirs."""
+        """Events of an archive. Raises Refused where the table has lost a column of theirs, or has
+        got one since.
+        """
         rows = values_of(batch, self._rules)
         names = self._table.written(list(rows[0]))
+        if new := self._table.kinds.keys() - {*names, *self._rules.beside}:
+            raise Refused(
+                f"table {self._table.table.name} has a column {min(new)!r}, and the run does not: "
+                "its values would be lost",
+                hint="The column was added since the run was archived. Archive the events again: "
+                "esops archive run POLICY --start-again",
+            )
         values = {name: [row[name] for row in rows] for name in names}
         hashed = {name for name in names if any(isinstance(v, bytes) for v in values[name])}
         for name in hashed:
@@ -101,9 +121,12 @@ class Comparison:
     def _equal(self, column: str, rows: ComparedRows) -> sql.Composable:
         stored, kind = sql.Identifier("e", column), self._table.kinds[column]
         archived: sql.Composable = sql.Identifier("k", f"c{rows.columns.index(column)}")
+        there: sql.Composable = stored
         if column in rows.hashed:
             content = "{}" if kind == "bytea" else "convert_to({}::text, 'UTF8')"
             there = sql.SQL(f"encode(sha256({content}), 'hex')").format(stored)
+        elif kind in _EXACT:
+            archived = self._value(column, rows)
         else:
             there = as_text(stored, kind)
             archived = as_text(self._value(column, rows), kind)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -67,7 +67,8 @@ class StreamRemover:
     rules: LayoutArchiving
     removal: SqlRemoval
     events: sql.Identifier
-    comparison: Comparison
+    compare: Callable[[psycopg.Connection], Comparison]
+    """Reads what the table is like now."""
     patience: timedelta
     """How long writers are waited for."""
     waits: bool
@@ -108,11 +109,15 @@ class StreamRemover:
         return [*first, *alone, *(self.remove(rest) if rest else [])]
 
     def _remove_at_once(self, parts: Sequence[VersionRange]) -> list[Removed]:
+        # From here on nobody changes its columns.
+        lock = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(self.events)
+        self.connection.execute(lock)
+        comparison = self.compare(self.connection)
         done = self._heads_needed(parts) if parts[0].head else self._lock(parts)
         going = [part for part in parts if part.key not in done]
         if going:
-            found = self._take(going)
-            self._check_rest(going, found)
+            found = self._take(going, comparison)
+            self._check_rest(going, found, comparison)
         # Where events stay, the stream stays as it is.
         ending = [
             part.key
@@ -190,21 +195,23 @@ class StreamRemover:
                 raise errors.LockNotAvailable("transactions are writing events")
             time.sleep(_POLL)
 
-    def _take(self, parts: Sequence[VersionRange]) -> _Found:
+    def _take(self, parts: Sequence[VersionRange], comparison: Comparison) -> _Found:
         """Delete the events that are as the archive has them, or lock these."""
         found = _Found()
         for batch in _chunks(parts):
-            rows = self.comparison.rows(batch)
+            rows = comparison.rows(batch)
             if self.removal.deletes:
-                statement = self.comparison.statement("delete_equal", rows)
+                statement = comparison.statement("delete_equal", rows)
                 self.connection.execute(statement, rows.parameters)
             else:
-                statement = self.comparison.statement("lock_equal", rows)
+                statement = comparison.statement("lock_equal", rows)
                 for stream, tenant, count in self.connection.execute(statement, rows.parameters):
                     found.expected[StreamKey(stream, tenant)] += count
         return found
 
-    def _check_rest(self, parts: Sequence[VersionRange], found: _Found) -> None:
+    def _check_rest(
+        self, parts: Sequence[VersionRange], found: _Found, comparison: Comparison
+    ) -> None:
         """Raises _LeftAlone where a range has an event that is not as the archive has it."""
         ranges = {
             **keys_of([part.key for part in parts]),
@@ -218,17 +225,17 @@ class StreamRemover:
             reasons = dict.fromkeys(
                 changed, "the store has events of it that the archive does not have as they are"
             )
-            raise _LeftAlone({**reasons, **self._explained(parts, changed)})
+            raise _LeftAlone({**reasons, **self._explained(parts, changed, comparison)})
 
     def _explained(
-        self, parts: Sequence[VersionRange], changed: set[StreamKey]
+        self, parts: Sequence[VersionRange], changed: set[StreamKey], comparison: Comparison
     ) -> dict[StreamKey, str]:
         """Which event differs in what, where that can still be told."""
         again = [p for p in parts if p.key in changed and isinstance(p.events, Sequence)]
         reasons: dict[StreamKey, str] = {}
         for batch in _chunks(again):
-            rows = self.comparison.rows(batch)
-            statement = self.comparison.statement("differing", rows)
+            rows = comparison.rows(batch)
+            statement = comparison.statement("differing", rows)
             for stream, tenant, version, columns in self.connection.execute(
                 statement, rows.parameters
             ):

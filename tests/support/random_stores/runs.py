@@ -20,7 +20,6 @@ from esops.stores import open_store
 from tests.support.random_stores.made import Store
 from tests.support.random_stores.values import supported
 
-
 SETTINGS = (
     "extra_float_digits = 0",
     "bytea_output = 'escape'",

@@ -116,9 +116,11 @@ class LayoutArchiving:
 
 
 def as_text(value: sql.Composable, kind: str) -> sql.Composed:
-    """A value as Postgres prints it. A cast would cut the blanks off at the end of a bpchar."""
+    """A value as Postgres prints it, compared byte by byte whatever the column's collation. A cast
+    would cut the blanks off at the end of a bpchar.
+    """
     form = "textin(bpcharout({}))" if kind == "bpchar" else "({})::text"
-    return sql.SQL(form).format(value)
+    return sql.SQL(form + ' COLLATE "C"').format(value)
 
 
 def numbered_archiving(
