@@ -72,6 +72,7 @@ def described(run: Run) -> dict[str, Any]:
         **summary,
         "backend": manifest.backend,
         "layout": manifest.layout,
+        "part": manifest.part,
         "first_position": manifest.first_position,
         "last_position": manifest.last_position,
         "columns": ", ".join(manifest.columns),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from esops.archive import policy
 from esops.archive.heads import LeftOut, Part
@@ -17,7 +17,7 @@ from esops.archive_format.schema import time_of
 from esops.config import Config
 from esops.errors import AbsentArchive
 from esops.moments import Moment
-from esops.settings import ArchiveSettings, Removal
+from esops.settings import ArchiveSettings, Removal, StreamPortion
 from esops.stores import open_store
 from esops.stores.base import EventStore, require
 
@@ -58,7 +58,7 @@ class ArchivePlan:
     archive: str
     store: str
     remove: Removal
-    part: Literal["whole", "head"] = "whole"
+    part: StreamPortion = "whole"
     """What a run takes of each stream."""
     streams: int = 0
     events: int = 0

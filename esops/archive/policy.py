@@ -22,7 +22,7 @@ from esops.archive_format.runs import Catalog
 from esops.errors import Refused, UsageError
 from esops.events import EventFilter, StreamInfo, StreamRef
 from esops.moments import between
-from esops.settings import PolicySettings, Removal
+from esops.settings import PolicySettings, Removal, StreamPortion
 from esops.stores.base import EventStore, require
 from esops.stores.filters import check_filter
 from esops.stores.parts import RemovalStrategy
@@ -36,9 +36,10 @@ KEEP = RemovalStrategy("keep", what="removes nothing")
 
 
 def removal_strategy(
-    store: EventStore, policy: PolicySettings, removal: Removal
+    store: EventStore, policy: PolicySettings, removal: Removal, part: StreamPortion | None = None
 ) -> RemovalStrategy:
-    """How a policy's streams leave their store.
+    """How a policy's streams leave their store; `part` is what a run has sealed of them, whatever
+    the policy says by now.
 
     Raises UsageError if the store cannot do it, or if the policy contradicts it.
     """
@@ -52,7 +53,8 @@ def removal_strategy(
             hint=f"It supports: {supported}.",
         )
     strategy = archiving.removal_strategy(removal)
-    return strategy if policy.part == "whole" else _of_heads(store, policy, strategy)
+    whole = (part or policy.part) == "whole"
+    return strategy if whole else _of_heads(store, policy, strategy)
 
 
 def _of_heads(

@@ -92,6 +92,8 @@ def run(
             unfinished = None
         asked_before = unfinished[1].get("remove") if unfinished else None
         removal = removal or asked_before or settings.remove
+        sealed = unfinished[0].seal() if unfinished else None
+        part = settings.part if sealed is None else sealed.part
         context = RunContext(
             config=config,
             policy_name=policy_name,
@@ -100,7 +102,7 @@ def run(
             store_name=store_name,
             store=store,
             removal=removal,
-            strategy=policy.removal_strategy(store, settings, removal),
+            strategy=policy.removal_strategy(store, settings, removal, part),
             run=unfinished[0] if unfinished else Run(repository, _new_name(short_name)),
             lease=lease,
             despite_checkpoints=despite_checkpoints,

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator
 from esops.archive_format.schema import Damaged
 from esops.errors import UsageError
 from esops.moments import FarTime, Moment, parse_postgres
+from esops.settings import StreamPortion
 
 FORMAT = "esops-archive"
 VERSION = 1
@@ -104,7 +105,7 @@ class Manifest(BaseModel):
     last_at: ArchivedTime | None
     event_files: tuple[FileEntry, ...]
     stream_files: tuple[FileEntry, ...]
-    part: Literal["whole", "head"] = "whole"
+    part: StreamPortion = "whole"
     """What the run holds of each stream: all that the store had, or the head of a stream that
     continues behind it.
     """

@@ -1,6 +1,6 @@
 """The sections of esops.toml, as frozen settings. Documented in docs/reference/configuration.md."""
 
-from esops.settings.archives import ArchiveSettings, PolicySettings, Removal
+from esops.settings.archives import ArchiveSettings, PolicySettings, Removal, StreamPortion
 from esops.settings.base import Duration, Settings, parse_duration
 from esops.settings.erasing import EraseSettings, Mask
 from esops.settings.projections import (
@@ -39,6 +39,7 @@ __all__ = [
     "Removal",
     "Settings",
     "StoreSettings",
+    "StreamPortion",
     "TableSettings",
     "TraceSettings",
     "VerifySettings",

@@ -15,6 +15,10 @@ from esops.settings.base import Duration, Settings
 Removal = Literal["keep", "delete", "archive", "truncate", "tombstone"]
 
 
+StreamPortion = Literal["whole", "head"]
+"""What a run takes of each stream: all of it, or the head of a stream that continues."""
+
+
 class PolicySettings(Settings):
     """`[archives.NAME.policies.NAME]`: which streams a run archives, and how it removes them from
     the store.
@@ -54,8 +58,8 @@ class PolicySettings(Settings):
         return (value,) if isinstance(value, str) else value
 
     @property
-    def part(self) -> Literal["whole", "head"]:
-        """What a run takes of each stream: all of it, or the head of a stream that continues."""
+    def part(self) -> StreamPortion:
+        """What a run takes of each stream."""
         return "head" if self.until or self.keep_last or self.older_than else "whole"
 
     @model_validator(mode="after")

@@ -12,8 +12,13 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.integration.test_archive import of, write
-from tests.support import shop
+from esops.archive.run import run
+from esops.config import load_config
+from esops.errors import Stopped
+from esops.settings import PostgresSettings
+from esops.stores import open_store
+from tests.integration.test_archive import new, of, write
+from tests.support import messagedb, shop
 from tests.support.bank import Account, Accounts
 from tests.support.waiting import DEADLINE
 
@@ -219,3 +224,38 @@ remove = "delete"
     assert [each["version"] for each in traced["events"] if each["stream"] == stream] == list(
         range(1, count + 1)
     )
+
+
+def test_a_run_that_shortens_does_so_when_its_policy_has_changed_since(project, dsn, connection):
+    messagedb.create(connection)
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        store.append("till-1", [new(kind) for kind in ("Sold", "Sold", "Carried", "Sold")])
+
+        def begun(what: str, done: int, total: int | None) -> None:
+            if what == "streams removed":
+                raise Stopped("killed")
+
+        configure(project, dsn, 'until = "Carried"')
+        with pytest.raises(Stopped):
+            run(load_config(project.folder / "esops.toml"), "old", progress=begun)
+        configure(project, dsn, "")
+        assert shortened(project) == 2
+        assert [event.version for event in store.read_stream("till-1")] == [2, 3]
+
+
+def test_what_is_too_young_stays_and_so_does_all_behind_it(project, dsn, connection):
+    messagedb.create(connection)
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        store.append("till-1", [new("Sold") for _ in range(9)])
+        for days, versions in ((10, (0, 1, 2, 4, 5)), (3, (3, 6))):
+            connection.execute(
+                "UPDATE message_store.messages SET time = time - make_interval(days => %s) "
+                "WHERE position = ANY(%s)",
+                (days, list(versions)),
+            )
+        for days, left in ((20, 0), (9, 3), (2, 7)):
+            configure(project, dsn, f'older_than = "{days}d"')
+            told = project.ok("archive", "plan", "old", "--output", "json").json
+            assert (told["events"], told["remove"]) == (left, "delete")
+        assert shortened(project) == 7
+        assert [event.version for event in store.read_stream("till-1")] == [7, 8]
