@@ -160,6 +160,14 @@ def leaves(node: JsonNode, at: Steps = ()) -> Iterator[tuple[Steps, JsonNode]]:
         yield from leaves(member, (*at, key))
 
 
+def keys(node: JsonNode) -> Iterator[str]:
+    """All keys of objects in a value."""
+    for key, _, member in node.members:
+        if isinstance(key, str):
+            yield key
+        yield from keys(member)
+
+
 def without(text: str, steps: Steps) -> str:
     """The text without the members of objects that a path leads to."""
     while True:

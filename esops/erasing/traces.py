@@ -6,18 +6,22 @@ which may stand for anything, only in the person's own events, and as a whole.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import orjson
 
-from esops.erasing.spans import NotJson, leaves, scan
+from esops.erasing.spans import NotJson, keys, leaves, scan
 from esops.json_paths import written
 
 _LONG = 4
 """Characters from which on a value is looked for everywhere."""
 _SHORTEST = 2
+_FEW = 64
+"""Up to this many values are looked for one by one."""
+_WORD = re.compile(r"[^\W_]+")
+_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|.)")
 MOST_KEPT = 100
 """Places that a report lists."""
 
@@ -47,7 +51,11 @@ class Values:
         """
         self._masks, self._shared = set(masks), set(shared)
         self._paths: dict[str, str] = {}
-        self._needles: list[tuple[str, str]] = []
+        self._by_word: dict[str, list[str]] = {}
+        """The long values by the first word in them: a text is split once, however many there are.
+        """
+        self._wordless: list[str] = []
+        self._long: list[str] = []
 
     def __bool__(self) -> bool:
         return bool(self._paths)
@@ -61,8 +69,12 @@ class Values:
                 continue
             self._paths[value] = min(paths)
             if len(value) >= _LONG:
-                escaped = json.dumps(value, ensure_ascii=False)[1:-1]
-                self._needles.append((value, escaped))
+                self._long.append(value)
+                first = _WORD.search(value)
+                if first is None:
+                    self._wordless.append(value)
+                else:
+                    self._by_word.setdefault(first[0], []).append(value)
 
     def in_document(self, text: str, *, own: bool) -> Iterator[tuple[str, str]]:
         """The places in JSON where a value is, and the path that it was masked at."""
@@ -77,8 +89,8 @@ class Values:
             of = self._of(leaf.text or "", own=own and (leaf.string or len(leaf.text or "") > 3))
             if of is not None:
                 yield written(steps), of
-        for of in self._in_keys(text):
-            yield "a key", of
+        for key in keys(tree):
+            yield from self.in_text(key, "a key")
 
     def in_text(self, text: str, name: str) -> Iterator[tuple[str, str]]:
         """Whether a value is in a text that is no JSON."""
@@ -90,18 +102,29 @@ class Values:
         """Whether a closer look is worth while: a long value is in a text, or an escape is, which
         may hide one.
         """
-        return "\\" in text or self._has_any(text)
+        return "\\" in text or self._has_plain(text)
+
+    def _has_plain(self, text: str) -> bool:
+        """Whether a value is in a text without escapes."""
+        if len(self._long) <= _FEW:
+            return any(value in text for value in self._long)
+        return self._has_any(text)
 
     def _has_any(self, text: str) -> bool:
-        return any(value in text or escaped in text for value, escaped in self._needles)
+        """Whether the first word of a value is in a text, which has blanks for escapes."""
+        return not self._by_word.keys().isdisjoint(_WORD.findall(text)) or any(
+            value in text for value in self._wordless
+        )
 
     def _may_be_in_json(self, text: str) -> bool:
         if "\\" not in text:
-            return self._has_any(text)
+            return self._has_plain(text)
         try:
-            return self._has_any(orjson.dumps(orjson.loads(text)).decode())
+            text = orjson.dumps(orjson.loads(text)).decode()
         except orjson.JSONDecodeError:
             return True
+        # What is escaped now is in no word.
+        return self._has_any(_ESCAPE.sub(" ", text)) or bool(self._wordless)
 
     def _of(self, text: str, *, own: bool) -> str | None:
         """The path of the value that a text is, or has in it."""
@@ -110,18 +133,14 @@ class Values:
         whole = self._paths.get(text)
         if whole is not None and (own or len(text) >= _LONG):
             return whole
-        for value, _ in self._needles:
+        words = self._by_word.keys() & set(_WORD.findall(text))
+        for value in [*self._wordless, *(each for word in words for each in self._by_word[word])]:
             at = text.find(value)
             while at >= 0:
                 if _alone(text, at, at + len(value)):
                     return self._paths[value]
                 at = text.find(value, at + 1)
         return None
-
-    def _in_keys(self, text: str) -> Iterator[str]:
-        for value, escaped in self._needles:
-            if f'"{escaped}"' in text and (f'"{escaped}":' in text or f'"{escaped}" :' in text):
-                yield self._paths[value]
 
 
 def _alone(text: str, start: int, end: int) -> bool:

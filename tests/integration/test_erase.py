@@ -10,9 +10,11 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
+from esops.archive_format.lease import Lease
+from esops.archive_format.repository import Repository
 from esops.erasing.rules import HASHED
 from esops.events import NewEvent
-from esops.settings import PostgresSettings
+from esops.settings import ArchiveSettings, PostgresSettings
 from esops.stores import open_store
 from tests.support import emmett, eventsourcing, marten, messagedb
 from tests.support.project import Result
@@ -361,6 +363,9 @@ def test_runs_that_are_not_sealed_and_files_that_do_not_count(project, dsn, conn
     other = folder.parent / "20200101T000000Z-old-abcdef"
     other.mkdir()
     (other / file.name).write_bytes(file.read_bytes())
+    with Lease(Repository(ArchiveSettings(repository=str(project.folder / "cold"))), "cold/old"):
+        assert erase(project, "--where", "customerId=42", "--yes").code == 4
+    assert "ann@example.com" in everything(connection), "nothing was changed yet"
     done = erase(project, "--where", "customerId=42", "--yes")
     assert done.code == 1
     assert "not sealed" in done.json["places"][0]["of"]

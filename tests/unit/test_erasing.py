@@ -198,3 +198,35 @@ def test_places_are_found_once():
     node = scan('{"a":[{"b":1},{"b":2}]}')
     assert [each.text for each in found(node, parse_path("$..b").steps)] == ["1", "2"]
     assert [each.text for each in found(node, parse_path("a[1].b").steps)] == ["2"]
+
+
+WORDS = st.text('ab_ .-"\\\n\u00fc', max_size=8)
+
+
+@given(st.lists(WORDS, max_size=5), VALUES | WORDS, st.booleans())
+def test_a_value_is_found_wherever_a_plain_search_finds_it(wanted, document, ascii_only):
+    values = Values()
+    many = {f"filler {number}": ["$.p"] for number in range(0 if ascii_only else 100)}
+    values.add({value: ["$.p"] for value in wanted} | many)
+
+    def has(text: str) -> bool:
+        padded = f" {text} "
+        return any(
+            not padded[at - 1].isalnum() and not padded[at + len(value)].isalnum()
+            for value in wanted
+            if len(value) >= 4
+            for at in range(1, len(padded) - len(value))
+            if padded.startswith(value, at)
+        )
+
+    def texts(value):
+        if isinstance(value, dict):
+            return [*value, *(each for inner in value.values() for each in texts(inner))]
+        if isinstance(value, list):
+            return [each for inner in value for each in texts(inner)]
+        return [] if value is None else [value if isinstance(value, str) else json.dumps(value)]
+
+    text = json.dumps(document, ensure_ascii=ascii_only)
+    expected = any(has(each) for each in texts(document))
+    assert bool(list(values.in_document(text, own=False))) == expected
+    assert values.may_be_in(text) or not expected
