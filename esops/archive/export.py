@@ -26,6 +26,7 @@ _CHECKED_EVERY = 1_000
 """Streams."""
 _LEFT_OUT: dict[LeftOut, str] = {
     "ageless": "left out: the age of their last event is unknown",
+    "young": "left out: they are younger than the policy's never_younger_than",
     "unloadable": "left out: the library could not load them without their heads",
 }
 
@@ -39,7 +40,7 @@ def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
 
     Raises ReadBackFailed if a file is not read back as it was written.
     """
-    selected_at = policy.now(context.store, context.policy)
+    selected_at = policy.now(context.store, context.policy, context.removal)
     # A policy that removes streams selects them until they are gone. One that keeps them would
     # archive the same streams in every run.
     archived = (

@@ -9,7 +9,7 @@ load a stream without its head (a snapshot), the head ends there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
@@ -21,9 +21,9 @@ from esops.settings import PolicySettings
 from esops.stores.base import EventStore, require
 from esops.stores.parts import RemovalStrategy
 
-LeftOut = Literal["ageless", "unloadable"]
+LeftOut = Literal["ageless", "unloadable", "young"]
 """Why a stream is left out: nobody knows how old its events are; the library could not load it
-without its head.
+without its head; it would be taken but for the policy's `never_younger_than`.
 """
 _STREAMS_AT_ONCE = 500
 
@@ -100,6 +100,8 @@ class Heads:
         end = min(end, limit)
         if self._policy.older_than:
             end = self._old_enough(info, end)
+        if floor := self._policy.floor(self._strategy.name):
+            end = self._above_floor(info, end, floor)
         if newest is not None:
             # What stays begins with such an event: so with an older one, where the other keys say
             # that the newest one has to go along with what lies before it.
@@ -118,6 +120,20 @@ class Heads:
                 if age is None or age < self._policy.older_than:
                     return event.version - 1
         return end
+
+    def _above_floor(self, info: StreamInfo, end: int, floor: timedelta) -> int:
+        """The version of the newest event up to `end` that is not younger than a policy's floor."""
+        for event in self._store.read_stream(info.name, end + 1, backwards=True):
+            if event.tenant == info.tenant:
+                age = between(event.moment, self._now)
+                if age is None:
+                    self._left_out("ageless")
+                    break
+                if age >= floor:
+                    return event.version
+        else:
+            self._left_out("young")
+        return info.first_version - 1
 
     def _before_until(self, info: StreamInfo, newest: int) -> int:
         """The version before the newest event of a type in `until`, at most at a version."""

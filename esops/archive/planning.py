@@ -70,6 +70,8 @@ class ArchivePlan:
     """Streams that are left out since nobody knows how old their events are."""
     unloadable: int = 0
     """Streams that are left out since the library could not load them without their heads."""
+    too_young: int = 0
+    """Streams that are left out since they are younger than the policy's `never_younger_than`."""
     longest: list[PlannedStream] = field(default_factory=list)
     statements: Sequence[str] = ()
     """Each statement that would remove events, word for word."""
@@ -95,6 +97,8 @@ class ArchivePlan:
         """Count a stream that is left out."""
         if why == "ageless":
             self.age_unknown += 1
+        elif why == "young":
+            self.too_young += 1
         else:
             self.unloadable += 1
 
@@ -159,7 +163,7 @@ def _planned(
             store,
             settings,
             strategy,
-            policy.now(store, settings),
+            policy.now(store, settings, removal),
             archived,
             measured=found.part == "whole",
             left_out=found.left_out,

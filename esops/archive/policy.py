@@ -18,7 +18,9 @@ import structlog
 
 from esops.archive.heads import Heads, LeftOut, Part
 from esops.archive_format.disk_map import DiskMap
+from esops.archive_format.hashes import Digest
 from esops.archive_format.runs import Catalog
+from esops.archive_format.schema import time_of
 from esops.errors import Refused, UsageError
 from esops.events import EventFilter, StreamInfo, StreamRef
 from esops.moments import between
@@ -96,7 +98,7 @@ def selected(
     completely. `measured`: with the bytes that each stream takes in the store. `left_out` is called
     for each stream that is left out for a reason that an operator should know.
     """
-    streams = _streams(store, policy, strategy, now, measured, lambda: left_out("ageless"))
+    streams = _streams(store, policy, strategy, now, measured, left_out)
     with ExitStack() as stack:
         parts: Iterator[Part] = map(Part, streams)
         if policy.part == "head":
@@ -113,9 +115,11 @@ def _streams(
     strategy: RemovalStrategy,
     now: datetime,
     measured: bool,
-    ageless: Callable[[], None],
+    left_out: Callable[[LeftOut], None],
 ) -> Iterator[StreamInfo]:
     """The streams that a policy applies to."""
+    # Of a stream that is shortened only the head has to be old.
+    floor = policy.floor(strategy.name) if policy.part == "whole" else timedelta(0)
     never = re.compile(strategy.never) if strategy.never else None
     for info in store.streams(
         EventFilter(category=policy.category), closed_by=policy.closed_by, measured=measured
@@ -132,11 +136,14 @@ def _streams(
         if strategy.name != "keep" and info.length <= strategy.keeps:
             continue
         # The last question, since it may read an event of the stream.
-        if policy.idle_for:
+        if policy.idle_for or floor:
             idle = _idle_for(store, info, now)
             if idle is None:
-                ageless()
+                left_out("ageless")
             if idle is None or idle < policy.idle_for:
+                continue
+            if idle < floor:
+                left_out("young")
                 continue
         yield info
 
@@ -154,6 +161,25 @@ def check_names(
     check_filter(store, EventFilter(category=policy.category, archived=True), where)
     for types in (policy.closed_by, policy.until):
         check_filter(store, EventFilter(types=types, archived=True), where)
+
+
+def young(
+    store: EventStore, digest: Digest, floor: timedelta, now: datetime
+) -> Literal[young, ageless] | None:
+    """Whether the last archived event of a stream is younger than a policy's floor, or nobody knows
+    how old it is.
+    """
+    last = time_of(digest.last_at)
+    if last is None:  # some stores have their times in the payloads
+        events = store.read_stream(digest.stream, digest.last_version + 1, backwards=True)
+        event = next((each for each in events if each.tenant == digest.tenant), None)
+        if event is None:
+            return None  # it is gone
+        last = event.moment
+    age = between(last, now)
+    if age is None:
+        return "ageless"
+    return "young" if age < floor else None
 
 
 def _idle_for(store: EventStore, info: StreamInfo, now: datetime) -> timedelta | None:
@@ -224,7 +250,7 @@ class Selection:
         self._file.close()
 
 
-def now(store: EventStore, policy: PolicySettings) -> datetime:
+def now(store: EventStore, policy: PolicySettings, removal: Removal) -> datetime:
     """The time by which the ages of streams are counted: that of the store's clock, which has given
     the events theirs.
 
@@ -232,7 +258,8 @@ def now(store: EventStore, policy: PolicySettings) -> datetime:
     """
     clock, here = store.ping().clock, datetime.now(UTC)
     apart = abs(clock - here)
-    if apart > _APART_AT_MOST and (policy.idle_for or policy.older_than):
+    by_ages = policy.idle_for or policy.older_than or policy.floor(removal)
+    if apart > _APART_AT_MOST and by_ages:
         raise Refused(
             f"the clock of store {store.name} says {clock:%Y-%m-%d %H:%M} UTC, and that of this "
             f"machine {here:%Y-%m-%d %H:%M} UTC: one of them is wrong, and so are all ages",

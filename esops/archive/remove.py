@@ -11,12 +11,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from esops.archive import checkpoint_guard
+from esops.archive import checkpoint_guard, policy
 from esops.archive.compare import RowReader
 from esops.archive.context import ArchiveOutcome, RunContext, utc_now
 from esops.archive.kept_files import KeptFiles
@@ -29,6 +30,7 @@ from esops.events import StreamKey
 from esops.settings import PolicySettings
 from esops.stores.base import EventStore, require
 from esops.stores.parts import RemovalStrategy, VersionRange
+from esops.term import duration
 
 log = structlog.get_logger("esops.archive")
 
@@ -74,6 +76,8 @@ def remove_archived(
     for key, reason in checkpoint_guard.needed_streams(context.store).items():
         reasons.put(*key, reason)
     result = RemovalResult()
+    # Once more: a run that was sealed to keep its streams can be resumed to remove them.
+    clock = policy.now(context.store, context.policy, context.removal)
     files = KeptFiles(context.run, manifest, lambda: result.events)
     # From here on the run counts, whatever becomes of it: it may be all that is left of events.
     context.run.note("removal.json", {"at": utc_now(), "remove": context.removal})
@@ -88,7 +92,7 @@ def remove_archived(
     def streams() -> Iterator[ArchivedStream]:
         events = RowReader(files.events())
         for digest, _ in context.run.streams(manifest):
-            reason = reasons.get(*digest.key)
+            reason = reasons.get(*digest.key) or _too_young(context, digest, clock)
             rows = events.next(digest.events)
             if reason is not None:
                 result.skip(digest.stream, reason)
@@ -112,6 +116,16 @@ def remove_archived(
     )
     if context.policy.scavenge and context.store.admin is not None:
         outcome.scavenge = _scavenge(context)
+
+
+def _too_young(context: RunContext, digest: Digest, clock: datetime) -> str | None:
+    """Why a stream is not removed, where it is too young or nobody knows."""
+    floor = context.policy.floor(context.removal)
+    young = policy.young(context.store, digest, floor, clock) if floor else None
+    if young is None:
+        return None
+    least = f"the policy never removes what is younger than {duration(floor.total_seconds())}"
+    return f"the age of its last event is unknown, and {least}" if young == "ageless" else least
 
 
 @dataclass(frozen=True)

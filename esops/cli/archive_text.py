@@ -36,6 +36,11 @@ def plan(output: Output, found: ArchivePlan) -> None:
             f"{count(found.age_unknown, 'stream is', 'streams are')} left out, since nobody knows "
             "when the last event was recorded: its time is missing or infinity."
         )
+    if found.too_young:
+        output.line(
+            f"{count(found.too_young, 'stream is', 'streams are')} left out, younger than the "
+            "policy's never_younger_than."
+        )
     if found.unloadable:
         output.line(
             f"{count(found.unloadable, 'stream is', 'streams are')} left out, since the library "

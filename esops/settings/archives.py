@@ -41,6 +41,8 @@ class PolicySettings(Settings):
     """Only the head of a stream: how many of its last events stay."""
     older_than: Duration = timedelta(0)
     """Only the head of a stream: its events of at least this age."""
+    never_younger_than: Duration = timedelta(days=1)
+    """The least age of the last event that a removal takes, by the store's clock."""
     remove: Removal = "keep"
     scavenge: bool = False
     """EventStoreDB: scavenge after the removal, and wait until it has ended."""
@@ -56,6 +58,10 @@ class PolicySettings(Settings):
     @classmethod
     def _one_or_several(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
+
+    def floor(self, removal: str) -> timedelta:
+        """The least age of the last event of a stream, or of a head, that may leave the store."""
+        return timedelta(0) if removal == "keep" else self.never_younger_than
 
     @property
     def part(self) -> StreamPortion:

@@ -44,7 +44,7 @@ def configured(kit, folder, **policy):
             "cold": {
                 "repository": "cold",
                 "file_size": 1 << 16,
-                "policies": {"old": {"stream": pattern, **policy}},
+                "policies": {"old": {"stream": pattern, "never_younger_than": "0s", **policy}},
             }
         },
         "stores": {"cold": {"backend": "archive", "archive": "cold"}},

@@ -27,6 +27,7 @@ store = "shop"
 category = "shopping_cart"
 closed_by = ["shopping_cart_confirmed", "shopping_cart_canceled"]
 remove = "archive"
+never_younger_than = "0s"
 """
 SHORTEN = """
 [archives.cold.policies.closed-months]

@@ -61,7 +61,14 @@ class Shop:
             archives={
                 "cold": {
                     "repository": "cold",
-                    "policies": {"old": {"store": "shop", "stream": "cart-*", "remove": "keep"}},
+                    "policies": {
+                        "old": {
+                            "store": "shop",
+                            "stream": "cart-*",
+                            "remove": "keep",
+                            "never_younger_than": "0s",
+                        }
+                    },
                 }
             },
             projections={

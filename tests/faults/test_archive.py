@@ -69,6 +69,7 @@ file_size = 65536
 store = "s"
 stream = "cart-*"
 remove = "{how}"
+never_younger_than = "0s"
 batch = 25
 {policy}
 [stores.cold]

@@ -23,7 +23,7 @@ from esops.archive.run import run
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
 from esops.config import load_config
-from esops.errors import Refused
+from esops.errors import Refused, Stopped
 from esops.events import NewEvent
 from esops.settings import ArchiveSettings, EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
@@ -41,7 +41,8 @@ def new(kind: str = "added", **data) -> NewEvent:
 def write(project, stores: str, policy: str, more: str = "") -> None:
     project.write(
         "esops.toml",
-        f"{stores}\n[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\n{policy}\n"
+        f"{stores}\n[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\n"
+        f"never_younger_than = '0s'\n{policy}\n"
         f"[stores.cold]\nbackend = 'archive'\narchive = 'cold'\n{more}",
     )
 
@@ -256,13 +257,58 @@ def test_ages_are_by_the_stores_clock(project, dsn, connection, monkeypatch, cap
     assert run(config, "old").streams == 1
 
 
+def test_what_is_younger_than_the_floor_is_never_removed(project, dsn, connection):
+    emmett.create(connection)
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        for number in (1, 2, 3):
+            store.append(f"cart-{number}", [new(), new()])
+        connection.execute("UPDATE emt_messages SET created = created - interval '25 hours'")
+        connection.execute("UPDATE emt_messages SET created = now() WHERE stream_id = 'cart-2'")
+        store.append("cart-3", [new(), new()])
+
+    def configured(more: str = "", floor: str = ""):
+        text = f'store = "s"\ncategory = "cart"\nremove = "delete"\n{more}'
+        write(project, of(dsn, more=""), text)
+        path = project.folder / "esops.toml"
+        path.write_text(path.read_text().replace("never_younger_than = '0s'\n", floor))
+        return load_config(path)
+
+    # The default is a day: of a stream by its last event, of a head by that of the head.
+    found = plan(configured(), "old")
+    assert (found.streams, found.events, found.too_young) == (1, 2, 2)
+    assert "2 streams are left out, younger than" in project.ok("archive", "plan", "old").out
+    found = plan(configured('until = "added"'), "old")
+    assert (found.streams, found.events, found.too_young) == (2, 3, 1)
+    assert plan(configured(), "old", removal="keep").streams == 3
+
+    # A run that was sealed for another floor, or to keep its streams, is resumed.
+    def stop(what: str, done: int, total: int | None) -> None:
+        if what == "streams removed":
+            raise Stopped("in the middle")
+
+    with pytest.raises(Stopped):
+        run(
+            configured(floor="never_younger_than = '0s'\n"),
+            "old",
+            despite_checkpoints=True,
+            progress=stop,
+        )
+    outcome = run(configured(), "old", despite_checkpoints=True)
+    assert (outcome.removed, outcome.left_alone) == (1, 2)
+    assert {each["stream"] for each in outcome.skipped} == {"cart-2", "cart-3"}
+    assert "younger than 24 h" in outcome.skipped[0]["reason"]
+    # A store without times needs it to be said.
+    connection.execute("UPDATE emt_messages SET created = '-infinity'")
+    assert plan(configured(), "old").age_unknown == 2
+
+
 def test_what_projections_have_not_passed_is_not_removed(project, dsn, connection):
     shop.make(dsn, 1_000)
     shop.configure(project, dsn)
     project.ok("rebuild", "--blue-green")
     archive = (
         "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstore = "
-        "'shop'\ncategory = 'cart'\nremove = 'delete'\n"
+        "'shop'\ncategory = 'cart'\nnever_younger_than = '0s'\nremove = 'delete'\n"
     )
     text = (project.folder / "esops.toml").read_text()
     project.write("esops.toml", f"{text}\n{archive}")
@@ -586,7 +632,7 @@ def test_a_read_model_is_built_from_an_archive_alone(project, dsn, connection):
     text = (project.folder / "esops.toml").read_text()
     archive = (
         "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstore = "
-        "'shop'\ncategory = 'cart'\n"
+        "'shop'\ncategory = 'cart'\nnever_younger_than = '0s'\n"
     )
     more = (
         "[stores.cold]\nbackend = 'archive'\narchive = 'cold'\n[readmodels.main]\ndsn = "

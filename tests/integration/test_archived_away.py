@@ -21,6 +21,7 @@ repository = "cold"
 store = "shop"
 stream = "cart-*"
 remove = "delete"
+never_younger_than = "0s"
 """
 
 

@@ -68,7 +68,14 @@ def fill(name, project, dumps, dsn, connection):
         archives={
             "cold": {
                 "repository": "cold",
-                "policies": {"all": {"store": "s", "stream": "*", "remove": "keep"}},
+                "policies": {
+                    "all": {
+                        "store": "s",
+                        "stream": "*",
+                        "never_younger_than": "0s",
+                        "remove": "keep",
+                    }
+                },
             }
         },
     )

@@ -29,7 +29,9 @@ def archived(project, stores: dict, **policy):
         archives={
             "cold": {
                 "repository": "cold",
-                "policies": {"all": {"store": "s", "stream": "*", **policy}},
+                "policies": {
+                    "all": {"store": "s", "stream": "*", "never_younger_than": "0s", **policy}
+                },
             }
         },
     )

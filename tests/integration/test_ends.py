@@ -70,7 +70,7 @@ def test_nothing_is_dropped_or_restored_without_being_asked(carts, connection):
     carts.write(
         "esops.toml",
         text + "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\n"
-        "category = 'cart'\nremove = 'delete'\n",
+        "category = 'cart'\nremove = 'delete'\nnever_younger_than = '0s'\n",
     )
     # An archive that nobody has made yet.
     assert carts.run("archive", "list").code == 3

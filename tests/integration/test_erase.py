@@ -296,7 +296,9 @@ def test_what_was_asked_for_has_to_fit_a_rule(project, dsn, connection):
 ARCHIVE = {
     "cold": {
         "repository": "cold",
-        "policies": {"old": {"store": "s", "stream": "*", "remove": "keep"}},
+        "policies": {
+            "old": {"store": "s", "stream": "*", "remove": "keep", "never_younger_than": "0s"}
+        },
     }
 }
 

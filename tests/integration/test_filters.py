@@ -122,7 +122,7 @@ def test_policies_and_budgets(carts, connection):
     text = (carts.folder / "esops.toml").read_text()
     policy = (
         "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\n"
-        "category = '{category}'\nremove = 'delete'\n"
+        "category = '{category}'\nremove = 'delete'\nnever_younger_than = '0s'\n"
     )
     carts.write("esops.toml", text + policy.format(category="carts"))
     for command in (["plan", "old"], ["run", "old"]):

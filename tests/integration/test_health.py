@@ -317,7 +317,7 @@ def test_d032_d033_d034_archives_that_are_away_failed_or_unfinished(project, dsn
         store.append("cart-1", [NewEvent(str(uuid.uuid4()), "opened", b"{}")])
     policy = (
         "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstream = "
-        "'*'\nremove = 'delete'\n"
+        "'*'\nremove = 'delete'\nnever_younger_than = '0s'\n"
     )
     configure(project, dsn, f'append = "quick"\n{policy}')
     assert findings(project).keys() == {"ESOPS-D050"}, "no run has made the folder yet"

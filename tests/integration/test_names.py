@@ -235,7 +235,7 @@ def test_a_library_may_be_in_a_schema_with_any_name(layout, dsn, connection, pro
                 sql.Identifier('ex%tra "x"'),
             )
         )  # fmt: skip
-    policy = {"store": "s", "stream": "*", "remove": "delete"}
+    policy = {"store": "s", "stream": "*", "remove": "delete", "never_younger_than": "0s"}
     project.configure(
         stores={"s": {"dsn": dsn, "schema": schema}},
         archives={"cold": {"repository": "cold", "policies": {"all": policy}}},

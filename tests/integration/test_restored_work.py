@@ -124,6 +124,7 @@ repository = "cold"
 store = "shop"
 category = "cart"
 remove = "delete"
+never_younger_than = "0s"
 """
 STOPPED = "import esops.archive.run as run\ndef stop(*_):\n    raise run.Stopped('stopped')\nrun.remove_archived = stop\n"
 

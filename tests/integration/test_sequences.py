@@ -357,7 +357,7 @@ def test_the_shape_of_a_position_is_the_layouts_and_not_that_of_a_head(
         archives={
             "cold": {
                 "repository": "archive",
-                "policies": {"all": {"store": "s", "stream": "*", "idle_for": "0s"}},
+                "policies": {"all": {"store": "s", "stream": "*", "never_younger_than": "0s"}},
             }
         },
     )

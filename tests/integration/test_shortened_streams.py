@@ -176,6 +176,7 @@ store = "shop"
 stream = "cart-*"
 until = "product_item_added"
 remove = "delete"
+never_younger_than = "0s"
 """
     project.write("esops.toml", text + policy)
 

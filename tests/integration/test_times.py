@@ -87,7 +87,7 @@ def kept(request, dsn, connection, project):
                 "repository": "cold",
                 "policies": {
                     "idle": {"store": "s", "stream": "*", "idle_for": "30d"},
-                    "all": {"store": "s", "stream": "*", "remove": "keep"},
+                    "all": {"store": "s", "stream": "*", "never_younger_than": "0s"},
                 },
             }
         },
