@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from itertools import islice
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import orjson
 import structlog
@@ -165,7 +165,7 @@ def check_names(
 
 def young(
     store: EventStore, digest: Digest, floor: timedelta, now: datetime
-) -> Literal[young, ageless] | None:
+) -> Literal["young", "ageless"] | None:
     """Whether the last archived event of a stream is younger than a policy's floor, or nobody knows
     how old it is.
     """

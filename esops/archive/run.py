@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,11 +35,12 @@ from esops.archive_format.manifest import Manifest
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import RUN_TIME, Catalog, Run
 from esops.config import Config
-from esops.errors import AnotherLog, Stopped, UsageError
+from esops.errors import AnotherLog, ConnectionLost, Stopped, Unavailable, UsageError
 from esops.events import Position
 from esops.settings import Removal
 from esops.stores import open_store
 from esops.stores.base import EventStore
+from esops.stores.outage import PATIENCE, Outage
 from esops.term import duration
 
 log = structlog.get_logger("esops.archive")
@@ -58,6 +60,8 @@ def run(
     progress: Progress = lambda *_: None,
 ) -> ArchiveOutcome:
     """Run a policy, or resume its unfinished run; with `start_again`, give that up as failed first.
+
+    Waits while the store cannot be reached: for so long as it may take, or ten minutes.
 
     Raises Busy while another process works on the policy, Stopped after `max_duration` or `stop`,
     and Refused if a processor or projection has not read the events that would be removed;
@@ -111,8 +115,9 @@ def run(
             check_stop=check_stop,
             progress=progress,
         )
-        outcome = ArchiveOutcome(short_name, archive, store_name, removal)
-        _run_steps(context, catalog, outcome)
+        outcome = _run_through(
+            context, catalog, ArchiveOutcome(short_name, archive, store_name, removal), limit
+        )
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -126,6 +131,47 @@ def _opened(archive: str, repository: Repository) -> Repository:
             "read back.",
         )
     return repository
+
+
+def _run_through(
+    context: RunContext, catalog: Catalog, outcome: ArchiveOutcome, limit: timedelta | None
+) -> ArchiveOutcome:
+    """Run the steps; where the store is lost in the middle, wait for it, and resume the run as
+    another process would.
+
+    An outage is waited for up to the limit of the run, or ten minutes.
+    """
+    while True:
+        # What left before the outage counts again, since its removal is asked for again.
+        attempt = replace(outcome, skipped=[], problems=[])
+        try:
+            _run_steps(context, catalog, attempt)
+        except ConnectionLost as lost:
+            _wait_for_store(context, lost, limit)
+        else:
+            return attempt
+
+
+def _wait_for_store(context: RunContext, lost: Unavailable, limit: timedelta | None) -> None:
+    def stop() -> bool:
+        context.check_stop()
+        return False
+
+    def say(text: str) -> None:
+        log.warning(text, run=context.run.name)
+
+    outage = Outage("the store", say, stop, PATIENCE if limit is None else None)
+    while True:
+        outage.wait(lost)
+        try:
+            context.store.ping()
+        except Unavailable as still:
+            lost = still
+        else:
+            break
+    # Somebody may have taken the policy over while this process waited.
+    context.lease.check()
+    log.info("the store can be reached again", run=context.run.name)
 
 
 def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -> None:

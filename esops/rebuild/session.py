@@ -6,21 +6,20 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
 import psycopg
 
-from esops.errors import Busy, ConnectionLost, Stopped, Unavailable
+from esops.errors import Busy, ConnectionLost
 from esops.postgres.connection import connect, process_name, translated
 from esops.readmodel import locks, migrations
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
+from esops.stores.outage import Outage
 
 T = TypeVar("T")
-_RECONNECT_PATIENCE = timedelta(minutes=10)
 
 
 class Session:
@@ -60,7 +59,7 @@ class Session:
         Raises Stopped when asked to stop in the meantime, Unavailable after ten minutes, Busy if
         another process took the lock.
         """
-        deadline, pause = time.monotonic() + _RECONNECT_PATIENCE.total_seconds(), 0.2
+        outage = Outage("the database", self._say, self._stop)
         while True:
             try:
                 with translated():
@@ -71,15 +70,7 @@ class Session:
                     return do(self.connection)
             except ConnectionLost as lost:
                 self.connection.close()
-                if self._stop():
-                    raise Stopped("stopped while waiting for the database") from None
-                if time.monotonic() >= deadline:
-                    raise Unavailable(
-                        f"the database was unreachable for ten minutes: {lost.message}"
-                    ) from lost
-                self._say(f"waiting for the database: {lost.message}")
-                time.sleep(pause)
-                pause = min(pause * 1.5, 5.0)
+                outage.wait(lost)
 
     def _take_lock(self, patience: timedelta) -> None:
         name = locks.rebuild_lock(self._projection)

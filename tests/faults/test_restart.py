@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import psycopg
 import pytest
 
@@ -58,6 +60,41 @@ def test_a_server_that_is_down_is_one_sentence_and_exit_3(own_server, project):
     assert caught_up.code == 3
     assert "error: the database cannot be reached" in caught_up.err
     own_server.start()
+
+
+def test_an_archive_run_waits_for_a_restarted_server_as_long_as_it_may_take(own_server, project):
+    dsn = own_server.dsn()
+    shop.make(dsn, 600)
+    shop.configure(project, dsn)
+    path = project.folder / "esops.toml"
+    path.write_text(
+        path.read_text() + "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\n"
+        "store = 'shop'\ncategory = 'cart'\nremove = 'delete'\nnever_younger_than = '0s'\n"
+        "batch = 10\nmax_rate = 150\n"
+    )
+    command = ("archive", "run", "old", "--despite-checkpoints")
+
+    def wait_for(events: int) -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            count = "SELECT count(*) FROM shop.mt_events"
+            until(lambda: connection.execute(count).fetchone()[0] <= events)
+
+    # Out of time while it waits: it ends as one that can be resumed.
+    process = project.start(*command, "--max-duration", "6s")
+    wait_for(550)
+    own_server.stop("immediate")
+    finish(process)
+    assert process.returncode == 5
+    own_server.start()
+    process = project.start(*command, "--output", "json")
+    wait_for(400)
+    own_server.restart("immediate")
+    out, err = finish(process)
+    assert process.returncode == 0, err
+    assert "waiting for the store" in err
+    outcome = json.loads(out)
+    assert (outcome["state"], outcome["removed_events"], outcome["left_alone"]) == ("done", 600, 0)
+    wait_for(0)
 
 
 def _position(connection) -> int:

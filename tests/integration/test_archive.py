@@ -13,21 +13,30 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import orjson
 import psycopg
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from esops.archive import policy
 from esops.archive.planning import plan
+from esops.archive.remove import ArchivedStream, RemovalResult, Remover
 from esops.archive.restore import restore
 from esops.archive.run import run
+from esops.archive_format.hashes import Digest
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
 from esops.config import load_config
 from esops.errors import Refused, Stopped
 from esops.events import NewEvent
-from esops.settings import ArchiveSettings, EventStoreDBSettings, PostgresSettings
+from esops.settings import (
+    ArchiveSettings,
+    EventStoreDBSettings,
+    PolicySettings,
+    PostgresSettings,
+)
 from esops.stores import open_store
 from esops.stores.eventstoredb.errors import StreamGone
+from esops.stores.parts import RemovalStrategy, Removed
 from tests.support import emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
 
@@ -509,6 +518,49 @@ def test_a_scavenge_after_a_removal_and_no_way_back_but_into_another_store(proje
         assert [(e.id, e.version, e.type, e.data, e.metadata) for e in after] == [
             (e.id, e.version, e.type, e.data, e.metadata) for e in before
         ]
+
+
+def test_what_fails_in_its_last_part_is_not_counted(project):
+    """A node removes a stream at once, whatever `batch` says."""
+    with Nodes() as nodes, open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:
+        store.append("cart-1", [new(n=n) for n in range(50)])
+        stores = f"[stores.s]\nbackend = 'eventstoredb'\nuri = '{nodes.uri}'\n"
+        write(project, stores, "store = 's'\ncategory = 'cart'\nremove = 'truncate'\nbatch = 10")
+        config = load_config(project.folder / "esops.toml")
+
+        def late(what: str, done: int, total: int | None) -> None:
+            if what == "streams removed" and store.stream_info("cart-1").last_version == 49:
+                store.append("cart-1", [new()])
+
+        outcome = run(config, "old", despite_checkpoints=True, progress=late)
+        assert (outcome.removed, outcome.removed_events, outcome.left_alone) == (0, 0, 1)
+        assert len(list(store.read_stream("cart-1"))) == 51
+
+
+def test_of_a_stream_whose_part_has_stayed_nothing_behind_it_is_removed():
+    asked = []
+
+    class Store:
+        """Refuses the second part."""
+
+        archiving = property(lambda self: self)
+
+        def remove(self, removal, parts, lock_timeout, statement_timeout):
+            asked.extend(part.low for part in parts)
+            return [
+                Removed(part, 0, "locked") if part.low == 11 else Removed(part, 10, None)
+                for part in parts
+            ]
+
+    digest = Digest("cart-1", "", 40, 1, 40, None, None, 0, b"")
+    result = RemovalResult()
+    settings = PolicySettings(category="cart", batch=10)
+    strategy = RemovalStrategy("delete")
+    events = pa.RecordBatch.from_pydict({"version": range(1, 41)})
+    stream = ArchivedStream(digest, [events])
+    Remover(Store(), strategy, settings, False, lambda: None).remove([stream], result)
+    assert asked == [1, 11]
+    assert (result.streams, result.events, result.left_alone) == (0, 10, 1)
 
 
 def test_tombstoned_streams_are_gone_for_good_and_come_back_elsewhere_alone(project):

@@ -138,9 +138,6 @@ class NodeArchiving:
 
     def _remove(self, removal: str, part: VersionRange) -> Removed:
         name, events = part.key.stream, part.high - part.low + 1
-        # A stream is truncated or deleted once, with its last range: earlier ranges only count.
-        if not part.ends:
-            return Removed(part, events, None)
         info = self._store.stream_info(name)
         if info is None:
             return Removed(part, 0, "it is gone")

@@ -25,10 +25,10 @@ from esops.rebuild.variants.server.plan import ServerRebuildPlan, read_query
 from esops.rebuild.variants.server.readers import move_readers
 from esops.rebuild.verification.result import not_compared, tolerated
 from esops.stores.base import EventStore
+from esops.stores.outage import Outage
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.25
-_PATIENCE_SECONDS = 600.0
 _STOP_PATIENCE_SECONDS = 30.0
 
 
@@ -238,17 +238,12 @@ class ServerRebuild:
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask, and wait up to ten minutes for a node that is unreachable."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        outage = Outage("the store", self._say, self._stop)
         while True:
             try:
                 return ask()
             except ConnectionLost as lost:
-                if time.monotonic() > deadline:
-                    raise
-                self._say(f"waiting for the store: {lost.message}")
-                if self._stop():
-                    raise Stopped("stopped while waiting for the store") from lost
-                time.sleep(1)
+                outage.wait(lost)
 
     def _outcome(self, green: ServerVersion | None, *, findings: bool = False) -> Outcome:
         latest = self._journal.latest
