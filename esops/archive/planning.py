@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from itertools import islice
 from typing import Any
 
@@ -20,7 +21,10 @@ from esops.moments import Moment
 from esops.settings import ArchiveSettings, Removal, StreamPortion
 from esops.stores import open_store
 from esops.stores.base import EventStore, require
+from esops.stores.parts import Scavengeable
 
+_COUNTED_FOR = timedelta(seconds=20)
+"""How long a plan counts what a scavenge would remove."""
 _LONGEST_SHOWN = 5
 _STREAMS_AT_ONCE = 500
 
@@ -79,6 +83,8 @@ class ArchivePlan:
     """The removal as a phrase: "deletes events; ..."."""
     stays: int = 0
     """How many of each stream's last events stay in the store."""
+    scavenge: Scavengeable | None = None
+    """What a scavenge would remove beside the policy's streams; None where the run makes none."""
 
     def add(self, stream: PlannedStream) -> None:
         """Count a stream."""
@@ -106,7 +112,12 @@ class ArchivePlan:
         """The plan under the documented field names."""
         fields = {key: value for key, value in vars(self).items() if key != "what"}
         longest = [each.as_row() for each in self.longest]
-        return {**fields, "longest": longest, "statements": list(self.statements)}
+        return {
+            **fields,
+            "longest": longest,
+            "statements": list(self.statements),
+            "scavenge": None if self.scavenge is None else self.scavenge._asdict(),
+        }
 
 
 STREAM_COLUMNS = (
@@ -124,9 +135,13 @@ STREAM_COLUMNS = (
 
 def plan(config: Config, name: str, removal: Removal | None = None) -> ArchivePlan:
     """What a run would do now. Changes nothing. Raises UsageError, Unavailable."""
-    with _planned(config, name, removal) as (found, streams):
+    with _planned(config, name, removal) as (found, streams, store):
         for stream in streams:
             found.add(stream)
+        settings = config.policy(name)[2]
+        if found.streams and policy.scavenges(store, settings, found.remove):
+            admin = require(store, store.admin, "admin")
+            found.scavenge = admin.scavengeable(_COUNTED_FOR)
     return found
 
 
@@ -134,7 +149,7 @@ def planned_streams(
     config: Config, name: str, removal: Removal | None = None
 ) -> Iterator[PlannedStream]:
     """Each stream of which a run would take something now, one after the other."""
-    with _planned(config, name, removal) as (found, streams):
+    with _planned(config, name, removal) as (found, streams, _):
         for stream in streams:
             found.add(stream)
             yield stream
@@ -143,7 +158,7 @@ def planned_streams(
 @contextmanager
 def _planned(
     config: Config, name: str, removal: Removal | None
-) -> Iterator[tuple[ArchivePlan, Iterator[PlannedStream]]]:
+) -> Iterator[tuple[ArchivePlan, Iterator[PlannedStream], EventStore]]:
     archive, archive_settings, settings = config.policy(name)
     store_name, store_settings = config.store(settings.store)
     removal = removal or settings.remove
@@ -173,6 +188,7 @@ def _planned(
             _heads(store, parts, found)
             if found.part == "head"
             else (_whole(part, found) for part in parts),
+            store,
         )
         if not found.streams:
             policy.check_names(store, settings, f"{archive}/{name.rpartition('/')[2]}", catalog)

@@ -272,3 +272,8 @@ def now(store: EventStore, policy: PolicySettings, removal: Removal) -> datetime
             seconds=round(apart.total_seconds()),
         )
     return clock
+
+
+def scavenges(store: EventStore, policy: PolicySettings, removal: str) -> bool:
+    """Whether a run of a policy ends with a scavenge."""
+    return policy.scavenge and removal != "keep" and store.admin is not None

@@ -114,7 +114,7 @@ def remove_archived(
         streams=result.streams,
         left_alone=result.left_alone,
     )
-    if context.policy.scavenge and context.store.admin is not None:
+    if policy.scavenges(context.store, context.policy, context.removal):
         outcome.scavenge = _scavenge(context)
 
 

@@ -69,6 +69,15 @@ def plan(output: Output, found: ArchivePlan) -> None:
         output.line("It executes:")
     for statement in found.statements:
         output.line(f"    {statement}")
+    if found.scavenge is not None:
+        output.line("    POST /admin/scavenge")
+        gone = found.scavenge
+        least = "" if gone.complete else "at least "
+        output.line(
+            "The scavenge cannot be undone. It also removes what others truncated or deleted on "
+            f"that node: {least}{count(gone.events, 'event')} of "
+            f"{count(gone.streams, 'stream')} ({decimal(gone.bytes)})."
+        )
     output.line(f"Next: esops archive run {found.policy}")
 
 

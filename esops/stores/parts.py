@@ -405,6 +405,18 @@ class SqlAccess(Protocol):
 # -- servers that run projections
 
 
+class Scavengeable(NamedTuple):
+    """What a scavenge would remove of what can no longer be read: the events of some streams, and
+    the bytes of their data and metadata.
+    """
+
+    streams: int
+    events: int
+    bytes: int
+    complete: bool
+    """Whether all was counted; otherwise there may be more."""
+
+
 class ServerAdmin(Protocol):
     """What an event store server does beside storing: projections, consumer groups, scavenges."""
 
@@ -416,6 +428,10 @@ class ServerAdmin(Protocol):
     @property
     def subscriptions(self) -> PersistentSubscriptions:
         """The groups of consumers that the server pushes events to."""
+        ...
+
+    def scavengeable(self, patience: timedelta) -> Scavengeable:
+        """What a scavenge would remove now, counted for at most so long."""
         ...
 
     def scavenge(self) -> Iterator[Scavenge]:

@@ -354,7 +354,7 @@ def test_a_rebuild_says_what_it_cannot_see_and_sees_it_with_the_archive(
     archive = (
         "[archives.cold]\nrepository = 'cold'\n[archives.cold.policies.old]\nstore = "
         "'shop'\nstream = 'cart-0000000*'\n"
-        f"remove = '{how}'\n"
+        f"remove = '{how}'\nnever_younger_than = '0s'\n"
     )
     text = (project.folder / "esops.toml").read_text()
     project.write("esops.toml", f"{text}\n{archive}")
@@ -491,10 +491,26 @@ def test_a_scavenge_after_a_removal_and_no_way_back_but_into_another_store(proje
                 stores,
                 "store = 's'\ncategory = 'cart'\nremove = 'truncate'\nscavenge = true",
             )
+            # What others did on that node goes with it: truncated, deleted, tombstoned.
+            for number, events in enumerate((4, 3, 2)):
+                store.append(f"other-{number}", [new() for _ in range(events)])
+            store.changes.truncate("other-0", 3)
+            store.changes.delete("other-1", 2)
+            store.changes.tombstone("other-2", 1)
+            planned = project.ok("archive", "plan", "old", "--output", "json").json["scavenge"]
+            assert (planned["streams"], planned["events"], planned["complete"]) == (3, 7, True)
+            assert planned["bytes"] == 7 * len(b"{}" + b"{}")
+            text = project.ok("archive", "plan", "old").out
+            assert "POST /admin/scavenge" in text
+            assert "cannot be undone" in text
+            kept = project.ok("archive", "plan", "old", "--remove", "keep", "--output", "json")
+            assert kept.json["scavenge"] is None
+            log = sum(len(batch.events) for batch in store.read_all())
             told = project.ok(
                 "archive", "run", "old", "--despite-checkpoints", "--output", "json"
             ).json
             assert told["scavenge"]
+            assert log - sum(len(batch.events) for batch in store.read_all()) == 7 + 8
             assert [event.version for event in store.read_stream("cart-1")] == [4]
             assert (
                 len(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from esops.events import Checkpoint, Position
 from esops.stores.eventstoredb.admin import HttpAdmin, Scavenge, Scavenges
 from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.groups import ALL, PersistentSubscriptions
+from esops.stores.eventstoredb.scavengeable import scavengeable
 from esops.stores.eventstoredb.server_projections import ServerProjections
+from esops.stores.parts import Scavengeable
 
 if TYPE_CHECKING:
     from esops.stores.eventstoredb.store import EventStoreDBStore
@@ -86,6 +88,10 @@ class NodeAdmin:
                 )
             )
         return found
+
+    def scavengeable(self, patience: timedelta) -> Scavengeable:
+        """By a read of $all."""
+        return scavengeable(self._store, patience)
 
     def scavenge(self) -> Iterator[Scavenge]:
         """Start a scavenge of the connected node and tell how it goes, until it is done."""
