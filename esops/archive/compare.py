@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from esops.archive_format.hashes import Digest, digests
+from esops.archive_format.hashes import Digest, cut_by_stream, digests
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
 from esops.archive_format.schema import Damaged, join_ids, plain_rows
 from esops.archive_format.snapshots import is_snapshot
-from esops.events import StreamRef
+from esops.events import StreamKey, StreamRef
 from esops.stores.base import EventStore, require
 
 
@@ -34,12 +35,33 @@ class StreamComparison(NamedTuple):
 
 
 def compare(
-    run: Run, manifest: Manifest, streams: Sequence[Digest], store: EventStore
+    run: Run,
+    manifest: Manifest,
+    streams: Sequence[Digest],
+    store: EventStore,
+    rows: Sequence[pa.RecordBatch] | None = None,
 ) -> Iterator[tuple[Digest, StreamComparison]]:
-    """Compare some streams of a run with the store. Raises Damaged, Missing, Unavailable."""
+    """Compare some streams of a run, in their order there, with the store.
+
+    `rows` are all archived events of these streams, where they are at hand; otherwise they are read
+    from the files that hold them, each file once. Raises Damaged, Missing, Unavailable.
+    """
     if len(manifest.first_position.split(":")) != manifest.position_parts:
         raise Damaged(f"{run.name}: its manifest contradicts itself about positions")
     in_store = {digest.key: digest for digest in digests(exported(store, streams, manifest))}
+    others = [digest for digest in streams if in_store.get(digest.key, digest) != digest]
+    found: dict[StreamKey, StreamComparison] = {}
+    missing = StreamComparison("gone")
+    if rows is None:
+        missing = StreamComparison("differs", "its events are not in the run's files")
+    if others:
+        pairs = (
+            _pairs(run, manifest, others, store)
+            if rows is None
+            else _pairs_at_hand(manifest, streams, others, store, rows)
+        )
+        for digest, archived, stored in pairs:
+            found[digest.key] = _compare_events(digest, in_store[digest.key], archived, stored)
     for digest in streams:
         other = in_store.get(digest.key)
         if other is None:
@@ -47,7 +69,64 @@ def compare(
         elif other == digest:
             yield digest, StreamComparison("same", last_version=other.last_version)
         else:
-            yield digest, _compare_events(run, manifest, digest, other, store)
+            # One that is not found was removed from the store between two reads of it.
+            yield digest, found.get(digest.key, missing)
+
+
+_Pair = tuple[Digest, Iterable[pa.RecordBatch], Iterable[pa.RecordBatch]]
+"""A stream, its archived events, and those in the store."""
+
+
+def _pairs_at_hand(
+    manifest: Manifest,
+    streams: Sequence[Digest],
+    others: Sequence[Digest],
+    store: EventStore,
+    rows: Sequence[pa.RecordBatch],
+) -> Iterator[_Pair]:
+    """Each of the others, by one read of the store and none of the archive."""
+    table, at = pa.Table.from_batches(rows), 0
+    places: dict[StreamKey, tuple[Digest, int]] = {}
+    for digest in streams:
+        places[digest.key] = (digest, at)
+        at += digest.events
+    for key, stored in _by_stream(exported(store, others, manifest)):
+        digest, low = places[key]
+        yield digest, table.slice(low, digest.events).to_batches(), stored
+
+
+def _pairs(
+    run: Run, manifest: Manifest, others: Sequence[Digest], store: EventStore
+) -> Iterator[_Pair]:
+    """Each of the others, by one read of each file that holds one."""
+    # DuckDB is only needed where a stream differs, and takes long to import.
+    from esops.stores.archive.reading import Database
+
+    by_key = {digest.key: digest for digest in others}
+    names = pa.array(sorted({digest.stream for digest in others}))
+    with Database([(run, manifest)]) as database:
+        entries = database.files_of(run, manifest, names.to_pylist())
+    batches = (
+        batch.filter(pc.is_in(batch.column("stream"), names))
+        for entry in entries
+        for batch in run.batches(entry)
+    )
+    for key, archived in _by_stream(batches):
+        if key in by_key:  # and not another tenant's
+            yield by_key[key], archived, exported(store, [by_key[key]], manifest)
+
+
+def _by_stream(
+    batches: Iterable[pa.RecordBatch],
+) -> Iterator[tuple[StreamKey, Iterator[pa.RecordBatch]]]:
+    """Batches that are sorted by stream, stream by stream; each to be read before the next."""
+    pieces = (
+        (StreamKey(part.column("stream")[0].as_py(), part.column("tenant")[0].as_py()), part)
+        for batch in batches
+        for part in cut_by_stream(batch)
+    )
+    for key, group in groupby(pieces, key=itemgetter(0)):
+        yield key, map(itemgetter(1), group)
 
 
 def exported(
@@ -65,15 +144,22 @@ def exported(
 
 
 def _compare_events(
-    run: Run, manifest: Manifest, digest: Digest, other: Digest, store: EventStore
+    digest: Digest,
+    other: Digest,
+    archived: Iterable[pa.RecordBatch],
+    stored: Iterable[pa.RecordBatch],
 ) -> StreamComparison:
     """Walk through both versions of a stream in parallel, to tell a removed part from a change."""
-    archived = chain.from_iterable(map(_by_version, events_of(run, manifest, digest)))
-    in_store = chain.from_iterable(map(_by_version, exported(store, [digest], manifest)))
-    ahead = next(archived, None)
-    for version, values in in_store:
+    # Of what was removed from the store no row is looked at.
+    left = (
+        batch.filter(pc.greater_equal(batch.column("version"), other.first_version))
+        for batch in archived
+    )
+    rows_before = chain.from_iterable(map(_by_version, left))
+    ahead = next(rows_before, None)
+    for version, values in chain.from_iterable(map(_by_version, stored)):
         while ahead is not None and ahead[0] < version:  # removed from the store since
-            ahead = next(archived, None)
+            ahead = next(rows_before, None)
         before = ahead[1] if ahead is not None and ahead[0] == version else None
         if before is None:
             if version <= digest.last_version:
@@ -105,23 +191,6 @@ def _by_version(batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any]]]:
     ids = join_ids(batch)
     for row, identifier in zip(plain_rows(batch), ids, strict=True):
         yield row["version"], {**row, "id": identifier, "id_text": None}
-
-
-def events_of(run: Run, manifest: Manifest, digest: Digest) -> Iterator[pa.RecordBatch]:
-    """The events of one stream of a run; only the files that hold it are read."""
-    # DuckDB is only needed where a stream differs, and takes long to import.
-    from esops.stores.archive.reading import Database
-
-    with Database([(run, manifest)]) as database:
-        entries = database.files_of(run, manifest, [digest.stream])
-    for entry in entries:
-        for batch in run.batches(entry):
-            yield batch.filter(
-                pc.and_(
-                    pc.equal(batch.column("stream"), digest.stream),
-                    pc.equal(batch.column("tenant"), digest.tenant),
-                )
-            )
 
 
 class RowReader:

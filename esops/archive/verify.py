@@ -25,6 +25,9 @@ from esops.stores.base import EventStore
 
 _STREAMS_AT_ONCE = 1_000
 _PROBLEMS_KEPT = 100
+_BYTES_KEPT = 64 << 20
+"""Of the events of a group of streams: where these differ from the store's, no file is read again.
+"""
 
 Tick = Callable[[int, int], None]
 """Is given how many events are done, and how many there are."""
@@ -146,7 +149,8 @@ class _WholeVerification:
         comparer = None
         if self.store is not None:
             comparer = RowComparer(exported(self.store, group, self.manifest))
-        batches = rows.next(sum(digest.events for digest in group), comparer)
+        kept = _KeptRows()
+        batches = kept.passing(rows.next(sum(digest.events for digest in group), comparer))
         read = digests(batches)
         for digest in group:
             if next(read, None) != digest:
@@ -156,13 +160,17 @@ class _WholeVerification:
         # After a difference some rows may be left: the next group begins with its own.
         deque(batches, 0)
         if self.store is not None and comparer is not None:
-            self._compare_with_store(group, self.store, all_equal=comparer.equal())
+            self._compare_with_store(group, self.store, kept, all_equal=comparer.equal())
 
     def _compare_with_store(
-        self, group: list[Digest], store: EventStore, *, all_equal: bool
+        self, group: list[Digest], store: EventStore, kept: _KeptRows, *, all_equal: bool
     ) -> None:
         # Rows that are equal need no look at single streams, and nearly always all are.
-        compared = _same(group) if all_equal else compare(self.run, self.manifest, group, store)
+        compared = (
+            _same(group)
+            if all_equal
+            else compare(self.run, self.manifest, group, store, kept.all_of(group))
+        )
         for digest, comparison in compared:
             if comparison.status == "differs":
                 self.found.problem(f"stream {digest.stream}: {comparison.detail}")
@@ -183,6 +191,30 @@ class _WholeVerification:
                 self.found.problem(
                     f"{self.run.name} has {number:,} {what}, and its manifest says {stated:,}"
                 )
+
+
+class _KeptRows:
+    """The events of a group of streams, where they are small enough to be kept."""
+
+    def __init__(self) -> None:
+        self._rows: list[pa.RecordBatch] | None = []
+        self._bytes = 0
+
+    def passing(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Pass rows on."""
+        for batch in batches:
+            self._bytes += batch.nbytes
+            if self._rows is not None:
+                self._rows.append(batch)
+                if self._bytes > _BYTES_KEPT:
+                    self._rows = None
+            yield batch
+
+    def all_of(self, group: Sequence[Digest]) -> list[pa.RecordBatch] | None:
+        """All rows of the streams; None where they were too large, or are not all there."""
+        rows = self._rows
+        whole = sum(digest.events for digest in group)
+        return rows if rows and sum(each.num_rows for each in rows) == whole else None
 
 
 def _same(group: Sequence[Digest]) -> Iterator[tuple[Digest, StreamComparison]]:

@@ -151,6 +151,14 @@ def _payload(batch: pa.RecordBatch, starts: pa.Array, ends: pa.Array) -> pa.Arra
     return pc.subtract(so_far.take(ends), so_far.take(starts))
 
 
+def cut_by_stream(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The rows of each stream in a batch that is sorted by stream."""
+    low = 0
+    for end in _run_ends(batch).to_pylist() if batch.num_rows else ():
+        yield batch.slice(low, end - low)
+        low = end
+
+
 def _run_ends(batch: pa.RecordBatch) -> pa.Array:
     """The index after the last row of each stream in a batch."""
     key = batch.column("stream").cast(pa.string())
