@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,59 +11,23 @@ from esops.archive.verify import RunVerification, verify
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import NOTES, Catalog, Run
 from esops.archive_format.schema import Damaged, time_of
+from esops.archive_format.summaries import summaries, summarise
 from esops.config import Config
 from esops.stores import open_store
-
-
-def runs(catalog: Catalog) -> Iterator[dict[str, Any]]:
-    """Each run in short, the oldest first. A damaged one has the state "damaged" and a detail."""
-    for run in catalog.runs():
-        try:
-            yield _summary(run, run.seal(), run.read("done.json") or {})
-        except Damaged as error:
-            yield {"run": run.name, "state": "damaged", "detail": error.message}
-
-
-def _summary(run: Run, manifest: Manifest | None, done: Mapping[str, Any]) -> dict[str, Any]:
-    state = run.state
-    if manifest is None:
-        plan = run.read("plan.json") or {}
-        lost = not plan or state != "planned"
-        return {
-            "run": run.name,
-            "policy": plan.get("policy"),
-            "store": plan.get("store"),
-            "state": state,
-            "detail": "the catalog lists it, and its manifest is missing" if lost else None,
-        }
-    return {
-        "run": run.name,
-        "policy": manifest.policy,
-        "store": manifest.store,
-        "state": state,
-        "streams": manifest.streams,
-        "events": manifest.events,
-        "bytes": manifest.bytes,
-        "stored_bytes": sum(entry.size for entry in manifest.files),
-        "first_at": manifest.first_at,
-        "last_at": manifest.last_at,
-        "sealed_at": manifest.sealed_at,
-        "remove": done.get("remove"),
-        "removed": done.get("removed"),
-        "finished_at": done.get("at"),
-    }
 
 
 def last_of_each_policy(catalog: Catalog) -> list[dict[str, Any]]:
     """The newest run of each policy in short, and all damaged runs."""
     # Runs come in the order of their times, so that the newest of a policy stays in the dict.
-    return list({str(each.get("policy") or each["run"]): each for each in runs(catalog)}.values())
+    return list(
+        {str(each.get("policy") or each["run"]): each for each in summaries(catalog)}.values()
+    )
 
 
 def described(run: Run) -> dict[str, Any]:
     """Everything that is known of a run. Raises Damaged."""
     manifest, done = run.seal(), run.read("done.json") or {}
-    summary = _summary(run, manifest, done)
+    summary = summarise(run, run.state).as_dict()
     if manifest is None:
         return summary
     failed = run.read("failed.json") or {}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,8 +34,9 @@ from esops.archive_format.lease import Lease
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import RUN_TIME, Catalog, Run
+from esops.archive_format.summaries import refresh
 from esops.config import Config
-from esops.errors import AnotherLog, ConnectionLost, Stopped, Unavailable, UsageError
+from esops.errors import AnotherLog, ConnectionLost, EsopsError, Stopped, Unavailable, UsageError
 from esops.events import Position
 from esops.settings import Removal
 from esops.stores import open_store
@@ -118,6 +119,9 @@ def run(
         outcome = _run_through(
             context, catalog, ArchiveOutcome(short_name, archive, store_name, removal), limit
         )
+        # A role that may not write it leaves the reading to those who look.
+        with suppress(EsopsError):
+            refresh(catalog)
     outcome.seconds = time.monotonic() - began
     return outcome
 

@@ -9,6 +9,7 @@
     runs/<run>/verified.json               the last verification
     runs/<run>/removal.json                events of the run have begun to leave the store
     runs/<run>/done.json or failed.json    the end: what was removed, or what the verification found
+    summary.json                           the runs in short; see summaries.py
     locks/<archive>/<policy>/NNNNNN.json   who works on a policy
 
 Encrypted files end with `.age`. Parquet files that no manifest names do not count.
@@ -17,7 +18,7 @@ Encrypted files end with `.age`. Parquet files that no manifest names do not cou
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -75,16 +76,7 @@ class Run:
             entry.name.rpartition("/")[2]
             for entry in self.repository.entries(f"{RUNS}/{self.name}")
         }
-        if "manifest.json" not in names:
-            return "failed" if "failed.json" in names else "planned"
-        for file, state in (
-            ("failed.json", "failed"),
-            ("done.json", "done"),
-            ("verified.json", "verified"),
-        ):
-            if file in names:
-                return state  # type: ignore[return-value] # one of the literals above
-        return "sealed"
+        return state_of(names)
 
     def manifest(self) -> Manifest:
         """The run's manifest. Raises UsageError if it was never sealed, Damaged."""
@@ -156,6 +148,20 @@ class Run:
                 yield from zip(
                     map(Digest._make, zip(*plain[:-1], strict=True)), plain[-1], strict=True
                 )
+
+
+def state_of(names: Collection[str]) -> State:
+    """How far a run has come, as the names of its files tell."""
+    if "manifest.json" not in names:
+        return "failed" if "failed.json" in names else "planned"
+    for file, state in (
+        ("failed.json", "failed"),
+        ("done.json", "done"),
+        ("verified.json", "verified"),
+    ):
+        if file in names:
+            return state  # type: ignore[return-value] # one of the literals above
+    return "sealed"
 
 
 class Catalog:

@@ -178,11 +178,11 @@ def list_(context: typer.Context, archive: str | None = _ARCHIVE) -> None:
 
     esops archive list
     """
-    from esops.archive.catalog_view import runs
+    from esops.archive_format.summaries import summaries
 
     output = current_output(context)
     output.records(
-        runs(_catalog(output, archive)),
+        summaries(_catalog(output, archive)),
         ["run", "policy", "store", "state", "streams", "events", "stored_bytes", "sealed_at"],
         drop=["stored_bytes", "sealed_at", "store", "events", "streams", "policy"],
     )

@@ -442,7 +442,8 @@ def test_a_flipped_byte_of_any_file_is_found(project, dsn, connection):
         files = [
             path
             for path in (project.folder / folder).rglob("*")
-            if path.is_file() and "locks" not in path.parts
+            # The summary is a cache: where a byte of it changed, nothing of it counts.
+            if path.is_file() and "locks" not in path.parts and path.name != "summary.json"
         ]
         assert len(files) == 7
 
