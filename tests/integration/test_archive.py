@@ -398,11 +398,11 @@ def test_out_of_time_and_gone_on_with(project, dsn, connection):
     write(
         project,
         of(dsn),
-        'store = "s"\ncategory = "cart"\nremove = "delete"\nbatch = 50\nmax_rate = 200',
+        'store = "s"\ncategory = "cart"\nremove = "delete"\nbatch = 50\nmax_rate = 100',
     )
-    stopped = project.run("archive", "run", "old", "--max-duration", "1s")
+    stopped = project.run("archive", "run", "old", "--max-duration", "3s")
     assert stopped.code == 5
-    assert "time limit of 1.0 s" in stopped.err
+    assert "time limit of 3.0 s" in stopped.err
     left = connection.execute("SELECT count(*) FROM mt_events").fetchone()[0]
     assert 0 < left < 600
     write(project, of(dsn), 'store = "s"\ncategory = "cart"\nremove = "delete"')
