@@ -38,12 +38,12 @@ BY_VARIANT = {
     ("archive", "position_parts"): "as it was",
 }
 ARCHIVING = {
-    "Marten": "archive, delete; restores anywhere",
-    "Emmett": "archive, delete; restores anywhere",
-    "message-db": "delete; restores anywhere",
-    "eventsourcing": "delete; restores anywhere",
+    "Marten": "archive, delete; shortens with `until`; restores anywhere",
+    "Emmett": "archive, delete; shortens with `until`; restores anywhere",
+    "message-db": "delete; shortens; restores anywhere",
+    "eventsourcing": "delete; shortens up to a snapshot; restores anywhere",
     "custom": "copies only",
-    "EventStoreDB": "delete, tombstone, truncate; restores in place",
+    "EventStoreDB": "delete, tombstone, truncate; shortens; restores in place",
 }
 """How streams can be removed, and where they can be restored as they were."""
 
