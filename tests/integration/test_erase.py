@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import uuid
 
 import orjson
@@ -501,3 +503,67 @@ def test_a_log_is_recognised_although_all_its_events_changed(project, dsn, conne
         "UPDATE esops.marks SET mark = jsonb_set(mark, '{log,started}', '\"2020-01-01\"')"
     )
     project.ok("run", "--until-caught-up")
+
+
+LIBRARY = """
+import sys
+from eventsourcing.application import Application
+from eventsourcing.domain import Aggregate, event
+
+class Customer(Aggregate):
+    @event("Registered")
+    def __init__(self, number, name, born):
+        self.number, self.name, self.born, self.moves = number, name, born, 0
+
+    @event("Moved")
+    def move(self, address):
+        self.address, self.moves = address, self.moves + 1
+
+class Customers(Application):
+    pass
+
+from datetime import datetime
+from uuid import UUID
+app = Customers()
+if len(sys.argv) < 2:
+    customer = Customer(42, "Ann Miller", datetime(1980, 5, 6))
+    customer.move({"street": "Old Street 1", "zip": "10115"})
+    app.save(customer)
+    print(customer.id)
+else:
+    found = app.repository.get(UUID(sys.argv[1]))
+    print([found.number, found.name, found.born, found.address, found.moves])
+    found.move({"street": "x"})
+    app.save(found)
+"""
+
+
+def test_the_library_loads_what_was_masked(project, dsn):
+    parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    project.environment |= {
+        "PERSISTENCE_MODULE": "eventsourcing.postgres",
+        "POSTGRES_DBNAME": parts["dbname"],
+        "POSTGRES_HOST": parts["host"],
+        "POSTGRES_PORT": str(parts.get("port", 5432)),
+        "POSTGRES_USER": parts["user"],
+        "POSTGRES_PASSWORD": "none",
+    }
+    library = project.write("customers.py", LIBRARY)
+
+    def customers(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, str(library), *arguments],
+            env=project.environ(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    written = customers()
+    mask = {"name": "text:erased", "born": "null", "address.street": "null"}
+    configure(project, dsn, {"where": "number", "whole_streams": True, "mask": mask})
+    done = erase(project, "--where", "number=42", "--yes")
+    assert (done.code, done.json["events"]) == (0, 2), done.out
+    now = customers(written)
+    assert now == "[42, 'erased', None, {'street': None, 'zip': '10115'}, 1]"
