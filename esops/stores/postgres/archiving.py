@@ -26,7 +26,7 @@ from esops.stores.parts import HeadRemoval, RemovalStrategy, Removed, VersionRan
 from esops.stores.postgres import removing, restoring
 from esops.stores.postgres.archived_rows import WritableTable
 from esops.stores.postgres.bulk import BulkReader
-from esops.stores.postgres.comparing import Comparison, array_of
+from esops.stores.postgres.comparing import Comparison, array_of, shape_of
 from esops.stores.postgres.exporting import as_archived, export_statement, groups_of
 from esops.stores.postgres.layouts.archiving import SqlRemoval
 from esops.stores.postgres.layouts.base import Layout
@@ -54,6 +54,8 @@ class StreamArchiver:
         """None where events can only be copied into an archive."""
         self._bulk = BulkReader(dsn, setting=_BY_INDEX)
         self._table: catalog.Table | None = None
+        self._compared: tuple[str, Comparison] | None = None
+        """For a table of that shape."""
 
     @property
     def removals(self) -> Sequence[str]:
@@ -166,8 +168,13 @@ class StreamArchiver:
     def _comparison(self, connection: psycopg.Connection) -> Comparison:
         assert self._rules is not None
         # As it is now, whatever it was when the store was opened.
+        shape = shape_of(connection, self._layout.events)
+        if self._compared is not None and self._compared[0] == shape:
+            return self._compared[1]
         table = restoring.table_of(connection, self._layout.events)
-        return Comparison(self._rules, self._layout.events, WritableTable.of(connection, table))
+        made = Comparison(self._rules, self._layout.events, WritableTable.of(connection, table))
+        self._compared = shape, made
+        return made
 
     def _all_columns(self, connection: psycopg.Connection) -> list[str]:
         """The columns of the table that come back from an archive, in the table's order."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+import psycopg
 import pyarrow as pa
 from psycopg import sql
 
@@ -135,6 +136,12 @@ class Comparison:
 
 def _hash(value: bytes | None) -> str | None:
     return None if value is None else hashlib.sha256(value).hexdigest()
+
+
+def shape_of(connection: psycopg.Connection, table: sql.Identifier) -> str:
+    """What changes where a table gets or loses a column, or one becomes another."""
+    row = connection.execute(_SQL["shape"], (table.as_string(connection),)).fetchone()
+    return str(row and row[0])
 
 
 def array_of(texts: Sequence[str | None]) -> str | list[str | None]:

@@ -1,3 +1,10 @@
+-- shape --
+-- What tells the columns of a table from others, in a moment.
+SELECT string_agg(concat_ws(':', attname, atttypid, atttypmod, attcollation, attgenerated), '/'
+                  ORDER BY attnum)
+  FROM pg_attribute
+ WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
+
 -- delete_equal --
 -- Events that are as the archive has them are deleted. A row that a transaction is changing is
 -- waited for, and compared again as it is then.
