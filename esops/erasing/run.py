@@ -317,7 +317,12 @@ class Erasure(AbstractContextManager["Erasure"]):
 
 def _masking_of(store: EventStore) -> Masking:
     masking = store.masking
-    if masking is None or not masking.documents:
+    if masking is not None and not masking.documents:
+        raise Refused(
+            f"the layout of store {store.name} does not say which columns hold events' data",
+            hint="A layout of your own names them in `documents`: esops docs add-a-store",
+        )
+    if masking is None:
         error = missing(store, "masking")
         raise Refused(error.message, hint=error.hint)
     return masking
