@@ -12,3 +12,4 @@ def test_random_stores_come_back_as_they_were_or_are_refused(dsn):
     wrong = [trials.failure(seed) for seed in range(1, rounds(9, 500))]
     trials.close()
     assert not any(wrong), "\n".join(filter(None, wrong))
+    assert trials.counts["nothing"] * 4 < len(wrong)

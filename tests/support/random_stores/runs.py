@@ -133,7 +133,7 @@ def configured(made: Store, folder: Path, how: str, chance: random.Random) -> Co
         f"[stores.s]\ndsn = {json.dumps(made.settings.dsn)}\n"
         "[archives.cold]\nrepository = 'cold'\nfile_size = 65536\n"
         f"[archives.cold.policies.old]\nstore = 's'\nstream = '*'\nremove = '{how}'\n"
-        f"batch = {chance.choice([1, 3, 7, 1000])}\n"
+        f"never_younger_than = '0s'\nbatch = {chance.choice([1, 3, 7, 1000])}\n"
     )
     config = load_config(path)
     return config.model_copy(update={"stores": {**config.stores, "s": made.settings}})
