@@ -132,15 +132,30 @@ def _by_stream(
 def exported(
     store: EventStore, streams: Sequence[Digest], manifest: Manifest
 ) -> Iterator[pa.RecordBatch]:
-    """What the store has of archived streams now, in the columns of the archive; of heads, up to
-    where they end.
+    """What the store has of archived streams now, in the columns of the archive; of heads, from
+    where they begin to where they end.
     """
     archiving = require(store, store.archiving, "archiving")
     head = manifest.part == "head"
     refs = (
         StreamRef(*digest[:3], last=digest.last_version if head else None) for digest in streams
     )
-    return archiving.export(refs, list(manifest.columns))
+    found = archiving.export(refs, list(manifest.columns))
+    return _from_first(found, streams) if head else found
+
+
+def _from_first(
+    batches: Iterator[pa.RecordBatch], streams: Sequence[Digest]
+) -> Iterator[pa.RecordBatch]:
+    """Without what lies before the heads: other runs have it, and it may be there again."""
+    first = {digest.key: digest.first_version for digest in streams}
+    for batch in batches:
+        columns = (batch.column(name).to_pylist() for name in ("stream", "tenant", "version"))
+        of_heads = [
+            version >= first[StreamKey(stream, tenant)]
+            for stream, tenant, version in zip(*columns, strict=True)
+        ]
+        yield batch if all(of_heads) else batch.filter(pa.array(of_heads, pa.bool_()))
 
 
 def _compare_events(

@@ -148,6 +148,8 @@ def test_a_live_stream_is_shortened_piece_by_piece_and_read_whole_with_its_archi
             assert restore(*sealed, kit.store).streams == 1
         assert restore(*sealed, kit.store).there == 1
     assert versions(kit.store.read_stream(stream)) == expected
+    for sealed in (older, newer):
+        assert verify(*sealed, kit.store).ok, "what lies before a piece is in another run"
     append(kit, stream, "added")
     assert kit.store.stream_info(stream).last_version == expected[-1] + 1
 
