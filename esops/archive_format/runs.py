@@ -9,6 +9,7 @@
     runs/<run>/verified.json               the last verification
     runs/<run>/removal.json                events of the run have begun to leave the store
     runs/<run>/done.json or failed.json    the end: what was removed, or what the verification found
+    runs/<run>/renumbered.json             that its streams were restored at new positions
     summary.json                           the runs in short; see summaries.py
     locks/<archive>/<policy>/NNNNNN.json   who works on a policy
 
@@ -35,7 +36,9 @@ from esops.errors import UsageError, nearest
 RUNS, CATALOG = "runs", "catalog"
 RUN_TIME = "%Y%m%dT%H%M%SZ"
 """What the name of a run begins with: when it began, in UTC."""
-NOTES = ("plan.json", "verified.json", "removal.json", "done.json", "failed.json")
+RENUMBERED = "renumbered.json"
+"""Says that streams of the run may be in the store at other positions than the run has."""
+NOTES = ("plan.json", "verified.json", "removal.json", "done.json", "failed.json", RENUMBERED)
 """The documents of a run beside its manifest."""
 _DIGEST_AND_ROW = [name for name in STREAMS.names if name != "categories"]
 _EVENTS_IN_BATCH = 32_768
@@ -49,6 +52,8 @@ class Run:
 
     def __init__(self, repository: Repository, name: str) -> None:
         self.repository, self.name = repository, name
+        self.renumbered = False
+        """Whether its streams may be in the store at new positions; set by `Catalog.sealed`."""
 
     def path(self, file: str) -> str:
         """The name in the repository of one of the run's files."""
@@ -222,6 +227,7 @@ class Catalog:
             failed = "failed.json" in names and "removal.json" not in names
             if "manifest.json" in names and not failed:
                 run = Run(self.repository, name)
+                run.renumbered = RENUMBERED in names
                 manifest = run.manifest()
                 if store is None or manifest.store == store:
                     found.append((run, manifest))

@@ -281,6 +281,19 @@ class EventStore(Protocol):
             part.overlap(self.stream_info(part.key.stream), archived=archived) for part in parts
         ]
 
+    def has_events(self, events: Sequence[RecordedEvent], *, archived: bool = False) -> list[bool]:
+        """Which of some events the store has, by stream, version and id, at whatever positions;
+        those of streams that it has marked as archived only with `archived`.
+        """
+        del archived
+        return [
+            any(
+                (found.version, found.id) == (event.version, event.id)
+                for found in self.read_stream(event.stream, event.version - 1, limit=1)
+            )
+            for event in events
+        ]
+
     def any_passes(self, filter: EventFilter) -> bool | None:  # noqa: ARG002 - not known
         """Whether an event passes a filter, settled or not; None where that takes more than some
         seconds to find out.

@@ -6,8 +6,8 @@ alone. A stream that two runs archived is one stream, and one that was restored 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -118,46 +118,83 @@ def _removing_runs(
 
 
 def _away(
-    archive: str, runs: list[tuple[Run, Manifest]], store: EventStore, filter: EventFilter
+    archive: str, runs: Sequence[tuple[Run, Manifest]], store: EventStore, filter: EventFilter
 ) -> ArchivedAway | None:
     """What the store lacks of what some runs have; None where that is nothing."""
+    found = lacking(runs, store, filter)
+    if not found.streams:
+        return None
+    away = [runs[number] for number in sorted(found.runs)]
+    return ArchivedAway(
+        archive,
+        len(away),
+        found.streams,
+        found.events,
+        unfinished=any(run.read("done.json") is None for run, _ in away),
+        last_position=max(Position.parse(manifest.last_position) for _, manifest in away),
+        shortened=found.shortened,
+    )
+
+
+@dataclass
+class Lacking:
+    """What a store lacks of archived streams."""
+
+    looked_at: int = 0
+    """Archived events that were looked for, each once."""
+    events: int = 0
+    streams: int = 0
+    runs: set[int] = field(default_factory=set)
+    """The numbers of the runs that have them."""
+    shortened: int = 0
+    """How many of the streams lack events that only runs of heads have."""
+
+
+def lacking(
+    runs: Sequence[tuple[Run, Manifest]],
+    store: EventStore,
+    filter: EventFilter = _EVERYTHING,
+    at_most: int | None = None,
+) -> Lacking:
+    """What a store lacks of what some runs have; with `at_most`, of about so many streams."""
     from esops.archive_format.disk_map import DiskMap
 
-    streams = events = shortened = 0
-    of: set[int] = set()
+    found = Lacking()
     heads = {number for number, (_, manifest) in enumerate(runs) if manifest.part == "head"}
     with DiskMap() as archived:
         for number, (run, manifest) in enumerate(runs):
             _collect(archived, number, run, manifest, filter)
-        entries = _entries(archived)
+        streams = sum(manifest.streams for _, manifest in runs)
+        step = 1 if at_most is None else max(1, streams // at_most)
+        entries = islice(_entries(archived), 0, None, step)
         while group := list(islice(entries, _STREAMS_AT_ONCE)):
-            parts = [
-                StreamPart(key, low, high) for key, _, ranges in group for low, high, _ in ranges
-            ]
-            there = iter(store.count_parts(parts, archived=filter.archived))
-            for _, numbers, ranges in group:
-                lacking = sum(max(0, number - next(there)) for _, _, number in ranges)
-                if lacking:
-                    streams += 1
-                    events += lacking
-                    shortened += heads.issuperset(numbers)
-                    of.update(numbers)
-    if not streams:
-        return None
-    away = [runs[number] for number in sorted(of)]
-    return ArchivedAway(
-        archive,
-        len(away),
-        streams,
-        events,
-        unfinished=any(run.read("done.json") is None for run, _ in away),
-        last_position=max(Position.parse(manifest.last_position) for _, manifest in away),
-        shortened=shortened,
-    )
+            _look_for(group, store, filter, heads, found)
+    return found
+
+
+def _look_for(
+    group: Sequence[_Entry],
+    store: EventStore,
+    filter: EventFilter,
+    heads: set[int],
+    found: Lacking,
+) -> None:
+    parts = [StreamPart(key, low, high) for key, _, ranges in group for low, high, _ in ranges]
+    there = iter(store.count_parts(parts, archived=filter.archived))
+    for _, numbers, ranges in group:
+        found.looked_at += sum(number for _, _, number in ranges)
+        events = sum(max(0, number - next(there)) for _, _, number in ranges)
+        if events:
+            found.streams += 1
+            found.events += events
+            found.shortened += heads.issuperset(numbers)
+            found.runs.update(numbers)
 
 
 _Range = tuple[int, int, int]
 """From which version of a stream to which, and how many events."""
+_Entry = tuple[StreamKey, list[int], list[_Range]]
+"""A stream, the numbers of the runs that have it, and what they have."""
 
 
 def _collect(
@@ -188,7 +225,7 @@ def _united(ranges: list[_Range]) -> list[_Range]:
     return united
 
 
-def _entries(archived: DiskMap) -> Iterator[tuple[StreamKey, list[int], list[_Range]]]:
+def _entries(archived: DiskMap) -> Iterator[_Entry]:
     for value in archived:
         stream, tenant, numbers, ranges = orjson.loads(value)
         yield StreamKey(stream, tenant), numbers, ranges

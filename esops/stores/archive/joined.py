@@ -5,11 +5,13 @@ each once.
 from __future__ import annotations
 
 import heapq
+import math
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from itertools import chain, islice
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from esops.archive_format.disk_map import DiskMap
@@ -22,7 +24,9 @@ from esops.events import (
     RecordedEvent,
     StreamInfo,
 )
+from esops.stores.archive.archived_away import lacking
 from esops.stores.archive.store import ArchiveStore
+from esops.stores.archive.together import together
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -45,6 +49,8 @@ from esops.stores.parts import (
 from esops.stores.searching import IdSearch, SoughtIds
 
 _AT_ONCE = 5_000
+_SAMPLE = 2_000
+"""Streams."""
 
 
 class JoinedStore(EventStore):
@@ -139,7 +145,9 @@ class JoinedStore(EventStore):
             event for batch in self._hot.read_all(after, until, filter) for event in batch.events
         )
         cold = (
-            event for batch in self._cold.read_all(after, until, filter) for event in batch.events
+            event
+            for batch in self._cold.read_all(after, until, filter)
+            for event in self._only_archived(batch.events, archived=filter.archived)
         )
         # merge takes from each store only as much as it needs: nothing is collected but one batch.
         waiting: list[RecordedEvent] = []
@@ -152,6 +160,19 @@ class JoinedStore(EventStore):
             yield Batch(waiting, waiting[-1].position)
         if short is not None:
             raise short
+
+    def _only_archived(
+        self, events: Sequence[RecordedEvent], *, archived: bool
+    ) -> Sequence[RecordedEvent]:
+        """Archived events without those that came back at new positions: there the hot store gives
+        them.
+        """
+        # Elsewhere both give an event at one position. That is known without asking, and also
+        # where it is removed while both are read.
+        if not self._cold.renumbered or not events:
+            return events
+        there = self._hot.has_events(events, archived=archived)
+        return [event for event, has in zip(events, there, strict=True) if not has]
 
     def follow(
         self,
@@ -193,7 +214,7 @@ class JoinedStore(EventStore):
 
     def stream_info(self, stream: str) -> StreamInfo | None:
         """The stream as both stores together have it."""
-        return _together(self._hot.stream_info(stream), self._cold.stream_info(stream))
+        return together(self._hot.stream_info(stream), self._cold.stream_info(stream))
 
     def streams(
         self,
@@ -203,21 +224,36 @@ class JoinedStore(EventStore):
         closed_by: Sequence[str] = (),
         measured: bool = False,
     ) -> Iterator[StreamInfo]:
-        """Those of the hot store first, then those that only the archive has."""
-        # The archive's streams may be many millions: they are looked up on disk, not in memory.
-        with DiskMap() as archived:
+        """By name, each as both stores together have it."""
+        # There may be many millions: they are put together on disk, not in memory.
+        with DiskMap() as both:
             for info in self._cold.streams(filter, closed_by=closed_by, measured=measured):
-                archived.put(info.name, info.tenant, pickle.dumps(info))
-            hot = (
-                _together(info, _unpacked(archived.take(info.name, info.tenant))) or info
-                for info in self._hot.streams(filter, limit, closed_by=closed_by, measured=measured)
-            )
-            cold = (replace(pickle.loads(info), archived=True) for info in archived)  # noqa: S301 - packed above
-            yield from islice(chain(hot, cold), limit)
+                both.put(info.name, info.tenant, pickle.dumps(replace(info, archived=True)))
+            for info in self._hot.streams(filter, closed_by=closed_by, measured=measured):
+                cold = both.get(info.name, info.tenant)
+                packed = None if cold is None else pickle.loads(cold)  # noqa: S301 - packed above
+                both.put(info.name, info.tenant, pickle.dumps(together(info, packed)))
+            yield from (pickle.loads(info) for info in islice(both, limit))  # noqa: S301
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
-        """Both together: an upper bound where an event is in both."""
-        return self._hot.count_between(after, until) + self._cold.count_between(after, until)
+        """The hot store's, and what it lacks of the archive's: an estimate."""
+        hot = self._hot.count_between(after, until)
+        cold = self._cold.count_between(after, until)
+        if until is None or not cold:
+            return hot
+        both = hot + math.ceil(cold * self._share_removed)
+        if len(until) > 1:
+            return both
+        # The hot store may have counted numbers, and then it has counted removed events, too.
+        return max(hot, min(both, until[0] - (after[0] if after is not None else 0)))
+
+    @cached_property
+    def _share_removed(self) -> float:
+        """Which part of the archived events the hot store lacks, as far as a sample of them tells:
+        what a run has kept, or was restored, is in both.
+        """
+        found = lacking(self._cold.runs, self._hot, EventFilter(archived=True), _SAMPLE)
+        return found.events / max(found.looked_at, 1)
 
     def count_passing(self, filter: EventFilter, until: Position | None, at_most: int) -> int:
         """The hot store's where that is enough: then no file of the archive is read."""
@@ -296,24 +332,3 @@ def _each_version_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEven
         if event.tenant not in held or is_snapshot(held[event.tenant].type):
             held[event.tenant] = event
     yield from held.values()
-
-
-def _unpacked(info: bytes | None) -> StreamInfo | None:
-    return None if info is None else pickle.loads(info)  # noqa: S301 - packed by this process
-
-
-def _together(hot: StreamInfo | None, cold: StreamInfo | None) -> StreamInfo | None:
-    """A stream of which a part is archived; versions that are in both count once."""
-    if hot is None or cold is None:
-        return hot or cold
-    both = max(
-        0, min(hot.last_version, cold.last_version) - max(hot.first_version, cold.first_version) + 1
-    )
-    return replace(
-        hot,
-        length=hot.length + cold.length - both,
-        first_version=min(hot.first_version, cold.first_version),
-        last_version=max(hot.last_version, cold.last_version),
-        first_at=min((at for at in (hot.first_at, cold.first_at) if at is not None), default=None),
-        last_at=max((at for at in (hot.last_at, cold.last_at) if at is not None), default=None),
-    )

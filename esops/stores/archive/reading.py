@@ -44,6 +44,13 @@ _ONCE = (
 """An event that was archived twice (kept at first, then removed) is in two runs: the newest is
 taken. Where a later run has the snapshot that replaced it, it is the original event.
 """
+_ONCE_AT_ANY_POSITION = (
+    " QUALIFY row_number() OVER (PARTITION BY store, stream, tenant, version, "
+    "coalesce(id_text, hex(id)) ORDER BY run DESC) = 1"
+)
+"""The same where one of the runs was restored at new positions, and may have been archived again
+from there.
+"""
 
 
 _STREAMS_VIEW = """
@@ -150,7 +157,12 @@ class Database:
     @property
     def once(self) -> str:
         """Ends a statement over rows that several runs may hold."""
-        return _ONCE if len(self._runs) > 1 else ""
+        return _ONCE if len(self._runs) > 1 and not self.renumbered else ""
+
+    @property
+    def renumbered(self) -> bool:
+        """Whether a run's events may be in the store, or in another run, at new positions."""
+        return any(run.renumbered for run, _ in self._runs)
 
     @property
     def at_once(self) -> int:
@@ -176,7 +188,8 @@ class Database:
                 Position.parse(manifest.last_position),
             )
             # The manifest tells which positions a run has: others need not be fetched.
-            if (after is not None and last <= after) or (until is not None and first > until):
+            beside = (after is not None and last <= after) or (until is not None and first > until)
+            if beside and not self.renumbered:
                 continue
             entries = (
                 manifest.event_files if stream is None else self.files_of(run, manifest, [stream])
@@ -185,7 +198,11 @@ class Database:
                 relations.append(self._relation(run, manifest, entries))
         # With all columns, also where no file may hold what is asked for.
         columns = sorted({name for _, manifest in self._runs for name in manifest.columns})
-        return _united(relations, schema_with(columns))
+        united = _united(relations, schema_with(columns))
+        if self.renumbered and len(relations) > 1:
+            # Before anything is said of positions: only the newest counts.
+            return f"SELECT * FROM ({united}){_ONCE_AT_ANY_POSITION}"
+        return united
 
     def files_of(self, run: Run, manifest: Manifest, streams: Collection[str]) -> list[FileEntry]:
         """The files with events of some streams: these lie one after the other as the lists of

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from esops.archive_format.manifest import Manifest
 from esops.archive_format.repository import Repository
-from esops.archive_format.runs import Catalog
+from esops.archive_format.runs import Catalog, Run
 from esops.errors import UsageError
 from esops.events import (
     EventFilter,
@@ -80,6 +81,16 @@ class ArchiveStore(EventStore):
         if self._opened is None:
             self._opened = Database(self._runs)
         return self._opened
+
+    @property
+    def runs(self) -> Sequence[tuple[Run, Manifest]]:
+        """The runs that are read, the oldest first."""
+        return self._runs
+
+    @property
+    def renumbered(self) -> bool:
+        """Whether a run's events may be in the store at other positions than they have here."""
+        return any(run.renumbered for run, _ in self._runs)
 
     def _ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         cursor = self._database.connection.cursor()

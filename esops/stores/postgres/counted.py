@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from esops.events import StreamInfo, category_of
+from esops.events import RecordedEvent, StreamInfo, category_of
 from esops.moments import EPOCH, Moment, from_driver, moment
 from esops.stores.parts import StreamPart
 from esops.stores.postgres.layouts.base import NO_TENANT, TRUE, Layout
@@ -25,28 +25,59 @@ FROM unnest({streams}::text[], {in_tenants}::text[], {low}::bigint[], {high}::bi
     WITH ORDINALITY AS k (stream, tenant, low, high, number)
 ORDER BY k.number
 """
+_EVENTS = """
+SELECT EXISTS (SELECT FROM {events} WHERE {stream} = k.stream::{kind} AND {same_tenant}
+    AND {version} = k.version AND {id} = k.id AND {alive} AND {scope})
+FROM unnest({streams}::text[], {in_tenants}::text[], {versions}::bigint[], {ids}::text[])
+    WITH ORDINALITY AS k (stream, tenant, version, id, number)
+ORDER BY k.number
+"""
 
 
 def count_parts(
     connection: psycopg.Connection, layout: Layout, parts: Sequence[StreamPart], *, archived: bool
 ) -> list[int]:
     """How many rows there are of each part of a stream, also those that are given out to nobody."""
-    m = layout.mapped
-    tenants = m.tenant != NO_TENANT
     statement = sql.SQL(_PARTS).format(
-        events=layout.events,
-        stream=layout.stream_column or m.stream,
-        kind=sql.SQL(layout.stream_kind),
-        same_tenant=sql.SQL("{} = k.tenant").format(m.tenant) if tenants else TRUE,
-        version=m.version,
-        alive=TRUE if archived else layout.alive,
-        scope=layout.scope,
+        **_of_layout(layout, archived=archived),
         streams=sql.Literal([part.key.stream for part in parts]),
         in_tenants=sql.Literal([part.key.tenant for part in parts]),
         low=sql.Literal([part.low for part in parts]),
         high=sql.Literal([part.high for part in parts]),
     )
     return [row[0] for row in connection.execute(statement).fetchall()]
+
+
+def has_events(
+    connection: psycopg.Connection,
+    layout: Layout,
+    events: Sequence[RecordedEvent],
+    *,
+    archived: bool,
+) -> list[bool]:
+    """Which events there are, by stream, version and id."""
+    statement = sql.SQL(_EVENTS).format(
+        **_of_layout(layout, archived=archived),
+        streams=sql.Literal([event.stream for event in events]),
+        in_tenants=sql.Literal([event.tenant for event in events]),
+        versions=sql.Literal([event.version for event in events]),
+        ids=sql.Literal([event.id for event in events]),
+        id=layout.mapped.id,
+    )
+    return [row[0] for row in connection.execute(statement).fetchall()]
+
+
+def _of_layout(layout: Layout, *, archived: bool) -> dict[str, sql.Composable]:
+    m = layout.mapped
+    return {
+        "events": layout.events,
+        "stream": layout.stream_column or m.stream,
+        "kind": sql.SQL(layout.stream_kind),
+        "same_tenant": sql.SQL("{} = k.tenant").format(m.tenant) if m.tenant != NO_TENANT else TRUE,
+        "version": m.version,
+        "alive": TRUE if archived else layout.alive,
+        "scope": layout.scope,
+    }
 
 
 def stream_info(row: tuple[Any, ...]) -> StreamInfo:

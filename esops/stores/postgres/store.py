@@ -30,7 +30,7 @@ from esops.stores.base import (
 )
 from esops.stores.parts import StreamPart, What
 from esops.stores.postgres import bulk
-from esops.stores.postgres.counted import count_parts
+from esops.stores.postgres.counted import count_parts, has_events
 from esops.stores.postgres.counting import Counting
 from esops.stores.postgres.identity import PostgresIdentity
 from esops.stores.postgres.known import KnownNames
@@ -337,6 +337,11 @@ class PostgresStore(EventStore):
         """Counted in the server, by the index on streams and versions."""
         with self.control() as connection:
             return count_parts(connection, self.layout, parts, archived=archived)
+
+    def has_events(self, events: Sequence[RecordedEvent], *, archived: bool = False) -> list[bool]:
+        """Looked up in the server, by the index on streams and versions."""
+        with self.control() as connection:
+            return has_events(connection, self.layout, events, archived=archived)
 
     def any_passes(self, filter: EventFilter) -> bool | None:
         """Asked of the server, which has two seconds."""
