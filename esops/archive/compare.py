@@ -18,20 +18,29 @@ from esops.archive_format.snapshots import is_snapshot
 from esops.events import StreamKey, StreamRef
 from esops.stores.base import EventStore, require
 
+_PLACE = frozenset({"position_1", "position_2", "x_transaction_id"})
+"""Where an event is in the log, Emmett's transaction included: what a restore may change."""
+
+
+_MOVED = "its events are at other positions than when they were archived"
+
 
 class StreamComparison(NamedTuple):
     """How a stream in the store compares with the archived one.
 
     same: it is as it was archived. gone: the store has no event of it. partly: what is in the
-    store is as it was archived; some was removed, or events were appended since. differs: an event
-    is not the archived one.
+    store is as it was archived; some was removed, or events were appended since. moved: as it was
+    archived, at other positions, as after a restore with new ones. differs: an event is not the
+    archived one.
     """
 
-    status: Literal["same", "gone", "partly", "differs"]
+    status: Literal["same", "gone", "partly", "moved", "differs"]
     detail: str = ""
     """Which event differs, and in what."""
     last_version: int | None = None
     """The stream's last version in the store; None if it is gone."""
+    lacks: bool = False
+    """Whether the store lacks an archived event of it."""
 
 
 def compare(
@@ -51,7 +60,7 @@ def compare(
     in_store = {digest.key: digest for digest in digests(exported(store, streams, manifest))}
     others = [digest for digest in streams if in_store.get(digest.key, digest) != digest]
     found: dict[StreamKey, StreamComparison] = {}
-    missing = StreamComparison("gone")
+    missing = StreamComparison("gone", lacks=True)
     if rows is None:
         missing = StreamComparison("differs", "its events are not in the run's files")
     if others:
@@ -65,7 +74,7 @@ def compare(
     for digest in streams:
         other = in_store.get(digest.key)
         if other is None:
-            yield digest, StreamComparison("gone")
+            yield digest, StreamComparison("gone", lacks=True)
         elif other == digest:
             yield digest, StreamComparison("same", last_version=other.last_version)
         else:
@@ -172,6 +181,7 @@ def _compare_events(
     )
     rows_before = chain.from_iterable(map(_by_version, left))
     ahead = next(rows_before, None)
+    there, moved = 0, False
     for version, values in chain.from_iterable(map(_by_version, stored)):
         while ahead is not None and ahead[0] < version:  # removed from the store since
             ahead = next(rows_before, None)
@@ -193,19 +203,31 @@ def _compare_events(
                 f"event ({before['type']})",
                 other.last_version,
             )
-        if different:
+        if not _PLACE.issuperset(different):
             return StreamComparison(
                 "differs",
                 f"version {version} differs from the store's in {', '.join(different)}",
                 other.last_version,
             )
-    return StreamComparison("partly", "", other.last_version)
+        there += 1
+        moved |= bool(different)
+    lacks = there < digest.events
+    if moved:
+        return StreamComparison("moved", _MOVED, other.last_version, lacks)
+    return StreamComparison("partly", "", other.last_version, lacks)
 
 
 def _by_version(batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any]]]:
     ids = join_ids(batch)
     for row, identifier in zip(plain_rows(batch), ids, strict=True):
         yield row["version"], {**row, "id": identifier, "id_text": None}
+
+
+def only(batch: pa.RecordBatch, keys: Sequence[StreamKey]) -> pa.RecordBatch:
+    """The rows of some streams, by name and tenant."""
+    requested = {*keys}
+    pairs = zip(batch.column("stream").to_pylist(), batch.column("tenant").to_pylist(), strict=True)
+    return batch.filter(pa.array([pair in requested for pair in pairs], pa.bool_()))
 
 
 class RowReader:

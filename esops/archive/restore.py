@@ -1,28 +1,30 @@
-"""Streams come back from an archive: as they were into their own store, or appended to another."""
+"""Streams come back from an archive: as they were into their own store, or appended to another.
+
+All or nothing per stream. Where other events have their positions, they get new ones if that is
+asked for: all of a run's streams in one transaction, after all other events.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
-import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow import RecordBatch
 
-from esops.archive.compare import RowReader, compare
+from esops.archive.append_archived import Appender
+from esops.archive.archived_groups import Group, events_of_streams, groups_of
+from esops.archive.compare import StreamComparison, compare, only
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
-from esops.archive_format.runs import Run
+from esops.archive_format.runs import RENUMBERED, Run
 from esops.config import Config
 from esops.errors import EsopsError, Refused, Stopped, UsageError
-from esops.events import EventFilter, NewEvent, RecordedEvent
+from esops.events import EventFilter, StreamKey
 from esops.stores import open_store
-from esops.stores.archive.reading import Database, events_from
-from esops.stores.base import EventStore, missing, require
+from esops.stores.base import EventStore, require
+from esops.stores.parts import ArchivedGroup
 
-_EVENTS_AT_ONCE = 5_000
-_STREAMS_AT_ONCE = 500
-_APPENDED_AT_ONCE = 200
+_NAMED_AT_MOST = 1_000
 
 
 @dataclass
@@ -36,6 +38,31 @@ class RestoreResult:
     events: int = 0
     there: int = 0
     """Streams of which nothing was missing."""
+    renumbered: bool = False
+    """Whether the events got new positions."""
+    left_out: int = 0
+    """Streams that were left out whole, since the store has others in their place."""
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    """The first thousand of these, each with the reason."""
+
+    def leave_out(self, stream: str, reason: str) -> None:
+        """Count a stream that was left out."""
+        self.left_out += 1
+        if len(self.skipped) < _NAMED_AT_MOST:
+            self.skipped.append({"stream": stream, "reason": reason})
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """How a restore deals with other events that are in its way; without these it refuses."""
+
+    renumber: bool = False
+    """Give the events new positions, in the order of the old ones."""
+    skip_conflicts: bool = False
+    """Leave out streams in whose place the store has others."""
+
+
+_DEFAULT = RestoreOptions()
 
 
 def restore_run(
@@ -43,6 +70,7 @@ def restore_run(
     run: Run,
     into: str,
     streams: Sequence[str] = (),
+    options: RestoreOptions = _DEFAULT,
     *,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda *_: None,
@@ -62,7 +90,9 @@ def restore_run(
     name, settings = config.store(into)
     manifest = run.manifest()
     with open_store(name, settings.without_archive) as store:
-        return restore(run, manifest, store, streams, check_stop=check_stop, progress=progress)
+        return restore(
+            run, manifest, store, streams, options, check_stop=check_stop, progress=progress
+        )
 
 
 def restore(
@@ -70,6 +100,7 @@ def restore(
     manifest: Manifest,
     store: EventStore,
     names: Sequence[str] = (),
+    options: RestoreOptions = _DEFAULT,
     *,
     check_stop: Callable[[], None] = lambda: None,
     progress: Callable[[int, int], None] = lambda *_: None,
@@ -81,35 +112,28 @@ def restore(
     streams that do not exist there.
 
     Raises Refused, before it writes to a stream, if the store has another event in its place;
-    UsageError for a name that is not in the run.
+    UsageError for a name that is not in the run, or for an option that the store cannot do.
     """
-    restoration = _Restoration(run, manifest, store)
-    requested = frozenset(names)
-    found: set[str] = set()
+    if options.renumber and manifest.part == "head":
+        raise UsageError(
+            f"--renumber is not for run {run.name}: it holds the first events of streams that "
+            "continue, and at new positions these would come after the others",
+            hint="Leave out --renumber.",
+        )
+    restoration = _Restoration(run, manifest, store, frozenset(names), options)
     restores = store.archiving.restores if store.archiving is not None else ""
     at_home = store.name == manifest.store or restores == "anywhere"
-    as_they_were = bool(restores) and at_home and store.ping().layout == manifest.layout
-    if as_they_were:
-        # All of it before anything is written: half a restore helps nobody.
-        for group, _, batches in _groups(run, manifest, requested):
-            check_stop()
-            if manifest.part == "head":
-                _check_joined(group, store)
-            require(store, store.archiving, "archiving").check_room(batches)
-            deque(batches, 0)
-    done = 0
-    for group, rows, batches in _groups(run, manifest, requested):
-        check_stop()
-        if as_they_were:
-            restoration.restore_group(group, rows, batches)
-        else:
-            restoration.append_group(group, list(batches))
-        # What was not needed is read all the same, so that the next group begins at its own rows.
-        deque(batches, 0)
-        done += len(group)
-        progress(done, len(requested) or manifest.streams)
-        found |= requested & {digest.stream for digest in group}
-    if missing := requested - found:
+    if restores and at_home and store.ping().layout == manifest.layout:
+        restoration.as_they_were(check_stop, progress)
+    elif options.renumber:
+        raise UsageError(
+            f"--renumber is for a store of the kind that the events came from: store {store.name} "
+            "gives them new positions in any case",
+            hint="Leave out --renumber.",
+        )
+    else:
+        restoration.append(check_stop, progress)
+    if missing := frozenset(names) - restoration.found:
         raise UsageError(
             f"run {run.name} has no stream {min(missing)!r}",
             hint=f"List its streams with: esops archive show {run.name} --streams",
@@ -140,152 +164,204 @@ def _check_joined(group: Sequence[Digest], store: EventStore) -> None:
 class _Restoration:
     """Writes groups of streams, and counts them."""
 
-    def __init__(self, run: Run, manifest: Manifest, store: EventStore) -> None:
-        self._run, self._manifest, self._store = run, manifest, store
-        self.result = RestoreResult(run.name, store.name)
-
-    def restore_group(
-        self, group: Sequence[Digest], rows: Sequence[str | None], batches: Iterable[pa.RecordBatch]
+    def __init__(
+        self,
+        run: Run,
+        manifest: Manifest,
+        store: EventStore,
+        requested: frozenset[str],
+        options: RestoreOptions,
     ) -> None:
-        """Write streams as they were, and check that they are; `rows` are the store's own."""
-        missing: list[int] = []
+        self._run, self._manifest, self._store = run, manifest, store
+        self._requested, self._options = requested, options
+        self.result = RestoreResult(run.name, store.name, renumbered=options.renumber)
+        self.found: set[str] = set()
+        """The requested streams that the run has."""
+
+    def _groups(
+        self, check_stop: Callable[[], None], progress: Callable[[int, int], None]
+    ) -> Iterator[Group]:
+        done = 0
+        for group in groups_of(self._run, self._manifest, self._requested):
+            check_stop()
+            yield group
+            done += len(group.digests)
+            progress(done, len(self._requested) or self._manifest.streams)
+            self.found |= self._requested & {digest.stream for digest in group.digests}
+
+    def as_they_were(
+        self, check_stop: Callable[[], None], progress: Callable[[int, int], None]
+    ) -> None:
+        """Into a store of their own kind. Raises Refused."""
+        archiving = require(self._store, self._store.archiving, "archiving")
+        if not self._options.skip_conflicts:
+            # All of it before anything is written: half a restore helps nobody.
+            for group in self._groups(check_stop, lambda *_: None):
+                if self._manifest.part == "head":
+                    _check_joined(group.digests, self._store)
+                if not self._options.renumber:
+                    archiving.check_room(group.batches)
+        if self._options.renumber:
+            self._renumber(check_stop, progress)
+            return
+        for group in self._groups(check_stop, progress):
+            self._restore_group(group)
+
+    def _incomplete(self, digests: Sequence[Digest]) -> list[int]:
+        """Which streams the store lacks events of. Raises Refused, or leaves out, where it has
+        others.
+        """
+        incomplete = []
         # Compared before anything is written: a restore that is run again writes only what is
         # missing.
-        compared = compare(self._run, self._manifest, group, self._store)
+        compared = compare(self._run, self._manifest, digests, self._store)
         for number, (digest, comparison) in enumerate(compared):
             if comparison.status == "differs":
-                raise Refused(
-                    f"stream {digest.stream} cannot be restored: {comparison.detail}",
-                    hint="esops overwrites no event. Restore into another store with --into.",
+                self._conflict(
+                    digest.key,
+                    Refused(
+                        f"stream {digest.stream} cannot be restored: {comparison.detail}",
+                        hint="esops overwrites no event. Leave such streams out with "
+                        "--skip-conflicts, or restore into another store with --into.",
+                    ),
+                    comparison.detail,
                 )
-            if comparison.status == "same":
+            elif not comparison.lacks:
                 self.result.there += 1
-            else:
-                missing.append(number)
-        if not missing:
-            return
-        incomplete = [group[number] for number in missing]
-        keys = [digest.key for digest in incomplete]
+            elif comparison.status == "moved" and not self._options.renumber:
+                # The others at their old positions would come before or between them.
+                self._conflict(
+                    digest.key,
+                    Refused(
+                        f"stream {digest.stream} cannot be restored: {comparison.detail}",
+                        hint="They were restored with --renumber: restore the others so, too.",
+                    ),
+                    comparison.detail,
+                )
+            elif self._joins(digest):
+                incomplete.append(number)
+        return incomplete
+
+    def _joins(self, digest: Digest) -> bool:
+        if self._manifest.part != "head" or not self._options.skip_conflicts:
+            return True  # checked before anything was written
+        try:
+            _check_joined([digest], self._store)
+        except Refused as error:
+            self._conflict(digest.key, error, error.message)
+            return False
+        return True
+
+    def _conflict(self, key: StreamKey, error: Refused, reason: str) -> None:
+        if not self._options.skip_conflicts:
+            raise error
+        self.result.leave_out(key.stream, reason)
+
+    def _restore_group(self, group: Group) -> None:
+        incomplete = self._incomplete(group.digests)
+        if incomplete:
+            digests = [group.digests[number] for number in incomplete]
+            keys = [digest.key for digest in digests]
+            # In front of a stream that continues, nothing but events comes back.
+            head = self._manifest.part == "head"
+            self._write(
+                digests,
+                None if head else [group.rows[number] for number in incomplete],
+                (only(batch, keys) for batch in group.batches),
+            )
+
+    def _write(
+        self,
+        digests: Sequence[Digest],
+        rows: Sequence[str | None] | None,
+        batches: Iterator[RecordBatch],
+    ) -> None:
+        """Restore some streams; where they are refused together, those that are not to blame."""
+        keys = [digest.key for digest in digests]
         archiving = require(self._store, self._store.archiving, "archiving")
-        # In front of a stream that continues, nothing but events comes back.
-        own = None if self._manifest.part == "head" else [rows[number] for number in missing]
-        self.result.events += archiving.restore_streams(
-            keys, own, (_only(batch, keys) for batch in batches)
-        )
-        for digest, comparison in compare(self._run, self._manifest, incomplete, self._store):
-            # "partly" without a detail: the application has appended to the stream in between.
-            if comparison.status not in ("same", "partly") or comparison.detail:
+        try:
+            events = archiving.restore_streams(keys, rows, batches)
+        except Refused as error:
+            if len(digests) == 1 or not self._options.skip_conflicts:
+                self._conflict(keys[0], error, error.message)
+                return
+            half = len(digests) // 2
+            for part in (slice(half), slice(half, None)):
+                names = frozenset(key.stream for key in keys[part])
+                again = events_of_streams(self._run, self._manifest, names)
+                theirs = keys[part]
+                self._write(
+                    digests[part],
+                    None if rows is None else rows[part],
+                    (only(batch, theirs) for batch in again),
+                )
+            return
+        self._check_restored(digests, moved=False)
+        self.result.events += events
+        self.result.streams += len(digests)
+
+    def _check_restored(self, digests: Sequence[Digest], *, moved: bool) -> None:
+        """Raises EsopsError where the store does not have what was just written to it."""
+        for digest, comparison in compare(self._run, self._manifest, digests, self._store):
+            # The application may have appended to the stream in between.
+            if not _is_there(comparison, moved=moved):
                 raise EsopsError(
                     f"stream {digest.stream} was restored, and differs from the archive: "
                     f"{comparison.status} {comparison.detail}"
                 )
-        self.result.streams += len(incomplete)
 
-    def append_group(self, group: Sequence[Digest], batches: Sequence[pa.RecordBatch]) -> None:
-        """Append streams to a store that cannot take positions; it numbers the events itself."""
-        store = self._store
-        if not store.capabilities.append:
-            raise missing(store, "append")
-        base = store.capabilities.first_version
-        for digest in group:
-            written = self._appended_before(digest)
-            if written == digest.events:
-                self.result.there += 1
-                continue
-            events = [
-                event
-                for batch in batches
-                for event in events_from(_only(batch, [digest.key]), self._manifest)
-            ]
-            if len(events) != digest.events:
-                raise Refused(
-                    f"stream {digest.stream} holds rows that are not events (gap fillers, skipped "
-                    "events), and another store cannot take them",
-                    hint=f"Restore it into store {self._manifest.store}.",
-                )
-            if written:
-                # A restore that was killed leaves the beginning of a stream, and is resumed. Any
-                # other events belong to somebody else.
-                self._check_beginning(digest, events[:written])
-            for at in range(written, len(events), _APPENDED_AT_ONCE):
-                some = [
-                    NewEvent(event.id, event.type, event.data, event.metadata or b"{}")
-                    for event in events[at : at + _APPENDED_AT_ONCE]
-                ]
-                store.append(digest.stream, some, base + at - 1)
-                self.result.events += len(some)
-            self.result.streams += 1
+    def _renumber(
+        self, check_stop: Callable[[], None], progress: Callable[[int, int], None]
+    ) -> None:
+        archiving = require(self._store, self._store.archiving, "archiving")
+        if self._store.name == self._manifest.store:
+            # Before it is true: whoever joins the store with this archive has to look from now on.
+            self._run.note(RENUMBERED, {"store": self._store.name})
 
-    def _appended_before(self, digest: Digest) -> int:
-        """How many events of a stream the store has already, such as from a killed restore.
+        def groups() -> Iterator[ArchivedGroup]:
+            for group in self._groups(check_stop, progress):
+                numbers = self._incomplete(group.digests)
+                keys = [group.digests[number].key for number in numbers]
+                theirs = (only(batch, keys) for batch in group.batches)
+                if keys:
+                    yield ArchivedGroup(keys, [group.rows[number] for number in numbers], theirs)
 
-        Raises Refused if the stream cannot be restored by appending.
-        """
-        store, base = self._store, self._store.capabilities.first_version
-        if digest.first_version != self._manifest.first_version:
+        done = archiving.restore_renumbered(groups(), skip_conflicts=self._options.skip_conflicts)
+        for key, reason in done.conflicts.items():
+            self.result.leave_out(key.stream, reason)
+        self.result.streams, self.result.events = done.streams, done.events
+        left_out = {each["stream"] for each in self.result.skipped}
+        if self.result.left_out == len(self.result.skipped):
+            for group in groups_of(self._run, self._manifest, self._requested):
+                there = [each for each in group.digests if each.stream not in left_out]
+                self._check_restored(there, moved=True)
+
+    def append(self, check_stop: Callable[[], None], progress: Callable[[int, int], None]) -> None:
+        """Into a store of another kind. Raises Refused."""
+        appender = Appender(self._run, self._manifest, self._store)
+        unfit = dict(appender.unfit(self._requested))
+        if unfit and not self._options.skip_conflicts:
             raise Refused(
-                f"stream {digest.stream} begins at version {digest.first_version} in the archive, "
-                f"and store {store.name} would count its events from {base}",
+                next(iter(unfit.values())),
                 hint=f"Restore it into store {self._manifest.store}.",
             )
-        here = store.stream_info(digest.stream)
-        written = 0 if here is None else here.last_version - base + 1
-        if written > digest.events or (here is not None and here.first_version != base):
-            raise self._exists(digest)
-        return written
-
-    def _check_beginning(self, digest: Digest, expected: Sequence[RecordedEvent]) -> None:
-        """Raises Refused if the events that the store has are not the archived ones."""
-        in_store = self._store.read_stream(digest.stream, limit=len(expected))
-        for event, here in zip(expected, in_store, strict=False):
-            if event.id != here.id:
-                raise self._exists(digest)
-
-    def _exists(self, digest: Digest) -> Refused:
-        return Refused(
-            f"store {self._store.name} already has a stream {digest.stream} with other events",
-            hint="Restore into a store that does not have this stream.",
-        )
+        for group in self._groups(check_stop, progress):
+            for digest, batches in appender.streams(group):
+                if digest.key in unfit:
+                    self.result.leave_out(digest.stream, unfit[digest.key])
+                    continue
+                try:
+                    appended = appender.append(digest, batches)
+                except Refused as error:
+                    self._conflict(digest.key, error, error.message)
+                    continue
+                self.result.events += appended
+                if appended:
+                    self.result.streams += 1
+                else:
+                    self.result.there += 1
 
 
-def _only(batch: pa.RecordBatch, keys: Sequence[tuple[str, str]]) -> pa.RecordBatch:
-    """The rows of some streams, by name and tenant."""
-    requested = set(keys)
-    pairs = zip(batch.column("stream").to_pylist(), batch.column("tenant").to_pylist(), strict=True)
-    return batch.filter(pa.array([pair in requested for pair in pairs], pa.bool_()))
-
-
-def _groups(
-    run: Run, manifest: Manifest, requested: frozenset[str]
-) -> Iterator[tuple[list[Digest], list[str | None], Iterator[pa.RecordBatch]]]:
-    """Streams, the store's own rows of them, and their events; some thousand events at a time."""
-    events = RowReader(_events(run, manifest, requested))
-    group: list[Digest] = []
-    rows: list[str | None] = []
-    count = 0
-    for digest, row in run.streams(manifest):
-        if requested and digest.stream not in requested:
-            continue
-        group.append(digest)
-        rows.append(row)
-        count += digest.events
-        if count >= _EVENTS_AT_ONCE or len(group) >= _STREAMS_AT_ONCE:
-            yield group, rows, events.next(count)
-            group, rows, count = [], [], 0
-    if group:
-        yield group, rows, events.next(count)
-
-
-def _events(run: Run, manifest: Manifest, requested: frozenset[str]) -> Iterator[pa.RecordBatch]:
-    """The events of the requested streams, or of all; only files that hold some are read."""
-    if not requested:
-        for entry in manifest.event_files:
-            yield from run.batches(entry)
-        return
-    with Database([(run, manifest)]) as database:
-        entries = database.files_of(run, manifest, requested)
-    names = pa.array(sorted(requested))
-    for entry in entries:
-        for batch in run.batches(entry):
-            # By name alone: a stream that several tenants have is restored for all of them.
-            yield batch.filter(pc.is_in(batch.column("stream"), names))
+def _is_there(comparison: StreamComparison, *, moved: bool) -> bool:
+    known = {"same", "partly", "moved"} if moved else {"same", "partly"}
+    return comparison.status in known and not comparison.lacks

@@ -270,6 +270,9 @@ def _verify(context: RunContext, manifest: Manifest, reasons: DiskMap) -> RunVer
     """
 
     def each(digest: Digest, comparison: StreamComparison) -> None:
+        # The archive would give its events at positions where they were not last.
+        if comparison.status == "moved":
+            reasons.put(*digest.key, comparison.detail)
         # An event that was appended since would be removed unarchived.
         if comparison.last_version is not None and comparison.last_version > digest.last_version:
             reasons.put(

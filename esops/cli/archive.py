@@ -291,6 +291,16 @@ def restore(
         help="The store to restore into. Default: the store that the streams came from.",
         autocompletion=complete_store,
     ),
+    renumber: bool = typer.Option(
+        False,
+        "--renumber",
+        help="Give the events new positions, where others have theirs.",
+    ),
+    skip_conflicts: bool = typer.Option(
+        False,
+        "--skip-conflicts",
+        help="Leave out streams in whose place the store has others.",
+    ),
     archive: str | None = _ARCHIVE,
     yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask for confirmation."),
 ) -> None:
@@ -300,7 +310,7 @@ def restore(
 
     esops archive restore 20260301T020000Z-old-carts-1f2e3d cart-4711
     """
-    from esops.archive.restore import restore_run
+    from esops.archive.restore import RestoreOptions, restore_run
     from esops.config import load_config
     from esops.wording import count
 
@@ -311,6 +321,9 @@ def restore(
     target = config.store(into or output.settings.store or manifest.store)[0]
     number = len(streams) if streams else manifest.streams
     question = f"Restore {count(number, 'stream')} of run {run} into store {target}?"
+    if renumber:
+        for line in text.RENUMBER_NOTES:
+            output.say(line)
     confirm(question, yes=yes, what=f"a restore writes events into store {target}")
     progress = JobProgress(output)
     try:
@@ -319,6 +332,7 @@ def restore(
             found,
             target,
             streams or (),
+            RestoreOptions(renumber, skip_conflicts),
             stop=stop_on_signals().is_set,
             progress=lambda done, total: progress.update("streams restored", done, total),
         )
@@ -328,6 +342,8 @@ def restore(
         output.json(asdict(result))
     else:
         text.restored(output, result)
+    if result.left_out:
+        raise typer.Exit(1)
 
 
 @command(archive)

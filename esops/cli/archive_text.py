@@ -172,17 +172,38 @@ def verifications(output: Output, results: Sequence[RunVerification]) -> None:
             output.line(f"  {problem}")
 
 
+RENUMBER_NOTES = (
+    "Note:",
+    "  - The events get new positions after all others, in the order of their old ones. Versions,",
+    "    ids, times and payloads stay.",
+    "  - Who has read the store up to now sees these events again, as new ones: the application's",
+    "    processors and consumers, persistent checkpoints, and the versions of esops' projections.",
+    "    What is not idempotent counts them twice. Rebuild such read models, or stop what must not",
+    "    see them.",
+    "  - It is one transaction. esops waits for its end; a reader of the library's own that passes",
+    "    numbers which are not there yet may pass these.",
+)
+"""What new positions mean for those who read the store."""
+
+
 def restored(output: Output, result: RestoreResult) -> None:
-    """What was written, and what was already complete."""
+    """What was written, what was already complete, and what was left out."""
     complete = (
         f"; {count(result.there, 'stream was', 'streams were')} already complete"
         if result.there
         else ""
     )
+    where = " at new positions" if result.renumbered and result.events else ""
     output.line(
         f"{result.run}: restored {count(result.streams, 'stream')} with "
-        f"{count(result.events, 'event')} into store {result.store}{complete}"
+        f"{count(result.events, 'event')} into store {result.store}{where}{complete}"
     )
+    if result.left_out:
+        output.line(f"{count(result.left_out, 'stream was', 'streams were')} left out, each whole:")
+        for each in result.skipped:
+            output.line(f"  {each['stream']}: {each['reason']}")
+        if result.left_out > len(result.skipped):
+            output.line(f"  and {result.left_out - len(result.skipped):,} more")
 
 
 def garbage(output: Output, found: Garbage) -> None:

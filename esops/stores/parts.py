@@ -235,6 +235,22 @@ class RemovalStrategy:
     """What is executed, word for word, with the streams as parameters."""
 
 
+class ArchivedGroup(NamedTuple):
+    """Some archived streams: their keys, the store's own rows of them, and their events."""
+
+    keys: Sequence[StreamKey]
+    rows: Sequence[str | None]
+    batches: Iterable[pa.RecordBatch]
+
+
+class Renumbered(NamedTuple):
+    """What a restore at new positions wrote, and the streams that it left out, with reasons."""
+
+    streams: int
+    events: int
+    conflicts: Mapping[StreamKey, str]
+
+
 class Archiving(Protocol):
     """How streams get into an archive, out of the store, and back."""
 
@@ -329,6 +345,17 @@ class Archiving(Protocol):
         back.
 
         Raises Refused where that would change an event that is there.
+        """
+        ...
+
+    def restore_renumbered(
+        self, groups: Iterable[ArchivedGroup], *, skip_conflicts: bool
+    ) -> Renumbered:
+        """Restore archived streams at new positions after all others, in the order of their old
+        ones: all of them, in one transaction, or none.
+
+        Raises Refused for a stream of which the store has other events, which `skip_conflicts`
+        leaves out; UsageError where the store cannot give new positions.
         """
         ...
 

@@ -11,7 +11,14 @@ import orjson
 
 from esops.errors import Refused, UsageError
 from esops.events import Position, RecordedEvent, StreamKey, StreamRef
-from esops.stores.parts import HeadRemoval, RemovalStrategy, Removed, VersionRange
+from esops.stores.parts import (
+    ArchivedGroup,
+    HeadRemoval,
+    RemovalStrategy,
+    Removed,
+    Renumbered,
+    VersionRange,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -158,6 +165,35 @@ class MemoryArchiving:
                             f"stream {event.stream} has another event at version {event.version}"
                         )
         return restored
+
+    def restore_renumbered(
+        self, groups: Iterable[ArchivedGroup], *, skip_conflicts: bool
+    ) -> Renumbered:
+        """After all others, under the log's lock."""
+        from esops.stores.archive_batches import from_archive
+
+        with self.log.lock:
+            there = {(event.stream, event.version): event.id for event in self.log.events}
+            waiting: list[RecordedEvent] = []
+            conflicts: dict[StreamKey, str] = {}
+            keys: set[StreamKey] = set()
+            for group in groups:
+                keys |= {*group.keys}
+                waiting += [event for batch in group.batches for event in from_archive(batch, 1)]
+            for event in waiting:
+                if there.get((event.stream, event.version), event.id) != event.id:
+                    reason = f"the store has another event at version {event.version}"
+                    if not skip_conflicts:
+                        raise Refused(f"stream {event.stream}: {reason}")
+                    conflicts[StreamKey(event.stream)] = reason
+            self.log.archived -= {key.stream for key in keys - conflicts.keys()}
+            put = 0
+            for event in sorted(waiting, key=position_of):
+                if (event.stream, event.version) in there or StreamKey(event.stream) in conflicts:
+                    continue
+                self._restore(event._replace(position=Position([self.log.drawn + 1])))
+                put += 1
+        return Renumbered(len(keys) - len(conflicts), put, conflicts)
 
     def _restore(self, event: RecordedEvent) -> None:
         log = self.log

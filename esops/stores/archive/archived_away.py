@@ -156,7 +156,7 @@ def lacking(
     filter: EventFilter = _EVERYTHING,
     at_most: int | None = None,
 ) -> Lacking:
-    """What a store lacks of what some runs have; with `at_most`, of about so many streams."""
+    """What a store lacks of what some runs have; with `at_most`, of about this many streams."""
     from esops.archive_format.disk_map import DiskMap
 
     found = Lacking()

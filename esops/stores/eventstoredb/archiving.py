@@ -24,7 +24,14 @@ from esops.stores.base import WrongExpectedVersion
 from esops.stores.eventstoredb import bulk, lookup
 from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
-from esops.stores.parts import HeadRemoval, RemovalStrategy, Removed, VersionRange
+from esops.stores.parts import (
+    ArchivedGroup,
+    HeadRemoval,
+    RemovalStrategy,
+    Removed,
+    Renumbered,
+    VersionRange,
+)
 
 if TYPE_CHECKING:
     from esops.stores.eventstoredb.store import EventStoreDBStore
@@ -193,6 +200,19 @@ class NodeArchiving:
         return sum(
             self._restore(key.stream, document, *wanted[key.stream])
             for key, document in zip(streams, documents, strict=True)
+        )
+
+    def restore_renumbered(
+        self,
+        groups: Iterable[ArchivedGroup],  # noqa: ARG002 - refused
+        *,
+        skip_conflicts: bool,  # noqa: ARG002
+    ) -> Renumbered:
+        """Raises UsageError: a node gives no position twice."""
+        raise UsageError(
+            "--renumber does nothing for EventStoreDB: events become readable again at their own "
+            "positions, which no other event can have",
+            hint="Leave out --renumber.",
         )
 
     def _restore(self, stream: str, document: str | None, low: int, high: int) -> int:

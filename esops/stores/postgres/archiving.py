@@ -22,15 +22,23 @@ from esops.events import StreamKey, StreamRef
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.stores.ahead import ahead
-from esops.stores.parts import HeadRemoval, RemovalStrategy, Removed, VersionRange
-from esops.stores.postgres import removing, restoring
+from esops.stores.parts import (
+    ArchivedGroup,
+    HeadRemoval,
+    RemovalStrategy,
+    Removed,
+    Renumbered,
+    VersionRange,
+)
+from esops.stores.postgres import removing
 from esops.stores.postgres.archived_rows import WritableTable
 from esops.stores.postgres.bulk import BulkReader
 from esops.stores.postgres.comparing import Comparison, array_of, shape_of
 from esops.stores.postgres.exporting import as_archived, export_statement, groups_of
 from esops.stores.postgres.layouts.archiving import SqlRemoval
 from esops.stores.postgres.layouts.base import Layout
-from esops.stores.postgres.memory import forget_restored
+from esops.stores.postgres.restorer import StreamRestorer
+from esops.stores.postgres.restoring import table_of
 from esops.stores.postgres.trial import Trial
 
 _BY_INDEX = "SET enable_seqscan = off"
@@ -84,7 +92,7 @@ class StreamArchiver:
 
     def _events_table(self, connection: psycopg.Connection) -> catalog.Table:
         if self._table is None:
-            self._table = restoring.table_of(connection, self._layout.events)
+            self._table = table_of(connection, self._layout.events)
         return self._table
 
     def export(
@@ -171,7 +179,7 @@ class StreamArchiver:
         shape = shape_of(connection, self._layout.events)
         if self._compared is not None and self._compared[0] == shape:
             return self._compared[1]
-        table = restoring.table_of(connection, self._layout.events)
+        table = table_of(connection, self._layout.events)
         made = Comparison(self._rules, self._layout.events, WritableTable.of(connection, table))
         self._compared = shape, made
         return made
@@ -235,7 +243,7 @@ class StreamArchiver:
         if rules is None:
             return 0
         with translated(), connect(self._dsn, "trial") as connection:
-            streams = [restoring.table_of(connection, name) for name in rules.streams]
+            streams = [table_of(connection, name) for name in rules.streams]
             tried = Trial(
                 connection,
                 rules,
@@ -264,42 +272,26 @@ class StreamArchiver:
         """In one transaction. Raises Refused where an event of the same stream and version is
         there and another, or a stream's row cannot be made.
         """
+        return self._restorer().restore(streams, rows, batches)
+
+    def check_room(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """See Archiving: positions that other events have, and transactions yet to come."""
+        with self._control() as connection:
+            self._restorer().check_room(connection, batches)
+
+    def restore_renumbered(
+        self, groups: Iterable[ArchivedGroup], *, skip_conflicts: bool
+    ) -> Renumbered:
+        """All of it in one transaction; the numbers are drawn when the events are inserted."""
+        return self._restorer().renumber(groups, skip_conflicts=skip_conflicts)
+
+    def _restorer(self) -> StreamRestorer:
         if self._rules is None:
             raise UsageError(
                 f"events cannot be restored as they were into layout {self._layout.name}",
                 hint="Restore into another store with --into.",
             )
-        with translated(), connect(self._dsn, "restore") as connection, connection.transaction():
-            connection.execute("SET LOCAL lock_timeout = '5s'")
-            table = self._events_table(connection)
-            into = restoring.Restoring(connection, self._rules, self._layout.events, table)
-            if rows is not None:  # no row is locked where writers append
-                into.make_streams(streams, rows)
-            put = 0
-            for batch in batches:
-                for sequence in self._layout.sequences:
-                    into.move_past(sequence.as_string(None), batch)
-                self._check_room(into, batch)
-                put += into.insert(batch)
-                # A restored event is none that came late.
-                for sequence in self._layout.sequences:
-                    numbers = batch.column("position_1").to_pylist()
-                    forget_restored(connection, sequence.as_string(None), numbers)
-            return put
-
-    def check_room(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """See Archiving: positions that other events have, and transactions yet to come."""
-        assert self._rules is not None
-        with self._control() as connection:
-            table = self._events_table(connection)
-            into = restoring.Restoring(connection, self._rules, self._layout.events, table)
-            for batch in batches:
-                self._check_room(into, batch)
-
-    def _check_room(self, into: restoring.Restoring, batch: pa.RecordBatch) -> None:
-        if self._layout.by_transactions:
-            into.refuse_unwritten(batch)
-        restoring.refuse_taken(into.taken(batch))
+        return StreamRestorer(self._layout, self._rules, self._dsn)
 
 
 def _heads(how: SqlRemoval, taking: str) -> HeadRemoval | None:

@@ -36,8 +36,8 @@ _SQL = statements(__package__, "restoring")
 _ROWS_AT_ONCE = 1_000
 _DRAWN_AT_MOST = 1_000_000
 _HINT = (
-    "Nothing of these streams was written. Restore into another store with --into; a store of "
-    "another kind gives the events new positions."
+    "Nothing of these streams was written. With --renumber, the events get new positions; with "
+    "--skip-conflicts, these streams are left out. Or restore into another store with --into."
 )
 
 
@@ -101,6 +101,11 @@ class Restoring:
                 own = WritableTable.of(self._connection, table_of(self._connection, name))
                 self._connection.execute(insert_of_streams(name, own), {"row": new})
 
+    def advance_streams(self, streams: Sequence[StreamKey]) -> None:
+        """Bring streams' own rows up to the events that came back."""
+        if self._rules.advance is not None:
+            self._connection.execute(self._rules.advance, keys_of(streams))
+
     def taken(self, batch: pa.RecordBatch) -> list[TakenPosition]:
         """Events of the batch at whose positions the store has others: some of them."""
         found = self._connection.execute(
@@ -118,8 +123,8 @@ class Restoring:
             raise Refused(
                 f"events were written by transaction {newest}, and this server is at "
                 f"{row[0]}: readers would not see them until it has come that far",
-                hint="The server was restored or is another one. Restore into a store of another "
-                "kind with --into: there the events get new positions.",
+                hint="The server was restored or is another one. With --renumber, the events get "
+                "new positions.",
             )
 
     def move_past(self, sequence: str, batch: pa.RecordBatch) -> None:

@@ -93,6 +93,10 @@ class LayoutArchiving:
     """What else to keep, by name, as text, beside all columns that are not named here."""
     fill: Callable[[dict[str, Any]], None] = lambda _: None
     """Changes the values by column of an event that comes back, where `extra` asks for it."""
+    renewed: Mapping[str, sql.Composable] = field(default_factory=dict)
+    """What else gets another value, beside the number, where an event gets a new position."""
+    advance: sql.Composed | None = None
+    """Brings streams' own rows up to their newest events, where a row is behind."""
     revive: tuple[sql.Composed, ...] = ()
     """Makes streams take events again; executed before their events come back."""
     row: sql.Composed | None = None

@@ -63,6 +63,9 @@ def archiving_rules(
                 heads=SqlHeads(made["head_limits"], until_only=True),
             ),
         },
+        # By it the library reads: what an older transaction wrote, its consumers have passed.
+        renewed={"transaction_id": sql.SQL("pg_current_xact_id()")},
+        advance=made["advance"],
         revive=(made["revive_events"], made["revive_streams"]),
         row=made["row"],
     )

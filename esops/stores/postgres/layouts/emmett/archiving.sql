@@ -31,3 +31,11 @@ UPDATE {streams} s SET is_archived = FALSE FROM {k} WHERE {of_streams} AND s.is_
 -- each group of streams.
 SELECT s.stream_id, {own_tenant}, row_to_json(s)::text FROM {streams} s
 WHERE s.stream_id = ANY(%(stream)s::text[]) AND s.partition = {any_partition}
+
+-- advance --
+-- A stream's row that is behind its newest message, as where the database was restored to an earlier
+-- time: the next append would take a version again.
+UPDATE {streams} s SET stream_position = newest.stream_position
+FROM {k} CROSS JOIN LATERAL (SELECT m.stream_position FROM {messages} m WHERE {of_messages}
+    ORDER BY m.stream_position DESC LIMIT 1) AS newest
+WHERE {of_streams} AND s.stream_position < newest.stream_position

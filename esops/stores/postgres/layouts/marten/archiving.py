@@ -70,6 +70,7 @@ def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> L
         streams_first=False,
         removals=removals,
         streams=(variant.table("mt_streams"),),
+        advance=made["advance"],
         revive=_revive(variant, made) if variant.archivable else (),
         row=made["row"],
     )

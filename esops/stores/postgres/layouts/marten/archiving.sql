@@ -41,3 +41,11 @@ DELETE FROM {streams} s USING {k} WHERE {of_streams} AND s.is_archived
 -- each group of streams.
 SELECT s.id::text, {own_tenant}, row_to_json(s)::text FROM {streams} s
 WHERE s.id = ANY(%(stream)s::{kind}[]){and_any_tenant}
+
+-- advance --
+-- A stream's row that is behind its newest event, as where the database was restored to an earlier
+-- time: the next append would take a version again.
+UPDATE {streams} s SET version = newest.version
+FROM {k} CROSS JOIN LATERAL (SELECT e.version FROM {events} e WHERE {of_events}
+    ORDER BY e.version DESC LIMIT 1) AS newest
+WHERE {of_streams} AND s.version < newest.version
