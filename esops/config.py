@@ -180,6 +180,8 @@ def parse_config(document: Mapping[str, Any], path: Path) -> Config:
         raise _first_problem(error, path) from None
     # Each store by the model of its backend, which may be one of another package.
     checked = {name: _store(name, table, path) for name, table in stores.items()}
+    for settings in checked.values():
+        settings.put_among(checked)
     return config.model_copy(update={"stores": checked})
 
 

@@ -90,6 +90,11 @@ class RunContext:
     """Raises Stopped when the run has to stop. Called between units of work, never within one."""
     progress: Progress
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Under which the store's runs are sealed."""
+        return self.config.stores[self.store_name].sources(self.store_name)
+
 
 def utc_now() -> str:
     """The time as the documents of a run note it."""

@@ -44,7 +44,7 @@ def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
     # A policy that removes streams selects them until they are gone. One that keeps them would
     # archive the same streams in every run.
     archived = (
-        policy.ArchivedVersions(catalog, context.store_name) if context.removal == "keep" else None
+        policy.ArchivedVersions(catalog, context.names) if context.removal == "keep" else None
     )
     try:
         left_out: Counter[LeftOut] = Counter()

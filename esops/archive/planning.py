@@ -170,7 +170,7 @@ def _planned(
         found.stays = 0 if found.part == "head" else strategy.keeps
         catalog = _catalog(archive_settings)
         archived = (
-            policy.ArchivedVersions(catalog, store_name)
+            policy.ArchivedVersions(catalog, store_settings.sources(store_name))
             if removal == "keep" and catalog is not None
             else None
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -154,7 +154,7 @@ def check_names(
     """Raises UsageError where a policy that selects nothing names a category or types that the
     store does not have: never, as far as its earlier runs tell.
     """
-    earlier = catalog.sealed(store.name) if catalog is not None else []
+    earlier = catalog.sealed([store.name]) if catalog is not None else []
     if any(manifest.policy == name for _, manifest in earlier):
         return  # all of them may have been archived and removed
     where = f"policy {name}: "
@@ -196,11 +196,14 @@ def _idle_for(store: EventStore, info: StreamInfo, now: datetime) -> timedelta |
 class ArchivedVersions(DiskMap):
     """The streams of a store that an archive holds, each with the last archived version."""
 
-    def __init__(self, catalog: Catalog, store: str) -> None:
-        """Read the lists of streams of all sealed runs. Raises Damaged, Missing, Unavailable."""
+    def __init__(self, catalog: Catalog, names: Sequence[str]) -> None:
+        """Read the lists of streams of all runs that are sealed under these names.
+
+        Raises Damaged, Missing, Unavailable.
+        """
         super().__init__()
         self._any = False
-        for run, manifest in catalog.sealed(store):
+        for run, manifest in catalog.sealed(names):
             for digest, _ in run.streams(manifest):
                 self._any = True
                 # A stream can be in several runs: it was kept, and grew.

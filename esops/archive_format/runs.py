@@ -205,10 +205,10 @@ class Catalog:
         return [Run(self.repository, name) for name in self.names()]
 
     def sealed(
-        self, store: str | None = None, since: datetime | None = None
+        self, stores: Collection[str] = (), since: datetime | None = None
     ) -> list[tuple[Run, Manifest]]:
-        """The runs that count, the oldest first; with `store`, only those of that store; with
-        `since`, only those that began later.
+        """The runs that count, the oldest first; with `stores`, only those that are sealed under
+        one of these names; with `since`, only those that began later.
 
         A run that failed its verification does not count, unless events of it have left the store.
         Raises Damaged.
@@ -229,7 +229,7 @@ class Catalog:
                 run = Run(self.repository, name)
                 run.renumbered = RENUMBERED in names
                 manifest = run.manifest()
-                if store is None or manifest.store == store:
+                if not stores or manifest.store in stores:
                     found.append((run, manifest))
         return found
 

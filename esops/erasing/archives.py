@@ -30,7 +30,9 @@ from esops.erasing.sweep import Findings, Sweep
 from esops.erasing.traces import Place, Values
 from esops.errors import Refused
 from esops.events import Position, StreamKey
-from esops.settings import ArchiveSettings
+from esops.settings import ArchiveSettings, StoreSettings
+from esops.stores.archive.own_runs import own_runs
+from esops.stores.base import EventStore
 from esops.stores.masking import Document, Masking, StoredRow, Value
 
 _ROWS = 1_024
@@ -233,24 +235,35 @@ class ArchivedRun:
 
 
 def runs_of(
-    archives: Iterable[tuple[str, ArchiveSettings]], store: str, person: Person, of: Masking
+    archives: Iterable[tuple[str, ArchiveSettings]],
+    store: EventStore,
+    settings: StoreSettings,
+    person: Person,
+    of: Masking,
 ) -> tuple[list[ArchivedRun], list[Place]]:
-    """The sealed runs of a store in all archives, and the places of runs that are not sealed.
+    """The sealed runs of a store in all archives, under whatever name, and the places of runs that
+    are not sealed. `settings` are the store's.
 
-    Raises Unavailable where an archive is not there: nobody knows what is in it.
+    Raises Refused where nothing tells whose events a run has, Unavailable where an archive is not
+    there: nobody knows what is in it.
     """
     found, unsealed = [], []
-    for name, settings in archives:
-        catalog = Catalog(Repository(settings))
-        for run in catalog.runs():
+    for name, archive in archives:
+        repository = Repository(archive)
+        sealed, not_sealed = [], []
+        for run in Catalog(repository).runs():
             manifest = run.seal()
-            if manifest is not None:
-                if manifest.store == store:
-                    found.append(ArchivedRun(name, settings, run, person, of))
-                continue
+            if manifest is None:
+                not_sealed.append(run)
+            else:
+                sealed.append((run, manifest))
+        runs = own_runs(repository, sealed, store, settings)
+        runs.refuse_doubtful()
+        found += [ArchivedRun(name, archive, run, person, of) for run, _ in runs.all]
+        for run in not_sealed:
             entries = run.repository.entries(f"{RUNS}/{run.name}")
             planned = run.read("plan.json") or {}
-            if planned.get("store", store) != store:
+            if not runs.may_be(planned.get("store", store.name), sealed, settings):
                 continue
             policy = str(planned.get("policy", "POLICY"))
             # A run that is at work may have read events before they were masked.

@@ -105,6 +105,7 @@ class Erasure(AbstractContextManager["Erasure"]):
         """
         self._config, self._request, self._stop = config, request, stop
         self.name, settings = config.store(store)
+        self._settings = settings
         rules = _fitting(config, self.name, request)
         self._person = Person(request.conditions, frozenset(request.streams), rules)
         masks = [mask.text for rule in rules for _, mask in rule.masks if mask.kind == "text"]
@@ -176,7 +177,9 @@ class Erasure(AbstractContextManager["Erasure"]):
         for name, settings in self._config.stores.items():
             if settings.cold is not None and settings.cold.repository not in known:
                 found[name] = settings.cold
-        self._runs, unsealed = runs_of(found.items(), self.name, self._person, self._masking)
+        self._runs, unsealed = runs_of(
+            found.items(), self._store, self._settings, self._person, self._masking
+        )
         return unsealed
 
     def _look_beside(self, outcome: EraseOutcome) -> RowsFound:

@@ -8,7 +8,15 @@ store that is down must not hide what is wrong with the others. The checks are i
 from __future__ import annotations
 
 from esops.config import Config
-from esops.health import archives, configuration, filters, projections, stores, unnamed
+from esops.health import (
+    archives,
+    configuration,
+    filters,
+    other_names,
+    projections,
+    stores,
+    unnamed,
+)
 from esops.health.findings import Finding
 
 
@@ -33,6 +41,7 @@ def examine(config: Config, store: str | None = None) -> list[Finding]:
     for name in [config.store(store)[0]] if store is not None else config.stores:
         found += stores.examine(config, name)
         found += filters.examine(config, name)
+        found += other_names.examine(config, name)
     for name, settings in config.projections.items():
         if store is None or settings.store == store or len(config.stores) == 1:
             found += projections.examine(config, name)

@@ -54,7 +54,7 @@ def _has_run(archive: ArchiveSettings, policy: str, store: str) -> bool:
     from esops.archive_format.runs import Catalog
 
     try:
-        runs = Catalog(Repository(archive)).sealed(store)
+        runs = Catalog(Repository(archive)).sealed([store])
         return any(manifest.policy.rpartition("/")[2] == policy for _, manifest in runs)
     except EsopsError:
         return False

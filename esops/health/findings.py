@@ -74,6 +74,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D070": ("error", "two projections have one table or view"),
     "ESOPS-D071": ("warning", "other code than built a version has advanced it"),
     "ESOPS-D072": ("error", "what keeps a version fresh fails"),
+    "ESOPS-D076": ("warning", "archived runs have a store's events under another name"),
     "ESOPS-D085": ("warning", "rows still have personal data that was erased from events"),
 }
 SESSIONS: dict[type[EsopsError], str] = {

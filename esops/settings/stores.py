@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from esops.settings.addresses import RepositoryAddress, Uri
 from esops.settings.archives import ArchiveSettings
@@ -47,9 +47,36 @@ class StoreSettings(Settings):
     """The archive that holds this store's old streams. They are read from there, joined with those
     in the store.
     """
-    source_store: str | None = Field(default=None, alias="of")
-    """The store whose events are read, where the archive holds those of several."""
+    source_store: str | tuple[str, ...] | None = Field(default=None, alias="of")
+    """The store whose events are read, where the archive holds those of several; or all names that
+    one store had.
+    """
     cold: ArchiveSettings | None = Field(default=None, exclude=True, repr=False)
+    _sections: Mapping[str, bool] = PrivateAttr(default_factory=dict)
+
+    @property
+    def sections(self) -> Mapping[str, bool]:
+        """The other stores of esops.toml by their names: whether each names the same place."""
+        return self._sections
+
+    def put_among(self, stores: Mapping[str, StoreSettings]) -> None:
+        """Note the other stores of the same esops.toml."""
+        self._sections = {
+            name: self.place is not None and self.place == each.place
+            for name, each in stores.items()
+            if each is not self and each.backend != "archive"
+        }
+
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Under which names the archived runs of this store are sealed; `name` is its own."""
+        if self.source_store is None:
+            return (name,)
+        return (self.source_store,) if isinstance(self.source_store, str) else self.source_store
+
+    @property
+    def place(self) -> tuple[object, ...] | None:
+        """Where the events are: two sections with the same place name one store. None: unknown."""
+        return (self.backend, self.address) if self.address else None
 
     @property
     def without_archive(self) -> StoreSettings:
@@ -110,6 +137,12 @@ class PostgresSettings(StoreSettings, DatabaseSettings):
     def address(self) -> str:
         """The DSN."""
         return self.dsn
+
+    @property
+    def place(self) -> tuple[object, ...] | None:
+        """The DSN, and which events of that database."""
+        which = (self.db_schema, self.application, self.table, self.tenant)
+        return (self.backend, self.dsn, *which) if self.dsn else None
 
     @property
     def postgres(self) -> str | None:

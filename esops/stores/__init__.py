@@ -47,13 +47,20 @@ def _opener(name: str, backend: str) -> Callable[[str, Any], EventStore]:
 
 def _joined(hot: EventStore, settings: StoreSettings) -> EventStore:
     """A store with the archive that its old streams went to."""
+    from esops.archive_format.repository import Repository
+    from esops.archive_format.runs import Catalog
     from esops.stores.archive.joined import JoinedStore
+    from esops.stores.archive.own_runs import own_runs
     from esops.stores.archive.store import ArchiveStore
 
-    source = settings.source_store or hot.name
+    assert settings.cold is not None
     # The hot store is open already: it must not stay open where the archive cannot be read.
     try:
-        cold = ArchiveStore(hot.name, ArchiveStoreSettings(of=source, cold=settings.cold))
+        repository = Repository(settings.cold)
+        runs = own_runs(repository, Catalog(repository).sealed(), hot, settings)
+        runs.refuse_others()
+        of = ArchiveStoreSettings(of=runs.names, cold=settings.cold)
+        cold = ArchiveStore(hot.name, of, runs.own)
     except BaseException:
         hot.close()
         raise

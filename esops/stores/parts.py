@@ -74,6 +74,13 @@ class LogIdentity(Protocol):
         """
         ...
 
+    def tells(self, position: Position, mark: Mark) -> bool | None:
+        """Whether a mark of a position was made in this log: True where an event of the mark, or
+        the place of the log, says so; False where other events are there; None where what it names
+        is gone.
+        """
+        ...
+
     def mark_of(self, events: Sequence[RecordedEvent]) -> Mark | None:
         """The mark of the position of the last of some events that were read, in order, without
         asking the store.

@@ -36,6 +36,7 @@ def test_a_restored_log_is_told_from_the_one_before(layout, server, dsn, connect
             store.identity.recognise(late, late_mark)
             if applied is not None:
                 store.identity.recognise(read[-1].position, applied)
+            assert store.identity.tells(late, late_mark)
         backup.restore()
         # The same stream, versions and numbers again, of other events. Where an event has no id of
         # its own, its content tells.
@@ -48,6 +49,8 @@ def test_a_restored_log_is_told_from_the_one_before(layout, server, dsn, connect
             head = store.head().position
             assert head[-1] > late[-1]
             store.identity.recognise(early, early_mark)
+            assert store.identity.tells(early, early_mark)
+            assert store.identity.tells(late, late_mark) is False
             store.identity.recognise(head, store.identity.mark(head))
             with pytest.raises(AnotherLog):
                 store.identity.recognise(late, late_mark)

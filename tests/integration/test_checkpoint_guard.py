@@ -37,7 +37,7 @@ def archived(project, stores: dict, **policy):
     )
     config = load_config(project.folder / "esops.toml")
     run(config, "all")
-    ((found, manifest),) = Catalog(Repository(config.archives["cold"])).sealed("s")
+    ((found, manifest),) = Catalog(Repository(config.archives["cold"])).sealed(["s"])
     return config, RunEvents(found, manifest)
 
 

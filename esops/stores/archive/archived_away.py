@@ -17,7 +17,7 @@ import orjson
 from esops.config import Config
 from esops.errors import EsopsError
 from esops.events import EventFilter, Position, StreamKey
-from esops.settings import ArchiveSettings
+from esops.settings import ArchiveSettings, StoreSettings
 from esops.stores.base import EventStore
 from esops.stores.parts import StreamPart
 from esops.wording import count
@@ -75,15 +75,17 @@ def removed_from(
 
     `store` is the hot store, without its archive. Runs of which the filter can want nothing are
     left out: of another category, or of streams that the store itself still gives, as archived
-    ones. Raises Unavailable, Damaged or UsageError where an archive cannot be read.
+    ones. Runs that are sealed under another name and have events of the store count, too.
+
+    Raises Refused where nothing tells whose events a run has; Unavailable, Damaged or UsageError
+    where an archive cannot be read.
     """
     found = []
     own = config.stores.get(store.name)
-    source = (own and own.source_store) or store.name
     for name, settings in config.archives.items():
         of = {config.store(policy.store)[0] for policy in settings.policies.values()}
         try:
-            runs = _removing_runs(settings, source, filter, since)
+            runs = _removing_runs(settings, store, own, filter, since)
         except EsopsError:
             # An archive that is for other stores only need not be there.
             if of and store.name not in of:
@@ -97,16 +99,25 @@ def removed_from(
 
 
 def _removing_runs(
-    settings: ArchiveSettings, store: str, filter: EventFilter, since: datetime | None
+    settings: ArchiveSettings,
+    store: EventStore,
+    own: StoreSettings | None,
+    filter: EventFilter,
+    since: datetime | None,
 ) -> list[tuple[Run, Manifest]]:
     """The sealed runs that may have removed events which the filter wants."""
     # Imported only if there is an archive, so that a rebuild without one needs neither Parquet
     # nor object stores.
     from esops.archive_format.repository import Repository
     from esops.archive_format.runs import Catalog
+    from esops.stores.archive.own_runs import own_runs
 
     found = []
-    for run, manifest in Catalog(Repository(settings)).sealed(store, since):
+    repository = Repository(settings)
+    sealed = Catalog(repository).sealed(since=since)
+    runs = own_runs(repository, sealed, store, own or StoreSettings(backend=""))
+    runs.refuse_doubtful()
+    for run, manifest in runs.all:
         if _of_others(settings, manifest.policy, filter):
             continue
         # A run that was stopped while it removed has removed some.

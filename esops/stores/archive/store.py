@@ -47,15 +47,26 @@ class ArchiveStore(EventStore):
     Settings = ArchiveStoreSettings
     capabilities = Capabilities(count_between=True)
 
-    def __init__(self, name: str, settings: ArchiveStoreSettings) -> None:
-        """Read the catalog.
+    def __init__(
+        self,
+        name: str,
+        settings: ArchiveStoreSettings,
+        runs: Sequence[tuple[Run, Manifest]] | None = None,
+    ) -> None:
+        """Read the catalog, unless the runs are given.
 
         Raises UsageError where the repository holds several stores' events, and none is named.
         """
         assert settings.cold is not None
         self.name = name
         self.repository = Repository(settings.cold)
-        runs = Catalog(self.repository).sealed(settings.source_store)
+        names = () if settings.source_store is None else settings.sources(name)
+        if runs is None:
+            runs = Catalog(self.repository).sealed(names)
+        if len(names) > 1:
+            # The names of one store: its events are read as those of the last one.
+            one = {"store": names[-1]}
+            runs = [(run, manifest.model_copy(update=one)) for run, manifest in runs]
         stores = sorted({manifest.store for _, manifest in runs})
         if len(stores) > 1:
             raise UsageError(
@@ -64,7 +75,7 @@ class ArchiveStore(EventStore):
                 hint="Name one with `of`.",
             )
         self._runs = runs
-        self._of = stores[0] if stores else settings.source_store or ""
+        self._of = stores[0] if stores else "".join(names[-1:])
         newest = runs[-1][1] if runs else None
         self._layout = newest.layout if newest is not None else "empty"
         self._parts = newest.position_parts if newest is not None else 1

@@ -113,6 +113,23 @@ def recognise(link: Link, name: str, known: Mark, *, removed: bool = False) -> N
         )
 
 
+def tells(link: Link, position: Position, known: Mark) -> bool | None:
+    """Whether a mark was made in this log; None where its record is gone."""
+    if len(position) != 2:
+        return False
+    try:
+        record = bulk.record_at(link, position)
+        known_id = str(known["id"])
+        at = Position.parse(known["position"])
+    except Refused:
+        return False  # in the middle of an event
+    except (KeyError, TypeError, ValueError):
+        return None
+    if record is None or record.position != at:
+        return None
+    return record.id == known_id
+
+
 def _record_at(link: Link, name: str, position: Position) -> RecordedEvent | None:
     try:
         return bulk.record_at(link, position)

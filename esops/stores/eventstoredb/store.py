@@ -202,6 +202,11 @@ class EventStoreDBStore(EventStore):
             identity.recognise(link, self.name, mark, removed=removed)
         self._known = (position, mark)
 
+    def tells(self, position: Position, mark: Mark) -> bool | None:
+        """By the record at the mark."""
+        with self._talking("read $all") as link:
+            return identity.tells(link, position, mark)
+
     def read_all(
         self,
         after: Position | None = None,

@@ -24,12 +24,18 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from esops.errors import AnotherLog, OtherPositions, OtherTransactions
+from esops.errors import AnotherLog, OtherPositions, OtherTransactions, UnreadableMark
 from esops.events import Position, RecordedEvent
 from esops.stores.parts import Mark
 from esops.stores.postgres.identity_queries import SQL, names_of, queries_of
-from esops.stores.postgres.layouts.base import Layout
-from esops.stores.postgres.marked_events import Marked, is_same, marked_events, rewritten
+from esops.stores.postgres.layouts.base import TRUE, Layout
+from esops.stores.postgres.marked_events import (
+    Marked,
+    is_same,
+    marked_events,
+    rewritten,
+    same_place,
+)
 
 _MARKED = 32
 """Events that a mark names."""
@@ -104,6 +110,28 @@ class PostgresIdentity:
                 and self._drawn(on) >= (mark.get("end") or 0)
             )
             self._check_events(on, events, may_be_gone=removed or unbroken, unbroken=unbroken)
+
+    def tells(self, position: Position, mark: Mark) -> bool | None:
+        """By the events of the mark, and by the table, where that is in the same cluster."""
+        try:
+            self.recognise(position, mark, removed=True)
+        except (OtherTransactions, UnreadableMark):
+            return None
+        except AnotherLog:
+            return False
+        events = marked_events(mark)
+        with self._control() as on:
+            there = self._there(on, events) if events else {}
+            gone = [each for each in events if each.position not in there]
+            # A version that has another position now was written again.
+            if any(self._at_version(on, each) is not None for each in gone):
+                return False
+            if any(is_same(now, each) for each in events for now in there.get(each.position, ())):
+                return True
+            # Of one tenant's events, the table does not tell.
+            if self._layout.scope is TRUE and same_place(mark.get("log") or {}, self._place_of(on)):
+                return True
+        return None
 
     # -- the events of a mark
 

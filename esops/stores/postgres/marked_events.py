@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from esops.errors import UnreadableMark
 from esops.events import Position
@@ -44,3 +45,10 @@ def marked_events(mark: Mark) -> list[Marked]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnreadableMark from error
     return events
+
+
+def same_place(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two logs are one table, as far as that can be known for sure."""
+    names = ("system", "timeline", "database", "table")
+    known = one.get("system") is not None and one.get("timeline") is not None
+    return one == other or (known and all(one.get(each) == other.get(each) for each in names))

@@ -1,0 +1,224 @@
+"""Archived runs that are sealed under another name than that of the store's section."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import orjson
+import psycopg
+import pytest
+
+from esops.config import load_config
+from esops.events import NewEvent
+from esops.settings import EventStoreDBSettings, PostgresSettings
+from esops.stores import open_store
+from tests.support import emmett, marten, messagedb
+from tests.support.databases import database
+from tests.support.esdb import Nodes
+from tests.support.project import Result
+
+ANN = {"customerId": 42, "name": "Ann Miller"}
+RULE = {"where": "customerId", "mask": {"name": "text:erased"}}
+
+
+@pytest.fixture
+def other_dsn(server):
+    with database(server) as dsn:
+        yield dsn
+
+
+MAKE = {"marten": marten.create, "emmett": emmett.create, "message-db": messagedb.create}
+
+
+def new(**data) -> NewEvent:
+    return NewEvent(str(uuid.uuid4()), "registered", orjson.dumps(data))
+
+
+def fill(dsn: str, number: int = 1) -> None:
+    """Two streams of three events; a stream's name is a number, as Marten wants."""
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        for stream in range(number, number + 2):
+            store.append(str(uuid.UUID(int=stream)), [new(n=n, **ANN) for n in range(3)])
+
+
+def configure(project, stores: dict, of: str = "s", rule: str | None = None) -> None:
+    sections = {name: {"append": "quick", **store} for name, store in stores.items()}
+    policy = {"store": of, "stream": "*", "remove": "delete"}
+    more = {} if rule is None else {"erase": {"customer": {"store": rule, **RULE}}}
+    archives = {"cold": {"repository": "cold", "policies": {"old": policy}}}
+    project.configure(stores=sections, archives=archives, **more)
+
+
+def archive(project) -> str:
+    return project.ok("archive", "run", "old", "--output", "json").json["run"]
+
+
+def events(project, store: str) -> int:
+    return len(project.ok("events", "--store", store, "--output", "json").json)
+
+
+def erase(project, *arguments: str) -> Result:
+    return project.run("erase", "--where", "customerId=42", "--output", "json", *arguments)
+
+
+def codes(project) -> list[str]:
+    found = project.run("doctor", "--output", "json").json["findings"]
+    return [each["code"] for each in found]
+
+
+@pytest.mark.parametrize("layout", MAKE)
+def test_two_sections_of_one_database_miss_nothing(layout, project, dsn, connection):
+    MAKE[layout](connection)
+    fill(dsn)
+    sections = {"s": {"dsn": dsn}, "j": {"dsn": dsn, "archive": "cold"}}
+    configure(project, sections)
+    run = archive(project)
+    fill(dsn, 3)
+    refused = project.run("events", "--store", "j")
+    assert refused.code == 6
+    assert run in refused.err
+    assert 'of = "s"' in refused.err
+    assert "ESOPS-D076" in codes(project)
+    sections["j"]["of"] = "s"
+    configure(project, sections)
+    assert events(project, "j") == 12
+    del sections["s"]
+    configure(project, sections, of="j")
+    archive(project)
+    refused = project.run("events", "--store", "j")
+    assert refused.code == 6
+    assert 'of = ["s", "j"]' in refused.err or 'of = "j"' in refused.err
+    sections["j"]["of"] = ["s", "j"]
+    configure(project, sections, of="j")
+    assert events(project, "j") == 12
+    assert "ESOPS-D076" not in codes(project)
+
+
+def test_a_rebuild_counts_runs_under_another_name(project, dsn, connection):
+    marten.create(connection)
+    fill(dsn)
+    configure(project, {"s": {"dsn": dsn}})
+    archive(project)
+    project.write(
+        "people.py",
+        """
+        from esops import fold
+        @fold(key="stream")
+        def people(row, event):
+            return {"id": event.stream, "n": (row or {"n": 0})["n"] + 1}
+        """,
+    )
+    project.write("people.sql", "CREATE TABLE {table} (id text PRIMARY KEY, n int)")
+    projection = {
+        "store": "renamed",
+        "python": "people:people",
+        "tables": ["people"],
+        "ddl": "people.sql",
+    }
+    archives = {"cold": {"repository": "cold"}}
+    project.configure(
+        stores={"renamed": {"dsn": dsn, "append": "quick"}},
+        archives=archives,
+        projections={"people": projection},
+    )
+    refused = project.run("rebuild", "people", "--blue-green")
+    assert refused.code == 6
+    assert "6 events of 2 streams were archived and removed" in refused.err
+    assert "ESOPS-D049" in codes(project)
+
+
+def test_an_erasure_finds_runs_under_another_name(project, dsn, connection):
+    marten.create(connection)
+    fill(dsn)
+    configure(project, {"s": {"dsn": dsn}})
+    run = archive(project)
+    fill(dsn, 3)
+    for stores in ({"s": {"dsn": dsn}, "t": {"dsn": dsn}}, {"t": {"dsn": dsn}}):
+        configure(project, stores, of="t", rule="t")
+        plan = erase(project, "--store", "t", "--dry-run")
+        assert (plan.json["archives"], plan.json["archived_events"]) == (1, 6), plan.err
+    done = erase(project, "--yes")
+    assert (done.code, done.json["archives"]) == (0, 1), done.err
+    left = project.ok(
+        "archive", "query", "SELECT count(*) FROM events WHERE data::text LIKE '%Ann%'"
+    )
+    assert "Ann" not in left.out
+    assert project.ok("archive", "verify", run)
+
+
+def seal_without_mark(project, run: str) -> None:
+    """As an earlier esops did."""
+    from esops.archive_format.repository import Repository
+    from esops.archive_format.runs import Run
+
+    repository = Repository(load_config(project.folder / "esops.toml").archives["cold"])
+    found = Run(repository, run)
+    document = json.loads(repository.get(found.path("manifest.json")))
+    found.note("manifest.json", {**document, "log": None})
+
+
+def test_what_cannot_be_told_is_refused(project, dsn, connection, other_dsn):
+    marten.create(connection)
+    fill(dsn)
+    configure(project, {"s": {"dsn": dsn}})
+    seal_without_mark(project, archive(project))
+    fill(dsn, 3)
+    configure(project, {"t": {"dsn": dsn, "archive": "cold"}}, of="t", rule="t")
+    for command in (["events"], ["erase", "--where", "customerId=42", "--dry-run"]):
+        refused = project.run(*command, "--store", "t")
+        assert refused.code == 6
+        assert "'s'" in refused.err
+        assert "[stores.s]" in refused.err
+    assert "ESOPS-D076" in codes(project)
+    # Of a section that names the same place, nothing need be told.
+    stores = {"s": {"dsn": dsn}, "t": {"dsn": dsn, "archive": "cold"}}
+    configure(project, stores)
+    assert project.run("events", "--store", "t").code == 6
+    # A section that names another place is another store's.
+    with psycopg.connect(other_dsn, autocommit=True) as other:
+        marten.create(other)
+    configure(project, {**stores, "s": {"dsn": other_dsn}})
+    assert events(project, "t") == 6
+
+
+def test_two_databases_share_a_repository(project, dsn, connection, other_dsn):
+    """Positions and streams of both are the same numbers, and both have removed them."""
+    both = {"s": dsn, "o": other_dsn}
+    with psycopg.connect(other_dsn, autocommit=True) as other:
+        for on in (connection, other):
+            marten.create(on)
+    for name, address in both.items():
+        fill(address)
+        configure(project, {name: {"dsn": address}}, of=name)
+        archive(project)
+    for name, address in both.items():
+        fill(address, 3)
+        # As two services do: neither esops.toml names the other's store.
+        configure(project, {name: {"dsn": address, "archive": "cold"}}, of=name, rule=name)
+        assert events(project, name) == 12
+        assert "ESOPS-D076" not in codes(project)
+        plan = erase(project, "--dry-run")
+        assert plan.json["archived_events"] == 6, plan.err
+    sections = {name: {"dsn": address, "archive": "cold"} for name, address in both.items()}
+    configure(project, sections)
+    assert [events(project, name) for name in both] == [12, 12]
+
+
+def test_a_renamed_section_of_a_server_misses_nothing(project):
+    with Nodes() as nodes:
+        node = {"backend": "eventstoredb", "uri": nodes.uri}
+        with open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:
+            store.append("order-1", [new(**ANN)])
+        policy = {"store": "s", "stream": "order-*", "remove": "delete"}
+        archives = {"cold": {"repository": "cold", "policies": {"old": policy}}}
+        project.configure(stores={"s": node}, archives=archives)
+        archive(project)
+        joined = {**node, "archive": "cold"}
+        project.configure(stores={"t": joined}, archives={"cold": {"repository": "cold"}})
+        assert 'of = "s"' in project.run("events").err
+        of = {"t": {**joined, "of": "s"}}
+        project.configure(stores=of, archives={"cold": {"repository": "cold"}})
+        assert [each["stream"] for each in project.ok("events", "--output", "json").json] == [
+            "order-1"
+        ]
