@@ -178,5 +178,10 @@ def test_what_stays_is_never_nothing_and_begins_where_the_policy_says(kit, tmp_p
     for removal in set(kit.store.archiving.removals) - {remove}:
         with pytest.raises(UsageError, match="only remove whole streams"):
             run(config, "old", removal=removal)
+    nothing = configured(kit, tmp_path, keep_last=4, min_length=99)
+    assert run(nothing, "old").state == "nothing"
+    cold = kit.settings.model_copy(update={"cold": config.archives["cold"]})
+    with open_store("s", cold) as both:  # an archive without a run
+        assert versions(event for batch in both.read_all(kit.begin) for event in batch.events)
     assert run(config, "old").events == 6, "a copy of a head needs nothing of the library"
     assert run(config, "old").state == "nothing", "all of it is archived"

@@ -150,13 +150,13 @@ class ArchiveStore(EventStore):
         limit: int | None = None,
     ) -> Iterator[Batch]:
         """Events in order: DuckDB sorts them, on disk where memory does not suffice."""
+        if not self._runs:  # nor does it know what a position of its store is
+            return
         for position in (after, until):
             if position is not None and len(position) != self._parts:
                 raise ValueError(
                     f"{position} is not a position of this store: those have {self._parts} parts"
                 )
-        if not self._runs:
-            return
         where, values = self._where(filter)
         for position, compare in ((after, beyond), (until, up_to)):
             if position is not None:
