@@ -12,14 +12,12 @@ from dataclasses import dataclass
 
 import structlog
 
+from esops.archive import registered
+from esops.archive.registered import Registered
 from esops.archive.unread import RunEvents
 from esops.config import Config
 from esops.errors import Refused
 from esops.events import Checkpoint, StreamKey
-from esops.postgres.connection import connect, translated
-from esops.readmodel import marks, migrations, renamed
-from esops.readmodel.registry import Version
-from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
 from esops.wording import count
 
@@ -74,34 +72,26 @@ def _projections_behind(
     processors: Sequence[Checkpoint],
     unread: Unread,
 ) -> Iterator[Late]:
-    for name, settings in config.projections.items():
-        if settings.kind == "server" or config.store(settings.store)[0] != store_name:
+    for each in registered.versions_of_store(config, store, store_name):
+        if _is_a_processors(each, processors):
             continue
-        with connect(config.readmodel_of(name).dsn, "archive") as connection, translated():
-            if not migrations.installed(connection):
-                continue
-            for version in renamed.versions_of(config, connection, name):
-                if version.state not in ("active", "standby", "building"):
-                    continue
-                if version.position is not None and version.store == store_name:
-                    # In another history it has read other events, whatever its position.
-                    marks.check(connection, store, version)
-                if _is_a_processors(version, settings, processors):
-                    continue
-                reader = Checkpoint(name, version.position, version.state, version.updated_at)
-                if events := unread(reader):
-                    who = f"projection {version.projection} v{version.version}"
-                    phrase = f"{who} {_progress(reader, events)}{_renamed(version, name)}"
-                    own = f"{name}/{version.version}"
-                    yield Late(phrase, frozenset({name, own}), own)
+        version = each.version
+        position = None if each.doubt else version.position
+        reader = Checkpoint(
+            each.name, position, version.state, version.updated_at, evidence=each.doubt
+        )
+        if events := unread(reader):
+            who = f"projection {version.projection} v{version.version}"
+            phrase = f"{who} {_progress(reader, events)}{_strange(each)}"
+            own = f"{each.name}/{version.version}"
+            yield Late(phrase, frozenset({each.name, own}), own)
 
 
-def _is_a_processors(
-    version: Version, settings: ProjectionSettings, processors: Sequence[Checkpoint]
-) -> bool:
+def _is_a_processors(each: Registered, processors: Sequence[Checkpoint]) -> bool:
     """Whether a processor of the application keeps a version fresh: then that is the reader."""
+    version, settings = each.version, each.settings
     kept = version.checkpoint
-    if kept is None and settings.live == "app" and version.state == "active":
+    if kept is None and settings and settings.live == "app" and version.state == "active":
         kept = settings.checkpoint
     return (
         kept is not None
@@ -117,10 +107,14 @@ def _progress(reader: Checkpoint, events: int) -> str:
     return f"({where}; {count(events, 'event')} of these may be unread)"
 
 
-def _renamed(version: Version, name: str) -> str:
-    if version.projection == name:
-        return ""
-    return f"; nobody follows it before `esops projection rename {version.projection} {name}`"
+def _strange(each: Registered) -> str:
+    """What else is to be known of a version that esops.toml does not have by its name."""
+    known = each.version.projection
+    if each.settings is None:
+        return "; esops.toml does not name it, and another one may"
+    if known != each.name:
+        return f"; nobody follows it before `esops projection rename {known} {each.name}`"
+    return ""
 
 
 def refuse_unless_read(
