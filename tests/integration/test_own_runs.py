@@ -44,7 +44,7 @@ def fill(dsn: str, number: int = 1) -> None:
 
 def configure(project, stores: dict, of: str = "s", rule: str | None = None) -> None:
     sections = {name: {"append": "quick", **store} for name, store in stores.items()}
-    policy = {"store": of, "stream": "*", "remove": "delete"}
+    policy = {"store": of, "stream": "*", "remove": "delete", "never_younger_than": "0s"}
     more = {} if rule is None else {"erase": {"customer": {"store": rule, **RULE}}}
     archives = {"cold": {"repository": "cold", "policies": {"old": policy}}}
     project.configure(stores=sections, archives=archives, **more)
@@ -210,7 +210,7 @@ def test_a_renamed_section_of_a_server_misses_nothing(project):
         node = {"backend": "eventstoredb", "uri": nodes.uri}
         with open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:
             store.append("order-1", [new(**ANN)])
-        policy = {"store": "s", "stream": "order-*", "remove": "delete"}
+        policy = {"store": "s", "stream": "order-*", "remove": "delete", "never_younger_than": "0s"}
         archives = {"cold": {"repository": "cold", "policies": {"old": policy}}}
         project.configure(stores={"s": node}, archives=archives)
         archive(project)
