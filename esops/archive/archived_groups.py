@@ -13,6 +13,7 @@ from esops.archive.compare import RowReader
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
+from esops.errors import Busy
 from esops.stores.archive.reading import Database
 
 _EVENTS_AT_ONCE = 5_000
@@ -25,6 +26,16 @@ class Group(NamedTuple):
     digests: list[Digest]
     rows: list[str | None]
     batches: Iterator[pa.RecordBatch]
+
+
+def check_seal(run: Run, manifest: Manifest) -> None:
+    """Raises Busy where the run was sealed again, with other files than the manifest names."""
+    if run.manifest().files != manifest.files:
+        raise Busy(
+            f"run {run.name} was sealed again since its events were read, as an erasure of "
+            "personal data does",
+            hint="Run the restore again: it takes the events as they are now.",
+        )
 
 
 def groups_of(run: Run, manifest: Manifest, requested: frozenset[str]) -> Iterator[Group]:

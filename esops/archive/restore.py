@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pyarrow import RecordBatch
 
 from esops.archive.append_archived import Appender
-from esops.archive.archived_groups import Group, events_of_streams, groups_of
+from esops.archive.archived_groups import Group, check_seal, events_of_streams, groups_of
 from esops.archive.compare import StreamComparison, compare, only
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
@@ -267,7 +267,7 @@ class _Restoration:
             self._write(
                 digests,
                 None if head else [group.rows[number] for number in incomplete],
-                (only(batch, keys) for batch in group.batches),
+                self._still_sealed_so(only(batch, keys) for batch in group.batches),
             )
 
     def _write(
@@ -293,7 +293,7 @@ class _Restoration:
                 self._write(
                     digests[part],
                     None if rows is None else rows[part],
-                    (only(batch, theirs) for batch in again),
+                    self._still_sealed_so(only(batch, theirs) for batch in again),
                 )
             return
         self._check_restored(digests, moved=False)
@@ -309,6 +309,18 @@ class _Restoration:
                     f"stream {digest.stream} was restored, and differs from the archive: "
                     f"{comparison.status} {comparison.detail}"
                 )
+
+    def _still_sealed_so(self, batches: Iterator[RecordBatch]) -> Iterator[RecordBatch]:
+        """The batches; after the last one, in the transaction that writes them, a look at the seal.
+
+        An erasure seals the run again before it masks the store, and then waits for whoever writes
+        there: so either it sees these events, or they are not written.
+        """
+        yield from batches
+        self._check_seal()
+
+    def _check_seal(self) -> None:
+        check_seal(self._run, self._manifest)
 
     def _renumber(
         self, check_stop: Callable[[], None], progress: Callable[[int, int], None]
@@ -326,7 +338,9 @@ class _Restoration:
                 if keys:
                     yield ArchivedGroup(keys, [group.rows[number] for number in numbers], theirs)
 
-        done = archiving.restore_renumbered(groups(), skip_conflicts=self._options.skip_conflicts)
+        done = archiving.restore_renumbered(
+            groups(), skip_conflicts=self._options.skip_conflicts, confirm=self._check_seal
+        )
         for key, reason in done.conflicts.items():
             self.result.leave_out(key.stream, reason)
         self.result.streams, self.result.events = done.streams, done.events
@@ -351,7 +365,7 @@ class _Restoration:
                     self.result.leave_out(digest.stream, unfit[digest.key])
                     continue
                 try:
-                    appended = appender.append(digest, batches)
+                    appended = appender.append(digest, self._still_sealed_so(batches))
                 except Refused as error:
                     self._conflict(digest.key, error, error.message)
                     continue

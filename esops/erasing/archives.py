@@ -52,7 +52,7 @@ class ArchivedRun:
         self.archive, self._settings, self.run = archive, settings, run
         self.manifest = run.manifest()
         documents = _documents(of.documents, self.manifest.columns)
-        self._masker = Masker(person, documents, wrapped=of.wrapped)
+        self._person, self._masker = person, Masker(person, documents, wrapped=of.wrapped)
         self._in_file: set[str] = set()
         """The files with something to be masked, as the last look has found."""
 
@@ -79,7 +79,8 @@ class ArchivedRun:
             findings.add(found)
         if search and values:
             for digest, row in self.run.streams(self.manifest):
-                for path, of in values.in_document(row or "", own=False) if row else ():
+                own = row is not None and self._person.may_have(StreamKey(*digest.key))
+                for path, of in values.in_document(row or "", own=False) if own else ():
                     place = Place(
                         self.where, f"the row of a stream ({digest.events} events)", path, of
                     )
@@ -89,7 +90,8 @@ class ArchivedRun:
     def _rows(self, entry: FileEntry, stop: Callable[[], None]) -> Iterator[list[StoredRow]]:
         for batch in self.run.batches(entry, _ROWS):
             stop()
-            yield _rows_of(batch, self.manifest.position_parts)
+            rows = _rows_of(batch, self.manifest.position_parts)
+            yield [row for row in rows if self._person.may_have(row.key)]
 
     # -- rewriting
 
@@ -188,6 +190,8 @@ class ArchivedRun:
     def _masked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         changed: dict[str, dict[int, Value]] = {}
         for at, row in enumerate(_rows_of(batch, self.manifest.position_parts)):
+            if not self._person.may_have(row.key):
+                continue
             for name, value in self._masker.masked(row).columns.items():
                 changed.setdefault(name, {})[at] = value
         for name, values in changed.items():

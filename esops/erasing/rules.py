@@ -64,6 +64,12 @@ class Person:
     rules: Sequence[ErasureRule]
     whole: set[tuple[str, StreamKey]] = field(default_factory=set)
     """By a rule's name: the streams of which one event fulfils a condition."""
+    tenant: str | None = None
+    """The only tenant whose events are asked for: others may have a person of the same number."""
+
+    def may_have(self, key: StreamKey) -> bool:
+        """Whether events of a stream are among those that were asked for."""
+        return self.tenant is None or key.tenant in ("", self.tenant)
 
     @property
     def looks_for_streams(self) -> bool:

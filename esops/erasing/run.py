@@ -25,6 +25,7 @@ from esops.erasing.traces import MOST_KEPT, Place, Values
 from esops.errors import Refused, UsageError
 from esops.events import StreamKey
 from esops.json_paths import JsonPath, parse_path
+from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore, settled
 from esops.stores.capabilities import missing
@@ -107,7 +108,12 @@ class Erasure(AbstractContextManager["Erasure"]):
         self.name, settings = config.store(store)
         self._settings = settings
         rules = _fitting(config, self.name, request)
-        self._person = Person(request.conditions, frozenset(request.streams), rules)
+        self._person = Person(
+            request.conditions,
+            frozenset(request.streams),
+            rules,
+            tenant=settings.tenant if isinstance(settings, PostgresSettings) else None,
+        )
         masks = [mask.text for rule in rules for _, mask in rule.masks if mask.kind == "text"]
         shared = {str(parse_path(path)) for rule in rules for path in rule.shared}
         self._values = Values(masks, shared)
@@ -300,6 +306,7 @@ class Erasure(AbstractContextManager["Erasure"]):
         found = Findings()
         masked = 0
         for _ in range(_MOST_PASSES):
+            self._masking.wait_for_writers(self._stop)
             _, unsettled = settled(self._store)
             if unsettled is not None:
                 raise unsettled

@@ -92,6 +92,13 @@ class Masking(Protocol):
         """
         ...
 
+    def wait_for_writers(self, stop: Callable[[], None] = lambda: None) -> None:
+        """Wait for all transactions that have written events and are not committed yet.
+
+        Raises Busy where that takes more than a minute.
+        """
+        ...
+
     def copies(self, tables: Sequence[str] = ()) -> Iterator[list[Copied]]:
         """The rows of the library's other tables that may hold copies, and of `tables`."""
         ...

@@ -7,7 +7,7 @@ is None where a store has no such part. `esops.stores.base` gives every store `l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -356,10 +356,15 @@ class Archiving(Protocol):
         ...
 
     def restore_renumbered(
-        self, groups: Iterable[ArchivedGroup], *, skip_conflicts: bool
+        self,
+        groups: Iterable[ArchivedGroup],
+        *,
+        skip_conflicts: bool,
+        confirm: Callable[[], None],
     ) -> Renumbered:
         """Restore archived streams at new positions after all others, in the order of their old
-        ones: all of them, in one transaction, or none.
+        ones: all of them, in one transaction, or none. `confirm` is called when events are written
+        and not committed; what it raises undoes all.
 
         Raises Refused for a stream of which the store has other events, which `skip_conflicts`
         leaves out; UsageError where the store cannot give new positions.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -167,7 +167,11 @@ class MemoryArchiving:
         return restored
 
     def restore_renumbered(
-        self, groups: Iterable[ArchivedGroup], *, skip_conflicts: bool
+        self,
+        groups: Iterable[ArchivedGroup],
+        *,
+        skip_conflicts: bool,
+        confirm: Callable[[], None],
     ) -> Renumbered:
         """After all others, under the log's lock."""
         from esops.stores.archive_batches import from_archive
@@ -180,6 +184,7 @@ class MemoryArchiving:
             for group in groups:
                 keys |= {*group.keys}
                 waiting += [event for batch in group.batches for event in from_archive(batch, 1)]
+            confirm()
             for event in waiting:
                 if there.get((event.stream, event.version), event.id) != event.id:
                     reason = f"the store has another event at version {event.version}"

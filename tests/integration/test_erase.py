@@ -567,3 +567,93 @@ def test_the_library_loads_what_was_masked(project, dsn):
     assert (done.code, done.json["events"]) == (0, 2), done.out
     now = customers(written)
     assert now == "[42, 'erased', None, {'street': None, 'zip': '10115'}, 1]"
+
+
+def test_tags_natural_keys_and_rows_of_streams_are_read_back(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        store.append("a-1", [new(**ANN)])
+    connection.execute(
+        "CREATE TABLE mt_event_tag_email (value varchar, seq_id bigint);"
+        "INSERT INTO mt_event_tag_email VALUES ('ann@example.com', 1);"
+        "CREATE TABLE mt_natural_key_customer (natural_key_value varchar, stream_id varchar);"
+        "INSERT INTO mt_natural_key_customer VALUES ('Ann Miller', 'a-1');"
+        "ALTER TABLE mt_streams ADD who text; UPDATE mt_streams SET who = 'Ann Miller'"
+    )
+    configure(project, dsn)
+    done = erase(project, "--where", "customerId=42", "--yes")
+    assert done.code == 1
+    assert {(each["where"], each["path"]) for each in done.json["places"]} == {
+        ("table public.mt_event_tag_email", "$.value"),
+        ("table public.mt_natural_key_customer", "$.natural_key_value"),
+        ("table public.mt_streams", "$.who"),
+    }
+
+
+def test_an_archived_run_of_all_tenants_is_masked_for_one(project, dsn, connection):
+    """The other tenant's customer of the same number is another person."""
+    marten.create(connection, marten.Variant(text_ids=True, conjoined=True))
+    for tenant, who in (("red", ANN), ("blue", {**BOB, "customerId": 42})):
+        with open_store("s", PostgresSettings(dsn=dsn, tenant=tenant)) as store:
+            store.append("c-1", [new(**who)])
+    configure(project, dsn, archives=ARCHIVE)
+    project.ok("archive", "run", "old")
+    configure(project, dsn, store={"tenant": "red"}, archives=ARCHIVE)
+    done = erase(project, "--where", "customerId=42", "--yes")
+    assert (done.code, done.json["events"], done.json["archived_events"]) == (0, 1, 1)
+    for text in (archived_text(project), everything(connection)):
+        assert "bob@example.com" in text
+        assert "ann@example.com" not in text
+    configure(project, dsn, archives=ARCHIVE)
+    project.ok("archive", "verify", "--against-store")
+
+
+SLOW_RESTORE = """
+import os, time
+if os.environ.get("SLOW"):
+    from esops.archive import restore
+    restore_group = restore._Restoration._restore_group
+    def slowly(self, group):
+        group = group._replace(batches=iter(list(group.batches)))
+        open("ready", "w").close()
+        while not os.path.exists("go"):
+            time.sleep(0.05)
+        return restore_group(self, group)
+    restore._Restoration._restore_group = slowly
+"""
+
+
+def test_a_restore_beside_an_erasure_brings_nothing_back(project, dsn, connection):
+    """Whether it has read before the erasure, or has written and is not committed yet."""
+    marten.create(connection)
+    fill(dsn)
+    configure(project, dsn, archives=ARCHIVE)
+    run = project.ok("archive", "run", "old", "--remove", "delete", "--output", "json").json["run"]
+    project.patch(SLOW_RESTORE)
+    project.environment["SLOW"] = "1"
+    process = project.start("archive", "restore", run, "--yes")
+    del project.environment["SLOW"]
+    until(lambda: (project.folder / "ready").exists())
+    assert erase(project, "--where", "customerId=42", "--yes").code == 0
+    (project.folder / "go").touch()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 4, told
+    assert "sealed again" in told
+    assert not any(value in everything(connection) for value in VALUES)
+    project.ok("archive", "restore", run, "--yes")
+    assert not any(value in everything(connection) for value in VALUES)
+    with psycopg.connect(dsn) as writer:
+        writer.execute(
+            "UPDATE mt_events SET data = jsonb_set(data, '{email}', '\"x@example.org\"') "
+            "WHERE seq_id = 2"
+        )
+        erasing = project.start("erase", "--where", "customerId=42", "--yes")
+        with pytest.raises(Exception, match="timed out"):
+            erasing.communicate(timeout=2)
+        writer.commit()
+    erasing.communicate(timeout=60)
+    assert erasing.returncode == 0
+    assert (
+        connection.execute("SELECT data->'email' FROM mt_events WHERE seq_id = 2").fetchone()[0]
+        is None
+    )

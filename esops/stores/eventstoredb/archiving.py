@@ -207,6 +207,7 @@ class NodeArchiving:
         groups: Iterable[ArchivedGroup],  # noqa: ARG002 - refused
         *,
         skip_conflicts: bool,  # noqa: ARG002
+        confirm: Callable[[], None],  # noqa: ARG002
     ) -> Renumbered:
         """Raises UsageError: a node gives no position twice."""
         raise UsageError(

@@ -280,10 +280,14 @@ class StreamArchiver:
             self._restorer().check_room(connection, batches)
 
     def restore_renumbered(
-        self, groups: Iterable[ArchivedGroup], *, skip_conflicts: bool
+        self,
+        groups: Iterable[ArchivedGroup],
+        *,
+        skip_conflicts: bool,
+        confirm: Callable[[], None],
     ) -> Renumbered:
         """All of it in one transaction; the numbers are drawn when the events are inserted."""
-        return self._restorer().renumber(groups, skip_conflicts=skip_conflicts)
+        return self._restorer().renumber(groups, skip_conflicts=skip_conflicts, confirm=confirm)
 
     def _restorer(self) -> StreamRestorer:
         if self._rules is None:

@@ -24,6 +24,7 @@ from esops.postgres.statements import statements
 from esops.postgres.whole_rows import whole_rows
 from esops.stores.masking import Copied, Document, MaskedRow, StoredRow, Value
 from esops.stores.postgres.layouts.base import Layout, named
+from esops.stores.postgres.settle import Waiting
 
 _PAGE = 5_000
 """Rows of a statement, whose snapshot ends with it."""
@@ -32,6 +33,7 @@ _AT_ONCE = 50
 """Rows of a transaction: a writer that locks the table waits for no more."""
 _LOCK_TIMEOUT, _STATEMENT_TIMEOUT = "500ms", "30s"
 _ATTEMPTS = 60
+_PATIENCE_SECONDS = 60.0
 _SQL = statements(__package__, "masking")
 
 
@@ -162,7 +164,9 @@ class PostgresMasking:
         return StoredRow(key, version, Position(row[:parts]), kind, hidden, columns, state)
 
     def copies(self, tables: Sequence[str] = ()) -> Iterator[list[Copied]]:
-        """Marten's documents and snapshots, eventsourcing's snapshots, and the tables named."""
+        """Marten's documents, streams, tags and natural keys, Emmett's streams, eventsourcing's
+        snapshots, and the tables named.
+        """
         with translated(), connect(self._dsn, "erase", READ) as connection:
             wanted = [
                 (schema, name, _REMEDIES[of])
@@ -184,6 +188,25 @@ class PostgresMasking:
                     ]
 
     # -- writing
+
+    def wait_for_writers(self, stop: Callable[[], None] = lambda: None) -> None:
+        """By the locks on the events' tables; nobody waits for this in turn.
+
+        Raises Busy where that takes more than a minute.
+        """
+        waiting = Waiting([self._layout.events.as_string(None)])
+        with self._control() as connection:
+            waiting.look(connection)
+            deadline = time.monotonic() + _PATIENCE_SECONDS
+            while not waiting.over(connection):
+                if time.monotonic() > deadline:
+                    raise Busy(
+                        "a transaction has written events and did not end within a minute, so what "
+                        "it wrote cannot be read",
+                        hint="Wait until it has ended, or end it, and run this again.",
+                    )
+                stop()
+                time.sleep(0.1)
 
     def write(self, changes: Sequence[MaskedRow]) -> list[StoredRow]:
         """Fifty rows a transaction. Raises Refused where the server does not take the new contents,
@@ -272,6 +295,7 @@ class PostgresMasking:
 _REMEDIES: Mapping[str, str] = {
     "document": "Marten's own projections keep it: rebuild them with Marten.",
     "named": "Erase it there as the application does.",
+    "lookup": "Marten made this row of an event: delete it, or change it as Marten's masking does.",
     "snapshot": "It is a snapshot: delete its row, and the library makes a new one.",
 }
 

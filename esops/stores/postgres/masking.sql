@@ -33,15 +33,17 @@ SELECT ARRAY(SELECT r.rulename::text FROM pg_rewrite r JOIN parts p ON p.oid = r
 -- The tables of the library that hold copies of what is in events.
 SELECT n.nspname::text, c.relname::text,
        CASE WHEN c.relname LIKE 'mt\_doc\_%%' THEN 'document'
-            WHEN c.relname = 'emt_streams' THEN 'named'
+            WHEN c.relname LIKE 'mt\_event\_tag\_%%' OR c.relname LIKE 'mt\_natural\_key\_%%'
+            THEN 'lookup'
+            WHEN c.relname IN ('emt_streams', 'mt_streams') THEN 'named'
             ELSE 'snapshot' END
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
    AND ((%(layout)s = 'marten'
          AND (c.relname LIKE 'mt\_doc\_%%'
-              OR (n.nspname = %(schema)s AND c.relname = 'mt_streams'
-                  AND EXISTS (SELECT FROM pg_attribute a
-                               WHERE a.attrelid = c.oid AND a.attname = 'snapshot'))))
+              OR (n.nspname = %(schema)s
+                  AND (c.relname = 'mt_streams' OR c.relname LIKE 'mt\_event\_tag\_%%'
+                       OR c.relname LIKE 'mt\_natural\_key\_%%'))))
         OR (%(layout)s = 'emmett' AND n.nspname = %(schema)s AND c.relname = 'emt_streams')
         OR (%(layout)s = 'eventsourcing' AND n.nspname = %(schema)s
             AND c.relname LIKE '%%\_snapshots'))

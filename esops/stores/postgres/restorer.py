@@ -10,7 +10,7 @@ any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import psycopg
 import pyarrow as pa
@@ -90,14 +90,22 @@ class StreamRestorer:
             into.refuse_unwritten(batch)
         refuse_taken(into.taken(batch))
 
-    def renumber(self, groups: Iterable[ArchivedGroup], *, skip_conflicts: bool) -> Renumbered:
+    def renumber(
+        self,
+        groups: Iterable[ArchivedGroup],
+        *,
+        skip_conflicts: bool,
+        confirm: Callable[[], None],
+    ) -> Renumbered:
         """At new positions, after all others. Raises Refused."""
         with translated(), connect(self._dsn, "restore") as connection, connection.transaction():
             connection.execute(_LOCKS)
             waiting = _Waiting(connection, self._layout, self._rules, self._restoring(connection))
             for group in groups:
                 waiting.add(group)
-            return waiting.insert(skip_conflicts=skip_conflicts)
+            done = waiting.insert(skip_conflicts=skip_conflicts)
+            confirm()
+            return done
 
 
 class _Waiting:
