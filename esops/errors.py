@@ -39,6 +39,12 @@ class AbsentArchive(Unavailable):
     """The folder of an archive does not exist."""
 
 
+class EmptyArchive(AbsentArchive):
+    """The place of an archive is there, and no archive is in it."""
+
+    exit_code = 6
+
+
 def unwritten(where: str, error: OSError) -> Unavailable:
     """The error of a result that the system does not take, such as on a full disk."""
     return Unavailable(

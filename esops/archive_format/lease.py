@@ -21,6 +21,7 @@ from typing import Any, Self
 import orjson
 
 from esops.archive_format.repository import Missing, Repository, Taken
+from esops.archive_format.runs import LOCKS
 from esops.errors import Busy, EsopsError, Stopped
 
 RENEWED_EVERY = timedelta(seconds=10)
@@ -35,7 +36,7 @@ class Lease:
 
     def __init__(self, repository: Repository, name: str) -> None:
         """`name` is `archive/policy`."""
-        self._repository, self._folder = repository, f"locks/{name}"
+        self._repository, self._folder = repository, f"{LOCKS}/{name}"
         self.number = 0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None

@@ -31,9 +31,9 @@ from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import FORMAT, VERSION, FileEntry, Manifest, sealed, unsealed
 from esops.archive_format.repository import Missing, Repository
 from esops.archive_format.schema import STREAMS, Damaged
-from esops.errors import UsageError, nearest
+from esops.errors import EmptyArchive, UsageError, nearest
 
-RUNS, CATALOG = "runs", "catalog"
+RUNS, CATALOG, LOCKS = "runs", "catalog", "locks"
 RUN_TIME = "%Y%m%dT%H%M%SZ"
 """What the name of a run begins with: when it began, in UTC."""
 RENUMBERED = "renumbered.json"
@@ -203,6 +203,26 @@ class Catalog:
     def runs(self) -> list[Run]:
         """All runs, the oldest first."""
         return [Run(self.repository, name) for name in self.names()]
+
+    def check_there(self) -> None:
+        """Raises EmptyArchive where nothing says that the place holds an archive: it may be a mount
+        point without its disk, or another prefix. The first thing in an archive is a lease.
+        """
+        if not any(next(self.repository.entries(each), None) for each in (LOCKS, RUNS, CATALOG)):
+            raise EmptyArchive(
+                f"there is no archive in {self.repository.address}: no run has ever begun in it",
+                hint="Is the disk mounted, and the prefix right? If nothing was archived yet: the "
+                "first `esops archive run` makes the archive, also where it selects nothing.",
+            )
+
+    def lost(self) -> list[Run]:
+        """The runs that were sealed, as the catalog says, and have no manifest any more."""
+        there = {
+            entry.name.rsplit("/", 2)[1]
+            for entry in self.repository.entries(RUNS)
+            if entry.name.endswith("/manifest.json")
+        }
+        return [Run(self.repository, name) for name in self.catalogued() if name not in there]
 
     def sealed(
         self, stores: Collection[str] = (), since: datetime | None = None

@@ -92,7 +92,12 @@ def summaries(catalog: Catalog) -> Iterator[dict[str, Any]]:
     """Each run in short, the oldest first. A damaged one has the state "damaged" and a detail."""
     documents = _documents(catalog)
     known = _read(catalog, documents)
-    for name in sorted({*catalog.catalogued(), *documents}):
+    catalogued = set(catalog.catalogued())
+    for name in sorted({*catalogued, *documents}):
+        if name in catalogued and "manifest.json" not in documents.get(name, {}):
+            detail = "the catalog lists it as sealed, and its manifest is missing"
+            yield {"run": name, "state": "damaged", "detail": detail}
+            continue
         try:
             found = known.get(name) or summarise(
                 Run(catalog.repository, name), state_of(documents.get(name, {}))

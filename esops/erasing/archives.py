@@ -261,6 +261,8 @@ def runs_of(
                 not_sealed.append(run)
             else:
                 sealed.append((run, manifest))
+        if not sealed and not not_sealed:
+            Catalog(repository).check_there()
         runs = own_runs(repository, sealed, store, settings)
         runs.refuse_doubtful()
         found += [ArchivedRun(name, archive, run, person, of) for run, _ in runs.all]

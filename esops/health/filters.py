@@ -10,7 +10,7 @@ from esops.events import EventFilter
 from esops.health.findings import Finding
 from esops.settings import ArchiveSettings, ProjectionSettings
 from esops.stores import open_store
-from esops.stores.archive.archived_away import removed_from
+from esops.stores.archive.archived_away import join_with, removed_from
 from esops.stores.base import EventStore
 from esops.stores.filters import check_filter
 
@@ -79,9 +79,13 @@ def _archived_away(
     config: Config, projection: str, settings: ProjectionSettings, store: EventStore
 ) -> Iterator[Finding]:
     """Whether a rebuild of a projection would miss events that were archived and removed."""
-    if config.stores[store.name].archive and settings.kind != "external":
-        return
     try:
+        if config.stores[store.name].archive and settings.kind == "external":
+            # Imported only if there is an archive.
+            from esops.stores.archive.joined import JoinedStore
+
+            if isinstance(store, JoinedStore):
+                store = store.hot  # whoever builds it reads no archive
         found = removed_from(config, store, settings.filter)
     except EsopsError:
         return  # the archive itself has a finding
@@ -90,5 +94,5 @@ def _archived_away(
             "ESOPS-D049",
             f"projection {projection}",
             f"{away}, and store {store.name} does not read that archive: a rebuild would miss them",
-            f'Set archive = "{away.archive}" in [stores.{store.name}].',
+            join_with(config, store.name, away),
         )

@@ -25,7 +25,8 @@ from esops.readmodel.registry import Version
 from esops.readmodel.tables import count_rows
 from esops.rebuild.target import Target
 from esops.stores import open_store
-from esops.stores.archive.archived_away import ArchivedAway, removed_from
+from esops.stores.archive.archived_away import ArchivedAway, join_with, removed_from
+from esops.stores.archive.beginnings import check_begins
 from esops.stores.base import EVERYTHING, EventStore
 from esops.stores.filters import check_filter
 from esops.wording import became_dead_letters, count
@@ -85,18 +86,21 @@ def check_archive(
     Raises Refused, or Unavailable where the archive cannot say, unless the operator wants it
     `without` it.
     """
-    if config.stores[target.store_name].archive:
-        return []
-    joined = (
+    sql_reads_none = (
         " A projection of kind 'sql' cannot read it: use another kind."
         if target.settings.kind == "sql"
         else ""
     )
 
     def remedy(away: ArchivedAway) -> str:
-        section = f"[stores.{target.store_name}]"
-        return f'Set archive = "{away.archive}" in {section} to read both.{joined}'
+        return join_with(config, target.store_name, away) + sql_reads_none
 
+    if config.stores[target.store_name].archive and not without:
+        # Imported only where there is an archive, since it brings Parquet.
+        from esops.stores.archive.joined import JoinedStore
+
+        if isinstance(store, JoinedStore):
+            check_begins(store)
     return _check_away(
         config, store, target.name, target.settings.filter, remedy, without, in_place
     )

@@ -39,7 +39,7 @@ from esops.running.code import code_of, note_anew, note_code
 from esops.running.gone import check_tables
 from esops.running.runner import Runner
 from esops.running.work import RunControl, Work
-from esops.stores.archive.archived_away import removed_from
+from esops.stores.archive.archived_away import join_with, removed_from
 from esops.stores.base import EventStore
 from esops.stores.filters import check_filter
 
@@ -230,7 +230,7 @@ def _check_archived(config: Config, version: Version, store: EventStore) -> None
     settings = config.projection(version.projection)
     if version.position is None or version.updated_at is None:
         return
-    if version.store not in config.stores or config.stores[version.store].archive:
+    if version.store not in config.stores:
         return
     try:
         since = version.updated_at - _CLOCKS
@@ -250,8 +250,8 @@ def _check_archived(config: Config, version: Version, store: EventStore) -> None
             f"{away}, up to position {away.last_position}, and {version.projection} "
             f"v{version.version} has read the store up to {version.position} only: it would "
             "miss some of them",
-            hint="Was the read model restored to an earlier time? Read them from the archive: "
-            f'archive = "{away.archive}" in [stores.{version.store}].',
+            hint="Was the read model restored to an earlier time? "
+            + join_with(config, version.store, away),
         )
 
 

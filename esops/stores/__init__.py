@@ -49,6 +49,7 @@ def _joined(hot: EventStore, settings: StoreSettings) -> EventStore:
     """A store with the archive that its old streams went to."""
     from esops.archive_format.repository import Repository
     from esops.archive_format.runs import Catalog
+    from esops.stores.archive.complete import check_complete
     from esops.stores.archive.joined import JoinedStore
     from esops.stores.archive.own_runs import own_runs
     from esops.stores.archive.store import ArchiveStore
@@ -57,8 +58,11 @@ def _joined(hot: EventStore, settings: StoreSettings) -> EventStore:
     # The hot store is open already: it must not stay open where the archive cannot be read.
     try:
         repository = Repository(settings.cold)
-        runs = own_runs(repository, Catalog(repository).sealed(), hot, settings)
+        catalog = Catalog(repository)
+        sealed = catalog.sealed()
+        runs = own_runs(repository, sealed, hot, settings)
         runs.refuse_others()
+        check_complete(catalog, sealed, lambda name: runs.may_be(name, sealed, settings))
         of = ArchiveStoreSettings(of=runs.names, cold=settings.cold)
         cold = ArchiveStore(hot.name, of, runs.own)
     except BaseException:

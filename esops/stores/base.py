@@ -294,6 +294,12 @@ class EventStore(Protocol):
             for event in events
         ]
 
+    def emptied_stream(self) -> str | None:
+        """A stream that had events and has none any more, by the store's own list of streams; None
+        where there is none, or the store has no such list.
+        """
+        return None
+
     def any_passes(self, filter: EventFilter) -> bool | None:  # noqa: ARG002 - not known
         """Whether an event passes a filter, settled or not; None where that takes more than some
         seconds to find out.

@@ -48,11 +48,16 @@ def append(connection, stream: str, *types: str) -> None:
         )
 
 
-@pytest.fixture
-def text_ids(project, connection):
+def prepare(project, connection) -> None:
+    """An empty store of Marten's, and a projection that counts the events of each stream."""
     marten.create(connection, marten.Variant(text_ids=True))
     project.write("people.py", PEOPLE)
     project.write("people.sql", PEOPLE_TABLE)
+
+
+@pytest.fixture
+def text_ids(project, connection):
+    prepare(project, connection)
     append(connection, "a-1", "A", "A")
     return project
 

@@ -63,6 +63,18 @@ class ArchivedAway:
         return wrong if self.shortened == self.streams else f"would be missing from, or {wrong},"
 
 
+def join_with(config: Config, store: str, away: ArchivedAway) -> str:
+    """How a read of the store finds what is away, for a person."""
+    joined = config.stores[store].archive
+    if joined is None:
+        return f'Set archive = "{away.archive}" in [stores.{store}] to read both.'
+    return (
+        f"[stores.{store}] is joined with archive {joined} alone. Copy the folders `runs` and "
+        f"`catalog` of archive {away.archive} into that one, where both have the same keys, or "
+        "restore its runs: esops archive restore."
+    )
+
+
 def removed_from(
     config: Config,
     store: EventStore,
@@ -73,19 +85,29 @@ def removed_from(
     """What was removed from a store and is not there, for each archive of the configuration; with
     `since`, by runs that began later; with `beyond`, by those with an event after that position.
 
-    `store` is the hot store, without its archive. Runs of which the filter can want nothing are
-    left out: of another category, or of streams that the store itself still gives, as archived
-    ones. Runs that are sealed under another name and have events of the store count, too.
+    Of a store that is joined with its archive, what that archive has is not away. Runs of which the
+    filter can want nothing are left out: of another category, or of streams that the store itself
+    still gives, as archived ones. Runs that are sealed under another name and have events of the
+    store count, too.
 
     Raises Refused where nothing tells whose events a run has; Unavailable, Damaged or UsageError
     where an archive cannot be read.
     """
+    if not config.archives:
+        return []
+    # Imported only if there is an archive, so that a rebuild without one needs neither Parquet
+    # nor object stores.
+    from esops.stores.archive.joined import JoinedStore
+
     found = []
     own = config.stores.get(store.name)
+    hot, cold = (store.hot, store.cold) if isinstance(store, JoinedStore) else (store, None)
     for name, settings in config.archives.items():
+        if cold is not None and settings.repository == cold.repository.address:
+            continue
         of = {config.store(policy.store)[0] for policy in settings.policies.values()}
         try:
-            runs = _removing_runs(settings, store, own, filter, since)
+            runs = _removing_runs(settings, hot, own, filter, since)
         except EsopsError:
             # An archive that is for other stores only need not be there.
             if of and store.name not in of:
@@ -93,7 +115,8 @@ def removed_from(
             raise
         if beyond is not None:
             runs = [each for each in runs if Position.parse(each[1].last_position) > beyond]
-        away = _away(name, runs, store, filter) if runs else None
+        read = cold.runs if cold is not None else ()
+        away = _away(name, runs, hot, filter, read) if runs else None
         found += [away] if away is not None else []
     return found
 
@@ -106,33 +129,42 @@ def _removing_runs(
     since: datetime | None,
 ) -> list[tuple[Run, Manifest]]:
     """The sealed runs that may have removed events which the filter wants."""
-    # Imported only if there is an archive, so that a rebuild without one needs neither Parquet
-    # nor object stores.
     from esops.archive_format.repository import Repository
     from esops.archive_format.runs import Catalog
+    from esops.stores.archive.complete import check_complete
     from esops.stores.archive.own_runs import own_runs
 
     found = []
-    repository = Repository(settings)
-    sealed = Catalog(repository).sealed(since=since)
-    runs = own_runs(repository, sealed, store, own or StoreSettings(backend=""))
+    repository, own = Repository(settings), own or StoreSettings(backend="")
+    catalog = Catalog(repository)
+    sealed = catalog.sealed(since=since)
+    runs = own_runs(repository, sealed, store, own)
     runs.refuse_doubtful()
+    check_complete(catalog, sealed, lambda name: runs.may_be(name, sealed, own))
     for run, manifest in runs.all:
         if _of_others(settings, manifest.policy, filter):
             continue
         # A run that was stopped while it removed has removed some.
         how = run.read("done.json") or run.read("plan.json") or {}
-        if how.get("remove") == "keep" or (filter.archived and how.get("remove") == "archive"):
+        if (how.get("remove") == "keep" and run.read("removal.json") is None) or (
+            filter.archived and how.get("remove") == "archive"
+        ):
             continue
         found.append((run, manifest))
     return found
 
 
 def _away(
-    archive: str, runs: Sequence[tuple[Run, Manifest]], store: EventStore, filter: EventFilter
+    archive: str,
+    runs: Sequence[tuple[Run, Manifest]],
+    store: EventStore,
+    filter: EventFilter,
+    read: Sequence[tuple[Run, Manifest]],
 ) -> ArchivedAway | None:
-    """What the store lacks of what some runs have; None where that is nothing."""
-    found = lacking(runs, store, filter)
+    """What the store lacks of what some runs have, and those do not that are read with it; None
+    where that is nothing.
+    """
+    found = lacking(runs, store, filter, read=read)
     if not found.streams:
         return None
     away = [runs[number] for number in sorted(found.runs)]
@@ -166,18 +198,23 @@ def lacking(
     store: EventStore,
     filter: EventFilter = _EVERYTHING,
     at_most: int | None = None,
+    read: Sequence[tuple[Run, Manifest]] = (),
 ) -> Lacking:
-    """What a store lacks of what some runs have; with `at_most`, of about this many streams."""
+    """What a store lacks of what some runs have; with `at_most`, of about this many streams; with
+    `read`, what these other runs have is not lacking.
+    """
     from esops.archive_format.disk_map import DiskMap
 
     found = Lacking()
     heads = {number for number, (_, manifest) in enumerate(runs) if manifest.part == "head"}
-    with DiskMap() as archived:
+    with DiskMap() as archived, DiskMap() as there:
         for number, (run, manifest) in enumerate(runs):
             _collect(archived, number, run, manifest, filter)
+        for number, (run, manifest) in enumerate(read):
+            _collect(there, number, run, manifest, filter)
         streams = sum(manifest.streams for _, manifest in runs)
         step = 1 if at_most is None else max(1, streams // at_most)
-        entries = islice(_entries(archived), 0, None, step)
+        entries = islice(_entries(archived, there), 0, None, step)
         while group := list(islice(entries, _STREAMS_AT_ONCE)):
             _look_for(group, store, filter, heads, found)
     return found
@@ -236,9 +273,28 @@ def _united(ranges: list[_Range]) -> list[_Range]:
     return united
 
 
-def _entries(archived: DiskMap) -> Iterator[_Entry]:
+def _without(ranges: list[_Range], others: list[_Range]) -> list[_Range]:
+    """What is in ranges and not in others; of a part of a range, its versions are counted."""
+    left = []
+    for low, high, events in ranges:
+        begin = low
+        for first, last, _ in others:
+            if last < begin or first > high:
+                continue
+            if first > begin:
+                left.append((begin, first - 1, min(events, first - begin)))
+            begin = last + 1
+        if begin <= high:
+            left.append((begin, high, min(events, high - begin + 1)))
+    return left
+
+
+def _entries(archived: DiskMap, there: DiskMap) -> Iterator[_Entry]:
     for value in archived:
         stream, tenant, numbers, ranges = orjson.loads(value)
+        others = there.get(stream, tenant)
+        if others is not None:
+            ranges = _without(ranges, orjson.loads(others)[3])
         yield StreamKey(stream, tenant), numbers, ranges
 
 

@@ -69,6 +69,16 @@ class JoinedStore(EventStore):
         # Events that a run has kept in the hot store are in both, and would be counted twice.
         self.capabilities = replace(hot.capabilities, shards=False, count_between=False)
 
+    @property
+    def hot(self) -> EventStore:
+        """The store without its archive."""
+        return self._hot
+
+    @property
+    def cold(self) -> ArchiveStore:
+        """The archive."""
+        return self._cold
+
     def ping(self) -> StoreInfo:
         """What the hot store says of itself."""
         return self._hot.ping()

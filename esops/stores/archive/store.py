@@ -24,6 +24,7 @@ from esops.events import (
 from esops.moments import moment
 from esops.settings import ArchiveStoreSettings
 from esops.stores.archive.categories import Categories
+from esops.stores.archive.complete import check_complete
 from esops.stores.archive.reading import Database, beyond, microseconds, read, up_to
 from esops.stores.archive.search import ArchiveSearch
 from esops.stores.base import (
@@ -62,7 +63,10 @@ class ArchiveStore(EventStore):
         self.repository = Repository(settings.cold)
         names = () if settings.source_store is None else settings.sources(name)
         if runs is None:
-            runs = Catalog(self.repository).sealed(names)
+            catalog = Catalog(self.repository)
+            every = catalog.sealed()
+            check_complete(catalog, every, lambda name: not names or name in names)
+            runs = [each for each in every if not names or each[1].store in names]
         if len(names) > 1:
             # The names of one store: its events are read as those of the last one.
             one = {"store": names[-1]}

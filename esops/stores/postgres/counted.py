@@ -25,6 +25,12 @@ FROM unnest({streams}::text[], {in_tenants}::text[], {low}::bigint[], {high}::bi
     WITH ORDINALITY AS k (stream, tenant, low, high, number)
 ORDER BY k.number
 """
+_EMPTIED = """
+SELECT k.name FROM (SELECT {name}::text AS name, {tenant} AS tenant FROM {table}
+    WHERE {written} > 0 AND {listed}) AS k
+WHERE NOT EXISTS (SELECT FROM {events} WHERE {stream} = k.name::{kind} AND {same_tenant})
+LIMIT 1
+"""
 _EVENTS = """
 SELECT EXISTS (SELECT FROM {events} WHERE {stream} = k.stream::{kind} AND {same_tenant}
     AND {version} = k.version AND {id} = k.id AND {alive} AND {scope})
@@ -65,6 +71,27 @@ def has_events(
         id=layout.mapped.id,
     )
     return [row[0] for row in connection.execute(statement).fetchall()]
+
+
+def emptied_stream(connection: psycopg.Connection, layout: Layout) -> str | None:
+    """A stream that its library lists with a length, and that has no event."""
+    own = layout.stream_table
+    if own is None:
+        return None
+    m = layout.mapped
+    statement = sql.SQL(_EMPTIED).format(
+        name=own.stream,
+        tenant=own.tenant,
+        table=own.table,
+        written=own.length,
+        listed=own.scope,
+        events=layout.events,
+        stream=layout.stream_column or m.stream,
+        kind=sql.SQL(layout.stream_kind),
+        same_tenant=sql.SQL("{} = k.tenant").format(m.tenant) if m.tenant != NO_TENANT else TRUE,
+    )
+    row = connection.execute(statement).fetchone()
+    return None if row is None else str(row[0])
 
 
 def _of_layout(layout: Layout, *, archived: bool) -> dict[str, sql.Composable]:

@@ -30,7 +30,7 @@ from esops.stores.base import (
 )
 from esops.stores.parts import StreamPart, What
 from esops.stores.postgres import bulk
-from esops.stores.postgres.counted import count_parts, has_events
+from esops.stores.postgres.counted import count_parts, emptied_stream, has_events
 from esops.stores.postgres.counting import Counting
 from esops.stores.postgres.identity import PostgresIdentity
 from esops.stores.postgres.known import KnownNames
@@ -337,6 +337,11 @@ class PostgresStore(EventStore):
         """Counted in the server, by the index on streams and versions."""
         with self.control() as connection:
             return count_parts(connection, self.layout, parts, archived=archived)
+
+    def emptied_stream(self) -> str | None:
+        """By the table of streams."""
+        with self.control() as connection:
+            return emptied_stream(connection, self.layout)
 
     def has_events(self, events: Sequence[RecordedEvent], *, archived: bool = False) -> list[bool]:
         """Looked up in the server, by the index on streams and versions."""

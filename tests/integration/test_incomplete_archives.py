@@ -1,0 +1,131 @@
+"""A store that is joined with an archive of which something is not there: nothing is read, and
+nothing is built, with events missing and without a word.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from esops.settings import PostgresSettings
+from esops.stores import open_store
+from esops.stores.archive.beginnings import without_beginning
+from tests.integration.test_archive import of, write
+from tests.integration.test_other_readers import append, people, prepare
+from tests.support import emmett
+
+HEADS = 'store = "s"\nstream = "a-*"\nremove = "delete"\nuntil = "B"'
+WHOLE = 'store = "s"\nstream = "a-*"\nremove = "delete"'
+JOINED = 'append = "quick"\narchive = "cold"'
+REBUILD = ("rebuild", "people", "--blue-green")
+
+
+@pytest.fixture
+def streams(project, connection):
+    prepare(project, connection)
+    append(connection, "a-1", "A", "A", "B", "A")
+    append(connection, "b-1", "A", "B", "A")
+    return project
+
+
+def configure(project, dsn: str, policy: str, more: str = "") -> None:
+    write(project, of(dsn, more=JOINED), policy, people("s") + more)
+
+
+def counts(connection) -> dict[str, int]:
+    return dict(connection.execute("SELECT id, n FROM people").fetchall())
+
+
+def archive(project, policy: str = "old") -> str:
+    return project.ok("archive", "run", policy, "--output", "json").json["run"]
+
+
+def refuses(project, *words: str, reads: bool = True) -> None:
+    """A rebuild refuses, and so does a read where `reads`."""
+    for command in (REBUILD, ("events", "--store", "s"))[: 1 + reads]:
+        refused = project.run(*command)
+        assert refused.code == 6, (command, refused.out, refused.err)
+        assert all(word in refused.err for word in words), refused.err
+
+
+@pytest.mark.parametrize("policy", [HEADS, WHOLE], ids=["heads", "whole"])
+def test_an_archive_that_is_empty_is_not_a_new_one(streams, dsn, connection, policy):
+    configure(streams, dsn, policy)
+    cold, elsewhere = streams.folder / "cold", streams.folder / "elsewhere"
+    # Truly new: the first run makes it, though it selects nothing.
+    assert streams.run(*REBUILD).code == 3
+    write_new = policy + "\nmin_length = 99"
+    configure(streams, dsn, write_new)
+    streams.ok("archive", "run", "old")
+    streams.ok("rebuild", "people", "--blue-green", "--dry-run")
+    configure(streams, dsn, policy)
+    archive(streams)
+    shutil.move(cold, elsewhere)
+    cold.mkdir()
+    refuses(streams, "there is no archive in", "no run has ever begun in it")
+    assert streams.run("events", "--store", "cold").code == 6
+    # Somebody lets a run make a new one there.
+    configure(streams, dsn, write_new)
+    streams.ok("archive", "run", "old")
+    refuses(streams, "the first events of stream 'a-1' are not in store s", reads=False)
+    streams.ok(*REBUILD, "--without-archived", "--dry-run")
+    shutil.rmtree(cold)
+    shutil.move(elsewhere, cold)
+    streams.ok(*REBUILD)
+    assert counts(connection) == {"a-1": 4, "b-1": 3}
+
+
+def test_a_run_that_is_lost_is_missed(streams, dsn, connection):
+    configure(streams, dsn, HEADS)
+    name = archive(streams)
+    folder = streams.folder / "cold" / "runs" / name
+    kept = {each: each.read_bytes() for each in folder.glob("*.json")}
+    (folder / "manifest.json").unlink()
+    refuses(streams, f"run {name} in", "its manifest is gone")
+    found = streams.run("doctor", "--output", "json").json["findings"]
+    assert "ESOPS-D032" in {each["code"] for each in found}
+    (listed,) = streams.ok("archive", "list", "--output", "json").json
+    assert listed["state"] == "damaged"
+    for each in kept:
+        each.unlink(missing_ok=True)
+    refuses(streams, f"run {name} in")
+    assert streams.run("events", "--store", "cold").code == 6
+    # Nor is it forgotten where the store is not joined, and would be read alone.
+    write(streams, of(dsn), HEADS, people("s"))
+    refuses(streams, f"run {name} in", reads=False)
+    configure(streams, dsn, HEADS)
+    for each, content in kept.items():
+        each.write_bytes(content)
+    streams.ok(*REBUILD)
+    assert counts(connection) == {"a-1": 4, "b-1": 3}
+
+
+def test_runs_in_an_archive_that_is_not_joined_are_away(streams, dsn, connection):
+    warm = HEADS.replace("a-*", "b-*")
+    more = f"[archives.warm]\nrepository = 'warm'\n[archives.warm.policies.w]\n{warm}\n"
+    more += "never_younger_than = '0s'\n"
+    configure(streams, dsn, HEADS, more)
+    archive(streams)
+    run = archive(streams, "w")
+    refuses(streams, "1 event of 1 stream were archived and removed", "archive warm", reads=False)
+    assert "joined with archive cold alone" in streams.run(*REBUILD).err
+    assert streams.run("rebuild", "people", "--yes").code == 6
+    found = streams.run("doctor", "--output", "json").json["findings"]
+    assert "ESOPS-D049" in {each["code"] for each in found}
+    # As the hint says: what both have is not away.
+    for folder in ("runs", "catalog"):
+        copied = streams.folder / "cold" / folder
+        shutil.copytree(streams.folder / "warm" / folder, copied, dirs_exist_ok=True)
+    assert (streams.folder / "cold" / "runs" / run).is_dir()
+    streams.ok(*REBUILD)
+    assert counts(connection) == {"a-1": 4, "b-1": 3}
+
+
+def test_emmetts_list_of_streams_shows_what_is_gone(project, dumps, dsn, connection):
+    emmett.restore(connection, (dumps / "emmett-0.43.0-beta.39.sql").read_text())
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        assert without_beginning(store) is None
+        (stream,) = connection.execute("SELECT min(stream_id) FROM emt_streams").fetchone()
+        connection.execute("DELETE FROM emt_messages WHERE stream_id = %s", (stream,))
+        assert without_beginning(store) == stream
