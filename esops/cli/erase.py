@@ -63,6 +63,13 @@ def erase(
         metavar="TEXT",
         help="What the new seals of archives say, such as the number of the request.",
     ),
+    done: int | None = typer.Option(
+        None,
+        "--done",
+        metavar="N",
+        help="Say that the places which erasure N has named are cleared. Later runs of the same "
+        "request then stop naming them.",
+    ),
     dry_run: bool = typer.Option(False, "-n", "--dry-run", help="Show the plan and stop."),
     yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask for confirmation."),
 ) -> int:
@@ -77,6 +84,7 @@ def erase(
     esops erase --where 'customerId=42'
     """
     from esops.config import load_config
+    from esops.erasing.earlier import confirm_done
     from esops.erasing.run import Erasure
     from esops.errors import Stopped
 
@@ -87,8 +95,13 @@ def erase(
         if asked.is_set():
             raise Stopped("the erasure was interrupted", hint="Run it again: it continues.")
 
+    config = load_config(output.settings.config)
+    if done is not None:
+        store = confirm_done(config, output.settings.store, done)
+        output.line(f"Erasure {done} of store {store} is done: what it named counts as cleared.")
+        return 0
     request = _request(stream, streams_from, where, list_, rule, reason)
-    with Erasure(load_config(output.settings.config), output.settings.store, request, stop) as job:
+    with Erasure(config, output.settings.store, request, stop) as job:
         found = job.plan()
         if not dry_run:
             if not found.nothing_to_do:

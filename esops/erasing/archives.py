@@ -84,7 +84,7 @@ class ArchivedRun:
                     place = Place(
                         self.where, f"the row of a stream ({digest.events} events)", path, of
                     )
-                    findings.leave(place)
+                    findings.leave_value(place)
         return findings
 
     def _rows(self, entry: FileEntry, stop: Callable[[], None]) -> Iterator[list[StoredRow]]:

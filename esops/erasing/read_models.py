@@ -24,7 +24,7 @@ from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ
 from esops.postgres.whole_rows import whole_rows
 from esops.readmodel import erased, locks, marks, migrations, registry
-from esops.running.refolding import refold
+from esops.running.refolding import is_keyed_by_stream, refold
 from esops.stores.base import EventStore
 
 _PATIENCE_SECONDS = 60.0
@@ -110,6 +110,31 @@ class ReadModels:
                         projections.setdefault(version.projection, ())
         return found
 
+    @property
+    def databases(self) -> Collection[str]:
+        """Those of the read models, and the store's own."""
+        return self._by_dsn.keys()
+
+    @property
+    def own(self) -> str | None:
+        """The store's own database."""
+        return self._config.stores[self._store].postgres
+
+    def folds(self) -> list[_Noted]:
+        """The versions whose rows can be folded again from the events of their streams."""
+        found = []
+        for dsn, projections in self._by_dsn.items():
+            with translated(), connect(dsn, "erase", READ) as connection:
+                found += [
+                    (version.projection, version.version)
+                    for name in projections
+                    for version in registry.versions(connection, name)
+                    if version.state in ("building", "standby", "active")
+                    and version.position is not None
+                    and is_keyed_by_stream(self._config, version)
+                ]
+        return found
+
     def look(self, values: Values, stop: Callable[[], None]) -> RowsFound:
         """Look for values in all rows, and at what was noted by erasures before."""
         result = RowsFound()
@@ -167,9 +192,9 @@ class ReadModels:
                     cleared += _clear(connection, table, column, values)
         return cleared
 
-    def refold(self, found: RowsFound, streams: Collection[StreamKey]) -> dict[str, str]:
+    def refold(self, found: RowsFound, streams: Collection[StreamKey]) -> dict[_Noted, str]:
         """Make the rows of the person's streams again, in the versions where that is possible; why
-        not, by the names of the others.
+        not, for the others.
         """
         reasons = {}
         for dsn, projections in self._by_dsn.items():
@@ -182,18 +207,16 @@ class ReadModels:
                 try:
                     refold(self._config, version, streams)
                 except EsopsError as error:
-                    reasons[f"{version.projection} v{version.version}"] = error.message
+                    reasons[(version.projection, version.version)] = error.message
         return reasons
 
-    def forget(self, found: RowsFound, still: RowsFound, before: Collection[_Noted]) -> None:
-        """Forget the notes of versions whose rows have none of it any more. `before` were noted by
-        other erasures: what these erased is not known now.
-        """
+    def forget(self, found: RowsFound, still: RowsFound, keep: Collection[_Noted]) -> None:
+        """Forget the notes of versions whose rows have none of it any more; not those to `keep`."""
         for dsn, projections in self._by_dsn.items():
             names = set(projections)
             with translated(), connect(dsn, "erase") as connection:
                 for key in found.versions:
-                    if key[0] in names and key not in still.scanned and key not in before:
+                    if key[0] in names and key not in still.scanned and key not in keep:
                         erased.forget(connection, *key)
 
     def noted(self) -> set[_Noted]:

@@ -18,6 +18,7 @@ import structlog
 
 from esops.config import Config
 from esops.erasing.archives import ArchivedRun, runs_of
+from esops.erasing.earlier import Earlier
 from esops.erasing.read_models import ReadModels, RowsFound
 from esops.erasing.rules import ErasureRule, Masker, Person, is_for
 from esops.erasing.sweep import Findings, Sweep
@@ -62,6 +63,8 @@ class EraseOutcome:
     archived_events: int = 0
     rows: int = 0
     """Rows of read models that still have such data."""
+    values: int = 0
+    """Places that have a value which only this erasure knows."""
     remaining: int = 0
     """Places where something is left; 0 where it is proven that there is none."""
     places: list[Place] = field(default_factory=list)
@@ -91,6 +94,7 @@ class EraseOutcome:
     def leave(self, found: Findings) -> None:
         """Take over where something is left."""
         self.remaining += found.left
+        self.values += found.values
         self.places = [*self.places, *found.places][:MOST_KEPT]
 
 
@@ -125,8 +129,12 @@ class Erasure(AbstractContextManager["Erasure"]):
             self._sweep = Sweep(f"store {self.name}", self._masker, self._values)
             self._read_models = ReadModels(config, self.name)
             self.outcome = EraseOutcome(self.name, [each.name for each in rules])
+            self._earlier = Earlier(
+                self._read_models, self.name, request.streams, request.conditions
+            )
             self._runs: list[ArchivedRun] = []
             self._touched = set[StreamKey]()
+            self._planned = Findings()
         except BaseException:
             self._store.close()
             raise
@@ -174,6 +182,8 @@ class Erasure(AbstractContextManager["Erasure"]):
                     f"{len(unnamed)} files of {run.where} that do not count will be deleted"
                 )
         self._look_beside(outcome)
+        self._planned = _left_of(outcome)
+        outcome.leave(self._earlier.look())
         return outcome
 
     def _find_runs(self) -> list[Place]:
@@ -197,7 +207,7 @@ class Erasure(AbstractContextManager["Erasure"]):
             for each in batch:
                 for path, of in self._values.in_document(each.json, own=False):
                     what = f"the value of {of}. {each.remedy}"
-                    copies.leave(Place(f"table {each.table}", "a row", path, what))
+                    copies.leave_value(Place(f"table {each.table}", "a row", path, what))
         outcome.leave(copies)
         rows = self._read_models.look(self._values, self._stop)
         outcome.rows = rows.rows
@@ -217,9 +227,14 @@ class Erasure(AbstractContextManager["Erasure"]):
         models = self._read_models
         if not outcome.nothing_to_do:
             models.refuse_rebuilds()
+            if self._planned.values:
+                self._earlier.note(self._request.reason, self._planned)
         marked, noted_before = models.recognised(self._store), models.noted()
         rows = models.look(self._values, self._stop)
         if not outcome.nothing_to_do:
+            # Those rows may have a form of a value that nobody would find.
+            folds = dict.fromkeys(models.folds(), len(self._touched))
+            rows.versions = folds | rows.versions
             models.note(rows, outcome.rules)
         models.clear_own_tables(self._values)
         if self._person.looks_for_streams:
@@ -240,6 +255,9 @@ class Erasure(AbstractContextManager["Erasure"]):
         if not outcome.nothing_to_do:
             models.note(rows, outcome.rules)
         models.clear_own_tables(self._values)
+        if not outcome.nothing_to_do:
+            self._earlier.end(self._request.reason, _left_of(outcome))
+        outcome.leave(self._earlier.look())
         log.info(
             "erased",
             store=self.name,
@@ -268,21 +286,21 @@ class Erasure(AbstractContextManager["Erasure"]):
     ) -> None:
         """Make the rows of the person's streams again, where the kind of projection allows it."""
         rows = self._read_models.look(self._values, self._stop)
-        rows.versions |= before.versions
+        rows.versions = before.versions | rows.versions
         if not rows.versions:
             return
         reasons = self._read_models.refold(rows, self._touched)
         outcome.notes += [
-            f"the rows of {name} were not folded again: {reason}"
-            for name, reason in reasons.items()
+            f"the rows of {name} v{number} were not folded again: {reason}"
+            for (name, number), reason in reasons.items()
         ]
         still = self._read_models.look(self._values, self._stop)
-        self._read_models.forget(rows, still, noted_before)
+        self._read_models.forget(rows, still, {*noted_before, *reasons})
 
     def _rewrite_archives(self) -> None:
         outcome = self.outcome
         outcome.archives = outcome.archived_events = 0
-        outcome.remaining, outcome.places = 0, []
+        outcome.remaining, outcome.values, outcome.places = 0, 0, []
         self._find_runs()
         found = [(run, run.look(self._values, self._stop, search=False)) for run in self._runs]
         # As in the store: others are found by the events that fulfil a condition.
@@ -323,6 +341,11 @@ class Erasure(AbstractContextManager["Erasure"]):
             )
         outcome.events = max(outcome.events, masked)
         outcome.leave(found)
+
+
+def _left_of(outcome: EraseOutcome) -> Findings:
+    places = [each for each in outcome.places if not each.where.startswith("projection ")]
+    return Findings(values=outcome.values, places=places)
 
 
 def _masking_of(store: EventStore) -> Masking:

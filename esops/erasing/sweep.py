@@ -28,8 +28,15 @@ class Findings:
     """Whether an event to be masked fulfils a condition itself."""
     left: int = 0
     """Places where something is left."""
+    values: int = 0
+    """Those of these where a value is that only this erasure knows."""
     places: list[Place] = field(default_factory=list)
     """The first of them."""
+
+    def leave_value(self, place: Place) -> None:
+        """Note a place that has a value."""
+        self.values += 1
+        self.leave(place)
 
     def leave(self, place: Place, times: int = 1) -> None:
         """Note a place."""
@@ -43,6 +50,7 @@ class Findings:
         self.streams |= other.streams
         self.matched |= other.matched
         self.left += other.left
+        self.values += other.values
         self.places = [*self.places, *other.places][:MOST_KEPT]
 
 
@@ -123,7 +131,7 @@ class Sweep:
                 found = self._values.in_document(text or "", own=masked.own)
             for path, of in found:
                 at = path if path == name else f"{name} {path}"
-                findings.leave(self._place(row, at, f"the value of {of}"))
+                findings.leave_value(self._place(row, at, f"the value of {of}"))
 
     def _place(self, row: StoredRow, path: str, of: str) -> Place:
         # A stream's name may itself have a value in it.

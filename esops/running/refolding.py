@@ -85,6 +85,15 @@ class Refolder(Replayer):
                         yield event
 
 
+def is_keyed_by_stream(config: Config, version: Version) -> bool:
+    """Whether a version is of a fold that is keyed by the stream, as far as its code can be had."""
+    try:
+        definition, _ = code_of(config, version)
+    except EsopsError:
+        return False
+    return isinstance(definition, FoldDefinition) and definition.key is None
+
+
 def refold(config: Config, version: Version, streams: Collection[StreamKey]) -> None:
     """Make the rows of some streams in one version again, with the code that built it.
 

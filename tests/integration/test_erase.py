@@ -135,6 +135,15 @@ def test_copies_of_a_value_are_named_and_never_shown(project, dsn, connection):
     assert ("store s", "data $.to") in places
     assert ("table public.mt_doc_customer", "$.data.email") in places
     assert done.json["remaining"] == len(done.json["places"])
+    # A second run knows no value any more, and says so until somebody has looked.
+    again = erase(project, "--where", "customerId=42", "--yes")
+    assert (again.code, again.json["events"]) == (1, 0)
+    assert again.json["remaining"] == done.json["remaining"]
+    assert again.json["places"][1:] == done.json["places"]
+    assert erase(project, "--where", "customerId=43", "--dry-run").json["places"] == []
+    project.ok("erase", "--done", "1")
+    assert erase(project, "--where", "customerId=42", "--yes").code == 0
+    assert project.run("erase", "--done", "1").code == 2
     # Another rule takes what was left; what is asked for is looked for even if no event has it.
     connection.execute("DROP TABLE mt_doc_customer")
     more = {"where": "to", "mask": {"to": "null", "note": "null"}}
@@ -656,4 +665,68 @@ def test_a_restore_beside_an_erasure_brings_nothing_back(project, dsn, connectio
     assert (
         connection.execute("SELECT data->'email' FROM mt_events WHERE seq_id = 2").fetchone()[0]
         is None
+    )
+
+
+DERIVED = """
+from esops import fold
+
+@fold(key="stream")
+def people(row, event):
+    return {"id": event.stream, "email": (event.json().get("email") or "").upper()}
+"""
+
+
+def test_rows_of_a_stream_are_folded_again_whatever_they_have_made_of_a_value(
+    project, dsn, connection
+):
+    marten.create(connection)
+    fill(dsn)
+    project.write("people.py", DERIVED)
+    project.write("people.sql", "CREATE TABLE {table} (id text PRIMARY KEY, email text)")
+    people = {"python": "people:people", "tables": ["people"], "ddl": "people.sql"}
+    configure(project, dsn, projections={"people": people})
+    project.ok("rebuild", "people", "--blue-green")
+    assert erase(project, "--where", "customerId=42", "--yes").code == 0
+    rows = connection.execute("SELECT email FROM people ORDER BY id").fetchall()
+    assert rows[0] == ("",)
+    assert "ANN@" not in everything(connection)
+    # Where that cannot be done, nobody can say what is in the rows.
+    project.write("people.py", DERIVED.replace("upper", "lower"))
+    done = erase(project, "--where", "customerId=43", "--yes")
+    assert (done.code, done.json["rows"]) == (1, 1)
+    assert "code of people has changed" in done.json["notes"][0]
+
+
+KILLED_BEHIND_MASKING = """
+import os, signal
+if os.environ.get("KILL"):
+    from esops.erasing.run import Erasure
+    mask = Erasure._mask_store
+    def deadly(self, outcome):
+        mask(self, outcome)
+        os.kill(os.getpid(), signal.SIGKILL)
+    Erasure._mask_store = deadly
+"""
+
+
+def test_an_erasure_that_was_killed_has_noted_what_it_would_leave(project, dsn, connection):
+    marten.create(connection)
+    fill(dsn)
+    connection.execute("CREATE TABLE mt_doc_customer (id int, data jsonb)")
+    connection.execute("INSERT INTO mt_doc_customer VALUES (1, %s)", (json.dumps(ANN),))
+    configure(project, dsn)
+    project.patch(KILLED_BEHIND_MASKING)
+    project.environment["KILL"] = "1"
+    process = project.start("erase", "--where", "customerId=42", "--yes")
+    process.communicate(timeout=60)
+    assert process.returncode == -9
+    del project.environment["KILL"]
+    done = erase(project, "--where", "customerId=42", "--yes")
+    assert (done.code, done.json["events"]) == (1, 0)
+    assert "did not end" in done.json["places"][0]["of"]
+    assert done.json["places"][1]["where"] == "table public.mt_doc_customer"
+    assert not any(
+        value in str(connection.execute("SELECT * FROM esops.erasures").fetchall())
+        for value in VALUES
     )
