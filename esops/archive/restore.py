@@ -18,7 +18,7 @@ from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import RENUMBERED, Run
 from esops.config import Config
-from esops.errors import EsopsError, Refused, Stopped, UsageError
+from esops.errors import Refused, Stopped, UsageError
 from esops.events import EventFilter, StreamKey
 from esops.stores import open_store
 from esops.stores.base import EventStore, require
@@ -305,9 +305,11 @@ class _Restoration:
         for digest, comparison in compare(self._run, self._manifest, digests, self._store):
             # The application may have appended to the stream in between.
             if not _is_there(comparison, moved=moved):
-                raise EsopsError(
+                raise Refused(
                     f"stream {digest.stream} was restored, and differs from the archive: "
-                    f"{comparison.status} {comparison.detail}"
+                    f"{comparison.status} {comparison.detail}",
+                    hint="Somebody changed it in the meantime, or a trigger did. The archive has "
+                    "it as it was.",
                 )
 
     def _still_sealed_so(self, batches: Iterator[RecordBatch]) -> Iterator[RecordBatch]:

@@ -35,6 +35,7 @@ from esops.stores.postgres.archived_rows import WritableTable
 from esops.stores.postgres.bulk import BulkReader
 from esops.stores.postgres.comparing import Comparison, array_of, shape_of
 from esops.stores.postgres.exporting import as_archived, export_statement, groups_of
+from esops.stores.postgres.insert_triggers import refuse_rules
 from esops.stores.postgres.layouts.archiving import SqlRemoval
 from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.restorer import StreamRestorer
@@ -158,6 +159,8 @@ class StreamArchiver:
         with self._control() as connection:
             if how.deletes:
                 self._refuse_dependents(connection)
+                for name in (self._layout.events, *rules.streams):
+                    refuse_rules(connection, table_of(connection, name))
             compared, columns = self._comparison(connection), self._all_columns(connection)
         taken = "delete_equal" if how.deletes else "lock_equal"
         taking = compared.statement(taken, compared.whole(columns))

@@ -55,13 +55,13 @@ class Comparison:
         """`events` names the table, and `table` says what its columns are."""
         self._rules, self._events, self._table = rules, events, table
 
-    def rows(self, batch: pa.RecordBatch) -> ComparedRows:
-        """Events of an archive. Raises Refused where the table has lost a column of theirs, or has
-        got one since.
+    def rows(self, batch: pa.RecordBatch, *, whole: bool = True) -> ComparedRows:
+        """Events of an archive. Raises Refused where the table has lost a column of theirs, or, if
+        they are to be the `whole` rows, has got one since.
         """
         rows = values_of(batch, self._rules)
         names = self._table.written(list(rows[0]))
-        if new := self._table.kinds.keys() - {*names, *self._rules.beside}:
+        if whole and (new := self._table.kinds.keys() - {*names, *self._rules.beside}):
             raise Refused(
                 f"table {self._table.table.name} has a column {min(new)!r}, and the run does not: "
                 "its values would be lost",

@@ -11,6 +11,7 @@ any other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import psycopg
 import pyarrow as pa
@@ -19,6 +20,7 @@ from psycopg import sql
 from esops.errors import Refused
 from esops.events import StreamKey
 from esops.postgres.connection import connect, translated
+from esops.postgres.session import use_own_path
 from esops.postgres.statements import statements
 from esops.stores.parts import ArchivedGroup, Renumbered
 from esops.stores.postgres.archived_rows import (
@@ -27,7 +29,8 @@ from esops.stores.postgres.archived_rows import (
     parameters,
     values_of,
 )
-from esops.stores.postgres.layouts.archiving import LayoutArchiving
+from esops.stores.postgres.insert_triggers import refuse_changed, taken_back
+from esops.stores.postgres.layouts.archiving import LayoutArchiving, as_text
 from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.memory import forget_restored
 from esops.stores.postgres.restoring import Restoring, refuse_taken, table_of
@@ -49,6 +52,19 @@ class StreamRestorer:
     def __init__(self, layout: Layout, rules: LayoutArchiving, dsn: str) -> None:
         self._layout, self._rules, self._dsn = layout, rules, dsn
 
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Connection]:
+        with (
+            translated(),
+            taken_back(),
+            connect(self._dsn, "restore") as connection,
+            connection.transaction(),
+        ):
+            connection.execute(_LOCKS)
+            use_own_path(connection)  # for triggers of the application
+            yield connection
+            connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
     def _restoring(self, connection: psycopg.Connection) -> Restoring:
         table = table_of(connection, self._layout.events)
         return Restoring(connection, self._rules, self._layout.events, table)
@@ -60,8 +76,7 @@ class StreamRestorer:
         batches: Iterable[pa.RecordBatch],
     ) -> int:
         """At their own positions; returns how many events were missing. Raises Refused."""
-        with translated(), connect(self._dsn, "restore") as connection, connection.transaction():
-            connection.execute(_LOCKS)
+        with self._transaction() as connection:
             into = self._restoring(connection)
             if rows is not None:  # no row is locked where writers append
                 into.make_streams(streams, rows)
@@ -98,8 +113,7 @@ class StreamRestorer:
         confirm: Callable[[], None],
     ) -> Renumbered:
         """At new positions, after all others. Raises Refused."""
-        with translated(), connect(self._dsn, "restore") as connection, connection.transaction():
-            connection.execute(_LOCKS)
+        with self._transaction() as connection:
             waiting = _Waiting(connection, self._layout, self._rules, self._restoring(connection))
             for group in groups:
                 waiting.add(group)
@@ -223,9 +237,33 @@ class _Waiting:
         put = self._execute("insert").rowcount
         if put < self._count("events"):
             return None
+        self._check()
         for keys, _ in self._streams():
             self._restoring.advance_streams(keys)
         return put
+
+    def _check(self) -> None:
+        """Raises Refused where an event was not written as it is in the archive."""
+        renewed = {self._rules.position[-1], *self._rules.renewed}
+        kinds = self._table.kinds
+        different = [
+            sql.SQL("CASE WHEN {} IS DISTINCT FROM {} THEN {} END").format(
+                as_text(sql.Identifier("e", name), kinds[name]),
+                as_text(sql.Identifier("w", name), kinds[name]),
+                sql.Literal(name),
+            )
+            for name in self._names
+            if name not in renewed
+        ]
+        found = self._connection.execute(
+            sql.SQL(_SQL["changed"]).format(
+                **self._parts(), different=sql.SQL(", ").join(different)
+            )
+        ).fetchone()
+        if found is not None:
+            stream, version, columns = found
+            what = f"version {version} of stream {stream!r}"
+            refuse_changed(self._connection, what, columns, self._table.table)
 
     def _count(self, what: str) -> int:
         row = self._execute(f"count_{what}").fetchone()

@@ -31,6 +31,14 @@ INSERT INTO {events} ({into}) OVERRIDING SYSTEM VALUE
 SELECT {values} FROM (SELECT * FROM pg_temp.esops_events ORDER BY {order} OFFSET 0) AS w
 ON CONFLICT DO NOTHING
 
+-- changed --
+-- An event that was not inserted as it waited, and the columns that are others.
+SELECT * FROM (
+    SELECT {stream}::text, w.{version}::bigint,
+           array_remove(ARRAY[{different}]::text[], NULL) AS different
+      FROM pg_temp.esops_events AS w JOIN {events} AS e ON {same_event}) AS rows
+WHERE different <> '{{}}' LIMIT 1
+
 -- later --
 -- An event after which, in its stream, the store has others: at a new position it would come after
 -- those in the log.

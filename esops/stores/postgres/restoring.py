@@ -29,7 +29,9 @@ from esops.stores.postgres.archived_rows import (
     parameters,
     values_of,
 )
-from esops.stores.postgres.layouts.archiving import LayoutArchiving
+from esops.stores.postgres.comparing import Comparison
+from esops.stores.postgres.insert_triggers import names_of_triggers, refuse_changed
+from esops.stores.postgres.layouts.archiving import LayoutArchiving, as_text
 from esops.stores.postgres.removing import keys_of
 
 _SQL = statements(__package__, "restoring")
@@ -71,6 +73,7 @@ class Restoring:
         """`events` names the table of events; `table` is what the catalogue says of it."""
         self._connection, self._rules = connection, rules
         self._events, self._table = events, WritableTable.of(connection, table)
+        self._comparison = Comparison(rules, events, self._table)
         self._parts = _parts(rules, events, table)
 
     def make_streams(self, streams: Sequence[StreamKey], rows: Sequence[str | None]) -> None:
@@ -100,6 +103,33 @@ class Restoring:
             for name in self._rules.streams:
                 own = WritableTable.of(self._connection, table_of(self._connection, name))
                 self._connection.execute(insert_of_streams(name, own), {"row": new})
+                self._check_streams(own, new)
+
+    def _check_streams(self, table: WritableTable, rows: Sequence[str]) -> None:
+        """Raises Refused where a stream's row was not written as it is in the archive."""
+        of = table.table
+        if not of.key:
+            return
+        different = [
+            sql.SQL("CASE WHEN {} IS DISTINCT FROM {} THEN {} END").format(
+                as_text(sql.Identifier("s", name), kind),
+                as_text(sql.Identifier("p", name), kind),
+                sql.Literal(name),
+            )
+            for name, kind in table.kinds.items()
+        ]
+        found = self._connection.execute(
+            sql.SQL(_SQL["changed_streams"]).format(
+                own=sql.Identifier(of.schema, of.name),
+                different=sql.SQL(", ").join(different),
+                same=sql.SQL(" AND ").join(
+                    sql.SQL("s.{0} = p.{0}").format(sql.Identifier(name)) for name in of.key
+                ),
+            ),
+            {"row": rows},
+        ).fetchone()
+        if found is not None:
+            refuse_changed(self._connection, f"a stream's row in {of.name}", found[0], of)
 
     def advance_streams(self, streams: Sequence[StreamKey]) -> None:
         """Bring streams' own rows up to the events that came back."""
@@ -171,12 +201,26 @@ class Restoring:
         ).fetchone()
         if lacking is not None:
             stream, version = lacking
+            triggers = names_of_triggers(self._connection, self._table.table)
+            why = f", or a trigger keeps it out: {', '.join(triggers)}" if triggers else ""
             raise Refused(
                 f"version {version} of stream {stream!r} cannot be inserted: the store has another "
-                "event with its id or its position",
+                f"event with its id or its position{why}",
                 hint=_HINT,
             )
+        self._check(batch)
         return put
+
+    def _check(self, batch: pa.RecordBatch) -> None:
+        """Raises Refused where an event was not written as it is in the archive."""
+        compared = self._comparison.rows(batch, whole=False)
+        found = self._connection.execute(
+            self._comparison.statement("differing", compared), compared.parameters
+        ).fetchone()
+        if found is not None:
+            stream, _, version, columns = found
+            what = f"version {version} of stream {stream!r}"
+            refuse_changed(self._connection, what, columns, self._table.table)
 
     def _insert(self, rows: Sequence[Values]) -> int:
         names = self._table.written(list(rows[0]))

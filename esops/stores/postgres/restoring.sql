@@ -16,6 +16,15 @@ FROM unnest(%(stream)s::text[], %(version)s::bigint[], %(tenant)s::text[], {arra
 WHERE NOT EXISTS (SELECT FROM {events} AS e WHERE {same_event} AND {at_place})
 LIMIT 1
 
+-- changed_streams --
+-- A stream's row that is not there as a restore wrote it, and the columns that are others.
+SELECT different FROM (
+    SELECT array_remove(ARRAY[{different}]::text[], NULL) AS different
+      FROM unnest(%(row)s::text[]) AS r (text)
+     CROSS JOIN LATERAL json_populate_record(NULL::{own}, r.text::json) AS p
+      LEFT JOIN {own} AS s ON {same}) AS rows
+WHERE different <> '{{}}' LIMIT 1
+
 -- oldest_transaction --
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint
 

@@ -1,8 +1,8 @@
 """A trial restore: archived rows are inserted into temporary copies of a layout's tables, by the
 statements of a restore, and compared there with the store's own, as text and by the server.
 
-A copy has the columns, generated expressions, identities, checks and unique indexes of its table;
-foreign keys and triggers are not part of it. It is rolled back.
+A copy has the name, columns, generated expressions, identities, checks, unique indexes and triggers
+of its table; foreign keys are not part of it. It is rolled back.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from esops.stores.postgres.archived_rows import (
     parameters,
     values_of,
 )
+from esops.stores.postgres.insert_triggers import fire_on_copy
 from esops.stores.postgres.layouts.archiving import LayoutArchiving, as_text
 
 _SQL = statements(__package__, "trial")
 _ROWS_AT_ONCE = 5_000
-_COPY = sql.Identifier("pg_temp", "esops_trial")
 _Key = tuple[str, str, int]
 _HINT = (
     'Nothing was removed. With remove = "keep", esops archives the events and removes nothing; '
@@ -69,11 +69,12 @@ class Trial:
         return tried
 
     def _prove_streams(self, table: WritableTable, rows: Sequence[str]) -> None:
-        with self._copied(table):
+        with self._copied(table) as triggers:
             with _refused("a stream's row", table):
                 put = self.connection.execute(
-                    insert_of_streams(_COPY, table), {"row": rows}
+                    insert_of_streams(_copy(table), table), {"row": rows}
                 ).rowcount
+                self._end(triggers)
             names = self._names(table, table.table.key)
             # Some types take from JSON what they cannot print.
             with _refused("a stream's row", table):
@@ -84,24 +85,27 @@ class Trial:
                 columns = ", ".join(found[0]) if found else "row"
                 raise Refused(
                     f"a stream's row in {table.table.name} would not come back as it is: a "
-                    f"restore would write another {columns}",
+                    f"restore would write another {columns}{_by(triggers)}",
                     hint=_HINT,
                 )
 
     def _prove_events(self, batch: pa.RecordBatch) -> None:
         rows = values_of(batch, self.rules)
         table = self.events
-        with self._copied(table):
+        with self._copied(table) as triggers:
             names = table.written(list(rows[0]))
-            insert = insert_of_event(_COPY, table, names)
+            insert = insert_of_event(_copy(table), table, names)
             put = 0
             with self.connection.cursor() as cursor, _refused("an event", table):
                 cursor.executemany(insert, [parameters(row, table, names) for row in rows])
                 put = cursor.rowcount
+                self._end(triggers)
             if put != len(rows):
+                why = _by(triggers) or (
+                    f": a unique index of {table.table.name} takes them for the same as others"
+                )
                 raise Refused(
-                    f"{len(rows) - put} of {len(rows)} archived events would not come back: a "
-                    f"unique index of {table.table.name} takes them for the same as others",
+                    f"{len(rows) - put} of {len(rows)} archived events would not come back{why}",
                     hint=_HINT,
                 )
             columns = self.rules.columns
@@ -113,10 +117,11 @@ class Trial:
                     version=sql.Identifier("t", columns["version"]),
                 )
             ).fetchall()
-        self._refuse_others(batch, {(stream, version): names for stream, version, names in found})
+        others = {(stream, version): names for stream, version, names in found}
+        self._refuse_others(batch, others, _by(triggers))
 
     def _refuse_others(
-        self, batch: pa.RecordBatch, found: Mapping[tuple[str, int], Sequence[str]]
+        self, batch: pa.RecordBatch, found: Mapping[tuple[str, int], Sequence[str]], why: str
     ) -> None:
         if not found:
             return
@@ -133,14 +138,14 @@ class Trial:
             if (stream, version) in same:
                 raise Refused(
                     f"version {version} of stream {stream!r} would not come back as it is: a "
-                    f"restore would write another {', '.join(columns)}",
+                    f"restore would write another {', '.join(columns)}{why}",
                     hint=_HINT,
                 )
 
     @contextmanager
-    def _copied(self, table: WritableTable) -> Iterator[None]:
-        """A temporary copy of a table, without its rows."""
-        names = {"copy": _COPY, "table": _name(table)}
+    def _copied(self, table: WritableTable) -> Iterator[Sequence[str]]:
+        """A temporary copy of a table, without its rows; gives the names of its triggers."""
+        names = {"copy": _copy(table), "table": _name(table)}
         with self.connection.transaction(force_rollback=True):
             try:
                 self.connection.execute(sql.SQL(_SQL["copy"]).format(**names))
@@ -150,7 +155,11 @@ class Trial:
                     f"removes anything: {str(error).splitlines()[0]}",
                     hint="Run GRANT TEMPORARY ON DATABASE … TO the role.",
                 ) from None
-            yield
+            yield fire_on_copy(self.connection, table.table, _copy(table))
+
+    def _end(self, triggers: Sequence[str]) -> None:
+        if triggers:  # some fire at the end of a transaction
+            self.connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
     def _names(self, table: WritableTable, key: Sequence[str]) -> dict[str, sql.Composable]:
         marks = self.rules.beside
@@ -168,7 +177,7 @@ class Trial:
             for each in table.table.columns
         )
         return {
-            "copy": _COPY,
+            "copy": _copy(table),
             "table": _name(table),
             "same": same,
             "different": different,
@@ -185,6 +194,19 @@ def _rows(
             yield (stream, tenant, version), plain_rows(batch.slice(at, 1))[0]
 
 
+def _by(triggers: Sequence[str]) -> str:
+    """Ends a sentence about a row that comes out otherwise."""
+    if not triggers:
+        return ""
+    fire = "trigger fires" if len(triggers) == 1 else "triggers fire"
+    return f"; this {fire} when it is inserted: {', '.join(triggers)}"
+
+
+def _copy(table: WritableTable) -> sql.Identifier:
+    # By its name, triggers take it for the table.
+    return sql.Identifier("pg_temp", table.table.name)
+
+
 def _name(table: WritableTable) -> sql.Identifier:
     return sql.Identifier(table.table.schema, table.table.name)
 
@@ -194,7 +216,12 @@ def _refused(what: str, table: WritableTable) -> Iterator[None]:
     """Turns what the server says of a row that it does not take into Refused."""
     try:
         yield
-    except (errors.IntegrityError, errors.DataError, errors.ProgrammingError) as error:
+    except (
+        errors.IntegrityError,
+        errors.DataError,
+        errors.ProgrammingError,
+        errors.InternalError,
+    ) as error:
         raise Refused(
             f"{what} of {table.table.name} could not come back: {str(error).splitlines()[0]}",
             hint=_HINT,

@@ -1,5 +1,5 @@
 -- copy --
--- A temporary table like another one, but for its foreign keys and triggers.
+-- A temporary table like another one, but for its foreign keys.
 CREATE TEMPORARY TABLE {copy} (LIKE {table} INCLUDING ALL) ON COMMIT DROP
 
 -- other_events --
