@@ -152,6 +152,7 @@ def _lines(option: str, file: Path | None) -> list[str]:
         return []
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        text = text.removeprefix("\ufeff")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{option}: {file} cannot be read: {type(error).__name__}") from None
     return [line.strip() for line in text.splitlines() if line.strip()]

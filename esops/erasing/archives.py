@@ -30,6 +30,7 @@ from esops.erasing.sweep import Findings, Sweep
 from esops.erasing.traces import Place, Values
 from esops.errors import Refused
 from esops.events import Position, StreamKey
+from esops.json_paths import JsonPath
 from esops.settings import ArchiveSettings, StoreSettings
 from esops.stores.archive.own_runs import own_runs
 from esops.stores.base import EventStore
@@ -60,6 +61,11 @@ class ArchivedRun:
     def where(self) -> str:
         """Names it in messages."""
         return f"archive {self.archive}, run {self.run.name}"
+
+    @property
+    def met(self) -> set[JsonPath]:
+        """The masks' paths that led to something in its events."""
+        return self._masker.met
 
     def note_streams(self, values: Values, stop: Callable[[], None]) -> None:
         """Find the streams of which one event fulfils a condition."""

@@ -11,7 +11,19 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from esops.erasing.spans import JsonNode, NotJson, found, leaves, scan, without
+from esops.erasing.scalars import may_be_number, says, scalars
+from esops.erasing.spans import (
+    JsonNode,
+    NotJson,
+    found,
+    keys,
+    leaves,
+    may_be_too_deep,
+    scan,
+    twins,
+    without,
+)
+from esops.erasing.traces import names_a_field
 from esops.events import StreamKey
 from esops.json_paths import JsonPath, Steps, parse_path, within
 from esops.settings import EraseSettings, Mask
@@ -67,6 +79,9 @@ class Person:
     tenant: str | None = None
     """The only tenant whose events are asked for: others may have a person of the same number."""
 
+    seen: set[str] = field(default_factory=set)
+    """The streams that were named, and are there."""
+
     def may_have(self, key: StreamKey) -> bool:
         """Whether events of a stream are among those that were asked for."""
         return self.tenant is None or key.tenant in ("", self.tenant)
@@ -92,6 +107,11 @@ class Masked:
     matched: bool = False
     """Whether it fulfils a condition itself."""
 
+    twins: list[tuple[str, Steps, JsonPath]] = field(default_factory=list)
+    """Where a mask leads nowhere, and a key is written in another way: the column, the place there,
+    and the mask's path.
+    """
+
     def add(self, value: str, path: JsonPath) -> None:
         """Note a value."""
         self.values.setdefault(value, set()).add(str(path))
@@ -113,6 +133,8 @@ class Masker:
             for path in [*asked, *masked]
         }
         """For each path, the columns that it leads into, and what is left of it there."""
+        self.met: set[JsonPath] = set()
+        """The masks' paths that led to something in an event of the person."""
         self._unchecked = any(not each.plain and not each.checked for each in documents)
 
     @property
@@ -130,9 +152,16 @@ class Masker:
     def masked(self, row: StoredRow) -> Masked:
         """What the rules make of a row; nothing of one that is not the person's."""
         person, fulfilled = self.person, self._fulfilled(row)
-        if not (fulfilled or self._unchecked or row.key.stream in person.streams or person.whole):
+        if row.key.stream in person.streams:
+            person.seen.add(row.key.stream)
+        deep = self._too_deep(row)
+        if not (
+            fulfilled or deep or self._unchecked or row.key.stream in person.streams or person.whole
+        ):
             return _NOT_THEIRS
         result = Masked()
+        if any(rule.wants(row) for rule in person.rules):
+            result.unreadable = deep
         columns = dict(row.columns)
         for rule, matched in self._rules(fulfilled):
             if matched and rule.settings.whole_streams:
@@ -154,6 +183,18 @@ class Masker:
             }
         return result
 
+    def _too_deep(self, row: StoredRow) -> tuple[str, ...]:
+        """The columns whose JSON has more levels than can be read."""
+        found = []
+        for document in self.documents:
+            text = None if document.plain else text_of(row.columns.get(document.column))
+            if text and may_be_too_deep(text):
+                try:
+                    scan(text)
+                except NotJson:
+                    found.append(document.column)
+        return tuple(found)
+
     def _fulfilled(self, row: StoredRow) -> list[JsonPath]:
         return [path for path, value in self.person.conditions if self._fulfils(row, path, value)]
 
@@ -171,13 +212,13 @@ class Masker:
                 continue
             text = text_of(content)
             # An escape may hide the value; else a look at the text spares reading it.
-            if not text or (value not in text and "\\" not in text):
+            if not text or not (value in text or "\\" in text or may_be_number(value, text)):
                 continue
             try:
                 nodes = list(found(scan(text), steps, wrapped=self._wrapped))
             except NotJson:
                 continue
-            if any(value in _scalars(node, self._wrapped) for node in nodes):
+            if any(says(each, value) for node in nodes for each in scalars(node, self._wrapped)):
                 return True
         return False
 
@@ -200,12 +241,13 @@ class Masker:
                 if content is None:
                     continue
                 if document.plain or not steps:
+                    self.met.add(path)
                     new = content if steps else self._whole(rule, mask, document, content)
                     if new != content:
                         for value in _strings(content, plain=document.plain):
                             result.add(value, path)
                 else:
-                    new, values = self._within(rule, mask, document, content, steps)
+                    new, values = self._within(rule, (path, mask), document, content, steps, result)
                     for value in values:
                         result.add(value, path)
                 columns[document.column] = new
@@ -222,14 +264,26 @@ class Masker:
         return _like(content, new if document.plain else json.dumps(new, ensure_ascii=False))
 
     def _within(
-        self, rule: ErasureRule, mask: Mask, document: Document, content: Value, steps: Steps
+        self,
+        rule: ErasureRule,
+        of: tuple[JsonPath, Mask],
+        document: Document,
+        content: Value,
+        steps: Steps,
+        result: Masked,
     ) -> tuple[Value, list[str]]:
         """A value, or several, in a column: the new content, and what was masked."""
+        path, mask = of
         text, values = text_of(content), list[str]()
         try:
-            nodes = list(found(scan(text), steps, wrapped=self._wrapped)) if text else []
+            tree = scan(text) if text else None
         except NotJson:
-            nodes = []
+            tree = None
+        nodes = [] if tree is None else list(found(tree, steps, wrapped=self._wrapped))
+        if nodes:
+            self.met.add(path)
+        elif tree is not None:
+            result.twins += self._twins(rule, document, tree, path, steps)
         edits, reached = [], -1
         for node in sorted(nodes, key=lambda each: each.start):
             if text is None or rule.done(mask, node) or node.start < reached:
@@ -247,6 +301,20 @@ class Masker:
             text = without(text, steps)
         return _like(content, text), values
 
+    def _twins(
+        self, rule: ErasureRule, document: Document, tree: JsonNode, path: JsonPath, steps: Steps
+    ) -> Iterator[tuple[str, Steps, JsonPath]]:
+        known = {
+            node.start
+            for other, _ in rule.masks
+            for each, left in self._places[other]
+            if each is document
+            for node in found(tree, left, wrapped=self._wrapped)
+        }
+        for at, node in twins(tree, steps):
+            if node.start not in known:
+                yield document.column, at, path
+
 
 def is_for(rule: ErasureRule, path: JsonPath) -> bool:
     """Whether a rule goes with conditions on a path."""
@@ -255,12 +323,6 @@ def is_for(rule: ErasureRule, path: JsonPath) -> bool:
 
 def _in(path: JsonPath, document: Document) -> list[Steps]:
     return within(path.steps, document.at) if path.root == document.root else []
-
-
-def _scalars(node: JsonNode, wrapped: bool) -> Iterable[str]:
-    inner = node.wrapped if wrapped else None
-    node = inner or node
-    return () if node.text is None or node.null else (node.text,)
 
 
 def _plain_string(text: str) -> str | None:
@@ -284,6 +346,9 @@ def _texts(node: JsonNode) -> Iterator[str]:
     for steps, leaf in leaves(node):
         if leaf.text and not leaf.null and steps[-1:] != ("_type_",):
             yield leaf.text
+    for key in keys(node):
+        if not names_a_field(key):
+            yield key
 
 
 def text_of(content: Value) -> str | None:

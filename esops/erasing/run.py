@@ -19,18 +19,16 @@ import structlog
 from esops.config import Config
 from esops.erasing.archives import ArchivedRun, runs_of
 from esops.erasing.earlier import Earlier
+from esops.erasing.fitting import fitting, masking_of
 from esops.erasing.read_models import ReadModels, RowsFound
-from esops.erasing.rules import ErasureRule, Masker, Person, is_for
+from esops.erasing.rules import Masker, Person
 from esops.erasing.sweep import Findings, Sweep
 from esops.erasing.traces import MOST_KEPT, Place, Values
-from esops.errors import Refused, UsageError
 from esops.events import StreamKey
 from esops.json_paths import JsonPath, parse_path
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore, settled
-from esops.stores.capabilities import missing
-from esops.stores.masking import Masking
 
 log = structlog.get_logger("esops.erasing")
 
@@ -111,7 +109,7 @@ class Erasure(AbstractContextManager["Erasure"]):
         self._config, self._request, self._stop = config, request, stop
         self.name, settings = config.store(store)
         self._settings = settings
-        rules = _fitting(config, self.name, request)
+        rules = fitting(config, self.name, request.streams, request.conditions, request.rules)
         self._person = Person(
             request.conditions,
             frozenset(request.streams),
@@ -124,7 +122,7 @@ class Erasure(AbstractContextManager["Erasure"]):
         self._add_asked_values()
         self._store: EventStore = open_store(self.name, settings.without_archive)
         try:
-            self._masking = masking = _masking_of(self._store)
+            self._masking = masking = masking_of(self._store)
             self._masker = Masker(self._person, masking.documents, wrapped=masking.wrapped)
             self._sweep = Sweep(f"store {self.name}", self._masker, self._values)
             self._read_models = ReadModels(config, self.name)
@@ -182,9 +180,32 @@ class Erasure(AbstractContextManager["Erasure"]):
                     f"{len(unnamed)} files of {run.where} that do not count will be deleted"
                 )
         self._look_beside(outcome)
+        outcome.notes += self._led_nowhere()
+        outcome.leave(self._absent_streams())
         self._planned = _left_of(outcome)
         outcome.leave(self._earlier.look())
         return outcome
+
+    def _led_nowhere(self) -> list[str]:
+        """What was asked for, and is nowhere: mostly a path that is written in another way."""
+        if not self._touched:
+            return [
+                f"no event has what was asked for at {path}" for path, _ in self._request.conditions
+            ]
+        met = self._masker.met.union(*(run.met for run in self._runs))
+        return [
+            f"{path} of rule {rule.name} leads nowhere in any of these events"
+            for rule in self._person.rules
+            for path, _ in rule.masks
+            if path not in met
+        ]
+
+    def _absent_streams(self) -> Findings:
+        findings = Findings()
+        for name in sorted(self._person.streams - self._person.seen):
+            why = "it is neither in the store nor in its archives"
+            findings.leave(Place(f"store {self.name}", f"stream {name}", "", why))
+        return findings
 
     def _find_runs(self) -> list[Place]:
         """Find the archived runs of the store; the places of those that are not sealed."""
@@ -258,6 +279,7 @@ class Erasure(AbstractContextManager["Erasure"]):
         if not outcome.nothing_to_do:
             self._earlier.end(self._request.reason, _left_of(outcome))
         outcome.leave(self._earlier.look())
+        outcome.leave(self._absent_streams())
         log.info(
             "erased",
             store=self.name,
@@ -346,53 +368,3 @@ class Erasure(AbstractContextManager["Erasure"]):
 def _left_of(outcome: EraseOutcome) -> Findings:
     places = [each for each in outcome.places if not each.where.startswith("projection ")]
     return Findings(values=outcome.values, places=places)
-
-
-def _masking_of(store: EventStore) -> Masking:
-    masking = store.masking
-    if masking is not None and not masking.documents:
-        raise Refused(
-            f"the layout of store {store.name} does not say which columns hold events' data",
-            hint="A layout of your own names them in `documents`: esops docs add-a-store",
-        )
-    if masking is None:
-        error = missing(store, "masking")
-        raise Refused(error.message, hint=error.hint)
-    return masking
-
-
-def _fitting(config: Config, store: str, request: EraseRequest) -> list[ErasureRule]:
-    """The rules of a store that fit what was asked for. Raises UsageError where one is missing."""
-    if not request.streams and not request.conditions:
-        raise UsageError(
-            "whose data is to be erased?",
-            hint="Name streams with --stream, or a value in events with --where 'customerId=42'.",
-        )
-    if unknown := [name for name in request.rules if name not in config.erase]:
-        raise UsageError(f"{config.path}: there is no section [erase.{unknown[0]}]")
-    rules = [
-        ErasureRule(name, settings)
-        for name, settings in config.erase.items()
-        if (not request.rules or name in request.rules)
-        and (settings.store is None or config.store(settings.store)[0] == store)
-    ]
-    fitting = [
-        rule
-        for rule in rules
-        if request.streams or any(is_for(rule, path) for path, _ in request.conditions)
-    ]
-    for path, _ in request.conditions:
-        if not any(is_for(rule, path) for rule in fitting):
-            raise UsageError(
-                f"{config.path}: no rule for store {store} says what to mask where {path} has a "
-                "value",
-                hint=f'Add a section [erase.NAME] with store = "{store}", where = "{path}" and '
-                'mask = { "$.name" = "null" }.',
-            )
-    if not fitting:
-        raise UsageError(
-            f"{config.path}: no rule says what to mask in store {store}",
-            hint=f'Add a section [erase.NAME] with store = "{store}" and '
-            'mask = { "$.name" = "null" }.',
-        )
-    return fitting

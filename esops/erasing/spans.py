@@ -25,6 +25,11 @@ class NotJson(ValueError):
     """The text is not JSON, or too deep to be read."""
 
 
+def may_be_too_deep(text: str) -> bool:
+    """A quick look at whether a text may have more levels than `scan` reads."""
+    return text.count("[") + text.count("{") > _DEEPEST
+
+
 @dataclass(slots=True)
 class JsonNode:
     """A value: where it is in the text, and what is in it."""
@@ -158,6 +163,28 @@ def leaves(node: JsonNode, at: Steps = ()) -> Iterator[tuple[Steps, JsonNode]]:
         yield at, node
     for key, _, member in node.members:
         yield from leaves(member, (*at, key))
+
+
+def twins(node: JsonNode, steps: Steps, at: Steps = ()) -> Iterator[tuple[Steps, JsonNode]]:
+    """The values that a path would lead to if keys were written in another way: Email, e_mail."""
+    if not steps:
+        if not node.null:
+            yield at, node
+        return
+    step, rest = steps[0], steps[1:]
+    if step is Wild.BELOW:
+        yield from twins(node, rest, at)
+    for key, _, member in node.members:
+        if step is Wild.BELOW:
+            yield from twins(member, steps, (*at, key))
+        elif _leads(step, key) or (
+            isinstance(step, str) and isinstance(key, str) and _plain(step) == _plain(key)
+        ):
+            yield from twins(member, rest, (*at, key))
+
+
+def _plain(key: str) -> str:
+    return "".join(each for each in key.casefold() if each.isalnum())
 
 
 def keys(node: JsonNode) -> Iterator[str]:

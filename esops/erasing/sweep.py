@@ -111,8 +111,11 @@ class Sweep:
 
     def _look(self, findings: Findings, row: StoredRow, masked: Masked) -> None:
         for column in masked.unreadable:
-            why = "its content is no JSON, so esops cannot look into it"
+            why = "its content is no JSON, or too deep, so esops cannot look into it"
             findings.leave(self._place(row, column, why))
+        for column, steps, mask in masked.twins:
+            why = f"{mask} leads nowhere in this event, and this may be what it means"
+            findings.leave(self._place(row, f"{column} {self._values.path(steps)}", why))
         if not self._values:
             return
         documents = {each.column: each for each in self._masker.documents}

@@ -13,14 +13,20 @@ from typing import NamedTuple
 import orjson
 
 from esops.erasing.spans import NotJson, keys, leaves, scan
-from esops.json_paths import written
+from esops.json_paths import Steps, written
 
 _LONG = 4
 """Characters from which on a value is looked for everywhere."""
 _SHORTEST = 2
 _FEW = 64
 """Up to this many values are looked for one by one."""
-_WORD = re.compile(r"[^\W_]+")
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u312f\u31a0-\u9fff\uac00-\ud7af"
+    "\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
+)
+"""Letters of scripts that put no blanks between words (or, as in Korean, none before particles)."""
+_JOINED = re.compile(f"[{_UNSPACED}]")
+_WORD = re.compile(f"[{_UNSPACED}]|[^\\W_{_UNSPACED}]+")
 _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|.)")
 MOST_KEPT = 100
 """Places that a report lists."""
@@ -65,10 +71,10 @@ class Values:
         for value, paths in values.items():
             if len(value) < _SHORTEST or value in self._paths or value in self._masks:
                 continue
-            if value in ("true", "false") or set(paths) <= self._shared:
+            if value in ("true", "false", "null") or set(paths) <= self._shared:
                 continue
             self._paths[value] = min(paths)
-            if len(value) >= _LONG:
+            if _is_long(value):
                 self._long.append(value)
                 first = _WORD.search(value)
                 if first is None:
@@ -86,11 +92,27 @@ class Values:
             yield from self.in_text(text, "the whole")
             return
         for steps, leaf in leaves(tree):
+            if leaf.null:
+                continue
             of = self._of(leaf.text or "", own=own and (leaf.string or len(leaf.text or "") > 3))
             if of is not None:
-                yield written(steps), of
+                yield self.path(steps), of
         for key in keys(tree):
-            yield from self.in_text(key, "a key")
+            yield from self._in_key(key, own=own)
+
+    def path(self, steps: Steps) -> str:
+        """A path, without the keys in it that are a value or have one."""
+        hidden = [step for step in steps if isinstance(step, str) and self._hides(step)]
+        return written(tuple("…" if step in hidden else step for step in steps))
+
+    def _hides(self, key: str) -> bool:
+        return key in self._paths or self._of(key, own=True) is not None
+
+    def _in_key(self, key: str, *, own: bool) -> Iterator[tuple[str, str]]:
+        # Short or long, a name of a field is none of a person.
+        of = self._of(key, own=own and not names_a_field(key))
+        if of is not None:
+            yield "a key", of
 
     def in_text(self, text: str, name: str) -> Iterator[tuple[str, str]]:
         """Whether a value is in a text that is no JSON."""
@@ -131,7 +153,7 @@ class Values:
         if text in self._masks:
             return None
         whole = self._paths.get(text)
-        if whole is not None and (own or len(text) >= _LONG):
+        if whole is not None and (own or _is_long(text)):
             return whole
         words = self._by_word.keys() & set(_WORD.findall(text))
         for value in [*self._wordless, *(each for word in words for each in self._by_word[word])]:
@@ -143,7 +165,24 @@ class Values:
         return None
 
 
+def names_a_field(key: str) -> bool:
+    """Whether a key looks like the name of a field, and not like one of a person."""
+    return key.isidentifier() and _JOINED.search(key) is None
+
+
+def _is_long(text: str) -> bool:
+    # One such letter says as much as two of an alphabet.
+    return len(text) + len(_JOINED.findall(text)) >= _LONG
+
+
 def _alone(text: str, start: int, end: int) -> bool:
     """Whether a part of a text is a word of its own, and not a part of one."""
-    before, after = text[start - 1 : start], text[end : end + 1]
-    return not before.isalnum() and not after.isalnum()
+    return _ends(text[start - 1 : start], text[start]) and _ends(text[end : end + 1], text[end - 1])
+
+
+def _ends(beside: str, edge: str) -> bool:
+    return (
+        not beside.isalnum()
+        or _JOINED.match(beside + edge) is not None
+        or (_JOINED.match(edge) is not None)
+    )

@@ -471,7 +471,7 @@ def test_rows_of_a_stream_are_folded_again(project, dsn, connection):
     done = erase(project, "--where", "customerId=42", "--yes")
     assert done.out, done.err
     assert (done.code, done.json["rows"]) == (1, 2), "a process keeps rows in memory"
-    assert all("kept fresh by" in note for note in done.json["notes"])
+    assert any("kept fresh by" in note for note in done.json["notes"])
     end(process)
     done = erase(project, "--where", "customerId=43", "--yes")
     assert (done.code, done.json["rows"]) == (1, 2), "those of the person before"
@@ -493,7 +493,7 @@ def test_rows_of_a_stream_are_folded_again(project, dsn, connection):
     connection.execute("DELETE FROM mt_events WHERE stream_id = %s AND version = 1", (stream(6),))
     done = erase(project, "--where", "customerId=43", "--yes")
     assert (done.code, done.json["rows"]) == (1, 1)
-    assert "does not give all events" in done.json["notes"][0]
+    assert any("does not give all events" in note for note in done.json["notes"])
 
 
 def test_a_log_is_recognised_although_all_its_events_changed(project, dsn, connection):
@@ -695,7 +695,7 @@ def test_rows_of_a_stream_are_folded_again_whatever_they_have_made_of_a_value(
     project.write("people.py", DERIVED.replace("upper", "lower"))
     done = erase(project, "--where", "customerId=43", "--yes")
     assert (done.code, done.json["rows"]) == (1, 1)
-    assert "code of people has changed" in done.json["notes"][0]
+    assert any("code of people has changed" in note for note in done.json["notes"])
 
 
 KILLED_BEHIND_MASKING = """
@@ -730,3 +730,61 @@ def test_an_erasure_that_was_killed_has_noted_what_it_would_leave(project, dsn, 
         value in str(connection.execute("SELECT * FROM esops.erasures").fetchall())
         for value in VALUES
     )
+
+
+def places(done: Result) -> list[str]:
+    return [each["path"] for each in done.json["places"]]
+
+
+def test_values_in_keys_and_objects_and_without_blanks_are_found(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    mine = {"customerId": 42, "contacts": {"ann@example.com": True, "n": {"Ann Miller": 1}}}
+    mine |= {"nick": "王小明", "note": "null"}
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        store.append("a-1", [new(**mine), new(customerId=42, contacts=None, note=None)])
+        store.append("b-1", [new(by={"user:ann@example.com": {"x": "Ann Miller"}}, n=None)])
+        store.append("b-2", [new(note="致王小明先生", name=None)])
+    configure(project, dsn, {"mask": {"contacts": "null", "nick": "null", "note": "null"}})
+    done = erase(project, "--where", "customerId=42", "--yes")
+    assert done.code == 1
+    assert sorted(places(done)) == ["data $.by.….x", "data $.note", "data a key"]
+    assert not any("王" in text for text in (done.out, done.err))
+
+
+def test_numbers_and_lists_that_have_the_value_are_the_persons(project, dsn, connection):
+    connection.execute(
+        "CREATE TABLE log (n bigserial, s text, v int, kind text, body json, PRIMARY KEY (s, v))"
+    )
+    bodies = ["42.0", "4.2e1", "[42, 43]", '[["42"]]', '"42"', "420", "43", '" 42"', '{"x": 42}']
+    for at, body in enumerate(bodies, 1):
+        connection.execute(
+            "INSERT INTO log (s, v, kind, body) VALUES (%s, 1, 'k', %s)",
+            (f"c-{at}", f'{{"customerId": {body}, "email": "p{at}@example.com"}}'),
+        )
+    table = {"name": "log", "stream": "s", "version": "v", "position": "n", "type": "kind"}
+    store = {"layout": "custom", "append": "auto", "table": {**table, "data": "body"}}
+    configure(project, dsn, store=store)
+    done = erase(project, "--where", "customerId=42", "--yes")
+    assert (done.code, done.json["events"]) == (0, 5)
+
+
+def test_what_leads_nowhere_is_told(project, dsn, connection):
+    """A path that is written in another way, JSON that is too deep, a stream that is nowhere."""
+    marten.create(connection, marten.Variant(text_ids=True))
+    deep = f'{{"customerId": 42, "email": "x@y.example", "d": {"[" * 401}{"]" * 401}}}'
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        store.append("a-1", [new(customerId=42, Email="ann@example.com", name="Ann Miller")])
+        store.append("b-1", [NewEvent(str(uuid.uuid4()), "k", deep.encode())])
+        store.append("c-1", [new(**BOB)])
+    configure(project, dsn)
+    done = erase(project, "--where", "customerId=42", "--yes")
+    assert (done.code, done.json["events"]) == (1, 1)
+    assert sorted(places(done)) == ["data", "data $.Email"]
+    assert "$.phone of rule customer leads nowhere in any of these events" in done.json["notes"]
+    (project.folder / "streams").write_bytes(b"\xef\xbb\xbfc-1\r\n")
+    configure(project, dsn, {**RULE, "types": ["registered"]})
+    done = erase(project, "--streams-from", "streams", "--yes")
+    assert (done.code, done.json["events"]) == (0, 1)
+    done = erase(project, "--stream", "C-1", "--yes")
+    assert (done.code, done.json["remaining"]) == (1, 1)
+    assert done.json["places"][0]["what"] == "stream C-1"
