@@ -150,8 +150,12 @@ def find_config(explicit: Path | None = None) -> Path:
     )
 
 
-def load_config(explicit: Path | None = None) -> Config:
-    """Find, read and check the configuration. Raises UsageError that names file and key."""
+def load_config(explicit: Path | None = None, *, erases: bool = False) -> Config:
+    """Find, read and check the configuration. Raises UsageError that names file and key.
+
+    Without `erases`, rules of `[erase]` whose environment variables are not set are left out: the
+    key of the hashes need not be known to a process that erases nothing.
+    """
     path = find_config(explicit)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -159,16 +163,20 @@ def load_config(explicit: Path | None = None) -> Config:
         raise UsageError(f"{path}: this is not valid TOML: {error}") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    return parse_config(document, path)
+    return parse_config(document, path, erases=erases)
 
 
-def parse_config(document: Mapping[str, Any], path: Path) -> Config:
-    """Check a parsed document, and replace `${VAR}` with what the environment has.
+def parse_config(document: Mapping[str, Any], path: Path, *, erases: bool = True) -> Config:
+    """Check a parsed document, and replace `${VAR}` with what the environment has; without
+    `erases`, rules of `[erase]` that need what it does not have are left out.
 
     Raises UsageError that names file and key.
     """
     if "path" in document:
         raise UsageError(f"{path}: path: unknown key", hint=nearest("path", _keys_of(Config)))
+    if not erases and isinstance(document.get("erase"), Mapping):
+        rules = {name: rule for name, rule in document["erase"].items() if not _unset(rule)}
+        document = {**document, "erase": rules}
     expanded = _expand(document, path, ())
     _find_archives(expanded, path)
     try:
@@ -273,6 +281,17 @@ def _pick(things: Mapping[str, T], name: str | None, what: str, path: Path) -> t
     if name not in things:
         raise UsageError(f"{path}: there is no {what} named {name!r}", hint=nearest(name, things))
     return name, things[name]
+
+
+def _unset(value: Any) -> bool:
+    """Whether a value needs an environment variable that is not set."""
+    if isinstance(value, Mapping):
+        return any(map(_unset, value.values()))
+    if isinstance(value, list):
+        return any(map(_unset, value))
+    return isinstance(value, str) and any(
+        name not in os.environ for name in _VARIABLE.findall(value)
+    )
 
 
 def _expand(value: Any, path: Path, keys: tuple[str, ...]) -> Any:

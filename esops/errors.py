@@ -29,6 +29,15 @@ class UsageError(EsopsError):
     exit_code = 2
 
 
+class NoStream(UsageError):
+    """A store does not have a stream."""
+
+    def __init__(self, store: str, stream: str, hint: str | None = None) -> None:
+        """The names of both, and what to do."""
+        super().__init__(f"store {store} has no stream {stream!r}", hint=hint)
+        self.store, self.stream = store, stream
+
+
 class Unavailable(EsopsError):
     """A store or database could not be reached, or failed."""
 

@@ -46,7 +46,6 @@ def described(run: Run) -> dict[str, Any]:
             for each in manifest.reseals
         ],
         "verified_at": verified.get("at"),
-        "removed_events": done.get("removed_events"),
         "left_alone": done.get("left_alone"),
         "skipped": done.get("skipped", []),
         "problems": failed.get("problems", []),

@@ -16,7 +16,7 @@ from esops.archive import registered
 from esops.archive.registered import Registered
 from esops.archive.unread import RunEvents
 from esops.config import Config
-from esops.errors import Refused
+from esops.errors import Refused, UsageError, nearest
 from esops.events import Checkpoint, StreamKey
 from esops.stores.base import EventStore
 from esops.wording import count
@@ -32,14 +32,19 @@ Unread = Callable[[Checkpoint], int]
 class Late:
     """A reader that has not read all events yet."""
 
-    phrase: str
+    who: str
+    where: str
+    """How far it is."""
+    unread: int
     names: frozenset[str]
     """By which `--despite` can name it."""
     name: str
     """The one of these that a hint shows."""
+    more: str = ""
 
     def __str__(self) -> str:
-        return self.phrase
+        unread = f"{count(self.unread, 'event')} of these may be unread"
+        return f"{self.who} ({self.where}; {unread}){self.more}"
 
 
 def behind(config: Config, store: EventStore, store_name: str, unread: Unread) -> list[Late]:
@@ -62,7 +67,7 @@ def _processors_behind(processors: Sequence[Checkpoint], unread: Unread) -> Iter
             version = each.detail.get("version")
             own = f"{each.name}/{version}" if names.count(each.name) > 1 else each.name
             known = frozenset({each.name, f"{each.name}/{version}", own})
-            yield Late(f"processor {own!r} {_progress(each, events)}", known, own)
+            yield Late(f"processor {own!r}", _where(each), events, known, own)
 
 
 def _projections_behind(
@@ -82,9 +87,9 @@ def _projections_behind(
         )
         if events := unread(reader):
             who = f"projection {version.projection} v{version.version}"
-            phrase = f"{who} {_progress(reader, events)}{_strange(each)}"
             own = f"{each.name}/{version.version}"
-            yield Late(phrase, frozenset({each.name, own}), own)
+            names = frozenset({each.name, own})
+            yield Late(who, _where(reader), events, names, own, _strange(each))
 
 
 def _is_a_processors(each: Registered, processors: Sequence[Checkpoint]) -> bool:
@@ -100,11 +105,10 @@ def _is_a_processors(each: Registered, processors: Sequence[Checkpoint]) -> bool
     )
 
 
-def _progress(reader: Checkpoint, events: int) -> str:
-    where = "it has read nothing" if reader.position is None else f"it is at {reader.position}"
+def _where(reader: Checkpoint) -> str:
     if reader.evidence:
-        where = f"it is not known where it stands: {reader.evidence}"
-    return f"({where}; {count(events, 'event')} of these may be unread)"
+        return f"it is not known where it stands: {reader.evidence}"
+    return "it has read nothing" if reader.position is None else f"it is at {reader.position}"
 
 
 def _strange(each: Registered) -> str:
@@ -115,6 +119,23 @@ def _strange(each: Registered) -> str:
     if known != each.name:
         return f"; nobody follows it before `esops projection rename {known} {each.name}`"
     return ""
+
+
+def check_despite(
+    config: Config, store: EventStore, store_name: str, despite: Sequence[str]
+) -> None:
+    """Raises UsageError with the nearest names where `--despite` names no reader of the store."""
+    if not despite:
+        return
+    known = behind(config, store, store_name, lambda _: 1)
+    names = sorted(set().union(*(each.names for each in known)))
+    for each in despite:
+        if each not in names:
+            raise UsageError(
+                f"--despite {each}: no projection or processor reads store {store_name} by this "
+                "name",
+                hint=nearest(each, names),
+            )
 
 
 def refuse_unless_read(
@@ -134,7 +155,7 @@ def refuse_unless_read(
     late = [each for each in found if each not in ignored]
     if late:
         more = f" and {len(late) - _SHOWN} more" if len(late) > _SHOWN else ""
-        named = " ".join(f"--despite {_quoted(each.name)}" for each in late[:_SHOWN])
+        named = " ".join(f"--despite {quoted(each.name)}" for each in late[:_SHOWN])
         raise Refused(
             f"the run would remove events up to position {events.last}, and "
             f"{count(len(late), 'reader has', 'readers have')} not read all of them yet: "
@@ -145,7 +166,7 @@ def refuse_unless_read(
         )
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     """A name as a shell takes it."""
     plain = all(each.isalnum() or each in "_-./:@" for each in name)
     return name if plain else "'{}'".format(name.replace("'", "'\\''"))

@@ -41,6 +41,8 @@ class StreamComparison(NamedTuple):
     """The stream's last version in the store; None if it is gone."""
     lacks: bool = False
     """Whether the store lacks an archived event of it."""
+    compared: int = 0
+    """How many of its archived events are in the store and were compared with it."""
 
 
 def compare(
@@ -76,10 +78,15 @@ def compare(
         if other is None:
             yield digest, StreamComparison("gone", lacks=True)
         elif other == digest:
-            yield digest, StreamComparison("same", last_version=other.last_version)
+            yield digest, same_as(digest)
         else:
             # One that is not found was removed from the store between two reads of it.
             yield digest, found.get(digest.key, missing)
+
+
+def same_as(digest: Digest) -> StreamComparison:
+    """The comparison of a stream that is in the store as it was archived."""
+    return StreamComparison("same", last_version=digest.last_version, compared=digest.events)
 
 
 _Pair = tuple[Digest, Iterable[pa.RecordBatch], Iterable[pa.RecordBatch]]
@@ -192,6 +199,7 @@ def _compare_events(
                     "differs",
                     f"the store has an event of version {version}, and the archive does not",
                     other.last_version,
+                    compared=there,
                 )
             continue  # appended since
         different = [name for name in before if before[name] != values[name]]
@@ -202,19 +210,21 @@ def _compare_events(
                 f"({values['type']}) of all events up to it, and the archive has the original "
                 f"event ({before['type']})",
                 other.last_version,
+                compared=there + 1,
             )
         if not _PLACE.issuperset(different):
             return StreamComparison(
                 "differs",
                 f"version {version} differs from the store's in {', '.join(different)}",
                 other.last_version,
+                compared=there + 1,
             )
         there += 1
         moved |= bool(different)
     lacks = there < digest.events
     if moved:
-        return StreamComparison("moved", _MOVED, other.last_version, lacks)
-    return StreamComparison("partly", "", other.last_version, lacks)
+        return StreamComparison("moved", _MOVED, other.last_version, lacks, there)
+    return StreamComparison("partly", "", other.last_version, lacks, there)
 
 
 def _by_version(batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any]]]:

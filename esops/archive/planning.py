@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from heapq import heappush, heappushpop
 from itertools import islice
+from math import inf
 from typing import Any
 
-from esops.archive import policy
+from esops.archive import checkpoint_guard, policy
 from esops.archive.heads import LeftOut, Part
 from esops.archive_format.hashes import digests
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
 from esops.archive_format.schema import time_of
 from esops.config import Config
-from esops.errors import AbsentArchive
+from esops.errors import AbsentArchive, EsopsError
+from esops.events import Checkpoint, RecordedEvent
 from esops.moments import Moment
 from esops.settings import ArchiveSettings, Removal, StreamPortion
 from esops.stores import open_store
@@ -27,6 +30,7 @@ _COUNTED_FOR = timedelta(seconds=20)
 """How long a plan counts what a scavenge would remove."""
 _LONGEST_SHOWN = 5
 _STREAMS_AT_ONCE = 500
+_NEWEST_KEPT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,10 @@ class ArchivePlan:
     """The removal as a phrase: "deletes events; ..."."""
     stays: int = 0
     """How many of each stream's last events stay in the store."""
+    late: list[dict[str, str]] = field(default_factory=list)
+    """The readers that have not read all of the events: a run would be refused now."""
+    readers_unknown: str | None = None
+    """Why it is not known whether there are such."""
     scavenge: Scavengeable | None = None
     """What a scavenge would remove beside the policy's streams; None where the run makes none."""
 
@@ -120,6 +128,62 @@ class ArchivePlan:
         }
 
 
+class NewestStreams:
+    """The streams of a plan with the newest events: what a reader has not read is among them."""
+
+    def __init__(self) -> None:
+        """Empty."""
+        self._streams: list[tuple[float, int, PlannedStream]] = []
+        self._added = 0
+
+    def add(self, stream: PlannedStream) -> None:
+        """Keep a stream, in the place of an older one where there are many."""
+        at = stream.last_at
+        self._added += 1
+        entry = (at.timestamp() if isinstance(at, datetime) else inf, self._added, stream)
+        if len(self._streams) < _NEWEST_KEPT:
+            heappush(self._streams, entry)
+        else:
+            heappushpop(self._streams, entry)
+
+    def unread_of(self, store: EventStore) -> Callable[[Checkpoint], int]:
+        """How many of the streams end with an event that a reader has not read."""
+        ends: list[RecordedEvent] = []
+
+        def unread(reader: Checkpoint) -> int:
+            if not ends:
+                ends.extend(filter(None, (_end(store, each) for _, _, each in self._streams)))
+            return sum(_is_unread(event, reader) for event in ends)
+
+        return unread
+
+
+def _end(store: EventStore, stream: PlannedStream) -> RecordedEvent | None:
+    events = store.read_stream(stream.name, stream.last_version + 1, backwards=True)
+    return next(
+        (
+            each
+            for each in events
+            if each.tenant == stream.tenant and each.version <= stream.last_version
+        ),
+        None,
+    )
+
+
+def _is_unread(event: RecordedEvent, reader: Checkpoint) -> bool:
+    if reader.tenant and event.tenant != reader.tenant:
+        return False
+    if reader.category and event.stream.partition("-")[0] != reader.category:
+        return False
+    if reader.stream and event.stream != reader.stream:
+        return False
+    if reader.types and event.type not in reader.types:
+        return False
+    position = reader.position
+    # One of another form is from before the store's `ordering` was changed.
+    return position is None or len(position) != len(event.position) or event.position > position
+
+
 STREAM_COLUMNS = (
     "stream",
     "tenant",
@@ -136,13 +200,28 @@ STREAM_COLUMNS = (
 def plan(config: Config, name: str, removal: Removal | None = None) -> ArchivePlan:
     """What a run would do now. Changes nothing. Raises UsageError, Unavailable."""
     with _planned(config, name, removal) as (found, streams, store):
+        newest = NewestStreams()
         for stream in streams:
             found.add(stream)
+            newest.add(stream)
+        if found.streams and found.remove != "keep":
+            _ask_readers(config, store, found, newest)
         settings = config.policy(name)[2]
         if found.streams and policy.scavenges(store, settings, found.remove):
             admin = require(store, store.admin, "admin")
             found.scavenge = admin.scavengeable(_COUNTED_FOR)
     return found
+
+
+def _ask_readers(
+    config: Config, store: EventStore, found: ArchivePlan, newest: NewestStreams
+) -> None:
+    try:
+        late = checkpoint_guard.behind(config, store, found.store, newest.unread_of(store))
+    except EsopsError as error:
+        found.readers_unknown = error.message
+        return
+    found.late = [{"reader": each.who, "where": each.where, "despite": each.name} for each in late]
 
 
 def planned_streams(

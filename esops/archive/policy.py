@@ -48,12 +48,6 @@ def removal_strategy(
     if removal == "keep":
         return KEEP
     archiving = require(store, store.archiving, "archiving")
-    if removal not in archiving.removals:
-        supported = ", ".join(["keep", *archiving.removals])
-        raise UsageError(
-            f'store {store.name} does not support remove = "{removal}"',
-            hint=f"It supports: {supported}.",
-        )
     strategy = archiving.removal_strategy(removal)
     whole = (part or policy.part) == "whole"
     return strategy if whole else _of_heads(store, policy, strategy)

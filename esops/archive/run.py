@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from esops.archive import policy
+from esops.archive import checkpoint_guard, policy
 from esops.archive import prove as proving
 from esops.archive.compare import StreamComparison
 from esops.archive.context import ArchiveOutcome, Progress, RunContext, utc_now
@@ -92,6 +92,7 @@ def run(
         unfinished = _unfinished(catalog, policy_name, store_name)
         # An unfinished run ends as it was begun, unless the operator says otherwise.
         store = stack.enter_context(open_store(store_name, store_settings.without_archive))
+        checkpoint_guard.check_despite(config, store, store_name, despite)
         if start_again and unfinished is not None:
             _abort(unfinished[0], store)
             unfinished = None
@@ -226,6 +227,7 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
             "removed_events": outcome.removed_events,
             "left_alone": outcome.left_alone,
             "skipped": outcome.skipped,
+            "tried": outcome.tried,
             "scavenge": outcome.scavenge,
         },
     )

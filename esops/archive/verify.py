@@ -14,7 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from esops.archive.compare import RowComparer, RowReader, StreamComparison, compare, exported
+from esops.archive.compare import (
+    RowComparer,
+    RowReader,
+    StreamComparison,
+    compare,
+    exported,
+    same_as,
+)
 from esops.archive_format.hashes import Digest, digests
 from esops.archive_format.manifest import FileEntry, Manifest
 from esops.archive_format.repository import Missing
@@ -42,6 +49,8 @@ class RunVerification:
     """Files that were read."""
     streams: int = 0
     events: int = 0
+    compared: int | None = None
+    """Events that are in the store as well and were compared with it; None if it was not asked."""
     found: int = 0
     """How many problems there are."""
     problems: list[str] = field(default_factory=list)
@@ -67,12 +76,14 @@ class RunVerification:
 
 def combined(results: Sequence[RunVerification]) -> dict[str, Any]:
     """The verifications of several runs as one, with each of them in `runs`."""
+    compared = [each.compared for each in results if each.compared is not None]
     return {
         "run": None,
         "ok": all(each.ok for each in results),
         "files": sum(each.files for each in results),
         "streams": sum(each.streams for each in results),
         "events": sum(each.events for each in results),
+        "compared": sum(compared) if compared else None,
         "problems": [problem for each in results for problem in each.problems],
         "runs": [each.as_dict() for each in results],
     }
@@ -98,7 +109,7 @@ def verify(
         each: Is given how each stream compares with the store.
         tick: Is given the progress.
     """
-    found = RunVerification(run.name)
+    found = RunVerification(run.name, compared=None if store is None else 0)
     try:
         if sample >= 1:
             _WholeVerification(found, run, manifest, store, each).read(tick)
@@ -172,6 +183,7 @@ class _WholeVerification:
             else compare(self.run, self.manifest, group, store, kept.all_of(group))
         )
         for digest, comparison in compared:
+            self.found.compared = (self.found.compared or 0) + comparison.compared
             if comparison.status == "differs":
                 self.found.problem(f"stream {digest.stream}: {comparison.detail}")
             if self.each is not None:
@@ -219,7 +231,7 @@ class _KeptRows:
 
 def _same(group: Sequence[Digest]) -> Iterator[tuple[Digest, StreamComparison]]:
     for digest in group:
-        yield digest, StreamComparison("same", last_version=digest.last_version)
+        yield digest, same_as(digest)
 
 
 def _checked_rows(run: Run, entry: FileEntry) -> Iterator[pa.RecordBatch]:

@@ -45,6 +45,8 @@ class RunSummary(BaseModel):
     sealed_at: datetime | None = None
     remove: str | None = None
     removed: int | None = None
+    removed_events: int | None = None
+    tried: int | None = None
     finished_at: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,6 +72,7 @@ def summarise(run: Run, state: State) -> RunSummary:
             detail="the catalog lists it, and its manifest is missing" if lost else None,
         )
     done = run.read("done.json") or {}
+    asked = done or run.read("removal.json") or run.read("plan.json") or {}
     return RunSummary(
         run=run.name,
         policy=manifest.policy,
@@ -82,8 +85,10 @@ def summarise(run: Run, state: State) -> RunSummary:
         first_at=manifest.first_at,
         last_at=manifest.last_at,
         sealed_at=manifest.sealed_at,
-        remove=done.get("remove"),
+        remove=asked.get("remove"),
         removed=done.get("removed"),
+        removed_events=done.get("removed_events"),
+        tried=done.get("tried"),
         finished_at=done.get("at"),
     )
 
@@ -143,7 +148,9 @@ def _read(catalog: Catalog, documents: Mapping[str, Documents]) -> dict[str, Run
         return {
             name: RunSummary.model_validate(entry["summary"])
             for name, entry in runs.items()
-            if orjson.dumps(entry["documents"], option=orjson.OPT_SORT_KEYS)
+            # One of an older esops lacks fields.
+            if ("events" not in entry["summary"] or "removed_events" in entry["summary"])
+            and orjson.dumps(entry["documents"], option=orjson.OPT_SORT_KEYS)
             == orjson.dumps(documents.get(name), option=orjson.OPT_SORT_KEYS)
         }
     except (Missing, Damaged, UsageError, ValidationError, KeyError):

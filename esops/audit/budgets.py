@@ -17,6 +17,7 @@ from esops.stores.base import EventStore, require
 MOST = 1_000
 """Breaches that are listed; all of them are counted."""
 NO_BUDGET = BudgetSettings()
+_IF_ANOTHERS = ' If it is for another store, give the budget its name: store = "…".'
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,13 @@ class BudgetBreach:
 class Budgets:
     """The budgets of [audit.budgets], and the streams that break them."""
 
-    def __init__(self, settings: AuditSettings) -> None:
-        """Raises UsageError for a budget that cannot be checked."""
-        self._by_pattern: Mapping[str, BudgetSettings] = settings.budgets
+    def __init__(self, settings: AuditSettings, store: str) -> None:
+        """The budgets for a store. Raises UsageError for one that cannot be checked."""
+        self._by_pattern: Mapping[str, BudgetSettings] = {
+            pattern: budget
+            for pattern, budget in settings.budgets.items()
+            if budget.store in (None, store)
+        }
         self._closed_by = settings.closed_by
         if self._sets("open_for") and not settings.closed_by:
             raise UsageError(
@@ -73,12 +78,13 @@ class Budgets:
             # All of its streams may be archived, which is no mistake.
             if store.any_passes(EventFilter(category=pattern, archived=True)):
                 continue
+            other = "" if self._by_pattern[pattern].store else _IF_ANOTHERS
             found.append(
-                f"the budget of {pattern!r} fits no category of store {store.name}: "
-                + nearest(pattern, known)
+                f"the budget of {pattern!r} fits no category of store {store.name}. "
+                f"{nearest(pattern, known)}{other}"
             )
         if found and len(found) == len(self._by_pattern):
-            text, _, hint = found[0].partition(": ")
+            text, _, hint = found[0].partition(". ")
             raise UsageError(f"audit.budgets: {text}", hint=hint)
         return found
 
@@ -103,8 +109,13 @@ class Budgets:
         store: EventStore,
         over: Mapping[str | None, Callable[[int], int]],
         filter: EventFilter,
+        fewer: Callable[[int], None] = lambda _: None,
     ) -> Iterator[BudgetBreach]:
-        """The streams that are too long, at most MOST of each category, the longest first."""
+        """The streams that are too long, at most MOST of each category, the longest first.
+
+        `fewer` is told how many were counted that are not: the library's list of streams has the
+        greatest length of one that was shortened since.
+        """
         for category, count in over.items():
             limit = self.budget_for(category).length
             if limit is None or not count(limit):
@@ -116,7 +127,10 @@ class Budgets:
             # streams, so that more of these are read.
             number = MOST if category else 10 * MOST
             lengths = require(store, store.lengths, "lengths")
-            for info in lengths.longest(number, one_category, over=limit):
+            longest = lengths.longest(number, one_category, over=limit)
+            if category:
+                fewer(max(0, min(number, count(limit)) - len(longest)))
+            for info in longest:
                 if info.category == category:
                     yield BudgetBreach(info.name, category, "length", limit, info.length)
 

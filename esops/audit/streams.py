@@ -159,7 +159,7 @@ def audit_streams(
     Raises UsageError for a budget that cannot be checked, and for a category that the store does
     not have.
     """
-    budgets = Budgets(settings)
+    budgets = Budgets(settings, store.name)
     lengths = require(store, store.lengths, "lengths")
     if lengths.reads_everything(counted=request.counted):
         events = store.count_between(None, store.head(timedelta(0)).position)
@@ -216,8 +216,13 @@ def _check_budgets(
     if request.category is None and found.categories:
         found.unmatched = budgets.unmatched(store, by_category)
     others = budgets.other_breaches(store, request.filter, request.window)
+
+    def fewer(number: int) -> None:
+        found.broken -= number
+
     breaches = chain(
-        budgets.length_breaches(store, longer_than, request.filter), _counting(found, others)
+        budgets.length_breaches(store, longer_than, request.filter, fewer),
+        _counting(found, others),
     )
     found.breaches = heapq.nlargest(MOST, breaches, _times_limit)
 

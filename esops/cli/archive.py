@@ -183,8 +183,19 @@ def list_(context: typer.Context, archive: str | None = _ARCHIVE) -> None:
     output = current_output(context)
     output.records(
         summaries(_catalog(output, archive)),
-        ["run", "policy", "store", "state", "streams", "events", "stored_bytes", "sealed_at"],
-        drop=["stored_bytes", "sealed_at", "store", "events", "streams", "policy"],
+        [
+            "run",
+            "policy",
+            "store",
+            "state",
+            "streams",
+            "events",
+            "remove",
+            "removed_events",
+            "stored_bytes",
+            "sealed_at",
+        ],
+        drop=["stored_bytes", "sealed_at", "store", "streams", "policy", "events"],
     )
 
 

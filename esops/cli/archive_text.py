@@ -78,7 +78,27 @@ def plan(output: Output, found: ArchivePlan) -> None:
             f"that node: {least}{count(gone.events, 'event')} of "
             f"{count(gone.streams, 'stream')} ({decimal(gone.bytes)})."
         )
+    _late(output, found)
     output.line(f"Next: esops archive run {found.policy}")
+
+
+def _late(output: Output, found: ArchivePlan) -> None:
+    """Who makes a run refuse, and what to do."""
+    from esops.archive.checkpoint_guard import quoted
+
+    if found.readers_unknown is not None:
+        output.line(
+            f"It is not known whether all readers have read the events: {found.readers_unknown}"
+        )
+    if not found.late:
+        return
+    output.line(
+        "A run would remove nothing now (exit code 6), because "
+        f"{count(len(found.late), 'reader has', 'readers have')} not read all of the events:"
+    )
+    for each in found.late:
+        output.line(f"  {each['reader']}: {each['where']} (--despite {quoted(each['despite'])})")
+    output.line("Wait until they have caught up. --despite NAME ignores one of them.")
 
 
 def planned(output: Output, streams: Iterable[PlannedStream], indent: str = "") -> None:
@@ -119,7 +139,10 @@ def outcome(output: Output, outcome: ArchiveOutcome) -> None:
             f"removed ({outcome.remove})"
         )
     kept = f", {count(outcome.left_alone, 'stream')} not removed" if outcome.left_alone else ""
-    output.line(f"{archived}, verified; {removed}{kept}, in {outcome.seconds:.1f} s")
+    tried = ""
+    if outcome.tried:
+        tried = f", {outcome.tried:,} of {count(outcome.events, 'event')} restored for trial"
+    output.line(f"{archived}, verified{tried}; {removed}{kept}, in {outcome.seconds:.1f} s")
     # On stderr, so that cron's one line stays one line.
     for each in outcome.skipped[:_SKIPPED_SHOWN]:
         output.say(f"  not removed: {visible(each['stream'])}: {each['reason']}")
@@ -166,10 +189,18 @@ def verifications(output: Output, results: Sequence[RunVerification]) -> None:
         state = "ok" if each.ok else count(each.found, "problem")
         output.line(
             f"{each.run}: {state}; {count(each.files, 'file')}, {count(each.streams, 'stream')}, "
-            f"{count(each.events, 'event')} read{part}"
+            f"{count(each.events, 'event')} read{part}{_compared(each)}"
         )
         for problem in each.problems:
             output.line(f"  {problem}")
+
+
+def _compared(found: RunVerification) -> str:
+    if found.compared is None:
+        return ""
+    if not found.compared:
+        return "; the store gives none of them any more"
+    return f"; {found.compared:,} of them are in the store, and were compared with it"
 
 
 RENUMBER_NOTES = (

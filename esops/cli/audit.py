@@ -10,7 +10,7 @@ import typer
 from esops.cli import audit_text as text
 from esops.cli.app import command, current_output, group
 from esops.cli.completion import complete_stream
-from esops.cli.shared import JobProgress, duration
+from esops.cli.shared import JobProgress, archived_streams_named, duration
 
 if TYPE_CHECKING:
     from esops.audit.streams import StreamsRequest
@@ -162,7 +162,7 @@ def stream(
     output = current_output(context)
     config = load_config(output.settings.config)
     form = output.format("table", "json")
-    with _opened(output, config) as store:
+    with archived_streams_named(config), _opened(output, config) as store:
         found = audit_stream(store, name, config.audit.closed_by)
     if form == "json":
         output.json(found.as_dict())

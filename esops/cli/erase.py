@@ -95,7 +95,7 @@ def erase(
         if asked.is_set():
             raise Stopped("the erasure was interrupted", hint="Run it again: it continues.")
 
-    config = load_config(output.settings.config)
+    config = load_config(output.settings.config, erases=True)
     if done is not None:
         store = confirm_done(config, output.settings.store, done)
         output.line(f"Erasure {done} of store {store} is done: what it named counts as cleared.")

@@ -9,7 +9,7 @@ import typer
 from esops.cli.app import app, command, current_output
 from esops.cli.command import CommandGroup
 from esops.cli.completion import complete_stream
-from esops.cli.shared import stop_on_signals
+from esops.cli.shared import archived_streams_named, stop_on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -88,7 +88,8 @@ def read(
     form = output.format("table", "ndjson", "json", "csv")
     if output.settings.output is None and not output.data.is_terminal:
         form = "ndjson"
-    name, settings = load_config(output.settings.config).store(output.settings.store)
+    config = load_config(output.settings.config)
+    name, settings = config.store(output.settings.store)
     request = LogRequest(
         EventFilter(tuple(type_ or ()), category, stream),
         parse_position(after) if after is not None else None,
@@ -96,7 +97,7 @@ def read(
         follow,
     )
     stop = stop_on_signals()
-    with open_store(name, settings) as store:
+    with archived_streams_named(config), open_store(name, settings) as store:
         reader = LogReader(store, request, stop.is_set)
         if follow:
             # What is waited for may come for the first time.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from esops.config import Config
     from esops.term import Output, ProgressLine
 
 
@@ -46,6 +49,19 @@ def is_interactive() -> bool:
 
     # Not stdout: `esops rebuild … > plan.txt` can still ask, on stderr.
     return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+@contextmanager
+def archived_streams_named(config: Config) -> Iterator[None]:
+    """Where a stream is not there, say that it was archived, if it was, and how to read it."""
+    from esops.errors import NoStream
+
+    try:
+        yield
+    except NoStream as error:
+        from esops.stores.archive.whereabouts import archived_stream
+
+        raise archived_stream(config, error) from None
 
 
 def confirm(question: str, *, yes: bool, what: str, hint: str = "Add --yes.") -> None:

@@ -97,8 +97,18 @@ def _show(output: Output, found: Status) -> None:
         (
             "archives",
             found.archives,
-            ["archive", "policy", "run", "state", "streams", "events", "removed", "sealed_at"],
-            ["removed", "streams", "events", "sealed_at", "policy"],
+            [
+                "archive",
+                "policy",
+                "run",
+                "state",
+                "streams",
+                "events",
+                "remove",
+                "removed_events",
+                "sealed_at",
+            ],
+            ["streams", "events", "sealed_at", "policy", "removed_events"],
         ),
     ]
     for title, rows, columns, drop in sections:

@@ -122,10 +122,25 @@ def stream(
     esops trace stream ShoppingCart-2b2210d1 --format html -o trace.html
     """
     options = _Options(form, stores, around, scan, limit)
-    return _run(context, lambda tracer: tracer.stream(name), options)
+    return _run(context, lambda tracer: tracer.stream(name), options, stream=name)
 
 
-def _run(context: typer.Context, ask: Callable[[Tracer], Trace], options: _Options) -> int:
+def _say_archived(output: Output, config: Config, names: Sequence[str], stream: str) -> None:
+    from esops.errors import NoStream
+    from esops.stores.archive.whereabouts import archived_stream
+
+    for name in names:
+        error = archived_stream(config, NoStream(name, stream))
+        if not isinstance(error, NoStream):
+            output.say(f"{error.message}\n{error.hint}")
+
+
+def _run(
+    context: typer.Context,
+    ask: Callable[[Tracer], Trace],
+    options: _Options,
+    stream: str | None = None,
+) -> int:
     from esops.cli import trace_text
     from esops.config import load_config
     from esops.errors import UsageError
@@ -152,6 +167,8 @@ def _run(context: typer.Context, ask: Callable[[Tracer], Trace], options: _Optio
             lines += trace_text.neighbours(tracer.neighbours(found, around), options.around or "")
     if not found.forest.nodes:
         output.say(f"no event was found for {found.about} in {', '.join(names)}")
+        if stream is not None:
+            _say_archived(output, config, names, stream)
         return 1
     # Not as markup: a stream's name may have brackets in it.
     for line in lines:

@@ -33,3 +33,10 @@ CREATE TABLE {schema}.mt_event_progression (
     last_seq_id  bigint NULL,
     last_updated timestamptz DEFAULT transaction_timestamp()
 );
+
+CREATE FUNCTION {schema}.mt_archive_stream(streamid varchar) RETURNS void LANGUAGE plpgsql AS $function$
+BEGIN
+    UPDATE {schema}.mt_streams SET is_archived = TRUE WHERE id = streamid;
+    UPDATE {schema}.mt_events SET is_archived = TRUE WHERE stream_id = streamid;
+END;
+$function$;

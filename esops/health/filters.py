@@ -8,7 +8,7 @@ from esops.config import Config
 from esops.errors import EsopsError, UsageError
 from esops.events import EventFilter
 from esops.health.findings import Finding
-from esops.settings import ArchiveSettings, ProjectionSettings
+from esops.settings import ArchiveSettings, PolicySettings, ProjectionSettings
 from esops.stores import open_store
 from esops.stores.archive.archived_away import join_with, removed_from
 from esops.stores.base import EventStore
@@ -26,9 +26,9 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
         policy: settings
         for archive in config.archives.values()
         for policy, settings in archive.policies.items()
-        if settings.closed_by
+        if (settings.closed_by or settings.until or settings.category)
         and _is_of(config, settings.store, name)
-        # Its runs may have taken away all events of these types, as they should.
+        # Its runs may have taken away all of these events, as they should.
         and not _has_run(archive, policy, name)
     }
     if not projections and not policies:
@@ -39,10 +39,20 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
                 away = list(_archived_away(config, projection, settings, store))
                 yield from away or _named(f"projection {projection}", store, settings.filter)
             for policy, rule in policies.items():
-                one = EventFilter(types=rule.closed_by, archived=True)
-                yield from _named(f"policy {policy}", store, one)
+                yield from _policy(policy, rule, store)
     except EsopsError:
         return  # the store itself has a finding
+
+
+def _policy(name: str, rule: PolicySettings, store: EventStore) -> Iterator[Finding]:
+    """What a policy names and the store does not have."""
+    subject = f"policy {name}"
+    for one in (
+        EventFilter(category=rule.category, archived=True),
+        EventFilter(types=rule.closed_by, archived=True),
+        EventFilter(types=rule.until, archived=True),
+    ):
+        yield from _named(subject, store, one)
 
 
 def _has_run(archive: ArchiveSettings, policy: str, store: str) -> bool:

@@ -78,13 +78,11 @@ def check_log(connection: psycopg.Connection, store: EventStore, version: Versio
     marks.check(connection, store, version)
 
 
-def check_archive(
-    config: Config, target: Target, store: EventStore, *, without: bool, in_place: bool = False
-) -> list[str]:
+def check_archive(config: Config, target: Target, store: EventStore, *, without: bool) -> list[str]:
     """What the store does not read because it was archived and removed, as notes for the plan.
 
     Raises Refused, or Unavailable where the archive cannot say, unless the operator wants it
-    `without` it.
+    `without` it; UsageError where that has no effect.
     """
     sql_reads_none = (
         " A projection of kind 'sql' cannot read it: use another kind."
@@ -95,14 +93,27 @@ def check_archive(
     def remedy(away: ArchivedAway) -> str:
         return join_with(config, target.store_name, away) + sql_reads_none
 
-    if config.stores[target.store_name].archive and not without:
-        # Imported only where there is an archive, since it brings Parquet.
-        from esops.stores.archive.joined import JoinedStore
+    def check(*, without: bool) -> list[str]:
+        if joined and not without:
+            # Imported only where there is an archive, since it brings Parquet.
+            from esops.stores.archive.joined import JoinedStore
 
-        if isinstance(store, JoinedStore):
-            check_begins(store)
-    return _check_away(
-        config, store, target.name, target.settings.filter, remedy, without, in_place
+            if isinstance(store, JoinedStore):
+                check_begins(store)
+        return _check_away(config, store, target.name, target.settings.filter, remedy, without)
+
+    joined = config.stores[target.store_name].archive
+    if not (joined and without):
+        return check(without=without)
+    try:
+        check(without=False)
+    except EsopsError:
+        return check(without=True)
+    raise UsageError(
+        f"--without-archived has no effect: store {target.store_name} is joined with archive "
+        f"{joined}, so what was archived is read",
+        hint="Leave out --without-archived. To rebuild without these events, remove `archive` "
+        f"from [stores.{target.store_name}].",
     )
 
 
@@ -134,21 +145,22 @@ def _check_away(
     filter: EventFilter,
     remedy: Callable[[ArchivedAway], str],
     without: bool,
-    in_place: bool = False,
 ) -> list[str]:
     try:
         found = removed_from(config, store, filter)
     except EsopsError as error:
-        # Before the first run there is no folder; only in place, nothing would show that it is
-        # just not mounted.
-        if without or (isinstance(error, AbsentArchive) and not in_place):
+        if without:
             return [f"it is not known what was archived and removed: {error.message}"]
-        absent = isinstance(error, AbsentArchive)
-        error.hint = (
+        hint = (
             f"Whether events of store {store.name} were archived and removed is not known. Make "
             "the archive reachable, or leave its events out: --without-archived."
-            + (" The first `esops archive run` makes the folder." if absent else "")
         )
+        # A folder that is not mounted looks like that of an archive that has no run yet, and
+        # nothing but a comparison with a version that serves would show the difference.
+        if isinstance(error, AbsentArchive):
+            hint += " The first `esops archive run` makes the folder."
+            raise Refused(error.message, hint=hint) from None
+        error.hint = hint
         raise
     if found and not without:
         raise Refused(

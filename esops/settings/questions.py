@@ -19,6 +19,8 @@ class BudgetSettings(Settings):
     """Events a day in a stream, over the days that the audit covers."""
     bytes: int | None = Field(default=None, ge=1)
     """Stored bytes of the events of a stream."""
+    store: str | None = None
+    """The only store that the budget is for. Default: each that is audited."""
     open_for: Duration | None = None
     """The greatest age of a stream that no event of `closed_by` has closed."""
 

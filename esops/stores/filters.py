@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 
-from esops.errors import UsageError, nearest
+from esops.errors import NoStream, UsageError, nearest
 from esops.events import EventFilter
 from esops.stores.base import EventStore
 from esops.stores.parts import What
@@ -63,14 +63,13 @@ def check_filter(store: EventStore, filter: EventFilter, where: str = "") -> lis
     )
 
 
-def no_stream(store: EventStore, name: str) -> UsageError:
+def no_stream(store: EventStore, name: str) -> NoStream:
     """The error, to be raised, for a stream that a store does not have."""
-    near = difflib.get_close_matches(name, store.names("stream"), n=3, cutoff=0.6)
+    names = (each for each in store.names("stream") if each != name)  # its events may be gone
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     also = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-    return UsageError(
-        f"store {store.name} has no stream {name!r}",
-        hint=f"{also}List the streams of the store with: esops audit streams --all",
-    )
+    hint = f"{also}List the streams of the store with: esops audit streams --all"
+    return NoStream(store.name, name, hint)
 
 
 def _unknown(store: EventStore, where: str, what: What, name: str) -> str:

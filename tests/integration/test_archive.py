@@ -150,12 +150,18 @@ def test_one_line_for_cron_and_documented_fields(project, dsn, connection):
         of(dsn, more='schema = "shop"'),
         'store = "s"\ncategory = "cart"\nremove = "archive"',
     )
+    connection.execute("ALTER FUNCTION shop.mt_archive_stream RENAME TO away")
+    assert (
+        "no function mt_archive_stream in schema shop" in project.run("archive", "plan", "old").err
+    )
+    connection.execute("ALTER FUNCTION shop.away RENAME TO mt_archive_stream")
     plan = project.ok("archive", "plan", "old").out
     assert "200 streams with 2,000 events" in plan
     assert 'SELECT "shop"."mt_archive_stream"' in plan
-    done = project.ok("archive", "run", "old", "--quiet")
+    done = project.ok("archive", "run", "old", "--prove", "--quiet")
     assert len(done.out.splitlines()) == 1
     assert done.err == ""
+    assert "2,000 of 2,000 events restored for trial" in done.out
     assert "2,000 events of 200 streams removed (archive)" in done.out
     again = project.ok("archive", "run", "old", "--output", "json").json
     assert again.keys() >= FIELDS
@@ -167,7 +173,7 @@ def test_one_line_for_cron_and_documented_fields(project, dsn, connection):
     name = listed[0]["run"]
     assert len(project.ok("archive", "show", name, "--streams").out.splitlines()) == 200
     shown = project.ok("archive", "show", name, "--output", "json").json
-    assert shown["layout"] == "marten"
+    assert (shown["layout"], shown["tried"]) == ("marten", 2_000)
     verified = project.ok("archive", "verify", name, "--against-store", "--output", "json").json
     assert verified.keys() >= {"run", "ok", "files", "problems"}
     assert "1 of 1 files" in project.ok("archive", "verify", "--sample", "10%").out
@@ -193,7 +199,16 @@ def test_queries_over_an_archive(project, dsn, connection):
     write(project, of(dsn, more=""), 'store = "s"\ncategory = "cart"')
     assert project.run("archive", "query", "SELECT 1").code == 3, "there is no folder yet"
     project.ok("archive", "run", "old", "--remove", "keep")
+    verified = project.ok("archive", "verify", "--against-store", "--output", "json").json
+    assert (verified["events"], verified["compared"]) == (6, 6)
     project.ok("archive", "run", "old", "--remove", "archive", "--despite-checkpoints")
+    kept, moved = project.ok("archive", "list", "--output", "json").json
+    assert [kept["remove"], kept["removed_events"]] == ["keep", 0]
+    assert [moved["remove"], moved["removed_events"]] == ["archive", 6]
+    # A verification tells how many events it has compared.
+    both = project.ok("archive", "verify", "--against-store", "--output", "json").json
+    assert [each["compared"] for each in both["runs"]] == [0, 0], both
+    assert project.ok("archive", "verify", "--output", "json").json["compared"] is None
     assert len(project.ok("archive", "list", "--output", "json").json) == 2, (
         "two runs hold each event, and it is there once"
     )

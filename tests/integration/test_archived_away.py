@@ -41,8 +41,9 @@ tables = ["outside"]
 switch = "hook"
 hooks.switch = ["true"]
 """
-    project.write("esops.toml", text + other + outside + POLICY)
+    project.write("esops.toml", text + other + outside)
     project.ok("rebuild", "cart_summary", "--blue-green")
+    project.write("esops.toml", text + other + outside + POLICY)
     return project
 
 

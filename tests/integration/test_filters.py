@@ -118,6 +118,11 @@ def test_an_empty_store_knows_no_names(dsn, project):
     project.ok("events", "--type", "anything")
 
 
+def d051(project) -> list[str]:
+    found = project.run("doctor", "--output", "json").json["findings"]
+    return [each["subject"] for each in found if each["code"] == "ESOPS-D051"]
+
+
 def test_policies_and_budgets(carts, connection):
     text = (carts.folder / "esops.toml").read_text()
     policy = (
@@ -129,7 +134,13 @@ def test_policies_and_budgets(carts, connection):
         wrong = carts.run("archive", *command)
         assert wrong.code == 2
         assert "Did you mean 'cart'?" in wrong.err
+    assert d051(carts) == ["policy old"]
+    for key, value in (("until", "shopping_cart_confirmd"), ("closed_by", ["closed"])):
+        wrong = policy.format(category="cart") + f"{key} = {json.dumps(value)}\n"
+        carts.write("esops.toml", text + wrong)
+        assert d051(carts) == ["policy old"], key
     carts.write("esops.toml", text + policy.format(category="cart"))
+    assert d051(carts) == []
     carts.ok("archive", "run", "old", "--despite-checkpoints")
     # What an archive run took away is no wrong name, of a policy or of a projection.
     closed = policy.format(category="cart") + "closed_by = ['shopping_cart_confirmed']\n"

@@ -321,8 +321,15 @@ def test_d032_d033_d034_archives_that_are_away_failed_or_unfinished(project, dsn
     )
     configure(project, dsn, f'append = "quick"\n{policy}')
     assert findings(project).keys() == {"ESOPS-D050"}, "no run has made the folder yet"
+    plan = ("archive", "plan", "old", "--output", "json")
+    assert project.ok(*plan).json["late"] == []
     connection.execute("INSERT INTO mt_event_progression VALUES ('Late:All', 0)")
+    assert [each["despite"] for each in project.ok(*plan).json["late"]] == ["Late:All"]
+    assert project.ok(*plan, "--remove", "keep").json["late"] == []
+    assert "--despite Late:All" in project.ok("archive", "plan", "old").out
     assert project.run("archive", "run", "old").code == 6
+    unknown = project.run("archive", "run", "old", "--despite", "Late:Al")
+    assert (unknown.code, "Did you mean 'Late:All'?" in unknown.err) == (2, True)
     assert "stopped in state verified" in findings(project)["ESOPS-D034"]["message"]
     connection.execute("DELETE FROM mt_event_progression")
     project.ok(*findings(project)["ESOPS-D034"]["fix"].split()[1:])

@@ -136,9 +136,9 @@ def test_an_archive_run_neither_resumes_nor_removes_on_another_history(
     marten.create_archive_function(connection, marten.Variant(schema="shop", text_ids=True))
     connection.close()
     configure(project, dsn, models)
+    project.ok("rebuild", "--blue-green")
     with (project.folder / "esops.toml").open("a") as file:
         file.write(ARCHIVE)
-    project.ok("rebuild", "--blue-green")
     backup.take()
     shop.more(dsn, 200)
     project.ok("run", "--until-caught-up")
@@ -174,7 +174,7 @@ def test_a_read_model_restored_to_before_an_archive_run_is_not_caught_up(
         file.write(f"[readmodels.main]\ndsn = {json.dumps(rows)}\n{ARCHIVE}")
         file.flush()
         with backups(server, rows) as backup:
-            project.ok("rebuild", "--blue-green")
+            project.ok("rebuild", "--blue-green", "--without-archived")
             backup.take()
             shop.more(dsn, 300)
             project.ok("run", "--until-caught-up")

@@ -91,7 +91,7 @@ def create_archive_function(connection, v: Variant) -> None:
             for table, which in reversed(tables)
         )
     connection.execute(
-        f"CREATE FUNCTION {schema}.mt_archive_stream({parameters}) RETURNS void LANGUAGE plpgsql AS $f$ BEGIN {body} END; $f$"
+        f"CREATE OR REPLACE FUNCTION {schema}.mt_archive_stream({parameters}) RETURNS void LANGUAGE plpgsql AS $f$ BEGIN {body} END; $f$"
     )
 
 

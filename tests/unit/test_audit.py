@@ -71,7 +71,7 @@ def test_the_most_specific_budget_counts():
     settings = AuditSettings.model_validate(
         {"budgets": {"*": 1000, "cart*": {"length": 10}, "cart_old": {"bytes": 5}}}
     )
-    budgets = Budgets(settings)
+    budgets = Budgets(settings, "s")
     assert (
         budgets.budget_for("order").length,
         budgets.budget_for("cart_new").length,
@@ -79,7 +79,7 @@ def test_the_most_specific_budget_counts():
     ) == (1000, 10, None)
     assert budgets.budget_for(None).length == 1000
     with pytest.raises(UsageError, match="open_for"):
-        Budgets(AuditSettings.model_validate({"budgets": {"*": {"open_for": "30d"}}}))
+        Budgets(AuditSettings.model_validate({"budgets": {"*": {"open_for": "30d"}}}), "s")
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,16 @@ def test_variables_are_read_and_a_missing_one_is_named_by_its_key(monkeypatch):
         parse({"stores": {"shop": {"dsn": "password=${SHOP_PASSWORD}"}}})
 
 
+def test_the_key_of_an_erasure_need_not_be_known_to_other_commands(tmp_path, monkeypatch):
+    monkeypatch.delenv("ERASE_KEY", raising=False)
+    rule = '[erase.{}]\nmask = {{ "$.name" = "hash" }}\nsecret = "{}"\n'
+    file = tmp_path / "esops.toml"
+    file.write_text(rule.format("customer", "${ERASE_KEY}") + rule.format("other", "x" * 16))
+    assert [*load_config(file).erase] == ["other"]
+    with pytest.raises(UsageError, match=r"erase\.customer\.secret: .* ERASE_KEY is not set"):
+        load_config(file, erases=True)
+
+
 def test_an_unknown_name_gets_the_nearest_one():
     config = parse(GOOD)
     with pytest.raises(UsageError) as caught:

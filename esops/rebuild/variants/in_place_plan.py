@@ -93,9 +93,7 @@ def make_plan(
 
     Raises Refused where rows would be lost; what else it needs is checked when it begins.
     """
-    notes = guards.check_archive(
-        config, target, store, without=options.without_archived, in_place=True
-    )
+    notes = guards.check_archive(config, target, store, without=options.without_archived)
     with translated():
         active = registry.active(connection, target.name)
         guards.check_log(connection, store, active)

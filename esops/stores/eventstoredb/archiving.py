@@ -120,8 +120,8 @@ class NodeArchiving:
         """Truncate, delete or tombstone."""
         if removal not in _REMOVALS:
             raise UsageError(
-                f"EventStoreDB cannot remove streams by {removal!r}",
-                hint=f"It supports {', '.join(self.removals)} and keep.",
+                f'EventStoreDB does not support remove = "{removal}"',
+                hint=f"It supports: {', '.join(['keep', *self.removals])}.",
             )
         return _REMOVALS[removal]
 

@@ -151,9 +151,12 @@ class StreamArchiver:
         """See Archiving. Raises Refused where rows of other tables would go with the events."""
         rules = self._rules
         if rules is None or removal not in rules.removals:
+            why, remedy = (rules and rules.not_here.get(removal)) or ("", "")
             raise UsageError(
-                f"layout {self._layout.name} in this variant cannot remove streams by {removal!r}",
-                hint=f"It supports {', '.join(self.removals)} and keep.",
+                f'layout {self._layout.name} in this variant does not support remove = "{removal}"'
+                + (f": {why}" if why else ""),
+                hint=f"{remedy} " * bool(remedy)
+                + f"It supports: {', '.join(['keep', *self.removals])}.",
             )
         how = rules.removals[removal]
         with self._control() as connection:

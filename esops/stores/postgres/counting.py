@@ -222,14 +222,20 @@ class Counting:
             for info in self._listed(self._grouped(where, closed_by, True, since, sql.SQL("")))
         }  # no order: they are looked up
         streams = []
+        # The library's own list has the greatest length of a stream that was shortened since.
         for key, (category, length) in found.items():
             info = details.get(key) or StreamInfo(
                 key.stream, category, length, 0, 0, None, None, tenant=key.tenant
             )
             streams.append(
-                replace(info, category=category, length=info.length if counted else length)
+                replace(
+                    info,
+                    category=category,
+                    length=info.length if counted else min(info.length, length),
+                )
             )
-        return streams
+        streams.sort(key=lambda info: -info.length)
+        return [info for info in streams if info.length > over]
 
     def monthly(self, filter: EventFilter = EVERYTHING) -> list[MonthCount]:
         """Grouped in the server by stream and month, and then by category.

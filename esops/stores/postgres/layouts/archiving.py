@@ -83,6 +83,8 @@ class LayoutArchiving:
     """
     removals: Mapping[str, SqlRemoval] = field(default_factory=dict)
     """The removal strategies by name."""
+    not_here: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Strategies that the library has and these tables do not: why, and what to do about it."""
     streams: tuple[sql.Identifier, ...] = ()
     """The tables of streams that archiving changes, beside the events."""
     beside: tuple[str, ...] = ()

@@ -32,6 +32,11 @@ _EVENT = {
     "recorded_at": "timestamp",
 }
 _BINARY = "payload_is_bdata"
+_NO_FUNCTION = "there is no function mt_archive_stream in schema {}"
+_MAKE_FUNCTION = (
+    "Marten makes it with the rest of its schema: apply that "
+    "(ApplyAllConfiguredChangesToDatabaseAsync, or `db-apply`)."
+)
 _SQL = statements(__package__, "archiving")
 
 
@@ -69,6 +74,7 @@ def archiving_rules(connection: psycopg.Connection, variant: MartenVariant) -> L
         # (QuickAppendEventFunction); a rich one, and each first append, have the row first.
         streams_first=False,
         removals=removals,
+        not_here={"archive": (_NO_FUNCTION.format(variant.schema), _MAKE_FUNCTION)},
         streams=(variant.table("mt_streams"),),
         advance=made["advance"],
         revive=_revive(variant, made) if variant.archivable else (),
