@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from esops.archive_format.runs import Catalog
-from esops.errors import UsageError
+from esops.archive_format.schema import Damaged
+from esops.errors import EsopsError, UsageError
 from esops.moments import Moment, from_driver, microseconds_of, moment, parse_postgres
 from esops.stores.archive.reading import Database
+from esops.stores.archive.views import MARK, Unreadable, UnreadableEvents, make_views
+from esops.wording import count
 
 _ROWS_AT_ONCE = 10_000
 _TIMES = frozenset({"TIMESTAMP", "TIMESTAMP WITH TIME ZONE"})
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a statement gives."""
+
+    columns: list[str]
+    rows: Iterator[tuple[Any, ...]]
+    """Read as they are asked for."""
+    left_out: UnreadableEvents
+
+
 @contextmanager
 def answered(
-    catalog: Catalog, statement: str, runs: Sequence[str] = (), *, as_json: bool = False
-) -> Iterator[tuple[list[str], Iterator[tuple[Any, ...]]]]:
-    """Run a statement; gives the names of its columns and an iterator over its rows.
+    catalog: Catalog,
+    statement: str,
+    runs: Sequence[str] = (),
+    *,
+    as_json: bool = False,
+    skip_unreadable: bool = False,
+) -> Iterator[Answer]:
+    """Run a statement.
 
     `runs`: only these runs; left out, all sealed ones. `as_json`: JSON columns stay JSON instead of
-    becoming text. Raises UsageError if DuckDB refuses the statement, or if no run is sealed.
+    becoming text. `skip_unreadable`: events that DuckDB cannot read as JSON are left out.
+    Raises UsageError if DuckDB refuses the statement, or if no run is sealed, and Damaged for an
+    event that it cannot read.
     """
-    with _opened(catalog, runs) as connection:
+    with _opened(catalog, runs, skip_unreadable) as (connection, left_out):
         result = connection.execute(statement)
         columns = [(name, str(kind)) for name, kind, *_ in result.description or ()]
         kinds = [kind for _, kind in columns]
@@ -37,7 +61,7 @@ def answered(
         if times:
             # DuckDB gives the last datetime for infinity, which is another time: as text it is not.
             result = connection.execute(_times_as_text(statement, len(columns), times))
-        yield [name for name, _ in columns], _rows(result, kinds, as_json)
+        yield Answer([name for name, _ in columns], _rows(result, kinds, as_json), left_out)
 
 
 def _times_as_text(statement: str, columns: int, times: Sequence[int]) -> str:
@@ -47,10 +71,18 @@ def _times_as_text(statement: str, columns: int, times: Sequence[int]) -> str:
     return f"SELECT {shown} FROM (\n{statement.rstrip().rstrip(';')}\n) AS answer({names})"
 
 
-def write_parquet(catalog: Catalog, statement: str, path: Path, runs: Sequence[str] = ()) -> int:
-    """Write a statement's rows to a Parquet file; returns how many. Raises as `answered` does."""
-    rows = 0
-    with _opened(catalog, runs) as connection:
+def write_parquet(
+    catalog: Catalog,
+    statement: str,
+    path: Path,
+    runs: Sequence[str] = (),
+    *,
+    skip_unreadable: bool = False,
+) -> tuple[int, UnreadableEvents]:
+    """Write a statement's rows to a Parquet file, whole or not at all; returns how many, and what
+    was left out. Raises as `answered` does.
+    """
+    with _opened(catalog, runs, skip_unreadable) as (connection, left_out):
         relation = connection.sql(statement)
         if relation is None:
             raise UsageError(
@@ -58,18 +90,31 @@ def write_parquet(catalog: Catalog, statement: str, path: Path, runs: Sequence[s
                 hint="SELECT from the views `events` and `streams`.",
             )
         reader = relation.to_arrow_reader(_ROWS_AT_ONCE)
+        target = path.resolve()
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
-            with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
-                for batch in reader:
-                    writer.write_batch(batch)
-                    rows += batch.num_rows
+            rows = _write(reader, part)
+            part.replace(target)
         except OSError as error:
             raise UsageError(f"--output-file: cannot write {path}: {error.strerror}") from None
+        finally:
+            part.unlink(missing_ok=True)
+    return rows, left_out
+
+
+def _write(reader: pa.RecordBatchReader, part: Path) -> int:
+    rows = 0
+    with pq.ParquetWriter(part, reader.schema, compression="zstd") as writer:
+        for batch in reader:
+            writer.write_batch(batch)
+            rows += batch.num_rows
     return rows
 
 
 @contextmanager
-def _opened(catalog: Catalog, runs: Sequence[str]) -> Iterator[Any]:
+def _opened(
+    catalog: Catalog, runs: Sequence[str], skip_unreadable: bool
+) -> Iterator[tuple[Any, UnreadableEvents]]:
     selected = [
         (run, manifest) for run, manifest in catalog.sealed() if not runs or run.name in runs
     ]
@@ -84,16 +129,29 @@ def _opened(catalog: Catalog, runs: Sequence[str]) -> Iterator[Any]:
             hint="Make one with: esops archive run POLICY",
         )
     with Database(selected) as database:
-        database.make_views()
+        left_out = make_views(database, skip_unreadable=skip_unreadable)
         # From here on the statement can read these files and nothing else of the machine.
         database.lock()
         try:
-            yield database.connection
+            yield database.connection, left_out
         except duckdb.Error as error:
-            raise UsageError(
-                f"DuckDB refused the statement: {str(error).splitlines()[0]}",
-                hint="The views are `events` and `streams`.",
-            ) from None
+            raise _error_of(str(error)) from None
+
+
+def _error_of(text: str) -> EsopsError:
+    _, mark, row = text.partition(MARK)
+    if not mark:
+        return UsageError(
+            f"DuckDB refused the statement: {text.splitlines()[0]}",
+            hint="The views are `events` and `streams`.",
+        )
+    unreadable = Unreadable(**json.JSONDecoder().raw_decode(row)[0])
+    return Damaged(
+        f"the {unreadable.column} of {unreadable.named} cannot be read as JSON: DuckDB does not "
+        f"take its {count(unreadable.bytes, 'byte')}",
+        hint="Leave such events out with --skip-unreadable, or ask for other columns. The event "
+        "is whole in the archive: esops events and esops archive restore give it as it was.",
+    )
 
 
 def _rows(result: Any, kinds: Sequence[str], as_json: bool) -> Iterator[tuple[Any, ...]]:

@@ -314,7 +314,7 @@ def restore(
     ),
     archive: str | None = _ARCHIVE,
     yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask for confirmation."),
-) -> None:
+) -> int:
     """Restore streams with the same ids, versions, positions, times and payloads.
 
     Nothing in the store is overwritten.
@@ -353,8 +353,7 @@ def restore(
         output.json(asdict(result))
     else:
         text.restored(output, result)
-    if result.left_out:
-        raise typer.Exit(1)
+    return int(bool(result.left_out))
 
 
 @command(archive)
@@ -368,8 +367,13 @@ def query(
         help="Only these runs; can be repeated. Default: all.",
         autocompletion=complete_run,
     ),
+    skip_unreadable: bool = typer.Option(
+        False,
+        "--skip-unreadable",
+        help="Leave out the events that cannot be read as JSON, and exit with 1 if there are any.",
+    ),
     archive: str | None = _ARCHIVE,
-) -> None:
+) -> int:
     r"""Run SQL over an archive, without restoring anything.
 
     The dialect is DuckDB's, with its JSON functions.
@@ -390,17 +394,23 @@ def query(
     file = output.settings.output_file
     if file is not None and file.suffix == ".parquet":
         output.write_file_myself()
-        rows_written = write_parquet(catalog, statement, file, runs or ())
-        output.say(f"{count(rows_written, 'row')} written to {file}")
-        return
-    with answered(catalog, statement, runs or (), as_json=form in ("json", "ndjson")) as (
-        names,
-        rows,
-    ):
-        if form == "table":
-            output.table("", names, rows)
-        else:
-            output.records((dict(zip(names, row, strict=True)) for row in rows), names)
+        rows, left_out = write_parquet(
+            catalog, statement, file, runs or (), skip_unreadable=skip_unreadable
+        )
+        output.say(f"{count(rows, 'row')} written to {file}")
+    else:
+        as_json = form in ("json", "ndjson")
+        with answered(
+            catalog, statement, runs or (), as_json=as_json, skip_unreadable=skip_unreadable
+        ) as answer:
+            left_out, names = answer.left_out, answer.columns
+            if form == "table":
+                output.table("", names, answer.rows)
+            else:
+                output.records((dict(zip(names, row, strict=True)) for row in answer.rows), names)
+    if left_out.number:
+        text.left_out(output, left_out)
+    return int(left_out.number > 0)
 
 
 @command(archive)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from esops.archive.planning import ArchivePlan, PlannedStream
     from esops.archive.restore import RestoreResult
     from esops.archive.verify import RunVerification
+    from esops.stores.archive.views import UnreadableEvents
     from esops.term import Output
 
 _ITEMS_SHOWN = 20
@@ -246,3 +247,14 @@ def garbage(output: Output, found: Garbage) -> None:
     verb = "deleted" if found.deleted else "would be deleted"
     kept = f"; {count(found.young, 'file')} kept that a run may still need" if found.young else ""
     output.line(f"{count(found.files, 'file')} ({decimal(found.bytes)}) {verb}{kept}")
+
+
+def left_out(output: Output, found: UnreadableEvents) -> None:
+    """Which events the views of a query lacked."""
+    named = ", ".join(each.named for each in found.first)
+    more = found.number - len(found.first)
+    rest = f" and {count(more, 'other')}" if more else ""
+    output.warn(
+        f"{count(found.number, 'event is', 'events are')} left out, since DuckDB cannot read the "
+        f"data or metadata as JSON: {visible(named)}{rest}"
+    )

@@ -19,12 +19,14 @@ import pytest
 
 from esops.archive import policy
 from esops.archive.planning import plan
+from esops.archive.query import answered
 from esops.archive.remove import ArchivedStream, RemovalResult, Remover
 from esops.archive.restore import restore
 from esops.archive.run import run
 from esops.archive_format.hashes import Digest
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
+from esops.archive_format.schema import Damaged
 from esops.config import load_config
 from esops.errors import Refused, Stopped
 from esops.events import NewEvent
@@ -35,10 +37,12 @@ from esops.settings import (
     PostgresSettings,
 )
 from esops.stores import open_store
+from esops.stores.archive import views
 from esops.stores.eventstoredb.errors import StreamGone
 from esops.stores.parts import RemovalStrategy, Removed
 from tests.support import emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
+from tests.support.soak import rounds
 
 FIELDS = {"run", "policy", "state", "streams", "events", "bytes", "removed", "skipped"}
 
@@ -236,6 +240,68 @@ def test_queries_over_an_archive(project, dsn, connection):
         refused = project.run("archive", "query", wrong)
         assert refused.code == 2
         assert "DuckDB" in refused.err
+
+
+def test_a_query_names_what_it_cannot_read(project, dsn, connection, monkeypatch):
+    """A lone surrogate is JSON to the store, and none to DuckDB. A large payload is read."""
+    eventsourcing.create(connection)
+    large = rounds(3_000_000, 120_000_000)
+    payloads = [
+        b'{"n":1}',
+        b'{"n":"\\ud800"}',
+        b'{"n":1,"b":"' + b"x" * large + b'"}',
+        b"plain text",
+        b"\xff",
+        b"",
+    ]
+    for number, state in enumerate(payloads, 1):
+        connection.execute(
+            "INSERT INTO bankaccounts_events (originator_id, originator_version, topic, state) "
+            "VALUES (%s, %s, 'app:Added', %s)",
+            (uuid.UUID(int=1), number, state),
+        )
+    write(project, of(dsn, more=""), 'store = "s"\nstream = "*"')
+    name = project.ok("archive", "run", "old", "--remove", "keep", "--output", "json").json["run"]
+    for times in (1, 2):
+        ask = ("archive", "query")
+        numbers = "SELECT version, data->'n' AS n FROM events ORDER BY 1"
+        row = f"version 2 of stream '{uuid.UUID(int=1)}' (run {name})"
+        assert project.ok(*ask, "SELECT max(version) AS m FROM events", "--output", "csv").out == (
+            "m\n6\n"
+        ), "a statement that does not ask for the data does not need it"
+        for form in (("--output", "json"), ("-o", "n.parquet"), ("-o", "n.csv")):
+            refused = project.run(*ask, numbers, *form)
+            assert refused.code == 1
+            assert f"the data of {row} cannot be read as JSON" in refused.err
+            assert "--skip-unreadable" in refused.err
+            assert not [each.name for each in project.folder.glob("*n.*")]
+        skipped = project.run(*ask, numbers, "--skip-unreadable", "--output", "json")
+        assert skipped.code == 1
+        told = "1 event is left out, since DuckDB cannot read the data or metadata as JSON"
+        assert f"{told}: {row}" in skipped.err
+        assert skipped.json == [
+            {"version": number, "n": 1 if number in (1, 3) else None} for number in (1, 3, 4, 5, 6)
+        ]
+        for file in ("n.parquet", "n.csv"):
+            assert project.run(*ask, numbers, "--skip-unreadable", "-o", file).code == 1
+        assert pq.read_table(project.folder / "n.parquet").num_rows == 5
+        assert len((project.folder / "n.csv").read_text().splitlines()) == 6
+        size = "SELECT length(data->>'b') AS n FROM events WHERE version = 3"
+        assert project.ok(*ask, size, "--output", "json").json == [{"n": large}]
+        if times == 1:
+            # Two runs hold each event.
+            project.ok("archive", "run", "old", "--remove", "keep")
+            name = project.ok("archive", "list", "--output", "json").json[0]["run"]
+            for file in ("n.parquet", "n.csv"):
+                (project.folder / file).unlink()
+    # Where the machine has too little memory for the large one, this is not read, either.
+    monkeypatch.setattr(views, "_PER_BYTE", 10**6)
+    catalog = Catalog(Repository(ArchiveSettings(repository=str(project.folder / "cold"))))
+    with answered(catalog, numbers, skip_unreadable=True) as answer:
+        assert [row[0] for row in answer.rows] == [1, 4, 5, 6]
+        assert [each.version for each in answer.left_out.first] == [2, 3]
+    with pytest.raises(Damaged, match="version 3 of stream"), answered(catalog, size):
+        pass
 
 
 def test_a_store_may_have_any_name(project, dsn, connection):

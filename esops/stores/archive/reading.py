@@ -15,28 +15,18 @@ import pyarrow as pa
 
 from esops.archive_format.manifest import FileEntry, Manifest
 from esops.archive_format.runs import Run
-from esops.archive_format.schema import EVENTS, EXTRA_PREFIX, STREAMS, join_ids, schema_with
+from esops.archive_format.schema import EVENTS, STREAMS, join_ids, schema_with
 from esops.archive_format.snapshots import SNAPSHOT
 from esops.events import Position, RecordedEvent
 from esops.moments import INFINITY, from_archive
 from esops.stores.archive.categories import Categories
 from esops.stores.payloads import DECODERS, Decode
 
-_MEMORY = "512MB"
+MEMORY = 512 << 20
+"""Bytes that DuckDB has, where nothing needs more."""
 _ROWS, _BYTES = 8_192, 8 << 20
 """What a batch has at most, and about."""
 
-_VIEW = """
-CREATE VIEW events AS SELECT
-    stream, tenant,
-    {category} AS category,
-    version, position_1, position_2, type,
-    coalesce(id_text, regexp_replace(lower(hex(id)), '(.{{8}})(.{{4}})(.{{4}})(.{{4}})(.{{12}})',
-    '\\1-\\2-\\3-\\4-\\5')) AS id,
-    {recorded_at} AS recorded_at,
-    try(decode(data))::JSON AS data, try(decode(metadata))::JSON AS metadata{extra}, run
-FROM stored{joined} WHERE NOT hidden{once}
-"""
 _ONCE = (
     " QUALIFY row_number() OVER (PARTITION BY store, position_1, position_2, stream, version "
     f"ORDER BY starts_with(lower(type), '{SNAPSHOT}'), run DESC) = 1"
@@ -51,22 +41,6 @@ _ONCE_AT_ANY_POSITION = (
 """The same where one of the runs was restored at new positions, and may have been archived again
 from there.
 """
-
-
-_STREAMS_VIEW = """
-CREATE VIEW streams AS SELECT * REPLACE (
-    {first_at} AS first_at, {last_at} AS last_at, lower(hex(sha256)) AS sha256
-) FROM listed
-"""
-
-
-def _in_utc(column: str) -> str:
-    """A time without a zone, in UTC. epoch_us gives nothing for an unbounded one."""
-    return (
-        f"CASE WHEN isfinite({column}) THEN make_timestamp(epoch_us({column})) WHEN {column} > "
-        f"TIMESTAMPTZ 'epoch' THEN TIMESTAMP 'infinity' WHEN {column} IS NOT NULL THEN TIMESTAMP "
-        "'-infinity' END"
-    )
 
 
 def microseconds(column: str) -> str:
@@ -108,37 +82,22 @@ class Database:
 
     def __init__(self, runs: Sequence[tuple[Run, Manifest]]) -> None:
         """Nothing is fetched before it is asked for."""
-        self._runs = runs
-        self.categories = Categories(runs, self._listed)
+        self.runs = runs
+        self.categories = Categories(runs, self.listed)
         self._folder = tempfile.TemporaryDirectory(prefix="esops-archive-")
         self.connection = duckdb.connect(
             ":memory:",
-            config={"memory_limit": _MEMORY, "temp_directory": self._folder.name, "threads": 2},
+            config={
+                "memory_limit": f"{MEMORY}B",
+                "temp_directory": self._folder.name,
+                "threads": 2,
+            },
         )
         # Two threads: reading an archive must not take the machine from whatever else runs on it.
         self._folders = {self._folder.name}
         self._there: dict[tuple[str, str], str] = {}
 
-    def make_views(self) -> None:
-        """The views `events` and `streams` over all of it, with times in UTC.
-
-        Raises Damaged, Missing, Unavailable.
-        """
-        self.connection.execute(f"CREATE VIEW stored AS {self.stored()}")
-        self.connection.execute(f"CREATE VIEW listed AS {self._listed(self._runs)}")
-        ends = {name: _in_utc(name) for name in ("first_at", "last_at")}
-        self.connection.execute(_STREAMS_VIEW.format(**ends))
-        names = sorted({name for _, manifest in self._runs for name in manifest.columns})
-        extra = "".join(f", {_quoted(EXTRA_PREFIX + name)}" for name in names)
-        at = _in_utc("recorded_at")
-        category, joined = self.categories.of_events()
-        self.connection.execute(
-            _VIEW.format(
-                recorded_at=at, extra=extra, once=self.once, category=category, joined=joined
-            )
-        )
-
-    def _listed(self, runs: Sequence[tuple[Run, Manifest]]) -> str:
+    def listed(self, runs: Sequence[tuple[Run, Manifest]]) -> str:
         """A statement for the lists of streams of some runs, in the columns of today."""
         relations = [self._relation(run, manifest, manifest.stream_files) for run, manifest in runs]
         return _united([*relations, _united([], STREAMS)], STREAMS)
@@ -157,18 +116,18 @@ class Database:
     @property
     def once(self) -> str:
         """Ends a statement over rows that several runs may hold."""
-        return _ONCE if len(self._runs) > 1 and not self.renumbered else ""
+        return _ONCE if len(self.runs) > 1 and not self.renumbered else ""
 
     @property
     def renumbered(self) -> bool:
         """Whether a run's events may be in the store, or in another run, at new positions."""
-        return any(run.renumbered for run, _ in self._runs)
+        return any(run.renumbered for run, _ in self.runs)
 
     @property
     def at_once(self) -> int:
         """Rows of a batch: fewer where events are large on average."""
-        events = sum(manifest.events for _, manifest in self._runs)
-        size = sum(manifest.bytes for _, manifest in self._runs)
+        events = sum(manifest.events for _, manifest in self.runs)
+        size = sum(manifest.bytes for _, manifest in self.runs)
         return max(1, min(_ROWS, _BYTES * events // max(size, 1)))
 
     def stored(
@@ -182,7 +141,7 @@ class Database:
         Raises Damaged, Missing, Unavailable.
         """
         relations = []
-        for run, manifest in self._runs:
+        for run, manifest in self.runs:
             first, last = (
                 Position.parse(manifest.first_position),
                 Position.parse(manifest.last_position),
@@ -197,7 +156,7 @@ class Database:
             if entries:
                 relations.append(self._relation(run, manifest, entries))
         # With all columns, also where no file may hold what is asked for.
-        columns = sorted({name for _, manifest in self._runs for name in manifest.columns})
+        columns = sorted({name for _, manifest in self.runs for name in manifest.columns})
         united = _united(relations, schema_with(columns))
         if self.renumbered and len(relations) > 1:
             # Before anything is said of positions: only the newest counts.
@@ -237,6 +196,12 @@ class Database:
             f"SELECT *, {_literal(run.name)} AS run, {_literal(manifest.store)} AS store FROM "
             f"read_parquet([{paths}])"
         )
+
+    def files(self) -> list[str]:
+        """Where all files of events are, as the texts of literals."""
+        return [
+            self._local(run, entry) for run, manifest in self.runs for entry in manifest.event_files
+        ]
 
     def _local(self, run: Run, entry: FileEntry) -> str:
         """Where a file is, as a literal's text."""
@@ -295,7 +260,8 @@ def _literal(text: str) -> str:
     return "'{}'".format(text.replace("'", "''"))
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name of a column, in quotes."""
     return '"{}"'.format(name.replace('"', '""'))
 
 
