@@ -151,6 +151,15 @@ def cascading_dependents(connection: psycopg.Connection, oid: int) -> list[str]:
     return [row[0] for row in rows]
 
 
+def delete_triggers(connection: psycopg.Connection, oid: int) -> list[str]:
+    """The triggers of a table, or of one of its partitions, that run when rows are deleted; those
+    of foreign keys are left out.
+    """
+    tree = relation_tree(connection, oid)
+    rows = connection.execute(_SQL["delete_triggers"], (tree,)).fetchall()
+    return [row[0] for row in rows]
+
+
 def sequence_of(connection: psycopg.Connection, schema: str, name: str) -> tuple[int, int] | None:
     """The CACHE of a sequence and its INCREMENT; None where there is none."""
     row = connection.execute(_SQL["sequence"], (schema, name)).fetchone()

@@ -105,6 +105,14 @@ SELECT DISTINCT conrelid::regclass::text
  WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd') AND confrelid = ANY(%s)
  ORDER BY 1;
 
+-- delete_triggers --
+-- Those that run at a DELETE in this session: neither disabled nor for replication alone.
+SELECT DISTINCT t.tgname::text
+  FROM pg_trigger t
+ WHERE NOT t.tgisinternal AND t.tgtype & 8 > 0 AND t.tgenabled IN ('O', 'A')
+   AND t.tgrelid = ANY(%s)
+ ORDER BY 1;
+
 -- sequence --
 SELECT s.seqcache, s.seqincrement
   FROM pg_class c

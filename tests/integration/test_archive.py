@@ -1075,6 +1075,23 @@ def test_events_that_others_refer_to_stay_and_the_rest_of_the_run_goes(project, 
         assert refused.code == 6
         assert "delete or change rows of public.notes" in refused.err
     assert connection.execute("SELECT count(*) FROM notes").fetchone() == (4,)
+    connection.execute(
+        "ALTER TABLE notes DROP CONSTRAINT notes_seq_id_fkey; "
+        "CREATE FUNCTION drop_notes() RETURNS trigger LANGUAGE plpgsql AS "
+        "$f$ BEGIN DELETE FROM notes; RETURN OLD; END $f$"
+    )
+    for when in ("AFTER DELETE ON mt_events", "BEFORE UPDATE OR DELETE ON mt_streams"):
+        table = when.split()[-1]
+        connection.execute(
+            f"CREATE TRIGGER drops {when} FOR EACH ROW EXECUTE FUNCTION drop_notes()"
+        )
+        for command in (("archive", "plan", "old"), ("archive", "run", "old")):
+            refused = project.run(*command)
+            assert refused.code == 6
+            assert f'"{table}" would run triggers of the application (drops)' in refused.err
+        connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER drops")
+    project.ok("archive", "plan", "old")
+    assert connection.execute("SELECT count(*) FROM notes").fetchone() == (4,)
 
 
 def test_large_events_are_read_back_some_at_a_time(project, dsn, connection):

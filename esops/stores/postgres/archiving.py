@@ -207,6 +207,18 @@ class StreamArchiver:
                 hint="The foreign keys of these tables say so (ON DELETE). With "
                 'remove = "keep", esops archives the events and removes nothing.',
             )
+        assert self._rules is not None
+        for name in (self._layout.events, *self._rules.streams):
+            triggers = catalog.delete_triggers(connection, table_of(connection, name).oid)
+            if triggers:
+                raise Refused(
+                    f"deleting rows of {name.as_string(None)} would run triggers of the "
+                    f"application ({', '.join(triggers)}), which may delete or change rows that "
+                    "are not in the archive",
+                    hint="Read what they do. If nothing is lost by it, disable them while the "
+                    'policy runs (ALTER TABLE … DISABLE TRIGGER …). With remove = "keep", esops '
+                    "archives the events and removes nothing.",
+                )
 
     def head_limits(self, removal: str, streams: Sequence[StreamKey]) -> Mapping[StreamKey, int]:
         """See Archiving: from the layout's rules."""
