@@ -7,6 +7,7 @@ import pytest
 from tests.support.folders import server_folder
 from tests.support.project import Project
 from tests.support.soak import rounds
+from tests.support.waiting import DEADLINE
 
 HISTORY = rounds(20_000, 200_000)
 pytestmark = [pytest.mark.slow, pytest.mark.installed]
@@ -21,9 +22,10 @@ def project():
         yield project
 
 
+@pytest.mark.timeout(rounds(400, 900))
 def test_the_tour_ends_with_nothing_wrong(project):
     for _ in range(rounds(1, 5)):
-        figures = project.ok("demo", "--output", "json").json
+        figures = project.ok("demo", "--output", "json", timeout=2 * DEADLINE).json
         assert (figures["failed_reads"], figures["steps_back"], figures["wrong_carts"]) == (0, 0, 0)
         assert figures["events_written"] > 100
         assert figures["reads"] > 100
