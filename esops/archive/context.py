@@ -12,8 +12,8 @@ from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
 from esops.config import Config
 from esops.settings import PolicySettings, Removal
+from esops.stores.archiving import RemovalStrategy
 from esops.stores.base import EventStore
-from esops.stores.parts import RemovalStrategy
 
 Progress = Callable[[str, int, int | None], None]
 """Is given what is counted, how many are done, and how many there are (None if unknown)."""

@@ -18,8 +18,8 @@ from esops.archive_format.disk_map import DiskMap
 from esops.events import EventFilter, StreamInfo, StreamRef
 from esops.moments import between
 from esops.settings import PolicySettings
+from esops.stores.archiving import RemovalStrategy
 from esops.stores.base import EventStore, require
-from esops.stores.parts import RemovalStrategy
 
 LeftOut = Literal["ageless", "unloadable", "young"]
 """Why a stream is left out: nobody knows how old its events are; the library could not load it

@@ -25,9 +25,9 @@ from esops.errors import Refused, UsageError
 from esops.events import EventFilter, StreamInfo, StreamRef
 from esops.moments import between
 from esops.settings import PolicySettings, Removal, StreamPortion
+from esops.stores.archiving import RemovalStrategy
 from esops.stores.base import EventStore, require
 from esops.stores.filters import check_filter
-from esops.stores.parts import RemovalStrategy
 
 log = structlog.get_logger("esops.archive")
 

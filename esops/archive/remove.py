@@ -28,8 +28,8 @@ from esops.archive_format.manifest import Manifest
 from esops.errors import EsopsError
 from esops.events import StreamKey
 from esops.settings import PolicySettings
+from esops.stores.archiving import RemovalStrategy, VersionRange
 from esops.stores.base import EventStore, require
-from esops.stores.parts import RemovalStrategy, VersionRange
 from esops.term import duration
 
 log = structlog.get_logger("esops.archive")

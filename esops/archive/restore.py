@@ -21,8 +21,8 @@ from esops.config import Config
 from esops.errors import Refused, Stopped, UsageError
 from esops.events import EventFilter, StreamKey
 from esops.stores import open_store
+from esops.stores.archiving import ArchivedGroup
 from esops.stores.base import EventStore, require
-from esops.stores.parts import ArchivedGroup
 
 _NAMED_AT_MOST = 1_000
 

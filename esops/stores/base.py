@@ -23,6 +23,7 @@ from typing import ClassVar, NamedTuple, Protocol, Self
 from esops.errors import Refused
 from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
 from esops.settings import StoreSettings
+from esops.stores.archiving import Archiving, StreamPart
 from esops.stores.capabilities import Capabilities, missing, require
 from esops.stores.lengths import (
     StreamLengths,
@@ -30,13 +31,11 @@ from esops.stores.lengths import (
 from esops.stores.masking import Masking
 from esops.stores.parts import (
     EVERYTHING,
-    Archiving,
     LogIdentity,
     Search,
     ServerAdmin,
     SettlingMemory,
     SqlAccess,
-    StreamPart,
     What,
 )
 from esops.stores.settling import LOOKING, Unsettled, settled

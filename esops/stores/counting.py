@@ -17,9 +17,7 @@ from esops.stores.lengths import (
     LengthSample,
     MonthCount,
 )
-from esops.stores.parts import (
-    EVERYTHING,
-)
+from esops.stores.parts import EVERYTHING
 
 if TYPE_CHECKING:
     from esops.stores.base import EventStore

@@ -9,8 +9,8 @@ from esops.events import (
     StreamKey,
     StreamRef,
 )
+from esops.stores.archiving import VersionRange
 from esops.stores.base import settled
-from esops.stores.parts import VersionRange
 from esops.testing.kit import Kit
 
 

@@ -31,6 +31,7 @@ from esops.events import (
 )
 from esops.moments import microseconds_of
 from esops.settings import Duration, StoreSettings
+from esops.stores.archiving import Archiving
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -44,7 +45,7 @@ from esops.stores.base import (
     passes,
     settled,
 )
-from esops.stores.parts import Archiving, What
+from esops.stores.parts import What
 from esops.testing.memory_archiving import MemoryArchiving, position_of
 
 _BATCH_EVENTS, _BATCH_BYTES = 1_000, 2_000_000

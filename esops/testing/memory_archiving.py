@@ -11,7 +11,7 @@ import orjson
 
 from esops.errors import Refused, UsageError
 from esops.events import Position, RecordedEvent, StreamKey, StreamRef
-from esops.stores.parts import (
+from esops.stores.archiving import (
     ArchivedGroup,
     HeadRemoval,
     RemovalStrategy,

@@ -38,8 +38,8 @@ from esops.settings import (
 )
 from esops.stores import open_store
 from esops.stores.archive import views
+from esops.stores.archiving import RemovalStrategy, Removed
 from esops.stores.eventstoredb.errors import StreamGone
-from esops.stores.parts import RemovalStrategy, Removed
 from tests.support import emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
 from tests.support.soak import rounds

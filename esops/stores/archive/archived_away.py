@@ -18,8 +18,8 @@ from esops.config import Config
 from esops.errors import EsopsError
 from esops.events import EventFilter, Position, StreamKey
 from esops.settings import ArchiveSettings, StoreSettings
+from esops.stores.archiving import StreamPart
 from esops.stores.base import EventStore
-from esops.stores.parts import StreamPart
 from esops.wording import count
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ from esops.events import (
 from esops.stores.archive.archived_away import lacking
 from esops.stores.archive.store import ArchiveStore
 from esops.stores.archive.together import together
+from esops.stores.archiving import Archiving
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -37,15 +38,7 @@ from esops.stores.base import (
     at_most,
     settled,
 )
-from esops.stores.parts import (
-    Archiving,
-    LogIdentity,
-    Search,
-    SearchResult,
-    ServerAdmin,
-    SettlingMemory,
-    What,
-)
+from esops.stores.parts import LogIdentity, Search, SearchResult, ServerAdmin, SettlingMemory, What
 from esops.stores.searching import IdSearch, SoughtIds
 
 _AT_ONCE = 5_000

@@ -20,11 +20,7 @@ import pyarrow as pa
 from esops.errors import ConnectionLost, Refused, UsageError
 from esops.events import RecordedEvent, StreamKey, StreamRef
 from esops.stores.archive_batches import to_archive
-from esops.stores.base import WrongExpectedVersion
-from esops.stores.eventstoredb import bulk, lookup
-from esops.stores.eventstoredb.connect import Connector, Link
-from esops.stores.eventstoredb.errors import StreamGone
-from esops.stores.parts import (
+from esops.stores.archiving import (
     ArchivedGroup,
     HeadRemoval,
     RemovalStrategy,
@@ -32,6 +28,10 @@ from esops.stores.parts import (
     Renumbered,
     VersionRange,
 )
+from esops.stores.base import WrongExpectedVersion
+from esops.stores.eventstoredb import bulk, lookup
+from esops.stores.eventstoredb.connect import Connector, Link
+from esops.stores.eventstoredb.errors import StreamGone
 
 if TYPE_CHECKING:
     from esops.stores.eventstoredb.store import EventStoreDBStore

@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 
 from esops.events import StreamInfo, category_of
+from esops.stores.archiving import StreamPart
 from esops.stores.eventstoredb import bulk, live
 from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
-from esops.stores.parts import StreamPart
 
 SOFT_DELETED = 2**63 - 1
 """The `$tb` of a stream that was deleted softly."""

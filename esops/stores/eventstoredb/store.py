@@ -22,6 +22,7 @@ from esops.events import (
     StreamInfo,
 )
 from esops.settings import EventStoreDBSettings
+from esops.stores.archiving import StreamPart
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -38,7 +39,7 @@ from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
 from esops.stores.eventstoredb.node import NodeAdmin
 from esops.stores.eventstoredb.search import NodeSearch
-from esops.stores.parts import LogIdentity, Mark, StreamPart
+from esops.stores.parts import LogIdentity, Mark
 
 if TYPE_CHECKING:
     from esops.stores.eventstoredb.archiving import NodeArchiving

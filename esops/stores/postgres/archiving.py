@@ -22,7 +22,7 @@ from esops.events import StreamKey, StreamRef
 from esops.postgres import catalog
 from esops.postgres.connection import connect, translated
 from esops.stores.ahead import ahead
-from esops.stores.parts import (
+from esops.stores.archiving import (
     ArchivedGroup,
     HeadRemoval,
     RemovalStrategy,

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from esops.events import RecordedEvent, StreamInfo, category_of
 from esops.moments import EPOCH, Moment, from_driver, moment
-from esops.stores.parts import StreamPart
+from esops.stores.archiving import StreamPart
 from esops.stores.postgres.layouts.base import NO_TENANT, TRUE, Layout
 
 if TYPE_CHECKING:

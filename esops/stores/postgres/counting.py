@@ -25,9 +25,7 @@ from esops.stores.lengths import (
     MonthCount,
     SampledPage,
 )
-from esops.stores.parts import (
-    EVERYTHING,
-)
+from esops.stores.parts import EVERYTHING
 from esops.stores.postgres.counted import column_values, stream_info
 from esops.stores.postgres.layouts.base import TRUE, Layout, category_in, storable
 

@@ -24,7 +24,7 @@ from psycopg import errors, sql
 
 from esops.events import StreamKey
 from esops.postgres.statements import statements
-from esops.stores.parts import Removed, VersionRange
+from esops.stores.archiving import Removed, VersionRange
 from esops.stores.postgres.comparing import Comparison, array_of
 from esops.stores.postgres.layouts.archiving import RANGES, STREAMS, LayoutArchiving, SqlRemoval
 from esops.stores.postgres.settle import Waiting

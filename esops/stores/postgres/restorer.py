@@ -22,7 +22,7 @@ from esops.events import StreamKey
 from esops.postgres.connection import connect, translated
 from esops.postgres.session import use_own_path
 from esops.postgres.statements import statements
-from esops.stores.parts import ArchivedGroup, Renumbered
+from esops.stores.archiving import ArchivedGroup, Renumbered
 from esops.stores.postgres.archived_rows import (
     WritableTable,
     insert_of_event,

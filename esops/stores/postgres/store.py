@@ -17,6 +17,7 @@ from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEv
 from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ, use_own_path
 from esops.settings import PostgresSettings
+from esops.stores.archiving import StreamPart
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -28,7 +29,7 @@ from esops.stores.base import (
     missing,
     settled,
 )
-from esops.stores.parts import StreamPart, What
+from esops.stores.parts import What
 from esops.stores.postgres import bulk
 from esops.stores.postgres.counted import count_parts, emptied_stream, has_events
 from esops.stores.postgres.counting import Counting
