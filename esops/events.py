@@ -268,6 +268,11 @@ class Checkpoint:
         return name in {self.name, f"{self.name}/{self.detail.get('version')}"}
 
 
+def is_uuid(text: str) -> bool:
+    """Whether a text is a UUID as it is usually written."""
+    return _UUID.match(text) is not None
+
+
 def category_of(stream: str) -> str | None:
     """The part of a stream's name before the first `-`; None where the whole name is a UUID."""
     return None if _UUID.match(stream) else stream.partition("-")[0]

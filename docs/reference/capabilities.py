@@ -20,7 +20,8 @@ PAGE = Path(__file__).with_name("stores.md")
 BEGIN, END = "<!-- capabilities: written by capabilities.py -->", "<!-- end of capabilities -->"
 NAMES = {"marten": "Marten", "emmett": "Emmett", "messagedb": "message-db"}
 OF_LAYOUT: dict[str, dict[str, object]] = {
-    "messagedb": {"first_version": 0},
+    "messagedb": {"first_version": 0, "uuid_events": True},
+    "marten": {"uuid_events": True},
     "custom": {"append": False, "checkpoints": False},
 }
 STORES = {
@@ -33,6 +34,8 @@ STORES = {
 }
 BY_VARIANT = {
     ("Marten", "tenants"): "where conjoined",
+    ("Marten", "uuid_streams"): "unless by text",
+    ("eventsourcing", "uuid_streams"): "unless by text",
     ("archive", "first_version"): "as it was",
     ("Emmett", "position_parts"): "2, or 1 by position",
     ("archive", "position_parts"): "as it was",

@@ -5,19 +5,19 @@ Flat in memory: some hundred events at a time, however long a stream is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain, islice
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from esops.archive.archived_groups import Group, groups_of
+from esops.archive.archived_groups import Group
 from esops.archive.compare import RowReader
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
 from esops.errors import Refused
-from esops.events import NewEvent, RecordedEvent, StreamKey
+from esops.events import NewEvent, RecordedEvent, StreamKey, is_uuid
 from esops.stores.archive.reading import events_from
 from esops.stores.base import EventStore, missing
 
@@ -33,15 +33,29 @@ class Appender:
             raise missing(store, "append")
         self._run, self._manifest, self._store = run, manifest, store
 
-    def unfit(self, requested: frozenset[str]) -> Iterator[tuple[StreamKey, str]]:
-        """The streams that no other store can take, with what speaks against it: a read of all."""
-        for group in groups_of(self._run, self._manifest, requested):
-            for key in dict.fromkeys(chain.from_iterable(map(_hidden, group.batches))):
+    def unfit(self, group: Group) -> dict[StreamKey, Refused]:
+        """The streams that this store cannot take, with what speaks against it: a read of all."""
+        found = misnamed(group.digests, self._store)
+        hint = f"Restore it into store {self._manifest.store}."
+        for batch in group.batches:
+            for key in map(StreamKey, *_names(batch.filter(batch.column("hidden")))):
                 reason = (
                     f"stream {key.stream} holds rows that are not events (gap fillers, skipped "
                     "events), and another store cannot take them"
                 )
-                yield key, reason
+                found.setdefault(key, Refused(reason, hint=hint))
+            if self._store.capabilities.uuid_events:
+                others = batch.filter(pc.is_valid(batch.column("id_text")))
+                for stream, tenant, identifier in zip(
+                    *_names(others), others.column("id_text").to_pylist(), strict=True
+                ):
+                    if not is_uuid(identifier):
+                        reason = (
+                            f"store {self._store.name} takes UUIDs as ids of events, and "
+                            f"{identifier!r} of stream {stream} is none"
+                        )
+                        found.setdefault(StreamKey(stream, tenant), Refused(reason, hint=hint))
+        return found
 
     def streams(self, group: Group) -> Iterator[tuple[Digest, Iterator[pa.RecordBatch]]]:
         """Each stream of a group with its events, which can be read once."""
@@ -109,8 +123,19 @@ class Appender:
         )
 
 
-def _hidden(batch: pa.RecordBatch) -> Iterator[StreamKey]:
-    if pc.any(batch.column("hidden")).as_py():
-        found = batch.filter(batch.column("hidden"))
-        names = (found.column(name).to_pylist() for name in ("stream", "tenant"))
-        yield from map(StreamKey, *names)
+def _names(batch: pa.RecordBatch) -> tuple[list[str], list[str]]:
+    return batch.column("stream").to_pylist(), batch.column("tenant").to_pylist()
+
+
+def misnamed(digests: Sequence[Digest], store: EventStore) -> dict[StreamKey, Refused]:
+    """The streams that a store cannot have under their names."""
+    if not store.capabilities.uuid_streams:
+        return {}
+    return {
+        digest.key: Refused(
+            f"store {store.name} names its streams by UUIDs, and {digest.stream!r} is none",
+            hint="Nothing was written. Restore into a store whose streams are named by text.",
+        )
+        for digest in digests
+        if not is_uuid(digest.stream)
+    }

@@ -18,7 +18,7 @@ from esops.archive_format.snapshots import is_snapshot
 from esops.events import StreamKey, StreamRef
 from esops.stores.base import EventStore, require
 
-_PLACE = frozenset({"position_1", "position_2", "x_transaction_id"})
+PLACE = frozenset({"position_1", "position_2", "x_transaction_id"})
 """Where an event is in the log, Emmett's transaction included: what a restore may change."""
 
 
@@ -39,10 +39,15 @@ class StreamComparison(NamedTuple):
     """Which event differs, and in what."""
     last_version: int | None = None
     """The stream's last version in the store; None if it is gone."""
-    lacks: bool = False
-    """Whether the store lacks an archived event of it."""
+    missing: int = 0
+    """How many archived events of it the store does not have, or has marked as archived."""
     compared: int = 0
     """How many of its archived events are in the store and were compared with it."""
+
+    @property
+    def lacks(self) -> bool:
+        """Whether the store lacks an archived event of it."""
+        return self.missing > 0
 
 
 def compare(
@@ -62,7 +67,7 @@ def compare(
     in_store = {digest.key: digest for digest in digests(exported(store, streams, manifest))}
     others = [digest for digest in streams if in_store.get(digest.key, digest) != digest]
     found: dict[StreamKey, StreamComparison] = {}
-    missing = StreamComparison("gone", lacks=True)
+    missing = StreamComparison("gone", missing=1)
     if rows is None:
         missing = StreamComparison("differs", "its events are not in the run's files")
     if others:
@@ -76,7 +81,7 @@ def compare(
     for digest in streams:
         other = in_store.get(digest.key)
         if other is None:
-            yield digest, StreamComparison("gone", lacks=True)
+            yield digest, StreamComparison("gone", missing=digest.events)
         elif other == digest:
             yield digest, same_as(digest)
         else:
@@ -106,7 +111,7 @@ def _pairs_at_hand(
     for digest in streams:
         places[digest.key] = (digest, at)
         at += digest.events
-    for key, stored in _by_stream(exported(store, others, manifest)):
+    for key, stored in by_stream(exported(store, others, manifest)):
         digest, low = places[key]
         yield digest, table.slice(low, digest.events).to_batches(), stored
 
@@ -127,12 +132,12 @@ def _pairs(
         for entry in entries
         for batch in run.batches(entry)
     )
-    for key, archived in _by_stream(batches):
+    for key, archived in by_stream(batches):
         if key in by_key:  # and not another tenant's
             yield by_key[key], archived, exported(store, [by_key[key]], manifest)
 
 
-def _by_stream(
+def by_stream(
     batches: Iterable[pa.RecordBatch],
 ) -> Iterator[tuple[StreamKey, Iterator[pa.RecordBatch]]]:
     """Batches that are sorted by stream, stream by stream; each to be read before the next."""
@@ -148,8 +153,8 @@ def _by_stream(
 def exported(
     store: EventStore, streams: Sequence[Digest], manifest: Manifest
 ) -> Iterator[pa.RecordBatch]:
-    """What the store has of archived streams now, in the columns of the archive; of heads, from
-    where they begin to where they end.
+    """What the store has of archived streams now, in the columns of the archive, from where they
+    begin there; of heads, to where they end.
     """
     archiving = require(store, store.archiving, "archiving")
     head = manifest.part == "head"
@@ -157,21 +162,29 @@ def exported(
         StreamRef(*digest[:3], last=digest.last_version if head else None) for digest in streams
     )
     found = archiving.export(refs, list(manifest.columns))
-    return _from_first(found, streams) if head else found
+    return _from_first(found, streams)
 
 
 def _from_first(
     batches: Iterator[pa.RecordBatch], streams: Sequence[Digest]
 ) -> Iterator[pa.RecordBatch]:
-    """Without what lies before the heads: other runs have it, and it may be there again."""
+    """Without what lies before the archived events: other runs have it, and it may be there
+    again.
+    """
     first = {digest.key: digest.first_version for digest in streams}
+    latest = max(first.values(), default=0)
     for batch in batches:
+        # Nearly all streams begin at the same version, and that is the lowest one.
+        lowest = pc.min(batch.column("version")).as_py()
+        if lowest is None or lowest >= latest:
+            yield batch
+            continue
         columns = (batch.column(name).to_pylist() for name in ("stream", "tenant", "version"))
-        of_heads = [
+        after = [
             version >= first[StreamKey(stream, tenant)]
             for stream, tenant, version in zip(*columns, strict=True)
         ]
-        yield batch if all(of_heads) else batch.filter(pa.array(of_heads, pa.bool_()))
+        yield batch if all(after) else batch.filter(pa.array(after, pa.bool_()))
 
 
 def _compare_events(
@@ -186,10 +199,10 @@ def _compare_events(
         batch.filter(pc.greater_equal(batch.column("version"), other.first_version))
         for batch in archived
     )
-    rows_before = chain.from_iterable(map(_by_version, left))
+    rows_before = chain.from_iterable(map(by_version, left))
     ahead = next(rows_before, None)
     there, moved = 0, False
-    for version, values in chain.from_iterable(map(_by_version, stored)):
+    for version, values in chain.from_iterable(map(by_version, stored)):
         while ahead is not None and ahead[0] < version:  # removed from the store since
             ahead = next(rows_before, None)
         before = ahead[1] if ahead is not None and ahead[0] == version else None
@@ -212,7 +225,7 @@ def _compare_events(
                 other.last_version,
                 compared=there + 1,
             )
-        if not _PLACE.issuperset(different):
+        if not PLACE.issuperset(different):
             return StreamComparison(
                 "differs",
                 f"version {version} differs from the store's in {', '.join(different)}",
@@ -221,13 +234,14 @@ def _compare_events(
             )
         there += 1
         moved |= bool(different)
-    lacks = there < digest.events
+    lacking = digest.events - there
     if moved:
-        return StreamComparison("moved", _MOVED, other.last_version, lacks, there)
-    return StreamComparison("partly", "", other.last_version, lacks, there)
+        return StreamComparison("moved", _MOVED, other.last_version, lacking, there)
+    return StreamComparison("partly", "", other.last_version, lacking, there)
 
 
-def _by_version(batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any]]]:
+def by_version(batch: pa.RecordBatch) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each event's version and values."""
     ids = join_ids(batch)
     for row, identifier in zip(plain_rows(batch), ids, strict=True):
         yield row["version"], {**row, "id": identifier, "id_text": None}

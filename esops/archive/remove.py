@@ -58,9 +58,11 @@ class RemovalResult:
 
 
 def remove_archived(
-    context: RunContext, manifest: Manifest, reasons: DiskMap, outcome: ArchiveOutcome
+    context: RunContext, manifest: Manifest, reasons: DiskMap, outcome: ArchiveOutcome, gone: int
 ) -> None:
     """Remove the streams of a verified run, except those that `reasons` names.
+
+    `gone` of its events the store does not have any more.
 
     Raises Refused, before anything is removed, if somebody has not read the events yet; Stopped
     between two transactions; Missing or Damaged, at once, where the archive has lost a file.
@@ -82,7 +84,11 @@ def remove_archived(
     clock = policy.now(context.store, context.policy, context.removal)
     files = KeptFiles(context.run, manifest, lambda: result.events)
     # From here on the run counts, whatever becomes of it: it may be all that is left of events.
-    context.run.note("removal.json", {"at": utc_now(), "remove": context.removal})
+    before = context.run.read("removal.json")
+    # What had gone when the run began to remove, others removed; what went since, it did itself.
+    others = gone if before is None else before.get("gone", 0)
+    note = {"at": utc_now(), "remove": context.removal, "gone": others}
+    context.run.note("removal.json", note)
 
     def before_each() -> None:
         context.check_stop()
@@ -106,7 +112,7 @@ def remove_archived(
     head = manifest.part == "head"
     remover = Remover(context.store, context.strategy, context.policy, head, before_each)
     remover.remove(streams(), result)
-    outcome.removed, outcome.removed_events = result.streams, result.events
+    outcome.removed, outcome.removed_events = result.streams, max(0, result.events - others)
     outcome.left_alone, outcome.skipped = result.left_alone, result.skipped
     files.check_all()
     log.info(

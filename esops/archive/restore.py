@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 
 from pyarrow import RecordBatch
 
-from esops.archive.append_archived import Appender
+from esops.archive.append_archived import Appender, misnamed
 from esops.archive.archived_groups import Group, check_seal, events_of_streams, groups_of
 from esops.archive.compare import StreamComparison, compare, only
+from esops.archive.other_runs import OtherRuns
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import RENUMBERED, Run
 from esops.config import Config
 from esops.errors import Refused, Stopped, UsageError
-from esops.events import EventFilter, StreamKey
+from esops.events import StreamKey
 from esops.stores import open_store
 from esops.stores.archiving import ArchivedGroup
 from esops.stores.base import EventStore, require
@@ -36,6 +37,8 @@ class RestoreResult:
     streams: int = 0
     """Streams that were written."""
     events: int = 0
+    revived: int = 0
+    """Events that the store had marked as archived, and has as active ones again."""
     there: int = 0
     """Streams of which nothing was missing."""
     renumbered: bool = False
@@ -44,6 +47,8 @@ class RestoreResult:
     """Streams that were left out whole, since the store has others in their place."""
     skipped: list[dict[str, str]] = field(default_factory=list)
     """The first thousand of these, each with the reason."""
+    restore_next: list[str] = field(default_factory=list)
+    """The runs that hold the rest of these streams, in the order in which to restore them."""
 
     def leave_out(self, stream: str, reason: str) -> None:
         """Count a stream that was left out."""
@@ -120,45 +125,31 @@ def restore(
             "continue, and at new positions these would come after the others",
             hint="Leave out --renumber.",
         )
-    restoration = _Restoration(run, manifest, store, frozenset(names), options)
     restores = store.archiving.restores if store.archiving is not None else ""
     at_home = store.name == manifest.store or restores == "anywhere"
-    if restores and at_home and store.ping().layout == manifest.layout:
-        restoration.as_they_were(check_stop, progress)
-    elif options.renumber:
+    as_they_were = restores and at_home and store.ping().layout == manifest.layout
+    if options.renumber and not as_they_were:
         raise UsageError(
             f"--renumber is for a store of the kind that the events came from: store {store.name} "
             "gives them new positions in any case",
             hint="Leave out --renumber.",
         )
-    else:
-        restoration.append(check_stop, progress)
+    requested = frozenset(names)
+    # New positions come after all others.
+    oldest_first = options.renumber or not as_they_were
+    with OtherRuns(run, manifest, requested, oldest_first=oldest_first) as others:
+        restoration = _Restoration(run, manifest, store, requested, options, others)
+        if as_they_were:
+            restoration.as_they_were(check_stop, progress)
+        else:
+            restoration.append(check_stop, progress)
+        restoration.result.restore_next = others.to_restore_next
     if missing := frozenset(names) - restoration.found:
         raise UsageError(
             f"run {run.name} has no stream {min(missing)!r}",
             hint=f"List its streams with: esops archive show {run.name} --streams",
         )
     return restoration.result
-
-
-def _check_joined(group: Sequence[Digest], store: EventStore) -> None:
-    """Raises Refused where a head does not join what the store has of its stream."""
-    for digest in group:
-        if digest.tenant:
-            found = store.streams(EventFilter(stream=digest.stream, archived=True))
-            info = next((each for each in found if each.tenant == digest.tenant), None)
-        else:
-            info = store.stream_info(digest.stream)
-        alive = info is not None and not info.archived and not info.deleted
-        if info is not None and alive and info.first_version <= digest.last_version + 1:
-            continue
-        begins = f"begins at version {info.first_version}" if info and alive else "is not alive"
-        raise Refused(
-            f"stream {digest.stream} {begins} in store {store.name}, and what comes back ends at "
-            f"version {digest.last_version}: there would be a gap",
-            hint="Nothing was written. Restore the newer runs that hold events of the stream first "
-            "(`esops archive list`); or read all of it with the archive as a store.",
-        )
 
 
 class _Restoration:
@@ -171,12 +162,15 @@ class _Restoration:
         store: EventStore,
         requested: frozenset[str],
         options: RestoreOptions,
+        others: OtherRuns,
     ) -> None:
         self._run, self._manifest, self._store = run, manifest, store
-        self._requested, self._options = requested, options
+        self._requested, self._options, self._others = requested, options, others
         self.result = RestoreResult(run.name, store.name, renumbered=options.renumber)
         self.found: set[str] = set()
         """The requested streams that the run has."""
+        self._missing: dict[StreamKey, int] = {}
+        """How many events of streams that are to be written the store does not have as active."""
 
     def _groups(
         self, check_stop: Callable[[], None], progress: Callable[[int, int], None]
@@ -197,8 +191,10 @@ class _Restoration:
         if not self._options.skip_conflicts:
             # All of it before anything is written: half a restore helps nobody.
             for group in self._groups(check_stop, lambda *_: None):
-                if self._manifest.part == "head":
-                    _check_joined(group.digests, self._store)
+                for error in misnamed(group.digests, self._store).values():
+                    raise error
+                for error in self._others.conflicts(group.digests, self._store).values():
+                    raise error
                 if not self._options.renumber:
                     archiving.check_room(group.batches)
         if self._options.renumber:
@@ -212,6 +208,9 @@ class _Restoration:
         others.
         """
         incomplete = []
+        conflicts: dict[StreamKey, Refused] = {}
+        if self._options.skip_conflicts:  # else checked before anything was written
+            conflicts = self._others.conflicts(digests, self._store)
         # Compared before anything is written: a restore that is run again writes only what is
         # missing.
         compared = compare(self._run, self._manifest, digests, self._store)
@@ -238,19 +237,12 @@ class _Restoration:
                     ),
                     comparison.detail,
                 )
-            elif self._joins(digest):
+            elif digest.key in conflicts:
+                self._conflict(digest.key, conflicts[digest.key], conflicts[digest.key].message)
+            else:
+                self._missing[digest.key] = comparison.missing
                 incomplete.append(number)
         return incomplete
-
-    def _joins(self, digest: Digest) -> bool:
-        if self._manifest.part != "head" or not self._options.skip_conflicts:
-            return True  # checked before anything was written
-        try:
-            _check_joined([digest], self._store)
-        except Refused as error:
-            self._conflict(digest.key, error, error.message)
-            return False
-        return True
 
     def _conflict(self, key: StreamKey, error: Refused, reason: str) -> None:
         if not self._options.skip_conflicts:
@@ -298,6 +290,8 @@ class _Restoration:
             return
         self._check_restored(digests, moved=False)
         self.result.events += events
+        missing = sum(self._missing.pop(key) for key in keys)
+        self.result.revived += max(0, missing - events)
         self.result.streams += len(digests)
 
     def _check_restored(self, digests: Sequence[Digest], *, moved: bool) -> None:
@@ -355,16 +349,17 @@ class _Restoration:
     def append(self, check_stop: Callable[[], None], progress: Callable[[int, int], None]) -> None:
         """Into a store of another kind. Raises Refused."""
         appender = Appender(self._run, self._manifest, self._store)
-        unfit = dict(appender.unfit(self._requested))
-        if unfit and not self._options.skip_conflicts:
-            raise Refused(
-                next(iter(unfit.values())),
-                hint=f"Restore it into store {self._manifest.store}.",
-            )
+        unfit: dict[StreamKey, Refused] = {}
+        # All of it before anything is written: half a restore helps nobody.
+        for group in self._groups(check_stop, lambda *_: None):
+            found = {**self._others.unfit(group.digests, self._store), **appender.unfit(group)}
+            if found and not self._options.skip_conflicts:
+                raise next(iter(found.values()))
+            unfit |= found
         for group in self._groups(check_stop, progress):
             for digest, batches in appender.streams(group):
                 if digest.key in unfit:
-                    self.result.leave_out(digest.stream, unfit[digest.key])
+                    self.result.leave_out(digest.stream, unfit[digest.key].message)
                     continue
                 try:
                     appended = appender.append(digest, self._still_sealed_so(batches))

@@ -42,6 +42,7 @@ from esops.settings import Removal
 from esops.stores import open_store
 from esops.stores.base import EventStore
 from esops.stores.outage import PATIENCE, Outage
+from esops.stores.parts import StreamPart
 from esops.term import duration
 
 log = structlog.get_logger("esops.archive")
@@ -216,7 +217,7 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
         if context.removal != "keep" or context.prove:
             outcome.tried = proving.prove(context, manifest)
         if context.removal != "keep":
-            remove_archived(context, manifest, reasons, outcome)
+            remove_archived(context, manifest, reasons, outcome, verification.gone)
             outcome.state = "done"
     run.note(
         "done.json",
@@ -272,6 +273,11 @@ def _verify(context: RunContext, manifest: Manifest, reasons: DiskMap) -> RunVer
     """
 
     def each(digest: Digest, comparison: StreamComparison) -> None:
+        if _continued(manifest, digest) and context.store.count_parts(
+            [StreamPart(digest.key, 0, digest.first_version - 1)], archived=True
+        ) != [0]:
+            # They would stay in front of a gap.
+            reasons.put(*digest.key, "older events of it, of another run, were restored since")
         # The archive would give its events at positions where they were not last.
         if comparison.status == "moved":
             reasons.put(*digest.key, comparison.detail)
@@ -288,6 +294,11 @@ def _verify(context: RunContext, manifest: Manifest, reasons: DiskMap) -> RunVer
         context.progress("events verified", done, total)
 
     return verify(context.run, manifest, context.store, each=each, tick=tick)
+
+
+def _continued(manifest: Manifest, digest: Digest) -> bool:
+    """Whether a run has a whole stream that did not begin with its first event."""
+    return manifest.part != "head" and digest.first_version > manifest.first_version
 
 
 def _note_verified(context: RunContext, found: RunVerification) -> None:

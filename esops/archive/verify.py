@@ -55,6 +55,8 @@ class RunVerification:
     """How many problems there are."""
     problems: list[str] = field(default_factory=list)
     """The first hundred of them, each as a sentence."""
+    gone: int = 0
+    """Archived events that the store does not have, or has marked as archived."""
     sampled: str | None = None
     """Which part of the files was read, if not all."""
 
@@ -186,6 +188,7 @@ class _WholeVerification:
             self.found.compared = (self.found.compared or 0) + comparison.compared
             if comparison.status == "differs":
                 self.found.problem(f"stream {digest.stream}: {comparison.detail}")
+            self.found.gone += comparison.missing
             if self.each is not None:
                 self.each(digest, comparison)
 

@@ -353,7 +353,7 @@ def restore(
         output.json(asdict(result))
     else:
         text.restored(output, result)
-    return int(bool(result.left_out))
+    return int(bool(result.left_out or result.restore_next))
 
 
 @command(archive)

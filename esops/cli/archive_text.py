@@ -225,11 +225,18 @@ def restored(output: Output, result: RestoreResult) -> None:
         if result.there
         else ""
     )
+    marked = f", {result.revived:,} of which it had marked as archived" if result.revived else ""
     where = " at new positions" if result.renumbered and result.events else ""
     output.line(
         f"{result.run}: restored {count(result.streams, 'stream')} with "
-        f"{count(result.events, 'event')} into store {result.store}{where}{complete}"
+        f"{count(result.events + result.revived, 'event')} into store "
+        f"{result.store}{where}{marked}{complete}"
     )
+    if result.restore_next:
+        output.line(
+            "More of these streams is in other runs. Restore next, in this order: "
+            f"{', '.join(result.restore_next)}"
+        )
     if result.left_out:
         output.line(f"{count(result.left_out, 'stream was', 'streams were')} left out, each whole:")
         for each in result.skipped:

@@ -40,6 +40,10 @@ class Capabilities:
     """The same stream id may stand for two streams, of two tenants."""
     checkpoints: bool = False
     """It keeps the positions of the application's own processors."""
+    uuid_streams: bool = False
+    """Its streams are named by UUIDs only."""
+    uuid_events: bool = False
+    """The ids of its events are UUIDs only."""
     first_version: int = 1
     """The version of a stream's first event."""
     position_parts: int = 1

@@ -65,7 +65,9 @@ class EventStoreDBStore(EventStore):
     """
 
     Settings = EventStoreDBSettings
-    capabilities = Capabilities(append=True, checkpoints=True, first_version=0, position_parts=2)
+    capabilities = Capabilities(
+        append=True, checkpoints=True, uuid_events=True, first_version=0, position_parts=2
+    )
 
     def __init__(self, name: str, settings: EventStoreDBSettings) -> None:
         """Connect. Raises UsageError for a URI that cannot be read, Unavailable where no node

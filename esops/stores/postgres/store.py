@@ -75,6 +75,8 @@ class PostgresStore(EventStore):
             self.capabilities,
             tenants=self.layout.tenants,
             append=self.layout.appends,
+            uuid_streams=self.layout.stream_kind == "uuid",
+            uuid_events=self.layout.id_column is not None,
             first_version=self.layout.first_version,
             position_parts=len(self.layout.order),
             settling=settings.settle_timeout + settings.hole_threshold,
