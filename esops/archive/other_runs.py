@@ -22,8 +22,8 @@ from esops.archive_format.runs import Catalog, Run
 from esops.archive_format.schema import Damaged
 from esops.errors import Refused
 from esops.events import StreamKey
+from esops.stores.archiving import StreamPart
 from esops.stores.base import EventStore
-from esops.stores.parts import StreamPart
 
 _HIGHEST = (1 << 31) - 1
 

@@ -40,9 +40,9 @@ from esops.errors import AnotherLog, ConnectionLost, EsopsError, Stopped, Unavai
 from esops.events import Position
 from esops.settings import Removal
 from esops.stores import open_store
+from esops.stores.archiving import StreamPart
 from esops.stores.base import EventStore
 from esops.stores.outage import PATIENCE, Outage
-from esops.stores.parts import StreamPart
 from esops.term import duration
 
 log = structlog.get_logger("esops.archive")

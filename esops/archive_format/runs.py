@@ -251,6 +251,8 @@ class Catalog:
                 manifest = run.manifest()
                 if not stores or manifest.store in stores:
                     found.append((run, manifest))
+        # Names of one second end at random.
+        found.sort(key=lambda each: (each[0].name.split("-")[0], each[1].selected_at))
         return found
 
     def enter(self, run: Run, manifest: Manifest) -> None:
