@@ -55,6 +55,7 @@ class Shop:
         """Write esops.toml with the projection, and its files."""
         self.project.write(f"{self.module}.py", code)
         self.project.write("carts.sql", DDL)
+        self.project.begin_archive("cold")
         self.project.configure(
             stores={"shop": {"backend": "memory", "log": self.name}},
             readmodels={"main": {"dsn": self.connection.info.dsn}},

@@ -113,7 +113,6 @@ def test_the_switch_waits_for_its_command_or_is_left_out(shop):
 def test_in_place_the_same_rows_come_again(shop):
     shop.ok("rebuild", "--blue-green")
     shop.connection.execute("UPDATE carts__v1 SET items = -1")
-    (shop.project.folder / "cold").mkdir()
     assert shop.run("rebuild").code == 2
     done = shop.ok("rebuild", "--yes", "--output", "json").json
     assert (done["state"], done["to_version"]) == ("rebuilt", 1)

@@ -52,9 +52,7 @@ def restore(connection, dumps, variant: str) -> str:
 
 
 def configure(project, dsn, schema: str = "public", more: str = "") -> None:
-    # Where no run has ever begun, a rebuild refuses.
-    (project.folder / "archive" / "locks").mkdir(parents=True)
-    project.write("archive/locks/begun", "a run")
+    project.begin_archive("archive")
     project.write("lengths.py", PROJECTION)
     project.write("lengths.sql", "CREATE TABLE {table} (id text PRIMARY KEY, stream text);")
     project.write(

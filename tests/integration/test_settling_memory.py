@@ -228,8 +228,7 @@ def test_what_an_archive_brings_back_is_no_late_event(dsn, connection, project):
     with open_store("s", PostgresSettings(dsn=dsn)) as store:
         store.memory.keep()
         (stream,) = store.streams()
-        from esops.events import StreamKey
-        from esops.stores.parts import StreamRef
+        from esops.events import StreamKey, StreamRef
 
         reference = StreamRef(stream.name, "", stream.length)
         batches = list(store.archiving.export([reference]))

@@ -182,9 +182,7 @@ def test_an_archive_keeps_them_exactly(kept, project, dsn, connection):
 
 def test_projections_say_what_they_cannot_take(kept, project, dsn, connection):
     project.write("p.py", CODE)
-    # Where no run has ever begun, a rebuild refuses.
-    (project.folder / "cold" / "locks").mkdir(parents=True)
-    project.write("cold/locks/begun", "a run")
+    project.begin_archive("cold")
     text = project.folder.joinpath("esops.toml").read_text()
     for name, columns in (
         ("strict", "at timestamptz"),

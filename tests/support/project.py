@@ -61,6 +61,11 @@ class Project:
         path = [str(self.folder), *filter(None, [self.environment.get("PYTHONPATH")])]
         self.environment["PYTHONPATH"] = os.pathsep.join(path)
 
+    def begin_archive(self, folder: str) -> None:
+        """An archive in which a run has begun, and no more: before that, a rebuild refuses."""
+        (self.folder / folder / "locks").mkdir(parents=True, exist_ok=True)
+        self.write(f"{folder}/locks/begun", "")
+
     def command(self, *arguments: str) -> list[str]:
         return [str(ESOPS), *arguments]
 
