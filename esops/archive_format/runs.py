@@ -251,9 +251,7 @@ class Catalog:
                 manifest = run.manifest()
                 if not stores or manifest.store in stores:
                     found.append((run, manifest))
-        # Names of one second end at random.
-        found.sort(key=lambda each: (each[0].name.split("-")[0], each[1].selected_at))
-        return found
+        return sorted(found, key=age)
 
     def enter(self, run: Run, manifest: Manifest) -> None:
         """Record in the catalog that this sealed run exists."""
@@ -265,3 +263,9 @@ class Catalog:
             "events": manifest.events,
         }
         self.repository.put(f"{CATALOG}/{run.name}.json", sealed(document))
+
+
+def age(sealed: tuple[Run, Manifest]) -> tuple[str, datetime]:
+    """What sorts sealed runs by their age, the oldest first. Names of one second end at random."""
+    run, manifest = sealed
+    return run.name.split("-")[0], manifest.selected_at

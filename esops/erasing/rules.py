@@ -88,7 +88,7 @@ class Person:
 
     @property
     def looks_for_streams(self) -> bool:
-        """Whether streams have to be found before their events can be told."""
+        """Whether streams have to be found before their events are known."""
         return bool(self.conditions) and any(each.settings.whole_streams for each in self.rules)
 
 

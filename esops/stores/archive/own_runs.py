@@ -2,7 +2,7 @@
 
 A run is sealed under the name of its store's section. The name alone tells too little: a section
 may have been renamed, or another one may name the same database. So a run under another name is
-looked at, too: its manifest says by what its log can be told.
+looked at, too: its manifest has what tells its log from another.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class OwnRuns:
     @property
     def all(self) -> list[SealedRun]:
         """Those with events of this store, the oldest first."""
-        return sorted([*self.own, *self.others], key=lambda each: each[0].name)
+        # Imported only where there is an archive, since it brings Parquet.
+        from esops.archive_format.runs import age
+
+        return sorted([*self.own, *self.others], key=age)
 
     def may_be(self, name: str, sealed: Iterable[SealedRun], settings: StoreSettings) -> bool:
         """Whether a run under a name that is not sealed may be one of the store's. `sealed` are

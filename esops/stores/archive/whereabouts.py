@@ -40,7 +40,7 @@ def runs_with(config: Config, store: str, stream: str) -> Iterator[Whereabouts]:
 
 
 def archived_stream(config: Config, error: NoStream) -> UsageError:
-    """What to raise where a store does not have a stream: an archived one is told as such."""
+    """The error for a stream that a store does not have; of an archived one it says so."""
     found = list(runs_with(config, error.store, error.stream))
     if not found:
         return error

@@ -230,7 +230,7 @@ class StreamRemover:
     def _explained(
         self, parts: Sequence[VersionRange], changed: set[StreamKey], comparison: Comparison
     ) -> dict[StreamKey, str]:
-        """Which event differs in what, where that can still be told."""
+        """Which event differs in what, where that is still known."""
         again = [p for p in parts if p.key in changed and isinstance(p.events, Sequence)]
         reasons: dict[StreamKey, str] = {}
         for batch in _chunks(again):
