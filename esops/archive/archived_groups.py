@@ -51,7 +51,7 @@ def groups_of(run: Run, manifest: Manifest, requested: frozenset[str]) -> Iterat
         if requested and digest.stream not in requested:
             continue
         group.append(digest)
-        rows.append(row)
+        rows.append(row.row)
         count += digest.events
         if count >= _EVENTS_AT_ONCE or len(group) >= _STREAMS_AT_ONCE:
             yield from _group(group, rows, events, count)

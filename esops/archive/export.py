@@ -104,7 +104,6 @@ def _write_and_seal(
             selection,
             lambda streams: archiving.export(streams, columns),
             archiving.stream_rows,
-            archiving.categories,
         ):
             context.check_stop()
             context.progress("events exported", so_far.events, selection.events)

@@ -15,7 +15,6 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,12 +23,12 @@ from esops.archive_format.hashes import Content, Digest, digests
 from esops.archive_format.manifest import FileEntry
 from esops.archive_format.repository import ENCRYPTED
 from esops.archive_format.runs import Run
-from esops.archive_format.schema import EXTRA_PREFIX, STREAMS, Damaged, schema_with
+from esops.archive_format.schema import EXTRA_PREFIX, STREAMS, Damaged, StreamRow, schema_with
 from esops.events import Position, StreamKey, StreamRef
 from esops.moments import from_archive
 
-Categories = Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], Sequence[str]] | None]
-"""The categories of streams; None where their names tell."""
+StreamRows = Mapping[tuple[str, str], StreamRow]
+_NO_ROW = StreamRow()
 _GROUP_BYTES = 8 << 20
 _GROUP_ROWS = 100_000
 _STREAMS_AT_ONCE = 1_000
@@ -262,18 +261,16 @@ class Export:
         self,
         streams: Iterable[StreamRef],
         export: Callable[[Iterable[StreamRef]], Iterator[pa.RecordBatch]],
-        rows: Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], str]],
-        categories: Categories = lambda _: None,
+        rows: Callable[[Sequence[StreamKey]], StreamRows],
     ) -> Iterator[ExportTotals]:
-        """Write streams: `export` gives their events, `rows` the store's own rows of streams, and
-        `categories` those that the store finds them in.
+        """Write streams: `export` gives their events, `rows` what else the store has of streams.
 
         Yields the totals after every thousand streams.
         """
         found = digests(self._passing(export(streams)))
         while group := list(islice(found, _STREAMS_AT_ONCE)):
             self.totals.add_streams(group)
-            self._of_streams.do(self._add_streams, group, rows, categories)
+            self._of_streams.do(self._add_streams, group, rows)
             yield self.totals
 
     def _passing(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -283,15 +280,12 @@ class Export:
             yield batch
 
     def _add_streams(
-        self,
-        group: list[Digest],
-        rows: Callable[[Sequence[StreamKey]], Mapping[tuple[str, str], str]],
-        categories: Categories,
+        self, group: list[Digest], rows: Callable[[Sequence[StreamKey]], StreamRows]
     ) -> None:
-        keys = [each.key for each in group]
-        found = categories(keys)
-        self.categories = "by name" if found is None else "listed"
-        self._streams.add(stream_batch(group, rows(keys), found))
+        found = rows([each.key for each in group])
+        if any(each.categories is not None for each in found.values()):
+            self.categories = "listed"
+        self._streams.add(stream_batch(group, found))
 
     def close(self) -> tuple[tuple[FileEntry, ...], tuple[FileEntry, ...]]:
         """Wait until everything is written and read back.
@@ -318,17 +312,10 @@ class Export:
         self._threads.close()
 
 
-def stream_batch(
-    streams: list[Digest],
-    rows: Mapping[tuple[str, str], str],
-    categories: Mapping[tuple[str, str], Sequence[str]] | None = None,
-) -> pa.RecordBatch:
+def stream_batch(streams: list[Digest], rows: StreamRows) -> pa.RecordBatch:
     """Streams as rows of the file of streams."""
     columns = list(zip(*streams, strict=True))
-    listed = [
-        None if categories is None else orjson.dumps([*categories.get(each.key, ())]).decode()
-        for each in streams
-    ]
+    of_streams = [rows.get(key, _NO_ROW) for key in zip(columns[0], columns[1], strict=True)]
     arrays = [
         pa.array(columns[0]),
         pa.array(columns[1]),
@@ -336,7 +323,6 @@ def stream_batch(
         *(pa.array(column, pa.int64()).cast(pa.timestamp("us", "UTC")) for column in columns[5:7]),
         pa.array(columns[7], pa.int64()),
         pa.array(columns[8], pa.binary(32)),
-        pa.array(list(map(rows.get, zip(columns[0], columns[1], strict=True))), pa.string()),
-        pa.array(listed, pa.string()),
+        *(pa.array(each, pa.string()) for each in zip(*of_streams, strict=True)),
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=STREAMS)

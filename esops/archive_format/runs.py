@@ -19,8 +19,9 @@ Encrypted files end with `.age`. Parquet files that no manifest names do not cou
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import starmap
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -30,7 +31,7 @@ from pydantic import ValidationError
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import FORMAT, VERSION, FileEntry, Manifest, sealed, unsealed
 from esops.archive_format.repository import Missing, Repository
-from esops.archive_format.schema import STREAMS, Damaged
+from esops.archive_format.schema import STREAMS, Damaged, StreamRow
 from esops.errors import EmptyArchive, UsageError, nearest
 
 RUNS, CATALOG, LOCKS = "runs", "catalog", "locks"
@@ -40,7 +41,7 @@ RENUMBERED = "renumbered.json"
 """Says that streams of the run may be in the store at other positions than the run has."""
 NOTES = ("plan.json", "verified.json", "removal.json", "done.json", "failed.json", RENUMBERED)
 """The documents of a run beside its manifest."""
-_DIGEST_AND_ROW = [name for name in STREAMS.names if name != "categories"]
+_OF_DIGEST = STREAMS.names[: len(Digest._fields)]
 _EVENTS_IN_BATCH = 32_768
 _STREAMS_IN_BATCH = 2_048
 
@@ -138,21 +139,26 @@ class Run:
         except (pa.ArrowInvalid, OSError) as error:
             raise Damaged(f"{self.name}/{entry.name} cannot be decoded: {error}") from None
 
-    def streams(self, manifest: Manifest) -> Iterator[tuple[Digest, str | None]]:
-        """Each stream's digest and the store's own row of it, in the order of the events."""
+    def streams(self, manifest: Manifest) -> Iterator[tuple[Digest, StreamRow]]:
+        """Each stream's digest and what else is kept of it, in the order of the events."""
         for entry in manifest.stream_files:
             for batch in self.batches(entry, _STREAMS_IN_BATCH):
                 # Times stay microseconds: making a datetime of each is slow.
-                columns = [batch.column(name) for name in _DIGEST_AND_ROW]
-                plain = [
-                    (
-                        column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
-                    ).to_pylist()
-                    for column in columns
-                ]
-                yield from zip(
-                    map(Digest._make, zip(*plain[:-1], strict=True)), plain[-1], strict=True
-                )
+                digests = map(Digest._make, _plain(batch, _OF_DIGEST))
+                # Archives of an earlier esops have no categories.
+                given = [name for name in StreamRow._fields if name in batch.schema.names]
+                yield from zip(digests, starmap(StreamRow, _plain(batch, given)), strict=True)
+
+
+def _plain(batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    columns = (batch.column(name) for name in names)
+    return zip(
+        *(
+            (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+            for column in columns
+        ),
+        strict=True,
+    )
 
 
 def state_of(names: Collection[str]) -> State:

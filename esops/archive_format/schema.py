@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -63,6 +63,14 @@ STREAMS = pa.schema(
 where the store has one. `categories` is a JSON array of the categories that the store finds the
 stream in; null where the stream's name tells, and without it in archives of before.
 """
+
+
+class StreamRow(NamedTuple):
+    """What an archive keeps of a stream beside its events, as in the file of streams."""
+
+    row: str | None = None
+    categories: str | None = None
+
 
 _HYPHENS = (8, 13, 18, 23)
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -103,6 +104,9 @@ def main(arguments: list[str] | None = None) -> None:
     from esops.cli import load
     from esops.cli.pipes import ClosedPipes
 
+    # Imports and rows of a database are many objects without cycles: with Python's own threshold
+    # (700), looking for cycles among them took an eighth of an archive run.
+    gc.set_threshold(50_000, 20, 100)
     load.commands()
     # Read here, since an error may come before the options are parsed.
     debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)

@@ -84,7 +84,7 @@ class ArchivedRun:
                 self._in_file.add(entry.name)
             findings.add(found)
         if search and values:
-            for digest, row in self.run.streams(self.manifest):
+            for digest, (row, _) in self.run.streams(self.manifest):
                 own = row is not None and self._person.may_have(StreamKey(*digest.key))
                 for path, of in values.in_document(row or "", own=False) if own else ():
                     place = Place(
@@ -141,8 +141,7 @@ class ArchivedRun:
                     was, row = next(listed)
                     if (was.key, was.events) != (digest.key, digest.events):
                         raise Damaged(f"{run.name}: its list of streams is not that of its events")
-                    if row is not None:
-                        rows[(digest.stream, digest.tenant)] = row
+                    rows[digest.stream, digest.tenant] = row
                     size += digest.size
                 schema_of_streams.add(stream_batch(group, rows))
             streams_written = schema_of_streams.finish()

@@ -18,6 +18,8 @@ from esops.events import (
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from esops.archive_format.schema import StreamRow
+
 
 class VersionRange(NamedTuple):
     """Events of one stream that are to be removed: those of versions `low` to `high`."""
@@ -149,15 +151,10 @@ class Archiving(Protocol):
         """
         ...
 
-    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
-        """The store's own row of each stream as JSON; empty where it has none."""
-        ...
-
-    def categories(
-        self, streams: Sequence[StreamKey]
-    ) -> Mapping[tuple[str, str], Sequence[str]] | None:
-        """The categories in which the store finds each stream; None where a stream's name tells:
-        what stands before its first `-`.
+    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], StreamRow]:
+        """The store's own row of each stream as JSON, and as a JSON array the categories in which
+        the store finds it: None where its name tells, as what stands before its first `-`. Nothing
+        of streams that have neither.
         """
         ...
 

@@ -94,7 +94,8 @@ class StoreClaims:
             assert archiving is not None
             key, events = self._a_stream(kit)
             batches = list(archiving.export([StreamRef(*key, len(events))]))
-            row = archiving.stream_rows([key]).get(key)
+            found = archiving.stream_rows([key]).get(key)
+            row = None if found is None else found.row
             strategy = archiving.removal_strategy(removal)
             first, last = events[0].version, events[-1].version
             leaves = [each.slice(0, each.num_rows - strategy.keeps) for each in batches]

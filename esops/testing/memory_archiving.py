@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import orjson
 
+from esops.archive_format.schema import StreamRow
 from esops.errors import Refused, UsageError
 from esops.events import Position, RecordedEvent, StreamKey, StreamRef
 from esops.stores.archiving import (
@@ -69,17 +70,13 @@ class MemoryArchiving:
                 for at in range(0, len(events), _BATCH_EVENTS):
                     yield to_archive(events[at : at + _BATCH_EVENTS])
 
-    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
+    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], StreamRow]:
         """The version that each stream has come to."""
         return {
-            key: orjson.dumps({"version": self.log.versions[key.stream]}).decode()
+            key: StreamRow(orjson.dumps({"version": self.log.versions[key.stream]}).decode())
             for key in streams
             if key.stream in self.log.versions
         }
-
-    def categories(self, streams: Sequence[StreamKey]) -> None:
-        """A stream's name tells."""
-        del streams
 
     def removal_strategy(self, removal: str) -> RemovalStrategy:
         """Archive or delete."""

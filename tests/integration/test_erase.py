@@ -325,6 +325,31 @@ def archived_text(project) -> str:
     return "\n".join(found)
 
 
+def listed_streams(folder) -> list:
+    """What a run has of streams beside their events."""
+    files = orjson.loads((folder / "manifest.json").read_bytes())["stream_files"]
+    rows = [row for each in files for row in pq.read_table(folder / each["name"]).to_pylist()]
+    return [(row["stream"], row["row"], row["categories"]) for row in rows]
+
+
+def test_an_archive_whose_lists_tell_categories_keeps_them(project, dsn, connection):
+    connection.execute(
+        "CREATE TABLE log (n bigserial, s text, v int, kind text, body jsonb, grp text)"
+    )
+    connection.execute(
+        "INSERT INTO log (s, v, kind, body, grp) VALUES ('a', 1, 'k', %s, 'customer')",
+        (json.dumps(ANN),),
+    )
+    table = {"name": "log", "stream": "s", "version": "v", "position": "n", "type": "kind"}
+    store = {"layout": "custom", "table": {**table, "data": "body", "category": "grp"}}
+    configure(project, dsn, store=store, archives=ARCHIVE)
+    run = project.ok("archive", "run", "old", "--output", "json").json["run"]
+    folder = project.folder / "cold" / "runs" / run
+    assert listed_streams(folder) == [("a", None, '["customer"]')]
+    assert erase(project, "--where", "customerId=42", "--yes").json["archives"] == 1
+    assert listed_streams(folder) == [("a", None, '["customer"]')]
+
+
 @pytest.mark.parametrize("layout", ["marten partitioned", "emmett", "eventsourcing"])
 def test_archives_are_sealed_again(project, dsn, connection, layout):
     LAYOUTS[layout](connection)
@@ -340,6 +365,7 @@ def test_archives_are_sealed_again(project, dsn, connection, layout):
     gone = project.ok("archive", "run", "old", "--remove", "delete", "--output", "json").json["run"]
     folder = project.folder / "cold" / "runs" / gone
     before = orjson.loads((folder / "manifest.json").read_bytes())
+    listed = listed_streams(folder)
     planned = erase(project, "--where", "customerId=42", "--dry-run").json
     assert (planned["archives"], planned["archived_events"]) == (2, 4)
     done = erase(project, "--where", "customerId=42", "--yes", "--reason", "request 17")
@@ -355,6 +381,7 @@ def test_archives_are_sealed_again(project, dsn, connection, layout):
     assert not any((folder / name).exists() for name in seal["files"])
     assert project.ok("archive", "verify").code == 0
     assert project.ok("archive", "verify", kept, "--against-store").code == 0
+    assert listed_streams(folder) == listed
     again = erase(project, "--where", "customerId=42", "--yes")
     assert (again.code, again.json["archives"]) == (0, 0)
     # What comes back is what the archive has now.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import orjson
 import pyarrow as pa
 
+from esops.archive_format.schema import StreamRow
 from esops.errors import ConnectionLost, Refused, UsageError
 from esops.events import RecordedEvent, StreamKey, StreamRef
 from esops.stores.archive_batches import to_archive
@@ -106,15 +107,11 @@ class NodeArchiving:
             self._connector.lost(lost)
             raise
 
-    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
+    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], StreamRow]:
         """The metadata stream of each stream: its limits, ACL and truncation."""
         with self._talking("read streams' metadata") as link:
             found = {key: lookup.metadata(link, key.stream)[0] for key in streams}
-        return {key: orjson.dumps(document).decode() for key, document in found.items()}
-
-    def categories(self, streams: Sequence[StreamKey]) -> None:
-        """A stream's name tells."""
-        del streams
+        return {key: StreamRow(orjson.dumps(document).decode()) for key, document in found.items()}
 
     def removal_strategy(self, removal: str) -> RemovalStrategy:
         """Truncate, delete or tombstone."""

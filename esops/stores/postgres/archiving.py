@@ -17,6 +17,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from esops.archive_format import schema as archived
+from esops.archive_format.schema import StreamRow
 from esops.errors import Refused, UsageError
 from esops.events import StreamKey, StreamRef
 from esops.postgres import catalog
@@ -120,30 +121,17 @@ class StreamArchiver:
             if batch.num_rows:
                 yield as_archived(self._layout, batch, schema)
 
-    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], str]:
-        """From the layout's table of streams."""
-        if self._rules is None or self._rules.row is None:
+    def stream_rows(self, streams: Sequence[StreamKey]) -> Mapping[tuple[str, str], StreamRow]:
+        """From the layout's table of streams, or from its events where they have the category."""
+        of_events = self._layout.categories([each.stream for each in streams])
+        of_rows = None if self._rules is None else self._rules.row
+        if of_rows is None and of_events is None:
             return {}
         names, tenants = zip(*streams, strict=True)
         keys = {"stream": array_of(names), "tenant": array_of(tenants)}
         with self._control() as connection:
-            found = connection.execute(self._rules.row, keys).fetchall()
-        return {row[:2]: row[2] for row in found}
-
-    def categories(
-        self, streams: Sequence[StreamKey]
-    ) -> Mapping[tuple[str, str], Sequence[str]] | None:
-        """As the layout's condition for a category finds them."""
-        statement = self._layout.categories([each.stream for each in streams])
-        if statement is None:
-            return None
-        wanted, found = set(streams), dict[tuple[str, str], list[str]]()
-        with self._control() as connection:
-            for name, tenant, category in connection.execute(sql.SQL("{}").format(statement)):
-                key = StreamKey(name, tenant)
-                if key in wanted and category not in found.get(key, ()):
-                    found.setdefault(key, []).append(category)
-        return found
+            found = connection.execute(of_rows or sql.SQL("{}").format(of_events), keys).fetchall()
+        return {row[:2]: StreamRow._make(row[2:]) for row in found}
 
     # -- removal
 

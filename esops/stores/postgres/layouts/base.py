@@ -205,8 +205,9 @@ class Layout(ABC):
         return sql.SQL("split_part({}, '-', 1) = {}").format(self.mapped.stream, sql.Literal(name))
 
     def categories(self, streams: Sequence[str]) -> sql.Composable | None:
-        """What gives stream, tenant and each category in which `in_category` finds a stream; None
-        where it goes by the stream's name.
+        """What gives stream, tenant, a null and a JSON array of the categories in which
+        `in_category` finds a stream, from its events; None where it goes by the stream's name or
+        its row.
         """
         del streams
         return None
@@ -216,14 +217,15 @@ class Layout(ABC):
     ) -> sql.Composable:
         """`categories` where each event has its own."""
         return sql.SQL(
-            "SELECT DISTINCT {}, {}, {} AS category FROM {} WHERE {} AND {} IS NOT NULL ORDER BY 3"
+            "SELECT stream, tenant, NULL, coalesce(json_agg(DISTINCT category) FILTER (WHERE "
+            "category IS NOT NULL), '[]')::text FROM (SELECT {} AS stream, {} AS tenant, {} AS "
+            "category FROM {} WHERE {}) AS e GROUP BY stream, tenant"
         ).format(
             self.mapped.stream,
             self.mapped.tenant,
             category,
             self.events,
             self.any_stream(streams),
-            category,
         )
 
     def stream_equals(self, name: str) -> sql.Composable:

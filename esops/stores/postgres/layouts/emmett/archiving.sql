@@ -27,9 +27,9 @@ UPDATE {messages} m SET is_archived = FALSE FROM {k} WHERE {of_messages} AND m.i
 UPDATE {streams} s SET is_archived = FALSE FROM {k} WHERE {of_streams} AND s.is_archived = TRUE
 
 -- row --
--- Each stream's own row as JSON. No join: the planner would read the table from its beginning for
--- each group of streams.
-SELECT s.stream_id, {own_tenant}, row_to_json(s)::text FROM {streams} s
+-- Each stream's own row as JSON; its name tells its category. No join: the planner would read the
+-- table from its beginning for each group of streams.
+SELECT s.stream_id, {own_tenant}, row_to_json(s)::text, NULL FROM {streams} s
 WHERE s.stream_id = ANY(%(stream)s::text[]) AND s.partition = {any_partition}
 
 -- advance --

@@ -124,6 +124,8 @@ def _made(
         "of_events": of_stream("e", "stream_id"),
         "own_tenant": sql.Identifier("s", "tenant_id") if conjoined else NO_TENANT,
         "and_any_tenant": only(conjoined, " AND s.tenant_id = ANY(%(tenant)s::text[])"),
+        "by_name": only(variant.text_ids, "split_part(s.id, '-', 1), "),
+        "prefix": sql.SQL("split_part(s.id, '-', 1)" if variant.text_ids else "NULL"),
         "and_not_archived": only(variant.archivable, " AND e.is_archived IS NOT TRUE"),
         "arguments": sql.SQL("k.stream::{}{}").format(kind, only(parameters > 1, ", k.tenant")),
         "others": sql.SQL(", ").join(map(sql.Identifier, others)),

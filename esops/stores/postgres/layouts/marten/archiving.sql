@@ -37,9 +37,12 @@ FROM {streams} s JOIN {k} ON {of_streams} WHERE s.is_archived
 DELETE FROM {streams} s USING {k} WHERE {of_streams} AND s.is_archived
 
 -- row --
--- Each stream's own row as JSON. No join: the planner would read the table from its beginning for
--- each group of streams.
-SELECT s.id::text, {own_tenant}, row_to_json(s)::text FROM {streams} s
+-- Each stream's own row as JSON, and its categories: the aggregate type, and with text ids what
+-- stands before the first `-`. No join: the planner would read the table from its beginning for each
+-- group of streams.
+SELECT s.id::text, {own_tenant}, row_to_json(s)::text,
+    to_json(array_remove(ARRAY[{by_name}nullif(s.type, {prefix})]::text[], NULL))::text
+FROM {streams} s
 WHERE s.id = ANY(%(stream)s::{kind}[]){and_any_tenant}
 
 -- advance --

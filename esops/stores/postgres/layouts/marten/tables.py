@@ -240,22 +240,6 @@ class Marten(Layout):
         by_name = sql.SQL("split_part(stream_id, '-', 1) = {}").format(sql.Literal(name))
         return sql.SQL("({} OR {})").format(by_type, by_name)
 
-    def categories(self, streams: Sequence[str]) -> sql.Composable:
-        """The aggregate type, and with text ids what stands before the first `-`."""
-        variant = self._variant
-        values = ("split_part(s.id, '-', 1), " if variant.text_ids else "") + "s.type"
-        return sql.SQL(
-            "SELECT s.id::text, {tenant}, category FROM {streams} s, "
-            "unnest(ARRAY[{values}]) WITH ORDINALITY AS c(category, place) "
-            "WHERE s.id = ANY({names}::{kind}[]) AND category IS NOT NULL ORDER BY place"
-        ).format(
-            tenant=NO_TENANT if self.mapped.tenant == NO_TENANT else _C("s", "tenant_id"),
-            streams=variant.table("mt_streams"),
-            values=sql.SQL(values),
-            names=sql.Literal([*streams]),
-            kind=sql.SQL(variant.id_kind),
-        )
-
     def stream_equals(self, name: str) -> sql.Composable:
         """By text or uuid."""
         if self._variant.text_ids:
