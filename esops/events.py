@@ -258,10 +258,23 @@ class Checkpoint:
     evidence: str = ""
     """Why the position or `alive` is what it says, for a person; empty where that is plain."""
 
+    in_stream: tuple[str, int] | None = None
+    """The stream that it reads, where it knows its place by the version of the last event that it
+    has read there, and -1 before the first. That may be a stream of links.
+    """
+
     holds_stream: StreamKey | None = None
     """The stream of the event at which it stands, where the library could not begin without that
     event.
     """
+
+    @property
+    def place(self) -> Position | str | None:
+        """Its position, or its place in the stream that it reads, as a person reads it."""
+        if self.in_stream is not None:
+            stream, version = self.in_stream
+            return f"{stream}: {version}"
+        return self.position
 
     def called(self, name: str) -> bool:
         """Whether a name is its own, or `name/version` where the library keeps versions apart."""

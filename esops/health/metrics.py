@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -68,6 +69,10 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
+_APART = ("version", "partition")
+"""What else tells processors of one name apart."""
+
+
 class StatusCollector(Collector):
     """Gets the status of everything that a configuration names, at each scrape."""
 
@@ -90,6 +95,19 @@ class StatusCollector(Collector):
         return families.values()
 
 
+def _names(processors: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A name for each processor that no other one has: a label stands for one series, and libraries
+    keep a row for each version and partition.
+    """
+    known = Counter((each["store"], each["name"]) for each in processors)
+    return [
+        each["name"]
+        if known[each["store"], each["name"]] == 1
+        else "/".join([each["name"], *filter(None, map(each.get("detail", {}).get, _APART))])
+        for each in processors
+    ]
+
+
 def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
     """Yield name, values of the labels, and value of each metric; skip what is not known."""
     for store in status.stores:
@@ -106,8 +124,8 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
                 [store["store"]],
                 float(len(store.get("held_back_by", ()))),
             )
-    for each in status.processors:
-        labels = [each["store"], each["name"]]
+    for each, name in zip(status.processors, _names(status.processors), strict=True):
+        labels = [each["store"], name]
         yield from _known("esops_processor_lag_events", labels, each["lag_events"])
         yield from _known("esops_processor_lag_seconds", labels, each["lag_seconds"])
     for each in status.projections:

@@ -7,16 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
 from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Unavailable, UsageError
 from esops.events import Checkpoint, Position
-from esops.health.heads import beyond_all, seen_by_followers
+from esops.health.heads import seen_by_followers
+from esops.health.lag import UNKNOWN, lag_of, seconds_behind
 from esops.health.late import missed
-from esops.moments import between
 from esops.postgres.connection import connect, translated
 from esops.readmodel import locks, renamed
 from esops.rebuild import journal
@@ -154,31 +153,23 @@ def _look_at_store(config: Config, name: str, status: Status, stack: ExitStack) 
 
 
 def _processor(name: str, store: EventStore, head: Head, checkpoint: Checkpoint) -> dict[str, Any]:
+    lag = _quietly(lambda: lag_of(store, checkpoint, head)) or UNKNOWN
+    place = checkpoint.place
     return {
         "store": name,
         "name": checkpoint.name,
-        "position": None if checkpoint.position is None else str(checkpoint.position),
-        "lag_events": _quietly(lambda: store.count_between(checkpoint.position, head.position)),
-        "lag_seconds": _quietly(lambda: lag_seconds(store, checkpoint.position, head)),
+        "kind": checkpoint.kind,
+        "position": None if place is None else str(place),
+        "lag_events": lag.events,
+        "lag_seconds": lag.seconds,
         "state": checkpoint.state,
+        "alive": checkpoint.alive,
+        "evidence": checkpoint.evidence,
+        "tenant": checkpoint.tenant,
+        "category": checkpoint.category,
         "updated_at": checkpoint.updated_at,
         **({"detail": dict(checkpoint.detail)} if checkpoint.detail else {}),
     }
-
-
-def lag_seconds(store: EventStore, position: Position | None, head: Head) -> float | None:
-    """The age in seconds of the oldest event after a position: 0 where there is none, None where
-    its time is unknown or unbounded. An event that is held back counts as well.
-    """
-    until = beyond_all(store) if head.held_back_by else head.position
-    if until is None or (position is not None and position >= until):
-        return 0.0
-    # Batches without events come first where a filter of the store skips many.
-    for batch in store.read_all(position, until):
-        if batch.events:
-            age = between(batch.events[0].moment, datetime.now(UTC))
-            return None if age is None else round(max(0.0, age.total_seconds()), 1)
-    return 0.0
 
 
 def _quietly(ask: Callable[[], Any]) -> Any:
@@ -239,7 +230,7 @@ def _add_ages(opened: _Opened, shown: list[dict[str, Any]]) -> None:
             each["lag_seconds"] = None
             continue
         position = Position.parse(each["position"]) if each["position"] else None
-        each["lag_seconds"] = _quietly(partial(lag_seconds, opened.store, position, opened.head))
+        each["lag_seconds"] = _quietly(partial(seconds_behind, opened.store, position, opened.head))
 
 
 def _look_at_archive(

@@ -265,11 +265,19 @@ class EventStore(Protocol):
         """
         return 0 if until is None else sum(len(each.events) for each in self.read_all(after, until))
 
-    def count_passing(self, filter: EventFilter, until: Position | None, at_most: int) -> int:
-        """How many events up to a position pass a filter, counted no further than `at_most`."""
+    def count_passing(
+        self,
+        filter: EventFilter,
+        until: Position | None,
+        at_most: int,
+        after: Position | None = None,
+    ) -> int:
+        """How many events after one position and up to another pass a filter, counted no further
+        than `at_most`.
+        """
         if until is None:
             return 0
-        found = self.read_all(None, until, filter, at_most)
+        found = self.read_all(after, until, filter, at_most)
         return sum(len(batch.events) for batch in found)
 
     def count_parts(self, parts: Sequence[StreamPart], *, archived: bool = False) -> list[int]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from esops.events import EventFilter, Position
-from esops.health.status import lag_seconds
+from esops.health.lag import seconds_behind
 from esops.moments import FarTime, TimeOutOfRange
 from esops.postgres.connection import connect
 from esops.settings import PostgresSettings, TableSettings
@@ -269,7 +269,9 @@ def test_a_lag_is_the_age_of_an_event_of_1970_and_unknown_for_one_at_infinity(ds
     )
     with open_store("s", settings) as store:
         head = store.head()
-        lags = [lag_seconds(store, after, head) for after in (None, Position((1,)), Position((2,)))]
+        lags = [
+            seconds_behind(store, after, head) for after in (None, Position((1,)), Position((2,)))
+        ]
         assert lags[0] is not None
         assert lags[0] > 50 * 365 * 86_400
         assert lags[1:] == [None, None]

@@ -258,10 +258,16 @@ class JoinedStore(EventStore):
         found = lacking(self._cold.runs, self._hot, EventFilter(archived=True), _SAMPLE)
         return found.events / max(found.looked_at, 1)
 
-    def count_passing(self, filter: EventFilter, until: Position | None, at_most: int) -> int:
+    def count_passing(
+        self,
+        filter: EventFilter,
+        until: Position | None,
+        at_most: int,
+        after: Position | None = None,
+    ) -> int:
         """The hot store's where that is enough: then no file of the archive is read."""
-        hot = self._hot.count_passing(filter, until, at_most)
-        return hot if hot >= at_most else super().count_passing(filter, until, at_most)
+        hot = self._hot.count_passing(filter, until, at_most, after)
+        return hot if hot >= at_most else super().count_passing(filter, until, at_most, after)
 
     def any_passes(self, filter: EventFilter) -> bool | None:
         """Whether an event of either store passes."""

@@ -66,7 +66,7 @@ class NodeAdmin:
                 now,
                 {"kind": "projection", "progress": f"{one.progress:.1f} %"},
                 alive="yes" if one.running else "no",
-                **_of_a_stream(one.position.rpartition(": ")[0], one.position, one.place),
+                **_reads(*_in_stream(one.position), one.place),
             )
             for one in self.projections.all()
         ]
@@ -84,7 +84,7 @@ class NodeAdmin:
                     now,
                     detail,
                     alive="yes" if group.consumers else "unknown",
-                    **_of_a_stream(group.stream, group.checkpoint, group.place),
+                    **_reads(group.stream, group.checkpoint, group.place),
                 )
             )
         return found
@@ -100,14 +100,30 @@ class NodeAdmin:
         yield from self.scavenges.watch(number)
 
 
-def _of_a_stream(stream: str, text: str, place: Position | None) -> dict[str, Any]:
+def _in_stream(text: str) -> tuple[str, str]:
+    """The stream in a projection's position, and the revision there; empty where it is none of one
+    stream.
+    """
+    stream, _, revision = text.rpartition(": ")
+    return (stream, revision) if revision.lstrip("-").isdigit() and ";" not in stream else ("", "")
+
+
+def _reads(stream: str, revision: str, place: Position | None) -> dict[str, Any]:
     """What a reader reads of the log, where it reads a stream: a revision in that is no position of
     the log.
     """
-    if place is not None or stream in {"", ALL}:
+    if place is not None:
         return {}
+    if stream in {"", ALL}:
+        return {"evidence": "it has noted no position yet, or one that is none of the log"}
     kind, _, name = stream.partition("-")
     reads: dict[str, Any] = {"stream": stream}
     if kind in {"$ce", "$et"}:  # links, to the events of a category or of a type
         reads = {"category": name} if kind == "$ce" else {"types": (name,)}
-    return {**reads, "evidence": f"it is at {text} of a stream" if text else ""}
+    if not revision.lstrip("-").isdigit():
+        return {**reads, "evidence": f"it has noted no place in {stream} yet"}
+    return {
+        **reads,
+        "in_stream": (stream, int(revision)),
+        "evidence": f"it is at {revision} of {stream}",
+    }

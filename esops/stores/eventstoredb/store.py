@@ -51,8 +51,8 @@ _LONG = 4 * 1024 * 1024
 """Bytes of log from which on a filtered read asks for checkpoints, so that its progress can be
 kept.
 """
-_NEAR = 64 * 1024
-"""Bytes of log in which events are counted one by one."""
+_FEW = 10_000
+"""Events that are counted one by one."""
 _SAMPLE = 500
 
 
@@ -282,15 +282,17 @@ class EventStoreDBStore(EventStore):
         yield from live.follow(self._connector, after, filter, stop, poll)
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
-        """Counted over a short way; else estimated from the bytes between and the bytes that an
+        """Counted while they are few; else estimated from the bytes between and the bytes that an
         event takes here.
         """
         if until is None or (after is not None and after >= until):
             return 0
+        # Bytes tell nothing of a few: after a scavenge positions continue at the next 256 MiB.
+        counted = sum(len(batch.events) for batch in self.read_all(after, until, limit=_FEW))
+        if counted < _FEW:
+            return counted
         between = until[0] - (after[0] if after else 0)
-        if between <= _NEAR:
-            return sum(len(batch.events) for batch in self.read_all(after, until))
-        return max(1, round(between / self._event_size()))
+        return max(counted, round(between / self._event_size()))
 
     def _event_size(self) -> float:
         """Bytes of log for each event that is wanted: as the last read found it; before one, as the

@@ -321,15 +321,24 @@ class PostgresStore(EventStore):
         )
         return int(rows[0][0])
 
-    def count_passing(self, filter: EventFilter, until: Position | None, at_most: int) -> int:
+    def count_passing(
+        self,
+        filter: EventFilter,
+        until: Position | None,
+        at_most: int,
+        after: Position | None = None,
+    ) -> int:
         """Counted in the server, which stops at the limit."""
         if until is None:
             return 0
         self._check(until)
         rows = self._ask(
-            SQL("SELECT count(*) FROM (SELECT FROM {} WHERE {} AND {} LIMIT {}) AS counted").format(
+            SQL(
+                "SELECT count(*) FROM (SELECT FROM {} WHERE {} AND {} AND {} LIMIT {}) AS counted"
+            ).format(
                 self.layout.events,
                 self.layout.where(filter),
+                self.layout.beyond(after) if after is not None else SQL("TRUE"),
                 self.layout.up_to(until),
                 Literal(at_most),
             )

@@ -1,0 +1,99 @@
+"""How far a reader of a store is behind, in events and in seconds, measured in what it reads.
+
+A reader of one category, stream, tenant or a few types is behind by events of these alone. A place
+in a stream is compared with the end of that stream. What is not known is None, and never zero.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from esops.events import Checkpoint, EventFilter, Position
+from esops.health.heads import beyond_all
+from esops.moments import Moment, between
+from esops.stores.base import EVERYTHING, EventStore, Head
+
+COUNTED = 100_000
+"""Events that are counted one by one; more are estimated."""
+
+
+class Lag(NamedTuple):
+    """How many events a reader has not read, and the age of the oldest of these in seconds."""
+
+    events: int | None
+    seconds: float | None
+
+
+UNKNOWN = Lag(None, None)
+
+
+def lag_of(store: EventStore, reader: Checkpoint, head: Head) -> Lag:
+    """The lag of one of the application's processors; none of a row that is no processor's.
+
+    Raises EsopsError where the store cannot be asked, ValueError for a position of another form.
+    """
+    if reader.kind != "processor":
+        return UNKNOWN
+    if reader.in_stream is not None:
+        return _in_stream(store, *reader.in_stream)
+    if reader.position is None and reader.evidence:
+        return UNKNOWN
+    filter = EventFilter(types=reader.types, category=reader.category, stream=reader.stream)
+    return Lag(
+        _events(store, reader, head.position, filter),
+        seconds_behind(store, reader.position, head, filter, reader.tenant),
+    )
+
+
+def seconds_behind(
+    store: EventStore,
+    position: Position | None,
+    head: Head,
+    filter: EventFilter = EVERYTHING,
+    tenant: str = "",
+) -> float | None:
+    """The age in seconds of the oldest event after a position: 0 where there is none, None where
+    its time is unknown or unbounded. An event that is held back counts as well.
+    """
+    until = beyond_all(store) if head.held_back_by else head.position
+    if until is None or (position is not None and position >= until):
+        return 0.0
+    # Batches without events come first where a filter of the store skips many.
+    for batch in store.read_all(position, until, filter):
+        for event in batch.events:
+            if not tenant or event.tenant == tenant:
+                return _age(event.moment)
+    return 0.0
+
+
+def _events(
+    store: EventStore, reader: Checkpoint, until: Position | None, filter: EventFilter
+) -> int:
+    after = reader.position
+    if until is None or (after is not None and after >= until):
+        return 0
+    if reader.tenant:
+        found = store.read_all(after, until, filter, COUNTED)
+        counted = sum(event.tenant == reader.tenant for batch in found for event in batch.events)
+    elif filter.everything:
+        return store.count_between(after, until)
+    else:
+        counted = store.count_passing(filter, until, COUNTED, after)
+    # An upper bound: a reader of a part that is as far behind as this is behind.
+    return counted if counted < COUNTED else store.count_between(after, until)
+
+
+def _in_stream(store: EventStore, stream: str, read: int) -> Lag:
+    """Of a reader of a stream, with the version of the last event that it has read there."""
+    info = store.stream_info(stream)
+    if info is None or info.last_version <= read:
+        return Lag(0, 0.0)
+    unread = next(iter(store.read_stream(stream, read, limit=1)), None)
+    missing = info.last_version - max(read, info.first_version - 1)
+    return Lag(missing, 0.0 if unread is None else _age(unread.moment))
+
+
+def _age(moment: Moment | None) -> float | None:
+    age = between(moment, datetime.now(UTC))
+    return None if age is None else round(max(0.0, age.total_seconds()), 1)

@@ -1,0 +1,136 @@
+"""How far the application's readers are behind is measured in what they read, and what nobody knows
+is no number.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from esdbclient import EventStoreDBClient
+
+from esops.config import load_config
+from esops.events import NewEvent
+from esops.health import lag
+from esops.health.metrics import samples
+from esops.health.status import look
+from esops.settings import EventStoreDBSettings
+from esops.stores import open_store
+from esops.stores.eventstoredb.node import _in_stream, _reads
+from tests.support import emmett, messagedb
+from tests.support.esdb import Nodes
+from tests.support.waiting import until
+
+
+def new(number: int) -> list[NewEvent]:
+    return [NewEvent(str(uuid.uuid4()), "added", b"{}") for _ in range(number)]
+
+
+def lags(store) -> dict[str, tuple[int | None, bool | None]]:
+    """Events behind by name, and whether an event waits."""
+    found = {each.name: lag.lag_of(store, each, store.head()) for each in store.checkpoints()}
+    return {
+        name: (each.events, None if each.seconds is None else each.seconds > 0)
+        for name, each in found.items()
+        if not name.startswith("$by_") and not name.startswith("$st")
+    }
+
+
+def test_a_reader_of_a_stream_is_measured_in_that_stream():
+    with Nodes() as nodes, open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:
+        client = EventStoreDBClient(nodes.uri)
+        for stream in ("cart-1", "order-1"):
+            store.append(stream, new(3))
+        for stream in ("cart-1", "$ce-order"):
+            client.create_subscription_to_stream("mail", stream)
+        client.create_subscription_to_all("all")
+        # Nobody knows where a group begins that has noted nothing yet.
+        assert lags(store) == dict.fromkeys(
+            ("cart-1::mail", "$ce-order::mail", "$all::all"), (None, None)
+        )
+        for stream in ("cart-1", "$ce-order"):
+            subscription = client.read_subscription_to_stream("mail", stream, timeout=20)
+            for _, message in zip(range(3), subscription, strict=False):
+                subscription.ack(message)
+            subscription.stop()
+        client.close()
+        store.append("other-1", new(40))
+        # A group notes its place a moment after it was told.
+        until(lambda: lags(store)["cart-1::mail"] == lags(store)["$ce-order::mail"] == (0, False))
+        store.append("order-2", new(2))
+        until(lambda: lags(store)["$ce-order::mail"] == (2, True))
+        assert lags(store)["cart-1::mail"] == (0, False)
+        (place,) = [e.place for e in store.checkpoints() if e.name == "$ce-order::mail"]
+        assert place == "$ce-order: 2"
+
+
+def test_a_projection_of_a_category_has_its_place_in_the_stream_of_links():
+    assert _in_stream("$ce-order: 8274") == ("$ce-order", "8274")
+    assert _in_stream("C:12/P:12") == _in_stream("a: 1; b: 2") == ("", "")
+    assert _reads(*_in_stream("$ce-order: 8274"), None)["in_stream"] == ("$ce-order", 8274)
+    assert _reads(*_in_stream("a: 1; b: 2"), None)["evidence"]
+
+
+def test_bytes_of_a_node_are_not_events():
+    """After a scavenge positions continue at the next 256 MiB."""
+    with Nodes() as nodes, open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:
+        before = store.append("cart-1", new(30))
+        with store.admin.http() as admin:
+            scavenge = admin.start_scavenge()
+            assert list(store.admin.scavenges.watch(scavenge, poll=0.02))[-1].result == "Success"
+        after = store.append("cart-1", new(3))
+        assert after[0] - before[0] > 200_000_000
+        assert store.count_between(before, after) == 3
+
+
+def test_a_consumer_of_a_category_is_behind_by_events_of_that_category(project, dsn, connection):
+    messagedb.create(connection)
+    connection.execute(
+        "INSERT INTO message_store.messages (stream_name, position, type, data) "
+        "SELECT CASE WHEN n <= 4 THEN 'account-1' ELSE 'other-1' END, n, 'x', '{}' "
+        "FROM generate_series(0, 50) AS n"
+    )
+    connection.execute(
+        "INSERT INTO message_store.messages (stream_name, position, type, data) "
+        "VALUES ('account:position-mail', 0, 'Recorded', '{\"position\": 3}')"
+    )
+    project.configure(stores={"s": {"dsn": dsn}})
+    with open_store("s", load_config(project.folder / "esops.toml").stores["s"]) as store:
+        assert lags(store) == {"account:position-mail": (2, True)}
+
+
+def test_bookkeeping_is_behind_nothing(project, dumps, dsn, connection):
+    """Marten's stuck gap stays for ever, and the fence is above what is there."""
+    emmett.restore(connection, (dumps / "marten-9.58-v1.sql").read_text())
+    connection.execute(
+        "INSERT INTO mt_event_progression (name, last_seq_id) VALUES ('HighWaterStuckGap', 0), "
+        "('HighWaterAllocationFence', 3) ON CONFLICT (name) DO UPDATE SET last_seq_id = 0"
+    )
+    project.configure(stores={"s": {"dsn": dsn}})
+    status = look(load_config(project.folder / "esops.toml"))
+    kinds = {
+        each["name"]: (each["kind"], each["lag_events"], each["lag_seconds"])
+        for each in status.processors
+    }
+    for name in ("HighWaterMark", "HighWaterStuckGap", "HighWaterAllocationFence"):
+        assert kinds[name] == ("bookkeeping", None, None)
+    shards = {name for name, (kind, *_) in kinds.items() if kind == "processor"}
+    assert shards
+    told = {
+        labels[1] for name, labels, _ in samples(status) if name.startswith("esops_processor_lag")
+    }
+    assert told == shards
+
+
+def test_a_processor_of_several_versions_has_a_series_for_each(project, dsn, connection):
+    emmett.create(connection)
+    connection.execute(
+        "INSERT INTO emt_processors (processor_id, version, status, last_processed_checkpoint, "
+        "last_processed_transaction_id) SELECT 'mail', n, 'stopped', '0', '1' FROM "
+        "generate_series(1, 2) AS n"
+    )
+    project.configure(stores={"s": {"dsn": dsn}})
+    found = samples(look(load_config(project.folder / "esops.toml")))
+    assert [tuple(labels) for name, labels, _ in found if name == "esops_processor_lag_events"] == [
+        ("s", "mail/1/emt:default"),
+        ("s", "mail/2/emt:default"),
+    ]
