@@ -12,6 +12,7 @@ from esops import __version__
 from esops.archive import policy
 from esops.archive.context import RunContext, utc_now
 from esops.archive.heads import LeftOut, Part
+from esops.archive.unfinished import noted
 from esops.archive.writer import Export
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.repository import Missing
@@ -62,14 +63,7 @@ def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
             if not selection.count:
                 policy.check_names(context.store, context.policy, context.policy_name, catalog)
                 return None
-            if context.run.read("plan.json") is None:
-                plan = {
-                    "policy": context.policy_name,
-                    "store": context.store_name,
-                    "remove": context.removal,
-                    "at": utc_now(),
-                }
-                context.run.note("plan.json", plan)
+            _note_plan(context)
             log.info(
                 "exporting", run=context.run.name, streams=selection.count, events=selection.events
             )
@@ -80,6 +74,21 @@ def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
     finally:
         if archived is not None:
             archived.close()
+
+
+def _note_plan(context: RunContext) -> None:
+    """Write down what was asked for; once more where a killed run selects again."""
+    run, says = context.run, noted(context.policy)
+    before = run.read("plan.json")
+    if before is None or before.get("noted") != says:
+        plan = {
+            "policy": context.policy_name,
+            "store": context.store_name,
+            "remove": context.removal,
+            "noted": says,
+            "at": utc_now() if before is None else before["at"],
+        }
+        run.note("plan.json", plan)
 
 
 def _counting(context: RunContext, parts: Iterator[Part]) -> Iterator[Part]:

@@ -13,12 +13,13 @@ from typing import Any
 
 from esops.archive import checkpoint_guard, policy
 from esops.archive.heads import LeftOut, Part
+from esops.archive.unfinished import UnfinishedPlan, UnfinishedRun, unfinished_run
 from esops.archive_format.hashes import digests
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
 from esops.archive_format.schema import time_of
 from esops.config import Config
-from esops.errors import AbsentArchive, EsopsError
+from esops.errors import AbsentArchive, EsopsError, Refused
 from esops.events import Checkpoint, RecordedEvent
 from esops.moments import Moment
 from esops.settings import ArchiveSettings, Removal, StreamPortion
@@ -91,6 +92,8 @@ class ArchivePlan:
     """The readers that have not read all of the events: a run would be refused now."""
     readers_unknown: str | None = None
     """Why it is not known whether there are such."""
+    unfinished: UnfinishedPlan | None = None
+    """The run that is finished first, before the policy selects again."""
     scavenge: Scavengeable | None = None
     """What a scavenge would remove beside the policy's streams; None where the run makes none."""
 
@@ -125,6 +128,7 @@ class ArchivePlan:
             "longest": longest,
             "statements": list(self.statements),
             "scavenge": None if self.scavenge is None else self.scavenge._asdict(),
+            "unfinished": None if self.unfinished is None else self.unfinished.as_dict(),
         }
 
 
@@ -225,10 +229,17 @@ def _ask_readers(
 
 
 def planned_streams(
-    config: Config, name: str, removal: Removal | None = None
+    config: Config,
+    name: str,
+    removal: Removal | None = None,
+    unfinished: Callable[[UnfinishedPlan], None] = lambda _: None,
 ) -> Iterator[PlannedStream]:
-    """Each stream of which a run would take something now, one after the other."""
+    """Each stream of which a run would take something now, one after the other. `unfinished` is
+    told of the run that is finished first.
+    """
     with _planned(config, name, removal) as (found, streams, _):
+        if found.unfinished is not None:
+            unfinished(found.unfinished)
         for stream in streams:
             found.add(stream)
             yield stream
@@ -240,14 +251,21 @@ def _planned(
 ) -> Iterator[tuple[ArchivePlan, Iterator[PlannedStream], EventStore]]:
     archive, archive_settings, settings = config.policy(name)
     store_name, store_settings = config.store(settings.store)
-    removal = removal or settings.remove
+    catalog = _catalog(archive_settings)
+    full_name = f"{archive}/{name.rpartition('/')[2]}"
+    begun = None if catalog is None else unfinished_run(catalog, full_name, store_name)
+    asked, removal = removal, removal or settings.remove
+    if begun is not None and begun.manifest is None:
+        # It selects again, and ends as it was begun otherwise.
+        removal = asked or begun.removal or removal
     # Without its archive: a joined store would give streams that have left already.
     with open_store(store_name, store_settings.without_archive) as store:
         strategy = policy.removal_strategy(store, settings, removal)
         found = ArchivePlan(name, archive, store_name, removal, settings.part)
         found.statements, found.what = strategy.statements, strategy.what
         found.stays = 0 if found.part == "head" else strategy.keeps
-        catalog = _catalog(archive_settings)
+        if begun is not None:
+            found.unfinished = _unfinished(config, name, store, begun, asked)
         archived = (
             policy.ArchivedVersions(catalog, store_settings.sources(store_name))
             if removal == "keep" and catalog is not None
@@ -269,8 +287,34 @@ def _planned(
             else (_whole(part, found) for part in parts),
             store,
         )
-        if not found.streams:
-            policy.check_names(store, settings, f"{archive}/{name.rpartition('/')[2]}", catalog)
+        if not found.streams and begun is None:
+            policy.check_names(store, settings, full_name, catalog)
+
+
+def _unfinished(
+    config: Config, name: str, store: EventStore, begun: UnfinishedRun, asked: Removal | None
+) -> UnfinishedPlan:
+    settings, manifest = config.policy(name)[2], begun.manifest
+    removal = asked or begun.removal or settings.remove
+    what, refused, hint = "", None, None
+    try:
+        begun.check_policy(config.path, name, settings, asked)
+    except Refused as error:
+        refused, hint = error.message, error.hint
+    else:
+        part = None if manifest is None else manifest.part
+        what = policy.removal_strategy(store, settings, removal, part).what
+    return UnfinishedPlan(
+        begun.run.name,
+        manifest is not None,
+        removal,
+        what,
+        begun.removes_already,
+        0 if manifest is None else manifest.streams,
+        0 if manifest is None else manifest.events,
+        refused,
+        hint,
+    )
 
 
 def _catalog(settings: ArchiveSettings) -> Catalog | None:

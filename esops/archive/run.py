@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import structlog
 
@@ -27,6 +26,7 @@ from esops.archive.compare import StreamComparison
 from esops.archive.context import ArchiveOutcome, Progress, RunContext, utc_now
 from esops.archive.export import ReadBackFailed, export_and_seal
 from esops.archive.remove import remove_archived
+from esops.archive.unfinished import unfinished_run
 from esops.archive.verify import RunVerification, verify
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.hashes import Digest
@@ -66,8 +66,9 @@ def run(
     Waits while the store cannot be reached: for so long as it may take, or ten minutes.
 
     Raises Busy while another process works on the policy, Stopped after `max_duration` or `stop`,
-    and Refused if a processor or projection has not read the events that would be removed;
-    `despite` names those that need not have. Before anything is removed a restore of a sample is
+    and Refused if a processor or projection has not read the events that would be removed
+    (`despite` names those that need not have), or if the policy takes less than when the unfinished
+    run began. Before anything is removed a restore of a sample is
     tried, with `prove` of all of it: Refused where it would not come back as it is.
     """
     archive, archive_settings, settings = config.policy(name)
@@ -90,16 +91,17 @@ def run(
     repository = _opened(archive, Repository(archive_settings, make=True))
     with Lease(repository, policy_name) as lease, ExitStack() as stack:
         catalog = Catalog(repository)
-        unfinished = _unfinished(catalog, policy_name, store_name)
+        unfinished = unfinished_run(catalog, policy_name, store_name)
         # An unfinished run ends as it was begun, unless the operator says otherwise.
         store = stack.enter_context(open_store(store_name, store_settings.without_archive))
         checkpoint_guard.check_despite(config, store, store_name, despite)
         if start_again and unfinished is not None:
-            _abort(unfinished[0], store)
+            _abort(unfinished.run, store)
             unfinished = None
-        asked_before = unfinished[1].get("remove") if unfinished else None
-        removal = removal or asked_before or settings.remove
-        sealed = unfinished[0].seal() if unfinished else None
+        if unfinished is not None:
+            unfinished.check_policy(config.path, name, settings, removal)
+        removal = removal or (unfinished and unfinished.removal) or settings.remove
+        sealed = unfinished.manifest if unfinished else None
         part = settings.part if sealed is None else sealed.part
         context = RunContext(
             config=config,
@@ -110,7 +112,7 @@ def run(
             store=store,
             removal=removal,
             strategy=policy.removal_strategy(store, settings, removal, part),
-            run=unfinished[0] if unfinished else Run(repository, _new_name(short_name)),
+            run=unfinished.run if unfinished else Run(repository, _new_name(short_name)),
             lease=lease,
             despite_checkpoints=despite_checkpoints,
             despite=despite,
@@ -311,31 +313,6 @@ def _note_verified(context: RunContext, found: RunVerification) -> None:
     }
     context.run.note("verified.json", note)
     log.info("verified", run=context.run.name, ok=found.ok, files=found.files, events=found.events)
-
-
-def _unfinished(
-    catalog: Catalog, policy_name: str, store_name: str
-) -> tuple[Run, dict[str, Any]] | None:
-    """The newest run of a policy, with its plan, if it is neither done nor failed."""
-    short_name = policy_name.rpartition("/")[2]
-    for found in reversed(catalog.runs()):
-        # The name alone tells of most runs that they are of other policies: nothing is read.
-        if found.name.rpartition("-")[0].partition("-")[2] != short_name:
-            continue
-        planned = found.read("plan.json")
-        if planned is None or planned["policy"] != policy_name:
-            continue
-        if found.state in ("done", "failed"):
-            return None
-        if planned["store"] != store_name:
-            raise UsageError(
-                f"the unfinished run {found.name} of this policy archives store "
-                f"{planned['store']}, and the policy now names store {store_name}",
-                hint=f'Set store = "{planned["store"]}" again, and run the policy once to finish '
-                "it.",
-            )
-        return found, planned
-    return None
 
 
 def _new_name(policy_name: str) -> str:

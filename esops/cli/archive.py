@@ -82,7 +82,12 @@ def plan(
     output = current_output(context)
     config = load_config(output.settings.config)
     if streams:
-        planned = planned_streams(config, policy, _removal(remove))
+        planned = planned_streams(
+            config,
+            policy,
+            _removal(remove),
+            lambda found: text.unfinished(output.say, policy, found),
+        )
         # A policy may select millions of streams: a table would need all of them in memory.
         if output.format("table", "json", "ndjson", "csv") == "table":
             text.planned(output, planned)
@@ -134,11 +139,13 @@ def run(
 ) -> int:
     """Archive the streams that a policy selects, verify the archive, and then remove them.
 
-    If the policy has an unfinished run, it is resumed. You can kill a run at any moment.
+    If the policy has an unfinished run, it is resumed, and removes what was selected when it began.
+    You can kill a run at any moment.
 
     Exit code 1 if the verification found a problem: then nothing is removed. Exit code 6 if a
     projection or processor has not read the events yet, or if they would not come back from the
-    archive as they are: then nothing is removed either.
+    archive as they are: then nothing is removed either. Also if the policy was edited to take less
+    than its unfinished run would remove.
 
     esops archive run old-carts
     esops archive run old-carts --remove keep

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from esops.archive.gc import Garbage
     from esops.archive.planning import ArchivePlan, PlannedStream
     from esops.archive.restore import RestoreResult
+    from esops.archive.unfinished import UnfinishedPlan
     from esops.archive.verify import RunVerification
     from esops.stores.archive.views import UnreadableEvents
     from esops.term import Output
@@ -27,6 +28,8 @@ def plan(output: Output, found: ArchivePlan) -> None:
     """What a run would select, what it would do, and the next command."""
     from rich.filesize import decimal
 
+    if found.unfinished is not None:
+        unfinished(output.line, found.policy, found.unfinished)
     size = f" ({decimal(found.bytes)} in the store)" if found.bytes is not None else ""
     output.line(
         f"Policy {found.policy} selects {count(found.streams, 'stream')} with "
@@ -48,7 +51,8 @@ def plan(output: Output, found: ArchivePlan) -> None:
             "could not load what stays: there is no snapshot that stands for the events that go."
         )
     if not found.streams:
-        output.line("There is nothing to do.")
+        nothing = "nothing to do" if found.unfinished is None else "nothing more to do"
+        output.line(f"There is {nothing}.")
         return
     if found.oldest is not None and found.newest is not None:
         output.line(
@@ -81,6 +85,27 @@ def plan(output: Output, found: ArchivePlan) -> None:
         )
     _late(output, found)
     output.line(f"Next: esops archive run {found.policy}")
+
+
+def unfinished(line: Callable[[str], None], policy: str, found: UnfinishedPlan) -> None:
+    """Which run is finished first, and what that does."""
+    command = f"esops archive run {policy}"
+    if not found.sealed:
+        line(f"Run {found.run} is not finished: `{command}` selects and exports again.")
+    else:
+        begun = ", and has begun to remove them" if found.removes_already else ""
+        line(
+            f"Run {found.run} is not finished: it has sealed {count(found.events, 'event')} of "
+            f"{count(found.streams, 'stream')}{begun}."
+        )
+        if found.refused is None:
+            line(
+                f"`{command}` finishes that run first: it compares them with the store, and then "
+                f"{found.what}. What follows is for the run after it."
+            )
+    if found.refused is not None:
+        line(f"`{command}` would be refused now (exit code 6): {found.refused}.")
+        line(found.hint or "")
 
 
 def _late(output: Output, found: ArchivePlan) -> None:

@@ -80,3 +80,60 @@ def test_a_run_that_dies_at_any_write_is_resumed(shop, monkeypatch, moment):
         "archive", "query", "SELECT count(DISTINCT id) AS n FROM events", "--output", "json"
     )
     assert rows.json == [{"n": 200}]
+
+
+def test_a_run_is_not_continued_against_the_policy_of_today(shop, monkeypatch):
+    """It was killed after its seal, and esops.toml was edited to take less."""
+    before = {"remove": "delete", "stream": "cart-*", "min_length": 2, "never_younger_than": "0s"}
+    run = ("archive", "run", "old", "--despite-checkpoints")
+
+    def policy(**keys: object) -> None:
+        old = {"store": "shop", **before, **keys}
+        shop.project.configure(
+            stores={"shop": {"backend": "memory", "log": shop.name}},
+            archives={"cold": {"repository": "cold", "policies": {"old": old}}},
+        )
+
+    def killed(*_: object) -> None:
+        raise Died
+
+    for step in ("export._seal", "run.remove_archived"):
+        policy()
+        with monkeypatch.context() as patched, pytest.raises(Died):
+            patched.setattr(f"esops.archive.{step}", killed)
+            shop.run(*run)
+        policy(remove="keep")
+        refused = shop.run(*run)
+        assert (refused.code, "--start-again" in refused.err) == (6, True)
+    less = {
+        "remove": "keep",
+        "stream": "cart-1",
+        "min_length": 3,
+        "idle_for": "1h",
+        "keep_last": 2,
+        "tenant": "red",
+        "closed_by": ["closed"],
+    }
+    for key, value in less.items():
+        policy(**{key: value})
+        refused = shop.run(*run)
+        assert (refused.code, f"{key} was " in refused.err) == (6, True), refused.err
+    policy(remove="keep", stream="cart-1")
+    assert len(shop.log.events) == 200
+    told = shop.ok("archive", "plan", "old", "--output", "json").json
+    assert (told["streams"], told["remove"]) == (0, "keep")
+    unfinished = told["unfinished"]
+    assert (unfinished["remove"], unfinished["streams"], unfinished["events"]) == (
+        "delete",
+        10,
+        200,
+    )
+    assert "remove was" in unfinished["refused"]
+    assert unfinished["run"] in shop.ok("archive", "plan", "old").out
+    assert unfinished["run"] in shop.ok("archive", "plan", "old", "--streams").err
+    # Finished where the command line says how, or where the file says as much as before, or more.
+    policy(remove="keep", min_length=1)
+    assert "nothing" not in shop.ok("archive", "plan", "old", "--remove", "delete").out
+    done = shop.ok(*run, "--remove", "delete", "--output", "json").json
+    assert (done["run"], done["removed"]) == (unfinished["run"], 10)
+    assert shop.ok("archive", "plan", "old", "--output", "json").json["unfinished"] is None
