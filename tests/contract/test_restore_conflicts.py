@@ -223,6 +223,34 @@ def test_a_node_has_no_new_positions_and_leaves_out_what_is_gone_for_good(node_k
         assert list(kit.store.read_stream(stream)) == there
 
 
+@pytest.mark.parametrize("remove", ["truncate", "delete"])
+def test_a_node_keeps_what_an_operator_wrote_into_a_streams_metadata_since(
+    node_kit, tmp_path, remove
+):
+    kit, changes = node_kit, node_kit.store.changes
+    short, long, _ = fill(kit)
+    changes.set_metadata(long, {"mine": 1, "$tb": 2})
+    was = {name: list(kit.store.read_stream(name)) for name in kit.streams}
+    config = configured(kit, tmp_path, remove=remove)
+    run(config, "old", despite_checkpoints=True)
+    ((found, manifest),) = catalog_of(config).sealed()
+    since = {"$acl": {"$w": "$admins"}, "$maxCount": 50, "mine": 2}
+    for name in (short, long):
+        now, version = changes.metadata(name)
+        changes.set_metadata(name, {**now, **since}, -1 if version is None else version)
+    restore(found, manifest, kit.store)
+    assert changes.metadata(short)[0] == since
+    assert changes.metadata(long)[0] == {**since, "$tb": 2}
+    assert {name: list(kit.store.read_stream(name)) for name in kit.streams} == was
+    # A limit that hides what would come back is said, and stays.
+    changes.truncate(short, 2)
+    before = {**since, "$maxCount": 1, "$tb": 2}
+    changes.set_metadata(short, before)
+    with pytest.raises(Refused, match=r"\$maxCount 1"):
+        restore(found, manifest, kit.store)
+    assert changes.metadata(short)[0] == before
+
+
 @pytest.mark.parametrize("kit", ["messagedb"], indirect=True)
 def test_the_id_of_another_event_is_a_conflict_where_ids_are_unique(kit, sealed):
     found, manifest, before, _, _ = sealed

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _CONTENT_TYPE = "content_type"
 _ROWS = 4_096
+_LIMITS = ("$maxAge", "$maxCount")
 _TRUNCATE = (
     'append to $$<stream>: $metadata {{…, "$tb": <{}>}}, expecting the version that was read'
 )
@@ -188,9 +189,9 @@ class NodeArchiving:
         rows: Sequence[str | None] | None,
         batches: Iterable[pa.RecordBatch],
     ) -> int:
-        """Make streams readable again by the metadata that they had.
+        """Make streams readable again from where they began, by their metadata.
 
-        Raises Refused where a scavenge has removed events.
+        Raises Refused where a scavenge has removed events, or newer limits hide them.
         """
         wanted = _versions(batches)
         documents = rows or [None] * len(streams)
@@ -221,15 +222,17 @@ class NodeArchiving:
                 f"stream {stream} {state}, so it cannot be restored under its name",
                 hint="Restore into another store with --into.",
             )
-        # Truncation and soft deletion are nothing but `$tb` in the metadata, so the old metadata
-        # make the events readable, as long as they are on disk.
+        # Truncation and soft deletion are nothing but `$tb` in the metadata, so without it events
+        # are readable, as long as they are on disk. Nothing else of it is a run's: rights and
+        # limits are what the stream was given since.
         now, version = changes.metadata(stream)
         was = orjson.loads(document or "{}")
+        first = was.get("$tb", 0)
         if not info.deleted and info.last_version > high:
-            # The stream has continued: limits and rights that it was given since are kept.
-            was = {key: value for key, value in now.items() if key != "$tb"}
-            was |= {"$tb": low} if low else {}
-        changes.set_metadata(stream, was, -1 if version is None else version)
+            first = low  # the stream has continued
+        wanted = {key: value for key, value in now.items() if key != "$tb"}
+        wanted |= {"$tb": first} if first else {}
+        changes.set_metadata(stream, wanted, -1 if version is None else version)
         after = self._store.stream_info(stream)
         if (
             after is None
@@ -238,15 +241,30 @@ class NodeArchiving:
             or after.first_version > low
             or after.last_version < high
         ):
-            # As it was found: a restore that does not succeed changes nothing.
-            changes.set_metadata(stream, now)
-            raise Refused(
-                f"stream {stream}: a scavenge has removed its events, so they cannot be restored "
-                "with the same versions",
-                hint="Restore into another store with --into.",
-            )
+            # As it was found: a restore that does not succeed changes nothing. Where somebody has
+            # written them in between, theirs stay.
+            with contextlib.suppress(WrongExpectedVersion):
+                changes.set_metadata(stream, now, 0 if version is None else version + 1)
+            raise _unreadable(stream, {each: now[each] for each in _LIMITS if each in now})
         # Only what came back counts: a truncated stream still had its last events.
         return after.length - (0 if info.deleted else info.length)
+
+
+def _unreadable(stream: str, limits: Mapping[str, object]) -> Refused:
+    """Events of a stream did not become readable, under the limits of its metadata."""
+    if not limits:
+        return Refused(
+            f"stream {stream}: a scavenge has removed its events, so they cannot be restored "
+            "with the same versions",
+            hint="Restore into another store with --into.",
+        )
+    named = ", ".join(f"{key} {value}" for key, value in limits.items())
+    return Refused(
+        f"stream {stream}: not all of its events would come back: its metadata limit what can be "
+        f"read ({named}), or a scavenge has removed events",
+        hint="Its metadata are as they were. Take the limits away and restore it again, or restore "
+        "into another store with --into.",
+    )
 
 
 def _versions(batches: Iterable[pa.RecordBatch]) -> dict[str, tuple[int, int]]:
