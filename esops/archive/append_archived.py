@@ -27,16 +27,19 @@ _AT_ONCE = 200
 class Appender:
     """Appends streams to one store."""
 
-    def __init__(self, run: Run, manifest: Manifest, store: EventStore) -> None:
-        """Raises MissingCapability where the store takes no events."""
+    def __init__(self, run: Run, manifest: Manifest, store: EventStore, home: str) -> None:
+        """`home` is the store that the run came from, in words. Raises MissingCapability where
+        the store takes no events.
+        """
         if not store.capabilities.append:
             raise missing(store, "append")
         self._run, self._manifest, self._store = run, manifest, store
+        self._hint = f"Restore it into {home}."
 
     def unfit(self, group: Group) -> dict[StreamKey, Refused]:
         """The streams that this store cannot take, with what speaks against it: a read of all."""
         found = misnamed(group.digests, self._store)
-        hint = f"Restore it into store {self._manifest.store}."
+        hint = self._hint
         for batch in group.batches:
             for key in map(StreamKey, *_names(batch.filter(batch.column("hidden")))):
                 reason = (
@@ -98,7 +101,7 @@ class Appender:
             raise Refused(
                 f"stream {digest.stream} begins at version {digest.first_version} in the archive, "
                 f"and store {store.name} would count its events from {base}",
-                hint=f"Restore it into store {self._manifest.store}.",
+                hint=self._hint,
             )
         here = store.stream_info(digest.stream)
         written = 0 if here is None else here.last_version - base + 1

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from esops.archive.context import Progress
+from esops.archive.log_runs import Homes
 from esops.archive.verify import RunVerification, verify
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import NOTES, Catalog, Run
@@ -99,6 +100,7 @@ def verify_runs(
     A sealed run whose manifest is lost has a problem. Raises UsageError for an unknown run.
     """
     sealed = set(catalog.catalogued())
+    homes = Homes(config) if against_store else None
     # The other way round, a run that is sealed and not in the catalog is no problem: the next run
     # of its policy enters it again.
     for run in [catalog.run(name)] if name is not None else catalog.runs():
@@ -108,7 +110,7 @@ def verify_runs(
                 catalog.check_entry(run.name)
             manifest = run.seal()
             if manifest is not None:
-                yield _verify_run(config, run, manifest, against_store, sample, progress)
+                yield _verify_run(config, run, manifest, homes, sample, progress)
                 continue
             if run.name not in sealed and name is None:
                 continue  # never sealed
@@ -123,7 +125,7 @@ def _verify_run(
     config: Config,
     run: Run,
     manifest: Manifest,
-    against_store: bool,
+    homes: Homes | None,
     sample: float,
     progress: Progress,
 ) -> RunVerification:
@@ -131,8 +133,8 @@ def _verify_run(
         run.read(note)  # raises Damaged
     with ExitStack() as stack:
         store = None
-        if against_store:
-            name, settings = config.store(manifest.store)
+        if homes is not None:
+            name, settings = config.store(homes.of(run, manifest))
             store = stack.enter_context(open_store(name, settings.without_archive))
         return verify(
             run,

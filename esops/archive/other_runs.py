@@ -1,4 +1,4 @@
-"""What other runs of the same store hold of streams that come back from one run.
+"""What other runs of the same log hold of streams that come back from one run.
 
 A stream may be in several runs: as its head and what followed, piece by piece as it continued after
 a removal, or twice, as it was kept at first. So a run alone may be outdated, or leave a gap.
@@ -15,10 +15,12 @@ import pyarrow as pa
 
 from esops.archive.archived_groups import events_of_streams
 from esops.archive.compare import PLACE, by_stream, by_version, only
+from esops.archive.log_order import Misplaced, misplaced
+from esops.archive.log_runs import LogRuns
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
-from esops.archive_format.runs import Catalog, Run
+from esops.archive_format.runs import Run
 from esops.archive_format.schema import Damaged
 from esops.errors import Refused
 from esops.events import StreamKey
@@ -49,25 +51,32 @@ class _There(NamedTuple):
 
 
 class OtherRuns:
-    """The other sealed runs of a run's store, in the same archive. A context manager."""
+    """The other sealed runs of the log that a run is of. A context manager."""
 
     def __init__(
-        self, run: Run, manifest: Manifest, requested: frozenset[str], *, oldest_first: bool = False
+        self,
+        run: Run,
+        manifest: Manifest,
+        log: LogRuns,
+        requested: frozenset[str],
+        *,
+        oldest_first: bool = False,
     ) -> None:
-        """Reads the lists of streams of the store's runs. Raises Damaged, Missing, Unavailable.
+        """Reads the lists of streams of the log's runs. Raises Damaged, Missing, Unavailable, and
+        Refused where a run has one of these streams and nothing tells whether it is of this log.
 
         `oldest_first`: the pieces of a stream have to come in that order; otherwise the newest is
         the first of them.
         """
-        self._run, self._manifest, self._oldest_first = run, manifest, oldest_first
-        self._runs = sorted(
-            (each for each in Catalog(run.repository).sealed(manifest.store)), key=_began
-        )
+        self._run, self._manifest, self._log = run, manifest, log
+        self._oldest_first = oldest_first
+        self._runs = [*log.runs]
         names = [other.name for other, _ in self._runs]
         self._own = names.index(run.name) if run.name in names else len(names)
         self._next: set[int] = set()
+        self._holding: set[int] = set()
         self._pieces = DiskMap()
-        if len(self._runs) > 1:
+        if len(self._runs) > 1 or log.doubtful:
             self._collect(requested)
 
     def _collect(self, requested: frozenset[str]) -> None:
@@ -80,9 +89,17 @@ class OtherRuns:
             for digest, _ in other.streams(manifest):
                 known = self._pieces.get(*digest.key)
                 if known is not None:
+                    self._holding.add(number)
                     versions = digest.first_version, digest.last_version
                     piece = _Piece(number, *versions, digest.sha256.hex())
                     self._pieces.put(*digest.key, orjson.dumps([*orjson.loads(known), [*piece]]))
+        for own in self._log.doubtful:
+            for other, manifest in own.doubtful:
+                streams = (digest for digest, _ in other.streams(manifest))
+                if other.name != self._run.name and any(
+                    self._pieces.get(*digest.key) is not None for digest in streams
+                ):
+                    self._log.refuse_doubtful(own, (other, manifest))
 
     def _of(self, digest: Digest) -> list[_Piece]:
         found = self._pieces.get(*digest.key)
@@ -94,6 +111,12 @@ class OtherRuns:
         have to be restored.
         """
         return self._named(self._next)
+
+    @property
+    def in_other_archives(self) -> list[Run]:
+        """The runs in other archives that hold one of these streams."""
+        runs = [self._runs[number][0] for number in sorted(self._holding)]
+        return [run for run in runs if run.repository.address != self._run.repository.address]
 
     def _named(self, numbers: set[int]) -> list[str]:
         ordered = sorted(numbers, reverse=not self._oldest_first)
@@ -109,7 +132,62 @@ class OtherRuns:
             refused = self._gap(digest, counts, store)
             if refused is not None:
                 found.setdefault(digest.key, refused)
+        if not self._oldest_first:
+            suspects = [
+                digest
+                for digest, counts in zip(digests, there, strict=True)
+                if counts.inside < digest.events
+                and (counts.before or counts.after)
+                and digest.key not in found
+                and self._may_be_moved(digest)
+            ]
+            found |= self._out_of_order(suspects, store)
         return found
+
+    def _may_be_moved(self, digest: Digest) -> bool:
+        """Whether the store may have events of a stream at other positions than archived ones."""
+        if not self._log.at_home:  # nobody notes that
+            return True
+        numbers = {piece.number for piece in self._of(digest)} | {self._own}
+        return any(self._runs[each][0].renumbered for each in numbers if each < len(self._runs))
+
+    def _out_of_order(
+        self, digests: Sequence[Digest], store: EventStore
+    ) -> dict[StreamKey, Refused]:
+        found: dict[StreamKey, Refused] = {}
+        if not digests:
+            return found
+        others = misplaced(self._run, self._manifest, digests, store)
+        for digest in digests:
+            other = others.get(digest.key)
+            if other is not None:
+                side = "behind" if other.older else "in front of"
+                found[digest.key] = Refused(
+                    f"stream {digest.stream} would be out of order: version {other.version} is at "
+                    f"position {other.number} of store {store.name}, and what would come back at "
+                    f"position {other.first} belongs {side} it",
+                    hint=f"The stream was not written. {self._in_order(digest, other)}",
+                )
+        return found
+
+    def _in_order(self, digest: Digest, other: Misplaced) -> str:
+        """How events come back behind, or in front of, others that are at new positions."""
+        if other.older and self._manifest.part != "head":
+            return (
+                "Its older events got new positions by --renumber: restore this run with "
+                "--renumber, too."
+            )
+        same = [
+            self._runs[piece.number][0]
+            for piece in self._of(digest)
+            if piece.number < self._own
+            and piece.first <= digest.last_version
+            and piece.last >= digest.first_version
+        ]
+        if not same or other.older:
+            return "Read all of it with the archive as a store."
+        named = self._log.named(same[0])
+        return f"Its events were at other positions before: esops archive restore {named}."
 
     def _gap(self, digest: Digest, there: _There, store: EventStore) -> Refused | None:
         low, high = digest.first_version, digest.last_version
@@ -126,7 +204,6 @@ class OtherRuns:
                         f"stream {digest.stream} {side} versions {low} to {high}, and store "
                         f"{store.name} has no event of the stream",
                         first,
-                        store,
                     )
             elif not there.at_next and (there.after or head):
                 begins = "begins later" if there.after else "is not alive"
@@ -134,14 +211,12 @@ class OtherRuns:
                     f"stream {digest.stream} {begins} in store {store.name}, and what comes back "
                     f"ends at version {high}: there would be a gap",
                     newer,
-                    store,
                 )
             if there.before and not there.at_previous:
                 return self._refused(
                     f"stream {digest.stream} ends earlier in store {store.name}, and what comes "
                     f"back begins at version {low}: there would be a gap",
                     older,
-                    store,
                     oldest_first=True,
                 )
         if not head:
@@ -154,7 +229,6 @@ class OtherRuns:
         self,
         message: str,
         others: set[int],
-        store: EventStore,
         *,
         oldest_first: bool | None = None,
     ) -> Refused:
@@ -162,24 +236,24 @@ class OtherRuns:
             down = not (self._oldest_first if oldest_first is None else oldest_first)
             numbers = sorted({*others, self._own}, reverse=down)
             order = ", then ".join(
-                self._runs[number][0].name if number < len(self._runs) else self._run.name
+                self._log.named(self._runs[number][0] if number < len(self._runs) else self._run)
                 for number in numbers
             )
             hint = f"The stream was not written. Restore its runs in this order: {order}."
-        elif store.name != self._manifest.store:
+        elif not self._log.at_home:
             hint = self._only_whole()
         else:
             hint = (
-                "The stream was not written, and no other run of this archive has these versions. "
+                "The stream was not written, and no other run of the archives has these versions. "
                 "Read all of it with the archive as a store."
             )
         return Refused(message, hint=hint)
 
     def _only_whole(self) -> str:
         return (
-            "The stream was not written. Its newer events are in other runs, or in store "
-            f"{self._manifest.store} itself: read all of it with the archive as a store, or "
-            f"restore the run into store {self._manifest.store}."
+            f"The stream was not written. Its newer events are in other runs, or in "
+            f"{self._log.home} itself: read all of it with the archive as a store, or restore the "
+            f"run into {self._log.home}."
         )
 
     def unfit(self, digests: Sequence[Digest], store: EventStore) -> dict[StreamKey, Refused]:
@@ -209,13 +283,13 @@ class OtherRuns:
         found: dict[StreamKey, Refused] = {}
         # What the newest run says comes last, and stays.
         for number, streams in sorted(suspects.items()):
-            other = self._runs[number][0].name
+            other = self._runs[number][0]
             for key, what in self._differences(number, [*streams]):
                 found[key] = Refused(
-                    f"run {self._run.name} is outdated: the newer run {other} has other content "
-                    f"of stream {key.stream}, {what}",
+                    f"run {self._run.name} is outdated: the newer run {other.name} has other "
+                    f"content of stream {key.stream}, {what}",
                     hint="The stream was not written. Restore the newer run instead: "
-                    f"esops archive restore {other}",
+                    f"esops archive restore {self._log.named(other)}",
                 )
         return found
 
@@ -239,12 +313,6 @@ class OtherRuns:
 
     def __exit__(self, *_: object) -> None:
         self._pieces.close()
-
-
-def _began(entry: tuple[Run, Manifest]) -> tuple[str, Any]:
-    """Names begin with the second in which a run began."""
-    run, manifest = entry
-    return run.name.partition("-")[0], manifest.sealed_at
 
 
 def _counted(digests: Sequence[Digest], store: EventStore, *, archived: bool) -> list[_There]:

@@ -14,6 +14,7 @@ from pyarrow import RecordBatch
 from esops.archive.append_archived import Appender, misnamed
 from esops.archive.archived_groups import Group, check_seal, events_of_streams, groups_of
 from esops.archive.compare import StreamComparison, compare, only
+from esops.archive.log_runs import LogRuns, log_of
 from esops.archive.other_runs import OtherRuns
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
@@ -95,8 +96,9 @@ def restore_run(
     name, settings = config.store(into)
     manifest = run.manifest()
     with open_store(name, settings.without_archive) as store:
+        log = log_of(run, manifest, store, config)
         return restore(
-            run, manifest, store, streams, options, check_stop=check_stop, progress=progress
+            run, manifest, store, streams, options, log, check_stop=check_stop, progress=progress
         )
 
 
@@ -106,11 +108,15 @@ def restore(
     store: EventStore,
     names: Sequence[str] = (),
     options: RestoreOptions = _DEFAULT,
+    log: LogRuns | None = None,
     *,
     check_stop: Callable[[], None] = lambda: None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> RestoreResult:
     """Restore all streams of a run, or those that are named. Can be run again after a kill.
+
+    `log` is the log that the run is of, as `log_of` finds it; without it, as the run's own archive
+    tells.
 
     In a store of the kind that they came from, streams get back their ids, versions, positions,
     times and payloads. In any other, events are appended with their ids, types and payloads, to
@@ -125,9 +131,10 @@ def restore(
             "continue, and at new positions these would come after the others",
             hint="Leave out --renumber.",
         )
+    log = log or log_of(run, manifest, store)
     restores = store.archiving.restores if store.archiving is not None else ""
-    at_home = store.name == manifest.store or restores == "anywhere"
-    as_they_were = restores and at_home and store.ping().layout == manifest.layout
+    here = restores == "anywhere" or (restores and log.at_home)
+    as_they_were = here and store.ping().layout == manifest.layout
     if options.renumber and not as_they_were:
         raise UsageError(
             f"--renumber is for a store of the kind that the events came from: store {store.name} "
@@ -137,8 +144,8 @@ def restore(
     requested = frozenset(names)
     # New positions come after all others.
     oldest_first = options.renumber or not as_they_were
-    with OtherRuns(run, manifest, requested, oldest_first=oldest_first) as others:
-        restoration = _Restoration(run, manifest, store, requested, options, others)
+    with OtherRuns(run, manifest, log, requested, oldest_first=oldest_first) as others:
+        restoration = _Restoration(run, manifest, store, requested, options, log, others)
         if as_they_were:
             restoration.as_they_were(check_stop, progress)
         else:
@@ -162,9 +169,11 @@ class _Restoration:
         store: EventStore,
         requested: frozenset[str],
         options: RestoreOptions,
+        log: LogRuns,
         others: OtherRuns,
     ) -> None:
         self._run, self._manifest, self._store = run, manifest, store
+        self._log = log
         self._requested, self._options, self._others = requested, options, others
         self.result = RestoreResult(run.name, store.name, renumbered=options.renumber)
         self.found: set[str] = set()
@@ -322,9 +331,10 @@ class _Restoration:
         self, check_stop: Callable[[], None], progress: Callable[[int, int], None]
     ) -> None:
         archiving = require(self._store, self._store.archiving, "archiving")
-        if self._store.name == self._manifest.store:
-            # Before it is true: whoever joins the store with this archive has to look from now on.
-            self._run.note(RENUMBERED, {"store": self._store.name})
+        if self._log.may_be_home:
+            # Before it is true: whoever joins the store with an archive has to look from now on.
+            for run in [self._run, *self._others.in_other_archives]:
+                run.note(RENUMBERED, {"store": self._store.name})
 
         def groups() -> Iterator[ArchivedGroup]:
             for group in self._groups(check_stop, progress):
@@ -348,7 +358,7 @@ class _Restoration:
 
     def append(self, check_stop: Callable[[], None], progress: Callable[[int, int], None]) -> None:
         """Into a store of another kind. Raises Refused."""
-        appender = Appender(self._run, self._manifest, self._store)
+        appender = Appender(self._run, self._manifest, self._store, self._log.home)
         unfit: dict[StreamKey, Refused] = {}
         # All of it before anything is written: half a restore helps nobody.
         for group in self._groups(check_stop, lambda *_: None):

@@ -328,6 +328,7 @@ def restore(
 
     esops archive restore 20260301T020000Z-old-carts-1f2e3d cart-4711
     """
+    from esops.archive.log_runs import Homes
     from esops.archive.restore import RestoreOptions, restore_run
     from esops.config import load_config
     from esops.wording import count
@@ -336,7 +337,8 @@ def restore(
     config = load_config(output.settings.config)
     found = _catalog(output, archive).run(run)
     manifest = found.manifest()
-    target = config.store(into or output.settings.store or manifest.store)[0]
+    target = into or output.settings.store or Homes(config).of(found, manifest)
+    target = config.store(target)[0]
     number = len(streams) if streams else manifest.streams
     question = f"Restore {count(number, 'stream')} of run {run} into store {target}?"
     if renumber:

@@ -205,6 +205,84 @@ def test_two_databases_share_a_repository(project, dsn, connection, other_dsn):
     assert [events(project, name) for name in both] == [12, 12]
 
 
+@pytest.mark.parametrize("told", [{"of": ["s", "t"]}, {}], ids=["of", "log"])
+def test_a_restore_knows_the_runs_of_a_renamed_section(told, project, dsn, connection):
+    marten.create(connection)
+    renamed = {"t": {"dsn": dsn, "archive": "cold", **told}}
+    name = str(uuid.UUID(int=1))
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
+        store.append("00000000-0000-0000-0000-0000000000ff", [new()])
+        fill(dsn)
+        configure(project, {"s": {"dsn": dsn}})
+        older = archive(project)
+        connection.execute("UPDATE mt_streams SET is_archived = false")
+        store.append(name, [new(n=3), new(n=4)])
+        configure(project, renamed, of="t")
+        newer = archive(project)
+        # It would leave a live stream without its newer events.
+        refused = project.run("archive", "restore", older, "--yes")
+        assert (refused.code, f"{newer}, then {older}" in refused.err) == (6, True), refused.err
+        project.ok("archive", "verify", "--against-store")
+        back = project.run("archive", "restore", newer, "--yes", "--output", "json")
+        assert (back.code, back.json["restore_next"]) == (1, [older])
+        project.ok("archive", "restore", older, "--yes")
+        assert [event.version for event in store.read_stream(name)] == [1, 2, 3, 4, 5]
+        # What a newer run under another name has masked does not come back.
+        connection.execute("UPDATE mt_events SET data = '{}' WHERE stream_id = %s", (name,))
+        masked = archive(project)
+        refused = project.run("archive", "restore", older, name, "--yes")
+        assert (refused.code, f"restore {masked}" in refused.err) == (6, True), refused.err
+        assert list(store.read_stream(name)) == []
+
+
+@pytest.mark.parametrize("layout", MAKE)
+def test_what_came_back_at_new_positions_is_read_once_under_any_name(
+    layout, project, dsn, connection
+):
+    MAKE[layout](connection)
+    fill(dsn)
+    configure(project, {"s": {"dsn": dsn}})
+    run = archive(project)
+    if layout == "message-db":  # which keeps the last event of each stream
+        connection.execute("DELETE FROM message_store.messages")
+    fill(dsn, 3)
+    configure(project, {"t": {"dsn": dsn, "archive": "cold", "of": ["s", "t"]}}, of="t")
+    project.ok("archive", "restore", run, "--renumber", "--yes")
+    assert events(project, "t") == 12
+    project.ok("archive", "verify", "--against-store")
+
+
+def test_a_restore_knows_the_runs_of_other_archives(project, dsn, connection):
+    marten.create(connection)
+    fill(dsn)
+    name = str(uuid.UUID(int=1))
+    policy = {"store": "s", "stream": "*", "remove": "delete", "never_younger_than": "0s"}
+    archives = {each: {"repository": each, "policies": {each: policy}} for each in ("cold", "warm")}
+    stores = {"s": {"dsn": dsn, "append": "quick", "archive": "cold"}}
+    project.configure(stores=stores, archives=archives)
+
+    def run(archive: str) -> str:
+        return project.ok("archive", "run", archive, "--output", "json").json["run"]
+
+    def restored(run: str, archive: str, *options: str) -> Result:
+        return project.run("archive", "restore", run, "--archive", archive, "--yes", *options)
+
+    older = run("cold")
+    connection.execute("UPDATE mt_streams SET is_archived = false")
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
+        store.append(name, [new(n=4)])
+    newer = run("warm")
+    refused = restored(older, "cold")
+    assert (refused.code, f"{newer} --archive warm, then {older}" in refused.err) == (6, True)
+    assert restored(newer, "warm").code == 1
+    assert restored(older, "cold").code == 0
+    # It is archived once more, and comes back at new positions: whoever joins the other archive
+    # has to know.
+    last = run("warm")
+    assert restored(last, "warm", "--renumber").code == 0
+    assert events(project, "s") == 7
+
+
 def test_a_renamed_section_of_a_server_misses_nothing(project):
     with Nodes() as nodes:
         node = {"backend": "eventstoredb", "uri": nodes.uri}

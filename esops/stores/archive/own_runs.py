@@ -15,6 +15,7 @@ from esops.errors import Refused
 from esops.events import Position
 from esops.settings import StoreSettings
 from esops.stores.base import EventStore
+from esops.stores.parts import LogIdentity
 from esops.wording import count
 
 if TYPE_CHECKING:
@@ -48,6 +49,13 @@ class OwnRuns:
         from esops.archive_format.runs import age
 
         return sorted([*self.own, *self.others], key=age)
+
+    def take_named(self, runs: Iterable[SealedRun]) -> list[SealedRun]:
+        """Take the runs that are sealed under one of the store's names; returns the rest."""
+        rest: list[SealedRun] = []
+        for each in runs:
+            (self.own if each[1].store in self.names else rest).append(each)
+        return rest
 
     def may_be(self, name: str, sealed: Iterable[SealedRun], settings: StoreSettings) -> bool:
         """Whether a run under a name that is not sealed may be one of the store's. `sealed` are
@@ -110,33 +118,59 @@ def own_runs(
     `settings` are the store's. Where they say by `of` whose runs are read, a run that cannot be
     told is another's. Raises Damaged, Unavailable.
     """
-    names = settings.sources(store.name)
-    found = OwnRuns(store.name, repository.address, names)
-    strange: list[SealedRun] = []
-    for each in runs:
-        (found.own if each[1].store in names else strange).append(each)
-    layout = store.ping() if strange else None
+    found = OwnRuns(store.name, repository.address, settings.sources(store.name))
+    strange = found.take_named(runs)
+    if strange:
+        info = store.ping()
+        _look_at(found, strange, settings, (info.backend, info.layout), store.identity)
+    return found
+
+
+def runs_like(
+    repository: Repository,
+    runs: Iterable[SealedRun],
+    name: str,
+    settings: StoreSettings,
+    like: Manifest,
+) -> OwnRuns:
+    """As `own_runs`, where the store cannot be asked: the runs of the log that one of them is of.
+
+    `name` is the section of its store, or the name that the run is sealed under where it has none.
+    """
+    names = tuple(dict.fromkeys([*settings.sources(name), like.store]))
+    found = OwnRuns(name, repository.address, names)
+    _look_at(found, found.take_named(runs), settings, (like.backend, like.layout), None)
+    return found
+
+
+def _look_at(
+    found: OwnRuns,
+    strange: Iterable[SealedRun],
+    settings: StoreSettings,
+    kind: tuple[str, str],
+    identity: LogIdentity | None,
+) -> None:
+    """Sort runs that are sealed under other names; `kind` is the store's backend and layout."""
     for run, manifest in strange:
         # Rows of another kind of tables are another store's.
-        if layout is None or (manifest.backend, manifest.layout) != (layout.backend, layout.layout):
+        if (manifest.backend, manifest.layout) != kind:
             continue
         section = settings.sections.get(manifest.store)
         # A section that names the same place is the same store.
-        verdict = section or _verdict(found.own, store, run, manifest)
+        verdict = section or _verdict(found.own, identity, run, manifest)
         if verdict:
             found.others.append((run, manifest))
         elif verdict is None and section is None and settings.source_store is None:
             found.doubtful.append((run, manifest))
-    return found
 
 
 def _verdict(
-    own: Sequence[SealedRun], store: EventStore, run: Run, manifest: Manifest
+    own: Sequence[SealedRun], identity: LogIdentity | None, run: Run, manifest: Manifest
 ) -> bool | None:
     """Whether a run has events of a store; None where nothing tells."""
     verdict = None
-    if store.identity is not None and manifest.log is not None:
-        verdict = store.identity.tells(Position.parse(manifest.last_position), manifest.log)
+    if identity is not None and manifest.log is not None:
+        verdict = identity.tells(Position.parse(manifest.last_position), manifest.log)
     return _same_events(own, run, manifest) if verdict is None else verdict
 
 
