@@ -16,9 +16,10 @@ from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
 from esops.config import load_config
 from esops.events import NewEvent, StreamKey
+from esops.health.status import look
 from esops.settings import EventStoreDBSettings
 from esops.stores import open_store
-from tests.support import emmett
+from tests.support import emmett, messagedb
 from tests.support.esdb import Nodes
 
 
@@ -93,6 +94,43 @@ def test_a_processor_reads_its_partition(project, dumps, dsn, connection):
     assert late(config, events) == {}
     with open_store("s", config.stores["s"]) as store:
         assert store.checkpoints() == []
+
+
+def test_what_is_no_position_is_unknown_and_no_defect(project, dsn, connection):
+    emmett.create(connection)
+    messagedb.create(connection)
+    connection.execute(
+        "INSERT INTO emt_processors (processor_id, last_processed_checkpoint, "
+        "last_processed_transaction_id) VALUES ('none', NULL, '0'), ('text', 'abc', '0'), "
+        "('far', repeat('9', 20) || ':' || repeat('9', 19), '0')"
+    )
+    connection.execute(
+        "INSERT INTO message_store.messages (stream_name, position, type, data) SELECT "
+        "'cart:position-' || n, 0, 'Recorded', data::jsonb FROM (VALUES "
+        "('none', '{}'), ('text', '{\"position\": \"abc\"}')) AS v (n, data)"
+    )
+    read = {
+        "emmett": ["far", "none", "text"],
+        "messagedb": ["cart:position-none", "cart:position-text"],
+    }
+    stores = {layout: {"dsn": dsn, "layout": layout} for layout in read}
+    policies = {
+        layout: {"store": layout, "stream": "*", "remove": "delete", "never_younger_than": "0s"}
+        for layout in read
+    }
+    project.configure(
+        stores=stores, archives={"cold": {"repository": "cold", "policies": policies}}
+    )
+    config = load_config(project.folder / "esops.toml")
+    for layout, names in read.items():
+        with open_store(layout, config.stores[layout]) as store:
+            store.append("cart-1", [NewEvent(str(uuid.uuid4()), "added", b"{}") for _ in range(3)])
+        known = {each["name"]: each["evidence"] for each in look(config, layout).processors}
+        assert sorted(known) == names
+        assert all("which is no position" in each for each in known.values())
+        done = project.run("archive", "run", layout)
+        assert done.code == 6
+        assert "it is not known where it stands" in done.err
 
 
 def test_martens_bookkeeping_and_other_tenants_hold_nothing_back(project, dumps, dsn, connection):

@@ -148,9 +148,14 @@ class Eventsourcing(NumberedLayout):
             tracked = _on("tracked", _C(table.schema, table.name))
             downstream = table.name.removesuffix("_tracking")
             found += [
-                Checkpoint(f"{downstream}/{name}", Position((number,)), "tracked", None)
+                Checkpoint(
+                    f"{downstream}/{name}",
+                    None if number is None else Position((number,)),
+                    "tracked",
+                    None,
+                    evidence="its notification_id is NULL" if number is None else "",
+                )
                 for name, number in connection.execute(tracked, (_MIGRATED,)).fetchall()
-                if number is not None
             ]
         return found
 

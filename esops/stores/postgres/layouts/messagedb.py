@@ -116,11 +116,13 @@ class MessageDb(NumberedLayout):
         return [
             Checkpoint(
                 name,
-                Position((number,)),
+                Position((int(number),)) if is_number else None,
                 "recorded",
                 at,
                 category=name.partition("-")[0].removesuffix(":position"),
+                evidence=""
+                if is_number
+                else f"the position that it recorded is {number or 'NULL'!r}, which is no position",
             )
-            for name, number, at in rows
-            if number is not None
+            for name, number, is_number, at in rows
         ]

@@ -9,6 +9,7 @@ VALUES (%s, %s, %s, %s, %s::jsonb, %s::jsonb) RETURNING global_position
 
 -- checkpoints --
 -- The newest Recorded message of each consumer's position stream.
-SELECT DISTINCT ON (stream_name) stream_name, (data->>'position')::bigint, time AT TIME ZONE 'utc'
+SELECT DISTINCT ON (stream_name) stream_name, data->>'position',
+    coalesce(data->>'position' ~ '^[0-9]{{1,18}}$', FALSE), time AT TIME ZONE 'utc'
 FROM {messages} WHERE type = 'Recorded' AND stream_name ~ %s
 ORDER BY stream_name, position DESC

@@ -75,10 +75,12 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
     handled = _handled(connection, where.schema)
     found = []
     for name, version, checkpoint, status, updated_at, partition in rows:
-        pair = _PAIR.match(checkpoint)
-        number = int(pair[2] if pair else checkpoint)
+        pair = _PAIR.match(checkpoint or "")
+        number = _number(pair, checkpoint)
         at = {"partition": partition, "number": number, "transaction": pair[1] if pair else None}
         position, evidence = _stands(connection, where, at)
+        if number is None:
+            evidence = f"its checkpoint is {checkpoint or 'NULL'!r}, which is no position"
         stream = None if pair or not number else _stream_at(connection, where, at)
         projection = name.removeprefix(_PROJECTOR) if name.startswith(_PROJECTOR) else ""
         detail = {
@@ -102,6 +104,15 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
             )
         )
     return found
+
+
+def _number(pair: re.Match[str] | None, checkpoint: str | None) -> int | None:
+    """The number in a checkpoint; None where it has none that a message can have."""
+    text = pair[2] if pair else checkpoint
+    if text is None or not (text.isascii() and text.isdigit()):
+        return None
+    in_reach = int(text) < 2**63 and (pair is None or int(pair[1]) < 2**64)
+    return int(text) if in_reach else None
 
 
 def _stands(
