@@ -99,7 +99,7 @@ def test_every_rebuild_refuses_what_is_away_and_counts_it_once(carts, connection
     text = (carts.folder / "esops.toml").read_text()
     carts.write("esops.toml", text.replace(POLICY, '[archives.cold]\nrepository = "cold"\n'))
     assert carts.run("rebuild", "cart_summary", "--yes").code == 6
-    # An archive that only another store's policies use need not be there.
+    # Whose events an archive has only itself can say, whatever store its policies name today.
     other = POLICY.replace('store = "shop"', 'store = "other"')
     shutil.move(carts.folder / "cold", carts.folder / "moved")
     assert carts.run("rebuild", "cart_summary", "--yes", "--accept-fewer").code != 0

@@ -16,6 +16,7 @@ from esops.config import load_config
 from esops.errors import Refused
 from esops.events import EventFilter
 from esops.stores import open_store
+from esops.stores.archive.archived_away import removed_from
 from tests.support import emmett
 
 CUSTOM = """
@@ -116,6 +117,30 @@ def test_a_category_finds_the_same_events_as_before(filled, project, connection)
         "archive", "query", "SELECT DISTINCT category FROM events", "--output", "json"
     ).json
     assert {each["category"] for each in told} & set(names)
+
+
+def test_what_is_away_goes_by_what_was_archived(filled, connection):
+    """And by no policy: that may have been edited since, or be another's of the same name."""
+    name, config = filled
+    names = [row[0] for row in connection.execute(CATEGORIES[name])]
+    policy = config.archives["cold"].policies["all"].model_copy(update={"category": "other"})
+    cold = config.archives["cold"].model_copy(update={"policies": {"all": policy}})
+    edited = config.model_copy(update={"archives": {"cold": cold}})
+    with open_store("s", config.stores["s"]) as store:
+        if "delete" not in store.archiving.removals:
+            pytest.skip("nothing leaves such a store")
+        before = by_category(store, names)
+        run(config, "all", removal="delete", despite_checkpoints=True)
+        left = by_category(store, names)
+        away = {
+            each: sum(
+                found.events for found in removed_from(edited, store, EventFilter(category=each))
+            )
+            for each in [*names, "other"]
+        }
+        gone = {each: len(before[each]) - len(left[each]) for each in names}
+        assert away == {**gone, "other": 0}
+        assert any(gone.values())
 
 
 def as_of_an_earlier_esops(config) -> None:

@@ -13,7 +13,7 @@ from esops.stores import open_store
 from esops.stores.archive.beginnings import without_beginning
 from tests.integration.test_archive import of, write
 from tests.integration.test_other_readers import append, people, prepare
-from tests.support import emmett
+from tests.support import emmett, marten
 
 HEADS = 'store = "s"\nstream = "a-*"\nremove = "delete"\nuntil = "B"'
 WHOLE = 'store = "s"\nstream = "a-*"\nremove = "delete"'
@@ -99,6 +99,30 @@ def test_a_run_that_is_lost_is_missed(streams, dsn, connection):
         each.write_bytes(content)
     streams.ok(*REBUILD)
     assert counts(connection) == {"a-1": 4, "b-1": 3}
+
+
+def test_an_archive_is_asked_though_its_policies_name_another_store_today(streams, dsn, connection):
+    """By an alias of the same database, or of a store that they have not named before."""
+    marten.create(connection, marten.Variant(text_ids=True, schema="o"))
+    more = 'append = "quick"\nschema = '
+    stores = of(dsn, more=more + '"public"') + of(dsn, "alias", more + '"public"')
+    stores += of(dsn, "other", more + '"o"')
+    cold, elsewhere = streams.folder / "cold", streams.folder / "elsewhere"
+    for policy in (WHOLE.replace('"s"', '"alias"'), WHOLE):
+        write(streams, stores, policy, people("s"))
+        name = archive(streams)
+        refuses(streams, "4 events of 1 stream were archived and removed", reads=False)
+        write(streams, stores, policy.replace('"s"', '"other"'), people("s"))
+        refuses(streams, "4 events of 1 stream were archived and removed", reads=False)
+        shutil.move(cold, elsewhere)
+        assert streams.run(*REBUILD).code == 6
+        shutil.move(elsewhere, cold)
+        seal = cold / "runs" / name / "manifest.json"
+        kept = seal.read_bytes()
+        seal.unlink()
+        refuses(streams, f"run {name} in", reads=False)
+        seal.write_bytes(kept)
+        streams.ok("archive", "restore", name, "--into", "s", "--yes")
 
 
 def test_runs_in_an_archive_that_is_not_joined_are_away(streams, dsn, connection):

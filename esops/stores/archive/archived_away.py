@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import orjson
 
 from esops.config import Config
-from esops.errors import EsopsError
 from esops.events import EventFilter, Position, StreamKey
 from esops.settings import ArchiveSettings, StoreSettings
 from esops.stores.archiving import StreamPart
@@ -85,13 +84,13 @@ def removed_from(
     """What was removed from a store and is not there, for each archive of the configuration; with
     `since`, by runs that began later; with `beyond`, by those with an event after that position.
 
-    Of a store that is joined with its archive, what that archive has is not away. Runs of which the
-    filter can want nothing are left out: of another category, or of streams that the store itself
+    Of a store that is joined with its archive, what that archive has is not away. What the filter
+    cannot want is left out: streams of other categories, and runs of streams that the store itself
     still gives, as archived ones. Runs that are sealed under another name and have events of the
     store count, too.
 
     Raises Refused where nothing tells whose events a run has; Unavailable, Damaged or UsageError
-    where an archive cannot be read.
+    where an archive cannot be read, of whatever stores it may be.
     """
     if not config.archives:
         return []
@@ -105,14 +104,9 @@ def removed_from(
     for name, settings in config.archives.items():
         if cold is not None and settings.repository == cold.repository.address:
             continue
-        of = {config.store(policy.store)[0] for policy in settings.policies.values()}
-        try:
-            runs = _removing_runs(settings, hot, own, filter, since)
-        except EsopsError:
-            # An archive that is for other stores only need not be there.
-            if of and store.name not in of:
-                continue
-            raise
+        # Also where its policies name other stores only: they may have named this one before, or
+        # name it by another section. Only the archive itself tells whose events it has.
+        runs = _removing_runs(settings, hot, own, filter, since)
         if beyond is not None:
             runs = [each for each in runs if Position.parse(each[1].last_position) > beyond]
         read = cold.runs if cold is not None else ()
@@ -142,8 +136,6 @@ def _removing_runs(
     runs.refuse_doubtful()
     check_complete(catalog, sealed, lambda name: runs.may_be(name, sealed, own))
     for run, manifest in runs.all:
-        if _of_others(settings, manifest.policy, filter):
-            continue
         # A run that was stopped while it removed has removed some.
         how = run.read("done.json") or run.read("plan.json") or {}
         if (how.get("remove") == "keep" and run.read("removal.json") is None) or (
@@ -249,8 +241,13 @@ def _collect(
     archived: DiskMap, number: int, run: Run, manifest: Manifest, filter: EventFilter
 ) -> None:
     """Add the streams of a run to those of others: what is in several runs is there once."""
-    for digest, _ in run.streams(manifest):
+    from esops.stores.archive.categories import may_be_in
+
+    for digest, row in run.streams(manifest):
         if filter.stream is not None and digest.stream != filter.stream:
+            continue
+        # By what the run holds: what its policy says today is not what it archived.
+        if filter.category is not None and not may_be_in(filter.category, manifest, digest, row):
             continue
         part = (digest.first_version, digest.last_version, digest.events)
         before = archived.get(*digest.key)
@@ -296,11 +293,3 @@ def _entries(archived: DiskMap, there: DiskMap) -> Iterator[_Entry]:
         if others is not None:
             ranges = _without(ranges, orjson.loads(others)[3])
         yield StreamKey(stream, tenant), numbers, ranges
-
-
-def _of_others(settings: ArchiveSettings, policy: str, filter: EventFilter) -> bool:
-    """Whether a policy archives another category than the filter wants."""
-    known = settings.policies.get(policy.rpartition("/")[2])
-    if known is None or known.category is None or filter.category is None:
-        return False
-    return known.category != filter.category

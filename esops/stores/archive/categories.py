@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import orjson
 import structlog
 
+from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
+from esops.archive_format.schema import StreamRow
 from esops.errors import Refused
 
 log = structlog.get_logger("esops.archive")
@@ -133,6 +136,18 @@ class Categories:
 
 
 _MEMBER = f"coalesce(list_contains({_LISTED}, ?), coalesce({_TYPE} = ?, FALSE) OR {_NAME} = ?)"
+
+
+def may_be_in(category: str, manifest: Manifest, stream: Digest, row: StreamRow) -> bool:
+    """Whether a stream of a run may have events of a category; yes where nothing tells."""
+    if row.categories is not None:
+        return category in orjson.loads(row.categories)
+    if manifest.categories is None and manifest.layout in ("custom", "eventsourcing"):
+        return True
+    named = stream.stream.partition("-")[0] == category
+    if named or row.row is None or manifest.layout != "marten":
+        return named
+    return bool(orjson.loads(row.row).get("type") == category)
 
 
 def _of(run: tuple[Run, Manifest], layout: str) -> bool:
