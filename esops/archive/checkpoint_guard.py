@@ -106,7 +106,7 @@ def _is_a_processors(each: Registered, processors: Sequence[Checkpoint]) -> bool
 
 
 def _where(reader: Checkpoint) -> str:
-    if reader.evidence:
+    if reader.position is None and reader.evidence:
         return f"it is not known where it stands: {reader.evidence}"
     return "it has read nothing" if reader.position is None else f"it is at {reader.position}"
 

@@ -18,7 +18,7 @@ from esops.events import NewEvent, Position
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.checkpoints import checkpoint_of
-from esops.stores.postgres.layouts.marten import daemon as marten_daemon
+from esops.stores.postgres.layouts.marten import liveness
 from tests.support import emmett, kinds, shop
 
 EVENTS = 2_000
@@ -49,9 +49,16 @@ def carts(dsn, connection, project):
 
 
 def shard(connection) -> int:
-    return connection.execute(
+    (number,) = connection.execute(
         "SELECT last_seq_id FROM shop.mt_event_progression WHERE name = 'CartSummary:All'"
-    ).fetchone()[0]
+    ).fetchone()
+    looked_away(connection)
+    return number
+
+
+def looked_away(connection) -> None:
+    """A session whose last statement was on the daemon's tables is taken for a daemon's."""
+    connection.execute("SELECT 1")
 
 
 def test_the_shard_goes_on_where_green_is(carts, connection, dsn):
@@ -72,6 +79,7 @@ def test_the_shard_goes_on_where_green_is(carts, connection, dsn):
     connection.execute(
         "UPDATE shop.mt_event_progression SET last_updated = now() - interval '1 hour'"
     )
+    looked_away(connection)
     again = carts.ok("rebuild", "--blue-green", "--max-diff", "100%", "--output", "json").json
     assert (again["position"], shard(connection)) == ("2100", 2_100)
     assert shop.table(connection, "cart_summary") == shop.truth(connection, 2_100)
@@ -91,9 +99,9 @@ def impatient(carts, monkeypatch):
 @pytest.mark.parametrize("lock", ["DaemonLockId", "the shard's own"])
 def test_refused_while_the_daemon_holds_its_lock(impatient, connection, dsn, lock):
     number = (
-        marten_daemon.DAEMON_LOCK
+        liveness.DAEMON_LOCK
         if lock == "DaemonLockId"
-        else marten_daemon.shard_lock("shop", "CartSummary:All")
+        else liveness.shard_lock("shop", "CartSummary:All")
     )
     with psycopg.connect(dsn, autocommit=True) as daemon:
         daemon.execute("SELECT pg_advisory_lock(%s)", (number,))
@@ -112,6 +120,7 @@ def test_refused_while_rows_are_fresh_or_ahead_or_gone(impatient, connection):
     connection.execute(
         "UPDATE shop.mt_event_progression SET last_updated = now() WHERE name = 'CartSummary:All'"
     )
+    looked_away(connection)
     result = impatient.run("rebuild", "--blue-green", "--max-diff", "100%")
     assert result.code == 6
     assert "may be running" in result.err
@@ -119,6 +128,7 @@ def test_refused_while_rows_are_fresh_or_ahead_or_gone(impatient, connection):
         "UPDATE shop.mt_event_progression SET last_updated = now() - interval '1 hour', "
         "last_seq_id = 5000"
     )
+    looked_away(connection)
     result = impatient.run("rebuild", "--blue-green", "--resume")
     assert result.code == 6
     assert "ahead of 2000" in result.err
@@ -126,6 +136,7 @@ def test_refused_while_rows_are_fresh_or_ahead_or_gone(impatient, connection):
         "UPDATE shop.mt_event_progression SET name = 'CartSummary:V2:All' WHERE name = "
         "'CartSummary:All'"
     )
+    looked_away(connection)
     result = impatient.run("rebuild", "--blue-green", "--resume")
     assert result.code == 6
     assert "no progression row 'CartSummary:All'" in result.err
@@ -205,6 +216,7 @@ def test_rows_that_the_application_writes_meanwhile_are_looked_at_again(impatien
                         "'CartSummary:All'",
                         (head,),
                     )
+                    looked_away(own)
                 reached = head
 
     writing = threading.Event()
@@ -237,9 +249,64 @@ def test_the_locks_number_is_martens(carts):
     start = (5381 << 16) + 5381
     signed = lambda value: (value + 2**31) % 2**32 - 2**31  # noqa: E731
     first = signed(signed(signed(start) * 33) ^ ord(":"))
-    assert (
-        marten_daemon.shard_lock("", "") == abs(signed(first + signed(start) * 1566083941)) + 4444
-    )
+    assert liveness.shard_lock("", "") == abs(signed(first + signed(start) * 1566083941)) + 4444
+
+
+def refusal(connection, name: str = "CartSummary:All", schema: str = "shop") -> str:
+    """Why a shard's progress may not be set now; empty where it may."""
+    with connection.transaction(force_rollback=True):
+        try:
+            liveness.refuse_if_alive(connection, schema, name)
+        except Refused as refused:
+            return f"{refused.message} {refused.hint}"
+    return ""
+
+
+def test_signs_of_a_daemon_that_holds_no_lock(carts, connection, dsn):
+    """9.29 touches its fence alone while it idles; with numbers of each tenant's own, nothing."""
+    looked_away(connection)
+    assert refusal(connection) == ""
+    for fence in ("HighWaterAllocationFence", "HighWaterMark:acme"):
+        connection.execute("INSERT INTO shop.mt_event_progression VALUES (%s, 1)", (fence,))
+        assert f"{fence} was updated 0 s ago" in refusal(connection)
+        connection.execute("DELETE FROM shop.mt_event_progression WHERE name = %s", (fence,))
+    # Where it last waited for a gap stays for ever, and may be new.
+    connection.execute("INSERT INTO shop.mt_event_progression VALUES ('HighWaterStuckGap', 0)")
+    assert refusal(connection) == ""
+    with psycopg.connect(dsn, autocommit=True) as other:
+        for statement, is_daemons in (
+            ("SELECT last_value FROM shop.mt_events_sequence", True),
+            ("select name from shop.mt_event_progression where name = 'x'", True),
+            ("select type from shop.mt_events as d where d.seq_id > 1 and d.seq_id <= 5", True),
+            ("select max(seq_id) from shop.mt_events", True),
+            # What the application itself does all the time.
+            ("select type from shop.mt_events where stream_id = 'a' order by version", False),
+            ("UPDATE shop.mt_events SET data = data WHERE seq_id > 100000", False),
+        ):
+            other.execute(statement)
+            assert bool(refusal(connection)) is is_daemons, statement
+        assert refusal(connection) == ""
+        connection.execute("CREATE ROLE blind; GRANT ALL ON SCHEMA shop TO blind")
+        connection.execute("GRANT ALL ON ALL TABLES IN SCHEMA shop TO blind; SET ROLE blind")
+        try:
+            assert "pg_read_all_stats" in refusal(connection)
+        finally:
+            connection.execute("RESET ROLE; DROP OWNED BY blind; DROP ROLE blind")
+
+
+def test_a_tenants_shard_is_behind_the_lock_of_all_tenants(dumps, dsn, connection, project):
+    emmett.restore(connection, (dumps / "marten-9.58-v5t.sql").read_text())
+    connection.execute("UPDATE mt_event_progression SET last_updated = now() - interval '1 hour'")
+    looked_away(connection)
+    assert refusal(connection, "ShoppingCart:All:acme", "public") == ""
+    with psycopg.connect(dsn, autocommit=True) as daemon:
+        # Seen with the real one (facts/marten.md).
+        daemon.execute("SELECT pg_advisory_lock(591059440)")
+        assert "its lock 591059440" in refusal(connection, "ShoppingCart:All:acme", "public")
+        with open_store("s", PostgresSettings(dsn=dsn, tenant="acme")) as store:
+            shards = {each.name: (each.alive, each.evidence) for each in store.checkpoints()}
+        assert shards["ShoppingCart:All:acme"] == ("yes", "a daemon holds its lock 591059440")
+        assert shards["ClientTotals:All:acme"][0] == "unknown"
 
 
 # -- Emmett and eventsourcing, at the store

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
+from itertools import chain
 from typing import LiteralString
 
 import psycopg
@@ -17,6 +18,7 @@ from esops.errors import Refused, nearest
 from esops.events import Checkpoint, Position
 from esops.postgres import catalog
 from esops.stores.parts import Concern
+from esops.stores.postgres.layouts.marten import liveness
 from esops.stores.postgres.layouts.marten.variant import sequences_of_tenants
 from esops.wording import count
 
@@ -31,9 +33,6 @@ BOOKKEEPING = {
 passed, above which none was drawn, and where it last waited for a gap, which stays for ever.
 """
 TABLES = ("mt_high_water_skips", "mt_doc_deadletterevent")
-DAEMON_LOCK = 4444
-"""Marten's DaemonLockId, unless the application sets another."""
-_ALIVE = timedelta(seconds=30)
 _C = sql.Identifier
 
 
@@ -61,6 +60,8 @@ def checkpoints(
         )
     ).fetchall()
     others = [] if tenant is None else sequences_of_tenants(connection, schema)
+    locks = {name: liveness.locks_of(schema, name) for name, *_ in rows}
+    held = set(liveness.held(connection, chain.from_iterable(locks.values())))
     found = []
     for name, number, updated in rows:
         owner = _tenant_of(name, others)
@@ -74,6 +75,10 @@ def checkpoints(
         if tenant is not None and owner is None:
             # A number of no tenant cannot be compared with those of one.
             position, evidence = None, f"its number {number} belongs to no tenant"
+        # No lock is no proof: a daemon in solo mode has none.
+        lock = None if kind else next((each for each in locks[name] if each in held), None)
+        if lock is not None:
+            evidence = evidence or f"a daemon holds its lock {lock}"
         found.append(
             Checkpoint(
                 name,
@@ -82,6 +87,7 @@ def checkpoints(
                 updated,
                 {what: str(count)} if count else {},
                 kind="bookkeeping" if kind else "processor",
+                alive="unknown" if lock is None else "yes",
                 evidence=evidence,
             )
         )
@@ -111,21 +117,14 @@ def set_checkpoint(
 ) -> None:
     """Set a shard's progress in the caller's transaction.
 
-    Raises Refused while its daemon lives, or where it is ahead.
-
-    A daemon in hot/cold mode holds an advisory lock, which is taken here until the transaction's
-    end. One in solo mode holds none, and is known by rows that it updated lately.
+    Raises Refused while its daemon lives or may live, or where it is ahead.
     """
     progression = _C(schema, "mt_event_progression")
-    rows = connection.execute(
-        sql.SQL(
-            "SELECT name, last_seq_id, last_updated > clock_timestamp() - %s FROM {} WHERE name = "
-            "%s OR name = 'HighWaterMark' FOR UPDATE"
-        ).format(progression),
-        (_ALIVE, name),
-    ).fetchall()
-    found = {row[0]: row for row in rows}
-    if name not in found:
+    row = connection.execute(
+        sql.SQL("SELECT last_seq_id FROM {} WHERE name = %s FOR UPDATE").format(progression),
+        (name,),
+    ).fetchone()
+    if row is None:
         there_are = [
             row[0]
             for row in connection.execute(
@@ -133,23 +132,8 @@ def set_checkpoint(
             ).fetchall()
         ]
         raise Refused(f"Marten has no progression row {name!r}", hint=nearest(name, there_are))
-    for lock in (DAEMON_LOCK, shard_lock(schema, name)):
-        taken = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (lock,)).fetchone()
-        if not (taken and taken[0]):
-            raise Refused(
-                f"Marten's daemon is running: it holds its lock {lock}",
-                hint="Stop the application's projector first.",
-            )
-    # Only now: who holds both locks keeps a hot/cold daemon out, so a fresh row is one in solo
-    # mode.
-    touched = [each for each in found if found[each][2]]
-    if touched:
-        raise Refused(
-            f"Marten's daemon may be running: {touched[0]} was updated less than "
-            f"{_ALIVE.total_seconds():.0f} s ago",
-            hint="Stop the application's projector, and resume a minute later.",
-        )
-    reached = found[name][1]
+    liveness.refuse_if_alive(connection, schema, name)
+    reached = row[0]
     if reached is not None and reached > position[0]:
         raise Refused(
             f"{name} is at {reached}, ahead of {position}",
@@ -161,27 +145,6 @@ def set_checkpoint(
         ).format(progression),
         (position[0], name),
     )
-
-
-def shard_lock(schema: str, identity: str) -> int:
-    """The advisory lock of a shard's leader.
-
-    It is Marten's deterministic string hash, over the lock id of daemons.
-    """
-    # Two characters at a time and with 32 bits that wrap, as .NET does it: any other value would be
-    # another lock.
-    text = f"{schema}:{identity}"
-    first = second = _signed((5381 << 16) + 5381)
-    for at in range(0, len(text), 2):
-        first = _signed(_signed((first << 5) + first) ^ ord(text[at]))
-        if at + 1 < len(text):
-            second = _signed(_signed((second << 5) + second) ^ ord(text[at + 1]))
-    return abs(_signed(first + second * 1566083941)) + DAEMON_LOCK
-
-
-def _signed(value: int) -> int:
-    """As a 32-bit integer that wraps."""
-    return (value + 2**31) % 2**32 - 2**31
 
 
 def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table) -> list[Concern]:

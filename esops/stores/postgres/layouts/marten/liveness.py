@@ -1,0 +1,97 @@
+"""Whether a daemon of Marten lives: by its locks, by the rows that it touches while it idles, and
+by sessions that look for new events.
+
+A daemon in hot/cold mode holds an advisory lock; one in solo mode, or under Wolverine, holds none.
+What an idle daemon touches differs: 9.58 touches its high-water mark and its fence, 9.29 its fence
+alone, and with numbers of each tenant's own nothing (seen with the real ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import psycopg
+from psycopg import sql
+
+from esops.errors import Refused
+from esops.postgres.statements import statements
+
+DAEMON_LOCK = 4444
+"""Marten's DaemonLockId, unless the application sets another."""
+_TOUCHED = timedelta(seconds=30)
+_LOOKED = timedelta(seconds=10)
+_IDLES = ("HighWaterMark", "HighWaterAllocationFence")
+_SQL = statements(__package__, "liveness")
+_STOP = "Stop the application's projector first."
+
+
+def locks_of(schema: str, name: str) -> list[int]:
+    """The advisory locks that stand for a shard: with numbers of each tenant's own it is that of
+    the shard without the tenant.
+    """
+    names = dict.fromkeys([name, *([name.rpartition(":")[0]] if name.count(":") > 1 else [])])
+    return [DAEMON_LOCK, *(shard_lock(schema, each) for each in names)]
+
+
+def held(connection: psycopg.Connection, locks: Iterable[int]) -> list[int]:
+    """Those of some locks that another session has."""
+    rows = connection.execute(_SQL["held_locks"].encode(), {"locks": [*locks]}).fetchall()
+    return [int(row[0]) for row in rows]
+
+
+def refuse_if_alive(connection: psycopg.Connection, schema: str, name: str) -> None:
+    """Take a shard's locks until the transaction's end, which keeps a hot/cold daemon out.
+
+    Raises Refused where a daemon lives, or may live.
+    """
+    for lock in locks_of(schema, name):
+        taken = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (lock,)).fetchone()
+        if not (taken and taken[0]):
+            raise Refused(f"Marten's daemon is running: it holds its lock {lock}", hint=_STOP)
+    # Only now: who holds the locks keeps a hot/cold daemon out, so these are signs of another one.
+    touched = connection.execute(
+        sql.SQL(_SQL["touched"]).format(progression=sql.Identifier(schema, "mt_event_progression")),
+        {"name": name, "idles": [*_IDLES], "within": _TOUCHED},
+    ).fetchone()
+    if touched is not None:
+        raise Refused(
+            f"Marten's daemon may be running: {touched[0]} was updated {touched[1]:.0f} s ago",
+            hint="Stop the application's projector, and resume a minute later.",
+        )
+    session = connection.execute(_SQL["sessions"].encode(), {"within": _LOOKED}).fetchone()
+    if session is None:
+        return
+    pid, user, program, seen = session
+    who = f"session {pid} of {user}" + (f" ({program})" if program else "")
+    if seen:
+        raise Refused(
+            f"Marten's daemon may be running: {who} looked for new events less than "
+            f"{_LOOKED.total_seconds():.0f} s ago",
+            hint="Stop the application's projector, and resume a minute later.",
+        )
+    raise Refused(
+        f"it is not known whether Marten's daemon is running: what {who} does may not be seen",
+        hint="GRANT pg_read_all_stats to the role of esops, or stop the application.",
+    )
+
+
+def shard_lock(schema: str, identity: str) -> int:
+    """The advisory lock of a shard's leader.
+
+    It is Marten's deterministic string hash, over the lock id of daemons.
+    """
+    # Two characters at a time and with 32 bits that wrap, as .NET does it: any other value would be
+    # another lock.
+    text = f"{schema}:{identity}"
+    first = second = _signed((5381 << 16) + 5381)
+    for at in range(0, len(text), 2):
+        first = _signed(_signed((first << 5) + first) ^ ord(text[at]))
+        if at + 1 < len(text):
+            second = _signed(_signed((second << 5) + second) ^ ord(text[at + 1]))
+    return abs(_signed(first + second * 1566083941)) + DAEMON_LOCK
+
+
+def _signed(value: int) -> int:
+    """As a 32-bit integer that wraps."""
+    return (value + 2**31) % 2**32 - 2**31
