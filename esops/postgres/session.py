@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import psycopg
 from psycopg import sql
@@ -58,6 +59,7 @@ _FIXED = {
     "ignore_checksum_failure": "off",
 }
 """What only a superuser may set, and with what other value rows or checks would be missing."""
+_CONDITION = "{condition}"
 _UNKNOWN_BYTES = "SQL_ASCII"
 
 
@@ -107,6 +109,15 @@ def set_up(facts: ServerFacts, purpose: SessionPurpose, pid: int | None = None) 
     Its one row is for `check`. There is no row, and nothing is set, where the server process is not
     the one with this `pid`: then a pooler stands between, and it is not esops' session.
     """
+    condition = "true"
+    if pid is not None:
+        condition = f"pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid:d}"
+    return _statement(facts, purpose).replace(_CONDITION, condition)
+
+
+@cache
+def _statement(facts: ServerFacts, purpose: SessionPurpose) -> str:
+    """The statement of `set_up`, with a placeholder for its condition."""
     values = [
         sql.SQL("pg_catalog.set_config({}, {}, false)").format(
             sql.Literal(name), sql.Literal(value)
@@ -117,16 +128,11 @@ def set_up(facts: ServerFacts, purpose: SessionPurpose, pid: int | None = None) 
     # In this order: the path that is set second comes from the one that is kept first.
     path = sql.SQL("pg_catalog.current_setting('esops.path')" if purpose.own_path else "''")
     paths = sql.SQL(_SQL["keep_path"]), sql.SQL(_SQL["set_path"]).format(path)
-    condition: sql.Composable = sql.SQL("true")
-    if pid is not None:
-        condition = sql.SQL("pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {}").format(
-            sql.Literal(pid)
-        )
     return (
         sql.SQL(_SQL["set_up"])
         .format(
             settings=sql.SQL(", ").join([*paths, *fixed, *values]),
-            condition=condition,
+            condition=sql.SQL(_CONDITION),
         )
         .as_string(None)
     )

@@ -91,6 +91,9 @@ def dependants(
         "roots": list(roots),
         "replaced": REPLACED,
     }
+    any_found = connection.execute(_SQL["any_dependants"], parameters).fetchone()
+    if any_found is None or not any_found[0]:
+        return []
     rows = connection.execute(_SQL["dependants"], parameters).fetchall()
     found: dict[Reference, Dependant] = {}
     for kind, catalogue, oid, name, relation, relation_name, is_view, column, uses, *rest in rows:

@@ -1,3 +1,11 @@
+-- any_dependants --
+-- Whether the next query can find anything. Most tables have nothing but what goes with them, and its
+-- plan alone takes the server longer than all else here.
+SELECT EXISTS (
+    SELECT FROM unnest(%(classes)s::text[], %(oids)s::oid[]) AS given (class, oid)
+      JOIN pg_depend d ON d.refclassid = given.class::regclass AND d.refobjid = given.oid
+     WHERE d.deptype = 'n' OR d.classid = 'pg_trigger'::regclass);
+
 -- dependants --
 -- Whatever refers to relations, types or functions by their identity and not by their name. What
 -- belongs to one of the relations themselves (its indexes, its own policies) goes where they go.
@@ -15,20 +23,23 @@ WITH moved AS (
              ON d.refclassid = 'pg_class'::regclass AND a.attrelid = d.refobjid
             AND a.attnum = d.refobjsubid AND d.refobjsubid > 0
      GROUP BY 1, 2, 3, 4
-), placed AS (
-    SELECT f.*, coalesce(r.ev_class, p.polrelid, e.adrelid, nullif(k.conrelid, 0), t.tgrelid,
-                         x.indrelid, c.oid, 0) AS relation,
-           r.rulename, p.polname, e.adnum, k.conname, k.contype, t.tgname, t.tgisinternal,
-           c.relkind, f.objsubid AS attnum
+), ruled AS MATERIALIZED (
+    -- In steps, since the planner would try each order of ten joins.
+    SELECT f.*, coalesce(r.ev_class, p.polrelid, e.adrelid) AS ruled, r.rulename, p.polname, e.adnum
       FROM found f
       LEFT JOIN pg_rewrite r ON f.classid = 'pg_rewrite'::regclass AND r.oid = f.objid
       LEFT JOIN pg_policy p ON f.classid = 'pg_policy'::regclass AND p.oid = f.objid
       LEFT JOIN pg_attrdef e ON f.classid = 'pg_attrdef'::regclass AND e.oid = f.objid
+), placed AS MATERIALIZED (
+    SELECT f.*, coalesce(f.ruled, nullif(k.conrelid, 0), t.tgrelid, x.indrelid, c.oid, 0)
+               AS relation,
+           k.conname, k.contype, t.tgname, t.tgisinternal, c.relkind, f.objsubid AS attnum
+      FROM ruled f
       LEFT JOIN pg_constraint k ON f.classid = 'pg_constraint'::regclass AND k.oid = f.objid
       LEFT JOIN pg_trigger t ON f.classid = 'pg_trigger'::regclass AND t.oid = f.objid
       LEFT JOIN pg_class c ON f.classid = 'pg_class'::regclass AND c.oid = f.objid
       LEFT JOIN pg_index x ON f.classid = 'pg_class'::regclass AND x.indexrelid = f.objid
-), named AS (
+), named AS MATERIALIZED (
     SELECT l.*, w.relkind AS kind_of_relation, l.relation::regclass::text AS relation_name,
            quote_ident(a.attname) AS column_name, a.attgenerated, q.prokind,
            CASE WHEN q.oid IS NOT NULL THEN q.proowner WHEN y.oid IS NOT NULL THEN y.typowner

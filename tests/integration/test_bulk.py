@@ -13,16 +13,18 @@ from esops.stores.postgres.light import Few
 
 EACH_TYPE = """
     SELECT 'id' || position, stream::varchar, version::bigint, moment::timestamptz,
-        plain::timestamp, document::jsonb, json::json, bytes::bytea, short::smallint, position
+        identifier::uuid, short > 1, plain::timestamp, document::jsonb, json::json, bytes::bytea, short::smallint, position
     FROM (VALUES
         (1, 'a', 1, '2026-11-27 10:00:00.123456+01', NULL, '{"a": [1, null]}', '{"b":  1 }',
-         '\\x00ff', 1),
-        (2, 'ö\U0001f600', -5, 'infinity', '-infinity', '[]', 'null', '\\x', -32768),
-        (3, '', 9007199254740993, '-infinity', 'infinity', '"ß"', '1e3', NULL, NULL),
-        (4, NULL, NULL, NULL, '4713-01-01 BC', NULL, NULL, '\\x30', 2),
+         '\\x00ff', 1, '0192c5a0-0000-7000-8000-0000000000ff'),
+        (2, 'ö\U0001f600', -5, 'infinity', '-infinity', '[]', 'null', '\\x', -32768, NULL),
+        (3, '', 9007199254740993, '-infinity', 'infinity', '"ß"', '1e3', NULL, NULL, NULL),
+        (4, NULL, NULL, NULL, '4713-01-01 BC', NULL, NULL, '\\x30', 2,
+         '00000000-0000-0000-0000-000000000000'),
         (5, 'x', 0, '294276-12-31 23:59:59.999999+00', '294276-12-31 23:59:59.999999', '0', '0',
-         '\\x31', 3)
-    ) AS rows (position, stream, version, moment, plain, document, json, bytes, short)
+         '\\x31', 3, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+    ) AS rows (position, stream, version, moment, plain, document, json, bytes, short,
+        identifier)
     ORDER BY position
 """
 
@@ -45,7 +47,7 @@ def test_a_short_read_gives_what_a_long_one_gives(dsn):
     with closing(BulkReader(dsn)) as light, closing(BulkReader(dsn)) as adbc:
         found = read(light, Few(EACH_TYPE))
         assert found == read(adbc, EACH_TYPE)
-        assert len(found) == 10
+        assert len(found) == 12
         assert found[1][1] == "ö\U0001f600".encode()
         # A type that only the other way knows, also after a first read; and no row at all.
         assert read(light, Few("SELECT '1 day'::interval")) == read(

@@ -58,13 +58,16 @@ def schema_number(connection: psycopg.Connection) -> int:
     """The number of a database's last step, which may be newer than this esops; 0 where esops never
     was.
 
-    Costs one or two reads, takes no lock and needs no right but to read.
+    Costs two short reads where esops is, takes no lock and needs no right but to read.
     """
-    row = connection.execute(_SQL["recognise"]).fetchone()
+    row = connection.execute(_SQL["counted"]).fetchone()
     assert row is not None
-    counted, recognised = row
-    if not counted:
-        return int(recognised)
+    if not row[0]:
+        row = connection.execute(_SQL["recognise"]).fetchone()
+        assert row is not None
+        counted, recognised = row
+        if not counted:
+            return int(recognised)
     row = connection.execute(_SQL["last_step"]).fetchone()
     assert row is not None
     return int(row[0])

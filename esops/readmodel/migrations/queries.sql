@@ -1,3 +1,7 @@
+-- counted --
+-- The quick question, which comes before every other one. Where it says no, the next one is asked.
+SELECT to_regclass('esops.schema_migrations') IS NOT NULL;
+
 -- recognise --
 -- Whether the steps are counted here; and where they are not, the last one by what is there. Read from
 -- pg_class, for to_regclass may answer from a cache that is older than the lock we have waited for.

@@ -39,6 +39,7 @@ from esops.stores.postgres.exporting import as_archived, export_statement, group
 from esops.stores.postgres.insert_triggers import refuse_rules
 from esops.stores.postgres.layouts.archiving import SqlRemoval
 from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.light import sized
 from esops.stores.postgres.restorer import StreamRestorer
 from esops.stores.postgres.restoring import table_of
 from esops.stores.postgres.trial import Trial
@@ -112,7 +113,10 @@ class StreamArchiver:
             )
         schema = archived.schema_with(names)
         statements = (
-            export_statement(self._layout, group, [extra[name] for name in names])
+            sized(
+                sum(each.events for each in group),
+                export_statement(self._layout, group, [extra[name] for name in names]),
+            )
             for group in groups_of(streams)
         )
         # A statement names thousands of streams: while the server works at one, the next is

@@ -40,7 +40,7 @@ class BulkReader:
         self._dsn, self._setting = dsn, setting
         self._batch_bytes = batch_bytes
         self._connection: Any = None
-        self._light = LightReader(dsn, batch_bytes)
+        self._light = LightReader(dsn, batch_bytes, setting)
         self._under_way: Generator[pa.RecordBatch] | None = None
 
     def read(self, statements: Iterator[str | Few]) -> Iterator[pa.RecordBatch]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from esops.events import RecordedEvent, StreamInfo, category_of
+from esops.events import EventFilter, RecordedEvent, StreamInfo, category_of
 from esops.moments import EPOCH, Moment, from_driver, moment
 from esops.stores.archiving import StreamPart
 from esops.stores.postgres.layouts.base import NO_TENANT, TRUE, Layout
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_FEW = 2_000
+"""Streams whose rows are held in memory at once."""
+_SMALL_BYTES = 1 << 20
+"""Room for some thousand events: their streams are not worth a connection of their own."""
+_SIZE = """
+SELECT pg_relation_size(%(table)s::regclass) + coalesce(sum(pg_relation_size(relid)), 0)
+FROM pg_partition_tree(%(table)s::regclass)
+"""
 _PARTS = """
 SELECT (SELECT count(*) FROM {events} WHERE {stream} = k.stream::{kind} AND {same_tenant}
     AND {version} BETWEEN k.low AND k.high AND {alive} AND {scope})
@@ -38,6 +46,21 @@ FROM unnest({streams}::text[], {in_tenants}::text[], {versions}::bigint[], {ids}
     WITH ORDINALITY AS k (stream, tenant, version, id, number)
 ORDER BY k.number
 """
+
+
+def are_few(
+    connection: psycopg.Connection, layout: Layout, filter: EventFilter, limit: int | None
+) -> bool:
+    """Whether a list of streams is short: by what is asked for, or since the table of events has
+    room for few; answered without a look at its rows.
+    """
+    if limit is not None:
+        return limit <= _FEW
+    if filter.stream is not None and not layout.tenants:
+        return True
+    row = connection.execute(_SIZE, {"table": layout.events.as_string(None)}).fetchone()
+    # A view has no size of its own, and may be of any length.
+    return row is not None and 0 < int(row[0]) <= _SMALL_BYTES
 
 
 def count_parts(

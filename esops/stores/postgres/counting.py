@@ -26,7 +26,7 @@ from esops.stores.lengths import (
     SampledPage,
 )
 from esops.stores.parts import EVERYTHING
-from esops.stores.postgres.counted import column_values, stream_info
+from esops.stores.postgres.counted import are_few, column_values, stream_info
 from esops.stores.postgres.layouts.base import TRUE, Layout, category_in, storable
 
 if TYPE_CHECKING:
@@ -60,13 +60,19 @@ class Counting:
         """Each stream by name, grouped in the server from its events.
 
         They are read by COPY, for which the server uses several processes; through a cursor it
-        would use one.
+        would use one. A few are read whole, over the connection that is there.
         """
         where = self._layout.where(filter)
         end = sql.SQL("ORDER BY 1, 2 {}").format(_limit(limit))
-        statement = self._grouped(where, closed_by, measured, None, end).as_string(None)
+        statement = self._grouped(where, closed_by, measured, None, end)
+        with self._control() as connection:
+            few = are_few(connection, self._layout, filter, limit)
+            found = connection.execute(statement).fetchall() if few else []
+        if few:
+            yield from map(stream_info, found)
+            return
         with closing(self._bulk()) as reader:
-            for batch in reader.read(iter([statement])):
+            for batch in reader.read(iter([statement.as_string(None)])):
                 yield from map(stream_info, zip(*map(column_values, batch.columns), strict=True))
 
     def _grouped(

@@ -36,6 +36,11 @@ class Few:
     text: str
 
 
+def sized(rows: int, statement: str) -> str | Few:
+    """A statement that gives about `rows` rows at most, to be read the better way."""
+    return Few(statement) if rows <= FEW else statement
+
+
 class OtherType(Exception):
     """A column has a type that only ADBC can read."""
 
@@ -43,9 +48,11 @@ class OtherType(Exception):
 class LightReader:
     """A connection for short reads. Used by one reader at a time."""
 
-    def __init__(self, dsn: str, batch_bytes: int) -> None:
-        """A batch has about `batch_bytes` at most. Nothing is opened yet."""
-        self._dsn, self._batch_bytes = dsn, batch_bytes
+    def __init__(self, dsn: str, batch_bytes: int, setting: str | None = None) -> None:
+        """A batch has about `batch_bytes` at most; `setting` is a statement that sets the session
+        up. Nothing is opened yet.
+        """
+        self._dsn, self._batch_bytes, self._setting = dsn, batch_bytes, setting
         self._connection: psycopg.Connection | None = None
 
     def batches(self, statement: str) -> Iterator[pa.RecordBatch]:
@@ -79,6 +86,8 @@ class LightReader:
             connection = connect(self._dsn, "bulk", BULK)
             try:
                 refuse_replica(connection)
+                if self._setting is not None:
+                    connection.execute(self._setting.encode())
             except BaseException:
                 connection.close()
                 raise
@@ -111,6 +120,14 @@ def _bytes(values: Values) -> pa.Array:
     return pa.array(values, pa.binary())
 
 
+def _booleans(values: Values) -> pa.Array:
+    return pa.array([None if each is None else each != b"\0" for each in values], pa.bool_())
+
+
+def _uuids(values: Values) -> pa.Array:
+    return pa.ExtensionArray.from_storage(pa.uuid(), pa.array(values, pa.binary(16)))
+
+
 def _integers(values: Values) -> pa.Array:
     found = (None if each is None else int.from_bytes(each, "big", signed=True) for each in values)
     return pa.array(found, pa.int64())
@@ -136,6 +153,8 @@ _BY_NAME: Mapping[str, Callable[[Values], pa.Array]] = {
     "json": _bytes,
     "bytea": _bytes,
     "jsonb": _documents,
+    "bool": _booleans,
+    "uuid": _uuids,
     "int2": _integers,
     "int4": _integers,
     "int8": _integers,

@@ -17,7 +17,7 @@ from esops.events import EventFilter, Position, RecordedEvent
 from esops.postgres.connection import translated
 from esops.stores.postgres import bulk
 from esops.stores.postgres.layouts.base import Layout, named
-from esops.stores.postgres.light import FEW, Few
+from esops.stores.postgres.light import FEW, Few, sized
 
 PAGE = 200_000
 """The most numbers in a page of a bulk read, the best of those measured
@@ -95,7 +95,7 @@ class PagedReader:
         page = PageSize()
         while low < high:
             top = min(low + page.begin(), high)
-            yield _sized(
+            yield sized(
                 top - low,
                 self.select(
                     where,
@@ -139,7 +139,7 @@ class PagedReader:
             top = min(low + PAGE, high)
             ordered = sql.SQL("{} LIMIT {}").format(self._layout.ascending, sql.Literal(limit))
             bounds = (self._layout.beyond(Position((low,))), self._layout.up_to(Position((top,))))
-            statement = _sized(limit, self.select(where, *bounds, ordered))
+            statement = sized(limit, self.select(where, *bounds, ordered))
             for events in self.statements(iter([statement])):
                 limit -= len(events)
                 yield events
@@ -158,7 +158,7 @@ class PagedReader:
             beyond = self._layout.beyond(after) if after is not None else sql.SQL("TRUE")
             seen = 0
             statement = self.select(where, beyond, self._layout.up_to(until), ordered)
-            for events in self.statements(iter([_sized(size, statement)])):
+            for events in self.statements(iter([sized(size, statement)])):
                 seen += len(events)
                 after = events[-1].position
                 yield events
@@ -190,7 +190,7 @@ class PagedReader:
             page = page if limit is None else min(page, limit)
             ordered = sql.SQL("{} LIMIT {}").format(order, sql.Literal(page))
             seen, last = 0, None
-            statement = _sized(page, self.select(*conditions, *beyond, ordered))
+            statement = sized(page, self.select(*conditions, *beyond, ordered))
             for events in self.statements(iter([statement])):
                 seen, last = seen + len(events), events[-1]
                 yield events
@@ -225,8 +225,3 @@ class PagedReader:
             )
             .as_string(None)
         )
-
-
-def _sized(rows: int, statement: str) -> str | Few:
-    """A statement that gives at most `rows` rows, to be read the better way."""
-    return Few(statement) if rows <= FEW else statement

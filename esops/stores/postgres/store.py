@@ -287,6 +287,10 @@ class PostgresStore(EventStore):
         """Grouped in the server, given out through a cursor."""
         return self.lengths.streams(filter, limit, closed_by, measured)
 
+    def stream_info(self, stream: str) -> StreamInfo | None:
+        """See EventStore. The first, where several tenants have a stream of that name."""
+        return next(self.streams(EventFilter(stream=stream, archived=True), limit=1), None)
+
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
     ) -> Position:
