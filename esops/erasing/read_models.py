@@ -330,12 +330,12 @@ def _tables(
         ]
         for version in versions:
             for schema, table in version.tables.values():
-                if catalog.find_table(connection, schema, table) is not None:
+                if catalog.has_table(connection, schema, table):
                     yield _Table(name, version.version, version.state, schema, table)
         for each in () if versions else named_tables:
             within, table = catalog.parse_name(each)
             schemas = [within] if within else catalog.schemas_with(connection, table)
-            if schemas and catalog.find_table(connection, schemas[0], table) is not None:
+            if schemas and catalog.has_table(connection, schemas[0], table):
                 yield _Table(name, None, "", schemas[0], table)
 
 

@@ -5,7 +5,9 @@ Detection of layouts asks here; it never looks at the rows of a table.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 
@@ -13,6 +15,13 @@ from esops.errors import UsageError
 from esops.postgres.statements import statements
 
 _SQL = statements(__package__, "catalog")
+_PLAIN = {
+    0: "",
+    100: 'pg_catalog."default"',
+    950: 'pg_catalog."C"',
+    951: 'pg_catalog."POSIX"',
+}
+"""Collations by number, as the catalogue is made with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +109,14 @@ def written_name(schema: str, name: str) -> str:
 
 def find_table(connection: psycopg.Connection, schema: str, name: str) -> Table | None:
     """A table or view with its columns; None where there is none of that name."""
+    rows = connection.execute(_SQL["plain_table"], (schema, name)).fetchall()
+    if all(row[-1] for row in rows):
+        return _plain_table(rows)
+    return any_table(connection, schema, name)
+
+
+def any_table(connection: psycopg.Connection, schema: str, name: str) -> Table | None:
+    """As `find_table`, by the one query that knows all that a table can have."""
     rows = connection.execute(_SQL["table"], (schema, name)).fetchall()
     if not rows:
         return None
@@ -108,6 +125,32 @@ def find_table(connection: psycopg.Connection, schema: str, name: str) -> Table 
     return Table(
         oid, schema, name, kind, columns, tuple(key), tuple(partitioned_by), owner, row_security
     )
+
+
+def _plain_table(rows: Sequence[tuple[Any, ...]]) -> Table | None:
+    """The table of `plain_table`; None for no rows."""
+    if not rows:
+        return None
+    oid, schema, name, kind, owner, row_security, key, length = rows[0][:8]
+    columns = {
+        number: Column(name, type, kind, collation=_PLAIN[collation])
+        for *_, number, name, type, kind, collation, _ in rows
+        if number is not None
+    }
+    numbers = map(int, key.split()[:length]) if key is not None else ()
+    by = tuple(columns[number].name for number in numbers)
+    return Table(oid, schema, name, kind, tuple(columns.values()), by, (), owner, row_security)
+
+
+def there(connection: psycopg.Connection, schema: str, *names: str) -> set[str]:
+    """Which of some tables or views a schema has."""
+    rows = connection.execute(_SQL["there"], (schema, list(names))).fetchall()
+    return {row[0] for row in rows}
+
+
+def has_table(connection: psycopg.Connection, schema: str, name: str) -> bool:
+    """Whether there is a table or view of that name."""
+    return bool(there(connection, schema, name))
 
 
 def defaults(connection: psycopg.Connection, oid: int) -> dict[str, tuple[str | None, bool]]:

@@ -1,3 +1,26 @@
+-- there --
+-- Of some names, those that are tables or views.
+SELECT c.relname::text
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = %s AND c.relname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f');
+
+-- plain_table --
+-- What the next query says, for a table that has nothing special; the last column says whether that
+-- is so. It is asked first, being much cheaper, and most tables have nothing special: no partitions,
+-- no column of a domain, an enum, an array or another type that is made of others, and no collation
+-- but those that every server has under these numbers.
+SELECT c.oid, n.nspname, c.relname, c.relkind::text, pg_get_userbyid(c.relowner), c.relrowsecurity,
+       (SELECT i.indkey::text FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
+       (SELECT i.indnkeyatts FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
+       a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), t.typname, a.attcollation::bigint,
+       c.relkind <> 'p' AND coalesce(t.typtype = 'b' AND t.typelem = 0
+                                     AND a.attcollation IN (0, 100, 950, 951), true)
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+  LEFT JOIN pg_type t ON t.oid = a.atttypid
+ WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+ ORDER BY a.attnum;
+
 -- table --
 -- One statement: between two, the table may go or change, and the columns would be none of its.
 -- A row for each column; one without a name where the table has no column.

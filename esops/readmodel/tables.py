@@ -99,7 +99,7 @@ def missing_tables(connection: psycopg.Connection, version: Version) -> list[str
     return [
         ".".join(physical)
         for physical in version.tables.values()
-        if catalog.find_table(connection, *physical) is None
+        if not catalog.has_table(connection, *physical)
     ]
 
 

@@ -246,7 +246,7 @@ def _check_possible(
 ) -> None:
     """Raises what stands against the rebuild and shows before green is created."""
     for schema, physical in physical_tables(target.names, start.to_version).values():
-        if catalog.find_table(connection, schema, physical) is not None:
+        if catalog.has_table(connection, schema, physical):
             raise Refused(
                 f"a table {schema}.{physical} exists already, but esops knows no such version",
                 hint="Look at it, and rename or drop it.",

@@ -41,7 +41,7 @@ class Loading(RebuildContext):
                 # What the statements need of blue, such as a sequence, must stay usable.
                 connection.execute("SET LOCAL lock_timeout = '5s'")
                 # It exists already where the answer to this transaction's commit was lost.
-                if catalog.find_table(connection, *self._green().table) is None:
+                if not catalog.has_table(connection, *self._green().table):
                     for statement in self._journal_entry.options["create"]:
                         connection.execute(statement.encode())
                     # Somebody may have made a publication since the plan.

@@ -145,7 +145,7 @@ class ExternalRebuild(Rebuild):
             time.sleep(LOOK_EVERY_SECONDS if behind or missing else 0.2)
 
     def _exists(self, table: tuple[str, str]) -> bool:
-        return self._session.do(lambda on: catalog.find_table(on, *table)) is not None
+        return self._session.do(lambda on: catalog.has_table(on, *table))
 
     def _verify(self) -> bool:
         blue, green = self._blue(), self._green()

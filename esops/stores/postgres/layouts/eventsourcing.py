@@ -82,7 +82,7 @@ class Eventsourcing(NumberedLayout):
         self.decode = DECODERS[self.name]
         self.stream_kind = table.column("originator_id").kind
         snapshots = f"{application(table.name)}_snapshots"
-        there = catalog.find_table(connection, table.schema, snapshots) is not None
+        there = catalog.has_table(connection, table.schema, snapshots)
         self.archiving = numbered_archiving(
             self.events,
             _EVENT,

@@ -153,7 +153,7 @@ def _on(statement: str, where: Processors) -> sql.Composed:
 
 def _handled(connection: psycopg.Connection, schema: str) -> dict[tuple[str, str], tuple[str, ...]]:
     """The types that projections handle, by name and partition."""
-    if catalog.find_table(connection, schema, "emt_projections") is None:
+    if not catalog.has_table(connection, schema, "emt_projections"):
         return {}
     statement = sql.SQL(_SQL["handled"]).format(projections=_C(schema, "emt_projections"))
     return {
@@ -245,7 +245,7 @@ def _processor(connection: psycopg.Connection, schema: str, name: str) -> _Proce
 
 def _inline(connection: psycopg.Connection, schema: str, name: str) -> str | None:
     """The status of an inline projection of that name; None where there is none."""
-    if catalog.find_table(connection, schema, "emt_projections") is None:
+    if not catalog.has_table(connection, schema, "emt_projections"):
         return None
     row = connection.execute(
         sql.SQL("SELECT status FROM {} WHERE name = %s AND type = 'i'").format(

@@ -82,7 +82,7 @@ def read_variant(
             f"schema {schema!r} has emt_messages but no sequence {SEQUENCE}",
             hint="Is it a copy without it?",
         )
-    newer = catalog.find_table(connection, schema, "emt_processors")
+    newer = catalog.has_table(connection, schema, "emt_processors")
     partitions = connection.execute(
         sql.SQL("SELECT count(*) FROM pg_inherits WHERE inhparent = {}::regclass").format(
             sql.Literal(_C(schema, "emt_messages").as_string(None))

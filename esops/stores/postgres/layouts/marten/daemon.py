@@ -45,7 +45,7 @@ def checkpoints(
     `tenant`: the one whose numbers the store reads, where each tenant has numbers of its own; the
     rows of others are of other stores.
     """
-    if catalog.find_table(connection, schema, "mt_event_progression") is None:
+    if not catalog.has_table(connection, schema, "mt_event_progression"):
         return []
     skips = _counted(connection, schema, "mt_high_water_skips", "'HighWaterMark'")
     dead_letters = _counted(
@@ -103,7 +103,7 @@ def _counted(
     connection: psycopg.Connection, schema: str, table: str, by: LiteralString
 ) -> dict[str, int]:
     """The rows of a table that may be missing, by the name of a progression row."""
-    if catalog.find_table(connection, schema, table) is None:
+    if not catalog.has_table(connection, schema, table):
         return {}
     return dict(
         connection.execute(
@@ -173,7 +173,7 @@ def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table
                 "mt_streams_identity), and archive the second by hand."
             )
             found.append(Concern("reused ids", message, fix))
-    if catalog.find_table(connection, schema, "mt_event_progression") is not None:
+    if catalog.has_table(connection, schema, "mt_event_progression"):
         orphans = sql.SQL(
             "SELECT p.name, p.last_seq_id, p.last_updated FROM {} p JOIN {} m ON m.name = "
             "'HighWaterMark' "

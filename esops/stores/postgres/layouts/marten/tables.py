@@ -99,11 +99,9 @@ class Marten(Layout):
         self.schema, self.version = variant.schema, variant.versions
         self.events = variant.table("mt_events")
         self.sequences = (variant.table(variant.sequence_name),)
-        self.reads = tuple(
-            variant.table(name)
-            for name in ("mt_events", "mt_streams", "mt_event_progression", *daemon.TABLES)
-            if catalog.find_table(connection, variant.schema, name)
-        )
+        names = ("mt_events", "mt_streams", "mt_event_progression", *daemon.TABLES)
+        there = catalog.there(connection, variant.schema, *names)
+        self.reads = tuple(variant.table(name) for name in names if name in there)
         self._set_conditions()
         self._set_columns()
         if variant.own_numbers:

@@ -91,13 +91,12 @@ def read_variant(
             f"schema {schema!r} has mt_events but no sequence {sequence_name}",
             hint="Is it a copy without it?",
         )
-    progression = catalog.find_table(connection, schema, "mt_event_progression")
     return MartenVariant(
         schema,
         events,
         streams,
         sequence_name,
-        has_progression=progression is not None,
+        has_progression=catalog.has_table(connection, schema, "mt_event_progression"),
         tenant=tenant,
         own_numbers=own_sequence is not None,
     )
@@ -107,10 +106,6 @@ def sequences_of_tenants(connection: psycopg.Connection, schema: str) -> dict[st
     """The sequence of each tenant, where events are partitioned by tenant and numbered for each on
     its own.
     """
-    events = catalog.find_table(connection, schema, "mt_events")
-    # Only where the events are partitioned by tenant alone may each have a sequence of its own.
-    if events is None or events.partitioned_by != ("tenant_id",):
-        return {}
     rows = connection.execute(
         "SELECT substr(c.relname, length('mt_events_sequence_') + 1), c.relname FROM pg_class c "
         "JOIN pg_namespace n ON n.oid = c.relnamespace "
@@ -118,10 +113,14 @@ def sequences_of_tenants(connection: psycopg.Connection, schema: str) -> dict[st
         "ORDER BY 1",
         (schema,),
     ).fetchall()
+    events = catalog.find_table(connection, schema, "mt_events") if rows else None
+    # Only where the events are partitioned by tenant alone may each have a sequence of its own.
+    if events is None or events.partitioned_by != ("tenant_id",):
+        return {}
     # A suffix is a tenant's name made fit for a table's; the table of partitions has the name
     # itself.
     by_suffix: dict[str, str] = dict(rows)
-    if catalog.find_table(connection, schema, "mt_tenant_partitions") is None:
+    if not catalog.has_table(connection, schema, "mt_tenant_partitions"):
         return by_suffix
     named = sql.SQL("SELECT partition_value, partition_suffix FROM {} ORDER BY 1").format(
         sql.Identifier(schema, "mt_tenant_partitions")
