@@ -8,8 +8,9 @@ A path begins in the data, or in the metadata with `metadata:`. The `$` may be l
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
+from operator import eq
 from typing import Literal, NamedTuple
 
 Root = Literal["data", "metadata"]
@@ -119,22 +120,24 @@ def written(steps: Steps) -> str:
     return text
 
 
-def within(steps: Steps, at: tuple[str, ...]) -> list[Steps]:
+def within(
+    steps: Steps, at: tuple[str, ...], same: Callable[[Step, str], bool] = eq
+) -> list[Steps]:
     """What is left of a path below some keys, once for each way that it leads there; `()` where it
-    ends at or above them.
+    ends at or above them. `same` compares a step with a key.
     """
     rests = [steps]
     for key in at:
-        rests = [left for rest in rests for left in _below(rest, key)]
+        rests = [left for rest in rests for left in _below(rest, key, same)]
     return rests
 
 
-def _below(steps: Steps, key: str) -> Iterator[Steps]:
+def _below(steps: Steps, key: str, same: Callable[[Step, str], bool]) -> Iterator[Steps]:
     if not steps:
         yield ()
     elif steps[0] is Wild.BELOW:
         yield steps
-        if len(steps) > 1 and steps[1] == key:
+        if len(steps) > 1 and same(steps[1], key):
             yield steps[2:]
-    elif steps[0] in (Wild.EVERY, key):
+    elif steps[0] is Wild.EVERY or same(steps[0], key):
         yield steps[1:]

@@ -253,7 +253,9 @@ def _planned(
     store_name, store_settings = config.store(settings.store)
     catalog = _catalog(archive_settings)
     full_name = f"{archive}/{name.rpartition('/')[2]}"
-    begun = None if catalog is None else unfinished_run(catalog, full_name, store_name)
+    begun = None if catalog is None else unfinished_run(catalog, full_name)
+    if begun is not None:
+        begun.check_store(store_name, store_settings, name)
     asked, removal = removal, removal or settings.remove
     if begun is not None and begun.manifest is None:
         # It selects again, and ends as it was begun otherwise.

@@ -91,14 +91,15 @@ def run(
     repository = _opened(archive, Repository(archive_settings, make=True))
     with Lease(repository, policy_name) as lease, ExitStack() as stack:
         catalog = Catalog(repository)
-        unfinished = unfinished_run(catalog, policy_name, store_name)
+        unfinished = unfinished_run(catalog, policy_name)
         # An unfinished run ends as it was begun, unless the operator says otherwise.
         store = stack.enter_context(open_store(store_name, store_settings.without_archive))
         checkpoint_guard.check_despite(config, store, store_name, despite)
         if start_again and unfinished is not None:
-            _abort(unfinished.run, store)
+            _abort(unfinished.run, store if unfinished.is_of(store_name, store_settings) else None)
             unfinished = None
         if unfinished is not None:
+            unfinished.check_store(store_name, store_settings, name)
             unfinished.check_policy(config.path, name, settings, removal)
         removal = removal or (unfinished and unfinished.removal) or settings.remove
         sealed = unfinished.manifest if unfinished else None
@@ -236,12 +237,12 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
     )
 
 
-def _abort(run: Run, store: EventStore) -> None:
+def _abort(run: Run, store: EventStore | None) -> None:
     """A run is not resumed. What it has removed counts as archived all the same, unless the
-    store was restored to an earlier time since.
+    store was restored to an earlier time since; `store` is None where nobody can ask it.
     """
     manifest = run.seal()
-    if manifest is not None:
+    if manifest is not None and store is not None:
         try:
             _recognise(store, manifest)
         except AnotherLog:

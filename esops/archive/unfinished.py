@@ -16,7 +16,7 @@ from typing import Any, cast
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Catalog, Run
 from esops.errors import Refused, UsageError
-from esops.settings import PolicySettings, Removal
+from esops.settings import PolicySettings, Removal, StoreSettings
 from esops.term import duration
 
 _SELECTS = (
@@ -86,6 +86,23 @@ class UnfinishedRun:
         """Whether events of it have begun to leave the store."""
         return self.run.read("removal.json") is not None
 
+    def is_of(self, store: str, settings: StoreSettings) -> bool:
+        """Whether it archives the events of this store, under a name that the store has or had."""
+        return self._planned["store"] in (store, *settings.sources(store))
+
+    def check_store(self, store: str, settings: StoreSettings, name: str) -> None:
+        """Raises UsageError where the policy of that name now names another store."""
+        if self.is_of(store, settings):
+            return
+        was = self._planned["store"]
+        raise UsageError(
+            f"the unfinished run {self.run.name} of this policy archives store {was}, and the "
+            f"policy now names store {store}",
+            hint=f'Set store = "{was}" again, and run the policy once to finish it. If store '
+            f'{store} is the same store under a new name, set `of = ["{was}", "{store}"]` in its '
+            f"section. Or give the run up: esops archive run {name} --start-again",
+        )
+
     def check_policy(
         self, file: Path, name: str, policy: PolicySettings, asked: Removal | None
     ) -> None:
@@ -125,11 +142,8 @@ class UnfinishedRun:
                 yield f"{key} was {_said(before[key], key)} and is {_said(now[key], key)}"
 
 
-def unfinished_run(catalog: Catalog, policy_name: str, store_name: str) -> UnfinishedRun | None:
-    """The newest run of a policy, `archive/policy`, if it is neither done nor failed.
-
-    Raises UsageError where the policy names another store than the run.
-    """
+def unfinished_run(catalog: Catalog, policy_name: str) -> UnfinishedRun | None:
+    """The newest run of a policy, `archive/policy`, if it is neither done nor failed."""
     short_name = policy_name.rpartition("/")[2]
     for found in reversed(catalog.runs()):
         # The name alone tells of most runs that they are of other policies: nothing is read.
@@ -138,16 +152,7 @@ def unfinished_run(catalog: Catalog, policy_name: str, store_name: str) -> Unfin
         planned = found.read("plan.json")
         if planned is None or planned["policy"] != policy_name:
             continue
-        if found.state in ("done", "failed"):
-            return None
-        if planned["store"] != store_name:
-            raise UsageError(
-                f"the unfinished run {found.name} of this policy archives store "
-                f"{planned['store']}, and the policy now names store {store_name}",
-                hint=f'Set store = "{planned["store"]}" again, and run the policy once to finish '
-                "it.",
-            )
-        return UnfinishedRun(found, planned)
+        return None if found.state in ("done", "failed") else UnfinishedRun(found, planned)
     return None
 
 

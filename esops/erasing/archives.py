@@ -25,7 +25,8 @@ from esops.archive_format.manifest import FileEntry, Reseal
 from esops.archive_format.repository import ENCRYPTED, Repository
 from esops.archive_format.runs import RUNS, Catalog, Run
 from esops.archive_format.schema import EXTRA_PREFIX, STREAMS, Damaged, schema_with
-from esops.erasing.rules import Masker, Person
+from esops.erasing.masker import Masker
+from esops.erasing.rules import Person
 from esops.erasing.sweep import Findings, Sweep
 from esops.erasing.traces import Place, Values
 from esops.errors import Refused

@@ -135,8 +135,8 @@ class ReadModels:
                 ]
         return found
 
-    def look(self, values: Values, stop: Callable[[], None]) -> RowsFound:
-        """Look for values in all rows, and at what was noted by erasures before."""
+    def look(self, values: Values, stop: Callable[[], None], *, noted: bool = True) -> RowsFound:
+        """Look for values in all rows, and (`noted`) at what was noted by erasures before."""
         result = RowsFound()
         for dsn, projections in self._by_dsn.items():
             with translated(), connect(dsn, "erase", READ) as connection:
@@ -151,7 +151,7 @@ class ReadModels:
                     (each.projection, each.version): each.state
                     for each in registry.versions(connection)
                 }
-                for each in erased.noted(connection):
+                for each in erased.noted(connection) if noted else ():
                     key = (each.projection, each.version)
                     if each.projection in names and key not in result.versions:
                         state = known.get(key, "active")

@@ -17,11 +17,13 @@ from typing import Any
 import structlog
 
 from esops.config import Config
+from esops.erasing import absent
 from esops.erasing.archives import ArchivedRun, runs_of
 from esops.erasing.earlier import Earlier
 from esops.erasing.fitting import fitting, masking_of
+from esops.erasing.masker import Masker
 from esops.erasing.read_models import ReadModels, RowsFound
-from esops.erasing.rules import Masker, Person
+from esops.erasing.rules import Person
 from esops.erasing.sweep import Findings, Sweep
 from esops.erasing.traces import MOST_KEPT, Place, Values
 from esops.events import StreamKey
@@ -29,6 +31,7 @@ from esops.json_paths import JsonPath, parse_path
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore, settled
+from esops.wording import count
 
 log = structlog.get_logger("esops.erasing")
 
@@ -118,7 +121,8 @@ class Erasure(AbstractContextManager["Erasure"]):
         )
         masks = [mask.text for rule in rules for _, mask in rule.masks if mask.kind == "text"]
         shared = {str(parse_path(path)) for rule in rules for path in rule.shared}
-        self._values = Values(masks, shared)
+        self._values, self._kept = Values(masks, shared), Values(masks, shared)
+        """What is masked, and what stays in events that nearly have what was asked for."""
         self._add_asked_values()
         self._store: EventStore = open_store(self.name, settings.without_archive)
         try:
@@ -172,40 +176,25 @@ class Erasure(AbstractContextManager["Erasure"]):
         outcome.archives = sum(1 for each in archived if each.events)
         outcome.archived_events = sum(each.events for each in archived)
         outcome.leave(Findings(left=len(unsealed), places=unsealed))
-        outcome.leave(self._sweep.run(self._masking.rows(self._stop)))
+        beside = self._leave(self._sweep.run(self._masking.rows(self._stop)))
         for run in self._runs:
-            outcome.leave(run.look(self._values, self._stop))
+            beside += self._leave(run.look(self._values, self._stop))
             if unnamed := run.unnamed():
                 outcome.notes.append(
                     f"{len(unnamed)} files of {run.where} that do not count will be deleted"
                 )
+        if beside:
+            outcome.notes.append(
+                f"{count(beside, 'event has', 'events have')} what was asked for under a key or in "
+                "a form that is written in another way, and nothing that the rules mask"
+            )
         self._look_beside(outcome)
-        outcome.notes += self._led_nowhere()
-        outcome.leave(self._absent_streams())
+        met = self._masker.met.union(*(run.met for run in self._runs))
+        outcome.notes += absent.notes(self._person, met)
+        outcome.leave(absent.left(self._person, self.name))
         self._planned = _left_of(outcome)
         outcome.leave(self._earlier.look())
         return outcome
-
-    def _led_nowhere(self) -> list[str]:
-        """What was asked for, and is nowhere: mostly a path that is written in another way."""
-        if not self._touched:
-            return [
-                f"no event has what was asked for at {path}" for path, _ in self._request.conditions
-            ]
-        met = self._masker.met.union(*(run.met for run in self._runs))
-        return [
-            f"{path} of rule {rule.name} leads nowhere in any of these events"
-            for rule in self._person.rules
-            for path, _ in rule.masks
-            if path not in met
-        ]
-
-    def _absent_streams(self) -> Findings:
-        findings = Findings()
-        for name in sorted(self._person.streams - self._person.seen):
-            why = "it is neither in the store nor in its archives"
-            findings.leave(Place(f"store {self.name}", f"stream {name}", "", why))
-        return findings
 
     def _find_runs(self) -> list[Place]:
         """Find the archived runs of the store; the places of those that are not sealed."""
@@ -233,7 +222,19 @@ class Erasure(AbstractContextManager["Erasure"]):
         rows = self._read_models.look(self._values, self._stop)
         outcome.rows = rows.rows
         outcome.leave(rows.findings)
+        kept = self._read_models.look(self._kept, self._stop, noted=False).findings
+        of = "they are of events that are left, see above"
+        places = [each._replace(of=of) for each in kept.places]
+        outcome.leave(Findings(left=kept.left, places=places))
         return rows
+
+    def _leave(self, found: Findings) -> int:
+        """Take over what a pass has found that looked for values; how many events nearly have what
+        was asked for, and nothing that the rules mask.
+        """
+        self.outcome.leave(found)
+        self._kept.add({value: of for value, of in found.kept.items() if value not in self._values})
+        return found.beside
 
     # -- the erasure
 
@@ -279,7 +280,7 @@ class Erasure(AbstractContextManager["Erasure"]):
         if not outcome.nothing_to_do:
             self._earlier.end(self._request.reason, _left_of(outcome))
         outcome.leave(self._earlier.look())
-        outcome.leave(self._absent_streams())
+        outcome.leave(absent.left(self._person, self.name))
         log.info(
             "erased",
             store=self.name,
@@ -301,7 +302,7 @@ class Erasure(AbstractContextManager["Erasure"]):
                 found.leave(
                     Place(run.where, "an event", "", "it was archived before it was masked")
                 )
-            outcome.leave(found)
+            self._leave(found)
 
     def _refold(
         self, outcome: EraseOutcome, before: RowsFound, noted_before: set[tuple[str, int]]
@@ -362,7 +363,7 @@ class Erasure(AbstractContextManager["Erasure"]):
                 found.events,
             )
         outcome.events = max(outcome.events, masked)
-        outcome.leave(found)
+        self._leave(found)
 
 
 def _left_of(outcome: EraseOutcome) -> Findings:

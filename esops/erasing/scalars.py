@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from decimal import Decimal
 
+from esops.erasing.forms import composed
 from esops.erasing.spans import JsonNode
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
@@ -24,7 +25,7 @@ def scalars(node: JsonNode, wrapped: bool) -> Iterable[JsonNode]:
 def says(node: JsonNode, value: str) -> bool:
     """Whether a scalar is what was asked for; numbers however they are written."""
     if node.string or node.text == value or node.text is None:
-        return node.text == value
+        return node.text is not None and composed(node.text) == composed(value)
     try:
         return _NUMBER.fullmatch(value) is not None and Decimal(node.text) == Decimal(value)
     except ArithmeticError:

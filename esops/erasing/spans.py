@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from json import decoder
 from typing import Any
 
+from esops.erasing.forms import alike, composed
 from esops.json_paths import Step, Steps, Wild
 
 _DEEPEST = 400
@@ -154,7 +155,11 @@ def _found(node: JsonNode, steps: Steps, wrapped: bool) -> Iterator[JsonNode]:
 
 
 def _leads(step: Step, key: str | int) -> bool:
-    return step is Wild.EVERY or (type(step) is type(key) and step == key)
+    if step is Wild.EVERY:
+        return True
+    if not isinstance(step, str) or not isinstance(key, str):
+        return type(step) is type(key) and step == key
+    return step == key or (not step.isascii() and composed(step) == composed(key))
 
 
 def leaves(node: JsonNode, at: Steps = ()) -> Iterator[tuple[Steps, JsonNode]]:
@@ -165,26 +170,26 @@ def leaves(node: JsonNode, at: Steps = ()) -> Iterator[tuple[Steps, JsonNode]]:
         yield from leaves(member, (*at, key))
 
 
-def twins(node: JsonNode, steps: Steps, at: Steps = ()) -> Iterator[tuple[Steps, JsonNode]]:
+def twins(
+    node: JsonNode, steps: Steps, at: Steps = (), *, wrapped: bool = False
+) -> Iterator[tuple[Steps, JsonNode]]:
     """The values that a path would lead to if keys were written in another way: Email, e_mail."""
     if not steps:
         if not node.null:
             yield at, node
         return
+    inner = node.wrapped if wrapped else None
+    if inner is not None and steps[0] not in _WRAPPER:
+        yield from twins(inner, steps, (*at, "_data_"), wrapped=True)
+        return
     step, rest = steps[0], steps[1:]
     if step is Wild.BELOW:
-        yield from twins(node, rest, at)
+        yield from twins(node, rest, at, wrapped=wrapped)
     for key, _, member in node.members:
         if step is Wild.BELOW:
-            yield from twins(member, steps, (*at, key))
-        elif _leads(step, key) or (
-            isinstance(step, str) and isinstance(key, str) and _plain(step) == _plain(key)
-        ):
-            yield from twins(member, rest, (*at, key))
-
-
-def _plain(key: str) -> str:
-    return "".join(each for each in key.casefold() if each.isalnum())
+            yield from twins(member, steps, (*at, key), wrapped=wrapped)
+        elif _leads(step, key) or alike(step, key):
+            yield from twins(member, rest, (*at, key), wrapped=wrapped)
 
 
 def keys(node: JsonNode) -> Iterator[str]:

@@ -4,10 +4,11 @@ where a value is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from esops.erasing.rules import Masked, Masker, text_of
+from esops.erasing.content import text_of
+from esops.erasing.masker import Masked, Masker
 from esops.erasing.traces import MOST_KEPT, Place, Values
 from esops.events import StreamKey
 from esops.stores.masking import MaskedRow, StoredRow
@@ -32,6 +33,10 @@ class Findings:
     """Those of these where a value is that only this erasure knows."""
     places: list[Place] = field(default_factory=list)
     """The first of them."""
+    kept: dict[str, set[str]] = field(default_factory=dict)
+    """The values in events that nearly have what was asked for, each with its paths."""
+    beside: int = 0
+    """Events that nearly have what was asked for, and nothing that the rules mask."""
 
     def leave_value(self, place: Place) -> None:
         """Note a place that has a value."""
@@ -52,6 +57,13 @@ class Findings:
         self.left += other.left
         self.values += other.values
         self.places = [*self.places, *other.places][:MOST_KEPT]
+        self.keep(other.kept)
+        self.beside += other.beside
+
+    def keep(self, values: Mapping[str, set[str]]) -> None:
+        """Note values in events that are left."""
+        for value, paths in values.items():
+            self.kept.setdefault(value, set()).update(paths)
 
 
 class Sweep:
@@ -91,7 +103,12 @@ class Sweep:
                     findings.events += 1
                     findings.matched |= masked.matched
                     changes.append(MaskedRow(row, masked.columns))
-                if search and (masked.own or masked.unreadable or self._may_have(row)):
+                for left in masked.nearly:
+                    findings.keep(left.values)
+                    findings.beside += not left.counts
+                if search and (
+                    masked.own or masked.unreadable or masked.nearly or self._may_have(row)
+                ):
                     self._look(findings, row, masked)
             if changes and write is not None:
                 for row in write(changes):
@@ -116,6 +133,9 @@ class Sweep:
         for column, steps, mask in masked.twins:
             why = f"{mask} leads nowhere in this event, and this may be what it means"
             findings.leave(self._place(row, f"{column} {self._values.path(steps)}", why))
+        for near in (each.near for each in masked.nearly if each.counts):
+            at = near.column if not near.at else f"{near.column} {self._values.path(near.at)}"
+            findings.leave(self._place(row, at, near.in_words()))
         if not self._values:
             return
         documents = {each.column: each for each in self._masker.documents}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import orjson
 
+from esops.erasing.forms import composed
 from esops.erasing.spans import NotJson, keys, leaves, scan
 from esops.json_paths import Steps, written
 
@@ -55,7 +56,7 @@ class Values:
         """`masks` are texts that take values' places; `shared` are paths of values that others
         have, too.
         """
-        self._masks, self._shared = set(masks), set(shared)
+        self._masks, self._shared = set(map(composed, masks)), set(shared)
         self._paths: dict[str, str] = {}
         self._by_word: dict[str, list[str]] = {}
         """The long values by the first word in them: a text is split once, however many there are.
@@ -68,7 +69,8 @@ class Values:
 
     def add(self, values: Mapping[str, Iterable[str]]) -> None:
         """Look for these, too; each with the paths that it was at."""
-        for value, paths in values.items():
+        for given, paths in values.items():
+            value = composed(given)
             if len(value) < _SHORTEST or value in self._paths or value in self._masks:
                 continue
             if value in ("true", "false", "null") or set(paths) <= self._shared:
@@ -81,6 +83,9 @@ class Values:
                     self._wordless.append(value)
                 else:
                     self._by_word.setdefault(first[0], []).append(value)
+
+    def __contains__(self, value: str) -> bool:
+        return composed(value) in self._paths
 
     def in_document(self, text: str, *, own: bool) -> Iterator[tuple[str, str]]:
         """The places in JSON where a value is, and the path that it was masked at."""
@@ -106,7 +111,7 @@ class Values:
         return written(tuple("…" if step in hidden else step for step in steps))
 
     def _hides(self, key: str) -> bool:
-        return key in self._paths or self._of(key, own=True) is not None
+        return composed(key) in self._paths or self._of(key, own=True) is not None
 
     def _in_key(self, key: str, *, own: bool) -> Iterator[tuple[str, str]]:
         # Short or long, a name of a field is none of a person.
@@ -124,7 +129,7 @@ class Values:
         """Whether a closer look is worth while: a long value is in a text, or an escape is, which
         may hide one.
         """
-        return "\\" in text or self._has_plain(text)
+        return "\\" in text or self._has_plain(composed(text))
 
     def _has_plain(self, text: str) -> bool:
         """Whether a value is in a text without escapes."""
@@ -140,9 +145,9 @@ class Values:
 
     def _may_be_in_json(self, text: str) -> bool:
         if "\\" not in text:
-            return self._has_plain(text)
+            return self._has_plain(composed(text))
         try:
-            text = orjson.dumps(orjson.loads(text)).decode()
+            text = composed(orjson.dumps(orjson.loads(text)).decode())
         except orjson.JSONDecodeError:
             return True
         # What is escaped now is in no word.
@@ -150,6 +155,7 @@ class Values:
 
     def _of(self, text: str, *, own: bool) -> str | None:
         """The path of the value that a text is, or has in it."""
+        text = composed(text)
         if text in self._masks:
             return None
         whole = self._paths.get(text)

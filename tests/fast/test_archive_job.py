@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from esops.archive_format.repository import Repository
@@ -87,10 +89,11 @@ def test_a_run_is_not_continued_against_the_policy_of_today(shop, monkeypatch):
     before = {"remove": "delete", "stream": "cart-*", "min_length": 2, "never_younger_than": "0s"}
     run = ("archive", "run", "old", "--despite-checkpoints")
 
-    def policy(**keys: object) -> None:
-        old = {"store": "shop", **before, **keys}
+    def policy(store: str = "shop", of: Sequence[str] = (), **keys: object) -> None:
+        old = {"store": store, **before, **keys}
+        names = {"of": [*of]} if of else {}
         shop.project.configure(
-            stores={"shop": {"backend": "memory", "log": shop.name}},
+            stores={store: {"backend": "memory", "log": shop.name, **names}},
             archives={"cold": {"repository": "cold", "policies": {"old": old}}},
         )
 
@@ -118,6 +121,11 @@ def test_a_run_is_not_continued_against_the_policy_of_today(shop, monkeypatch):
         policy(**{key: value})
         refused = shop.run(*run)
         assert (refused.code, f"{key} was " in refused.err) == (6, True), refused.err
+    policy(store="renamed")
+    refused = shop.run(*run)
+    assert (refused.code, "--start-again" in refused.err, "of =" in refused.err) == (2, True, True)
+    policy(store="renamed", of=["shop", "renamed"])
+    assert shop.ok("archive", "plan", "old", "--output", "json").json["unfinished"]["streams"] == 10
     policy(remove="keep", stream="cart-1")
     assert len(shop.log.events) == 200
     told = shop.ok("archive", "plan", "old", "--output", "json").json

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import unicodedata
 
 import orjson
 import pytest
@@ -10,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from esops.erasing.rules import HASHED, ErasureRule, Masker, Person
+from esops.erasing.masker import Masker
+from esops.erasing.rules import HASHED, ErasureRule, Person
 from esops.erasing.spans import NotJson, found, scan, without
 from esops.erasing.traces import Values
 from esops.events import Position, StreamKey
@@ -232,3 +235,71 @@ def test_a_value_is_found_wherever_a_plain_search_finds_it(wanted, document, asc
     # Beside letters of scripts without blanks, a value is a word for esops.
     assert there == expected or (there and any(each > "\u0e00" for each in str(document)))
     assert values.may_be_in(text) or not expected
+
+
+def test_conditions_and_values_have_any_form_of_unicode():
+    nfd = unicodedata.normalize("NFD", "Jürgen")
+    forms, escaped = ("Jürgen", nfd), (True, False)
+    for asked, written, ascii_only in itertools.product(forms, forms, escaped):
+        for key in ("größe", unicodedata.normalize("NFD", "größe")):
+            document = json.dumps({"größe": written, "email": "x"}, ensure_ascii=ascii_only)
+            found = masker({"$.email": "null"}, where=f"{key}={asked}").masked(row(document))
+            assert found.matched, (asked, written, key)
+        values = Values()
+        values.add({asked: ["$.name"]})
+        for text in (json.dumps({"n": f"an {written}"}), f'{{"n": "an {written}"}}'):
+            assert [*values.in_document(text, own=False)] == [("$.n", "$.name")]
+            assert values.may_be_in(text)
+    named = Person([], frozenset([nfd]), [])
+    assert named.has_stream("Jürgen")
+
+
+UUID = "7d1c8f0a-1111-4222-8333-123456789abc"
+
+
+@pytest.mark.parametrize(
+    ("asked", "document", "near"),
+    [
+        ("customerId=42", {"CustomerId": 42, "Street": "x"}, True),
+        ("customerId=42", {"customer_id": "42", "street": "x"}, True),
+        ("customerId=42", {"CustomerId": [41, 42], "street": "x"}, True),
+        ("customerId=42", {"CustomerId": 43, "street": "x"}, False),
+        ("customerId=42", {"CustomerId": 42, "total": 5}, None),
+        ("customerId=42", {"CustomerId": 42, "Street": None}, None),
+        ("customerId=42", {"Id": 42, "street": "x"}, False),
+        (f"customerId={UUID}", {"customerId": UUID.upper(), "street": "x"}, True),
+        (f"customerId={UUID}", {"CustomerID": "{" + UUID + "}", "street": "x"}, True),
+        ("customerId=Ann@example.com", {"customerId": "ann@Example.com", "street": "x"}, True),
+        ("customerId=aB3", {"customerId": "ab3", "street": "x"}, False),
+        ("$..customerId=42", {"a": [{"customer-id": 42}], "street": "x"}, True),
+    ],
+)
+def test_events_that_nearly_have_what_was_asked_for_are_told(asked, document, near):
+    """`near` is None where the rule masks nothing of such an event."""
+    of = masker({"$.street": "null"}, where=asked)
+    found = of.masked(row(json.dumps(document)))
+    assert (found.own, found.columns) == (False, {})
+    assert [each.counts for each in found.nearly] == ([] if near is False else [bool(near)])
+
+
+def test_an_event_that_another_rule_masks_is_not_left():
+    rules = [
+        ErasureRule(name, EraseSettings(where=name, mask={path: "text:gone"}))
+        for name, path in (("customerId", "street"), ("CustomerId", "Street"))
+    ]
+    asked = [(parse_path(each.name), "42") for each in rules]
+    of = Masker(Person(asked, frozenset(), rules), [Document("data", "data")], wrapped=False)
+    found = of.masked(row('{"CustomerId": 42, "Street": "x"}'))
+    assert found.columns == {"data": '{"CustomerId": 42, "Street": "gone"}'}
+    assert not any(each.counts for each in found.nearly)
+
+
+def test_what_a_library_has_wrapped_or_put_into_a_column_is_nearly_found():
+    of = masker({"$.name": "null"}, where="id=7", wrapped=True)
+    text = '{"_type_": "T", "_data_": {"Id": {"_type_": "U", "_data_": "7"}, "Name": "x"}}'
+    [left] = of.masked(row(text)).nearly
+    assert (left.counts, left.near.at) == (True, ("_data_", "Id"))
+    columns = [Document("data", "data"), Document("user", "metadata", ("userName",), plain=True)]
+    of = masker({"metadata:$.username": "null"}, columns, where="metadata:$.username=ann")
+    [left] = of.masked(row("{}", user="ann")).nearly
+    assert (left.counts, left.near.column) == (True, "user")
