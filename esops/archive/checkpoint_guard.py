@@ -150,8 +150,6 @@ def refuse_unless_read(
     """
     found = behind(config, store, store_name, events.unread)
     ignored = [each for each in found if not each.names.isdisjoint(despite)]
-    for each in ignored:
-        log.warning("removing events in spite of a reader", reader=str(each))
     late = [each for each in found if each not in ignored]
     if late:
         more = f" and {len(late) - _SHOWN} more" if len(late) > _SHOWN else ""
@@ -164,6 +162,8 @@ def refuse_unless_read(
             f"{named} the run removes the events anyway; with --despite-checkpoints it asks "
             "nobody.",
         )
+    for each in ignored:
+        log.warning("removing events in spite of a reader", reader=str(each))
 
 
 def quoted(name: str) -> str:

@@ -100,6 +100,8 @@ class Heads:
         end = min(end, limit)
         if self._policy.older_than:
             end = self._old_enough(info, end)
+        if end < info.first_version:
+            return None
         if floor := self._policy.floor(self._strategy.name):
             end = self._above_floor(info, end, floor)
         if newest is not None:

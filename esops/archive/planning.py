@@ -14,6 +14,7 @@ from typing import Any
 from esops.archive import checkpoint_guard, policy
 from esops.archive.heads import LeftOut, Part
 from esops.archive.unfinished import UnfinishedPlan, UnfinishedRun, unfinished_run
+from esops.archive.unread import RunEvents
 from esops.archive_format.hashes import digests
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
@@ -152,26 +153,36 @@ class NewestStreams:
 
     def unread_of(self, store: EventStore) -> Callable[[Checkpoint], int]:
         """How many of the streams end with an event that a reader has not read."""
-        ends: list[RecordedEvent] = []
+        ends: list[RecordedEvent | None] = []
 
         def unread(reader: Checkpoint) -> int:
             if not ends:
-                ends.extend(filter(None, (_end(store, each) for _, _, each in self._streams)))
-            return sum(_is_unread(event, reader) for event in ends)
+                ends.extend(next(_backwards(store, each), None) for _, _, each in self._streams)
+            return sum(
+                _has_unread(store, each, end, reader)
+                for (_, _, each), end in zip(self._streams, ends, strict=True)
+            )
 
         return unread
 
 
-def _end(store: EventStore, stream: PlannedStream) -> RecordedEvent | None:
-    events = store.read_stream(stream.name, stream.last_version + 1, backwards=True)
-    return next(
-        (
-            each
-            for each in events
-            if each.tenant == stream.tenant and each.version <= stream.last_version
-        ),
-        None,
-    )
+def _backwards(store: EventStore, stream: PlannedStream) -> Iterator[RecordedEvent]:
+    """What a run would take of a stream, the newest event first."""
+    for event in store.read_stream(stream.name, stream.last_version + 1, backwards=True):
+        if event.tenant == stream.tenant and event.version <= stream.last_version:
+            yield event
+
+
+def _has_unread(
+    store: EventStore, stream: PlannedStream, end: RecordedEvent | None, reader: Checkpoint
+) -> bool:
+    if end is None or not _is_unread(end, reader):
+        return False
+    # Of a reader of some types alone, the last event of such a type counts.
+    for event in _backwards(store, stream) if reader.types else ():
+        if event.type in reader.types or not _is_unread(event, reader):
+            return _is_unread(event, reader)
+    return not reader.types
 
 
 def _is_unread(event: RecordedEvent, reader: Checkpoint) -> bool:
@@ -180,8 +191,6 @@ def _is_unread(event: RecordedEvent, reader: Checkpoint) -> bool:
     if reader.category and event.stream.partition("-")[0] != reader.category:
         return False
     if reader.stream and event.stream != reader.stream:
-        return False
-    if reader.types and event.type not in reader.types:
         return False
     position = reader.position
     # One of another form is from before the store's `ordering` was changed.
@@ -209,7 +218,9 @@ def plan(config: Config, name: str, removal: Removal | None = None) -> ArchivePl
             found.add(stream)
             newest.add(stream)
         if found.streams and found.remove != "keep":
-            _ask_readers(config, store, found, newest)
+            found.late, found.readers_unknown = _late(
+                config, store, found.store, newest.unread_of(store)
+            )
         settings = config.policy(name)[2]
         if found.streams and policy.scavenges(store, settings, found.remove):
             admin = require(store, store.admin, "admin")
@@ -217,15 +228,15 @@ def plan(config: Config, name: str, removal: Removal | None = None) -> ArchivePl
     return found
 
 
-def _ask_readers(
-    config: Config, store: EventStore, found: ArchivePlan, newest: NewestStreams
-) -> None:
+def _late(
+    config: Config, store: EventStore, store_name: str, unread: checkpoint_guard.Unread
+) -> tuple[list[dict[str, str]], str | None]:
+    """The readers that have not read all, or why it is not known which these are."""
     try:
-        late = checkpoint_guard.behind(config, store, found.store, newest.unread_of(store))
+        late = checkpoint_guard.behind(config, store, store_name, unread)
     except EsopsError as error:
-        found.readers_unknown = error.message
-        return
-    found.late = [{"reader": each.who, "where": each.where, "despite": each.name} for each in late]
+        return [], error.message
+    return [{"reader": each.who, "where": each.where, "despite": each.name} for each in late], None
 
 
 def planned_streams(
@@ -298,7 +309,7 @@ def _unfinished(
 ) -> UnfinishedPlan:
     settings, manifest = config.policy(name)[2], begun.manifest
     removal = asked or begun.removal or settings.remove
-    what, refused, hint = "", None, None
+    what, refused, hint, late = "", None, None, list[dict[str, str]]()
     try:
         begun.check_policy(config.path, name, settings, asked)
     except Refused as error:
@@ -306,6 +317,9 @@ def _unfinished(
     else:
         part = None if manifest is None else manifest.part
         what = policy.removal_strategy(store, settings, removal, part).what
+        if manifest is not None and removal != "keep":
+            store_name = config.store(settings.store)[0]
+            late, _ = _late(config, store, store_name, RunEvents(begun.run, manifest).unread)
     return UnfinishedPlan(
         begun.run.name,
         manifest is not None,
@@ -316,6 +330,7 @@ def _unfinished(
         0 if manifest is None else manifest.events,
         refused,
         hint,
+        late,
     )
 
 

@@ -195,6 +195,8 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
             # The process that sealed it may have been killed before it entered it.
             catalog.enter(run, manifest)
             verification = _verify(context, manifest, reasons)
+            if context.removal == "keep":
+                _count_removed(run, outcome, verification)
         else:
             try:
                 manifest = export_and_seal(context, catalog)
@@ -226,7 +228,7 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
         "done.json",
         {
             "at": utc_now(),
-            "remove": context.removal,
+            "remove": outcome.remove,
             "removed": outcome.removed,
             "removed_events": outcome.removed_events,
             "left_alone": outcome.left_alone,
@@ -235,6 +237,16 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
             "scavenge": outcome.scavenge,
         },
     )
+
+
+def _count_removed(run: Run, outcome: ArchiveOutcome, found: RunVerification) -> None:
+    """What a run had removed before it was told to keep the rest."""
+    before = run.read("removal.json")
+    if before is not None:
+        outcome.remove = before["remove"]
+        outcome.removed_events = max(0, found.gone - before.get("gone", 0))
+        outcome.removed = found.gone_streams if outcome.removed_events else 0
+        outcome.left_alone = found.streams - found.gone_streams
 
 
 def _abort(run: Run, store: EventStore | None) -> None:

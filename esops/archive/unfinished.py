@@ -6,7 +6,7 @@ now takes less, nobody would expect that from the file, nor from a plan of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -56,6 +56,8 @@ class UnfinishedPlan:
     """Why a run would be refused now."""
     hint: str | None
     """What to do then."""
+    late: Sequence[dict[str, str]] = ()
+    """The readers that have not read all of its events: it would be refused now."""
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""

@@ -57,6 +57,8 @@ class RunVerification:
     """The first hundred of them, each as a sentence."""
     gone: int = 0
     """Archived events that the store does not have, or has marked as archived."""
+    gone_streams: int = 0
+    """Streams of which it has none of the archived events."""
     sampled: str | None = None
     """Which part of the files was read, if not all."""
 
@@ -67,7 +69,9 @@ class RunVerification:
 
     def as_dict(self) -> dict[str, Any]:
         """The verification under the documented field names."""
-        return {**asdict(self), "ok": self.ok}
+        fields = asdict(self)
+        del fields["gone_streams"]
+        return {**fields, "ok": self.ok}
 
     def problem(self, text: str) -> None:
         """Add a problem."""
@@ -189,6 +193,7 @@ class _WholeVerification:
             if comparison.status == "differs":
                 self.found.problem(f"stream {digest.stream}: {comparison.detail}")
             self.found.gone += comparison.missing
+            self.found.gone_streams += comparison.status == "gone"
             if self.each is not None:
                 self.each(digest, comparison)
 

@@ -65,7 +65,8 @@ def plan(output: Output, found: ArchivePlan) -> None:
     else:
         for each in found.longest:
             output.line(f"  {visible(each.name)}: {count(each.length, 'event')}")
-    kept = f"; the last {count(found.stays, 'event')} of each stream stay" if found.stays else ""
+    stay = "the last event stays" if found.stays == 1 else f"the last {found.stays:,} events stay"
+    kept = f"; of each stream {stay}" if found.stays and "stays" not in found.what else ""
     output.line(
         f"A run exports the events to archive {found.archive}, reads all of them back, compares "
         f"them with the store, and then {found.what}{kept}."
@@ -84,7 +85,8 @@ def plan(output: Output, found: ArchivePlan) -> None:
             f"{count(gone.streams, 'stream')} ({decimal(gone.bytes)})."
         )
     _late(output, found)
-    output.line(f"Next: esops archive run {found.policy}")
+    then = ", when they have caught up" if found.late else ""
+    output.line(f"Next{then}: esops archive run {found.policy}")
 
 
 def unfinished(line: Callable[[str], None], policy: str, found: UnfinishedPlan) -> None:
@@ -103,6 +105,7 @@ def unfinished(line: Callable[[str], None], policy: str, found: UnfinishedPlan) 
                 f"`{command}` finishes that run first: it compares them with the store, and then "
                 f"{found.what}. What follows is for the run after it."
             )
+            _named_late(line, found.late)
     if found.refused is not None:
         line(f"`{command}` would be refused now (exit code 6): {found.refused}.")
         line(found.hint or "")
@@ -110,21 +113,25 @@ def unfinished(line: Callable[[str], None], policy: str, found: UnfinishedPlan) 
 
 def _late(output: Output, found: ArchivePlan) -> None:
     """Who makes a run refuse, and what to do."""
-    from esops.archive.checkpoint_guard import quoted
-
     if found.readers_unknown is not None:
         output.line(
             f"It is not known whether all readers have read the events: {found.readers_unknown}"
         )
-    if not found.late:
+    _named_late(output.line, found.late)
+
+
+def _named_late(line: Callable[[str], None], late: Sequence[Mapping[str, str]]) -> None:
+    from esops.archive.checkpoint_guard import quoted
+
+    if not late:
         return
-    output.line(
+    line(
         "A run would remove nothing now (exit code 6), because "
-        f"{count(len(found.late), 'reader has', 'readers have')} not read all of the events:"
+        f"{count(len(late), 'reader has', 'readers have')} not read all of the events:"
     )
-    for each in found.late:
-        output.line(f"  {each['reader']}: {each['where']} (--despite {quoted(each['despite'])})")
-    output.line("Wait until they have caught up. --despite NAME ignores one of them.")
+    for each in late:
+        line(f"  {each['reader']}: {each['where']} (--despite {quoted(each['despite'])})")
+    line("Wait until they have caught up. --despite NAME ignores one of them.")
 
 
 def planned(output: Output, streams: Iterable[PlannedStream], indent: str = "") -> None:

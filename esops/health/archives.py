@@ -19,7 +19,8 @@ def examine(name: str, settings: ArchiveSettings) -> Iterator[Finding]:
     subject = f"archive {name}"
     try:
         repository = Repository(settings)
-        for last in last_of_each_policy(Catalog(repository)):
+        catalog = Catalog(repository)
+        for last in last_of_each_policy(catalog):
             policy, run, state = str(last.get("policy")), last["run"], last["state"]
             short = policy.rpartition("/")[2]
             if state == "damaged":
@@ -37,9 +38,11 @@ def examine(name: str, settings: ArchiveSettings) -> Iterator[Finding]:
                 yield Finding(
                     "ESOPS-D034",
                     subject,
-                    f"run {run} stopped in state {state}",
+                    f"run {run} stopped in state {state}; what holds it up, if anything does, is "
+                    f"in: esops archive plan {short}",
                     f"esops archive run {short}",
                 )
+        catalog.check_there()
     except AbsentArchive as error:
         yield Finding("ESOPS-D050", subject, error.message, error.hint)
     except EsopsError as error:

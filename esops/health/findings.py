@@ -62,7 +62,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D045": ("error", "the encoding of a database's text is not known"),
     "ESOPS-D046": ("error", "settings that only a superuser may change leave out rows or checks"),
     "ESOPS-D049": ("warning", "read models need events that are only in an archive"),
-    "ESOPS-D050": ("note", "the folder of an archive does not exist"),
+    "ESOPS-D050": ("note", "the folder of an archive does not exist, or has no archive in it"),
     "ESOPS-D051": ("warning", "a filter names what the store does not have"),
     "ESOPS-D052": ("warning", "the configuration names no store"),
     "ESOPS-D057": ("error", "several versions of a read model are noted as serving"),

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from esops.archive.planning import NewestStreams, PlannedStream
+from esops.archive.remove import Remover
 from esops.archive_format.repository import Repository
+from esops.events import Checkpoint, NewEvent
+from esops.testing import MemoryStore
 from tests.fast.test_rebuild_steps import Died
 
 
@@ -145,3 +149,36 @@ def test_a_run_is_not_continued_against_the_policy_of_today(shop, monkeypatch):
     done = shop.ok(*run, "--remove", "delete", "--output", "json").json
     assert (done["run"], done["removed"]) == (unfinished["run"], 10)
     assert shop.ok("archive", "plan", "old", "--output", "json").json["unfinished"] is None
+
+
+def test_a_run_that_is_told_to_keep_the_rest_says_what_it_has_removed(shop, monkeypatch):
+    archive(shop, "delete")
+    path = shop.project.folder / "esops.toml"
+    path.write_text(path.read_text().replace('remove = "delete"', 'remove = "delete"\nbatch = 20'))
+    remove, batches = Remover._remove_batch, []
+
+    def dying(*arguments) -> None:
+        if len(batches) == 3:
+            raise Died
+        batches.append(remove(*arguments))
+
+    with monkeypatch.context() as patched, pytest.raises(Died):
+        patched.setattr(Remover, "_remove_batch", dying)
+        shop.run("archive", "run", "old", "--despite-checkpoints")
+    kept = shop.ok("archive", "run", "old", "--remove", "keep", "--output", "json").json
+    [listed] = shop.ok("archive", "list", "--output", "json").json
+    for each in (kept, listed):
+        found = (each["remove"], each["removed"], each["removed_events"])
+        assert found == ("delete", 3, 60)
+    assert (len(shop.log.events), kept["left_alone"]) == (140, 7)
+
+
+def test_a_plan_names_readers_of_types_that_no_stream_ends_with():
+    store = MemoryStore()
+    store.append("cart-1", [NewEvent(str(n), kind, b"{}") for n, kind in enumerate("aab")])
+    newest = NewestStreams()
+    newest.add(PlannedStream("cart-1", "", 3, 1, 3, None, None, None, 0))
+    unread = newest.unread_of(store)
+    for position, types, late in ((1, "a", 1), (2, "a", 0), (2, "b", 1), (0, "c", 0), (3, "", 0)):
+        at = [each.position for each in store.log.events][position - 1] if position else None
+        assert unread(Checkpoint("p", at, "", None, types=tuple(types))) == late, (position, types)

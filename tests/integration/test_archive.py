@@ -372,6 +372,8 @@ def test_what_is_younger_than_the_floor_is_never_removed(project, dsn, connectio
     assert "2 streams are left out, younger than" in project.ok("archive", "plan", "old").out
     found = plan(configured('until = "added"'), "old")
     assert (found.streams, found.events, found.too_young) == (2, 3, 1)
+    found = plan(configured('until = "added"\nolder_than = "400d"'), "old")
+    assert (found.streams, found.too_young) == (0, 0), "the floor is not what holds it"
     assert plan(configured(), "old", removal="keep").streams == 3
 
     # A run that was sealed for another floor, or to keep its streams, is resumed.

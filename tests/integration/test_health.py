@@ -321,6 +321,8 @@ def test_d032_d033_d034_archives_that_are_away_failed_or_unfinished(project, dsn
     )
     configure(project, dsn, f'append = "quick"\n{policy}')
     assert findings(project).keys() == {"ESOPS-D050"}, "no run has made the folder yet"
+    (project.folder / "cold").mkdir()
+    assert findings(project).keys() == {"ESOPS-D050"}, "an empty mount point is no archive"
     plan = ("archive", "plan", "old", "--output", "json")
     assert project.ok(*plan).json["late"] == []
     connection.execute("INSERT INTO mt_event_progression VALUES ('Late:All', 0)")
@@ -330,7 +332,8 @@ def test_d032_d033_d034_archives_that_are_away_failed_or_unfinished(project, dsn
     assert project.run("archive", "run", "old").code == 6
     unknown = project.run("archive", "run", "old", "--despite", "Late:Al")
     assert (unknown.code, "Did you mean 'Late:All'?" in unknown.err) == (2, True)
-    assert "stopped in state verified" in findings(project)["ESOPS-D034"]["message"]
+    assert "archive plan old" in findings(project)["ESOPS-D034"]["message"]
+    assert project.ok(*plan).json["unfinished"]["late"][0]["despite"] == "Late:All"
     connection.execute("DELETE FROM mt_event_progression")
     project.ok(*findings(project)["ESOPS-D034"]["fix"].split()[1:])
     assert findings(project).keys() == {"ESOPS-D049"}, "a rebuild would miss what was removed"
