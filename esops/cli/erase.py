@@ -180,8 +180,9 @@ def _tell(output: Output, found: EraseOutcome, *, last: bool = False) -> None:
             say("Everything was read back: nothing is left.")
         return
     left = "would be left" if found.planned else "is left"
-    say(f"Something {left} in {count(found.remaining, 'place')}:")
+    rows = ", where each row counts" if found.remaining > len(found.places) else ""
+    say(f"Something {left} in {count(found.remaining, 'place')}{rows}:")
     for place in found.places[:20]:
         say(f"  {visible(place.in_words())}")
-    if found.remaining > len(found.places[:20]):
+    if len(found.places) > 20:
         say("  … --output json lists up to a hundred of them.")

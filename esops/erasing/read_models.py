@@ -120,19 +120,23 @@ class ReadModels:
         """The store's own database."""
         return self._config.stores[self._store].postgres
 
-    def folds(self) -> list[_Noted]:
-        """The versions whose rows can be folded again from the events of their streams."""
-        found = []
+    def folds(self) -> dict[_Noted, str]:
+        """The versions whose rows can be folded again from the events of their streams, each with
+        the process that follows it, or nothing.
+        """
+        found = {}
         for dsn, projections in self._by_dsn.items():
             with translated(), connect(dsn, "erase", READ) as connection:
-                found += [
-                    (version.projection, version.version)
-                    for name in projections
-                    for version in registry.versions(connection, name)
-                    if version.state in ("building", "standby", "active")
-                    and version.position is not None
-                    and is_keyed_by_stream(self._config, version)
-                ]
+                for version in registry.versions(connection):
+                    if (
+                        version.projection in projections
+                        and version.state in ("building", "standby", "active")
+                        and version.position is not None
+                        and is_keyed_by_stream(self._config, version)
+                    ):
+                        key = (version.projection, version.version)
+                        holder = locks.holder(connection, locks.version_lock(*key))
+                        found[key] = "" if holder is None else holder.process
         return found
 
     def look(self, values: Values, stop: Callable[[], None], *, noted: bool = True) -> RowsFound:

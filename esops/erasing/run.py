@@ -9,7 +9,7 @@ Killed at any point, the command can be run again: what is masked already is lef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,6 +137,7 @@ class Erasure(AbstractContextManager["Erasure"]):
             self._runs: list[ArchivedRun] = []
             self._touched = set[StreamKey]()
             self._planned = Findings()
+            self._fold_notes: list[str] = []
         except BaseException:
             self._store.close()
             raise
@@ -188,7 +189,9 @@ class Erasure(AbstractContextManager["Erasure"]):
                 f"{count(beside, 'event has', 'events have')} what was asked for under a key or in "
                 "a form that is written in another way, and nothing that the rules mask"
             )
-        self._look_beside(outcome)
+        rows = self._look_beside(outcome)
+        self._fold_notes = list(self._folded_again(rows))
+        outcome.notes += self._fold_notes
         met = self._masker.met.union(*(run.met for run in self._runs))
         outcome.notes += absent.notes(self._person, met)
         outcome.leave(absent.left(self._person, self.name))
@@ -221,12 +224,34 @@ class Erasure(AbstractContextManager["Erasure"]):
         outcome.leave(copies)
         rows = self._read_models.look(self._values, self._stop)
         outcome.rows = rows.rows
-        outcome.leave(rows.findings)
+        if not outcome.planned:
+            outcome.leave(rows.findings)
         kept = self._read_models.look(self._kept, self._stop, noted=False).findings
         of = "they are of events that are left, see above"
         places = [each._replace(of=of) for each in kept.places]
         outcome.leave(Findings(left=kept.left, places=places))
         return rows
+
+    def _folded_again(self, rows: RowsFound) -> Iterator[str]:
+        """Take over the rows that would be left; what an operator should know of the others."""
+        models, left = self._read_models, rows.findings
+        # Those of a version that an earlier erasure has noted stay, whatever becomes of these.
+        scanned = rows.scanned - models.noted() if rows.scanned else rows.scanned
+        for key, follower in models.folds().items() if scanned else ():
+            if key not in scanned:
+                continue
+            name, number = key
+            if follower:
+                yield (
+                    f"{name} v{number} is kept fresh by {follower}, so its rows cannot be folded "
+                    "again: stop that before you erase"
+                )
+                continue
+            where = f"projection {name} v{number}"
+            left.left -= rows.versions[key]
+            left.places = [each for each in left.places if each.where != where]
+            yield f"{count(rows.versions[key], 'row')} of {name} v{number} will be folded again"
+        self.outcome.leave(left)
 
     def _leave(self, found: Findings) -> int:
         """Take over what a pass has found that looked for values; how many events nearly have what
@@ -246,6 +271,7 @@ class Erasure(AbstractContextManager["Erasure"]):
         """
         outcome = self.outcome
         outcome.planned = False
+        outcome.notes = [each for each in outcome.notes if each not in self._fold_notes]
         models = self._read_models
         if not outcome.nothing_to_do:
             models.refuse_rebuilds()

@@ -496,6 +496,8 @@ def test_rows_of_a_stream_are_folded_again(project, dsn, connection):
     process = project.start("run")
     held = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'esops%people v%'"
     until(lambda: connection.execute(held).fetchone() == (2,))
+    planned = erase(project, "--where", "customerId=42", "--dry-run").json
+    assert sum("stop that before you erase" in note for note in planned["notes"]) == 2
     done = erase(project, "--where", "customerId=42", "--yes")
     assert done.out, done.err
     assert (done.code, done.json["rows"]) == (1, 2), "a process keeps rows in memory"
@@ -511,7 +513,11 @@ def test_rows_of_a_stream_are_folded_again(project, dsn, connection):
     with open_store("s", PostgresSettings(dsn=dsn)) as store:
         store.append(stream(5), [new(**ANN), new("moved", customerId=42, email="new@example.com")])
     project.ok("run", "--until-caught-up")
-    assert erase(project, "--where", "customerId=42", "--yes").code == 0
+    planned = erase(project, "--where", "customerId=42", "--dry-run").json
+    assert (planned["rows"], planned["remaining"], planned["places"]) == (1, 0, [])
+    assert "1 row of people v3 will be folded again" in planned["notes"]
+    done = erase(project, "--where", "customerId=42", "--yes")
+    assert (done.code, done.json["notes"]) == (0, [])
     rows = connection.execute("SELECT id, email FROM people ORDER BY id").fetchall()
     assert rows == [(stream(1), None), (stream(2), None), (stream(5), None)]
     # Of a stream whose head is gone nobody can fold the row again.
