@@ -76,6 +76,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D072": ("error", "what keeps a version fresh fails"),
     "ESOPS-D076": ("warning", "archived runs have a store's events under another name"),
     "ESOPS-D085": ("warning", "rows still have personal data that was erased from events"),
+    "ESOPS-D086": ("error", "the application writes itself what esops is to keep fresh"),
 }
 SESSIONS: dict[type[EsopsError], str] = {
     RowSecurity: "ESOPS-D043",

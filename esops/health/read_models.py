@@ -14,7 +14,7 @@ from esops.errors import AnotherLog, EsopsError, OtherPositions, OtherTransactio
 from esops.health import left_behind, publications, room, row_security, serving
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
-from esops.readmodel import conduct, erased, locks, migrations, registry, renamed
+from esops.readmodel import conduct, erased, inline, locks, migrations, registry, renamed
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.names import names_of
 from esops.readmodel.registry import LIVE_STATES, Version
@@ -44,6 +44,8 @@ def examine(
     if number != migrations.newest():
         yield from _own_tables(subject, number)
     yield from publications.of_read_model(subject, connection, names)
+    if number == 0:
+        yield from _written_inline(subject, connection, config, projection, [])
     if not 0 < number <= migrations.newest():
         return  # there is nothing to read yet, or a newer esops wrote it
     versions = registry.versions(connection, projection)
@@ -63,6 +65,7 @@ def examine(
     # One that `run` refuses has nothing to be followed by.
     refused = {version.version for version, _ in troubles}
     yield from _not_followed(subject, connection, config, projection, versions, refused)
+    yield from _written_inline(subject, connection, config, projection, versions)
     yield from _still_has_erased_data(subject, connection, projection)
     skipped = count_dead_letters(connection, projection)
     live = [each.version for each in versions if each.state in {*registry.LIVE_STATES, "building"}]
@@ -74,6 +77,26 @@ def examine(
             f"{count(dead, 'event')} could not be projected: dead letters",
             f"esops projection dead-letters {projection}",
         )
+
+
+def _written_inline(
+    subject: str,
+    connection: psycopg.Connection,
+    config: Config,
+    projection: str,
+    versions: Sequence[Version],
+) -> Iterator[Finding]:
+    settings = config.projections[projection]
+    if settings.live != "esops" or settings.kind == "external":
+        return
+    try:
+        with open_store(*config.store(settings.store)) as store:
+            names = names_of(config, projection, connection)
+            table = inline.written(connection, store, names, versions)
+    except EsopsError:
+        return  # a store that cannot be opened is a finding of its own
+    if table is not None:
+        yield Finding("ESOPS-D086", subject, inline.in_words(table), inline.FIX)
 
 
 def _still_has_erased_data(

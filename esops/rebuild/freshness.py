@@ -12,7 +12,8 @@ from esops.config import Config
 from esops.errors import AnotherLog, Busy, Refused
 from esops.events import Position
 from esops.postgres.connection import connect
-from esops.readmodel import locks, registry
+from esops.readmodel import inline, locks, registry
+from esops.readmodel.names import names_of
 from esops.readmodel.registry import Version
 from esops.rebuild import guards
 from esops.rebuild.variants.external.checkpoint import reached
@@ -46,6 +47,16 @@ def check_not_given_up(target: Version) -> None:
             hint=f"Rebuild: esops rebuild {target.projection} --blue-green. Drop this one: esops "
             f"projection retire {target.projection} {target.version}",
         )
+
+
+def check_not_inline(config: Config, connection: psycopg.Connection, target: Version) -> None:
+    """Raises Refused where the application itself writes what a version would be read as."""
+    settings = config.projection(target.projection)
+    if settings.live != "esops" or settings.kind == "external" or target.store not in config.stores:
+        return
+    with open_store(*config.store(target.store)) as store:
+        names = names_of(config, target.projection, connection)
+        inline.check(connection, store, names, registry.versions(connection, target.projection))
 
 
 def check_can_advance(settings: ProjectionSettings, target: Version, *, allow_stale: bool) -> None:

@@ -19,7 +19,7 @@ from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Refused, UsageError
 from esops.events import EventFilter, Position
 from esops.postgres.connection import qualified
-from esops.readmodel import conduct, marks
+from esops.readmodel import conduct, inline, marks, registry
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import count_rows
@@ -76,6 +76,23 @@ def check_log(connection: psycopg.Connection, store: EventStore, version: Versio
     if version is None or version.lost is not None or version.store != store.name:
         return
     marks.check(connection, store, version)
+
+
+def check_inline(
+    connection: psycopg.Connection, store: EventStore, target: Target, *, ends_with_switch: bool
+) -> list[str]:
+    """What to know where the application writes the projection's tables inline.
+
+    Raises Refused where esops would come to write to them.
+    """
+    if target.settings.live != "esops" or target.settings.kind == "external":
+        return []
+    versions = registry.versions(connection, target.name)
+    if ends_with_switch:
+        inline.check(connection, store, target.names, versions)
+        return []
+    table = inline.written(connection, store, target.names, versions)
+    return [] if table is None else [f"a later switch would be refused: {inline.in_words(table)}"]
 
 
 def check_archive(config: Config, target: Target, store: EventStore, *, without: bool) -> list[str]:

@@ -28,6 +28,7 @@ from esops.rebuild.freshness import (
     check_can_advance,
     check_logs,
     check_not_given_up,
+    check_not_inline,
 )
 from esops.rebuild.hooks import Hooks, facts_of, move_readers
 from esops.rebuild.retiring import is_gone, retire_versions, take_lock
@@ -335,6 +336,7 @@ def _check(steps: _Steps) -> None:
     source, target, allow_stale = what.source, what.target, what.forced
     settings = config.projection(target.projection)
     check_not_given_up(target)
+    check_not_inline(config, steps.connection, target)
     if not allow_stale:
         check_logs(config, steps.connection, source, target)
     if settings.kind == "external":

@@ -89,6 +89,9 @@ def make_plan(
         start = _look_around(config, connection, target)
         guards.check_log(connection, store, start.source)
         _check_possible(target, options, store, connection, start)
+        of_inline = guards.check_inline(
+            connection, store, target, ends_with_switch=options.ends_with_switch
+        )
         away = guards.check_archive(config, target, store, without=options.without_archived)
         if not options.accept_fewer:
             away += guards.check_names(target, store)
@@ -113,6 +116,7 @@ def make_plan(
             explained=draft.explained,
             installs=migrations.plan(connection),
             notes=[
+                *of_inline,
                 *away,
                 *plan_notes.of_lost(start.source),
                 *plan_notes.of_blue(connection, target, start.blue, start.to_version),

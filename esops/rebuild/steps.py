@@ -22,7 +22,7 @@ from esops.postgres.connection import translated
 from esops.readmodel import migrations, registry
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import drop_tables
-from esops.rebuild import journal
+from esops.rebuild import guards, journal
 from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.phases.switching import Switching
@@ -249,6 +249,7 @@ class Rebuild(Switching):
         self._check_code()
         self._check_log()
         if self._options.ends_with_switch:
+            self._check_inline()
             self._check_serving()
         self._check_verify()
         self._announce()
@@ -290,6 +291,12 @@ class Rebuild(Switching):
         if self._announcement:
             self._say(self._announcement)
             self._announcement = ""
+
+    def _check_inline(self) -> None:
+        """Raises Refused where the application writes what the rebuild would write to."""
+        self._session.do(
+            lambda on: guards.check_inline(on, self.store, self.target, ends_with_switch=True)
+        )
 
     def _check_verify(self) -> None:
         """Raises UsageError as the plan does, where a rebuild is resumed with other settings."""

@@ -32,8 +32,9 @@ from esops.errors import (
     UsageError,
 )
 from esops.postgres.connection import connect, translated
-from esops.readmodel import conduct, locks, owners, registry
+from esops.readmodel import conduct, inline, locks, owners, registry
 from esops.readmodel.dead_letters import count_dead_letters
+from esops.readmodel.names import names_of
 from esops.readmodel.registry import Version
 from esops.running.code import code_of, note_anew, note_code
 from esops.running.gone import check_tables
@@ -169,6 +170,7 @@ def _follow_version(
     note_anew(config, version)
     runner = open_runner(config, version, stop=stop, store=store)
     try:
+        _check_inline(config, runner.connection, version, runner.store)
         _check_archived(config, version, runner.store)
         # Under the version's lock: nobody else advances it from here.
         with translated():
@@ -215,6 +217,17 @@ def _note_fixed(config: Config, version: Version) -> None:
     dsn = config.readmodel_of(version.projection).dsn
     with translated(), connect(dsn, f"run {version.projection}") as connection:
         conduct.note_fixed(connection, version)
+
+
+def _check_inline(
+    config: Config, connection: psycopg.Connection, version: Version, store: EventStore
+) -> None:
+    """Raises Refused where the application writes the version that serves itself."""
+    if version.state == "active":
+        with translated():
+            names = names_of(config, version.projection, connection)
+            versions = registry.versions(connection, version.projection)
+            inline.check(connection, store, names, versions)
 
 
 _CLOCKS = timedelta(days=1)

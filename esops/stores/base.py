@@ -31,6 +31,7 @@ from esops.stores.lengths import (
 from esops.stores.masking import Masking
 from esops.stores.parts import (
     EVERYTHING,
+    InlineTables,
     LogIdentity,
     Search,
     ServerAdmin,
@@ -375,6 +376,11 @@ class EventStore(Protocol):
     @property
     def sql(self) -> SqlAccess | None:
         """What SQL can do where the events are in a Postgres database."""
+        return None
+
+    @property
+    def inline(self) -> InlineTables | None:
+        """The tables that the application writes in the transaction of each append."""
         return None
 
     @property

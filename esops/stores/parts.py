@@ -220,6 +220,35 @@ class SqlAccess(Protocol):
         ...
 
 
+# -- tables that the application writes with each append
+
+
+@dataclass(frozen=True, slots=True)
+class InlineTable:
+    """A table that the application's library writes in the transaction of each append."""
+
+    schema: str
+    name: str
+    evidence: str
+    """What says so, in words."""
+    registered: bool
+    """Whether the library's own list names it. Otherwise only the table looks like one of its own,
+    and one that somebody else made in that form looks the same.
+    """
+
+
+class InlineTables(Protocol):
+    """The tables of inline projections, in the database of the events."""
+
+    def database(self) -> str:
+        """What names this database among all servers."""
+        ...
+
+    def tables(self) -> list[InlineTable]:
+        """Those that there are, as far as the library's own tables tell."""
+        ...
+
+
 # -- servers that run projections
 
 

@@ -371,11 +371,13 @@ def test_versions_of_a_processor_are_told_apart(bank, connection):
 
 def test_an_inline_projection_has_nothing_to_hand_over(bank, connection):
     connection.execute(
-        "CREATE TABLE emt_projections (name text, version int, type varchar(1), status text); "
-        "INSERT INTO emt_projections VALUES ('carts', 1, 'i', 'active')"
+        "CREATE TABLE emt_projections (name text, partition text, version int, type varchar(1), "
+        "status text); "
+        "INSERT INTO emt_projections VALUES ('carts', 'emt:default', 1, 'a', 'active')"
     )
-    with pytest.raises(Refused, match="inline, with each append"), connection.transaction():
-        bank.sql.set_checkpoint(connection, "carts", bank.head().position)
+    for name in ("carts", "emt:processor:projector:carts"):
+        with pytest.raises(Refused, match="inline, with each append"), connection.transaction():
+            bank.sql.set_checkpoint(connection, name, bank.head().position)
 
 
 def test_emmetts_checkpoint_in_both_forms(bank, connection):

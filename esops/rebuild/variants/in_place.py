@@ -127,6 +127,7 @@ class InPlaceRebuild(Rebuild):
 
     def _story(self) -> bool:
         self._check_log()
+        self._check_inline()
         if self._state == journal.PLANNED:
             self._check_enough_events()
             self._hooks.run("before_catch_up", self._facts())

@@ -95,6 +95,7 @@ def make_plan(
     """
     notes = guards.check_archive(config, target, store, without=options.without_archived)
     with translated():
+        guards.check_inline(connection, store, target, ends_with_switch=True)
         active = registry.active(connection, target.name)
         guards.check_log(connection, store, active)
         if active is not None and target.settings.switch != "hook":

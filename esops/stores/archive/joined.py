@@ -38,7 +38,15 @@ from esops.stores.base import (
     at_most,
     settled,
 )
-from esops.stores.parts import LogIdentity, Search, SearchResult, ServerAdmin, SettlingMemory, What
+from esops.stores.parts import (
+    InlineTables,
+    LogIdentity,
+    Search,
+    SearchResult,
+    ServerAdmin,
+    SettlingMemory,
+    What,
+)
 from esops.stores.searching import IdSearch, SoughtIds
 
 _AT_ONCE = 5_000
@@ -114,6 +122,11 @@ class JoinedStore(EventStore):
     def memory(self) -> SettlingMemory | None:
         """That of the hot store."""
         return self._hot.memory
+
+    @property
+    def inline(self) -> InlineTables | None:
+        """Those of the hot store."""
+        return self._hot.inline
 
     @property
     def admin(self) -> ServerAdmin | None:

@@ -34,6 +34,7 @@ from esops.stores.postgres import bulk
 from esops.stores.postgres.counted import count_parts, emptied_stream, has_events
 from esops.stores.postgres.counting import Counting
 from esops.stores.postgres.identity import PostgresIdentity
+from esops.stores.postgres.inline import PostgresInline
 from esops.stores.postgres.known import KnownNames
 from esops.stores.postgres.late import PostgresMemory
 from esops.stores.postgres.layouts import find_layout
@@ -99,6 +100,11 @@ class PostgresStore(EventStore):
     def sql(self) -> PostgresSql:
         """Direct access to the tables, for what runs where the events are."""
         return PostgresSql(self.layout, self.control, self.count_between)
+
+    @property
+    def inline(self) -> PostgresInline:
+        """As the layout finds them."""
+        return PostgresInline(self.layout, self.control)
 
     @cached_property
     def memory(self) -> PostgresMemory:

@@ -22,7 +22,7 @@ from esops.events import Checkpoint, EventFilter, NewEvent, Position
 from esops.postgres.sharding import shard_predicate
 from esops.stores.capabilities import missing
 from esops.stores.masking import Document
-from esops.stores.parts import Concern
+from esops.stores.parts import Concern, InlineTable
 from esops.stores.payloads import Decode
 from esops.stores.postgres.layouts.archiving import LayoutArchiving
 from esops.stores.postgres.settle import SettleRule
@@ -182,6 +182,11 @@ class Layout(ABC):
         """Set the checkpoint of a processor of the application's; see SqlAccess."""
         del connection, name, position
         raise missing(self, "checkpoints to set")
+
+    def inline_tables(self, connection: psycopg.Connection) -> list[InlineTable]:
+        """The tables that the library writes in the transaction of each append."""
+        del connection
+        return []
 
     def warnings(self, connection: psycopg.Connection) -> list[str]:
         """What makes reading wrong; a rebuild is refused while there is any."""

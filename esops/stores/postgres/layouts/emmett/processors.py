@@ -18,6 +18,8 @@ from esops.errors import Refused, nearest
 from esops.events import Checkpoint, Position, StreamKey
 from esops.postgres import catalog
 from esops.postgres.statements import statements
+from esops.stores.postgres.layouts.emmett import inline
+from esops.stores.postgres.layouts.emmett.inline import PROJECTOR
 
 _C = sql.Identifier
 _SQL = statements(__package__, "processors")
@@ -25,8 +27,6 @@ _ALIVE: Mapping[str, Literal["yes", "no", "unknown"]] = {"running": "yes", "stop
 """By the status. `running` stands until the processor ends in order: one that was killed may be
 dead, and nothing tells.
 """
-_PROJECTOR = "emt:processor:projector:"
-"""Begins the name of a processor that is an async projection."""
 _PAIR = re.compile(r"(\d{20}):(\d{19})\Z")
 _TAKEN_OVER_AFTER = timedelta(seconds=300)
 """After so long without a sign of life another instance may take a processor over."""
@@ -82,7 +82,7 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
         if number is None:
             evidence = f"its checkpoint is {checkpoint or 'NULL'!r}, which is no position"
         stream = None if pair or not number else _stream_at(connection, where, at)
-        projection = name.removeprefix(_PROJECTOR) if name.startswith(_PROJECTOR) else ""
+        projection = name.removeprefix(PROJECTOR) if name.startswith(PROJECTOR) else ""
         detail = {
             "version": str(version),
             "partition": partition,
@@ -227,9 +227,9 @@ def _processor(connection: psycopg.Connection, schema: str, name: str) -> _Proce
         (_TAKEN_OVER_AFTER, identity, version, version),
     ).fetchall()
     # It would look like a mistyped name, while there is such a projection.
-    if not rows and (inline := _inline(connection, schema, identity)):
+    if not rows and (status := inline.status(connection, schema, identity.removeprefix(PROJECTOR))):
         raise Refused(
-            f"Emmett writes the projection {identity!r} inline, with each append ({inline}): it "
+            f"Emmett writes the projection {identity!r} inline, with each append ({status}): it "
             "has no checkpoint to hand over",
             hint="Make it an async projection, or build and verify with --no-switch.",
         )
@@ -241,19 +241,6 @@ def _processor(connection: psycopg.Connection, schema: str, name: str) -> _Proce
         hint = "Name id/version." if rows else nearest(identity, [row[0] for row in known])
         raise Refused(f"Emmett has {what} {identity!r}", hint=hint)
     return _Processor(identity, *rows[0])
-
-
-def _inline(connection: psycopg.Connection, schema: str, name: str) -> str | None:
-    """The status of an inline projection of that name; None where there is none."""
-    if not catalog.has_table(connection, schema, "emt_projections"):
-        return None
-    row = connection.execute(
-        sql.SQL("SELECT status FROM {} WHERE name = %s AND type = 'i'").format(
-            _C(schema, "emt_projections")
-        ),
-        (name,),
-    ).fetchone()
-    return None if row is None else str(row[0])
 
 
 def _as_emmett_keeps_it(

@@ -21,6 +21,7 @@ from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
 from esops.stores.masking import Document
+from esops.stores.parts import InlineTable
 from esops.stores.postgres.layouts.appending import AppendBesideStreamRow
 from esops.stores.postgres.layouts.base import (
     NO_TENANT,
@@ -30,7 +31,7 @@ from esops.stores.postgres.layouts.base import (
     category_in,
 )
 from esops.stores.postgres.layouts.emmett import archiving as emmett_archiving
-from esops.stores.postgres.layouts.emmett import processors
+from esops.stores.postgres.layouts.emmett import inline, processors
 from esops.stores.postgres.missing import NumbersInOrder
 from esops.stores.postgres.numbered_events import NumberedEvents
 from esops.stores.postgres.sequence import NumberSequence
@@ -198,6 +199,10 @@ class Emmett(Layout):
         """By Emmett's own function."""
         variant = self._variant
         processors.set_checkpoint(connection, variant.schema, variant.processors, name, position)
+
+    def inline_tables(self, connection: psycopg.Connection) -> list[InlineTable]:
+        """Those of the projections that no processor makes."""
+        return inline.tables(connection, self.schema)
 
     def warnings(self, connection: psycopg.Connection) -> list[str]:
         """Events that a restore into another cluster made invisible."""

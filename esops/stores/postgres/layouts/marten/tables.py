@@ -19,7 +19,7 @@ from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
 from esops.stores.masking import Document
-from esops.stores.parts import Concern
+from esops.stores.parts import Concern, InlineTable
 from esops.stores.postgres.layouts.appending import AppendBesideStreamRow
 from esops.stores.postgres.layouts.base import (
     FALSE,
@@ -33,7 +33,7 @@ from esops.stores.postgres.layouts.base import (
     same_uuid,
 )
 from esops.stores.postgres.layouts.marten import archiving as marten_archiving
-from esops.stores.postgres.layouts.marten import daemon
+from esops.stores.postgres.layouts.marten import daemon, inline
 from esops.stores.postgres.layouts.marten.variant import (
     DEFAULT_TENANT,
     MartenVariant,
@@ -205,6 +205,10 @@ class Marten(Layout):
     def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
         """A shard's progress."""
         daemon.set_checkpoint(connection, self.schema, name, position)
+
+    def inline_tables(self, connection: psycopg.Connection) -> list[InlineTable]:
+        """Those without the progress of a projection."""
+        return inline.tables(connection)
 
     def concerns(self, connection: psycopg.Connection) -> list[Concern]:
         """Ids that name two streams, and progress that nobody makes any more."""

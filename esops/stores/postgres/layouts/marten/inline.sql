@@ -1,0 +1,16 @@
+-- tables --
+-- Document tables, and tables that a flat table projection writes to by functions of its own, with
+-- what their projection may be called: each without the projections' prefixes, in lower case.
+SELECT n.nspname, c.relname, regexp_replace(c.relname, '^mt_doc_', '') AS alias,
+       c.relname LIKE 'mt\_doc\_%' AS document
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'v') AND NOT pg_is_other_temp_schema(n.oid)
+   AND CASE WHEN c.relname LIKE 'mt\_doc\_%'
+            THEN (SELECT count(*) FROM pg_attribute a
+                   WHERE a.attrelid = c.oid AND NOT a.attisdropped
+                     AND a.attname IN ('id', 'data', 'mt_last_modified')) = 3
+            ELSE EXISTS (SELECT FROM pg_proc f
+                          WHERE f.pronamespace = n.oid
+                            AND starts_with(f.proname, 'mt_upsert_' || lower(c.relname) || '_'))
+       END
+ ORDER BY 1, 2
