@@ -18,6 +18,7 @@ from esops.archive.unread import RunEvents
 from esops.config import Config
 from esops.errors import Refused, UsageError, nearest
 from esops.events import Checkpoint, StreamKey
+from esops.readmodel import registry
 from esops.stores.base import EventStore
 from esops.wording import count
 
@@ -93,8 +94,12 @@ def _projections_behind(
 
 
 def _is_a_processors(each: Registered, processors: Sequence[Checkpoint]) -> bool:
-    """Whether a processor of the application keeps a version fresh: then that is the reader."""
+    """Whether a processor of the application keeps a version fresh: then that is the reader. What
+    the application writes with each append has no reader.
+    """
     version, settings = each.version, each.settings
+    if settings and settings.live == "inline" and version.position is None:
+        return version.state in registry.LIVE_STATES
     kept = version.checkpoint
     if kept is None and settings and settings.live == "app" and version.state == "active":
         kept = settings.checkpoint

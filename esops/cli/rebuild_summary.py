@@ -180,7 +180,21 @@ def _work(outcome: Outcome, noun: str) -> str:
 def _switched(outcome: Outcome, settings: ProjectionSettings, did: str) -> list[str]:
     name = outcome.projection
     lines = [f"{name} v{outcome.to_version} serves now: {did}.", _kept_fresh(outcome, settings)]
-    if outcome.from_version:
+    if outcome.lock is not None:
+        lines += _locked(outcome.lock)
+    if settings.live == "inline":
+        lines.append(
+            "Now deploy the new code. Until the last instance with the old code has ended, it "
+            "writes rows by the old logic. After that, rebuild once more: esops rebuild "
+            f"{name} --blue-green"
+        )
+    if outcome.from_version and settings.live != "esops" and settings.kind != "external":
+        lines.append(
+            f"v{outcome.from_version} does not advance, so there is no rollback to it: to go back, "
+            f"rebuild with the code before. When all is well, drop v{outcome.from_version}: esops "
+            f"projection retire {name}"
+        )
+    elif outcome.from_version:
         lines.append(
             f"To go back: esops projection rollback {name}. When all is well, drop "
             f"v{outcome.from_version}: esops projection retire {name}"
@@ -188,11 +202,24 @@ def _switched(outcome: Outcome, settings: ProjectionSettings, did: str) -> list[
     return lines
 
 
+def _locked(lock: Mapping[str, float]) -> list[str]:
+    """What the application waited for."""
+    return [
+        (
+            f"The application waited {lock['held_seconds'] * 1000:,.0f} ms for its lock, which it "
+            f"got in {count(int(lock['tries']), 'try', 'tries')}; "
+            f"{count(int(lock['events']), 'event')} were applied under it."
+        )
+    ]
+
+
 def _kept_fresh(outcome: Outcome, settings: ProjectionSettings) -> str:
     if settings.kind == "server":
         return "The store keeps it fresh."
     if settings.kind == "external":
         return "The application keeps it fresh."
+    if settings.live == "inline":
+        return "The application writes it with each append."
     if settings.live == "app":
         return "The application keeps it fresh: start its projector."
     if outcome.followed:

@@ -230,7 +230,7 @@ def _not_followed(
     refused: Collection[int],
 ) -> Iterator[Finding]:
     settings = config.projections[projection]
-    if settings.live == "app" or settings.kind == "external":
+    if settings.live != "esops" or settings.kind == "external":
         return  # the application keeps it fresh, and takes no lock of ours
     failing = set()
     for each in versions:

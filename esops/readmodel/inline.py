@@ -19,8 +19,8 @@ from esops.stores.base import EventStore
 from esops.stores.parts import InlineTable
 
 FIX = (
-    "Let the application rebuild it. Or make it an async projection there, and set live = "
-    '"app" and `checkpoint` here.'
+    'Set live = "inline" and switch = "rename": then a fold is rebuilt beside it, and exchanged '
+    "with it under a short lock. Anything else is the application's to rebuild."
 )
 """What to do about it."""
 

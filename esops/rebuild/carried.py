@@ -156,7 +156,7 @@ def execute(connection: psycopg.Connection, prepare: Callable[[], Prepared]) -> 
         _lock(connection, prepared.carried)
         # What was read before it was locked may have been changed by then.
         prepared = prepare()
-    _run(connection, prepared.statements)
+    run(connection, prepared.statements)
     tables = prepared.carried.tables
     with qualified_names(connection):
         old = [each for oid in tables for each in references(connection, oid)]
@@ -182,7 +182,8 @@ def _lock(connection: psycopg.Connection, what: Carried) -> None:
     connection.execute(";".join(order).encode())
 
 
-def _run(connection: psycopg.Connection, done: Sequence[str]) -> None:
+def run(connection: psycopg.Connection, done: Sequence[str]) -> None:
+    """Run statements of a switch. Raises Refused with the one that the server does not take."""
     for statement in done:
         try:
             connection.execute(statement.encode())

@@ -22,6 +22,7 @@ from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
 from esops.rebuild import guards, journal
 from esops.rebuild.hooks import Hooks, facts_of
+from esops.rebuild.inline_switch import Lock
 from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome, Reporter, rows_of_old_code
 from esops.rebuild.session import Session
@@ -73,6 +74,8 @@ class RebuildContext:
         self._load_target: Position | None = None
         self._will_be_followed = False
         self._handed_over_at: Position | None = None
+        self._lock: Lock | None = None
+        """What the switch made the application wait for, where it writes the read model itself."""
         self._worked = False
         self._held_back: list[Holder] = []
         """Who kept the head back when it was looked at last."""
@@ -390,5 +393,6 @@ class RebuildContext:
             findings,
             followed=self._will_be_followed,
             warnings=() if entry.state in _DROPPED else tuple(self._concerns()),
+            lock=None if self._lock is None else self._lock.as_dict(),
             dead_letters=0 if entry.state == journal.ABORTED else self._dead_letters(),
         )

@@ -61,17 +61,18 @@ def check_not_inline(config: Config, connection: psycopg.Connection, target: Ver
 
 def check_can_advance(settings: ProjectionSettings, target: Version, *, allow_stale: bool) -> None:
     """Raises Refused where nobody could bring a version up to date."""
+    if settings.live != "esops":
+        raise Refused(
+            f"the application keeps only the version of {target.projection} fresh that serves "
+            f'(live = "{settings.live}"), so v{target.version} has been standing still',
+            hint="The way back is a rebuild with the code before: esops rebuild "
+            f"{target.projection} --blue-green",
+        )
     if target.position is None and not allow_stale:
         raise Refused(
             f"{target.projection} v{target.version} has no checkpoint of esops, so its rows may be "
             "old",
             hint="Rebuild it, or serve it as it is with --allow-stale.",
-        )
-    if settings.live == "app":
-        raise Refused(
-            f"the application keeps only the version of {target.projection} fresh that serves "
-            f'(live = "app"), so v{target.version} has been standing still',
-            hint="Rebuild: a new version is brought up to date and handed over at its switch.",
         )
 
 

@@ -18,11 +18,14 @@ from psycopg import sql
 from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Refused, UsageError
 from esops.events import EventFilter, Position
-from esops.postgres.connection import qualified
+from esops.postgres import catalog
+from esops.postgres.connection import database_of, qualified
 from esops.readmodel import conduct, inline, marks, registry
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import count_rows
+from esops.rebuild import snapshots
+from esops.rebuild.options import Options
 from esops.rebuild.target import Target
 from esops.stores import open_store
 from esops.stores.archive.archived_away import ArchivedAway, join_with, removed_from
@@ -93,6 +96,51 @@ def check_inline(
         return []
     table = inline.written(connection, store, target.names, versions)
     return [] if table is None else [f"a later switch would be refused: {inline.in_words(table)}"]
+
+
+def check_written_inline(
+    connection: psycopg.Connection, store: EventStore, target: Target, options: Options
+) -> list[str]:
+    """What to know of a rebuild with `live = "inline"`: the sessions that could see old rows.
+
+    Raises Refused where that is not possible.
+    """
+    if target.settings.live != "inline":
+        return []
+    if store.inline is None or store.inline.database() != database_of(connection):
+        raise Refused(
+            f"the events of store {target.store_name} and the tables of {target.name} are not in "
+            "one Postgres database, so that nobody can write both in one transaction (live = "
+            '"inline")',
+        )
+    if not options.switch:
+        raise Refused(
+            f"--no-switch leaves a version of {target.name} that could not be switched to later: "
+            "nothing would bring it up to what the application has written by then",
+            hint="To wait with the switch: --postpone. To build and verify only: --test-only.",
+        )
+    for name in target.names:
+        processor = store.inline.processor(name.name)
+        if processor is not None:
+            raise Refused(
+                f'live = "inline" says that the application writes {name} with each append, and '
+                f"its processor {processor!r} makes it",
+                hint=f'Set live = "app" and checkpoint = "{processor}".',
+            )
+        table = catalog.find_table(connection, name.schema, name.name)
+        if table is None or table.kind not in "rp":
+            what = "does not exist" if table is None else "is not a table"
+            raise Refused(
+                f"{name} {what}, and the application is to write it with each append",
+                hint="Let the application make it first.",
+            )
+    return [
+        (
+            f"{each} has a snapshot now. One that is older than the switch would see the table "
+            "empty, or without its newest rows, so the switch waits until it has ended"
+        )
+        for each in snapshots.holders(connection)
+    ]
 
 
 def check_archive(config: Config, target: Target, store: EventStore, *, without: bool) -> list[str]:

@@ -34,6 +34,8 @@ SWITCHED, PAUSED, ABORTED, ROLLED_BACK, RETIRED = (
     "retired",
 )
 TESTED, REBUILT = "tested", "rebuilt"
+INLINE = "switched inline"
+"""What the log says of a switch to a table that the application writes itself."""
 
 
 @dataclass(frozen=True, slots=True)

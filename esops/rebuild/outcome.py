@@ -52,6 +52,10 @@ class Outcome:
     followed: bool = False
     dead_letters: int = 0
     """How many events could not be projected and are missing from the rows."""
+    lock: Mapping[str, float] | None = None
+    """Where the application writes the read model itself: for how many seconds the switch held its
+    lock, in which try it got it, and how many events were applied under it.
+    """
     warnings: Sequence[str] = ()
     """What speaks against taking the version for the whole read model, such as 0 rows."""
 
@@ -75,6 +79,7 @@ class Outcome:
             "position": None if self.position is None else str(self.position),
             "verification": self.verification,
             "dead_letters": self.dead_letters,
+            "lock": None if self.lock is None else dict(self.lock),
             "warnings": list(self.warnings),
         }
 

@@ -187,6 +187,17 @@ def of_end(target: Target, options: Options) -> list[str]:
     """What happens at the end, where it is not just the switch."""
     if not options.switch:
         return ["--no-switch: green is built and verified, and then stands by"]
+    if target.settings.live == "inline" and not options.test_only:
+        return [
+            (
+                "the application writes to the table with each append, and waits while the switch "
+                "holds its lock: for as long as the events take that are not settled by then"
+            ),
+            (
+                "instances with the old code keep writing rows by the old logic. After the last "
+                "of them has ended, one more rebuild makes them right"
+            ),
+        ]
     if target.settings.live == "app" and not options.test_only:
         return [
             (
@@ -204,6 +215,13 @@ def of_rollback(
     """What would stand against a rollback to the version that serves now."""
     if source is None:
         return []
+    if target.settings.live != "esops":
+        return [
+            (
+                f"v{source.version} does not advance after the switch, and a rollback to it is "
+                "refused: the way back is a rebuild with the code before"
+            )
+        ]
     if source.position is None:
         return [
             (

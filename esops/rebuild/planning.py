@@ -89,6 +89,7 @@ def make_plan(
         start = _look_around(config, connection, target)
         guards.check_log(connection, store, start.source)
         _check_possible(target, options, store, connection, start)
+        written = guards.check_written_inline(connection, store, target, options)
         of_inline = guards.check_inline(
             connection, store, target, ends_with_switch=options.ends_with_switch
         )
@@ -117,6 +118,7 @@ def make_plan(
             installs=migrations.plan(connection),
             notes=[
                 *of_inline,
+                *written,
                 *away,
                 *plan_notes.of_lost(start.source),
                 *plan_notes.of_blue(connection, target, start.blue, start.to_version),

@@ -356,7 +356,7 @@ def _attempt(
         older.check_under_lock()
         # Made only now: another session may have changed the catalogue since the plan.
         done = carried.execute(connection, lambda: prepare(connection, what))
-        _note_names(connection, what)
+        note_names(connection, what)
         registry.set_active(
             connection, target.projection, target.version, source.version if source else None
         )
@@ -370,7 +370,7 @@ def _attempt(
     return done
 
 
-def _note_names(connection: psycopg.Connection, what: Switch) -> None:
+def note_names(connection: psycopg.Connection, what: Switch) -> None:
     """Keep in the registry what the renames did."""
     source, target = what.source, what.target
     if source is not None and what.mode != "hook":

@@ -207,6 +207,11 @@ class Host:
             or time.monotonic() < self._not_before.get(key, 0)
         ):
             return
+        settings = self._config.projection(version.projection)
+        if settings.live == "inline" and version.state == "active":
+            self._say_once(*key, "not followed: the application writes it with each append")
+            self._done.add(key)
+            return
         # A version whose rows are of another history is refused by its process.
         adopted = version.position is None and version.fingerprint is None
         if adopted and version.lost is None:
@@ -219,7 +224,6 @@ class Host:
             self._say_once(*key, "not followed: it was given up, and stands by until you retire it")
             self._done.add(key)
             return
-        settings = self._config.projection(version.projection)
         if settings.kind == "external" or (version.state == "active" and settings.live == "app"):
             self._say_once(*key, "not followed: the application keeps it fresh")
             self._done.add(key)

@@ -125,7 +125,10 @@ class ProjectionSettings(Settings):
     ddl: Path | None = None
     switch: Literal["view", "rename", "hook"] = "view"
     hooks: HookSettings = HookSettings()
-    live: Literal["esops", "app"] = "esops"
+    live: Literal["esops", "app", "inline"] = "esops"
+    """Who writes to the read model: esops; the application's own processor; or the application
+    itself, in the transaction of each append.
+    """
     checkpoint: str | None = None
     """With `live = "app"` or kind external: the application's own processor, by the name that
     `esops status` shows.
@@ -185,6 +188,8 @@ class ProjectionSettings(Settings):
             raise PydanticCustomError(
                 "of_kind", "name one table for each of `tables`", {"key": "built"}
             )
+        if self.live == "inline":
+            self._check_inline()
         if self.kind == "sql" and self.on_error != "stop":
             raise PydanticCustomError(
                 "of_kind",
@@ -192,6 +197,33 @@ class ProjectionSettings(Settings):
                 {"key": "on_error"},
             )
         return self
+
+    def _check_inline(self) -> None:
+        """The switch brings rows up to date under a lock, and takes the place of a table that the
+        application writes to by its name.
+        """
+        inline = 'live = "inline"'
+        rules = {
+            "live": (
+                self.kind == "fold",
+                f"{inline} is for folds, since of no other kind can single rows be made again",
+            ),
+            "switch": (
+                self.switch == "rename",
+                f'{inline} needs "rename": the application writes with ON CONFLICT',
+            ),
+            "checkpoint": (
+                self.checkpoint is None,
+                f"{inline} has no checkpoint: rows are written with their events",
+            ),
+            "on_error": (
+                self.on_error == "stop",
+                f"{inline} needs each event in its row, since the application writes on from it",
+            ),
+        }
+        for key, (fine, why) in rules.items():
+            if not fine:
+                raise PydanticCustomError("of_kind", why, {"key": key})
 
     def _check_verify_inside(self) -> None:
         """Of a projection in its store, results are compared: there is no table and no text."""

@@ -248,6 +248,20 @@ class InlineTables(Protocol):
         """Those that there are, as far as the library's own tables tell."""
         ...
 
+    def processor(self, table: str) -> str | None:
+        """The processor of the application's that makes a table, by its name without a schema;
+        None where there is none, as far as the library's own tables tell.
+        """
+        ...
+
+    def visible(
+        self, connection: psycopg.Connection, after: Position | None, filter: EventFilter
+    ) -> list[RecordedEvent]:
+        """All events after a position that a statement of the connection sees, settled or not, in
+        order; those of one stream by their versions.
+        """
+        ...
+
 
 # -- servers that run projections
 

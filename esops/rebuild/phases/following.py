@@ -51,6 +51,9 @@ class Following(Loading):
         """
         if not self._held_back or self._all_applied:
             return True
+        # What is visible by then is applied in the switch itself.
+        if self.target.settings.live == "inline":
+            return True
         # In place there is no blue: the version that serves is the one that is filled.
         blue = None if self.in_place else self._blue()
         if (

@@ -15,7 +15,7 @@ from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import journal, switch
 from esops.rebuild.hooks import move_readers
-from esops.rebuild.phases.verifying import Verifying
+from esops.rebuild.phases.switching_inline import SwitchingInline
 from esops.stores.base import require
 from esops.stores.parts import SqlAccess
 
@@ -23,13 +23,16 @@ _STILLNESS = timedelta(seconds=60)
 """How long the switch waits for the application's projector to stop."""
 
 
-class Switching(Verifying):
+class Switching(SwitchingInline):
     """The step after which readers see green."""
 
     def _switch(self) -> None:
         """Point the names at green, with green at blue's position or past it, in one transaction
         with the journal's entry.
         """
+        if self.target.settings.live == "inline":
+            self._switch_inline()
+            return
         runner = self._open_runner()
         self._open_throttle().wait()
         settings, blue, green = self.target.settings, self._blue(), self._green()

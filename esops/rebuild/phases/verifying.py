@@ -11,6 +11,7 @@ from esops.rebuild.phases.following import Following
 from esops.rebuild.verification.comparer import LOOK_EVERY_SECONDS, BetweenLooks, processors_reached
 from esops.rebuild.verification.result import not_compared, tolerated
 from esops.running.runner import Runner
+from esops.running.visible import VisibleEvents
 
 
 class Verifying(Following):
@@ -43,7 +44,11 @@ class Verifying(Following):
     def _compare_with(self, blue: Version, runner: Runner) -> None:
         comparer = self._comparer()
         # A projector of the application keeps writing to blue, at a position that only it knows.
-        if blue.position is None and self.target.settings.live == "app":
+        if self.target.settings.live == "inline":
+            # Blue has what is visible: green gets it, too, for the moment of the comparison.
+            visible = self._visible()
+            found = comparer.brought_up(blue, str(runner.position), visible.apply)
+        elif blue.position is None and self.target.settings.live == "app":
             between = self._between_looks(runner)
             found = comparer.until_they_agree(blue, str(runner.position), between)
         elif blue.position is None:
@@ -52,6 +57,11 @@ class Verifying(Following):
         else:
             found = comparer.at_one_position(blue, runner)
         self._keep_comparison(found)
+
+    def _visible(self) -> VisibleEvents:
+        return VisibleEvents(
+            self.store, self._green(), self.target.definition, self.target.settings
+        )
 
     def _between_looks(self, runner: Runner) -> BetweenLooks:
         """Between two looks at rows that the application writes, green follows."""

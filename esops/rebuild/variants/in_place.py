@@ -44,10 +44,10 @@ class InPlaceRebuild(Rebuild):
         """
         connection = self._session.connection
         with translated():
-            if self.target.settings.live == "app":
+            if self.target.settings.live != "esops":
                 raise Refused(
-                    f'the application keeps {self.target.name} fresh (live = "app"), so both '
-                    "would write to the same tables",
+                    f"the application keeps {self.target.name} fresh (live = "
+                    f'"{self.target.settings.live}"), so both would write to the same tables',
                     hint="Rebuild with --blue-green.",
                 )
             self._prepare()

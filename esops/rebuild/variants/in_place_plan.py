@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from esops.config import Config
+from esops.errors import Refused
 from esops.postgres import catalog
 from esops.postgres.connection import translated
 from esops.readmodel import registry, served
@@ -94,6 +95,12 @@ def make_plan(
     Raises Refused where rows would be lost; what else it needs is checked when it begins.
     """
     notes = guards.check_archive(config, target, store, without=options.without_archived)
+    if target.settings.live != "esops":
+        raise Refused(
+            f"the application keeps {target.name} fresh (live = "
+            f'"{target.settings.live}"), so both would write to the same tables',
+            hint="Rebuild with --blue-green.",
+        )
     with translated():
         guards.check_inline(connection, store, target, ends_with_switch=True)
         active = registry.active(connection, target.name)

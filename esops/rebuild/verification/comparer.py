@@ -165,6 +165,19 @@ class Comparer:
             self._begin_snapshot(snapshot)
             return self._compare(snapshot, blue, position, note)
 
+    def brought_up(
+        self, blue: Version, position: str, bring: Callable[[psycopg.Connection], object]
+    ) -> Verification:
+        """Compare in one snapshot in which `bring` has brought green up to blue; what it writes is
+        rolled back.
+        """
+        with translated(), connect(self._dsn, f"verify {self._green.projection}") as snapshot:
+            snapshot.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            bring(snapshot)
+            found = self._compare(snapshot, blue, position, None)
+            snapshot.execute("ROLLBACK")
+            return found
+
     def until_they_agree(self, blue: Version, position: str, between: BetweenLooks) -> Verification:
         """Compare while others write both: rows that differ are checked again until they agree or
         stay different.

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import psycopg
 
+from esops.errors import Refused
+from esops.events import EventFilter, Position, RecordedEvent
 from esops.postgres.connection import database_of
 from esops.stores.parts import InlineTable
-from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.bulk import to_events
+from esops.stores.postgres.layouts.base import TRUE, Layout
+from esops.stores.postgres.light import OtherType, batches_of
+
+_BATCH_BYTES = 1 << 20
 
 
 class PostgresInline:
     """InlineTables of a Postgres store."""
 
     def __init__(
-        self, layout: Layout, control: Callable[[], AbstractContextManager[psycopg.Connection]]
+        self,
+        layout: Layout,
+        control: Callable[[], AbstractContextManager[psycopg.Connection]],
+        select: Callable[..., str],
     ) -> None:
-        """`control` gives the store's connection."""
-        self._layout, self._control = layout, control
+        """`control` gives the store's connection, and `select` a SELECT of events by conditions
+        and an order.
+        """
+        self._layout, self._control, self._select = layout, control, select
 
     def database(self) -> str:
         """The cluster's own number and the database's name."""
@@ -30,3 +41,43 @@ class PostgresInline:
         """As the layout finds them."""
         with self._control() as connection:
             return self._layout.inline_tables(connection)
+
+    def processor(self, table: str) -> str | None:
+        """As the layout finds it."""
+        with self._control() as connection:
+            return self._layout.processor(connection, table)
+
+    def visible(
+        self, connection: psycopg.Connection, after: Position | None, filter: EventFilter
+    ) -> list[RecordedEvent]:
+        """By the columns that order the events."""
+        layout = self._layout
+        beyond = TRUE if after is None else layout.beyond(after)
+        statement = self._select(layout.where(filter), beyond, layout.ascending)
+        try:
+            return _by_version(
+                [
+                    event
+                    for batch in batches_of(connection, statement, _BATCH_BYTES)
+                    for event in to_events(batch, len(layout.order), layout.decode)
+                ]
+            )
+        except OtherType as other:
+            raise Refused(
+                f"events of layout {layout.name} have a column of type {other}, which cannot be "
+                "read under a lock"
+            ) from None
+
+
+def _by_version(events: list[RecordedEvent]) -> list[RecordedEvent]:
+    """The same events; those of a stream change places where they are not in their versions' order:
+    an older transaction may have appended after a newer one.
+    """
+    streams: dict[tuple[str, str], list[RecordedEvent]] = {}
+    for event in events:
+        streams.setdefault((event.tenant, event.stream), []).append(event)
+    ordered: dict[tuple[str, str], Iterator[RecordedEvent]] = {
+        key: iter(sorted(of_stream, key=lambda each: each.version))
+        for key, of_stream in streams.items()
+    }
+    return [next(ordered[event.tenant, event.stream]) for event in events]

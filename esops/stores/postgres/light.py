@@ -59,21 +59,7 @@ class LightReader:
         """What a statement gives, as ADBC gives it. Raises OtherType before the first batch, and
         what psycopg raises.
         """
-        cursor = self._open().cursor(binary=True)
-        rows: list[Values] = []
-        size = 0
-        found: Any = cursor.stream(statement.encode(), size=_CHUNK_ROWS)
-        with closing(found) as stream:
-            for row in stream:
-                if not rows and (other := _other_type(cursor)):
-                    raise OtherType(other)
-                rows.append(row)
-                size += sum(len(value) for value in row if value is not None)
-                if size >= self._batch_bytes:
-                    yield _batch(cursor, rows)
-                    rows, size = [], 0
-        if rows:
-            yield _batch(cursor, rows)
+        return batches_of(self._open(), statement, self._batch_bytes)
 
     def close(self) -> None:
         """Close the connection; a later read opens a new one."""
@@ -91,10 +77,34 @@ class LightReader:
             except BaseException:
                 connection.close()
                 raise
-            for oid in _ARRAYS:
-                connection.adapters.register_loader(oid, _Raw)
             self._connection = connection
         return self._connection
+
+
+def batches_of(
+    connection: psycopg.Connection, statement: str, batch_bytes: int
+) -> Iterator[pa.RecordBatch]:
+    """What a statement gives over a connection, in its transaction if it is in one.
+
+    Raises as LightReader.batches does.
+    """
+    cursor = connection.cursor(binary=True)
+    for oid in _ARRAYS:
+        cursor.adapters.register_loader(oid, _Raw)
+    rows: list[Values] = []
+    size = 0
+    found: Any = cursor.stream(statement.encode(), size=_CHUNK_ROWS)
+    with closing(found) as stream:
+        for row in stream:
+            if not rows and (other := _other_type(cursor)):
+                raise OtherType(other)
+            rows.append(row)
+            size += sum(len(value) for value in row if value is not None)
+            if size >= batch_bytes:
+                yield _batch(cursor, rows)
+                rows, size = [], 0
+    if rows:
+        yield _batch(cursor, rows)
 
 
 class _Raw(Loader):

@@ -104,7 +104,7 @@ class PostgresStore(EventStore):
     @property
     def inline(self) -> PostgresInline:
         """As the layout finds them."""
-        return PostgresInline(self.layout, self.control)
+        return PostgresInline(self.layout, self.control, self._reader.select)
 
     @cached_property
     def memory(self) -> PostgresMemory:

@@ -188,6 +188,11 @@ class Layout(ABC):
         del connection
         return []
 
+    def processor(self, connection: psycopg.Connection, table: str) -> str | None:
+        """The processor of the application's that makes a table; see InlineTables."""
+        del connection, table
+        return None
+
     def warnings(self, connection: psycopg.Connection) -> list[str]:
         """What makes reading wrong; a rebuild is refused while there is any."""
         del connection

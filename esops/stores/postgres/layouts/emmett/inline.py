@@ -45,6 +45,15 @@ def status(connection: psycopg.Connection, schema: str, name: str) -> str | None
     return None if row is None else str(row[0])
 
 
+def processor(connection: psycopg.Connection, schema: str, name: str) -> str | None:
+    """The processor of an async projection, by the projection's name; None where there is none."""
+    statement = _statement(connection, schema, "processor")
+    if statement is None:
+        return None
+    row = connection.execute(statement, {"name": name}).fetchone()
+    return None if row is None else str(row[0])
+
+
 def _statement(connection: psycopg.Connection, schema: str, which: str) -> sql.Composed | None:
     # Up to 0.41 there are neither: then nothing tells which projections there are.
     for table in ("emt_projections", "emt_processors"):

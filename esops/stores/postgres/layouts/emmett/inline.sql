@@ -28,3 +28,7 @@ SELECT p.status FROM {projections} p
    AND NOT EXISTS (SELECT FROM {processors} o
                     WHERE o.processor_id = {projector} || p.name AND o.partition = p.partition)
  LIMIT 1
+
+-- processor --
+-- The processor that makes a projection.
+SELECT processor_id FROM {processors} WHERE processor_id = {projector} || %(name)s LIMIT 1

@@ -231,7 +231,7 @@ def _processor(connection: psycopg.Connection, schema: str, name: str) -> _Proce
         raise Refused(
             f"Emmett writes the projection {identity!r} inline, with each append ({status}): it "
             "has no checkpoint to hand over",
-            hint="Make it an async projection, or build and verify with --no-switch.",
+            hint='Set live = "inline", and leave out `checkpoint`.',
         )
     if len(rows) != 1:
         known = connection.execute(

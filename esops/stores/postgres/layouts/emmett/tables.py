@@ -204,6 +204,10 @@ class Emmett(Layout):
         """Those of the projections that no processor makes."""
         return inline.tables(connection, self.schema)
 
+    def processor(self, connection: psycopg.Connection, table: str) -> str | None:
+        """Named like the projection."""
+        return inline.processor(connection, self.schema, table)
+
     def warnings(self, connection: psycopg.Connection) -> list[str]:
         """Events that a restore into another cluster made invisible."""
         return [] if self._variant.by_position else _from_the_future(connection, self.schema)

@@ -30,10 +30,10 @@ def tables(connection: psycopg.Connection) -> list[InlineTable]:
     if not rows:
         return []
     # Of all of Marten's stores in the database: documents may lie in any schema.
-    known = set(_projections(connection))
+    known = _projections(connection)
     found = []
     for schema, name, alias, document in rows:
-        if known.isdisjoint(_called(alias)):
+        if known.keys().isdisjoint(_called(alias)):
             what = "a document table" if document else "the table of a flat table projection"
             found.append(
                 InlineTable(
@@ -46,18 +46,31 @@ def tables(connection: psycopg.Connection) -> list[InlineTable]:
     return found
 
 
-def _projections(connection: psycopg.Connection) -> Iterator[tuple[str, int]]:
-    """The async projections, each by its name in the form of a table's, and its version."""
+def processor(connection: psycopg.Connection, table: str) -> str | None:
+    """The row of progress of the async projection that makes a table; None where there is none."""
+    known = _projections(connection)
+    alias = table.removeprefix("mt_doc_")
+    return next((known[each] for each in _called(alias) if each in known), None)
+
+
+def _projections(connection: psycopg.Connection) -> dict[tuple[str, int], str]:
+    """The rows of progress of async projections, each by the projection's name in the form of a
+    table's, and its version.
+    """
+    found: dict[tuple[str, int], str] = {}
     for schema in catalog.schemas_with(connection, _PROGRESSION):
-        statement = sql.SQL("SELECT name FROM {}").format(sql.Identifier(schema, _PROGRESSION))
+        statement = sql.SQL("SELECT name FROM {} ORDER BY name").format(
+            sql.Identifier(schema, _PROGRESSION)
+        )
         for (row,) in connection.execute(statement).fetchall():
             match = _ROW.match(row)
             if match is None or match["name"] in BOOKKEEPING:
                 continue
             name, version = _plain(match["name"]), int(match["version"] or 1)
-            yield name, version
+            found.setdefault((name, version), row)
             # What a class is called that makes documents of another one.
-            yield name.removesuffix("projection"), version
+            found.setdefault((name.removesuffix("projection"), version), row)
+    return found
 
 
 def _called(alias: str) -> Iterator[tuple[str, int]]:

@@ -210,6 +210,10 @@ class Marten(Layout):
         """Those without the progress of a projection."""
         return inline.tables(connection)
 
+    def processor(self, connection: psycopg.Connection, table: str) -> str | None:
+        """Named like the documents."""
+        return inline.processor(connection, table)
+
     def concerns(self, connection: psycopg.Connection) -> list[Concern]:
         """Ids that name two streams, and progress that nobody makes any more."""
         return daemon.concerns(connection, self.schema, self._variant.streams)

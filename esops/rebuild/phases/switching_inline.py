@@ -1,0 +1,58 @@
+"""Switching where the application writes the read model itself, with each append."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import psycopg
+
+from esops.errors import Stopped
+from esops.readmodel import registry
+from esops.rebuild import inline_switch, journal, switch
+from esops.rebuild.phases.verifying import Verifying
+from esops.running.runner import Runner
+
+_GLANCE = timedelta(milliseconds=50)
+
+
+class SwitchingInline(Verifying):
+    """The step after which the application writes to green."""
+
+    def _switch_inline(self) -> None:
+        """Exchange the tables, in one transaction with the journal's entry."""
+        runner = self._open_runner()
+        self._open_throttle().wait()
+        blue, green = self._blue(), self._green()
+        what = switch.Switch(self.target.names, "rename", blue, green)
+        visible = self._visible()
+        self._say(f"switching {what} to v{green.version}")
+
+        def record(connection: psycopg.Connection) -> None:
+            self._handed_over_at = registry.read_position(
+                connection, green.projection, green.version
+            )
+            # From now on the application writes to it, and esops must not.
+            registry.release(connection, green)
+            journal.enter(connection, self._journal_entry.rebuild, journal.SWITCHED, finished=True)
+            journal.note(connection, self._journal_entry.rebuild, journal.SWITCHED, journal.INLINE)
+
+        steps = inline_switch.Steps(
+            visible, lambda: self._keep_near(runner), record, self._stop, self._say
+        )
+
+        def perform(connection: psycopg.Connection) -> None:
+            # Active already: the switch was committed, and the answer was lost.
+            if registry.version(connection, green.projection, green.version).state != "active":
+                self._lock = inline_switch.perform(connection, what, steps, self._options.patience)
+
+        self._session.do(perform)
+        self._note_lock()
+
+    def _keep_near(self, runner: Runner) -> None:
+        if self._stop():
+            raise Stopped(f"stopped at position {runner.position}")
+        runner.step(_GLANCE)
+
+    def _note_lock(self) -> None:
+        if self._lock is not None:
+            self._note("lock", self._lock.as_dict())

@@ -1,0 +1,120 @@
+"""Brings a version of a fold to all events that are visible at a moment, settled or not, in the
+transaction of whoever asks.
+
+That is right only where the transaction keeps everybody from seeing the rows, or is rolled back:
+events that are not settled may turn out not to be the next ones. Nothing below the version's
+checkpoint can become visible later, so that its rows and the events after it are all there is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psycopg
+
+from esops.errors import Refused
+from esops.events import EventFilter
+from esops.postgres import catalog
+from esops.projections.definition import Definition, FoldDefinition
+from esops.projections.kinds.fold import Fold
+from esops.projections.projector import VersionTables
+from esops.readmodel import registry
+from esops.readmodel.registry import Version
+from esops.readmodel.rows import BadEvent
+from esops.running.work import Work
+from esops.settings import ProjectionSettings
+from esops.stores.base import EventStore
+from esops.stores.parts import InlineTables
+
+_PIECE = 2_000
+
+
+class VisibleEvents:
+    """Applies what is visible to one version, as often as it is asked, each time from the version's
+    checkpoint.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        version: Version,
+        definition: Definition,
+        settings: ProjectionSettings,
+    ) -> None:
+        """The store's events are in the database of the version's tables.
+
+        Raises Refused for a store or a kind of projection that cannot do that.
+        """
+        if not isinstance(definition, FoldDefinition) or store.inline is None:
+            raise Refused(
+                f"{version.projection} is not a fold over events of a Postgres database, so that "
+                "esops cannot bring its rows up to date in one transaction"
+            )
+        self._inline: InlineTables = store.inline
+        self._conjoined = store.capabilities.tenants
+        self._version, self._definition = version, definition
+        self._work = Work.on(version.projection, version.version, definition, settings)
+
+    def apply(self, connection: psycopg.Connection) -> int:
+        """Write the rows of all visible events after the checkpoint, in the transaction that the
+        connection is in; returns how many events there were.
+
+        Raises Refused where the code fails on one of them.
+        """
+        at = registry.version(connection, self._version.projection, self._version.version)
+        return self.open(connection, at).apply(connection)
+
+    def open(self, connection: psycopg.Connection, version: Version) -> OpenVersion:
+        """What can be done of that before a lock. Raises Refused where a table is gone."""
+        tables = {}
+        for name, physical in version.tables.items():
+            table = catalog.find_table(connection, *physical)
+            if table is None:
+                raise Refused(f"the table {'.'.join(physical)} does not exist any more")
+            tables[name] = table
+        of_version = VersionTables(
+            projection=version.projection,
+            version=version.version,
+            by_name=tables,
+            keys={name: table.key for name, table in tables.items()},
+            value_types=version.value_types,
+            conjoined=self._conjoined,
+            empty=False,
+            cache_rows=self._work.cache_rows,
+            ensure_keys=lambda: None,
+        )
+        return OpenVersion(
+            self._inline, version, self._work.events, Fold(self._definition, of_version)
+        )
+
+
+@dataclass
+class OpenVersion:
+    """A version as it is at its checkpoint, to be brought further once."""
+
+    inline: InlineTables
+    version: Version
+    wanted: EventFilter
+    fold: Fold
+
+    def apply(self, connection: psycopg.Connection) -> int:
+        """See VisibleEvents.apply."""
+        version, fold = self.version, self.fold
+        events = self.inline.visible(connection, version.position, self.wanted)
+        try:
+            change = 0
+            for start in range(0, len(events), _PIECE):
+                fold.apply(events[start : start + _PIECE], connection)
+                if fold.full:
+                    change += fold.flush(connection)
+                    fold.flushed()
+            change += fold.flush(connection)
+        except BadEvent as bad:
+            raise Refused(
+                f"{version.projection} v{version.version} cannot project an event that was "
+                f"appended after position {version.position}: {bad.reason}",
+                hint="Nothing was changed. Fix the projection.",
+            ) from bad.__cause__
+        if events:
+            registry.add_rows(connection, version, change, fold.value_types)
+        return len(events)

@@ -1,0 +1,308 @@
+"""`live = "inline"`: a table that the application writes with each append is rebuilt and exchanged
+while it writes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support import inline_writers
+from tests.support.inline_writers import FOLD, Application, logic
+from tests.support.soak import rounds
+from tests.support.waiting import finish, until
+
+
+@pytest.fixture
+def carts(project, dsn, connection):
+    inline_writers.create(connection)
+    configure(project, dsn)
+    return project
+
+
+def configure(project, dsn: str, factor: int = 1, **options) -> None:
+    project.configure(
+        stores={"shop": {"dsn": dsn}},
+        projections={
+            "carts": {
+                "python": "carts:cart",
+                "tables": ["mt_doc_cart"],
+                "live": "inline",
+                "switch": "rename",
+                "verify": {"ignore": ["mt_last_modified"]},
+                **options,
+            }
+        },
+    )
+    project.write("carts.py", FOLD.format(logic=factor))
+
+
+def objects(connection) -> set[str]:
+    """The names of the table's indexes and constraints, as the library compares them."""
+    rows = connection.execute(
+        "SELECT indexname FROM pg_indexes WHERE tablename = 'mt_doc_cart' UNION "
+        "SELECT conname FROM pg_constraint WHERE conrelid = 'mt_doc_cart'::regclass"
+    ).fetchall()
+    return {name for (name,) in rows}
+
+
+def report(who: str, held: list[float], appends: int, longest: float) -> None:
+    print(
+        f"{who}: {len(held)} switches, {appends} appends, lock held {min(held) * 1000:.0f} to "
+        f"{max(held) * 1000:.0f} ms, longest append {longest * 1000:.0f} ms"
+    )
+
+
+def test_nothing_is_lost_under_writers(carts, connection, dsn):
+    names = objects(connection)
+    connection.execute("GRANT SELECT ON mt_doc_cart TO PUBLIC")
+    application, held = Application(dsn), []
+    with application.at_work([logic(1)] * 4, readers=2):
+        for _ in range(rounds(2, 20)):
+            done = carts.ok("rebuild", "--blue-green", "--output", "json").json
+            assert done["verification"]["differing"] == 0
+            held.append(done["lock"]["held_seconds"])
+    assert application.failures == []
+    assert inline_writers.wrong(connection, logic(1)) == []
+    assert objects(connection) == names
+    report("Marten's way", held, application.appends, application.longest)
+    # The application goes on by itself; esops does not follow it, and says what comes next.
+    with application.at_work([logic(1)], readers=0):
+        ran = carts.ok("run", "--until-caught-up")
+    assert "the application writes it with each append" in ran.err
+    assert inline_writers.wrong(connection, logic(1)) == []
+    refused = carts.run("projection", "rollback", "carts")
+    assert (refused.code, "with the code before" in refused.err) == (6, True)
+    told = carts.ok("rebuild", "--blue-green").out
+    assert "The application waited" in told
+    assert "rollback carts" not in told
+
+
+def test_what_is_not_settled_is_in_the_table_all_the_same(carts, connection, dsn):
+    """A transaction that has drawn a number and does not end: nothing settles beyond it, and its own
+    append goes on into the new table.
+    """
+    with psycopg.connect(dsn, autocommit=True) as writer:
+        for n in range(6):
+            inline_writers.append(writer, f"cart-{n % 3}", logic(1), 1)
+        with psycopg.connect(dsn) as open_, psycopg.connect(dsn) as behind:
+            open_.execute("SELECT nextval('mt_events_sequence')")
+            inline_writers.insert(open_, "cart-open", 0)
+            for n in range(6):
+                inline_writers.append(writer, f"cart-{n % 3}", logic(1), 1)
+            inline_writers.insert(behind, "cart-behind", 0)
+            done = carts.ok("rebuild", "--blue-green", "--output", "json").json
+            assert (done["verification"]["differing"], done["lock"]["events"]) == (0, 6)
+            # Both go on into the new table.
+            inline_writers.upsert(behind, "cart-behind", {"Id": "cart-behind", "Items": 1}, 1)
+            behind.commit()
+            inline_writers.upsert(open_, "cart-open", {"Id": "cart-open", "Items": 1}, 1)
+            open_.commit()
+    assert inline_writers.wrong(connection, logic(1)) == []
+    assert len(inline_writers.documents(connection)) == 5
+
+
+def test_an_append_that_waits_for_the_lock_goes_on_into_the_new_table(carts, connection, dsn):
+    """The switch is held up under its lock until somebody waits behind it."""
+    with psycopg.connect(dsn, autocommit=True) as writer:
+        inline_writers.append(writer, "cart-0", logic(1), 1)
+    carts.patch(
+        """
+        import time
+        import esops.rebuild.inline_switch as s
+        before = s.carried.run
+        def run(connection, done):
+            for _ in range(200):
+                (n,) = connection.execute(
+                    "SELECT count(*) FROM pg_locks WHERE relation = 'mt_doc_cart'::regclass "
+                    "AND NOT granted").fetchone()
+                if n:
+                    break
+                time.sleep(0.05)
+            return before(connection, done)
+        s.carried.run = run
+        """.replace("\n        ", "\n")
+    )
+    rebuild = carts.start("rebuild", "--blue-green")
+    with psycopg.connect(dsn) as writer:
+        until(
+            lambda: connection.execute(
+                "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'mt_doc_cart'::regclass AND "
+                "mode = 'AccessExclusiveLock' AND granted"
+            ).fetchone()[0]
+        )
+        inline_writers.insert(writer, "cart-1", 0)
+        inline_writers.upsert(writer, "cart-1", {"Id": "cart-1", "Items": 1}, 1)
+        writer.commit()
+    finish(rebuild)
+    assert rebuild.returncode == 0
+    assert inline_writers.wrong(connection, logic(1)) == []
+    assert len(inline_writers.documents(connection)) == 2
+
+
+def test_other_rows_are_found_and_not_switched_to(carts, connection, dsn):
+    with psycopg.connect(dsn, autocommit=True) as writer:
+        for n in range(4):
+            inline_writers.append(writer, f"cart-{n}", logic(1), 1)
+    connection.execute("UPDATE mt_doc_cart SET data = data || '{\"Items\": 7}' WHERE id = 'cart-2'")
+    differs = carts.run("rebuild", "--blue-green", "--output", "json")
+    assert (differs.code, differs.json["verification"]["differing"]) == (1, 1)
+    carts.ok("rebuild", "--blue-green", "--resume", "--max-diff", "1")
+    assert inline_writers.wrong(connection, logic(1)) == []
+
+
+def test_a_snapshot_that_would_see_an_empty_table_is_waited_for(carts, connection, dsn):
+    with psycopg.connect(dsn) as reader, psycopg.connect(dsn, autocommit=True) as writer:
+        inline_writers.append(writer, "cart-0", logic(1), 1)
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        reader.execute("SELECT 1")
+        plan = carts.ok("rebuild", "--blue-green", "--dry-run").out
+        assert f"session {reader.info.backend_pid}" in plan
+        refused = carts.run("rebuild", "--blue-green", "--snapshot-wait", "1s")
+        assert (refused.code, "had a snapshot before the switch" in refused.err) == (6, True)
+    carts.ok("rebuild", "--blue-green", "--resume")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"switch": "view"}, "ON CONFLICT"),
+        ({"switch": "hook", "hooks": {"switch": ["true"]}}, "ON CONFLICT"),
+        ({"kind": "handlers"}, "is for folds"),
+        ({"checkpoint": "Cart:All"}, "no checkpoint"),
+        ({"on_error": "dead-letter"}, "each event in its row"),
+    ],
+)
+def test_settings_that_cannot_be(carts, dsn, options, words):
+    configure(carts, dsn, **options)
+    refused = carts.run("rebuild", "--blue-green", "--dry-run")
+    assert (refused.code, words in refused.err) == (2, True)
+
+
+def test_refused_where_the_application_does_not_write_it_so(carts, connection, dsn, own_server):
+    refused = carts.run("rebuild", "--blue-green", "--no-switch")
+    assert (refused.code, "--postpone" in refused.err) == (6, True)
+    assert carts.run("rebuild", "--yes").code == 6
+    connection.execute(
+        "INSERT INTO mt_event_progression (name, last_seq_id) VALUES ('Cart:All', 0)"
+    )
+    refused = carts.run("rebuild", "--blue-green")
+    assert (refused.code, 'checkpoint = "Cart:All"' in refused.err) == (6, True)
+    connection.execute("DELETE FROM mt_event_progression; ALTER TABLE mt_doc_cart RENAME TO away")
+    refused = carts.run("rebuild", "--blue-green")
+    assert (refused.code, "Let the application make it first" in refused.err) == (6, True)
+    text = (carts.folder / "esops.toml").read_text()
+    text = text.replace("[projections.carts]", '[projections.carts]\nreadmodel = "far"')
+    carts.write("esops.toml", f'{text}\n[readmodels.far]\ndsn = "{own_server.dsn()}"\n')
+    refused = carts.run("rebuild", "--blue-green")
+    assert (refused.code, "not in one Postgres database" in refused.err) == (6, True)
+
+
+# -- the real Emmett
+
+PONGO = """
+from esops import fold
+
+@fold(key="stream")
+def carts(row, event):
+    data = (row or {{"data": {{"items": 0}}}})["data"]
+    version = (row or {{"_version": 0}})["_version"] + 1
+    items = data["items"] + {factor} * event.json()["quantity"]
+    return {{
+        "data": {{"_id": event.stream, "items": items, "_version": str(version)}},
+        "_version": version,
+    }}
+"""
+
+
+class EmmettWriters:
+    """Emmett's processes; each has one logic for as long as it lives."""
+
+    def __init__(self, script: Path, uri: str) -> None:
+        self._script, self._uri = script, uri
+        self.told: list[dict] = []
+
+    def make(self) -> None:
+        subprocess.run(["node", self._script, self._uri, "make", "1"], check=True, timeout=60)
+
+    @contextmanager
+    def at_work(self, factors: list[int]):
+        running = [
+            subprocess.Popen(
+                ["node", self._script, self._uri, str(n), str(factor)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for n, factor in enumerate(factors)
+        ]
+        try:
+            yield
+        finally:
+            answers = [each.communicate(timeout=60)[0] for each in running]
+        self.told += [json.loads(each) for each in answers]
+
+
+@pytest.fixture
+def emmett(emmett_writer, emmett_uri):
+    folder = Path(emmett_writer).parent
+    script = shutil.copy(Path(__file__).with_name("emmett_inline.mjs"), folder)
+    writers = EmmettWriters(script, emmett_uri)
+    writers.make()
+    return writers
+
+
+def configure_pongo(project, dsn: str, factor: int = 1) -> None:
+    project.configure(
+        stores={"shop": {"dsn": dsn}},
+        projections={
+            "carts": {
+                "python": "carts:carts",
+                "tables": ["carts"],
+                "events": ["ItemAdded"],
+                "live": "inline",
+                "switch": "rename",
+                "verify": {"ignore": ["_created", "_updated"]},
+            }
+        },
+    )
+    project.write("carts.py", PONGO.format(factor=factor))
+
+
+def wrong_carts(connection, factor: int) -> int:
+    """The documents that are missing, too many, or not as the events make them."""
+    (number,) = connection.execute(
+        """
+        SELECT count(*) FROM (
+            SELECT stream_id, sum((message_data ->> 'quantity')::int) * %s AS items
+              FROM emt_messages WHERE message_type = 'ItemAdded' GROUP BY 1
+        ) AS e FULL JOIN carts c ON c._id = e.stream_id
+        WHERE (c.data ->> 'items')::int IS DISTINCT FROM e.items
+        """,
+        (factor,),
+    ).fetchone()
+    return int(number)
+
+
+def test_nothing_is_lost_under_emmetts_own_writers(project, dsn, connection, emmett):
+    configure_pongo(project, dsn)
+    held = []
+    with emmett.at_work([1] * 4):
+        until(lambda: connection.execute("SELECT count(*) > 100 FROM carts").fetchone()[0])
+        for _ in range(rounds(2, 10)):
+            done = project.ok("rebuild", "--blue-green", "--output", "json").json
+            assert done["verification"]["differing"] == 0
+            held.append(done["lock"]["held_seconds"])
+    assert [each for one in emmett.told for each in one["failures"]] == []
+    assert wrong_carts(connection, 1) == 0
+    appends, longest = (
+        sum(each["appends"] for each in emmett.told),
+        max(each["longest"] for each in emmett.told) / 1000,
+    )
+    report("Emmett", held, appends, longest)
