@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
+from esops.erasing.archives import ArchivedRun
 from esops.erasing.rules import Person
 from esops.erasing.sweep import Findings
 from esops.erasing.traces import Place
 from esops.json_paths import JsonPath
+from esops.stores.masking import Masking
+from esops.wording import count
 
 
 def left(person: Person, store: str) -> Findings:
@@ -25,6 +28,23 @@ def left(person: Person, store: str) -> Findings:
             of = f"condition {number}" if len(person.conditions) > 1 else "what was asked for"
             why = "no event in the store or its archives has this value there: is it written so?"
             findings.leave(Place(f"store {store}", of, str(path), why))
+    return findings
+
+
+def in_no_archive(
+    person: Person, masking: Masking, runs: Iterable[ArchivedRun], store: str
+) -> Findings:
+    """Streams that were archived, and are in no archive of the configuration: nobody knows whose
+    events these are.
+    """
+    findings = Findings()
+    names = {each.stream for each in masking.emptied() if person.tenant in (None, "", each.tenant)}
+    for run in runs if names else ():
+        names -= {digest.stream for digest, _ in run.run.streams(run.manifest)}
+    if names:
+        what = f"{count(len(names), 'archived stream')} without events"
+        why = "no archive in esops.toml has them. Name that archive, and run this again"
+        findings.leave(Place(f"store {store}", what, "", why))
     return findings
 
 

@@ -9,7 +9,7 @@ and the next erasure deletes what no manifest names.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -25,6 +25,7 @@ from esops.archive_format.manifest import FileEntry, Reseal
 from esops.archive_format.repository import ENCRYPTED, Repository
 from esops.archive_format.runs import RUNS, Catalog, Run
 from esops.archive_format.schema import EXTRA_PREFIX, STREAMS, Damaged, schema_with
+from esops.config import Config
 from esops.erasing.masker import Masker
 from esops.erasing.rules import Person
 from esops.erasing.sweep import Findings, Sweep
@@ -244,8 +245,18 @@ class ArchivedRun:
         return result.problems
 
 
+def archives_of(config: Config) -> Mapping[str, ArchiveSettings]:
+    """All archives of a configuration, also those that only a store names."""
+    found = dict(config.archives)
+    known = {each.repository for each in found.values()}
+    for name, settings in config.stores.items():
+        if settings.cold is not None and settings.cold.repository not in known:
+            found[name] = settings.cold
+    return found
+
+
 def runs_of(
-    archives: Iterable[tuple[str, ArchiveSettings]],
+    archives: Mapping[str, ArchiveSettings],
     store: EventStore,
     settings: StoreSettings,
     person: Person,
@@ -258,7 +269,7 @@ def runs_of(
     there: nobody knows what is in it.
     """
     found, unsealed = [], []
-    for name, archive in archives:
+    for name, archive in archives.items():
         repository = Repository(archive)
         sealed, not_sealed = [], []
         for run in Catalog(repository).runs():

@@ -18,7 +18,7 @@ import structlog
 
 from esops.config import Config
 from esops.erasing import absent
-from esops.erasing.archives import ArchivedRun, runs_of
+from esops.erasing.archives import ArchivedRun, archives_of, runs_of
 from esops.erasing.earlier import Earlier
 from esops.erasing.fitting import fitting, masking_of
 from esops.erasing.masker import Masker
@@ -194,20 +194,15 @@ class Erasure(AbstractContextManager["Erasure"]):
         outcome.notes += self._fold_notes
         met = self._masker.met.union(*(run.met for run in self._runs))
         outcome.notes += absent.notes(self._person, met)
-        outcome.leave(absent.left(self._person, self.name))
+        self._leave_absent()
         self._planned = _left_of(outcome)
         outcome.leave(self._earlier.look())
         return outcome
 
     def _find_runs(self) -> list[Place]:
         """Find the archived runs of the store; the places of those that are not sealed."""
-        found = dict(self._config.archives)
-        known = {each.repository for each in found.values()}
-        for name, settings in self._config.stores.items():
-            if settings.cold is not None and settings.cold.repository not in known:
-                found[name] = settings.cold
         self._runs, unsealed = runs_of(
-            found.items(), self._store, self._settings, self._person, self._masking
+            archives_of(self._config), self._store, self._settings, self._person, self._masking
         )
         return unsealed
 
@@ -252,6 +247,11 @@ class Erasure(AbstractContextManager["Erasure"]):
             left.places = [each for each in left.places if each.where != where]
             yield f"{count(rows.versions[key], 'row')} of {name} v{number} will be folded again"
         self.outcome.leave(left)
+
+    def _leave_absent(self) -> None:
+        person, name = self._person, self.name
+        self.outcome.leave(absent.left(person, name))
+        self.outcome.leave(absent.in_no_archive(person, self._masking, self._runs, name))
 
     def _leave(self, found: Findings) -> int:
         """Take over what a pass has found that looked for values; how many events nearly have what
@@ -306,7 +306,7 @@ class Erasure(AbstractContextManager["Erasure"]):
         if not outcome.nothing_to_do:
             self._earlier.end(self._request.reason, _left_of(outcome))
         outcome.leave(self._earlier.look())
-        outcome.leave(absent.left(self._person, self.name))
+        self._leave_absent()
         log.info(
             "erased",
             store=self.name,

@@ -99,6 +99,12 @@ class Masking(Protocol):
         """
         ...
 
+    def emptied(self) -> Iterator[StreamKey]:
+        """The streams that are marked as archived and have no event any more; none where the
+        library has no such mark.
+        """
+        ...
+
     def copies(self, tables: Sequence[str] = ()) -> Iterator[list[Copied]]:
         """The rows of the library's other tables that may hold copies, and of `tables`."""
         ...

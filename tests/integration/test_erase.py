@@ -885,3 +885,20 @@ def test_names_are_found_in_both_forms_of_unicode(project, dsn, connection):
     assert (done.code, done.json["events"], done.json["remaining"]) == (1, 2, 6)
     done = erase(project, "--stream", f"k-{forms[0]}", "--yes")
     assert (done.code, done.json["events"]) == (0, 2)
+
+
+@pytest.mark.parametrize("make", [marten.create, emmett.create])
+def test_streams_in_an_archive_that_esops_does_not_know_are_no_proof(
+    project, dsn, connection, make
+):
+    make(connection)
+    fill(dsn)
+    configure(project, dsn, archives=ARCHIVE)
+    project.ok("archive", "run", "old", "--remove", "delete")
+    assert erase(project, "--where", "customerId=42", "--yes").code == 0
+    configure(project, dsn)  # the archive's section is gone
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        store.append(stream(9), [new(**ANN)])
+    done = erase(project, "--where", "customerId=42", "--yes")
+    assert (done.code, done.json["remaining"]) == (1, 1)
+    assert done.json["places"][0]["what"] == "2 archived streams without events"

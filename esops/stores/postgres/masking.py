@@ -34,6 +34,20 @@ _AT_ONCE = 50
 _LOCK_TIMEOUT, _STATEMENT_TIMEOUT = "500ms", "30s"
 _ATTEMPTS = 60
 _PATIENCE_SECONDS = 60.0
+_STREAM_ROWS = {
+    "marten": {
+        "streams": "mt_streams",
+        "id": "id",
+        "tenant": "tenant_id",
+        "stream": "stream_id",
+    },
+    "emmett": {
+        "streams": "emt_streams",
+        "id": "stream_id",
+        "tenant": "partition",
+        "stream": "stream_id",
+    },
+}
 _SQL = statements(__package__, "masking")
 
 
@@ -162,6 +176,22 @@ class PostgresMasking:
         columns: dict[str, Value] = dict(zip(names, row[parts + 6 :], strict=True))
         key = StreamKey(stream, tenant or "")
         return StoredRow(key, version, Position(row[:parts]), kind, hidden, columns, state)
+
+    def emptied(self) -> Iterator[StreamKey]:
+        """By the rows of streams that Marten and Emmett keep."""
+        names = _STREAM_ROWS.get(self._layout.name)
+        with translated(), connect(self._dsn, "erase", READ) as connection:
+            schema = self._layout.schema
+            table = names and catalog.find_table(connection, schema, names["streams"])
+            if not names or not table or not table.has("is_archived", names["tenant"]):
+                return
+            statement = sql.SQL(_SQL["emptied"]).format(
+                events=self._layout.events,
+                schema=sql.Identifier(schema),
+                **{key: sql.Identifier(name) for key, name in names.items()},
+            )
+            for stream, tenant in connection.execute(statement):
+                yield StreamKey(stream, tenant)
 
     def copies(self, tables: Sequence[str] = ()) -> Iterator[list[Copied]]:
         """Marten's documents, streams, tags and natural keys, Emmett's streams, eventsourcing's

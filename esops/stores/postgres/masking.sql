@@ -48,3 +48,9 @@ SELECT n.nspname::text, c.relname::text,
         OR (%(layout)s = 'eventsourcing' AND n.nspname = %(schema)s
             AND c.relname LIKE '%%\_snapshots'))
  ORDER BY 1, 2;
+
+-- emptied --
+-- Streams that are marked as archived, and have no event. A tenant's events have its column, too.
+SELECT s.{id}::text, s.{tenant}::text FROM {schema}.{streams} s
+ WHERE s.is_archived IS TRUE
+   AND NOT EXISTS (SELECT FROM {events} e WHERE e.{stream} = s.{id} AND e.{tenant} = s.{tenant});
