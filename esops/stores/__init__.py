@@ -7,7 +7,7 @@ from typing import Any
 
 from esops import backends
 from esops.errors import UsageError, nearest
-from esops.settings import STORE_SETTINGS, ArchiveStoreSettings, StoreSettings
+from esops.settings import STORE_SETTINGS, StoreSettings
 from esops.stores.base import EventStore
 
 
@@ -47,25 +47,12 @@ def _opener(name: str, backend: str) -> Callable[[str, Any], EventStore]:
 
 def _joined(hot: EventStore, settings: StoreSettings) -> EventStore:
     """A store with the archive that its old streams went to."""
-    from esops.archive_format.repository import Repository
-    from esops.archive_format.runs import Catalog
-    from esops.stores.archive.complete import check_complete
+    from esops.stores.archive.cold import ColdPart
     from esops.stores.archive.joined import JoinedStore
-    from esops.stores.archive.own_runs import own_runs
-    from esops.stores.archive.store import ArchiveStore
 
-    assert settings.cold is not None
     # The hot store is open already: it must not stay open where the archive cannot be read.
     try:
-        repository = Repository(settings.cold)
-        catalog = Catalog(repository)
-        sealed = catalog.sealed()
-        runs = own_runs(repository, sealed, hot, settings)
-        runs.refuse_others()
-        check_complete(catalog, sealed, lambda name: runs.may_be(name, sealed, settings))
-        of = ArchiveStoreSettings(of=runs.names, cold=settings.cold)
-        cold = ArchiveStore(hot.name, of, runs.own)
+        return JoinedStore(hot, ColdPart(hot, settings))
     except BaseException:
         hot.close()
         raise
-    return JoinedStore(hot, cold)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
+from contextlib import ExitStack
+from itertools import islice
 
 import pytest
 
 from esops.archive.run import run
 from esops.config import load_config
+from esops.errors import Refused
 from esops.events import EventFilter, NewEvent, Position
 from esops.settings import PostgresSettings
 from esops.stores import open_store
@@ -103,3 +107,110 @@ def test_progress_and_audit_of_a_rebuild_count_each_event_once(config, project, 
     audit = project.ok("audit", "streams", "--output", "json").json
     assert audit["summary"]["events"] == 32
     assert audit["summary"]["streams"] == 6
+
+
+EVERY = """
+[stores.s]
+dsn = {dsn}
+append = "quick"
+archive = "cold"
+[archives.cold]
+repository = "cold"
+[archives.cold.policies.first]
+store = "s"
+stream = "z-*"
+remove = "{remove}"
+never_younger_than = "0s"
+[archives.cold.policies.gone]
+store = "s"
+stream = "m-*"
+remove = "{remove}"
+never_younger_than = "0s"
+"""
+
+
+@pytest.fixture(params=["delete", "archive"])
+def begun(request, project, dsn, connection):
+    """A configuration whose archive has a run, and 36 events of which the next run takes a half."""
+    marten.create(connection, marten.Variant(text_ids=True))
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
+        store.append("z-1", [new()])
+        path = project.write("esops.toml", EVERY.format(dsn=json.dumps(dsn), remove=request.param))
+        loaded = load_config(path)
+        run(loaded, "first")
+        for name in ("m-1", "b-1") * 3:
+            store.append(name, [new() for _ in range(6)])
+    return loaded
+
+
+def test_a_store_that_was_opened_before_a_run_reads_what_left_since(begun):
+    questions = {
+        "all": lambda s: [e.position for b in s.read_all() for e in b.events],
+        "again": lambda s: [
+            e.position for b in s.read_all(until=s.head().position) for e in b.events
+        ],
+        "stream": lambda s: [e.version for e in s.read_stream("m-1")],
+        "back": lambda s: [e.version for e in s.read_stream("m-1", backwards=True, limit=7)],
+        "info": lambda s: s.stream_info("m-1").length,
+        "streams": lambda s: [(i.name, i.length) for i in s.streams()],
+        "passes": lambda s: s.any_passes(EventFilter(stream="m-1")),
+        "found": lambda s: [e.version for e in s.search.find(event_id=ids).events],
+        "count": lambda s: s.count_between(None, s.head().position),
+    }
+    with open_store(*begun.store("s")) as store:
+        ids = [e.id for e in store.read_stream("m-1")]
+        expected = {name: ask(store) for name, ask in questions.items()}
+    assert (len(expected["all"]), expected["count"]) == (37, 37)
+    early = {name: open_store(*begun.store("s")) for name in questions}
+    run(begun, "gone")
+    for name, ask in questions.items():
+        with early[name] as store:
+            assert ask(store) == expected[name], name
+
+
+def test_a_run_in_the_middle_of_a_read_takes_nothing_from_it(begun, monkeypatch):
+    """The store gives pages of ten events, and the run comes between the first two."""
+    monkeypatch.setattr("esops.stores.postgres.reading.PAGE", 10)
+    monkeypatch.setattr("esops.stores.archive.joined._AT_ONCE", 5)
+    monkeypatch.setattr("esops.stores.archive.in_step._AT_ONCE", 5)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_store(*begun.store("s"))) for _ in range(3)]
+        log, backwards = opened[0].read_all(), opened[1].read_stream("m-1", backwards=True)
+        followed = opened[2].follow()
+        events, versions = list(next(log).events), [next(backwards).version]
+        seen = list(next(followed).events)
+        run(begun, "gone")
+        events += [event for batch in log for event in batch.events]
+        versions += [event.version for event in backwards]
+        for batch in followed:
+            seen += batch.events
+            if not batch.events:
+                break
+        assert [event.position[0] for event in events] == list(range(1, 38))
+        assert versions == list(range(18, 0, -1))
+        assert [event.position[0] for event in seen] == list(range(1, 38))
+
+
+def test_a_follower_reads_what_a_run_takes_before_it_came_to_it(begun):
+    with open_store(*begun.store("s")) as store:
+        followed = store.follow()
+        while next(followed).events:
+            pass
+        store.append("m-2", [new() for _ in range(3)])
+        store.append("b-2", [new()])
+        run(begun, "gone", despite_checkpoints=True)
+        seen: list[tuple[str, int]] = []
+        for batch in islice(followed, 20):
+            seen += [(event.stream, event.version) for event in batch.events]
+        assert seen == [("m-2", 1), ("m-2", 2), ("m-2", 3), ("b-2", 1)]
+
+
+def test_runs_that_vanish_from_under_a_reader_are_missed(begun, project):
+    copy = project.folder / "copy"
+    shutil.copytree(project.folder / "cold", copy)
+    run(begun, "gone")
+    with open_store(*begun.store("s")) as store:
+        shutil.rmtree(project.folder / "cold")
+        shutil.move(copy, project.folder / "cold")
+        with pytest.raises(Refused, match="replaced by an older copy"):
+            list(store.read_all())

@@ -4,15 +4,13 @@ each once.
 
 from __future__ import annotations
 
-import heapq
 import math
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property
-from itertools import islice
-from typing import Any
+from itertools import dropwhile, islice
+from typing import Any, cast
 
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.snapshots import is_snapshot
@@ -25,6 +23,8 @@ from esops.events import (
     StreamInfo,
 )
 from esops.stores.archive.archived_away import lacking
+from esops.stores.archive.cold import ColdPart
+from esops.stores.archive.in_step import Cold, in_step, pages_of
 from esops.stores.archive.store import ArchiveStore
 from esops.stores.archive.together import together
 from esops.stores.archiving import Archiving
@@ -50,6 +50,8 @@ from esops.stores.parts import (
 from esops.stores.searching import IdSearch, SoughtIds
 
 _AT_ONCE = 5_000
+_A_MOMENT = 1.0
+"""Seconds."""
 _SAMPLE = 2_000
 """Streams."""
 
@@ -61,11 +63,12 @@ class JoinedStore(EventStore):
     archiving. SQL reads the hot store's tables only, so the joined store has no `sql`.
     """
 
-    def __init__(self, hot: EventStore, cold: ArchiveStore) -> None:
+    def __init__(self, hot: EventStore, cold: ColdPart) -> None:
         """Both are open, and are closed with this store."""
         self._hot, self._cold = hot, cold
-        # The archive's runs are those of when it was opened, and a head is asked for all the time.
-        self._archived = cold.head().position
+        self._highest: Position | None = None
+        """The highest head so far."""
+        self._share: tuple[ArchiveStore, float] | None = None
         self.name = hot.name
         # Events that a run has kept in the hot store are in both, and would be counted twice.
         self.capabilities = replace(hot.capabilities, shards=False, count_between=False)
@@ -77,12 +80,19 @@ class JoinedStore(EventStore):
 
     @property
     def cold(self) -> ArchiveStore:
-        """The archive."""
-        return self._cold
+        """The archive, with the runs that it had at the last look."""
+        return self._cold.store
+
+    def _renewed(self) -> ArchiveStore:
+        """The archive, with what has left the hot store up to now."""
+        self._cold.renew()
+        return self._cold.store
 
     def ping(self) -> StoreInfo:
-        """What the hot store says of itself."""
-        return self._hot.ping()
+        """What the hot store says of itself, where the archive can be reached, too."""
+        info = self._hot.ping()
+        self._cold.renew()
+        return info
 
     def head(
         self,
@@ -93,10 +103,22 @@ class JoinedStore(EventStore):
         """The hot store's, or the newest archived event's where that was removed: what is archived
         had settled.
         """
-        hot, newest = self._hot.head(patience, after, stop), self._archived
+        hot = self._hot.head(patience, after, stop)
+        newest = self._newest_archived(hot.position)
         if newest is None or (hot.position is not None and hot.position >= newest):
             return hot
         return replace(hot, position=newest)
+
+    def _newest_archived(self, hot: Position | None) -> Position | None:
+        # A head is asked for all the time. Where it lies no lower than ever before, only an event
+        # could be beyond it that was written, archived and removed since the last look.
+        known = hot is not None and self._highest is not None and hot >= self._highest
+        store = self._cold.store if known and self._cold.age < _A_MOMENT else self._renewed()
+        newest = store.head().position
+        self._highest = max(
+            (each for each in (hot, newest, self._highest) if each is not None), default=None
+        )
+        return newest
 
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
@@ -136,9 +158,7 @@ class JoinedStore(EventStore):
     @property
     def search(self) -> Search | None:
         """A search of both stores, where the hot store can search."""
-        return (
-            None if self._hot.search is None else _JoinedSearch(self._hot.search, self._cold.search)
-        )
+        return None if self._hot.search is None else _JoinedSearch(self._hot.search, self._cold)
 
     def read_all(
         self,
@@ -157,17 +177,17 @@ class JoinedStore(EventStore):
         short: Unsettled | None = None
         if until is None and filter.stream is None:
             until, short = settled(self, after)
-        hot = (
-            event for batch in self._hot.read_all(after, until, filter) for event in batch.events
+
+        def archived(reached: Position | None) -> Iterator[RecordedEvent]:
+            for batch in self.cold.read_all(reached or after, until, filter):
+                yield from self._only_archived(batch.events, archived=filter.archived)
+
+        both = in_step(
+            self._hot.read_all(after, until, filter), Cold(archived, self._cold.renew), _place
         )
-        cold = (
-            event
-            for batch in self._cold.read_all(after, until, filter)
-            for event in self._only_archived(batch.events, archived=filter.archived)
-        )
-        # merge takes from each store only as much as it needs: nothing is collected but one batch.
+        # Of each store only as much is taken as is needed: nothing is collected but one batch.
         waiting: list[RecordedEvent] = []
-        for event in _each_once(heapq.merge(hot, cold, key=_place)):
+        for event in _each_once(both):
             waiting.append(event)
             if len(waiting) == _AT_ONCE:
                 yield Batch(waiting, event.position)
@@ -185,7 +205,7 @@ class JoinedStore(EventStore):
         """
         # Elsewhere both give an event at one position. That is known without asking, and also
         # where it is removed while both are read.
-        if not self._cold.renumbered or not events:
+        if not self.cold.renumbered or not events:
             return events
         there = self._hot.has_events(events, archived=archived)
         return [event for event, has in zip(events, there, strict=True) if not has]
@@ -197,7 +217,9 @@ class JoinedStore(EventStore):
         stop: Callable[[], bool] = lambda: False,
         poll: timedelta = timedelta(milliseconds=100),
     ) -> Iterator[Batch]:
-        """Both stores up to the present head, then the hot store alone: new events come there."""
+        """Both stores up to the present head, then the hot store: new events come there. What has
+        left it before it was read comes from the archive.
+        """
         head = self.head(after=after).position
         if head is not None and (after is None or head > after):
             for batch in self.read_all(after, head, filter):
@@ -205,7 +227,20 @@ class JoinedStore(EventStore):
                 if stop():
                     return
             after = head
-        yield from self._hot.follow(after, filter, stop, poll)
+        while not stop():
+            hot = cast("Generator[Batch, None, None]", self._hot.follow(after, filter, stop, poll))
+            for batch in hot:
+                if batch.position not in (None, after):
+                    newest = self._renewed().head().position
+                    if newest is not None and (after is None or newest > after):
+                        # A store has one read at a time.
+                        hot.close()
+                        yield from self.read_all(after, batch.position, filter)
+                        after = batch.position
+                        yield Batch([], after)
+                        break
+                    after = batch.position
+                yield batch
 
     def read_stream(
         self,
@@ -215,13 +250,21 @@ class JoinedStore(EventStore):
         limit: int | None = None,
     ) -> Iterator[RecordedEvent]:
         """The events of a stream from both stores, merged by version, each once."""
-        both = (
-            each.read_stream(stream, after_version, backwards, limit)
-            for each in (self._hot, self._cold)
+        # Several tenants may have the version that a page ends with, so that it is asked for again.
+        again = 1 if backwards else -1
+
+        def archived(reached: int | None) -> Iterator[RecordedEvent]:
+            behind = after_version if reached is None else reached + again
+            return self.cold.read_stream(stream, behind, backwards, limit)
+
+        hot = self._hot.read_stream(stream, after_version, backwards, limit)
+        both = in_step(
+            pages_of(hot, _version),
+            Cold(archived, self._cold.renew),
+            _version,
+            backwards=backwards,
         )
-        merged = _each_version_once(
-            heapq.merge(*both, key=lambda event: event.version, reverse=backwards)
-        )
+        merged = _each_version_once(both)
         return (
             merged
             if limit is None
@@ -230,7 +273,8 @@ class JoinedStore(EventStore):
 
     def stream_info(self, stream: str) -> StreamInfo | None:
         """The stream as both stores together have it."""
-        return together(self._hot.stream_info(stream), self._cold.stream_info(stream))
+        hot = self._hot.stream_info(stream)
+        return together(hot, self._renewed().stream_info(stream))
 
     def streams(
         self,
@@ -243,33 +287,36 @@ class JoinedStore(EventStore):
         """By name, each as both stores together have it."""
         # There may be many millions: they are put together on disk, not in memory.
         with DiskMap() as both:
-            for info in self._cold.streams(filter, closed_by=closed_by, measured=measured):
-                both.put(info.name, info.tenant, pickle.dumps(replace(info, archived=True)))
             for info in self._hot.streams(filter, closed_by=closed_by, measured=measured):
-                cold = both.get(info.name, info.tenant)
-                packed = None if cold is None else pickle.loads(cold)  # noqa: S301 - packed above
-                both.put(info.name, info.tenant, pickle.dumps(together(info, packed)))
+                both.put(info.name, info.tenant, pickle.dumps(info))
+            archived = self._renewed().streams(filter, closed_by=closed_by, measured=measured)
+            for info in archived:
+                cold, hot = replace(info, archived=True), both.get(info.name, info.tenant)
+                found = cold if hot is None else together(pickle.loads(hot), cold)  # noqa: S301 - packed above
+                both.put(info.name, info.tenant, pickle.dumps(found))
             yield from (pickle.loads(info) for info in islice(both, limit))  # noqa: S301
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
         """The hot store's, and what it lacks of the archive's: an estimate."""
         hot = self._hot.count_between(after, until)
-        cold = self._cold.count_between(after, until)
+        archived = self._renewed()
+        cold = archived.count_between(after, until)
         if until is None or not cold:
             return hot
-        both = hot + math.ceil(cold * self._share_removed)
+        both = hot + math.ceil(cold * self._share_removed(archived))
         if len(until) > 1:
             return both
         # The hot store may have counted numbers, and then it has counted removed events, too.
         return max(hot, min(both, until[0] - (after[0] if after is not None else 0)))
 
-    @cached_property
-    def _share_removed(self) -> float:
+    def _share_removed(self, archived: ArchiveStore) -> float:
         """Which part of the archived events the hot store lacks, as far as a sample of them tells:
         what a run has kept, or was restored, is in both.
         """
-        found = lacking(self._cold.runs, self._hot, EventFilter(archived=True), _SAMPLE)
-        return found.events / max(found.looked_at, 1)
+        if self._share is None or self._share[0] is not archived:
+            found = lacking(archived.runs, self._hot, at_most=_SAMPLE)
+            self._share = archived, found.events / max(found.looked_at, 1)
+        return self._share[1]
 
     def count_passing(
         self,
@@ -285,40 +332,50 @@ class JoinedStore(EventStore):
     def any_passes(self, filter: EventFilter) -> bool | None:
         """Whether an event of either store passes."""
         hot = self._hot.any_passes(filter)
-        return hot if hot is None or hot else self._cold.any_passes(filter)
+        return hot if hot is None or hot else self._renewed().any_passes(filter)
 
     def names(self, what: What) -> list[str]:
         """Those of both stores."""
-        return sorted({*self._hot.names(what), *self._cold.names(what)})
+        return sorted({*self._hot.names(what), *self.cold.names(what)})
 
     def close(self) -> None:
         """Close both stores."""
-        self._cold.close()
+        self.cold.close()
         self._hot.close()
 
 
 class _JoinedSearch(IdSearch):
-    def __init__(self, hot: Search, cold: Search) -> None:
+    def __init__(self, hot: Search, cold: ColdPart) -> None:
         self._hot, self._cold = hot, cold
 
     def find_ids(self, sought: SoughtIds) -> SearchResult:
         """Search each store in its own way; the results are merged by position."""
         ids = {sought.kind: sought.values}
-        hot, cold = (
-            self._hot.find(**ids, keys=sought.keys),
-            self._cold.find(**ids, keys=sought.keys),
-        )
-        merged = _each_once(heapq.merge(hot.events, cold.events, key=_place))
+        hot = self._hot.find(**ids, keys=sought.keys)
+        self._cold.renew()
+        cold = self._cold.store.search.find(**ids, keys=sought.keys)
+
+        def archived(reached: Position | None) -> Iterator[RecordedEvent]:
+            if reached is None:
+                return cold.events
+            events = self._cold.store.search.find(**ids, keys=sought.keys).events
+            return dropwhile(lambda event: event.position <= reached, events)
+
+        merged = in_step(pages_of(hot.events, _place), Cold(archived, self._cold.renew), _place)
         scans = (
             None
             if hot.scans is None and cold.scans is None
             else (hot.scans or 0) + (cold.scans or 0)
         )
-        return SearchResult(merged, f"{hot.how}; {cold.how}", scans, hot.remedy)
+        return SearchResult(_each_once(merged), f"{hot.how}; {cold.how}", scans, hot.remedy)
 
 
 def _place(event: RecordedEvent) -> Position:
     return event.position
+
+
+def _version(event: RecordedEvent) -> int:
+    return event.version
 
 
 def _each_once(events: Iterator[RecordedEvent]) -> Iterator[RecordedEvent]:

@@ -4,7 +4,9 @@ disk what memory does not hold.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -84,17 +86,19 @@ class Database:
         """Nothing is fetched before it is asked for."""
         self.runs = runs
         self.categories = Categories(runs, self.listed)
-        self._folder = tempfile.TemporaryDirectory(prefix="esops-archive-")
+        folder = tempfile.mkdtemp(prefix="esops-archive-")
+        # Whoever reads may be the last one to hold it.
+        self._delete = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self.connection = duckdb.connect(
             ":memory:",
             config={
                 "memory_limit": f"{MEMORY}B",
-                "temp_directory": self._folder.name,
+                "temp_directory": folder,
                 "threads": 2,
             },
         )
         # Two threads: reading an archive must not take the machine from whatever else runs on it.
-        self._folders = {self._folder.name}
+        self._folder, self._folders = folder, {folder}
         self._there: dict[tuple[str, str], str] = {}
 
     def listed(self, runs: Sequence[tuple[Run, Manifest]]) -> str:
@@ -216,7 +220,7 @@ class Database:
         if folder is not None and not entry.name.endswith(".age"):
             path = folder / run.path(entry.name)
         else:
-            path = Path(self._folder.name) / f"{run.name}-{entry.name.removesuffix('.age')}"
+            path = Path(self._folder) / f"{run.name}-{entry.name.removesuffix('.age')}"
             path.write_bytes(memoryview(content))
         self._folders.add(str(path.parent))
         return str(path).replace("'", "''").replace("\\", "\\\\")
@@ -231,7 +235,7 @@ class Database:
     def close(self) -> None:
         """Close it and delete what was fetched."""
         self.connection.close()
-        self._folder.cleanup()
+        self._delete()
 
     def __enter__(self) -> Self:
         return self
