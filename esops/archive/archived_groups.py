@@ -9,12 +9,14 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from esops.archive.compare import RowReader
+from esops.archive.compare import RowReader, only
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
-from esops.errors import Busy
+from esops.archive_format.schema import StreamRow
+from esops.errors import Busy, Refused
 from esops.stores.archive.reading import Database
+from esops.stores.archiving import TenantScope
 
 _EVENTS_AT_ONCE = 5_000
 _STREAMS_AT_ONCE = 500
@@ -26,6 +28,8 @@ class Group(NamedTuple):
     digests: list[Digest]
     rows: list[str | None]
     batches: Iterator[pa.RecordBatch]
+    others: int = 0
+    """How many streams between these are other tenants' and were left out."""
 
 
 def check_seal(run: Run, manifest: Manifest) -> None:
@@ -38,34 +42,50 @@ def check_seal(run: Run, manifest: Manifest) -> None:
         )
 
 
-def groups_of(run: Run, manifest: Manifest, requested: frozenset[str]) -> Iterator[Group]:
-    """All streams of a run, or those of some names, in the order of its files.
+def groups_of(
+    run: Run, manifest: Manifest, requested: frozenset[str], scope: TenantScope | None = None
+) -> Iterator[Group]:
+    """All streams of a run, or those of some names, in the order of its files; with a `scope`, of
+    one tenant. Raises Refused where its store has them under other keys.
 
     What is not read of a group's events is skipped before the next group.
     """
     events = RowReader(events_of_streams(run, manifest, requested))
     group: list[Digest] = []
     rows: list[str | None] = []
-    count = 0
+    count = others = 0
     for digest, row in run.streams(manifest):
         if requested and digest.stream not in requested:
             continue
-        group.append(digest)
-        rows.append(row.row)
         count += digest.events
+        if scope is None or _is_own(digest, row, scope, run):
+            group.append(digest)
+            rows.append(row.row)
+        else:
+            others += 1
         if count >= _EVENTS_AT_ONCE or len(group) >= _STREAMS_AT_ONCE:
-            yield from _group(group, rows, events, count)
-            group, rows, count = [], [], 0
-    if group:
-        yield from _group(group, rows, events, count)
+            yield from _group(Group(group, rows, events.next(count), others))
+            group, rows, count, others = [], [], 0, 0
+    if count:
+        yield from _group(Group(group, rows, events.next(count), others))
 
 
-def _group(
-    digests: list[Digest], rows: list[str | None], events: RowReader, count: int
-) -> Iterator[Group]:
-    batches = events.next(count)
-    yield Group(digests, rows, batches)
-    deque(batches, 0)
+def _is_own(digest: Digest, row: StreamRow, scope: TenantScope, run: Run) -> bool:
+    own = scope.own(digest.key, row.row)
+    if own is not None and own != digest.key:
+        raise Refused(
+            f"run {run.name} names its streams by tenant, and the store reads tenant "
+            f"{scope.tenant} alone, whose streams bear no name of a tenant",
+            hint="Restore it into a section of the same database without `tenant`: --into STORE.",
+        )
+    return own is not None
+
+
+def _group(group: Group) -> Iterator[Group]:
+    keys = [digest.key for digest in group.digests]
+    own = (only(batch, keys) for batch in group.batches) if group.others else group.batches
+    yield group._replace(batches=own)
+    deque(group.batches, 0)
 
 
 def events_of_streams(

@@ -42,6 +42,8 @@ class RestoreResult:
     """Events that the store had marked as archived, and has as active ones again."""
     there: int = 0
     """Streams of which nothing was missing."""
+    of_other_tenants: int = 0
+    """Streams that were left out, since the store reads one tenant alone and they are others'."""
     renumbered: bool = False
     """Whether the events got new positions."""
     left_out: int = 0
@@ -176,6 +178,8 @@ class _Restoration:
         self._log = log
         self._requested, self._options, self._others = requested, options, others
         self.result = RestoreResult(run.name, store.name, renumbered=options.renumber)
+        scope = store.tenant_scope
+        self._scope = scope if scope is not None and scope.layout == manifest.layout else None
         self.found: set[str] = set()
         """The requested streams that the run has."""
         self._missing: dict[StreamKey, int] = {}
@@ -184,10 +188,12 @@ class _Restoration:
     def _groups(
         self, check_stop: Callable[[], None], progress: Callable[[int, int], None]
     ) -> Iterator[Group]:
-        done = 0
-        for group in groups_of(self._run, self._manifest, self._requested):
+        done = self.result.of_other_tenants = 0
+        for group in groups_of(self._run, self._manifest, self._requested, self._scope):
             check_stop()
-            yield group
+            self.result.of_other_tenants += group.others
+            if group.digests:
+                yield group
             done += len(group.digests)
             progress(done, len(self._requested) or self._manifest.streams)
             self.found |= self._requested & {digest.stream for digest in group.digests}
@@ -352,7 +358,7 @@ class _Restoration:
         self.result.streams, self.result.events = done.streams, done.events
         left_out = {each["stream"] for each in self.result.skipped}
         if self.result.left_out == len(self.result.skipped):
-            for group in groups_of(self._run, self._manifest, self._requested):
+            for group in groups_of(self._run, self._manifest, self._requested, self._scope):
                 there = [each for each in group.digests if each.stream not in left_out]
                 self._check_restored(there, moved=True)
 

@@ -20,6 +20,7 @@ from esops.archive.compare import (
     StreamComparison,
     compare,
     exported,
+    only,
     same_as,
 )
 from esops.archive_format.hashes import Digest, digests
@@ -150,11 +151,18 @@ class _WholeVerification:
     def read(self, tick: Tick) -> None:
         """Verify everything. Raises Damaged, Missing for a file that cannot be read."""
         streams = self.run.streams(self.manifest)
+        scope = None if self.store is None else self.store.tenant_scope
         rows = RowReader(self._event_batches())
         # Both files are sorted by stream, so that the next thousand streams' events are the next
         # rows of the files of events.
-        while group := [digest for digest, _ in islice(streams, _STREAMS_AT_ONCE)]:
-            self._verify_group(group, rows)
+        while group := list(islice(streams, _STREAMS_AT_ONCE)):
+            # What another tenant has, a store that reads one alone cannot tell.
+            own = [
+                digest
+                for digest, row in group
+                if scope is None or scope.own(digest.key, row.row) == digest.key
+            ]
+            self._verify_group([digest for digest, _ in group], own, rows)
             tick(self.found.events, self.manifest.events)
         # Events that are left belong to no listed stream.
         for digest in digests(rows.next(None)):
@@ -162,9 +170,9 @@ class _WholeVerification:
         self.found.files += len(self.manifest.stream_files)
         self._compare_counts()
 
-    def _verify_group(self, group: list[Digest], rows: RowReader) -> None:
+    def _verify_group(self, group: list[Digest], own: list[Digest], rows: RowReader) -> None:
         comparer = None
-        if self.store is not None:
+        if self.store is not None and len(own) == len(group):
             comparer = RowComparer(exported(self.store, group, self.manifest))
         kept = _KeptRows()
         batches = kept.passing(rows.next(sum(digest.events for digest in group), comparer))
@@ -176,17 +184,25 @@ class _WholeVerification:
             self.found.events += digest.events
         # After a difference some rows may be left: the next group begins with its own.
         deque(batches, 0)
-        if self.store is not None and comparer is not None:
-            self._compare_with_store(group, self.store, kept, all_equal=comparer.equal())
+        if self.store is not None and own:
+            at_hand = kept.all_of(group)
+            if at_hand is not None and len(own) < len(group):
+                keys = [digest.key for digest in own]
+                at_hand = [only(batch, keys) for batch in at_hand]
+            all_equal = comparer is not None and comparer.equal()
+            self._compare_with_store(own, self.store, at_hand, all_equal=all_equal)
 
     def _compare_with_store(
-        self, group: list[Digest], store: EventStore, kept: _KeptRows, *, all_equal: bool
+        self,
+        group: list[Digest],
+        store: EventStore,
+        at_hand: list[pa.RecordBatch] | None,
+        *,
+        all_equal: bool,
     ) -> None:
         # Rows that are equal need no look at single streams, and nearly always all are.
         compared = (
-            _same(group)
-            if all_equal
-            else compare(self.run, self.manifest, group, store, kept.all_of(group))
+            _same(group) if all_equal else compare(self.run, self.manifest, group, store, at_hand)
         )
         for digest, comparison in compared:
             self.found.compared = (self.found.compared or 0) + comparison.compared

@@ -264,6 +264,11 @@ def restored(output: Output, result: RestoreResult) -> None:
         f"{count(result.events + result.revived, 'event')} into store "
         f"{result.store}{where}{marked}{complete}"
     )
+    if result.of_other_tenants:
+        output.line(
+            f"{count(result.of_other_tenants, 'stream')} of other tenants left out: store "
+            f"{result.store} reads one tenant alone"
+        )
     if result.restore_next:
         output.line(
             "More of these streams is in other runs. Restore next, in this order: "

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+import orjson
+
 from esops.events import (
     StreamInfo,
     StreamKey,
@@ -19,6 +21,36 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from esops.archive_format.schema import StreamRow
+
+
+@dataclass(frozen=True, slots=True)
+class TenantScope:
+    """Which archived streams are those of a store that reads one tenant alone."""
+
+    tenant: str
+    layout: str
+    """Of the store: runs of another kind of tables know other tenants."""
+    column: str
+    """The library's column with the tenant."""
+    named: bool
+    """Whether the store's streams bear the tenant's name."""
+
+    def own(self, key: StreamKey, row: str | None) -> StreamKey | None:
+        """The key under which the store has a stream of a run; None where it is another tenant's.
+
+        `row` is the library's row of the stream, as JSON.
+        """
+        tenant = key.tenant or (orjson.loads(row).get(self.column) if row else None)
+        if tenant is not None and tenant != self.tenant:
+            return None
+        return key._replace(tenant=self.tenant if self.named else "")
+
+    def condition(self, tenant: str) -> str:
+        """The condition in SQL for rows of which an expression gives the tenant, or null where
+        nothing tells it.
+        """
+        own = self.tenant.replace("'", "''")
+        return f"coalesce({tenant}, '{own}') = '{own}'"
 
 
 class VersionRange(NamedTuple):

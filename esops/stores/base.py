@@ -23,7 +23,7 @@ from typing import ClassVar, NamedTuple, Protocol, Self
 from esops.errors import Refused
 from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
 from esops.settings import StoreSettings
-from esops.stores.archiving import Archiving, StreamPart
+from esops.stores.archiving import Archiving, StreamPart, TenantScope
 from esops.stores.capabilities import Capabilities, missing, require
 from esops.stores.lengths import (
     StreamLengths,
@@ -356,6 +356,11 @@ class EventStore(Protocol):
     @property
     def archiving(self) -> Archiving | None:
         """How streams get into an archive, out of the store, and back."""
+        return None
+
+    @property
+    def tenant_scope(self) -> TenantScope | None:
+        """Which archived streams are its own, where it reads one tenant of several."""
         return None
 
     @property

@@ -65,3 +65,17 @@ def restore(connection, dump: str) -> None:
     """A dump is one multi-statement call; it empties the search path."""
     connection.execute(dump)
     connection.execute("RESET ALL")
+
+
+def add_partition(connection, name: str, schema: str = "public") -> None:
+    """A partition of streams and messages, as `emt_add_partition` makes it."""
+    s = sql.Identifier(schema).as_string(None)
+    for table in ("emt_streams", "emt_messages"):
+        connection.execute(f"""
+            CREATE TABLE {s}.{table}_{name} PARTITION OF {s}.{table} FOR VALUES IN ('{name}')
+            PARTITION BY LIST (is_archived);
+            CREATE TABLE {s}.{table}_{name}_active PARTITION OF {s}.{table}_{name} FOR VALUES IN
+            (FALSE);
+            CREATE TABLE {s}.{table}_{name}_archived PARTITION OF {s}.{table}_{name} FOR VALUES IN
+            (TRUE);
+        """)

@@ -17,7 +17,7 @@ import orjson
 from esops.config import Config
 from esops.events import EventFilter, Position, StreamKey
 from esops.settings import ArchiveSettings, StoreSettings
-from esops.stores.archiving import StreamPart
+from esops.stores.archiving import StreamPart, TenantScope
 from esops.stores.base import EventStore
 from esops.wording import count
 
@@ -197,13 +197,13 @@ def lacking(
     """
     from esops.archive_format.disk_map import DiskMap
 
-    found = Lacking()
+    found, scope = Lacking(), store.tenant_scope
     heads = {number for number, (_, manifest) in enumerate(runs) if manifest.part == "head"}
     with DiskMap() as archived, DiskMap() as there:
         for number, (run, manifest) in enumerate(runs):
-            _collect(archived, number, run, manifest, filter)
+            collect(archived, number, run, manifest, filter, scope)
         for number, (run, manifest) in enumerate(read):
-            _collect(there, number, run, manifest, filter)
+            collect(there, number, run, manifest, filter, scope)
         streams = sum(manifest.streams for _, manifest in runs)
         step = 1 if at_most is None else max(1, streams // at_most)
         entries = islice(_entries(archived, there), 0, None, step)
@@ -237,8 +237,13 @@ _Entry = tuple[StreamKey, list[int], list[_Range]]
 """A stream, the numbers of the runs that have it, and what they have."""
 
 
-def _collect(
-    archived: DiskMap, number: int, run: Run, manifest: Manifest, filter: EventFilter
+def collect(
+    archived: DiskMap,
+    number: int,
+    run: Run,
+    manifest: Manifest,
+    filter: EventFilter,
+    scope: TenantScope | None,
 ) -> None:
     """Add the streams of a run to those of others: what is in several runs is there once."""
     from esops.stores.archive.categories import may_be_in
@@ -246,16 +251,19 @@ def _collect(
     for digest, row in run.streams(manifest):
         if filter.stream is not None and digest.stream != filter.stream:
             continue
+        key = digest.key if scope is None else scope.own(digest.key, row.row)
+        if key is None:
+            continue
         # By what the run holds: what its policy says today is not what it archived.
         if filter.category is not None and not may_be_in(filter.category, manifest, digest, row):
             continue
         part = (digest.first_version, digest.last_version, digest.events)
-        before = archived.get(*digest.key)
+        before = archived.get(*key)
         numbers, ranges = [number], [part]
         if before is not None:
             _, _, known, others = orjson.loads(before)
             numbers, ranges = [*known, number], _united([*map(tuple, others), part])
-        archived.put(*digest.key, orjson.dumps([*digest.key, numbers, ranges]))
+        archived.put(*key, orjson.dumps([*key, numbers, ranges]))
 
 
 def _united(ranges: list[_Range]) -> list[_Range]:

@@ -42,7 +42,7 @@ class ColdPart:
         runs.refuse_others()
         check_complete(catalog, sealed, lambda name: runs.may_be(name, sealed, settings))
         of = ArchiveStoreSettings(of=runs.names, cold=settings.cold)
-        return ArchiveStore(self._hot.name, of, runs.own)
+        return ArchiveStore(self._hot.name, of, runs.own, self._hot.tenant_scope)
 
     def renew(self) -> bool:
         """Take in the runs that were sealed since; returns whether there are any.

@@ -27,7 +27,7 @@ from esops.stores.archive.cold import ColdPart
 from esops.stores.archive.in_step import Cold, in_step, pages_of
 from esops.stores.archive.store import ArchiveStore
 from esops.stores.archive.together import together
-from esops.stores.archiving import Archiving
+from esops.stores.archiving import Archiving, TenantScope
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -134,6 +134,11 @@ class JoinedStore(EventStore):
     def archiving(self) -> Archiving | None:
         """That of the hot store."""
         return self._hot.archiving
+
+    @property
+    def tenant_scope(self) -> TenantScope | None:
+        """That of the hot store."""
+        return self._hot.tenant_scope
 
     @property
     def identity(self) -> LogIdentity | None:

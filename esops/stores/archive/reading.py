@@ -22,6 +22,7 @@ from esops.archive_format.snapshots import SNAPSHOT
 from esops.events import Position, RecordedEvent
 from esops.moments import INFINITY, from_archive
 from esops.stores.archive.categories import Categories
+from esops.stores.archiving import TenantScope
 from esops.stores.payloads import DECODERS, Decode
 
 MEMORY = 512 << 20
@@ -82,9 +83,13 @@ class Database:
     Each file's hash is checked once, before it is read; a file that nothing is asked of is not.
     """
 
-    def __init__(self, runs: Sequence[tuple[Run, Manifest]]) -> None:
-        """Nothing is fetched before it is asked for."""
-        self.runs = runs
+    def __init__(
+        self, runs: Sequence[tuple[Run, Manifest]], scope: TenantScope | None = None
+    ) -> None:
+        """Nothing is fetched before it is asked for; with a `scope`, nothing but that tenant's rows
+        are given.
+        """
+        self.runs, self._scope = runs, scope
         self.categories = Categories(runs, self.listed)
         folder = tempfile.mkdtemp(prefix="esops-archive-")
         # Whoever reads may be the last one to hold it.
@@ -196,9 +201,16 @@ class Database:
 
     def _relation(self, run: Run, manifest: Manifest, entries: Sequence[FileEntry]) -> str:
         paths = ", ".join(f"'{self._local(run, entry)}'" for entry in entries)
+        files, what, where = f"read_parquet([{paths}])", "*", ""
+        if self._scope is not None:
+            tenant = _tenant(self._scope, manifest, listed=entries[0] in manifest.stream_files)
+            where = f" WHERE {self._scope.condition(tenant)}"
+            if not self._scope.named:
+                # As the store gives them: with one tenant, a name in each would only be noise.
+                what = "* REPLACE ('' AS tenant)"
         return (
-            f"SELECT *, {_literal(run.name)} AS run, {_literal(manifest.store)} AS store FROM "
-            f"read_parquet([{paths}])"
+            f"SELECT {what}, {_literal(run.name)} AS run, {_literal(manifest.store)} AS store FROM "
+            f"{files}{where}"
         )
 
     def files(self) -> list[str]:
@@ -247,6 +259,18 @@ class Database:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _tenant(scope: TenantScope, manifest: Manifest, *, listed: bool) -> str:
+    """What gives the tenant of a row of events, or of the lists of streams; null where nothing
+    tells it.
+    """
+    own = "nullif(tenant, '')"
+    if manifest.layout != scope.layout:
+        return own
+    if listed:
+        return f"coalesce({own}, json_extract_string(\"row\", '$.{scope.column}'))"
+    return f"coalesce({own}, x_{scope.column})" if scope.column in manifest.columns else own
 
 
 def _united(relations: Sequence[str], schema: pa.Schema) -> str:

@@ -27,6 +27,7 @@ from esops.stores.archive.categories import Categories
 from esops.stores.archive.complete import check_complete
 from esops.stores.archive.reading import Database, beyond, microseconds, read, up_to
 from esops.stores.archive.search import ArchiveSearch
+from esops.stores.archiving import TenantScope
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -53,8 +54,9 @@ class ArchiveStore(EventStore):
         name: str,
         settings: ArchiveStoreSettings,
         runs: Sequence[tuple[Run, Manifest]] | None = None,
+        scope: TenantScope | None = None,
     ) -> None:
-        """Read the catalog, unless the runs are given.
+        """Read the catalog, unless the runs are given; with a `scope`, what that tenant has.
 
         Raises UsageError where the repository holds several stores' events, and none is named.
         """
@@ -78,7 +80,7 @@ class ArchiveStore(EventStore):
                 f"several stores: {', '.join(stores)}",
                 hint="Name one with `of`.",
             )
-        self._runs = runs
+        self._runs, self._scope = runs, scope
         self._of = stores[0] if stores else "".join(names[-1:])
         newest = runs[-1][1] if runs else None
         self._layout = newest.layout if newest is not None else "empty"
@@ -94,7 +96,7 @@ class ArchiveStore(EventStore):
     @property
     def _database(self) -> Database:
         if self._opened is None:
-            self._opened = Database(self._runs)
+            self._opened = Database(self._runs, self._scope)
         return self._opened
 
     @property

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from esops.config import Config
 from esops.errors import EsopsError, NoStream, UsageError
+from esops.settings import PostgresSettings
 
 
 class Whereabouts(NamedTuple):
@@ -27,12 +28,17 @@ def runs_with(config: Config, store: str, stream: str) -> Iterator[Whereabouts]:
 
     own = config.stores.get(store)
     names = own.sources(store) if own is not None else (store,)
+    tenant = own.tenant if isinstance(own, PostgresSettings) else None
     for archive, settings in config.archives.items():
         try:
             for run, manifest in Catalog(Repository(settings)).sealed(names):
                 if not any(each.first <= stream <= each.last for each in manifest.stream_files):
                     continue
-                held = [each for each, _ in run.streams(manifest) if each.stream == stream]
+                held = [
+                    each
+                    for each, _ in run.streams(manifest)
+                    if each.stream == stream and (tenant is None or each.tenant in ("", tenant))
+                ]
                 if held:
                     yield Whereabouts(archive, run.name, sum(each.events for each in held))
         except EsopsError:

@@ -17,7 +17,7 @@ from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEv
 from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ, use_own_path
 from esops.settings import PostgresSettings
-from esops.stores.archiving import StreamPart
+from esops.stores.archiving import StreamPart, TenantScope
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -38,7 +38,7 @@ from esops.stores.postgres.inline import PostgresInline
 from esops.stores.postgres.known import KnownNames
 from esops.stores.postgres.late import PostgresMemory
 from esops.stores.postgres.layouts import find_layout
-from esops.stores.postgres.layouts.base import Layout
+from esops.stores.postgres.layouts.base import NO_TENANT, Layout
 from esops.stores.postgres.masking import PostgresMasking
 from esops.stores.postgres.reading import PagedReader
 from esops.stores.postgres.search import IndexedSearch
@@ -64,7 +64,7 @@ class PostgresStore(EventStore):
     def __init__(self, name: str, settings: PostgresSettings) -> None:
         """Connect and find the layout in the catalogue."""
         self.name = name
-        self._dsn = settings.dsn
+        self._dsn, self._tenant = settings.dsn, settings.tenant
         self._connection: psycopg.Connection | None = None
         with translated():
             # Before anything is read: a replica would say something else about what is settled.
@@ -128,6 +128,15 @@ class PostgresStore(EventStore):
         from esops.stores.postgres.archiving import StreamArchiver
 
         return StreamArchiver(self.layout, self._dsn, self.control)
+
+    @property
+    def tenant_scope(self) -> TenantScope | None:
+        """By the layout's column for the tenant."""
+        column = self.layout.tenant_column
+        if self._tenant is None or column is None:
+            return None
+        named = self.layout.mapped.tenant != NO_TENANT
+        return TenantScope(self._tenant, self.layout.name, column, named)
 
     @property
     def masking(self) -> PostgresMasking:

@@ -146,6 +146,10 @@ class Layout(ABC):
 
     # -- what else the library has
 
+    tenant_column: str | None = None
+    """The library's column with the tenant, by which `scope` limits the rows; None where it has no
+    tenants.
+    """
     tenants: bool = False
     """Whether a stream's name may stand for a stream in each of several tenants."""
     stream_table: StreamTable | None = None

@@ -122,7 +122,7 @@ class Emmett(Layout):
         newer = variant.processors == "emt_processors"
         self.version = "0.42 or later" if newer else "0.41 or earlier"
         self.events = variant.table("emt_messages")
-        self.tenants = variant.tenants
+        self.tenant_column, self.tenants = "partition", variant.tenants
         self.by_transactions = not variant.by_position
         self.mapped = Mapped(
             id=_C("message_id"),

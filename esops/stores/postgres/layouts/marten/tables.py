@@ -122,6 +122,7 @@ class Marten(Layout):
     def _set_conditions(self) -> None:
         variant = self._variant
         if variant.tenant is not None and variant.events.has("tenant_id"):
+            self.tenant_column = "tenant_id"
             self.scope = sql.SQL("tenant_id = {}").format(sql.Literal(variant.tenant))
         # Where an append fails, Marten fills the numbers that it had drawn with tombstones.
         own: list[sql.Composable] = [sql.SQL("type <> 'tombstone'")]
