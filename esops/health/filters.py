@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from esops.config import Config
-from esops.errors import EsopsError, UsageError
+from esops.errors import EsopsError, Refused, UsageError
 from esops.events import EventFilter
 from esops.health.findings import Finding
 from esops.settings import ArchiveSettings, PolicySettings, ProjectionSettings
 from esops.stores import open_store
 from esops.stores.archive.archived_away import join_with, removed_from
-from esops.stores.base import EventStore
+from esops.stores.base import LOOKING, EventStore
 from esops.stores.filters import check_filter
+
+_LOOKED_THROUGH = 10_000_000
+"""Events."""
 
 
 def examine(config: Config, name: str) -> Iterator[Finding]:
@@ -35,6 +38,8 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
         return
     try:
         with open_store(name, config.stores[name]) as store:
+            if projections and config.stores[name].archive:
+                yield from _without_beginning(store)
             for projection, settings in projections.items():
                 away = list(_archived_away(config, projection, settings, store))
                 yield from away or _named(f"projection {projection}", store, settings.filter)
@@ -83,6 +88,21 @@ def _named(subject: str, store: EventStore, filter: EventFilter) -> Iterator[Fin
         return
     for note in notes:
         yield Finding("ESOPS-D051", subject, note, "Correct the name, if no such event will come.")
+
+
+def _without_beginning(store: EventStore) -> Iterator[Finding]:
+    """Whether a rebuild would miss events that neither the store nor its archive has."""
+    # Imported only if there is an archive.
+    from esops.stores.archive.beginnings import check_begins
+    from esops.stores.archive.joined import JoinedStore
+
+    if isinstance(store, JoinedStore):
+        if store.hot.count_between(None, store.hot.head(LOOKING).position) > _LOOKED_THROUGH:
+            return  # a rebuild, which reads all of it, looks anyway
+        try:
+            check_begins(store)
+        except Refused as error:
+            yield Finding("ESOPS-D049", f"store {store.name}", error.message, error.hint)
 
 
 def _archived_away(

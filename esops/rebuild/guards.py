@@ -159,13 +159,15 @@ def check_archive(config: Config, target: Target, store: EventStore, *, without:
         return join_with(config, target.store_name, away) + sql_reads_none
 
     def check(*, without: bool) -> list[str]:
+        filter = target.settings.filter
+        notes = _check_away(config, store, target.name, filter, remedy, without)
         if joined and not without:
             # Imported only where there is an archive, since it brings Parquet.
             from esops.stores.archive.joined import JoinedStore
 
             if isinstance(store, JoinedStore):
                 check_begins(store)
-        return _check_away(config, store, target.name, target.settings.filter, remedy, without)
+        return notes
 
     joined = config.stores[target.store_name].archive
     if not (joined and without):

@@ -73,6 +73,18 @@ class VersionRange(NamedTuple):
     """
 
 
+class LateBeginning(NamedTuple):
+    """A stream that has lost its first events."""
+
+    key: StreamKey
+    below: int
+    """It has no event of a lower version."""
+    type: str | None
+    """Of the first event that it still has; None where it has none."""
+    limited: bool = False
+    """Whether a limit of the stream's own explains it."""
+
+
 class StreamPart(NamedTuple):
     """Versions `low` to `high` of a stream."""
 

@@ -23,7 +23,7 @@ from typing import ClassVar, NamedTuple, Protocol, Self
 from esops.errors import Refused
 from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
 from esops.settings import StoreSettings
-from esops.stores.archiving import Archiving, StreamPart, TenantScope
+from esops.stores.archiving import Archiving, LateBeginning, StreamPart, TenantScope
 from esops.stores.capabilities import Capabilities, missing, require
 from esops.stores.lengths import (
     StreamLengths,
@@ -62,6 +62,8 @@ __all__ = [
 
 _GLANCE = timedelta(milliseconds=20)
 """How long one look of a follower waits."""
+_OWN_LIMITS = {"$maxCount", "$maxAge"}
+"""Settings of a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,11 +304,19 @@ class EventStore(Protocol):
             for event in events
         ]
 
-    def emptied_stream(self) -> str | None:
-        """A stream that had events and has none any more, by the store's own list of streams; None
-        where there is none, or the store has no such list.
+    def late_beginnings(self) -> Iterator[LateBeginning]:
+        """The streams of which the first events are not there any more; of such that have none at
+        all, those that the store's own list of streams shows.
         """
-        return None
+        for info in self.streams(EventFilter(archived=True)):
+            yield from self._late(info)
+
+    def _late(self, info: StreamInfo) -> Iterator[LateBeginning]:
+        if info.length and info.first_version > self.capabilities.first_version:
+            oldest = next(iter(self.read_stream(info.name, limit=1)), None)
+            limited = oldest is None or not _OWN_LIMITS.isdisjoint(info.settings)
+            kind = None if oldest is None else oldest.type
+            yield LateBeginning(info.key, info.first_version, kind, limited)
 
     def any_passes(self, filter: EventFilter) -> bool | None:  # noqa: ARG002 - not known
         """Whether an event passes a filter, settled or not; None where that takes more than some

@@ -5,19 +5,29 @@ nothing is built, with events missing and without a word.
 from __future__ import annotations
 
 import shutil
+import uuid
 
 import pytest
 
-from esops.settings import PostgresSettings
+from esops.config import load_config
+from esops.events import NewEvent
+from esops.settings import EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
-from esops.stores.archive.beginnings import without_beginning
+from esops.stores.archive.beginnings import check_begins, without_beginning
 from tests.integration.test_archive import of, write
-from tests.integration.test_other_readers import append, people, prepare
-from tests.support import emmett, marten
+from tests.integration.test_other_readers import (
+    PEOPLE,
+    PEOPLE_TABLE,
+    append,
+    people,
+    prepare,
+)
+from tests.support import emmett, marten, messagedb
 
 HEADS = 'store = "s"\nstream = "a-*"\nremove = "delete"\nuntil = "B"'
 WHOLE = 'store = "s"\nstream = "a-*"\nremove = "delete"'
 JOINED = 'append = "quick"\narchive = "cold"'
+OTHERS = {"emmett": emmett, "message-db": messagedb}
 REBUILD = ("rebuild", "people", "--blue-green")
 
 
@@ -149,7 +159,66 @@ def test_runs_in_an_archive_that_is_not_joined_are_away(streams, dsn, connection
 def test_emmetts_list_of_streams_shows_what_is_gone(project, dumps, dsn, connection):
     emmett.restore(connection, (dumps / "emmett-0.43.0-beta.39.sql").read_text())
     with open_store("s", PostgresSettings(dsn=dsn)) as store:
-        assert without_beginning(store) is None
+        assert not list(without_beginning(store))
         (stream,) = connection.execute("SELECT min(stream_id) FROM emt_streams").fetchone()
         connection.execute("DELETE FROM emt_messages WHERE stream_id = %s", (stream,))
-        assert without_beginning(store) == stream
+        assert [each.key.stream for each in without_beginning(store)] == [stream]
+
+
+@pytest.mark.parametrize("layout", ["marten", "emmett", "message-db"])
+def test_an_older_copy_of_an_archive_is_missed(layout, project, dsn, connection):
+    """The newer run took versions that nothing else has; the stream itself has newer ones."""
+    prepare(project, connection) if layout == "marten" else OTHERS[layout].create(connection)
+    project.write("people.py", PEOPLE)
+    project.write("people.sql", PEOPLE_TABLE)
+    own = {"append": "quick"} if layout == "marten" else {}
+    policy = HEADS.replace('until = "B"', "keep_last = 1") if layout == "message-db" else HEADS
+    more = JOINED if own else 'archive = "cold"'
+    write(project, of(dsn, more=more), policy, people("s"))
+    with open_store("s", PostgresSettings(dsn=dsn, **own)) as s:
+        first = s.capabilities.first_version
+        append_to(s, "b-1", "A")
+        append_to(s, "a-1", "A", "A", "B")
+        old = archive(project)
+        shutil.copytree(project.folder / "cold", project.folder / "old")
+        append_to(s, "a-1", "A", "B")
+        assert archive(project) != old
+    with open_store(*load_config(project.folder / "esops.toml").store("s")) as joined:
+        check_begins(joined)
+        newest = next(joined.hot.read_stream("a-1")).version
+        assert newest > first + 2
+    shutil.rmtree(project.folder / "cold")
+    shutil.move(project.folder / "old", project.folder / "cold")
+    lost = f"versions {first + 2} to {newest - 1} of stream"
+    refuses(project, lost, "older copy", reads=False)
+    found = project.run("doctor", "--output", "json").json["findings"]
+    assert any(each["code"] == "ESOPS-D049" and lost in each["message"] for each in found)
+    project.ok(*REBUILD, "--without-archived", "--dry-run")
+
+
+def test_an_older_copy_is_missed_where_a_list_of_streams_shows_it(streams, dsn):
+    configure(streams, dsn, WHOLE)
+    archive(streams)
+    shutil.copytree(streams.folder / "cold", streams.folder / "old")
+    configure(streams, dsn, WHOLE.replace("a-*", "b-*"))
+    archive(streams)
+    streams.ok(*REBUILD, "--dry-run")
+    shutil.rmtree(streams.folder / "cold")
+    shutil.move(streams.folder / "old", streams.folder / "cold")
+    refuses(streams, "versions 1 to 3 of stream 'b-1'", reads=False)
+
+
+def test_a_nodes_truncated_streams_are_asked_about_alone(node):
+    uri = node.uri
+    with open_store("s", EventStoreDBSettings(uri=uri)) as s:
+        append_to(s, "a-1", "A", "A", "B")
+        append_to(s, "b-1", "A")
+        assert not list(s.late_beginnings())
+        s.changes.truncate("a-1", 2)
+        assert [(each.key.stream, each.below, each.type) for each in s.late_beginnings()] == [
+            ("a-1", 2, "B")
+        ]
+
+
+def append_to(store, stream: str, *types: str) -> None:
+    store.append(stream, [NewEvent(str(uuid.uuid4()), each, b"{}") for each in types])

@@ -278,7 +278,7 @@ def _united(ranges: list[_Range]) -> list[_Range]:
     return united
 
 
-def _without(ranges: list[_Range], others: list[_Range]) -> list[_Range]:
+def without(ranges: list[_Range], others: list[_Range]) -> list[_Range]:
     """What is in ranges and not in others; of a part of a range, its versions are counted."""
     left = []
     for low, high, events in ranges:
@@ -299,5 +299,5 @@ def _entries(archived: DiskMap, there: DiskMap) -> Iterator[_Entry]:
         stream, tenant, numbers, ranges = orjson.loads(value)
         others = there.get(stream, tenant)
         if others is not None:
-            ranges = _without(ranges, orjson.loads(others)[3])
+            ranges = without(ranges, orjson.loads(others)[3])
         yield StreamKey(stream, tenant), numbers, ranges

@@ -1,55 +1,103 @@
-"""What a store itself shows of events that are gone: its archive may be a new one in the place of
-another.
+"""What a store itself shows of events that are gone: its archive may be an older copy of itself, or
+a new one in the place of another.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
+
+import orjson
 
 from esops.archive_format.snapshots import is_snapshot
 from esops.errors import Refused
-from esops.events import EventFilter, StreamInfo
+from esops.events import EventFilter
+from esops.stores.archive.archived_away import collect, without
+from esops.stores.archiving import LateBeginning
 from esops.stores.base import EventStore
+from esops.wording import count
 
 if TYPE_CHECKING:
     from esops.stores.archive.joined import JoinedStore
+    from esops.stores.archive.store import ArchiveStore
 
-_OWN_LIMITS = {"$maxCount", "$maxAge"}
+
+@dataclass
+class _Lost:
+    """Events that neither the store nor the archive has."""
+
+    stream: str = ""
+    """One of the streams."""
+    low: int = 0
+    high: int = 0
+    """Which of its versions."""
+    streams: int = 0
+    events: int = 0
 
 
 def check_begins(store: JoinedStore) -> None:
-    """Raises Refused where the archive has no run of the store, and the store has a stream whose
-    first events are gone.
+    """Raises Refused where a stream's first events are neither in the store nor in the archive.
+
+    Of a stream that left the store wholly only the library's own list of streams can tell.
     """
-    if store.cold.runs:
+    cold = store.cold
+    lost = _lost(store, cold)
+    if not lost.streams:
         return
-    stream = without_beginning(store.hot)
-    if stream is not None:
+    if store.renewed() is not cold:
+        check_begins(store)  # an archive run has moved events in the meantime
+        return
+    itself = "If the application removed them itself: --without-archived."
+    if not cold.runs:
         raise Refused(
-            f"the first events of stream {stream!r} are not in store {store.name} any more, and "
-            f"the archive {store.cold.repository.address} has no run of this store: is it the "
+            f"the first events of stream {lost.stream!r} are not in store {store.name} any more, "
+            f"and the archive {cold.repository.address} has no run of this store: is it the "
             "archive that they went to?",
-            hint="Is the disk mounted, and the prefix right? If the application removed them "
-            "itself: --without-archived.",
+            hint=f"Is the disk mounted, and the prefix right? {itself}",
         )
+    others = f" ({count(lost.events, 'event')} of {lost.streams:,} streams are missing in all)"
+    raise Refused(
+        f"versions {lost.low} to {lost.high} of stream {lost.stream!r} are neither in store "
+        f"{store.name} nor in the archive {cold.repository.address}"
+        f"{others if lost.streams > 1 else ''}: was the archive replaced by an older copy of "
+        "itself?",
+        hint=f"Restore the newest copy of the archive, with its folders runs and catalog. {itself}",
+    )
 
 
-def without_beginning(store: EventStore) -> str | None:
-    """A stream whose first events are gone, and neither by a limit of its own nor for a snapshot
-    that its library put in their place; None where there is none.
-    """
-    found = store.emptied_stream()
-    if found is not None:
-        return found
+def _lost(store: JoinedStore, cold: ArchiveStore) -> _Lost:
+    # Imported only where there is an archive.
+    from esops.archive_format.disk_map import DiskMap
+
+    lost = _Lost()
+    late = without_beginning(store.hot)
+    begins = next(late, None)
+    if begins is None:
+        return lost
     first = store.capabilities.first_version
-    for info in store.streams(EventFilter(archived=True)):
-        if info.length and info.first_version > first and not _explained(store, info):
-            return info.name
-    return None
+    with DiskMap() as archived:
+        for number, (run, manifest) in enumerate(cold.runs):
+            collect(archived, number, run, manifest, EventFilter(), store.tenant_scope)
+        for key, below, *_ in chain([begins], late):
+            known = archived.get(*key)
+            ranges = orjson.loads(known)[3] if known else []
+            gaps = without([(first, below - 1, below - first)], ranges)
+            if gaps:
+                lost.streams += 1
+                lost.events += sum(events for _, _, events in gaps)
+                if lost.streams == 1:
+                    lost.stream, lost.low, lost.high = key.stream, gaps[0][0], gaps[-1][1]
+    return lost
 
 
-def _explained(store: EventStore, info: StreamInfo) -> bool:
-    if not _OWN_LIMITS.isdisjoint(info.settings):
-        return True
-    oldest = next(iter(store.read_stream(info.name, limit=1)), None)
-    return oldest is not None and is_snapshot(oldest.type)
+def without_beginning(store: EventStore) -> Iterator[LateBeginning]:
+    """The streams whose first events are gone, and neither by a limit of their own nor for a
+    snapshot that their library put in their place.
+    """
+    return (
+        each
+        for each in store.late_beginnings()
+        if not each.limited and (each.type is None or not is_snapshot(each.type))
+    )

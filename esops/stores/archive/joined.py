@@ -83,7 +83,7 @@ class JoinedStore(EventStore):
         """The archive, with the runs that it had at the last look."""
         return self._cold.store
 
-    def _renewed(self) -> ArchiveStore:
+    def renewed(self) -> ArchiveStore:
         """The archive, with what has left the hot store up to now."""
         self._cold.renew()
         return self._cold.store
@@ -113,7 +113,7 @@ class JoinedStore(EventStore):
         # A head is asked for all the time. Where it lies no lower than ever before, only an event
         # could be beyond it that was written, archived and removed since the last look.
         known = hot is not None and self._highest is not None and hot >= self._highest
-        store = self._cold.store if known and self._cold.age < _A_MOMENT else self._renewed()
+        store = self._cold.store if known and self._cold.age < _A_MOMENT else self.renewed()
         newest = store.head().position
         self._highest = max(
             (each for each in (hot, newest, self._highest) if each is not None), default=None
@@ -236,7 +236,7 @@ class JoinedStore(EventStore):
             hot = cast("Generator[Batch, None, None]", self._hot.follow(after, filter, stop, poll))
             for batch in hot:
                 if batch.position not in (None, after):
-                    newest = self._renewed().head().position
+                    newest = self.renewed().head().position
                     if newest is not None and (after is None or newest > after):
                         # A store has one read at a time.
                         hot.close()
@@ -279,7 +279,7 @@ class JoinedStore(EventStore):
     def stream_info(self, stream: str) -> StreamInfo | None:
         """The stream as both stores together have it."""
         hot = self._hot.stream_info(stream)
-        return together(hot, self._renewed().stream_info(stream))
+        return together(hot, self.renewed().stream_info(stream))
 
     def streams(
         self,
@@ -294,7 +294,7 @@ class JoinedStore(EventStore):
         with DiskMap() as both:
             for info in self._hot.streams(filter, closed_by=closed_by, measured=measured):
                 both.put(info.name, info.tenant, pickle.dumps(info))
-            archived = self._renewed().streams(filter, closed_by=closed_by, measured=measured)
+            archived = self.renewed().streams(filter, closed_by=closed_by, measured=measured)
             for info in archived:
                 cold, hot = replace(info, archived=True), both.get(info.name, info.tenant)
                 found = cold if hot is None else together(pickle.loads(hot), cold)  # noqa: S301 - packed above
@@ -304,7 +304,7 @@ class JoinedStore(EventStore):
     def count_between(self, after: Position | None, until: Position | None) -> int:
         """The hot store's, and what it lacks of the archive's: an estimate."""
         hot = self._hot.count_between(after, until)
-        archived = self._renewed()
+        archived = self.renewed()
         cold = archived.count_between(after, until)
         if until is None or not cold:
             return hot
@@ -337,7 +337,7 @@ class JoinedStore(EventStore):
     def any_passes(self, filter: EventFilter) -> bool | None:
         """Whether an event of either store passes."""
         hot = self._hot.any_passes(filter)
-        return hot if hot is None or hot else self._renewed().any_passes(filter)
+        return hot if hot is None or hot else self.renewed().any_passes(filter)
 
     def names(self, what: What) -> list[str]:
         """Those of both stores."""

@@ -22,7 +22,7 @@ from esops.events import (
     StreamInfo,
 )
 from esops.settings import EventStoreDBSettings
-from esops.stores.archiving import StreamPart
+from esops.stores.archiving import LateBeginning, StreamPart
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -373,6 +373,16 @@ class EventStoreDBStore(EventStore):
             else self._names_from_links(filter)
         )
         return lookup.infos(self._connector, names, limit, closed_by)
+
+    def late_beginnings(self) -> Iterator[LateBeginning]:
+        """Of the streams with settings alone: others begin where they began."""
+        wanted = EventFilter(types=("$metadata",))
+        names = (
+            e.stream.removeprefix("$$") for b in self.read_all(filter=wanted) for e in b.events
+        )
+        own = (name for name in names if not name.startswith("$"))
+        for info in lookup.infos(self._connector, own, None):
+            yield from self._late(info)
 
     def streams_come_from(self) -> str:
         """Where `streams` gets the names, and what that costs."""

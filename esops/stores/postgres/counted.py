@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
 
-from esops.events import EventFilter, RecordedEvent, StreamInfo, category_of
+from esops.events import EventFilter, RecordedEvent, StreamInfo, StreamKey, category_of
 from esops.moments import EPOCH, Moment, from_driver, moment
-from esops.stores.archiving import StreamPart
+from esops.stores.archiving import LateBeginning, StreamPart
 from esops.stores.postgres.layouts.base import NO_TENANT, TRUE, Layout
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from esops.stores.postgres.bulk import BulkReader
 
 
 _FEW = 2_000
@@ -34,11 +36,21 @@ FROM unnest({streams}::text[], {in_tenants}::text[], {low}::bigint[], {high}::bi
 ORDER BY k.number
 """
 _EMPTIED = """
-SELECT k.name FROM (SELECT {name}::text AS name, {tenant} AS tenant FROM {table}
+SELECT k.name, k.tenant, k.written + {first}, NULL::text
+FROM (SELECT {name}::text AS name, {tenant} AS tenant, {written} AS written FROM {table}
     WHERE {written} > 0 AND {listed}) AS k
 WHERE NOT EXISTS (SELECT FROM {events} WHERE {stream} = k.name::{kind} AND {same_tenant})
-LIMIT 1
 """
+_LATE = """
+SELECT k.name, k.tenant, k.lowest, e.type::text FROM (
+    SELECT {stream} AS stream, {name} AS name, {tenant} AS tenant, min({version}) AS lowest
+    FROM {events} WHERE {scope} GROUP BY 1, 2, 3 HAVING min({version}) > {first}
+) AS k CROSS JOIN LATERAL (
+    SELECT {type} AS type FROM {events}
+    WHERE {stream} = k.stream AND {same_tenant} AND {version} = k.lowest AND {own} LIMIT 1
+) AS e
+"""
+"""The index on streams and versions alone gives the lowest versions."""
 _EVENTS = """
 SELECT EXISTS (SELECT FROM {events} WHERE {stream} = k.stream::{kind} AND {same_tenant}
     AND {version} = k.version AND {id} = k.id AND {alive} AND {scope})
@@ -96,25 +108,36 @@ def has_events(
     return [row[0] for row in connection.execute(statement).fetchall()]
 
 
-def emptied_stream(connection: psycopg.Connection, layout: Layout) -> str | None:
-    """A stream that its library lists with a length, and that has no event."""
-    own = layout.stream_table
-    if own is None:
-        return None
-    m = layout.mapped
-    statement = sql.SQL(_EMPTIED).format(
-        name=own.stream,
-        tenant=own.tenant,
-        table=own.table,
-        written=own.length,
-        listed=own.scope,
-        events=layout.events,
-        stream=layout.stream_column or m.stream,
-        kind=sql.SQL(layout.stream_kind),
-        same_tenant=sql.SQL("{} = k.tenant").format(m.tenant) if m.tenant != NO_TENANT else TRUE,
+def late_beginnings(layout: Layout, bulk: BulkReader) -> Iterator[LateBeginning]:
+    """The streams without their first events, and those that the library lists with a length and
+    that have no event.
+    """
+    m, own = layout.mapped, layout.stream_table
+    of_layout = _of_layout(layout, archived=True)
+    late = sql.SQL(_LATE).format(
+        **of_layout,
+        name=m.stream,
+        tenant=m.tenant,
+        type=m.type,
+        own=layout.own,
+        first=sql.Literal(layout.first_version),
     )
-    row = connection.execute(statement).fetchone()
-    return None if row is None else str(row[0])
+    statements = [late]
+    if own is not None:
+        emptied = sql.SQL(_EMPTIED).format(
+            **of_layout,
+            name=own.stream,
+            tenant=own.tenant,
+            table=own.table,
+            written=own.length,
+            listed=own.scope,
+            first=sql.Literal(layout.first_version),
+        )
+        statements.append(emptied)
+    for batch in bulk.read(each.as_string(None) for each in statements):
+        columns = [column.to_pylist() for column in batch.columns]
+        for name, tenant, below, kind in zip(*columns, strict=True):
+            yield LateBeginning(StreamKey(name, tenant), int(below), kind)
 
 
 def _of_layout(layout: Layout, *, archived: bool) -> dict[str, sql.Composable]:

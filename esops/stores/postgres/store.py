@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, timedelta
 from functools import cached_property, partial
@@ -17,7 +17,7 @@ from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEv
 from esops.postgres.connection import connect, translated
 from esops.postgres.session import READ, use_own_path
 from esops.settings import PostgresSettings
-from esops.stores.archiving import StreamPart, TenantScope
+from esops.stores.archiving import LateBeginning, StreamPart, TenantScope
 from esops.stores.base import (
     EVERYTHING,
     Batch,
@@ -31,7 +31,7 @@ from esops.stores.base import (
 )
 from esops.stores.parts import What
 from esops.stores.postgres import bulk
-from esops.stores.postgres.counted import count_parts, emptied_stream, has_events
+from esops.stores.postgres.counted import count_parts, has_events, late_beginnings
 from esops.stores.postgres.counting import Counting
 from esops.stores.postgres.identity import PostgresIdentity
 from esops.stores.postgres.inline import PostgresInline
@@ -369,10 +369,10 @@ class PostgresStore(EventStore):
         with self.control() as connection:
             return count_parts(connection, self.layout, parts, archived=archived)
 
-    def emptied_stream(self) -> str | None:
-        """By the table of streams."""
-        with self.control() as connection:
-            return emptied_stream(connection, self.layout)
+    def late_beginnings(self) -> Iterator[LateBeginning]:
+        """By the index on streams and versions, and by the table of streams."""
+        with closing(bulk.BulkReader(self._dsn, _LISTED_BYTES)) as reader:
+            yield from late_beginnings(self.layout, reader)
 
     def has_events(self, events: Sequence[RecordedEvent], *, archived: bool = False) -> list[bool]:
         """Looked up in the server, by the index on streams and versions."""
