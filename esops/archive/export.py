@@ -28,7 +28,7 @@ _CHECKED_EVERY = 1_000
 _LEFT_OUT: dict[LeftOut, str] = {
     "ageless": "left out: the age of their last event is unknown",
     "young": "left out: they are younger than the policy's never_younger_than",
-    "unloadable": "left out: the library could not load them without their heads",
+    "unloadable": "left out: the library could not load what stays, for want of a snapshot",
 }
 
 

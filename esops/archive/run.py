@@ -95,6 +95,8 @@ def run(
         # An unfinished run ends as it was begun, unless the operator says otherwise.
         store = stack.enter_context(open_store(store_name, store_settings.without_archive))
         checkpoint_guard.check_despite(config, store, store_name, despite)
+        if start_again and unfinished is None:
+            log.info("there is no unfinished run to be given up", policy=policy_name)
         if start_again and unfinished is not None:
             _abort(unfinished.run, store if unfinished.is_of(store_name, store_settings) else None)
             unfinished = None

@@ -174,7 +174,7 @@ def outcome(output: Output, outcome: ArchiveOutcome) -> None:
     kept = f", {count(outcome.left_alone, 'stream')} not removed" if outcome.left_alone else ""
     tried = ""
     if outcome.tried:
-        tried = f", {outcome.tried:,} of {count(outcome.events, 'event')} restored for trial"
+        tried = f", a restore tried with {outcome.tried:,} of them"
     output.line(f"{archived}, verified{tried}; {removed}{kept}, in {outcome.seconds:.1f} s")
     # On stderr, so that cron's one line stays one line.
     for each in outcome.skipped[:_SKIPPED_SHOWN]:
