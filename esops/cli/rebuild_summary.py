@@ -185,8 +185,7 @@ def _switched(outcome: Outcome, settings: ProjectionSettings, did: str) -> list[
     if settings.live == "inline":
         lines.append(
             "Now deploy the new code. Until the last instance with the old code has ended, it "
-            "writes rows by the old logic. After that, rebuild once more: esops rebuild "
-            f"{name} --blue-green"
+            f"writes rows by the old logic. After that: esops projection finish {name}"
         )
     if outcome.from_version and settings.live != "esops" and settings.kind != "external":
         lines.append(

@@ -11,8 +11,10 @@ from esops.cli.completion import complete_projection
 from esops.cli.limits import DESPITE_SNAPSHOTS, SNAPSHOT_WAIT
 from esops.cli.projection import opened, projection
 from esops.cli.shared import confirm, duration
+from esops.wording import count
 
 if TYPE_CHECKING:
+    from esops.rebuild.healing import Finished
     from esops.rebuild.lifecycle import Switched
     from esops.rebuild.snapshots import SnapshotPatience
     from esops.term import Output
@@ -143,3 +145,64 @@ def _show_switched(output: Output, done: Switched, *, dry_run: bool) -> None:
     else:
         at = f", at position {done.position}" if done.position is not None else ""
         output.line(f"{name} serves v{new} now{at}; v{done.from_version} stands by")
+
+
+@command(projection)
+def finish(
+    context: typer.Context,
+    name: str = _NAME,
+    longest_session: str | None = typer.Option(
+        None,
+        "--longest-session",
+        metavar="D",
+        help="How long an instance may take from loading a row to writing it. Default: 30s.",
+    ),
+    yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask for confirmation."),
+) -> int:
+    """Make the rows right that old code wrote after a switch with live = "inline".
+
+    Run it when the last instance with the old code has ended. Each row is compared with the events
+    of its stream, while the application writes; nothing else is locked.
+
+    esops projection finish cart_summary --longest-session 60s
+
+    Exit code 1 when rows could not be checked, since events of their streams are gone.
+    """
+    from esops.cli.shared import stop_on_signals
+    from esops.rebuild import healing
+
+    output, config = opened(context)
+    confirm(
+        f"Has the last instance of the application with the old code of {name} ended?",
+        yes=yes,
+        what="finishing needs the word that no old code writes any more",
+    )
+    longest = healing.LONGEST_SESSION
+    if longest_session is not None:
+        longest = duration("--longest-session", longest_session)
+    stop = stop_on_signals()
+    done = healing.finish(config, name, longest_session=longest, stop=stop.is_set, say=output.say)
+    if output.format("table", "json") == "json":
+        output.json(done.as_dict())
+    else:
+        for line in finished(done):
+            output.line(line)
+    return 1 if done.unchecked else 0
+
+
+def finished(done: Finished) -> list[str]:
+    """What became of the rows."""
+    name = done.projection
+    lines = [
+        (
+            f"{count(done.healed, 'row')} of {name} v{done.version} made right, of "
+            f"{count(done.streams, 'stream')}, in {count(done.passes, 'pass', 'passes')}."
+        )
+    ]
+    if done.unchecked:
+        some = ", ".join(each.stream for each in done.unchecked[:5])
+        lines.append(
+            f"{count(len(done.unchecked), 'row')} could not be checked, since events of the stream "
+            f"are gone: {some}."
+        )
+    return lines

@@ -30,7 +30,7 @@ def notes(name: str, versions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 f"v{each['version']}: events {start} were applied by other code than it was built "
                 f"by ({since}, on {other['host']}), so its rows are of both"
             )
-        if each.get("detail") and not each.get("ok", True):
+        if each.get("detail") and (each.get("mixed_since") or not each.get("ok", True)):
             yield f"v{each['version']}: {each['detail']}"
             if (failure := each.get("failure")) and failure["hint"]:
                 yield f"  {failure['hint']}"

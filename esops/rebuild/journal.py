@@ -36,6 +36,8 @@ SWITCHED, PAUSED, ABORTED, ROLLED_BACK, RETIRED = (
 TESTED, REBUILT = "tested", "rebuilt"
 INLINE = "switched inline"
 """What the log says of a switch to a table that the application writes itself."""
+HEALED = "rows are right"
+"""What it says when no row of old or mixed logic is left after such a switch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,32 @@ def keep_verification(
         "UPDATE esops.rebuilds SET verification = %s WHERE rebuild = %s",
         (None if verification is None else Jsonb(dict(verification)), rebuild),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Unhealed:
+    """A switch to a table that the application writes, after which old code may have written rows.
+
+    `code` is the fingerprint of the code that built the version.
+    """
+
+    rebuild: int
+    since: datetime
+    code: str | None
+
+
+def unhealed(connection: psycopg.Connection, projection: str, version: int) -> Unhealed | None:
+    """The switch after which rows of a version may be of old or mixed logic; None where nothing
+    says so.
+    """
+    values = {
+        "projection": projection,
+        "version": version,
+        "switched": INLINE,
+        "healed": HEALED,
+    }
+    row = connection.execute(_SQL["unhealed"], values).fetchone()
+    return None if row is None else Unhealed(*row)
 
 
 def accepted_code(

@@ -35,6 +35,17 @@ UPDATE esops.rebuilds
 SET state = 'paused', resume_state = %(state)s, reason = %(reason)s, updated_at = now()
 WHERE rebuild = %(rebuild)s;
 
+-- unhealed --
+-- The switch to a table that the application writes, after which its rows were not made right yet.
+SELECT r.rebuild, l.at, l.detail ->> 'code'
+FROM esops.rebuilds r
+JOIN esops.rebuild_log l ON l.rebuild = r.rebuild AND l.event = %(switched)s
+WHERE r.projection = %(projection)s AND r.to_version = %(version)s
+  AND NOT EXISTS (SELECT FROM esops.rebuild_log h
+                  WHERE h.rebuild = r.rebuild AND h.event = %(healed)s AND h.at >= l.at)
+ORDER BY l.at DESC
+LIMIT 1;
+
 -- accepted_code --
 -- Where the operator vouched for other code; what came before a new beginning counts no more.
 SELECT l.at, r.host, l.detail ->> 'position'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -49,6 +50,8 @@ class VersionStatus:
     """Where code that did not build it began to advance it."""
     failure: conduct.FollowFailure | None = None
     """Why no process keeps it fresh, where one tried."""
+    mixed_since: datetime | None = None
+    """Since when the application's old code may have written rows of it (live = "inline")."""
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -69,6 +72,7 @@ class VersionStatus:
             "dead_letters": self.dead_letters,
             "accepted_code": list(self.accepted_code),
             "other_code": None if self.other_code is None else self.other_code.as_dict(),
+            "mixed_since": self.mixed_since,
             "failure": None if self.failure is None else self.failure.as_dict(),
         }
 
@@ -82,6 +86,11 @@ class VersionStatus:
             return self.trouble.message
         if self.failure is not None:
             return str(self.failure)
+        if self.mixed_since is not None:
+            return (
+                "rows may be of the old logic or of both. When the last instance with the old code "
+                f"has ended: esops projection finish {self.version.projection}"
+            )
         return None if self.version.lost is None else f"it was given up: {self.version.lost}"
 
 
@@ -226,8 +235,12 @@ def _status(
     dead = count_dead_letters(connection, version.projection).get(version.version, 0)
     other = conduct.other_code(connection, version) if live else None
     failure = conduct.failure(connection, version) if live else None
+    begun = None
+    if version.state == "active":
+        begun = journal.unhealed(connection, version.projection, version.version)
+    mixed = None if begun is None else begun.since
     return VersionStatus(
-        version, lag, followed_by, trouble, dead, accepted, missing, by_hand, other, failure
+        version, lag, followed_by, trouble, dead, accepted, missing, by_hand, other, failure, mixed
     )
 
 

@@ -195,7 +195,7 @@ def of_end(target: Target, options: Options) -> list[str]:
             ),
             (
                 "instances with the old code keep writing rows by the old logic. After the last "
-                "of them has ended, one more rebuild makes them right"
+                f"of them has ended, `esops projection finish {target.name}` makes them right"
             ),
         ]
     if target.settings.live == "app" and not options.test_only:

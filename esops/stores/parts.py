@@ -17,6 +17,7 @@ from esops.events import (
     EventFilter,
     Position,
     RecordedEvent,
+    StreamKey,
 )
 
 if TYPE_CHECKING:
@@ -259,6 +260,20 @@ class InlineTables(Protocol):
     ) -> list[RecordedEvent]:
         """All events after a position that a statement of the connection sees, settled or not, in
         order; those of one stream by their versions.
+        """
+        ...
+
+    def changed(
+        self, connection: psycopg.Connection, after: Position | None, filter: EventFilter
+    ) -> list[StreamKey]:
+        """The streams of these events, in their names' order."""
+        ...
+
+    def whole(
+        self, connection: psycopg.Connection, streams: Sequence[StreamKey], filter: EventFilter
+    ) -> tuple[list[RecordedEvent], list[StreamKey]]:
+        """All events of some streams that a statement of the connection sees, by their versions;
+        and those of the streams that lack one, of any type: nobody can fold them whole.
         """
         ...
 

@@ -204,6 +204,81 @@ def test_refused_where_the_application_does_not_write_it_so(carts, connection, d
     assert (refused.code, "not in one Postgres database" in refused.err) == (6, True)
 
 
+# -- new logic
+
+
+def test_rows_of_old_and_mixed_logic_are_made_right_under_load(carts, connection, dsn):
+    application = Application(dsn, streams=100)
+    with application.at_work([logic(1)] * 4):
+        until(lambda: len(inline_writers.documents(connection)) > 80)
+        configure(carts, dsn, factor=10)
+        carts.ok("rebuild", "--blue-green", "--max-diff", "100%")
+        shown = carts.ok("projection", "show", "carts").out
+        assert "rows may be of the old logic" in shown
+        # The old instances are at work, and new ones begin.
+        fresh = Application(dsn, streams=100)
+        with fresh.at_work([logic(10)] * 2):
+            until(lambda: fresh.appends > 100)
+    mixed = len(inline_writers.wrong(connection, logic(10)))
+    assert mixed > 10
+    assert "rows may be of the old logic" in carts.ok("status").out
+    with fresh.at_work([logic(10)] * 4):
+        done = carts.ok(
+            "projection", "finish", "carts", "--yes", "--longest-session", "1s", "--output", "json"
+        ).json
+    assert (application.failures, fresh.failures) == ([], [])
+    assert inline_writers.wrong(connection, logic(10)) == []
+    print(
+        f"{mixed} of {done['streams']} rows were wrong; {done['healed']} made right in "
+        f"{done['passes']} passes; longest append {fresh.longest * 1000:.0f} ms"
+    )
+    assert done["unchecked"] == []
+    assert "rows may be" not in carts.ok("projection", "show", "carts").out
+    assert carts.run("projection", "finish", "carts", "--yes").code == 2
+
+
+def test_what_finish_does_to_single_rows(carts, connection, dsn):
+    """A row that is missing, one too many, one that is locked, one without its first event; what is
+    ignored stays.
+    """
+    with psycopg.connect(dsn, autocommit=True) as writer:
+        for n in range(8):
+            inline_writers.append(writer, f"cart-{n % 4}", logic(1), 1)
+    carts.ok("rebuild", "--blue-green")
+    connection.execute(
+        "UPDATE mt_doc_cart SET data = data || '{\"Items\": 99}', mt_last_modified = '2020-01-01' "
+        "WHERE id <> 'cart-1'; DELETE FROM mt_doc_cart WHERE id = 'cart-0'; "
+        "INSERT INTO mt_doc_cart (id, data) VALUES ('elsewhere', '{}'); "
+        "DELETE FROM mt_events WHERE stream_id = 'cart-3' AND version = 1"
+    )
+    quick = ("--yes", "--longest-session", "100ms", "--output", "json")
+    with psycopg.connect(dsn) as holder:
+        holder.execute("SELECT FROM mt_doc_cart WHERE id = 'cart-2' FOR UPDATE")
+        finishing = carts.start("projection", "finish", "carts", *quick)
+        until(lambda: "cart-0" in inline_writers.documents(connection))
+    out, _ = finish(finishing)
+    assert (finishing.returncode, json.loads(out)["unchecked"]) == (1, ["cart-3"])
+    assert json.loads(out)["healed"] == 2
+    found = inline_writers.documents(connection)
+    assert {key: found[key][0].get("Items") for key in sorted(found)} == {
+        "cart-0": 2,
+        "cart-1": 2,
+        "cart-2": 2,
+        "cart-3": 99,
+        "elsewhere": None,
+    }
+    kept = connection.execute(
+        "SELECT mt_last_modified::date::text FROM mt_doc_cart WHERE id = 'cart-2'"
+    )
+    assert kept.fetchone() == ("2020-01-01",)
+    # Not all is right, so nothing says that it is.
+    assert carts.run("projection", "finish", "carts", *quick).code == 1
+    configure(carts, dsn, factor=2)
+    refused = carts.run("projection", "finish", "carts", *quick)
+    assert (refused.code, "has changed since v2 was built" in refused.err) == (6, True)
+    assert carts.run("projection", "finish", "carts").code == 2, "nobody has said that they ended"
+
+
 # -- the real Emmett
 
 PONGO = """

@@ -34,7 +34,13 @@ class SwitchingInline(Verifying):
             # From now on the application writes to it, and esops must not.
             registry.release(connection, green)
             journal.enter(connection, self._journal_entry.rebuild, journal.SWITCHED, finished=True)
-            journal.note(connection, self._journal_entry.rebuild, journal.SWITCHED, journal.INLINE)
+            journal.note(
+                connection,
+                self._journal_entry.rebuild,
+                journal.SWITCHED,
+                journal.INLINE,
+                {"code": green.fingerprint},
+            )
 
         steps = inline_switch.Steps(
             visible, lambda: self._keep_near(runner), record, self._stop, self._say

@@ -11,6 +11,7 @@ SOSP 2007, one level deep).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -91,7 +92,7 @@ def keys_that_differ(
     )
     rows = connection.execute(
         sql.SQL("SELECT {} FROM {} AS p WHERE {} LIMIT {}").format(
-            sql.SQL(", ").join(names), joined, _differs(sides), sql.Literal(most + 1)
+            sql.SQL(", ").join(names), joined, differs(sides), sql.Literal(most + 1)
         )
     ).fetchall()
     # One more than allowed was asked for, to tell "exactly the limit" from "more".
@@ -214,7 +215,26 @@ def _sampled(sides: Sides, rows: tuple[int, int]) -> list[sql.Composed]:
     ]
 
 
-def _differs(sides: Sides) -> sql.Composed:
+def keys_unlike(connection: psycopg.Connection, sides: Sides) -> list[tuple[Any, ...]]:
+    """The rows of green that blue lacks or has otherwise: whether blue has it, and the key's values
+    as text.
+    """
+    key = [
+        sql.SQL("{}::text AS {}").format(value_of("green", pair), sql.Identifier(f"w{at}"))
+        for at, pair in enumerate(sides.key)
+    ]
+    statement = sql.SQL("SELECT p.in_blue, {} FROM (SELECT {} FROM {} OFFSET 0) AS p WHERE {}")
+    return connection.execute(
+        statement.format(
+            sql.SQL(", ").join(sql.Identifier("p", f"w{at}") for at in range(len(key))),
+            facts(sides, *key),
+            rows_of_sample(sides, "green", sql.SQL("")),
+            differs(sides),
+        )
+    ).fetchall()
+
+
+def differs(sides: Sides) -> sql.Composed:
     """The condition on facts `p` that a pair of rows differs in what counts."""
     return sql.SQL("({})").format(
         sql.SQL(" OR ").join([_ONLY_ONE, *(fact for _, fact in counting(sides))])
@@ -239,7 +259,7 @@ def _compare_rows(
     conditions = [
         sql.SQL("p.in_blue AND NOT p.in_green"),
         sql.SQL("p.in_green AND NOT p.in_blue"),
-        _differs(sides),
+        differs(sides),
         *columns.values(),
         *expected.values(),
     ]
@@ -254,7 +274,7 @@ def _compare_rows(
     assert counts is not None
     compared, only_blue, only_green, differing, *rest = counts
     numbers = dict(zip([*columns, *expected], rest, strict=True))
-    found = samples(connection, sides, joined, _differs(sides)) if differing else None
+    found = samples(connection, sides, joined, differs(sides)) if differing else None
     return Verification(
         method,
         *rows,

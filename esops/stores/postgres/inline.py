@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import psycopg
+from psycopg import sql
 
 from esops.errors import Refused
-from esops.events import EventFilter, Position, RecordedEvent
+from esops.events import EventFilter, Position, RecordedEvent, StreamKey
 from esops.postgres.connection import database_of
 from esops.stores.parts import InlineTable
 from esops.stores.postgres.bulk import to_events
@@ -51,17 +52,60 @@ class PostgresInline:
         self, connection: psycopg.Connection, after: Position | None, filter: EventFilter
     ) -> list[RecordedEvent]:
         """By the columns that order the events."""
+        where = self._layout.where(filter)
+        statement = self._select(where, self._beyond(after), self._layout.ascending)
+        return _by_version(self._events(connection, statement))
+
+    def changed(
+        self, connection: psycopg.Connection, after: Position | None, filter: EventFilter
+    ) -> list[StreamKey]:
+        """By the columns that order the events."""
         layout = self._layout
-        beyond = TRUE if after is None else layout.beyond(after)
-        statement = self._select(layout.where(filter), beyond, layout.ascending)
+        statement = sql.SQL("SELECT DISTINCT {}, {} FROM {} WHERE {} AND {} ORDER BY 1, 2").format(
+            layout.mapped.stream,
+            layout.mapped.tenant,
+            layout.events,
+            layout.where(filter),
+            self._beyond(after),
+        )
+        return [StreamKey(*row) for row in connection.execute(statement).fetchall()]
+
+    def whole(
+        self, connection: psycopg.Connection, streams: Sequence[StreamKey], filter: EventFilter
+    ) -> tuple[list[RecordedEvent], list[StreamKey]]:
+        """By the index on streams; the second is asked before the first, which may see more."""
+        layout, wanted = self._layout, set(streams)
+        any_of = layout.any_stream([each.stream for each in streams])
+        version = layout.mapped.version
+        lacking = sql.SQL(
+            "SELECT {}, {} FROM {} WHERE {} AND {} GROUP BY 1, 2 "
+            "HAVING min({v}) <> {first} OR count(*) <> max({v}) - min({v}) + 1"
+        ).format(
+            layout.mapped.stream,
+            layout.mapped.tenant,
+            layout.events,
+            any_of,
+            layout.scope,
+            v=version,
+            first=sql.Literal(layout.first_version),
+        )
+        short = [StreamKey(*row) for row in connection.execute(lacking).fetchall()]
+        order = sql.SQL("{}, {}").format(version, layout.ascending)
+        found = self._events(connection, self._select(layout.where(filter), any_of, order))
+        events = [each for each in found if StreamKey(each.stream, each.tenant) in wanted]
+        return events, [each for each in short if each in wanted]
+
+    def _beyond(self, after: Position | None) -> sql.Composable:
+        return TRUE if after is None else self._layout.beyond(after)
+
+    def _events(self, connection: psycopg.Connection, statement: str) -> list[RecordedEvent]:
+        layout = self._layout
         try:
-            return _by_version(
-                [
-                    event
-                    for batch in batches_of(connection, statement, _BATCH_BYTES)
-                    for event in to_events(batch, len(layout.order), layout.decode)
-                ]
-            )
+            return [
+                event
+                for batch in batches_of(connection, statement, _BATCH_BYTES)
+                for event in to_events(batch, len(layout.order), layout.decode)
+            ]
         except OtherType as other:
             raise Refused(
                 f"events of layout {layout.name} have a column of type {other}, which cannot be "
