@@ -173,6 +173,13 @@ def rebuild(
         help="Accept far fewer events than before, or none, or no row.",
         rich_help_panel=_VERIFY,
     ),
+    processor_stopped: bool = typer.Option(
+        False,
+        "--processor-stopped",
+        help="Hand over to the application's projector though its row does not say that it has "
+        "stopped: no process of it is left.",
+        rich_help_panel=_VERIFY,
+    ),
     snapshot_wait: str | None = SNAPSHOT_WAIT,
     despite_snapshots: bool = DESPITE_SNAPSHOTS,
     max_rate: float | None = MAX_RATE,
@@ -220,6 +227,7 @@ def rebuild(
         without_archived=without_archived or None,
         accept_fewer=accept_fewer or None,
         accept_code=accept_code or None,
+        processor_stopped=processor_stopped or None,
         snapshot_wait=None if snapshot_wait is None else duration("--snapshot-wait", snapshot_wait),
         despite_snapshots=despite_snapshots or None,
         keep_blue=keep_blue,

@@ -78,6 +78,7 @@ def rebuild(
     RebuildsFailed where some of several did not finish.
     """
     names = _selected(config, names)
+    request.check_live([config.projection(name).live for name in names])
     if len(names) > 1:
         return SeveralRebuilds(config, names, request, operator, stop).run()
     with _opened(config, names[0], request) as one:
@@ -92,6 +93,7 @@ def plan(
     Raises UsageError, Refused or Unavailable where the rebuild could not begin.
     """
     names = _selected(config, names)
+    request.check_live([config.projection(name).live for name in names])
     if len(names) > 1:
         return list(SeveralRebuilds(config, names, request, _SILENT, lambda: False).plans())
     with _opened(config, names[0], request) as one:

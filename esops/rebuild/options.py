@@ -50,6 +50,8 @@ class Options:
     """Seconds that the switch waits for older snapshots at most."""
     despite_snapshots: bool = False
     """Switch although somebody has a snapshot that is older than green's newest rows."""
+    processor_stopped: bool = False
+    """No process of the application's projector is left, whatever its row says."""
     retire_after: float | None = None
     """Seconds after the switch, from which on `esops run` drops blue."""
 

@@ -22,6 +22,7 @@ from esops.rebuild.options import Options
 from esops.rebuild.snapshots import replicas
 from esops.rebuild.switch import same_columns
 from esops.rebuild.target import Target
+from esops.rebuild.verification.bookkeeping import bookkeeping_of
 from esops.rebuild.verification.paths import split_name
 from esops.settings import VerifySettings
 from esops.wording import count
@@ -175,12 +176,16 @@ def of_columns(
                     f"verify.{what} names the path {name!r}, but the column {found[0]} is not JSON",
                     hint="Name the whole column, or a path into a column of type jsonb or json.",
                 )
-    return [
-        note
-        for name, table in green.items()
-        if name in blue
-        for note in _changes(blue[name], table)
-    ]
+    notes = []
+    for name, table in green.items():
+        if name in blue:
+            notes += _changes(blue[name], table)
+            if left_out := bookkeeping_of(blue[name], table):
+                notes.append(
+                    f"{name} is a collection of Pongo: {', '.join(left_out)} are not compared, "
+                    "because they count and date writes, which no events tell"
+                )
+    return notes
 
 
 def of_end(target: Target, options: Options) -> list[str]:
@@ -203,7 +208,9 @@ def of_end(target: Target, options: Options) -> list[str]:
             (
                 f"the switch sets the application's checkpoint {target.settings.checkpoint} to "
                 "green's position. The application's projector must be stopped by then, or the "
-                "switch is refused: hooks.before_switch can stop it, hooks.after_switch start it"
+                "switch is refused: hooks.before_switch can stop it, hooks.after_switch start it. "
+                "For one that was killed, and whose row cannot say that, there is "
+                "--processor-stopped"
             )
         ]
     return []

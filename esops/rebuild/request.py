@@ -82,6 +82,8 @@ class RebuildRequest:
     """How long the switch waits for snapshots that are older than green's newest rows."""
     despite_snapshots: bool | None = None
     """Switch although there are such snapshots."""
+    processor_stopped: bool | None = None
+    """Hand over to the application's projector though its row does not say that it has stopped."""
     keep_blue: bool = False
     """Keep blue until it is retired; this is the default, too."""
     retire_after: timedelta | None = None
@@ -126,6 +128,17 @@ class RebuildRequest:
         """The options of a new rebuild."""
         return Options(**self.given)
 
+    def check_live(self, live: Sequence[str]) -> None:
+        """`live`: who keeps each of the projections fresh. Raises UsageError for an option that is
+        about somebody else.
+        """
+        if self.processor_stopped and "app" not in live:
+            raise UsageError(
+                '--processor-stopped works only with live = "app": otherwise nothing is handed '
+                "over to the application",
+                hint="Leave out --processor-stopped.",
+            )
+
     def check_several(self, names: Sequence[str]) -> None:
         """Raises UsageError for what only the rebuild of one projection can do."""
         if len(set(names)) < len(names):
@@ -148,6 +161,7 @@ class RebuildRequest:
             "--test-only": self.test_only,
             "--keep-blue": self.keep_blue,
             "--retire-after": self.retire_after,
+            "--processor-stopped": self.processor_stopped,
             "--snapshot-wait": self.snapshot_wait,
             "--despite-snapshots": self.despite_snapshots,
             "--max-diff": self.max_diff,

@@ -104,7 +104,8 @@ class Rebuild(Switching):
             self._check_mode(entry, "--resume")
             entry = replace(
                 journal.reopen(self._session.connection, entry),
-                options={**entry.options, **options},
+                # That the projector has stopped is said of a moment, and so is said again.
+                options={**entry.options, "processor_stopped": False, **options},
             )
         return self.run_steps(entry)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from esops.errors import Refused
-from esops.events import Checkpoint
+from esops.events import Checkpoint, EventFilter, Position
 from esops.stores.base import EventStore
 
 
@@ -21,3 +21,19 @@ def checkpoint_of(store: EventStore, name: str) -> Checkpoint | None:
             hint=f"Name one of: {versions}.",
         )
     return found[0] if found else None
+
+
+def has_read(store: EventStore, reader: Checkpoint, until: Position | None) -> bool:
+    """Whether a processor has certainly read all that it reads up to a position. Its checkpoint may
+    stand before that for good, as Emmett's does that moves over some types alone.
+    """
+    position = reader.position
+    if until is None or (position is not None and position >= until):
+        return True
+    if position is None and reader.evidence:
+        return False
+    filter = EventFilter(types=reader.types, category=reader.category, stream=reader.stream)
+    if not reader.tenant:
+        return store.count_passing(filter, until, 1, position) == 0
+    unread = (event for batch in store.read_all(position, until, filter) for event in batch.events)
+    return all(event.tenant != reader.tenant for event in unread)

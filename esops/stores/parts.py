@@ -208,11 +208,20 @@ class SqlAccess(Protocol):
         """What an operator should look at in the library's own bookkeeping."""
         ...
 
-    def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
+    def set_checkpoint(
+        self,
+        connection: psycopg.Connection,
+        name: str,
+        position: Position,
+        *,
+        stopped: bool = False,
+    ) -> str:
         """Set the checkpoint of a processor of the application's, in the transaction of a
         connection to the store's own database.
 
-        Raises Refused while that processor runs, or where it is ahead.
+        `stopped`: the operator says that no process of it lives, whatever its row says; a lock that
+        it holds is never overruled. Returns where the processor stands now, in words. Raises
+        Refused while that processor may live, or where it is ahead.
         """
         ...
 

@@ -128,3 +128,53 @@ def test_the_stopped_processor_is_a_checkpoint(restored, dsn):
             store.count_between(shipping.position, store.head().position)
             == restored["total_events"] - 400
         )
+
+
+PONGO = """
+from esops import fold
+
+ENDS = {"ShoppingCartConfirmed": "confirmed", "ShoppingCartCancelled": "cancelled"}
+
+@fold(key="stream")
+def shopping_cart_summary(row, event):
+    data, new = event.json(), dict(row["data"]) if row else {}
+    if event.type == "ShoppingCartOpened":
+        new = {"clientId": data["clientId"], "items": 0, "total": 0, "status": "open"}
+    elif event.type in ENDS:
+        new["status"] = ENDS[event.type]
+    else:
+        sign = 1 if event.type == "ProductItemAdded" else -1
+        new["items"] += sign * data["quantity"]
+        new["total"] += sign * data["quantity"] * data["unitPrice"]
+    return {"_id": event.stream, "data": {**new, "_id": event.stream}}
+"""
+
+
+def test_documents_of_pongo_are_compared_without_what_counts_writes(restored, connection, project):
+    project.write("pongo_projection.py", PONGO)
+    with (project.folder / "esops.toml").open("a") as file:
+        file.write(
+            "[projections.shopping_cart_summary]\n"
+            'python = "pongo_projection:shopping_cart_summary"\n'
+            'tables = ["shopping_cart_summary"]\nlive = "app"\n'
+            'checkpoint = "emt:processor:projector:shopping_cart_summary"\nswitch = "rename"\n'
+        )
+    # An async projection has a row of progress.
+    connection.execute(
+        "UPDATE emt_processors SET processor_id = 'emt:processor:projector:shopping_cart_summary', "
+        "last_processed_checkpoint = (SELECT lpad(max(global_position)::text, 19, '0') FROM "
+        "emt_messages)"
+    )
+    command = ("rebuild", "shopping_cart_summary", "--blue-green", "--no-switch")
+    plan = project.ok(*command, "--dry-run").out
+    assert "_version, data._version, _created, _updated are not compared" in plan
+    done = project.ok(*command, "--output", "json").json
+    assert (done["verification"]["rows_blue"], done["verification"]["differing"]) == (60, 0)
+    connection.execute(
+        "UPDATE shopping_cart_summary SET data = jsonb_set(data, '{items}', '99') WHERE _id = "
+        "(SELECT min(_id) FROM shopping_cart_summary)"
+    )
+    project.ok("projection", "retire", "shopping_cart_summary", "2", "--yes")
+    again = project.run(*command, "--output", "json")
+    assert again.code == 1
+    assert again.json["verification"]["columns"] == {"data": 1}

@@ -4,7 +4,6 @@ nothing does.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 import uuid
@@ -20,6 +19,7 @@ from esops.stores import open_store
 from esops.stores.checkpoints import checkpoint_of
 from esops.stores.postgres.layouts.marten import liveness
 from tests.support import emmett, kinds, shop
+from tests.support.waiting import finish, heard
 
 EVENTS = 2_000
 PROGRESSION = """
@@ -108,6 +108,8 @@ def test_refused_while_the_daemon_holds_its_lock(impatient, connection, dsn, loc
         result = impatient.run("rebuild", "--blue-green", "--max-diff", "100%")
         assert result.code == 6
         assert f"its lock {number}" in result.err
+        # A lock that is held is proof of life, whatever the operator says.
+        assert impatient.run("rebuild", "--blue-green", "--resume", "--processor-stopped").code == 6
         assert shard(connection) == 1_500
         assert shop.table(connection, "cart_summary") == shop.truth(connection, 1_500), (
             "nothing was switched"
@@ -124,6 +126,7 @@ def test_refused_while_rows_are_fresh_or_ahead_or_gone(impatient, connection):
     result = impatient.run("rebuild", "--blue-green", "--max-diff", "100%")
     assert result.code == 6
     assert "may be running" in result.err
+    assert "--processor-stopped" in result.err
     connection.execute(
         "UPDATE shop.mt_event_progression SET last_updated = now() - interval '1 hour', "
         "last_seq_id = 5000"
@@ -242,6 +245,35 @@ def test_rows_that_the_application_writes_meanwhile_are_looked_at_again(impatien
     assert shard(connection) == int(done.json["position"])
 
 
+def test_an_assertion_about_both_waits_as_the_comparison_does(impatient, connection):
+    """The application is behind when it is asked, and has caught up a moment later."""
+    text = (impatient.folder / "esops.toml").read_text()
+    impatient.write(
+        "esops.toml",
+        text.replace(
+            'live = "app"\n',
+            'live = "app"\nverify.assertions = ["SELECT sum(items) = (SELECT sum(items) FROM '
+            'cart_summary) FROM {table}"]\n',
+        ),
+    )
+    command = ("rebuild", "--blue-green", "--compare", "none", "--no-switch")
+    working = impatient.start(*command)
+    heard(working, "1 assertion not true yet; asking again")
+    truth = shop.truth(connection, EVENTS)
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.execute("DELETE FROM cart_summary")
+        with cursor.copy("COPY cart_summary FROM STDIN") as copy:
+            for name, cart in truth.items():
+                copy.write_row((name, *cart))
+    finish(working)
+    assert working.returncode == 0
+    connection.execute("UPDATE cart_summary SET items = items + 1")
+    impatient.ok("projection", "retire", "cart_summary", "2", "--yes")
+    done = impatient.run(*command, "--output", "json")
+    assert done.code == 1
+    assert done.json["verification"]["failed_assertions"]
+
+
 def test_the_locks_number_is_martens(carts):
     """Its deterministic hash, worked out by hand for one character: h1 = ((h << 5) + h) ^ c, h2 =
     h, with h = (5381 << 16) + 5381.
@@ -311,28 +343,11 @@ def test_a_tenants_shard_is_behind_the_lock_of_all_tenants(dumps, dsn, connectio
 
 # -- Emmett and eventsourcing, at the store
 
-FUNCTION = """
-CREATE FUNCTION store_processor_checkpoint(p_id text, p_version bigint, p_position text, p_check
-text, p_transaction xid8, p_partition text, p_instance text)
-RETURNS int LANGUAGE plpgsql AS $$
-BEGIN
-    UPDATE emt_processors SET last_processed_checkpoint = p_position, last_processed_transaction_id
-    = p_transaction, last_updated = now()
-     WHERE processor_id = p_id AND last_processed_checkpoint = p_check AND partition = p_partition
-     AND version = p_version;
-    IF FOUND THEN RETURN 1; END IF;
-    RETURN 2;
-END $$;
-"""
-"""What Emmett 0.42's function does where a position to be checked is given (its own also writes the
-old table).
-"""
-
 
 @pytest.fixture
 def bank(dsn, connection):
     emmett.create(connection)
-    connection.execute(FUNCTION)
+    connection.execute(emmett.STORE_CHECKPOINT)
     with open_store("s", PostgresSettings(dsn=dsn)) as store:
         for number in range(4):
             store.append(f"account-{number}", [NewEvent(str(uuid.uuid4()), "Opened", b"{}")])
@@ -363,7 +378,8 @@ def test_versions_of_a_processor_are_told_apart(bank, connection):
             "last_processed_transaction_id, status) "
         "VALUES ('summary', 2, %s, pg_current_xact_id(), 'running')", (f"{4:019d}",)
     )  # fmt: skip
-    assert checkpoint_of(bank, "summary/2").position > checkpoint_of(bank, "summary/1").position
+    assert checkpoint_of(bank, "summary/1").position is not None
+    assert "stores none" in checkpoint_of(bank, "summary/2").evidence
     assert checkpoint_of(bank, "summary/3") is None
     with pytest.raises(Refused, match="names several"):
         checkpoint_of(bank, "summary")
@@ -381,16 +397,101 @@ def test_an_inline_projection_has_nothing_to_hand_over(bank, connection):
 
 
 def test_emmetts_checkpoint_in_both_forms(bank, connection):
-    head = bank.head().position
     third = next(iter(bank.read_all())).events[2].position
     processor(connection, f"{1:019d}")
     with connection.transaction():
         bank.sql.set_checkpoint(connection, "summary", third)
     assert checkpoint(connection) == f"{3:019d}"
+    # A pair is that of a message: 0.43 looks a number up, and compares what an idle one has.
+    last = [event.position for batch in bank.read_all() for event in batch.events][-1]
     processor(connection, f"{1:020d}:{1:019d}")
     with connection.transaction():
-        bank.sql.set_checkpoint(connection, "summary/1", head)
-    assert re.fullmatch(rf"{head[0]:020d}:{head[1]:019d}", checkpoint(connection))
+        bank.sql.set_checkpoint(connection, "summary/1", Position((last[0] + 15, last[1])))
+    assert checkpoint(connection) == f"{last[0]:020d}:{last[1]:019d}"
+
+
+def in_043(connection, by: str) -> None:
+    """The two signs that 0.43 has migrated the tables."""
+    if by == "index":
+        connection.execute(
+            "CREATE INDEX idx_messages_transaction_id_global_position ON emt_messages "
+            "(transaction_id, global_position)"
+        )
+    else:
+        connection.execute(
+            "CREATE TABLE dmb_migrations (name text); INSERT INTO dmb_migrations VALUES "
+            "('emt:postgresql:eventstore:0.43.0:add-messages-poll-index')"
+        )
+
+
+@pytest.mark.parametrize("by", ["index", "migrations"])
+def test_the_form_of_a_row_is_no_sign_of_the_version(bank, connection, by):
+    """0.43 registers a processor with a number of zeros, and its rows of before keep theirs."""
+    events = [event.position for batch in bank.read_all() for event in batch.events]
+    in_043(connection, by)
+    # A rolled-back append has drawn the last number.
+    connection.execute("SELECT nextval('emt_global_message_position')")
+    pairs = [f"{each[0]:020d}:{each[1]:019d}" for each in events]
+    for before in (f"{0:019d}", f"{2:019d}"):
+        processor(connection, before)
+        with connection.transaction():
+            bank.sql.set_checkpoint(connection, "summary", bank.head().position)
+        assert checkpoint(connection) == pairs[-1]
+    # Where it is there already, nothing is written: not even in the other form.
+    for before in (f"{4:019d}", pairs[-1]):
+        processor(connection, before)
+        with connection.transaction():
+            bank.sql.set_checkpoint(connection, "summary", bank.head().position)
+        assert checkpoint(connection) == before
+    # A number that no message has: 0.43 could not start from it.
+    connection.execute("DELETE FROM emt_messages WHERE global_position = 2")
+    processor(connection, f"{2:019d}")
+    with connection.transaction():
+        bank.sql.set_checkpoint(connection, "summary", events[0])
+    assert checkpoint(connection) == pairs[0]
+    processor(connection, f"{2:019d}")
+    with connection.transaction():
+        bank.sql.set_checkpoint(connection, "summary", events[2])
+    assert checkpoint(connection) == pairs[2]
+
+
+def test_a_number_that_can_still_turn_up_is_not_passed(bank, connection, dsn):
+    """0.42 keeps a number alone: behind it, a lower one that is committed later would be lost."""
+    processor(connection, f"{2:019d}")
+    insert = (
+        "INSERT INTO emt_messages (stream_position, transaction_id, stream_id, "
+        "message_schema_version, message_id, message_type, message_data, message_metadata) "
+        "VALUES (1, pg_current_xact_id(), %s, '1', %s, 'Opened', '{}', '{}')"
+    )
+    with psycopg.connect(dsn) as early, psycopg.connect(dsn) as late:
+        early.execute("SELECT pg_current_xact_id()")
+        late.execute(insert, ("account-5", "5"))  # number 5, a later id, not committed
+        early.execute(insert, ("account-6", "6"))  # number 6, an earlier id
+        early.commit()
+        assert bank.head().position[1] == 6
+        with pytest.raises(Refused, match="events may still be written"), connection.transaction():
+            bank.sql.set_checkpoint(connection, "summary", bank.head().position)
+        assert checkpoint(connection) == f"{2:019d}"
+        late.rollback()
+        with connection.transaction():
+            bank.sql.set_checkpoint(connection, "summary", bank.head().position)
+        assert checkpoint(connection) == f"{6:019d}", "5 was given up"
+        # From here on there is a bound: with a writer at work it is not passed.
+        late.execute(insert, ("account-7", "7"))
+        bank.append("account-8", [NewEvent(str(uuid.uuid4()), "Opened", b"{}")])
+        with connection.transaction():
+            bank.sql.set_checkpoint(connection, "summary", Position((2**40, 8)))
+        assert checkpoint(connection) == f"{6:019d}"
+
+
+def test_a_processor_of_version_2_has_no_checkpoint_of_its_own(bank, connection):
+    processor(connection, f"{1:019d}")
+    connection.execute("UPDATE emt_processors SET version = 2")
+    for name in ("summary", "summary/2"):
+        with pytest.raises(Refused, match="starts from the checkpoint of version 1") as refused:
+            bank.sql.set_checkpoint(connection, name, bank.head().position)
+        assert "emt:processor:projector:NAME_vN" in refused.value.hint
+    assert checkpoint(connection) == f"{1:019d}"
 
 
 def test_an_old_checkpoint_is_the_highest_below_which_nothing_is_left(bank, connection, dsn):
@@ -418,19 +519,28 @@ def test_an_old_checkpoint_is_the_highest_below_which_nothing_is_left(bank, conn
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "age", "current", "words"),
+    ("name", "status", "current", "words"),
     [
-        ("summary", "running", "10 seconds", 1, "is running"),
-        ("summry", "stopped", "1 hour", 1, "Did you mean 'summary'"),
-        ("summary", "stopped", "1 hour", 99, "ahead of"),
+        ("summary", "running", 1, "status of its row is 'running', last updated 20"),
+        ("summary", "paused", 1, "continue with --resume --processor-stopped"),
+        ("summry", "stopped", 1, "Did you mean 'summary'"),
+        ("summary", "stopped", 4, "ahead of"),
+        ("summary", "stopped", "nowhere", "which is no position"),
     ],
 )
-def test_emmetts_processor_is_not_forced(bank, connection, name, status, age, current, words):
-    processor(connection, f"{current:019d}", status, age)
+def test_emmetts_processor_is_not_forced(bank, connection, name, status, current, words):
+    """Nor where its row has not been touched for an hour: an idle one leaves it alone."""
+    third = next(iter(bank.read_all())).events[2].position
+    before = str(current).rjust(19, "0")
+    processor(connection, before, status)
     with pytest.raises(Refused) as refused, connection.transaction():
-        bank.sql.set_checkpoint(connection, name, bank.head().position)
+        bank.sql.set_checkpoint(connection, name, third)
     assert words in f"{refused.value.message} {refused.value.hint}"
-    assert checkpoint(connection) == f"{current:019d}"
+    assert checkpoint(connection) == before
+    if status != "stopped":
+        with connection.transaction():
+            bank.sql.set_checkpoint(connection, name, third, stopped=True)
+        assert checkpoint(connection) == f"{3:019d}"
 
 
 @pytest.mark.parametrize("newer", [True, False])

@@ -6,15 +6,20 @@ from __future__ import annotations
 
 import uuid
 
+import pytest
 from esdbclient import EventStoreDBClient
 
 from esops.config import load_config
+from esops.errors import Refused
 from esops.events import NewEvent
 from esops.health import lag
 from esops.health.metrics import samples
 from esops.health.status import look
-from esops.settings import EventStoreDBSettings
+from esops.readmodel.registry import CHECKPOINT, Version
+from esops.rebuild.variants.external.checkpoint import check_unused
+from esops.settings import EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
+from esops.stores.checkpoints import has_read
 from esops.stores.eventstoredb.node import _in_stream, _reads
 from tests.support import emmett, messagedb
 from tests.support.esdb import Nodes
@@ -23,6 +28,12 @@ from tests.support.waiting import until
 
 def new(number: int) -> list[NewEvent]:
     return [NewEvent(str(uuid.uuid4()), "added", b"{}") for _ in range(number)]
+
+
+def version_of(checkpoint: str) -> Version:
+    """A version that the application keeps fresh, long after its checkpoint moved last."""
+    tables = {"carts": ("public", "carts")}
+    return Version("carts", 1, "standby", "s", None, 0, None, tables, CHECKPOINT + checkpoint)
 
 
 def lags(store) -> dict[str, tuple[int | None, bool | None]]:
@@ -126,11 +137,69 @@ def test_a_processor_of_several_versions_has_a_series_for_each(project, dsn, con
     connection.execute(
         "INSERT INTO emt_processors (processor_id, version, status, last_processed_checkpoint, "
         "last_processed_transaction_id) SELECT 'mail', n, 'stopped', '0', '1' FROM "
-        "generate_series(1, 2) AS n"
+        "generate_series(0, 1) AS n"
     )
     project.configure(stores={"s": {"dsn": dsn}})
     found = samples(look(load_config(project.folder / "esops.toml")))
     assert [tuple(labels) for name, labels, _ in found if name == "esops_processor_lag_events"] == [
+        ("s", "mail/0/emt:default"),
         ("s", "mail/1/emt:default"),
-        ("s", "mail/2/emt:default"),
     ]
+
+
+def test_emmetts_projector_is_measured_in_its_types_and_partition(project, dumps, dsn, connection):
+    emmett.restore(connection, (dumps / "emmett-0.42.0.sql").read_text())
+    # Up to 0.42 its checkpoint moves over the types alone that it handles.
+    connection.execute(
+        "UPDATE emt_projections SET definition = jsonb_set(definition, '{canHandle}', "
+        "'[\"ShoppingCartOpened\"]'); "
+        "INSERT INTO emt_processors (processor_id, version, status, last_processed_checkpoint, "
+        "last_processed_transaction_id) SELECT 'emt:processor:projector:shopping_cart_summary', 1, "
+        "'running', (SELECT lpad(max(global_position)::text, 19, '0') FROM emt_messages WHERE "
+        "message_type = 'ShoppingCartOpened'), '1'; "
+        "INSERT INTO emt_processors (processor_id, version, status, last_processed_checkpoint, "
+        "last_processed_transaction_id) SELECT 'shipping', 2, 'running', '0', '1'"
+    )
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        found = {
+            each.name + "/" + each.detail["version"]: (each, lag.lag_of(store, each, store.head()))
+            for each in store.checkpoints()
+        }
+        projector, its_lag = found["emt:processor:projector:shopping_cart_summary/1"]
+        assert its_lag == (0, 0.0)
+        assert has_read(store, projector, store.head().position)
+        # One more of its types, and it is behind by that.
+        append = [NewEvent(str(uuid.uuid4()), each, b"{}") for each in ("Other", "Other")]
+        store.append("shopping_cart-new", append)
+        assert lags(store)[projector.name] == (0, False)
+        store.append(
+            "shopping_cart-new", [NewEvent(str(uuid.uuid4()), "ShoppingCartOpened", b"{}")]
+        )
+        behind = next(each for each in store.checkpoints() if each.name == projector.name)
+        assert lags(store)[projector.name] == (1, True)
+        assert not has_read(store, behind, store.head().position)
+        # A version of a read model whose processor may live is not dropped under it: one that has
+        # nothing to do does not move.
+        connection.execute("UPDATE emt_processors SET last_updated = now() - interval '1 hour'")
+        check_unused(store, version_of(projector.name))
+        connection.execute(
+            "UPDATE emt_processors SET last_processed_checkpoint = (SELECT "
+            "lpad(max(global_position)::text, 19, '0') FROM emt_messages) WHERE processor_id = %s",
+            (projector.name,),
+        )
+        with pytest.raises(Refused, match="at the head, and its status is 'running'"):
+            check_unused(store, version_of(projector.name))
+        # The event of a number is gone, and its row tells the transaction that stored it.
+        (unread,) = connection.execute(
+            "SELECT count(*) FROM emt_messages WHERE global_position > 400"
+        ).fetchone()
+        connection.execute(
+            "DELETE FROM emt_messages WHERE global_position = 400; "
+            "UPDATE emt_processors SET last_processed_transaction_id = '99999'; "
+        )
+        (shipping,) = [each for each in store.checkpoints() if each.called("shipping/1")]
+        assert lag.lag_of(store, shipping, store.head()).events == unread
+        # Of a version above 1 nobody knows where it stands.
+        second, its_lag = found["shipping/2"]
+        assert (second.position, its_lag) == (None, lag.UNKNOWN)
+        assert "from the checkpoint of version 1" in second.evidence

@@ -39,6 +39,7 @@ def create(connection, schema: str = "public", *, old_processors: bool = False) 
             {checkpoint}, last_processed_transaction_id xid8 NOT NULL, version int NOT NULL DEFAULT
             1, {identity} text NOT NULL,
             partition text NOT NULL DEFAULT 'emt:default', status text NOT NULL DEFAULT 'stopped',
+            processor_instance_id text DEFAULT 'emt:unknown',
             last_updated timestamptz NOT NULL DEFAULT now(), PRIMARY KEY ({identity}, partition,
             version));
     """)
@@ -79,3 +80,21 @@ def add_partition(connection, name: str, schema: str = "public") -> None:
             CREATE TABLE {s}.{table}_{name}_archived PARTITION OF {s}.{table}_{name} FOR VALUES IN
             (TRUE);
         """)
+
+
+STORE_CHECKPOINT = """
+CREATE FUNCTION store_processor_checkpoint(p_id text, p_version bigint, p_position text, p_check
+text, p_transaction xid8, p_partition text, p_instance text)
+RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE emt_processors SET last_processed_checkpoint = p_position, last_processed_transaction_id
+    = p_transaction, last_updated = now()
+     WHERE processor_id = p_id AND last_processed_checkpoint = p_check AND partition = p_partition
+     AND version = p_version;
+    IF FOUND THEN RETURN 1; END IF;
+    RETURN 2;
+END $$;
+"""
+"""What Emmett 0.42's function does where a position to be checked is given (its own also writes the
+old table).
+"""

@@ -92,7 +92,8 @@ class Switching(SwitchingInline):
 
         def attempt(connection: psycopg.Connection) -> None:
             with connection.transaction(force_rollback=True):
-                self._sql().set_checkpoint(connection, name, at)
+                stopped = self._options.processor_stopped
+                self._sql().set_checkpoint(connection, name, at, stopped=stopped)
 
         while True:
             try:
@@ -121,8 +122,9 @@ class Switching(SwitchingInline):
             raise Refused(
                 "the application cannot take over: green or the application has no checkpoint"
             )
-        self._sql().set_checkpoint(connection, name, position)
+        stopped = self._options.processor_stopped
+        where = self._sql().set_checkpoint(connection, name, position, stopped=stopped)
         # From now on the application moves the checkpoint, and esops must not follow the version.
         registry.release(connection, green)
         self._handed_over_at = position
-        self._say(f"handed over to the application: {name} at {position}")
+        self._say(f"handed over to the application: {where}")

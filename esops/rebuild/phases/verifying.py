@@ -33,7 +33,9 @@ class Verifying(Following):
             self._say("verifying")
             self._compare_with(blue, runner)
         found = self._comparer().assertions(
-            self._kept_verification(), self.target.settings.verify.assertions
+            self._kept_verification(),
+            self.target.settings.verify.assertions,
+            self._between_assertions(blue, runner),
         )
         fine = tolerated(found, self._options.max_diff)
         if not fine:
@@ -62,6 +64,24 @@ class Verifying(Following):
         return VisibleEvents(
             self.store, self._green(), self.target.definition, self.target.settings
         )
+
+    def _between_assertions(self, blue: Version | None, runner: Runner) -> BetweenLooks | None:
+        """What happens before an assertion is asked again, where others write blue."""
+        if blue is None:
+            return None
+        if blue.position is None and self.target.settings.live != "esops":
+            return self._between_looks(runner)
+        if not self._session.followed(blue):
+            return None
+        head = self._head()
+
+        def reached() -> bool:
+            now = self._blue()
+            return head is None or (
+                now is not None and now.position is not None and now.position >= head
+            )
+
+        return BetweenLooks(self._between_looks(runner).step, reached, self._say)
 
     def _between_looks(self, runner: Runner) -> BetweenLooks:
         """Between two looks at rows that the application writes, green follows."""

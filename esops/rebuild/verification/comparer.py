@@ -27,7 +27,7 @@ from esops.rebuild.verification.sides import KeyTexts, Sides
 from esops.running.runner import Runner
 from esops.settings import VerifySettings
 from esops.stores.base import EventStore
-from esops.stores.checkpoints import checkpoint_of
+from esops.stores.checkpoints import checkpoint_of, has_read
 from esops.wording import count
 
 _FREEZE_PATIENCE = timedelta(seconds=30)
@@ -55,7 +55,8 @@ class BetweenLooks:
 def processors_reached(
     store: EventStore, names: Sequence[str], head: Position | None
 ) -> Callable[[], bool]:
-    """A function that tells whether the application's processors have read up to `head`.
+    """A function that tells whether the application's processors have read what they read up to
+    `head`.
 
     Processors that have not moved since it was called last count as having got there: one that is
     stopped must not keep the comparison waiting.
@@ -63,14 +64,13 @@ def processors_reached(
     before: dict[str, Position | None] = {}
 
     def ask() -> bool:
-        now = {
-            name: there.position if (there := checkpoint_of(store, name)) else None
-            for name in names
-        }
+        there = {name: checkpoint_of(store, name) for name in names}
+        now = {name: each.position if each else None for name, each in there.items()}
         still = now == before
         before.update(now)
-        return (
-            still or head is None or all(each is not None and each >= head for each in now.values())
+        return still or all(
+            head is None or (each is not None and has_read(store, each, head))
+            for each in there.values()
         )
 
     return ask
@@ -279,12 +279,34 @@ class Comparer:
             raise Refused("a table that was to be compared does not exist any more")
         return found
 
-    def assertions(self, found: Verification, assertions: Sequence[str]) -> Verification:
-        """The verification, with the user's SQL assertions that are not true of green."""
-        with translated():
-            failed = comparison.check_assertions(
-                self._session.connection, self._green.tables, assertions
-            )
+    def assertions(
+        self,
+        found: Verification,
+        assertions: Sequence[str],
+        between: BetweenLooks | None = None,
+    ) -> Verification:
+        """The verification, with the user's SQL assertions that are not true of green.
+
+        One may compare with blue, which others write. So what happens `between` two looks is given
+        where blue is written: what is not true yet is asked again, as rows that differ are.
+        """
+
+        def failing(asked: Sequence[str]) -> list[str]:
+            with translated():
+                return comparison.check_assertions(
+                    self._session.connection, self._green.tables, asked
+                )
+
+        failed = failing(assertions)
+        if failed and between is not None:
+            between.say(f"{count(len(failed), 'assertion')} not true yet; asking again")
+            deadline, looks = time.monotonic() + _CONVERGE_PATIENCE.total_seconds(), 0
+            while failed and looks < _LOOKS and time.monotonic() < deadline:
+                between.step()
+                # A look counts only when both sides had the chance to apply what they lacked.
+                settled = between.caught_up()
+                failed = failing(failed)
+                looks = looks + 1 if settled else 0
         return replace(found, failed_assertions=failed)
 
     @staticmethod

@@ -17,6 +17,7 @@ from esops.errors import UsageError
 from esops.postgres.catalog import Table
 from esops.postgres.connection import qualified
 from esops.postgres.types import TypedColumn, types_of
+from esops.rebuild.verification.bookkeeping import bookkeeping_of
 from esops.rebuild.verification.equality import Equality
 from esops.rebuild.verification.pair import Pair
 from esops.rebuild.verification.paths import Steps, split_name, written
@@ -49,16 +50,15 @@ class Sides:
         settings: VerifySettings,
     ) -> Sides:
         """Two tables, blue and green, compared by the columns that both have, without those to be
-        ignored.
+        ignored and what a library keeps for itself.
 
         Raises UsageError for a path that leads into a column that is not JSON.
         """
         blue, green = tables
         typed = [types_of(connection, table.oid) for table in tables]
         equality = Equality(connection.info.server_version, settings.json_equality)
-        ignored, expected = (
-            paths_by_column(names, green) for names in (settings.ignore, settings.expected)
-        )
+        ignore = (*settings.ignore, *bookkeeping_of(blue, green))
+        ignored, expected = (paths_by_column(names, green) for names in (ignore, settings.expected))
         pairs: list[Pair] = []
         for column in green.columns:
             name = column.name

@@ -52,9 +52,16 @@ class PostgresSql:
         with self.control() as connection:
             return self._layout.concerns(connection)
 
-    def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
+    def set_checkpoint(
+        self,
+        connection: psycopg.Connection,
+        name: str,
+        position: Position,
+        *,
+        stopped: bool = False,
+    ) -> str:
         """By the library's own means."""
-        self._layout.set_checkpoint(connection, name, position)
+        return self._layout.set_checkpoint(connection, name, position, stopped=stopped)
 
     def range(self, after: Position | None, until: Position, events: int) -> SqlRange:
         """By the columns that order the events; counted in the server."""

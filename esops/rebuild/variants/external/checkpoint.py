@@ -9,7 +9,7 @@ from esops.events import Position
 from esops.moments import between
 from esops.readmodel.registry import Version
 from esops.stores.base import EventStore
-from esops.stores.checkpoints import checkpoint_of
+from esops.stores.checkpoints import checkpoint_of, has_read
 
 _ALIVE = timedelta(seconds=30)
 """A checkpoint that moved in this time belongs to a projector that is running."""
@@ -42,6 +42,14 @@ def check_unused(store: EventStore, version: Version) -> None:
             f"the application still keeps v{version.version} fresh: its checkpoint {there.name} "
             f"moved {age.total_seconds():.0f} s ago",
             hint="Stop that version of its projector first.",
+        )
+    # One that lives, and for which there is nothing to do, does not move.
+    if there is not None and there.alive == "yes" and has_read(store, there, store.head().position):
+        raise Refused(
+            f"the application may still keep v{version.version} fresh: its checkpoint {there.name} "
+            f"is at the head, and {there.evidence or f'its status is {there.state!r}'}",
+            hint="Stop that version of its projector first. One that was killed falls behind with "
+            "the next event.",
         )
 
 

@@ -162,7 +162,8 @@ class ExternalRebuild(Rebuild):
                 blue, str(green.position), self._between_looks_at(blue)
             )
         self._session.do(lambda on: registry.set_rows(on, green, found.rows_green))
-        found = self._comparer().assertions(found, self.target.settings.verify.assertions)
+        between = None if blue is None else self._between_looks_at(blue)
+        found = self._comparer().assertions(found, self.target.settings.verify.assertions, between)
         self._keep_verification(found)
         return tolerated(found, self._options.max_diff)
 

@@ -182,9 +182,11 @@ class Layout(ABC):
         del connection
         return []
 
-    def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
+    def set_checkpoint(
+        self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
+    ) -> str:
         """Set the checkpoint of a processor of the application's; see SqlAccess."""
-        del connection, name, position
+        del connection, name, position, stopped
         raise missing(self, "checkpoints to set")
 
     def inline_tables(self, connection: psycopg.Connection) -> list[InlineTable]:

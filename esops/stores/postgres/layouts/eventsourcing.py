@@ -159,12 +159,15 @@ class Eventsourcing(NumberedLayout):
             ]
         return found
 
-    def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
+    def set_checkpoint(
+        self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
+    ) -> str:
         """Set a tracking row; `name` is `table/application`.
 
-        The library's runners leave no sign of life. One that lives fails at its next event, since
-        it enters that number itself.
+        The library's runners leave no sign of life, so `stopped` changes nothing. One that lives
+        fails at its next event, since it enters that number itself.
         """
+        del stopped
         downstream, _, upstream = name.rpartition("/")
         tracking = f"{downstream}_tracking"
         table = catalog.find_table(connection, self.schema, tracking) if downstream else None
@@ -188,6 +191,7 @@ class Eventsourcing(NumberedLayout):
         a_row_an_application = table.key == ("application_name",) and reached is not None
         statement = "move" if a_row_an_application else "enter"
         connection.execute(_on(statement, relation), values)
+        return f"{name} at {position}"
 
 
 def _on(statement: str, table: sql.Composable) -> sql.Composed:

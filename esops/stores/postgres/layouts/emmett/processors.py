@@ -1,4 +1,4 @@
-"""Emmett's processors: how far each is, and how the checkpoint of one is set.
+"""Emmett's processors: how far each is.
 
 Facts: the library's own functions; see docs/reference/layouts.md.
 """
@@ -8,17 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import psycopg
 from psycopg import sql
 
-from esops.errors import Refused, nearest
 from esops.events import Checkpoint, Position, StreamKey
 from esops.postgres import catalog
 from esops.postgres.statements import statements
-from esops.stores.postgres.layouts.emmett import inline
 from esops.stores.postgres.layouts.emmett.inline import PROJECTOR
 
 _C = sql.Identifier
@@ -27,9 +24,9 @@ _ALIVE: Mapping[str, Literal["yes", "no", "unknown"]] = {"running": "yes", "stop
 """By the status. `running` stands until the processor ends in order: one that was killed may be
 dead, and nothing tells.
 """
-_PAIR = re.compile(r"(\d{20}):(\d{19})\Z")
-_TAKEN_OVER_AFTER = timedelta(seconds=300)
-"""After so long without a sign of life another instance may take a processor over."""
+PAIR = re.compile(r"(\d{20}):(\d{19})\Z")
+"""A checkpoint since 0.43: the transaction and the number of a message."""
+_NOT_STORED = "Emmett starts a version above 1 from the checkpoint of version 1, and stores none"
 
 
 @dataclass(frozen=True)
@@ -75,14 +72,24 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
     handled = _handled(connection, where.schema)
     found = []
     for name, version, checkpoint, status, updated_at, partition in rows:
-        pair = _PAIR.match(checkpoint or "")
-        number = _number(pair, checkpoint)
-        at = {"partition": partition, "number": number, "transaction": pair[1] if pair else None}
+        pair = PAIR.match(checkpoint or "")
+        number = number_in(pair, checkpoint)
+        projection = name.removeprefix(PROJECTOR) if name.startswith(PROJECTOR) else ""
+        types = handled.get((projection, partition), ())
+        at = {
+            "partition": partition,
+            "number": number,
+            "transaction": pair[1] if pair else None,
+            # From 0.43 on it moves over all that it reads. In the order of numbers nothing tells
+            # here whether a lower one may still come.
+            "types": None if pair or where.by_position or not types else [*types],
+        }
         position, evidence = _stands(connection, where, at)
         if number is None:
             evidence = f"its checkpoint is {checkpoint or 'NULL'!r}, which is no position"
+        if version > 1:
+            position, evidence = None, _NOT_STORED
         stream = None if pair or not number else _stream_at(connection, where, at)
-        projection = name.removeprefix(PROJECTOR) if name.startswith(PROJECTOR) else ""
         detail = {
             "version": str(version),
             "partition": partition,
@@ -97,7 +104,7 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
                 updated_at,
                 detail,
                 tenant=tenant,
-                types=handled.get((projection, partition), ()),
+                types=types,
                 alive=_ALIVE.get(status, "unknown"),
                 evidence=evidence,
                 holds_stream=None if stream is None else StreamKey(stream, tenant),
@@ -106,7 +113,7 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
     return found
 
 
-def _number(pair: re.Match[str] | None, checkpoint: str | None) -> int | None:
+def number_in(pair: re.Match[str] | None, checkpoint: str | None) -> int | None:
     """The number in a checkpoint; None where it has none that a message can have."""
     text = pair[2] if pair else checkpoint
     if text is None or not (text.isascii() and text.isdigit()):
@@ -160,109 +167,3 @@ def _handled(connection: psycopg.Connection, schema: str) -> dict[tuple[str, str
         (name, partition): tuple(map(str, types))
         for name, partition, types in connection.execute(statement).fetchall()
     }
-
-
-def set_checkpoint(
-    connection: psycopg.Connection, schema: str, processors: str, name: str, position: Position
-) -> None:
-    """Set a processor's checkpoint by Emmett's own function, in the caller's transaction.
-
-    `name` is the processor's id, or `id/version`. Raises Refused while it runs, or where it is
-    ahead.
-    """
-    if processors != "emt_processors":
-        raise Refused(
-            "Emmett before 0.41 has no function that sets a checkpoint",
-            hint="Build and verify with --no-switch, and switch by hand.",
-        )
-    found = _processor(connection, schema, name)
-    if found.running:
-        raise Refused(
-            f"Emmett's processor {found.identity!r} is running",
-            hint="Stop the application's projector first.",
-        )
-    # Checkpoints are padded with zeros, so that their texts compare as their positions do.
-    text = _as_emmett_keeps_it(connection, schema, found.checkpoint, position)
-    if found.checkpoint is not None and found.checkpoint > text:
-        raise Refused(
-            f"{found.identity} is at {found.checkpoint}, ahead of {text}",
-            hint="Run it again with --resume: green catches up first.",
-        )
-    answer = connection.execute(
-        sql.SQL("SELECT {}(%s, %s, %s, %s, pg_current_xact_id(), %s, %s)").format(
-            _C(schema, "store_processor_checkpoint")
-        ),
-        (found.identity, found.version, text, found.checkpoint, found.partition, "esops"),
-    ).fetchone()
-    # 0: it was set before; 1: moved. All else: somebody has moved the row since it was read.
-    if answer is None or answer[0] not in (0, 1):
-        raise Refused(
-            f"Emmett did not accept the checkpoint of {found.identity!r}: its function answered "
-            f"{answer[0] if answer else None}"
-        )
-
-
-class _Processor(NamedTuple):
-    identity: str
-    version: int
-    partition: str
-    checkpoint: str | None
-    running: bool
-
-
-def _processor(connection: psycopg.Connection, schema: str, name: str) -> _Processor:
-    """The one processor of that name, its row locked. Raises Refused where there is none, or where
-    several versions or partitions have that name.
-    """
-    identity, _, version = (
-        name.rpartition("/") if name.rpartition("/")[2].isdigit() else (name, "", "")
-    )
-    table = _C(schema, "emt_processors")
-    rows = connection.execute(
-        sql.SQL(
-            "SELECT version, partition, last_processed_checkpoint, status = 'running' AND "
-            "last_updated > clock_timestamp() - %s "
-            "FROM {} WHERE processor_id = %s AND (%s = '' OR version::text = %s) FOR UPDATE"
-        ).format(table),
-        (_TAKEN_OVER_AFTER, identity, version, version),
-    ).fetchall()
-    # It would look like a mistyped name, while there is such a projection.
-    if not rows and (status := inline.status(connection, schema, identity.removeprefix(PROJECTOR))):
-        raise Refused(
-            f"Emmett writes the projection {identity!r} inline, with each append ({status}): it "
-            "has no checkpoint to hand over",
-            hint='Set live = "inline", and leave out `checkpoint`.',
-        )
-    if len(rows) != 1:
-        known = connection.execute(
-            sql.SQL("SELECT DISTINCT processor_id FROM {}").format(table)
-        ).fetchall()
-        what = "several versions or partitions of the processor" if rows else "no processor"
-        hint = "Name id/version." if rows else nearest(identity, [row[0] for row in known])
-        raise Refused(f"Emmett has {what} {identity!r}", hint=hint)
-    return _Processor(identity, *rows[0])
-
-
-def _as_emmett_keeps_it(
-    connection: psycopg.Connection, schema: str, current: str | None, position: Position
-) -> str:
-    """A checkpoint in the form of the row that is there.
-
-    Up to 0.42 it is a global position alone, in an order that is not that of the log. It becomes
-    the highest position below which nothing is unprocessed, so that the application may see some
-    events again and misses none.
-    """
-    if len(position) == 1:
-        return f"{position[0]:019d}"
-    if current is not None and _PAIR.match(current):
-        return f"{position[0]:020d}:{position[1]:019d}"
-    row = connection.execute(
-        sql.SQL(
-            "SELECT coalesce(min(global_position) FILTER (WHERE (transaction_id, global_position) "
-            "> (%s::text::xid8, %s)) - 1, "
-            "max(global_position), 0) FROM {}"
-        ).format(_C(schema, "emt_messages")),
-        (str(position[0]), position[1]),
-    ).fetchone()
-    assert row is not None
-    return f"{row[0]:019d}"

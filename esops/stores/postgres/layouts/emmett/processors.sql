@@ -3,7 +3,8 @@
 -- first that it may still have to read. Those are the messages after the pair `bound`, in the
 -- library's order, and where the library keeps a number alone those of higher numbers as well.
 -- `bound` is the pair that was kept, or that of the last message up to the number: the message of
--- the number itself may be gone.
+-- the number itself may be gone. A projector keeps a number over `types` alone (all others it passes
+-- without a trace): then only settled messages count, since a lower one may still come.
 WITH bound AS (
     SELECT transaction_id, global_position FROM {messages}
     WHERE partition = %(partition)s AND %(transaction)s::text IS NULL
@@ -18,10 +19,13 @@ WITH bound AS (
     WHERE m.partition = %(partition)s AND (
         (m.transaction_id, m.global_position) > (ends.transaction_id, ends.global_position)
         OR %(transaction)s::text IS NULL AND m.global_position > %(number)s)
+        AND (%(types)s::text[] IS NULL OR m.message_type = ANY(%(types)s))
     ORDER BY {order_of_m} LIMIT 1
 )
 SELECT {selected} FROM {messages} m
 WHERE m.partition = %(partition)s AND EXISTS (SELECT FROM ends)
+    AND (%(types)s::text[] IS NULL
+        OR m.transaction_id < pg_snapshot_xmin(pg_current_snapshot()))
     AND NOT EXISTS (SELECT FROM unread WHERE ({order_of_m}) >= ({order_of_unread}))
 ORDER BY {backwards} LIMIT 1
 

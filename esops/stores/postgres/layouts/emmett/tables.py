@@ -32,10 +32,11 @@ from esops.stores.postgres.layouts.base import (
 )
 from esops.stores.postgres.layouts.emmett import archiving as emmett_archiving
 from esops.stores.postgres.layouts.emmett import inline, processors
+from esops.stores.postgres.layouts.emmett.handing_over import HandingOver
 from esops.stores.postgres.missing import NumbersInOrder
 from esops.stores.postgres.numbered_events import NumberedEvents
 from esops.stores.postgres.sequence import NumberSequence
-from esops.stores.postgres.settle import SettleRule, TransactionIds
+from esops.stores.postgres.settle import SequenceLockers, SettleRule, TransactionIds
 
 DEFAULT_PARTITION = "emt:default"
 SEQUENCE = "emt_global_message_position"
@@ -146,6 +147,14 @@ class Emmett(Layout):
             variant.schema, variant.tenants, variant.tenant, variant.by_position
         )
         self._appending = _appending(variant)
+        (sequence,) = self.sequences
+        numbers = NumberSequence(sequence, _newest_numbers(self.events))
+        self._handing_over = HandingOver(
+            variant.schema,
+            variant.processors,
+            variant.tenant,
+            SequenceLockers(numbers, self.events.as_string(None)),
+        )
         self.detail = {
             "ordering": "global position"
             if variant.by_position
@@ -195,10 +204,11 @@ class Emmett(Layout):
         )
         return processors.checkpoints(connection, where)
 
-    def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
+    def set_checkpoint(
+        self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
+    ) -> str:
         """By Emmett's own function."""
-        variant = self._variant
-        processors.set_checkpoint(connection, variant.schema, variant.processors, name, position)
+        return self._handing_over.set_checkpoint(connection, name, position, stopped=stopped)
 
     def inline_tables(self, connection: psycopg.Connection) -> list[InlineTable]:
         """Those of the projections that no processor makes."""

@@ -113,11 +113,12 @@ def _counted(
 
 
 def set_checkpoint(
-    connection: psycopg.Connection, schema: str, name: str, position: Position
+    connection: psycopg.Connection, schema: str, name: str, position: Position, *, stopped: bool
 ) -> None:
     """Set a shard's progress in the caller's transaction.
 
-    Raises Refused while its daemon lives or may live, or where it is ahead.
+    `stopped`: the operator says that no daemon lives. Raises Refused while its daemon lives or may
+    live, or where it is ahead.
     """
     progression = _C(schema, "mt_event_progression")
     row = connection.execute(
@@ -132,7 +133,7 @@ def set_checkpoint(
             ).fetchall()
         ]
         raise Refused(f"Marten has no progression row {name!r}", hint=nearest(name, there_are))
-    liveness.refuse_if_alive(connection, schema, name)
+    liveness.refuse_if_alive(connection, schema, name, stopped=stopped)
     reached = row[0]
     if reached is not None and reached > position[0]:
         raise Refused(

@@ -24,6 +24,10 @@ _LOOKED = timedelta(seconds=10)
 _IDLES = ("HighWaterMark", "HighWaterAllocationFence")
 _SQL = statements(__package__, "liveness")
 _STOP = "Stop the application's projector first."
+_LATER = (
+    "Stop the application's projector, and resume a minute later. Where you know that no daemon is "
+    "left, continue with --resume --processor-stopped."
+)
 
 
 def locks_of(schema: str, name: str) -> list[int]:
@@ -40,15 +44,20 @@ def held(connection: psycopg.Connection, locks: Iterable[int]) -> list[int]:
     return [int(row[0]) for row in rows]
 
 
-def refuse_if_alive(connection: psycopg.Connection, schema: str, name: str) -> None:
+def refuse_if_alive(
+    connection: psycopg.Connection, schema: str, name: str, *, stopped: bool = False
+) -> None:
     """Take a shard's locks until the transaction's end, which keeps a hot/cold daemon out.
 
+    `stopped`: the operator says that no daemon lives; only a lock that is held proves the contrary.
     Raises Refused where a daemon lives, or may live.
     """
     for lock in locks_of(schema, name):
         taken = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (lock,)).fetchone()
         if not (taken and taken[0]):
             raise Refused(f"Marten's daemon is running: it holds its lock {lock}", hint=_STOP)
+    if stopped:
+        return
     # Only now: who holds the locks keeps a hot/cold daemon out, so these are signs of another one.
     touched = connection.execute(
         sql.SQL(_SQL["touched"]).format(progression=sql.Identifier(schema, "mt_event_progression")),
@@ -57,7 +66,7 @@ def refuse_if_alive(connection: psycopg.Connection, schema: str, name: str) -> N
     if touched is not None:
         raise Refused(
             f"Marten's daemon may be running: {touched[0]} was updated {touched[1]:.0f} s ago",
-            hint="Stop the application's projector, and resume a minute later.",
+            hint=_LATER,
         )
     session = connection.execute(_SQL["sessions"].encode(), {"within": _LOOKED}).fetchone()
     if session is None:
@@ -68,11 +77,12 @@ def refuse_if_alive(connection: psycopg.Connection, schema: str, name: str) -> N
         raise Refused(
             f"Marten's daemon may be running: {who} looked for new events less than "
             f"{_LOOKED.total_seconds():.0f} s ago",
-            hint="Stop the application's projector, and resume a minute later.",
+            hint=_LATER,
         )
     raise Refused(
         f"it is not known whether Marten's daemon is running: what {who} does may not be seen",
-        hint="GRANT pg_read_all_stats to the role of esops, or stop the application.",
+        hint="GRANT pg_read_all_stats to the role of esops, or stop the application. Where you "
+        "know that no daemon is left, continue with --resume --processor-stopped.",
     )
 
 

@@ -203,9 +203,12 @@ class Marten(Layout):
         tenant = (variant.tenant or DEFAULT_TENANT) if variant.own_numbers else None
         return daemon.checkpoints(connection, self.schema, tenant)
 
-    def set_checkpoint(self, connection: psycopg.Connection, name: str, position: Position) -> None:
+    def set_checkpoint(
+        self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
+    ) -> str:
         """A shard's progress."""
-        daemon.set_checkpoint(connection, self.schema, name, position)
+        daemon.set_checkpoint(connection, self.schema, name, position, stopped=stopped)
+        return f"{name} at {position}"
 
     def inline_tables(self, connection: psycopg.Connection) -> list[InlineTable]:
         """Those without the progress of a projection."""
