@@ -112,21 +112,22 @@ def set_up(facts: ServerFacts, purpose: SessionPurpose, pid: int | None = None) 
     condition = "true"
     if pid is not None:
         condition = f"pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {pid:d}"
-    return _statement(facts, purpose).replace(_CONDITION, condition)
+    wanted = tuple(_wanted(facts, purpose).items())
+    return _statement(wanted, own_path=purpose.own_path).replace(_CONDITION, condition)
 
 
 @cache
-def _statement(facts: ServerFacts, purpose: SessionPurpose) -> str:
+def _statement(wanted: tuple[tuple[str, str], ...], *, own_path: bool) -> str:
     """The statement of `set_up`, with a placeholder for its condition."""
     values = [
         sql.SQL("pg_catalog.set_config({}, {}, false)").format(
             sql.Literal(name), sql.Literal(value)
         )
-        for name, value in _wanted(facts, purpose).items()
+        for name, value in wanted
     ]
     fixed = [sql.SQL("pg_catalog.current_setting({})").format(sql.Literal(name)) for name in _FIXED]
     # In this order: the path that is set second comes from the one that is kept first.
-    path = sql.SQL("pg_catalog.current_setting('esops.path')" if purpose.own_path else "''")
+    path = sql.SQL("pg_catalog.current_setting('esops.path')" if own_path else "''")
     paths = sql.SQL(_SQL["keep_path"]), sql.SQL(_SQL["set_path"]).format(path)
     return (
         sql.SQL(_SQL["set_up"])

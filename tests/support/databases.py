@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import psycopg
 import pytest
@@ -29,6 +29,8 @@ QUICK = {
 }
 """What makes a server quick that need not survive a crash."""
 _numbers = itertools.count(1)
+_admins: dict[str, psycopg.Connection] = {}
+"""By the address of the server that all tests share: a connection costs it as much as a database."""
 
 
 class GivenServer:
@@ -51,11 +53,11 @@ def embedded(settings: dict[str, str] | None = None) -> Iterator[EmbeddedServer]
 
 @pytest.fixture(scope="session")
 def server():
-    if ELSEWHERE:
-        yield GivenServer()
-    else:
-        with embedded(QUICK) as server:
-            yield server
+    with ExitStack() as stack:
+        server = GivenServer() if ELSEWHERE else stack.enter_context(embedded(QUICK))
+        _admins[server.dsn()] = psycopg.connect(server.dsn(), autocommit=True)
+        yield server
+        _admins.pop(server.dsn()).close()
 
 
 @pytest.fixture
@@ -71,13 +73,21 @@ def own_server():
 def database(server, template: str = "template1") -> Iterator[str]:
     """A database, as a copy of another, and how to connect to it."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
-    with psycopg.connect(server.dsn(), autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    as_administrator(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
         yield server.dsn(name)
     finally:
-        with psycopg.connect(server.dsn(), autocommit=True) as admin:
-            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        as_administrator(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def as_administrator(server, statement: str) -> None:
+    """Execute a statement that makes or drops a database."""
+    admin = _admins.get(server.dsn())
+    if admin is not None and not admin.closed:
+        admin.execute(statement, prepare=False)
+        return
+    with psycopg.connect(server.dsn(), autocommit=True) as admin:
+        admin.execute(statement)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.config import toml
 from tests.support.waiting import DEADLINE
-from tests.support.warm import Forked, Warm
+from tests.support.warm import Forked, Warm, running
 
 ESOPS = Path(sys.executable).with_name("esops")
 
@@ -126,7 +126,9 @@ class Project:
 @pytest.fixture(scope="session")
 def warm():
     warm = Warm()
+    running.append(warm)
     yield warm
+    running.remove(warm)
     warm.close()
 
 

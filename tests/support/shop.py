@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from decimal import Decimal
 
 import psycopg
 
 from esops.demo import store
 from tests.support.waiting import finish
+from tests.support.warm import Forked, module
 
 PROJECTION = """
 from esops import fold
@@ -126,7 +126,7 @@ class Workload:
     """An application's writers and readers, in processes of their own."""
 
     def __init__(self) -> None:
-        self._running: list[subprocess.Popen] = []
+        self._running: list[subprocess.Popen | Forked] = []
 
     def add(self, who: str, dsn: str, **options) -> None:
         arguments = [who, dsn]
@@ -138,11 +138,7 @@ class Workload:
                 if value is not False
                 else []
             )
-        process = subprocess.Popen(
-            [sys.executable, "-m", "esops.demo.workload", *arguments],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process = module("esops.demo.workload", *arguments)
         assert process.stdout.readline() == "ready\n"
         self._running.append(process)
 

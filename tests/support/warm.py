@@ -8,10 +8,12 @@ is left to tests/e2e and to the tests that ask for it (`project.installed`).
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
 import pkgutil
+import runpy
 import signal
 import socket
 import subprocess
@@ -19,15 +21,26 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 WITH_THREADS = ("esops.stores.eventstoredb", "esops.demo", "esops.testing")
 """Modules that are left to the child: what they import starts threads, or is not needed."""
-MORE = ("rich.progress", "rich.table", "duckdb", "pyarrow.parquet", "obstore.store", "plotly")
+MORE = (
+    "rich.progress",
+    "rich.table",
+    "duckdb",
+    "pyarrow.parquet",
+    "obstore.store",
+    "plotly",
+    "multiprocessing.popen_fork",
+    "multiprocessing.util",
+)
 """What commands import when they need it."""
 
 
@@ -105,6 +118,18 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
+running: list[Warm] = []
+"""The process that forks for this one's tests, once there is one."""
+
+
+def module(name: str, *arguments: str) -> Forked | subprocess.Popen:
+    """A module of esops as a process of its own, as `python -m` starts it."""
+    if running:
+        return running[-1].start([*arguments], Path.cwd(), dict(os.environ), name)
+    command = [sys.executable, "-m", name, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 class Warm:
     """The process that forks."""
 
@@ -119,12 +144,25 @@ class Warm:
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == b"ready\n"
 
-    def start(self, arguments: list[str], folder: Path, environment: dict[str, str]) -> Forked:
-        """Start a command, with pipes for what it prints."""
+    def start(
+        self,
+        arguments: list[str],
+        folder: Path,
+        environment: dict[str, str],
+        module: str = "esops.cli",
+    ) -> Forked:
+        """Start a command, or what `python -m` does with a module, with pipes for what it
+        prints.
+        """
         link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         link.connect(self._path)
         asked = json.dumps(
-            {"arguments": arguments, "folder": str(folder), "environment": environment}
+            {
+                "module": module,
+                "arguments": arguments,
+                "folder": str(folder),
+                "environment": environment,
+            }
         ).encode()
         (out, to_out), (err, to_err) = os.pipe(), os.pipe()
         socket.send_fds(link, [asked], [to_out, to_err])
@@ -153,8 +191,34 @@ class Warm:
         self._folder.cleanup()
 
 
+@contextmanager
+def without_native_exits() -> Iterator[None]:
+    """What is imported here registers nothing for the end of the process that is not of Python:
+    DuckDB's bindings would free all that they are made of, page by page, in each child.
+    """
+    register: Any = atexit.register
+
+    def of_python(function: Any, *arguments: Any, **named: Any) -> Any:
+        if function.__module__ is None:
+            return function
+        return register(function, *arguments, **named)
+
+    atexit.register = of_python
+    try:
+        yield
+    finally:
+        atexit.register = register
+
+
 def load() -> None:
     """Import all of esops, and what its commands need."""
+    with without_native_exits():
+        load_modules()
+    # A thread does not survive a fork, nor does what it holds.
+    assert threading.active_count() == 1, threading.enumerate()
+
+
+def load_modules() -> None:
     import esops
 
     for module in pkgutil.walk_packages(esops.__path__, "esops."):
@@ -164,12 +228,22 @@ def load() -> None:
         import_module(name)
     import_module("esops.cli.load").commands()
     # What takes time in each process and is the same in all.
-    import_module("esops.cli.app").whole_command()
+    read_options(import_module("esops.cli.app").whole_command())
+    session = import_module("esops.postgres.session")
+    for version in (160_000, 180_000):
+        for purpose in (session.WORK, session.READ, session.BULK):
+            session.set_up(session.ServerFacts(version, True, None), purpose)
     for group in ("esops.stores", "esops.layouts"):
         import_module("esops.plugins").brought(group)
     fork_followers()
-    # A thread does not survive a fork, nor does what it holds.
-    assert threading.active_count() == 1, threading.enumerate()
+
+
+def read_options(command: Any) -> None:
+    """Make what reads the options of a command and of those below it, by their types."""
+    for option in command.params:
+        option.get_runtime_param()
+    for each in getattr(command, "commands", {}).values():
+        read_options(each)
 
 
 def fork_followers() -> None:
@@ -212,11 +286,15 @@ def become(link: socket.socket, asked: dict, out: int, err: int) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    sys.argv = ["esops", *asked["arguments"]]
+    sys.argv = [asked["module"], *asked["arguments"]]
     code = 0
     try:
         customise(asked["environment"].get("PYTHONPATH", ""))
-        import_module("esops.cli").main()
+        if asked["module"] == "esops.cli":
+            sys.argv[0] = "esops"
+            import_module("esops.cli").main()
+        else:
+            runpy.run_module(asked["module"], run_name="__main__", alter_sys=True)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
@@ -224,7 +302,7 @@ def become(link: socket.socket, asked: dict, out: int, err: int) -> None:
         code = 1
     finally:
         threading._shutdown()
-        import_module("atexit")._run_exitfuncs()
+        atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
