@@ -127,7 +127,9 @@ def test_an_older_run_with_other_content_is_refused(project, dsn, connection, la
 
 def test_pieces_at_new_and_at_old_positions_are_not_mixed(project, dsn, connection, layout):
     append = quick(layout)
-    write(project, of(dsn, more=f'append = "{append}"'), DELETE)
+    more_keys = f'append = "{append}"'
+    joined = of(dsn, "j", f'{more_keys}\narchive = "cold"\nof = "s"')
+    write(project, of(dsn, more=more_keys) + joined, DELETE)
     table, _ = EVENTS[layout]
     with open_store("s", PostgresSettings(dsn=dsn, append=append)) as store:
 
@@ -154,10 +156,15 @@ def test_pieces_at_new_and_at_old_positions_are_not_mixed(project, dsn, connecti
         before = log()
         refused = restored(project, newer)
         assert (refused.code, "--renumber, too" in refused.err) == (6, True), refused.err
+        # Nor are they read so, one from the store and the other from the archive.
+        refused = project.run("events", "--store", "j")
+        assert (refused.code, f"{newer} --renumber" in refused.err) == (6, True), refused.err
         left_out = restored(project, newer, "--skip-conflicts", "--output", "json")
         assert (left_out.code, left_out.json["left_out"], log()) == (1, 1, before)
         assert restored(project, newer, "--renumber").code == 0
         assert log() == [event.id for event in store.read_stream(NAME)] == written
+        read = project.ok("events", "--store", "j", "--output", "json").json
+        assert [event["id"] for event in read] == written
         for run in (older, newer):
             assert restored(project, run).code == 0, "all of it is there"
         emptied()

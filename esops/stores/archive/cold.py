@@ -14,6 +14,7 @@ from esops.archive_format.runs import Catalog
 from esops.errors import AbsentArchive, ConnectionLost, Refused, Unavailable
 from esops.settings import ArchiveStoreSettings, StoreSettings
 from esops.stores.archive.complete import check_complete
+from esops.stores.archive.out_of_order import check_order
 from esops.stores.archive.own_runs import own_runs
 from esops.stores.archive.store import ArchiveStore
 from esops.stores.base import EventStore
@@ -42,7 +43,9 @@ class ColdPart:
         runs.refuse_others()
         check_complete(catalog, sealed, lambda name: runs.may_be(name, sealed, settings))
         of = ArchiveStoreSettings(of=runs.names, cold=settings.cold)
-        return ArchiveStore(self._hot.name, of, runs.own, self._hot.tenant_scope)
+        store = ArchiveStore(self._hot.name, of, runs.own, self._hot.tenant_scope)
+        check_order(self._hot, store)
+        return store
 
     def renew(self) -> bool:
         """Take in the runs that were sealed since; returns whether there are any.
