@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esops.archive_format.lease import Lease
 from esops.archive_format.manifest import Manifest
-from esops.archive_format.runs import Run
+from esops.archive_format.runs import Catalog, Run
 from esops.config import Config
 from esops.settings import PolicySettings, Removal
+from esops.stores.archive.own_runs import own_runs
 from esops.stores.archiving import RemovalStrategy
 from esops.stores.base import EventStore
+
+if TYPE_CHECKING:
+    from esops.stores.archive.own_runs import SealedRun
 
 Progress = Callable[[str, int, int | None], None]
 """Is given what is counted, how many are done, and how many there are (None if unknown)."""
@@ -90,10 +94,10 @@ class RunContext:
     """Raises Stopped when the run has to stop. Called between units of work, never within one."""
     progress: Progress
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Under which the store's runs are sealed."""
-        return self.config.stores[self.store_name].sources(self.store_name)
+    def own_runs(self, catalog: Catalog) -> list[SealedRun]:
+        """The sealed runs of the store, under whatever name. Raises Damaged, Unavailable."""
+        settings = self.config.stores[self.store_name]
+        return own_runs(catalog.repository, catalog.sealed(), self.store, settings).all
 
 
 def utc_now() -> str:

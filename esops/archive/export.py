@@ -45,7 +45,7 @@ def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
     # A policy that removes streams selects them until they are gone. One that keeps them would
     # archive the same streams in every run.
     archived = (
-        policy.ArchivedVersions(catalog, context.names) if context.removal == "keep" else None
+        policy.ArchivedVersions(context.own_runs(catalog)) if context.removal == "keep" else None
     )
     try:
         left_out: Counter[LeftOut] = Counter()
@@ -61,7 +61,9 @@ def export_and_seal(context: RunContext, catalog: Catalog) -> Manifest | None:
             for why, number in left_out.items():
                 log.warning(_LEFT_OUT[why], streams=number)
             if not selection.count:
-                policy.check_names(context.store, context.policy, context.policy_name, catalog)
+                policy.check_names(
+                    context.store, context.policy, context.policy_name, context.own_runs(catalog)
+                )
                 return None
             _note_plan(context)
             log.info(

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from heapq import heappush, heappushpop
 from itertools import islice
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from esops.archive import checkpoint_guard, policy
 from esops.archive.heads import LeftOut, Part
@@ -23,10 +23,14 @@ from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Refused
 from esops.events import Checkpoint, RecordedEvent
 from esops.moments import Moment
-from esops.settings import ArchiveSettings, Removal, StreamPortion
+from esops.settings import ArchiveSettings, Removal, StoreSettings, StreamPortion
 from esops.stores import open_store
+from esops.stores.archive.own_runs import own_runs
 from esops.stores.base import EventStore, require
 from esops.stores.parts import Scavengeable
+
+if TYPE_CHECKING:
+    from esops.stores.archive.own_runs import SealedRun
 
 _COUNTED_FOR = timedelta(seconds=20)
 """How long a plan counts what a scavenge would remove."""
@@ -279,11 +283,8 @@ def _planned(
         found.stays = 0 if found.part == "head" else strategy.keeps
         if begun is not None:
             found.unfinished = _unfinished(config, name, store, begun, asked)
-        archived = (
-            policy.ArchivedVersions(catalog, store_settings.sources(store_name))
-            if removal == "keep" and catalog is not None
-            else None
-        )
+        earlier = _own_runs(catalog, store, store_settings)
+        archived = policy.ArchivedVersions(earlier) if removal == "keep" and earlier else None
         parts = policy.selected(
             store,
             settings,
@@ -301,7 +302,7 @@ def _planned(
             store,
         )
         if not found.streams and begun is None:
-            policy.check_names(store, settings, full_name, catalog)
+            policy.check_names(store, settings, full_name, earlier)
 
 
 def _unfinished(
@@ -340,6 +341,15 @@ def _catalog(settings: ArchiveSettings) -> Catalog | None:
         return Catalog(Repository(settings))
     except AbsentArchive:
         return None
+
+
+def _own_runs(
+    catalog: Catalog | None, store: EventStore, settings: StoreSettings
+) -> list[SealedRun]:
+    """The sealed runs of a store, under whatever name."""
+    if catalog is None:
+        return []
+    return own_runs(catalog.repository, catalog.sealed(), store, settings).all
 
 
 def _whole(part: Part, found: ArchivePlan) -> PlannedStream:

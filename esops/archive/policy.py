@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from itertools import islice
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import orjson
 import structlog
@@ -19,7 +19,6 @@ import structlog
 from esops.archive.heads import Heads, LeftOut, Part
 from esops.archive_format.disk_map import DiskMap
 from esops.archive_format.hashes import Digest
-from esops.archive_format.runs import Catalog
 from esops.archive_format.schema import time_of
 from esops.errors import Refused, UsageError
 from esops.events import EventFilter, StreamInfo, StreamRef
@@ -28,6 +27,9 @@ from esops.settings import PolicySettings, Removal, StreamPortion
 from esops.stores.archiving import RemovalStrategy
 from esops.stores.base import EventStore, require
 from esops.stores.filters import check_filter
+
+if TYPE_CHECKING:
+    from esops.stores.archive.own_runs import SealedRun
 
 log = structlog.get_logger("esops.archive")
 
@@ -143,12 +145,11 @@ def _streams(
 
 
 def check_names(
-    store: EventStore, policy: PolicySettings, name: str, catalog: Catalog | None
+    store: EventStore, policy: PolicySettings, name: str, earlier: Sequence[SealedRun]
 ) -> None:
     """Raises UsageError where a policy that selects nothing names a category or types that the
-    store does not have: never, as far as its earlier runs tell.
+    store does not have: never, as far as its earlier runs tell, which are the store's.
     """
-    earlier = catalog.sealed([store.name]) if catalog is not None else []
     if any(manifest.policy == name for _, manifest in earlier):
         return  # all of them may have been archived and removed
     where = f"policy {name}: "
@@ -190,14 +191,11 @@ def _idle_for(store: EventStore, info: StreamInfo, now: datetime) -> timedelta |
 class ArchivedVersions(DiskMap):
     """The streams of a store that an archive holds, each with the last archived version."""
 
-    def __init__(self, catalog: Catalog, names: Sequence[str]) -> None:
-        """Read the lists of streams of all runs that are sealed under these names.
-
-        Raises Damaged, Missing, Unavailable.
-        """
+    def __init__(self, runs: Sequence[SealedRun]) -> None:
+        """Read the lists of streams of the store's runs. Raises Damaged, Missing, Unavailable."""
         super().__init__()
         self._any = False
-        for run, manifest in catalog.sealed(names):
+        for run, manifest in runs:
             for digest, _ in run.streams(manifest):
                 self._any = True
                 # A stream can be in several runs: it was kept, and grew.

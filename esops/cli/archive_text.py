@@ -270,8 +270,9 @@ def restored(output: Output, result: RestoreResult) -> None:
             f"{result.store} reads one tenant alone"
         )
     if result.restore_next:
+        too = ", each with --renumber" if result.renumbered else ""
         output.line(
-            "More of these streams is in other runs. Restore next, in this order: "
+            f"More of these streams is in other runs. Restore next, in this order{too}: "
             f"{', '.join(result.restore_next)}"
         )
     if result.left_out:

@@ -26,13 +26,11 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
         if settings.kind != "server" and _is_of(config, settings.store, name)
     }
     policies = {
-        policy: settings
+        policy: (archive, settings)
         for archive in config.archives.values()
         for policy, settings in archive.policies.items()
         if (settings.closed_by or settings.until or settings.category)
         and _is_of(config, settings.store, name)
-        # Its runs may have taken away all of these events, as they should.
-        and not _has_run(archive, policy, name)
     }
     if not projections and not policies:
         return
@@ -43,8 +41,10 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
             for projection, settings in projections.items():
                 away = list(_archived_away(config, projection, settings, store))
                 yield from away or _named(f"projection {projection}", store, settings.filter)
-            for policy, rule in policies.items():
-                yield from _policy(policy, rule, store)
+            for policy, (archive, rule) in policies.items():
+                # Its runs may have taken away all of these events, as they should.
+                if not _has_run(config, archive, policy, store):
+                    yield from _policy(policy, rule, store)
     except EsopsError:
         return  # the store itself has a finding
 
@@ -60,17 +60,26 @@ def _policy(name: str, rule: PolicySettings, store: EventStore) -> Iterator[Find
         yield from _named(subject, store, one)
 
 
-def _has_run(archive: ArchiveSettings, policy: str, store: str) -> bool:
-    """Whether an archive has runs of a policy; no where it cannot be read, which is a finding of
-    its own.
+def _has_run(config: Config, archive: ArchiveSettings, policy: str, store: EventStore) -> bool:
+    """Whether an archive has runs of a store by a policy; no where it cannot be read, which is a
+    finding of its own.
     """
     # Imported only if there is an archive.
     from esops.archive_format.repository import Repository
     from esops.archive_format.runs import Catalog
+    from esops.stores.archive.joined import JoinedStore
+    from esops.stores.archive.own_runs import own_runs
 
     try:
-        runs = Catalog(Repository(archive)).sealed([store])
-        return any(manifest.policy.rpartition("/")[2] == policy for _, manifest in runs)
+        repository = Repository(archive)
+        sealed = [
+            each
+            for each in Catalog(repository).sealed()
+            if each[1].policy.rpartition("/")[2] == policy
+        ]
+        if isinstance(store, JoinedStore):
+            store = store.hot
+        return bool(own_runs(repository, sealed, store, config.stores[store.name]).all)
     except EsopsError:
         return False
 

@@ -235,6 +235,25 @@ def test_a_restore_knows_the_runs_of_a_renamed_section(told, project, dsn, conne
         assert list(store.read_stream(name)) == []
 
 
+def test_a_run_that_a_renamed_section_left_unfinished_is_resumed_and_its_streams_are_found(
+    project, dsn, connection
+):
+    marten.create(connection)
+    fill(dsn)
+    connection.execute("INSERT INTO mt_event_progression VALUES ('Trip:All', 1)")
+    configure(project, {"s": {"dsn": dsn}})
+    assert project.run("archive", "run", "old").code == 6, "sealed, and waits for a reader"
+    connection.execute("DELETE FROM mt_event_progression")
+    configure(project, {"t": {"dsn": dsn, "of": ["s", "t"]}}, of="t")
+    (unfinished,) = project.ok("archive", "list", "--output", "json").json
+    project.ok("archive", "plan", "old")
+    assert archive(project) == unfinished["run"]
+    assert unfinished["run"] in project.run("audit", "stream", str(uuid.UUID(int=1))).err
+    # What the store does not have any more, a policy may name all the same.
+    project.ok("archive", "run", "old", "--remove", "keep")
+    assert "ESOPS-D051" not in codes(project)
+
+
 @pytest.mark.parametrize("layout", MAKE)
 def test_what_came_back_at_new_positions_is_read_once_under_any_name(
     layout, project, dsn, connection

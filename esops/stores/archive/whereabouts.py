@@ -8,6 +8,7 @@ from typing import NamedTuple
 from esops.config import Config
 from esops.errors import EsopsError, NoStream, UsageError
 from esops.settings import PostgresSettings
+from esops.stores import open_store
 
 
 class Whereabouts(NamedTuple):
@@ -25,13 +26,18 @@ def runs_with(config: Config, store: str, stream: str) -> Iterator[Whereabouts]:
     # Imported only if there is an archive.
     from esops.archive_format.repository import Repository
     from esops.archive_format.runs import Catalog
+    from esops.stores.archive.own_runs import own_runs
 
     own = config.stores.get(store)
-    names = own.sources(store) if own is not None else (store,)
+    if own is None:
+        return
     tenant = own.tenant if isinstance(own, PostgresSettings) else None
     for archive, settings in config.archives.items():
         try:
-            for run, manifest in Catalog(Repository(settings)).sealed(names):
+            repository = Repository(settings)
+            with open_store(store, own.without_archive) as opened:
+                runs = own_runs(repository, Catalog(repository).sealed(), opened, own).all
+            for run, manifest in runs:
                 if not any(each.first <= stream <= each.last for each in manifest.stream_files):
                     continue
                 held = [
