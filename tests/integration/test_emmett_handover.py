@@ -159,7 +159,7 @@ def test_idle_stopped_killed_and_started_again(shop, project):
 @pytest.mark.slow
 def test_handed_over_while_a_writer_is_at_work(shop, project):
     """Stopped, or killed in the middle of its work, again and again, without a pause for writers."""
-    rounds = soak.rounds(2, 30)
+    rounds = soak.rounds(1, 30)
     command = ["node", str(shop.folder / "emmett_writer.mjs"), shop.uri, "9", "1000000"]
     writer = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:

@@ -146,6 +146,26 @@ def test_refused_while_rows_are_fresh_or_ahead_or_gone(impatient, connection):
     assert shop.table(connection, "cart_summary") == shop.truth(connection, 1_500)
 
 
+def test_that_the_projector_has_stopped_is_said_of_a_moment(impatient, connection, dsn):
+    connection.execute("UPDATE shop.mt_event_progression SET last_updated = now()")
+    command = ("rebuild", "--blue-green", "--max-diff", "100%")
+    with psycopg.connect(dsn, autocommit=True) as daemon:
+        daemon.execute("SELECT pg_advisory_lock(4444)")
+        result = impatient.run(*command, "--processor-stopped")
+        assert result.code == 6
+        assert "its lock 4444" in result.err
+    looked_away(connection)
+    # A resumed rebuild keeps other options, and is to be told this again.
+    assert impatient.run("rebuild", "--blue-green", "--resume").code == 6
+    impatient.ok("rebuild", "--blue-green", "--resume", "--processor-stopped")
+    assert shard(connection) == EVENTS
+    text = (impatient.folder / "esops.toml").read_text()
+    impatient.write("esops.toml", text.replace('live = "app"\n', ""))
+    useless = impatient.run(*command, "--processor-stopped")
+    assert useless.code == 2
+    assert 'works only with live = "app"' in useless.err
+
+
 def test_refused_without_a_checkpoint_or_across_databases(carts, own_server):
     text = (carts.folder / "esops.toml").read_text()
     carts.write("esops.toml", text.replace('checkpoint = "CartSummary:All"\n', ""))
