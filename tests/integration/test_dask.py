@@ -19,6 +19,8 @@ distributed = pytest.importorskip(
     "distributed", reason="Dask is an extra: pip install 'esops[dask]'"
 )
 EVENTS = 6_000
+# One cluster for all of them: each process that shares the tests would start its own.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dask")]
 
 
 @pytest.fixture(scope="module")
