@@ -5,7 +5,7 @@ Detection of layouts asks here; it never looks at the rows of a table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ _PLAIN = {
     951: 'pg_catalog."POSIX"',
 }
 """Collations by number, as the catalogue is made with them."""
+DELETE, UPDATE = 8, 16
+"""What is done to rows, as pg_trigger.tgtype has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,22 +187,18 @@ def leads_an_index(connection: psycopg.Connection, table: str, column: str) -> b
     return bool(row and row[0])
 
 
-def cascading_dependents(connection: psycopg.Connection, oid: int) -> list[str]:
-    """The tables whose rows a foreign key deletes or changes when rows of this table, or of one of
-    its partitions, are deleted.
-    """
-    tree = relation_tree(connection, oid)
-    rows = connection.execute(_SQL["cascading_dependents"], (tree,)).fetchall()
-    return [row[0] for row in rows]
+def side_effects(
+    connection: psycopg.Connection, tables: Mapping[str, int]
+) -> list[tuple[str, str, str]]:
+    """What else is done where rows of some tables, or of their partitions, change: `trigger`,
+    `rule` or `foreign key`, the table, and the name of the trigger, of the rule or of the table
+    whose rows the key deletes or changes.
 
-
-def delete_triggers(connection: psycopg.Connection, oid: int) -> list[str]:
-    """The triggers of a table, or of one of its partitions, that run when rows are deleted; those
-    of foreign keys are left out.
+    `tables` are quoted and qualified, each with what is done to its rows: DELETE, UPDATE or both.
+    Triggers of foreign keys are left out, and so are keys between these tables.
     """
-    tree = relation_tree(connection, oid)
-    rows = connection.execute(_SQL["delete_triggers"], (tree,)).fetchall()
-    return [row[0] for row in rows]
+    parameters = {"tables": list(tables), "actions": list(tables.values())}
+    return connection.execute(_SQL["side_effects"], parameters).fetchall()
 
 
 def sequence_of(connection: psycopg.Connection, schema: str, name: str) -> tuple[int, int] | None:

@@ -121,20 +121,34 @@ SELECT bool_and(EXISTS (
               AND a.attname = %(column)s))
   FROM pg_partition_tree(%(table)s::regclass) t WHERE t.isleaf;
 
--- cascading_dependents --
--- ON DELETE CASCADE, SET NULL or SET DEFAULT.
-SELECT DISTINCT conrelid::regclass::text
-  FROM pg_constraint
- WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd') AND confrelid = ANY(%s)
- ORDER BY 1;
-
--- delete_triggers --
--- Those that run at a DELETE in this session: neither disabled nor for replication alone.
-SELECT DISTINCT t.tgname::text
-  FROM pg_trigger t
- WHERE NOT t.tgisinternal AND t.tgtype & 8 > 0 AND t.tgenabled IN ('O', 'A')
-   AND t.tgrelid = ANY(%s)
- ORDER BY 1;
+-- side_effects --
+-- What else is done where rows of some tables are inserted (4), updated (16) or deleted (8): by
+-- triggers and rules that act in this session, and by foreign keys of other tables. A row that is
+-- updated in a partitioned table may move, which is all three, and a library may do it as such.
+WITH RECURSIVE given AS (
+    SELECT k.name, k.name::regclass::oid AS oid,
+           CASE WHEN c.relkind = 'p' AND k.actions & 16 > 0 THEN 28 ELSE k.actions END AS actions
+      FROM unnest(%(tables)s::text[], %(actions)s::int[]) AS k (name, actions)
+      JOIN pg_class c ON c.oid = k.name::regclass
+), part AS (
+    SELECT * FROM given
+    UNION ALL SELECT p.name, i.inhrelid, p.actions FROM pg_inherits i JOIN part p ON p.oid = i.inhparent
+)
+SELECT 'trigger', p.name, t.tgname::text
+  FROM pg_trigger t JOIN part p ON p.oid = t.tgrelid
+ WHERE NOT t.tgisinternal AND t.tgtype & p.actions > 0 AND t.tgenabled IN ('O', 'A')
+ UNION
+SELECT 'rule', p.name, r.rulename::text
+  FROM pg_rewrite r JOIN part p ON p.oid = r.ev_class
+ WHERE r.ev_enabled IN ('O', 'A')
+   AND p.actions & CASE r.ev_type WHEN '2' THEN 16 WHEN '3' THEN 4 WHEN '4' THEN 8 ELSE 0 END > 0
+ UNION
+SELECT 'foreign key', p.name, f.conrelid::regclass::text
+  FROM pg_constraint f JOIN part p ON p.oid = f.confrelid
+ WHERE f.contype = 'f' AND p.actions & 8 > 0
+   AND (f.confdeltype IN ('c', 'n', 'd') OR p.actions & 16 > 0 AND f.confupdtype IN ('c', 'n', 'd'))
+   AND f.conrelid NOT IN (SELECT oid FROM part)
+ ORDER BY 1, 2, 3;
 
 -- sequence --
 SELECT s.seqcache, s.seqincrement

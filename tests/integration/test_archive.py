@@ -29,7 +29,7 @@ from esops.archive_format.runs import Catalog
 from esops.archive_format.schema import Damaged
 from esops.config import load_config
 from esops.errors import Refused, Stopped
-from esops.events import NewEvent
+from esops.events import NewEvent, StreamKey, StreamRef
 from esops.settings import (
     ArchiveSettings,
     EventStoreDBSettings,
@@ -38,7 +38,7 @@ from esops.settings import (
 )
 from esops.stores import open_store
 from esops.stores.archive import views
-from esops.stores.archiving import RemovalStrategy, Removed
+from esops.stores.archiving import RemovalStrategy, Removed, VersionRange
 from esops.stores.eventstoredb.errors import StreamGone
 from tests.support import emmett, eventsourcing, marten, messagedb, shop
 from tests.support.esdb import Nodes
@@ -1085,8 +1085,15 @@ def test_events_that_others_refer_to_stay_and_the_rest_of_the_run_goes(project, 
         "CREATE FUNCTION drop_notes() RETURNS trigger LANGUAGE plpgsql AS "
         "$f$ BEGIN DELETE FROM notes; RETURN OLD; END $f$"
     )
-    for when in ("AFTER DELETE ON mt_events", "BEFORE UPDATE OR DELETE ON mt_streams"):
+    # A stream's row is updated, and stays; in place, the events' as well.
+    for when, how in (
+        ("AFTER DELETE ON mt_events", "delete"),
+        ("AFTER UPDATE ON mt_streams", "delete"),
+        ("AFTER UPDATE ON mt_streams", "archive"),
+        ("BEFORE UPDATE OR DELETE ON mt_events", "archive"),
+    ):
         table = when.split()[-1]
+        write(project, of(dsn), f'store = "s"\nstream = "*"\nremove = "{how}"')
         connection.execute(
             f"CREATE TRIGGER drops {when} FOR EACH ROW EXECUTE FUNCTION drop_notes()"
         )
@@ -1095,8 +1102,60 @@ def test_events_that_others_refer_to_stay_and_the_rest_of_the_run_goes(project, 
             assert refused.code == 6
             assert f'"{table}" would run triggers of the application (drops)' in refused.err
         connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER drops")
-    project.ok("archive", "plan", "old")
+        project.ok("archive", "plan", "old")
+        connection.execute(f"DROP TRIGGER drops ON {table}")
+    connection.execute("CREATE RULE drops AS ON UPDATE TO mt_streams DO ALSO DELETE FROM notes")
+    refused = project.run("archive", "run", "old")
+    assert refused.code == 6
+    assert '"mt_streams" would run rules of the application (drops)' in refused.err
     assert connection.execute("SELECT count(*) FROM notes").fetchone() == (4,)
+
+
+CASCADE = "FOREIGN KEY (event) REFERENCES mt_events (id) ON DELETE"
+MADE_MEANWHILE = {
+    "trigger": "CREATE TRIGGER drops AFTER DELETE ON mt_events EXECUTE FUNCTION drop_notes()",
+    "of streams": "CREATE TRIGGER drops AFTER UPDATE ON mt_streams EXECUTE FUNCTION drop_notes()",
+    "rule": "CREATE RULE drops AS ON DELETE TO mt_events DO ALSO DELETE FROM notes",
+    "cascade": f"ALTER TABLE notes ADD {CASCADE} CASCADE",
+    "set null": f"ALTER TABLE notes ADD {CASCADE} SET NULL",
+}
+
+
+def test_what_would_take_other_rows_along_is_looked_for_in_each_transaction(dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True))
+    connection.execute(
+        "CREATE UNIQUE INDEX ON mt_events (id); CREATE TABLE notes (event uuid); "
+        "CREATE FUNCTION drop_notes() RETURNS trigger LANGUAGE plpgsql AS "
+        "$f$ BEGIN DELETE FROM notes; RETURN NULL; END $f$"
+    )
+    ten = timedelta(seconds=10)
+    with open_store("s", PostgresSettings(dsn=dsn, append="quick")) as store:
+        archiving = store.archiving
+        for number, (kind, made) in enumerate(MADE_MEANWHILE.items()):
+            refs = []
+            for stream in (f"a-{number}", f"b-{number}"):
+                store.append(stream, [new(), new()])
+                refs.append(StreamRef(stream, "", 2))
+            connection.execute("INSERT INTO notes SELECT id FROM mt_events")
+            batches = {each.stream: list(archiving.export([each])) for each in refs}
+            first, second = (
+                [VersionRange(StreamKey(each.stream), 1, 2, 2, True, batches[each.stream])]
+                for each in refs
+            )
+            archiving.removal_strategy("delete")
+            archiving.remove("delete", first, ten, ten)
+            connection.execute("DELETE FROM notes n WHERE event NOT IN (SELECT id FROM mt_events)")
+            (before,) = connection.execute("SELECT count(event) FROM notes").fetchone()
+            connection.execute(made)
+            with pytest.raises(Refused, match="which may delete|would also delete"):
+                archiving.remove("delete", second, ten, ten)
+            assert connection.execute("SELECT count(event) FROM notes").fetchone() == (before,)
+            connection.execute(
+                "DROP TRIGGER IF EXISTS drops ON mt_events; DROP TRIGGER IF EXISTS drops ON "
+                "mt_streams; DROP RULE IF EXISTS drops ON mt_events; ALTER TABLE notes DROP "
+                "CONSTRAINT IF EXISTS notes_event_fkey"
+            )
+            assert archiving.remove("delete", second, ten, ten)[0].reason is None, kind
 
 
 def test_large_events_are_read_back_some_at_a_time(project, dsn, connection):

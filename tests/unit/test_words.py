@@ -45,7 +45,7 @@ NAMES_OUT = {
     "elsewhere": "archived_away",
     "dealt": "split, shard_predicate",
     "deal": "split, shard_predicate",
-    "drawn_along": "cascading_dependents",
+    "drawn_along": "side_effects",
     "dear": "expensive",
     "guess": "estimate",
     "guessed": "estimated",

@@ -42,6 +42,7 @@ from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.light import sized
 from esops.stores.postgres.restorer import StreamRestorer
 from esops.stores.postgres.restoring import table_of
+from esops.stores.postgres.side_effects import refuse_side_effects
 from esops.stores.postgres.trial import Trial
 
 _BY_INDEX = "SET enable_seqscan = off"
@@ -152,8 +153,8 @@ class StreamArchiver:
             )
         how = rules.removals[removal]
         with self._control() as connection:
+            refuse_side_effects(connection, rules, how, self._layout.events)
             if how.deletes:
-                self._refuse_dependents(connection)
                 for name in (self._layout.events, *rules.streams):
                     refuse_rules(connection, table_of(connection, name))
             compared, columns = self._comparison(connection), self._all_columns(connection)
@@ -189,28 +190,6 @@ class StreamArchiver:
         back = dict.fromkeys([*rules.columns.values(), *rules.position, *self._extra(connection)])
         rules.fill(back)
         return [each.name for each in table.columns if each.name in back]
-
-    def _refuse_dependents(self, connection: psycopg.Connection) -> None:
-        others = catalog.cascading_dependents(connection, self._events_table(connection).oid)
-        if others:
-            raise Refused(
-                f"deleting events of {self._layout.events.as_string(None)} would also delete or "
-                f"change rows of {', '.join(others)}, which are not in the archive",
-                hint="The foreign keys of these tables say so (ON DELETE). With "
-                'remove = "keep", esops archives the events and removes nothing.',
-            )
-        assert self._rules is not None
-        for name in (self._layout.events, *self._rules.streams):
-            triggers = catalog.delete_triggers(connection, table_of(connection, name).oid)
-            if triggers:
-                raise Refused(
-                    f"deleting rows of {name.as_string(None)} would run triggers of the "
-                    f"application ({', '.join(triggers)}), which may delete or change rows that "
-                    "are not in the archive",
-                    hint="Read what they do. If nothing is lost by it, disable them while the "
-                    'policy runs (ALTER TABLE … DISABLE TRIGGER …). With remove = "keep", esops '
-                    "archives the events and removes nothing.",
-                )
 
     def head_limits(self, removal: str, streams: Sequence[StreamKey]) -> Mapping[StreamKey, int]:
         """See Archiving: from the layout's rules."""

@@ -28,6 +28,7 @@ from esops.stores.archiving import Removed, VersionRange
 from esops.stores.postgres.comparing import Comparison, array_of
 from esops.stores.postgres.layouts.archiving import RANGES, STREAMS, LayoutArchiving, SqlRemoval
 from esops.stores.postgres.settle import Waiting
+from esops.stores.postgres.side_effects import refuse_side_effects
 
 _SQL = statements(__package__, "removing")
 _ROWS_AT_ONCE = 5_000
@@ -109,9 +110,11 @@ class StreamRemover:
         return [*first, *alone, *(self.remove(rest) if rest else [])]
 
     def _remove_at_once(self, parts: Sequence[VersionRange]) -> list[Removed]:
-        # From here on nobody changes its columns.
-        lock = sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(self.events)
-        self.connection.execute(lock)
+        # From here on nobody changes columns, or makes a trigger or a foreign key. It is the lock
+        # that each writer takes, so that none waits for it.
+        tables = sql.SQL(", ").join([self.events, *self.rules.streams])
+        self.connection.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(tables))
+        refuse_side_effects(self.connection, self.rules, self.removal, self.events)
         comparison = self.compare(self.connection)
         done = self._heads_needed(parts) if parts[0].head else self._lock(parts)
         going = [part for part in parts if part.key not in done]
