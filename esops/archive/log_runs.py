@@ -75,7 +75,7 @@ def log_of(
     Damaged, Unavailable for an archive that may have runs of the log and cannot be read.
     """
     settings = _NO_SECTION if config is None else config.stores.get(store.name, _NO_SECTION)
-    archives = list(_archives(run, config, store.name))
+    archives = list(_archives(run, config))
     found = [own_runs(each.repository, each.sealed, store, settings) for each in archives]
     at_home = any(_is(run, each) for own in found for each, _ in own.all)
     doubt = [own for own in found if any(_is(run, each) for each, _ in own.doubtful)]
@@ -104,20 +104,14 @@ def _is(run: Run, other: Run) -> bool:
     return (run.name, run.repository.address) == (other.name, other.repository.address)
 
 
-def _archives(run: Run, config: Config | None, store: str) -> Iterator[_Archive]:
+def _archives(run: Run, config: Config | None) -> Iterator[_Archive]:
     """The archive of a run, and all others of the configuration."""
     yield _Archive(run.repository)
     for name, settings in config.archives.items() if config is not None else ():
         if settings.repository == run.repository.address:
             continue
-        assert config is not None
-        of = {config.store(policy.store)[0] for policy in settings.policies.values()}
-        try:
-            yield _Archive(Repository(settings), name)
-        except EsopsError:
-            # An archive that is for other stores only need not be there.
-            if not of or store in of:
-                raise
+        # Whatever store its policies name: only the archive tells whose events it has.
+        yield _Archive(Repository(settings), name)
 
 
 def _of_another(
