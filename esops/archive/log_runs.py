@@ -41,6 +41,8 @@ class LogRuns:
     """Those of which nothing tells whether they are of this log."""
     archives: Mapping[str, str] = field(default_factory=dict)
     """The names of other archives, by the addresses of their repositories."""
+    config: Config | None = None
+    """Which other stores, archives and read models there are."""
 
     def named(self, run: Run) -> str:
         """A run as `esops archive restore` takes it."""
@@ -97,6 +99,7 @@ def log_of(
         sorted((each for own in found for each in own.all), key=age),
         [own for own in found if own.doubtful],
         {each.repository.address: each.name for each in archives if each.name is not None},
+        config,
     )
 
 

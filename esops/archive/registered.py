@@ -36,28 +36,35 @@ class Registered(NamedTuple):
     """None where esops.toml does not have the projection."""
     doubt: str = ""
     """Why its checkpoint says nothing of the store; empty where it does."""
+    dsn: str = ""
+    """Of the database that keeps it."""
 
 
-def versions_of_store(config: Config, store: EventStore, store_name: str) -> Iterator[Registered]:
+def versions_of_store(
+    config: Config, store: EventStore, store_name: str, *, of_any_history: bool = False
+) -> Iterator[Registered]:
     """The versions that need a store's events: those that are kept fresh or built, in each read
     model's database and in the store's own.
 
     Raises Unavailable where a database cannot be asked, and AnotherLog where a projection of
-    esops.toml was made from another history of the store.
+    esops.toml was made from another history of the store, unless those count as well.
     """
     with ExitStack() as stack:
-        reached: dict[str, psycopg.Connection] = {}
+        reached: dict[str, tuple[psycopg.Connection, str]] = {}
         names: dict[str, list[str]] = {}
         for dsn, name in _addresses(config, store_name):
             connection = stack.enter_context(connect(dsn, "archive"))
             with translated():
                 database = _database(connection, dsn)
-                reached.setdefault(database, connection)
+                reached.setdefault(database, (connection, dsn))
                 if name is not None:
                     names.setdefault(database, []).append(name)
-        for database, connection in reached.items():
+        for database, (connection, dsn) in reached.items():
             with translated():
-                yield from _of(config, store, store_name, connection, names.get(database, []))
+                for each in _of(config, store, store_name, connection, names.get(database, [])):
+                    if not of_any_history:
+                        _check_history(connection, store, each)
+                    yield each._replace(dsn=dsn)
 
 
 def _addresses(config: Config, store_name: str) -> Iterator[tuple[str, str | None]]:
@@ -125,10 +132,14 @@ def _by_section(
     if not same:
         # Moved to this store, and not rebuilt yet: a rebuild will read all of it.
         return f"it has the events of store {built_of}" if section == store_name else None
-    if version.position is not None:
-        # In another history it has read other events, whatever its position.
-        marks.check(connection, store, version)
     return ""
+
+
+def _check_history(connection: psycopg.Connection, store: EventStore, found: Registered) -> None:
+    # In another history it has read other events, whatever its position. Of a version that
+    # esops.toml does not name, the mark has told.
+    if found.settings is not None and not found.doubt and found.version.position is not None:
+        marks.check(connection, store, found.version)
 
 
 def _by_mark(

@@ -16,6 +16,7 @@ from esops.archive.archived_groups import Group, check_seal, events_of_streams, 
 from esops.archive.compare import StreamComparison, compare, only
 from esops.archive.log_runs import LogRuns, log_of
 from esops.archive.other_runs import OtherRuns
+from esops.archive.read_before import give_up_readers
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import RENUMBERED, Run
@@ -52,6 +53,8 @@ class RestoreResult:
     """The first thousand of these, each with the reason."""
     restore_next: list[str] = field(default_factory=list)
     """The runs that hold the rest of these streams, in the order in which to restore them."""
+    to_rebuild: list[str] = field(default_factory=list)
+    """The projections with versions that had read events which are at new positions now."""
 
     def leave_out(self, stream: str, reason: str) -> None:
         """Count a stream that was left out."""
@@ -350,8 +353,15 @@ class _Restoration:
                 if keys:
                     yield ArchivedGroup(keys, [group.rows[number] for number in numbers], theirs)
 
+        def confirm() -> None:
+            self._check_seal()
+            if self._missing and self._log.may_be_home:
+                self.result.to_rebuild = give_up_readers(
+                    self._log.config, self._store, self._run, self._manifest, self._requested
+                )
+
         done = archiving.restore_renumbered(
-            groups(), skip_conflicts=self._options.skip_conflicts, confirm=self._check_seal
+            groups(), skip_conflicts=self._options.skip_conflicts, confirm=confirm
         )
         for key, reason in done.conflicts.items():
             self.result.leave_out(key.stream, reason)

@@ -241,9 +241,9 @@ RENUMBER_NOTES = (
     "  - The events get new positions after all others, in the order of their old ones. Versions,",
     "    ids, times and payloads stay.",
     "  - Who has read the store up to now sees these events again, as new ones: the application's",
-    "    processors and consumers, persistent checkpoints, and the versions of esops' projections.",
-    "    What is not idempotent counts them twice. Rebuild such read models, or stop what must not",
-    "    see them.",
+    "    processors and consumers. What is not idempotent counts them twice: stop what must not",
+    "    see them. Versions of esops' projections that have read them are not followed any more:",
+    "    they stay as they are until you rebuild them.",
     "  - It is one transaction. esops waits for its end; a reader of the library's own that passes",
     "    numbers which are not there yet may pass these.",
 )
@@ -268,6 +268,11 @@ def restored(output: Output, result: RestoreResult) -> None:
         output.line(
             f"{count(result.of_other_tenants, 'stream')} of other tenants left out: store "
             f"{result.store} reads one tenant alone"
+        )
+    if result.to_rebuild:
+        output.line(
+            "These had read the events, and are not followed until they are rebuilt: "
+            f"{', '.join(result.to_rebuild)}"
         )
     if result.restore_next:
         too = ", each with --renumber" if result.renumbered else ""

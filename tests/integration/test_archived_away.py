@@ -13,6 +13,7 @@ from esops.settings import EventStoreDBSettings
 from esops.stores import open_store
 from tests.support import shop
 from tests.support.esdb import Nodes
+from tests.support.waiting import end, until
 
 POLICY = """
 [archives.cold]
@@ -130,6 +131,34 @@ def test_a_follower_counts_only_what_is_still_away(carts, connection):
     restore(carts, run)
     again = carts.run("run", "cart_summary", "--until-caught-up")
     assert "were archived and removed" not in again.err
+
+
+def test_a_version_that_had_read_events_does_not_follow_them_to_new_positions(
+    carts, dsn, connection
+):
+    """It would count them twice, whether it runs at that moment or is started after it."""
+
+    def rows() -> list:
+        return connection.execute("SELECT * FROM cart_summary ORDER BY 1").fetchall()
+
+    carts.ok("run", "cart_summary", "--until-caught-up")
+    position = "SELECT position FROM esops.versions WHERE projection = 'cart_summary'"
+    follower = carts.start("run", "cart_summary")
+    shop.more(dsn, 5)
+    (last,) = connection.execute("SELECT max(seq_id)::text FROM shop.mt_events").fetchone()
+    until(lambda: connection.execute(position).fetchone() == (last,))
+    run = archive(carts)
+    before = rows()
+    told = carts.ok("archive", "restore", run, "--yes", "--renumber", "--output", "json").json
+    assert told["to_rebuild"] == ["cart_summary"]
+    refused = carts.run("run", "cart_summary", "--until-caught-up")
+    assert (refused.code, "new positions" in refused.err) == (6, True), refused.err
+    end(follower)
+    assert rows() == before
+    found = carts.run("doctor", "--output", "json").json["findings"]
+    assert any("new positions" in each["message"] for each in found)
+    carts.ok("rebuild", "cart_summary", "--blue-green")
+    carts.ok("run", "cart_summary", "--until-caught-up")
 
 
 def test_nor_does_a_server_read_what_it_has_deleted(project):
