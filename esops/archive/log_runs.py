@@ -5,7 +5,7 @@ whatever names they are sealed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,23 @@ class LogRuns:
     """The names of other archives, by the addresses of their repositories."""
     config: Config | None = None
     """Which other stores, archives and read models there are."""
+    section: str | None = None
+    """That of its store, where it is another one and esops.toml has it."""
+
+    @contextmanager
+    def opened_home(self, manifest: Manifest) -> Iterator[EventStore | None]:
+        """Its store, without its archive; None where that is gone, or is the one that the run is
+        restored into. Raises Unavailable.
+        """
+        if self.config is None or self.section is None:
+            yield None
+            return
+        settings = self.config.stores[self.section].without_archive
+        with open_store(self.section, settings) as store:
+            info = store.ping()
+            # Another store may have taken its place.
+            same = (info.backend, info.layout) == (manifest.backend, manifest.layout)
+            yield store if same else None
 
     def named(self, run: Run) -> str:
         """A run as `esops archive restore` takes it."""
@@ -81,12 +98,11 @@ def log_of(
     found = [own_runs(each.repository, each.sealed, store, settings) for each in archives]
     at_home = any(_is(run, each) for own in found for each, _ in own.all)
     doubt = [own for own in found if any(_is(run, each) for each, _ in own.doubtful)]
-    home = f"store {store.name}"
+    home, section = f"store {store.name}", None
     if not at_home:
         for own in doubt:
             if store.archiving is not None and store.archiving.restores == "in place":
                 replace(own, doubtful=[(run, manifest)]).refuse_doubtful()
-        section = None
         if config is not None:
             with suppress(UsageError):
                 section = Homes(config).of(run, manifest)
@@ -100,6 +116,7 @@ def log_of(
         [own for own in found if own.doubtful],
         {each.repository.address: each.name for each in archives if each.name is not None},
         config,
+        section if section != store.name else None,
     )
 
 

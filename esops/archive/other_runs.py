@@ -258,16 +258,21 @@ class OtherRuns:
 
     def unfit(self, digests: Sequence[Digest], store: EventStore) -> dict[StreamKey, Refused]:
         """Why streams of the run cannot be appended to a store of another kind: a newer run has
-        other content of them, or they continue behind what would be there.
+        other content of them, or they continue behind what would be there, in a newer run or in
+        their own store. Raises Unavailable where that cannot be asked.
         """
+        with self._log.opened_home(self._manifest) as home:
+            behind = [StreamPart(each.key, each.last_version + 1, _HIGHEST) for each in digests]
+            alive = [0] * len(digests) if home is None else home.count_parts(behind, archived=True)
         continuing = {
             digest.key: Refused(
                 f"stream {digest.stream} continues behind version {digest.last_version}, which "
                 f"store {store.name} would not show: it would look complete",
                 hint=self._only_whole(),
             )
-            for digest in digests
+            for digest, events in zip(digests, alive, strict=True)
             if self._manifest.part == "head"
+            or events
             or any(piece.last > digest.last_version for piece in self._of(digest))
         }
         return continuing | self.outdated(digests)

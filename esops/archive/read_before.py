@@ -17,7 +17,7 @@ from esops.stores.archive.categories import may_be_in
 from esops.stores.base import EventStore
 
 
-def give_up_readers(
+def stop_readers(
     config: Config | None,
     store: EventStore,
     run: Run,
@@ -33,7 +33,7 @@ def give_up_readers(
     if config is None:
         return []
     first = Position.parse(manifest.first_position)
-    given_up = []
+    stopped = []
     for each in versions_of_store(config, store, store.name, of_any_history=True):
         filter = EventFilter() if each.settings is None else each.settings.filter
         if each.doubt or not _has_any(run, manifest, requested, filter):
@@ -48,8 +48,8 @@ def give_up_readers(
                 "events that it had read were restored at new positions, and it would read them "
                 f"again (run {run.name})",
             )
-            given_up.append(each.name)
-    return sorted(set(given_up))
+            stopped.append(each.name)
+    return sorted(set(stopped))
 
 
 def _has_any(run: Run, manifest: Manifest, requested: frozenset[str], filter: EventFilter) -> bool:

@@ -16,7 +16,7 @@ from esops.archive.archived_groups import Group, check_seal, events_of_streams, 
 from esops.archive.compare import StreamComparison, compare, only
 from esops.archive.log_runs import LogRuns, log_of
 from esops.archive.other_runs import OtherRuns
-from esops.archive.read_before import give_up_readers
+from esops.archive.read_before import stop_readers
 from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import RENUMBERED, Run
@@ -356,7 +356,7 @@ class _Restoration:
         def confirm() -> None:
             self._check_seal()
             if self._missing and self._log.may_be_home:
-                self.result.to_rebuild = give_up_readers(
+                self.result.to_rebuild = stop_readers(
                     self._log.config, self._store, self._run, self._manifest, self._requested
                 )
 

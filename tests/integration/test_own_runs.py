@@ -302,6 +302,25 @@ def test_a_restore_knows_the_runs_of_other_archives(project, dsn, connection):
     assert events(project, "s") == 7
 
 
+def test_a_stream_that_goes_on_at_home_is_not_restored_into_another_kind(project, dsn, connection):
+    marten.create(connection)
+    fill(dsn)
+    messagedb.create(connection)
+    configure(project, {"s": {"dsn": dsn, "schema": "public"}})
+    run = archive(project)
+    sections = {"s": {"dsn": dsn, "schema": "public"}, "m": {"dsn": dsn, "schema": "message_store"}}
+    configure(project, sections)
+    connection.execute("UPDATE mt_streams SET is_archived = FALSE")
+    with open_store("s", PostgresSettings(dsn=dsn, schema="public")) as store:
+        store.append(str(uuid.UUID(int=1)), [new(n=3)])
+    into = ("archive", "restore", run, "--into", "m", "--yes")
+    refused = project.run(*into)
+    assert (refused.code, "it would look complete" in refused.err) == (6, True), refused.err
+    assert project.run(*into, "--skip-conflicts").code == 1
+    streams = "SELECT stream_name, count(*) FROM message_store.messages GROUP BY 1"
+    assert connection.execute(streams).fetchall() == [(str(uuid.UUID(int=2)), 3)]
+
+
 def test_a_renamed_section_of_a_server_misses_nothing(project):
     with Nodes() as nodes:
         node = {"backend": "eventstoredb", "uri": nodes.uri}

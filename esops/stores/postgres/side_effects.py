@@ -1,7 +1,7 @@
 """What else happens where events leave a store: by triggers, rules and foreign keys.
 
 What these delete or change is in no archive, so that nothing is removed where there are some. They
-are looked at before a run and again in each of its transactions, since they may be made meanwhile.
+are looked at before a run and again in each of its transactions, since they may be made in between.
 """
 
 from __future__ import annotations
