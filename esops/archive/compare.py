@@ -49,6 +49,11 @@ class StreamComparison(NamedTuple):
         """Whether the store lacks an archived event of it."""
         return self.missing > 0
 
+    def there(self, *, moved: bool) -> bool:
+        """Whether the store has all of it as it was archived; where `moved`, at any positions."""
+        known = {"same", "partly", "moved"} if moved else {"same", "partly"}
+        return self.status in known and not self.lacks
+
 
 def compare(
     run: Run,

@@ -13,7 +13,7 @@ from pyarrow import RecordBatch
 
 from esops.archive.append_archived import Appender, misnamed
 from esops.archive.archived_groups import Group, check_seal, events_of_streams, groups_of
-from esops.archive.compare import StreamComparison, compare, only
+from esops.archive.compare import compare, only
 from esops.archive.log_runs import LogRuns, log_of
 from esops.archive.other_runs import OtherRuns
 from esops.archive.read_before import stop_readers
@@ -316,7 +316,7 @@ class _Restoration:
         """Raises EsopsError where the store does not have what was just written to it."""
         for digest, comparison in compare(self._run, self._manifest, digests, self._store):
             # The application may have appended to the stream in between.
-            if not _is_there(comparison, moved=moved):
+            if not comparison.there(moved=moved):
                 raise Refused(
                     f"stream {digest.stream} was restored, and differs from the archive: "
                     f"{comparison.status} {comparison.detail}",
@@ -397,8 +397,3 @@ class _Restoration:
                     self.result.streams += 1
                 else:
                     self.result.there += 1
-
-
-def _is_there(comparison: StreamComparison, *, moved: bool) -> bool:
-    known = {"same", "partly", "moved"} if moved else {"same", "partly"}
-    return comparison.status in known and not comparison.lacks

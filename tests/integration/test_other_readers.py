@@ -66,6 +66,7 @@ def test_readers_are_known_by_their_log_and_not_by_a_name(text_ids, server, dsn,
     # Another section names the same database: in other words, and with more of it said.
     stores = of(dsn) + of(f"{dsn} application_name=other", "t", 'append = "quick"\nlayout="marten"')
     write(text_ids, stores, POLICY, people("t"))
+    text_ids.begin_archive("cold")
     text_ids.ok("rebuild", "people", "--blue-green")
     append(connection, "a-1", "A", "A")
     append(connection, "a-2", "A")
@@ -108,6 +109,7 @@ def test_readers_of_another_log_hold_nothing_back(text_ids, server, dsn, connect
             append(other, "b-1", "B", "B")
         policy = POLICY.replace("*", "a-2")
         write(text_ids, stores, policy, people("t") + main)
+        text_ids.begin_archive("cold")
         text_ids.ok("rebuild", "people", "--blue-green")
         append(connection, "a-2", "A", "A")
         text_ids.ok("archive", "run", "old")
