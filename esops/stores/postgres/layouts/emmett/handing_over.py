@@ -244,15 +244,16 @@ class _Green:
         }
 
     def _ask(self, statement: str, order: str = "", **values: Any) -> Any:
-        applied = "m.global_position <= %(at_number)s"
+        left, right = "m.global_position", "%(at_number)s"
         if not self.by_position:
-            applied = (
-                "(m.transaction_id, m.global_position) <= "
-                "(%(at_transaction)s::text::xid8, %(at_number)s::bigint)"
-            )
+            left = "(m.transaction_id, m.global_position)"
+            right = "(%(at_transaction)s::text::xid8, %(at_number)s::bigint)"
+        # Each by an operator of its own: an index leads to what follows, and not to what does not
+        # precede.
         names = {
             "messages": self._messages,
-            "applied": sql.SQL(applied),
+            "applied": sql.SQL(f"{left} <= {right}"),
+            "unread": sql.SQL(f"{left} > {right}"),
             "order_of_m": sql.SQL(order),
         }
         asked = sql.SQL(_SQL[statement]).format(**names)

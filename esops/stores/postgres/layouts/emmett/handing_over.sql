@@ -21,7 +21,7 @@ SELECT EXISTS (SELECT FROM {migrations} WHERE name LIKE 'emt:postgresql:eventsto
 -- The first message that the application would miss if it continued behind it. Its readers skip
 -- archived messages.
 SELECT m.transaction_id::text::bigint, m.global_position FROM {messages} m
-WHERE m.partition = %(partition)s AND NOT m.is_archived AND NOT ({applied})
+WHERE m.partition = %(partition)s AND NOT m.is_archived AND {unread}
 ORDER BY {order_of_m} LIMIT 1
 
 -- last_read --
@@ -51,7 +51,7 @@ FROM (SELECT m.global_position AS n, {applied} AS applied,
 -- Whether a message up to a number has not been applied.
 SELECT EXISTS (
     SELECT FROM {messages} m WHERE m.partition = %(partition)s AND NOT m.is_archived
-        AND m.global_position <= %(number)s AND NOT ({applied}))
+        AND m.global_position <= %(number)s AND {unread})
 
 -- transaction_of --
 -- As 0.43 completes a number alone.
