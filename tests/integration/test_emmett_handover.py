@@ -52,6 +52,9 @@ class Application:
         )
         line = started.stdout.readline()
         assert line == "ready\n", started.communicate()
+        # It says so in the transaction that registers it. One that is to stop may have stopped.
+        if not arguments:
+            until(lambda: (self.row() or ("", ""))[1] == "running")
         return started
 
     def stop(self, projector: subprocess.Popen) -> None:
