@@ -36,6 +36,8 @@ log = structlog.get_logger("esops.switch")
 PATIENCE = timedelta(seconds=60)
 _SHORTEST, _LONGEST = timedelta(milliseconds=100), timedelta(milliseconds=300)
 """Between these a try waits for its lock, and everybody else behind it."""
+_LONG = timedelta(seconds=1)
+"""From here on a transaction that has a lock on the table is waited for without a try."""
 _UNDER_LOCK = timedelta(seconds=1)
 """How long the events that are not settled may take: writers and readers wait for that."""
 
@@ -92,6 +94,12 @@ def perform(
         with translated():
             _wait_for_little(connection, steps, deadline)
             older.wait()
+            found = _long(connection, what)
+        if found and not steps.stop() and time.monotonic() < deadline:
+            # A try would only make writers wait behind it.
+            blocked.report(found)
+            time.sleep(0.2)
+            continue
         steps.keep_up()
         tries += 1
         try:
@@ -109,7 +117,7 @@ def perform(
                 ) from None
             blocked.report(found)
             # Random pauses that grow: whoever waited behind this try gets its turn.
-            time.sleep(random.uniform(0.1, min(0.2 * tries, 1.0)))  # noqa: S311 - spreads tries, guards nothing
+            time.sleep(random.uniform(0.3, min(0.3 + 0.2 * tries, 2.0)))  # noqa: S311 - spreads tries, guards nothing
         else:
             lock = Lock(held, tries, events)
             log.info("switched", projection=what.target.projection, **lock.as_dict())
@@ -137,8 +145,7 @@ def _attempt(connection: psycopg.Connection, what: Switch, steps: Steps) -> tupl
         registry.set_active(connection, target.projection, target.version, source.version)
         steps.record(connection)
         end_if_still(connection, STILL, WHOLE)
-        tables = sql.SQL(", ").join(qualified(*each) for each in source.tables.values())
-        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(tables))
+        connection.execute(lock_statement(connection, what).encode())
         since = time.monotonic()
         events = opened.apply(connection)
         if prepared.carried.relations or seen != _catalogue(connection, what):
@@ -147,6 +154,14 @@ def _attempt(connection: psycopg.Connection, what: Switch, steps: Steps) -> tupl
             # Nothing can come to refer to the table any more, since that needs a lock on it.
             carried.run(connection, ["; ".join(prepared.statements)])
     return time.monotonic() - since, events
+
+
+def lock_statement(connection: psycopg.Connection, what: Switch) -> str:
+    """The first statement that concerns the application."""
+    assert what.source is not None
+    tables = sql.SQL(", ").join(qualified(*each) for each in what.source.tables.values())
+    lock = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(tables)
+    return lock.as_string(connection)
 
 
 def _catalogue(connection: psycopg.Connection, what: Switch) -> str:
@@ -199,6 +214,18 @@ def _wait_for_little(connection: psycopg.Connection, steps: Steps, deadline: flo
             steps.say(f"waiting until fewer than {events:,} events are not settled")
         steps.keep_up()
         time.sleep(0.1)
+
+
+def _long(connection: psycopg.Connection, what: Switch) -> list[Blocker]:
+    """Who holds a lock on the tables in a transaction that is not one of the many short ones."""
+    names = [name.identifier.as_string(connection) for name in what.names]
+    row = connection.execute("SELECT clock_timestamp()").fetchone()
+    assert row is not None
+    return [
+        each
+        for each in blockers(connection, names)
+        if each.since is not None and row[0] - each.since > _LONG
+    ]
 
 
 def _blockers(connection: psycopg.Connection, what: Switch) -> list[Blocker]:

@@ -31,7 +31,7 @@ from esops.readmodel.tables import (
     missing_tables,
     rolled_back,
 )
-from esops.rebuild import guards, plan_notes, switch, tried
+from esops.rebuild import guards, inline_switch, plan_notes, switch, tried
 from esops.rebuild.blockers import blockers, of_prepared
 from esops.rebuild.green import Green, create_green
 from esops.rebuild.left_behind import refuse
@@ -287,6 +287,8 @@ def _try_out(
         )
         what = Switch(target.names, target.settings.switch, start.source, green)
         pointed, notes = _pointed(connection, what, options)
+        if target.settings.live == "inline" and pointed:
+            pointed = [inline_switch.lock_statement(connection, what), *pointed]
         explained = _explained(connection, target, store, head, tables)
         logged = [each for each in made.tables.values() if not is_unlogged(connection, each)]
         notes += plan_notes.of_replication(connection, logged, switches=options.ends_with_switch)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from tests.support import inline_writers
 from tests.support.inline_writers import FOLD, Application, logic
 from tests.support.soak import rounds
-from tests.support.waiting import finish, until
+from tests.support.waiting import finish, kill, until
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_nothing_is_lost_under_writers(carts, connection, dsn):
     connection.execute("GRANT SELECT ON mt_doc_cart TO PUBLIC")
     application, held = Application(dsn), []
     with application.at_work([logic(1)] * 4, readers=2):
-        for _ in range(rounds(2, 20)):
+        for _ in range(rounds(2, 8)):
             done = carts.ok("rebuild", "--blue-green", "--output", "json").json
             assert done["verification"]["differing"] == 0
             held.append(done["lock"]["held_seconds"])
@@ -144,6 +145,60 @@ def test_an_append_that_waits_for_the_lock_goes_on_into_the_new_table(carts, con
     assert rebuild.returncode == 0
     assert inline_writers.wrong(connection, logic(1)) == []
     assert len(inline_writers.documents(connection)) == 2
+
+
+def test_writers_do_not_wait_for_an_esops_that_is_stopped_under_its_lock(carts, connection, dsn):
+    with psycopg.connect(dsn, autocommit=True) as writer:
+        inline_writers.append(writer, "cart-0", logic(1), 1)
+        carts.patch(
+            "import os, signal\nimport esops.rebuild.inline_switch as s\n"
+            "def stop(*_):\n    os.kill(os.getpid(), signal.SIGSTOP)\n    raise SystemExit(9)\n"
+            "s.carried.run = stop\n"
+        )
+        stopped = carts.start("rebuild", "--blue-green")
+        until(
+            lambda: connection.execute(
+                "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'mt_doc_cart'::regclass AND "
+                "mode = 'AccessExclusiveLock' AND granted"
+            ).fetchone()[0]
+        )
+        since = time.monotonic()
+        inline_writers.append(writer, "cart-1", logic(1), 1)
+        assert time.monotonic() - since < 10
+        kill(stopped)
+        assert len(inline_writers.documents(connection)) == 2
+    carts.patch("")
+    carts.ok("rebuild", "--blue-green", "--resume")
+    assert inline_writers.wrong(connection, logic(1)) == []
+
+
+def test_a_long_reader_is_waited_for_without_a_lock(carts, connection, dsn):
+    with psycopg.connect(dsn, autocommit=True) as writer, psycopg.connect(dsn) as reader:
+        inline_writers.append(writer, "cart-0", logic(1), 1)
+        reader.execute("SELECT FROM mt_doc_cart")
+        plan = carts.ok("rebuild", "--blue-green", "--dry-run").out
+        assert "LOCK TABLE" in plan
+        rebuild = carts.start("rebuild", "--blue-green", "--output", "json")
+        until(
+            lambda: (
+                connection.execute("SELECT max(state) FROM esops.rebuilds").fetchone()[0]
+                == "verified"
+                if connection.execute(
+                    "SELECT to_regclass('esops.rebuilds') IS NOT NULL"
+                ).fetchone()[0]
+                else False
+            )
+        )
+        since = time.monotonic()
+        while time.monotonic() - since < 2:
+            inline_writers.append(writer, "cart-0", logic(1), 1)
+        (waits,) = connection.execute(
+            "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted"
+        ).fetchone()
+        assert waits == 0
+        reader.commit()
+    out, _ = finish(rebuild)
+    assert json.loads(out)["lock"]["tries"] == 1
 
 
 def test_other_rows_are_found_and_not_switched_to(carts, connection, dsn):
@@ -381,3 +436,27 @@ def test_nothing_is_lost_under_emmetts_own_writers(project, dsn, connection, emm
         max(each["longest"] for each in emmett.told) / 1000,
     )
     report("Emmett", held, appends, longest)
+
+
+def test_emmetts_rows_of_two_logics_are_made_right(project, dsn, connection, emmett):
+    configure_pongo(project, dsn)
+    with emmett.at_work([1, 1]):
+        until(lambda: connection.execute("SELECT count(*) > 100 FROM carts").fetchone()[0])
+        configure_pongo(project, dsn, factor=10)
+        project.ok("rebuild", "--blue-green", "--max-diff", "100%")
+        began = connection.execute("SELECT count(*) FROM emt_messages").fetchone()[0]
+        with emmett.at_work([10, 10]):
+            until(
+                lambda: (
+                    connection.execute("SELECT count(*) FROM emt_messages").fetchone()[0]
+                    > began + 200
+                )
+            )
+    mixed = wrong_carts(connection, 10)
+    assert mixed > 10
+    with emmett.at_work([10, 10]):
+        finish_ = ("projection", "finish", "carts", "--yes", "--longest-session", "1s")
+        done = project.ok(*finish_, "--output", "json").json
+    assert [each for one in emmett.told for each in one["failures"]] == []
+    assert wrong_carts(connection, 10) == 0
+    print(f"Emmett: {mixed} rows were wrong; {done['healed']} made right, {done['passes']} passes")
