@@ -34,6 +34,8 @@ STORES = {
 }
 BY_VARIANT = {
     ("Marten", "tenants"): "where conjoined",
+    ("Marten", "named_tenants"): "where conjoined",
+    ("Emmett", "named_tenants"): "of several partitions",
     ("Marten", "uuid_streams"): "unless by text",
     ("eventsourcing", "uuid_streams"): "unless by text",
     ("archive", "first_version"): "as it was",

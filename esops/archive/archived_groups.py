@@ -14,9 +14,10 @@ from esops.archive_format.hashes import Digest
 from esops.archive_format.manifest import Manifest
 from esops.archive_format.runs import Run
 from esops.archive_format.schema import StreamRow
-from esops.errors import Busy, Refused
+from esops.errors import Busy, Refused, UsageError
 from esops.stores.archive.reading import Database
 from esops.stores.archiving import TenantScope
+from esops.stores.base import EventStore
 
 _EVENTS_AT_ONCE = 5_000
 _STREAMS_AT_ONCE = 500
@@ -39,6 +40,31 @@ def check_seal(run: Run, manifest: Manifest) -> None:
             f"run {run.name} was sealed again since its events were read, as an erasure of "
             "personal data does",
             hint="Run the restore again: it takes the events as they are now.",
+        )
+
+
+def scope_of(store: EventStore, manifest: Manifest) -> TenantScope | None:
+    """The one tenant that a store reads of a run; None where it reads all."""
+    scope = store.tenant_scope
+    return scope if scope is not None and scope.layout == manifest.layout else None
+
+
+def check_names(
+    run: Run, manifest: Manifest, requested: frozenset[str], scope: TenantScope | None
+) -> None:
+    """Raises UsageError where a run has no stream of a name, or of another tenant alone."""
+    if not requested:
+        return
+    missing = requested.difference(
+        digest.stream
+        for digest, row in run.streams(manifest)
+        if scope is None or scope.own(digest.key, row.row) is not None
+    )
+    if missing:
+        raise UsageError(
+            f"run {run.name} has no stream {min(missing)!r}",
+            hint="Nothing was restored. List its streams with: "
+            f"esops archive show {run.name} --streams",
         )
 
 

@@ -15,6 +15,7 @@ from esops.archive_format.schema import Damaged, time_of
 from esops.archive_format.summaries import summaries, summarise
 from esops.config import Config
 from esops.stores import open_store
+from esops.stores.archive.tenants import refuse_other_tenants
 
 
 def last_of_each_policy(catalog: Catalog) -> list[dict[str, Any]]:
@@ -136,6 +137,7 @@ def _verify_run(
         if homes is not None:
             name, settings = config.store(homes.of(run, manifest))
             store = stack.enter_context(open_store(name, settings.without_archive))
+            refuse_other_tenants(store, [(run, manifest)])
         return verify(
             run,
             manifest,

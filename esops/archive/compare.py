@@ -17,6 +17,7 @@ from esops.archive_format.schema import Damaged, join_ids, plain_rows
 from esops.archive_format.snapshots import is_snapshot
 from esops.events import StreamKey, StreamRef
 from esops.stores.base import EventStore, require
+from esops.wording import count
 
 PLACE = frozenset({"position_1", "position_2", "x_transaction_id"})
 """Where an event is in the log, Emmett's transaction included: what a restore may change."""
@@ -53,6 +54,14 @@ class StreamComparison(NamedTuple):
         """Whether the store has all of it as it was archived; where `moved`, at any positions."""
         known = {"same", "partly", "moved"} if moved else {"same", "partly"}
         return self.status in known and not self.lacks
+
+    def in_words(self) -> str:
+        """What the store lacks of the stream, or has instead of it."""
+        if self.detail:
+            return self.detail
+        if self.status == "gone":
+            return "the store has no event of it"
+        return f"the store lacks {count(self.missing, 'event')} of it"
 
 
 def compare(

@@ -134,6 +134,7 @@ def _write_and_seal(
         first_version=store.capabilities.first_version,
         columns=tuple(columns),
         categories=export.categories,
+        tenants=store.capabilities.named_tenants,
         selected_at=selected_at,
         sealed_at=datetime.now(UTC),
         esops=__version__,

@@ -11,7 +11,7 @@ from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from esops.archive import checkpoint_guard, policy
+from esops.archive import checkpoint_guard, policy, right_archive
 from esops.archive.heads import LeftOut, Part
 from esops.archive.unfinished import UnfinishedPlan, UnfinishedRun, unfinished_run
 from esops.archive.unread import RunEvents
@@ -99,6 +99,8 @@ class ArchivePlan:
     """Why it is not known whether there are such."""
     unfinished: UnfinishedPlan | None = None
     """The run that is finished first, before the policy selects again."""
+    no_archive: str | None = None
+    """Why a run would be refused without `new_archive`: its archive may be somewhere else."""
     scavenge: Scavengeable | None = None
     """What a scavenge would remove beside the policy's streams; None where the run makes none."""
 
@@ -278,13 +280,17 @@ def _planned(
     # Without its archive: a joined store would give streams that have left already.
     with open_store(store_name, store_settings.without_archive) as store:
         strategy = policy.removal_strategy(store, settings, removal)
+        no_archive = _refused_place(archive_settings, store_name, store_settings)
         found = ArchivePlan(name, archive, store_name, removal, settings.part)
+        found.no_archive = no_archive
         found.statements, found.what = strategy.statements, strategy.what
         found.stays = 0 if found.part == "head" else strategy.keeps
         if begun is not None:
             found.unfinished = _unfinished(config, name, store, begun, asked)
         earlier = _own_runs(catalog, store, store_settings)
         archived = policy.ArchivedVersions(earlier) if removal == "keep" and earlier else None
+        if catalog is not None:
+            right_archive.check_tenants(catalog, store, store_settings.sources(store_name))
         parts = policy.selected(
             store,
             settings,
@@ -333,6 +339,14 @@ def _unfinished(
         hint,
         late,
     )
+
+
+def _refused_place(settings: ArchiveSettings, store_name: str, store: StoreSettings) -> str | None:
+    try:
+        right_archive.check_place(settings, store_name, store)
+    except Refused as error:
+        return error.message
+    return None
 
 
 def _catalog(settings: ArchiveSettings) -> Catalog | None:

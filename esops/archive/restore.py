@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from pyarrow import RecordBatch
 
 from esops.archive.append_archived import Appender, misnamed
-from esops.archive.archived_groups import Group, check_seal, events_of_streams, groups_of
+from esops.archive.archived_groups import (
+    Group,
+    check_names,
+    check_seal,
+    events_of_streams,
+    groups_of,
+    scope_of,
+)
 from esops.archive.compare import compare, only
 from esops.archive.log_runs import LogRuns, log_of
 from esops.archive.other_runs import OtherRuns
@@ -24,6 +31,7 @@ from esops.config import Config
 from esops.errors import Refused, Stopped, UsageError
 from esops.events import StreamKey
 from esops.stores import open_store
+from esops.stores.archive.tenants import refuse_other_tenants
 from esops.stores.archiving import ArchivedGroup
 from esops.stores.base import EventStore, require
 
@@ -147,6 +155,10 @@ def restore(
             hint="Leave out --renumber.",
         )
     requested = frozenset(names)
+    scope = scope_of(store, manifest)
+    check_names(run, manifest, requested, scope)
+    if as_they_were:
+        refuse_other_tenants(store, [(run, manifest)], one_of_all=scope is not None)
     # New positions come after all others.
     oldest_first = options.renumber or not as_they_were
     with OtherRuns(run, manifest, log, requested, oldest_first=oldest_first) as others:
@@ -156,11 +168,6 @@ def restore(
         else:
             restoration.append(check_stop, progress)
         restoration.result.restore_next = others.to_restore_next
-    if missing := frozenset(names) - restoration.found:
-        raise UsageError(
-            f"run {run.name} has no stream {min(missing)!r}",
-            hint=f"List its streams with: esops archive show {run.name} --streams",
-        )
     return restoration.result
 
 
@@ -181,10 +188,7 @@ class _Restoration:
         self._log = log
         self._requested, self._options, self._others = requested, options, others
         self.result = RestoreResult(run.name, store.name, renumbered=options.renumber)
-        scope = store.tenant_scope
-        self._scope = scope if scope is not None and scope.layout == manifest.layout else None
-        self.found: set[str] = set()
-        """The requested streams that the run has."""
+        self._scope = scope_of(store, manifest)
         self._missing: dict[StreamKey, int] = {}
         """How many events of streams that are to be written the store does not have as active."""
 
@@ -199,7 +203,6 @@ class _Restoration:
                 yield group
             done += len(group.digests)
             progress(done, len(self._requested) or self._manifest.streams)
-            self.found |= self._requested & {digest.stream for digest in group.digests}
 
     def as_they_were(
         self, check_stop: Callable[[], None], progress: Callable[[int, int], None]
@@ -319,7 +322,7 @@ class _Restoration:
             if not comparison.there(moved=moved):
                 raise Refused(
                     f"stream {digest.stream} was restored, and differs from the archive: "
-                    f"{comparison.status} {comparison.detail}",
+                    f"{comparison.in_words()}",
                     hint="Somebody changed it in the meantime, or a trigger did. The archive has "
                     "it as it was.",
                 )

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from esops.archive import checkpoint_guard, policy
+from esops.archive import checkpoint_guard, policy, right_archive
 from esops.archive import prove as proving
 from esops.archive.compare import StreamComparison
 from esops.archive.context import ArchiveOutcome, Progress, RunContext, utc_now
@@ -57,11 +57,15 @@ def run(
     despite: Sequence[str] = (),
     prove: bool = False,
     start_again: bool = False,
+    new_archive: bool = False,
     max_duration: timedelta | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Progress = lambda *_: None,
 ) -> ArchiveOutcome:
     """Run a policy, or resume its unfinished run; with `start_again`, give that up as failed first.
+
+    Raises Refused where there is no archive yet, and the store shows that events were archived
+    before, unless it is to be a `new_archive`.
 
     Waits while the store cannot be reached: for so long as it may take, or ten minutes.
 
@@ -88,12 +92,15 @@ def run(
                 hint=hint,
             )
 
+    if not new_archive:
+        right_archive.check_place(archive_settings, store_name, store_settings)
     repository = _opened(archive, Repository(archive_settings, make=True))
     with Lease(repository, policy_name) as lease, ExitStack() as stack:
         catalog = Catalog(repository)
         unfinished = unfinished_run(catalog, policy_name)
         # An unfinished run ends as it was begun, unless the operator says otherwise.
         store = stack.enter_context(open_store(store_name, store_settings.without_archive))
+        right_archive.check_tenants(catalog, store, store_settings.sources(store_name))
         checkpoint_guard.check_despite(config, store, store_name, despite)
         if start_again and unfinished is None:
             log.info("there is no unfinished run to be given up", policy=policy_name)

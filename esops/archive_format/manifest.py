@@ -113,6 +113,8 @@ class Manifest(BaseModel):
     """Whether a stream's name tells its category, or the list of streams; None: not written down,
     by an earlier esops.
     """
+    tenants: bool | None = None
+    """Whether the streams have tenants; None: not written down, by an earlier esops."""
     log: dict[str, Any] | None = None
     """What tells the store's log up to `last_position` from any other, where the store can say."""
     reseals: tuple[Reseal, ...] = ()

@@ -130,6 +130,12 @@ def run(
         help="Give an unfinished run up as failed instead of resuming it, for example because the "
         "store was restored to an earlier time since.",
     ),
+    new_archive: bool = typer.Option(
+        False,
+        "--new-archive",
+        help="Begin an archive where there is none, although the store shows that events were "
+        "archived before.",
+    ),
     max_duration: str | None = typer.Option(
         None,
         "--max-duration",
@@ -166,6 +172,7 @@ def run(
             despite=despite,
             prove=prove,
             start_again=start_again,
+            new_archive=new_archive,
             max_duration=limit,
             stop=stop_on_signals().is_set,
             progress=progress.update,

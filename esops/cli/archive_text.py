@@ -35,21 +35,7 @@ def plan(output: Output, found: ArchivePlan) -> None:
         f"Policy {found.policy} selects {count(found.streams, 'stream')} with "
         f"{count(found.events, 'event')} of store {found.store}{size}."
     )
-    if found.age_unknown:
-        output.line(
-            f"{count(found.age_unknown, 'stream is', 'streams are')} left out, since nobody knows "
-            "when the last event was recorded: its time is missing or infinity."
-        )
-    if found.too_young:
-        output.line(
-            f"{count(found.too_young, 'stream is', 'streams are')} left out, younger than the "
-            "policy's never_younger_than."
-        )
-    if found.unloadable:
-        output.line(
-            f"{count(found.unloadable, 'stream is', 'streams are')} left out, since the library "
-            "could not load what stays: there is no snapshot that stands for the events that go."
-        )
+    _left_out(output, found)
     if not found.streams:
         nothing = "nothing to do" if found.unfinished is None else "nothing more to do"
         output.line(f"There is {nothing}.")
@@ -85,8 +71,33 @@ def plan(output: Output, found: ArchivePlan) -> None:
             f"{count(gone.streams, 'stream')} ({decimal(gone.bytes)})."
         )
     _late(output, found)
-    then = ", when they have caught up" if found.late else ""
-    output.line(f"Next{then}: esops archive run {found.policy}")
+    if found.no_archive is None:
+        then = ", when they have caught up" if found.late else ""
+        output.line(f"Next{then}: esops archive run {found.policy}")
+
+
+def _left_out(output: Output, found: ArchivePlan) -> None:
+    """Which streams are not selected, and why a run would select none."""
+    if found.age_unknown:
+        output.line(
+            f"{count(found.age_unknown, 'stream is', 'streams are')} left out, since nobody knows "
+            "when the last event was recorded: its time is missing or infinity."
+        )
+    if found.too_young:
+        output.line(
+            f"{count(found.too_young, 'stream is', 'streams are')} left out, younger than the "
+            "policy's never_younger_than."
+        )
+    if found.unloadable:
+        output.line(
+            f"{count(found.unloadable, 'stream is', 'streams are')} left out, since the library "
+            "could not load what stays: there is no snapshot that stands for the events that go."
+        )
+    if found.no_archive is not None:
+        output.line(f"A run would do nothing now (exit code 6): {found.no_archive}.")
+        output.line(
+            "Is the disk mounted, and the prefix right? --new-archive begins a new archive."
+        )
 
 
 def unfinished(line: Callable[[str], None], policy: str, found: UnfinishedPlan) -> None:

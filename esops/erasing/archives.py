@@ -35,6 +35,7 @@ from esops.events import Position, StreamKey
 from esops.json_paths import JsonPath
 from esops.settings import ArchiveSettings, StoreSettings
 from esops.stores.archive.own_runs import own_runs
+from esops.stores.archive.tenants import refuse_other_tenants
 from esops.stores.base import EventStore
 from esops.stores.masking import Document, Masking, StoredRow, Value
 
@@ -282,6 +283,8 @@ def runs_of(
             Catalog(repository).check_there()
         runs = own_runs(repository, sealed, store, settings)
         runs.refuse_doubtful()
+        # Rows that are found in a store limited to one tenant, and of other tenants, differ.
+        refuse_other_tenants(store, runs.all, one_of_all=True)
         found += [ArchivedRun(name, archive, run, person, of) for run, _ in runs.all]
         for run in not_sealed:
             entries = run.repository.entries(f"{RUNS}/{run.name}")

@@ -38,6 +38,8 @@ class Capabilities:
     """Its streams can be split into shards by a hash of their names, for several readers."""
     tenants: bool = False
     """The same stream id may stand for two streams, of two tenants."""
+    named_tenants: bool = False
+    """Its events say of which tenant they are, also where only one tenant's are read."""
     checkpoints: bool = False
     """It keeps the positions of the application's own processors."""
     uuid_streams: bool = False

@@ -84,6 +84,21 @@ def test_columns_that_nobody_can_write_come_back(project, dsn, connection):
     assert rows(connection, "mt_events", "mt_streams") == was
 
 
+def test_nothing_comes_back_where_a_name_is_not_in_the_run(project, dsn, connection):
+    """The streams of the other names were written before the unknown one was missed."""
+    messagedb.create(connection)
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        for number in range(3):
+            store.append(f"cart-{number}", [new(n=n) for n in range(3)])
+    write(project, of(dsn, more=""), DELETE)
+    name = project.ok("archive", "run", "old", "--output", "json").json["run"]
+    there = rows(connection, "message_store.messages")
+    for names in (("cart-1", "cart-nope"), ("cart-nope", "cart-1")):
+        refused = project.run("archive", "restore", name, *names, "--yes")
+        assert (refused.code, "'cart-nope'" in refused.err) == (2, True)
+        assert rows(connection, "message_store.messages") == there
+
+
 WAYS = [
     ("marten", "delete"),
     ("marten", "archive"),

@@ -47,8 +47,8 @@ def counts(connection) -> dict[str, int]:
     return dict(connection.execute("SELECT id, n FROM people").fetchall())
 
 
-def archive(project, policy: str = "old") -> str:
-    return project.ok("archive", "run", policy, "--output", "json").json["run"]
+def archive(project, policy: str = "old", *options: str) -> str:
+    return project.ok("archive", "run", policy, *options, "--output", "json").json["run"]
 
 
 def refuses(project, *words: str, reads: bool = True) -> None:
@@ -75,9 +75,22 @@ def test_an_archive_that_is_empty_is_not_a_new_one(streams, dsn, connection, pol
     cold.mkdir()
     refuses(streams, "there is no archive in", "no run has ever begun in it")
     assert streams.run("events", "--store", "cold").code == 6
-    # Somebody lets a run make a new one there.
+    # A run makes no new one there on its own, joined or not, nor where the folder is gone.
     configure(streams, dsn, write_new)
-    streams.ok("archive", "run", "old")
+    for settings in (JOINED, 'append = "quick"'):
+        write(streams, of(dsn, more=settings), write_new, people("s"))
+        refused = streams.run("archive", "run", "old")
+        assert refused.code == 6, (refused.out, refused.err)
+        told = streams.ok("archive", "plan", "old", "--output", "json").json["no_archive"]
+        for text in (refused.err, told):
+            assert "'a-1' are not in store s any more" in text
+        assert not any(cold.rglob("*"))
+    cold.rmdir()
+    assert streams.run("archive", "run", "old").code == 6
+    assert not cold.exists()
+    configure(streams, dsn, write_new)
+    # Somebody lets it do so.
+    streams.ok("archive", "run", "old", "--new-archive")
     refuses(streams, "the first events of stream 'a-1' are not in store s", reads=False)
     streams.ok(*REBUILD, "--without-archived", "--dry-run")
     shutil.rmtree(cold)
@@ -141,7 +154,7 @@ def test_runs_in_an_archive_that_is_not_joined_are_away(streams, dsn, connection
     more += "never_younger_than = '0s'\n"
     configure(streams, dsn, HEADS, more)
     archive(streams)
-    run = archive(streams, "w")
+    run = archive(streams, "w", "--new-archive")
     refuses(streams, "1 event of 1 stream were archived and removed", "archive warm", reads=False)
     assert "joined with archive cold alone" in streams.run(*REBUILD).err
     assert streams.run("rebuild", "people", "--yes").code == 6

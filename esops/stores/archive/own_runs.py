@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from esops.errors import Refused
 from esops.events import Position
 from esops.settings import StoreSettings
+from esops.stores.archive.tenants import refuse_other_tenants
 from esops.stores.base import EventStore
 from esops.stores.parts import LogIdentity
 from esops.wording import count
@@ -41,6 +42,8 @@ class OwnRuns:
     """Sealed under another name, and with events of this store."""
     doubtful: list[SealedRun] = field(default_factory=list)
     """Sealed under a name that is in no section, and nothing tells whose events they hold."""
+    opened: EventStore | None = None
+    """The store, where it can be asked."""
 
     @property
     def all(self) -> list[SealedRun]:
@@ -80,10 +83,14 @@ class OwnRuns:
         )
 
     def refuse_others(self) -> None:
-        """Raises Refused where runs with events of this store are not read with it."""
+        """Raises Refused where runs with events of this store are not read with it, or cannot be
+        read as one with it.
+        """
         if self.others:
             raise Refused(self._finding(), hint=self._remedy())
         self.refuse_doubtful()
+        if self.opened is not None:
+            refuse_other_tenants(self.opened, self.own, read=True)
 
     def _finding(self) -> str:
         under = sorted({manifest.store for _, manifest in self.others})
@@ -118,7 +125,7 @@ def own_runs(
     `settings` are the store's. Where they say by `of` whose runs are read, a run that cannot be
     told is another's. Raises Damaged, Unavailable.
     """
-    found = OwnRuns(store.name, repository.address, settings.sources(store.name))
+    found = OwnRuns(store.name, repository.address, settings.sources(store.name), opened=store)
     strange = found.take_named(runs)
     if strange:
         info = store.ping()

@@ -205,9 +205,9 @@ class Database:
         if self._scope is not None:
             tenant = _tenant(self._scope, manifest, listed=entries[0] in manifest.stream_files)
             where = f" WHERE {self._scope.condition(tenant)}"
-            if not self._scope.named:
-                # As the store gives them: with one tenant, a name in each would only be noise.
-                what = "* REPLACE ('' AS tenant)"
+            # As the store gives them, whatever it gave when they were archived.
+            name = self._scope.tenant if self._scope.named else ""
+            what = f"* REPLACE ({_literal(name)} AS tenant)"
         return (
             f"SELECT {what}, {_literal(run.name)} AS run, {_literal(manifest.store)} AS store FROM "
             f"{files}{where}"

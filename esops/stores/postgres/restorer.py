@@ -10,6 +10,7 @@ any other.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -22,21 +23,24 @@ from esops.events import StreamKey
 from esops.postgres.connection import connect, translated
 from esops.postgres.session import use_own_path
 from esops.postgres.statements import statements
-from esops.stores.archiving import ArchivedGroup, Renumbered
+from esops.stores.archiving import ArchivedGroup, Renumbered, StreamPart
 from esops.stores.postgres.archived_rows import (
     WritableTable,
     insert_of_event,
     parameters,
     values_of,
 )
+from esops.stores.postgres.counted import count_parts
 from esops.stores.postgres.insert_triggers import refuse_changed, taken_back
 from esops.stores.postgres.layouts.archiving import LayoutArchiving, as_text
 from esops.stores.postgres.layouts.base import Layout
 from esops.stores.postgres.memory import forget_restored
 from esops.stores.postgres.restoring import Restoring, refuse_taken, table_of
+from esops.wording import count
 
 _SQL = statements(__package__, "restorer")
 _STREAMS_AT_ONCE = 500
+_HIGHEST = (1 << 31) - 1
 _ROWS_AT_ONCE = 1_000
 _REASONS = {
     "version": "the store has another event at its version {version}",
@@ -80,8 +84,9 @@ class StreamRestorer:
             into = self._restoring(connection)
             if rows is not None:  # no row is locked where writers append
                 into.make_streams(streams, rows)
-            put = 0
+            put, written = 0, _Written()
             for batch in batches:
+                written.add(batch)
                 for sequence in self._layout.sequences:
                     into.move_past(sequence.as_string(None), batch)
                 self._check_room(into, batch)
@@ -92,6 +97,7 @@ class StreamRestorer:
                     forget_restored(connection, sequence.as_string(None), numbers)
             if rows is not None:
                 into.advance_streams(streams)
+            written.check(connection, self._layout)
             return put
 
     def check_room(self, connection: psycopg.Connection, batches: Iterable[pa.RecordBatch]) -> None:
@@ -120,6 +126,42 @@ class StreamRestorer:
             done = waiting.insert(skip_conflicts=skip_conflicts)
             confirm()
             return done
+
+
+class _Written:
+    """How many events of each stream were written, or were there as they are in the archive."""
+
+    def __init__(self) -> None:
+        self._events: Counter[StreamKey] = Counter()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count some events."""
+        names = (batch.column(name).to_pylist() for name in ("stream", "tenant"))
+        self._events.update(map(StreamKey, *names))
+
+    def items(self) -> list[tuple[StreamKey, int]]:
+        """Each stream, and how many events."""
+        return list(self._events.items())
+
+    def check(self, connection: psycopg.Connection, layout: Layout) -> None:
+        """Raises Refused, before anything is committed, where the store does not show them all."""
+        _refuse_unseen(connection, layout, self.items())
+
+
+def _refuse_unseen(
+    connection: psycopg.Connection, layout: Layout, streams: Sequence[tuple[StreamKey, int]]
+) -> None:
+    parts = [StreamPart(key, 0, _HIGHEST) for key, _ in streams]
+    there = count_parts(connection, layout, parts, archived=False) if parts else []
+    for (key, events), number in zip(streams, there, strict=True):
+        if number < events:
+            raise Refused(
+                f"of {count(events, 'event')} of stream {key.stream!r} that were written, the "
+                f"store shows {number:,} under this name"
+                + (f" and tenant {key.tenant!r}" if key.tenant else ""),
+                hint="Nothing was written. Are the tables still those that the events came from? "
+                "Restore into another store with --into.",
+            )
 
 
 class _Waiting:
@@ -179,12 +221,10 @@ class _Waiting:
 
     def add(self, group: ArchivedGroup) -> None:
         """Keep some streams for later."""
+        written = _Written()
         with self._connection.cursor() as cursor:
-            cursor.executemany(
-                _SQL["add_stream"],
-                [(*key, row) for key, row in zip(group.keys, group.rows, strict=True)],
-            )
             for batch in group.batches:
+                written.add(batch)
                 rows = values_of(batch, self._rules)
                 if rows and not self._names:
                     self._names = self._table.written(list(rows[0]))
@@ -196,6 +236,11 @@ class _Waiting:
                     cursor.executemany(
                         insert, [parameters(row, self._table, self._names) for row in some]
                     )
+            own = dict(zip(group.keys, group.rows, strict=True))
+            cursor.executemany(
+                _SQL["add_stream"],
+                [(*key, own[key], events) for key, events in written.items()],
+            )
 
     def insert(self, *, skip_conflicts: bool) -> Renumbered:
         """All that was kept, but for streams in whose place the store has others."""
@@ -228,8 +273,9 @@ class _Waiting:
 
     def _attempt(self) -> int | None:
         """How many events came; None where not all could."""
-        for keys, rows in self._streams():
-            self._restoring.make_streams(keys, rows)
+        for streams in self._streams():
+            keys = [key for key, _, _ in streams]
+            self._restoring.make_streams(keys, [row for _, row, _ in streams])
         # What already exists stays where it is: the beginning of a stream, for example.
         self._execute("drop_present")
         if self._execute("later").fetchone() is not None:
@@ -238,8 +284,10 @@ class _Waiting:
         if put < self._count("events"):
             return None
         self._check()
-        for keys, _ in self._streams():
-            self._restoring.advance_streams(keys)
+        for streams in self._streams():
+            self._restoring.advance_streams([key for key, _, _ in streams])
+            there = [(key, events) for key, _, events in streams]
+            _refuse_unseen(self._connection, self._layout, there)
         return put
 
     def _check(self) -> None:
@@ -270,12 +318,12 @@ class _Waiting:
         assert row is not None
         return int(row[0])
 
-    def _streams(self) -> Iterator[tuple[list[StreamKey], list[str | None]]]:
+    def _streams(self) -> Iterator[list[tuple[StreamKey, str | None, int]]]:
         after = 0
         while rows := self._execute(
             "streams", {"after": after, "limit": _STREAMS_AT_ONCE}
         ).fetchall():
-            yield [StreamKey(*row[1:3]) for row in rows], [row[3] for row in rows]
+            yield [(StreamKey(*row[1:3]), *row[3:]) for row in rows]
             after = rows[-1][0]
 
     def _conflicts(self) -> dict[StreamKey, str]:

@@ -1,7 +1,8 @@
 -- make_streams --
 -- The streams that wait, with their own rows.
 CREATE TEMP TABLE esops_streams (
-    number bigserial PRIMARY KEY, stream text NOT NULL, tenant text NOT NULL, own text
+    number bigserial PRIMARY KEY, stream text NOT NULL, tenant text NOT NULL, own text,
+    events bigint NOT NULL
 ) ON COMMIT DROP
 
 -- make_events --
@@ -9,10 +10,10 @@ CREATE TEMP TABLE esops_streams (
 CREATE TEMP TABLE esops_events ON COMMIT DROP AS SELECT {columns} FROM {events} WITH NO DATA
 
 -- add_stream --
-INSERT INTO pg_temp.esops_streams (stream, tenant, own) VALUES (%s, %s, %s)
+INSERT INTO pg_temp.esops_streams (stream, tenant, own, events) VALUES (%s, %s, %s, %s)
 
 -- streams --
-SELECT number, stream, tenant, own FROM pg_temp.esops_streams
+SELECT number, stream, tenant, own, events FROM pg_temp.esops_streams
 WHERE number > %(after)s ORDER BY number LIMIT %(limit)s
 
 -- count_streams --

@@ -75,6 +75,7 @@ class PostgresStore(EventStore):
         self.capabilities = replace(
             self.capabilities,
             tenants=self.layout.tenants,
+            named_tenants=self.layout.mapped.tenant != NO_TENANT,
             append=self.layout.appends,
             uuid_streams=self.layout.stream_kind == "uuid",
             uuid_events=self.layout.id_column is not None,
