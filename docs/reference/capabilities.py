@@ -22,6 +22,7 @@ NAMES = {"marten": "Marten", "emmett": "Emmett", "messagedb": "message-db"}
 OF_LAYOUT: dict[str, dict[str, object]] = {
     "messagedb": {"first_version": 0, "uuid_events": True},
     "marten": {"uuid_events": True},
+    "eventsourcing": {"keeps_ids": False},
     "custom": {"append": False, "checkpoints": False},
 }
 STORES = {

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,7 +29,7 @@ from esops.archive_format.manifest import Manifest
 from esops.errors import EsopsError
 from esops.events import StreamKey
 from esops.settings import PolicySettings
-from esops.stores.archiving import RemovalStrategy, VersionRange
+from esops.stores.archiving import RemovalStrategy, StreamPart, VersionRange
 from esops.stores.base import EventStore, require
 from esops.term import duration
 
@@ -113,6 +114,10 @@ def remove_archived(
     remover = Remover(context.store, context.strategy, context.policy, head, before_each)
     remover.remove(streams(), result)
     outcome.removed, outcome.removed_events = result.streams, max(0, result.events - others)
+    if before is not None:
+        # What an earlier process of the run has removed may be in streams that stay now, or have
+        # gone in another way.
+        outcome.removed_events = max(0, _lacking(context, manifest) - others)
     outcome.left_alone, outcome.skipped = result.left_alone, result.skipped
     files.check_all()
     log.info(
@@ -124,6 +129,17 @@ def remove_archived(
     )
     if policy.scavenges(context.store, context.policy, context.removal):
         outcome.scavenge = _scavenge(context)
+
+
+def _lacking(context: RunContext, manifest: Manifest) -> int:
+    """How many of a run's events the store does not have any more, or has marked as archived."""
+    lacking = 0
+    archived = (digest for digest, _ in context.run.streams(manifest))
+    while group := list(islice(archived, _STREAMS_AT_ONCE)):
+        parts = [StreamPart(each.key, each.first_version, each.last_version) for each in group]
+        there = context.store.count_parts(parts)
+        lacking += sum(max(0, e.events - n) for e, n in zip(group, there, strict=True))
+    return lacking
 
 
 def _too_young(context: RunContext, digest: Digest, clock: datetime) -> str | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from esops.errors import AbsentArchive, EsopsError
+from esops.config import Config
+from esops.errors import AbsentArchive, EsopsError, Refused
 from esops.health.findings import Finding
 from esops.settings import ArchiveSettings
 
 
-def examine(name: str, settings: ArchiveSettings) -> Iterator[Finding]:
+def examine(config: Config, name: str) -> Iterator[Finding]:
     """Check one archive of the configuration."""
+    settings = config.archives[name]
     from esops.archive.catalog_view import last_of_each_policy
     from esops.archive_format.lease import Lease
     from esops.archive_format.repository import Repository
@@ -44,6 +46,21 @@ def examine(name: str, settings: ArchiveSettings) -> Iterator[Finding]:
                 )
         catalog.check_there()
     except AbsentArchive as error:
-        yield Finding("ESOPS-D050", subject, error.message, error.hint)
+        lost = list(_lost(config, subject, settings))
+        yield from lost or [Finding("ESOPS-D050", subject, error.message, error.hint)]
     except EsopsError as error:
         yield Finding("ESOPS-D032", subject, error.message, error.hint)
+
+
+def _lost(config: Config, subject: str, settings: ArchiveSettings) -> Iterator[Finding]:
+    """What the stores of its policies show of events that an archive elsewhere must have."""
+    from esops.archive.right_archive import check_place
+
+    for store in sorted({policy.store or "" for policy in settings.policies.values()}):
+        try:
+            check_place(settings, *config.store(store or None))
+        except Refused as error:
+            fix = "Mount the disk, or correct the address. Until then let no archive run begin."
+            yield Finding("ESOPS-D090", subject, error.message, fix)
+        except EsopsError:
+            continue  # the store itself has a finding

@@ -47,6 +47,6 @@ def examine(config: Config, store: str | None = None) -> list[Finding]:
             found += projections.examine(config, name)
     if store is None:
         found += unnamed.examine(config)
-        for name, archive in config.archives.items():
-            found += archives.examine(name, archive)
+        for name in config.archives:
+            found += archives.examine(config, name)
     return found

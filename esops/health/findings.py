@@ -77,6 +77,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D076": ("warning", "archived runs have a store's events under another name"),
     "ESOPS-D085": ("warning", "rows still have personal data that was erased from events"),
     "ESOPS-D086": ("error", "the application writes itself what esops is to keep fresh"),
+    "ESOPS-D090": ("error", "the archive that a store's events went to is not there"),
 }
 SESSIONS: dict[type[EsopsError], str] = {
     RowSecurity: "ESOPS-D043",

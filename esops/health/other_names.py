@@ -34,6 +34,7 @@ def _of_archive(
     # Imported only if there is an archive.
     from esops.archive_format.repository import Repository
     from esops.archive_format.runs import Catalog
+    from esops.stores.archive.archived_away import lacking
     from esops.stores.archive.own_runs import own_runs
 
     try:
@@ -41,6 +42,10 @@ def _of_archive(
         runs = own_runs(repository, Catalog(repository).sealed(), store, config.stores[name])
     except EsopsError:
         return  # the archive itself has a finding
+    copies = all(manifest.store in config.stores for _, manifest in runs.others)
+    # What was restored into a second store, or copied, and is all there needs no archive.
+    if copies and runs.others and not lacking(runs.others, store).events:
+        runs.others.clear()
     try:
         runs.refuse_others()
     except Refused as error:

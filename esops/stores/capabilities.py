@@ -46,6 +46,8 @@ class Capabilities:
     """Its streams are named by UUIDs only."""
     uuid_events: bool = False
     """The ids of its events are UUIDs only."""
+    keeps_ids: bool = True
+    """An event keeps the id that it is appended with."""
     first_version: int = 1
     """The version of a stream's first event."""
     position_parts: int = 1

@@ -85,6 +85,8 @@ def test_an_archive_that_is_empty_is_not_a_new_one(streams, dsn, connection, pol
         for text in (refused.err, told):
             assert "'a-1' are not in store s any more" in text
         assert not any(cold.rglob("*"))
+        found = streams.run("doctor", "--output", "json").json["findings"]
+        assert "ESOPS-D090" in {each["code"] for each in found}
     cold.rmdir()
     assert streams.run("archive", "run", "old").code == 6
     assert not cold.exists()
@@ -92,6 +94,8 @@ def test_an_archive_that_is_empty_is_not_a_new_one(streams, dsn, connection, pol
     # Somebody lets it do so.
     streams.ok("archive", "run", "old", "--new-archive")
     refuses(streams, "the first events of stream 'a-1' are not in store s", reads=False)
+    found = streams.run("doctor", "--output", "json").json["findings"]
+    assert "ESOPS-D049" in {each["code"] for each in found}
     streams.ok(*REBUILD, "--without-archived", "--dry-run")
     shutil.rmtree(cold)
     shutil.move(elsewhere, cold)

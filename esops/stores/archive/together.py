@@ -30,6 +30,7 @@ def together(hot: StreamInfo | None, cold: StreamInfo | None) -> StreamInfo | No
         size = hot.bytes + round(cold.bytes * (cold.length - both) / cold.length)
     return replace(
         hot,
+        category=hot.category or cold.category,
         length=hot.length + cold.length - both,
         first_version=min(hot.first_version, cold.first_version),
         last_version=newest.last_version,

@@ -154,12 +154,14 @@ def _of_layout(layout: Layout, *, archived: bool) -> dict[str, sql.Composable]:
 
 
 def stream_info(row: tuple[Any, ...]) -> StreamInfo:
-    """A stream from its columns, in the order that the queries select them."""
-    name, tenant, length, first, last, first_at, last_at, archived, closed, size, recent = row
+    """A stream from its columns, in the order that the queries select them; the last one is its
+    category, where its name does not tell.
+    """
+    name, tenant, length, first, last, first_at, last_at, archived, closed, size, recent, *own = row
     ends = (first, last, first_at, last_at)
     return StreamInfo(
         name,
-        category_of(name),
+        own[0] if own else category_of(name),
         length,
         *ends,
         bool(archived),

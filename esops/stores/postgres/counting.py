@@ -64,7 +64,7 @@ class Counting:
         """
         where = self._layout.where(filter)
         end = sql.SQL("ORDER BY 1, 2 {}").format(_limit(limit))
-        statement = self._grouped(where, closed_by, measured, None, end)
+        statement = self._with_category(self._grouped(where, closed_by, measured, None, end))
         with self._control() as connection:
             few = are_few(connection, self._layout, filter, limit)
             found = connection.execute(statement).fetchall() if few else []
@@ -117,6 +117,19 @@ class Counting:
             where=where,
             end=end,
         )
+
+    def _with_category(self, grouped: sql.Composed) -> sql.Composed:
+        """With the category as another column, where the library's list of streams alone knows it:
+        a UUID tells none.
+        """
+        own = self._layout.stream_table
+        if own is None or self._layout.stream_kind != "uuid":
+            return grouped
+        same = sql.SQL("{} = g.stream::uuid AND {} = g.tenant").format(own.stream, own.tenant)
+        return sql.SQL(
+            "SELECT g.*, (SELECT {category} FROM {table} WHERE {same} LIMIT 1) FROM ({grouped}) AS "
+            "g (stream, tenant)"
+        ).format(category=own.category, table=own.table, same=same, grouped=grouped)
 
     def _listed(self, statement: sql.Composed) -> Iterator[StreamInfo]:
         return map(stream_info, self._rows(statement))

@@ -72,12 +72,14 @@ class PostgresStore(EventStore):
             self.layout: Layout = find_layout(self._control(), name, settings)
         self._reader = PagedReader(self.layout, settings.dsn, self._control)
         self._rule = self.layout.rule()
+        rules = self.layout.archiving
         self.capabilities = replace(
             self.capabilities,
             tenants=self.layout.tenants,
             named_tenants=self.layout.mapped.tenant != NO_TENANT,
             append=self.layout.appends,
             uuid_streams=self.layout.stream_kind == "uuid",
+            keeps_ids=rules is None or "id" in rules.columns,
             uuid_events=self.layout.id_column is not None,
             first_version=self.layout.first_version,
             position_parts=len(self.layout.order),
