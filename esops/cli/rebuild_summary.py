@@ -205,9 +205,9 @@ def _locked(lock: Mapping[str, float]) -> list[str]:
     """What the application waited for."""
     return [
         (
-            f"The application waited {lock['held_seconds'] * 1000:,.0f} ms for its lock, which it "
-            f"got in {count(int(lock['tries']), 'try', 'tries')}; "
-            f"{count(int(lock['events']), 'event')} were applied under it."
+            f"The switch held its lock for {lock['held_seconds'] * 1000:,.0f} ms, after "
+            f"{count(int(lock['tries']), 'try', 'tries')}, and applied "
+            f"{count(int(lock['events']), 'event')} under it."
         )
     ]
 

@@ -226,7 +226,8 @@ def _add_troubles(status: Status, store: str, shown: list[dict[str, Any]]) -> No
 
 def _add_ages(opened: _Opened, shown: list[dict[str, Any]]) -> None:
     for each in shown:
-        if not each["same_log"]:
+        # Where the application writes a version, nobody knows here how far it is.
+        if not each["same_log"] or each["lag_events"] is None:
             each["lag_seconds"] = None
             continue
         position = Position.parse(each["position"]) if each["position"] else None
