@@ -280,7 +280,7 @@ def _planned(
     # Without its archive: a joined store would give streams that have left already.
     with open_store(store_name, store_settings.without_archive) as store:
         strategy = policy.removal_strategy(store, settings, removal)
-        no_archive = _refused_place(archive_settings, store_name, store_settings)
+        no_archive = _refused_place(config, archive_settings, store_name)
         found = ArchivePlan(name, archive, store_name, removal, settings.part)
         found.no_archive = no_archive
         found.statements, found.what = strategy.statements, strategy.what
@@ -341,9 +341,10 @@ def _unfinished(
     )
 
 
-def _refused_place(settings: ArchiveSettings, store_name: str, store: StoreSettings) -> str | None:
+def _refused_place(config: Config, settings: ArchiveSettings, store_name: str) -> str | None:
+    archives = config.archives.values()
     try:
-        right_archive.check_place(settings, store_name, store)
+        right_archive.check_place(settings, store_name, config.stores[store_name], archives)
     except Refused as error:
         return error.message
     return None

@@ -93,7 +93,9 @@ def run(
             )
 
     if not new_archive:
-        right_archive.check_place(archive_settings, store_name, store_settings)
+        right_archive.check_place(
+            archive_settings, store_name, store_settings, config.archives.values()
+        )
     repository = _opened(archive, Repository(archive_settings, make=True))
     with Lease(repository, policy_name) as lease, ExitStack() as stack:
         catalog = Catalog(repository)

@@ -58,7 +58,7 @@ def _lost(config: Config, subject: str, settings: ArchiveSettings) -> Iterator[F
 
     for store in sorted({policy.store or "" for policy in settings.policies.values()}):
         try:
-            check_place(settings, *config.store(store or None))
+            check_place(settings, *config.store(store or None), config.archives.values())
         except Refused as error:
             fix = "Mount the disk, or correct the address. Until then let no archive run begin."
             yield Finding("ESOPS-D090", subject, error.message, fix)

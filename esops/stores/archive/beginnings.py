@@ -4,7 +4,7 @@ a new one in the place of another.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -15,17 +15,18 @@ from esops.archive_format.snapshots import is_snapshot
 from esops.errors import Refused
 from esops.events import EventFilter
 from esops.stores.archive.archived_away import collect, without
-from esops.stores.archiving import LateBeginning
+from esops.stores.archiving import LateBeginning, TenantScope
 from esops.stores.base import EventStore
 from esops.wording import count
 
 if TYPE_CHECKING:
+    from esops.archive_format.manifest import Manifest
+    from esops.archive_format.runs import Run
     from esops.stores.archive.joined import JoinedStore
-    from esops.stores.archive.store import ArchiveStore
 
 
 @dataclass
-class _Lost:
+class Lost:
     """Events that neither the store nor the archive has."""
 
     stream: str = ""
@@ -43,7 +44,7 @@ def check_begins(store: JoinedStore) -> None:
     Of a stream that left the store wholly only the library's own list of streams can tell.
     """
     cold = store.cold
-    lost = _lost(store, cold)
+    lost = lost_beginnings(store.hot, cold.runs, store.tenant_scope)
     if not lost.streams:
         return
     if store.renewed() is not cold:
@@ -67,19 +68,25 @@ def check_begins(store: JoinedStore) -> None:
     )
 
 
-def _lost(store: JoinedStore, cold: ArchiveStore) -> _Lost:
+def lost_beginnings(
+    store: EventStore, runs: Sequence[tuple[Run, Manifest]], scope: TenantScope | None
+) -> Lost:
+    """The first events of streams that neither a store nor some archived runs have.
+
+    `scope`: the only tenant whose archived events are the store's.
+    """
     # Imported only where there is an archive.
     from esops.archive_format.disk_map import DiskMap
 
-    lost = _Lost()
-    late = without_beginning(store.hot)
+    lost = Lost()
+    late = without_beginning(store)
     begins = next(late, None)
     if begins is None:
         return lost
     first = store.capabilities.first_version
     with DiskMap() as archived:
-        for number, (run, manifest) in enumerate(cold.runs):
-            collect(archived, number, run, manifest, EventFilter(), store.tenant_scope)
+        for number, (run, manifest) in enumerate(runs):
+            collect(archived, number, run, manifest, EventFilter(), scope)
         for key, below, *_ in chain([begins], late):
             known = archived.get(*key)
             ranges = orjson.loads(known)[3] if known else []
