@@ -1,6 +1,10 @@
 -- tables --
 -- Document tables, and tables that a flat table projection writes to by functions of its own, with
 -- what their projection may be called: each without the projections' prefixes, in lower case.
+WITH upserts AS MATERIALIZED (
+    -- Few or none. Asked for each relation, the functions of the server itself were read each time.
+    SELECT pronamespace, proname FROM pg_proc WHERE proname LIKE 'mt\_upsert\_%'
+)
 SELECT n.nspname, c.relname, regexp_replace(c.relname, '^mt_doc_', '') AS alias,
        c.relname LIKE 'mt\_doc\_%' AS document
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -9,7 +13,7 @@ SELECT n.nspname, c.relname, regexp_replace(c.relname, '^mt_doc_', '') AS alias,
             THEN (SELECT count(*) FROM pg_attribute a
                    WHERE a.attrelid = c.oid AND NOT a.attisdropped
                      AND a.attname IN ('id', 'data', 'mt_last_modified')) = 3
-            ELSE EXISTS (SELECT FROM pg_proc f
+            ELSE EXISTS (SELECT FROM upserts f
                           WHERE f.pronamespace = n.oid
                             AND starts_with(f.proname, 'mt_upsert_' || lower(c.relname) || '_'))
        END
