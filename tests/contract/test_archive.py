@@ -11,7 +11,6 @@ import pytest
 
 from esops.archive.planning import plan
 from esops.archive.restore import restore
-from esops.archive.run import run
 from esops.archive.verify import verify
 from esops.archive_format.repository import Repository
 from esops.archive_format.runs import Catalog
@@ -22,6 +21,7 @@ from esops.stores import open_store
 from esops.stores.postgres import counted, light
 from esops.testing import eventually
 from tests.contract.test_store import LAYOUTS, eventstoredb_kit, layout_kit
+from tests.support.archived import run
 from tests.support.soak import SOAK
 from tests.support.waiting import DEADLINE
 

@@ -8,7 +8,6 @@ import pytest
 
 from esops.archive.compare import compare
 from esops.archive.restore import RestoreOptions, restore
-from esops.archive.run import run
 from esops.archive.verify import verify
 from esops.errors import Refused, UsageError
 from esops.events import EventFilter, NewEvent
@@ -23,6 +22,7 @@ from tests.contract.test_archive import (
     wiped,
 )
 from tests.contract.test_store import eventstoredb_kit, layout_kit
+from tests.support.archived import run
 
 KITS = (
     "marten-text",

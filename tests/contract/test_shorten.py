@@ -10,7 +10,6 @@ from psycopg import sql
 
 from esops.archive.planning import plan, planned_streams
 from esops.archive.restore import restore
-from esops.archive.run import run
 from esops.archive.verify import verify
 from esops.errors import Refused, UsageError
 from esops.events import EventFilter
@@ -18,6 +17,7 @@ from esops.stores import open_store
 from esops.testing import eventually
 from tests.contract.test_archive import PATIENCE, catalog_of, configured, tag
 from tests.contract.test_store import eventstoredb_kit, layout_kit
+from tests.support.archived import run
 
 BATCH = 4
 KITS = ["marten-text", "marten-partitioned-conjoined", "emmett", "messagedb", "eventsourcing"]
