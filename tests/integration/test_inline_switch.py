@@ -198,7 +198,8 @@ def test_a_long_reader_is_waited_for_without_a_lock(carts, connection, dsn):
         assert waits == 0
         reader.commit()
     out, _ = finish(rebuild)
-    assert json.loads(out)["lock"]["tries"] == 1
+    # One more where something else has a lock for a moment, such as an autovacuum.
+    assert json.loads(out)["lock"]["tries"] <= 2
 
 
 def test_other_rows_are_found_and_not_switched_to(carts, connection, dsn):

@@ -96,9 +96,9 @@ def test_bytes_of_a_node_are_not_events():
 def test_a_consumer_of_a_category_is_behind_by_events_of_that_category(project, dsn, connection):
     messagedb.create(connection)
     connection.execute(
-        "INSERT INTO message_store.messages (stream_name, position, type, data) "
-        "SELECT CASE WHEN n <= 4 THEN 'account-1' ELSE 'other-1' END, n, 'x', '{}' "
-        "FROM generate_series(0, 50) AS n"
+        "INSERT INTO message_store.messages (stream_name, position, type, data, time) "
+        "SELECT CASE WHEN n <= 4 THEN 'account-1' ELSE 'other-1' END, n, 'x', '{}', "
+        "now() AT TIME ZONE 'utc' - interval '1 minute' FROM generate_series(0, 50) AS n"
     )
     connection.execute(
         "INSERT INTO message_store.messages (stream_name, position, type, data) "
