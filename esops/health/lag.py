@@ -96,4 +96,4 @@ def _in_stream(store: EventStore, stream: str, read: int) -> Lag:
 
 def _age(moment: Moment | None) -> float | None:
     age = between(moment, datetime.now(UTC))
-    return None if age is None else round(max(0.0, age.total_seconds()), 1)
+    return None if age is None else round(max(0.0, age.total_seconds()), 3)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from esops.archive_format.manifest import FileEntry, Manifest
-from esops.archive_format.runs import Run
+from esops.archive_format.runs import Run, age
 from esops.archive_format.schema import EVENTS, STREAMS, join_ids, schema_with
 from esops.archive_format.snapshots import SNAPSHOT
 from esops.events import Position, RecordedEvent
@@ -32,14 +33,14 @@ _ROWS, _BYTES = 8_192, 8 << 20
 
 _ONCE = (
     " QUALIFY row_number() OVER (PARTITION BY store, position_1, position_2, stream, version "
-    f"ORDER BY starts_with(lower(type), '{SNAPSHOT}'), run DESC) = 1"
+    f"ORDER BY starts_with(lower(type), '{SNAPSHOT}'), {{newest_first}}) = 1"
 )
 """An event that was archived twice (kept at first, then removed) is in two runs: the newest is
 taken. Where a later run has the snapshot that replaced it, it is the original event.
 """
 _ONCE_AT_ANY_POSITION = (
     " QUALIFY row_number() OVER (PARTITION BY store, stream, tenant, version, "
-    "coalesce(id_text, hex(id)) ORDER BY run DESC) = 1"
+    "coalesce(id_text, hex(id)) ORDER BY {newest_first}) = 1"
 )
 """The same where one of the runs was restored at new positions, and may have been archived again
 from there.
@@ -125,7 +126,20 @@ class Database:
     @property
     def once(self) -> str:
         """Ends a statement over rows that several runs may hold."""
-        return _ONCE if len(self.runs) > 1 and not self.renumbered else ""
+        if len(self.runs) < 2 or self.renumbered:
+            return ""
+        return _ONCE.format(newest_first=self._newest_first())
+
+    def _newest_first(self) -> str:
+        """What sorts the rows of several runs."""
+        seconds = Counter(_second(run) for run, _ in self.runs)
+        # By their names, but for those of one second: these end at random.
+        tied = [each for each in self.runs if seconds[_second(each[0])] > 1]
+        cases = " ".join(
+            f"WHEN {_literal(run.name)} THEN {_literal(f'{_second(run)}-{number:09d}')}"
+            for number, (run, _) in enumerate(sorted(tied, key=age))
+        )
+        return f"CASE run {cases} ELSE run END DESC" if cases else "run DESC"
 
     @property
     def renumbered(self) -> bool:
@@ -169,7 +183,8 @@ class Database:
         united = _united(relations, schema_with(columns))
         if self.renumbered and len(relations) > 1:
             # Before anything is said of positions: only the newest counts.
-            return f"SELECT * FROM ({united}){_ONCE_AT_ANY_POSITION}"
+            once = _ONCE_AT_ANY_POSITION.format(newest_first=self._newest_first())
+            return f"SELECT * FROM ({united}){once}"
         return united
 
     def files_of(self, run: Run, manifest: Manifest, streams: Collection[str]) -> list[FileEntry]:
@@ -259,6 +274,10 @@ class Database:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _second(run: Run) -> str:
+    return run.name.split("-")[0]
 
 
 def _tenant(scope: TenantScope, manifest: Manifest, *, listed: bool) -> str:
