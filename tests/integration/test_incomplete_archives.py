@@ -23,6 +23,7 @@ from tests.integration.test_other_readers import (
     prepare,
 )
 from tests.support import emmett, marten, messagedb
+from tests.support.esdb import Nodes
 
 HEADS = 'store = "s"\nstream = "a-*"\nremove = "delete"\nuntil = "B"'
 WHOLE = 'store = "s"\nstream = "a-*"\nremove = "delete"'
@@ -225,9 +226,8 @@ def test_an_older_copy_is_missed_where_a_list_of_streams_shows_it(streams, dsn):
     refuses(streams, "versions 1 to 3 of stream 'b-1'", reads=False)
 
 
-def test_a_nodes_truncated_streams_are_asked_about_alone(node):
-    uri = node.uri
-    with open_store("s", EventStoreDBSettings(uri=uri)) as s:
+def test_a_nodes_truncated_streams_are_asked_about_alone():
+    with Nodes() as nodes, open_store("s", EventStoreDBSettings(uri=nodes.uri)) as s:
         append_to(s, "a-1", "A", "A", "B")
         append_to(s, "b-1", "A")
         assert not list(s.late_beginnings())
