@@ -252,7 +252,7 @@ def planned_streams(
     unfinished: Callable[[UnfinishedPlan], None] = lambda _: None,
 ) -> Iterator[PlannedStream]:
     """Each stream of which a run would take something now, one after the other. `unfinished` is
-    told of the run that is finished first.
+    called with the run that has to be finished first.
     """
     with _planned(config, name, removal) as (found, streams, _):
         if found.unfinished is not None:

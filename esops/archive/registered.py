@@ -137,7 +137,7 @@ def _by_section(
 
 def _check_history(connection: psycopg.Connection, store: EventStore, found: Registered) -> None:
     # In another history it has read other events, whatever its position. Of a version that
-    # esops.toml does not name, the mark has told.
+    # esops.toml does not name, the mark says so.
     if found.settings is not None and not found.doubt and found.version.position is not None:
         marks.check(connection, store, found.version)
 

@@ -251,7 +251,7 @@ def _run_steps(context: RunContext, catalog: Catalog, outcome: ArchiveOutcome) -
 
 
 def _count_removed(run: Run, outcome: ArchiveOutcome, found: RunVerification) -> None:
-    """What a run had removed before it was told to keep the rest."""
+    """What a run had removed before it continued with remove = "keep"."""
     before = run.read("removal.json")
     if before is not None:
         outcome.remove = before["remove"]

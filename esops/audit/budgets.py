@@ -113,8 +113,8 @@ class Budgets:
     ) -> Iterator[BudgetBreach]:
         """The streams that are too long, at most MOST of each category, the longest first.
 
-        `fewer` is told how many were counted that are not: the library's list of streams has the
-        greatest length of one that was shortened since.
+        `fewer` is called with the number of streams that were counted and are shorter by now: the
+        library's list has the greatest length of a stream that was shortened since.
         """
         for category, count in over.items():
             limit = self.budget_for(category).length

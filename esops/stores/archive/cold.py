@@ -70,7 +70,7 @@ class ColdPart:
 
     def _check_grown(self, names: Sequence[str]) -> None:
         gone = set(self._names).difference(names)
-        if gone and names:  # an archive that is gone wholly is told from one of which runs are
+        if gone and names:  # runs are missing, which is not the same as no archive
             raise Refused(
                 f"run {min(gone)} was in the archive {self._catalog.repository.address} when it "
                 "was opened, and is gone: was the archive replaced by an older copy?",
