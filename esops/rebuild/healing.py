@@ -14,11 +14,9 @@ wrong for longer than that can take, and a last one over all rows has found noth
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
-from typing import TypeVar
 
 import psycopg
 import structlog
@@ -27,20 +25,16 @@ from psycopg import sql
 from esops.config import Config
 from esops.errors import Refused, Stopped, UsageError
 from esops.events import Position, StreamKey
-from esops.postgres import catalog
-from esops.postgres.catalog import Table
-from esops.postgres.connection import connect, database_of, qualified, translated
+from esops.postgres.connection import connect, translated
 from esops.projections.definition import FoldDefinition, load_definition
 from esops.projections.fingerprint import Code
-from esops.projections.kinds.fold import Fold
-from esops.projections.projector import VersionTables
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
-from esops.readmodel.rows import BadEvent
 from esops.rebuild import journal
+from esops.rebuild.refolded import FOLDED, RefoldedRows, columns, pieces
 from esops.rebuild.retiring import take_lock
 from esops.rebuild.verification.comparison import keys_unlike
-from esops.rebuild.verification.sides import Sides, paths_by_column
+from esops.rebuild.verification.sides import paths_by_column
 from esops.settings import ProjectionSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore
@@ -52,7 +46,6 @@ LONGEST_SESSION = timedelta(seconds=30)
 _BATCH = 50
 _PAUSE_SECONDS = 0.2
 _PATIENCE = timedelta(minutes=10)
-_HEALED = sql.Identifier("esops_healed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +121,7 @@ class _Healer:
         store: EventStore,
         version: Version,
         settings: ProjectionSettings,
-        begun: journal.Unhealed,
+        begun: journal.InlineSwitch,
     ) -> None:
         """Raises Refused where the rows cannot be made again one by one, by the same code."""
         name = version.projection
@@ -137,10 +130,13 @@ class _Healer:
             settings, config.directory, f"{config.path}: projections.{name}"
         )
         if not isinstance(definition, FoldDefinition) or definition.key is not None:
+            # Kept, since a switch that comes after this word makes all rows right.
+            journal.note(connection, begun.rebuild, journal.SWITCHED, journal.OLD_CODE_ENDED)
             raise Refused(
                 f"the rows of {name} are of the events of several streams, so that no single one "
                 "can be made again under a lock",
-                hint=f"{again}. The switch then makes all rows right.",
+                hint=f"It is noted that no old code writes any more. {again} --max-diff 100%. Rows "
+                "of the old logic differ, and the switch makes all right.",
             )
         if begun.code is not None and not Code(definition, settings, config.directory).made(
             begun.code
@@ -149,19 +145,10 @@ class _Healer:
                 f"the code of {name} has changed since v{version.version} was built",
                 hint=f"Restore it. Or, if the application has the new code: {again}",
             )
-        if store.inline is None or store.inline.database() != database_of(connection):
-            raise Refused(f"the events of {name} and its table are not in one database any more")
-        table = catalog.find_table(connection, *version.table)
-        if table is None:
-            raise Refused(f"the table {'.'.join(version.table)} does not exist any more")
-        self._connection, self._store, self._inline = connection, store, store.inline
-        self._version, self._definition, self._settings = version, definition, settings
-        self._live = table
-        self._fresh = _temporary(connection, table)
-        # What the new logic was meant to change counts here.
-        verify = settings.verify.model_copy(update={"expected": ()})
-        self._sides = Sides.of(connection, (table, self._fresh), table.key, verify)
-        self._ignored = paths_by_column(verify.ignore, table)
+        self._connection, self._store = connection, store
+        self._version, self._settings = version, settings
+        self._rows = RefoldedRows(connection, store, version, definition, settings.verify)
+        self._ignored = paths_by_column(settings.verify.ignore, self._rows.live)
         self._healed = 0
         self._unchecked: dict[StreamKey, None] = {}
 
@@ -174,7 +161,7 @@ class _Healer:
         whole = True
         while True:
             head = self._head()
-            wanted = self._inline.changed(
+            wanted = self._rows.inline.changed(
                 self._connection, None if whole else after, self._settings.filter
             )
             streams = sorted({*wanted, *left})
@@ -217,7 +204,7 @@ class _Healer:
     ) -> tuple[int, set[StreamKey]]:
         """How many rows were wrong, and the streams whose rows somebody else had."""
         healed, left = 0, set[StreamKey]()
-        for some in _pieces(streams, _BATCH):
+        for some in pieces(streams, _BATCH):
             if stop():
                 raise Stopped("stopped; the rows that were made right stay so")
             with self._connection.transaction():
@@ -228,83 +215,39 @@ class _Healer:
         return healed, left
 
     def _batch(self, streams: Sequence[StreamKey]) -> tuple[int, set[StreamKey]]:
-        keys = {self._key(each): each for each in streams}
-        there = self._rows(keys, "")
-        locked = self._rows(keys, " FOR UPDATE SKIP LOCKED")
+        keys = {self._rows.key(each): each for each in streams}
+        there = self._rows.there(keys)
+        locked = self._rows.there(keys, " FOR UPDATE SKIP LOCKED")
         busy = there - locked
         free = [each for key, each in keys.items() if key not in busy]
         # From here on: what is read now is what the locked rows have to say.
-        events, short = self._inline.whole(self._connection, free, self._settings.filter)
+        events, short = self._rows.inline.whole(self._connection, free, self._settings.filter)
         self._unchecked.update(dict.fromkeys(short))
         gone = set(short)
         events = [each for each in events if StreamKey(each.stream, each.tenant) not in gone]
-        fold = self._fold()
-        try:
-            for some in _pieces(events, 2_000):
-                fold.apply(some, self._connection)
-            fold.flush(self._connection)
-        except BadEvent as bad:
-            raise Refused(
-                f"the code of {self._version.projection} fails on an event: {bad.reason}"
-            ) from bad.__cause__
-        unlike = keys_unlike(self._connection, self._sides)
+        self._rows.make(events)
+        unlike = keys_unlike(self._connection, self._rows.sides)
         wrong = [tuple(key) for has, *key in unlike if has and tuple(key) in locked]
         missing = [tuple(key) for has, *key in unlike if not has]
         number = self._update(wrong) + self._insert(missing)
-        folded = {self._key(StreamKey(each.stream, each.tenant)) for each in events}
+        folded = {self._rows.key(StreamKey(each.stream, each.tenant)) for each in events}
         number += self._delete(folded & locked)
         return number, {keys[key] for key in busy}
 
-    def _key(self, stream: StreamKey) -> tuple[str, ...]:
-        return (stream.stream,) if len(self._live.key) == 1 else (stream.tenant, stream.stream)
-
-    def _rows(
-        self, keys: Sequence[tuple[str, ...]] | dict[tuple[str, ...], StreamKey], lock: str
-    ) -> set[tuple[str, ...]]:
-        """Those of the keys that have a row."""
-        statement = sql.SQL("SELECT {} FROM {} AS l WHERE {}{}").format(
-            sql.SQL(", ").join(
-                sql.SQL("{}::text").format(sql.Identifier("l", name)) for name in self._live.key
-            ),
-            self._name,
-            self._among("l"),
-            sql.SQL(lock),
-        )
-        return set(self._connection.execute(statement, _columns(list(keys))).fetchall())
-
-    @property
-    def _name(self) -> sql.Identifier:
-        return qualified(self._live.schema, self._live.name)
-
-    def _among(self, alias: str) -> sql.Composed:
-        """The condition that a row has one of the keys that are given as a column of values for
-        each column of the key.
-        """
-        columns = [self._live.column(name) for name in self._live.key]
-        return sql.SQL("({}) IN (SELECT * FROM unnest({}))").format(
-            sql.SQL(", ").join(sql.Identifier(alias, each.name) for each in columns),
-            sql.SQL(", ").join(
-                sql.SQL("%s::text[]::{}[]").format(sql.SQL(each.type)) for each in columns
-            ),
-        )
-
     def _update(self, keys: Sequence[tuple[str, ...]]) -> int:
-        if not keys or not self._sides.others:
+        if not keys or not self._rows.sides.others:
             return 0
         statement = sql.SQL("UPDATE {} AS l SET {} FROM {} AS f WHERE {} AND {}").format(
-            self._name,
+            self._rows.name,
             sql.SQL(", ").join(
                 sql.SQL("{} = {}").format(sql.Identifier(pair.name), self._new(pair.name))
-                for pair in self._sides.others
+                for pair in self._rows.sides.others
             ),
-            _HEALED,
-            sql.SQL(" AND ").join(
-                sql.SQL("{} = {}").format(sql.Identifier("l", name), sql.Identifier("f", name))
-                for name in self._live.key
-            ),
-            self._among("l"),
+            FOLDED,
+            self._rows.same_key(),
+            self._rows.among("l"),
         )
-        return self._connection.execute(statement, _columns(keys)).rowcount
+        return self._connection.execute(statement, columns(keys)).rowcount
 
     def _new(self, column: str) -> sql.Composable:
         """A column's value by the events; what is ignored in it stays as it is in the row."""
@@ -327,73 +270,20 @@ class _Healer:
             "INSERT INTO {} ({columns}) SELECT {columns} FROM {} AS f WHERE {} ON CONFLICT "
             "DO NOTHING"
         ).format(
-            self._name,
-            _HEALED,
-            self._among("f"),
-            columns=sql.SQL(", ").join(sql.Identifier(each.name) for each in self._fresh.columns),
+            self._rows.name,
+            FOLDED,
+            self._rows.among("f"),
+            columns=sql.SQL(", ").join(
+                sql.Identifier(each.name) for each in self._rows.fresh.columns
+            ),
         )
-        return self._connection.execute(statement, _columns(keys)).rowcount
+        return self._connection.execute(statement, columns(keys)).rowcount
 
     def _delete(self, keys: set[tuple[str, ...]]) -> int:
         """Rows that the fold does not have, of streams that have events."""
         if not keys:
             return 0
-        same = sql.SQL(" AND ").join(
-            sql.SQL("{} = {}").format(sql.Identifier("l", name), sql.Identifier("f", name))
-            for name in self._live.key
-        )
         statement = sql.SQL(
             "DELETE FROM {} AS l WHERE {} AND NOT EXISTS (SELECT FROM {} AS f WHERE {})"
-        ).format(self._name, self._among("l"), _HEALED, same)
-        return self._connection.execute(statement, _columns(list(keys))).rowcount
-
-    def _fold(self) -> Fold:
-        version, table = self._version, self._fresh
-        name = next(iter(version.tables))
-        of_version = VersionTables(
-            projection=version.projection,
-            version=version.version,
-            by_name={name: table},
-            keys={name: self._live.key},
-            value_types=version.value_types,
-            conjoined=self._store.capabilities.tenants,
-            empty=True,
-            cache_rows=10 * _BATCH,
-            ensure_keys=lambda: None,
-        )
-        return Fold(self._definition, of_version)
-
-
-Item = TypeVar("Item")
-
-
-def _pieces(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
-    """The items in lists of up to `most`."""
-    every = iter(items)
-    while some := list(islice(every, most)):
-        yield some
-
-
-def _columns(keys: Sequence[tuple[str, ...]]) -> list[list[str]]:
-    return [list(column) for column in zip(*keys, strict=True)]
-
-
-def _temporary(connection: psycopg.Connection, live: Table) -> Table:
-    """A table like the one that serves, for the rows as the events make them."""
-    connection.execute(
-        sql.SQL(
-            "CREATE TEMPORARY TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED, "
-            "PRIMARY KEY ({})) ON COMMIT DELETE ROWS"
-        ).format(
-            _HEALED,
-            qualified(live.schema, live.name),
-            sql.SQL(", ").join(map(sql.Identifier, live.key)),
-        )
-    )
-    row = connection.execute(
-        "SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()"
-    ).fetchone()
-    assert row is not None
-    found = catalog.find_table(connection, row[0], _HEALED.as_string(connection).strip('"'))
-    assert found is not None
-    return found
+        ).format(self._rows.name, self._rows.among("l"), FOLDED, self._rows.same_key())
+        return self._connection.execute(statement, columns(list(keys))).rowcount

@@ -38,6 +38,8 @@ INLINE = "switched inline"
 """What the log says of a switch to a table that the application writes itself."""
 HEALED = "rows are right"
 """What it says when no row of old or mixed logic is left after such a switch."""
+OLD_CODE_ENDED = "old code has ended"
+"""What it says when the operator has said so, and rows of the old code may be left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,29 +163,41 @@ def keep_verification(
 
 
 @dataclass(frozen=True, slots=True)
-class Unhealed:
-    """A switch to a table that the application writes, after which old code may have written rows.
+class InlineSwitch:
+    """A switch to a table that the application writes, after which old code may write rows.
 
-    `code` is the fingerprint of the code that built the version.
+    `code` is the fingerprint of the code that built the version. `healed`: no row of old or mixed
+    logic is left. `old_code_ended`: the operator has said that nobody writes such rows any more.
     """
 
     rebuild: int
     since: datetime
     code: str | None
+    healed: bool
+    old_code_ended: bool
 
 
-def unhealed(connection: psycopg.Connection, projection: str, version: int) -> Unhealed | None:
-    """The switch after which rows of a version may be of old or mixed logic; None where nothing
-    says so.
-    """
+def switched_inline(
+    connection: psycopg.Connection, projection: str, version: int
+) -> InlineSwitch | None:
+    """The last such switch to a version; None where there was none."""
     values = {
         "projection": projection,
         "version": version,
         "switched": INLINE,
         "healed": HEALED,
+        "ended": OLD_CODE_ENDED,
     }
-    row = connection.execute(_SQL["unhealed"], values).fetchone()
-    return None if row is None else Unhealed(*row)
+    row = connection.execute(_SQL["switched_inline"], values).fetchone()
+    return None if row is None else InlineSwitch(*row)
+
+
+def unhealed(connection: psycopg.Connection, projection: str, version: int) -> InlineSwitch | None:
+    """The switch after which rows of a version may be of old or mixed logic; None where nothing
+    says so.
+    """
+    found = switched_inline(connection, projection, version)
+    return None if found is None or found.healed else found
 
 
 def accepted_code(

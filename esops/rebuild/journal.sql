@@ -35,14 +35,17 @@ UPDATE esops.rebuilds
 SET state = 'paused', resume_state = %(state)s, reason = %(reason)s, updated_at = now()
 WHERE rebuild = %(rebuild)s;
 
--- unhealed --
--- The switch to a table that the application writes, after which its rows were not made right yet.
-SELECT r.rebuild, l.at, l.detail ->> 'code'
+-- switched_inline --
+-- The last switch that made a version serve which the application writes itself, and what was said
+-- of it afterwards.
+SELECT r.rebuild, l.at, l.detail ->> 'code',
+       EXISTS (SELECT FROM esops.rebuild_log h
+                WHERE h.rebuild = r.rebuild AND h.event = %(healed)s AND h.at >= l.at),
+       EXISTS (SELECT FROM esops.rebuild_log e
+                WHERE e.rebuild = r.rebuild AND e.event = %(ended)s AND e.at >= l.at)
 FROM esops.rebuilds r
 JOIN esops.rebuild_log l ON l.rebuild = r.rebuild AND l.event = %(switched)s
 WHERE r.projection = %(projection)s AND r.to_version = %(version)s
-  AND NOT EXISTS (SELECT FROM esops.rebuild_log h
-                  WHERE h.rebuild = r.rebuild AND h.event = %(healed)s AND h.at >= l.at)
 ORDER BY l.at DESC
 LIMIT 1;
 

@@ -8,6 +8,7 @@ import psycopg
 
 from esops.errors import Stopped
 from esops.readmodel import registry
+from esops.readmodel.registry import Version
 from esops.rebuild import inline_switch, journal, switch
 from esops.rebuild.phases.verifying import Verifying
 from esops.running.runner import Runner
@@ -34,13 +35,10 @@ class SwitchingInline(Verifying):
             # From now on the application writes to it, and esops must not.
             registry.release(connection, green)
             journal.enter(connection, self._journal_entry.rebuild, journal.SWITCHED, finished=True)
-            journal.note(
-                connection,
-                self._journal_entry.rebuild,
-                journal.SWITCHED,
-                journal.INLINE,
-                {"code": green.fingerprint},
-            )
+            rebuild, detail = self._journal_entry.rebuild, {"code": green.fingerprint}
+            journal.note(connection, rebuild, journal.SWITCHED, journal.INLINE, detail)
+            if blue is not None and self._old_code_is_gone(connection, blue):
+                journal.note(connection, rebuild, journal.SWITCHED, journal.HEALED)
 
         steps = inline_switch.Steps(
             visible, lambda: self._keep_near(runner), record, self._stop, self._say
@@ -53,6 +51,18 @@ class SwitchingInline(Verifying):
 
         self._session.do(perform)
         self._note_lock()
+
+    def _old_code_is_gone(self, connection: psycopg.Connection, blue: Version) -> bool:
+        """Whether nobody writes rows by other code than green's: blue was made by the same, and
+        what wrote to it before has ended.
+        """
+        before = journal.switched_inline(connection, blue.projection, blue.version)
+        if before is None or not self.target.code.made(before.code):
+            return False
+        entry = self._journal_entry
+        if journal.accepted_code(connection, entry.projection, entry.to_version):
+            return False
+        return before.healed or before.old_code_ended
 
     def _keep_near(self, runner: Runner) -> None:
         if self._stop():

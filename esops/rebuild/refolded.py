@@ -1,0 +1,166 @@
+"""The rows of some streams as all their events make them, in a temporary table beside the version's
+own, to be compared with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
+
+import psycopg
+from psycopg import sql
+
+from esops.errors import Refused
+from esops.events import RecordedEvent, StreamKey
+from esops.postgres import catalog
+from esops.postgres.catalog import Table
+from esops.postgres.connection import database_of, qualified
+from esops.projections.definition import FoldDefinition
+from esops.projections.kinds.fold import Fold
+from esops.projections.projector import VersionTables
+from esops.readmodel.registry import Version
+from esops.readmodel.rows import BadEvent
+from esops.rebuild.verification.sides import Sides
+from esops.settings import VerifySettings
+from esops.stores.base import EventStore
+from esops.stores.parts import InlineTables
+
+FOLDED = sql.Identifier("esops_folded")
+"""The temporary table; it is empty after each transaction."""
+Key = tuple[str, ...]
+"""The values of a row's key, as text."""
+_PIECE = 2_000
+_CACHED = 500
+
+
+class RefoldedRows:
+    """The rows of a fold that is keyed by the stream, in the transaction of whoever asks."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        store: EventStore,
+        version: Version,
+        definition: FoldDefinition,
+        verify: VerifySettings,
+    ) -> None:
+        """Raises Refused where the events and the table are not in one database any more."""
+        name = version.projection
+        if store.inline is None or store.inline.database() != database_of(connection):
+            raise Refused(f"the events of {name} and its table are not in one database any more")
+        table = catalog.find_table(connection, *version.table)
+        if table is None:
+            raise Refused(f"the table {'.'.join(version.table)} does not exist any more")
+        self.inline: InlineTables = store.inline
+        self.live, self.fresh = table, _temporary(connection, table)
+        # What the new logic was meant to change counts here.
+        counted = verify.model_copy(update={"expected": ()})
+        self.sides = Sides.of(connection, (table, self.fresh), table.key, counted)
+        self._connection, self._version, self._definition = connection, version, definition
+        self._conjoined = store.capabilities.tenants
+
+    def make(self, events: Sequence[RecordedEvent]) -> Mapping[str, str]:
+        """Fold all events of some streams into the temporary table; returns by column the type of
+        what was written.
+
+        Raises Refused where the code fails.
+        """
+        name = next(iter(self._version.tables))
+        of_version = VersionTables(
+            projection=self._version.projection,
+            version=self._version.version,
+            by_name={name: self.fresh},
+            keys={name: self.live.key},
+            value_types=self._version.value_types,
+            conjoined=self._conjoined,
+            empty=True,
+            cache_rows=_CACHED,
+            ensure_keys=lambda: None,
+        )
+        fold = Fold(self._definition, of_version)
+        try:
+            for some in pieces(events, _PIECE):
+                fold.apply(some, self._connection)
+            fold.flush(self._connection)
+        except BadEvent as bad:
+            raise Refused(
+                f"the code of {self._version.projection} fails on an event: {bad.reason}"
+            ) from bad.__cause__
+        return fold.value_types
+
+    def key(self, stream: StreamKey) -> Key:
+        """The key of a stream's row."""
+        return (stream.stream,) if len(self.live.key) == 1 else (stream.tenant, stream.stream)
+
+    def there(self, keys: Iterable[Key], lock: str = "") -> set[Key]:
+        """Those of the keys that have a row in the version's own table."""
+        statement = sql.SQL("SELECT {} FROM {} AS l WHERE {}{}").format(
+            sql.SQL(", ").join(
+                sql.SQL("{}::text").format(sql.Identifier("l", name)) for name in self.live.key
+            ),
+            self.name,
+            self.among("l"),
+            sql.SQL(lock),
+        )
+        return set(self._connection.execute(statement, columns(list(keys))).fetchall())
+
+    @property
+    def name(self) -> sql.Identifier:
+        """The version's own table."""
+        return qualified(self.live.schema, self.live.name)
+
+    def among(self, alias: str) -> sql.Composed:
+        """The condition that a row has one of the keys that are given as a column of values for
+        each column of the key.
+        """
+        of_key = [self.live.column(name) for name in self.live.key]
+        return sql.SQL("({}) IN (SELECT * FROM unnest({}))").format(
+            sql.SQL(", ").join(sql.Identifier(alias, each.name) for each in of_key),
+            sql.SQL(", ").join(
+                sql.SQL("%s::text[]::{}[]").format(sql.SQL(each.type)) for each in of_key
+            ),
+        )
+
+    def same_key(self) -> sql.Composed:
+        """The condition that a row `l` of the version has the key of a row `f` that was made."""
+        return sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier("l", name), sql.Identifier("f", name))
+            for name in self.live.key
+        )
+
+
+Item = TypeVar("Item")
+
+
+def pieces(items: Iterable[Item], most: int) -> Iterator[list[Item]]:
+    """The items in lists of up to `most`."""
+    every = iter(items)
+    while some := list(islice(every, most)):
+        yield some
+
+
+def columns(keys: Sequence[Key]) -> list[list[str]]:
+    """The values of each column of the key."""
+    return [list(column) for column in zip(*keys, strict=True)]
+
+
+def _temporary(connection: psycopg.Connection, live: Table) -> Table:
+    """A table like the version's own, for the rows as the events make them."""
+    connection.execute(
+        sql.SQL(
+            "CREATE TEMPORARY TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED, "
+            "PRIMARY KEY ({})) ON COMMIT DELETE ROWS"
+        ).format(
+            FOLDED,
+            qualified(live.schema, live.name),
+            sql.SQL(", ").join(map(sql.Identifier, live.key)),
+        )
+    )
+    row = connection.execute(
+        "SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()"
+    ).fetchone()
+    assert row is not None
+    found = catalog.find_table(connection, row[0], FOLDED.as_string(connection).strip('"'))
+    assert found is not None
+    return found
