@@ -173,6 +173,12 @@ def rebuild(
         help="Accept far fewer events than before, or none, or no row.",
         rich_help_panel=_VERIFY,
     ),
+    accept_shortened: bool = typer.Option(
+        False,
+        "--accept-shortened",
+        help="Rebuild though streams have lost their first events (compacted, truncated).",
+        rich_help_panel=_VERIFY,
+    ),
     processor_stopped: bool = typer.Option(
         False,
         "--processor-stopped",
@@ -226,6 +232,7 @@ def rebuild(
         test_only=test_only or None,
         without_archived=without_archived or None,
         accept_fewer=accept_fewer or None,
+        accept_shortened=accept_shortened or None,
         accept_code=accept_code or None,
         processor_stopped=processor_stopped or None,
         snapshot_wait=None if snapshot_wait is None else duration("--snapshot-wait", snapshot_wait),

@@ -8,6 +8,7 @@ from esops.config import Config
 from esops.errors import EsopsError, Refused, UsageError
 from esops.events import EventFilter
 from esops.health.findings import Finding
+from esops.rebuild.shortened import not_taken, refusal, remedy
 from esops.settings import ArchiveSettings, PolicySettings, ProjectionSettings
 from esops.stores import open_store
 from esops.stores.archive.archived_away import join_with, removed_from
@@ -41,6 +42,7 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
             for projection, settings in projections.items():
                 away = list(_archived_away(config, projection, settings, store))
                 yield from away or _named(f"projection {projection}", store, settings.filter)
+                yield from _shortened(projection, settings, store)
             for policy, (archive, rule) in policies.items():
                 # Its runs may have taken away all of these events, as they should.
                 if not _has_run(config, archive, policy, store):
@@ -112,6 +114,17 @@ def _without_beginning(store: EventStore) -> Iterator[Finding]:
             check_begins(store)
         except Refused as error:
             yield Finding("ESOPS-D049", f"store {store.name}", error.message, error.hint)
+
+
+def _shortened(
+    projection: str, settings: ProjectionSettings, store: EventStore
+) -> Iterator[Finding]:
+    """Whether a rebuild would see streams from their middle on."""
+    if store.count_between(None, store.head(LOOKING).position) > _LOOKED_THROUGH:
+        return  # a rebuild, which reads all of it, looks anyway
+    if found := not_taken(store, settings):
+        message, fix = refusal(store, projection, found), remedy(projection, found)
+        yield Finding("ESOPS-D077", f"projection {projection}", message, fix)
 
 
 def _archived_away(

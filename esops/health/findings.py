@@ -75,6 +75,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D071": ("warning", "other code than built a version has advanced it"),
     "ESOPS-D072": ("error", "what keeps a version fresh fails"),
     "ESOPS-D076": ("warning", "archived runs have a store's events under another name"),
+    "ESOPS-D077": ("warning", "streams have lost their first events"),
     "ESOPS-D085": ("warning", "rows still have personal data that was erased from events"),
     "ESOPS-D086": ("error", "the application writes itself what esops is to keep fresh"),
     "ESOPS-D090": ("error", "the archive that a store's events went to is not there"),

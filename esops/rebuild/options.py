@@ -44,6 +44,8 @@ class Options:
     """Rebuild without events that were archived and removed, and that the store does not read."""
     accept_fewer: bool = False
     """Accept far fewer events than the version before was made of, or none, or no row."""
+    accept_shortened: bool = False
+    """Rebuild although streams have lost their first events."""
     accept_code: bool = False
     """Continue with other code than the rows so far were made by."""
     snapshot_wait: float | None = None

@@ -31,7 +31,7 @@ from esops.readmodel.tables import (
     missing_tables,
     rolled_back,
 )
-from esops.rebuild import guards, inline_switch, plan_notes, switch, tried
+from esops.rebuild import guards, inline_switch, plan_notes, shortened, switch, tried
 from esops.rebuild.blockers import blockers, of_prepared
 from esops.rebuild.green import Green, create_green
 from esops.rebuild.left_behind import refuse
@@ -96,6 +96,7 @@ def make_plan(
         away = guards.check_archive(config, target, store, without=options.without_archived)
         if not options.accept_fewer:
             away += guards.check_names(target, store)
+        away += shortened.check(store, target.name, target.settings, options)
         head = store.head(SETTLING).position
         # Created and rolled back in one transaction: nobody else ever sees it.
         draft = _try_out(target, options, store, connection, start, head)

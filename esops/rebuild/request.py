@@ -76,6 +76,8 @@ class RebuildRequest:
     """Rebuild without events that were archived and removed, and that the store does not read."""
     accept_fewer: bool | None = None
     """Accept far fewer events than the version before was made of, or none, or no row."""
+    accept_shortened: bool | None = None
+    """Rebuild although streams have lost their first events: rows may lack what was in them."""
     accept_code: bool | None = None
     """Resume with other code than the rows so far were made by: they stay as they are."""
     snapshot_wait: timedelta | None = None

@@ -22,7 +22,7 @@ from esops.postgres.connection import translated
 from esops.readmodel import migrations, registry
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import drop_tables
-from esops.rebuild import guards, journal
+from esops.rebuild import guards, journal, shortened
 from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.phases.switching import Switching
@@ -265,7 +265,7 @@ class Rebuild(Switching):
             if not fine:
                 reason = "the verification found differences"
             if self._options.ends_with_switch:
-                reason = reason or self._too_many_dead_letters() or ""
+                reason = reason or self._unfit() or ""
             if reason:
                 return self._stop_for(reason)
             self._enter(journal.VERIFIED)
@@ -277,7 +277,7 @@ class Rebuild(Switching):
             self._hooks.run("before_switch", self._facts())
             self._follow()  # the hook may have taken its time
             # Some may have come since the verification.
-            if reason := self._too_many_dead_letters() or "":
+            if reason := self._unfit() or "":
                 self._state = journal.FOLLOWING  # a replay changes rows: they are verified again
                 return self._stop_for(reason)
             self._switch()
@@ -286,6 +286,12 @@ class Rebuild(Switching):
         else:
             self._stand_by()
         return True
+
+    def _unfit(self) -> str | None:
+        """Why the version must not serve, by what its events are."""
+        return self._too_many_dead_letters() or shortened.concern(
+            self.store, self.target.name, self.target.settings, self._options
+        )
 
     def _announce(self) -> None:
         """Say that it continues, once all that could refuse that has been looked at."""

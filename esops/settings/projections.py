@@ -75,12 +75,12 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "server": ("javascript",),
 }
 _ALLOWED: Mapping[str, tuple[str, ...]] = {
-    "fold": ("ddl", "events", "category"),
-    "handlers": ("ddl", "events", "category"),
-    "sql": ("ddl",),
-    "process": ("ddl", "events", "category"),
-    "external": ("start", "built"),
-    "server": ("emit", "handover"),
+    "fold": ("ddl", "events", "category", "begins_with"),
+    "handlers": ("ddl", "events", "category", "begins_with"),
+    "sql": ("ddl", "begins_with"),
+    "process": ("ddl", "events", "category", "begins_with"),
+    "external": ("start", "built", "begins_with"),
+    "server": ("emit", "handover", "begins_with"),
 }
 _OF_ALL = ("checkpoint",)
 _OF_KINDS = tuple(
@@ -114,6 +114,10 @@ class ProjectionSettings(Settings):
     """
     events: tuple[str, ...] = ()
     category: str | None = None
+    begins_with: tuple[str, ...] = ()
+    """Event types that a stream without its first events may begin with: the code makes the state
+    of them, as of a snapshot.
+    """
     include_archived: bool = False
     tables: tuple[str, ...] = ()
     javascript: Path | None = None
@@ -242,4 +246,5 @@ class ProjectionSettings(Settings):
     @property
     def filter(self) -> EventFilter:
         """Which events the projection reads."""
-        return EventFilter(self.events, self.category, archived=self.include_archived)
+        types = self.events and tuple(dict.fromkeys((*self.events, *self.begins_with)))
+        return EventFilter(types, self.category, archived=self.include_archived)

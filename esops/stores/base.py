@@ -40,6 +40,7 @@ from esops.stores.parts import (
     What,
 )
 from esops.stores.settling import LOOKING, Unsettled, settled
+from esops.stores.shortened import Shortened, by_type
 
 __all__ = [
     "EVERYTHING",
@@ -317,6 +318,13 @@ class EventStore(Protocol):
             limited = oldest is None or not _OWN_LIMITS.isdisjoint(info.settings)
             kind = None if oldest is None else oldest.type
             yield LateBeginning(info.key, info.first_version, kind, limited)
+
+    def shortened(self, filter: EventFilter = EVERYTHING) -> list[Shortened]:
+        """The streams that a filter may want and whose first events are gone, by the type of event
+        that they begin with now. What is gone may have had any type: types are left out only where
+        no event of such streams is wanted.
+        """
+        return by_type(self, self.late_beginnings(), filter)
 
     def any_passes(self, filter: EventFilter) -> bool | None:  # noqa: ARG002 - not known
         """Whether an event passes a filter, settled or not; None where that takes more than some

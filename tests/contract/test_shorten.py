@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -114,6 +115,11 @@ def test_a_live_stream_is_shortened_piece_by_piece_and_read_whole_with_its_archi
     assert len(whole) > 11
     assert versions(kit.store.read_stream(stream)) == list(whole[7:])
     assert run(config, "old", despite_checkpoints=True).state == "nothing"
+    # A rebuild without the archive would see it from there on.
+    own = EventFilter(stream=stream)
+    assert kit.store.shortened(own) == [("summed", 1, 7, stream)]
+    assert kit.store.shortened(replace(own, types=("added",)))
+    assert kit.store.shortened(replace(own, types=("unheard",))) == []
 
     append(kit, stream, "added", "summed", "added")
     snapshot(kit, stream)

@@ -13,7 +13,7 @@ from esops.errors import Refused
 from esops.postgres import catalog
 from esops.postgres.connection import translated
 from esops.readmodel import registry, served
-from esops.rebuild import guards, plan_notes
+from esops.rebuild import guards, plan_notes, shortened
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.planning import versions_and_tables
 from esops.rebuild.target import Target
@@ -117,6 +117,7 @@ def make_plan(
             notes += guards.check_names(target, store)
             made_of = active.events if active else 0
             guards.check_enough_events(target, store, head, connection, physical, made_of)
+        notes += shortened.check(store, target.name, target.settings, options)
     tables = (
         [".".join(each) for each in active.tables.values()]
         if active

@@ -17,6 +17,7 @@ from esops.events import EventFilter
 from esops.stores.archive.archived_away import collect, without
 from esops.stores.archiving import LateBeginning, TenantScope
 from esops.stores.base import EventStore
+from esops.stores.shortened import Shortened, by_type
 from esops.wording import count
 
 if TYPE_CHECKING:
@@ -75,28 +76,50 @@ def lost_beginnings(
 
     `scope`: the only tenant whose archived events are the store's.
     """
+    lost = Lost()
+    first = store.capabilities.first_version
+    for each, gaps in _not_archived(without_beginning(store), first, runs, scope):
+        lost.streams += 1
+        lost.events += sum(events for _, _, events in gaps)
+        if lost.streams == 1:
+            lost.stream, lost.low, lost.high = each.key.stream, gaps[0][0], gaps[-1][1]
+    return lost
+
+
+def shortened(store: JoinedStore, filter: EventFilter) -> list[Shortened]:
+    """The streams whose first events neither a store nor its archive has, as `EventStore.shortened`
+    gives them.
+    """
+    hot = store.hot
+    if not hot.shortened(filter):  # which is a short question, as a rule
+        return []
+    first = store.capabilities.first_version
+    late = _not_archived(hot.late_beginnings(), first, store.cold.runs, store.tenant_scope)
+    return by_type(store, (each for each, _ in late), filter)
+
+
+def _not_archived(
+    late: Iterator[LateBeginning],
+    first: int,
+    runs: Sequence[tuple[Run, Manifest]],
+    scope: TenantScope | None,
+) -> Iterator[tuple[LateBeginning, Sequence[tuple[int, int, int]]]]:
+    """Those whose first events some archived runs do not have either, with the versions missing."""
     # Imported only where there is an archive.
     from esops.archive_format.disk_map import DiskMap
 
-    lost = Lost()
-    late = without_beginning(store)
     begins = next(late, None)
     if begins is None:
-        return lost
-    first = store.capabilities.first_version
+        return
     with DiskMap() as archived:
         for number, (run, manifest) in enumerate(runs):
             collect(archived, number, run, manifest, EventFilter(), scope)
-        for key, below, *_ in chain([begins], late):
-            known = archived.get(*key)
+        for each in chain([begins], late):
+            known = archived.get(*each.key)
             ranges = orjson.loads(known)[3] if known else []
-            gaps = without([(first, below - 1, below - first)], ranges)
+            gaps = without([(first, each.below - 1, each.below - first)], ranges)
             if gaps:
-                lost.streams += 1
-                lost.events += sum(events for _, _, events in gaps)
-                if lost.streams == 1:
-                    lost.stream, lost.low, lost.high = key.stream, gaps[0][0], gaps[-1][1]
-    return lost
+                yield each, gaps
 
 
 def without_beginning(store: EventStore) -> Iterator[LateBeginning]:

@@ -48,6 +48,7 @@ from esops.stores.parts import (
     What,
 )
 from esops.stores.searching import IdSearch, SoughtIds
+from esops.stores.shortened import Shortened
 
 _AT_ONCE = 5_000
 _A_MOMENT = 1.0
@@ -333,6 +334,13 @@ class JoinedStore(EventStore):
         """The hot store's where that is enough: then no file of the archive is read."""
         hot = self._hot.count_passing(filter, until, at_most, after)
         return hot if hot >= at_most else super().count_passing(filter, until, at_most, after)
+
+    def shortened(self, filter: EventFilter = EVERYTHING) -> list[Shortened]:
+        """Those of the hot store whose first events the archive does not have either."""
+        # Imported here, since it looks at joined stores.
+        from esops.stores.archive.beginnings import shortened
+
+        return shortened(self, filter)
 
     def any_passes(self, filter: EventFilter) -> bool | None:
         """Whether an event of either store passes."""

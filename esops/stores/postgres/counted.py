@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from psycopg import sql
 from esops.events import EventFilter, RecordedEvent, StreamInfo, StreamKey, category_of
 from esops.moments import EPOCH, Moment, from_driver, moment
 from esops.stores.archiving import LateBeginning, StreamPart
-from esops.stores.postgres.layouts.base import NO_TENANT, TRUE, Layout
+from esops.stores.postgres.layouts.base import NO_TENANT, TRUE, Layout, storable
+from esops.stores.shortened import Shortened
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,15 +44,30 @@ FROM (SELECT {name}::text AS name, {tenant} AS tenant, {written} AS written FROM
 WHERE NOT EXISTS (SELECT FROM {events} WHERE {stream} = k.name::{kind} AND {same_tenant})
 """
 _LATE = """
-SELECT k.name, k.tenant, k.lowest, e.type::text FROM (
-    SELECT {stream} AS stream, {name} AS name, {tenant} AS tenant, min({version}) AS lowest
-    FROM {events} WHERE {scope} GROUP BY 1, 2, 3 HAVING min({version}) > {first}
-) AS k CROSS JOIN LATERAL (
-    SELECT {type} AS type FROM {events}
-    WHERE {stream} = k.stream AND {same_tenant} AND {version} = k.lowest AND {own} LIMIT 1
-) AS e
+SELECT {stream} AS stream, {name} AS name, {tenant} AS tenant, min({version}) AS lowest
+FROM {events} WHERE {scope} GROUP BY 1, 2, 3 HAVING min({version}) > {first}
 """
 """The index on streams and versions alone gives the lowest versions."""
+_BEGINNING = """
+SELECT {type} AS type FROM {events}
+WHERE {stream} = k.stream AND {same_tenant} AND {version} = k.lowest AND {wanted} LIMIT 1
+"""
+_LATE_BEGINNINGS = """
+SELECT k.name, k.tenant, k.lowest, e.type::text
+FROM ({late}) AS k CROSS JOIN LATERAL ({beginning}) AS e
+"""
+_SHORTENED = """
+SELECT type, count(*), sum(lowest - {first})::bigint, min(name) FROM (
+    SELECT k.*, e.type::text AS type,
+        EXISTS (SELECT FROM {events} WHERE {stream} = k.stream AND {same_tenant}
+            AND {type} = ANY({types}::text[])) AS wanted,
+        NOT EXISTS (SELECT FROM {events} WHERE {stream} = k.stream AND {same_tenant}
+            AND {version} > k.lowest) AS alone
+    FROM ({late}) AS k CROSS JOIN LATERAL ({beginning}) AS e
+) AS shortened
+GROUP BY type HAVING cardinality({types}::text[]) = 0 OR bool_or(wanted) OR bool_and(alone)
+ORDER BY 2 DESC, 1
+"""
 _EVENTS = """
 SELECT EXISTS (SELECT FROM {events} WHERE {stream} = k.stream::{kind} AND {same_tenant}
     AND {version} = k.version AND {id} = k.id AND {alive} AND {scope})
@@ -108,21 +125,24 @@ def has_events(
     return [row[0] for row in connection.execute(statement).fetchall()]
 
 
+def shortened(
+    connection: psycopg.Connection, layout: Layout, filter: EventFilter
+) -> list[Shortened]:
+    """The streams that a filter may want and whose first events are gone."""
+    statement = sql.SQL(_SHORTENED).format(
+        **_of_late(layout, layout.where(replace(filter, types=()))),
+        types=sql.Literal(storable(filter.types)),
+    )
+    return [Shortened(*row) for row in connection.execute(statement).fetchall()]
+
+
 def late_beginnings(layout: Layout, bulk: BulkReader) -> Iterator[LateBeginning]:
     """The streams without their first events, and those that the library lists with a length and
     that have no event.
     """
-    m, own = layout.mapped, layout.stream_table
+    own = layout.stream_table
     of_layout = _of_layout(layout, archived=True)
-    late = sql.SQL(_LATE).format(
-        **of_layout,
-        name=m.stream,
-        tenant=m.tenant,
-        type=m.type,
-        own=layout.own,
-        first=sql.Literal(layout.first_version),
-    )
-    statements = [late]
+    statements = [sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, layout.own))]
     if own is not None:
         emptied = sql.SQL(_EMPTIED).format(
             **of_layout,
@@ -138,6 +158,21 @@ def late_beginnings(layout: Layout, bulk: BulkReader) -> Iterator[LateBeginning]
         columns = [column.to_pylist() for column in batch.columns]
         for name, tenant, below, kind in zip(*columns, strict=True):
             yield LateBeginning(StreamKey(name, tenant), int(below), kind)
+
+
+def _of_late(layout: Layout, wanted: sql.Composable) -> dict[str, sql.Composable]:
+    """The streams that begin late, and their first events, for which `wanted` holds."""
+    m = layout.mapped
+    names = {
+        **_of_layout(layout, archived=True),
+        "name": m.stream,
+        "tenant": m.tenant,
+        "type": m.type,
+        "wanted": wanted,
+        "first": sql.Literal(layout.first_version),
+    }
+    parts = {"late": _LATE, "beginning": _BEGINNING}
+    return {**names, **{name: sql.SQL(text).format(**names) for name, text in parts.items()}}
 
 
 def _of_layout(layout: Layout, *, archived: bool) -> dict[str, sql.Composable]:

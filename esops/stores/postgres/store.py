@@ -31,7 +31,7 @@ from esops.stores.base import (
 )
 from esops.stores.parts import What
 from esops.stores.postgres import bulk
-from esops.stores.postgres.counted import count_parts, has_events, late_beginnings
+from esops.stores.postgres.counted import count_parts, has_events, late_beginnings, shortened
 from esops.stores.postgres.counting import Counting
 from esops.stores.postgres.identity import PostgresIdentity
 from esops.stores.postgres.inline import PostgresInline
@@ -43,6 +43,7 @@ from esops.stores.postgres.masking import PostgresMasking
 from esops.stores.postgres.reading import PagedReader
 from esops.stores.postgres.search import IndexedSearch
 from esops.stores.postgres.sql_access import PostgresSql
+from esops.stores.shortened import Shortened
 
 if TYPE_CHECKING:
     from esops.stores.postgres.archiving import StreamArchiver
@@ -376,6 +377,11 @@ class PostgresStore(EventStore):
         """By the index on streams and versions, and by the table of streams."""
         with closing(bulk.BulkReader(self._dsn, _LISTED_BYTES)) as reader:
             yield from late_beginnings(self.layout, reader)
+
+    def shortened(self, filter: EventFilter = EVERYTHING) -> list[Shortened]:
+        """Counted in the server."""
+        with self.control() as connection:
+            return shortened(connection, self.layout, filter)
 
     def has_events(self, events: Sequence[RecordedEvent], *, archived: bool = False) -> list[bool]:
         """Looked up in the server, by the index on streams and versions."""

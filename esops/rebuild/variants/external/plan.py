@@ -17,7 +17,7 @@ from esops.readmodel import migrations, registry
 from esops.readmodel.names import parse_name
 from esops.readmodel.registry import Version
 from esops.readmodel.types import CHECKPOINT
-from esops.rebuild import guards
+from esops.rebuild import guards, shortened
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.plan import RebuildPlan
 from esops.rebuild.planning import adopted, bytes_of, method_of, versions_and_tables
@@ -88,6 +88,7 @@ def make_plan(
     away = guards.check_archive_of_others(
         config, target.name, target.store_name, without=options.without_archived
     )
+    away += shortened.check(store, target.name, target.settings, options)
     with translated():
         known, current = versions_and_tables(connection, target)
         _refuse_taken(target, known, built)

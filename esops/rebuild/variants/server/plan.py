@@ -8,7 +8,7 @@ from typing import Any
 
 from esops.config import Config
 from esops.errors import Refused, UsageError
-from esops.rebuild import guards
+from esops.rebuild import guards, shortened
 from esops.rebuild.options import Options
 from esops.rebuild.variants.server import compare
 from esops.rebuild.variants.server.inside import projections_in
@@ -107,6 +107,7 @@ def make_plan(config: Config, name: str, store: EventStore, options: Options) ->
     notes = guards.check_archive_of_others(
         config, name, store.name, without=options.without_archived
     )
+    notes += shortened.check(store, name, settings, options)
     return ServerRebuildPlan(
         name,
         store.name,

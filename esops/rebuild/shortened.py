@@ -1,0 +1,98 @@
+"""What a rebuild asks where streams have lost their first events: a library compacted them, or
+somebody truncated or deleted them.
+
+A fold sees such a stream from the middle on. It makes the right row only where it can begin with
+the event that is the first one now, such as a snapshot: `begins_with` says so. Documented in
+docs/how-to/rebuild-compacted-streams.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from esops.archive_format.snapshots import is_snapshot
+from esops.errors import Refused
+from esops.rebuild.options import Options
+from esops.settings import ProjectionSettings
+from esops.stores.base import EventStore
+from esops.stores.shortened import Shortened
+from esops.wording import count
+
+
+def check(
+    store: EventStore, projection: str, settings: ProjectionSettings, options: Options
+) -> list[str]:
+    """What a plan says of streams without their first events.
+
+    Raises Refused where the code does not take the events that they begin with, unless the operator
+    accepts that.
+    """
+    found = store.shortened(settings.filter)
+    taken = [each for each in found if each.type in settings.begins_with]
+    notes = [
+        f"{in_words(each)}, which the code takes for what was before it (begins_with)"
+        for each in taken
+    ]
+    unknown = [each for each in found if each not in taken]
+    if unknown and not _accepted(unknown, options):
+        raise Refused(refusal(store, projection, unknown), hint=remedy(projection, unknown))
+    return [*notes, *(f"{in_words(each)}: rows may lack what was in these" for each in unknown)]
+
+
+def concern(
+    store: EventStore, projection: str, settings: ProjectionSettings, options: Options
+) -> str | None:
+    """What speaks against a switch, where streams have lost first events since the rebuild began:
+    nobody knows whether they were read before.
+    """
+    unknown = not_taken(store, settings)
+    if not unknown or _accepted(unknown, options):
+        return None
+    return (
+        f"{refusal(store, projection, unknown)}, if it did not read them before. "
+        f"{remedy(projection, unknown)}"
+    )
+
+
+def not_taken(store: EventStore, settings: ProjectionSettings) -> list[Shortened]:
+    """The streams that lack their first events and begin with what the code does not take."""
+    found = store.shortened(settings.filter)
+    return [each for each in found if each.type not in settings.begins_with]
+
+
+def refusal(store: EventStore, projection: str, found: Sequence[Shortened]) -> str:
+    """What a rebuild would do to the rows of such streams, for a person."""
+    first, others = found[0], sum(each.streams for each in found[1:])
+    more = f", and so have {count(others, 'other stream')}" if others else ""
+    return (
+        f"in store {store.name}, {in_words(first)} (one is {first.example!r}){more}: a rebuild of "
+        f"{projection} would make rows without them"
+    )
+
+
+def remedy(projection: str, found: Sequence[Shortened]) -> str:
+    """What the operator can do."""
+    types = json.dumps([each.type for each in found[:3]], ensure_ascii=False)
+    return (
+        "If the code can begin with such an event, as with a snapshot: begins_with = "
+        f"{types} in [projections.{projection}]. If rows may lack what was in these events: "
+        "--accept-shortened. See `esops docs rebuild-compacted-streams`."
+    )
+
+
+def in_words(each: Shortened) -> str:
+    """Such streams: how many, what they begin with, and how much they have lost."""
+    begin = "stream begins" if each.streams == 1 else "streams begin"
+    has = "has" if each.streams == 1 else "have"
+    return (
+        f"{each.streams:,} {begin} with {each.type!r} and {has} lost the "
+        f"{count(each.events, 'event')} before it"
+    )
+
+
+def _accepted(found: Sequence[Shortened], options: Options) -> bool:
+    if options.accept_shortened:
+        return True
+    # Who leaves out what was archived and removed knows of heads, but not of what a library did.
+    return options.without_archived and not any(is_snapshot(each.type) for each in found)
