@@ -7,6 +7,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -19,7 +20,7 @@ from esops.stores import open_store
 from esops.stores.checkpoints import checkpoint_of
 from esops.stores.postgres.layouts.marten import liveness
 from tests.support import emmett, kinds, shop
-from tests.support.waiting import finish, heard
+from tests.support.waiting import finish, heard, until
 
 EVENTS = 2_000
 PROGRESSION = """
@@ -325,6 +326,11 @@ def test_signs_of_a_daemon_that_holds_no_lock(carts, connection, dsn):
     # Where it last waited for a gap stays for ever, and may be new.
     connection.execute("INSERT INTO shop.mt_event_progression VALUES ('HighWaterStuckGap', 0)")
     assert refusal(connection) == ""
+    connection.execute(
+        "CREATE SCHEMA billing; CREATE TABLE billing.mt_event_progression (LIKE "
+        "shop.mt_event_progression); CREATE TABLE billing.mt_events (LIKE shop.mt_events)"
+    )
+    looked_away(connection)
     with psycopg.connect(dsn, autocommit=True) as other:
         for statement, is_daemons in (
             ("SELECT last_value FROM shop.mt_events_sequence", True),
@@ -334,6 +340,14 @@ def test_signs_of_a_daemon_that_holds_no_lock(carts, connection, dsn):
             # What the application itself does all the time.
             ("select type from shop.mt_events where stream_id = 'a' order by version", False),
             ("UPDATE shop.mt_events SET data = data WHERE seq_id > 100000", False),
+            # The daemon of another store in the database.
+            ("SELECT name FROM billing.mt_event_progression", False),
+            ('SELECT name FROM "billing"."mt_event_progression"', False),
+            ('SELECT name FROM "shop"."mt_event_progression"', True),
+            ("select max(seq_id) from billing.mt_events", False),
+            # Postgres keeps no more than 1,023 bytes of a statement.
+            (f"select type from shop.mt_events where type <> '{'x' * 999}' and seq_id > 1", True),
+            (f"select type from shop.mt_events where stream_id = '{'x' * 999}'", False),
         ):
             other.execute(statement)
             assert bool(refusal(connection)) is is_daemons, statement
@@ -344,6 +358,53 @@ def test_signs_of_a_daemon_that_holds_no_lock(carts, connection, dsn):
             assert "pg_read_all_stats" in refusal(connection)
         finally:
             connection.execute("RESET ROLE; DROP OWNED BY blind; DROP ROLE blind")
+
+
+def test_a_statement_or_transaction_that_goes_on_is_a_sign_of_life(
+    carts, connection, dsn, monkeypatch
+):
+    """When it began says nothing: a daemon may wait long for its batch."""
+    looked_away(connection)
+    # No statement is as new as that.
+    monkeypatch.setattr(liveness, "_LOOKED", timedelta(0))
+    assert refusal(connection) == ""
+    with psycopg.connect(dsn) as daemon:
+        daemon.execute("UPDATE shop.mt_event_progression SET last_seq_id = 1 WHERE name = 'x'")
+        assert "has not ended" in refusal(connection)
+        daemon.rollback()
+        assert refusal(connection) == ""
+        with connection.transaction():
+            connection.execute("LOCK TABLE shop.mt_events")
+            loading = threading.Thread(
+                target=daemon.execute,
+                args=("select d.type from shop.mt_events as d where d.seq_id > 5",),
+            )
+            loading.start()
+            until(lambda: refusal(connection) != "")
+            assert "has not ended" in refusal(connection)
+        loading.join()
+
+
+@pytest.mark.parametrize(
+    "name", ["ShoppingCart:All:globex", "HighWaterMark:acme", "HighWaterMark:globex", "Old:All"]
+)
+def test_only_the_tenants_own_projections_are_handed_over(dumps, dsn, connection, name):
+    """Their numbers are those of the events that were read; all others count something else."""
+    emmett.restore(connection, (dumps / "marten-9.58-v5t.sql").read_text())
+    connection.execute("INSERT INTO mt_event_progression (name, last_seq_id) VALUES ('Old:All', 1)")
+    connection.execute("UPDATE mt_event_progression SET last_updated = now() - interval '1 hour'")
+    before = connection.execute("SELECT * FROM mt_event_progression ORDER BY 1").fetchall()
+    looked_away(connection)
+    with open_store("s", PostgresSettings(dsn=dsn, tenant="acme")) as store:
+        with pytest.raises(Refused, match="bookkeeping|of tenant"), connection.transaction():
+            store.sql.set_checkpoint(connection, name, store.head().position)
+        looked_away(connection)
+        with connection.transaction():
+            store.sql.set_checkpoint(connection, "ShoppingCart:All:acme", store.head().position)
+    now = connection.execute("SELECT * FROM mt_event_progression ORDER BY 1").fetchall()
+    assert {old[0] for old, new in zip(before, now, strict=True) if old != new} == {
+        "ShoppingCart:All:acme"
+    }
 
 
 def test_a_tenants_shard_is_behind_the_lock_of_all_tenants(dumps, dsn, connection, project):

@@ -109,6 +109,41 @@ def test_a_consumer_of_a_category_is_behind_by_events_of_that_category(project, 
         assert lags(store) == {"account:position-mail": (2, True)}
 
 
+def test_a_consumer_of_commands_is_one(project, dsn, connection):
+    """Eventide adds `position` to the types of a category."""
+    messagedb.create(connection)
+    connection.execute(
+        "INSERT INTO message_store.messages (stream_name, position, type, data, time) "
+        "SELECT s || '-' || n % 2, (n - 1) / 2, 'x', '{}', now() AT TIME ZONE 'utc' - interval '1 minute' "
+        "FROM generate_series(1, 6) AS n, unnest(ARRAY['account', 'account:command', 'x:a+b']) s "
+        "ORDER BY n, s"
+    )
+    connection.execute(
+        "INSERT INTO message_store.messages (stream_name, position, type, data) SELECT s, 0, "
+        "'Recorded', '{\"position\": 9}' FROM unnest(ARRAY['account:command+position', "
+        "'account:command+position-two', 'x:a+b+position', 'x:a+position+b-1', "
+        "'account:positions', 'account:preposition-1']) AS s"
+    )
+    stores = {"s": {"dsn": dsn}}
+    policy = {"store": "s", "stream": "*", "remove": "delete", "never_younger_than": "0s"}
+    project.configure(
+        stores=stores,
+        archives={"cold": {"repository": "cold", "policies": {"all": policy}}},
+    )
+    with open_store("s", load_config(project.folder / "esops.toml").stores["s"]) as store:
+        assert lags(store) == dict.fromkeys(
+            [
+                "account:command+position",
+                "account:command+position-two",
+                "x:a+b+position",
+                "x:a+position+b-1",
+            ],
+            (3, True),
+        )
+    done = project.run("archive", "run", "all")
+    assert (done.code, "account:command+position-two" in done.err) == (6, True)
+
+
 def test_bookkeeping_is_behind_nothing(project, dumps, dsn, connection):
     """Marten's stuck gap stays for ever, and the fence is above what is there."""
     emmett.restore(connection, (dumps / "marten-9.58-v1.sql").read_text())

@@ -35,8 +35,10 @@ _EVENT = {
 }
 _C = sql.Identifier
 _SQL = statements(__package__, "messagedb")
-_POSITION_STREAM = r"^[^-]+:position(-.*)?$"
-"""Consumers write to `<category>:position` or `<category>:position-<identifier>`."""
+_POSITION_STREAM = r"^[^-]+:([^-]*\+)?position(\+[^-]*)?(-.*)?$"
+"""Consumers add the type `position` to the types of their category, and an identifier where they
+have one: `account:position-mailer`, `account:command+position`. Fact: Eventide's consumer-postgres.
+"""
 
 
 def detect(connection: psycopg.Connection, settings: PostgresSettings) -> list[MessageDb]:
@@ -119,10 +121,17 @@ class MessageDb(NumberedLayout):
                 Position((int(number),)) if is_number else None,
                 "recorded",
                 at,
-                category=name.partition("-")[0].removesuffix(":position"),
+                category=_read_by(name),
                 evidence=""
                 if is_number
                 else f"the position that it recorded is {number or 'NULL'!r}, which is no position",
             )
             for name, number, is_number, at in rows
         ]
+
+
+def _read_by(position_stream: str) -> str:
+    """The category whose consumer keeps its position in a stream."""
+    entity, _, types = position_stream.partition("-")[0].rpartition(":")
+    others = [each for each in types.split("+") if each != "position"]
+    return f"{entity}:{'+'.join(others)}" if others else entity

@@ -113,12 +113,19 @@ def _counted(
 
 
 def set_checkpoint(
-    connection: psycopg.Connection, schema: str, name: str, position: Position, *, stopped: bool
+    connection: psycopg.Connection,
+    schema: str,
+    name: str,
+    position: Position,
+    *,
+    tenant: str | None = None,
+    stopped: bool,
 ) -> None:
     """Set a shard's progress in the caller's transaction.
 
-    `stopped`: the operator says that no daemon lives. Raises Refused while its daemon lives or may
-    live, or where it is ahead.
+    `tenant`: as in `checkpoints`. `stopped`: the operator says that no daemon lives. Raises Refused
+    for a row that is no shard's of that store, while its daemon lives or may live, or where it is
+    ahead.
     """
     progression = _C(schema, "mt_event_progression")
     row = connection.execute(
@@ -133,6 +140,7 @@ def set_checkpoint(
             ).fetchall()
         ]
         raise Refused(f"Marten has no progression row {name!r}", hint=nearest(name, there_are))
+    _check_shard(connection, schema, name, tenant)
     liveness.refuse_if_alive(connection, schema, name, stopped=stopped)
     reached = row[0]
     if reached is not None and reached > position[0]:
@@ -146,6 +154,27 @@ def set_checkpoint(
         ).format(progression),
         (position[0], name),
     )
+
+
+def _check_shard(
+    connection: psycopg.Connection, schema: str, name: str, tenant: str | None
+) -> None:
+    """Raises Refused for a row whose number is not of the events that a store reads."""
+    if name.partition(":")[0] in BOOKKEEPING:
+        raise Refused(
+            f"the row {name!r} is the bookkeeping of Marten's daemon, and no projection's progress",
+            hint="Name the projection's own row, as `esops status` shows it.",
+        )
+    if tenant is None:
+        return
+    owner = _tenant_of(name, sequences_of_tenants(connection, schema))
+    if owner != tenant:
+        whose = f"tenant {owner!r}" if owner is not None else "no tenant"
+        raise Refused(
+            f"the row {name!r} is of {whose}, and the store reads the events of tenant {tenant!r}, "
+            "which have numbers of their own",
+            hint="Name the row of that tenant, as `esops status` shows it.",
+        )
 
 
 def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table) -> list[Concern]:

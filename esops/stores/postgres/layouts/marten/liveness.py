@@ -68,22 +68,31 @@ def refuse_if_alive(
             f"Marten's daemon may be running: {touched[0]} was updated {touched[1]:.0f} s ago",
             hint=_LATER,
         )
-    session = connection.execute(_SQL["sessions"].encode(), {"within": _LOOKED}).fetchone()
+    values = {"within": _LOOKED, "own": _own(schema)}
+    session = connection.execute(_SQL["sessions"].encode(), values).fetchone()
     if session is None:
         return
-    pid, user, program, seen = session
+    pid, user, program, seen, idle = session
     who = f"session {pid} of {user}" + (f" ({program})" if program else "")
     if seen:
+        ago = f"less than {_LOOKED.total_seconds():.0f} s ago"
+        when = ago if idle else "in a statement or transaction that has not ended"
         raise Refused(
-            f"Marten's daemon may be running: {who} looked for new events less than "
-            f"{_LOOKED.total_seconds():.0f} s ago",
-            hint=_LATER,
+            f"Marten's daemon may be running: {who} looked for new events {when}", hint=_LATER
         )
     raise Refused(
         f"it is not known whether Marten's daemon is running: what {who} does may not be seen",
         hint="GRANT pg_read_all_stats to the role of esops, or stop the application. Where you "
         "know that no daemon is left, continue with --resume --processor-stopped.",
     )
+
+
+def _own(schema: str) -> str:
+    """What stands before a name of a schema's in a statement, as a regular expression: that schema,
+    or none. Marten always names the schema.
+    """
+    escaped = "".join(each if each.isalnum() else f"\\{each}" for each in schema)
+    return rf'(^|[^\w$."])("?{escaped}"?\s*\.\s*)?"?'
 
 
 def shard_lock(schema: str, identity: str) -> int:

@@ -15,20 +15,27 @@ WHERE (name = %(name)s OR split_part(name, ':', 1) = ANY(%(idles)s))
 ORDER BY last_updated DESC
 
 -- sessions --
--- Sessions that do what only a daemon does, and not long ago: it looks at least each second. A
+-- Sessions that do what only a daemon does, now or not long ago: it looks at least each second. A
+-- statement that has not ended, and a transaction that has not, are signs of life for as long as they last. A
 -- statement that may not be seen (NULL, or the text of Postgres for it) is one that may be a
--- daemon's.
-SELECT pid, usename, application_name, seen FROM (
-    SELECT pid, usename, application_name,
+-- daemon's, and so is one whose end was cut off. `own` comes before the tables of this schema: names
+-- of another schema are those of another store.
+SELECT pid, usename, application_name, seen, state = 'idle' AS idle FROM (
+    SELECT pid, usename, application_name, state,
         coalesce(query <> '<insufficient privilege>' AND state <> 'disabled', FALSE) AS seen,
-        query, state_change
+        query, state_change,
+        query ~* '^\s*(with|select)\y' AND query ~* (%(own)s::text || 'mt_events\y') AS reads,
+        octet_length(query) >= pg_size_bytes(current_setting('track_activity_query_size')) - 1
+            AS cut
     FROM pg_stat_activity
     WHERE datname = current_database() AND usename IS NOT NULL AND pid <> pg_backend_pid()
         AND coalesce(backend_type, 'client backend') = 'client backend'
         AND coalesce(application_name, '') NOT LIKE 'esops %%'
 ) AS a
-WHERE (NOT seen OR query ~* '\ymt_event_progression\y' OR query ~* '\ymt_events_sequence\y'
-        OR (query ~* '^\s*select' AND query ~* '\ymt_events\y'
-            AND query ~* '(\yseq_id"?\s*>|max\s*\(\s*("?\w+"?\.)?"?seq_id)'))
-    AND (state_change IS NULL OR state_change > clock_timestamp() - %(within)s)
+WHERE (NOT seen OR query ~* (%(own)s::text || 'mt_event_progression\y')
+        OR query ~* (%(own)s::text || 'mt_events_sequence\y')
+        OR reads AND query ~* '(\yseq_id"?\s*>|max\s*\(\s*("?\w+"?\.)?"?seq_id)'
+        OR reads AND cut AND query !~* '\ystream_id"?\s*=')
+    AND (state_change IS NULL OR state <> 'idle'
+        OR state_change > clock_timestamp() - %(within)s)
 ORDER BY seen DESC, pid

@@ -199,16 +199,27 @@ class Marten(Layout):
 
     def checkpoints(self, connection: psycopg.Connection) -> list[Checkpoint]:
         """The daemon's shards and its high-water mark."""
-        variant = self._variant
-        tenant = (variant.tenant or DEFAULT_TENANT) if variant.own_numbers else None
-        return daemon.checkpoints(connection, self.schema, tenant)
+        return daemon.checkpoints(connection, self.schema, self._numbered_tenant)
 
     def set_checkpoint(
         self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
     ) -> str:
         """A shard's progress."""
-        daemon.set_checkpoint(connection, self.schema, name, position, stopped=stopped)
+        daemon.set_checkpoint(
+            connection,
+            self.schema,
+            name,
+            position,
+            tenant=self._numbered_tenant,
+            stopped=stopped,
+        )
         return f"{name} at {position}"
+
+    @property
+    def _numbered_tenant(self) -> str | None:
+        """The tenant that is read, where each has numbers of its own."""
+        variant = self._variant
+        return (variant.tenant or DEFAULT_TENANT) if variant.own_numbers else None
 
     def inline_tables(self, connection: psycopg.Connection) -> list[InlineTable]:
         """Those without the progress of a projection."""
