@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from esops.archive_format.snapshots import is_snapshot
 from esops.events import RecordedEvent
 from esops.moments import Moment, between
 from esops.stores.base import EventStore
@@ -78,6 +79,8 @@ class StreamAudit:
     """How often an event came within COMPETING of its predecessor with another correlation id."""
     backwards: int = 0
     """Events recorded earlier than their predecessor."""
+    lost: int = 0
+    """How many events are gone before the first one that is still there."""
     suggestion: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -107,6 +110,7 @@ class StreamAudit:
             "same_instant": self.same_instant,
             "competing_writers": self.competing,
             "clock_backwards": self.backwards,
+            "lost_before": self.lost,
             "suggestion": self.suggestion,
         }
 
@@ -150,10 +154,12 @@ def audit_stream(store: EventStore, name: str, closed_by: Iterable[str] = ()) ->
                 found.busiest = (len(window), window[0])
         if len(order) < _TRACED:
             order.append(event.type)
-        previous, previous_at = event, at
+        # A snapshot was recorded when it took the place of older events.
+        previous, previous_at = event, None if is_snapshot(event.type) else at
     if previous is None:
         raise no_stream(store, name)
     found.seconds_to_load = time.perf_counter() - began
+    found.lost = found.first_version - store.capabilities.first_version
     found.category, found.last_version = previous.category, previous.version
     closing = set(closed_by)
     found.closed = previous.type in closing if closing else None

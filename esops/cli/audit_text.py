@@ -219,6 +219,12 @@ def _unusual(found: StreamAudit) -> Iterator[str]:
     """What is unusual about a stream, a sentence each."""
     from esops.audit.stream import COMPETING
 
+    if found.lost > 0:
+        first = min(found.types.items(), key=lambda each: each[1].first_version)[0]
+        yield (
+            f"The first {count(found.lost, 'event is', 'events are')} gone: the stream begins with "
+            f"{first} at version {found.first_version}."
+        )
     if found.gaps:
         gaps = ", ".join(f"after {low}, the next is {high}" for low, high in found.gaps)
         yield f"Versions are missing: {gaps}."

@@ -174,7 +174,7 @@ class Counting:
         if filter.category is not None and not storable([filter.category]):
             own = None  # the condition on events knows what such a name means
         if own is not None and not counted and not filter.types and filter.stream is None:
-            conditions = [own.scope, sql.SQL("{} > 0").format(own.length)]
+            conditions = [own.scope, sql.SQL("{} > 0").format(own.events)]
             if not filter.archived:
                 conditions.append(own.alive)
             if filter.category is not None:
@@ -187,7 +187,7 @@ class Counting:
                 stream=own.stream,
                 tenant=own.tenant,
                 category=own.category,
-                length=own.length,
+                length=own.events,
                 table=own.table,
                 where=sql.SQL(" AND ").join(conditions),
             )

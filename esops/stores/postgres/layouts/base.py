@@ -58,11 +58,19 @@ class StreamTable:
     tenant: sql.Composable
     category: sql.Composable
     length: sql.Composable
+    """The version of the last event, which does not go back where events are removed."""
     alive: sql.Composable
     in_category: Callable[[str], sql.Composable]
     note: str
     """What its lengths mean."""
     scope: sql.Composable = field(default_factory=lambda: TRUE)
+    left: sql.Composable | None = None
+    """How many events are left of that length, where the library knows; left out: all."""
+
+    @property
+    def events(self) -> sql.Composable:
+        """How many events a stream has, as far as the library knows."""
+        return self.length if self.left is None else self.left
 
 
 class Layout(ABC):

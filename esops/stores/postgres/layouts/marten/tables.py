@@ -299,7 +299,7 @@ def _documents(variant: MartenVariant) -> list[Document]:
 
 def _stream_table(variant: MartenVariant) -> StreamTable:
     """mt_streams, whose version is what has ever been written: it does not go back where a stream
-    is compacted or trimmed.
+    is compacted or trimmed. Since 9.58 another column says up to which version it was compacted.
     """
     streams, tenant = variant.streams, variant.tenant
     scope: sql.Composable = TRUE
@@ -312,6 +312,7 @@ def _stream_table(variant: MartenVariant) -> StreamTable:
             of_name = sql.SQL("split_part(id, '-', 1) = {}").format(sql.Literal(name))
         return sql.SQL("(type = {} OR {})").format(sql.Literal(name), of_name)
 
+    compacted = streams.has("compacted_version")
     return StreamTable(
         table=variant.table("mt_streams"),
         stream=_C("id"),
@@ -320,9 +321,17 @@ def _stream_table(variant: MartenVariant) -> StreamTable:
         length=_C("version"),
         alive=sql.SQL("is_archived IS NOT TRUE") if streams.has("is_archived") else TRUE,
         in_category=in_category,
-        note="the versions in mt_streams: a stream that was compacted or trimmed counts with its "
-        "greatest length so far",
+        note="the versions in mt_streams"
+        + (
+            ", without what was compacted: a stream that was"
+            if compacted
+            else ": a stream that was"
+        )
+        + (" trimmed" if compacted else " compacted or trimmed")
+        + " counts with its greatest length so far",
         scope=scope,
+        # One event stands for all up to that version.
+        left=sql.SQL("(version - greatest(compacted_version - 1, 0))") if compacted else None,
     )
 
 
