@@ -154,6 +154,10 @@ class NewEvent(NamedTuple):
     type: str
     data: bytes
     metadata: bytes = b"{}"
+    recorded_at: Moment | None = None
+    """When it was recorded first, where it comes from an archive: stores that take such a time
+    keep it. None: now.
+    """
 
 
 @dataclass(frozen=True, slots=True)

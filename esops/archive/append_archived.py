@@ -84,7 +84,7 @@ class Appender:
         appended = 0
         while some := list(islice(events, _AT_ONCE)):
             new = [
-                NewEvent(event.id, event.type, event.data, event.metadata or b"{}")
+                NewEvent(event.id, event.type, event.data, event.metadata or b"{}", event.moment)
                 for event in some
             ]
             self._store.append(digest.stream, new, version + appended)

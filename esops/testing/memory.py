@@ -259,8 +259,9 @@ class MemoryStore(EventStore):
                     f"stream {stream!r} is at version {version}, not {expected_version}"
                 )
             # One time for all: they are one append.
-            micros = microseconds_of(log.clock())
+            now = log.clock()
             for event in events:
+                micros = microseconds_of(event.recorded_at or now)
                 version, log.drawn = version + 1, log.drawn + 1
                 position = Position((log.drawn,))
                 about = (position, event.type, event.data, event.metadata, micros, "")

@@ -5,8 +5,15 @@ rebuilt as the recorder tracked it while it was written.
 from __future__ import annotations
 
 import json
+import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
+
+from esops.events import NewEvent
+from esops.settings import PostgresSettings
+from esops.stores import open_store
+from tests.support import messagedb
 
 COMPACTED = "Compacted<ShoppingCart>"
 CARTS = """
@@ -128,3 +135,42 @@ def test_streams_of_other_kinds_are_not_asked_about(project, dsn, marten):
     )
     project.ok(*REBUILD, "--dry-run")
     assert "ESOPS-D077" not in findings(project)
+
+
+def test_what_comes_from_another_kind_of_store_keeps_its_time(project, dsn, connection, marten):
+    """The default of Marten's column is the moment when the table was made."""
+    marten("v1")
+    messagedb.create(connection)
+    stream, other = str(uuid.uuid4()), str(uuid.uuid4())
+    bank = PostgresSettings(dsn=dsn, schema="message_store")
+    with open_store("bank", bank) as store:
+        store.append(stream, [NewEvent(str(uuid.uuid4()), "Sold", b"{}") for _ in range(2)])
+    connection.execute("UPDATE message_store.messages SET time = '2020-01-02 03:04:05.678901'")
+    project.write(
+        "esops.toml",
+        f"""
+        [stores.shop]
+        dsn = {json.dumps(dsn)}
+        layout = "marten"
+        append = "quick"
+        [stores.bank]
+        dsn = {json.dumps(dsn)}
+        schema = "message_store"
+        [archives.cold]
+        repository = "cold"
+        [archives.cold.policies.old]
+        store = "bank"
+        stream = "*"
+        """,
+    )
+    run = project.ok("archive", "run", "old", "--output", "json").json["run"]
+    project.ok("archive", "restore", run, "--into", "shop", "--yes")
+    at = datetime(2020, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    with open_store("shop", PostgresSettings(dsn=dsn, layout="marten")) as store:
+        assert [event.recorded_at for event in store.read_stream(stream)] == [at, at]
+        before = datetime.now(UTC)
+        store.append(other, [NewEvent(str(uuid.uuid4()), "Sold", b"{}")])
+        (event,) = store.read_stream(other)
+        assert event.recorded_at > before - timedelta(minutes=1)
+    last = "SELECT timestamp FROM mt_streams WHERE id = %s"
+    assert connection.execute(last, (stream,)).fetchone() == (at,)

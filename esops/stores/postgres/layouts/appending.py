@@ -22,6 +22,11 @@ def expect(stream: str, version: int, expected_version: int | None) -> None:
         )
 
 
+def at(event: NewEvent) -> str | None:
+    """The time that an event brings, as Postgres reads it."""
+    return None if event.recorded_at is None else event.recorded_at.isoformat()
+
+
 def insert_each(
     connection: psycopg.Connection,
     statement: sql.Composed,
@@ -51,9 +56,11 @@ class AppendBesideStreamRow:
     lock: sql.Composed
     """Locks it and gives the stream's version and whether it is archived."""
     insert: sql.Composed
-    """Takes also `version`, `id`, `type`, `data` and `metadata` as text; RETURNs the position."""
+    """Takes also `version`, `id`, `type`, `data`, `metadata` and `recorded_at` as text; RETURNs the
+    position.
+    """
     move: sql.Composed
-    """Takes also `version`, and notes it as the stream's."""
+    """Takes also `version`, and `recorded_at` of the last event, and notes them as the stream's."""
 
     def append(
         self,
@@ -80,9 +87,12 @@ class AppendBesideStreamRow:
                 "type": event.type,
                 "data": event.data.decode(),
                 "metadata": event.metadata.decode(),
+                "recorded_at": at(event),
             }
             for number, event in enumerate(events, version + 1)
         )
         position = insert_each(connection, self.insert, rows)
-        connection.execute(self.move, {**known, "version": version + len(events)})
+        last = at(events[-1]) if events else None
+        moved = {**known, "version": version + len(events), "recorded_at": last}
+        connection.execute(self.move, moved)
         return position

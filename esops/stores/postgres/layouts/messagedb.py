@@ -18,7 +18,7 @@ from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
 from esops.stores.masking import Document
-from esops.stores.postgres.layouts.appending import expect, insert_each
+from esops.stores.postgres.layouts.appending import at, expect, insert_each
 from esops.stores.postgres.layouts.archiving import numbered_archiving
 from esops.stores.postgres.layouts.base import Mapped
 from esops.stores.postgres.layouts.numbered import Dying, NumberedLayout, sequence_behind
@@ -105,7 +105,15 @@ class MessageDb(NumberedLayout):
         version: int = row[0]
         expect(stream, version, expected_version)
         rows = (
-            (event.id, stream, number, event.type, event.data.decode(), event.metadata.decode())
+            (
+                event.id,
+                stream,
+                number,
+                event.type,
+                event.data.decode(),
+                event.metadata.decode(),
+                at(event),
+            )
             for number, event in enumerate(events, version + 1)
         )
         return insert_each(connection, self._sql["insert"], rows)

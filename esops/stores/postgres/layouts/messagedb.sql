@@ -4,8 +4,9 @@ SELECT coalesce(max(position), -1) FROM {messages} WHERE stream_name = %s
 
 -- insert --
 -- A message, as write_message writes it.
-INSERT INTO {messages} (id, stream_name, position, type, data, metadata)
-VALUES (%s, %s, %s, %s, %s::jsonb, %s::jsonb) RETURNING global_position
+INSERT INTO {messages} (id, stream_name, position, type, data, metadata, time)
+VALUES (%s, %s, %s, %s, %s::jsonb, %s::jsonb, coalesce(%s::timestamptz, now()) AT TIME ZONE 'utc')
+RETURNING global_position
 
 -- checkpoints --
 -- The newest Recorded message of each consumer's position stream.

@@ -14,9 +14,11 @@ ORDER BY is_archived DESC LIMIT 1 FOR UPDATE
 -- insert --
 -- A message with its transaction's id, as Emmett's append function writes it.
 INSERT INTO {messages} (stream_id, stream_position, partition, message_kind, message_schema_version,
-                        message_id, message_type, message_data, message_metadata, transaction_id)
+                        message_id, message_type, message_data, message_metadata, created,
+                        transaction_id)
 VALUES (%(stream)s, %(version)s, {partition}, 'E', '1',
-        %(id)s, %(type)s, %(data)s::jsonb, %(metadata)s::jsonb, pg_current_xact_id())
+        %(id)s, %(type)s, %(data)s::jsonb, %(metadata)s::jsonb,
+        coalesce(%(recorded_at)s::timestamptz, now()), pg_current_xact_id())
 RETURNING {number}
 
 -- move --
