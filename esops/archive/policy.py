@@ -266,6 +266,15 @@ def now(store: EventStore, policy: PolicySettings, removal: Removal) -> datetime
             store=store.name,
             seconds=round(apart.total_seconds()),
         )
+    wrong = store.dated_wrong_by() if by_ages else timedelta(0)
+    if wrong < timedelta(0):
+        log.warning(
+            "events are dated earlier than they happened; ages are counted without that",
+            store=store.name,
+            hours=round(-wrong / timedelta(hours=1), 2),
+        )
+        return clock + wrong
+    # Dated later, they count as too young, so that nothing leaves too early.
     return clock
 
 

@@ -6,7 +6,7 @@ in a stream is compared with the end of that stream. What is not known is None, 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from esops.events import Checkpoint, EventFilter, Position
@@ -63,7 +63,7 @@ def seconds_behind(
     for batch in store.read_all(position, until, filter):
         for event in batch.events:
             if not tenant or event.tenant == tenant:
-                return _age(event.moment)
+                return _age(event.moment, store.dated_wrong_by())
     return 0.0
 
 
@@ -94,6 +94,8 @@ def _in_stream(store: EventStore, stream: str, read: int) -> Lag:
     return Lag(missing, 0.0 if unread is None else _age(unread.moment))
 
 
-def _age(moment: Moment | None) -> float | None:
+def _age(moment: Moment | None, dated_wrong_by: timedelta = timedelta(0)) -> float | None:
     age = between(moment, datetime.now(UTC))
-    return None if age is None else round(max(0.0, age.total_seconds()), 3)
+    if age is None:
+        return None
+    return round(max(0.0, (age + dated_wrong_by).total_seconds()), 3)

@@ -336,6 +336,12 @@ class EventStore(Protocol):
         """Types, categories or streams, for a hint: as many as can be found quickly."""
         return []
 
+    def dated_wrong_by(self) -> timedelta:
+        """By how much the newest events are dated wrong, below zero where earlier than they
+        happened; zero where they are right, or nothing tells.
+        """
+        return timedelta(0)
+
     def checkpoints(self) -> list[Checkpoint]:
         """How far the application's own processors are, from the store's own bookkeeping."""
         return []

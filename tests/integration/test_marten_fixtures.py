@@ -174,3 +174,63 @@ def test_what_comes_from_another_kind_of_store_keeps_its_time(project, dsn, conn
         assert event.recorded_at > before - timedelta(minutes=1)
     last = "SELECT timestamp FROM mt_streams WHERE id = %s"
     assert connection.execute(last, (stream,)).fetchone() == (at,)
+
+
+VARIANTS = ("v1", "v2", "v3", "v4", "v5", "v6", "v7")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_times_that_marten_wrote_are_right(dsn, marten, variant):
+    marten(variant)
+    with open_store("shop", PostgresSettings(dsn=dsn)) as store:
+        assert store.dated_wrong_by() == timedelta(0)
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Lima"])
+def test_quick_appends_in_another_time_zone_make_nobody_old_too_early(
+    project, dsn, connection, marten, zone
+):
+    marten("v1")
+    configure(
+        project,
+        dsn,
+        other="""
+        [archives.cold]
+        repository = "cold"
+        [archives.cold.policies.old]
+        store = "shop"
+        stream = "*"
+        idle_for = "6h"
+        """,
+    )
+    connection.execute("UPDATE mt_events SET timestamp = now() - interval '1 hour'")
+    connection.execute("UPDATE mt_streams SET timestamp = now() - interval '1 hour'")
+    assert "ESOPS-D078" not in findings(project)
+    # As the function of plain quick appends does it, in such a session.
+    connection.execute(f"SET TimeZone = '{zone}'")
+    connection.execute("UPDATE mt_events SET timestamp = (timestamp at time zone 'utc')")
+    hours = "9 hours earlier" if zone == "Asia/Tokyo" else "5 hours later"
+    assert hours in findings(project)["ESOPS-D078"]["message"]
+    plan = project.ok("archive", "plan", "old", "--output", "json").json
+    assert plan["streams"] == 0
+    connection.execute("UPDATE mt_event_progression SET last_seq_id = 1000")
+    shown = project.ok("status", "--output", "json").json["processors"]
+    lags = [each["lag_seconds"] for each in shown if each["lag_events"]]
+    assert lags
+    assert all(3500 < each < 4500 for each in lags)
+    text = (project.folder / "esops.toml").read_text()
+    project.write("esops.toml", text.replace('"6h"', '"55m"'))
+    some = project.ok("archive", "plan", "old", "--output", "json").json["streams"]
+    assert bool(some) == (zone == "Asia/Tokyo"), "too late is never too early"
+
+
+def test_a_status_whose_only_store_cannot_be_opened_is_no_success(project, dsn, marten):
+    marten("v5t")
+    for settings in (
+        f"dsn = {json.dumps(dsn)}",
+        'backend = "eventstoredb"\nuri = "esdb:/nonsense"',
+    ):
+        project.write("esops.toml", f"[stores.shop]\n{settings}\n")
+        for output in ("table", "json"):
+            told = project.run("status", "--output", output)
+            assert told.code == 1, (told.out, told.err)

@@ -127,6 +127,10 @@ class JoinedStore(EventStore):
         """Append to the hot store."""
         return self._hot.append(stream, events, expected_version)
 
+    def dated_wrong_by(self) -> timedelta:
+        """The hot store's."""
+        return self._hot.dated_wrong_by()
+
     def checkpoints(self) -> list[Checkpoint]:
         """Those of the hot store."""
         return self._hot.checkpoints()

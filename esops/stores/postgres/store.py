@@ -400,6 +400,11 @@ class PostgresStore(EventStore):
     def _known(self) -> KnownNames:
         return KnownNames(self.layout, self.control)
 
+    def dated_wrong_by(self) -> timedelta:
+        """As the layout finds it."""
+        with self.control() as connection:
+            return self.layout.dated_wrong_by(connection)
+
     def checkpoints(self) -> list[Checkpoint]:
         """From the library's own table."""
         with translated():

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import ClassVar
 from uuid import UUID
 
@@ -216,6 +217,11 @@ class Layout(ABC):
         """What an operator should look at in the library's own bookkeeping."""
         del connection
         return []
+
+    def dated_wrong_by(self, connection: psycopg.Connection) -> timedelta:
+        """See EventStore."""
+        del connection
+        return timedelta(0)
 
     def setting_hints(self, connection: psycopg.Connection) -> list[str]:
         """Comments for `esops init` on settings that this variant may need."""

@@ -9,6 +9,7 @@ detection; see docs/reference/layouts.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import psycopg
 from psycopg import sql
@@ -33,7 +34,7 @@ from esops.stores.postgres.layouts.base import (
     same_uuid,
 )
 from esops.stores.postgres.layouts.marten import archiving as marten_archiving
-from esops.stores.postgres.layouts.marten import daemon, inline
+from esops.stores.postgres.layouts.marten import daemon, inline, times
 from esops.stores.postgres.layouts.marten.variant import (
     DEFAULT_TENANT,
     MartenVariant,
@@ -231,7 +232,12 @@ class Marten(Layout):
 
     def concerns(self, connection: psycopg.Connection) -> list[Concern]:
         """Ids that name two streams, and progress that nobody makes any more."""
-        return daemon.concerns(connection, self.schema, self._variant.streams)
+        own = daemon.concerns(connection, self.schema, self._variant.streams)
+        return [*own, *times.concerns(connection, self._variant)]
+
+    def dated_wrong_by(self, connection: psycopg.Connection) -> timedelta:
+        """By the offset of a time zone, where quick appends run in a session that is not in UTC."""
+        return times.offset(connection, self._variant)
 
     def setting_hints(self, connection: psycopg.Connection) -> list[str]:
         """How the application appends, as far as its functions tell."""
