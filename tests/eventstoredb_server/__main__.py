@@ -45,13 +45,19 @@ _OPTIONS = [
 ]
 
 
+_GRACE = 0.2
+"""Seconds that calls have to end by themselves when the node stops."""
+
+
 class _QuietServer(uvicorn.Server):
     def capture_signals(self):
         return contextlib.nullcontext()
 
 
-async def open_node(node: Node, folder: Path, arguments: argparse.Namespace, port: int) -> list:
-    """Bring one node up behind its door. Returns what has to be kept."""
+async def open_node(
+    node: Node, folder: Path, arguments: argparse.Namespace, port: int
+) -> tuple[grpc.aio.Server, asyncio.Task]:
+    """Bring one node up behind its door. Returns what serves gRPC and what serves HTTP."""
     grpc_path, http_path = (
         str(folder / f"{len(node.cluster.nodes)}.{kind}") for kind in ("grpc", "http")
     )
@@ -76,7 +82,7 @@ async def open_node(node: Node, folder: Path, arguments: argparse.Namespace, por
     node.door = Door(grpc_path, http_path, tls)
     await node.door.open(arguments.listen, port)
     node.port = node.door.port
-    return [server, serving]
+    return server, serving
 
 
 async def main(arguments: argparse.Namespace) -> None:
@@ -86,8 +92,10 @@ async def main(arguments: argparse.Namespace) -> None:
         kept = []
         for number in range(arguments.nodes):
             node = cluster.add(arguments.host, 0, version, insecure=not arguments.certificate)
-            kept += await open_node(
-                node, Path(folder), arguments, arguments.port + number if arguments.port else 0
+            kept.append(
+                await open_node(
+                    node, Path(folder), arguments, arguments.port + number if arguments.port else 0
+                )
             )
         if not arguments.no_system_projections:
             for name in SYSTEM:
@@ -97,6 +105,8 @@ async def main(arguments: argparse.Namespace) -> None:
         for one in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(one, stop.set)
         await stop.wait()
+        # As the real one does: calls end as UNAVAILABLE, the connections with a GOAWAY.
+        await asyncio.gather(*(server.stop(_GRACE) for server, _ in kept))
         for node in cluster.nodes:
             node.door.close()
 

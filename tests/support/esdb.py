@@ -76,6 +76,12 @@ class Nodes:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def restart(self) -> None:
+        """Stop gracefully, and start again on the same addresses."""
+        self.process.terminate()
+        self.process.wait(timeout=10)
+        self.start()
+
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()

@@ -8,16 +8,12 @@ both.
 
 from __future__ import annotations
 
-import contextlib
 import re
-import threading
-import time
 from collections.abc import Callable, Generator
 from typing import Any
 
 from esdbclient.protos.Grpc import shared_pb2, streams_pb2
 
-from esops.errors import ConnectionLost
 from esops.events import EventFilter, Position, RecordedEvent, category_of
 from esops.stores.eventstoredb.connect import Link
 
@@ -187,12 +183,8 @@ def to_event(recorded: Any) -> RecordedEvent:
     )
 
 
-class Silent(ConnectionLost):
-    """A node sent nothing for too long."""
-
-
 class Messages:
-    """The messages of one call, one after the other; a call on which nothing comes for too long is
+    """The messages of one call without a deadline; a call on which nothing comes for too long is
     ended.
     """
 
@@ -200,61 +192,27 @@ class Messages:
         self, link: Link, request: streams_pb2.ReadReq, what: str, idle: float = IDLE
     ) -> None:
         """Send the request; the answers come from `each`."""
-        self._link, self._what, self._idle = link, what, idle
-        self._call = link.streams.Read(
-            request, metadata=link.metadata, credentials=link.credentials
-        )
-        self._waiting_since: float | None = None
-        self._timed_out = False
-        self._over = threading.Event()
-        threading.Thread(target=self._watch, name="esops read watch", daemon=True).start()
+        self._link, self._what = link, what
+        self._received = link.messages(link.streams.Read, request, idle=idle)
 
     def each(self) -> Generator[Any, None, None]:
         """The messages in order.
 
         Raises ConnectionLost, Silent where nothing comes, or what the server answers instead.
         """
-        try:
-            # The reader may rest between two messages as long as it likes: only the wait for one
-            # counts as silence, so the clock runs only around `next`.
-            with self._link.call(self._what):
-                call = self._call
-                while True:
-                    self._waiting_since = time.monotonic()
-                    try:
-                        message = next(call)
-                    except StopIteration:
-                        return
-                    self._waiting_since = None
-                    yield message
-        except ConnectionLost:
-            # gRPC says only that the call was cancelled, not that the watch did it.
-            if self._timed_out:
-                raise Silent(f"{self._link.target} sent nothing for {self._idle:.0f} s") from None
-            raise
-        finally:
-            self.cancel()
-
-    def _watch(self) -> None:
-        while not self._over.wait(min(1.0, self._idle / 4)):
-            since = self._waiting_since
-            if since is not None and time.monotonic() - since > self._idle:
-                self._timed_out = True
-                self._call.cancel()
-                return
+        with self._link.call(self._what):
+            yield from self._received
 
     def cancel(self) -> None:
         """End the call, from any thread."""
-        self._over.set()
-        with contextlib.suppress(Exception):
-            self._call.cancel()
+        self._received.cancel()
 
 
 def first(link: Link, request: streams_pb2.ReadReq, what: str) -> list[RecordedEvent] | None:
     """The events of a short read, within the deadline; None where the stream is not found."""
     found: list[RecordedEvent] = []
     with link.call(what):
-        for message in link.ask(link.streams.Read, request):
+        for message in link.messages(link.streams.Read, request):
             kind = message.WhichOneof("content")
             if kind == "stream_not_found":
                 return None
@@ -279,7 +237,7 @@ def span(link: Link, request: streams_pb2.ReadReq, what: str) -> tuple[int, int]
     """
     count, first_at, last_at = 0, 0, 0
     with link.call(what):
-        for message in link.ask(link.streams.Read, request):
+        for message in link.messages(link.streams.Read, request):
             if message.WhichOneof("content") == "event":
                 last_at = message.event.event.commit_position
                 first_at = first_at if count else last_at

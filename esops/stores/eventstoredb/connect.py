@@ -22,14 +22,19 @@ from esdbclient.connection_spec import (
 )
 from esdbclient.protos.Grpc import streams_pb2_grpc
 
-from esops.errors import Unavailable, UsageError
+from esops.errors import ConnectionLost, Unavailable, UsageError
 from esops.settings.addresses import problem_of_uri
+from esops.stores.eventstoredb.calls import LATE, Bounded, Received, answer, in_time
 from esops.stores.eventstoredb.errors import NotLeader, translated
 
 DEADLINE = 10.0
 """Seconds that a short call may take, unless the URI says defaultDeadline."""
 _KEEP_ALIVE = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000))
 """A node that vanished without a word is noticed within half a minute."""
+_ATTEMPTS = 3
+"""Times that esdbclient makes a call, at most, with new connections in between."""
+_CLOSING = 2.0
+"""Seconds that closing a channel may take: it waits for its calls, and some never end."""
 _SCHEME = re.compile(r"^(kurrentdb|kurrent|eventstore)(\+discover)?://")
 
 
@@ -82,15 +87,21 @@ class Link:
     def __init__(self, spec: ConnectionSpec, target: str | None = None) -> None:
         """Find the node by the URI, or take the one given. Raises Unavailable or ConnectionLost."""
         self.spec = spec
-        with translated(",".join(spec.targets), "connect"):
-            self.client = EventStoreDBClient(spec.uri)
+        self.deadline = float(spec.options.DefaultDeadline or DEADLINE)
+        named = ",".join(spec.targets)
+        limit = _ATTEMPTS * self.deadline + _discovery(spec)
+        with translated(named, "connect"):
+            self._client: EventStoreDBClient = in_time(
+                limit, lambda: EventStoreDBClient(spec.uri), named
+            )
             _open_links.add(self)
             if target is not None:
                 # The leader, as another node named it: gossip may still name the old one.
-                self.client.reconnect(target)
-        self.target = self.client.connection_target
-        self.deadline = float(spec.options.DefaultDeadline or DEADLINE)
-        self.credentials = self.client.construct_call_credentials(spec.username, spec.password)
+                in_time(limit, lambda: self._client.reconnect(target), target)
+        self.target = self._client.connection_target
+        self.client = Bounded(self._client, self.target, limit)
+        """esdbclient's client; its calls end."""
+        self.credentials = self._client.construct_call_credentials(spec.username, spec.password)
         self.metadata = (
             ("connection-name", spec.options.ConnectionName),
             ("requires-leader", "true" if spec.options.NodePreference == "leader" else "false"),
@@ -99,32 +110,58 @@ class Link:
         self.streams: Any = streams_pb2_grpc.StreamsStub(self.channel)  # type: ignore[no-untyped-call]
 
     def _channel(self) -> Any:
-        options = (*self.client.grpc_options, *_KEEP_ALIVE)
+        options = (*self._client.grpc_options, *_KEEP_ALIVE)
         if not self.spec.options.Tls:
             return grpc.insecure_channel(self.target, options)
-        client = self.client
+        client = self._client
         credentials = grpc.ssl_channel_credentials(
             client.root_certificates, client.private_key, client.certificate_chain
         )
         return grpc.secure_channel(self.target, credentials, options)
 
     def ask(self, method: Any, request: Any) -> Any:
-        """Call a method of a stub over the channel, within the deadline of a short call."""
-        return method(
-            request, timeout=self.deadline, metadata=self.metadata, credentials=self.credentials
-        )
+        """The answer of a stub's method over the channel, within the deadline of a short call."""
+        return answer(method, request, self.target, self.deadline, **self._about())
+
+    def messages(self, method: Any, request: Any, *, idle: float | None = None) -> Received:
+        """The answers of a stub's method that gives several: within the deadline of a short call,
+        or without one, where there may be `idle` seconds between two of them.
+        """
+        deadline = self.deadline if idle is None else None
+        call = method(request, timeout=deadline, **self._about())
+        return Received(call, self.target, self.deadline + LATE if idle is None else idle)
+
+    def _about(self) -> dict[str, Any]:
+        return {"metadata": self.metadata, "credentials": self.credentials}
 
     def call(self, what: str) -> Any:
         """Around a call: errors become ours. `what` is what is asked, such as "read $all"."""
         return translated(self.target, what)
 
     def close(self) -> None:
-        """Close both channels."""
+        """Close both channels; one with a call that never ends is left to itself."""
         _open_links.discard(self)
         # A link that failed while it was made has no channel yet.
-        if hasattr(self, "channel"):
-            self.channel.close()
-        self.client.close()
+        channel = getattr(self, "channel", None)
+        client = self._client
+
+        def close() -> None:
+            if channel is not None:
+                channel.close()
+            client.close()
+
+        try:
+            in_time(_CLOSING, close, ",".join(self.spec.targets))
+        except (ConnectionLost, RuntimeError):  # the latter: too late for a thread
+            # It would be closed again when it is let go, which would wait, too.
+            client._is_closed = True  # noqa: SLF001
+
+
+def _discovery(spec: ConnectionSpec) -> float:
+    """Seconds that finding the node by gossip may take."""
+    options = spec.options
+    attempt = len(spec.targets) * options.GossipTimeout + options.DiscoveryInterval / 1000
+    return float(options.MaxDiscoverAttempts * attempt)
 
 
 class Connector:

@@ -17,6 +17,7 @@ from esops.errors import ConnectionLost, Refused
 from esops.events import EventFilter, Position, RecordedEvent
 from esops.stores.base import Batch
 from esops.stores.eventstoredb import bulk
+from esops.stores.eventstoredb.calls import AHEAD, Silent
 from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
 
@@ -31,10 +32,6 @@ ones never say "caught up".
 BEHIND = 10.0
 """Seconds for which a node whose log ends before a position may be a follower that is behind."""
 LOOK_EVERY = 0.5
-_AHEAD = 128
-"""Messages that are read ahead of the follower: few enough that 128 of the largest take no more
-than 128 MiB.
-"""
 LINGER = 0.02
 """Seconds that the first event of a batch waits for others, live."""
 _WHAT = "read $all"
@@ -140,7 +137,7 @@ def up_to(
                         break
                     reached = item
                     yield page.take(item)
-    except bulk.Silent:
+    except Silent:
         if page.events:
             reached = page.events[-1].position
             yield page.take(reached)
@@ -291,7 +288,7 @@ class _Subscription:
         # Live, silence is no sign of trouble; a connection that is gone is noticed by gRPC's
         # keep-alive.
         self._feed = _Feed(link, after, filter, float("inf"))
-        self._queue: queue.Queue[Any] = queue.Queue(maxsize=_AHEAD)
+        self._queue: queue.Queue[Any] = queue.Queue(maxsize=AHEAD)
         self._ended = threading.Event()
         threading.Thread(target=self._read, name="esops follow", daemon=True).start()
 

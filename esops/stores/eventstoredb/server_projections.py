@@ -99,9 +99,8 @@ class ServerProjections:
     def _statistics(self, request: Any) -> list[ServerProjection]:
         with self._talking("read the statistics of the projections") as link:
             try:
-                return [
-                    _statistics(message.details) for message in _ask(link, "Statistics", request)
-                ]
+                found = link.messages(_stub(link).Statistics, request)
+                return [_statistics(message.details) for message in found]
             except grpc.RpcError as error:
                 if _is_missing(error):
                     return []
@@ -181,7 +180,7 @@ class ServerProjections:
     def _value(self, method: str, request: Any, field: str, name: str) -> Any:
         with self._talking(f"read the {field} of projection {name!r}") as link:
             try:
-                answer = _ask(link, method, request)
+                answer = link.ask(getattr(_stub(link), method), request)
             except grpc.RpcError as error:
                 if _is_missing(error):
                     raise _no_projection(name) from None
@@ -189,9 +188,8 @@ class ServerProjections:
             return json_format.MessageToDict(getattr(answer, field))
 
 
-def _ask(link: Link, method: str, request: Any) -> Any:
-    stub: Any = projections_pb2_grpc.ProjectionsStub(link.channel)  # type: ignore[no-untyped-call]
-    return link.ask(getattr(stub, method), request)
+def _stub(link: Link) -> Any:
+    return projections_pb2_grpc.ProjectionsStub(link.channel)  # type: ignore[no-untyped-call]
 
 
 def _is_missing(error: grpc.RpcError) -> bool:
