@@ -19,6 +19,7 @@ from esops.config import Config
 from esops.errors import Refused, UsageError, nearest
 from esops.events import Checkpoint, StreamKey
 from esops.readmodel import registry
+from esops.readmodel.registry import Version
 from esops.stores.base import EventStore
 from esops.wording import count
 
@@ -79,7 +80,7 @@ def _projections_behind(
     unread: Unread,
 ) -> Iterator[Late]:
     for each in registered.versions_of_store(config, store, store_name):
-        if _is_a_processors(each, processors):
+        if _is_a_processors(each, processors) or _stands_still(each.version):
             continue
         version = each.version
         position = None if each.doubt else version.position
@@ -108,6 +109,14 @@ def _is_a_processors(each: Registered, processors: Sequence[Checkpoint]) -> bool
         and version.position is None
         and any(each.called(kept) for each in processors)
     )
+
+
+def _stands_still(version: Version) -> bool:
+    """Whether a version that does not serve was made by the application: esops follows none of
+    these, and nobody can go back to one without a rebuild, or `--allow-stale`.
+    """
+    known = version.position or version.fingerprint or version.lost
+    return version.state == "standby" and known is None
 
 
 def _where(reader: Checkpoint) -> str:

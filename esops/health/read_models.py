@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from esops.config import Config
-from esops.errors import AnotherLog, EsopsError, OtherPositions, OtherTransactions
+from esops.errors import AnotherLog, EsopsError, OtherPositions, OtherTransactions, Refused
 from esops.health import left_behind, publications, room, row_security, serving
 from esops.health.findings import Finding
 from esops.postgres.statements import statements
@@ -18,7 +18,8 @@ from esops.readmodel import conduct, erased, inline, locks, migrations, registry
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.names import names_of
 from esops.readmodel.registry import LIVE_STATES, Version
-from esops.rebuild import journal, overview
+from esops.rebuild import hand_over, journal, overview
+from esops.rebuild.hand_over import Application
 from esops.stores import open_store
 from esops.wording import count
 
@@ -45,7 +46,7 @@ def examine(
         yield from _own_tables(subject, number)
     yield from publications.of_read_model(subject, connection, names)
     if number == 0:
-        yield from _written_inline(subject, connection, config, projection, [])
+        yield from _written_by_others(subject, connection, config, projection, [])
     if not 0 < number <= migrations.newest():
         return  # there is nothing to read yet, or a newer esops wrote it
     versions = registry.versions(connection, projection)
@@ -65,7 +66,7 @@ def examine(
     # One that `run` refuses has nothing to be followed by.
     refused = {version.version for version, _ in troubles}
     yield from _not_followed(subject, connection, config, projection, versions, refused)
-    yield from _written_inline(subject, connection, config, projection, versions)
+    yield from _written_by_others(subject, connection, config, projection, versions)
     yield from _still_has_erased_data(subject, connection, projection)
     skipped = count_dead_letters(connection, projection)
     live = [each.version for each in versions if each.state in {*registry.LIVE_STATES, "building"}]
@@ -79,7 +80,7 @@ def examine(
         )
 
 
-def _written_inline(
+def _written_by_others(
     subject: str,
     connection: psycopg.Connection,
     config: Config,
@@ -87,16 +88,24 @@ def _written_inline(
     versions: Sequence[Version],
 ) -> Iterator[Finding]:
     settings = config.projections[projection]
-    if settings.live != "esops" or settings.kind == "external":
+    if settings.live == "inline" or settings.kind == "external":
         return
+    found: EsopsError | None = None
     try:
         with open_store(*config.store(settings.store)) as store:
             names = names_of(config, projection, connection)
-            table = inline.written(connection, store, names, versions)
+            if settings.live == "esops":
+                found = inline.others(connection, store, names, versions)
+            else:
+                try:
+                    hand_over.check(Application(projection, settings, names), store, connection)
+                except Refused as refused:
+                    found = refused
     except EsopsError:
         return  # a store that cannot be opened is a finding of its own
-    if table is not None:
-        yield Finding("ESOPS-D086", subject, inline.in_words(table), inline.FIX)
+    if found is not None:
+        code = "ESOPS-D086" if settings.live == "esops" else "ESOPS-D093"
+        yield Finding(code, subject, found.message, found.hint or "")
 
 
 def _still_has_erased_data(

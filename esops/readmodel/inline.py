@@ -1,4 +1,5 @@
-"""Read models that the application writes itself, in the transaction of each append.
+"""Read models that the application writes itself: in the transaction of each append, or by a
+processor of its own.
 
 Nobody else may write to such a table: rows that two write are applied twice. A table is taken for
 one where the library's own list names it; and where it has the form of the library's tables, unless
@@ -7,7 +8,8 @@ esops has made it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import psycopg
 
@@ -16,8 +18,9 @@ from esops.postgres.connection import database_of
 from esops.readmodel.names import ReadModelName
 from esops.readmodel.registry import Version
 from esops.stores.base import EventStore
-from esops.stores.parts import InlineTable
+from esops.stores.parts import InlineTable, KeptTable
 
+_Table = TypeVar("_Table", InlineTable, KeptTable)
 FIX = (
     'Set live = "inline" and switch = "rename": then a fold is rebuilt beside it, and exchanged '
     "with it under a short lock. Anything else is the application's to rebuild."
@@ -39,12 +42,32 @@ def written(
     # Only what is in one database with the events can be written in one transaction with them.
     if store.inline is None or store.inline.database() != database_of(connection):
         return None
-    found = {(each.schema, each.name): each for each in store.inline.tables()}
+    return next(_of(names, versions, store.inline.tables()), None)
+
+
+def kept(
+    connection: psycopg.Connection,
+    store: EventStore,
+    names: Sequence[ReadModelName],
+    versions: Sequence[Version],
+) -> Iterator[KeptTable]:
+    """Those of a projection's tables that processors of the application's make, as far as can be
+    known; `versions` as for `written`.
+    """
+    # Libraries keep both in one database, so that both move in one transaction.
+    if store.inline is None or store.inline.database() != database_of(connection):
+        return iter(())
+    return _of(names, versions, store.inline.kept())
+
+
+def _of(
+    names: Sequence[ReadModelName], versions: Sequence[Version], tables: Iterable[_Table]
+) -> Iterator[_Table]:
+    found = {(each.schema, each.name): each for each in tables}
     for name in names:
         table = found.get((name.schema, name.name))
         if table is not None and (table.registered or not _made_by_esops(versions)):
-            return table
-    return None
+            yield table
 
 
 def _made_by_esops(versions: Sequence[Version]) -> bool:
@@ -63,15 +86,33 @@ def check(
     names: Sequence[ReadModelName],
     versions: Sequence[Version],
 ) -> None:
-    """Raises Refused where the application writes a projection's table inline."""
+    """Raises Refused where the application writes a projection's table itself."""
+    found = others(connection, store, names, versions)
+    if found is not None:
+        raise found
+
+
+def others(
+    connection: psycopg.Connection,
+    store: EventStore,
+    names: Sequence[ReadModelName],
+    versions: Sequence[Version],
+) -> Refused | None:
+    """Why esops must not write to a projection's tables, and what to do; None where it may."""
     table = written(connection, store, names, versions)
     if table is not None:
-        raise Refused(in_words(table), hint=FIX)
-
-
-def in_words(table: InlineTable) -> str:
-    """That the application writes a table, and what says so."""
-    return (
-        f"the application writes {table.schema}.{table.name} itself, in the transaction of each "
-        f"append, so esops must not write to it: {table.evidence}"
-    )
+        return Refused(
+            f"the application writes {table.schema}.{table.name} itself, in the transaction of "
+            f"each append, so esops must not write to it: {table.evidence}",
+            hint=FIX,
+        )
+    for each in kept(connection, store, names, versions):
+        name = f'"{each.processors[0]}"' if each.processors else "its name"
+        return Refused(
+            f"a processor of the application's writes {each.schema}.{each.name}, so esops must "
+            f"not write to it: {each.evidence}",
+            hint=f'Set live = "app", checkpoint = {name} and switch = "rename": the checkpoint '
+            "then moves with the switch. If the application does not run that processor any "
+            f"more, {each.given_up}.",
+        )
+    return None

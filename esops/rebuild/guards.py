@@ -84,7 +84,7 @@ def check_log(connection: psycopg.Connection, store: EventStore, version: Versio
 def check_inline(
     connection: psycopg.Connection, store: EventStore, target: Target, *, ends_with_switch: bool
 ) -> list[str]:
-    """What to know where the application writes the projection's tables inline.
+    """What to know where the application writes the projection's tables itself.
 
     Raises Refused where esops would come to write to them.
     """
@@ -94,8 +94,8 @@ def check_inline(
     if ends_with_switch:
         inline.check(connection, store, target.names, versions)
         return []
-    table = inline.written(connection, store, target.names, versions)
-    return [] if table is None else [f"a later switch would be refused: {inline.in_words(table)}"]
+    found = inline.others(connection, store, target.names, versions)
+    return [] if found is None else [f"a later switch would be refused: {found.message}"]
 
 
 def check_written_inline(
@@ -119,14 +119,14 @@ def check_written_inline(
             "nothing would bring it up to what the application has written by then",
             hint="To wait with the switch: --postpone. To build and verify only: --test-only.",
         )
+    for each in inline.kept(connection, store, target.names, ()):
+        processor = f'"{each.processors[0]}"' if each.processors else "its name"
+        raise Refused(
+            f'live = "inline" says that the application writes {each.schema}.{each.name} with '
+            f"each append, and a processor of its own makes it: {each.evidence}",
+            hint=f'Set live = "app" and checkpoint = {processor}.',
+        )
     for name in target.names:
-        processor = store.inline.processor(name.name)
-        if processor is not None:
-            raise Refused(
-                f'live = "inline" says that the application writes {name} with each append, and '
-                f"its processor {processor!r} makes it",
-                hint=f'Set live = "app" and checkpoint = "{processor}".',
-            )
         table = catalog.find_table(connection, name.schema, name.name)
         if table is None or table.kind not in "rp":
             what = "does not exist" if table is None else "is not a table"

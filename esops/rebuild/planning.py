@@ -16,7 +16,7 @@ from esops.errors import Refused, UsageError, nearest
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.catalog import Table
-from esops.postgres.connection import database_of, translated
+from esops.postgres.connection import translated
 from esops.projections import kinds
 from esops.projections.definition import SqlDefinition
 from esops.projections.kinds.sql import EVENTS_A_STATEMENT, explain, range_statement
@@ -31,7 +31,15 @@ from esops.readmodel.tables import (
     missing_tables,
     rolled_back,
 )
-from esops.rebuild import guards, inline_switch, plan_notes, shortened, switch, tried
+from esops.rebuild import (
+    guards,
+    hand_over,
+    inline_switch,
+    plan_notes,
+    shortened,
+    switch,
+    tried,
+)
 from esops.rebuild.blockers import blockers, of_prepared
 from esops.rebuild.green import Green, create_green
 from esops.rebuild.left_behind import refuse
@@ -83,9 +91,12 @@ def make_plan(
     info = store.ping()
     if info.warnings:
         raise Refused(f"store {target.store_name}: {info.warnings[0]}")
-    if target.settings.live == "app" and options.ends_with_switch:
-        _check_hand_over(target, store, connection)
     with translated():
+        handed_over = (
+            hand_over.check(target.application, store, connection)
+            if options.ends_with_switch
+            else []
+        )
         start = _look_around(config, connection, target)
         guards.check_log(connection, store, start.source)
         _check_possible(target, options, store, connection, start)
@@ -118,6 +129,7 @@ def make_plan(
             explained=draft.explained,
             installs=migrations.plan(connection),
             notes=[
+                *handed_over,
                 *of_inline,
                 *written,
                 *away,
@@ -193,25 +205,6 @@ def bytes_of(connection: psycopg.Connection, table: Table) -> int:
         (catalog.relation_tree(connection, table.oid),),
     ).fetchone()
     return int(row[0]) if row else 0
-
-
-def _check_hand_over(target: Target, store: EventStore, connection: psycopg.Connection) -> None:
-    """Raises Refused where the application could not take over what the switch points to."""
-    if target.settings.checkpoint is None:
-        raise Refused(
-            f'the application keeps {target.name} fresh (live = "app"), but esops.toml does not '
-            "name its checkpoint",
-            hint='Name it as `esops status` shows it: checkpoint = "…". Or build and verify only, '
-            "with --no-switch.",
-        )
-    of_store = store.sql.database() if store.sql is not None else None
-    if of_store != database_of(connection):
-        raise Refused(
-            f"the application's checkpoint and the tables of {target.name} are in different "
-            "databases, so they cannot move in one transaction",
-            hint="Build and verify with --no-switch, and switch by hand while the application "
-            "is stopped.",
-        )
 
 
 def _look_around(config: Config, connection: psycopg.Connection, target: Target) -> _Start:

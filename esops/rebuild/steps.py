@@ -22,7 +22,7 @@ from esops.postgres.connection import translated
 from esops.readmodel import migrations, registry
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import drop_tables
-from esops.rebuild import guards, journal, shortened
+from esops.rebuild import guards, hand_over, journal, shortened
 from esops.rebuild.options import Options
 from esops.rebuild.outcome import Outcome
 from esops.rebuild.phases.switching import Switching
@@ -300,10 +300,17 @@ class Rebuild(Switching):
             self._announcement = ""
 
     def _check_inline(self) -> None:
-        """Raises Refused where the application writes what the rebuild would write to."""
-        self._session.do(
-            lambda on: guards.check_inline(on, self.store, self.target, ends_with_switch=True)
-        )
+        """Raises Refused where the application writes what the rebuild would write to, or could not
+        take over what it switches to.
+        """
+
+        def check(on: psycopg.Connection) -> None:
+            guards.check_inline(on, self.store, self.target, ends_with_switch=True)
+            # The hand-over was done with the switch.
+            if self._state != journal.SWITCHED:
+                hand_over.check(self.target.application, self.store, on)
+
+        self._session.do(check)
 
     def _check_verify(self) -> None:
         """Raises UsageError as the plan does, where a rebuild is resumed with other settings."""

@@ -15,6 +15,7 @@ from esops.errors import UsageError
 from esops.projections.definition import Definition, load_definition
 from esops.projections.fingerprint import Code
 from esops.readmodel.names import ReadModelName, names_of
+from esops.rebuild.hand_over import Application
 from esops.settings import ProjectionSettings
 
 
@@ -33,6 +34,11 @@ class Target:
     names: tuple[ReadModelName, ...]
     directory: Path
     config: Path
+
+    @property
+    def application(self) -> Application:
+        """What the application may keep fresh of it."""
+        return Application(self.name, self.settings, self.names)
 
     @cached_property
     def code(self) -> Code:

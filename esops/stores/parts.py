@@ -208,6 +208,11 @@ class SqlAccess(Protocol):
         """What an operator should look at in the library's own bookkeeping."""
         ...
 
+    @property
+    def begins_checkpoints(self) -> bool:
+        """Whether a checkpoint can be set that the application has not stored yet."""
+        ...
+
     def set_checkpoint(
         self,
         connection: psycopg.Connection,
@@ -247,8 +252,24 @@ class InlineTable:
     """
 
 
+@dataclass(frozen=True, slots=True)
+class KeptTable:
+    """A table that a processor of the application's makes, after the appends."""
+
+    schema: str
+    name: str
+    processors: tuple[str, ...]
+    """Its rows of progress, as `checkpoints` names them; empty where its name is not known."""
+    evidence: str
+    """What says so, in words."""
+    given_up: str
+    """What to do where the application does not run that processor any more."""
+    registered: bool
+    """As of an InlineTable."""
+
+
 class InlineTables(Protocol):
-    """The tables of inline projections, in the database of the events."""
+    """The tables of the application's own projections, in the database of the events."""
 
     def database(self) -> str:
         """What names this database among all servers."""
@@ -258,9 +279,9 @@ class InlineTables(Protocol):
         """Those that there are, as far as the library's own tables tell."""
         ...
 
-    def processor(self, table: str) -> str | None:
-        """The processor of the application's that makes a table, by its name without a schema;
-        None where there is none, as far as the library's own tables tell.
+    def kept(self) -> list[KeptTable]:
+        """Those that processors of the application's make, as far as the library's own tables
+        tell.
         """
         ...
 

@@ -13,6 +13,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from esops.archive.checkpoint_guard import behind
+from esops.config import load_config
 from esops.errors import Refused
 from esops.events import NewEvent, Position
 from esops.settings import PostgresSettings
@@ -75,6 +77,11 @@ def test_the_shard_goes_on_where_green_is(carts, connection, dsn):
     assert shown["versions"][-1]["lag_events"] is None, "where it is is the application's to say"
     assert carts.run("projection", "rollback", "cart_summary").code == 6
     carts.ok("run", "--until-caught-up")
+    # What stood before it reads nothing any more, and holds no archive run back.
+    config = load_config(carts.folder / "esops.toml")
+    with open_store(*config.store("shop")) as store:
+        late = behind(config, store, "shop", lambda _: 1)
+    assert {each.name for each in late} == {"CartSummary:All"}
     # The application goes on, and a further rebuild hands over again.
     shop.more(dsn, 100)
     connection.execute(
@@ -143,7 +150,7 @@ def test_refused_while_rows_are_fresh_or_ahead_or_gone(impatient, connection):
     looked_away(connection)
     result = impatient.run("rebuild", "--blue-green", "--resume")
     assert result.code == 6
-    assert "no progression row 'CartSummary:All'" in result.err
+    assert "has no processor 'CartSummary:All'" in result.err
     assert shop.table(connection, "cart_summary") == shop.truth(connection, 1_500)
 
 
@@ -647,7 +654,12 @@ def test_eventsourcings_tracking_row(dsn, connection, newer):
             7,
             1 if newer else 2,
         )
-        for name, position in (("views/Bank", 5), ("view/Bank", 9)):
+        # Another upstream has numbers of its own.
+        connection.execute(
+            "INSERT INTO views_tracking (application_name, notification_id) VALUES ('Other', 3)"
+        )
+        assert [each.name for each in store.checkpoints()] == ["views/Bank"]
+        for name, position in (("views/Bank", 5), ("view/Bank", 9), ("views/Other", 9)):
             with pytest.raises(Refused), connection.transaction():
                 store.sql.set_checkpoint(connection, name, Position((position,)))
         assert store.checkpoints()[0].position == Position((7,))

@@ -1,5 +1,5 @@
-"""Tables that the application writes in the transaction of each append: recognised, and refused to
-whoever would write to them as well.
+"""Tables that the application writes, in the transaction of each append or by a processor of its
+own: recognised, and refused to whoever would write to them as well.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def inline(dsn: str) -> set[str]:
         return {f"{each.schema}.{each.name}" for each in store.inline.tables()}
 
 
-def configure(project, dsn: str, table: str, **options) -> None:
+def configure(project, dsn: str, table: str, store: dict | None = None, **options) -> None:
     project.configure(
-        stores={"s": {"dsn": dsn}},
+        stores={"s": {"dsn": dsn, **(store or {})}},
         projections={"p": {"python": "p:count", "tables": [table], **options}},
     )
     project.write("p.py", FOLD)
@@ -165,3 +165,100 @@ def test_a_table_in_martens_form_that_esops_made_is_its_own(restored, project, d
     # Emmett's list is of what the application registered, whoever made the table.
     connection.execute("DROP SCHEMA esops CASCADE")
     assert "ESOPS-D086" in codes(project)
+
+
+def kept(dsn: str) -> dict[str, tuple[str, ...]]:
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        return {f"{each.schema}.{each.name}": each.processors for each in store.inline.kept()}
+
+
+PRODUCTS, CARTS = "emt:processor:projector:product_stats", "ShoppingCart:All"
+
+
+@pytest.mark.parametrize(
+    ("dump", "there_are"),
+    [
+        ("emmett-0.43.0-beta.39", {"public.product_stats": (PRODUCTS,)}),
+        ("marten-9.58-v1", {"public.mt_doc_shoppingcart": (CARTS,)}),
+        ("marten-9.58-v2", {"docs.mt_doc_shoppingcart": (CARTS,)}),
+    ],
+)
+def test_tables_that_a_processor_makes_are_known_by_its_name(restored, dsn, dump, there_are):
+    restored(dump)
+    found = kept(dsn)
+    assert there_are.items() <= found.items()
+    assert found.keys().isdisjoint(inline(dsn))
+
+
+@pytest.mark.parametrize(
+    ("dump", "table", "own", "others", "with_each_append"),
+    [
+        ("emmett-0.43.0-beta.39", "product_stats", PRODUCTS, ["shipping"], "shopping_cart_summary"),
+        (
+            "marten-9.58-v1",
+            "mt_doc_shoppingcart",
+            CARTS,
+            ["ClientTotals:All", "HighWaterMark"],
+            "mt_doc_account",
+        ),
+    ],
+)
+def test_the_table_of_a_processor_is_taken_only_with_its_checkpoint(
+    restored, project, dsn, dump, table, own, others, with_each_append
+):
+    restored(dump)
+    store = {"tenant": "emt:default"} if dump.startswith("emmett") else {}
+
+    def planned(table: str, **options) -> tuple[int, str, set[str]]:
+        configure(project, dsn, table, store, switch="rename", **options)
+        done = project.run("rebuild", "--blue-green", "--dry-run")
+        return done.code, done.err, codes(project) & {"ESOPS-D086", "ESOPS-D093"}
+
+    code, said, found = planned(table)
+    assert (code, found) == (6, {"ESOPS-D086"})
+    assert f'checkpoint = "{own}"' in said
+    code, _, found = planned(table, live="app", checkpoint=own)
+    assert (code, found) == (0, set())
+    for name in [*others, own[:-1], "nothing"]:
+        code, said, found = planned(table, live="app", checkpoint=name)
+        assert (code, found) == (6, {"ESOPS-D093"}), name
+        assert name in said
+    code, said, found = planned(with_each_append, live="app", checkpoint=others[0])
+    assert (code, found) == (6, {"ESOPS-D093"})
+    assert 'live = "inline"' in said
+    # It could not be rebuilt the other way around either.
+    code, said, _ = planned(table, live="inline")
+    assert (code, f'checkpoint = "{own}"' in said) == (6, True)
+
+
+def test_a_processor_that_the_application_does_not_run_any_more(restored, project, dsn, connection):
+    """What its message says to do."""
+    restored("marten-9.58-v1")
+    configure(project, dsn, "mt_doc_shoppingcart", switch="rename")
+    assert project.run("rebuild", "--blue-green", "--dry-run").code == 6
+    connection.execute("DELETE FROM mt_event_progression WHERE name = %s", (CARTS,))
+    # Nothing tells then that the application does not write it inline.
+    refused = project.run("rebuild", "--blue-green", "--dry-run")
+    assert (refused.code, "in the transaction of each append" in refused.err) == (6, True)
+
+
+def test_an_emmett_projection_whose_processor_has_a_name_of_its_own(
+    restored, project, dsn, connection
+):
+    restored("emmett-0.43.0-beta.39")
+    connection.execute(
+        "UPDATE emt_processors SET processor_id = 'orders' WHERE processor_id = %s", (PRODUCTS,)
+    )
+    # As the library leaves it while that runs, and where it was killed.
+    connection.execute(
+        "UPDATE emt_projections SET status = 'async_processing' WHERE name = 'product_stats'"
+    )
+    assert "public.product_stats" not in inline(dsn)
+    assert kept(dsn)["public.product_stats"] == ()
+    options = {"store": {"tenant": "emt:default"}, "switch": "rename"}
+    for live in ("esops", "inline"):
+        configure(project, dsn, "product_stats", **options, live=live)
+        refused = project.run("rebuild", "--blue-green", "--dry-run")
+        assert (refused.code, "async_processing" in refused.err) == (6, True)
+    configure(project, dsn, "product_stats", **options, live="app", checkpoint="orders")
+    project.ok("rebuild", "--blue-green", "--dry-run")

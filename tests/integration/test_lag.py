@@ -182,6 +182,28 @@ def test_a_processor_of_several_versions_has_a_series_for_each(project, dsn, con
     ]
 
 
+@pytest.mark.parametrize("ordering", ["native", "position"])
+def test_the_transaction_of_a_pair_is_a_decimal_number(dumps, dsn, connection, ordering):
+    """It begins with zeros, and Postgres would take it for an octal one."""
+    emmett.restore(connection, (dumps / "emmett-0.43.0-beta.39.sql").read_text())
+    settings = PostgresSettings(dsn=dsn, tenant="emt:default", ordering=ordering)
+    with open_store("s", settings) as store:
+        assert lags(store)["mailer"] == (0, False)
+        messages = connection.execute(
+            "SELECT transaction_id::text::bigint, global_position FROM emt_messages "
+            "WHERE partition = 'emt:default' AND message_kind = 'E' ORDER BY 1, 2"
+        ).fetchall()
+        at = next(each for each in reversed(messages) if set(str(each[0])) & set("89"))
+        unread = [each for each in messages if each > at]
+        if ordering == "position":
+            unread = [each for each in messages if each[1] >= min(other[1] for other in unread)]
+        connection.execute(
+            "UPDATE emt_processors SET last_processed_checkpoint = %s WHERE processor_id = 'mailer'",
+            (f"{at[0]:020d}:{at[1]:019d}",),
+        )
+        assert lags(store)["mailer"] == (len(unread), True)
+
+
 def test_emmetts_projector_is_measured_in_its_types_and_partition(project, dumps, dsn, connection):
     emmett.restore(connection, (dumps / "emmett-0.42.0.sql").read_text())
     # Up to 0.42 its checkpoint moves over the types alone that it handles.

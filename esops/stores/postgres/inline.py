@@ -11,7 +11,7 @@ from psycopg import sql
 from esops.errors import Refused
 from esops.events import EventFilter, Position, RecordedEvent, StreamKey
 from esops.postgres.connection import database_of
-from esops.stores.parts import InlineTable
+from esops.stores.parts import InlineTable, KeptTable
 from esops.stores.postgres.bulk import to_events
 from esops.stores.postgres.layouts.base import TRUE, Layout
 from esops.stores.postgres.light import OtherType, batches_of
@@ -43,10 +43,10 @@ class PostgresInline:
         with self._control() as connection:
             return self._layout.inline_tables(connection)
 
-    def processor(self, table: str) -> str | None:
-        """As the layout finds it."""
+    def kept(self) -> list[KeptTable]:
+        """As the layout finds them."""
         with self._control() as connection:
-            return self._layout.processor(connection, table)
+            return self._layout.kept_tables(connection)
 
     def visible(
         self, connection: psycopg.Connection, after: Position | None, filter: EventFilter

@@ -52,6 +52,11 @@ class PostgresSql:
         with self.control() as connection:
             return self._layout.concerns(connection)
 
+    @property
+    def begins_checkpoints(self) -> bool:
+        """As the library does."""
+        return self._layout.begins_checkpoints
+
     def set_checkpoint(
         self,
         connection: psycopg.Connection,

@@ -23,7 +23,7 @@ from esops.events import Checkpoint, EventFilter, NewEvent, Position
 from esops.postgres.sharding import shard_predicate
 from esops.stores.capabilities import missing
 from esops.stores.masking import Document
-from esops.stores.parts import Concern, InlineTable
+from esops.stores.parts import Concern, InlineTable, KeptTable
 from esops.stores.payloads import Decode
 from esops.stores.postgres.layouts.archiving import LayoutArchiving
 from esops.stores.postgres.settle import SettleRule
@@ -165,6 +165,8 @@ class Layout(ABC):
     """The library's own list of streams; None where streams are found from their events only."""
     archiving: LayoutArchiving | None = None
     """How streams leave and come back; None where events can only be copied out."""
+    begins_checkpoints: bool = False
+    """Whether `set_checkpoint` can set one that the library has not stored yet."""
     detail: Mapping[str, str] = {}
     """What `esops status` shows of the variant."""
 
@@ -203,10 +205,10 @@ class Layout(ABC):
         del connection
         return []
 
-    def processor(self, connection: psycopg.Connection, table: str) -> str | None:
-        """The processor of the application's that makes a table; see InlineTables."""
-        del connection, table
-        return None
+    def kept_tables(self, connection: psycopg.Connection) -> list[KeptTable]:
+        """The tables that processors of the application's make."""
+        del connection
+        return []
 
     def warnings(self, connection: psycopg.Connection) -> list[str]:
         """What makes reading wrong; a rebuild is refused while there is any."""

@@ -60,6 +60,7 @@ class Eventsourcing(NumberedLayout):
     """The events of one application."""
 
     name = "eventsourcing"
+    begins_checkpoints = True
     version = "9.x"
     mapped = Mapped(
         id=sql.SQL("md5(originator_id::text || ':' || originator_version)::uuid::text"),
@@ -142,7 +143,10 @@ class Eventsourcing(NumberedLayout):
         return position
 
     def checkpoints(self, connection: psycopg.Connection) -> list[Checkpoint]:
-        """The tracking tables of the schema."""
+        """The tracking tables of the schema: of what they follow, this application alone, since
+        each numbers its own events.
+        """
+        own = application(self._table.name).lower()
         found = []
         for table in catalog.tables_with(connection, _TRACKING, self.schema):
             tracked = _on("tracked", _C(table.schema, table.name))
@@ -156,6 +160,7 @@ class Eventsourcing(NumberedLayout):
                     evidence="its notification_id is NULL" if number is None else "",
                 )
                 for name, number in connection.execute(tracked, (_MIGRATED,)).fetchall()
+                if name.lower() == own
             ]
         return found
 
@@ -176,6 +181,7 @@ class Eventsourcing(NumberedLayout):
                 f"there is no tracking table of {name!r}",
                 hint="Name it as `esops status` does: application/upstream.",
             )
+        self._check_upstream(name, upstream)
         relation = qualified(table.schema, table.name)
         # A row that is not there yet cannot be locked, and a runner may be about to insert it.
         connection.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(relation))
@@ -192,6 +198,18 @@ class Eventsourcing(NumberedLayout):
         statement = "move" if a_row_an_application else "enter"
         connection.execute(_on(statement, relation), values)
         return f"{name} at {position}"
+
+    def _check_upstream(self, name: str, upstream: str) -> None:
+        """Raises Refused for the tracking row of another application than the one whose events
+        these are: it has numbers of its own, or nobody reads it.
+        """
+        own = application(self._table.name)
+        if upstream.lower() != own.lower():
+            raise Refused(
+                f"{name!r} would track the application {upstream!r}, and the store has the events "
+                f"of {own!r}",
+                hint="Name it as `esops status` does: application/upstream.",
+            )
 
 
 def _on(statement: str, table: sql.Composable) -> sql.Composed:

@@ -12,10 +12,12 @@ from psycopg import sql
 
 from esops.postgres import catalog
 from esops.postgres.statements import statements
-from esops.stores.parts import InlineTable
+from esops.stores.parts import InlineTable, KeptTable
 
 _SQL = statements(__package__, "inline")
 _C = sql.Identifier
+_NAMED = ("tables", "kept")
+"""The statements that give names of tables, which `located` looks for."""
 PROJECTOR = "emt:processor:projector:"
 """Begins the name of a processor that is an async projection."""
 
@@ -32,7 +34,7 @@ def tables(connection: psycopg.Connection, schema: str) -> list[InlineTable]:
             f"Emmett lists the projection {name!r} in emt_projections, and no processor makes it",
             registered=True,
         )
-        for where, name in connection.execute(statement).fetchall()
+        for where, name, _ in connection.execute(statement).fetchall()
     ]
 
 
@@ -45,13 +47,27 @@ def status(connection: psycopg.Connection, schema: str, name: str) -> str | None
     return None if row is None else str(row[0])
 
 
-def processor(connection: psycopg.Connection, schema: str, name: str) -> str | None:
-    """The processor of an async projection, by the projection's name; None where there is none."""
-    statement = _statement(connection, schema, "processor")
+def kept(connection: psycopg.Connection, schema: str) -> list[KeptTable]:
+    """The tables of the projections that a processor makes."""
+    statement = _statement(connection, schema, "kept")
     if statement is None:
-        return None
-    row = connection.execute(statement, {"name": name}).fetchone()
-    return None if row is None else str(row[0])
+        return []
+    return [
+        KeptTable(
+            where,
+            name,
+            (processor,) if processor else (),
+            f"emt_processors has the processor {processor!r}"
+            if processor
+            else f"emt_projections has {name!r} as 'async_processing', so that a processor with a "
+            "name of its own makes it",
+            "delete its row from emt_processors"
+            if processor
+            else "set its status in emt_projections to 'inactive', or 'active' where it is inline",
+            registered=True,
+        )
+        for where, name, processor in connection.execute(statement).fetchall()
+    ]
 
 
 def _statement(connection: psycopg.Connection, schema: str, which: str) -> sql.Composed | None:
@@ -59,7 +75,10 @@ def _statement(connection: psycopg.Connection, schema: str, which: str) -> sql.C
     for table in ("emt_projections", "emt_processors"):
         if catalog.find_table(connection, schema, table) is None:
             return None
-    return sql.SQL(_SQL[which]).format(
+    text = _SQL[which]
+    if which in _NAMED:
+        text = _SQL["located"].replace("{named}", text)
+    return sql.SQL(text).format(
         projections=_C(schema, "emt_projections"),
         processors=_C(schema, "emt_processors"),
         projector=sql.Literal(PROJECTOR),

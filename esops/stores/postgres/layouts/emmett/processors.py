@@ -79,7 +79,8 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
         at = {
             "partition": partition,
             "number": number,
-            "transaction": pair[1] if pair else None,
+            # Without the zeros before it: Postgres reads such a number as octal.
+            "transaction": str(int(pair[1])) if pair else None,
             # From 0.43 on it moves over all that it reads. In the order of numbers nothing tells
             # here whether a lower one may still come.
             "types": None if pair or where.by_position or not types else [*types],

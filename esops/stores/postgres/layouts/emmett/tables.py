@@ -21,7 +21,7 @@ from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
 from esops.stores.masking import Document
-from esops.stores.parts import InlineTable
+from esops.stores.parts import InlineTable, KeptTable
 from esops.stores.postgres.layouts.appending import AppendBesideStreamRow
 from esops.stores.postgres.layouts.base import (
     NO_TENANT,
@@ -214,9 +214,9 @@ class Emmett(Layout):
         """Those of the projections that no processor makes."""
         return inline.tables(connection, self.schema)
 
-    def processor(self, connection: psycopg.Connection, table: str) -> str | None:
-        """Named like the projection."""
-        return inline.processor(connection, self.schema, table)
+    def kept_tables(self, connection: psycopg.Connection) -> list[KeptTable]:
+        """Those of the projections that a processor makes."""
+        return inline.kept(connection, self.schema)
 
     def warnings(self, connection: psycopg.Connection) -> list[str]:
         """Events that a restore into another cluster made invisible."""

@@ -8,6 +8,7 @@ table projection writes to, without such a row is written by the application. Fa
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 
 import psycopg
@@ -15,7 +16,7 @@ from psycopg import sql
 
 from esops.postgres import catalog
 from esops.postgres.statements import statements
-from esops.stores.parts import InlineTable
+from esops.stores.parts import InlineTable, KeptTable
 from esops.stores.postgres.layouts.marten.daemon import BOOKKEEPING
 
 _SQL = statements(__package__, "inline")
@@ -26,38 +27,52 @@ _PROGRESSION = "mt_event_progression"
 
 def tables(connection: psycopg.Connection) -> list[InlineTable]:
     """The tables of the database that have the form of Marten's, and no projection's progress."""
+    return [
+        InlineTable(
+            schema,
+            name,
+            f"it is {what} of Marten, and {_PROGRESSION} has no projection of that name",
+            registered=False,
+        )
+        for schema, name, what, processors in _found(connection)
+        if not processors
+    ]
+
+
+def kept(connection: psycopg.Connection) -> list[KeptTable]:
+    """Those that have the progress of an async projection of their name."""
+    return [
+        KeptTable(
+            schema,
+            name,
+            processors,
+            f"it is {what} of Marten, and {_PROGRESSION} has {', '.join(processors)}",
+            f"delete its row from {_PROGRESSION}",
+            registered=False,
+        )
+        for schema, name, what, processors in _found(connection)
+        if processors
+    ]
+
+
+def _found(
+    connection: psycopg.Connection,
+) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
+    """Tables in Marten's form: schema, name, what each is, and its projection's progress."""
     rows = connection.execute(_SQL["tables"]).fetchall()
-    if not rows:
-        return []
     # Of all of Marten's stores in the database: documents may lie in any schema.
-    known = _projections(connection)
-    found = []
+    known = _projections(connection) if rows else {}
     for schema, name, alias, document in rows:
-        if known.keys().isdisjoint(_called(alias)):
-            what = "a document table" if document else "the table of a flat table projection"
-            found.append(
-                InlineTable(
-                    schema,
-                    name,
-                    f"it is {what} of Marten, and {_PROGRESSION} has no projection of that name",
-                    registered=False,
-                )
-            )
-    return found
+        what = "a document table" if document else "the table of a flat table projection"
+        processors = (row for each in _called(alias) for row in known.get(each, ()))
+        yield schema, name, what, tuple(dict.fromkeys(processors))
 
 
-def processor(connection: psycopg.Connection, table: str) -> str | None:
-    """The row of progress of the async projection that makes a table; None where there is none."""
-    known = _projections(connection)
-    alias = table.removeprefix("mt_doc_")
-    return next((known[each] for each in _called(alias) if each in known), None)
-
-
-def _projections(connection: psycopg.Connection) -> dict[tuple[str, int], str]:
-    """The rows of progress of async projections, each by the projection's name in the form of a
-    table's, and its version.
+def _projections(connection: psycopg.Connection) -> dict[tuple[str, int], list[str]]:
+    """The rows of progress of async projections, by the projection's name in the form of a table's,
+    and its version: one for each shard, and for each tenant that has numbers of its own.
     """
-    found: dict[tuple[str, int], str] = {}
+    found = defaultdict[tuple[str, int], list[str]](list)
     for schema in catalog.schemas_with(connection, _PROGRESSION):
         statement = sql.SQL("SELECT name FROM {} ORDER BY name").format(
             sql.Identifier(schema, _PROGRESSION)
@@ -67,9 +82,9 @@ def _projections(connection: psycopg.Connection) -> dict[tuple[str, int], str]:
             if match is None or match["name"] in BOOKKEEPING:
                 continue
             name, version = _plain(match["name"]), int(match["version"] or 1)
-            found.setdefault((name, version), row)
-            # What a class is called that makes documents of another one.
-            found.setdefault((name.removesuffix("projection"), version), row)
+            # The second is what a class is called that makes documents of another one.
+            for each in {name, name.removesuffix("projection")}:
+                found[each, version].append(row)
     return found
 
 

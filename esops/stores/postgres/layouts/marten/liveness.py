@@ -68,6 +68,8 @@ def refuse_if_alive(
             f"Marten's daemon may be running: {touched[0]} was updated {touched[1]:.0f} s ago",
             hint=_LATER,
         )
+    # Postgres shows the sessions as they were when the transaction first asked for them.
+    connection.execute("SELECT pg_stat_clear_snapshot()")
     values = {"within": _LOOKED, "own": _own(schema)}
     session = connection.execute(_SQL["sessions"].encode(), values).fetchone()
     if session is None:

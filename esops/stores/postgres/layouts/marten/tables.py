@@ -20,7 +20,7 @@ from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
 from esops.stores.masking import Document
-from esops.stores.parts import Concern, InlineTable
+from esops.stores.parts import Concern, InlineTable, KeptTable
 from esops.stores.postgres.layouts.appending import AppendBesideStreamRow
 from esops.stores.postgres.layouts.base import (
     FALSE,
@@ -226,9 +226,9 @@ class Marten(Layout):
         """Those without the progress of a projection."""
         return inline.tables(connection)
 
-    def processor(self, connection: psycopg.Connection, table: str) -> str | None:
-        """Named like the documents."""
-        return inline.processor(connection, table)
+    def kept_tables(self, connection: psycopg.Connection) -> list[KeptTable]:
+        """Those with the progress of a projection."""
+        return inline.kept(connection)
 
     def concerns(self, connection: psycopg.Connection) -> list[Concern]:
         """Ids that name two streams, and progress that nobody makes any more."""
