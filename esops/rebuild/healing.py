@@ -31,10 +31,10 @@ from esops.projections.fingerprint import Code
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
+from esops.rebuild.ignored import ignored_in, kept
 from esops.rebuild.refolded import FOLDED, RefoldedRows, columns, pieces
 from esops.rebuild.retiring import take_lock
 from esops.rebuild.verification.comparison import keys_unlike
-from esops.rebuild.verification.sides import paths_by_column
 from esops.settings import ProjectionSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore
@@ -148,7 +148,7 @@ class _Healer:
         self._connection, self._store = connection, store
         self._version, self._settings = version, settings
         self._rows = RefoldedRows(connection, store, version, definition, settings.verify)
-        self._ignored = paths_by_column(settings.verify.ignore, self._rows.live)
+        self._ignored = ignored_in(self._rows.live, self._rows.live, settings.verify)
         self._healed = 0
         self._unchecked: dict[StreamKey, None] = {}
 
@@ -251,17 +251,10 @@ class _Healer:
 
     def _new(self, column: str) -> sql.Composable:
         """A column's value by the events; what is ignored in it stays as it is in the row."""
-        new: sql.Composable = sql.Identifier("f", column)
-        for steps in self._ignored.get(column, ()):
-            path = [getattr(step, "name", getattr(step, "at", None)) for step in steps]
-            if None in path:
-                continue  # of each of several values
-            names = sql.Literal([str(each) for each in path])
-            old = sql.SQL("{} #> {}::text[]").format(sql.Identifier("l", column), names)
-            new = sql.SQL(
-                "CASE WHEN {0} IS NULL THEN {1} ELSE jsonb_set({1}, {2}::text[], {0}) END"
-            ).format(old, new, names)
-        return new
+        paths = self._ignored.get(column)
+        if not paths:
+            return sql.Identifier("f", column)
+        return kept(column, self._rows.live.column(column).type, paths, ("l", "f"))
 
     def _insert(self, keys: Sequence[tuple[str, ...]]) -> int:
         if not keys:

@@ -24,8 +24,9 @@ from esops.postgres.held import STILL, WHOLE, end_if_still
 from esops.postgres.statements import statements
 from esops.readmodel import registry
 from esops.readmodel.dependants import drop_replaced
-from esops.rebuild import carried, switch
+from esops.rebuild import carried, switch, unchanged
 from esops.rebuild.blockers import Blocked, Blocker, blockers, held_by, how_to_end, sessions
+from esops.rebuild.ignored import IgnoredValues
 from esops.rebuild.snapshots import SnapshotPatience, SnapshotWait
 from esops.rebuild.switch import Switch
 from esops.running.visible import VisibleEvents
@@ -69,6 +70,7 @@ class Steps:
     record: Callable[[psycopg.Connection], None]
     stop: Callable[[], bool]
     say: Callable[[str], None]
+    ignored: IgnoredValues
 
 
 def perform(
@@ -87,9 +89,12 @@ def perform(
         lambda: sessions(_blockers(connection, what)),
     )
     blocked = Blocked(str(what), steps.say)
-    deadline, tries = time.monotonic() + PATIENCE.total_seconds(), 0
+    tries = 0
     with translated():
+        unchanged.check(connection, what.source, what.target, by_rename=True)
         old_rows = switch.left_stale(connection, what)
+        steps.ignored.bring(connection)  # of all rows, which may take its time
+    deadline = time.monotonic() + PATIENCE.total_seconds()
     while True:
         with translated():
             _wait_for_little(connection, steps, deadline)
@@ -100,6 +105,8 @@ def perform(
             blocked.report(found)
             time.sleep(0.2)
             continue
+        with translated():
+            _bring_ignored(connection, steps, deadline)
         steps.keep_up()
         tries += 1
         try:
@@ -139,6 +146,7 @@ def _attempt(connection: psycopg.Connection, what: Switch, steps: Steps) -> tupl
         what = replace(what, source=source, target=target)
         drop_replaced(connection)
         seen = _catalogue(connection, what)
+        unchanged.check(connection, source, target, by_rename=True)
         prepared = switch.prepare(connection, what)
         opened = steps.visible.open(connection, target)
         switch.note_names(connection, what)
@@ -148,7 +156,11 @@ def _attempt(connection: psycopg.Connection, what: Switch, steps: Steps) -> tupl
         connection.execute(lock_statement(connection, what).encode())
         since = time.monotonic()
         events = opened.apply(connection)
-        if prepared.carried.relations or seen != _catalogue(connection, what):
+        steps.ignored.apply(connection)
+        same = seen == _catalogue(connection, what)
+        if not same:
+            unchanged.check(connection, source, target, by_rename=True)
+        if prepared.carried.relations or not same:
             carried.execute(connection, lambda: switch.prepare(connection, what))
         else:
             # Nothing can come to refer to the table any more, since that needs a lock on it.
@@ -214,6 +226,22 @@ def _wait_for_little(connection: psycopg.Connection, steps: Steps, deadline: flo
             steps.say(f"waiting until fewer than {events:,} events are not settled")
         steps.keep_up()
         time.sleep(0.1)
+
+
+def _bring_ignored(connection: psycopg.Connection, steps: Steps, deadline: float) -> None:
+    """Bring what is ignored as near as the lock needs it. Raises Unavailable."""
+    while True:
+        since = time.monotonic()
+        steps.ignored.bring(connection)
+        took = time.monotonic() - since
+        if took <= _UNDER_LOCK.total_seconds():
+            return
+        if steps.stop() or time.monotonic() >= deadline:
+            raise Unavailable(
+                f"what verify.ignore names stays as it is in the rows, and to find those that have "
+                f"changed takes {took:.1f} s, for which the application's writers would wait",
+                hint="Nothing was changed. Resume the rebuild while the server has less to do.",
+            )
 
 
 def _long(connection: psycopg.Connection, what: Switch) -> list[Blocker]:

@@ -34,4 +34,12 @@ SELECT md5(string_agg(concat_ws(' ', what, key, xmin), ',' ORDER BY what, key, x
     UNION ALL
     SELECT 'published', p.oid::text, p.xmin
       FROM pg_publication_rel p JOIN relation ON p.prrelid = relation.oid
+    UNION ALL
+    SELECT 'comment', d.objoid::text || d.objsubid, d.xmin
+      FROM pg_description d JOIN relation ON d.objoid = relation.oid
+     WHERE d.classoid = 'pg_class'::regclass
+    UNION ALL
+    SELECT 'label', l.objoid::text || l.objsubid || l.provider, l.xmin
+      FROM pg_seclabel l JOIN relation ON l.objoid = relation.oid
+     WHERE l.classoid = 'pg_class'::regclass
 ) AS rows

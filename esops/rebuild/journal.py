@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 from esops.escaping import visible_lines
 from esops.postgres.statements import statements
 from esops.readmodel import migrations
+from esops.readmodel.composition import Composition, Part
 from esops.readmodel.registry import Version
 
 PLANNED, PROVISIONED, CATCHING_UP, FOLLOWING, VERIFIED = (
@@ -36,6 +37,7 @@ SWITCHED, PAUSED, ABORTED, ROLLED_BACK, RETIRED = (
 TESTED, REBUILT = "tested", "rebuilt"
 INLINE = "switched inline"
 """What the log says of a switch to a table that the application writes itself."""
+COMPOSITION = "what the tables have"
 HEALED = "rows are right"
 """What it says when no row of old or mixed logic is left after such a switch."""
 OLD_CODE_ENDED = "old code has ended"
@@ -198,6 +200,37 @@ def unhealed(connection: psycopg.Connection, projection: str, version: int) -> I
     """
     found = switched_inline(connection, projection, version)
     return None if found is None or found.healed else found
+
+
+def keep_composition(
+    connection: psycopg.Connection,
+    rebuild: int,
+    versions: tuple[int, int],
+    tables: Mapping[str, Composition],
+) -> None:
+    """Keep what the tables of a version have, by name, for a switch from it to another one:
+    `versions` are the numbers of both.
+    """
+    parts = {name: [[p.kind, p.name, p.text] for p in each] for name, each in tables.items()}
+    detail = {"of": versions[0], "for": versions[1], "tables": parts}
+    note(connection, rebuild, PLANNED, COMPOSITION, detail)
+
+
+def kept_composition(
+    connection: psycopg.Connection, source: Version, target: Version
+) -> dict[str, Composition]:
+    """What the tables of a version had when it was last kept for a switch to another one; empty
+    where it was not.
+    """
+    values = {
+        "event": COMPOSITION,
+        "projection": source.projection,
+        "of": source.version,
+        "for": target.version,
+    }
+    row = connection.execute(_SQL["composition"], values).fetchone()
+    found = row[0] if row is not None else {}
+    return {name: [Part(*part) for part in parts] for name, parts in found.items()}
 
 
 def accepted_code(

@@ -49,6 +49,16 @@ WHERE r.projection = %(projection)s AND r.to_version = %(version)s
 ORDER BY l.at DESC
 LIMIT 1;
 
+-- composition --
+-- What the tables of a version had when the other one was made like them, or took their place.
+SELECT l.detail -> 'tables'
+FROM esops.rebuilds r
+JOIN esops.rebuild_log l ON l.rebuild = r.rebuild AND l.event = %(event)s
+WHERE r.projection = %(projection)s
+  AND (l.detail ->> 'of')::integer = %(of)s AND (l.detail ->> 'for')::integer = %(for)s
+ORDER BY l.at DESC
+LIMIT 1;
+
 -- accepted_code --
 -- Where the operator vouched for other code; what came before a new beginning counts no more.
 SELECT l.at, r.host, l.detail ->> 'position'

@@ -21,7 +21,7 @@ from esops.postgres.connection import connect, translated
 from esops.readmodel import registry
 from esops.readmodel.names import ReadModelName, names_of
 from esops.readmodel.registry import Version
-from esops.rebuild import guards, journal, switch
+from esops.rebuild import guards, journal, switch, unchanged
 from esops.rebuild.freshness import (
     bring_to,
     check_application_ahead,
@@ -337,6 +337,7 @@ def _check(steps: _Steps) -> None:
     settings = config.projection(target.projection)
     check_not_given_up(target)
     check_not_inline(config, steps.connection, target)
+    unchanged.check(steps.connection, source, target, by_rename=what.mode == "rename")
     if not allow_stale:
         check_logs(config, steps.connection, source, target)
     if settings.kind == "external":

@@ -13,6 +13,7 @@ from esops.events import Position
 from esops.postgres.connection import qualified
 from esops.readmodel import migrations
 from esops.readmodel.after_load import AfterLoad
+from esops.readmodel.composition import Composition
 from esops.readmodel.names import physical_tables
 from esops.readmodel.registry import Version
 from esops.rebuild import switch
@@ -50,6 +51,8 @@ class RebuildPlan:
     explained: Sequence[str] = ()
     """Kind sql: the statement, and the server's plan for it."""
     notes: Sequence[str] = field(default_factory=list)
+    serving_has: Mapping[str, Composition] = field(default_factory=dict)
+    """What the tables have, by name, that green is made like."""
 
     def lines(self, *, statements: bool = True) -> list[str]:
         """The plan for a person: with every statement, or only the summary."""

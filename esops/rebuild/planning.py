@@ -21,6 +21,7 @@ from esops.projections import kinds
 from esops.projections.definition import SqlDefinition
 from esops.projections.kinds.sql import EVENTS_A_STATEMENT, explain, range_statement
 from esops.readmodel import migrations, registry
+from esops.readmodel.composition import Composition, composition
 from esops.readmodel.names import physical_name, physical_tables
 from esops.readmodel.object_names import Side, plain_name
 from esops.readmodel.properties import is_unlogged
@@ -75,6 +76,7 @@ class _Draft:
     switch: Sequence[str]
     notes: Sequence[str]
     """What goes with the switch, or stands against a later one."""
+    serving_has: Mapping[str, Composition]
 
 
 def make_plan(
@@ -127,6 +129,7 @@ def make_plan(
             head=head,
             blue_bytes=sum(bytes_of(connection, table) for table in start.blue.values()),
             explained=draft.explained,
+            serving_has=draft.serving_has,
             installs=migrations.plan(connection),
             notes=[
                 *handed_over,
@@ -271,6 +274,8 @@ def _try_out(
     blue = {name: _side(start.source, name, table) for name, table in start.blue.items()}
     create = create_statements(connection, target.names, start.to_version, blue, ddl)
     with rolled_back(connection):
+        # Before green is made: what blue gets from here on has changed since.
+        has = {name: composition(connection, table.oid) for name, table in start.blue.items()}
         made = create_green(connection, target, start.to_version, create, blue, ddl)
         kinds.check(
             target.definition, list(made.tables.values()), conjoined=store.capabilities.tenants
@@ -286,7 +291,7 @@ def _try_out(
         explained = _explained(connection, target, store, head, tables)
         logged = [each for each in made.tables.values() if not is_unlogged(connection, each)]
         notes += plan_notes.of_replication(connection, logged, switches=options.ends_with_switch)
-    return _Draft(made, explained, pointed, [*made.notes, *notes])
+    return _Draft(made, explained, pointed, [*made.notes, *notes], has)
 
 
 def _side(source: Version | None, name: str, table: Table) -> Side:

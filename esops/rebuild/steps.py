@@ -74,6 +74,13 @@ class Rebuild(Switching):
                     },
                 )
                 registry.insert(self._session.connection, plan.version())
+                if from_version is not None and plan.serving_has:
+                    journal.keep_composition(
+                        self._session.connection,
+                        entry.rebuild,
+                        (from_version, plan.to_version),
+                        plan.serving_has,
+                    )
         return entry
 
     def latest(self) -> journal.JournalEntry | None:

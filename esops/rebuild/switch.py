@@ -33,7 +33,7 @@ from esops.readmodel.dependants import drop_replaced
 from esops.readmodel.names import ReadModelName, physical_name
 from esops.readmodel.registry import Version
 from esops.readmodel.triggers import MovedTriggers, moved
-from esops.rebuild import carried, stale
+from esops.rebuild import carried, stale, unchanged
 from esops.rebuild.blockers import Blocked, Blocker, blockers, held_by, how_to_end, sessions
 from esops.rebuild.carried import Prepared
 from esops.rebuild.hooks import MoveReaders
@@ -288,6 +288,7 @@ def perform(
     )
     blocked = Blocked(str(what), say)
     with translated():
+        unchanged.check(connection, what.source, what.target, by_rename=what.mode == "rename")
         old_rows = left_stale(connection, what)
         older.wait()
     deadline, attempt = time.monotonic() + _PATIENCE.total_seconds(), 0
@@ -354,9 +355,12 @@ def _attempt(
                 f"v{source.version if source else '?'} at {held}: readers would see older data"
             )
         older.check_under_lock()
+        if what.mode == "rename":
+            unchanged.hold(connection, source)
+        unchanged.check(connection, source, target, by_rename=what.mode == "rename")
+        note_names(connection, what)
         # Made only now: another session may have changed the catalogue since the plan.
         done = carried.execute(connection, lambda: prepare(connection, what))
-        note_names(connection, what)
         registry.set_active(
             connection, target.projection, target.version, source.version if source else None
         )
@@ -371,26 +375,15 @@ def _attempt(
 
 
 def note_names(connection: psycopg.Connection, what: Switch) -> None:
-    """Keep in the registry what the renames did."""
+    """Keep in the registry what the renames will do, and what the tables have that will serve."""
     source, target = what.source, what.target
-    if source is not None and what.mode != "hook":
-        kept = {
-            name: (
-                schema,
-                physical_name(name, source.version) if physical == name else physical,
-            )
-            for name, (schema, physical) in source.tables.items()
-        }
-        # Nothing was renamed where the name was a view before.
-        if kept != source.tables:
-            registry.set_tables(connection, source.projection, source.version, kept)
+    if source is not None:
+        unchanged.remember(connection, target, source)
+        if what.mode != "hook":
+            unchanged.note_aside(connection, source)
     if what.mode == "rename":
-        registry.set_tables(
-            connection,
-            target.projection,
-            target.version,
-            {name.name: (name.schema, name.name) for name in what.names},
-        )
+        tables = {name.name: (name.schema, name.name) for name in what.names}
+        registry.set_tables(connection, target.projection, target.version, tables)
 
 
 def _blockers(connection: psycopg.Connection, what: Switch) -> list[Blocker]:

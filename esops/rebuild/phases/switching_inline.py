@@ -10,6 +10,7 @@ from esops.errors import Stopped
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import inline_switch, journal, switch
+from esops.rebuild.ignored import IgnoredValues
 from esops.rebuild.phases.verifying import Verifying
 from esops.running.runner import Runner
 
@@ -40,8 +41,14 @@ class SwitchingInline(Verifying):
             if blue is not None and self._old_code_is_gone(connection, blue):
                 journal.note(connection, rebuild, journal.SWITCHED, journal.HEALED)
 
+        assert blue is not None
         steps = inline_switch.Steps(
-            visible, lambda: self._keep_near(runner), record, self._stop, self._say
+            visible,
+            lambda: self._keep_near(runner),
+            record,
+            self._stop,
+            self._say,
+            IgnoredValues(blue, green, self.target.settings.verify),
         )
 
         def perform(connection: psycopg.Connection) -> None:
