@@ -22,7 +22,7 @@ TAKEN_WITH_NAME = frozenset({"trigger", "row security", "policy"})
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Part:
+class TablePart:
     """One part of a table. `text` says how it is, without its name and that of the table."""
 
     kind: str
@@ -33,17 +33,17 @@ class Part:
         return f"{self.kind} {self.name}"
 
 
-Composition = Sequence[Part]
+Composition = Sequence[TablePart]
 
 
-def composition(connection: psycopg.Connection, oid: int) -> list[Part]:
+def composition(connection: psycopg.Connection, oid: int) -> list[TablePart]:
     """The parts of a table and of its partitions, as the catalogue is now."""
     with qualified_names(connection):
         rows = connection.execute(_SQL["composition"], {"oid": oid}).fetchall()
         named = publications.of_table(connection, oid, "")
     return [
-        *(Part(*row) for row in rows),
-        *(Part("publication", each.publication, each.add) for each in named),
+        *(TablePart(*row) for row in rows),
+        *(TablePart("publication", each.publication, each.add) for each in named),
     ]
 
 

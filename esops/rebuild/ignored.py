@@ -131,7 +131,7 @@ def _update(
     keys = sql.SQL(", ").join(map(sql.Identifier, green.key))
     recent: sql.Composable = sql.SQL("")
     if since is not None:
-        # By age, since a number of a transaction alone says nothing once they began anew.
+        # By age, since the numbers of transactions begin again after some billions.
         recent = sql.SQL(
             "WITH recent AS MATERIALIZED (SELECT {0} FROM {1} AS t WHERE age(t.xmin) <= "
             "age(%(since)s::xid) UNION SELECT {0} FROM {2} AS t WHERE age(t.xmin) <= "

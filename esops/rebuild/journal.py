@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from esops.escaping import visible_lines
 from esops.postgres.statements import statements
 from esops.readmodel import migrations
-from esops.readmodel.composition import Composition, Part
+from esops.readmodel.composition import Composition, TablePart
 from esops.readmodel.registry import Version
 
 PLANNED, PROVISIONED, CATCHING_UP, FOLLOWING, VERIFIED = (
@@ -230,7 +230,7 @@ def kept_composition(
     }
     row = connection.execute(_SQL["composition"], values).fetchone()
     found = row[0] if row is not None else {}
-    return {name: [Part(*part) for part in parts] for name, parts in found.items()}
+    return {name: [TablePart(*part) for part in parts] for name, parts in found.items()}
 
 
 def accepted_code(

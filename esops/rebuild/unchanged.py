@@ -69,7 +69,7 @@ def check(
     building = target.state == "building"
     since = "was made" if building else "was the one to switch to"
     or_else = (
-        f"Or drop it and make it anew: esops rebuild {target.projection} --blue-green --abort, and "
+        f"Or drop it and start again: esops rebuild {target.projection} --blue-green --abort, and "
         "rebuild"
         if building
         else f"Or make a new version: esops rebuild {target.projection} --blue-green"
