@@ -80,6 +80,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D085": ("warning", "rows still have personal data that was erased from events"),
     "ESOPS-D086": ("error", "the application writes itself what esops is to keep fresh"),
     "ESOPS-D090": ("error", "the archive that a store's events went to is not there"),
+    "ESOPS-D094": ("error", "a processor of the application's has stopped because of a fault"),
     "ESOPS-D093": ("error", "the application could not take over where a rebuild ends"),
 }
 SESSIONS: dict[type[EsopsError], str] = {

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from esops.stores.parts import SqlAccess, SqlTables
 
 OLDEST = 14
-_CONCERNS = {"reused ids": "ESOPS-D025", "orphan progress": "ESOPS-D026", "times": "ESOPS-D078"}
+_CONCERNS = {
+    "reused ids": "ESOPS-D025",
+    "orphan progress": "ESOPS-D026",
+    "paused": "ESOPS-D094",
+    "times": "ESOPS-D078",
+}
 _SQL = statements(__package__, "postgres")
 
 

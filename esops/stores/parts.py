@@ -169,7 +169,7 @@ class SqlRange(NamedTuple):
 class Concern(NamedTuple):
     """Something in the library's own bookkeeping that an operator should look at, and the fix."""
 
-    kind: Literal["reused ids", "orphan progress", "times"]
+    kind: Literal["reused ids", "orphan progress", "paused", "times"]
     message: str
     fix: str
 

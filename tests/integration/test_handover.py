@@ -352,6 +352,17 @@ def test_signs_of_a_daemon_that_holds_no_lock(carts, connection, dsn):
             ('SELECT name FROM "billing"."mt_event_progression"', False),
             ('SELECT name FROM "shop"."mt_event_progression"', True),
             ("select max(seq_id) from billing.mt_events", False),
+            # What an append of the application does: Marten draws numbers in it, or before it.
+            ("select nextval('shop.mt_events_sequence') from generate_series(1, 2)", False),
+            (
+                (
+                    "insert into shop.mt_events (seq_id, id, stream_id, version, data, type) select "
+                    "nextval('shop.mt_events_sequence'), id, stream_id, version, data, type from "
+                    "shop.mt_events where false"
+                ),
+                False,
+            ),
+            ("select max(d.seq_id) from shop.mt_events d where d.stream_id = 'a'", False),
             # Postgres keeps no more than 1,023 bytes of a statement.
             (f"select type from shop.mt_events where type <> '{'x' * 999}' and seq_id > 1", True),
             (f"select type from shop.mt_events where stream_id = '{'x' * 999}'", False),
@@ -427,6 +438,50 @@ def test_a_tenants_shard_is_behind_the_lock_of_all_tenants(dumps, dsn, connectio
             shards = {each.name: (each.alive, each.evidence) for each in store.checkpoints()}
         assert shards["ShoppingCart:All:acme"] == ("yes", "a daemon holds its lock 591059440")
         assert shards["ClientTotals:All:acme"][0] == "unknown"
+
+
+def test_the_lock_of_a_tenant_whose_name_has_colons():
+    assert set(liveness.locks_of("public", "ShoppingCart:All:org:1")) == {
+        liveness.DAEMON_LOCK,
+        *(
+            liveness.shard_lock("public", each)
+            for each in ("ShoppingCart:All:org:1", "ShoppingCart:All:org", "ShoppingCart:All")
+        ),
+    }
+
+
+def test_a_daemon_that_has_the_label_of_esops(carts, connection, dsn):
+    """A pooler leaves a session its label, whoever has it next."""
+    looked_away(connection)
+    with psycopg.connect(dsn, autocommit=True, application_name="esops run") as other:
+        other.execute("select last_seq_id from shop.mt_event_progression")
+        assert refusal(connection)
+        other.execute('SELECT "last_seq_id" FROM "shop"."mt_event_progression"')
+        assert refusal(connection) == ""
+
+
+def test_what_marten_keeps_beside_the_progress(dumps, dsn, connection, project):
+    """EnableExtendedProgressionTracking."""
+    emmett.restore(connection, (dumps / "marten-9.58-v7.sql").read_text())
+    connection.execute(
+        "UPDATE mt_event_progression SET last_updated = now() - interval '1 hour'; "
+        "UPDATE mt_event_progression SET heartbeat = now() WHERE name = 'ShoppingCart:All'"
+    )
+    looked_away(connection)
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        found = {each.name: (each.state, each.alive, each.evidence) for each in store.checkpoints()}
+    assert found["ShoppingCart:All"][:2] == ("running", "yes")
+    assert found["ClientTotals:All"] == ("stopped", "unknown", "")
+    state, alive, evidence = found["Poison:All"]
+    assert (state, alive) == ("paused", "unknown")
+    assert evidence.endswith("at event 138: System.InvalidOperationException: thirteen is refused")
+    assert "ShoppingCart:All was updated" in refusal(connection, "ShoppingCart:All", "public")
+    assert refusal(connection, "ClientTotals:All", "public") == ""
+    project.configure(stores={"s": {"dsn": dsn}})
+    doctor = project.run("doctor", "--output", "json").json
+    told = [each["message"] for each in doctor["findings"] if each["code"] == "ESOPS-D094"]
+    assert len(told) == 1
+    assert "thirteen is refused" in told[0]
 
 
 # -- Emmett and eventsourcing, at the store

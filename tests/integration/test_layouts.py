@@ -124,8 +124,8 @@ def test_marten_progression_rows_are_checkpoints(dsn, connection):
         found = {c.name: (c.position, c.state) for c in store.checkpoints()}
     assert found == {
         "HighWaterMark": (Position((40,)), "high-water mark"),
-        "Cart:V2:All": (Position((30,)), "shard"),
-        "New:All": (None, "shard"),
+        "Cart:V2:All": (Position((30,)), "unknown"),
+        "New:All": (None, "unknown"),
     }
 
 

@@ -17,6 +17,7 @@ from psycopg import sql
 from esops.errors import Refused, nearest
 from esops.events import Checkpoint, Position
 from esops.postgres import catalog
+from esops.postgres.statements import statements
 from esops.stores.parts import Concern
 from esops.stores.postgres.layouts.marten import liveness
 from esops.stores.postgres.layouts.marten.variant import sequences_of_tenants
@@ -24,6 +25,7 @@ from esops.wording import count
 
 _ORPHANED = timedelta(days=1)
 """How long a shard may be idle behind a moving high-water mark before it is reported."""
+_SQL = statements(__package__, "daemon")
 BOOKKEEPING = {
     "HighWaterMark": "high-water mark",
     "HighWaterAllocationFence": "allocation fence",
@@ -55,15 +57,13 @@ def checkpoints(
         "data->>'ProjectionName' || ':' || (data->>'ShardName')",
     )
     rows = connection.execute(
-        sql.SQL("SELECT name, last_seq_id, last_updated FROM {} ORDER BY name").format(
-            _C(schema, "mt_event_progression")
-        )
+        sql.SQL(_SQL["progress"]).format(progression=_C(schema, "mt_event_progression"))
     ).fetchall()
     others = [] if tenant is None else sequences_of_tenants(connection, schema)
     locks = {name: liveness.locks_of(schema, name) for name, *_ in rows}
     held = set(liveness.held(connection, chain.from_iterable(locks.values())))
     found = []
-    for name, number, updated in rows:
+    for name, number, updated, agent, beat, paused in rows:
         owner = _tenant_of(name, others)
         if owner is not None and owner != tenant:
             continue
@@ -77,17 +77,22 @@ def checkpoints(
             position, evidence = None, f"its number {number} belongs to no tenant"
         # No lock is no proof: a daemon in solo mode has none.
         lock = None if kind else next((each for each in locks[name] if each in held), None)
+        beats = agent == "Running" and beat is not None and beat < liveness.TOUCHED
         if lock is not None:
             evidence = evidence or f"a daemon holds its lock {lock}"
+        elif beats:
+            evidence = evidence or f"its heartbeat is {beat.total_seconds():.0f} s old"
+        elif paused:
+            evidence = evidence or paused
         found.append(
             Checkpoint(
                 name,
                 position,
-                kind or "shard",
+                kind or (agent or "unknown").lower(),
                 updated,
                 {what: str(count)} if count else {},
                 kind="bookkeeping" if kind else "processor",
-                alive="unknown" if lock is None else "yes",
+                alive="yes" if lock is not None or beats else "unknown",
                 evidence=evidence,
             )
         )
@@ -204,6 +209,11 @@ def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table
             )
             found.append(Concern("reused ids", message, fix))
     if catalog.has_table(connection, schema, "mt_event_progression"):
+        progress = sql.SQL(_SQL["progress"]).format(progression=_C(schema, "mt_event_progression"))
+        for name, *_, paused in connection.execute(progress).fetchall():
+            if paused:
+                fix = "Correct the projection, or let Marten skip the event, and start it again."
+                found.append(Concern("paused", f"{name}: {paused}", fix))
         orphans = sql.SQL(
             "SELECT p.name, p.last_seq_id, p.last_updated FROM {} p JOIN {} m ON m.name = "
             "'HighWaterMark' "

@@ -19,7 +19,7 @@ from esops.postgres.statements import statements
 
 DAEMON_LOCK = 4444
 """Marten's DaemonLockId, unless the application sets another."""
-_TOUCHED = timedelta(seconds=30)
+TOUCHED = timedelta(seconds=30)
 _LOOKED = timedelta(seconds=10)
 _IDLES = ("HighWaterMark", "HighWaterAllocationFence")
 _SQL = statements(__package__, "liveness")
@@ -34,7 +34,9 @@ def locks_of(schema: str, name: str) -> list[int]:
     """The advisory locks that stand for a shard: with numbers of each tenant's own it is that of
     the shard without the tenant.
     """
-    names = dict.fromkeys([name, *([name.rpartition(":")[0]] if name.count(":") > 1 else [])])
+    parts = name.split(":")
+    # A tenant's own name may have colons in it.
+    names = [":".join(parts[:end]) for end in range(len(parts), 1, -1)] or [name]
     return [DAEMON_LOCK, *(shard_lock(schema, each) for each in names)]
 
 
@@ -61,7 +63,7 @@ def refuse_if_alive(
     # Only now: who holds the locks keeps a hot/cold daemon out, so these are signs of another one.
     touched = connection.execute(
         sql.SQL(_SQL["touched"]).format(progression=sql.Identifier(schema, "mt_event_progression")),
-        {"name": name, "idles": [*_IDLES], "within": _TOUCHED},
+        {"name": name, "idles": [*_IDLES], "within": TOUCHED},
     ).fetchone()
     if touched is not None:
         raise Refused(
@@ -70,7 +72,7 @@ def refuse_if_alive(
         )
     # Postgres shows the sessions as they were when the transaction first asked for them.
     connection.execute("SELECT pg_stat_clear_snapshot()")
-    values = {"within": _LOOKED, "own": _own(schema)}
+    values = {"within": _LOOKED, "own": _own(schema), "unquoted": _own(schema, "")}
     session = connection.execute(_SQL["sessions"].encode(), values).fetchone()
     if session is None:
         return
@@ -89,12 +91,12 @@ def refuse_if_alive(
     )
 
 
-def _own(schema: str) -> str:
+def _own(schema: str, quote: str = '"?') -> str:
     """What stands before a name of a schema's in a statement, as a regular expression: that schema,
     or none. Marten always names the schema.
     """
     escaped = "".join(each if each.isalnum() else f"\\{each}" for each in schema)
-    return rf'(^|[^\w$."])("?{escaped}"?\s*\.\s*)?"?'
+    return rf'(^|[^\w$."])({quote}{escaped}{quote}\s*\.\s*)?{quote}'
 
 
 def shard_lock(schema: str, identity: str) -> int:
