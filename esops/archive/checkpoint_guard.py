@@ -113,7 +113,7 @@ def _is_a_processors(each: Registered, processors: Sequence[Checkpoint]) -> bool
 
 def _stands_still(version: Version) -> bool:
     """Whether a version that does not serve was made by the application: esops follows none of
-    these, and nobody can go back to one without a rebuild, or `--allow-stale`.
+    these, and a rollback to one looks whether it would miss what was archived.
     """
     known = version.position or version.fingerprint or version.lost
     return version.state == "standby" and known is None

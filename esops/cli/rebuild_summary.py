@@ -181,13 +181,19 @@ def _switched(outcome: Outcome, settings: ProjectionSettings, did: str) -> list[
     name = outcome.projection
     lines = [f"{name} v{outcome.to_version} serves now: {did}.", _kept_fresh(outcome, settings)]
     if outcome.lock is not None:
-        lines += _locked(outcome.lock)
+        lines += locked(outcome.lock)
     if settings.live == "inline":
         lines.append(
             "Now deploy the new code. Until the last instance with the old code has ended, it "
             f"writes rows by the old logic. After that: esops projection finish {name}"
         )
-    if outcome.from_version and settings.live != "esops" and settings.kind != "external":
+    if outcome.from_version and settings.live == "inline":
+        lines.append(
+            "To go back: put the code before back, in the application and where esops.toml finds "
+            f"it. Then: esops projection rollback {name}. When all is well, drop "
+            f"v{outcome.from_version}: esops projection retire {name}"
+        )
+    elif outcome.from_version and settings.live == "app" and settings.kind != "external":
         lines.append(
             f"v{outcome.from_version} does not advance, so there is no rollback to it: to go back, "
             f"rebuild with the code before. When all is well, drop v{outcome.from_version}: esops "
@@ -201,7 +207,7 @@ def _switched(outcome: Outcome, settings: ProjectionSettings, did: str) -> list[
     return lines
 
 
-def _locked(lock: Mapping[str, float]) -> list[str]:
+def locked(lock: Mapping[str, float]) -> list[str]:
     """What the application waited for."""
     return [
         (

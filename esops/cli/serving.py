@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,9 +15,11 @@ from esops.cli.shared import confirm, duration
 from esops.wording import count
 
 if TYPE_CHECKING:
+    from esops.config import Config
+    from esops.rebuild.going_back import WentBack
     from esops.rebuild.healing import Finished
-    from esops.rebuild.lifecycle import Switched
     from esops.rebuild.snapshots import SnapshotPatience
+    from esops.rebuild.switched import Switched
     from esops.term import Output
 
 _NAME = typer.Argument(..., help="The projection.", autocompletion=complete_projection)
@@ -51,12 +54,14 @@ def switch(
 
     esops projection switch cart_summary --to 3
     """
-    from esops.rebuild.lifecycle import Accepted, switch_to
+    from esops.rebuild.lifecycle import switch_to
+    from esops.rebuild.switched import Accepted
 
     output, config = opened(context)
     accepted = Accepted(allow_stale, accept_code, max_dead_letters)
     options: dict[str, Any] = {"accepted": accepted, "dry_run": dry_run, "say": output.say}
     options["patience"] = _patience(snapshot_wait, despite=despite_snapshots)
+    options["stop"] = _stop(config, name)
     done = switch_to(config, name, to, **options)
     _show_switched(output, done, dry_run=dry_run)
 
@@ -77,12 +82,14 @@ def rollback(
 
     A second rollback is refused: it would go forward again, which `projection switch --to` does.
     """
-    from esops.rebuild.lifecycle import Accepted, roll_back
+    from esops.rebuild.lifecycle import roll_back
+    from esops.rebuild.switched import Accepted
 
     output, config = opened(context)
     accepted = Accepted(allow_stale, accept_code)
     options: dict[str, Any] = {"accepted": accepted, "dry_run": dry_run, "say": output.say}
     options["patience"] = _patience(snapshot_wait, despite=despite_snapshots)
+    options["stop"] = _stop(config, name)
     done = roll_back(config, name, **options)
     _show_switched(output, done, dry_run=dry_run)
 
@@ -124,6 +131,13 @@ def _patience(wait: str | None, *, despite: bool) -> SnapshotPatience:
     return SnapshotPatience(limit, despite)
 
 
+def _stop(config: Config, name: str) -> Callable[[], bool]:
+    """Where it may take a while, a first Ctrl-C ends it in order."""
+    from esops.cli.shared import stop_on_signals
+
+    return stop_on_signals().is_set if config.projection(name).live == "inline" else lambda: False
+
+
 def _show_switched(output: Output, done: Switched, *, dry_run: bool) -> None:
     name, new = done.projection, done.to_version
     if output.as_json:
@@ -145,6 +159,24 @@ def _show_switched(output: Output, done: Switched, *, dry_run: bool) -> None:
     else:
         at = f", at position {done.position}" if done.position is not None else ""
         output.line(f"{name} serves v{new} now{at}; v{done.from_version} stands by")
+        if done.went_back is not None:
+            for line in _went_back(done, done.went_back):
+                output.line(line)
+
+
+def _went_back(done: Switched, how: WentBack) -> list[str]:
+    """What comes after a switch back of a table that the application writes."""
+    from esops.cli.rebuild_summary import locked
+
+    name, old = done.projection, done.from_version
+    return [
+        f"v{done.to_version} got {count(how.events, 'event')} that it lacked.",
+        *locked(how.lock.as_dict()),
+        (
+            f"Instances with the code of v{old} write rows by that logic until they have ended. "
+            f"After that: esops projection finish {name}"
+        ),
+    ]
 
 
 @command(projection)

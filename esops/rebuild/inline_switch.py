@@ -24,7 +24,7 @@ from esops.postgres.held import STILL, WHOLE, end_if_still
 from esops.postgres.statements import statements
 from esops.readmodel import registry
 from esops.readmodel.dependants import drop_replaced
-from esops.rebuild import carried, switch, unchanged
+from esops.rebuild import carried, standing, switch, unchanged
 from esops.rebuild.blockers import Blocked, Blocker, blockers, held_by, how_to_end, sessions
 from esops.rebuild.ignored import IgnoredValues
 from esops.rebuild.snapshots import SnapshotPatience, SnapshotWait
@@ -62,12 +62,13 @@ class Lock:
 class Steps:
     """What happens in the switch, beside the exchange of names.
 
-    `keep_up` lets green follow, before each try. `record` writes into the same transaction.
+    `keep_up` lets green follow, before each try. `record` writes into the same transaction, and
+    returns the number of the rebuild in whose log the switch is.
     """
 
     visible: VisibleEvents
     keep_up: Callable[[], None]
-    record: Callable[[psycopg.Connection], None]
+    record: Callable[[psycopg.Connection], int]
     stop: Callable[[], bool]
     say: Callable[[str], None]
     ignored: IgnoredValues
@@ -97,7 +98,7 @@ def perform(
     deadline = time.monotonic() + PATIENCE.total_seconds()
     while True:
         with translated():
-            _wait_for_little(connection, steps, deadline)
+            _wait_for_little(connection, steps, deadline, patience.again)
             older.wait()
             found = _long(connection, what)
         if found and not steps.stop() and time.monotonic() < deadline:
@@ -151,12 +152,14 @@ def _attempt(connection: psycopg.Connection, what: Switch, steps: Steps) -> tupl
         opened = steps.visible.open(connection, target)
         switch.note_names(connection, what)
         registry.set_active(connection, target.projection, target.version, source.version)
-        steps.record(connection)
+        rebuild = steps.record(connection)
+        source = registry.version(connection, source.projection, source.version)
         end_if_still(connection, STILL, WHOLE)
         connection.execute(lock_statement(connection, what).encode())
         since = time.monotonic()
         events = opened.apply(connection)
         steps.ignored.apply(connection)
+        standing.note(connection, rebuild, source, steps.visible.standing(connection, target))
         same = seen == _catalogue(connection, what)
         if not same:
             unchanged.check(connection, source, target, by_rename=True)
@@ -200,7 +203,9 @@ def _limit_lock(connection: psycopg.Connection) -> None:
     connection.execute(f"SET LOCAL lock_timeout = {limit}".encode())
 
 
-def _wait_for_little(connection: psycopg.Connection, steps: Steps, deadline: float) -> None:
+def _wait_for_little(
+    connection: psycopg.Connection, steps: Steps, deadline: float, again: str
+) -> None:
     """Wait until what is visible and not settled is so little that the lock may be held for it; it
     is tried, and rolled back.
 
@@ -219,7 +224,7 @@ def _wait_for_little(connection: psycopg.Connection, steps: Steps, deadline: flo
                 f"{count(events, 'event')} are not settled, and applying them takes {took:.1f} s, "
                 "for which the application's writers would wait",
                 hint="Nothing was changed. `esops status` says what keeps them from settling. "
-                "Resume the rebuild when they are.",
+                f"When they are, {again}.",
             )
         if not said:
             said = True

@@ -40,6 +40,8 @@ INLINE = "switched inline"
 COMPOSITION = "what the tables have"
 HEALED = "rows are right"
 """What it says when no row of old or mixed logic is left after such a switch."""
+LEFT = "left by the application"
+"""What it says of the version that was written until then, with what is in its rows."""
 OLD_CODE_ENDED = "old code has ended"
 """What it says when the operator has said so, and rows of the old code may be left."""
 
@@ -231,6 +233,22 @@ def kept_composition(
     row = connection.execute(_SQL["composition"], values).fetchone()
     found = row[0] if row is not None else {}
     return {name: [TablePart(*part) for part in parts] for name, parts in found.items()}
+
+
+def went_back(connection: psycopg.Connection, to: Version, from_version: int, *, back: bool) -> int:
+    """Enter a switch of an inline table to a version that stood by, in its transaction; returns
+    its number. `back`: it is the one that served before.
+    """
+    before = latest(connection, to.projection)
+    entry = begin(connection, to.projection, from_version, to.version, {"back": back})
+    enter(connection, entry.rebuild, SWITCHED, finished=True)
+    if back:
+        detail = {"from": from_version, "to": to.version}
+        note(connection, entry.rebuild, SWITCHED, "rolled back", detail)
+        if before is not None and before.to_version == from_version:
+            enter(connection, before.rebuild, ROLLED_BACK, finished=True)
+    keep_blue(connection, to.projection, to.version)
+    return entry.rebuild
 
 
 def accepted_code(

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import psycopg
 import structlog
 
 from esops.config import Config
-from esops.errors import Refused, UsageError
 from esops.events import Position
 from esops.postgres.connection import connect, translated
 from esops.readmodel import registry
 from esops.readmodel.names import ReadModelName, names_of
 from esops.readmodel.registry import Version
 from esops.rebuild import guards, journal, switch, unchanged
+from esops.rebuild.choosing import before, by_number, standing_by
 from esops.rebuild.freshness import (
     bring_to,
     check_application_ahead,
@@ -31,55 +30,12 @@ from esops.rebuild.freshness import (
     check_not_inline,
 )
 from esops.rebuild.hooks import Hooks, facts_of, move_readers
+from esops.rebuild.inline_move import InlineMove
 from esops.rebuild.retiring import is_gone, retire_versions, take_lock
 from esops.rebuild.snapshots import DEFAULT_PATIENCE, SnapshotPatience
+from esops.rebuild.switched import NOTHING_ACCEPTED, Accepted, Switched
 
 log = structlog.get_logger("esops.versions")
-
-
-@dataclass(frozen=True, slots=True)
-class Switched:
-    """What a switch did, or would do.
-
-    `inside` names both projections (before, after) where they run inside the store; then there is
-    no position.
-    """
-
-    projection: str
-    from_version: int
-    to_version: int
-    position: Position | None
-    statements: Sequence[str]
-    inside: tuple[str, str] | None = None
-    notes: Sequence[str] = ()
-    """What a dry run says of the switch: what it carries over, and what keeps its old rows."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Under the documented field names."""
-        return {
-            "projection": self.projection,
-            "from_version": self.from_version,
-            "to_version": self.to_version,
-            "position": None if self.position is None else str(self.position),
-            "statements": list(self.statements),
-            "notes": list(self.notes),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """What an operator accepts of a version that is to serve.
-
-    `stale`: it is behind the one that serves now. `code`: other code than it was built by has
-    advanced it. `dead_letters`: up to this many events, or P%, are missing from its rows.
-    """
-
-    stale: bool = False
-    code: bool = False
-    dead_letters: str = "0"
-
-
-NOTHING_ACCEPTED = Accepted()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +60,7 @@ def switch_to(
     accepted: Accepted = NOTHING_ACCEPTED,
     dry_run: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
     patience: SnapshotPatience = DEFAULT_PATIENCE,
 ) -> Switched:
     """Point a projection's name at another version: a given one, or the newest that stands by.
@@ -113,14 +70,13 @@ def switch_to(
     """
     if config.projection(name).kind == "server":
         return _move_in_server(config, name, number, back=False, dry_run=dry_run, say=say)
+    if config.projection(name).live == "inline":
+        moving = InlineMove(config, name, accepted, patience, stop, say)
+        return moving.run(lambda on: by_number(on, name, number), back=False, dry_run=dry_run)
     with translated(), connect(config.readmodel_of(name).dsn, f"switch {name}") as connection:
         # Read under the lock: who switched or retired a version while we waited has changed them.
         take_lock(connection, name, upgrade=not dry_run)
-        known = registry.versions(connection, name)
-        source = next((each for each in known if each.state == "active"), None)
-        target = _target(name, known, number)
-        if source is not None and target.version == source.version:
-            raise UsageError(f"{name} v{target.version} serves already")
+        source, target = by_number(connection, name, number)
         guards.check_dead_letters(connection, target, accepted.dead_letters)
         if not accepted.code:
             guards.check_one_code(connection, target)
@@ -136,6 +92,7 @@ def roll_back(
     accepted: Accepted = NOTHING_ACCEPTED,
     dry_run: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
     patience: SnapshotPatience = DEFAULT_PATIENCE,
 ) -> Switched:
     """Point a projection's name at the version that served before. Raises as switch_to does, and
@@ -143,22 +100,12 @@ def roll_back(
     """
     if config.projection(name).kind == "server":
         return _move_in_server(config, name, None, back=True, dry_run=dry_run, say=say)
+    if config.projection(name).live == "inline":
+        moving = InlineMove(config, name, accepted, patience, stop, say)
+        return moving.run(lambda on: before(on, name), back=True, dry_run=dry_run)
     with translated(), connect(config.readmodel_of(name).dsn, f"rollback {name}") as connection:
         take_lock(connection, name, upgrade=not dry_run)
-        known = registry.versions(connection, name)
-        # Not simply the newest that stands by: after several switches they differ.
-        before = registry.previous(connection, name) if known else None
-        source = next((each for each in known if each.state == "active"), None)
-        if source is None or before is None:
-            raise UsageError(
-                f"{name} has no version that served before",
-                hint=f"See `esops projection show {name}`.",
-            )
-        target = registry.version(connection, name, before)
-        if target.state != "standby":
-            raise UsageError(f"{name} v{before}, which served before, is {target.state}")
-        last = journal.rolled_back(connection, name)
-        guards.check_first_rollback(name, source.version, before, last)
+        source, target = before(connection, name)
         if not accepted.code:
             guards.check_one_code(connection, target)
         what = _what(config, connection, source, target, forced=accepted.stale)
@@ -180,7 +127,7 @@ def retirable(config: Config, name: str, number: int | None = None) -> Retiremen
         if serving is not None and is_gone(connection, serving):
             found = [serving]
         else:
-            found = _standing_by(name, known, number)
+            found = standing_by(name, known, number)
     return Retirement(
         name,
         [each.version for each in found],
@@ -241,63 +188,6 @@ def _retirable_in_server(config: Config, name: str, number: int | None) -> Retir
         lambda: versions.retire(config, name, found),
         in_store=True,
     )
-
-
-# -- which versions
-
-
-def _target(name: str, known: Sequence[Version], number: int | None) -> Version:
-    standing_by = [each for each in known if each.state == "standby"]
-    if number is None:
-        if not standing_by:
-            raise UsageError(
-                f"{name} has no version that stands by", hint=f"See `esops projection show {name}`."
-            )
-        return standing_by[-1]
-    found = _numbered(name, known, number)
-    if found.state == "building":
-        command = f"esops rebuild {name} --blue-green"
-        raise Refused(
-            f"{name} v{number} is being built, and cannot serve yet",
-            hint=f"Finish its rebuild: {command} --resume. Or drop it: {command} --abort",
-        )
-    if found.state not in registry.LIVE_STATES:
-        raise Refused(
-            f"{name} v{number} is {found.state}",
-            hint="Only a version that stands by can be switched to.",
-        )
-    return found
-
-
-def _standing_by(name: str, known: Sequence[Version], number: int | None) -> list[Version]:
-    if number is None:
-        found = [each for each in known if each.state == "standby"]
-        if not found:
-            raise UsageError(
-                f"{name} has no version that stands by", hint=f"See `esops projection show {name}`."
-            )
-        return found
-    version = _numbered(name, known, number)
-    if version.state == "active":
-        raise Refused(f"{name} v{number} serves now", hint="Switch to another version first.")
-    if version.state == "building":
-        raise Refused(
-            f"{name} v{number} is being built",
-            hint=f"Drop it with: esops rebuild {name} --blue-green --abort",
-        )
-    if version.state != "standby":
-        raise UsageError(f"{name} v{number} is {version.state} already")
-    return [version]
-
-
-def _numbered(name: str, known: Sequence[Version], number: int) -> Version:
-    found = next((each for each in known if each.version == number), None)
-    if found is None:
-        raise UsageError(
-            f"{name} has no version {number}",
-            hint="Versions: " + (", ".join(str(each.version) for each in known) or "none"),
-        )
-    return found
 
 
 # -- the switch

@@ -222,6 +222,13 @@ def of_rollback(
     """What would stand against a rollback to the version that serves now."""
     if source is None:
         return []
+    if target.settings.live == "inline":
+        return [
+            (
+                f"v{source.version} does not advance after the switch. A rollback first applies to "
+                "it what it lacks by then, by the code before"
+            )
+        ]
     if target.settings.live != "esops":
         return [
             (

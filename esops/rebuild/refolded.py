@@ -95,6 +95,9 @@ class RefoldedRows:
 
     def there(self, keys: Iterable[Key], lock: str = "") -> set[Key]:
         """Those of the keys that have a row in the version's own table."""
+        wanted = list(keys)
+        if not wanted:
+            return set()
         statement = sql.SQL("SELECT {} FROM {} AS l WHERE {}{}").format(
             sql.SQL(", ").join(
                 sql.SQL("{}::text").format(sql.Identifier("l", name)) for name in self.live.key
@@ -103,7 +106,7 @@ class RefoldedRows:
             self.among("l"),
             sql.SQL(lock),
         )
-        return set(self._connection.execute(statement, columns(list(keys))).fetchall())
+        return set(self._connection.execute(statement, columns(wanted)).fetchall())
 
     @property
     def name(self) -> sql.Identifier:

@@ -208,8 +208,11 @@ class Host:
         ):
             return
         settings = self._config.projection(version.projection)
-        if settings.live == "inline" and version.state == "active":
-            self._say_once(*key, "not followed: the application writes it with each append")
+        if settings.live == "inline":
+            stands = "it does not advance before a rollback"
+            written = "the application writes it with each append"
+            serves = version.state == "active"
+            self._say_once(*key, f"not followed: {written if serves else stands}")
             self._done.add(key)
             return
         # A version whose rows are of another history is refused by its process.

@@ -8,12 +8,13 @@ checkpoint can become visible later, so that its rows and the events after it ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
 
 from esops.errors import Refused
-from esops.events import EventFilter
+from esops.events import EventFilter, Position, RecordedEvent
 from esops.postgres import catalog
 from esops.projections.definition import Definition, FoldDefinition
 from esops.projections.kinds.fold import Fold
@@ -27,6 +28,28 @@ from esops.stores.base import EventStore
 from esops.stores.parts import InlineTables
 
 _PIECE = 2_000
+_MOST_BEYOND = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Which events the rows of a table are of that does not advance: all up to a position (None:
+    none), and some after it, which were visible and not settled.
+    """
+
+    position: Position | None
+    beyond: frozenset[Position]
+
+    def has(self, position: Position) -> bool:
+        """Whether an event is in the rows."""
+        below = self.position is not None and position <= self.position
+        return below or position in self.beyond
+
+    @property
+    def end(self) -> Position | None:
+        """No event after it is in the rows; None where there is no event in them."""
+        ends = [*self.beyond] if self.position is None else [self.position, *self.beyond]
+        return max(ends, default=None)
 
 
 class VisibleEvents:
@@ -64,6 +87,13 @@ class VisibleEvents:
         at = registry.version(connection, self._version.projection, self._version.version)
         return self.open(connection, at).apply(connection)
 
+    def standing(self, connection: psycopg.Connection, version: Version) -> Standing | None:
+        """What a table that has all that is visible now has of it, by a version's checkpoint; None
+        where that is too much to be noted.
+        """
+        beyond = self._inline.positions(connection, version.position, _MOST_BEYOND)
+        return None if beyond is None else Standing(version.position, frozenset(beyond))
+
     def open(self, connection: psycopg.Connection, version: Version) -> OpenVersion:
         """What can be done of that before a lock. Raises Refused where a table is gone."""
         tables = {}
@@ -99,8 +129,15 @@ class OpenVersion:
 
     def apply(self, connection: psycopg.Connection) -> int:
         """See VisibleEvents.apply."""
+        events = self.inline.visible(connection, self.version.position, self.wanted)
+        self.apply_these(connection, events)
+        return len(events)
+
+    def apply_these(self, connection: psycopg.Connection, events: Sequence[RecordedEvent]) -> None:
+        """Write the rows of some events, in the transaction that the connection is in. Raises as
+        VisibleEvents.apply does.
+        """
         version, fold = self.version, self.fold
-        events = self.inline.visible(connection, version.position, self.wanted)
         try:
             change = 0
             for start in range(0, len(events), _PIECE):
@@ -117,4 +154,3 @@ class OpenVersion:
             ) from bad.__cause__
         if events:
             registry.add_rows(connection, version, change, fold.value_types)
-        return len(events)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import psycopg
     from psycopg import sql
 
+    from esops.stores.archiving import LateBeginning
     from esops.stores.eventstoredb.admin import Scavenge
     from esops.stores.eventstoredb.groups import PersistentSubscriptions
     from esops.stores.eventstoredb.server_projections import ServerProjections
@@ -297,6 +298,24 @@ class InlineTables(Protocol):
         self, connection: psycopg.Connection, after: Position | None, filter: EventFilter
     ) -> list[StreamKey]:
         """The streams of these events, in their names' order."""
+        ...
+
+    def positions(
+        self, connection: psycopg.Connection, after: Position | None, most: int
+    ) -> list[Position] | None:
+        """The positions of all events after one, of any type, that a statement of the connection
+        sees; None where they are more than `most`.
+        """
+        ...
+
+    def late_beginnings(
+        self, connection: psycopg.Connection, after: Position
+    ) -> list[LateBeginning]:
+        """The streams without their first events whose first one now lies after a position."""
+        ...
+
+    def streams(self, connection: psycopg.Connection, names: Sequence[str]) -> list[StreamKey]:
+        """Those streams with one of these names of which there is an event."""
         ...
 
     def whole(

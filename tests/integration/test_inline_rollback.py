@@ -4,10 +4,14 @@ an end to rows of two logics where no single row can be made again.
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
-from tests.integration.test_inline_switch import configure
+from tests.integration.test_inline_switch import configure, objects, report
 from tests.support import inline_writers
+from tests.support.inline_writers import Application, logic
+from tests.support.soak import rounds
+from tests.support.waiting import until
 
 GROUPS = """
 from esops import fold
@@ -24,6 +28,219 @@ def carts(project, dsn, connection):
     inline_writers.create(connection)
     configure(project, dsn)
     return project
+
+
+def append(dsn: str, *streams: str, factor: int = 1) -> None:
+    with psycopg.connect(dsn, autocommit=True) as writer:
+        for stream in streams:
+            inline_writers.append(writer, stream, logic(factor), 1)
+
+
+def switched(carts, dsn: str, factor: int) -> None:
+    """Switched to new logic, by the code that esops.toml names from then on."""
+    configure(carts, dsn, factor=factor)
+    carts.ok("rebuild", "--blue-green", "--max-diff", "100%")
+
+
+def mixed(carts) -> bool:
+    return "rows may be of the old logic" in carts.ok("status").out
+
+
+def test_back_under_writers(carts, connection, dsn):
+    """The same logic, so that rows are right at each moment: nothing is missing, and nothing is
+    applied twice.
+    """
+    names = objects(connection)
+    application, held = Application(dsn), []
+    with application.at_work([logic(1)] * 4, readers=2):
+        until(lambda: len(inline_writers.documents(connection)) > 100)
+        carts.ok("rebuild", "--blue-green")
+        for number in range(rounds(2, 8)):
+            began = application.appends
+            until(lambda: application.appends > began + 200)  # noqa: B023
+            way = ("switch", "--to", "2") if number % 2 else ("rollback",)
+            done = carts.ok(
+                "projection", way[0], "carts", *way[1:], "--accept-code", "--output", "json"
+            )
+            assert done.json["verification"]["differing"] == 0
+            assert done.json["events"] >= 200
+            held.append(done.json["lock"]["held_seconds"])
+    assert application.failures == []
+    assert inline_writers.wrong(connection, logic(1)) == []
+    assert objects(connection) == names
+    report("Back and forth", held, application.appends, application.longest)
+
+
+def test_back_from_new_logic(carts, connection, dsn):
+    old = Application(dsn, streams=100)
+    with old.at_work([logic(1)] * 4):
+        until(lambda: len(inline_writers.documents(connection)) > 80)
+        switched(carts, dsn, 10)
+    new = Application(dsn, streams=100)
+    with new.at_work([logic(10)] * 2):
+        until(lambda: new.appends > 200)
+    # At night: the code before is put back, here and there, and one instance is forgotten.
+    configure(carts, dsn, factor=1)
+    with old.at_work([logic(1)] * 4):
+        with new.at_work([logic(10)]):
+            told = carts.ok("projection", "rollback", "carts").out
+            assert "esops projection finish carts" in told
+            began = new.appends
+            until(lambda: new.appends > began + 20)
+        assert mixed(carts)
+        quick = ("--yes", "--longest-session", "1s")
+        carts.ok("projection", "finish", "carts", *quick)
+    assert (old.failures, new.failures) == ([], [])
+    assert inline_writers.wrong(connection, logic(1)) == []
+    assert not mixed(carts)
+    refused = carts.run("projection", "rollback", "carts")
+    assert (refused.code, "switch carts --to 2" in refused.err) == (6, True)
+    # The rollback is what there is last, and the next rebuild is from where it led.
+    last = carts.ok("rebuild", "--blue-green", "--resume", "--output", "json").json
+    assert (last["state"], last["from_version"], last["to_version"]) == ("switched", 2, 1)
+    after = carts.ok("rebuild", "--blue-green", "--output", "json").json
+    assert (after["from_version"], after["verification"]["differing"]) == (1, 0)
+    assert not mixed(carts)
+
+
+def rows(connection) -> dict[str, int]:
+    found = inline_writers.documents(connection)
+    return {key: data["Items"] for key, (data, _) in sorted(found.items())}
+
+
+def test_what_was_not_settled_at_the_switch_is_applied_once(carts, connection, dsn):
+    """Events that the old table has although earlier ones were open, and the earlier ones, which it
+    lacks; a row that was deleted, one that is new, and one that nothing happened to.
+    """
+    append(dsn, "cart-0", "cart-1", "cart-2", "cart-quiet")
+    configure(carts, dsn, factor=10)
+    with psycopg.connect(dsn) as open_, psycopg.connect(dsn) as dropped:
+        for each in (open_, dropped):
+            each.execute("SELECT nextval('mt_events_sequence')")
+        inline_writers.insert(open_, "cart-open", 0)
+        append(dsn, "cart-0", "cart-1")
+        carts.ok("rebuild", "--blue-green", "--max-diff", "100%")
+        # Of the old logic, into the new table.
+        inline_writers.upsert(open_, "cart-open", {"Id": "cart-open", "Items": 1}, 1)
+        open_.commit()
+    append(dsn, "cart-1", "cart-new", factor=10)
+    configure(carts, dsn, factor=1)
+    plan = carts.ok("projection", "rollback", "carts", "--dry-run")
+    assert "LOCK TABLE" in plan.out
+    # Of cart-open, cart-1 and cart-new.
+    assert "4 rows of v1 were looked at, and are right" in plan.err
+    assert rows(connection)["cart-quiet"] == 10
+    done = carts.ok("projection", "rollback", "carts", "--output", "json").json
+    assert (done["events"], done["from_version"], done["to_version"]) == (3, 2, 1)
+    assert rows(connection) == {
+        "cart-0": 2,
+        "cart-1": 3,
+        "cart-2": 1,
+        "cart-new": 1,
+        "cart-open": 1,
+        "cart-quiet": 1,
+    }
+    # And forward again, to the table that stood still meanwhile, by its own code only.
+    append(dsn, "cart-0", "cart-quiet")
+    refused = carts.run("projection", "switch", "carts", "--to", "2")
+    assert (refused.code, "was made by other code" in refused.err) == (6, True)
+    configure(carts, dsn, factor=10)
+    # One of its rows is of the old logic: that is seen, and can be made right afterwards.
+    refused = carts.run("projection", "switch", "carts", "--to", "2")
+    assert (refused.code, "1 are not what the code" in refused.err) == (6, True)
+    carts.ok("projection", "switch", "carts", "--to", "2", "--accept-code")
+    carts.ok("projection", "finish", "carts", "--yes", "--longest-session", "100ms")
+    assert inline_writers.wrong(connection, logic(10)) == []
+    assert rows(connection)["cart-0"] == 30
+    assert rows(connection)["cart-quiet"] == 20
+    # A version that esops made is known by its code, and is gone back to without a word more.
+    configure(carts, dsn, factor=1)
+    carts.ok("projection", "rollback", "carts")
+    assert inline_writers.wrong(connection, logic(1)) == []
+
+
+def test_refused_where_the_code_is_not_that_of_the_version(carts, connection, dsn):
+    append(dsn, "cart-0", "cart-1")
+    switched(carts, dsn, 10)
+    append(dsn, "cart-2", factor=10)
+
+    def refused(*options: str) -> str:
+        done = carts.run("projection", "rollback", "carts", *options)
+        assert done.code == 6
+        assert rows(connection) == {"cart-0": 10, "cart-1": 10, "cart-2": 10}
+        return done.err
+
+    assert "still names the code of v2" in refused()
+    # The application alone made v1: what the code makes of the events tells.
+    configure(carts, dsn, factor=3)
+    assert "of 2 rows of v1 of carts that were looked at, 2 are not" in refused()
+    configure(carts, dsn, factor=1)
+    connection.execute("UPDATE mt_doc_cart__v1 SET data = '{}' WHERE id = 'cart-1'")
+    assert "1 are not what the code in esops.toml makes" in refused("--dry-run")
+    connection.execute(
+        'UPDATE mt_doc_cart__v1 SET data = \'{"Id": "cart-1", "Items": 1}\' WHERE id = \'cart-1\'; '
+        "DELETE FROM mt_events WHERE stream_id = 'cart-0'; "
+        "DELETE FROM mt_doc_cart WHERE id = 'cart-0'"
+    )
+    gone = carts.run("projection", "rollback", "carts")
+    assert (gone.code, "would come back whose streams are gone" in gone.err) == (6, True)
+    append(dsn, "cart-4", "cart-4", factor=10)
+    connection.execute("DELETE FROM mt_events WHERE stream_id = 'cart-4' AND version = 1")
+    short = carts.run("projection", "rollback", "carts", "--allow-stale")
+    assert (short.code, "one is 'cart-4'" in short.err) == (6, True)
+    connection.execute(
+        "DELETE FROM mt_events WHERE stream_id = 'cart-4'; "
+        "DELETE FROM mt_doc_cart WHERE id = 'cart-4'"
+    )
+    # An unfinished rebuild could not be dropped any more.
+    carts.run("rebuild", "--blue-green")
+    unfinished = carts.run("projection", "rollback", "carts", "--allow-stale")
+    assert (unfinished.code, "--abort" in unfinished.err) == (6, True)
+    carts.ok("rebuild", "--blue-green", "--abort", "--yes")
+    carts.ok("projection", "rollback", "carts", "--allow-stale")
+    assert rows(connection) == {"cart-0": 1, "cart-1": 1, "cart-2": 1}
+
+
+def test_refused_where_it_is_not_known_what_the_old_table_has(carts, connection, dsn):
+    append(dsn, "cart-0")
+    carts.patch("import esops.running.visible as v\nv._MOST_BEYOND = 1\n")
+    with psycopg.connect(dsn) as open_:
+        open_.execute("SELECT nextval('mt_events_sequence')")
+        append(dsn, "cart-0", "cart-1")
+        carts.ok("rebuild", "--blue-green")
+    refused = carts.run("projection", "rollback", "carts", "--accept-code")
+    assert (refused.code, "build it from the events, by the code of v1" in refused.err) == (6, True)
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["standing.take_up", "inline_switch.perform", "inline_switch.carried.run", "journal.note"],
+)
+def test_killed_and_begun_again(carts, connection, dsn, where):
+    """At the checkpoint, before the switch, under its lock, and before its commit."""
+    append(dsn, "cart-0", "cart-1")
+    switched(carts, dsn, 10)
+    append(dsn, "cart-1", "cart-2", factor=10)
+    configure(carts, dsn, factor=1)
+    carts.patch(
+        "import os, signal\nimport esops.rebuild.going_back as g\n"
+        f"before = g.{where}\n"
+        "def killed(*args, **options):\n"
+        f"    {'before(*args, **options)' if where in ('standing.take_up', 'journal.note') else 'pass'}\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"g.{where} = killed\n"
+    )
+    killed = carts.start("projection", "rollback", "carts")
+    killed.wait(60)
+    assert killed.returncode != 0
+    assert rows(connection) == {"cart-0": 10, "cart-1": 20, "cart-2": 10}
+    carts.patch("")
+    append(dsn, "cart-2", factor=10)
+    # Nobody follows it meanwhile.
+    carts.ok("run", "--until-caught-up")
+    done = carts.ok("projection", "rollback", "carts", "--output", "json").json
+    assert rows(connection) == {"cart-0": 1, "cart-1": 2, "cart-2": 2}
+    assert done["to_version"] == 1
 
 
 # -- rows of several streams

@@ -9,7 +9,7 @@ import psycopg
 from esops.errors import Stopped
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
-from esops.rebuild import inline_switch, journal, switch
+from esops.rebuild import inline_switch, journal, standing, switch
 from esops.rebuild.ignored import IgnoredValues
 from esops.rebuild.phases.verifying import Verifying
 from esops.running.runner import Runner
@@ -29,7 +29,7 @@ class SwitchingInline(Verifying):
         visible = self._visible()
         self._say(f"switching {what} to v{green.version}")
 
-        def record(connection: psycopg.Connection) -> None:
+        def record(connection: psycopg.Connection) -> int:
             self._handed_over_at = registry.read_position(
                 connection, green.projection, green.version
             )
@@ -40,6 +40,7 @@ class SwitchingInline(Verifying):
             journal.note(connection, rebuild, journal.SWITCHED, journal.INLINE, detail)
             if blue is not None and self._old_code_is_gone(connection, blue):
                 journal.note(connection, rebuild, journal.SWITCHED, journal.HEALED)
+            return rebuild
 
         assert blue is not None
         steps = inline_switch.Steps(
@@ -60,16 +61,10 @@ class SwitchingInline(Verifying):
         self._note_lock()
 
     def _old_code_is_gone(self, connection: psycopg.Connection, blue: Version) -> bool:
-        """Whether nobody writes rows by other code than green's: blue was made by the same, and
-        what wrote to it before has ended.
-        """
-        before = journal.switched_inline(connection, blue.projection, blue.version)
-        if before is None or not self.target.code.made(before.code):
-            return False
         entry = self._journal_entry
         if journal.accepted_code(connection, entry.projection, entry.to_version):
             return False
-        return before.healed or before.old_code_ended
+        return standing.old_code_is_gone(connection, blue, self.target.code)
 
     def _keep_near(self, runner: Runner) -> None:
         if self._stop():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from esops.events import EventFilter, RecordedEvent, StreamInfo, StreamKey, category_of
+from esops.events import EventFilter, Position, RecordedEvent, StreamInfo, StreamKey, category_of
 from esops.moments import EPOCH, Moment, from_driver, moment
 from esops.stores.archiving import LateBeginning, StreamPart
 from esops.stores.postgres.layouts.base import NO_TENANT, TRUE, Layout, storable
@@ -134,6 +134,19 @@ def shortened(
         types=sql.Literal(storable(filter.types)),
     )
     return [Shortened(*row) for row in connection.execute(statement).fetchall()]
+
+
+def begun_beyond(
+    connection: psycopg.Connection, layout: Layout, position: Position
+) -> list[LateBeginning]:
+    """The streams without their first events whose first one now lies after a position."""
+    beginning = sql.SQL("{} AND {}").format(layout.own, layout.beyond(position))
+    statement = sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, beginning))
+    rows = connection.execute(statement).fetchall()
+    return [
+        LateBeginning(StreamKey(name, tenant), int(below), kind)
+        for name, tenant, below, kind in rows
+    ]
 
 
 def late_beginnings(layout: Layout, bulk: BulkReader) -> Iterator[LateBeginning]:

@@ -9,10 +9,12 @@ import psycopg
 from psycopg import sql
 
 from esops.errors import Refused
-from esops.events import EventFilter, Position, RecordedEvent, StreamKey
+from esops.events import EventFilter, Position, RecordedEvent, StreamKey, is_uuid
 from esops.postgres.connection import database_of
+from esops.stores.archiving import LateBeginning
 from esops.stores.parts import InlineTable, KeptTable
 from esops.stores.postgres.bulk import to_events
+from esops.stores.postgres.counted import begun_beyond
 from esops.stores.postgres.layouts.base import TRUE, Layout
 from esops.stores.postgres.light import OtherType, batches_of
 
@@ -67,6 +69,41 @@ class PostgresInline:
             layout.events,
             layout.where(filter),
             self._beyond(after),
+        )
+        return [StreamKey(*row) for row in connection.execute(statement).fetchall()]
+
+    def positions(
+        self, connection: psycopg.Connection, after: Position | None, most: int
+    ) -> list[Position] | None:
+        """By the columns that order the events."""
+        layout = self._layout
+        statement = sql.SQL("SELECT {} FROM {} WHERE {} AND {} LIMIT {}").format(
+            sql.SQL(", ").join(layout.order),
+            layout.events,
+            layout.scope,
+            self._beyond(after),
+            sql.Literal(most + 1),
+        )
+        rows = connection.execute(statement).fetchall()
+        return None if len(rows) > most else [Position(row) for row in rows]
+
+    def late_beginnings(
+        self, connection: psycopg.Connection, after: Position
+    ) -> list[LateBeginning]:
+        """By the index on streams and versions."""
+        return begun_beyond(connection, self._layout, after)
+
+    def streams(self, connection: psycopg.Connection, names: Sequence[str]) -> list[StreamKey]:
+        """By the index on streams."""
+        layout = self._layout
+        if layout.stream_kind == "uuid":
+            names = [each for each in names if is_uuid(each)]
+        statement = sql.SQL("SELECT DISTINCT {}, {} FROM {} WHERE {} AND {}").format(
+            layout.mapped.stream,
+            layout.mapped.tenant,
+            layout.events,
+            layout.any_stream(names),
+            layout.scope,
         )
         return [StreamKey(*row) for row in connection.execute(statement).fetchall()]
 
