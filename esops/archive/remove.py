@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,6 +33,9 @@ from esops.settings import PolicySettings
 from esops.stores.archiving import RemovalStrategy, StreamPart, VersionRange
 from esops.stores.base import EventStore, require
 from esops.term import duration
+
+if TYPE_CHECKING:
+    from esops.stores.eventstoredb.admin import Scavenge
 
 log = structlog.get_logger("esops.archive")
 
@@ -294,17 +298,24 @@ class _RatePacer:
 
 
 def _scavenge(context: RunContext) -> str:
-    """Start a scavenge of the node and wait for it: only then does the disk space come free."""
+    """Scavenge each node and wait for it: only then does the disk space come free.
+
+    Returns the ids. Raises EsopsError that names the nodes where it did not succeed.
+    """
     admin = require(context.store, context.store.admin, "admin")
-    number, result = "", "InProgress"
+    last: dict[str, Scavenge] = {}
     for seen in admin.scavenge():
         context.check_stop()
         context.progress("chunks scavenged", seen.chunks, None)
-        number, result = seen.id, seen.result
-    if result != "Success":
+        last[seen.node] = seen
+    bad = [each for each in last.values() if each.result != "Success"]
+    if bad or not last:
+        why = "; ".join(f"{each.node}: {each.error or each.result}" for each in bad)
+        good = ", ".join(each.node for each in last.values() if each not in bad) or "none"
         raise EsopsError(
-            f"scavenge {number} of store {context.store_name} ended with {result}",
-            hint="The events are removed. Start a scavenge of the node again to free the disk "
-            "space.",
+            f"not every node of store {context.store_name} was scavenged ({why}); scavenged: "
+            f"{good}",
+            hint="The events are removed, and a node frees their disk space with its own scavenge. "
+            "Run the policy again, or start a scavenge of these nodes.",
         )
-    return number
+    return ", ".join(each.id for each in last.values())

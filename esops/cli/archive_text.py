@@ -62,12 +62,12 @@ def plan(output: Output, found: ArchivePlan) -> None:
     for statement in found.statements:
         output.line(f"    {statement}")
     if found.scavenge is not None:
-        output.line("    POST /admin/scavenge")
+        output.line("    POST /admin/scavenge, on each node of the cluster, the leader last")
         gone = found.scavenge
         least = "" if gone.complete else "at least "
         output.line(
-            "The scavenge cannot be undone. It also removes what others truncated or deleted on "
-            f"that node: {least}{count(gone.events, 'event')} of "
+            "A scavenge cannot be undone. It also removes what others truncated or deleted on its "
+            f"node, here: {least}{count(gone.events, 'event')} of "
             f"{count(gone.streams, 'stream')} ({decimal(gone.bytes)})."
         )
     _late(output, found)

@@ -5,6 +5,7 @@ projections and parked messages.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from esops.health.findings import Finding
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from esops.stores.parts import ServerAdmin
 
 OLDEST = (20, 10)
+_LISTED_WITHIN = timedelta(seconds=20)
+"""How long doctor reads a list of streams that may lack some."""
 _SYSTEM_PROJECTIONS = {
     "$streams": "list all streams",
     "$by_correlation_id": "find the events of a correlation id",
@@ -50,6 +53,15 @@ def _projections(subject: str, admin: ServerAdmin) -> Iterator[Finding]:
                 f"the system projection {name} is not running, so esops scans $all to {use}",
                 f"Enable {name} if you ask that often.",
             )
+    lacking = admin.unlisted(_LISTED_WITHIN)
+    if lacking:
+        yield Finding(
+            "ESOPS-D087",
+            subject,
+            lacking,
+            "Nothing has to be done: where esops finds this, it reads $all for a list of streams, "
+            "which takes longer. `esops audit streams --count` always does.",
+        )
     for one in known.values():
         if one.faulted:
             yield Finding(

@@ -78,6 +78,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D077": ("warning", "streams have lost their first events"),
     "ESOPS-D078": ("warning", "events are dated wrong, by the offset of a time zone"),
     "ESOPS-D085": ("warning", "rows still have personal data that was erased from events"),
+    "ESOPS-D087": ("note", "a server's list of streams lacks some"),
     "ESOPS-D086": ("error", "the application writes itself what esops is to keep fresh"),
     "ESOPS-D090": ("error", "the archive that a store's events went to is not there"),
     "ESOPS-D094": ("error", "a processor of the application's has stopped because of a fault"),

@@ -32,23 +32,28 @@ class CountedLengths:
     """
 
     def __init__(
-        self, store: EventStore, how: Callable[[], str] = lambda: "each stream is looked at"
+        self,
+        store: EventStore,
+        how: Callable[..., str] = lambda counted: "each stream is looked at",  # noqa: ARG005
+        from_events: Callable[..., Iterator[StreamInfo]] | None = None,
     ) -> None:
-        """`how` says where the store has its list of streams from."""
-        self._store, self._how = store, how
+        """`how` says where the store has its list of streams from, with `counted`, too.
+        `from_events` lists the streams from the events themselves, where the store has a list that
+        may lack some.
+        """
+        self._store, self._how, self._from_events = store, how, from_events
 
     def reads_everything(self, *, counted: bool = False) -> bool:  # noqa: ARG002 - always counted
         """Each stream is looked at."""
         return True
 
-    def counts(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> LengthCounts:  # noqa: ARG002 - always counted
+    def counts(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> LengthCounts:
         """Counted stream by stream."""
         counts: Counter[tuple[str | None, str, int]] = Counter()
-        for info in self._some(filter):
+        for info in self._some(filter, counted=counted):
             counts[info.category, info.tenant, info.length] += 1
-        return LengthCounts(
-            (LengthCount(*key, streams) for key, streams in counts.items()), self._how()
-        )
+        found = (LengthCount(*key, streams) for key, streams in counts.items())
+        return LengthCounts(found, self._how(counted=counted))
 
     def longest(
         self,
@@ -58,12 +63,12 @@ class CountedLengths:
         over: int = 0,
         closed_by: Sequence[str] = (),
         since: datetime | None = None,
-        counted: bool = False,  # noqa: ARG002 - always counted
+        counted: bool = False,
     ) -> list[StreamInfo]:
         """The longest, by a heap of as many."""
         found = (
             info
-            for info in self._some(filter, closed_by=closed_by, measured=True)
+            for info in self._some(filter, counted=counted, closed_by=closed_by, measured=True)
             if info.length > over
         )
         # A heap of as many as are wanted: a sort would hold every stream.
@@ -105,12 +110,15 @@ class CountedLengths:
         """There is none: each stream is looked at."""
         return None
 
-    def _some(self, filter: EventFilter, **more: Any) -> Iterator[StreamInfo]:
+    def _some(
+        self, filter: EventFilter, *, counted: bool = False, **more: Any
+    ) -> Iterator[StreamInfo]:
         """Streams of which something can be read, without the store's own."""
+        listed = self._store.streams
+        if counted and self._from_events is not None:
+            listed = self._from_events
         return (
-            info
-            for info in self._store.streams(filter, **more)
-            if info.length and not info.name.startswith("$")
+            info for info in listed(filter, **more) if info.length and not info.name.startswith("$")
         )
 
     def _since(self, info: StreamInfo, since: datetime) -> int:

@@ -355,10 +355,19 @@ class ServerAdmin(Protocol):
         """The groups of consumers that the server pushes events to."""
         ...
 
+    def unlisted(self, patience: timedelta) -> str:
+        """What the server's own list of streams was found to lack, in words; empty where nothing.
+
+        Looked for in a list that can be read within so long.
+        """
+        ...
+
     def scavengeable(self, patience: timedelta) -> Scavengeable:
         """What a scavenge would remove now, counted for at most so long."""
         ...
 
     def scavenge(self) -> Iterator[Scavenge]:
-        """Start a scavenge of this node and tell how it goes, until it is done."""
+        """Scavenge each node of the cluster and tell how it goes, until all are done; a node that
+        was not scavenged, too, with the reason.
+        """
         ...

@@ -27,6 +27,7 @@ from esdbclient import (
 )
 from esdbclient import exceptions as esdb
 from esdbclient.connection_spec import ConnectionSpec
+from esdbclient.protos.Grpc import projections_pb2, projections_pb2_grpc
 
 from tests.support.esdb import Nodes
 from tests.support.waiting import DEADLINE
@@ -77,13 +78,18 @@ def eventually(ask, patience: float = DEADLINE):
         time.sleep(0.05)
 
 
-def http(uri: str, method: str, path: str) -> httpx.Response:
+def http(uri: str, method: str, path: str, accept: str = "application/json") -> httpx.Response:
     spec = ConnectionSpec(uri)
     scheme = "https" if spec.options.Tls else "http"
     user = (spec.username, spec.password) if spec.username else None
     verify = spec.options.TlsCaFile or True
     return httpx.request(
-        method, f"{scheme}://{spec.targets[0]}{path}", auth=user, verify=verify, trust_env=False
+        method,
+        f"{scheme}://{spec.targets[0]}{path}",
+        auth=user,
+        verify=verify,
+        trust_env=False,
+        headers={"Accept": accept},
     )
 
 
@@ -182,7 +188,7 @@ def test_06_a_deleted_stream_comes_back_and_its_revisions_go_on(client, stream):
     with pytest.raises(esdb.WrongCurrentVersion):
         client.delete_stream(stream, current_version=7)
     client.delete_stream(stream, current_version=1)
-    with pytest.raises(esdb.WrongCurrentVersion):
+    with pytest.raises(esdb.StreamIsDeleted):
         client.append_to_stream(stream, current_version=EXISTS, events=[new()])
     client.append_to_stream(stream, current_version=NO_STREAM, events=[new()])
     eventually(lambda: revisions(client.get_stream(stream)) == [2])
@@ -319,8 +325,9 @@ def test_09_links_of_the_system_projections_resolved_and_dangling(client, stream
     )
     assert f"0@{stream}" in names
     client.delete_stream(stream, current_version=ANY)
-    assert client.get_stream(f"$ce-{category}", resolve_links=True) == ()
-    assert len(client.get_stream(f"$ce-{category}")) == 2
+    eventually(lambda: len(client.get_stream(f"$ce-{category}")) == 3)
+    left = client.get_stream(f"$ce-{category}", resolve_links=True)
+    assert [(e.stream_name, e.type) for e in left] == [(f"$${stream}", "$metadata")]
 
 
 def test_10_persistent_subscriptions_created_listed_parked_and_replayed(client, stream):
@@ -447,3 +454,45 @@ def test_14_an_append_over_one_mebibyte_is_refused(client, stream):
             stream, current_version=ANY, events=[new(data=half.data), new(data=half.data)]
         )
     assert len(client.get_stream(stream)) == 1
+
+
+def test_15_what_a_real_node_showed(uri, client, stream):
+    category = f"c{uuid4().hex}"
+    names = [f"{category}-{n}" for n in range(3)]
+    client.create_projection(
+        query=f"fromCategory('{category}').when({{happened: (s, e) => s}})", name=category
+    )
+    for name in names:
+        client.append_to_stream(name, current_version=NO_STREAM, events=[new("happened")])
+    eventually(lambda: len(client.get_stream(f"$ce-{category}")) == 3)
+    eventually(
+        lambda: client.get_projection_statistics(name=category).position == f"$ce-{category}: 2"
+    )
+    client.disable_projection(category)
+    client.delete_projection(category)
+    client.delete_stream(names[0], current_version=0)
+    links = eventually(
+        lambda: len(found := client.get_stream(f"$ce-{category}")) == 4 and [e.data for e in found]
+    )
+    assert links[-1] == f"0@$${names[0]}".encode(), "to the metadata event"
+    before = client.get_commit_position(filter_exclude=())
+    assert (
+        http(uri, "POST", "/admin/scavenge", accept="")
+        .headers["content-type"]
+        .startswith("text/plain")
+    )
+    client.append_to_stream(stream, current_version=NO_STREAM, events=[new()])
+    chunk = 256 * 1024 * 1024
+    assert client.get_commit_position(filter_exclude=()) // chunk > before // chunk
+
+
+def test_15_a_follower_knows_nothing_of_projections_and_an_older_node_of_the_last_scavenge():
+    with Nodes("--nodes", "2", "--version", "23.10") as nodes:
+        request = projections_pb2.StatisticsReq()
+        request.options.name = "$streams"
+        with grpc.insecure_channel(f"localhost:{nodes.ports[1]}") as channel:
+            stub = projections_pb2_grpc.ProjectionsStub(channel)
+            with pytest.raises(grpc.RpcError) as error:
+                list(stub.Statistics(request, timeout=0.5))
+            assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert http(nodes.uri, "GET", "/admin/scavenge/last").status_code == 405

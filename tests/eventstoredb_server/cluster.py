@@ -1,6 +1,7 @@
 """Nodes over one storage, and which of them leads.
 
-Replication is instant: what a follower lacks is only the right to write.
+Replication is instant: what a follower lacks is only the right to write. Each has what it has
+scavenged: a scavenge of one changes none of the others.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ class Node:
     alive: bool = True
     faults: Faults = field(default_factory=Faults)
     door: object = None
+    scavenger: Scavenger | None = None
+    gone: set[int] = field(default_factory=set)
+    """Positions of records that a scavenge of this node has removed, while others have them."""
 
     @property
     def is_leader(self) -> bool:
@@ -49,13 +53,20 @@ class Cluster:
         self.leader: Node | None = None
         self.groups = Groups(self.storage)
         self.projector = Projector(self.storage)
-        self.scavenger = Scavenger(self.storage)
 
     def add(self, host: str, port: int, version: tuple[int, int], insecure: bool) -> Node:
         node = Node(self, host, port, version, insecure)
+        node.scavenger = Scavenger(node)
         self.nodes.append(node)
         self.leader = self.leader or node
         return node
+
+    def let_go(self) -> None:
+        """Forget the records that every node has scavenged."""
+        gone = set.intersection(*(node.gone for node in self.nodes))
+        self.storage.remove(gone)
+        for node in self.nodes:
+            node.gone -= gone
 
     def elect_another(self) -> None:
         """Let the leader's role go to the next living node, if there is one."""

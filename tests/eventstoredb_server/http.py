@@ -90,29 +90,31 @@ class _Administration:
                 "throttlePercent must be 100 for a multi-threaded scavenge", 400
             )
         try:
-            id = self.cluster.scavenger.start(f"{self.node.host}:{self.node.port}")
+            id = self.node.scavenger.start()
         except AlreadyRunning:
             return PlainTextResponse("Scavenge is already running", 400)
+        if "json" not in request.headers.get("accept", ""):
+            return PlainTextResponse(f"scavengeId: {id}")
         return JSONResponse({"scavengeId": id})
 
     async def stop_scavenge(self, request: Request) -> Response:
         try:
-            return JSONResponse(await self.cluster.scavenger.stop(request.path_params["id"]))
+            return JSONResponse(await self.node.scavenger.stop(request.path_params["id"]))
         except NoSuchScavenge:
             return PlainTextResponse("Scavenge Id does not exist", 404)
 
     async def current_scavenge(self, request: Request) -> Response:
         if self.node.version < (22, 10):
-            return PlainTextResponse("", 404)
-        id = self.cluster.scavenger.current
+            return PlainTextResponse("", 405)
+        id = self.node.scavenger.current
         return JSONResponse(
             {"scavengeId": id, "scavengeLink": f"/admin/scavenge/{id}"} if id else {}
         )
 
     async def last_scavenge(self, request: Request) -> Response:
         if self.node.version < (24, 2):
-            return PlainTextResponse("", 404)
-        id, result = self.cluster.scavenger.last
+            return PlainTextResponse("", 405)
+        id, result = self.node.scavenger.last
         found = {"scavengeId": id, "scavengeLink": f"/admin/scavenge/{id}"} if id else {}
         return JSONResponse({**found, "scavengeResult": result})
 
@@ -205,7 +207,7 @@ class _Administration:
             "status": projection.status,
             "mode": projection.mode,
             "progress": self.cluster.projector.progress(projection),
-            "position": f"C:{projection.position}/P:{projection.position}",
+            "position": self.cluster.projector.place(projection),
             "eventsProcessedAfterRestart": projection.processed,
         }
 
@@ -247,7 +249,7 @@ class _Administration:
             self.cluster.elect_another()
             asyncio.get_running_loop().call_later(0.05, self.node.door.close)  # after this answer
         elif what == "scavenge-takes":
-            self.cluster.scavenger.pause = float((await request.body()).decode())
+            self.node.scavenger.pause = float((await request.body()).decode())
         elif what == "projections-take":
             self.cluster.projector.slow = float((await request.body()).decode())
         else:

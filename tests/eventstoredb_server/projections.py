@@ -91,6 +91,8 @@ class Projections(projections_pb2_grpc.ProjectionsServicer):
         return shared_pb2.Empty()
 
     async def Statistics(self, request, context):
+        if not self.node.is_leader:
+            await asyncio.sleep(3600)  # only the leader runs them, and nobody else answers
         options = request.options
         which = options.WhichOneof("mode")
         if which == "name":
@@ -143,7 +145,7 @@ class Projections(projections_pb2_grpc.ProjectionsServicer):
         return value
 
     def _details(self, projection: Projection) -> pb.StatisticsResp.Details:
-        place = f"C:{projection.position}/P:{projection.position}"
+        place = self.projector.place(projection)
         return pb.StatisticsResp.Details(
             effectiveName=projection.name,
             name=projection.name,

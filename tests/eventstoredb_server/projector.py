@@ -11,7 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.eventstoredb_server.javascript import Query, QueryError
-from tests.eventstoredb_server.storage import ANY, LINK, TOMBSTONE, Proposed, Record, Storage
+from tests.eventstoredb_server.storage import (
+    ANY,
+    DELETED,
+    LINK,
+    METADATA,
+    TOMBSTONE,
+    Proposed,
+    Record,
+    Storage,
+    StreamSettings,
+)
 
 PAGE = 200
 LAG = 0.05
@@ -41,7 +51,19 @@ def _category(stream: str) -> str | None:
     return category if separator and category and not stream.startswith("$") else None
 
 
+def _is_json(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except ValueError:
+        return False
+    return True
+
+
 def by_category(record: Record) -> list[Writes]:
+    if record.type == METADATA and StreamSettings.parse(record.data).truncate_before == DELETED:
+        # A soft deletion: the link is to the metadata event.
+        category = _category(record.stream.removeprefix("$$"))
+        return [(f"$ce-{category}", _link(record))] if category else []
     category = _category(record.stream)
     return [(f"$ce-{category}", _link(record))] if category and record.type != TOMBSTONE else []
 
@@ -200,6 +222,29 @@ class Projector:
                 if self.storage.streams.get(stream):
                     self.storage.delete(stream, ANY)
 
+    def place(self, projection: Projection) -> str:
+        """The position as the server writes it: of $all, or revisions of the streams that are
+        read.
+        """
+        source = projection.query.source if projection.query else {}
+        if not source or source.get("all"):
+            return f"C:{projection.position}/P:{projection.position}"
+        names = source.get("streams") or [f"$ce-{name}" for name in source["categories"]]
+        return "; ".join(f"{name}: {self._seen_of(name, projection.position)}" for name in names)
+
+    def _seen_of(self, name: str, position: int) -> int:
+        """The newest revision of a stream whose event (or whose link's) a projection has seen."""
+        stream = self.storage.streams.get(name)
+        for record in reversed(stream.records if stream else []):
+            target = record.target
+            about = self.storage.streams.get(target[0]) if target else None
+            found = about.at(target[1]) if about and target else None
+            if target is None and record.position <= position:
+                return record.revision
+            if found is not None and found.position <= position:
+                return record.revision
+        return -1
+
     def progress(self, projection: Projection) -> float:
         end = self.storage.last_position()
         return (
@@ -226,6 +271,8 @@ class Projector:
             await asyncio.sleep(0 if projection.is_system else self.slow)
 
     def _take(self, projection: Projection, record: Record) -> None:
+        if record.is_json and not _is_json(record.data):
+            return  # EventFilter.PassesValidation: no projection sees it
         if projection.is_system:
             writes = SYSTEM[projection.name](record)
             for stream, event in writes:

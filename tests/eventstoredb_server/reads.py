@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 
 from esdbclient.protos.Grpc import streams_pb2
 
@@ -108,7 +108,7 @@ def start_of_all(options: streams_pb2.ReadReq.Options, storage: Storage) -> int 
 
 
 async def read_all(
-    options: streams_pb2.ReadReq.Options, storage: Storage
+    options: streams_pb2.ReadReq.Options, storage: Storage, gone: Collection[int] = frozenset()
 ) -> AsyncIterator[streams_pb2.ReadResp]:
     passes = filters.from_options(options)
     position = start_of_all(options, storage)
@@ -136,7 +136,7 @@ async def read_all(
         for record in page:
             if forwards and record.position >= end:
                 return
-            if passes(record):
+            if record.position not in gone and passes(record):
                 yield wire.read_event(record, storage.resolve(record), options.resolve_links, text)
                 left -= 1
                 if left == 0:

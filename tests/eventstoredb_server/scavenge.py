@@ -9,7 +9,7 @@ import json
 import time
 import uuid
 
-from tests.eventstoredb_server.storage import ANY, EPOCHS, Proposed, Storage
+from tests.eventstoredb_server.storage import ANY, EPOCHS, Proposed
 
 SCAVENGES = "$scavenges"
 
@@ -23,8 +23,8 @@ class NoSuchScavenge(Exception):
 
 
 class Scavenger:
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
+    def __init__(self, node) -> None:
+        self.node, self.storage = node, node.cluster.storage
         self.current: str | None = None
         self.last: tuple[str | None, str] = (None, "Unknown")
         self.pause = 0.05
@@ -33,7 +33,8 @@ class Scavenger:
         """
         self._task: asyncio.Task | None = None
 
-    def start(self, node: str) -> str:
+    def start(self) -> str:
+        node = f"{self.node.host}:{self.node.port}"
         if self.current is not None:
             raise AlreadyRunning
         self.current = str(uuid.uuid4())
@@ -83,12 +84,13 @@ class Scavenger:
             self.current, self.last = None, (id, result)
 
     def _remove_the_dead(self) -> int:
-        storage, keep, before = self.storage, [], len(self.storage.records)
-        for stream in storage.streams.values():
+        dead: set[int] = set()
+        for stream in self.storage.streams.values():
             if stream.name == EPOCHS:
                 continue
-            if stream.tombstoned:
-                alive = [stream.records[-1]]
+            about = self.storage.streams.get(stream.name.removeprefix("$$"))
+            if stream.tombstoned or (about is not stream and about and about.tombstoned):
+                alive = stream.records[-1:]
             else:
                 alive = [
                     record
@@ -96,14 +98,12 @@ class Scavenger:
                     if record.revision >= stream.first_readable() and stream.is_young(record)
                 ]
                 alive = alive or stream.records[-1:]
-            stream.records = alive
-            keep.extend(alive)
-        for name in [name for name, stream in storage.streams.items() if stream.tombstoned]:
-            storage.streams.get("$$" + name, storage.streams[name]).records[:-1] = []
-        keep.sort(key=lambda record: record.position)
-        storage.records = keep
-        storage.positions = [record.position for record in keep]
-        return (before - len(keep)) * 100
+            kept = {record.position for record in alive}
+            dead |= {record.position for record in stream.records} - kept
+        saved = len(dead - self.node.gone) * 100
+        self.node.gone |= dead
+        self.node.cluster.let_go()
+        return saved
 
     def _report(self, id: str, type: str, **fields: object) -> None:
         data = json.dumps({"scavengeId": id, **fields}).encode()

@@ -91,9 +91,9 @@ class Operations(operations_pb2_grpc.OperationsServicer):
 
     async def StartScavenge(self, request, context):
         self._operates(context)
-        scavenger = self.node.cluster.scavenger
+        scavenger = self.node.scavenger
         try:
-            id = scavenger.start(f"{self.node.host}:{self.node.port}")
+            id = scavenger.start()
         except AlreadyRunning:
             return operations_pb2.ScavengeResp(scavenge_id=scavenger.current, scavenge_result=1)
         return operations_pb2.ScavengeResp(scavenge_id=id, scavenge_result=0)
@@ -101,7 +101,7 @@ class Operations(operations_pb2_grpc.OperationsServicer):
     async def StopScavenge(self, request, context):
         self._operates(context)
         try:
-            id = await self.node.cluster.scavenger.stop(request.options.scavenge_id)
+            id = await self.node.scavenger.stop(request.options.scavenge_id)
         except NoSuchScavenge:
             wanted = request.options.scavenge_id
             raise Status(

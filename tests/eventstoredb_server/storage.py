@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import bisect
+import itertools
 import json
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -270,6 +271,15 @@ class Storage:
         }
         self.append(EPOCHS, ANY, [Proposed(EPOCHS, json.dumps(document).encode())])
 
+    def remove(self, gone: Collection[int]) -> None:
+        """Take records at these positions out of the log and their streams."""
+        if not gone:
+            return
+        for stream in self.streams.values():
+            stream.records = [r for r in stream.records if r.position not in gone]
+        self.records = [r for r in self.records if r.position not in gone]
+        self.positions = [record.position for record in self.records]
+
     def complete_chunk(self) -> None:
         """Begin a new chunk."""
         self.end = (self.end // CHUNK + 1) * CHUNK
@@ -352,8 +362,10 @@ class Storage:
         A revision: these events stand there already. Raises WrongExpectedVersion.
         """
         current = stream.last if stream else NO_STREAM
-        if expected == STREAM_EXISTS and (stream is None or stream.soft_deleted):
+        if expected == STREAM_EXISTS and stream is None:
             raise WrongExpectedVersion(expected, current)
+        if expected == STREAM_EXISTS and stream.soft_deleted:
+            raise StreamDeleted(stream.name)
         if expected in (ANY, STREAM_EXISTS):
             if stream is None or not ids or ids[0] not in stream.ids:
                 return None
@@ -447,10 +459,13 @@ class Storage:
             yield record
             revision -= 1
 
-    def page(self, position: int, size: int) -> list[Record]:
-        """Records at or after a position."""
+    def page(self, position: int, size: int, gone: Collection[int] = frozenset()) -> list[Record]:
+        """Records at or after a position; `gone` are the positions that a node has scavenged."""
         index = bisect.bisect_left(self.positions, position)
-        return self.records[index : index + size]
+        if not gone:
+            return self.records[index : index + size]
+        rest = itertools.islice(self.records, index, None)
+        return list(itertools.islice((r for r in rest if r.position not in gone), size))
 
     def page_backwards(self, position: int, size: int) -> list[Record]:
         """Records before a position, the newest first."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 from esdbclient.protos.Grpc import streams_pb2
 
@@ -70,7 +70,9 @@ async def to_stream(
         await changed.wait()
 
 
-def _begins_after(storage: Storage, position: int, version: tuple[int, int]) -> int:
+def _begins_after(
+    storage: Storage, position: int, version: tuple[int, int], gone: Collection[int]
+) -> int:
     """The position after which a subscription that resumes at one begins.
 
     Raises Status where the server does not take it.
@@ -86,16 +88,15 @@ def _begins_after(storage: Storage, position: int, version: tuple[int, int]) -> 
         return position
     if version < (21, 10):
         return position - 1
-    found = storage.page(position, 1)
+    found = storage.page(position, 1, gone)
     return found[0].position if found else position
 
 
-async def to_all(
-    options: Options, storage: Storage, says_caught_up: bool, version: tuple[int, int]
-) -> AsyncIterator[Response]:
+async def to_all(options: Options, node) -> AsyncIterator[Response]:
     """As a server of this version does: see `_begins_after`; before 22.10 going live sent the
     position of the event to come.
     """
+    storage, version, gone = node.cluster.storage, node.version, node.gone
     checkpoint_at_the_end_of_the_log = version < (22, 10)
     passes = filters.from_options(options)
     filtered = options.WhichOneof("filter_option") == "filter"
@@ -110,12 +111,12 @@ async def to_all(
     seen = {"start": -1, "end": storage.last_position()}.get(which or "start", start)
     if which == "position":
         at_end = options.all.position.commit_position == wire.UINT64_MAX
-        seen = storage.last_position() if at_end else _begins_after(storage, start, version)
+        seen = storage.last_position() if at_end else _begins_after(storage, start, version, gone)
     yield _confirmation()
     text, considered, sent_checkpoint, live = wants_text(options), 0, -1, False
     while True:
         changed = storage.changed
-        page = storage.page(seen + 1, window)
+        page = storage.page(seen + 1, window, gone)
         for record in page:
             seen = record.position
             considered += 1
@@ -134,6 +135,6 @@ async def to_all(
             if filtered and ahead > sent_checkpoint >= -1 and ahead >= 0:
                 sent_checkpoint = ahead
                 yield _checkpoint(ahead)
-            if says_caught_up:
+            if node.says_caught_up:
                 yield _caught_up()
         await changed.wait()

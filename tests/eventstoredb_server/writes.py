@@ -42,14 +42,12 @@ class Streams(streams_pb2_grpc.StreamsServicer):
         subscribing = options.WhichOneof("count_option") == "subscription"
         if not subscribing:
             found = (
-                reads.read_all(options, self.storage)
+                reads.read_all(options, self.storage, self.node.gone)
                 if name == "$all"
                 else reads.read_stream(options, self.storage)
             )
         elif name == "$all":
-            found = subscriptions.to_all(
-                options, self.storage, self.node.says_caught_up, self.node.version
-            )
+            found = subscriptions.to_all(options, self.node)
         else:
             found = subscriptions.to_stream(options, self.storage, self.node.says_caught_up)
         faults, sent = self.node.faults, 0

@@ -64,6 +64,8 @@ def test_a_stream_is_told_with_its_settings_as_it_is_truncated_deleted_and_tombs
     store.changes.delete(stream, 4)
     assert store.stream_info(stream).deleted == "soft"
     assert list(store.read_stream(stream)) == []
+    with pytest.raises(WrongExpectedVersion, match="was deleted, .* an existing stream"):
+        store.append(stream, [event()], -4)
     store.append(stream, [event("again")], -1)
     assert until(lambda: [(e.type, e.version) for e in store.read_stream(stream)]) == [("again", 5)]
     store.changes.tombstone(stream)
@@ -144,7 +146,7 @@ def test_streams_and_correlations_are_found_by_the_system_projections_or_by_a_sc
                 each.append(f"{category}-{n}", [event(f"t{n}", metadata=about), event("other")])
             mine = EventFilter(category=category)
             until(lambda each=each, mine=mine: len(list(each.streams(mine))) == 3)
-            until(lambda each=each, way=way: each.streams_come_from().startswith(way))
+            until(lambda each=each, way=way: each.listing.source().startswith(way))
             assert [(s.name, s.length) for s in each.streams(mine)] == [
                 (f"{category}-{n}", 2) for n in range(3)
             ]

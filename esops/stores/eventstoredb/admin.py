@@ -23,6 +23,7 @@ from esops.errors import Busy, ConnectionLost, Refused, Unavailable, UsageError
 from esops.stores.eventstoredb.errors import without_secrets
 
 TIMEOUT = 10.0
+NOT_STARTED = "NotStarted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class NodeInfo:
 class Scavenge:
     """A scavenge of one node.
 
-    `result` is InProgress, Success, Stopped, Errored or Failed; `saved` is in bytes.
+    `result` is InProgress, Success, Stopped, Errored or Failed; `saved` is in bytes. Of ours are
+    NOT_STARTED, and Unknown where the node went down. `node` is its address, where that is known.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Scavenge:
     saved: int = 0
     taken: str = ""
     error: str = ""
+    node: str = ""
 
 
 class HttpAdmin:
@@ -188,7 +191,7 @@ class HttpAdmin:
         Raises Refused where the server (before 22.10) cannot tell.
         """
         answer = self._ask("GET", "/admin/scavenge/current", "show the running scavenge")
-        if answer.status_code == 404:
+        if answer.status_code in (404, 405):
             raise Refused(
                 "this server is too old to tell which scavenge is running",
                 hint="Look at the stream $scavenges, which has the history.",

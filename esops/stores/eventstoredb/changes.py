@@ -22,6 +22,7 @@ from esops.stores.eventstoredb.errors import StreamGone
 
 NO_STREAM, STREAM_EXISTS = -1, -4
 """Expected versions as the store's own clients number them; None is any."""
+_ANEW = "Read the stream again, and repeat the decision."
 _AT_VERSION = re.compile(r"is (\d+) not")
 
 
@@ -69,6 +70,11 @@ class StreamChanges:
                 f"the stream {stream!r} {there}, but the append expects {expected}", hint=wrong.hint
             ) from None
         except StreamGone:
+            if expected_version == STREAM_EXISTS and self._softly_deleted(stream):
+                raise WrongExpectedVersion(
+                    f"the stream {stream!r} was deleted, but the append expects an existing stream",
+                    hint=_ANEW,
+                ) from None
             raise StreamGone(
                 f"the stream {stream!r} was tombstoned: its name can never be used again"
             ) from None
@@ -80,6 +86,12 @@ class StreamChanges:
             raise ConnectionLost(lost.message, hint=hint) from lost
         # The answer has only the commit position; of an append, the two are equal.
         return Position((commit, commit))
+
+    def _softly_deleted(self, stream: str) -> bool:
+        """Whether a stream that the server calls deleted can be used again."""
+        with contextlib.suppress(StreamGone):
+            return self.metadata(stream)[0].get("$tb") == lookup.SOFT_DELETED
+        return False
 
     def metadata(self, stream: str) -> tuple[dict[str, Any], int | None]:
         """A stream's metadata and their version; empty and None where there are none."""

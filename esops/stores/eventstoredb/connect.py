@@ -20,6 +20,7 @@ from esdbclient.connection_spec import (
     VALID_CONNECTION_QUERY_STRING_FIELDS,
     ConnectionSpec,
 )
+from esdbclient.gossip import NODE_STATE_LEADER
 from esdbclient.protos.Grpc import streams_pb2_grpc
 
 from esops.errors import ConnectionLost, Unavailable, UsageError
@@ -84,8 +85,13 @@ def _close_all() -> None:
 class Link:
     """One node that is connected to."""
 
-    def __init__(self, spec: ConnectionSpec, target: str | None = None) -> None:
-        """Find the node by the URI, or take the one given. Raises Unavailable or ConnectionLost."""
+    def __init__(
+        self, spec: ConnectionSpec, target: str | None = None, *, leads: bool = False
+    ) -> None:
+        """Find the node by the URI, or take the one given, which has to lead if `leads`.
+
+        Raises Unavailable or ConnectionLost.
+        """
         self.spec = spec
         self.deadline = float(spec.options.DefaultDeadline or DEADLINE)
         named = ",".join(spec.targets)
@@ -102,9 +108,10 @@ class Link:
         self.client = Bounded(self._client, self.target, limit)
         """esdbclient's client; its calls end."""
         self.credentials = self._client.construct_call_credentials(spec.username, spec.password)
+        leads = leads or spec.options.NodePreference == "leader"
         self.metadata = (
             ("connection-name", spec.options.ConnectionName),
-            ("requires-leader", "true" if spec.options.NodePreference == "leader" else "false"),
+            ("requires-leader", "true" if leads else "false"),
         )
         self.channel: Any = self._channel()
         self.streams: Any = streams_pb2_grpc.StreamsStub(self.channel)  # type: ignore[no-untyped-call]
@@ -172,6 +179,7 @@ class Connector:
         self.spec = read_uri(name, uri)
         self._link: Link | None = None
         self._leader: str | None = None
+        self._leading: Link | None = None
 
     @property
     def discovers(self) -> bool:
@@ -187,6 +195,29 @@ class Connector:
             self._link = Link(self.spec, leader)
         return self._link
 
+    @property
+    def leading(self) -> Link:
+        """A link to the leader, for what only that answers: the link, unless the URI prefers other
+        nodes.
+
+        Raises ConnectionLost, also while the cluster has no leader.
+        """
+        link = self.link
+        if self.spec.options.NodePreference == "leader":
+            return link
+        if self._leading is None:
+            with link.call("list the cluster's members"):
+                members = link.client.read_gossip(timeout=link.deadline)
+            leaders = [
+                f"{each.address}:{each.port}" for each in members if each.state == NODE_STATE_LEADER
+            ]
+            if not leaders:
+                raise ConnectionLost("the cluster has no leader at the moment")
+            if leaders[0] == link.target:
+                return link
+            self._leading = Link(self.spec, leaders[0], leads=True)
+        return self._leading
+
     def lost(self, error: BaseException) -> None:
         """Drop the link.
 
@@ -198,8 +229,17 @@ class Connector:
                 raise Unavailable(error.message, hint=error.hint) from error
             self._leader = error.leader
 
+    def lost_leader(self, error: BaseException) -> None:
+        """Drop the link to the leader."""
+        if self._leading is None:
+            self.lost(error)
+        else:
+            self._leading.close()
+            self._leading = None
+
     def close(self) -> None:
-        """Give the link back."""
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        """Give the links back."""
+        for link in (self._link, self._leading):
+            if link is not None:
+                link.close()
+        self._link = self._leading = None

@@ -102,9 +102,13 @@ def tells_positions(link: Link, stream: str) -> bool:
         found = bulk.first(
             link, bulk.read_stream_request(stream, limit=1), f"read stream {stream!r}"
         )
-        # An older server sends the largest number instead.
-        return not found or found[0].position[0] < _NO_POSITION
+        return not found or has_place(found[0].position)
     return True
+
+
+def has_place(position: Position) -> bool:
+    """Whether a position of a read of a stream is one: older servers send the largest number."""
+    return position[0] < _NO_POSITION
 
 
 def up_to(

@@ -12,7 +12,7 @@ import orjson
 
 from esops.events import StreamInfo, category_of
 from esops.stores.archiving import StreamPart
-from esops.stores.eventstoredb import bulk, live
+from esops.stores.eventstoredb import bulk
 from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
 
@@ -76,13 +76,6 @@ def count_parts(connector: Connector, parts: Sequence[StreamPart], *, archived: 
 
     with ThreadPoolExecutor(AT_ONCE, "esops streams") as pool:
         return list(pool.map(counted, parts))
-
-
-def names_from_links(link: Link) -> Iterator[str]:
-    """The names in `$streams`: each link points to a stream's first event."""
-    for event in live.events_of_stream(link, bulk.read_stream_request("$streams"), "$streams"):
-        # A link's data is `<version>@<stream>`, and a stream's name may have an @, too.
-        yield event.data.decode().partition("@")[2]
 
 
 def infos(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from esops.errors import Busy, Unavailable
 from esops.events import Checkpoint, Position
-from esops.stores.eventstoredb.admin import HttpAdmin, Scavenge, Scavenges
+from esops.stores.eventstoredb.admin import NOT_STARTED, HttpAdmin, Scavenge, Scavenges
 from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.groups import ALL, PersistentSubscriptions
 from esops.stores.eventstoredb.scavengeable import scavengeable
@@ -29,7 +31,9 @@ class NodeAdmin:
         talking: Callable[[str], AbstractContextManager[Link]],
         ask: Callable[[Callable[[Link], Any], str], Any],
     ) -> None:
-        """`talking` gives a link for some calls; `ask` asks a short question, twice if need be."""
+        """`talking` gives a link to the leader for some calls, since only that answers for
+        projections and groups; `ask` asks it a short question, twice if need be.
+        """
         self._store, self._connector = store, connector
         self._talking, self._ask = talking, ask
 
@@ -50,7 +54,7 @@ class NodeAdmin:
     @property
     def projections(self) -> ServerProjections:
         """The projections inside the server."""
-        return ServerProjections(self._talking)
+        return ServerProjections(self._talking, self._ask)
 
     def checkpoints(self) -> list[Checkpoint]:
         """The server's projections and persistent subscriptions: how far they are.
@@ -89,15 +93,53 @@ class NodeAdmin:
             )
         return found
 
+    def unlisted(self, patience: timedelta) -> str:
+        """What the list of `$streams` lacks of a sample of the log."""
+        return self._store.listing.lacking(patience)
+
     def scavengeable(self, patience: timedelta) -> Scavengeable:
         """By a read of $all."""
         return scavengeable(self._store, patience)
 
     def scavenge(self) -> Iterator[Scavenge]:
-        """Start a scavenge of the connected node and tell how it goes, until it is done."""
+        """Scavenge each node of the cluster, one after the other, the leader last; tell how it goes
+        until all are done. A node that was not scavenged is told, too, with the reason.
+        """
         with self.http() as http:
-            number = http.start_scavenge()
-        yield from self.scavenges.watch(number)
+            members = [each for each in http.gossip() if each.get("state") != "Manager"]
+        members.sort(key=lambda each: each.get("state") == "Leader")
+        for each in members:
+            address = f"{each['httpEndPointIp']}:{each['httpEndPointPort']}"
+            # A cluster of one is reached by the URI's name, whatever the node calls itself.
+            target = address if len(members) > 1 else self._connector.link.target
+            if each.get("isAlive", True):
+                yield from self._scavenge(target)
+            else:
+                yield Scavenge("", NOT_STARTED, error="it is down", node=target)
+
+    def _scavenge(self, target: str) -> Iterator[Scavenge]:
+        down = False
+
+        def is_down() -> bool:
+            nonlocal down
+            with self.http() as http:
+                alive = {
+                    f"{each['httpEndPointIp']}:{each['httpEndPointPort']}": each.get("isAlive")
+                    for each in http.gossip()
+                }
+            down = alive.get(target) is False
+            return down
+
+        try:
+            with HttpAdmin(self._connector.spec, target) as http:
+                number = http.start_scavenge()
+        except (Busy, Unavailable) as error:
+            yield Scavenge("", NOT_STARTED, error=error.message, node=target)
+            return
+        for seen in self.scavenges.watch(number, is_down):
+            yield replace(seen, node=target)
+        if down:
+            yield Scavenge(number, "Unknown", error="it went down", node=target)
 
 
 def _in_stream(text: str) -> tuple[str, str]:

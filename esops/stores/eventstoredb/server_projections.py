@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from esops.errors import Refused, Unavailable, UsageError
 from esops.events import Position
 from esops.stores.eventstoredb.connect import Link
-from esops.stores.eventstoredb.errors import without_secrets
+from esops.stores.eventstoredb.errors import trailers, without_secrets
 from esops.stores.eventstoredb.groups import parse_place
 
 
@@ -42,6 +42,15 @@ class ServerProjection:
         return "Running" in self.status and "Stopp" not in self.status
 
     @property
+    def usable(self) -> bool:
+        """Whether what it makes can be used: it runs, no more than a hundredth of the log behind.
+
+        It lacks what was written in the last moments.
+        """
+        # A projection that was just enabled also runs, and its streams have next to nothing yet.
+        return self.running and self.progress >= 99
+
+    @property
     def faulted(self) -> bool:
         """Whether it stopped by a fault."""
         return "Faulted" in self.status
@@ -55,9 +64,15 @@ class ServerProjection:
 class ServerProjections:
     """The projections of a node; changing them takes the rights of $ops or $admins."""
 
-    def __init__(self, talking: Callable[[str], AbstractContextManager[Link]]) -> None:
-        """`talking` gives a link to the node for some calls."""
-        self._talking = talking
+    def __init__(
+        self,
+        talking: Callable[[str], AbstractContextManager[Link]],
+        ask: Callable[[Callable[[Link], Any], str], Any],
+    ) -> None:
+        """`talking` gives a link to the leader for some calls, `ask` asks it a short question,
+        twice if need be.
+        """
+        self._talking, self._ask = talking, ask
 
     def all(self) -> list[ServerProjection]:
         """The continuous projections, the system's too; none where the node runs without
@@ -84,20 +99,15 @@ class ServerProjections:
         return found[0] if found else None
 
     def runs(self, name: str) -> bool:
-        """Whether a projection runs and lies no more than a hundredth of the log behind; False
-        where that is not known.
-
-        What such a projection has made lacks what was written in the last moments.
-        """
+        """Whether a projection is usable; False where that is not known."""
         try:
             found = self.get(name)
         except Unavailable:
             return False
-        # A projection that was just enabled also runs, and its streams have next to nothing yet.
-        return found is not None and found.running and found.progress >= 99
+        return found is not None and found.usable
 
     def _statistics(self, request: Any) -> list[ServerProjection]:
-        with self._talking("read the statistics of the projections") as link:
+        def ask(link: Link) -> list[ServerProjection]:
             try:
                 found = link.messages(_stub(link).Statistics, request)
                 return [_statistics(message.details) for message in found]
@@ -105,6 +115,9 @@ class ServerProjections:
                 if _is_missing(error):
                     return []
                 raise
+
+        found: list[ServerProjection] = self._ask(ask, "read the statistics of the projections")
+        return found
 
     def create(self, name: str, query: str, *, emit: bool, track: bool) -> None:
         """Create a continuous projection from JavaScript; it runs at once.
@@ -194,7 +207,8 @@ def _stub(link: Link) -> Any:
 
 def _is_missing(error: grpc.RpcError) -> bool:
     """Servers before 24.6 have no status for it."""
-    if not isinstance(error, grpc.Call):
+    # A node that does not lead answers with the same status.
+    if not isinstance(error, grpc.Call) or trailers(error).get("exception") == "not-leader":
         return False
     return error.code() is grpc.StatusCode.NOT_FOUND or "received NotFound" in (
         error.details() or ""

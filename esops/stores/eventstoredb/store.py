@@ -37,6 +37,7 @@ from esops.stores.eventstoredb import bulk, identity, live, lookup
 from esops.stores.eventstoredb.changes import StreamChanges
 from esops.stores.eventstoredb.connect import Connector, Link
 from esops.stores.eventstoredb.errors import StreamGone
+from esops.stores.eventstoredb.listing import StreamNames
 from esops.stores.eventstoredb.node import NodeAdmin
 from esops.stores.eventstoredb.search import NodeSearch
 from esops.stores.parts import LogIdentity, Mark
@@ -78,6 +79,8 @@ class EventStoreDBStore(EventStore):
         self._bytes_an_event: float | None = None
         self._known: tuple[Position, Mark] | None = None
         """The last position whose mark was made or recognised."""
+        self.listing = StreamNames(self, self._talking)
+        """The names of all streams."""
         try:
             with self._talking("list the cluster's members") as link:
                 link.client.read_gossip(timeout=link.deadline)
@@ -100,22 +103,30 @@ class EventStoreDBStore(EventStore):
             self._connector.lost(lost)
             raise
 
+    @contextlib.contextmanager
+    def _leading(self, what: str = "answer") -> Iterator[Link]:
+        """The same with a link to the leader."""
+        try:
+            link = self._connector.leading
+            with link.call(what):
+                yield link
+        except ConnectionLost as lost:
+            self._connector.lost_leader(lost)
+            raise
+
     def _twice(self, ask: Callable[[Link], T], what: str) -> T:
         """A short question, asked again on a new connection where the first is gone: a node that
         restarted is not noticed.
         """
-        try:
-            with self._talking(what) as link:
-                return ask(link)
-        except ConnectionLost as lost:
-            log.debug("asked again", error=lost.message)
-            with self._talking(what) as link:
-                return ask(link)
+        return _asked_again(self._talking, ask, what)
+
+    def _twice_of_leader(self, ask: Callable[[Link], T], what: str) -> T:
+        return _asked_again(self._leading, ask, what)
 
     @property
     def admin(self) -> NodeAdmin:
         """Projections, persistent subscriptions and scavenges."""
-        return NodeAdmin(self, self._connector, self._talking, self._twice)
+        return NodeAdmin(self, self._connector, self._leading, self._twice_of_leader)
 
     @property
     def changes(self) -> StreamChanges:
@@ -133,7 +144,7 @@ class EventStoreDBStore(EventStore):
     @property
     def lengths(self) -> CountedLengths:
         """Counted stream by stream."""
-        return CountedLengths(self, self.streams_come_from)
+        return CountedLengths(self, self.listing.source, self.counted_streams)
 
     @property
     def search(self) -> NodeSearch:
@@ -362,17 +373,18 @@ class EventStoreDBStore(EventStore):
         closed_by: Sequence[str] = (),
         measured: bool = False,  # noqa: ARG002 - a node does not say what a stream takes
     ) -> Iterator[StreamInfo]:
-        """Names from $streams where that projection runs, else from a scan of $all; then each
-        stream's ends.
+        """Names from $streams where that projection runs and lacks nothing, else from a scan of
+        $all; then each stream's ends.
         """
-        source = self.streams_come_from()
-        log.info("streams", source=source)
-        names = (
-            self._names_by_scan(filter)
-            if source.startswith("a scan")
-            else self._names_from_links(filter)
-        )
-        return lookup.infos(self._connector, names, limit, closed_by)
+        log.info("streams", source=self.listing.source())
+        return lookup.infos(self._connector, self.listing.each(filter), limit, closed_by)
+
+    def counted_streams(
+        self, filter: EventFilter = EVERYTHING, *, closed_by: Sequence[str] = (), **_: object
+    ) -> Iterator[StreamInfo]:
+        """The same, with the names from the events themselves."""
+        names = self.listing.each(filter, counted=True)
+        return lookup.infos(self._connector, names, None, closed_by)
 
     def late_beginnings(self) -> Iterator[LateBeginning]:
         """Of the streams with settings alone: others begin where they began."""
@@ -383,25 +395,6 @@ class EventStoreDBStore(EventStore):
         own = (name for name in names if not name.startswith("$"))
         for info in lookup.infos(self._connector, own, None):
             yield from self._late(info)
-
-    def streams_come_from(self) -> str:
-        """Where `streams` gets the names, and what that costs."""
-        if self.admin.projections.runs("$streams"):
-            return "$streams: one link a stream, then two reads a stream"
-        events = self.count_between(None, self.head().position)
-        return (
-            f"a scan of $all, about {events:,} events, then two reads a stream; enable the "
-            "projection $streams to avoid the scan"
-        )
-
-    def _names_from_links(self, filter: EventFilter) -> Iterator[str]:
-        wanted = bulk.wanted_streams(filter)
-        with self._talking("read stream '$streams'") as link:
-            yield from (name for name in lookup.names_from_links(link) if wanted(name))
-
-    def _names_by_scan(self, filter: EventFilter) -> Iterator[str]:
-        for batch in self.read_all(filter=filter):
-            yield from (event.stream for event in batch.events)
 
     def append(
         self, stream: str, events: Sequence[NewEvent], expected_version: int | None = None
@@ -416,3 +409,17 @@ class EventStoreDBStore(EventStore):
     def close(self) -> None:
         """Close the connections to the cluster."""
         self._connector.close()
+
+
+def _asked_again(
+    talking: Callable[[str], contextlib.AbstractContextManager[Link]],
+    ask: Callable[[Link], T],
+    what: str,
+) -> T:
+    try:
+        with talking(what) as link:
+            return ask(link)
+    except ConnectionLost as lost:
+        log.debug("asked again", error=lost.message)
+        with talking(what) as link:
+            return ask(link)
