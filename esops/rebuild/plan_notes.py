@@ -207,10 +207,10 @@ def of_end(target: Target, options: Options) -> list[str]:
         return [
             (
                 f"the switch sets the application's checkpoint {target.settings.checkpoint} to "
-                "green's position. The application's projector must be stopped by then, or the "
-                "switch is refused: hooks.before_switch can stop it, hooks.after_switch start it. "
-                "For one that was killed, and whose row cannot say that, there is "
-                "--processor-stopped"
+                "green's position. The process of the application's projector must have ended by "
+                "then, or the switch is refused: hooks.before_switch can stop it, "
+                "hooks.after_switch start it. For one that was killed, and whose row cannot say "
+                "that, there is --processor-stopped"
             )
         ]
     return []

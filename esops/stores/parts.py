@@ -214,6 +214,18 @@ class SqlAccess(Protocol):
         """Whether a checkpoint can be set that the application has not stored yet."""
         ...
 
+    def row_of(self, connection: psycopg.Connection, name: str) -> str | None:
+        """What a processor's row says, in a form that changes whenever that moves or is touched;
+        None where there is none. Asked often, also while readers wait.
+        """
+        ...
+
+    def signs_of_life(self, name: str) -> str:
+        """What says that a process may work for a processor now, for a person; empty where nothing
+        says so.
+        """
+        ...
+
     def set_checkpoint(
         self,
         connection: psycopg.Connection,

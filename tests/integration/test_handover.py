@@ -174,6 +174,47 @@ def test_that_the_projector_has_stopped_is_said_of_a_moment(impatient, connectio
     assert 'works only with live = "app"' in useless.err
 
 
+def test_a_row_that_moves_is_at_work_whatever_the_operator_says(impatient, connection, dsn):
+    """As of one that was killed, and that something started again meanwhile."""
+    command = ("rebuild", "--blue-green", "--max-diff", "100%", "--processor-stopped")
+    ended = threading.Event()
+
+    def work() -> None:
+        with psycopg.connect(dsn, autocommit=True) as own:
+            while not ended.wait(0.2):
+                own.execute(
+                    "UPDATE shop.mt_event_progression SET last_seq_id = last_seq_id + 1 WHERE name "
+                    "= 'CartSummary:All'"
+                )
+
+    working = threading.Thread(target=work)
+    working.start()
+    try:
+        refused = impatient.run(*command)
+    finally:
+        ended.set()
+        working.join()
+    assert (refused.code, "has moved while esops looked" in refused.err) == (6, True)
+    reached = shard(connection)
+    assert reached < EVENTS
+    # Between the last look and the switch.
+    impatient.patch(
+        """
+        import esops.rebuild.phases.switching as steps
+        steps._BETWEEN_LOOKS = steps._STILLNESS
+        before = steps.switch.perform
+        def perform(connection, *arguments, **named):
+            connection.execute("UPDATE shop.mt_event_progression SET last_seq_id = 1700 WHERE name = 'CartSummary:All'")
+            return before(connection, *arguments, **named)
+        steps.switch.perform = perform
+        """
+    )
+    refused = impatient.run("rebuild", "--blue-green", "--resume", "--processor-stopped")
+    assert (refused.code, "has moved while esops looked" in refused.err) == (6, True)
+    assert shard(connection) == 1_700
+    assert shop.table(connection, "cart_summary") == shop.truth(connection, 1_500)
+
+
 def test_refused_without_a_checkpoint_or_across_databases(carts, own_server):
     text = (carts.folder / "esops.toml").read_text()
     carts.write("esops.toml", text.replace('checkpoint = "CartSummary:All"\n', ""))
@@ -515,6 +556,10 @@ def checkpoint(connection) -> str:
 
 def test_versions_of_a_processor_are_told_apart(bank, connection):
     processor(connection, f"{2:019d}")
+    rows = [bank.sql.row_of(connection, name) for name in ("summary", "summary/1", "other")]
+    assert rows[0] == rows[1] != rows[2] is None
+    processor(connection, f"{3:019d}")
+    assert bank.sql.row_of(connection, "summary") != rows[0]
     assert checkpoint_of(bank, "summary").position == checkpoint_of(bank, "summary/1").position
     connection.execute(
         "INSERT INTO emt_processors (processor_id, version, last_processed_checkpoint, "

@@ -204,6 +204,33 @@ def test_the_transaction_of_a_pair_is_a_decimal_number(dumps, dsn, connection, o
         assert lags(store)["mailer"] == (len(unread), True)
 
 
+def test_the_version_of_a_shard_that_a_daemon_may_run_is_not_dropped(dumps, dsn, connection):
+    """One that lives, and has nothing to do, touches other rows than its own. Its row's age is told
+    by the server's clock.
+    """
+    emmett.restore(connection, (dumps / "marten-9.58-v1.sql").read_text())
+    idle = "UPDATE mt_event_progression SET last_updated = now() - interval '40 s' WHERE name <> %s"
+    connection.execute(idle, ("HighWaterMark",))
+    connection.execute("UPDATE mt_event_progression SET last_updated = now() WHERE name LIKE 'Hi%'")
+    cart = version_of("ShoppingCart:All")
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        with pytest.raises(Refused, match="at the head, and Marten's daemon may be running"):
+            check_unused(store, cart)
+        # It does not run this shard: there is an event, and the shard does not move.
+        connection.execute(
+            "UPDATE mt_event_progression SET last_seq_id = 1400 WHERE name = %s",
+            ("ShoppingCart:All",),
+        )
+        check_unused(store, cart)
+        connection.execute(idle, ("",))
+        connection.execute(
+            "UPDATE mt_event_progression SET last_seq_id = 1492 WHERE name = %s",
+            ("ShoppingCart:All",),
+        )
+        connection.execute("SELECT 1")
+        check_unused(store, cart)
+
+
 def test_emmetts_projector_is_measured_in_its_types_and_partition(project, dumps, dsn, connection):
     emmett.restore(connection, (dumps / "emmett-0.42.0.sql").read_text())
     # Up to 0.42 its checkpoint moves over the types alone that it handles.
@@ -244,8 +271,10 @@ def test_emmetts_projector_is_measured_in_its_types_and_partition(project, dumps
             "lpad(max(global_position)::text, 19, '0') FROM emt_messages) WHERE processor_id = %s",
             (projector.name,),
         )
-        with pytest.raises(Refused, match="at the head, and its status is 'running'"):
+        with pytest.raises(Refused, match="at the head, and its row says 'running'"):
             check_unused(store, version_of(projector.name))
+        # Whether one lives that says so is not known: it may have been killed.
+        assert behind.alive == "unknown"
         # The event of a number is gone, and its row tells the transaction that stored it.
         (unread,) = connection.execute(
             "SELECT count(*) FROM emt_messages WHERE global_position > 400"

@@ -21,10 +21,14 @@ from esops.stores.parts import SqlAccess
 
 _STILLNESS = timedelta(seconds=60)
 """How long the switch waits for the application's projector to stop."""
+_BETWEEN_LOOKS = timedelta(seconds=1)
 
 
 class Switching(SwitchingInline):
     """The step after which readers see green."""
+
+    _row: str | None = None
+    """The row of the application's projector, as it was when that stood still."""
 
     def _switch(self) -> None:
         """Point the names at green, with green at blue's position or past it, in one transaction
@@ -78,7 +82,8 @@ class Switching(SwitchingInline):
         """Wait up to a minute until the application's projector has stopped.
 
         Tries what the switch will do, and rolls it back: the store knows best what stands in the
-        way. Raises Refused.
+        way. And looks at the projector's row twice: one that moves is at work, whatever the row or
+        the operator says. Raises Refused.
         """
         name, deadline, said = (
             self.target.settings.checkpoint,
@@ -97,7 +102,10 @@ class Switching(SwitchingInline):
 
         while True:
             try:
-                return self._session.do(attempt)
+                self._row = self._session.do(self._look)
+                self._session.do(attempt)
+                time.sleep(_BETWEEN_LOOKS.total_seconds())
+                return self._session.do(self._check_still)
             except Refused as refused:
                 if self._stop() or time.monotonic() >= deadline:
                     raise
@@ -112,6 +120,20 @@ class Switching(SwitchingInline):
                 runner.step(timedelta(milliseconds=50))
                 at = runner.position
 
+    def _look(self, connection: psycopg.Connection) -> str | None:
+        name = self.target.settings.checkpoint
+        return None if name is None else self._sql().row_of(connection, name)
+
+    def _check_still(self, connection: psycopg.Connection) -> None:
+        """Raises Refused where the projector's row has moved since it was looked at."""
+        if self._look(connection) != self._row:
+            raise Refused(
+                f"the application's processor {self.target.settings.checkpoint} is at work: its "
+                "row has moved while esops looked",
+                hint="End its process, and continue with --resume. Nothing overrules this, not "
+                "even --processor-stopped.",
+            )
+
     def _hand_over(self, connection: psycopg.Connection, green: Version) -> None:
         """Set the application's checkpoint to green's position, in the switch's transaction, so
         that the application continues where green is. Raises Refused.
@@ -122,6 +144,7 @@ class Switching(SwitchingInline):
             raise Refused(
                 "the application cannot take over: green or the application has no checkpoint"
             )
+        self._check_still(connection)
         stopped = self._options.processor_stopped
         where = self._sql().set_checkpoint(connection, name, position, stopped=stopped)
         # From now on the application moves the checkpoint, and esops must not follow the version.

@@ -57,6 +57,15 @@ class PostgresSql:
         """As the library does."""
         return self._layout.begins_checkpoints
 
+    def row_of(self, connection: psycopg.Connection, name: str) -> str | None:
+        """As the library keeps it."""
+        return self._layout.row_of(connection, name)
+
+    def signs_of_life(self, name: str) -> str:
+        """As the layout finds them."""
+        with self.control() as connection:
+            return self._layout.signs_of_life(connection, name)
+
     def set_checkpoint(
         self,
         connection: psycopg.Connection,

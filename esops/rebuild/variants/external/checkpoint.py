@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from esops.errors import Refused
 from esops.events import Position
@@ -36,7 +36,7 @@ def check_unused(store: EventStore, version: Version) -> None:
     """Raises Refused where the application still keeps a version fresh that is to be dropped."""
     there = None if version.checkpoint is None else checkpoint_of(store, version.checkpoint)
     # A library that notes no time cannot tell whether its projector still runs.
-    age = None if there is None else between(there.updated_at, datetime.now(UTC))
+    age = None if there is None else between(there.updated_at, store.ping().clock)
     if there is not None and age is not None and age < _ALIVE:
         raise Refused(
             f"the application still keeps v{version.version} fresh: its checkpoint {there.name} "
@@ -44,10 +44,13 @@ def check_unused(store: EventStore, version: Version) -> None:
             hint="Stop that version of its projector first.",
         )
     # One that lives, and for which there is nothing to do, does not move.
-    if there is not None and there.alive == "yes" and has_read(store, there, store.head().position):
+    if there is None or not has_read(store, there, store.head().position):
+        return
+    signs = store.sql.signs_of_life(there.name) if store.sql is not None else ""
+    if there.alive == "yes" or signs:
         raise Refused(
             f"the application may still keep v{version.version} fresh: its checkpoint {there.name} "
-            f"is at the head, and {there.evidence or f'its status is {there.state!r}'}",
+            f"is at the head, and {signs or there.evidence}",
             hint="Stop that version of its projector first. One that was killed falls behind with "
             "the next event.",
         )

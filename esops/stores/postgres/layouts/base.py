@@ -193,6 +193,16 @@ class Layout(ABC):
         del connection
         return []
 
+    def row_of(self, connection: psycopg.Connection, name: str) -> str | None:
+        """The row of a processor of the application's; see SqlAccess."""
+        del connection, name
+        return None
+
+    def signs_of_life(self, connection: psycopg.Connection, name: str) -> str:
+        """What says that a processor of the application's may live; see SqlAccess."""
+        del connection, name
+        return ""
+
     def set_checkpoint(
         self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
     ) -> str:

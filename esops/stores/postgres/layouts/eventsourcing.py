@@ -164,6 +164,16 @@ class Eventsourcing(NumberedLayout):
             ]
         return found
 
+    def row_of(self, connection: psycopg.Connection, name: str) -> str | None:
+        """The newest number of the tracking row."""
+        downstream, _, upstream = name.rpartition("/")
+        table = catalog.find_table(connection, self.schema, f"{downstream}_tracking")
+        if table is None:
+            return None
+        asked = _on("reached", qualified(table.schema, table.name))
+        row = connection.execute(asked, {"name": upstream}).fetchone()
+        return None if row is None else str(row[0])
+
     def set_checkpoint(
         self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
     ) -> str:

@@ -80,6 +80,14 @@ class HandingOver:
             )
         return where
 
+    def row_of(self, connection: psycopg.Connection, name: str) -> str | None:
+        """The rows of a processor's versions as a text: one that works moves its own."""
+        identity, _, version = name.rpartition("/")
+        statement = sql.SQL(_SQL["row"]).format(processors=_C(self.schema, self.processors))
+        names = [name, identity] if version.isdigit() else [name]
+        row = connection.execute(statement, {"names": names}).fetchone()
+        return None if row is None else row[0]
+
     def _as_number(
         self, connection: psycopg.Connection, green: _Green, reached: _Reached
     ) -> _Target:

@@ -64,3 +64,8 @@ SELECT {function}(%(name)s, %(version)s, %(to)s, %(from)s, pg_current_xact_id(),
 -- release --
 -- What a processor does that ends in order. Its advisory lock is none of this session's.
 SELECT {function}(0, %(name)s, %(partition)s, %(version)s, %(instance)s, %(projection)s)
+
+-- row --
+-- What the rows of a processor say, as one text.
+SELECT jsonb_agg(to_jsonb(p) ORDER BY to_jsonb(p)::text)::text FROM {processors} p
+WHERE processor_id = ANY(%(names)s)

@@ -20,10 +20,9 @@ from esops.stores.postgres.layouts.emmett.inline import PROJECTOR
 
 _C = sql.Identifier
 _SQL = statements(__package__, "processors")
-_ALIVE: Mapping[str, Literal["yes", "no", "unknown"]] = {"running": "yes", "stopped": "no"}
-"""By the status. `running` stands until the processor ends in order: one that was killed may be
-dead, and nothing tells.
-"""
+_ALIVE: Mapping[str, Literal["yes", "no", "unknown"]] = {"stopped": "no"}
+"""By the status."""
+RUNNING = "its row says 'running', which one that was killed leaves as well"
 PAIR = re.compile(r"(\d{20}):(\d{19})\Z")
 """A checkpoint since 0.43: the transaction and the number of a message."""
 _NOT_STORED = "Emmett starts a version above 1 from the checkpoint of version 1, and stores none"
@@ -88,6 +87,9 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
         position, evidence = _stands(connection, where, at)
         if number is None:
             evidence = f"its checkpoint is {checkpoint or 'NULL'!r}, which is no position"
+        # Beside an unknown position it would say why that is unknown.
+        if status == "running" and position is not None:
+            evidence = evidence or RUNNING
         if version > 1:
             position, evidence = None, _NOT_STORED
         stream = None if pair or not number else _stream_at(connection, where, at)

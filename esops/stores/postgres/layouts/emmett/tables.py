@@ -204,6 +204,15 @@ class Emmett(Layout):
         )
         return processors.checkpoints(connection, where)
 
+    def row_of(self, connection: psycopg.Connection, name: str) -> str | None:
+        """The processor's row."""
+        return self._handing_over.row_of(connection, name)
+
+    def signs_of_life(self, connection: psycopg.Connection, name: str) -> str:
+        """What the row says, which one that was killed leaves, too."""
+        found = (each for each in self.checkpoints(connection) if each.called(name))
+        return processors.RUNNING if any(each.state == "running" for each in found) else ""
+
     def set_checkpoint(
         self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
     ) -> str:

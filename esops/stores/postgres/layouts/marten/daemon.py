@@ -78,12 +78,14 @@ def checkpoints(
         # No lock is no proof: a daemon in solo mode has none.
         lock = None if kind else next((each for each in locks[name] if each in held), None)
         beats = agent == "Running" and beat is not None and beat < liveness.TOUCHED
-        if lock is not None:
-            evidence = evidence or f"a daemon holds its lock {lock}"
-        elif beats:
-            evidence = evidence or f"its heartbeat is {beat.total_seconds():.0f} s old"
-        elif paused:
-            evidence = evidence or paused
+        # Beside an unknown position it would say why that is unknown.
+        if position is not None and not evidence:
+            if lock is not None:
+                evidence = f"a daemon holds its lock {lock}"
+            elif beats:
+                evidence = f"its heartbeat is {beat.total_seconds():.0f} s old"
+            else:
+                evidence = paused or ""
         found.append(
             Checkpoint(
                 name,
@@ -115,6 +117,17 @@ def _counted(
             sql.SQL(f"SELECT {by}, count(*) FROM {{}} GROUP BY 1").format(_C(schema, table))
         ).fetchall()
     )
+
+
+def row_of(connection: psycopg.Connection, schema: str, name: str) -> str | None:
+    """A row of progress as a text; None where there is none."""
+    row = connection.execute(
+        sql.SQL("SELECT to_jsonb(p)::text FROM {} p WHERE name = %s").format(
+            _C(schema, "mt_event_progression")
+        ),
+        (name,),
+    ).fetchone()
+    return None if row is None else str(row[0])
 
 
 def set_checkpoint(

@@ -91,6 +91,17 @@ def refuse_if_alive(
     )
 
 
+def signs(connection: psycopg.Connection, schema: str, name: str) -> str:
+    """Why a shard's progress may not be set now, which says that a daemon may live; else empty."""
+    # The locks that this takes are only tried.
+    with connection.transaction(force_rollback=True):
+        try:
+            refuse_if_alive(connection, schema, name)
+        except Refused as refused:
+            return refused.message
+    return ""
+
+
 def _own(schema: str, quote: str = '"?') -> str:
     """What stands before a name of a schema's in a statement, as a regular expression: that schema,
     or none. Marten always names the schema.

@@ -34,7 +34,7 @@ from esops.stores.postgres.layouts.base import (
     same_uuid,
 )
 from esops.stores.postgres.layouts.marten import archiving as marten_archiving
-from esops.stores.postgres.layouts.marten import daemon, inline, times
+from esops.stores.postgres.layouts.marten import daemon, inline, liveness, times
 from esops.stores.postgres.layouts.marten.variant import (
     DEFAULT_TENANT,
     MartenVariant,
@@ -201,6 +201,14 @@ class Marten(Layout):
     def checkpoints(self, connection: psycopg.Connection) -> list[Checkpoint]:
         """The daemon's shards and its high-water mark."""
         return daemon.checkpoints(connection, self.schema, self._numbered_tenant)
+
+    def row_of(self, connection: psycopg.Connection, name: str) -> str | None:
+        """The whole row: a shard that works touches it."""
+        return daemon.row_of(connection, self.schema, name)
+
+    def signs_of_life(self, connection: psycopg.Connection, name: str) -> str:
+        """Those of any daemon, which may run this shard."""
+        return liveness.signs(connection, self.schema, name)
 
     def set_checkpoint(
         self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
