@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -122,6 +122,10 @@ class PostgresSettings(StoreSettings, DatabaseSettings):
     """
     ordering: Literal["native", "position"] = "native"
     """Emmett: `position` reads by global position instead of by transaction id."""
+    processors: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(default_factory=dict)
+    """The types of events that processors of the application's handle, by their names, where the
+    library does not tell: one that moves its checkpoint over these alone looks late for ever.
+    """
     hole_threshold: Duration = timedelta(seconds=3)
     """How long ago a missing number must have been drawn before it counts as dead. Commands wait
     for this in addition to `settle_timeout`.

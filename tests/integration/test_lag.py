@@ -231,6 +231,28 @@ def test_the_version_of_a_shard_that_a_daemon_may_run_is_not_dropped(dumps, dsn,
         check_unused(store, cart)
 
 
+def test_the_types_that_only_the_configuration_can_tell(project, dumps, dsn, connection):
+    """A reactor of Emmett 0.42 with `canHandle`: its checkpoint stays at the last of its types."""
+    emmett.restore(connection, (dumps / "emmett-0.42.0.sql").read_text())
+    connection.execute(
+        "DELETE FROM emt_processors WHERE processor_id <> 'shipping'; UPDATE emt_processors SET "
+        "last_processed_checkpoint = (SELECT lpad(max(global_position)::text, 19, '0') FROM "
+        "emt_messages WHERE message_type = 'ShoppingCartOpened')"
+    )
+    policy = {"store": "s", "stream": "*", "remove": "delete", "never_younger_than": "0s"}
+    archives = {"cold": {"repository": "cold", "policies": {"all": policy}}}
+    project.configure(stores={"s": {"dsn": dsn}}, archives=archives)
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        assert lags(store)["shipping"][0] > 0
+    assert project.run("archive", "run", "all").code == 6
+    for name in ("shipping", "shipping/1"):
+        handled = {name: ["ShoppingCartOpened"]}
+        with open_store("s", PostgresSettings(dsn=dsn, processors=handled)) as store:
+            assert lags(store) == {"shipping": (0, False)}
+    project.configure(stores={"s": {"dsn": dsn, "processors": handled}}, archives=archives)
+    project.ok("archive", "run", "all")
+
+
 def test_emmetts_projector_is_measured_in_its_types_and_partition(project, dumps, dsn, connection):
     emmett.restore(connection, (dumps / "emmett-0.42.0.sql").read_text())
     # Up to 0.42 its checkpoint moves over the types alone that it handles.

@@ -66,6 +66,7 @@ class PostgresStore(EventStore):
         """Connect and find the layout in the catalogue."""
         self.name = name
         self._dsn, self._tenant = settings.dsn, settings.tenant
+        self._handled = {name: tuple(types) for name, types in settings.processors.items()}
         self._connection: psycopg.Connection | None = None
         with translated():
             # Before anything is read: a replica would say something else about what is settled.
@@ -406,9 +407,16 @@ class PostgresStore(EventStore):
             return self.layout.dated_wrong_by(connection)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """From the library's own table."""
+        """From the library's own table, with the types of events that the configuration names."""
         with translated():
-            return self.layout.checkpoints(self._control())
+            found = self.layout.checkpoints(self._control())
+        handled = self._handled
+        return [
+            next(
+                (replace(each, types=handled[name]) for name in handled if each.called(name)), each
+            )
+            for each in found
+        ]
 
     def close(self) -> None:
         """Close all connections."""
