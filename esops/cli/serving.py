@@ -193,8 +193,9 @@ def finish(
 ) -> int:
     """Make the rows right that old code wrote after a switch with live = "inline".
 
-    Run it when the last instance with the old code has ended. Each row is compared with the events
-    of its stream, while the application writes; nothing else is locked.
+    Run it when the last instance with the old code has ended; after a rollback, with the new code.
+    Each row is compared with the events of its stream, while the application writes; nothing else
+    is locked.
 
     esops projection finish cart_summary --longest-session 60s
 
@@ -205,7 +206,8 @@ def finish(
 
     output, config = opened(context)
     confirm(
-        f"Has the last instance of the application with the old code of {name} ended?",
+        f"Has the last instance of the application ended whose code of {name} is another one than "
+        "esops.toml names?",
         yes=yes,
         what="finishing needs the word that no old code writes any more",
     )

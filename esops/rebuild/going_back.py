@@ -197,7 +197,12 @@ def go(
 
         ignored = IgnoredValues(going.serving, wanted, target.settings.verify)
         steps = inline_switch.Steps(
-            visible, near, lambda on: _record(on, going, ready), stop, say, ignored
+            visible,
+            near,
+            lambda on: _record(on, going, ready, found.rows_green),
+            stop,
+            say,
+            ignored,
         )
         lock = inline_switch.perform(connection, going.what, steps, patience)
         applied = runner.events + len(ready.late) + lock.events
@@ -206,13 +211,14 @@ def go(
         runner.close()
 
 
-def _record(connection: psycopg.Connection, going: Going, ready: Ready) -> int:
+def _record(connection: psycopg.Connection, going: Going, ready: Ready, rows: int) -> int:
     """What goes into the switch's transaction."""
     wanted, serving, code = going.wanted, going.serving, going.target.code
     kept = ready.made_by
     at = registry.read_position(connection, wanted.projection, wanted.version)
     # From now on the application writes to it, and esops must not.
     registry.release(connection, wanted)
+    registry.set_rows(connection, wanted, rows)
     rebuild = journal.went_back(connection, wanted, serving.version, back=going.back)
     detail = {"code": code.fingerprint}
     journal.note(connection, rebuild, journal.SWITCHED, journal.INLINE, detail)

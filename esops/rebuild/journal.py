@@ -170,12 +170,14 @@ def keep_verification(
 class InlineSwitch:
     """A switch to a table that the application writes, after which old code may write rows.
 
-    `code` is the fingerprint of the code that built the version. `healed`: no row of old or mixed
-    logic is left. `old_code_ended`: the operator has said that nobody writes such rows any more.
+    `from_version` served before. `code` is the fingerprint of the code that built the version.
+    `healed`: no row of old or mixed logic is left. `old_code_ended`: the operator has said that
+    nobody writes such rows any more.
     """
 
     rebuild: int
     since: datetime
+    from_version: int | None
     code: str | None
     healed: bool
     old_code_ended: bool

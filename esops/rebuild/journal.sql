@@ -38,7 +38,7 @@ WHERE rebuild = %(rebuild)s;
 -- switched_inline --
 -- The last switch that made a version serve which the application writes itself, and what was said
 -- of it afterwards.
-SELECT r.rebuild, l.at, l.detail ->> 'code',
+SELECT r.rebuild, l.at, r.from_version, l.detail ->> 'code',
        EXISTS (SELECT FROM esops.rebuild_log h
                 WHERE h.rebuild = r.rebuild AND h.event = %(healed)s AND h.at >= l.at),
        EXISTS (SELECT FROM esops.rebuild_log e

@@ -52,6 +52,8 @@ class VersionStatus:
     """Why no process keeps it fresh, where one tried."""
     mixed_since: datetime | None = None
     """Since when the application's old code may have written rows of it (live = "inline")."""
+    back_from: int | None = None
+    """The version whose code that is, where the switch was back from it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Under the documented field names."""
@@ -87,8 +89,11 @@ class VersionStatus:
         if self.failure is not None:
             return str(self.failure)
         if self.mixed_since is not None:
+            logic, code = "the old logic", "the old code"
+            if self.back_from is not None:
+                logic, code = f"the logic of v{self.back_from}", "its code"
             return (
-                "rows may be of the old logic or of both. When the last instance with the old code "
+                f"rows may be of {logic} or of both. When the last instance with {code} "
                 f"has ended: esops projection finish {self.version.projection}"
             )
         return None if self.version.lost is None else f"it was given up: {self.version.lost}"
@@ -238,9 +243,20 @@ def _status(
     begun = None
     if version.state == "active":
         begun = journal.unhealed(connection, version.projection, version.version)
-    mixed = None if begun is None else begun.since
+    from_version = (begun and begun.from_version) or 0
     return VersionStatus(
-        version, lag, followed_by, trouble, dead, accepted, missing, by_hand, other, failure, mixed
+        version,
+        lag,
+        followed_by,
+        trouble,
+        dead,
+        accepted,
+        missing,
+        by_hand,
+        other,
+        failure,
+        mixed_since=None if begun is None else begun.since,
+        back_from=from_version if from_version > version.version else None,
     )
 
 

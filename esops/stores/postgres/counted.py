@@ -140,8 +140,17 @@ def begun_beyond(
     connection: psycopg.Connection, layout: Layout, position: Position
 ) -> list[LateBeginning]:
     """The streams without their first events whose first one now lies after a position."""
-    beginning = sql.SQL("{} AND {}").format(layout.own, layout.beyond(position))
-    statement = sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, beginning))
+    own, beyond = layout.own, layout.beyond(position)
+    # Only those with an event there are looked at: to group all events would take its time.
+    recent = sql.SQL("{} AND {stream} IN (SELECT {stream} FROM {} WHERE {} AND {})").format(
+        layout.scope,
+        layout.events,
+        own,
+        beyond,
+        stream=layout.stream_column or layout.mapped.stream,
+    )
+    wanted = sql.SQL("{} AND {}").format(own, beyond)
+    statement = sql.SQL(_LATE_BEGINNINGS).format(**_of_late(layout, wanted, recent))
     rows = connection.execute(statement).fetchall()
     return [
         LateBeginning(StreamKey(name, tenant), int(below), kind)
@@ -173,8 +182,12 @@ def late_beginnings(layout: Layout, bulk: BulkReader) -> Iterator[LateBeginning]
             yield LateBeginning(StreamKey(name, tenant), int(below), kind)
 
 
-def _of_late(layout: Layout, wanted: sql.Composable) -> dict[str, sql.Composable]:
-    """The streams that begin late, and their first events, for which `wanted` holds."""
+def _of_late(
+    layout: Layout, wanted: sql.Composable, scope: sql.Composable | None = None
+) -> dict[str, sql.Composable]:
+    """The streams that begin late, and their first events, for which `wanted` holds; `scope` says
+    among which events they are looked for (left out: all of the tenant).
+    """
     m = layout.mapped
     names = {
         **_of_layout(layout, archived=True),
@@ -183,6 +196,7 @@ def _of_late(layout: Layout, wanted: sql.Composable) -> dict[str, sql.Composable
         "type": m.type,
         "wanted": wanted,
         "first": sql.Literal(layout.first_version),
+        "scope": scope or layout.scope,
     }
     parts = {"late": _LATE, "beginning": _BEGINNING}
     return {**names, **{name: sql.SQL(text).format(**names) for name, text in parts.items()}}
