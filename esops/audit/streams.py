@@ -71,6 +71,8 @@ class StreamsAudit:
     """How many breaches there are."""
     budgets: int = 0
     """How many budgets are configured."""
+    denied: list[str] = field(default_factory=list)
+    """Streams that this user may not read. Nothing here counts them."""
     unmatched: list[str] = field(default_factory=list)
     """A sentence for each budget that fits no category of the store."""
 
@@ -90,6 +92,7 @@ class StreamsAudit:
             "findings": [breach.as_dict() for breach in self.breaches],
             "findings_total": self.broken,
             "unmatched_budgets": self.unmatched,
+            "denied": self.denied,
         }
 
     def ordered(self) -> list[tuple[tuple[str | None, str], Distribution]]:
@@ -177,7 +180,8 @@ def audit_streams(
         found.categories.setdefault((each.category, each.tenant), Distribution()).add(
             each.length, each.streams
         )
-    if not found.whole.streams:
+    found.denied = sorted(counts.denied)
+    if not found.whole.streams and not found.denied:
         check_filter(store, EventFilter(category=request.category, archived=True))
     if request.longest:
         found.longest = _longest(store, settings, request)
@@ -243,10 +247,14 @@ def _longer_than(distributions: Sequence[Distribution]) -> Callable[[int], int]:
 
 
 def listed(
-    store: EventStore, settings: AuditSettings, request: StreamsRequest
+    store: EventStore, settings: AuditSettings, request: StreamsRequest, denied: list[str]
 ) -> Iterator[StreamInfo]:
-    """Every stream by name, with its bytes, in the order in which the store returns them."""
-    return iter(store.streams(request.filter, closed_by=settings.closed_by, measured=True))
+    """Every stream by name, with its bytes, in the order in which the store returns them. Names of
+    streams that this user may not read go into `denied`.
+    """
+    return store.allowed_streams(
+        request.filter, denied, closed_by=settings.closed_by, measured=True, counted=request.counted
+    )
 
 
 def _dated(store: EventStore, streams: Sequence[StreamInfo]) -> Iterator[StreamInfo]:

@@ -74,7 +74,7 @@ def streams(
 ) -> int:
     """Show how long streams are, list the longest, and check the budgets of [audit.budgets].
 
-    Exit code 1 if a budget is broken, or fits no category of the store.
+    Exit code 1 if a budget is broken or fits no category of the store, or a stream may not be read.
 
     esops audit streams
     esops audit streams --category ShoppingCart --longest 50
@@ -86,7 +86,7 @@ def streams(
 
     output = current_output(context)
     config = load_config(output.settings.config)
-    request = StreamsRequest(category, archived, window=duration("--since", since))
+    request = StreamsRequest(category, archived, count, window=duration("--since", since))
     if all_:
         return _list_all(output, config, request)
     if estimate and _estimate(output, config, request):
@@ -114,7 +114,8 @@ def streams(
     text.streams(output, found, percentiles=percentiles, growth=growth)
     for sentence in found.unmatched:
         output.warn(sentence)
-    return 1 if found.broken or found.unmatched else 0
+    text.denied(output, found.denied)
+    return 1 if found.broken or found.unmatched or found.denied else 0
 
 
 def _list_all(output: Output, config: Config, request: StreamsRequest) -> int:
@@ -122,12 +123,14 @@ def _list_all(output: Output, config: Config, request: StreamsRequest) -> int:
 
     form = output.format("ndjson", "csv")
     with _opened(output, config) as store:
-        rows = map(stream_as_dict, listed(store, config.audit, request))
+        denied: list[str] = []
+        rows = map(stream_as_dict, listed(store, config.audit, request, denied))
         if form == "csv":
             output.csv(rows, STREAM_COLUMNS)
         else:
             output.ndjson(rows)
-    return 0
+    text.denied(output, denied)
+    return 1 if denied else 0
 
 
 def _estimate(output: Output, config: Config, request: StreamsRequest) -> bool:

@@ -44,6 +44,16 @@ def streams(output: Output, found: StreamsAudit, *, percentiles: bool, growth: b
             _breaches(output, found)
 
 
+def denied(output: Output, streams: Sequence[str]) -> None:
+    """Say which streams are left out, since this user may not read them."""
+    if streams:
+        output.warn(
+            f"{count(len(streams), 'stream is', 'streams are')} left out, since this user may not "
+            f"read {'it' if len(streams) == 1 else 'them'}: {visible(', '.join(streams[:3]))}"
+            + (" …" if len(streams) > 3 else "")
+        )
+
+
 def _summary(output: Output, found: StreamsAudit, whole: dict[str, Any]) -> None:
     output.line(
         f"Store {found.store}: {count(whole['streams'], 'stream')}, "

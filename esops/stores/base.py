@@ -216,6 +216,21 @@ class EventStore(Protocol):
         `measured`, how many bytes it takes.
         """
 
+    def allowed_streams(
+        self,
+        filter: EventFilter,
+        denied: list[str],  # noqa: ARG002 - for stores with rights for each stream
+        *,
+        counted: bool = False,  # noqa: ARG002 - for stores with a list that may lack some
+        closed_by: Sequence[str] = (),
+        measured: bool = False,
+    ) -> Iterator[StreamInfo]:
+        """`streams`, without those that this user may not read, whose names go into `denied`.
+
+        With `counted`, from the events themselves, whatever list of streams the store keeps.
+        """
+        return self.streams(filter, closed_by=closed_by, measured=measured)
+
     def follow(
         self,
         after: Position | None = None,

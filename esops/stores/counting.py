@@ -35,13 +35,9 @@ class CountedLengths:
         self,
         store: EventStore,
         how: Callable[..., str] = lambda counted: "each stream is looked at",  # noqa: ARG005
-        from_events: Callable[..., Iterator[StreamInfo]] | None = None,
     ) -> None:
-        """`how` says where the store has its list of streams from, with `counted`, too.
-        `from_events` lists the streams from the events themselves, where the store has a list that
-        may lack some.
-        """
-        self._store, self._how, self._from_events = store, how, from_events
+        """`how` says where the store has its list of streams from, with `counted`, too."""
+        self._store, self._how = store, how
 
     def reads_everything(self, *, counted: bool = False) -> bool:  # noqa: ARG002 - always counted
         """Each stream is looked at."""
@@ -50,10 +46,11 @@ class CountedLengths:
     def counts(self, filter: EventFilter = EVERYTHING, *, counted: bool = False) -> LengthCounts:
         """Counted stream by stream."""
         counts: Counter[tuple[str | None, str, int]] = Counter()
-        for info in self._some(filter, counted=counted):
+        denied: list[str] = []
+        for info in self._some(filter, denied, counted=counted):
             counts[info.category, info.tenant, info.length] += 1
         found = (LengthCount(*key, streams) for key, streams in counts.items())
-        return LengthCounts(found, self._how(counted=counted))
+        return LengthCounts(found, self._how(counted=counted), denied)
 
     def longest(
         self,
@@ -68,7 +65,7 @@ class CountedLengths:
         """The longest, by a heap of as many."""
         found = (
             info
-            for info in self._some(filter, counted=counted, closed_by=closed_by, measured=True)
+            for info in self._some(filter, [], counted=counted, closed_by=closed_by, measured=True)
             if info.length > over
         )
         # A heap of as many as are wanted: a sort would hold every stream.
@@ -83,7 +80,7 @@ class CountedLengths:
         """Of each stream that was written to since then and is long enough, the newest events are
         read.
         """
-        for info in self._some(filter):
+        for info in self._some(filter, []):
             # Only what was written to since then can have grown, and only if it is long enough.
             if info.length > over and _perhaps_since(info, since):
                 recent = self._since(info, since)
@@ -110,15 +107,12 @@ class CountedLengths:
         """There is none: each stream is looked at."""
         return None
 
-    def _some(
-        self, filter: EventFilter, *, counted: bool = False, **more: Any
-    ) -> Iterator[StreamInfo]:
+    def _some(self, filter: EventFilter, denied: list[str], **more: Any) -> Iterator[StreamInfo]:
         """Streams of which something can be read, without the store's own."""
-        listed = self._store.streams
-        if counted and self._from_events is not None:
-            listed = self._from_events
         return (
-            info for info in listed(filter, **more) if info.length and not info.name.startswith("$")
+            info
+            for info in self._store.allowed_streams(filter, denied, **more)
+            if info.length and not info.name.startswith("$")
         )
 
     def _since(self, info: StreamInfo, since: datetime) -> int:

@@ -24,6 +24,8 @@ class LengthCounts(NamedTuple):
 
     counts: Iterator[LengthCount]
     how: str
+    denied: Sequence[str] = ()
+    """Streams that this user may not read, and that are not counted. Known when `counts` begins."""
 
 
 class MonthCount(NamedTuple):

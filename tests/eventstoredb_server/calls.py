@@ -89,7 +89,10 @@ class User:
         """
         if self.is_admin:
             return True
-        allowed = settings.acl.get("$r") if settings else None
+        # Of metadata, the right is one of the stream that they are about.
+        right = "$mr" if stream.startswith("$$") else "$r"
+        stream = stream.removeprefix("$$")
+        allowed = settings.acl.get(right) if settings else None
         if allowed is not None:
             names = allowed if isinstance(allowed, list) else [allowed]
             return "$all" in names or self.name in names or bool(self.groups & set(names))

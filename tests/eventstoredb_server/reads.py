@@ -37,8 +37,7 @@ def check(options: streams_pb2.ReadReq.Options, user: User, storage: Storage) ->
         if options.WhichOneof("stream_option") == "stream"
         else "$all"
     )
-    stream = storage.streams.get(name)
-    if not user.may_read(name, stream.settings if stream else None):
+    if not user.may_read(name, storage.settings_of(name.removeprefix("$$"))):
         raise access_denied()
     return name
 

@@ -289,7 +289,7 @@ class Storage:
             self.end = position
             self._write(self.streams.setdefault(stream, Stream(stream)), event, revision, created)
         for stream in self.streams.values():
-            stream.settings = self._settings_of(stream.name)
+            stream.settings = self.settings_of(stream.name)
         return bool(self.records)
 
     # -- writing
@@ -307,7 +307,7 @@ class Storage:
             if not events:
                 return Written(self.end, NO_STREAM)
             stream = self.streams[name] = Stream(name)
-            stream.settings = self._settings_of(name)
+            stream.settings = self.settings_of(name)
         if stream.soft_deleted and events:
             self._recreate(stream)
         created = now_ticks()
@@ -402,7 +402,7 @@ class Storage:
             found = {}
         return found if isinstance(found, dict) else {}
 
-    def _settings_of(self, name: str) -> StreamSettings:
+    def settings_of(self, name: str) -> StreamSettings:
         if name.startswith("$$"):
             return StreamSettings(max_count=1)
         meta = self.streams.get("$$" + name)

@@ -314,6 +314,9 @@ def test_a_bad_uri_names_the_key_and_no_secret(project):
         assert "stores.billing.uri" in result.err
         assert said in result.err
         assert "hidden" not in result.err
+        status = project.run("status", "--output", "json")
+        assert status.code in (1, 2), uri
+        assert "hidden" not in status.out + status.err
 
 
 def test_an_append_whose_answer_is_lost_is_written_once():

@@ -351,12 +351,22 @@ def test_a_wrong_password_a_wrong_ca_and_missing_rights_say_what_they_are(secure
     stranger = run(nodes.uri.replace("ca.pem", "other.pem"))
     assert stranger.code == 3
     assert "certificate" in stranger.err
+    assert len(stranger.err.splitlines()) == 2, "gRPC says nothing of its own"
+    plain = run(f"esdb://localhost:{nodes.ports[0]}?tls=false")
+    assert (plain.code, "speaks TLS" in plain.err, "tls=true" in plain.err) == (3, True, True)
+    with Nodes() as insecure:
+        told = run(f"esdb://admin:changeit@localhost:{insecure.ports[0]}?tls=true")
+        assert (told.code, "does not speak TLS" in told.err) == (3, True), told
     assert "tlsCaFile" in stranger.err
     reader = nodes.uri.replace("admin:changeit", "reader:secret")
     denied = run(reader)
     assert denied.code == 3
     assert "does not allow this user to read $all" in denied.err
     assert "hint: Only admins may read $all" in denied.err
+    own = run(reader, "--stream", "cart-9")
+    assert (own.code, own.out.count('"cart-9"')) == (0, 1), own
+    again = run(reader, "--stream", "cart-9", "--after", json.loads(own.out)["position"])
+    assert (again.code, again.out) == (0, ""), again
     with open_store("s", settings(reader)) as store:
         assert [e.type for e in store.read_stream("cart-9")] == ["happened"]
         with (
@@ -364,6 +374,34 @@ def test_a_wrong_password_a_wrong_ca_and_missing_rights_say_what_they_are(secure
             pytest.raises(Unavailable, match="does not allow this user to start a scavenge"),
         ):
             admin.start_scavenge()
+
+
+def test_a_stream_that_may_not_be_read_is_told_and_the_others_are_audited(secure, project):
+    nodes, _ = secure
+    with open_store("s", settings(nodes.uri)) as store:
+        for number in range(3):
+            store.append(f"private-{number}", [event()])
+        store.changes.set_metadata("private-1", {"$acl": {"$r": ["$admins"]}})
+        for name in ("$all", "$streams"):
+            store.changes.set_metadata(name, {"$acl": {"$r": ["readers", "$admins"]}})
+        until(lambda: "private-2" in {e.stream for e in store.read_stream("$streams")})
+    reader = nodes.uri.replace("admin:changeit", "reader:secret")
+    project.write("esops.toml", f'[stores.billing]\nbackend = "eventstoredb"\nuri = "{reader}"\n')
+    only = ("audit", "streams", "--category", "private", "--output")
+    for options in ((), ("--count",)):
+        audit = project.run(*only, "json", *options)
+        assert audit.code == 1, audit
+        assert (audit.json["summary"]["streams"], audit.json["denied"]) == (2, ["private-1"])
+        assert "private-1" in audit.err
+    every = project.run(*only, "ndjson", "--all")
+    assert every.code == 1
+    assert [json.loads(line)["stream"] for line in every.out.splitlines()] == [
+        "private-0",
+        "private-2",
+    ]
+    with open_store("s", settings(nodes.uri)) as store:
+        for name in ("$all", "$streams"):
+            store.changes.set_metadata(name, {})
 
 
 def test_http_without_a_node_is_a_lost_connection():

@@ -88,7 +88,7 @@ def combined(found: Mapping[str, Verification]) -> Verification:
 
 
 def tolerated(verification: Verification, max_diff: str) -> bool:
-    """Whether the differences stay within `N` rows or `P%` of blue's rows.
+    """Whether the differences stay within `N` rows or `P%` of blue's rows; `100%` is any.
 
     A failed assertion is never tolerated. Raises UsageError for any other text.
     """
@@ -99,7 +99,9 @@ def tolerated(verification: Verification, max_diff: str) -> bool:
         if text.endswith("%"):
             # Of a sample only the compared rows can differ, so the share is of those.
             of = verification.compared or verification.rows_blue or 0
-            return verification.differing <= float(text[:-1]) / 100 * max(of, 1)
+            share = float(text[:-1]) / 100
+            # All of it: green may have more rows than blue, and all of them differ.
+            return share >= 1 or verification.differing <= share * max(of, 1)
         return verification.differing <= int(text)
     except ValueError:
         raise UsageError(

@@ -9,7 +9,10 @@ parts: see bulk.py for why.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import re
+import socket
+import ssl
 import weakref
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,8 @@ _KEEP_ALIVE = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms",
 """A node that vanished without a word is noticed within half a minute."""
 _ATTEMPTS = 3
 """Times that esdbclient makes a call, at most, with new connections in between."""
+_PROBE = 2.0
+"""Seconds in which a node that speaks TLS says so."""
 _CLOSING = 2.0
 """Seconds that closing a channel may take: it waits for its calls, and some never end."""
 _SCHEME = re.compile(r"^(kurrentdb|kurrent|eventstore)(\+discover)?://")
@@ -162,6 +167,22 @@ class Link:
         except (ConnectionLost, RuntimeError):  # the latter: too late for a thread
             # It would be closed again when it is let go, which would wait, too.
             client._is_closed = True  # noqa: SLF001
+
+
+def speaks_tls(spec: ConnectionSpec) -> str | None:
+    """One of the URI's nodes that answers with TLS; None where none does within seconds."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for target in spec.targets:
+        host, _, port = target.rpartition(":")
+        # Nothing is sent: whether there is a handshake is all that is asked.
+        with (
+            contextlib.suppress(OSError, ValueError),
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE) as connection,
+            context.wrap_socket(connection, server_hostname=host),
+        ):
+            return target
+    return None
 
 
 def _discovery(spec: ConnectionSpec) -> float:

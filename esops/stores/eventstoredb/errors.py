@@ -26,6 +26,7 @@ _LEADER = (
     "read from this node with nodePreference=follower."
 )
 _CA = "Name the CA's file with tlsCaFile in the URI."
+_NO_TLS = "If the node is insecure, write tls=false in the URI."
 _REACH = "Check that the node is running and that the URI names it."
 _OVERLOADED = "The node may be overloaded. Check its statistics."
 _ADMINS = "Only admins may read $all, unless an ACL grants it to others."
@@ -36,6 +37,10 @@ _FEWER = "Append fewer events at a time."
 
 def _without(preference: str) -> str:
     return f"Leave nodePreference={preference} out of the URI."
+
+
+class Denied(Unavailable):
+    """This user has no right to do it."""
 
 
 class StreamGone(Refused):
@@ -117,7 +122,7 @@ _BY_CLASS: tuple[
         "{target} is not the leader, and only the leader can do this",
         _LEADER,
     ),
-    (esdb.AccessDeniedError, Unavailable, "{target} does not allow this user to {what}", _GRANT),
+    (esdb.AccessDeniedError, Denied, "{target} does not allow this user to {what}", _GRANT),
     (
         esdb.StreamIsDeleted,
         StreamGone,
@@ -170,7 +175,7 @@ def of_status(error: grpc.RpcError, target: str, what: str) -> EsopsError:
         )
     if code is Code.PERMISSION_DENIED or reason == "access-denied":
         hint = _ADMINS if "$all" in what else _GRANT
-        return Unavailable(f"{target} does not allow this user to {what or 'do this'}", hint=hint)
+        return Denied(f"{target} does not allow this user to {what or 'do this'}", hint=hint)
     if code is Code.UNAUTHENTICATED:
         return Unavailable(f"{target} denies the login", hint="Check user and password in the URI.")
     if code is Code.DEADLINE_EXCEEDED:
@@ -185,15 +190,19 @@ def of_status(error: grpc.RpcError, target: str, what: str) -> EsopsError:
         )
     # A cluster that is electing a leader answers with this text.
     if code in (Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED) or "No leader info" in details:
-        # gRPC calls a rejected certificate UNAVAILABLE, but asking again would not help.
-        if "SSL" in details or "CERTIFICATE" in details or "Ssl handshake" in details:
-            return Unavailable(f"the certificate of {target} is not accepted: {details}", hint=_CA)
-        if "too slow" in details:
-            return ConnectionLost(
-                f"{target} ended the subscription: this reader is too slow for it"
-            )
-        return ConnectionLost(f"{target} cannot be reached: {details or code.name}", hint=_REACH)
+        return _unreachable(target, details or code.name)
     return Unavailable(f"{target} did not {what or 'answer'}: {details or code.name}")
+
+
+def _unreachable(target: str, details: str) -> EsopsError:
+    # gRPC calls all of these UNAVAILABLE, but asking again would not help.
+    if "WRONG_VERSION_NUMBER" in details.upper().replace(" ", "_"):
+        return Unavailable(f"{target} does not speak TLS", hint=_NO_TLS)
+    if "SSL" in details or "CERTIFICATE" in details or "Ssl handshake" in details:
+        return Unavailable(f"the certificate of {target} is not accepted: {details}", hint=_CA)
+    if "too slow" in details:
+        return ConnectionLost(f"{target} ended the subscription: this reader is too slow for it")
+    return ConnectionLost(f"{target} cannot be reached: {details}", hint=_REACH)
 
 
 class NotLeader(ConnectionLost):

@@ -79,21 +79,24 @@ def read(
 
 
 def of_stream(
-    link: Link, after: Position | None, until: Position, filter: EventFilter
+    link: Link, after: Position | None, until: Position | None, filter: EventFilter
 ) -> Iterator[Batch]:
-    """One stream's events between two positions, from the stream itself: quick, however long the
-    log is.
+    """One stream's events between two positions, or all after one, from the stream itself: quick,
+    however long the log is.
     """
     assert filter.stream is not None
     page = Page()
     with contextlib.suppress(StreamGone):
         for event in events_of_stream(link, bulk.read_stream_request(filter.stream), filter.stream):
-            if event.position > until:
+            if until is not None and event.position > until:
                 break
             wanted = not filter.types or event.type in filter.types
             if wanted and (after is None or event.position > after) and page.add(event):
                 yield page.take(event.position)
-    yield page.take(until)
+    if until is not None:
+        yield page.take(until)
+    elif page.events:
+        yield page.take(page.events[-1].position)
 
 
 def tells_positions(link: Link, stream: str) -> bool:

@@ -14,7 +14,7 @@ from esops.events import StreamInfo, category_of
 from esops.stores.archiving import StreamPart
 from esops.stores.eventstoredb import bulk
 from esops.stores.eventstoredb.connect import Connector, Link
-from esops.stores.eventstoredb.errors import StreamGone
+from esops.stores.eventstoredb.errors import Denied, StreamGone
 
 SOFT_DELETED = 2**63 - 1
 """The `$tb` of a stream that was deleted softly."""
@@ -79,10 +79,14 @@ def count_parts(connector: Connector, parts: Sequence[StreamPart], *, archived: 
 
 
 def infos(
-    connector: Connector, names: Iterator[str], limit: int | None, closed_by: Sequence[str] = ()
+    connector: Connector,
+    names: Iterator[str],
+    limit: int | None,
+    closed_by: Sequence[str] = (),
+    denied: list[str] | None = None,
 ) -> Iterator[StreamInfo]:
     """The streams of these names that can be read, by name, each once; several asked about at the
-    same time.
+    same time. Names of those that this user may not read go into `denied`, if that is given.
 
     Names are sorted on disk, so that millions of them need no memory.
     """
@@ -92,10 +96,20 @@ def infos(
             "INSERT OR IGNORE INTO names VALUES (?)", ((name,) for name in names)
         )
         link = connector.link
+
+        def look(name: str) -> StreamInfo | None:
+            try:
+                return stream_info(link, name, closed_by)
+            except Denied:
+                if denied is None:
+                    raise
+                denied.append(name)
+                return None
+
         found = (name for (name,) in sorted_names.execute("SELECT name FROM names ORDER BY name"))
         given = 0
         while chunk := list(itertools.islice(found, AT_ONCE * 8)):
-            for info in pool.map(lambda name: stream_info(link, name, closed_by), chunk):
+            for info in pool.map(look, chunk):
                 # The link of a deleted stream stays in $streams.
                 if info is not None and not info.deleted:
                     if limit is not None and given >= limit:

@@ -35,7 +35,7 @@ from esops.stores.base import (
 from esops.stores.counting import CountedLengths
 from esops.stores.eventstoredb import bulk, identity, live, lookup
 from esops.stores.eventstoredb.changes import StreamChanges
-from esops.stores.eventstoredb.connect import Connector, Link
+from esops.stores.eventstoredb.connect import Connector, Link, speaks_tls
 from esops.stores.eventstoredb.errors import StreamGone
 from esops.stores.eventstoredb.listing import StreamNames
 from esops.stores.eventstoredb.node import NodeAdmin
@@ -84,6 +84,16 @@ class EventStoreDBStore(EventStore):
         try:
             with self._talking("list the cluster's members") as link:
                 link.client.read_gossip(timeout=link.deadline)
+        except ConnectionLost:
+            self.close()
+            spec = self._connector.spec
+            node = None if spec.options.Tls else speaks_tls(spec)
+            if node is None:
+                raise
+            raise Unavailable(
+                f"{node} speaks TLS, and the URI of store {name} says tls=false",
+                hint="Write tls=true in the URI, and name the CA's file with tlsCaFile.",
+            ) from None
         except BaseException:
             self.close()
             raise
@@ -144,7 +154,7 @@ class EventStoreDBStore(EventStore):
     @property
     def lengths(self) -> CountedLengths:
         """Counted stream by stream."""
-        return CountedLengths(self, self.listing.source, self.counted_streams)
+        return CountedLengths(self, self.listing.source)
 
     @property
     def search(self) -> NodeSearch:
@@ -236,6 +246,16 @@ class EventStoreDBStore(EventStore):
         """
         for position in (after, until):
             identity.check_position(position)
+        if until is None and filter.stream is not None and not filter.archived:
+            # Without a question to $all: this user may have the right to read the stream alone.
+            link = self._connector.link
+            try:
+                if live.tells_positions(link, filter.stream):
+                    yield from at_most(limit, live.of_stream(link, after, None, filter))
+                    return
+            except ConnectionLost as lost:
+                self._connector.lost(lost)
+                raise
         until = self.head().position if until is None else until
         if until is None or (after is not None and after >= until):
             return
@@ -379,12 +399,18 @@ class EventStoreDBStore(EventStore):
         log.info("streams", source=self.listing.source())
         return lookup.infos(self._connector, self.listing.each(filter), limit, closed_by)
 
-    def counted_streams(
-        self, filter: EventFilter = EVERYTHING, *, closed_by: Sequence[str] = (), **_: object
+    def allowed_streams(
+        self,
+        filter: EventFilter,
+        denied: list[str],
+        *,
+        counted: bool = False,
+        closed_by: Sequence[str] = (),
+        measured: bool = False,  # noqa: ARG002
     ) -> Iterator[StreamInfo]:
-        """The same, with the names from the events themselves."""
-        names = self.listing.each(filter, counted=True)
-        return lookup.infos(self._connector, names, None, closed_by)
+        """Any stream may have an ACL. `counted`: with the names from $all."""
+        names = self.listing.each(filter, counted=counted)
+        return lookup.infos(self._connector, names, None, closed_by, denied)
 
     def late_beginnings(self) -> Iterator[LateBeginning]:
         """Of the streams with settings alone: others begin where they began."""
