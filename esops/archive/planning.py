@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from esops.archive import checkpoint_guard, policy, right_archive
+from esops.archive.application import own_projections
 from esops.archive.heads import LeftOut, Part
 from esops.archive.unfinished import UnfinishedPlan, UnfinishedRun, unfinished_run
 from esops.archive.unread import RunEvents
@@ -95,6 +96,10 @@ class ArchivePlan:
     """How many of each stream's last events stay in the store."""
     late: list[dict[str, str]] = field(default_factory=list)
     """The readers that have not read all of the events: a run would be refused now."""
+    application: list[str] = field(default_factory=list)
+    """The application's own projections: what they made of these events is lost where the
+    application rebuilds them.
+    """
     readers_unknown: str | None = None
     """Why it is not known whether there are such."""
     unfinished: UnfinishedPlan | None = None
@@ -227,6 +232,7 @@ def plan(config: Config, name: str, removal: Removal | None = None) -> ArchivePl
             found.late, found.readers_unknown = _late(
                 config, store, found.store, newest.unread_of(store)
             )
+            found.application = own_projections(store)
         settings = config.policy(name)[2]
         if found.streams and policy.scavenges(store, settings, found.remove):
             admin = require(store, store.admin, "admin")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pyarrow import RecordBatch
 
 from esops.archive.append_archived import Appender, misnamed
+from esops.archive.application import own_projections
 from esops.archive.archived_groups import (
     Group,
     check_names,
@@ -63,6 +64,10 @@ class RestoreResult:
     """The runs that hold the rest of these streams, in the order in which to restore them."""
     to_rebuild: list[str] = field(default_factory=list)
     """The projections with versions that had read events which are at new positions now."""
+    application: list[str] = field(default_factory=list)
+    """The application's own projections, which do not read again what came back behind their
+    positions.
+    """
 
     def leave_out(self, stream: str, reason: str) -> None:
         """Count a stream that was left out."""
@@ -165,6 +170,9 @@ def restore(
         restoration = _Restoration(run, manifest, store, requested, options, log, others)
         if as_they_were:
             restoration.as_they_were(check_stop, progress)
+            if restoration.result.events or restoration.result.revived:
+                # At new positions they are read as new ones.
+                restoration.result.application = [] if options.renumber else own_projections(store)
         else:
             restoration.append(check_stop, progress)
         restoration.result.restore_next = others.to_restore_next

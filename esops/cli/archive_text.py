@@ -71,6 +71,12 @@ def plan(output: Output, found: ArchivePlan) -> None:
             f"{count(gone.streams, 'stream')} ({decimal(gone.bytes)})."
         )
     _late(output, found)
+    if found.application:
+        output.line(
+            "The application's own projections: a rebuild by the application reads what stays, so "
+            "it drops the rows of streams that leave, and makes those of shortened ones without "
+            f"their first events. Here that is about {_named(found.application)}."
+        )
     if found.no_archive is None:
         then = ", when they have caught up" if found.late else ""
         output.line(f"Next{then}: esops archive run {found.policy}")
@@ -261,6 +267,21 @@ RENUMBER_NOTES = (
 """What new positions mean for those who read the store."""
 
 
+def application_note(names: Sequence[str]) -> str:
+    """What a restore means for the application's own projections."""
+    return (
+        "The application's own projections do not read these events again, because they lie "
+        "behind their positions. What one of them has dropped or made without these events stays "
+        "so, and the next append does not repair it, until the application rebuilds it: "
+        f"{_named(names)}"
+    )
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _ITEMS_SHOWN:,} more" if len(names) > _ITEMS_SHOWN else ""
+    return ", ".join(map(visible, names[:_ITEMS_SHOWN])) + more
+
+
 def restored(output: Output, result: RestoreResult) -> None:
     """What was written, what was already complete, and what was left out."""
     complete = (
@@ -285,6 +306,8 @@ def restored(output: Output, result: RestoreResult) -> None:
             "These had read the events, and are not followed until they are rebuilt: "
             f"{', '.join(result.to_rebuild)}"
         )
+    if result.application:
+        output.line(application_note(result.application))
     if result.restore_next:
         too = ", each with --renumber" if result.renumbered else ""
         output.line(

@@ -231,3 +231,38 @@ def test_a_status_whose_only_store_cannot_be_opened_is_no_success(project, dsn, 
         told = project.run("status", "--output", output)
         assert told.code == 1, (told.out, told.err)
         assert "several event stores" in told.out
+
+
+def test_archiving_names_the_applications_own_projections(project, dsn, connection, marten):
+    """They lose the rows where they are rebuilt, and do not read again what comes back."""
+    marten("v1")
+    configure(
+        project,
+        dsn,
+        other="""
+        append = "quick"
+        [archives.cold]
+        repository = "cold"
+        [archives.cold.policies.old]
+        store = "shop"
+        stream = "*"
+        closed_by = ["shopping_cart_confirmed"]
+        never_younger_than = "0s"
+        remove = "delete"
+        """,
+    )
+    own = {"ClientTotals:All", "ShoppingCart:All", "public.mt_doc_account"}
+    plan = project.ok("archive", "plan", "old", "--output", "json").json
+    assert own <= {*plan["application"]}
+    assert "ShoppingCart:All" in project.ok("archive", "plan", "old").out
+    assert (
+        project.ok("archive", "plan", "old", "--remove", "keep", "--output", "json").json[
+            "application"
+        ]
+        == []
+    )
+    # One counting for the plan, the run and the rows.
+    told = project.ok("archive", "run", "old", "--output", "json").json
+    assert (told["events"], told["removed_events"]) == (plan["events"], plan["events"])
+    restored = project.ok("archive", "restore", told["run"], "--yes", "--output", "json").json
+    assert (restored["events"], own <= {*restored["application"]}) == (plan["events"], True)

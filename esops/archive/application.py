@@ -1,0 +1,20 @@
+"""The application's own projections, which neither removed nor restored events reach.
+
+A library's own rebuild reads what is in the store: rows of streams that have left are dropped, or
+made of what stays. And restored events lie behind the positions of its processors, which do not
+read them again: what was dropped or made meanwhile stays as it is until that projection is rebuilt.
+"""
+
+from __future__ import annotations
+
+from esops.stores.base import EventStore
+
+
+def own_projections(store: EventStore) -> list[str]:
+    """The processors of the application, by the names that `esops status` shows, and the tables
+    that it writes with each append.
+    """
+    found = [each.name for each in store.checkpoints() if each.kind == "processor"]
+    if store.inline is not None:
+        found += [f"{each.schema}.{each.name}" for each in store.inline.tables()]
+    return list(dict.fromkeys(found))
