@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
-from heapq import heappush, heappushpop
+from datetime import timedelta
 from itertools import islice
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from esops.archive import checkpoint_guard, policy, right_archive
 from esops.archive.application import own_projections
 from esops.archive.heads import LeftOut, Part
+from esops.archive.newest_streams import NewestStreams
 from esops.archive.unfinished import UnfinishedPlan, UnfinishedRun, unfinished_run
 from esops.archive.unread import RunEvents
 from esops.archive_format.hashes import digests
@@ -22,11 +21,11 @@ from esops.archive_format.runs import Catalog
 from esops.archive_format.schema import time_of
 from esops.config import Config
 from esops.errors import AbsentArchive, EsopsError, Refused
-from esops.events import Checkpoint, RecordedEvent
 from esops.moments import Moment
 from esops.settings import ArchiveSettings, Removal, StoreSettings, StreamPortion
 from esops.stores import open_store
 from esops.stores.archive.own_runs import own_runs
+from esops.stores.archiving import StreamPart
 from esops.stores.base import EventStore, require
 from esops.stores.parts import Scavengeable
 
@@ -37,7 +36,8 @@ _COUNTED_FOR = timedelta(seconds=20)
 """How long a plan counts what a scavenge would remove."""
 _LONGEST_SHOWN = 5
 _STREAMS_AT_ONCE = 500
-_NEWEST_KEPT = 100
+_HIGHEST = (1 << 31) - 1
+"""Of all versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,70 +144,6 @@ class ArchivePlan:
         }
 
 
-class NewestStreams:
-    """The streams of a plan with the newest events: what a reader has not read is among them."""
-
-    def __init__(self) -> None:
-        """Empty."""
-        self._streams: list[tuple[float, int, PlannedStream]] = []
-        self._added = 0
-
-    def add(self, stream: PlannedStream) -> None:
-        """Keep a stream, in the place of an older one where there are many."""
-        at = stream.last_at
-        self._added += 1
-        entry = (at.timestamp() if isinstance(at, datetime) else inf, self._added, stream)
-        if len(self._streams) < _NEWEST_KEPT:
-            heappush(self._streams, entry)
-        else:
-            heappushpop(self._streams, entry)
-
-    def unread_of(self, store: EventStore) -> Callable[[Checkpoint], int]:
-        """How many of the streams end with an event that a reader has not read."""
-        ends: list[RecordedEvent | None] = []
-
-        def unread(reader: Checkpoint) -> int:
-            if not ends:
-                ends.extend(next(_backwards(store, each), None) for _, _, each in self._streams)
-            return sum(
-                _has_unread(store, each, end, reader)
-                for (_, _, each), end in zip(self._streams, ends, strict=True)
-            )
-
-        return unread
-
-
-def _backwards(store: EventStore, stream: PlannedStream) -> Iterator[RecordedEvent]:
-    """What a run would take of a stream, the newest event first."""
-    for event in store.read_stream(stream.name, stream.last_version + 1, backwards=True):
-        if event.tenant == stream.tenant and event.version <= stream.last_version:
-            yield event
-
-
-def _has_unread(
-    store: EventStore, stream: PlannedStream, end: RecordedEvent | None, reader: Checkpoint
-) -> bool:
-    if end is None or not _is_unread(end, reader):
-        return False
-    # Of a reader of some types alone, the last event of such a type counts.
-    for event in _backwards(store, stream) if reader.types else ():
-        if event.type in reader.types or not _is_unread(event, reader):
-            return _is_unread(event, reader)
-    return not reader.types
-
-
-def _is_unread(event: RecordedEvent, reader: Checkpoint) -> bool:
-    if reader.tenant and event.tenant != reader.tenant:
-        return False
-    if reader.category and event.stream.partition("-")[0] != reader.category:
-        return False
-    if reader.stream and event.stream != reader.stream:
-        return False
-    position = reader.position
-    # One of another form is from before the store's `ordering` was changed.
-    return position is None or len(position) != len(event.position) or event.position > position
-
-
 STREAM_COLUMNS = (
     "stream",
     "tenant",
@@ -308,9 +244,7 @@ def _planned(
         )
         yield (
             found,
-            _heads(store, parts, found)
-            if found.part == "head"
-            else (_whole(part, found) for part in parts),
+            _heads(store, parts, found) if found.part == "head" else _whole(store, parts, found),
             store,
         )
         if not found.streams and begun is None:
@@ -373,19 +307,24 @@ def _own_runs(
     return own_runs(catalog.repository, catalog.sealed(), store, settings).all
 
 
-def _whole(part: Part, found: ArchivePlan) -> PlannedStream:
-    info = part.info
-    return PlannedStream(
-        info.name,
-        info.tenant,
-        info.length,
-        info.first_version,
-        info.last_version,
-        info.first_at,
-        info.last_at,
-        info.bytes,
-        info.length if found.remove == "keep" else found.stays,
-    )
+def _whole(store: EventStore, parts: Iterator[Part], found: ArchivePlan) -> Iterator[PlannedStream]:
+    """What an export would write of each: all of its rows."""
+    while group := [part.info for part in islice(parts, _STREAMS_AT_ONCE)]:
+        lengths = [info.length for info in group]
+        if store.capabilities.hidden_rows:
+            lengths = store.count_parts([StreamPart(info.key, 0, _HIGHEST) for info in group])
+        for info, length in zip(group, lengths, strict=True):
+            yield PlannedStream(
+                info.name,
+                info.tenant,
+                length,
+                info.first_version,
+                info.last_version,
+                info.first_at,
+                info.last_at,
+                info.bytes,
+                length if found.remove == "keep" else found.stays,
+            )
 
 
 def _heads(store: EventStore, parts: Iterator[Part], found: ArchivePlan) -> Iterator[PlannedStream]:

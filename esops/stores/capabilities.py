@@ -48,6 +48,10 @@ class Capabilities:
     """The ids of its events are UUIDs only."""
     keeps_ids: bool = True
     """An event keeps the id that it is appended with."""
+    hidden_rows: bool = False
+    """Its streams may have rows that are no events, such as skipped ones, which an archive run
+    takes along.
+    """
     first_version: int = 1
     """The version of a stream's first event."""
     position_parts: int = 1

@@ -14,6 +14,7 @@ from esops.events import NewEvent
 from esops.settings import PostgresSettings
 from esops.stores import open_store
 from tests.support import messagedb
+from tests.support.marten import Variant, create_archive_function
 
 COMPACTED = "Compacted<ShoppingCart>"
 CARTS = """
@@ -266,3 +267,30 @@ def test_archiving_names_the_applications_own_projections(project, dsn, connecti
     assert (told["events"], told["removed_events"]) == (plan["events"], plan["events"])
     restored = project.ok("archive", "restore", told["run"], "--yes", "--output", "json").json
     assert (restored["events"], own <= {*restored["application"]}) == (plan["events"], True)
+
+
+@pytest.mark.parametrize("remove", ["delete", "archive"])
+def test_a_plan_a_run_and_the_rows_are_counted_in_one_way(project, dsn, connection, marten, remove):
+    """Of the streams, two events are skipped, and one in the middle was deleted by hand."""
+    marten("v4")
+    create_archive_function(connection, Variant())
+    configure(
+        project,
+        dsn,
+        other=f"""
+        [archives.cold]
+        repository = "cold"
+        [archives.cold.policies.old]
+        store = "shop"
+        stream = "*"
+        never_younger_than = "0s"
+        remove = "{remove}"
+        """,
+    )
+    own = "SELECT count(*) FROM mt_events WHERE type <> 'tombstone' AND is_archived IS NOT TRUE"
+    (rows,) = connection.execute(own).fetchone()
+    plan = project.ok("archive", "plan", "old", "--output", "json").json
+    run = ("archive", "run", "old", "--despite-checkpoints")
+    told = project.ok(*run, "--output", "json").json
+    assert {plan["events"], told["events"], told["removed_events"]} == {rows}
+    assert connection.execute(own).fetchone() == (0,)

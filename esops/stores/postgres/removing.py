@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -58,6 +58,8 @@ class _Found:
     """Events that are as the archive has them."""
     expected: Counter[StreamKey] = field(default_factory=Counter)
     """Those that may be there after that."""
+    taken: Counter[tuple[StreamKey, int]] = field(default_factory=Counter)
+    """Archived events of each range, by its stream and lowest version."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,9 @@ class StreamRemover:
         comparison = self.compare(self.connection)
         done = self._heads_needed(parts) if parts[0].head else self._lock(parts)
         going = [part for part in parts if part.key not in done]
+        found = _Found()
         if going:
-            found = self._take(going, comparison)
+            self._take(going, comparison, found)
             self._check_rest(going, found, comparison)
         # Where events stay, the stream stays as it is.
         ending = [
@@ -133,10 +136,11 @@ class StreamRemover:
                 self.connection.execute(statement, keys_of(ending))
             if whole and (lost := whole.items() - self._whole_rows(ending).items()):
                 raise _LeftAlone({key: _LOSES for (key, _), _ in lost})
+        # As many as the archive has: in the middle of a stream, a version may be missing.
         return [
             Removed(part, 0, done[part.key])
             if part.key in done
-            else Removed(part, part.high - part.low + 1, None)
+            else Removed(part, found.taken[part.key, part.low], None)
             for part in parts
         ]
 
@@ -198,10 +202,9 @@ class StreamRemover:
                 raise errors.LockNotAvailable("transactions are writing events")
             time.sleep(_POLL)
 
-    def _take(self, parts: Sequence[VersionRange], comparison: Comparison) -> _Found:
+    def _take(self, parts: Sequence[VersionRange], comparison: Comparison, found: _Found) -> None:
         """Delete the events that are as the archive has them, or lock these."""
-        found = _Found()
-        for batch in _chunks(parts):
+        for batch in _chunks(parts, found.taken):
             rows = comparison.rows(batch)
             if self.removal.deletes:
                 statement = comparison.statement("delete_equal", rows)
@@ -210,7 +213,6 @@ class StreamRemover:
                 statement = comparison.statement("lock_equal", rows)
                 for stream, tenant, count in self.connection.execute(statement, rows.parameters):
                     found.expected[StreamKey(stream, tenant)] += count
-        return found
 
     def _check_rest(
         self, parts: Sequence[VersionRange], found: _Found, comparison: Comparison
@@ -236,7 +238,7 @@ class StreamRemover:
         """Which event differs in what, where that is still known."""
         again = [p for p in parts if p.key in changed and isinstance(p.events, Sequence)]
         reasons: dict[StreamKey, str] = {}
-        for batch in _chunks(again):
+        for batch in _chunks(again, Counter()):
             rows = comparison.rows(batch)
             statement = comparison.statement("differing", rows)
             for stream, tenant, version, columns in self.connection.execute(
@@ -293,12 +295,15 @@ def insert_locks_stream(
     return bool(row and row[0])
 
 
-def _chunks(parts: Sequence[VersionRange]) -> Any:
-    """The archived events of ranges, some thousand at a time."""
+def _chunks(
+    parts: Sequence[VersionRange], taken: Counter[tuple[StreamKey, int]]
+) -> Iterator[pa.RecordBatch]:
+    """The archived events of ranges, some thousand at a time; `taken` counts those of each."""
     waiting: list[pa.RecordBatch] = []
     count = 0
     for part in parts:
         for batch in part.events:
+            taken[part.key, part.low] += batch.num_rows
             for at in range(0, batch.num_rows, _ROWS_AT_ONCE):
                 some = batch.slice(at, _ROWS_AT_ONCE)
                 if count and count + some.num_rows > _ROWS_AT_ONCE:

@@ -83,6 +83,7 @@ class PostgresStore(EventStore):
             uuid_streams=self.layout.stream_kind == "uuid",
             keeps_ids=rules is None or "id" in rules.columns,
             uuid_events=self.layout.id_column is not None,
+            hidden_rows=self.layout.hidden_rows,
             first_version=self.layout.first_version,
             position_parts=len(self.layout.order),
             settling=settings.settle_timeout + settings.hole_threshold,

@@ -111,6 +111,8 @@ class Layout(ABC):
     """Whether the ids of events are made of stream and version, and so say nothing of what is in
     them.
     """
+    hidden_rows: bool = False
+    """Whether a stream with events may have rows that are given out to nobody."""
     shares_numbers: bool = False
     """Whether several events may be written with one number on purpose."""
     compacted: str | None = None

@@ -141,6 +141,7 @@ class Emmett(Layout):
         self.sequences = (variant.table(SEQUENCE),)
         if variant.tenant is not None:
             self.scope = sql.SQL("partition = {}").format(sql.Literal(variant.tenant))
+        self.hidden_rows = True  # commands
         self.own = sql.SQL("message_kind = 'E' AND {}").format(self.scope)
         self.stream_table = _stream_table(variant, self.scope)
         self.archiving = emmett_archiving.archiving_rules(

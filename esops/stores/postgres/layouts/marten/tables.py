@@ -130,6 +130,7 @@ class Marten(Layout):
         # Events that an operator marked: Marten's own readers leave them out, too.
         if variant.events.has("is_skipped"):
             own.append(sql.SQL("is_skipped IS NOT TRUE"))
+            self.hidden_rows = True
         self.own = sql.SQL(" AND ").join([*own, self.scope])
         if variant.archivable:
             self.alive = sql.SQL("is_archived IS NOT TRUE")
