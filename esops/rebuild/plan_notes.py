@@ -22,7 +22,7 @@ from esops.rebuild.options import Options
 from esops.rebuild.snapshots import replicas
 from esops.rebuild.switch import same_columns
 from esops.rebuild.target import Target
-from esops.rebuild.verification.bookkeeping import bookkeeping_of
+from esops.rebuild.verification.bookkeeping import bookkeeping_of, library_of
 from esops.rebuild.verification.paths import split_name
 from esops.settings import VerifySettings
 from esops.wording import count
@@ -181,9 +181,11 @@ def of_columns(
         if name in blue:
             notes += _changes(blue[name], table)
             if left_out := bookkeeping_of(blue[name], table):
+                library = library_of(blue[name], table)
+                assert library is not None
                 notes.append(
-                    f"{name} is a collection of Pongo: {', '.join(left_out)} are not compared, "
-                    "because they count and date writes, which no events tell"
+                    f"{name} is {library.what}: {', '.join(left_out)} are not compared, because "
+                    "they tell how and when a row was written, which no events tell"
                 )
     return notes
 

@@ -294,3 +294,33 @@ def test_a_plan_a_run_and_the_rows_are_counted_in_one_way(project, dsn, connecti
     told = project.ok(*run, "--output", "json").json
     assert {plan["events"], told["events"], told["removed_events"]} == {rows}
     assert connection.execute(own).fetchone() == (0,)
+
+
+def test_how_marten_wrote_a_document_is_not_compared(project, dsn, connection, marten):
+    marten("v1")
+    configure(project, dsn)
+    project.write(
+        "carts.py",
+        """
+from esops import fold
+
+@fold(key="stream")
+def documents(row, event):
+    return {"id": event.stream, "data": {"Id": event.stream}, "mt_version": 1}
+""",
+    )
+    text = (project.folder / "esops.toml").read_text()
+    text = text.replace("carts:unaware", "carts:documents").replace('"carts"]', '"mt_doc_x"]')
+    text = text.replace('ddl = "carts.sql"', "")
+    project.write("esops.toml", text.replace(f"events = {json.dumps(TYPES)}", ""))
+    connection.execute(
+        "CREATE TABLE mt_doc_x (id text PRIMARY KEY, data jsonb, mt_version bigint, "
+        "mt_last_modified timestamptz DEFAULT now(), mt_dotnet_type text);"
+        "INSERT INTO mt_doc_x SELECT id, jsonb_build_object('Id', id), version, timestamp, 'X' "
+        "FROM mt_streams"
+    )
+    connection.execute("INSERT INTO mt_event_progression VALUES ('X:All', 1492)")
+    plan = project.ok(*REBUILD, "--no-switch", "--dry-run", "--output", "json").json
+    assert any("mt_version, mt_last_modified, mt_dotnet_type" in note for note in plan["notes"])
+    done = project.ok(*REBUILD, "--no-switch", "--output", "json").json
+    assert done["verification"]["differing"] == 0

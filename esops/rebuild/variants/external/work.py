@@ -32,8 +32,6 @@ from esops.wording import count
 
 _PATIENCE = timedelta(minutes=10)
 _START_LIMIT = timedelta(minutes=10)
-_BOOKKEEPING = ("mt_last_modified", "mt_version", "mt_created_at", "mt_dotnet_type")
-"""Columns of Marten's documents that say how a document was written, not what it contains."""
 
 
 class _Behind(Exception):
@@ -168,20 +166,9 @@ class ExternalRebuild(Rebuild):
         return tolerated(found, self._options.max_diff)
 
     def _comparer(self) -> Comparer:
-        settings = self.target.settings.verify
-        ignore = (*settings.ignore, *(_BOOKKEEPING if self._of_marten() else ()))
-        own = settings.model_copy(update={"ignore": ignore})
+        verify = self.target.settings.verify
         method: Method = self._options.compare or "columns"  # type: ignore[assignment]
-        return Comparer(self._session, self.target.dsn, self.store, self._green(), method, own)
-
-    def _of_marten(self) -> bool:
-        def look(connection: psycopg.Connection) -> bool:
-            found = [
-                catalog.find_table(connection, *table) for table in self._version().tables.values()
-            ]
-            return any(table is not None and table.has("mt_last_modified") for table in found)
-
-        return self._session.do(look)
+        return Comparer(self._session, self.target.dsn, self.store, self._green(), method, verify)
 
     def _between_looks_at(self, blue: Version) -> BetweenLooks:
         """The application writes both versions; both processors are to read what there is now."""
