@@ -2,7 +2,7 @@
 
 A library's own rebuild reads what is in the store: rows of streams that have left are dropped, or
 made of what stays. And restored events lie behind the positions of its processors, which do not
-read them again: what was dropped or made before that stays as it is until that projection is rebuilt.
+read them again: what was dropped or made before stays as it is until that projection is rebuilt.
 """
 
 from __future__ import annotations
