@@ -38,16 +38,18 @@ def examine(subject: str, info: StoreInfo, access: SqlAccess) -> Iterator[Findin
             f"PostgreSQL {info.version} is older than {OLDEST}",
             "Upgrade the server.",
         )
-    for concern in access.concerns():
-        yield Finding(_CONCERNS[concern.kind], subject, concern.message, concern.fix)
     tables = access.tables
     with access.control() as connection:
         yield from _rights(subject, connection, tables)
         names = [each.as_string(connection) for each in tables.reads]
-        yield from row_security.examine(subject, connection, names)
+        hidden = list(row_security.examine(subject, connection, names))
+        yield from hidden
         yield from _sequences(subject, connection, tables)
         yield from _index(subject, connection, tables)
         yield from publications.of_store(subject, connection)
+    if not hidden:  # else the server refuses to look
+        for concern in access.concerns():
+            yield Finding(_CONCERNS[concern.kind], subject, concern.message, concern.fix)
 
 
 def _rights(subject: str, connection: psycopg.Connection, tables: SqlTables) -> Iterator[Finding]:

@@ -250,7 +250,7 @@ def test_a_role_that_may_not_see_where_the_server_keeps_its_data_is_told_nothing
     connection.execute("CREATE ROLE nobody_much LOGIN")
     try:
         configure(project, f"{dsn} user=nobody_much")
-        assert findings(project).keys() == {"ESOPS-D001", "ESOPS-D024"}, (
+        assert findings(project).keys() == {"ESOPS-D001", "ESOPS-D010", "ESOPS-D024"}, (
             "rights are missing, and the read model can be reached"
         )
     finally:
