@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from esops.postgres import catalog
+from esops.readmodel import migrations
 
 _STILL_THERE = ("building", "standby", "active")
 
@@ -38,7 +38,7 @@ def note(
 
 def noted(connection: psycopg.Connection) -> list[ErasedVersion]:
     """The versions that still have such data: those that were not rebuilt or retired since."""
-    if not catalog.exists(connection, "esops.erased"):
+    if not migrations.has(connection, "erased"):
         return []
     rows = connection.execute(
         "SELECT e.projection, e.version, e.rows FROM esops.erased e "
@@ -50,7 +50,7 @@ def noted(connection: psycopg.Connection) -> list[ErasedVersion]:
 
 def forget(connection: psycopg.Connection, projection: str, version: int) -> None:
     """A version's rows are made again, or proved to have none of it."""
-    if catalog.exists(connection, "esops.erased"):
+    if migrations.has(connection, "erased"):
         connection.execute(
             "DELETE FROM esops.erased WHERE projection = %s AND version = %s", (projection, version)
         )
@@ -60,7 +60,7 @@ def forget_samples(connection: psycopg.Connection) -> None:
     """Forget how rows differed in rebuilds since the erasure: old rows beside new ones show what
     was erased.
     """
-    if catalog.exists(connection, "esops.erased"):
+    if migrations.has(connection, "erased"):
         connection.execute(
             "UPDATE esops.rebuilds r SET verification = r.verification || '{\"samples\": []}' "
             "FROM esops.erased e WHERE e.projection = r.projection AND r.updated_at >= e.at "

@@ -18,8 +18,8 @@ from psycopg.types.json import Jsonb
 
 from esops.errors import AnotherLog, UnreadableMark
 from esops.events import Position
-from esops.postgres import catalog
 from esops.postgres.statements import statements
+from esops.readmodel import migrations
 from esops.readmodel.registry import Version
 from esops.stores.base import EventStore
 from esops.stores.parts import Mark
@@ -61,7 +61,7 @@ def keep_older(connection: psycopg.Connection, version: Version) -> None:
 
 def newest_mark(connection: psycopg.Connection, version: Version) -> KeptMark | None:
     """A version's newest mark; None where none was kept."""
-    if not catalog.exists(connection, "esops.marks"):
+    if not migrations.has(connection, "marks"):
         return None
     row = connection.execute(_SQL["newest"], (version.projection, version.version)).fetchone()
     return None if row is None else _kept(*row)
@@ -71,7 +71,7 @@ def all_marks(connection: psycopg.Connection, version: Version) -> list[KeptMark
     """The marks of a version, the newest first."""
     newest = newest_mark(connection, version)
     found = [] if newest is None else [newest]
-    if catalog.exists(connection, "esops.older_marks"):
+    if migrations.has(connection, "older_marks"):
         rows = connection.execute(_SQL["older"], (version.projection, version.version)).fetchall()
         found += [_kept(*row) for row in rows]
     return found

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.types.json import Jsonb
 
-from esops.postgres import catalog
+from esops.readmodel import migrations
 
 _ROUNDS = 10_000
 """Of the hashes of values that were asked for: about five milliseconds each."""
@@ -52,7 +52,7 @@ class OpenErasure(NamedTuple):
 def of_request(connection: psycopg.Connection, asked: AskedFor) -> list[OpenErasure]:
     """Those that asked for one of the same things, oldest first."""
     found = []
-    if catalog.exists(connection, "esops.erasures"):
+    if migrations.has(connection, "erasures"):
         for (salt,) in connection.execute("SELECT DISTINCT salt FROM esops.erasures").fetchall():
             rows = connection.execute(
                 "SELECT id, store, reason, places_left, places, ended, at FROM esops.erasures "
@@ -98,7 +98,7 @@ def end(
 
 def forget(connection: psycopg.Connection, number: int, store: str) -> bool:
     """Its places are cleared. Returns whether it was there."""
-    if not catalog.exists(connection, "esops.erasures"):
+    if not migrations.has(connection, "erasures"):
         return False
     gone = connection.execute(
         "DELETE FROM esops.erasures WHERE id = %s AND store = %s", (number, store)

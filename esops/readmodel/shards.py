@@ -16,6 +16,7 @@ from esops.errors import Busy, Refused
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
+from esops.readmodel import migrations
 from esops.readmodel.marks import keep_mark
 from esops.readmodel.registry import Version, read_position
 from esops.readmodel.shape import changing_defaults
@@ -41,7 +42,7 @@ class Shard:
 
 def shards_of(connection: psycopg.Connection, version: Version) -> list[Shard]:
     """The shards of a version, by number; none where one process loads it, or it is loaded."""
-    if not catalog.exists(connection, "esops.shards"):
+    if not migrations.has(connection, "shards"):
         return []
     rows = connection.execute(_SQL["shards"], (version.projection, version.version)).fetchall()
     return [

@@ -19,7 +19,6 @@ from psycopg.types.json import Jsonb
 
 from esops.config import Config
 from esops.errors import UsageError
-from esops.postgres import catalog
 from esops.postgres.connection import connect, process_name, translated
 from esops.readmodel import migrations
 
@@ -50,7 +49,7 @@ class ControlRequest:
 
 def requested(connection: psycopg.Connection, projection: str) -> ControlRequest:
     """What is asked for of a projection; the defaults where nobody ever asked for anything."""
-    if not catalog.exists(connection, "esops.controls"):
+    if not migrations.has(connection, "controls"):
         return ControlRequest()
     row = connection.execute(
         "SELECT paused, postponed, switch_now, limits, by, updated_at FROM esops.controls WHERE "

@@ -11,18 +11,21 @@ than that table: where it is missing, the tables that are there tell the number.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import LiteralString
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import errors, sql
+from psycopg.pq import TransactionStatus
 
 from esops.errors import Busy, Refused, Unavailable
-from esops.postgres import publications
+from esops.postgres import catalog, publications
 from esops.postgres.grants import grant_statements
 from esops.postgres.statements import script, statements
 
@@ -30,6 +33,12 @@ _SQL = statements(__package__, "queries")
 _STEP = re.compile(r"(\d{3})\.sql")
 _CREATED = re.compile(r"CREATE TABLE IF NOT EXISTS esops\.(\w+)")
 _LOCK_TIMEOUT = "10s"
+_REMEMBERED_SECONDS = 5.0
+"""For so long a session is not asked again whether the tables are in the newest form: a process
+that found them so may continue beside a newer one anyway.
+"""
+_found_newest: WeakKeyDictionary[psycopg.Connection, float] = WeakKeyDictionary()
+"""When a session last found them so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,12 @@ def installed(connection: psycopg.Connection) -> bool:
 
     Raises Refused where a newer esops made them.
     """
-    return _readable(schema_number(connection)) > 0
+    return _remembered(connection) or _number(connection) > 0
+
+
+def has(connection: psycopg.Connection, table: str) -> bool:
+    """Whether there is this table of esops' own, which came with one of the steps."""
+    return _remembered(connection) or catalog.exists(connection, f"esops.{table}")
 
 
 def plan(connection: psycopg.Connection) -> list[str]:
@@ -86,7 +100,7 @@ def plan(connection: psycopg.Connection) -> list[str]:
 
     Raises Refused where a newer esops made the tables, or where a publication would publish them.
     """
-    number = _readable(schema_number(connection))
+    number = _number(connection)
     steps = [each for each in known() if each.number > number]
     if not steps:
         return []
@@ -139,7 +153,7 @@ def install(connection: psycopg.Connection) -> None:
     made the tables or a publication would publish them, Unavailable where the role may not change
     them, and Busy where somebody else holds them for longer than ten seconds.
     """
-    number = _readable(schema_number(connection))
+    number = newest() if _remembered(connection) else _number(connection)
     if number == newest():
         return
     try:
@@ -163,13 +177,23 @@ def install(connection: psycopg.Connection) -> None:
         ) from error
 
 
-def _readable(number: int) -> int:
+def _remembered(connection: psycopg.Connection) -> bool:
+    found = _found_newest.get(connection)
+    return found is not None and time.monotonic() - found < _REMEMBERED_SECONDS
+
+
+def _number(connection: psycopg.Connection) -> int:
+    """The number of the last step. Raises Refused where a newer esops made the tables."""
+    number = schema_number(connection)
     if number > newest():
         raise Refused(
             f"a newer esops made esops' own tables in this database: they are at schema {number}, "
             f"and this one knows schema {newest()}",
             hint="Upgrade esops on this machine; nothing was read or changed.",
         )
+    # What a transaction sees may be rolled back.
+    if number == newest() and connection.info.transaction_status == TransactionStatus.IDLE:
+        _found_newest[connection] = time.monotonic()
     return number
 
 
