@@ -13,8 +13,8 @@ from tests.support.soak import SOAK, rounds
 from tests.support.waiting import finish, kill, until
 
 pytestmark = pytest.mark.slow
-KILLS = rounds(14, 60)
-EVENTS, BATCH = (60_000, "1500") if SOAK else (20_000, "500")
+KILLS = rounds(9, 60)
+EVENTS, BATCH = (60_000, "1500") if SOAK else (10_000, "300")
 
 
 @pytest.mark.timeout(rounds(300, 900))
@@ -69,7 +69,7 @@ def test_a_follower_killed_over_and_over_applies_each_event_once(dsn, connection
     chance = random.Random(3)
     with shop.Workload() as workload:
         workload.add("writer", dsn, seed=3, rate=300)
-        for number in range(rounds(4, 20)):
+        for number in range(rounds(3, 20)):
             stood = _position(connection)
             process = project.start("run")
             if number % 2 == 0:  # else it is killed while it starts

@@ -25,8 +25,8 @@ from tests.support.soak import rounds
 from tests.support.waiting import finish, until
 
 pytestmark = pytest.mark.slow
-EVENTS = rounds(3_000, 6_000)
-KILLS = rounds(3, 24)
+EVENTS = rounds(2_000, 6_000)
+KILLS = rounds(2, 24)
 PACE = ("--batch-size", "200", "--max-rate", "5000")
 
 

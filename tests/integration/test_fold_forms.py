@@ -31,6 +31,7 @@ from esops.projections.kinds import fold as fold_kind
 from esops.projections.kinds.fold import Fold, check_key
 from esops.projections.projector import VersionTables
 from esops.readmodel.rows import BadEvent
+from tests.support.soak import rounds
 from tests.unit.test_building_blocks import event
 
 
@@ -149,7 +150,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=rounds(25, 300), suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.tuples(st.integers(1, 3), st.sampled_from(list(ALL_TYPES)), values), max_size=40),
     st.booleans(),
