@@ -88,7 +88,7 @@ def _written_by_others(
     versions: Sequence[Version],
 ) -> Iterator[Finding]:
     settings = config.projections[projection]
-    if settings.live == "inline" or settings.kind == "external":
+    if settings.kind == "external":
         return
     found: EsopsError | None = None
     try:
@@ -96,6 +96,8 @@ def _written_by_others(
             names = names_of(config, projection, connection)
             if settings.live == "esops":
                 found = inline.others(connection, store, names, versions)
+            elif settings.live == "inline":
+                found = inline.of_processor(connection, store, names)
             else:
                 try:
                     hand_over.check(Application(projection, settings, names), store, connection)
@@ -104,7 +106,7 @@ def _written_by_others(
     except EsopsError:
         return  # a store that cannot be opened is a finding of its own
     if found is not None:
-        code = "ESOPS-D086" if settings.live == "esops" else "ESOPS-D093"
+        code = {"esops": "ESOPS-D086", "inline": "ESOPS-D098"}.get(settings.live, "ESOPS-D093")
         yield Finding(code, subject, found.message, found.hint or "")
 
 

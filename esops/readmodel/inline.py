@@ -101,12 +101,10 @@ def others(
     """Why esops must not write to a projection's tables, and what to do; None where it may."""
     table = written(connection, store, names, versions)
     if table is not None:
-        return Refused(
-            f"the application writes {table.schema}.{table.name} itself, in the transaction of "
-            f"each append, so esops must not write to it: {table.evidence}",
-            hint=FIX,
-        )
+        return _of_appends(table)
     for each in kept(connection, store, names, versions):
+        if written_with_events(store, each):
+            return _of_appends(each)
         name = f'"{each.processors[0]}"' if each.processors else "its name"
         return Refused(
             f"a processor of the application's writes {each.schema}.{each.name}, so esops must "
@@ -116,3 +114,44 @@ def others(
             f"more, {each.given_up}.",
         )
     return None
+
+
+def of_processor(
+    connection: psycopg.Connection, store: EventStore, names: Sequence[ReadModelName]
+) -> Refused | None:
+    """Why `live = "inline"` is not true of a projection's tables; None where it may be."""
+    for each in kept(connection, store, names, ()):
+        # A projection may have been async once: its row of progress stays.
+        if written_with_events(store, each):
+            continue
+        processor = f'"{each.processors[0]}"' if each.processors else "its name"
+        return Refused(
+            f'live = "inline" says that the application writes {each.schema}.{each.name} with '
+            f"each append, and a processor of its own makes it: {each.evidence}",
+            hint=f'Set live = "app" and checkpoint = {processor}. If the application does not run '
+            f"that processor any more, {each.given_up}.",
+        )
+    return None
+
+
+def written_with_events(store: EventStore, table: InlineTable | KeptTable) -> bool:
+    """Whether rows show that each append writes a table, whatever the library's own tables say."""
+    return store.inline is not None and store.inline.written_with_events(table)
+
+
+def evidence(table: InlineTable | KeptTable) -> str:
+    """What says that each append writes a table."""
+    if isinstance(table, InlineTable):
+        return table.evidence
+    return (
+        "rows are of the same transactions as the events of their streams. What is left of a "
+        f"processor says nothing ({table.evidence})"
+    )
+
+
+def _of_appends(table: InlineTable | KeptTable) -> Refused:
+    return Refused(
+        f"the application writes {table.schema}.{table.name} itself, in the transaction of each "
+        f"append, so esops must not write to it: {evidence(table)}",
+        hint=FIX,
+    )

@@ -119,13 +119,9 @@ def check_written_inline(
             "nothing would bring it up to what the application has written by then",
             hint="To wait with the switch: --postpone. To build and verify only: --test-only.",
         )
-    for each in inline.kept(connection, store, target.names, ()):
-        processor = f'"{each.processors[0]}"' if each.processors else "its name"
-        raise Refused(
-            f'live = "inline" says that the application writes {each.schema}.{each.name} with '
-            f"each append, and a processor of its own makes it: {each.evidence}",
-            hint=f'Set live = "app" and checkpoint = {processor}.',
-        )
+    refused = inline.of_processor(connection, store, target.names)
+    if refused is not None:
+        raise refused
     for name in target.names:
         table = catalog.find_table(connection, name.schema, name.name)
         if table is None or table.kind not in "rp":

@@ -23,6 +23,13 @@ def checkpoint_of(store: EventStore, name: str) -> Checkpoint | None:
     return found[0] if found else None
 
 
+def moved(name: str, before: object, now: object) -> str:
+    """That a checkpoint stands somewhere now, and where it stood before, if that was elsewhere."""
+    if str(before) == str(now):
+        return f"{name} at {now}"
+    return f"{name} at {now}, from {'nothing' if before is None else before}"
+
+
 def has_read(store: EventStore, reader: Checkpoint, until: Position | None) -> bool:
     """Whether a processor has certainly read all that it reads up to a position. Its checkpoint may
     stand before that for good, as Emmett's does that moves over some types alone.

@@ -226,6 +226,12 @@ class SqlAccess(Protocol):
         """
         ...
 
+    def check_checkpoint(self, connection: psycopg.Connection, name: str) -> None:
+        """Raise Refused where the checkpoint of a processor could not be set even if it stopped:
+        there is no such processor, or the library cannot set it.
+        """
+        ...
+
     def set_checkpoint(
         self,
         connection: psycopg.Connection,
@@ -295,6 +301,12 @@ class InlineTables(Protocol):
     def kept(self) -> list[KeptTable]:
         """Those that processors of the application's make, as far as the library's own tables
         tell.
+        """
+        ...
+
+    def written_with_events(self, table: InlineTable | KeptTable) -> bool:
+        """Whether rows of a table are of the very transactions that appended events to their
+        streams, so that each append writes it. False where that does not show, as after a restore.
         """
         ...
 

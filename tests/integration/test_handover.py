@@ -68,7 +68,7 @@ def test_the_shard_goes_on_where_green_is(carts, connection, dsn):
     plan = carts.ok("rebuild", "--blue-green", "--dry-run", "--max-diff", "100%").out
     assert "CartSummary:All" in plan
     done = carts.ok("rebuild", "--blue-green", "--max-diff", "100%")
-    assert "handed over to the application: CartSummary:All at 2000" in done.err
+    assert "handed over to the application: CartSummary:All at 2000, from 1500" in done.err
     assert "The application keeps it fresh: start its projector." in done.out
     assert shard(connection) == EVENTS
     assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS)

@@ -204,15 +204,23 @@ def test_tables_that_a_processor_makes_are_known_by_its_name(restored, dsn, dump
     ],
 )
 def test_the_table_of_a_processor_is_taken_only_with_its_checkpoint(
-    restored, project, dsn, dump, table, own, others, with_each_append
+    restored, project, dsn, connection, dump, table, own, others, with_each_append
 ):
     restored(dump)
-    store = {"tenant": "emt:default"} if dump.startswith("emmett") else {}
+    store = {}
+    if dump.startswith("emmett"):
+        store = {"tenant": "emt:default"}
+        configure(project, dsn, table, store, switch="rename", live="app", checkpoint=own)
+        refused = project.run("rebuild", "--blue-green", "--dry-run")
+        assert (refused.code, "store_processor_checkpoint" in refused.err) == (6, True)
+        assert "ESOPS-D093" in codes(project)
+        connection.execute(emmett.STORE_CHECKPOINT)
 
     def planned(table: str, **options) -> tuple[int, str, set[str]]:
         configure(project, dsn, table, store, switch="rename", **options)
         done = project.run("rebuild", "--blue-green", "--dry-run")
-        return done.code, done.err, codes(project) & {"ESOPS-D086", "ESOPS-D093"}
+        found = codes(project) & {"ESOPS-D086", "ESOPS-D093", "ESOPS-D098"}
+        return done.code, done.err, found
 
     code, said, found = planned(table)
     assert (code, found) == (6, {"ESOPS-D086"})
@@ -227,8 +235,9 @@ def test_the_table_of_a_processor_is_taken_only_with_its_checkpoint(
     assert (code, found) == (6, {"ESOPS-D093"})
     assert 'live = "inline"' in said
     # It could not be rebuilt the other way around either.
-    code, said, _ = planned(table, live="inline")
-    assert (code, f'checkpoint = "{own}"' in said) == (6, True)
+    code, said, found = planned(table, live="inline")
+    assert (code, found) == (6, {"ESOPS-D098"})
+    assert f'checkpoint = "{own}"' in said
 
 
 def test_a_processor_that_the_application_does_not_run_any_more(restored, project, dsn, connection):
@@ -260,5 +269,69 @@ def test_an_emmett_projection_whose_processor_has_a_name_of_its_own(
         configure(project, dsn, "product_stats", **options, live=live)
         refused = project.run("rebuild", "--blue-green", "--dry-run")
         assert (refused.code, "async_processing" in refused.err) == (6, True)
+    connection.execute(emmett.STORE_CHECKPOINT)
     configure(project, dsn, "product_stats", **options, live="app", checkpoint="orders")
-    project.ok("rebuild", "--blue-green", "--dry-run")
+    plan = project.ok("rebuild", "--blue-green", "--dry-run").out
+    assert (
+        "nothing in the store tells that the processor 'orders' makes public.product_stats" in plan
+    )
+
+
+APPEND = """
+INSERT INTO mt_events SELECT (jsonb_populate_record(e, jsonb_build_object(
+    'seq_id', nextval('mt_events_sequence'), 'id', gen_random_uuid(), 'version', e.version + 1))).*
+FROM mt_events e WHERE stream_id = %(stream)s ORDER BY version DESC LIMIT 1
+"""
+
+
+def test_rows_show_that_each_append_writes_them(restored, project, dsn, connection):
+    """Marten keeps the row of progress of a projection that was async once, and a projection may
+    have any name.
+    """
+    restored("marten-9.58-v1")
+    streams = [row[0] for row in connection.execute("SELECT id FROM mt_doc_account LIMIT 3")]
+    options = {"switch": "rename"}
+    later = {"live": "app", "checkpoint": "Ledger:All"}
+    connection.execute(
+        "UPDATE mt_event_progression SET name = 'Ledger:All' WHERE name = 'ClientTotals:All'"
+    )
+    dry = ("rebuild", "--blue-green", "--dry-run")
+    # A restored database shows nothing: what the operator says is noted, and goes.
+    configure(project, dsn, "mt_doc_account", **options, **later)
+    assert "nothing in the store tells that the processor 'Ledger:All'" in project.ok(*dry).out
+    connection.execute(
+        "INSERT INTO mt_event_progression SELECT 'Account:All', 3, now() - interval '1 day'"
+    )
+    configure(project, dsn, "mt_doc_account", **options, live="inline")
+    refused = project.run(*dry)
+    assert (refused.code, "delete its row from mt_event_progression" in refused.err) == (6, True)
+    for stream in streams:
+        with connection.transaction():
+            connection.execute(APPEND, {"stream": stream})
+            connection.execute(
+                "UPDATE mt_doc_account SET mt_last_modified = now() WHERE id = %s", (stream,)
+            )
+    project.ok(*dry)
+    assert "ESOPS-D098" not in codes(project)
+    for each in (later, {"live": "app", "checkpoint": "Account:All"}, {}):
+        configure(project, dsn, "mt_doc_account", **options, **each)
+        refused = project.run(*dry)
+        assert (refused.code, 'Set live = "inline"' in refused.err) == (6, True)
+        assert codes(project) & {"ESOPS-D086", "ESOPS-D093"}
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_rows_of_a_processor_are_not_taken_for_those_of_appends(restored, dsn, connection, later):
+    """Neither where they were restored, nor where something wrote them after the events."""
+    restored("marten-9.58-v1")
+    if later:
+        for (stream,) in connection.execute(
+            "SELECT id FROM mt_doc_shoppingcart LIMIT 9"
+        ).fetchall():
+            connection.execute(APPEND, {"stream": stream})
+            connection.execute(
+                "UPDATE mt_doc_shoppingcart SET mt_last_modified = now() WHERE id = %s", (stream,)
+            )
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        (table,) = (each for each in store.inline.kept() if each.name == "mt_doc_shoppingcart")
+        assert not store.inline.written_with_events(table)

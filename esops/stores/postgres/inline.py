@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
@@ -10,6 +11,7 @@ from psycopg import sql
 
 from esops.errors import Refused
 from esops.events import EventFilter, Position, RecordedEvent, StreamKey, is_uuid
+from esops.postgres import catalog
 from esops.postgres.connection import database_of
 from esops.stores.archiving import LateBeginning
 from esops.stores.parts import InlineTable, KeptTable
@@ -19,6 +21,8 @@ from esops.stores.postgres.layouts.base import TRUE, Layout
 from esops.stores.postgres.light import OtherType, batches_of
 
 _BATCH_BYTES = 1 << 20
+_ROWS_LOOKED_AT = 50
+_EVENTS_LOOKED_AT = 50_000
 
 
 class PostgresInline:
@@ -49,6 +53,39 @@ class PostgresInline:
         """As the layout finds them."""
         with self._control() as connection:
             return self._layout.kept_tables(connection)
+
+    def written_with_events(self, table: InlineTable | KeptTable) -> bool:
+        """By what the server notes of each row: the transaction that wrote it."""
+        layout = self._layout
+        if layout.appended_by is None:
+            return False
+        with self._control() as connection:
+            there = catalog.find_table(connection, table.schema, table.name)
+            key = next((name for name in ("id", "_id") if there and there.has(name)), None)
+            if there is None or there.kind not in "rp" or key is None:
+                return False
+            rows = connection.execute(
+                sql.SQL("SELECT {}::text, xmin::text::bigint FROM {} LIMIT {}").format(
+                    sql.Identifier(key),
+                    sql.Identifier(table.schema, table.name),
+                    sql.Literal(_ROWS_LOOKED_AT),
+                )
+            ).fetchall()
+            if layout.stream_kind == "uuid":
+                rows = [row for row in rows if is_uuid(row[0])]
+            events = connection.execute(
+                sql.SQL(
+                    "SELECT stream, by, count(*) FROM (SELECT {}::text AS stream, {} AS by FROM {} "
+                    "WHERE {} LIMIT {}) AS some_events GROUP BY 1, 2"
+                ).format(
+                    layout.mapped.stream,
+                    layout.appended_by,
+                    layout.events,
+                    layout.any_stream([name for name, _ in rows]),
+                    sql.Literal(_EVENTS_LOOKED_AT),
+                )
+            ).fetchall()
+        return _share_transactions(rows, events)
 
     def visible(
         self, connection: psycopg.Connection, after: Position | None, filter: EventFilter
@@ -148,6 +185,27 @@ class PostgresInline:
                 f"events of layout {layout.name} have a column of type {other}, which cannot be "
                 "read under a lock"
             ) from None
+
+
+def _share_transactions(
+    rows: Sequence[tuple[str, int]], events: Sequence[tuple[str, int, int]]
+) -> bool:
+    """Whether a row, by its stream, has the transaction of one of the stream's events.
+
+    What a restore or another load wrote at once has one transaction for most of all, which says
+    nothing.
+    """
+    of_rows = Counter(transaction for _, transaction in rows)
+    of_events: Counter[int] = Counter()
+    for _, transaction, number in events:
+        of_events[transaction] += number
+    pairs = {(stream, transaction) for stream, transaction, _ in events}
+    return any(
+        row in pairs
+        and 2 * of_events[row[1]] <= of_events.total()
+        and (2 * of_rows[row[1]] <= len(rows) or len(rows) == 1)
+        for row in rows
+    )
 
 
 def _by_version(events: list[RecordedEvent]) -> list[RecordedEvent]:

@@ -66,6 +66,10 @@ class PostgresSql:
         with self.control() as connection:
             return self._layout.signs_of_life(connection, name)
 
+    def check_checkpoint(self, connection: psycopg.Connection, name: str) -> None:
+        """By the library's own tables."""
+        self._layout.check_checkpoint(connection, name)
+
     def set_checkpoint(
         self,
         connection: psycopg.Connection,

@@ -115,6 +115,10 @@ class Layout(ABC):
     """Whether a stream with events may have rows that are given out to nobody."""
     shares_numbers: bool = False
     """Whether several events may be written with one number on purpose."""
+    appended_by: sql.Composable | None = None
+    """The transaction that appended an event, as the server has it in `xmin` of a row; None: the
+    rows do not tell.
+    """
     compacted: str | None = None
     """How the type begins, in lower case, of an event that the library puts in the place of an
     older one.
@@ -204,6 +208,11 @@ class Layout(ABC):
         """What says that a processor of the application's may live; see SqlAccess."""
         del connection, name
         return ""
+
+    def check_checkpoint(self, connection: psycopg.Connection, name: str) -> None:
+        """Refuse a checkpoint that could never be set; see SqlAccess."""
+        del connection, name
+        raise missing(self, "checkpoints to set")
 
     def set_checkpoint(
         self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool

@@ -20,6 +20,7 @@ from esops.postgres import catalog
 from esops.postgres.connection import qualified
 from esops.postgres.statements import statements
 from esops.settings import PostgresSettings
+from esops.stores.checkpoints import moved
 from esops.stores.masking import Document
 from esops.stores.payloads import DECODERS
 from esops.stores.postgres.layouts.appending import expect, insert_each
@@ -174,6 +175,10 @@ class Eventsourcing(NumberedLayout):
         row = connection.execute(asked, {"name": upstream}).fetchone()
         return None if row is None else str(row[0])
 
+    def check_checkpoint(self, connection: psycopg.Connection, name: str) -> None:
+        """By the tracking table, which may have no row yet."""
+        self._tracking(connection, name)
+
     def set_checkpoint(
         self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
     ) -> str:
@@ -183,15 +188,7 @@ class Eventsourcing(NumberedLayout):
         fails at its next event, since it enters that number itself.
         """
         del stopped
-        downstream, _, upstream = name.rpartition("/")
-        tracking = f"{downstream}_tracking"
-        table = catalog.find_table(connection, self.schema, tracking) if downstream else None
-        if table is None:
-            raise Refused(
-                f"there is no tracking table of {name!r}",
-                hint="Name it as `esops status` does: application/upstream.",
-            )
-        self._check_upstream(name, upstream)
+        table, upstream = self._tracking(connection, name)
         relation = qualified(table.schema, table.name)
         # A row that is not there yet cannot be locked, and a runner may be about to insert it.
         connection.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(relation))
@@ -207,7 +204,22 @@ class Eventsourcing(NumberedLayout):
         a_row_an_application = table.key == ("application_name",) and reached is not None
         statement = "move" if a_row_an_application else "enter"
         connection.execute(_on(statement, relation), values)
-        return f"{name} at {position}"
+        return moved(name, reached, position)
+
+    def _tracking(self, connection: psycopg.Connection, name: str) -> tuple[catalog.Table, str]:
+        """The table that keeps a checkpoint, and the application's name in it. Raises Refused where
+        there is none.
+        """
+        downstream, _, upstream = name.rpartition("/")
+        tracking = f"{downstream}_tracking"
+        table = catalog.find_table(connection, self.schema, tracking) if downstream else None
+        if table is None:
+            raise Refused(
+                f"there is no tracking table of {name!r}",
+                hint="Name it as `esops status` does: application/upstream.",
+            )
+        self._check_upstream(name, upstream)
+        return table, upstream
 
     def _check_upstream(self, name: str, upstream: str) -> None:
         """Raises Refused for the tracking row of another application than the one whose events

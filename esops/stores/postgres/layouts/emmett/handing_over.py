@@ -19,6 +19,7 @@ from esops.errors import Refused, nearest
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
+from esops.stores.checkpoints import moved
 from esops.stores.postgres.layouts.emmett import inline
 from esops.stores.postgres.layouts.emmett.inline import PROJECTOR
 from esops.stores.postgres.layouts.emmett.processors import PAIR, number_in
@@ -29,6 +30,7 @@ _C = sql.Identifier
 _SQL = statements(__package__, "handing_over")
 _PATIENCE = timedelta(milliseconds=300)
 """How long it waits for transactions that write events: readers may be waiting for the switch."""
+_STORES = "store_processor_checkpoint"
 _AGAIN = "Run it again with --resume: green catches up first."
 
 
@@ -44,6 +46,13 @@ class HandingOver:
     numbers: SequenceLockers
     """Up to which number everything is settled. Kept between calls: what was settled stays so."""
 
+    def check(self, connection: psycopg.Connection, name: str) -> None:
+        """Raises Refused where the checkpoint of that name could not be set, whenever its processor
+        stops.
+        """
+        self._check_function(connection)
+        _reached(self._row(connection, name, lock=False))
+
     def set_checkpoint(
         self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
     ) -> str:
@@ -53,12 +62,8 @@ class HandingOver:
         lives. Returns where it stands now, in words. Raises Refused while it may live, or where it
         is ahead.
         """
-        if self.processors != "emt_processors":
-            raise Refused(
-                "Emmett before 0.41 has no function that sets a checkpoint",
-                hint="Build and verify with --no-switch, and switch by hand.",
-            )
-        row = self._row(connection, name)
+        self._check_function(connection)
+        row = self._row(connection, name, lock=True)
         _refuse_unless_dead(row, stopped=stopped)
         reached = _reached(row)
         green = _Green(connection, self.schema, row.partition, position)
@@ -72,7 +77,7 @@ class HandingOver:
             self._store(connection, row, found.text)
         if row.status != "stopped":
             self._release(connection, row)
-        where = f"{name} at {found.text or row.checkpoint}"
+        where = moved(name, row.checkpoint, found.text or row.checkpoint)
         if found.again:
             where += (
                 f". It is given {count(found.again, 'event')} again that green has applied: Emmett "
@@ -113,8 +118,21 @@ class HandingOver:
             )
         return bound or 0
 
-    def _row(self, connection: psycopg.Connection, name: str) -> _Row:
-        """The one processor of that name, its row locked.
+    def _check_function(self, connection: psycopg.Connection) -> None:
+        """Raises Refused where Emmett's own function that sets a checkpoint does not exist."""
+        by_hand = "Build and verify with --no-switch, and switch by hand."
+        if self.processors != "emt_processors":
+            raise Refused("Emmett before 0.41 has no function that sets a checkpoint", hint=by_hand)
+        if not _has_function(connection, self.schema, _STORES):
+            raise Refused(
+                f"the function {self.schema}.{_STORES} does not exist, by which Emmett sets a "
+                "checkpoint",
+                hint="Emmett creates it when it starts: start the application once on this "
+                f"database. {by_hand}",
+            )
+
+    def _row(self, connection: psycopg.Connection, name: str, *, lock: bool) -> _Row:
+        """The one processor of that name, its row locked where that is wanted.
 
         Raises Refused where there is none, or where it cannot be handed over to.
         """
@@ -123,7 +141,9 @@ class HandingOver:
         )
         table = _C(self.schema, self.processors)
         rows = connection.execute(
-            sql.SQL(_SQL["processors"]).format(processors=table),
+            sql.SQL(_SQL["processors"]).format(
+                processors=table, lock=sql.SQL("FOR UPDATE" if lock else "")
+            ),
             {"name": identity, "version": version, "only": self.only},
         ).fetchall()
         # It would look like a mistyped name, while there is such a projection.
@@ -153,9 +173,7 @@ class HandingOver:
         return row
 
     def _store(self, connection: psycopg.Connection, row: _Row, text: str) -> None:
-        statement = sql.SQL(_SQL["store"]).format(
-            function=_C(self.schema, "store_processor_checkpoint")
-        )
+        statement = sql.SQL(_SQL["store"]).format(function=_C(self.schema, _STORES))
         values = {
             "name": row.name,
             "version": row.version,
@@ -175,12 +193,7 @@ class HandingOver:
     def _release(self, connection: psycopg.Connection, row: _Row) -> None:
         """Let it register again: Emmett refuses for 300 seconds to start one that was killed."""
         function = "emt_release_processor_lock"
-        found = connection.execute(
-            "SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
-            "WHERE n.nspname = %s AND p.proname = %s)",
-            (self.schema, function),
-        ).fetchone()
-        if found is None or not found[0]:
+        if not _has_function(connection, self.schema, function):
             return
         projection = row.name.removeprefix(PROJECTOR) if row.name.startswith(PROJECTOR) else None
         values = {
@@ -194,6 +207,15 @@ class HandingOver:
             connection.execute(
                 sql.SQL(_SQL["release"]).format(function=_C(self.schema, function)), values
             )
+
+
+def _has_function(connection: psycopg.Connection, schema: str, name: str) -> bool:
+    found = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace "
+        "WHERE n.nspname = %s AND p.proname = %s)",
+        (schema, name),
+    ).fetchone()
+    return found is not None and bool(found[0])
 
 
 class _Row(NamedTuple):

@@ -1,10 +1,10 @@
 -- processors --
--- The rows of a processor's name, locked until the end: none of its processes can register.
+-- The rows of a processor's name. Locked until the end, none of its processes can register.
 SELECT version, partition, last_processed_checkpoint, status, processor_instance_id, last_updated
 FROM {processors}
 WHERE processor_id = %(name)s AND (%(version)s = '' OR version::text = %(version)s)
     AND (%(only)s::text IS NULL OR partition = %(only)s)
-FOR UPDATE
+{lock}
 
 -- indexed --
 -- Whether 0.43 has migrated these tables. The form of a checkpoint does not tell.

@@ -111,6 +111,7 @@ class Emmett(Layout):
     alive = sql.SQL("is_archived = FALSE")
     archived = _C("is_archived")
     stream_column = _C("stream_id")
+    appended_by = sql.SQL("mod(transaction_id::text::numeric, 4294967296)::bigint")
     documents = (
         Document("message_data", "data", checked=True),
         Document("message_metadata", "metadata", checked=True),
@@ -213,6 +214,10 @@ class Emmett(Layout):
         """What the row says, which one that was killed leaves, too."""
         found = (each for each in self.checkpoints(connection) if each.called(name))
         return processors.RUNNING if any(each.state == "running" for each in found) else ""
+
+    def check_checkpoint(self, connection: psycopg.Connection, name: str) -> None:
+        """By its row, and by Emmett's own function."""
+        self._handing_over.check(connection, name)
 
     def set_checkpoint(
         self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool

@@ -18,6 +18,7 @@ from esops.errors import Refused, nearest
 from esops.events import Checkpoint, Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
+from esops.stores.checkpoints import moved
 from esops.stores.parts import Concern
 from esops.stores.postgres.layouts.marten import liveness
 from esops.stores.postgres.layouts.marten.variant import sequences_of_tenants
@@ -34,6 +35,7 @@ BOOKKEEPING = {
 """The rows that are no shard's, by what their names begin with: up to which number the daemon has
 passed, above which none was drawn, and where it last waited for a gap, which stays for ever.
 """
+_PROGRESSION = "mt_event_progression"
 TABLES = ("mt_high_water_skips", "mt_doc_deadletterevent")
 _C = sql.Identifier
 
@@ -47,7 +49,7 @@ def checkpoints(
     `tenant`: the one whose numbers the store reads, where each tenant has numbers of its own; the
     rows of others are of other stores.
     """
-    if not catalog.has_table(connection, schema, "mt_event_progression"):
+    if not catalog.has_table(connection, schema, _PROGRESSION):
         return []
     skips = _counted(connection, schema, "mt_high_water_skips", "'HighWaterMark'")
     dead_letters = _counted(
@@ -57,7 +59,7 @@ def checkpoints(
         "data->>'ProjectionName' || ':' || (data->>'ShardName')",
     )
     rows = connection.execute(
-        sql.SQL(_SQL["progress"]).format(progression=_C(schema, "mt_event_progression"))
+        sql.SQL(_SQL["progress"]).format(progression=_C(schema, _PROGRESSION))
     ).fetchall()
     others = [] if tenant is None else sequences_of_tenants(connection, schema)
     locks = {name: liveness.locks_of(schema, name) for name, *_ in rows}
@@ -130,6 +132,23 @@ def row_of(connection: psycopg.Connection, schema: str, name: str) -> str | None
     return None if row is None else str(row[0])
 
 
+def check_row(
+    connection: psycopg.Connection, schema: str, name: str, *, tenant: str | None = None
+) -> None:
+    """Raises Refused for a name that is no shard's of the store, so that no progress can be set.
+
+    `tenant`: as in `checkpoints`.
+    """
+    if not catalog.has_table(connection, schema, _PROGRESSION):
+        raise Refused(f"Marten has no table {_PROGRESSION} in schema {schema}: no daemon ran here")
+    progression = _C(schema, _PROGRESSION)
+    statement = sql.SQL("SELECT name FROM {} ORDER BY 1").format(progression)
+    there_are = [row[0] for row in connection.execute(statement).fetchall()]
+    if name not in there_are:
+        raise Refused(f"Marten has no progression row {name!r}", hint=nearest(name, there_are))
+    _check_shard(connection, schema, name, tenant)
+
+
 def set_checkpoint(
     connection: psycopg.Connection,
     schema: str,
@@ -138,29 +157,21 @@ def set_checkpoint(
     *,
     tenant: str | None = None,
     stopped: bool,
-) -> None:
-    """Set a shard's progress in the caller's transaction.
+) -> str:
+    """Set a shard's progress in the caller's transaction; returns where it stands, in words.
 
     `tenant`: as in `checkpoints`. `stopped`: the operator says that no daemon lives. Raises Refused
     for a row that is no shard's of that store, while its daemon lives or may live, or where it is
     ahead.
     """
-    progression = _C(schema, "mt_event_progression")
+    check_row(connection, schema, name, tenant=tenant)
+    progression = _C(schema, _PROGRESSION)
     row = connection.execute(
         sql.SQL("SELECT last_seq_id FROM {} WHERE name = %s FOR UPDATE").format(progression),
         (name,),
     ).fetchone()
-    if row is None:
-        there_are = [
-            row[0]
-            for row in connection.execute(
-                sql.SQL("SELECT name FROM {} ORDER BY 1").format(progression)
-            ).fetchall()
-        ]
-        raise Refused(f"Marten has no progression row {name!r}", hint=nearest(name, there_are))
-    _check_shard(connection, schema, name, tenant)
     liveness.refuse_if_alive(connection, schema, name, stopped=stopped)
-    reached = row[0]
+    reached = row[0] if row else None
     if reached is not None and reached > position[0]:
         raise Refused(
             f"{name} is at {reached}, ahead of {position}",
@@ -172,6 +183,7 @@ def set_checkpoint(
         ).format(progression),
         (position[0], name),
     )
+    return moved(name, reached, position)
 
 
 def _check_shard(
@@ -221,8 +233,8 @@ def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table
                 "mt_streams_identity), and archive the second by hand."
             )
             found.append(Concern("reused ids", message, fix))
-    if catalog.has_table(connection, schema, "mt_event_progression"):
-        progress = sql.SQL(_SQL["progress"]).format(progression=_C(schema, "mt_event_progression"))
+    if catalog.has_table(connection, schema, _PROGRESSION):
+        progress = sql.SQL(_SQL["progress"]).format(progression=_C(schema, _PROGRESSION))
         for name, *_, paused in connection.execute(progress).fetchall():
             if paused:
                 fix = "Correct the projection, or let Marten skip the event, and start it again."
@@ -233,7 +245,7 @@ def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table
             "WHERE split_part(p.name, ':', 1) <> ALL({}) AND p.last_seq_id < m.last_seq_id AND "
             "p.last_updated < m.last_updated - {} ORDER BY 1"
         ).format(
-            *[_C(schema, "mt_event_progression")] * 2,
+            *[_C(schema, _PROGRESSION)] * 2,
             sql.Literal([*BOOKKEEPING]),
             sql.Literal(_ORPHANED),
         )
@@ -243,7 +255,7 @@ def concerns(connection: psycopg.Connection, schema: str, streams: catalog.Table
                 "while the high-water mark advances"
             )
             delete = sql.SQL("DELETE FROM {} WHERE name = {};").format(
-                _C(schema, "mt_event_progression"), sql.Literal(name)
+                _C(schema, _PROGRESSION), sql.Literal(name)
             )
             found.append(
                 Concern(
@@ -265,7 +277,7 @@ def high_water_mark(connection: psycopg.Connection, schema: str, tenant: str | N
     name = "HighWaterMark" if tenant is None else f"HighWaterMark:{tenant}"
     row = connection.execute(
         sql.SQL("SELECT last_seq_id FROM {} WHERE name = %s").format(
-            sql.Identifier(schema, "mt_event_progression")
+            sql.Identifier(schema, _PROGRESSION)
         ),
         (name,),
     ).fetchone()

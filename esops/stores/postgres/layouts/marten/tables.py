@@ -91,6 +91,7 @@ class Marten(Layout):
     id_column = _C("id")
     stream_column = _C("stream_id")
     compacted = "compacted"
+    appended_by = sql.SQL("xmin::text::bigint")
 
     def __init__(
         self, connection: psycopg.Connection, variant: MartenVariant, settings: PostgresSettings
@@ -211,19 +212,18 @@ class Marten(Layout):
         """Those of any daemon, which may run this shard."""
         return liveness.signs(connection, self.schema, name)
 
+    def check_checkpoint(self, connection: psycopg.Connection, name: str) -> None:
+        """By its row."""
+        daemon.check_row(connection, self.schema, name, tenant=self._numbered_tenant)
+
     def set_checkpoint(
         self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
     ) -> str:
         """A shard's progress."""
-        daemon.set_checkpoint(
-            connection,
-            self.schema,
-            name,
-            position,
-            tenant=self._numbered_tenant,
-            stopped=stopped,
+        tenant = self._numbered_tenant
+        return daemon.set_checkpoint(
+            connection, self.schema, name, position, tenant=tenant, stopped=stopped
         )
-        return f"{name} at {position}"
 
     @property
     def _numbered_tenant(self) -> str | None:
