@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import orjson
@@ -19,6 +19,7 @@ from esops.stores.searching import IdSearch, SoughtIds
 
 if TYPE_CHECKING:
     from esops.stores.base import EventStore
+    from esops.stores.scanned_once import KnownIds
 
 _ARCHIVED_TOO = EventFilter(archived=True)
 
@@ -26,28 +27,54 @@ _ARCHIVED_TOO = EventFilter(archived=True)
 class ScannedSearch(IdSearch):
     """Search by a scan of all events of a store."""
 
-    def __init__(self, store: EventStore) -> None:
-        """`store` is read from its beginning for each search."""
-        self._store = store
+    def __init__(self, store: EventStore, known: KnownIds | None = None) -> None:
+        """`store` is read from its beginning for each search, unless `known` keeps its ids."""
+        self._store, self._known = store, known
+
+    def once(self) -> ScannedSearch:
+        """One that reads the log once for all its searches."""
+        from esops.stores.scanned_once import KnownIds
+
+        return ScannedSearch(self._store, KnownIds(self._store))
 
     def find_ids(self, sought: SoughtIds) -> SearchResult:
         """By one read of the whole log."""
-        events = self._store.count_between(None, self._store.head().position)
-        how = f"a scan of all events, about {events:,}"
-        return SearchResult(scan(self._store, sought), how, events)
+        return scanned(self._store, sought, "all events", known=self._known)
+
+
+def scanned(
+    store: EventStore,
+    sought: SoughtIds,
+    what: str,
+    *,
+    remedy: str = "",
+    known: KnownIds | None = None,
+) -> SearchResult:
+    """The result of a scan of `what`; where `known` has read it already, it costs no scan."""
+    if known is not None and known.read:
+        return SearchResult(known.find(sought), f"a scan of {what}, for all searches")
+    events = store.count_between(None, store.head().position)
+    found = scan(store, sought) if known is None else known.find(sought)
+    return SearchResult(found, f"a scan of {what}, about {events:,} events", events, remedy)
 
 
 def scan(store: EventStore, sought: SoughtIds) -> Iterator[RecordedEvent]:
     """The events of a store that have one of the ids, archived ones too."""
+    wanted = has_one_of(sought)
+    for batch in store.read_all(filter=_ARCHIVED_TOO):
+        for event in batch.events:
+            if wanted(event):
+                yield event
+
+
+def has_one_of(sought: SoughtIds) -> Callable[[RecordedEvent], bool]:
+    """A function of an event that says whether it has one of the ids."""
     by_convention = CORRELATION_KEYS if sought.kind == "correlation_id" else CAUSATION_KEYS
     keys = sought.keys or by_convention
     # Ids are UUIDs, which may be written in capitals; other ids are what the application says.
     lower = sought.kind == "event_id"
     wanted = {value.lower() for value in sought.values} if lower else set(sought.values)
-    for batch in store.read_all(filter=_ARCHIVED_TOO):
-        for event in batch.events:
-            if _has_one(event, sought.kind, wanted, keys):
-                yield event
+    return lambda event: _has_one(event, sought.kind, wanted, keys)
 
 
 def _has_one(event: RecordedEvent, kind: str, ids: Container[str], keys: Sequence[str]) -> bool:

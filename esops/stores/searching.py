@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from esops.events import asked_for
-from esops.stores.parts import Ids, SearchResult
+from esops.stores.parts import Ids, Search, SearchResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,10 @@ class IdSearch(ABC):
             event_id=event_id, correlation_id=correlation_id, causation_id=causation_id
         )
         return self.find_ids(SoughtIds(kind, values, keys))
+
+    def once(self) -> Search:
+        """One that answers the same for several searches, and reads a log without an index once."""
+        return self
 
     @abstractmethod
     def find_ids(self, sought: SoughtIds) -> SearchResult:

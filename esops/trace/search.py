@@ -73,7 +73,17 @@ class Tracer:
             say,
         )
         self._nodes: dict[tuple[str, str, int, str], Node] = {}
+        self._searches: dict[str, Search] = {}
         self._trace = Trace("")
+
+    def _search(self, store: EventStore) -> Search:
+        """One search of each store for the whole trace: what reads all events does that once."""
+        if store.name not in self._searches:
+            found: Search = require(store, store.search, "search")
+            # Only those of esops have it; a store of another package need not.
+            once = getattr(found, "once", None)
+            self._searches[store.name] = found if once is None else once()
+        return self._searches[store.name]
 
     def correlation(self, value: str) -> Trace:
         """All events with a correlation id or W3C trace id, and the causes that they name."""
@@ -83,7 +93,7 @@ class Tracer:
                 store,
                 self._allowed(
                     store,
-                    _search(store).find(correlation_id=value, keys=self._keys.correlation),
+                    self._search(store).find(correlation_id=value, keys=self._keys.correlation),
                 ),
             )
         if self._nodes:
@@ -96,7 +106,7 @@ class Tracer:
         for store in self._stores:
             self._take(
                 store,
-                self._allowed(store, _search(store).find(event_id=identifier)),
+                self._allowed(store, self._search(store).find(event_id=identifier)),
             )
         if not self._nodes:
             return self._end(trace)
@@ -145,7 +155,7 @@ class Tracer:
                     yield each
 
     def _begin(self, about: str) -> Trace:
-        self._nodes = {}
+        self._nodes, self._searches = {}, {}
         self._trace = Trace(about)
         return self._trace
 
@@ -211,7 +221,7 @@ class Tracer:
                     store,
                     self._allowed(
                         store,
-                        _search(store).find(correlation_id=group, keys=self._keys.correlation),
+                        self._search(store).find(correlation_id=group, keys=self._keys.correlation),
                     ),
                 )
 
@@ -238,7 +248,7 @@ class Tracer:
                 ):
                     new += self._take(
                         store,
-                        self._allowed(store, _search(store).find(event_id=group)),
+                        self._allowed(store, self._search(store).find(event_id=group)),
                     )
             if not new:
                 return
@@ -271,7 +281,7 @@ class Tracer:
                         store,
                         self._allowed(
                             store,
-                            _search(store).find(causation_id=group, keys=keys),
+                            self._search(store).find(causation_id=group, keys=keys),
                         ),
                     )
                     names = {name for each in causes.values() for name in (each.id, each.reference)}
@@ -341,7 +351,3 @@ def _parse_reference(name: str) -> tuple[str, int] | None:
 def _groups(values: Sequence[str]) -> Iterator[list[str]]:
     for at in range(0, len(values), _AT_ONCE):
         yield list(values[at : at + _AT_ONCE])
-
-
-def _search(store: EventStore) -> Search:
-    return require(store, store.search, "search")

@@ -365,6 +365,11 @@ class _JoinedSearch(IdSearch):
     def __init__(self, hot: Search, cold: ColdPart) -> None:
         self._hot, self._cold = hot, cold
 
+    def once(self) -> Search:
+        """The hot store's log is read once; an archive's files answer in SQL."""
+        once = getattr(self._hot, "once", None)
+        return self if once is None else _JoinedSearch(once(), self._cold)
+
     def find_ids(self, sought: SoughtIds) -> SearchResult:
         """Search each store in its own way; the results are merged by position."""
         ids = {sought.kind: sought.values}

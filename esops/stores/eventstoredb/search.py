@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esops.stores.parts import SearchResult
-from esops.stores.scanning import scan
+from esops.stores.scanned_once import KnownIds
+from esops.stores.scanning import scanned
 from esops.stores.searching import IdSearch, SoughtIds
 
 if TYPE_CHECKING:
@@ -17,9 +18,13 @@ _BY_CORRELATION = "$by_correlation_id"
 class NodeSearch(IdSearch):
     """Search of an EventStoreDB store."""
 
-    def __init__(self, store: EventStoreDBStore) -> None:
-        """Search this store."""
-        self._store = store
+    def __init__(self, store: EventStoreDBStore, known: KnownIds | None = None) -> None:
+        """Search this store; `known` keeps the ids of its events."""
+        self._store, self._known = store, known
+
+    def once(self) -> NodeSearch:
+        """One that reads $all once for all its searches."""
+        return NodeSearch(self._store, KnownIds(self._store))
 
     def find_ids(self, sought: SoughtIds) -> SearchResult:
         """A correlation id from `$bc-…` where that projection runs; all else by a scan of $all."""
@@ -31,6 +36,4 @@ class NodeSearch(IdSearch):
             how = "the stream" + "s" * (len(streams) > 1) + " " + ", ".join(streams[:3])
             return SearchResult(events, how)
         better = f"enable the projection {_BY_CORRELATION}" if by_correlation else ""
-        count = store.count_between(None, store.head().position)
-        how = f"a scan of $all, about {count:,} events"
-        return SearchResult(scan(store, sought), how, count, better)
+        return scanned(store, sought, "$all", remedy=better, known=self._known)
