@@ -189,17 +189,22 @@ def finish(
         metavar="D",
         help="How long an instance may take from loading a row to writing it. Default: 30s.",
     ),
+    accept_unchecked: bool = typer.Option(
+        False,
+        "--accept-unchecked",
+        help="Take rows that cannot be checked for right: you have looked at them.",
+    ),
     yes: bool = typer.Option(False, "-y", "--yes", help="Do not ask for confirmation."),
 ) -> int:
     """Make the rows right that old code wrote after a switch with live = "inline".
 
     Run it when the last instance with the old code has ended; after a rollback, with the new code.
-    Each row is compared with the events of its stream, while the application writes; nothing else
-    is locked.
+    Each row is compared with the events of its stream, while the application writes. Only rows that
+    are wrong are locked, a few at a time.
 
     esops projection finish cart_summary --longest-session 60s
 
-    Exit code 1 when rows could not be checked, since events of their streams are gone.
+    Exit code 1 when rows could not be checked, since events of their streams are gone or archived.
     """
     from esops.cli.shared import stop_on_signals
     from esops.rebuild import healing
@@ -215,17 +220,24 @@ def finish(
     if longest_session is not None:
         longest = duration("--longest-session", longest_session)
     stop = stop_on_signals()
-    done = healing.finish(config, name, longest_session=longest, stop=stop.is_set, say=output.say)
+    done = healing.finish(
+        config,
+        name,
+        longest_session=longest,
+        accept_unchecked=accept_unchecked,
+        stop=stop.is_set,
+        say=output.say,
+    )
     if output.format("table", "json") == "json":
         output.json(done.as_dict())
     else:
-        for line in finished(done):
+        for line in finished(done, accept_unchecked):
             output.line(line)
-    return 1 if done.unchecked else 0
+    return 1 if done.unchecked and not accept_unchecked else 0
 
 
-def finished(done: Finished) -> list[str]:
-    """What became of the rows."""
+def finished(done: Finished, accepted: bool) -> list[str]:
+    """What became of the rows. `accepted`: those that could not be checked count as right."""
     name = done.projection
     lines = [
         (
@@ -237,6 +249,12 @@ def finished(done: Finished) -> list[str]:
         some = ", ".join(each.stream for each in done.unchecked[:5])
         lines.append(
             f"{count(len(done.unchecked), 'row')} could not be checked, since events of the stream "
-            f"are gone: {some}."
+            f"are gone or archived: {some}{', …' if len(done.unchecked) > 5 else ''}."
         )
+        if not accepted:
+            lines.append(
+                "Look at them. If they are right: the same command with --accept-unchecked. If all "
+                "rows may be as today's events make them: "
+                f"esops rebuild {name} --blue-green --max-diff {len(done.unchecked)}"
+            )
     return lines

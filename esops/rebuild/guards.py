@@ -24,7 +24,7 @@ from esops.readmodel import conduct, inline, marks, registry
 from esops.readmodel.dead_letters import count_dead_letters
 from esops.readmodel.registry import Version
 from esops.readmodel.tables import count_rows
-from esops.rebuild import snapshots
+from esops.rebuild import refolded, snapshots
 from esops.rebuild.options import Options
 from esops.rebuild.target import Target
 from esops.stores import open_store
@@ -130,7 +130,12 @@ def check_written_inline(
                 f"{name} {what}, and the application is to write it with each append",
                 hint="Let the application make it first.",
             )
-    return [
+    lacks = refolded.missing_right(connection)
+    of_finish = lacks and (
+        f"this role {lacks[0]}, which `esops projection finish {target.name}` needs after the "
+        f"switch. Run: {lacks[1]}"
+    )
+    return ([of_finish] if of_finish else []) + [
         (
             f"{each} has a snapshot now. One that is older than the switch would see the table "
             "empty, or without its newest rows, so the switch waits until it has ended"

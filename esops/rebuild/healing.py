@@ -2,10 +2,8 @@
 
 An instance loads a row, applies its new events to it and writes it back; from a row of another
 logic it makes one of both, and nothing in the row shows that. So each row is compared with the fold
-of all events of its stream, while the row is locked: an append that has not committed has not
-written its row yet, and one that has committed is in the events that are read afterwards. Rows are
-locked a few at a time, and those that somebody else has are left to the next pass, so that nobody
-waits for long and nobody waits in a circle.
+of all events of its stream (row_repair.py), first all of them, then those of streams
+that got events since.
 
 Whoever loaded a row before it was made right may still write it. So the passes end when no row was
 wrong for longer than that can take, and a last one over all rows has found nothing.
@@ -14,13 +12,12 @@ wrong for longer than that can take, and a last one over all rows has found noth
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import psycopg
 import structlog
-from psycopg import sql
 
 from esops.config import Config
 from esops.errors import Refused, Stopped, UsageError
@@ -31,10 +28,10 @@ from esops.projections.fingerprint import Code
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
-from esops.rebuild.ignored import ignored_in, kept
-from esops.rebuild.refolded import FOLDED, RefoldedRows, columns, pieces
+from esops.rebuild.blockers import blockers, held_by, how_to_end
+from esops.rebuild.refolded import RefoldedRows
 from esops.rebuild.retiring import take_lock
-from esops.rebuild.verification.comparison import keys_unlike
+from esops.rebuild.row_repair import Found, RowRepair
 from esops.settings import ProjectionSettings
 from esops.stores import open_store
 from esops.stores.base import EventStore
@@ -43,15 +40,15 @@ from esops.wording import count
 log = structlog.get_logger("esops.finish")
 LONGEST_SESSION = timedelta(seconds=30)
 """How long an instance may take from loading a row to writing it, unless the operator says."""
-_BATCH = 50
 _PAUSE_SECONDS = 0.2
 _PATIENCE = timedelta(minutes=10)
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What became of the rows: how many were wrong and are right now, in how many passes, and the
-    streams of which events are gone, so that their rows could not be checked.
+    """What became of the rows: how many were wrong and are right now, in how many passes, and those
+    that could not be checked, by their streams: events of these are gone or archived.
     """
 
     projection: str
@@ -78,14 +75,16 @@ def finish(
     name: str,
     *,
     longest_session: timedelta = LONGEST_SESSION,
+    accept_unchecked: bool = False,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Finished:
     """Make the rows of the version that serves right, and note that they are.
 
-    To be called when the last instance with the old code has ended. Raises Refused where rows of
-    this projection cannot be made again one by one, or where old code still writes; UsageError
-    where there is nothing to finish; Busy during a rebuild; Stopped.
+    To be called when the last instance with the old code has ended. `accept_unchecked`: rows that
+    cannot be checked count as right. Raises Refused where rows of this projection cannot be made
+    again one by one, or where old code still writes; UsageError where there is nothing to finish;
+    Busy during a rebuild; Stopped.
     """
     settings = config.projection(name)
     with translated(), connect(config.readmodel_of(name).dsn, f"finish {name}") as connection:
@@ -100,14 +99,15 @@ def finish(
         with open_store(*config.store(version.store)) as store:
             healer = _Healer(config, connection, store, version, settings, begun)
             done = healer.run(longest_session, stop, say)
-        if not done.unchecked:
-            journal.note(
-                connection,
-                begun.rebuild,
-                journal.SWITCHED,
-                journal.HEALED,
-                {"healed": done.healed, "passes": done.passes},
-            )
+        # Where not all is right, a rebuild that comes after this word makes it so.
+        right = accept_unchecked or not done.unchecked
+        journal.note(
+            connection,
+            begun.rebuild,
+            journal.SWITCHED,
+            journal.HEALED if right else journal.OLD_CODE_ENDED,
+            {"healed": done.healed, "passes": done.passes, "unchecked": len(done.unchecked)},
+        )
         return done
 
 
@@ -145,138 +145,110 @@ class _Healer:
                 f"the code of {name} has changed since v{version.version} was built",
                 hint=f"Restore it. Or, if the application has the new code: {again}",
             )
-        self._connection, self._store = connection, store
+        self._connection, self._store, self._begun, self._again = connection, store, begun, again
         self._version, self._settings = version, settings
         self._rows = RefoldedRows(connection, store, version, definition, settings.verify)
-        self._ignored = ignored_in(self._rows.live, self._rows.live, settings.verify)
-        self._healed = 0
-        self._unchecked: dict[StreamKey, None] = {}
+        self._repair = RowRepair(connection, self._rows, settings)
 
     def run(
         self, longest: timedelta, stop: Callable[[], bool], say: Callable[[str], None]
     ) -> Finished:
         """Pass after pass, until they are clean for long enough and a last one over all is."""
-        began = clean_since = time.monotonic()
-        passes, after, all_of, left = 0, None, 0, set[StreamKey]()
-        whole = True
+        passes, healed, all_of = 0, 0, 0
+        after: Position | None = None
+        whole, found = True, Found()
+        unchecked: set[StreamKey] = set()
+        every: Sequence[StreamKey] = ()
+        clean_since = deadline = time.monotonic()
         while True:
             head = self._head()
             wanted = self._rows.inline.changed(
-                self._connection, None if whole else after, self._settings.filter
+                self._connection, None if whole else after, self._repair.all_of
             )
-            streams = sorted({*wanted, *left})
+            streams = sorted({*wanted, *found.busy, *found.unfit})
             if whole:
-                all_of = len(streams)
-            healed, left = self._pass(streams, stop)
+                all_of, every, unchecked = len(streams), wanted, set()
+            found = self._pass(streams, stop)
             passes, after = passes + 1, head
-            if healed:
-                say(f"pass {passes}: {count(healed, 'row')} made right")
+            healed += found.healed
+            unchecked = (unchecked - set(streams)) | found.unchecked
+            if found.healed:
+                say(f"pass {passes}: {count(found.healed, 'row')} made right")
             now = time.monotonic()
-            if healed or left:
+            if passes == 1:
+                # How long the first one takes says nothing of who writes.
+                deadline = now + max(_PATIENCE, 3 * longest).total_seconds()
+            if found.healed or found.busy:
                 clean_since = now
             elif whole and passes > 1:
                 break
             # The last pass is over all rows again.
             whole = now - clean_since >= longest.total_seconds()
-            if now - began > max(_PATIENCE, 3 * longest).total_seconds():
-                raise Refused(
-                    f"rows of {self._version.projection} were still found wrong after "
-                    f"{count(passes, 'pass', 'passes')}: an instance with the old code writes",
-                    hint="End it, and run this again: rows that are right stay so.",
-                )
+            if now > deadline:
+                raise self._still_wrong(found, passes)
             if not whole:
                 time.sleep(min(_PAUSE_SECONDS, longest.total_seconds()))
-        return Finished(
-            self._version.projection,
-            self._version.version,
-            self._healed,
-            passes,
-            all_of,
-            list(self._unchecked),
-        )
+        if found.unfit:
+            raise self._unfit(found.unfit, healed)
+        unchecked |= self._without_events(every, after)
+        name, version = self._version.projection, self._version.version
+        return Finished(name, version, healed, passes, all_of, sorted(unchecked))
+
+    def _without_events(
+        self, streams: Sequence[StreamKey], after: Position | None
+    ) -> set[StreamKey]:
+        """The rows of which no event tells. `streams` are those of all events up to a position."""
+        known = {self._rows.key(each) for each in streams}
+        lone = {key for key in self._rows.every_key() if key not in known}
+        if lone:
+            later = self._rows.inline.changed(self._connection, after, self._repair.all_of)
+            lone -= {self._rows.key(each) for each in later}
+        return {StreamKey(*reversed(key)) for key in lone}
 
     def _head(self) -> Position | None:
         """Nothing below it becomes visible after this moment."""
         return self._store.head(timedelta(milliseconds=200)).position
 
-    def _pass(
-        self, streams: Sequence[StreamKey], stop: Callable[[], bool]
-    ) -> tuple[int, set[StreamKey]]:
-        """How many rows were wrong, and the streams whose rows somebody else had."""
-        healed, left = 0, set[StreamKey]()
-        for some in pieces(streams, _BATCH):
+    def _pass(self, streams: Sequence[StreamKey], stop: Callable[[], bool]) -> Found:
+        every = Found()
+        for found in self._repair.repair(streams):
+            every.add(found)
             if stop():
                 raise Stopped("stopped; the rows that were made right stay so")
-            with self._connection.transaction():
-                number, busy = self._batch(some)
-            healed += number
-            left |= busy
-        self._healed += healed
-        return healed, left
+        return every
 
-    def _batch(self, streams: Sequence[StreamKey]) -> tuple[int, set[StreamKey]]:
-        keys = {self._rows.key(each): each for each in streams}
-        there = self._rows.there(keys)
-        locked = self._rows.there(keys, " FOR UPDATE SKIP LOCKED")
-        busy = there - locked
-        free = [each for key, each in keys.items() if key not in busy]
-        # From here on: what is read now is what the locked rows have to say.
-        events, short = self._rows.inline.whole(self._connection, free, self._settings.filter)
-        self._unchecked.update(dict.fromkeys(short))
-        gone = set(short)
-        events = [each for each in events if StreamKey(each.stream, each.tenant) not in gone]
-        self._rows.make(events)
-        unlike = keys_unlike(self._connection, self._rows.sides)
-        wrong = [tuple(key) for has, *key in unlike if has and tuple(key) in locked]
-        missing = [tuple(key) for has, *key in unlike if not has]
-        number = self._update(wrong) + self._insert(missing)
-        folded = {self._rows.key(StreamKey(each.stream, each.tenant)) for each in events}
-        number += self._delete(folded & locked)
-        return number, {keys[key] for key in busy}
-
-    def _update(self, keys: Sequence[tuple[str, ...]]) -> int:
-        if not keys or not self._rows.sides.others:
-            return 0
-        statement = sql.SQL("UPDATE {} AS l SET {} FROM {} AS f WHERE {} AND {}").format(
-            self._rows.name,
-            sql.SQL(", ").join(
-                sql.SQL("{} = {}").format(sql.Identifier(pair.name), self._new(pair.name))
-                for pair in self._rows.sides.others
-            ),
-            FOLDED,
-            self._rows.same_key(),
-            self._rows.among("l"),
+    def _still_wrong(self, found: Found, passes: int) -> Refused:
+        name = self._version.projection
+        if found.healed or not found.busy:
+            return Refused(
+                f"rows of {name} were still found wrong after {count(passes, 'pass', 'passes')}: "
+                "an instance with the old code writes",
+                hint="End it, and run this again: rows that are right stay so.",
+            )
+        table = self._rows.name.as_string(self._connection)
+        holders = blockers(self._connection, [table])
+        return Refused(
+            f"{_some(found.busy, 'row')} of {name} could not be made right, since others have "
+            f"locked or written it whenever esops looked; of the table, {held_by(holders)}",
+            hint=f"Run this again when they have ended: rows that are right stay so."
+            f"{how_to_end(holders)}",
         )
-        return self._connection.execute(statement, columns(keys)).rowcount
 
-    def _new(self, column: str) -> sql.Composable:
-        """A column's value by the events; what is ignored in it stays as it is in the row."""
-        paths = self._ignored.get(column)
-        if not paths:
-            return sql.Identifier("f", column)
-        return kept(column, self._rows.live.column(column).type, paths, ("l", "f"))
-
-    def _insert(self, keys: Sequence[tuple[str, ...]]) -> int:
-        if not keys:
-            return 0
-        statement = sql.SQL(
-            "INSERT INTO {} ({columns}) SELECT {columns} FROM {} AS f WHERE {} ON CONFLICT "
-            "DO NOTHING"
-        ).format(
-            self._rows.name,
-            FOLDED,
-            self._rows.among("f"),
-            columns=sql.SQL(", ").join(
-                sql.Identifier(each.name) for each in self._rows.fresh.columns
-            ),
+    def _unfit(self, unfit: Mapping[StreamKey, str], healed: int) -> Refused:
+        name = self._version.projection
+        # Kept, since a switch that comes after this word makes all rows right.
+        journal.note(
+            self._connection, self._begun.rebuild, journal.SWITCHED, journal.OLD_CODE_ENDED
         )
-        return self._connection.execute(statement, columns(keys)).rowcount
+        return Refused(
+            f"the table does not take {_some(unfit, 'row')} of {name} as the events make it: "
+            f"{next(iter(unfit.values()))}. {count(healed, 'row')} made right",
+            hint="Where rows have each other's unique values, none can be written by itself. "
+            f"{self._again} --max-diff {len(unfit)}",
+        )
 
-    def _delete(self, keys: set[tuple[str, ...]]) -> int:
-        """Rows that the fold does not have, of streams that have events."""
-        if not keys:
-            return 0
-        statement = sql.SQL(
-            "DELETE FROM {} AS l WHERE {} AND NOT EXISTS (SELECT FROM {} AS f WHERE {})"
-        ).format(self._rows.name, self._rows.among("l"), FOLDED, self._rows.same_key())
-        return self._connection.execute(statement, columns(list(keys))).rowcount
+
+def _some(streams: Iterable[StreamKey], what: str) -> str:
+    found = sorted(each.stream for each in streams)
+    more = ", …" if len(found) > _NAMED else ""
+    return f"{count(len(found), what)} ({', '.join(found[:_NAMED])}{more})"

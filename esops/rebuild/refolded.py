@@ -27,7 +27,7 @@ from esops.stores.base import EventStore
 from esops.stores.parts import InlineTables
 
 FOLDED = sql.Identifier("esops_folded")
-"""The temporary table; it is empty after each transaction."""
+"""The temporary table; it has the rows that were made last."""
 Key = tuple[str, ...]
 """The values of a row's key, as text."""
 _PIECE = 2_000
@@ -54,11 +54,16 @@ class RefoldedRows:
             raise Refused(f"the table {'.'.join(version.table)} does not exist any more")
         self.inline: InlineTables = store.inline
         self.live, self.fresh = table, _temporary(connection, table)
-        # What the new logic was meant to change counts here.
-        counted = verify.model_copy(update={"expected": ()})
+        by_itself = catalog.defaults(connection, table.oid)
+        self.computed = frozenset(each for each, (_, own) in by_itself.items() if own)
+        self.identity = frozenset(each for each in self.computed if by_itself[each][0] is None)
+        # What the new logic was meant to change counts here; numbers of the table's own do not.
+        ignored = (*verify.ignore, *sorted(self.identity))
+        counted = verify.model_copy(update={"expected": (), "ignore": ignored})
         self.sides = Sides.of(connection, (table, self.fresh), table.key, counted)
         self._connection, self._version, self._definition = connection, version, definition
         self._conjoined = store.capabilities.tenants
+        self._fold: Fold | None = None
 
     def make(self, events: Sequence[RecordedEvent]) -> Mapping[str, str]:
         """Fold all events of some streams into the temporary table; returns by column the type of
@@ -66,6 +71,7 @@ class RefoldedRows:
 
         Raises Refused where the code fails.
         """
+        self._connection.execute(sql.SQL("TRUNCATE pg_temp.{}").format(FOLDED))
         name = next(iter(self._version.tables))
         of_version = VersionTables(
             projection=self._version.projection,
@@ -78,16 +84,24 @@ class RefoldedRows:
             cache_rows=_CACHED,
             ensure_keys=lambda: None,
         )
-        fold = Fold(self._definition, of_version)
+        self._fold = Fold(self._definition, of_version)
+        return self.add(events)
+
+    def add(self, events: Sequence[RecordedEvent]) -> Mapping[str, str]:
+        """Fold later events of the same streams into the rows that were made last, in a transaction
+        that ends well; else as `make`.
+        """
+        assert self._fold is not None
         try:
             for some in pieces(events, _PIECE):
-                fold.apply(some, self._connection)
-            fold.flush(self._connection)
+                self._fold.apply(some, self._connection)
+            self._fold.flush(self._connection)
+            self._fold.flushed()
         except BadEvent as bad:
             raise Refused(
                 f"the code of {self._version.projection} fails on an event: {bad.reason}"
             ) from bad.__cause__
-        return fold.value_types
+        return self._fold.value_types
 
     def key(self, stream: StreamKey) -> Key:
         """The key of a stream's row."""
@@ -99,14 +113,30 @@ class RefoldedRows:
         if not wanted:
             return set()
         statement = sql.SQL("SELECT {} FROM {} AS l WHERE {}{}").format(
-            sql.SQL(", ").join(
-                sql.SQL("{}::text").format(sql.Identifier("l", name)) for name in self.live.key
-            ),
-            self.name,
-            self.among("l"),
-            sql.SQL(lock),
+            self.key_of("l"), self.name, self.among("l"), sql.SQL(lock)
         )
         return set(self._connection.execute(statement, columns(wanted)).fetchall())
+
+    def every_key(self) -> Iterator[Key]:
+        """The keys of all rows of the version's own table, in one transaction."""
+        statement = sql.SQL("SELECT {} FROM {} AS l").format(self.key_of("l"), self.name)
+        with (
+            self._connection.transaction(),
+            self._connection.cursor("esops_keys") as cursor,
+        ):
+            cursor.itersize = _PIECE
+            yield from cursor.execute(statement)
+
+    def made(self) -> set[Key]:
+        """The keys of the rows that were made last."""
+        statement = sql.SQL("SELECT {} FROM {} AS f").format(self.key_of("f"), FOLDED)
+        return set(self._connection.execute(statement).fetchall())
+
+    def key_of(self, alias: str) -> sql.Composed:
+        """The values of the key, as text."""
+        return sql.SQL(", ").join(
+            sql.SQL("{}::text").format(sql.Identifier(alias, name)) for name in self.live.key
+        )
 
     @property
     def name(self) -> sql.Identifier:
@@ -150,16 +180,21 @@ def columns(keys: Sequence[Key]) -> list[list[str]]:
 
 def _temporary(connection: psycopg.Connection, live: Table) -> Table:
     """A table like the version's own, for the rows as the events make them."""
-    connection.execute(
-        sql.SQL(
-            "CREATE TEMPORARY TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED, "
-            "PRIMARY KEY ({})) ON COMMIT DELETE ROWS"
-        ).format(
-            FOLDED,
-            qualified(live.schema, live.name),
-            sql.SQL(", ").join(map(sql.Identifier, live.key)),
-        )
+    statement = sql.SQL(
+        "CREATE TEMPORARY TABLE {} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED "
+        "INCLUDING IDENTITY, PRIMARY KEY ({}))"
+    ).format(
+        FOLDED,
+        qualified(live.schema, live.name),
+        sql.SQL(", ").join(map(sql.Identifier, live.key)),
     )
+    try:
+        connection.execute(statement)
+    except psycopg.errors.InsufficientPrivilege:
+        refused = missing_right(connection)
+        if refused is None:
+            raise
+        raise Refused(f"this role {refused[0]}", hint=refused[1]) from None
     row = connection.execute(
         "SELECT nspname FROM pg_namespace WHERE oid = pg_my_temp_schema()"
     ).fetchone()
@@ -167,3 +202,13 @@ def _temporary(connection: psycopg.Connection, live: Table) -> Table:
     found = catalog.find_table(connection, row[0], FOLDED.as_string(connection).strip('"'))
     assert found is not None
     return found
+
+
+def missing_right(connection: psycopg.Connection) -> tuple[str, str] | None:
+    """What the role may not do, to make rows again, and the statement that lets it."""
+    row = connection.execute(
+        "SELECT has_database_privilege(current_database(), 'TEMPORARY'), "
+        "format('GRANT TEMPORARY ON DATABASE %I TO %I', current_database(), current_user)"
+    ).fetchone()
+    assert row is not None
+    return None if row[0] else ("may not make temporary tables in this database", row[1])

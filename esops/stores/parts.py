@@ -287,6 +287,14 @@ class KeptTable:
     """As of an InlineTable."""
 
 
+class StreamLength(NamedTuple):
+    """Events of one stream that a filter wants."""
+
+    events: int
+    archived: int
+    """How many of these are archived, whether or not the filter leaves those out."""
+
+
 class InlineTables(Protocol):
     """The tables of the application's own projections, in the database of the events."""
 
@@ -346,8 +354,24 @@ class InlineTables(Protocol):
         self, connection: psycopg.Connection, streams: Sequence[StreamKey], filter: EventFilter
     ) -> tuple[list[RecordedEvent], list[StreamKey]]:
         """All events of some streams that a statement of the connection sees, by their versions;
-        and those of the streams that lack one, of any type: nobody can fold them whole.
+        and those of the streams that lack one, of any type, or have archived ones that the filter
+        leaves out: nobody can fold them whole.
         """
+        ...
+
+    def later(
+        self,
+        connection: psycopg.Connection,
+        versions: Mapping[StreamKey, int],
+        filter: EventFilter,
+    ) -> list[RecordedEvent]:
+        """As `whole`, what some streams have got after the versions that are given."""
+        ...
+
+    def lengths(
+        self, connection: psycopg.Connection, streams: Sequence[StreamKey], filter: EventFilter
+    ) -> Mapping[StreamKey, StreamLength]:
+        """How many events of the filter streams have; those that have none are left out."""
         ...
 
 

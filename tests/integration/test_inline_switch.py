@@ -313,7 +313,7 @@ def test_what_finish_does_to_single_rows(carts, connection, dsn):
         finishing = carts.start("projection", "finish", "carts", *quick)
         until(lambda: "cart-0" in inline_writers.documents(connection))
     out, _ = finish(finishing)
-    assert (finishing.returncode, json.loads(out)["unchecked"]) == (1, ["cart-3"])
+    assert (finishing.returncode, json.loads(out)["unchecked"]) == (1, ["cart-3", "elsewhere"])
     assert json.loads(out)["healed"] == 2
     found = inline_writers.documents(connection)
     assert {key: found[key][0].get("Items") for key in sorted(found)} == {

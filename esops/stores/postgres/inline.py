@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import psycopg
 from psycopg import sql
@@ -14,10 +15,10 @@ from esops.events import EventFilter, Position, RecordedEvent, StreamKey, is_uui
 from esops.postgres import catalog
 from esops.postgres.connection import database_of
 from esops.stores.archiving import LateBeginning
-from esops.stores.parts import InlineTable, KeptTable
+from esops.stores.parts import InlineTable, KeptTable, StreamLength
 from esops.stores.postgres.bulk import to_events
 from esops.stores.postgres.counted import begun_beyond
-from esops.stores.postgres.layouts.base import TRUE, Layout
+from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout, storable
 from esops.stores.postgres.light import OtherType, batches_of
 
 _BATCH_BYTES = 1 << 20
@@ -147,13 +148,17 @@ class PostgresInline:
     def whole(
         self, connection: psycopg.Connection, streams: Sequence[StreamKey], filter: EventFilter
     ) -> tuple[list[RecordedEvent], list[StreamKey]]:
-        """By the index on streams; the second is asked before the first, which may see more."""
+        """By the index on streams; what is missing is asked before the events, which may be more.
+        The library's own list of streams, where it has one, is asked first of all.
+        """
         layout, wanted = self._layout, set(streams)
         any_of = layout.any_stream([each.stream for each in streams])
+        lasts = self._lasts(connection, streams)
         version = layout.mapped.version
-        lacking = sql.SQL(
-            "SELECT {}, {} FROM {} WHERE {} AND {} GROUP BY 1, 2 "
-            "HAVING min({v}) <> {first} OR count(*) <> max({v}) - min({v}) + 1"
+        # What is archived and not read is as good as gone.
+        statement = sql.SQL(
+            "SELECT {}, {}, max({v}), min({v}) <> {first} OR count(*) <> max({v}) - min({v}) + 1 "
+            "OR bool_or({unread}) FROM {} WHERE {} AND {} GROUP BY 1, 2"
         ).format(
             layout.mapped.stream,
             layout.mapped.tenant,
@@ -162,12 +167,88 @@ class PostgresInline:
             layout.scope,
             v=version,
             first=sql.Literal(layout.first_version),
+            unread=FALSE if filter.archived else self._archived(filter),
         )
-        short = [StreamKey(*row) for row in connection.execute(lacking).fetchall()]
+        short = {
+            StreamKey(stream, tenant)
+            for stream, tenant, last, lacks in connection.execute(statement).fetchall()
+            if lacks or lasts.get(StreamKey(stream, tenant), last) > last
+        }
         order = sql.SQL("{}, {}").format(version, layout.ascending)
         found = self._events(connection, self._select(layout.where(filter), any_of, order))
         events = [each for each in found if StreamKey(each.stream, each.tenant) in wanted]
-        return events, [each for each in short if each in wanted]
+        return events, sorted(short & wanted)
+
+    def _lasts(
+        self, connection: psycopg.Connection, streams: Sequence[StreamKey]
+    ) -> dict[StreamKey, int]:
+        """The last versions of streams, as the library's own list has them."""
+        table = self._layout.stream_table
+        if table is None:
+            return {}
+        statement = sql.SQL(
+            "SELECT {stream}::text, {tenant}, {length} FROM {table} WHERE {scope} AND "
+            "{stream} = ANY({names}::{kind}[])"
+        ).format(
+            stream=table.stream,
+            tenant=table.tenant,
+            length=table.length,
+            table=table.table,
+            scope=table.scope,
+            names=sql.Literal(storable([each.stream for each in streams])),
+            kind=sql.SQL(self._layout.stream_kind),
+        )
+        rows = connection.execute(statement).fetchall()
+        return {StreamKey(*key): last for *key, last in rows if last is not None}
+
+    def later(
+        self,
+        connection: psycopg.Connection,
+        versions: Mapping[StreamKey, int],
+        filter: EventFilter,
+    ) -> list[RecordedEvent]:
+        """By the index on streams and versions."""
+        layout = self._layout
+        after = [
+            sql.SQL("({} AND {} > {})").format(
+                layout.stream_equals(key.stream), layout.mapped.version, sql.Literal(version)
+            )
+            for key, version in versions.items()
+        ]
+        any_of = sql.SQL("({})").format(sql.SQL(" OR ").join(after))
+        order = sql.SQL("{}, {}").format(layout.mapped.version, layout.ascending)
+        found = self._events(connection, self._select(layout.where(filter), any_of, order))
+        return [
+            each
+            for each in found
+            if each.version > versions.get(StreamKey(each.stream, each.tenant), each.version)
+        ]
+
+    def lengths(
+        self, connection: psycopg.Connection, streams: Sequence[StreamKey], filter: EventFilter
+    ) -> Mapping[StreamKey, StreamLength]:
+        """By the index on streams."""
+        layout, wanted = self._layout, set(streams)
+        statement = sql.SQL(
+            "SELECT {}, {}, count(*), count(*) FILTER (WHERE {}) FROM {} WHERE {} AND {} "
+            "GROUP BY 1, 2"
+        ).format(
+            layout.mapped.stream,
+            layout.mapped.tenant,
+            layout.archived,
+            layout.events,
+            layout.any_stream([each.stream for each in streams]),
+            layout.where(replace(filter, archived=True)),
+        )
+        rows = connection.execute(statement).fetchall()
+        found = {StreamKey(*row[:2]): StreamLength(*row[2:]) for row in rows}
+        return {key: length for key, length in found.items() if key in wanted}
+
+    def _archived(self, filter: EventFilter) -> sql.Composable:
+        """The condition for what the filter would want if it were not archived."""
+        return sql.SQL("({} AND {})").format(
+            self._layout.archived, self._layout.where(replace(filter, archived=True))
+        )
 
     def _beyond(self, after: Position | None) -> sql.Composable:
         return TRUE if after is None else self._layout.beyond(after)

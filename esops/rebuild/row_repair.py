@@ -1,0 +1,288 @@
+"""Finds rows that are not as all events of their streams make them, and writes these again, while
+an application writes.
+
+Rows are compared with their events in one snapshot, without a lock: an append writes both in one
+transaction, so the snapshot has both or neither. Only the rows that differ are locked, a few at a
+time, while the events are applied that came since: an append that has not committed has not written
+its row yet, or has it locked. No row is waited for, and a missing row is inserted in a transaction
+of its own, since an insert may wait for one of the application's: so nobody waits in a circle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import psycopg
+from psycopg import sql
+
+from esops.events import EventFilter, StreamKey
+from esops.rebuild.ignored import ignored_in, kept
+from esops.rebuild.refolded import FOLDED, Key, RefoldedRows, columns, pieces
+from esops.rebuild.verification.comparison import keys_unlike
+from esops.settings import ProjectionSettings
+from esops.stores.parts import StreamLength
+
+_STREAMS, _EVENTS = 50, 5_000
+"""Of one comparison: it is in memory, and what it finds is written at once."""
+_ASKED = 1_000
+"""Streams that are asked for their lengths at once."""
+_LOCKED, _LATER, _WAIT_MS = 10, 500, 100
+"""Rows that are locked at once, events that are applied to them, and the longest wait for others;
+the application waits as long.
+"""
+_UNFIT = (psycopg.errors.IntegrityError, psycopg.errors.RaiseException)
+"""What the table, or a trigger of it, says to values that it does not take."""
+
+
+@dataclass
+class Found:
+    """What a pass over some streams came to."""
+
+    healed: int = 0
+    busy: set[StreamKey] = field(default_factory=set)
+    """Those whose rows are wrong, and somebody else has them, or has written them since."""
+    unfit: dict[StreamKey, str] = field(default_factory=dict)
+    """Those whose rows are wrong, and the table does not take the right ones; and what it says."""
+    unchecked: set[StreamKey] = field(default_factory=set)
+    """Those of which events are gone, or are archived and would make another row."""
+
+    def add(self, other: Found) -> None:
+        """Add what another piece came to."""
+        self.healed += other.healed
+        self.busy |= other.busy
+        self.unfit.update(other.unfit)
+        self.unchecked |= other.unchecked
+
+
+@dataclass
+class _Piece:
+    """Some streams whose rows were compared, by the keys of their rows.
+
+    `versions` are those of the last events that were applied, and `types` the Python types of what
+    was made.
+    """
+
+    streams: Mapping[Key, StreamKey]
+    versions: dict[StreamKey, int] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+    wrong: set[Key] = field(default_factory=set)
+    """Those of rows that are there."""
+    missing: set[Key] = field(default_factory=set)
+
+
+class RowRepair:
+    """Makes rows of one version right."""
+
+    def __init__(
+        self, connection: psycopg.Connection, rows: RefoldedRows, settings: ProjectionSettings
+    ) -> None:
+        """The connection is the one of the rows, outside a transaction."""
+        self._connection, self._rows = connection, rows
+        self._filter = settings.filter
+        self._ignored = ignored_in(rows.live, rows.live, settings.verify)
+        row = connection.execute(
+            "SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout'"
+        ).fetchone()
+        assert row is not None
+        self._deadlock_ms = int(row[0])
+
+    @property
+    def all_of(self) -> EventFilter:
+        """What makes the rows: the application does not forget what is archived."""
+        return replace(self._filter, archived=True)
+
+    def repair(self, streams: Sequence[StreamKey]) -> Iterator[Found]:
+        """Compare the rows of some streams, a few at a time, and write those that differ.
+
+        Raises Refused where the code fails.
+        """
+        for asked in pieces(streams, _ASKED):
+            lengths = self._rows.inline.lengths(self._connection, asked, self._filter)
+            for some in _few(asked, lengths):
+                found = Found()
+                piece = _Piece({self._rows.key(each): each for each in some})
+                self._compare(piece, lengths, found)
+                self._write(piece, found)
+                yield found
+
+    def _compare(
+        self, piece: _Piece, lengths: Mapping[StreamKey, StreamLength], found: Found
+    ) -> None:
+        connection, rows, streams = self._connection, self._rows, piece.streams
+        with connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            events, short = rows.inline.whole(connection, list(streams.values()), self.all_of)
+            gone = set(short)
+            events = [each for each in events if StreamKey(each.stream, each.tenant) not in gone]
+            piece.types = rows.make(events)
+            there, made = rows.there(streams), rows.made()
+            unlike = keys_unlike(connection, rows.sides)
+        piece.versions = {StreamKey(each.stream, each.tenant): each.version for each in events}
+        missing = {tuple(key) for has, *key in unlike if not has}
+        too_many = (there - made) & {rows.key(each) for each in piece.versions}
+        wrong = too_many | {tuple(key) for has, *key in unlike if has}
+        # What is archived is left out of the projection, and so a rebuild makes other rows.
+        archived = {
+            key
+            for key, stream in streams.items()
+            if not self._filter.archived and (length := lengths.get(stream)) and length.archived
+        }
+        unclear = {
+            key for key in missing & archived if not _all_archived(lengths[streams[key]])
+        } | (wrong & archived)
+        found.unchecked = gone | {streams[key] for key in unclear}
+        piece.wrong, piece.missing = wrong - archived, missing - archived
+
+    def _write(self, piece: _Piece, found: Found) -> None:
+        done: set[Key] = set()
+        unfit: dict[Key, str] = {}
+        for some in pieces(sorted(piece.wrong), _LOCKED):
+            written = self._again(piece, some, unfit)
+            if written is None:
+                # Each by itself, to know which one it was.
+                for key in some:
+                    written = self._again(piece, [key], unfit)
+                    done |= written or set()
+                continue
+            done |= written
+        for key in sorted(piece.missing):
+            try:
+                with self._connection.transaction():
+                    self._limit_wait(0)
+                    if self._insert(key, piece.types):
+                        done.add(key)
+            except _UNFIT as error:
+                unfit[key] = _said(error)
+            except psycopg.errors.LockNotAvailable:
+                pass
+        found.healed = len(done)
+        found.unfit = {piece.streams[key]: said for key, said in unfit.items()}
+        left = (piece.wrong | piece.missing) - done - unfit.keys()
+        found.busy = {piece.streams[key] for key in left}
+
+    def _again(self, piece: _Piece, keys: Sequence[Key], unfit: dict[Key, str]) -> set[Key] | None:
+        """Write rows that are there, as far as nobody has locked them; returns those that were
+        written. None: together they cannot be; of a single one, `unfit` says why.
+        """
+        rows, connection = self._rows, self._connection
+        with connection.transaction():
+            since = time.monotonic()
+            free = rows.there(keys, " FOR UPDATE SKIP LOCKED")
+            if not free:
+                return set()
+            versions = {piece.streams[key]: piece.versions[piece.streams[key]] for key in free}
+            events = rows.inline.later(connection, versions, self.all_of)
+            if len(events) > _LATER:
+                return set()
+            piece.types = rows.add(events)
+            piece.versions |= {StreamKey(each.stream, each.tenant): each.version for each in events}
+            try:
+                # What was applied stays so if the rows cannot be written.
+                with connection.transaction():
+                    self._limit_wait(time.monotonic() - since)
+                    return self._update(list(free)) | self._delete(list(free))
+            except _UNFIT as error:
+                if len(keys) == 1:
+                    unfit[keys[0]] = _said(error)
+                return None
+            except psycopg.errors.LockNotAvailable:
+                return None
+
+    def _limit_wait(self, locked_seconds: float) -> None:
+        """Wait for others, such as for a value in a unique index, only for so short that no server
+        looks for a deadlock: it might end a transaction of the application's.
+        """
+        left = self._deadlock_ms - locked_seconds * 1000
+        limit = max(1, min(_WAIT_MS, int(left / 3)))
+        self._connection.execute(f"SET LOCAL lock_timeout = {limit}".encode())
+
+    # -- statements
+
+    def _update(self, keys: Sequence[Key]) -> set[Key]:
+        names = [
+            pair.name for pair in self._rows.sides.others if pair.name not in self._rows.computed
+        ]
+        if not names:
+            return set()
+        statement = sql.SQL("UPDATE {} AS l SET {} FROM {} AS f WHERE {} AND {} RETURNING {}")
+        written = statement.format(
+            self._rows.name,
+            sql.SQL(", ").join(
+                sql.SQL("{} = {}").format(sql.Identifier(name), self._new(name)) for name in names
+            ),
+            FOLDED,
+            self._rows.same_key(),
+            self._rows.among("l"),
+            self._rows.key_of("l"),
+        )
+        return set(self._connection.execute(written, columns(keys)).fetchall())
+
+    def _delete(self, keys: Sequence[Key]) -> set[Key]:
+        """Rows that the fold does not have."""
+        statement = sql.SQL(
+            "DELETE FROM {} AS l WHERE {} AND NOT EXISTS (SELECT FROM {} AS f WHERE {}) "
+            "RETURNING {}"
+        ).format(
+            self._rows.name,
+            self._rows.among("l"),
+            FOLDED,
+            self._rows.same_key(),
+            self._rows.key_of("l"),
+        )
+        return set(self._connection.execute(statement, columns(keys)).fetchall())
+
+    def _new(self, column: str) -> sql.Composable:
+        """A column's value by the events; what is ignored in it stays as it is in the row."""
+        paths = self._ignored.get(column)
+        if not paths:
+            return sql.Identifier("f", column)
+        return kept(column, self._rows.live.column(column).type, paths, ("l", "f"))
+
+    def _insert(self, key: Key, types: Mapping[str, str]) -> bool:
+        """Whether the row was inserted: somebody may have been faster."""
+        rows = self._rows
+        given = {*rows.live.key, *types}
+        names = sql.SQL(", ").join(
+            sql.Identifier(each.name)
+            for each in rows.fresh.columns
+            if each.name not in rows.computed or (each.name in rows.identity & given)
+        )
+        # The key alone: where another index has the value, the row is not there all the same.
+        statement = sql.SQL(
+            "INSERT INTO {} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {} AS f WHERE {} "
+            "ON CONFLICT ({}) DO NOTHING"
+        ).format(
+            rows.name,
+            FOLDED,
+            rows.among("f"),
+            sql.SQL(", ").join(map(sql.Identifier, rows.live.key)),
+            names=names,
+        )
+        return bool(self._connection.execute(statement, columns([key])).rowcount)
+
+
+def _few(
+    streams: Sequence[StreamKey], lengths: Mapping[StreamKey, StreamLength]
+) -> Iterator[list[StreamKey]]:
+    """The streams in lists of which the events are few, or of a single one."""
+    some: list[StreamKey] = []
+    events = 0
+    for each in streams:
+        length = lengths[each].events if each in lengths else 0
+        if some and (len(some) == _STREAMS or events + length > _EVENTS):
+            yield some
+            some, events = [], 0
+        some.append(each)
+        events += length
+    if some:
+        yield some
+
+
+def _all_archived(length: StreamLength) -> bool:
+    return length.events == length.archived
+
+
+def _said(error: psycopg.Error) -> str:
+    return error.diag.message_primary or str(error)
