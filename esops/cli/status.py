@@ -71,7 +71,15 @@ def _show(output: Output, found: Status) -> None:
         (
             "processors",
             found.processors,
-            ["store", "name", "position", "lag_events", "lag_seconds", "state"],
+            [
+                *("store", "name", "position", "lag_events", "lag_seconds", "state"),
+                # Why is in it.
+                *(
+                    ["evidence"]
+                    if any(each["state"] == "paused" for each in found.processors)
+                    else []
+                ),
+            ],
             ["state", "position", "lag_seconds", "store"],
         ),
         (
@@ -117,5 +125,5 @@ def _show(output: Output, found: Status) -> None:
             said = any(isinstance(row.get("detail"), str) for row in rows)
             shown = [*columns, "detail"] if said and "detail" not in columns else columns
             cells = [[row.get(column) for column in shown] for row in rows]
-            output.table(title, shown, cells, drop=drop, wrap=["detail"])
+            output.table(title, shown, cells, drop=drop, wrap=["detail", "evidence"])
             output.line()

@@ -519,6 +519,8 @@ def test_what_marten_keeps_beside_the_progress(dumps, dsn, connection, project):
     assert "ShoppingCart:All was updated" in refusal(connection, "ShoppingCart:All", "public")
     assert refusal(connection, "ClientTotals:All", "public") == ""
     project.configure(stores={"s": {"dsn": dsn}})
+    assert "paused" in (shown := project.run("status").out)
+    assert "thirteen is refused" in " ".join(shown.split())
     doctor = project.run("doctor", "--output", "json").json
     told = [each["message"] for each in doctor["findings"] if each["code"] == "ESOPS-D094"]
     assert len(told) == 1
