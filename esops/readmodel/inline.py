@@ -110,8 +110,8 @@ def others(
             f"a processor of the application's writes {each.schema}.{each.name}, so esops must "
             f"not write to it: {each.evidence}",
             hint=f'Set live = "app", checkpoint = {name} and switch = "rename": the checkpoint '
-            "then moves with the switch. If the application does not run that processor any "
-            f"more, {each.given_up}.",
+            "then moves with the switch. If the application does not write it any more, "
+            f"{each.taken_over}.",
         )
     return None
 
@@ -153,5 +153,5 @@ def _of_appends(table: InlineTable | KeptTable) -> Refused:
     return Refused(
         f"the application writes {table.schema}.{table.name} itself, in the transaction of each "
         f"append, so esops must not write to it: {evidence(table)}",
-        hint=FIX,
+        hint=f"{FIX} If the application does not write it any more, {table.taken_over}.",
     )

@@ -85,6 +85,7 @@ def _check_tables(
                 hint=f'Set checkpoint = "{each.processors[0]}". If the application does not run '
                 f"that processor any more, {each.given_up}.",
             )
+        _check_alone(store, each)
     if not any(_is_of(named, each) for each in kept):
         _check_others(target, store, named)
     unknown = [f"{each.schema}.{each.name}" for each in kept if not each.processors]
@@ -104,6 +105,21 @@ def _check_tables(
 
 def _is_of(named: str, table: KeptTable) -> bool:
     return any(named in {name, f"{name}/1"} for name in table.processors)
+
+
+def _check_alone(store: EventStore, table: KeptTable) -> None:
+    """Raises Refused where several processors make a table of the events that the store reads: one
+    of them alone would be handed over to.
+    """
+    there = {each.name for each in store.checkpoints()}
+    own = [each for each in table.processors if each in there]
+    if len(own) > 1:
+        raise Refused(
+            f"{table.schema}.{table.name} is made by several processors ({', '.join(own)}), and a "
+            "hand-over moves the checkpoint of one: the others would apply events again",
+            hint="Build and verify with --no-switch, and switch by hand while the application is "
+            "stopped.",
+        )
 
 
 def _check_others(target: Application, store: EventStore, named: str) -> None:

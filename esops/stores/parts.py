@@ -265,6 +265,8 @@ class InlineTable:
     name: str
     evidence: str
     """What says so, in words."""
+    taken_over: str
+    """What to do where nobody of the application's writes it any more, so that esops can."""
     registered: bool
     """Whether the library's own list names it. Otherwise only the table looks like one of its own,
     and one that somebody else made in that form looks the same.
@@ -283,6 +285,8 @@ class KeptTable:
     """What says so, in words."""
     given_up: str
     """What to do where the application does not run that processor any more."""
+    taken_over: str
+    """As of an InlineTable."""
     registered: bool
     """As of an InlineTable."""
 

@@ -249,6 +249,43 @@ def test_a_processor_that_the_application_does_not_run_any_more(restored, projec
     # Nothing tells then that the application does not write it inline.
     refused = project.run("rebuild", "--blue-green", "--dry-run")
     assert (refused.code, "in the transaction of each append" in refused.err) == (6, True)
+    assert "rename it, and let esops make a new one" in refused.err
+    connection.execute("ALTER TABLE mt_doc_shoppingcart RENAME TO before")
+    ddl = "CREATE TABLE {table} (id uuid PRIMARY KEY, data jsonb, mt_last_modified timestamptz)"
+    project.write("p.sql", ddl)
+    for _ in range(2):
+        configure(project, dsn, "mt_doc_shoppingcart", switch="rename", ddl="p.sql")
+        project.ok("rebuild", "--blue-green")
+    assert not codes(project) & {"ESOPS-D086"}
+
+
+def test_an_emmett_projection_that_the_application_does_not_run_any_more(
+    restored, project, dsn, connection
+):
+    """The same."""
+    restored("emmett-0.43.0-beta.39")
+    for table, statement in (
+        ("product_stats", f"DELETE FROM emt_processors WHERE processor_id = '{PRODUCTS}'"),
+        ("shopping_cart_summary", "SELECT 1"),
+    ):
+        configure(project, dsn, table, {"tenant": "emt:default"}, switch="rename")
+        refused = project.run("rebuild", "--blue-green", "--dry-run")
+        assert (refused.code, "to 'inactive'" in refused.err) == (6, True)
+        connection.execute(statement)
+        connection.execute(
+            "UPDATE emt_projections SET status = 'inactive' WHERE name = %s", (table,)
+        )
+        project.ok("rebuild", "--blue-green", "--dry-run")
+
+
+def test_a_table_of_several_shards_is_not_handed_over(restored, project, dsn, connection):
+    restored("marten-9.58-v1")
+    connection.execute(
+        "INSERT INTO mt_event_progression (name, last_seq_id) VALUES ('ShoppingCart:Other', 5)"
+    )
+    configure(project, dsn, "mt_doc_shoppingcart", switch="rename", live="app", checkpoint=CARTS)
+    refused = project.run("rebuild", "--blue-green", "--dry-run")
+    assert (refused.code, "several processors" in refused.err) == (6, True)
 
 
 def test_an_emmett_projection_whose_processor_has_a_name_of_its_own(

@@ -16,6 +16,7 @@ from esops.stores.parts import InlineTable, KeptTable
 
 _SQL = statements(__package__, "inline")
 _C = sql.Identifier
+_INACTIVE = "set its status in emt_projections to 'inactive'"
 _NAMED = ("tables", "kept")
 """The statements that give names of tables, which `located` looks for."""
 PROJECTOR = "emt:processor:projector:"
@@ -32,6 +33,7 @@ def tables(connection: psycopg.Connection, schema: str) -> list[InlineTable]:
             where,
             name,
             f"Emmett lists the projection {name!r} in emt_projections, and no processor makes it",
+            _INACTIVE,
             registered=True,
         )
         for where, name, _ in connection.execute(statement).fetchall()
@@ -64,6 +66,7 @@ def kept(connection: psycopg.Connection, schema: str) -> list[KeptTable]:
             "delete its row from emt_processors"
             if processor
             else "set its status in emt_projections to 'inactive', or 'active' where it is inline",
+            f"delete its row from emt_processors, and {_INACTIVE}" if processor else _INACTIVE,
             registered=True,
         )
         for where, name, processor in connection.execute(statement).fetchall()

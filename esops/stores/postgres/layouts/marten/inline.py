@@ -23,6 +23,7 @@ _SQL = statements(__package__, "inline")
 _ROW = re.compile(r"(?P<name>[^:]+)(?::V(?P<version>\d+))?:")
 _NUMBERED = re.compile(r"(?P<alias>.+)_(?P<version>\d+)\Z")
 _PROGRESSION = "mt_event_progression"
+_TAKEN_OVER = "rename it, and let esops make a new one by `ddl`"
 
 
 def tables(connection: psycopg.Connection) -> list[InlineTable]:
@@ -32,6 +33,7 @@ def tables(connection: psycopg.Connection) -> list[InlineTable]:
             schema,
             name,
             f"it is {what} of Marten, and {_PROGRESSION} has no projection of that name",
+            _TAKEN_OVER,
             registered=False,
         )
         for schema, name, what, processors in _found(connection)
@@ -48,6 +50,7 @@ def kept(connection: psycopg.Connection) -> list[KeptTable]:
             processors,
             f"it is {what} of Marten, and {_PROGRESSION} has {', '.join(processors)}",
             f"delete its row from {_PROGRESSION}",
+            _TAKEN_OVER,
             registered=False,
         )
         for schema, name, what, processors in _found(connection)
