@@ -16,6 +16,16 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {plural or _plural(noun)}"
 
 
+def about(events: int, between: tuple[int, int], *, counted: bool) -> str:
+    """How many events these are: a number, where it was counted; or about that, or a range where
+    that is wide.
+    """
+    if counted:
+        return count(events, "event")
+    low, high = between
+    return f"about {count(events, 'event')}" + (f" ({low:,} to {high:,})" if low < high else "")
+
+
 def became_dead_letters(number: int) -> str:
     """What is said of this many events, after their number."""
     return (

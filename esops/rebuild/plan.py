@@ -19,7 +19,7 @@ from esops.readmodel.registry import Version
 from esops.rebuild import switch
 from esops.rebuild.target import Target
 from esops.rebuild.verification.result import Method
-from esops.wording import count
+from esops.wording import about
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class RebuildPlan:
     """Of each table, by its physical name."""
     compare: Method
     events: int
+    events_range: tuple[int, int]
+    """How many these are at least and at most."""
     counted: bool
     """Whether `events` is a count; otherwise it is an estimate."""
     head: Position | None
@@ -56,9 +58,9 @@ class RebuildPlan:
 
     def lines(self, *, statements: bool = True) -> list[str]:
         """The plan for a person: with every statement, or only the summary."""
-        about = "" if self.counted else "about "
         events = (
-            f"{about}{count(self.events, 'event')} up to position {self.head}"
+            f"{about(self.events, self.events_range, counted=self.counted)} up to position "
+            f"{self.head}"
             if self.head is not None
             else "no event yet"
         )
@@ -85,6 +87,7 @@ class RebuildPlan:
             "from_version": self.source.version if self.source else None,
             "to_version": self.to_version,
             "events": self.events,
+            "events_range": list(self.events_range),
             "position": None if self.head is None else str(self.head),
             "compare": self.compare,
             "statements": [

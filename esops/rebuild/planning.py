@@ -113,6 +113,7 @@ def make_plan(
         head = store.head(SETTLING).position
         # Created and rolled back in one transaction: nobody else ever sees it.
         draft = _try_out(target, options, store, connection, start, head)
+        events, between = counted_events(store, head)
         return RebuildPlan(
             target=target,
             source=start.source,
@@ -124,7 +125,8 @@ def make_plan(
             switch=draft.switch,
             keys={table.name: table.key for table in draft.green.tables.values()},
             compare=_method(options, start, draft.green.tables),
-            events=store.count_between(None, head) if head is not None else 0,
+            events=events,
+            events_range=between,
             counted=store.capabilities.count_between,
             head=head,
             blue_bytes=sum(bytes_of(connection, table) for table in start.blue.values()),
@@ -148,6 +150,14 @@ def make_plan(
                 *plan_notes.of_rollback(connection, target, start.source),
             ],
         )
+
+
+def counted_events(store: EventStore, head: Position | None) -> tuple[int, tuple[int, int]]:
+    """How many events a store has up to its head, and at least and at most."""
+    events = store.count_between(None, head)
+    if store.capabilities.count_between:
+        return events, (events, events)
+    return events, store.count_range(None, head)
 
 
 def versions_and_tables(

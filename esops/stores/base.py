@@ -284,6 +284,11 @@ class EventStore(Protocol):
         """
         return 0 if until is None else sum(len(each.events) for each in self.read_all(after, until))
 
+    def count_range(self, after: Position | None, until: Position | None) -> tuple[int, int]:
+        """How many events these are at least and at most, as far as that is known."""
+        events = self.count_between(after, until)
+        return events, events
+
     def count_passing(
         self,
         filter: EventFilter,

@@ -163,3 +163,27 @@ def test_who_prefers_followers_asks_the_leader_for_what_only_it_knows_and_reads_
             assert time.monotonic() - began < 3, "nothing waited for a deadline"
         configure(project, nodes.uri_of(1, 2, query="nodePreference=follower"))
         project.ok("status")
+
+
+# -- how many events
+
+
+def test_what_cannot_be_counted_is_a_range_that_holds_the_truth(nodes, monkeypatch):
+    from esops.stores.eventstoredb import store as module
+
+    monkeypatch.setattr(module, "_FEW", 100)
+    with open_store("billing", settings(nodes.uri)) as store:
+        # Many small events, then a few large ones: the newest say nothing about the others.
+        for number in range(40):
+            store.append(f"small-{number}", [event() for _ in range(100)])
+        for number in range(10):
+            store.append(f"large-{number}", [event(data=b'"' + b"x" * 4_000 + b'"')] * 1)
+        truth = 4_010
+        head = store.head().position
+        low, high = store.count_range(None, head)
+        assert low < truth <= high
+        assert low <= store.count_between(None, head) <= high
+        assert store.count_range(None, None) == (0, 0)
+    with open_store("billing", settings(nodes.uri)) as store:
+        monkeypatch.setattr(module, "_FEW", 10_000)
+        assert store.count_range(None, head) == (truth, truth)

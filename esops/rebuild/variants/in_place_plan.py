@@ -15,10 +15,10 @@ from esops.postgres.connection import translated
 from esops.readmodel import registry, served
 from esops.rebuild import guards, plan_notes, shortened
 from esops.rebuild.options import SETTLING, Options
-from esops.rebuild.planning import versions_and_tables
+from esops.rebuild.planning import counted_events, versions_and_tables
 from esops.rebuild.target import Target
 from esops.stores.base import EventStore
-from esops.wording import count
+from esops.wording import about, count
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class InPlacePlan:
     tables: Sequence[str]
     ranges: int | None
     events: int
+    events_range: tuple[int, int]
+    """How many these are at least and at most."""
     counted: bool
     """Whether `events` is a count; otherwise it is an estimate."""
     notes: Sequence[str] = ()
@@ -36,7 +38,7 @@ class InPlacePlan:
 
     def lines(self, *, statements: bool = True) -> list[str]:  # noqa: ARG002 - as other plans; there are few
         """The plan for a person."""
-        events = f"{'' if self.counted else 'about '}{count(self.events, 'event')}"
+        events = about(self.events, self.events_range, counted=self.counted)
         tables = ", ".join(self.tables)
         others = (
             "  - `esops run` must not run for this projection until then; writers of events are "
@@ -79,6 +81,7 @@ class InPlacePlan:
             "ranges": self.ranges,
             "tables": list(self.tables),
             "events": self.events,
+            "events_range": list(self.events_range),
             "notes": list(self.notes),
         }
 
@@ -123,11 +126,13 @@ def make_plan(
         if active
         else [str(name) for name in target.names]
     )
+    events, between = counted_events(store, head)
     return InPlacePlan(
         projection=target.name,
         tables=tables,
         ranges=options.ranges,
-        events=store.count_between(None, head),
+        events=events,
+        events_range=between,
         counted=store.capabilities.count_between,
         notes=notes,
     )

@@ -306,6 +306,12 @@ class JoinedStore(EventStore):
                 both.put(info.name, info.tenant, pickle.dumps(found))
             yield from (pickle.loads(info) for info in islice(both, limit))  # noqa: S301
 
+    def count_range(self, after: Position | None, until: Position | None) -> tuple[int, int]:
+        """The hot store's, and what it lacks of the archive's."""
+        low, high = self._hot.count_range(after, until)
+        likely, more = self._hot.count_between(after, until), self.count_between(after, until)
+        return max(0, low + more - likely), high + more - likely
+
     def count_between(self, after: Position | None, until: Position | None) -> int:
         """The hot store's, and what it lacks of the archive's: an estimate."""
         hot = self._hot.count_between(after, until)

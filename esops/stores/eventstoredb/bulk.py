@@ -229,17 +229,3 @@ def record_at(link: Link, position: Position) -> RecordedEvent | None:
     # Without a filter, so that records of the system and links count, too.
     found = first(link, read_all_request(position, limit=1), "read $all")
     return found[0] if found else None
-
-
-def span(link: Link, request: streams_pb2.ReadReq, what: str) -> tuple[int, int]:
-    """How many events a short read of $all gives, and the bytes of log between the first and the
-    last; keeps none of them.
-    """
-    count, first_at, last_at = 0, 0, 0
-    with link.call(what):
-        for message in link.messages(link.streams.Read, request):
-            if message.WhichOneof("content") == "event":
-                last_at = message.event.event.commit_position
-                first_at = first_at if count else last_at
-                count += 1
-    return count, abs(first_at - last_at)

@@ -174,18 +174,22 @@ def sampled(link: Link) -> dict[str, RecordedEvent]:
 
     look(None, _ENDS)
     look(None, _ENDS, backwards=True)
-    for place in _places(link):
+    for place in places(link):
         look(place, _EACH)
     return found
 
 
-def _places(link: Link) -> Iterator[Position]:
-    """Positions of some links, which are places all over the log where a read can begin."""
+def places(link: Link) -> Iterator[Position]:
+    """Positions of some links of `$streams`: places all over the log where a read can begin. None
+    where there are no links, or the user has no right to read them.
+    """
 
     def link_at(revision: int | None, *, backwards: bool = False) -> RecordedEvent | None:
         request = bulk.read_stream_request(STREAMS, revision=revision, backwards=backwards, limit=1)
-        found = bulk.first(link, request, f"read stream {STREAMS!r}")
-        return found[0] if found else None
+        with contextlib.suppress(Unavailable):
+            found = bulk.first(link, request, f"read stream {STREAMS!r}")
+            return found[0] if found else None
+        return None
 
     last = link_at(None, backwards=True)
     if last is None or not live.has_place(last.position):

@@ -37,6 +37,7 @@ from esops.stores.eventstoredb import bulk, identity, live, lookup
 from esops.stores.eventstoredb.changes import StreamChanges
 from esops.stores.eventstoredb.connect import Connector, Link, speaks_tls
 from esops.stores.eventstoredb.errors import StreamGone
+from esops.stores.eventstoredb.estimates import Closeness, closeness
 from esops.stores.eventstoredb.listing import StreamNames
 from esops.stores.eventstoredb.node import NodeAdmin
 from esops.stores.eventstoredb.search import NodeSearch
@@ -54,7 +55,6 @@ kept.
 """
 _FEW = 10_000
 """Events that are counted one by one."""
-_SAMPLE = 500
 
 
 class EventStoreDBStore(EventStore):
@@ -76,7 +76,7 @@ class EventStoreDBStore(EventStore):
         """
         self.name = name
         self._connector = Connector(name, settings.uri)
-        self._bytes_an_event: float | None = None
+        self._closeness: Closeness | None = None
         self._known: tuple[Position, Mark] | None = None
         """The last position whose mark was made or recognised."""
         self.listing = StreamNames(self, self._talking)
@@ -259,19 +259,7 @@ class EventStoreDBStore(EventStore):
         until = self.head().position if until is None else until
         if until is None or (after is not None and after >= until):
             return
-        yield from at_most(limit, self._counted(after, until, filter))
-
-    def _counted(
-        self, after: Position | None, until: Position, filter: EventFilter
-    ) -> Iterator[Batch]:
-        """Events between two positions, from whose number the size of one is learnt."""
-        read, start = 0, after[0] if after else 0
-        for batch in self._between(after, until, filter):
-            read += len(batch.events)
-            # A few events say nothing about the average.
-            if read > _SAMPLE and batch.position is not None:
-                self._bytes_an_event = max(1.0, (batch.position[0] - start) / read)
-            yield batch
+        yield from at_most(limit, self._between(after, until, filter))
 
     def _between(
         self, after: Position | None, until: Position, filter: EventFilter
@@ -313,32 +301,28 @@ class EventStoreDBStore(EventStore):
         yield from live.follow(self._connector, after, filter, stop, poll)
 
     def count_between(self, after: Position | None, until: Position | None) -> int:
-        """Counted while they are few; else estimated from the bytes between and the bytes that an
-        event takes here.
-        """
+        """Counted while they are few; else estimated from how close events lie in some places."""
+        return self._about(after, until)[1]
+
+    def count_range(self, after: Position | None, until: Position | None) -> tuple[int, int]:
+        """From the places where events lie closest and least close."""
+        low, _, high = self._about(after, until)
+        return low, high
+
+    def _about(self, after: Position | None, until: Position | None) -> tuple[int, int, int]:
+        """How many events there are at least, about, and at most."""
         if until is None or (after is not None and after >= until):
-            return 0
+            return 0, 0, 0
         # Bytes tell nothing of a few: after a scavenge positions continue at the next 256 MiB.
         counted = sum(len(batch.events) for batch in self.read_all(after, until, limit=_FEW))
         if counted < _FEW:
-            return counted
+            return counted, counted, counted
+        if self._closeness is None:
+            end = self.head().position or until
+            self._closeness = self._twice(lambda link: closeness(link, end), "read $all")
         between = until[0] - (after[0] if after else 0)
-        return max(counted, round(between / self._event_size()))
-
-    def _event_size(self) -> float:
-        """Bytes of log for each event that is wanted: as the last read found it; before one, as the
-        newest events show.
-        """
-        if self._bytes_an_event is None:
-            filter = bulk.server_filter(EVERYTHING)
-            request = bulk.read_all_request(None, backwards=True, limit=_SAMPLE, filter=filter)
-            count, length = self._twice(
-                lambda link: bulk.span(link, request, "read $all"), "read $all"
-            )
-            if count < 2:
-                return 100.0
-            self._bytes_an_event = max(1.0, length / (count - 1))
-        return self._bytes_an_event
+        low, mean, high = (max(counted, round(between * each)) for each in self._closeness)
+        return low, mean, high
 
     # -- streams
 

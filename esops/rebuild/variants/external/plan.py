@@ -20,7 +20,13 @@ from esops.readmodel.types import CHECKPOINT
 from esops.rebuild import guards, shortened
 from esops.rebuild.options import SETTLING, Options
 from esops.rebuild.plan import RebuildPlan
-from esops.rebuild.planning import adopted, bytes_of, method_of, versions_and_tables
+from esops.rebuild.planning import (
+    adopted,
+    bytes_of,
+    counted_events,
+    method_of,
+    versions_and_tables,
+)
 from esops.rebuild.target import Target
 from esops.stores.base import EventStore
 from esops.stores.checkpoints import checkpoint_of
@@ -104,6 +110,7 @@ def make_plan(
             for table in (source.tables.values() if source is not None else ())
         ]
     head = store.head(SETTLING).position
+    events, between = counted_events(store, head)
     return ExternalPlan(
         target=target,
         source=source,
@@ -115,7 +122,8 @@ def make_plan(
         switch=[],
         keys={},
         compare=method_of(options.compare or "columns") if source is not None else "none",
-        events=store.count_between(None, head) if head is not None else 0,
+        events=events,
+        events_range=between,
         counted=store.capabilities.count_between,
         head=head,
         blue_bytes=sum(bytes_of(connection, table) for table in blue if table is not None),
