@@ -34,12 +34,20 @@ class Appender:
         if not store.capabilities.append:
             raise missing(store, "append")
         self._run, self._manifest, self._store = run, manifest, store
-        self._hint = f"Restore it into {home}."
+        self._hint = f"Restore it into {home}, or leave such streams out: --skip-conflicts."
 
     def unfit(self, group: Group) -> dict[StreamKey, Refused]:
         """The streams that this store cannot take, with what speaks against it: a read of all."""
         found = misnamed(group.digests, self._store)
         hint = self._hint
+        base = self._store.capabilities.first_version
+        for digest in group.digests:
+            if digest.first_version != self._manifest.first_version:
+                reason = (
+                    f"stream {digest.stream} begins at version {digest.first_version} in the "
+                    f"archive, and store {self._store.name} would count its events from {base}"
+                )
+                found.setdefault(digest.key, Refused(reason, hint=hint))
         for batch in group.batches:
             for key in map(StreamKey, *_names(batch.filter(batch.column("hidden")))):
                 reason = (
@@ -94,15 +102,9 @@ class Appender:
     def _appended_before(self, digest: Digest) -> int:
         """How many events of a stream the store has already, such as from a killed restore.
 
-        Raises Refused if the stream cannot be restored by appending.
+        Raises Refused where it has another stream under this name.
         """
         store, base = self._store, self._store.capabilities.first_version
-        if digest.first_version != self._manifest.first_version:
-            raise Refused(
-                f"stream {digest.stream} begins at version {digest.first_version} in the archive, "
-                f"and store {store.name} would count its events from {base}",
-                hint=self._hint,
-            )
         here = store.stream_info(digest.stream)
         written = 0 if here is None else here.last_version - base + 1
         if written > digest.events or (here is not None and here.first_version != base):

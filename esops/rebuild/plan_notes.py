@@ -25,6 +25,7 @@ from esops.rebuild.target import Target
 from esops.rebuild.verification.bookkeeping import bookkeeping_of, library_of
 from esops.rebuild.verification.paths import split_name
 from esops.settings import VerifySettings
+from esops.stores.base import EventStore
 from esops.wording import count
 
 
@@ -141,6 +142,25 @@ def of_view(target: Target, *, adopt: bool) -> list[str]:
             "TABLESAMPLE, GROUP BY the key alone, ON CONFLICT ON CONSTRAINT, TRUNCATE or foreign "
             'keys. If the application needs one of them, set switch = "rename"'
         )
+    ]
+
+
+def of_floor(target: Target, store: EventStore) -> list[str]:
+    """That the application's own processor reads no event up to a floor, and this rebuild does."""
+    makers = {target.settings.checkpoint}
+    if store.inline is not None:
+        own = {(name.schema, name.name) for name in target.names}
+        kept = [each for each in store.inline.kept() if (each.schema, each.name) in own]
+        makers.update(name for each in kept for name in each.processors)
+    return [
+        (
+            f"{each.name} starts after position {each.detail['floor']} (its floor): the "
+            "application's own rebuild reads no event before, and this one reads all, so it finds "
+            f"more. To start there, too: `if event.position <= ({each.detail['floor']},): return "
+            "row` at the beginning of the fold"
+        )
+        for each in store.checkpoints()
+        if each.name in makers and "floor" in each.detail
     ]
 
 

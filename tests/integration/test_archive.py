@@ -625,6 +625,31 @@ def test_a_scavenge_after_a_removal_and_no_way_back_but_into_another_store(proje
         ]
 
 
+def test_a_stream_that_begins_late_does_not_keep_others_from_coming_back(project, dsn, connection):
+    """Into another node, and into another kind of store: both would count it from the beginning."""
+    marten.create(connection, marten.Variant(text_ids=True))
+    with Nodes() as nodes, Nodes() as others:
+        with open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:
+            for number in range(4):
+                store.append(f"cart-{number}", [new(), new()])
+            store.changes.truncate("cart-1", 1)
+        node = "[stores.{}]\nbackend = 'eventstoredb'\nuri = '{}'\n"
+        stores = node.format("s", nodes.uri) + node.format("copy", others.uri) + of(dsn, "marten")
+        write(project, stores, "store = 's'\ncategory = 'cart'")
+        name = project.ok("archive", "run", "old", "--new-archive", "--output", "json").json["run"]
+        for store in ("copy", "marten"):
+            into = ("archive", "restore", name, "--into", store, "--yes", "--output", "json")
+            refused = project.run(*into)
+            assert (refused.code, "cart-1" in refused.err) == (6, True), refused.err
+            assert "--skip-conflicts" in refused.err
+            # All of it, or nothing that was not asked for.
+            there = project.ok("audit", "streams", "--store", store, "--output", "json").json
+            assert there["summary"]["streams"] == 0
+            told = project.run(*into, "--skip-conflicts")
+            assert (told.code, told.json["streams"], told.json["events"]) == (1, 3, 6)
+            assert [each["stream"] for each in told.json["skipped"]] == ["cart-1"]
+
+
 def test_what_fails_in_its_last_part_is_not_counted(project):
     """A node removes a stream at once, whatever `batch` says."""
     with Nodes() as nodes, open_store("s", EventStoreDBSettings(uri=nodes.uri)) as store:

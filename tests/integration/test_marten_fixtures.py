@@ -324,3 +324,28 @@ def documents(row, event):
     assert any("mt_version, mt_last_modified, mt_dotnet_type" in note for note in plan["notes"])
     done = project.ok(*REBUILD, "--no-switch", "--output", "json").json
     assert done["verification"]["differing"] == 0
+
+
+def test_a_floor_below_which_a_projection_has_no_history_is_in_the_plan(
+    project, dsn, connection, marten
+):
+    marten("v1")
+    configure(project, dsn, more='live = "app"\ncheckpoint = "ShoppingCart:All"')
+    dry = (*REBUILD, "--no-switch", "--dry-run", "--output", "json")
+    assert not [each for each in project.ok(*dry).json["notes"] if "floor" in each]
+    connection.execute(
+        "INSERT INTO mt_event_projection_floors VALUES ('ShoppingCart', '*DEFAULT*', 735)"
+    )
+    (note,) = [each for each in project.ok(*dry).json["notes"] if "floor" in each]
+    assert "ShoppingCart:All starts after position 735" in note
+    # What it offers.
+    start = "    if event.position <= (735,): return row\n"
+    code = CARTS.replace("def unaware(row, event):\n", "def unaware(row, event):\n" + start)
+    assert code != CARTS
+    project.write("carts.py", code)
+    project.ok(*REBUILD, "--no-switch")
+    (carts,) = connection.execute(
+        "SELECT count(DISTINCT stream_id) FROM mt_events WHERE seq_id > 735 AND type = ANY(%s)",
+        (list(TYPES),),
+    ).fetchone()
+    assert connection.execute("SELECT count(*) FROM carts__v1").fetchone() == (carts,)

@@ -58,6 +58,7 @@ def checkpoints(
         "mt_doc_deadletterevent",
         "data->>'ProjectionName' || ':' || (data->>'ShardName')",
     )
+    floors = _floors(connection, schema, tenant)
     rows = connection.execute(
         sql.SQL(_SQL["progress"]).format(progression=_C(schema, _PROGRESSION))
     ).fetchall()
@@ -88,19 +89,37 @@ def checkpoints(
                 evidence = f"its heartbeat is {beat.total_seconds():.0f} s old"
             else:
                 evidence = paused or ""
+        detail = {what: str(count)} if count else {}
+        floor = None if kind else floors.get(name.partition(":")[0])
         found.append(
             Checkpoint(
                 name,
                 position,
                 kind or (agent or "unknown").lower(),
                 updated,
-                {what: str(count)} if count else {},
+                detail if floor is None else {**detail, "floor": str(floor)},
                 kind="bookkeeping" if kind else "processor",
                 alive="yes" if lock is not None or beats else "unknown",
                 evidence=evidence,
             )
         )
     return found
+
+
+def _floors(connection: psycopg.Connection, schema: str, tenant: str | None) -> dict[str, int]:
+    """Up to where projections have no history, by their names: their rebuilds start there. Of
+    several tenants' in one store, the lowest.
+    """
+    table = "mt_event_projection_floors"
+    if not catalog.has_table(connection, schema, table):
+        return {}
+    of_tenant = sql.SQL("TRUE" if tenant is None else "tenant_id = {}").format(sql.Literal(tenant))
+    rows = connection.execute(
+        sql.SQL("SELECT name, min(floor) FROM {} WHERE floor > 0 AND {} GROUP BY 1").format(
+            _C(schema, table), of_tenant
+        )
+    ).fetchall()
+    return dict(rows)
 
 
 def _tenant_of(name: str, tenants: Iterable[str]) -> str | None:
