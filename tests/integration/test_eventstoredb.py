@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
+from datetime import timedelta
 
 import pytest
 import trustme
@@ -369,6 +370,7 @@ def test_a_wrong_password_a_wrong_ca_and_missing_rights_say_what_they_are(secure
     assert (again.code, again.out) == (0, ""), again
     with open_store("s", settings(reader)) as store:
         assert [e.type for e in store.read_stream("cart-9")] == ["happened"]
+        assert store.admin.unlisted(timedelta(seconds=5)) == "", "who may not read it knows nothing"
         with (
             store.admin.http() as admin,
             pytest.raises(Unavailable, match="does not allow this user to start a scavenge"),

@@ -9,9 +9,11 @@ import pytest
 from esdbclient import NewEvent as Raw
 from esdbclient import StreamState
 
+from esops.errors import Unavailable
 from esops.events import NewEvent
 from esops.settings import EventStoreDBSettings, StoreSettings
 from esops.stores import open_store
+from esops.stores.eventstoredb.server_projections import ServerProjections
 from tests.support.esdb import Nodes
 from tests.support.waiting import until
 
@@ -89,7 +91,11 @@ def test_streams_that_the_servers_own_list_lacks_are_found_and_told(nodes, proje
     assert "such as cart-1" in found["ESOPS-D087"]["message"]
 
 
-def test_a_list_that_lacks_nothing_is_used(nodes, project):
+def _no_projections(self, name):
+    raise Unavailable("UNIMPLEMENTED")
+
+
+def test_a_list_that_lacks_nothing_is_used(nodes, project, monkeypatch):
     configure(project, nodes.uri)
     with open_store("billing", settings(nodes.uri)) as store:
         for number in range(5):
@@ -102,6 +108,11 @@ def test_a_list_that_lacks_nothing_is_used(nodes, project):
         until(lambda: "cart-5" in {e.stream for e in store.read_stream("$streams")})
         assert [info.name for info in store.streams()] == [f"cart-{n}" for n in range(1, 6)]
         assert store.listing.source().startswith("$streams")
+        with monkeypatch.context() as patched:
+            # A node without projections answers UNIMPLEMENTED.
+            patched.setattr(ServerProjections, "get", _no_projections)
+            assert [info.name for info in store.streams()] == [f"cart-{n}" for n in range(1, 6)]
+            assert store.listing.source().startswith("a scan of $all")
     audit = project.ok("audit", "streams", "--output", "json").json
     assert (audit["summary"]["streams"], audit["counted_from"][:8]) == (5, "$streams")
     counted = project.ok("audit", "streams", "--count", "--output", "json").json

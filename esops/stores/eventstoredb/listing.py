@@ -21,7 +21,7 @@ from esops.errors import Unavailable
 from esops.events import EventFilter, Position, RecordedEvent
 from esops.stores.eventstoredb import bulk, live
 from esops.stores.eventstoredb.connect import Link
-from esops.stores.eventstoredb.errors import StreamGone
+from esops.stores.eventstoredb.errors import Denied, StreamGone
 from esops.stores.parts import EVERYTHING
 from esops.wording import count
 
@@ -68,8 +68,8 @@ class StreamNames:
     def each(self, filter: EventFilter, *, counted: bool = False) -> Iterator[str]:
         """The names, some of them several times. `counted`: from the events, in any case."""
         wanted = bulk.wanted_streams(filter)
-        listed = None if counted or self._lacks else self._store.admin.projections.get(STREAMS)
-        if listed is None or not listed.usable:
+        listed = None if counted or self._lacks else self._store.admin.projections.usable(STREAMS)
+        if listed is None:
             yield from self._scanned(filter)
             return
         with self._talking(f"read stream {STREAMS!r}") as link:
@@ -88,10 +88,15 @@ class StreamNames:
 
     def lacking(self, patience: timedelta) -> str:
         """What the list was found to lack, in words; empty where it lacks nothing of a sample, does
-        not run, or is too long to be read within `patience`.
+        not run, may not be read, or is too long to be read within `patience`.
         """
-        listed = self._store.admin.projections.get(STREAMS)
-        if listed is None or not listed.usable:
+        with contextlib.suppress(Denied):
+            return self._lacking_within(patience)
+        return ""
+
+    def _lacking_within(self, patience: timedelta) -> str:
+        listed = self._store.admin.projections.usable(STREAMS)
+        if listed is None:
             return ""
         deadline = time.monotonic() + patience.total_seconds()
         with self._talking(f"read stream {STREAMS!r}") as link:

@@ -100,11 +100,17 @@ class ServerProjections:
 
     def runs(self, name: str) -> bool:
         """Whether a projection is usable; False where that is not known."""
+        return self.usable(name) is not None
+
+    def usable(self, name: str) -> ServerProjection | None:
+        """A projection that is usable; None also where that is not known, as on a node without
+        projections.
+        """
         try:
             found = self.get(name)
         except Unavailable:
-            return False
-        return found is not None and found.usable
+            return None
+        return found if found is not None and found.usable else None
 
     def _statistics(self, request: Any) -> list[ServerProjection]:
         def ask(link: Link) -> list[ServerProjection]:
