@@ -83,6 +83,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     "ESOPS-D090": ("error", "the archive that a store's events went to is not there"),
     "ESOPS-D094": ("error", "a processor of the application's has stopped because of a fault"),
     "ESOPS-D093": ("error", "the application could not take over where a rebuild ends"),
+    "ESOPS-D097": ("warning", "rows may be of old logic or of two"),
     "ESOPS-D098": ("error", "a processor makes what the application is said to write itself"),
 }
 SESSIONS: dict[type[EsopsError], str] = {

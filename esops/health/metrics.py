@@ -56,6 +56,10 @@ NAMES: dict[str, tuple[str, tuple[str, ...]]] = {
         "1 where the store's log is the one that a version was made from, 0 where it is not",
         ("projection", "version", "state"),
     ),
+    "esops_version_mixed": (
+        "1 where rows may be of old logic or of two, until esops projection finish",
+        ("projection", "version", "state"),
+    ),
     "esops_rebuild": ("1 for the state that the newest rebuild is in", ("projection", "state")),
     "esops_archive_run": (
         "1 for the state that the last run of a policy is in",
@@ -136,8 +140,10 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
         yield from _known("esops_version_lag_seconds", labels, each.get("lag_seconds"))
         yield from _known("esops_version_rows", labels, each["rows"])
         yield from _known("esops_version_dead_letters", labels, each.get("dead_letters"))
-        if "ok" in each:
-            yield "esops_version_of_log", labels, float(not each.get("detail"))
+        if "same_log" in each:
+            yield "esops_version_of_log", labels, float(each["same_log"])
+        if each["state"] == "active" and "mixed_since" in each:
+            yield "esops_version_mixed", labels, float(each["mixed_since"] is not None)
         yield "esops_version_followed", labels, float(each["followed_by"] is not None)
     for each in status.rebuilds:
         yield "esops_rebuild", [each["projection"], each["state"]], 1.0

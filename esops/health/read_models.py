@@ -67,6 +67,7 @@ def examine(
     refused = {version.version for version, _ in troubles}
     yield from _not_followed(subject, connection, config, projection, versions, refused)
     yield from _written_by_others(subject, connection, config, projection, versions)
+    yield from _of_two_logics(subject, connection, projection)
     yield from _still_has_erased_data(subject, connection, projection)
     skipped = count_dead_letters(connection, projection)
     live = [each.version for each in versions if each.state in {*registry.LIVE_STATES, "building"}]
@@ -108,6 +109,21 @@ def _written_by_others(
     if found is not None:
         code = {"esops": "ESOPS-D086", "inline": "ESOPS-D098"}.get(settings.live, "ESOPS-D093")
         yield Finding(code, subject, found.message, found.hint or "")
+
+
+def _of_two_logics(
+    subject: str, connection: psycopg.Connection, projection: str
+) -> Iterator[Finding]:
+    active = registry.active(connection, projection)
+    begun = active and journal.unhealed(connection, projection, active.version)
+    if active and begun:
+        yield Finding(
+            "ESOPS-D097",
+            subject,
+            f"since {begun.since:%Y-%m-%d %H:%M} UTC, instances with the old code may have written "
+            f"rows of v{active.version}, and nothing has looked at them",
+            f"when the last of them has ended: esops projection finish {projection}",
+        )
 
 
 def _still_has_erased_data(

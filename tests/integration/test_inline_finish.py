@@ -83,9 +83,17 @@ def test_rows_that_no_events_tell_of_are_named(seeded, connection):
     left = seeded.run(*QUICK)
     assert (left.code, left.json["unchecked"], left.json["healed"]) == (1, ["cart-1", "cart-2"], 1)
     assert items(connection) == RIGHT
-    assert "rows may be" in seeded.ok("projection", "show", "carts").out
+    # Until somebody has looked at them, everything says so.
+    metrics = seeded.ok("metrics").out
+    assert 'esops_version_mixed{projection="carts",version="2",state="active"} 1' in metrics
+    assert 'esops_version_of_log{projection="carts",version="2",state="active"} 1' in metrics
+    assert "ESOPS-D097" in seeded.run("doctor").out
     seeded.ok(*QUICK, "--accept-unchecked")
     assert "rows may be" not in seeded.ok("projection", "show", "carts").out
+    assert "ESOPS-D097" not in seeded.run("doctor").out
+    assert 'esops_version_mixed{projection="carts",version="2",state="active"} 0' in (
+        seeded.ok("metrics").out
+    )
 
 
 def test_columns_that_the_table_fills_itself(carts, connection, dsn):
