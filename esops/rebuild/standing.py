@@ -19,6 +19,7 @@ from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import journal
 from esops.running.visible import Standing, VisibleEvents
+from esops.stores.parts import Beyond
 
 _SQL = statements(__package__, "standing")
 
@@ -36,7 +37,8 @@ def note(
         # When the registry was last told of this version: by this switch.
         "updated_at": version.updated_at.isoformat(),
         "position": None if standing.position is None else str(standing.position),
-        "beyond": [str(each) for each in standing.beyond],
+        "end": None if standing.end is None else str(standing.end),
+        "numbers": standing.beyond.numbers,
     }
     journal.note(connection, rebuild, journal.SWITCHED, journal.LEFT, detail)
 
@@ -46,7 +48,7 @@ def of(connection: psycopg.Connection, version: Version) -> Standing | None:
     written since.
     """
     if version.position is not None:
-        return Standing(version.position, frozenset())  # a rollback was begun
+        return Standing(version.position, Beyond(None, ()))  # a rollback was begun
     if version.updated_at is None:
         return None
     values = {
@@ -58,9 +60,11 @@ def of(connection: psycopg.Connection, version: Version) -> Standing | None:
     detail = None if row is None else row[0]
     if detail is None or detail["updated_at"] != version.updated_at.isoformat():
         return None
-    at = detail["position"]
-    beyond = frozenset(map(Position.parse, detail["beyond"]))
-    return Standing(None if at is None else Position.parse(at), beyond)
+    at, end = (
+        None if detail[each] is None else Position.parse(detail[each])
+        for each in ("position", "end")
+    )
+    return Standing(at, Beyond(end, [(first, last) for first, last in detail["numbers"]]))
 
 
 def take_up(

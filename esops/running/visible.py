@@ -8,6 +8,7 @@ checkpoint can become visible later, so that its rows and the events after it ar
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,10 +26,10 @@ from esops.readmodel.rows import BadEvent
 from esops.running.work import Work
 from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
-from esops.stores.parts import InlineTables
+from esops.stores.parts import Beyond, InlineTables
 
 _PIECE = 2_000
-_MOST_BEYOND = 10_000
+_MOST_BEYOND = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +39,20 @@ class Standing:
     """
 
     position: Position | None
-    beyond: frozenset[Position]
+    beyond: Beyond
 
     def has(self, position: Position) -> bool:
         """Whether an event is in the rows."""
-        below = self.position is not None and position <= self.position
-        return below or position in self.beyond
+        if self.position is not None and position <= self.position:
+            return True
+        number, ranges = position[-1], self.beyond.numbers
+        at = bisect_right(ranges, number, key=lambda each: each[0]) - 1
+        return at >= 0 and number <= ranges[at][1]
 
     @property
     def end(self) -> Position | None:
         """No event after it is in the rows; None where there is no event in them."""
-        ends = [*self.beyond] if self.position is None else [self.position, *self.beyond]
-        return max(ends, default=None)
+        return self.beyond.end or self.position
 
 
 class VisibleEvents:
@@ -91,8 +94,8 @@ class VisibleEvents:
         """What a table that has all that is visible now has of it, by a version's checkpoint; None
         where that is too much to be noted.
         """
-        beyond = self._inline.positions(connection, version.position, _MOST_BEYOND)
-        return None if beyond is None else Standing(version.position, frozenset(beyond))
+        beyond = self._inline.beyond(connection, version.position, _MOST_BEYOND)
+        return None if beyond is None else Standing(version.position, beyond)
 
     def open(self, connection: psycopg.Connection, version: Version) -> OpenVersion:
         """What can be done of that before a lock. Raises Refused where a table is gone."""

@@ -299,6 +299,16 @@ class StreamLength(NamedTuple):
     """How many of these are archived, whether or not the filter leaves those out."""
 
 
+class Beyond(NamedTuple):
+    """Which events there are after a position: the position of the last one (None: there is none),
+    and their numbers, as ranges from the first to the last of each, in order. A number is the last
+    part of a position.
+    """
+
+    end: Position | None
+    numbers: Sequence[tuple[int, int]]
+
+
 class InlineTables(Protocol):
     """The tables of the application's own projections, in the database of the events."""
 
@@ -336,11 +346,11 @@ class InlineTables(Protocol):
         """The streams of these events, in their names' order."""
         ...
 
-    def positions(
+    def beyond(
         self, connection: psycopg.Connection, after: Position | None, most: int
-    ) -> list[Position] | None:
-        """The positions of all events after one, of any type, that a statement of the connection
-        sees; None where they are more than `most`.
+    ) -> Beyond | None:
+        """The events after a position, of any type, that a statement of the connection sees; None
+        where they are more than `most`.
         """
         ...
 

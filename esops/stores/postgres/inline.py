@@ -15,7 +15,7 @@ from esops.events import EventFilter, Position, RecordedEvent, StreamKey, is_uui
 from esops.postgres import catalog
 from esops.postgres.connection import database_of
 from esops.stores.archiving import LateBeginning
-from esops.stores.parts import InlineTable, KeptTable, StreamLength
+from esops.stores.parts import Beyond, InlineTable, KeptTable, StreamLength
 from esops.stores.postgres.bulk import to_events
 from esops.stores.postgres.counted import begun_beyond
 from esops.stores.postgres.layouts.base import FALSE, TRUE, Layout, storable
@@ -24,6 +24,14 @@ from esops.stores.postgres.light import OtherType, batches_of
 _BATCH_BYTES = 1 << 20
 _ROWS_LOOKED_AT = 50
 _EVENTS_LOOKED_AT = 50_000
+_RANGES = """
+WITH seen AS MATERIALIZED (SELECT {number} AS number FROM {events} WHERE {where} LIMIT {most})
+SELECT min(number), max(number)
+FROM (SELECT number, number - row_number() OVER (ORDER BY number) AS island
+      FROM (SELECT DISTINCT number FROM seen) AS d) AS islands
+GROUP BY island ORDER BY 1
+"""
+_LAST = "SELECT {order} FROM {events} WHERE {where} ORDER BY {descending} LIMIT 1"
 
 
 class PostgresInline:
@@ -110,20 +118,29 @@ class PostgresInline:
         )
         return [StreamKey(*row) for row in connection.execute(statement).fetchall()]
 
-    def positions(
+    def beyond(
         self, connection: psycopg.Connection, after: Position | None, most: int
-    ) -> list[Position] | None:
-        """By the columns that order the events."""
+    ) -> Beyond | None:
+        """By the columns that order the events; the server makes the ranges, since writers may be
+        waiting.
+        """
         layout = self._layout
-        statement = sql.SQL("SELECT {} FROM {} WHERE {} AND {} LIMIT {}").format(
-            sql.SQL(", ").join(layout.order),
-            layout.events,
-            layout.scope,
-            self._beyond(after),
-            sql.Literal(most + 1),
-        )
-        rows = connection.execute(statement).fetchall()
-        return None if len(rows) > most else [Position(row) for row in rows]
+        of_layout = {
+            "order": sql.SQL(", ").join(layout.order),
+            "number": layout.order[-1],
+            "events": layout.events,
+            "where": sql.SQL("{} AND {}").format(layout.scope, self._beyond(after)),
+            "descending": sql.SQL(", ").join(
+                sql.SQL("{} DESC").format(each) for each in layout.order_columns
+            ),
+            "most": sql.Literal(most + 1),
+        }
+        # The numbers first: what commits between the two statements is not taken for noted.
+        ranges = connection.execute(sql.SQL(_RANGES).format(**of_layout)).fetchall()
+        if sum(last - first + 1 for first, last in ranges) > most:
+            return None
+        end = connection.execute(sql.SQL(_LAST).format(**of_layout)).fetchone()
+        return Beyond(None if end is None else Position(end), ranges)
 
     def late_beginnings(
         self, connection: psycopg.Connection, after: Position
