@@ -273,12 +273,18 @@ def test_rows_that_the_application_writes_meanwhile_are_looked_at_again(impatien
     statement = kinds.SQL.replace("{table}", "cart_summary")
     reached = 0
 
+    def last(own) -> int:
+        return own.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()[0]
+
     def project() -> None:
         nonlocal reached
         with psycopg.connect(dsn, autocommit=True) as own:
             while not (impatient.folder / "stop").exists():
-                (head,) = own.execute("SELECT max(seq_id) FROM shop.mt_events").fetchone()
-                time.sleep(0.4)
+                head = now = last(own)
+                # However slow the writer is: it is always behind by the newest events.
+                while now == head and not (impatient.folder / "stop").exists():
+                    time.sleep(0.1)
+                    now = last(own)
                 with own.transaction():
                     own.execute(
                         statement.replace(":after", str(reached)).replace(":until", str(head))
