@@ -40,19 +40,18 @@ def check(
     return [*notes, *(f"{in_words(each)}: rows may lack what was in these" for each in unknown)]
 
 
-def concern(
+def check_again(
     store: EventStore, projection: str, settings: ProjectionSettings, options: Options
-) -> str | None:
-    """What speaks against a switch, where streams have lost first events since the rebuild began:
-    nobody knows whether they were read before.
+) -> None:
+    """Raises Refused, before a switch, where streams have lost first events since the rebuild
+    began: nobody knows whether they were read before.
     """
     unknown = not_taken(store, settings)
-    if not unknown or _accepted(unknown, options):
-        return None
-    return (
-        f"{refusal(store, projection, unknown)}, if it did not read them before. "
-        f"{remedy(projection, unknown)}"
-    )
+    if unknown and not _accepted(unknown, options):
+        raise Refused(
+            f"{refusal(store, projection, unknown)}, if it did not read them before",
+            hint=remedy(projection, unknown),
+        )
 
 
 def not_taken(store: EventStore, settings: ProjectionSettings) -> list[Shortened]:

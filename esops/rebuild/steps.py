@@ -272,9 +272,11 @@ class Rebuild(Switching):
             if not fine:
                 reason = "the verification found differences"
             if self._options.ends_with_switch:
-                reason = reason or self._unfit() or ""
+                reason = reason or self._too_many_dead_letters() or ""
             if reason:
                 return self._stop_for(reason)
+            if self._options.ends_with_switch:
+                self._check_shortened()
             self._enter(journal.VERIFIED)
         if self._options.test_only:
             self._end_test()
@@ -284,7 +286,8 @@ class Rebuild(Switching):
             self._hooks.run("before_switch", self._facts())
             self._follow()  # the hook may have taken its time
             # Some may have come since the verification.
-            if reason := self._unfit() or "":
+            self._check_shortened()
+            if reason := self._too_many_dead_letters() or "":
                 self._state = journal.FOLLOWING  # a replay changes rows: they are verified again
                 return self._stop_for(reason)
             self._switch()
@@ -294,11 +297,9 @@ class Rebuild(Switching):
             self._stand_by()
         return True
 
-    def _unfit(self) -> str | None:
-        """Why the version must not serve, by what its events are."""
-        return self._too_many_dead_letters() or shortened.concern(
-            self.store, self.target.name, self.target.settings, self._options
-        )
+    def _check_shortened(self) -> None:
+        """Raises Refused where streams have lost their first events since the rebuild began."""
+        shortened.check_again(self.store, self.target.name, self.target.settings, self._options)
 
     def _announce(self) -> None:
         """Say that it continues, once all that could refuse that has been looked at."""
