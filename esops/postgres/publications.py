@@ -36,6 +36,9 @@ class Membership:
     publication: str
     drop: str
     add: str
+    owner: str
+    ours: bool
+    """Whether this session's role may change the publication."""
 
 
 def allow(connection: psycopg.Connection) -> None:
@@ -69,9 +72,23 @@ def of_table(connection: psycopg.Connection, oid: int, other: str) -> list[Membe
     name = "of_table_in_part" if since_15 else "of_table"
     rows = connection.execute(_SQL[name], {"oid": oid, "other": other}).fetchall()
     return [
-        Membership(publication, f"ALTER PUBLICATION {drop}", f"ALTER PUBLICATION {add}")
-        for publication, drop, add in rows
+        Membership(publication, f"ALTER PUBLICATION {drop}", f"ALTER PUBLICATION {add}", *whose)
+        for publication, drop, add, *whose in rows
     ]
+
+
+def moved(
+    connection: psycopg.Connection, oid: int, to: int, name: str
+) -> tuple[list[str], list[str]]:
+    """The statements that remove a table from the publications that name it, and those that put
+    the table `to` in its place once it has the quoted name.
+    """
+    there = {each.publication for each in of_table(connection, to, "")}
+    found = [each for each in of_table(connection, oid, name) if each.ours]
+    return (
+        [each.drop for each in found],
+        [each.add for each in found if each.publication not in there],
+    )
 
 
 def check_new_tables(connection: psycopg.Connection, schema: str, what: str) -> None:

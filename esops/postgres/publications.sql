@@ -20,7 +20,8 @@ SELECT quote_ident(p.pubname) || format(' (FOR TABLES IN SCHEMA %%I)', n.nspname
 -- Publications that name a table, or one that it is a partition of, and how they would name another
 -- table in its place.
 SELECT quote_ident(p.pubname), quote_ident(p.pubname) || ' DROP TABLE ' || r.prrelid::regclass,
-       quote_ident(p.pubname) || ' ADD TABLE ' || %(other)s
+       quote_ident(p.pubname) || ' ADD TABLE ' || %(other)s,
+       pg_get_userbyid(p.pubowner), pg_has_role(p.pubowner, 'MEMBER')
   FROM pg_publication p
   JOIN pg_publication_rel r ON r.prpubid = p.oid
  WHERE (r.prrelid = %(oid)s OR r.prrelid IN (SELECT pg_partition_ancestors(%(oid)s)))
@@ -34,7 +35,8 @@ SELECT quote_ident(p.pubname), quote_ident(p.pubname) || ' DROP TABLE ' || r.prr
        || coalesce((SELECT ' (' || string_agg(quote_ident(attname), ', ' ORDER BY attnum) || ')'
                       FROM pg_attribute
                      WHERE attrelid = r.prrelid AND attnum = ANY(r.prattrs)), '')
-       || coalesce(' WHERE (' || pg_get_expr(r.prqual, r.prrelid) || ')', '')
+       || coalesce(' WHERE (' || pg_get_expr(r.prqual, r.prrelid) || ')', ''),
+       pg_get_userbyid(p.pubowner), pg_has_role(p.pubowner, 'MEMBER')
   FROM pg_publication p
   JOIN pg_publication_rel r ON r.prpubid = p.oid
  WHERE (r.prrelid = %(oid)s OR r.prrelid IN (SELECT pg_partition_ancestors(%(oid)s)))

@@ -17,7 +17,8 @@ from esops.postgres.statements import statements
 from esops.readmodel.dependants import qualified_names
 
 _SQL = statements(__package__, "composition")
-TAKEN_WITH_NAME = frozenset({"trigger", "row security", "policy"})
+_NOT_OURS = "publication of another role"
+TAKEN_WITH_NAME = frozenset({"trigger", "row security", "policy", "publication"})
 """The kinds that a switch by rename gives to the other table as they are at that moment."""
 
 
@@ -43,7 +44,10 @@ def composition(connection: psycopg.Connection, oid: int) -> list[TablePart]:
         named = publications.of_table(connection, oid, "")
     return [
         *(TablePart(*row) for row in rows),
-        *(TablePart("publication", each.publication, each.add) for each in named),
+        *(
+            TablePart("publication" if each.ours else _NOT_OURS, each.publication, each.add)
+            for each in named
+        ),
     ]
 
 

@@ -197,24 +197,34 @@ class Rows:
                 if others
                 else sql.SQL("DO NOTHING")
             )
-            # xmax is 0 in a row version that was inserted, and not in one that was updated.
-            row = connection.execute(
-                sql.SQL(
-                    "WITH written AS (INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT ({}) {} "
-                    "RETURNING xmax = 0 AS added) "
-                    "SELECT count(*) FILTER (WHERE added) FROM written"
-                ).format(
-                    self._name,
-                    names,
-                    names,
-                    _DELTA,
-                    sql.SQL(", ").join(map(sql.Identifier, self.key_columns)),
-                    action,
-                )
-            ).fetchone()
-            assert row is not None
-            added += row[0]
+            insert = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT ({}) {}").format(
+                self._name,
+                names,
+                names,
+                _DELTA,
+                sql.SQL(", ").join(map(sql.Identifier, self.key_columns)),
+                action,
+            )
+            added += self._insert_counted(connection, insert, len(values))
         return added
+
+    def _insert_counted(
+        self, connection: psycopg.Connection, insert: sql.Composed, staged: int
+    ) -> int:
+        """Merge the rows that are staged; returns how many were not in the table."""
+        counted = sql.SQL(
+            # xmax is 0 in a row version that was inserted, and not in one that was updated.
+            "WITH written AS ({} RETURNING xmax = 0 AS added) "
+            "SELECT count(*) FILTER (WHERE added) FROM written"
+        ).format(insert)
+        if self.table.kind == "p":
+            # Of a partitioned table, Postgres does not return xmax.
+            counted = sql.SQL(
+                "WITH written AS ({}) SELECT {} - (SELECT count(*) FROM {} AS t JOIN {} AS d ON {})"
+            ).format(insert, sql.Literal(staged), self._name, _DELTA, self._same("t", "d"))
+        row = connection.execute(counted).fetchone()
+        assert row is not None
+        return int(row[0])
 
     def delete(self, connection: psycopg.Connection, keys: list[Key]) -> int:
         """Delete the rows of some keys; returns how many were in the table."""
@@ -224,14 +234,16 @@ class Rows:
         self._stage(connection, self.key_columns, [self.shape.parts(key) for key in keys])
         return connection.execute(
             sql.SQL("DELETE FROM {} AS t USING {} AS d WHERE {}").format(
-                self._name,
-                _DELTA,
-                sql.SQL(" AND ").join(
-                    sql.SQL("{} = {}").format(sql.Identifier("t", name), sql.Identifier("d", name))
-                    for name in self.key_columns
-                ),
+                self._name, _DELTA, self._same("t", "d")
             )
         ).rowcount
+
+    def _same(self, one: str, other: str) -> sql.Composed:
+        """The condition that two rows have the same key."""
+        return sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier(one, name), sql.Identifier(other, name))
+            for name in self.key_columns
+        )
 
     def _stage(
         self,

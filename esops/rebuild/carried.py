@@ -39,6 +39,7 @@ from esops.rebuild.left_behind import (
     IN_PLACE,
     Obstacle,
     Root,
+    by_hand,
     columns_change,
     is_made_again,
     obstacle_of,
@@ -139,6 +140,18 @@ def carry(connection: psycopg.Connection, roots: Sequence[Root]) -> Carried:
         return _carried(connection, roots, every, (own, own_names))
 
 
+def populated(connection: psycopg.Connection, roots: Sequence[Root]) -> list[Obstacle]:
+    """The materialised views that the switch would populate again, each as what stands against it
+    where nobody may wait for that.
+    """
+    with qualified_names(connection):
+        return [
+            by_hand(connection, roots, each, "everybody would wait until it is populated again")
+            for each in _found(connection, roots).again
+            if each.kind == "materialised view"
+        ]
+
+
 def execute(connection: psycopg.Connection, prepare: Callable[[], Prepared]) -> list[str]:
     """Run the statements of a switch, in the transaction that the connection is in; returns them.
 
@@ -153,7 +166,7 @@ def execute(connection: psycopg.Connection, prepare: Callable[[], Prepared]) -> 
     makes_rows = any("MATERIALIZED VIEW" in each for each in prepared.statements)
     end_if_still(connection, whole=None if makes_rows else WHOLE)
     if prepared.carried.locks:
-        _lock(connection, prepared.carried)
+        lock(connection, prepared.carried.locks, prepared.carried.root_locks)
         # What was read before it was locked may have been changed by then.
         prepared = prepare()
     run(connection, prepared.statements)
@@ -170,13 +183,13 @@ def execute(connection: psycopg.Connection, prepare: Callable[[], Prepared]) -> 
     return list(prepared.statements)
 
 
-def _lock(connection: psycopg.Connection, what: Carried) -> None:
+def lock(connection: psycopg.Connection, first: Sequence[str], then: Sequence[str]) -> None:
     """Lock everything at once, so that no reader holds one thing and waits for the next.
 
     A reader of a view locks the view first, so it comes first here. One that joins them the other
     way round would be in the way each time, so that the order changes from try to try.
     """
-    order = [*what.locks, *what.root_locks]
+    order = [*first, *then]
     if random.random() < 0.5:  # noqa: S311 - guards nothing
         random.shuffle(order)
     connection.execute(";".join(order).encode())

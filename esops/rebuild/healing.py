@@ -203,7 +203,7 @@ class _Healer:
         if lone:
             later = self._rows.inline.changed(self._connection, after, self._repair.all_of)
             lone -= {self._rows.key(each) for each in later}
-        return {StreamKey(*reversed(key)) for key in lone}
+        return {self._rows.stream(key) for key in lone}
 
     def _head(self) -> Position | None:
         """Nothing below it becomes visible after this moment."""

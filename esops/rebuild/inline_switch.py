@@ -24,12 +24,12 @@ from esops.postgres.held import STILL, WHOLE, end_if_still
 from esops.postgres.statements import statements
 from esops.readmodel import registry
 from esops.readmodel.dependants import drop_replaced
-from esops.rebuild import carried, standing, switch, unchanged
+from esops.rebuild import carried, inline_limits, standing, switch, unchanged
 from esops.rebuild.blockers import Blocked, Blocker, blockers, held_by, how_to_end, sessions
 from esops.rebuild.ignored import IgnoredValues
 from esops.rebuild.snapshots import SnapshotPatience, SnapshotWait
 from esops.rebuild.switch import Switch
-from esops.running.visible import VisibleEvents
+from esops.running.visible import TooMany, VisibleEvents
 from esops.wording import count
 
 _SQL = statements(__package__, "inline_switch")
@@ -93,13 +93,15 @@ def perform(
     tries = 0
     with translated():
         unchanged.check(connection, what.source, what.target, by_rename=True)
+        inline_limits.check(connection, what)
         old_rows = switch.left_stale(connection, what)
         steps.ignored.bring(connection)  # of all rows, which may take its time
     deadline = time.monotonic() + PATIENCE.total_seconds()
     while True:
         with translated():
-            _wait_for_little(connection, steps, deadline, patience.again)
             older.wait()
+            # After all that may take long: whatever came by then is applied before the lock.
+            _wait_for_little(connection, steps, deadline, patience.again)
             found = _long(connection, what)
         if found and not steps.stop() and time.monotonic() < deadline:
             # A try would only make writers wait behind it.
@@ -107,12 +109,16 @@ def perform(
             time.sleep(0.2)
             continue
         with translated():
-            _bring_ignored(connection, steps, deadline)
+            _bring_ignored(connection, steps, deadline, patience.again)
         steps.keep_up()
         tries += 1
         try:
             with translated():
                 held, events = _attempt(connection, what, steps)
+        except TooMany as many:
+            if steps.stop() or time.monotonic() >= deadline:
+                raise _too_much(many.args[0], _UNDER_LOCK.total_seconds(), patience.again) from None
+            steps.say(f"{count(many.args[0], 'event')} came at the last moment; tries again")
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             with translated():
                 found = _blockers(connection, what)
@@ -139,7 +145,7 @@ def _attempt(connection: psycopg.Connection, what: Switch, steps: Steps) -> tupl
     """The time for which the lock was held, and the events that were applied under it."""
     assert what.source is not None
     with connection.transaction():
-        _limit_lock(connection)
+        limit_lock(connection)
         # All that needs no lock comes before it: writers wait from there on. These rows are of
         # esops' own tables, which the application does not know.
         source = registry.hold(connection, what.source, ("active",))
@@ -155,9 +161,10 @@ def _attempt(connection: psycopg.Connection, what: Switch, steps: Steps) -> tupl
         rebuild = steps.record(connection)
         source = registry.version(connection, source.projection, source.version)
         end_if_still(connection, STILL, WHOLE)
-        connection.execute(lock_statement(connection, what).encode())
+        # A view over blue at the same moment: whoever reads it has its lock and waits for blue's.
+        carried.lock(connection, prepared.carried.locks, [lock_statement(connection, what)])
         since = time.monotonic()
-        events = opened.apply(connection)
+        events = opened.apply(connection, _UNDER_LOCK)
         steps.ignored.apply(connection)
         standing.note(connection, rebuild, source, steps.visible.standing(connection, target))
         same = seen == _catalogue(connection, what)
@@ -192,7 +199,7 @@ def _catalogue(connection: psycopg.Connection, what: Switch) -> str:
     return str(row[0])
 
 
-def _limit_lock(connection: psycopg.Connection) -> None:
+def limit_lock(connection: psycopg.Connection) -> None:
     """Let a try give up before the server would look for a deadlock, and end somebody's append."""
     row = connection.execute(
         "SELECT setting::int FROM pg_settings WHERE name = 'deadlock_timeout'"
@@ -213,6 +220,7 @@ def _wait_for_little(
     """
     said = False
     while True:
+        steps.keep_up()
         since = time.monotonic()
         with connection.transaction(force_rollback=True):
             events = steps.visible.apply(connection)
@@ -220,20 +228,25 @@ def _wait_for_little(
         if took <= _UNDER_LOCK.total_seconds():
             return
         if steps.stop() or time.monotonic() >= deadline:
-            raise Unavailable(
-                f"{count(events, 'event')} are not settled, and applying them takes {took:.1f} s, "
-                "for which the application's writers would wait",
-                hint="Nothing was changed. `esops status` says what keeps them from settling. "
-                f"When they are, {again}.",
-            )
+            raise _too_much(events, took, again)
         if not said:
             said = True
             steps.say(f"waiting until fewer than {events:,} events are not settled")
-        steps.keep_up()
         time.sleep(0.1)
 
 
-def _bring_ignored(connection: psycopg.Connection, steps: Steps, deadline: float) -> None:
+def _too_much(events: int, took: float, again: str) -> Unavailable:
+    return Unavailable(
+        f"{count(events, 'event')} are not settled, and applying them takes {took:.1f} s, for "
+        "which the application's writers would wait",
+        hint="Nothing was changed. `esops status` says what keeps them from settling. When they "
+        f"are, {again}.",
+    )
+
+
+def _bring_ignored(
+    connection: psycopg.Connection, steps: Steps, deadline: float, again: str
+) -> None:
     """Bring what is ignored as near as the lock needs it. Raises Unavailable."""
     while True:
         since = time.monotonic()
@@ -245,7 +258,7 @@ def _bring_ignored(connection: psycopg.Connection, steps: Steps, deadline: float
             raise Unavailable(
                 f"what verify.ignore names stays as it is in the rows, and to find those that have "
                 f"changed takes {took:.1f} s, for which the application's writers would wait",
-                hint="Nothing was changed. Resume the rebuild while the server has less to do.",
+                hint=f"Nothing was changed. While the server has less to do, {again}.",
             )
 
 

@@ -15,6 +15,10 @@ from esops.readmodel.names import ReadModelName
 
 _SQL = statements(__package__, "left_behind")
 _TEMPORARY = "pg_temp_"
+_MEANWHILE = (
+    '--no-switch builds and verifies the new version in the meantime; with live = "inline", '
+    "--postpone does until `esops projection switch-now`."
+)
 IN_PLACE = {
     "view": "view",
     "function": "function",
@@ -160,7 +164,7 @@ def refuse(roots: Sequence[Root], obstacles: Sequence[Obstacle]) -> None:
         + "; ".join(f"{each.name} ({each.why})" for each in obstacles),
         hint="\n".join(
             [
-                "--no-switch builds and verifies the new version in the meantime.",
+                _MEANWHILE,
                 *(line for step in steps for line in step),
             ]
         ),

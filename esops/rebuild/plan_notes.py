@@ -42,7 +42,7 @@ def of_blue(
     for name, each in blue.items():
         lost = not_carried(connection, each, mode)
         notes += [f"not carried over from blue: {thing}" for thing in lost]
-        notes += of_memberships(connection, each, green[name])
+        notes += of_memberships(connection, each, green[name], mode)
         given = given_by_others(connection, each.oid)
         notes += [f"on green, the owner gives the right {right}" for right in given]
         # Its owner may have given rights up on the view that a table takes the place of.
@@ -64,12 +64,17 @@ def of_blue(
 
 
 def of_memberships(
-    connection: psycopg.Connection, blue: Table, green: tuple[str, str]
+    connection: psycopg.Connection, blue: Table, green: tuple[str, str], mode: str
 ) -> list[str]:
     """The publications that name blue, and how they could name green, by what it is called then."""
     other = qualified(*green).as_string(connection)
     return [
         (
+            f"the membership of publication {each.publication} goes to green in the switch. "
+            "Subscribers keep the rows that they have, and get what changes from then on"
+        )
+        if mode == "rename" and each.ours
+        else (
             f"not carried over from blue: membership of publication {each.publication}, which "
             "belongs to the table and not to its name. Once the subscribers have a table for "
             f"green: {each.add}"

@@ -35,6 +35,7 @@ from esops.readmodel.tables import (
 from esops.rebuild import (
     guards,
     hand_over,
+    inline_limits,
     inline_switch,
     plan_notes,
     shortened,
@@ -296,7 +297,7 @@ def _try_out(
             target.name, start.to_version, "building", target.store_name, None, 0, 0, tables, None
         )
         what = Switch(target.names, target.settings.switch, start.source, green)
-        pointed, notes = _pointed(connection, what, options)
+        pointed, notes = _pointed(connection, target, what, options)
         if target.settings.live == "inline" and pointed:
             pointed = [inline_switch.lock_statement(connection, what), *pointed]
         explained = _explained(connection, target, store, head, tables)
@@ -318,26 +319,32 @@ def _side(source: Version | None, name: str, table: Table) -> Side:
 
 
 def _pointed(
-    connection: psycopg.Connection, what: Switch, options: Options
+    connection: psycopg.Connection, target: Target, what: Switch, options: Options
 ) -> tuple[Sequence[str], list[str]]:
     """The switch's statements, and what to know of them.
 
     Raises Refused only if this rebuild is to switch: a later switch looks again.
     """
+    inline = target.settings.live == "inline"
+    known: list[str] = []
     try:
+        if inline:
+            known += inline_limits.notes(connection, what, target.settings.verify)
+            inline_limits.check(connection, what)
         prepared = switch.prepare(connection, what)
         roots = switch.roots(what, switch.pairs_of(connection, what))
         refuse(roots, tried.obstacles(connection, roots) if roots else [])
     except Refused as refused:
-        if options.ends_with_switch:
+        if options.ends_with_switch and not (inline and options.postpone):
             raise
-        return (), [f"a later switch would be refused: {refused.message}. {refused.hint or ''}"]
+        known.append(f"a later switch would be refused: {refused.message}. {refused.hint or ''}")
+        return (), known
     if not options.ends_with_switch:
-        return (), []
+        return (), known
     old_rows = switch.left_stale(connection, what)
     locked = [name.identifier.as_string(connection) for name in what.names]
     waits = of_prepared(blockers(connection, [*locked, *prepared.carried.relations]))
-    return prepared.statements, [*prepared.carried.notes(), *old_rows, *waits]
+    return prepared.statements, [*known, *prepared.carried.notes(), *old_rows, *waits]
 
 
 def _explained(

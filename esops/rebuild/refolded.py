@@ -17,7 +17,7 @@ from esops.postgres import catalog
 from esops.postgres.catalog import Table
 from esops.postgres.connection import database_of, qualified
 from esops.projections.definition import FoldDefinition
-from esops.projections.kinds.fold import Fold
+from esops.projections.kinds.fold import Fold, of_stream
 from esops.projections.projector import VersionTables
 from esops.readmodel.registry import Version
 from esops.readmodel.rows import BadEvent
@@ -105,7 +105,11 @@ class RefoldedRows:
 
     def key(self, stream: StreamKey) -> Key:
         """The key of a stream's row."""
-        return (stream.stream,) if len(self.live.key) == 1 else (stream.tenant, stream.stream)
+        return tuple(getattr(stream, each) for each in of_stream(self.live.key))
+
+    def stream(self, key: Key) -> StreamKey:
+        """The stream whose row has a key."""
+        return StreamKey(**dict(zip(of_stream(self.live.key), key, strict=True)))
 
     def there(self, keys: Iterable[Key], lock: str = "") -> set[Key]:
         """Those of the keys that have a row in the version's own table."""

@@ -94,7 +94,12 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
         if what.mode == "rename" and current is not None and current.kind in "rp":
             own = moved(connection, current, target, name.identifier.as_string(connection))
             done += own.before
+        published: tuple[list[str], list[str]] = [], []
         if current is not None and current.kind in "rp":
+            if what.mode == "rename":
+                serving = name.identifier.as_string(connection)
+                published = publications.moved(connection, current.oid, target.oid, serving)
+            done += published[0]
             done.append(_move_table_away(connection, what, name, current))
         elif current is not None and not _stays(what, current, target):
             done.append(goes_with.away(name))
@@ -105,7 +110,8 @@ def prepare(connection: psycopg.Connection, what: Switch) -> Prepared:
         if what.mode == "rename" and current is not None and current.kind in "rp":
             serving = name.identifier.as_string(connection)
             pointed += properties.same_row_security(connection, current, target, serving)
-        done += [*_same_rights(connection, what, current, blue, target), *pointed, *own.after]
+        done += [*_same_rights(connection, what, current, blue, target), *pointed]
+        done += [*own.after, *published[1]]
     return Prepared([*goes_with.before, *done, *goes_with.after], goes_with)
 
 

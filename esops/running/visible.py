@@ -8,9 +8,11 @@ checkpoint can become visible later, so that its rows and the events after it ar
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import psycopg
 
@@ -53,6 +55,10 @@ class Standing:
     def end(self) -> Position | None:
         """No event after it is in the rows; None where there is no event in them."""
         return self.beyond.end or self.position
+
+
+class TooMany(Exception):
+    """There are more visible events than may be applied in the time that there is: how many."""
 
 
 class VisibleEvents:
@@ -130,20 +136,28 @@ class OpenVersion:
     wanted: EventFilter
     fold: Fold
 
-    def apply(self, connection: psycopg.Connection) -> int:
-        """See VisibleEvents.apply."""
+    def apply(self, connection: psycopg.Connection, limit: timedelta | None = None) -> int:
+        """See VisibleEvents.apply. Raises TooMany where that takes longer than `limit`."""
+        until = None if limit is None else time.monotonic() + limit.total_seconds()
         events = self.inline.visible(connection, self.version.position, self.wanted)
-        self.apply_these(connection, events)
+        self.apply_these(connection, events, until)
         return len(events)
 
-    def apply_these(self, connection: psycopg.Connection, events: Sequence[RecordedEvent]) -> None:
+    def apply_these(
+        self,
+        connection: psycopg.Connection,
+        events: Sequence[RecordedEvent],
+        until: float | None = None,
+    ) -> None:
         """Write the rows of some events, in the transaction that the connection is in. Raises as
-        VisibleEvents.apply does.
+        VisibleEvents.apply does, and TooMany after the moment `until`.
         """
         version, fold = self.version, self.fold
         try:
             change = 0
             for start in range(0, len(events), _PIECE):
+                if until is not None and time.monotonic() > until:
+                    raise TooMany(len(events))
                 fold.apply(events[start : start + _PIECE], connection)
                 if fold.full:
                     change += fold.flush(connection)

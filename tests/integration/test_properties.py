@@ -435,8 +435,8 @@ def test_a_partitioned_table_stays_one(renaming, roles, connection, dsn):
         CREATE TRIGGER watch BEFORE UPDATE ON rest FOR EACH ROW
             EXECUTE FUNCTION suppress_redundant_updates_trigger()""")
     plan = project.ok("rebuild", "--blue-green", "--dry-run").out
+    assert "the membership of publication carts goes to green" in plan
     for lost in (
-        "membership of publication carts",
         "constraint sane of rest",
         "trigger watch of r",
     ):

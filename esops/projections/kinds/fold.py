@@ -83,7 +83,7 @@ class Fold:
         self._shape = self.rows.shape
         self._shape.changed = self._reshape
         self._evolve = definition.evolve
-        self._key_of = _key_function(definition, len(key))
+        self._key_of = definition.key or attrgetter(*of_stream(key))
         self._written = Bloom() if tables.empty else None
         self._generation = max(tables.cache_rows // 2, 1)
         self._young: dict[Key, Row | None] = {}
@@ -292,7 +292,11 @@ def _check_type(table: Table, column: Column) -> None:
         )
 
 
-def _key_function(definition: FoldDefinition, columns: int) -> Callable[[RecordedEvent], Key]:
-    if definition.key is not None:
-        return definition.key
-    return attrgetter("tenant", "stream") if columns == 2 else attrgetter("stream")
+def of_stream(key: Sequence[str]) -> tuple[str, ...]:
+    """What of an event the columns of a key have, where the key is the stream: "tenant" and
+    "stream", in the order of the columns. Marten can have the id first, and the tenant after it.
+    """
+    if len(key) == 1:
+        return ("stream",)
+    last = "tenant" in key[1].lower() and "tenant" not in key[0].lower()
+    return ("stream", "tenant") if last else ("tenant", "stream")

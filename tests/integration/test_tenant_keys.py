@@ -1,0 +1,55 @@
+"""A fold keyed by the stream whose table has the tenant after the id, and is partitioned."""
+
+from __future__ import annotations
+
+import uuid
+
+from tests.support import marten
+
+FOLD = """
+from esops import fold
+
+@fold(key="stream")
+def count(row, event):
+    return {"events": (row or {"events": 0})["events"] + 1}
+"""
+
+
+def append(connection, tenant: str, stream: str) -> None:
+    connection.execute(
+        "INSERT INTO mt_streams (tenant_id, id, version) VALUES (%s, %s, 1) ON CONFLICT "
+        "(tenant_id, id) DO UPDATE SET version = mt_streams.version + 1",
+        (tenant, stream),
+    )
+    connection.execute(
+        "INSERT INTO mt_events (seq_id, id, stream_id, version, data, type, timestamp, tenant_id) "
+        "SELECT nextval('mt_events_sequence'), %s, id, version, '{}', 'added', now(), tenant_id "
+        "FROM mt_streams WHERE tenant_id = %s AND id = %s",
+        (uuid.uuid4(), tenant, stream),
+    )
+
+
+def test_rows_are_found_and_updated(project, dsn, connection):
+    marten.create(connection, marten.Variant(text_ids=True, conjoined=True))
+    connection.execute(
+        "CREATE TABLE carts (id varchar, tenant_id varchar, events int, PRIMARY KEY (id, tenant_id))"
+        " PARTITION BY LIST (tenant_id); "
+        "CREATE TABLE carts_acme PARTITION OF carts FOR VALUES IN ('acme'); "
+        "CREATE TABLE carts_rest PARTITION OF carts DEFAULT"
+    )
+    project.configure(
+        stores={"s": {"dsn": dsn}},
+        projections={"p": {"python": "p:count", "tables": ["carts"], "switch": "rename"}},
+    )
+    project.write("p.py", FOLD)
+    for tenant, stream in (("acme", "a"), ("acme", "b"), ("other", "a")):
+        append(connection, tenant, stream)
+    project.ok("rebuild", "--blue-green", "--compare", "none")
+    for tenant, stream in (("acme", "a"), ("other", "a"), ("other", "c")):
+        append(connection, tenant, stream)
+    # Rows that are there, and new ones, in one batch.
+    project.ok("run", "--until-caught-up")
+    rows = connection.execute("SELECT tenant_id, id, events FROM carts ORDER BY 1, 2").fetchall()
+    assert rows == [("acme", "a", 2), ("acme", "b", 1), ("other", "a", 2), ("other", "c", 1)]
+    (counted,) = connection.execute("SELECT max(rows) FROM esops.versions").fetchone()
+    assert counted == 4
