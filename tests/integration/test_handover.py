@@ -44,11 +44,16 @@ def carts(dsn, connection, project):
         projection_options='live = "app"\ncheckpoint = "CartSummary:All"\nswitch = "rename"',
     )
     connection.execute(shop.DDL.replace("{table}", "cart_summary"))
-    truth = shop.truth(connection, 1_500)
+    fill(connection, 1_500)
+    return project
+
+
+def fill(connection, events: int) -> None:
+    """As the application's projector does up to there."""
+    truth = shop.truth(connection, events)
     with connection.cursor() as cursor, cursor.copy("COPY cart_summary FROM STDIN") as copy:
         for name, cart in truth.items():
             copy.write_row((name, *cart))
-    return project
 
 
 def shard(connection) -> int:
@@ -91,6 +96,35 @@ def test_the_shard_goes_on_where_green_is(carts, connection, dsn):
     again = carts.ok("rebuild", "--blue-green", "--max-diff", "100%", "--output", "json").json
     assert (again["position"], shard(connection)) == ("2100", 2_100)
     assert shop.table(connection, "cart_summary") == shop.truth(connection, 2_100)
+
+
+def test_rows_are_compared_where_the_projector_stands(carts, connection):
+    """It was stopped before the rebuild, and the writers went on."""
+    done = carts.ok("rebuild", "--blue-green", "--output", "json").json
+    assert (done["verification"]["differing"], done["verification"]["position"]) == (0, "1500")
+    assert (done["position"], shard(connection)) == ("2000", EVENTS)
+    assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS)
+
+
+def test_rows_that_differ_where_the_projector_stands_are_compared_when_it_has_read_all(
+    carts, connection
+):
+    """Nothing tells that it has stopped: it may be at work on what differs."""
+    connection.execute(
+        "UPDATE cart_summary SET items = items + 1 WHERE cart_id = (SELECT min(cart_id) FROM cart_summary)"
+    )
+    refused = carts.run("rebuild", "--blue-green")
+    assert refused.code == 6
+    assert "CartSummary:All stands at 1500, 500 events before green" in refused.err
+    assert "max-diff" not in refused.err
+    # It is started, reads all, and stops.
+    connection.execute("DELETE FROM cart_summary")
+    fill(connection, EVENTS)
+    connection.execute(
+        "UPDATE shop.mt_event_progression SET last_seq_id = 2000 WHERE name = 'CartSummary:All'"
+    )
+    looked_away(connection)
+    assert "0 differ" in carts.ok("rebuild", "--blue-green", "--resume").out
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from esops.rebuild.load.coordinator import ShardedLoad
 from esops.rebuild.load.executors import engine_of
 from esops.rebuild.load.worker import Task
 from esops.rebuild.options import SETTLING
-from esops.rebuild.verification.result import Verification
+from esops.rebuild.stopped_processor import StandingProcessor
+from esops.rebuild.verification.result import Verification, tolerated
 from esops.running.runner import Runner
 
 _BULKY = 10_000
@@ -61,7 +62,7 @@ class Loading(RebuildContext):
         self._enter(journal.CATCHING_UP)
         blue = self._blue()
         head = self._head(SETTLING)
-        blue_stops_at = self._where_blue_stops(blue)
+        blue_stops_at = self._where_blue_stops(blue, head)
         if head is not None:
             self._load_in_shards(head if blue_stops_at is None else min(head, blue_stops_at))
         runner = self._open_runner()
@@ -75,13 +76,15 @@ class Loading(RebuildContext):
             self._say(f"catching up to position {blue_stops_at}, where v{blue.version} stopped")
             self._load(runner, blue_stops_at)
             self._build(runner)
-            found = self._comparer().where_it_stands(blue, blue_stops_at)
+            found = self._compare_where_it_stands(blue, blue_stops_at)
             if found is not None:
                 self._keep_comparison(found)
                 break
             self._say(f"v{blue.version} has moved, so it is compared later")
+            if blue.position is None:
+                break  # the application writes it, and may be at work
             blue = self._blue()
-            blue_stops_at = self._where_blue_stops(blue)
+            blue_stops_at = self._where_blue_stops(blue, head)
         # All that is much is loaded before the indexes are built; what is committed during that is
         # left to following.
         while head is not None and self._behind(runner, head) > (_BULKY if runner.position else 0):
@@ -91,9 +94,29 @@ class Loading(RebuildContext):
         self._build(runner)
         self._enter(journal.FOLLOWING)
 
-    def _where_blue_stops(self, blue: Version | None) -> Position | None:
+    def _where_blue_stops(self, blue: Version | None, head: Position | None) -> Position | None:
         """Blue's position, if nothing advances it."""
+        if blue is not None and blue.position is None:
+            return self._application().stands_at(head)
         return blue.position if blue is not None and not self._session.followed(blue) else None
+
+    def _compare_where_it_stands(self, blue: Version, at: Position) -> Verification | None:
+        """Compare at the position of a blue that stands there; None where it has moved, and where
+        rows that differ may be the application's that is at work.
+        """
+        if blue.position is not None:
+            return self._comparer().where_it_stands(blue, at)
+        application = self._application()
+        found = self._comparer().where_application_stands(blue, at, application.position)
+        if found is None or tolerated(found, self._options.max_diff) or application.stopped():
+            return found
+        return None
+
+    def _application(self) -> StandingProcessor:
+        """The application's processor that writes blue."""
+        settings = self.target.settings
+        name = settings.checkpoint if settings.live == "app" else None
+        return StandingProcessor(self.store, name, said=self._options.processor_stopped)
 
     def _keep_comparison(self, found: Verification) -> None:
         self._keep_verification(found)

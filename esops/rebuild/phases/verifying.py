@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from esops.errors import Stopped
 from esops.readmodel.registry import Version
 from esops.rebuild.phases.following import Following
-from esops.rebuild.verification.comparer import LOOK_EVERY_SECONDS, BetweenLooks, processors_reached
-from esops.rebuild.verification.result import not_compared, tolerated
+from esops.rebuild.verification.comparer import (
+    LOOK_EVERY_SECONDS,
+    BetweenLooks,
+    processors_behind,
+    processors_reached,
+)
+from esops.rebuild.verification.result import Verification, not_compared, tolerated
 from esops.running.runner import Runner
 from esops.running.visible import VisibleEvents
 
@@ -51,14 +58,29 @@ class Verifying(Following):
             visible = self._visible()
             found = comparer.brought_up(blue, str(runner.position), visible.apply)
         elif blue.position is None and self.target.settings.live == "app":
-            between = self._between_looks(runner)
-            found = comparer.until_they_agree(blue, str(runner.position), between)
+            found = self._compare_with_application(blue, runner)
         elif blue.position is None:
             note = f"v{blue.version} has no checkpoint; it was compared as it is"
             found = comparer.as_they_are(blue, str(runner.position), note)
         else:
             found = comparer.at_one_position(blue, runner)
         self._keep_comparison(found)
+
+    def _compare_with_application(self, blue: Version, runner: Runner) -> Verification:
+        """Compare with rows that the application's processor writes. Raises Refused where it stands
+        behind green, and rows differ.
+        """
+        application, comparer = self._application(), self._comparer()
+        at = application.stands_at(self._head())
+        if at is None:
+            return comparer.until_they_agree(
+                blue, str(runner.position), self._between_looks(runner)
+            )
+        found = comparer.as_they_are(blue, str(runner.position))
+        if not tolerated(found, self._options.max_diff):
+            command = f"esops rebuild {self.target.name} --blue-green"
+            raise application.behind(at, runner.position, command)
+        return found
 
     def _visible(self) -> VisibleEvents:
         return VisibleEvents(
@@ -94,8 +116,10 @@ class Verifying(Following):
             time.sleep(LOOK_EVERY_SECONDS)
 
         name = self.target.settings.checkpoint
-        reached = processors_reached(self.store, [name] if name else [], head)
-        return BetweenLooks(step, reached, self._say)
+        names = [name] if name else []
+        reached = processors_reached(self.store, names, head)
+        behind = processors_behind(self.store, names, head)
+        return BetweenLooks(step, reached, self._say, behind)
 
     def _must_compare(self, blue: Version, runner: Runner) -> bool:
         """Whether to compare now.
@@ -103,7 +127,17 @@ class Verifying(Following):
         What was compared while loading, at blue's position, cannot be compared again, since green
         is past it. Otherwise each process compares again, even if one before it has compared.
         """
-        return self._refresh().verification is None or (
+        kept = self._refresh().verification
+        if kept is not None and self._compared_where_application_stands(blue, kept):
+            return False
+        return kept is None or (
             not self._compared
             and (blue.position in {None, runner.position} or self._session.followed(blue))
         )
+
+    def _compared_where_application_stands(self, blue: Version, kept: Mapping[str, Any]) -> bool:
+        """Whether rows were compared where the application's processor has stood since."""
+        if blue.position is not None or self.target.settings.live != "app":
+            return False
+        at = self._application().stands_at(self._head())
+        return at is not None and str(at) == kept.get("position")

@@ -50,6 +50,8 @@ class BetweenLooks:
     step: Callable[[], None]
     caught_up: Callable[[], bool]
     say: Callable[[str], None]
+    behind: Callable[[], str] = str
+    """Which of the application's processors is behind the head, in words; empty: none."""
 
 
 def processors_reached(
@@ -72,6 +74,27 @@ def processors_reached(
             head is None or (each is not None and has_read(store, each, head))
             for each in there.values()
         )
+
+    return ask
+
+
+def processors_behind(
+    store: EventStore, names: Sequence[str], head: Position | None
+) -> Callable[[], str]:
+    """A function that tells which of the application's processors have not read what they read up
+    to `head`, in words; empty where there is none.
+    """
+
+    def ask() -> str:
+        late = []
+        for name in names:
+            reader = checkpoint_of(store, name)
+            if head is None or reader is None or has_read(store, reader, head):
+                continue
+            events = count(store.count_between(reader.position, head), "event")
+            at = reader.place or "no position"
+            late.append(f"the application's processor {name} is at {at}, {events} behind {head}")
+        return "; ".join(late)
 
     return ask
 
@@ -159,6 +182,19 @@ class Comparer:
                 self._begin_snapshot(snapshot)
             return self._compare(snapshot, blue, str(at), None)
 
+    def where_application_stands(
+        self, blue: Version, at: Position, standing: Callable[[], Position | None]
+    ) -> Verification | None:
+        """Compare with blue, which the application had brought to a position when it stopped; None
+        where that moves: `standing` tells where it is.
+        """
+        with translated(), connect(self._dsn, f"verify {self._green.projection}", READ) as snapshot:
+            self._begin_snapshot(snapshot)
+            # Its rows and its checkpoint move together, and never back.
+            if standing() != at:
+                return None
+            return self._compare(snapshot, blue, str(at), None)
+
     def as_they_are(self, blue: Version, position: str, note: str | None = None) -> Verification:
         """Compare in one snapshot, wherever the two are."""
         with translated(), connect(self._dsn, f"verify {self._green.projection}", READ) as snapshot:
@@ -201,7 +237,7 @@ class Comparer:
             return replace(found, note="; ".join(filter(None, [found.note, note])))
         first = sum(map(len, kept.values()))
         between.say(
-            f"both sides are being written and differ in {count(first, 'row')}; checking again"
+            f"{count(first, 'row')} differ, and both sides may be being written; checking again"
         )
         began, sightings = (
             time.monotonic(),
@@ -222,7 +258,9 @@ class Comparer:
             f"{agreed:,} of the {count(first, 'row')} that differed at first agreed within "
             f"{time.monotonic() - began:.0f} s"
         )
-        return replace(whole, position=position, note="; ".join(filter(None, [found.note, note])))
+        behind = between.behind() and f"{between.behind()}, so rows of these events differ"
+        notes = filter(None, [found.note, note, behind if whole.differing else None])
+        return replace(whole, position=position, note="; ".join(notes))
 
     def _doubtful(self, blue: tuple[str, str], green: tuple[str, str]) -> list[KeyTexts] | None:
         with translated(), connect(self._dsn, f"verify {self._green.projection}", READ) as snapshot:

@@ -25,6 +25,7 @@ from esops.rebuild.verification.comparer import (
     LOOK_EVERY_SECONDS,
     BetweenLooks,
     Comparer,
+    processors_behind,
     processors_reached,
 )
 from esops.rebuild.verification.result import Method, not_compared, tolerated
@@ -181,7 +182,8 @@ class ExternalRebuild(Rebuild):
 
         # Without a checkpoint a version is not the application's, and waits for nobody.
         names = [each.checkpoint for each in (blue, self._version()) if each.checkpoint is not None]
-        return BetweenLooks(step, processors_reached(self.store, names, head), self._say)
+        reached = processors_reached(self.store, names, head)
+        return BetweenLooks(step, reached, self._say, processors_behind(self.store, names, head))
 
     def _keep_up(self) -> None:
         time.sleep(0.2)
