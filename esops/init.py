@@ -26,6 +26,8 @@ _MOST_LISTED = 20
 _CHECKPOINT = re.compile(
     r"(checkpoint|tracking|projection_(state|position|progress)|last_position)s?$", re.IGNORECASE
 )
+_NO_READ_MODEL = re.compile(r"mt_doc_deadletterevent$|__v\d+$")
+"""Marten's own list of what it could not apply, and versions that esops has made."""
 _LIBRARYS_OWN = re.compile(
     r"^(mt_|emt_|messages$)|_(tracking|snapshots|events|checkpoints?)$", re.IGNORECASE
 )
@@ -47,6 +49,10 @@ class Detection:
     is_node: bool
     layouts: list[Layout] = field(default_factory=list)
     read_models: list[str] = field(default_factory=list)
+    written: dict[str, list[str]] = field(default_factory=dict)
+    """What a projection of such a table needs beside its code, by the table's name: the settings
+    that say that the application writes it, where the library's own tables tell.
+    """
     notes: list[str] = field(default_factory=list)
     secret: str | None = None
     """The environment variable that has to hold the password, if the address had one."""
@@ -70,7 +76,9 @@ def detect(address: str) -> Detection:
         found = Detection(
             address, is_node=False, layouts=find_all(connection, PostgresSettings(dsn=address))
         )
-        found.read_models = _read_models(connection, found.layouts)
+        found.written = _written(connection, found.layouts)
+        seen = _read_models(connection, found.layouts)
+        found.read_models = list(dict.fromkeys([*seen, *found.written]))[:_MOST_LISTED]
         for layout in found.layouts:
             found.notes += [
                 f"{described(layout)}: {warning}" for warning in layout.warnings(connection)
@@ -141,7 +149,26 @@ def _read_models(connection: psycopg.Connection, layouts: list[Layout]) -> list[
         # A read model has a key, and is not one of the tables that hold the events.
         if sql.Identifier(table.schema, table.name).as_string(connection) not in own and table.key
     ]
-    return list(dict.fromkeys(names))[:_MOST_LISTED]
+    return list(dict.fromkeys(names))
+
+
+def _written(connection: psycopg.Connection, layouts: list[Layout]) -> dict[str, list[str]]:
+    """The settings for the tables that the application writes, as far as its library's own tables
+    tell.
+    """
+    found: dict[str, list[str]] = {}
+    for layout in layouts:
+        for inline in layout.inline_tables(connection):
+            found[written_name(inline.schema, inline.name)] = ['live = "inline"']
+        for kept in layout.kept_tables(connection):
+            checkpoint = _quoted(kept.processors[0]) if kept.processors else '"…"'
+            settings = ['live = "app"', f"checkpoint = {checkpoint}"]
+            found[written_name(kept.schema, kept.name)] = settings
+    return {
+        name: [*settings, 'switch = "rename"']
+        for name, settings in found.items()
+        if not _NO_READ_MODEL.search(name)
+    }
 
 
 def _checkpoint_tables(connection: psycopg.Connection) -> list[Table]:
@@ -263,6 +290,10 @@ def _a_projection(found: Detection) -> list[str]:
         if found.read_models
         else []
     )
+    who = {name: found.written[name] for name in found.read_models if name in found.written}
+    if who:
+        seen.append("# The application writes these itself, so esops must not write to them:")
+        seen += [f"#   {name}: {', '.join(settings)}" for name, settings in who.items()]
     return [
         *seen,
         (
@@ -271,6 +302,7 @@ def _a_projection(found: Detection) -> list[str]:
         ),
         '# python = "my_projections:my_summary"',
         f"# tables = [{_quoted(table)}]",
+        *(f"# {each}" for each in who.get(table, ())),
         '# ddl = "my_summary.sql"              # left out: like the table that serves now',
         "",
     ]

@@ -100,7 +100,9 @@ def _report(output: Output, found: Detection, stores: list[dict[str, Any]], file
         where = f" in schema {store['schema']}" if store["schema"] else ""
         output.line(f"found {store['layout']}{where} ({store['written_by']})")
     for table in found.read_models:
-        output.line(f"found a table that looks like a read model: {table}")
+        who = ", ".join(found.written.get(table, ()))
+        by = f" (the application writes it: {who})" if who else ""
+        output.line(f"found a table that looks like a read model: {table}{by}")
     if not stores:
         output.line("found no event store that esops knows")
     output.line(f"wrote {file}")

@@ -372,3 +372,39 @@ def test_rows_of_a_processor_are_not_taken_for_those_of_appends(restored, dsn, c
     with open_store("s", PostgresSettings(dsn=dsn)) as store:
         (table,) = (each for each in store.inline.kept() if each.name == "mt_doc_shoppingcart")
         assert not store.inline.written_with_events(table)
+
+
+@pytest.mark.parametrize(
+    ("dump", "lines"),
+    [
+        (
+            "emmett-0.43.0-beta.39",
+            [
+                '#   public.shopping_cart_summary: live = "inline", switch = "rename"',
+                f'#   public.product_stats: live = "app", checkpoint = "{PRODUCTS}", switch = "rename"',
+            ],
+        ),
+        (
+            "marten-9.58-v5",
+            [
+                '#   public.mt_doc_order: live = "inline", switch = "rename"',
+                f'#   public.mt_doc_shoppingcart: live = "app", checkpoint = "{CARTS}", switch = "rename"',
+                '#   public.cart_flat: live = "app", checkpoint = "CartFlat:All", switch = "rename"',
+            ],
+        ),
+    ],
+)
+def test_init_says_who_writes_each_table(restored, project, dsn, connection, dump, lines):
+    restored(dump)
+    if dump.startswith("marten"):
+        # As Marten makes one of a flat table's functions; the dumps have none.
+        connection.execute(
+            "CREATE FUNCTION mt_upsert_cart_flat_shoppingcartopened(uuid) RETURNS void LANGUAGE "
+            "sql AS ''"
+        )
+    said = project.ok("init", "--dsn", dsn, "--output-file", "found.toml").out
+    assert 'live = "app", checkpoint' in said
+    text = project.folder.joinpath("found.toml").read_text().splitlines()
+    assert set(lines) <= set(text)
+    assert not any("deadletter" in each for each in text if "live" in each)
+    assert any(each.startswith("# live = ") for each in text)
