@@ -197,7 +197,9 @@ def adopted(
             )
     # The planner's estimate is enough here: the exact number of rows comes with the comparison.
     rows = connection.execute(
-        "SELECT sum(greatest(reltuples, 0))::bigint FROM pg_class WHERE oid = ANY(%s)",
+        # Below 0 where the table was never analysed: then it is not known.
+        "SELECT CASE WHEN min(reltuples) >= 0 THEN sum(reltuples)::bigint END FROM pg_class "
+        "WHERE oid = ANY(%s)",
         ([table.oid for table in current.values()],),
     ).fetchone()
     return Version(

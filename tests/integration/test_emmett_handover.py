@@ -136,6 +136,8 @@ def test_idle_stopped_killed_and_started_again(shop, project):
     before = shop.row()[0]
     done = project.ok(*rebuild, "--resume", "--processor-stopped")
     assert f"handed over to the application: {NAME} at {before}" in done.err
+    assert f"taken on your word (--processor-stopped): no process of {NAME} is left" in done.err
+    assert "reads new events as a consumer does" in done.err
     assert shop.row()[0] == before
     shop.append(5, seed=1)
     shop.caught_up()

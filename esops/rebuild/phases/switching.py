@@ -100,6 +100,12 @@ class Switching(SwitchingInline):
                 stopped = self._options.processor_stopped
                 self._sql().set_checkpoint(connection, name, at, stopped=stopped)
 
+        if self._options.processor_stopped:
+            signs = self._sql().signs_of_life(name)
+            but = f" Against it speaks: {signs}." if signs else ""
+            self._say(
+                f"taken on your word (--processor-stopped): no process of {name} is left.{but}"
+            )
         while True:
             try:
                 self._row = self._session.do(self._look)

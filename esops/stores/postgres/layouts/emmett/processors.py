@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import psycopg
@@ -23,6 +24,7 @@ _SQL = statements(__package__, "processors")
 _ALIVE: Mapping[str, Literal["yes", "no", "unknown"]] = {"stopped": "no"}
 """By the status."""
 RUNNING = "its row says 'running', which one that was killed leaves as well"
+_POLLED = timedelta(seconds=5)
 PAIR = re.compile(r"(\d{20}):(\d{19})\Z")
 """A checkpoint since 0.43: the transaction and the number of a message."""
 _NOT_STORED = "Emmett starts a version above 1 from the checkpoint of version 1, and stores none"
@@ -114,6 +116,20 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
             )
         )
     return found
+
+
+def signs_of_life(connection: psycopg.Connection, where: Processors, name: str) -> str:
+    """What says that a processor may live; empty where nothing says so."""
+    found = (each for each in checkpoints(connection, where) if each.called(name))
+    if not any(each.state == "running" for each in found):
+        return ""  # the sessions may be those of other processors
+    # Postgres shows the sessions as they were when the transaction first asked for them.
+    connection.execute("SELECT pg_stat_clear_snapshot()")
+    reader = connection.execute(_SQL["readers"].encode(), {"within": _POLLED}).fetchone()
+    if reader is None:
+        return RUNNING
+    who = f"session {reader[0]} of {reader[1]}"
+    return f"{RUNNING}, and {who} reads new events as a consumer does"
 
 
 def number_in(pair: re.Match[str] | None, checkpoint: str | None) -> int | None:

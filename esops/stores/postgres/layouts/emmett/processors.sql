@@ -37,3 +37,13 @@ SELECT stream_id FROM {messages} WHERE partition = %(partition)s AND global_posi
 -- The types of messages that projections handle, by name and partition.
 SELECT name, partition, definition -> 'canHandle' FROM {projections}
 WHERE jsonb_typeof(definition -> 'canHandle') = 'array'
+
+-- readers --
+-- A session that reads new events as Emmett's consumers do, and whose last statement is not old: they
+-- ask several times a second. It does not tell which processor it reads for.
+SELECT pid, usename FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid()
+   AND coalesce(application_name, '') NOT LIKE 'esops %%'
+   AND query ~ 'emt_messages' AND query ~ 'pg_snapshot_xmin'
+   AND (state <> 'idle' OR state_change > clock_timestamp() - %(within)s)
+ ORDER BY pid LIMIT 1

@@ -196,24 +196,25 @@ class Emmett(Layout):
 
     def checkpoints(self, connection: psycopg.Connection) -> list[Checkpoint]:
         """Emmett's processors."""
+        return processors.checkpoints(connection, self._where_processors())
+
+    def _where_processors(self) -> processors.Processors:
         variant = self._variant
-        where = processors.Processors(
+        return processors.Processors(
             variant.schema,
             variant.processors,
             variant.by_position,
             variant.tenants,
             variant.tenant,
         )
-        return processors.checkpoints(connection, where)
 
     def row_of(self, connection: psycopg.Connection, name: str) -> str | None:
         """The processor's row."""
         return self._handing_over.row_of(connection, name)
 
     def signs_of_life(self, connection: psycopg.Connection, name: str) -> str:
-        """What the row says, which one that was killed leaves, too."""
-        found = (each for each in self.checkpoints(connection) if each.called(name))
-        return processors.RUNNING if any(each.state == "running" for each in found) else ""
+        """What the row says, and sessions that read as consumers do."""
+        return processors.signs_of_life(connection, self._where_processors(), name)
 
     def check_checkpoint(self, connection: psycopg.Connection, name: str) -> None:
         """By its row, and by Emmett's own function."""
