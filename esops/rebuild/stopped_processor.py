@@ -55,8 +55,8 @@ class StandingProcessor:
         """That rows cannot be compared where it stands before what green has applied."""
         events = count(self.store.count_between(at, head), "event")
         return Refused(
-            f"the application's processor {self.name} stands at {at}, {events} before green, so "
-            "that rows of these events differ and nothing can be compared",
+            f"the application's processor {self.name} is at {at} and does not advance, {events} "
+            "before green, so that rows of these events differ and nothing can be compared",
             hint=f"Start it, and let it run until esops waits for it to stop: {command} --resume",
         )
 

@@ -115,7 +115,7 @@ def test_rows_that_differ_where_the_projector_stands_are_compared_when_it_has_re
     )
     refused = carts.run("rebuild", "--blue-green")
     assert refused.code == 6
-    assert "CartSummary:All stands at 1500, 500 events before green" in refused.err
+    assert "CartSummary:All is at 1500 and does not advance, 500 events before green" in refused.err
     assert "max-diff" not in refused.err
     # It is started, reads all, and stops.
     connection.execute("DELETE FROM cart_summary")
