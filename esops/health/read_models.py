@@ -210,10 +210,18 @@ def _unfinished_rebuild(
     subject: str, connection: psycopg.Connection, projection: str
 ) -> Iterator[Finding]:
     entry = journal.latest(connection, projection)
-    if entry is None or entry.finished_at is not None:
-        return
-    if locks.holder(connection, locks.rebuild_lock(projection)) is not None:
+    if entry is None or locks.holder(connection, locks.rebuild_lock(projection)) is not None:
         return  # a process is working on it
+    if entry.finished_at is not None:
+        if journal.owes_hook(connection, entry.rebuild):
+            yield Finding(
+                "ESOPS-D100",
+                subject,
+                f"rebuild {entry.rebuild} switched to v{entry.to_version}, and its hook "
+                "after-switch has not ended well",
+                f"esops rebuild {projection} --blue-green --resume",
+            )
+        return
     reason = f": {entry.reason}" if entry.reason else ""
     # Blue-green is said again on resuming, so that nobody empties tables by mistake.
     fix = f"esops rebuild {projection} --resume"

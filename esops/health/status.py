@@ -40,8 +40,8 @@ class Status:
     @property
     def ok(self) -> bool:
         """Whether everything could be read, no store warns of anything, each version is of its
-        store's log and without dead letters, and no rebuild in place has left a part of the rows in
-        the tables that serve.
+        store's log and without dead letters, no rebuild in place has left a part of the rows in
+        the tables that serve, and no hook after a switch is left to run.
         """
         troubled = ("unknown", "damaged", "failed")
         return (
@@ -267,9 +267,15 @@ def _look_at_rebuild(config: Config, name: str, status: Status) -> None:
         entry = journal.latest(connection, name)
         partly = entry is not None and _changes_what_serves(entry)
         stopped = locks.holder(connection, locks.rebuild_lock(name)) is None
+        owed = stopped and entry is not None and journal.owes_hook(connection, entry.rebuild)
     if entry is not None:
         detail = f"v{entry.to_version} serves a part of its rows: "
-        if stopped:
+        if owed:
+            detail = (
+                "the hook after the switch has not ended well: run it again with "
+                f"`esops rebuild {name} --blue-green --resume`"
+            )
+        elif stopped:
             detail += f"finish this rebuild with `esops rebuild {name} --resume`"
         else:
             detail += "it is being rebuilt in place"
@@ -285,8 +291,8 @@ def _look_at_rebuild(config: Config, name: str, status: Status) -> None:
                 "started_at": entry.started_at,
                 "updated_at": entry.updated_at,
                 "finished_at": entry.finished_at,
-                "ok": not partly,
-                **({"detail": detail} if partly else {}),
+                "ok": not (partly or owed),
+                **({"detail": detail} if partly or owed else {}),
             }
         )
 

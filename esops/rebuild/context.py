@@ -287,19 +287,6 @@ class RebuildContext:
             "differing": found.get("differing"),
         }
 
-    def _run_after_switch(self) -> bool:
-        """Run the hook after the switch; returns whether it succeeded.
-
-        The switch is committed, so a failing hook does not undo it; it shows in the exit code.
-        """
-        try:
-            self._hooks.run("after_switch", self._facts())
-        except EsopsError as error:
-            self._say(f"{error.message}. The switch itself is done")
-            self._note("hook failed", {"hook": "after-switch", "reason": error.message})
-            return False
-        return True
-
     def _run_on_failure(self, reason: str) -> None:
         # A failing hook must not hide the error that it was run for.
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -50,7 +51,8 @@ def run_program(
 ) -> None:
     """Run a program with `facts` as `ESOPS_*` in its environment, and pass its output on.
 
-    It may be run again after a crash, so it must be idempotent.
+    It may be run again after a crash, so it must be idempotent. What it leaves running in the
+    background is not waited for.
 
     Raises Stopped where it fails or takes longer than `limit`, UsageError where it cannot be
     started.
@@ -60,28 +62,32 @@ def run_program(
         for name, value in facts.items()
     }
     say(f"{what}: {' '.join(command)}")
-    try:
-        done = subprocess.run(  # noqa: S603  # the user's own program, from the configuration, without a shell
-            list(command),
-            cwd=folder,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=limit.total_seconds(),
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+    # A file and no pipe: what a program leaves running in the background keeps its output open.
+    with tempfile.TemporaryFile() as output:
+        try:
+            code = subprocess.run(  # noqa: S603  # the user's own program, from the configuration, without a shell
+                list(command),
+                cwd=folder,
+                env={**os.environ, **environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=limit.total_seconds(),
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise Stopped(
+                f"{what} took longer than {limit.total_seconds():.0f} s and was killed"
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{what}: cannot run {command[0]!r}: {error.strerror}") from None
+        finally:
+            # Also where it fails: its last lines usually say why.
+            output.seek(0)
+            for line in output.read().decode(errors="replace").splitlines():
+                say(f"{what}: {line}")
+    if code:
         raise Stopped(
-            f"{what} took longer than {limit.total_seconds():.0f} s and was killed"
-        ) from None
-    except OSError as error:
-        raise UsageError(f"{what}: cannot run {command[0]!r}: {error.strerror}") from None
-    # Also where it fails: its last lines usually say why.
-    for line in (done.stdout + done.stderr).splitlines():
-        say(f"{what}: {line}")
-    if done.returncode:
-        raise Stopped(
-            f"{what} ended with exit code {done.returncode}",
+            f"{what} ended with exit code {code}",
             hint="Fix it and continue with --resume, or drop the rebuild with --abort.",
         )
 

@@ -44,6 +44,8 @@ LEFT = "left by the application"
 """What it says of the version that was written until then, with what is in its rows."""
 OLD_CODE_ENDED = "old code has ended"
 """What it says when the operator has said so, and rows of the old code may be left."""
+HOOK_OWED, HOOK_ENDED = "hook owed", "hook ended"
+"""What it says of the hook after the switch: with the switch, and when the hook has succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +280,13 @@ def moved(
     elif entry is not None and entry.to_version == to.version:
         enter(connection, entry.rebuild, SWITCHED, finished=True)
     keep_blue(connection, to.projection, to.version)
+
+
+def owes_hook(connection: psycopg.Connection, rebuild: int) -> bool:
+    """Whether the hook after a switch has not ended well, and what was switched to still serves."""
+    values = {"rebuild": rebuild, "owed": HOOK_OWED, "ended": HOOK_ENDED}
+    row = connection.execute(_SQL["owes_hook"], values).fetchone()
+    return row is not None
 
 
 def rolled_back(connection: psycopg.Connection, projection: str) -> datetime | None:

@@ -106,6 +106,17 @@ WHERE r.projection = %s
             AND p.active_version <> r.to_version
     );
 
+-- owes_hook --
+-- A switch whose hook has not succeeded, unless another version serves by now.
+SELECT r.rebuild
+FROM esops.rebuilds r
+JOIN esops.projections p ON p.projection = r.projection AND p.active_version = r.to_version
+WHERE r.rebuild = %(rebuild)s
+    AND r.state = 'switched'
+    AND EXISTS (SELECT FROM esops.rebuild_log l WHERE l.rebuild = r.rebuild AND l.event = %(owed)s)
+    AND NOT EXISTS (SELECT FROM esops.rebuild_log l
+                    WHERE l.rebuild = r.rebuild AND l.event = %(ended)s);
+
 -- rolled_back --
 -- The transaction that changes which version serves begins before it writes to the log.
 SELECT l.at

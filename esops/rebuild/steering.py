@@ -71,12 +71,13 @@ def preview(config: Config, name: str, action: Literal["resume", "abort"]) -> di
     """
     with _connected(config, name) as connection:
         entry = journal.latest(connection, name)
-        if entry is None or entry.finished_at is not None:
+        if entry is None or not _to_be(action, connection, entry):
             raise UsageError(f"{name} has no unfinished rebuild to {action}")
         green = registry.version(connection, name, entry.to_version)
         in_place = bool(entry.options.get("in_place"))
         state = entry.resume_state or entry.state
-        changed = action == "resume" and _code_changed(config, connection, entry, green)
+        under_way = action == "resume" and entry.finished_at is None
+        changed = under_way and _code_changed(config, connection, entry, green)
         owned = not in_place and config.projection(name).kind != "external"
         return {
             "projection": name,
@@ -92,6 +93,13 @@ def preview(config: Config, name: str, action: Literal["resume", "abort"]) -> di
             else [],
             "possible": action == "resume" or not in_place or state == journal.PLANNED,
         }
+
+
+def _to_be(action: str, connection: psycopg.Connection, entry: JournalEntry) -> bool:
+    """Whether something is left of a rebuild: its steps, or the hook after its switch."""
+    if entry.finished_at is None:
+        return True
+    return action == "resume" and journal.owes_hook(connection, entry.rebuild)
 
 
 def _code_changed(

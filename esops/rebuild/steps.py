@@ -91,7 +91,8 @@ class Rebuild(Switching):
     def resume(self, options: Mapping[str, Any]) -> Outcome:
         """Continue where the last process stopped or died, with these options changed.
 
-        A finished rebuild is only reported. Raises UsageError where none was ever started.
+        A finished rebuild is only reported, and its last hook run where that is left to do. Raises
+        UsageError where none was ever started.
         """
         with translated():
             entry = journal.latest(self._session.connection, self.target.name)
@@ -107,7 +108,7 @@ class Rebuild(Switching):
             # So that a script may call --resume until it succeeds.
             if entry.finished_at is not None:
                 self._entry = entry
-                return self._outcome(findings=False)
+                return self._outcome(findings=not self._run_owed_hook())
             self._check_mode(entry, "--resume")
             entry = replace(
                 journal.reopen(self._session.connection, entry),

@@ -79,8 +79,55 @@ def test_a_hook_that_fails_is_heeded(hooked, connection, hook, code, state):
     assert connection.execute("SELECT state FROM esops.rebuilds").fetchone() == (state,)
     assert ("on-failure" in told(hooked)[-1]) == (state == "paused")
     (hooked.folder / f"fail-{hook}").unlink()
+    if hook == "after-switch":
+        assert hook_is_owed(hooked)
+        assert "switched" in hooked.ok("rebuild", "--blue-green", "--resume", "--dry-run").out
     hooked.ok("rebuild", "--blue-green", "--resume")
+    assert told(hooked)[-1].startswith("after-switch ")
+    assert not hook_is_owed(hooked)
     shop.check_version(connection, 1)
+
+
+def hook_is_owed(project) -> bool:
+    """Whether status and doctor say that the hook after the switch is left to run."""
+    shown = project.run("status", "--output", "json")
+    (rebuild,) = shown.json["rebuilds"]
+    assert shown.code == (not rebuild["ok"])
+    found = project.run("doctor", "--output", "json").json["findings"]
+    assert ("ESOPS-D100" in {each["code"] for each in found}) == (not rebuild["ok"])
+    return not rebuild["ok"]
+
+
+def test_a_hook_that_a_kill_has_prevented_is_run_on_resume(hooked, connection):
+    hooked.patch(
+        "import os\nfrom esops.rebuild import switch\nperform = switch.perform\n"
+        "def and_die(*given, **more):\n"
+        "    perform(*given, **more)\n"
+        "    os.kill(os.getpid(), 9)\n"
+        "switch.perform = and_die\n"
+    )
+    assert hooked.run("rebuild", "--blue-green").code == -9
+    assert connection.execute("SELECT state FROM esops.rebuilds").fetchone() == ("switched",)
+    assert told(hooked)[-1].startswith("before-switch ")
+    assert hook_is_owed(hooked)
+    (hooked.folder / "fail-after-switch").touch()
+    assert hooked.run("rebuild", "--blue-green", "--resume").code == 1
+    assert hook_is_owed(hooked)
+    (hooked.folder / "fail-after-switch").unlink()
+    hooked.ok("rebuild", "--blue-green", "--resume")
+    assert not hook_is_owed(hooked)
+    ran = told(hooked)
+    hooked.ok("rebuild", "--blue-green", "--resume")
+    assert told(hooked) == ran
+
+
+def test_what_a_hook_leaves_running_is_not_waited_for(hooked):
+    hooked.write(
+        "hook",
+        "#!/bin/sh\nsh -c 'while [ -e told ]; do sleep 0.1; done' &\necho $ESOPS_HOOK > told\n",
+    )
+    hooked.ok("rebuild", "--blue-green")
+    (hooked.folder / "told").unlink()
 
 
 def test_a_hook_that_takes_too_long_is_ended(hooked, connection):

@@ -13,7 +13,7 @@ from esops.errors import Refused
 from esops.events import Position
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
-from esops.rebuild import journal, switch
+from esops.rebuild import switch
 from esops.rebuild.hooks import move_readers
 from esops.rebuild.phases.switching_inline import SwitchingInline
 from esops.stores.base import require
@@ -53,7 +53,7 @@ class Switching(SwitchingInline):
         def record(connection: psycopg.Connection) -> None:
             if settings.live == "app":
                 self._hand_over(connection, green)
-            journal.enter(connection, self._journal_entry.rebuild, journal.SWITCHED, finished=True)
+            self._note_switched(connection)
 
         def bring_to(position: Position) -> None:
             # Blue moved while the switch waited for its lock.

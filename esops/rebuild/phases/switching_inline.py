@@ -11,13 +11,13 @@ from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.rebuild import inline_switch, journal, standing, switch
 from esops.rebuild.ignored import IgnoredValues
-from esops.rebuild.phases.verifying import Verifying
+from esops.rebuild.phases.after_switch import AfterSwitch
 from esops.running.runner import Runner
 
 _GLANCE = timedelta(milliseconds=50)
 
 
-class SwitchingInline(Verifying):
+class SwitchingInline(AfterSwitch):
     """The step after which the application writes to green."""
 
     def _switch_inline(self) -> None:
@@ -35,7 +35,7 @@ class SwitchingInline(Verifying):
             )
             # From now on the application writes to it, and esops must not.
             registry.release(connection, green)
-            journal.enter(connection, self._journal_entry.rebuild, journal.SWITCHED, finished=True)
+            self._note_switched(connection)
             rebuild, detail = self._journal_entry.rebuild, {"code": green.fingerprint}
             journal.note(connection, rebuild, journal.SWITCHED, journal.INLINE, detail)
             if blue is not None and self._old_code_is_gone(connection, blue):

@@ -204,7 +204,7 @@ class ExternalRebuild(Rebuild):
             # not reached before this look. A program that moves them comes after it.
             if blue is not None and not is_ahead(self.store, blue, green):
                 raise _Behind
-            journal.enter(connection, self._journal_entry.rebuild, journal.SWITCHED, finished=True)
+            self._note_switched(connection)
 
         def perform(connection: psycopg.Connection) -> None:
             if registry.version(connection, green.projection, green.version).state != "active":
