@@ -21,7 +21,7 @@ from esops.settings import PostgresSettings
 from esops.stores import open_store
 from esops.stores.checkpoints import checkpoint_of
 from esops.stores.postgres.layouts.marten import liveness
-from tests.support import emmett, kinds, shop
+from tests.support import emmett, eventsourcing, kinds, shop
 from tests.support.waiting import finish, heard, until
 
 EVENTS = 2_000
@@ -806,3 +806,34 @@ def test_eventsourcings_tracking_row(dsn, connection, newer):
                 store.sql.set_checkpoint(connection, name, Position((position,)))
         assert store.checkpoints()[0].position == Position((7,))
     assert threading.active_count() >= 1
+
+
+def test_eventsourcings_rows_that_follow_another_application(dsn, connection):
+    """A follower has a row for each application that it follows, with numbers of that one's."""
+    connection.execute("CREATE SCHEMA elsewhere")
+    for application, schema in (("bank", "public"), ("orders", "public"), ("other", "elsewhere")):
+        eventsourcing.create(connection, application, schema)
+    for table, key in (("views", "public"), ("orders", "public"), ("sums", "elsewhere")):
+        connection.execute(
+            f"CREATE TABLE {key}.{table}_tracking (application_name text PRIMARY KEY, "
+            "notification_id bigint)"
+        )
+    connection.execute(
+        "INSERT INTO views_tracking VALUES ('Bank', 3), ('Orders', 9), ('Gone', 4);"
+        "INSERT INTO orders_tracking VALUES ('Remote', 2);"
+        "INSERT INTO elsewhere.sums_tracking VALUES ('Bank', 1), ('Other', 7), ('Gone', 1)"
+    )
+
+    def rows(application: str) -> dict[str, Position | None]:
+        with open_store("s", PostgresSettings(dsn=dsn, application=application)) as store:
+            return {each.name: each.position for each in store.checkpoints()}
+
+    assert rows("bank") == {"views/Bank": Position((3,)), "elsewhere.sums/Bank": Position((1,))}
+    assert rows("orders") == {"views/Orders": Position((9,))}
+    with open_store("s", PostgresSettings(dsn=dsn, application="bank")) as store:
+        for name in ("views/Orders", "views/Gone", "orders/Remote", "elsewhere.sums/Other"):
+            with pytest.raises(Refused), connection.transaction():
+                store.sql.set_checkpoint(connection, name, Position((50,)))
+        with connection.transaction():
+            store.sql.set_checkpoint(connection, "elsewhere.sums/Bank", Position((5,)))
+    assert rows("bank")["elsewhere.sums/Bank"] == Position((5,))

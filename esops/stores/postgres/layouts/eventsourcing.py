@@ -9,7 +9,7 @@ and persistence.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import psycopg
 from psycopg import sql
@@ -35,6 +35,8 @@ _MIGRATED = "__migration__"
 _EVENT = {"stream": "originator_id", "version": "originator_version", "data": "state"}
 _C = sql.Identifier
 _TRACKING = ["application_name", "notification_id"]
+_UNNAMED = "stored"
+"""What the library takes for an application without a name, in its tables' names."""
 _SQL = statements(__package__, "eventsourcing")
 _FROM_SNAPSHOTS = (
     "the library loads an aggregate without its first events from a snapshot only, and there is no "
@@ -61,7 +63,6 @@ class Eventsourcing(NumberedLayout):
     """The events of one application."""
 
     name = "eventsourcing"
-    begins_checkpoints = True
     version = "9.x"
     mapped = Mapped(
         id=sql.SQL("md5(originator_id::text || ':' || originator_version)::uuid::text"),
@@ -144,31 +145,46 @@ class Eventsourcing(NumberedLayout):
         return position
 
     def checkpoints(self, connection: psycopg.Connection) -> list[Checkpoint]:
-        """The tracking tables of the schema: of what they follow, this application alone, since
-        each numbers its own events.
+        """The rows of tracking tables that follow this application.
+
+        A row names the application that it follows; numbers of another one say nothing here.
         """
-        own = application(self._table.name).lower()
-        found = []
-        for table in catalog.tables_with(connection, _TRACKING, self.schema):
-            tracked = _on("tracked", _C(table.schema, table.name))
-            downstream = table.name.removesuffix("_tracking")
-            found += [
-                Checkpoint(
-                    f"{downstream}/{name}",
-                    None if number is None else Position((number,)),
-                    "tracked",
-                    None,
-                    evidence="its notification_id is NULL" if number is None else "",
-                )
-                for name, number in connection.execute(tracked, (_MIGRATED,)).fetchall()
-                if name.lower() == own
-            ]
+        return [
+            Checkpoint(
+                f"{self._downstream(table)}/{name}",
+                None if number is None else Position((number,)),
+                "tracked",
+                None,
+                evidence="its notification_id is NULL" if number is None else "",
+            )
+            for table, rows in self._tracked(connection).items()
+            for name, number in rows
+        ]
+
+    def _tracked(
+        self, connection: psycopg.Connection
+    ) -> dict[catalog.Table, list[tuple[str, int | None]]]:
+        """By tracking table, the rows that follow this application, with their numbers."""
+        applications = {
+            (each.schema, application(each.name))
+            for each in catalog.tables_with(connection, _COLUMNS)
+        }
+        found: dict[catalog.Table, list[tuple[str, int | None]]] = {}
+        # A follower may be in another schema than what it follows.
+        for table in catalog.tables_with(connection, _TRACKING):
+            if table.schema != self.schema and not _may_read(connection, table):
+                continue
+            rows = connection.execute(
+                _on("tracked", _C(table.schema, table.name)), (_MIGRATED,)
+            ).fetchall()
+            found[table] = [row for row in rows if self._follows(table, row[0], applications)]
         return found
 
     def row_of(self, connection: psycopg.Connection, name: str) -> str | None:
         """The newest number of the tracking row."""
         downstream, _, upstream = name.rpartition("/")
-        table = catalog.find_table(connection, self.schema, f"{downstream}_tracking")
+        tracked = self._tracked(connection)
+        table = next((each for each in tracked if self._downstream(each) == downstream), None)
         if table is None:
             return None
         asked = _on("reached", qualified(table.schema, table.name))
@@ -178,6 +194,22 @@ class Eventsourcing(NumberedLayout):
     def check_checkpoint(self, connection: psycopg.Connection, name: str) -> None:
         """By the tracking table, which may have no row yet."""
         self._tracking(connection, name)
+
+    def _downstream(self, table: catalog.Table) -> str:
+        own = table.name.removesuffix("_tracking")
+        return own if table.schema == self.schema else f"{table.schema}.{own}"
+
+    def _follows(
+        self, table: catalog.Table, name: str, applications: Collection[tuple[str, str]]
+    ) -> bool:
+        """Whether a row follows this application: the library names the table of events after it,
+        in lower case.
+        """
+        mine, followed = application(self._table.name), name.lower() or _UNNAMED
+        if followed == mine:
+            # One of that name in the follower's own schema is nearer.
+            return table.schema == self.schema or (table.schema, mine) not in applications
+        return mine == _UNNAMED and followed not in {each for _, each in applications}
 
     def set_checkpoint(
         self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
@@ -211,27 +243,32 @@ class Eventsourcing(NumberedLayout):
         there is none.
         """
         downstream, _, upstream = name.rpartition("/")
-        tracking = f"{downstream}_tracking"
-        table = catalog.find_table(connection, self.schema, tracking) if downstream else None
-        if table is None:
+        tracked = {
+            self._downstream(table): (table, [each for each, _ in rows])
+            for table, rows in self._tracked(connection).items()
+        }
+        if downstream not in tracked:
             raise Refused(
                 f"there is no tracking table of {name!r}",
                 hint="Name it as `esops status` does: application/upstream.",
             )
-        self._check_upstream(name, upstream)
+        table, names = tracked[downstream]
+        mine = application(self._table.name)
+        if upstream not in names and (upstream.lower() or _UNNAMED) != mine:
+            own = " or ".join(f"{downstream}/{each}" for each in names)
+            raise Refused(
+                f"{name} follows the application {upstream!r}, and the store has the events of "
+                f"{mine!r}",
+                hint=f"Name {own or 'the row of that application'}, or let the projection read the "
+                "store that has the events of the other one.",
+            )
         return table, upstream
 
-    def _check_upstream(self, name: str, upstream: str) -> None:
-        """Raises Refused for the tracking row of another application than the one whose events
-        these are: it has numbers of its own, or nobody reads it.
-        """
-        own = application(self._table.name)
-        if upstream.lower() != own.lower():
-            raise Refused(
-                f"{name!r} would track the application {upstream!r}, and the store has the events "
-                f"of {own!r}",
-                hint="Name it as `esops status` does: application/upstream.",
-            )
+
+def _may_read(connection: psycopg.Connection, table: catalog.Table) -> bool:
+    relation = _C(table.schema, table.name).as_string(connection)
+    row = connection.execute("SELECT has_table_privilege(%s, 'SELECT')", (relation,)).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _on(statement: str, table: sql.Composable) -> sql.Composed:
