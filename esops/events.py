@@ -261,6 +261,8 @@ class Checkpoint:
     """Whether a process works for it now."""
     evidence: str = ""
     """Why the position or `alive` is what it says, for a person; empty where that is plain."""
+    beyond: bool = False
+    """Whether it is beyond all events that there ever were, so that its position is unknown."""
 
     in_stream: tuple[str, int] | None = None
     """The stream that it reads, where it knows its place by the version of the last event that it

@@ -15,6 +15,7 @@ from esops.health.late import missed
 from esops.init import NO_EVENT_STORE, WHY_NOT
 from esops.stores import open_store
 from esops.stores.base import EventStore, StoreInfo
+from esops.stores.checkpoints import SET_BACK
 
 MOST_SKEW = timedelta(seconds=5)
 
@@ -39,6 +40,7 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
                 yield from postgres.examine(subject, info, store.sql)
             if info.warnings:
                 return  # nothing can be read
+            yield from _beyond(subject, store)
             yield from _head(config, subject, store)
             for each in missed(config, name, store):
                 yield Finding("ESOPS-D038", subject, each.in_words(), each.remedy)
@@ -50,6 +52,17 @@ def examine(config: Config, name: str) -> Iterator[Finding]:
         code = SESSIONS.get(type(error), "ESOPS-D001")
         fix = grant_for(error, settings.postgres or "") or error.hint
         yield Finding(code, subject, error.message, fix)
+
+
+def _beyond(subject: str, store: EventStore) -> Iterator[Finding]:
+    for each in store.checkpoints():
+        if each.beyond:
+            yield Finding(
+                "ESOPS-D101",
+                subject,
+                f"nobody knows where the processor {each.name} stands: {each.evidence}",
+                SET_BACK,
+            )
 
 
 def _clock(subject: str, info: StoreInfo) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from esops.readmodel import inline
 from esops.readmodel.names import ReadModelName
 from esops.settings import ProjectionSettings
 from esops.stores.base import EventStore
-from esops.stores.checkpoints import checkpoint_of
+from esops.stores.checkpoints import SET_BACK, checkpoint_of
 from esops.stores.parts import InlineTable, KeptTable
 
 
@@ -171,5 +171,9 @@ def _reader(target: Application, store: EventStore, name: str) -> Checkpoint | N
             f"checkpoint of {target.projection}",
             hint=f"{nearest(name, known)} One that has never run has no row yet: build and verify "
             "with --no-switch, or let it run first.",
+        )
+    if reader is not None and reader.beyond:
+        raise Refused(
+            f"the application cannot take over by {name}: {reader.evidence}", hint=SET_BACK
         )
     return reader

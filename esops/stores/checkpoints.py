@@ -6,6 +6,12 @@ from esops.errors import Refused
 from esops.events import Checkpoint, EventFilter, Position
 from esops.stores.base import EventStore
 
+SET_BACK = (
+    "The store may have been emptied, or restored to an earlier time. Set the processor's row to "
+    "where it stands in these events: at the beginning, if it has read none of them."
+)
+"""What to do about a checkpoint beyond all events."""
+
 
 def checkpoint_of(store: EventStore, name: str) -> Checkpoint | None:
     """The application's processor of that name, or of `name/version` where the library keeps

@@ -171,7 +171,7 @@ def test_refused_while_rows_are_fresh_or_ahead_or_gone(impatient, connection):
     assert "--processor-stopped" in result.err
     connection.execute(
         "UPDATE shop.mt_event_progression SET last_updated = now() - interval '1 hour', "
-        "last_seq_id = 5000"
+        "last_seq_id = 5000; SELECT setval('shop.mt_events_sequence', 5000)"
     )
     looked_away(connection)
     result = impatient.run("rebuild", "--blue-green", "--resume")
@@ -785,7 +785,8 @@ def test_eventsourcings_tracking_row(dsn, connection, newer):
     connection.execute(
         "CREATE TABLE views_tracking (application_name text, notification_id bigint, PRIMARY KEY "
         f"({key})); "
-        "INSERT INTO views_tracking VALUES ('Bank', 3)"
+        "INSERT INTO views_tracking VALUES ('Bank', 3);"
+        "SELECT setval(pg_get_serial_sequence('bank_events', 'notification_id'), 20)"
     )
     with open_store("s", PostgresSettings(dsn=dsn)) as store:
         with connection.transaction():
@@ -821,7 +822,9 @@ def test_eventsourcings_rows_that_follow_another_application(dsn, connection):
     connection.execute(
         "INSERT INTO views_tracking VALUES ('Bank', 3), ('Orders', 9), ('Gone', 4);"
         "INSERT INTO orders_tracking VALUES ('Remote', 2);"
-        "INSERT INTO elsewhere.sums_tracking VALUES ('Bank', 1), ('Other', 7), ('Gone', 1)"
+        "INSERT INTO elsewhere.sums_tracking VALUES ('Bank', 1), ('Other', 7), ('Gone', 1);"
+        "SELECT setval(pg_get_serial_sequence(name || '_events', 'notification_id'), 20) "
+        "FROM unnest(ARRAY['bank', 'orders']) AS name"
     )
 
     def rows(application: str) -> dict[str, Position | None]:

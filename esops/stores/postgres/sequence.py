@@ -46,6 +46,12 @@ class SequenceState:
         return self.oid != before.oid or (self.drawn or 0) < (before.drawn or 0)
 
 
+def drawn(connection: psycopg.Connection, name: sql.Identifier) -> int | None:
+    """The highest number that anybody can have been given by a sequence; None where none was."""
+    nothing = sql.SQL("SELECT NULL::bigint, NULL::bigint")
+    return NumberSequence(name, sql.Composed([nothing])).state(connection).drawn
+
+
 class NumberSequence:
     """The sequence that gives the events of a table their numbers."""
 

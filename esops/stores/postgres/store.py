@@ -33,6 +33,7 @@ from esops.stores.parts import What
 from esops.stores.postgres import bulk
 from esops.stores.postgres.counted import count_parts, has_events, late_beginnings, shortened
 from esops.stores.postgres.counting import Counting
+from esops.stores.postgres.drawn import of_these_events
 from esops.stores.postgres.identity import PostgresIdentity
 from esops.stores.postgres.inline import PostgresInline
 from esops.stores.postgres.known import KnownNames
@@ -410,7 +411,9 @@ class PostgresStore(EventStore):
     def checkpoints(self) -> list[Checkpoint]:
         """From the library's own table, with the types of events that the configuration names."""
         with translated():
-            found = self.layout.checkpoints(self._control())
+            connection = self._control()
+            found = self.layout.checkpoints(connection)
+            found = of_these_events(connection, self.layout.sequences, found)
         handled = self._handled
         return [
             next(

@@ -23,6 +23,7 @@ from esops.settings import PostgresSettings
 from esops.stores.checkpoints import moved
 from esops.stores.masking import Document
 from esops.stores.payloads import DECODERS
+from esops.stores.postgres.drawn import refuse_beyond
 from esops.stores.postgres.layouts.appending import expect, insert_each
 from esops.stores.postgres.layouts.archiving import numbered_archiving
 from esops.stores.postgres.layouts.base import NOTHING, Mapped, same_uuid
@@ -227,6 +228,7 @@ class Eventsourcing(NumberedLayout):
         values = {"number": position[0], "name": upstream}
         row = connection.execute(_on("reached", relation), values).fetchone()
         reached = row[0] if row else None
+        refuse_beyond(connection, self.sequences, name, reached)
         if reached is not None and reached > position[0]:
             raise Refused(
                 f"{name} is at {reached}, ahead of {position}",

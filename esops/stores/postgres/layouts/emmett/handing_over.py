@@ -19,10 +19,11 @@ from esops.errors import Refused, nearest
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
-from esops.stores.checkpoints import moved
+from esops.stores.checkpoints import SET_BACK, moved
+from esops.stores.postgres.drawn import highest_drawn
 from esops.stores.postgres.layouts.emmett import inline
 from esops.stores.postgres.layouts.emmett.inline import PROJECTOR
-from esops.stores.postgres.layouts.emmett.processors import PAIR, number_in
+from esops.stores.postgres.layouts.emmett.processors import PAIR, beyond_all, number_in
 from esops.stores.postgres.settle import SequenceLockers
 from esops.wording import count
 
@@ -43,6 +44,7 @@ class HandingOver:
     """emt_processors, or emt_subscriptions up to 0.41."""
     only: str | None
     """The only partition that is read."""
+    sequence: sql.Identifier
     numbers: SequenceLockers
     """Up to which number everything is settled. Kept between calls: what was settled stays so."""
 
@@ -66,6 +68,7 @@ class HandingOver:
         row = self._row(connection, name, lock=True)
         _refuse_unless_dead(row, stopped=stopped)
         reached = _reached(row)
+        self._refuse_beyond(connection, row, reached)
         green = _Green(connection, self.schema, row.partition, position)
         if reached.pair or _keeps_pairs(connection, self.schema):
             found = _as_pair(green, reached)
@@ -92,6 +95,15 @@ class HandingOver:
         names = [name, identity] if version.isdigit() else [name]
         row = connection.execute(statement, {"names": names}).fetchone()
         return None if row is None else row[0]
+
+    def _refuse_beyond(self, connection: psycopg.Connection, row: _Row, reached: _Reached) -> None:
+        transaction = None if reached.transaction is None else str(reached.transaction)
+        at = {"number": reached.number, "transaction": transaction}
+        highest = highest_drawn(connection, (self.sequence,))
+        if beyond := beyond_all(connection, self.schema, at, highest):
+            raise Refused(
+                f"the application cannot take over by {row.name}: {beyond}", hint=SET_BACK
+            )
 
     def _as_number(
         self, connection: psycopg.Connection, green: _Green, reached: _Reached

@@ -17,6 +17,7 @@ from psycopg import sql
 from esops.events import Checkpoint, Position, StreamKey
 from esops.postgres import catalog
 from esops.postgres.statements import statements
+from esops.stores.postgres.drawn import highest_drawn, in_words
 from esops.stores.postgres.layouts.emmett.inline import PROJECTOR
 
 _C = sql.Identifier
@@ -43,6 +44,8 @@ class Processors:
     """Whether a partition is a tenant of the store."""
     only: str | None
     """The only partition that is read."""
+    sequence: sql.Identifier
+    """What numbers the messages."""
 
 
 def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Checkpoint]:
@@ -71,6 +74,7 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
         {"only": where.only},
     ).fetchall()
     handled = _handled(connection, where.schema)
+    highest = highest_drawn(connection, (where.sequence,)) if rows else 0
     found = []
     for name, version, checkpoint, status, updated_at, partition in rows:
         pair = PAIR.match(checkpoint or "")
@@ -89,6 +93,9 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
         position, evidence = _stands(connection, where, at)
         if number is None:
             evidence = f"its checkpoint is {checkpoint or 'NULL'!r}, which is no position"
+        beyond = beyond_all(connection, where.schema, at, highest)
+        if beyond:
+            position, evidence = None, beyond
         # Beside an unknown position it would say why that is unknown.
         if status == "running" and position is not None:
             evidence = evidence or RUNNING
@@ -112,6 +119,7 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
                 types=types,
                 alive=_ALIVE.get(status, "unknown"),
                 evidence=evidence,
+                beyond=bool(beyond) and version == 1,
                 holds_stream=None if stream is None else StreamKey(stream, tenant),
             )
         )
@@ -139,6 +147,22 @@ def number_in(pair: re.Match[str] | None, checkpoint: str | None) -> int | None:
         return None
     in_reach = int(text) < 2**63 and (pair is None or int(pair[1]) < 2**64)
     return int(text) if in_reach else None
+
+
+def beyond_all(
+    connection: psycopg.Connection, schema: str, at: Mapping[str, Any], highest: int
+) -> str:
+    """Why a checkpoint, a `number` with or without a `transaction`, is beyond all messages that
+    there ever were; empty where it is not. `highest` is the highest number that was drawn.
+    """
+    if at["number"] is not None and at["number"] > highest:
+        return in_words(at["number"], highest)
+    if at["number"] is None or at["transaction"] is None:
+        return ""
+    asked = sql.SQL(_SQL["beyond"]).format(messages=_C(schema, "emt_messages"))
+    row = connection.execute(asked, at).fetchone()
+    beyond = row is not None and row[0]
+    return f"the transaction {at['transaction']} of its checkpoint has not begun" if beyond else ""
 
 
 def _stands(

@@ -33,6 +33,12 @@ ORDER BY {backwards} LIMIT 1
 -- The stream of the message with a number.
 SELECT stream_id FROM {messages} WHERE partition = %(partition)s AND global_position = %(number)s
 
+-- beyond --
+-- Whether a transaction has not begun in this cluster, though a checkpoint has its id. After a
+-- restore from a dump, messages may be from such transactions as well.
+SELECT %(transaction)s::text::xid8 >= pg_snapshot_xmax(pg_current_snapshot())
+    AND NOT EXISTS (SELECT FROM {messages} m WHERE m.transaction_id >= %(transaction)s::text::xid8)
+
 -- handled --
 -- The types of messages that projections handle, by name and partition.
 SELECT name, partition, definition -> 'canHandle' FROM {projections}

@@ -155,6 +155,7 @@ class Emmett(Layout):
             variant.schema,
             variant.processors,
             variant.tenant,
+            sequence,
             SequenceLockers(numbers, self.events.as_string(None)),
         )
         self.detail = {
@@ -206,6 +207,7 @@ class Emmett(Layout):
             variant.by_position,
             variant.tenants,
             variant.tenant,
+            self.sequences[0],
         )
 
     def row_of(self, connection: psycopg.Connection, name: str) -> str | None:

@@ -20,6 +20,7 @@ from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.stores.checkpoints import moved
 from esops.stores.parts import Concern
+from esops.stores.postgres.drawn import refuse_beyond
 from esops.stores.postgres.layouts.marten import liveness
 from esops.stores.postgres.layouts.marten.variant import sequences_of_tenants
 from esops.wording import count
@@ -174,14 +175,15 @@ def set_checkpoint(
     name: str,
     position: Position,
     *,
+    sequence: sql.Identifier,
     tenant: str | None = None,
     stopped: bool,
 ) -> str:
     """Set a shard's progress in the caller's transaction; returns where it stands, in words.
 
-    `tenant`: as in `checkpoints`. `stopped`: the operator says that no daemon lives. Raises Refused
-    for a row that is no shard's of that store, while its daemon lives or may live, or where it is
-    ahead.
+    `sequence` numbers the events. `tenant`: as in `checkpoints`. `stopped`: the operator says that
+    no daemon lives. Raises Refused for a row that is no shard's of that store, while its daemon
+    lives or may live, or where it is ahead.
     """
     check_row(connection, schema, name, tenant=tenant)
     progression = _C(schema, _PROGRESSION)
@@ -191,6 +193,7 @@ def set_checkpoint(
     ).fetchone()
     liveness.refuse_if_alive(connection, schema, name, stopped=stopped)
     reached = row[0] if row else None
+    refuse_beyond(connection, (sequence,), name, reached)
     if reached is not None and reached > position[0]:
         raise Refused(
             f"{name} is at {reached}, ahead of {position}",

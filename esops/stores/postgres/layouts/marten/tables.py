@@ -220,9 +220,14 @@ class Marten(Layout):
         self, connection: psycopg.Connection, name: str, position: Position, *, stopped: bool
     ) -> str:
         """A shard's progress."""
-        tenant = self._numbered_tenant
         return daemon.set_checkpoint(
-            connection, self.schema, name, position, tenant=tenant, stopped=stopped
+            connection,
+            self.schema,
+            name,
+            position,
+            sequence=self.sequences[0],
+            tenant=self._numbered_tenant,
+            stopped=stopped,
         )
 
     @property
