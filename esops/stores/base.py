@@ -17,6 +17,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import islice
 from types import TracebackType
 from typing import ClassVar, NamedTuple, Protocol, Self
 
@@ -295,14 +296,18 @@ class EventStore(Protocol):
         until: Position | None,
         at_most: int,
         after: Position | None = None,
+        tenant: str = "",
     ) -> int:
-        """How many events after one position and up to another pass a filter, counted no further
-        than `at_most`.
+        """How many events after one position and up to another pass a filter, those of one tenant
+        where one is named; counted no further than `at_most`.
         """
         if until is None:
             return 0
-        found = self.read_all(after, until, filter, at_most)
-        return sum(len(batch.events) for batch in found)
+        # A limit would be of events of all tenants.
+        found = self.read_all(after, until, filter, None if tenant else at_most)
+        events = (event for batch in found for event in batch.events)
+        own = (event for event in events if not tenant or event.tenant == tenant)
+        return sum(1 for _ in islice(own, at_most))
 
     def count_parts(self, parts: Sequence[StreamPart], *, archived: bool = False) -> list[int]:
         """How many events the store has of each of some parts of streams; those of streams that it

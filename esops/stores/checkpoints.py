@@ -46,7 +46,4 @@ def has_read(store: EventStore, reader: Checkpoint, until: Position | None) -> b
     if position is None and reader.evidence:
         return False
     filter = EventFilter(types=reader.types, category=reader.category, stream=reader.stream)
-    if not reader.tenant:
-        return store.count_passing(filter, until, 1, position) == 0
-    unread = (event for batch in store.read_all(position, until, filter) for event in batch.events)
-    return all(event.tenant != reader.tenant for event in unread)
+    return store.count_passing(filter, until, 1, position, reader.tenant) == 0

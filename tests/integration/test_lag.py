@@ -19,7 +19,7 @@ from esops.readmodel.registry import CHECKPOINT, Version
 from esops.rebuild.variants.external.checkpoint import check_unused
 from esops.settings import EventStoreDBSettings, PostgresSettings
 from esops.stores import open_store
-from esops.stores.checkpoints import has_read
+from esops.stores.checkpoints import checkpoint_of, has_read
 from esops.stores.eventstoredb.node import _in_stream, _reads
 from tests.support import emmett, messagedb
 from tests.support.esdb import Nodes
@@ -251,6 +251,31 @@ def test_the_types_that_only_the_configuration_can_tell(project, dumps, dsn, con
             assert lags(store) == {"shipping": (0, False)}
     project.configure(stores={"s": {"dsn": dsn, "processors": handled}}, archives=archives)
     project.ok("archive", "run", "all")
+
+
+def test_a_quiet_partition_is_behind_by_its_own_events(dumps, dsn, connection, monkeypatch):
+    """However many events of others lie between."""
+    monkeypatch.setattr(lag, "COUNTED", 20)
+    emmett.restore(connection, (dumps / "emmett-0.43.0-beta.39.sql").read_text())
+    connection.execute(
+        "INSERT INTO emt_processors (processor_id, partition, last_processed_checkpoint, "
+        "last_processed_transaction_id) SELECT 'quiet', 'tenant-b', lpad(transaction_id::text, "
+        "20, '0') || ':' || lpad(global_position::text, 19, '0'), '0' FROM emt_messages WHERE "
+        "partition = 'tenant-b' ORDER BY transaction_id DESC, global_position DESC LIMIT 1"
+    )
+    added = (
+        "INSERT INTO emt_messages (stream_position, transaction_id, stream_id, partition, "
+        "message_schema_version, message_id, message_type, message_data, message_metadata) SELECT "
+        "n, pg_current_xact_id(), %s, %s, '1', %s || n, 'X', '{}', '{}' FROM generate_series(1, %s) n"
+    )
+    for partition, number in (("emt:default", 30), ("tenant-b", 7)):
+        connection.execute(added, (f"{partition}-more", partition, partition, number))
+    with open_store("s", PostgresSettings(dsn=dsn)) as store:
+        assert lags(store)["quiet"] == (7, True)
+        assert not has_read(store, checkpoint_of(store, "quiet"), store.head().position)
+        connection.execute("DELETE FROM emt_messages WHERE stream_id = 'tenant-b-more'")
+        assert lags(store)["quiet"] == (0, False)
+        assert has_read(store, checkpoint_of(store, "quiet"), store.head().position)
 
 
 def test_emmetts_projector_is_measured_in_its_types_and_partition(project, dumps, dsn, connection):

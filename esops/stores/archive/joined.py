@@ -340,10 +340,13 @@ class JoinedStore(EventStore):
         until: Position | None,
         at_most: int,
         after: Position | None = None,
+        tenant: str = "",
     ) -> int:
         """The hot store's where that is enough: then no file of the archive is read."""
-        hot = self._hot.count_passing(filter, until, at_most, after)
-        return hot if hot >= at_most else super().count_passing(filter, until, at_most, after)
+        hot = self._hot.count_passing(filter, until, at_most, after, tenant)
+        return (
+            hot if hot >= at_most else super().count_passing(filter, until, at_most, after, tenant)
+        )
 
     def shortened(self, filter: EventFilter = EVERYTHING) -> list[Shortened]:
         """Those of the hot store whose first events the archive does not have either."""

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.sql import SQL, Composed, Literal
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from esops.errors import ConnectionLost, Refused
 from esops.events import Checkpoint, EventFilter, NewEvent, Position, RecordedEvent, StreamInfo
@@ -353,6 +353,7 @@ class PostgresStore(EventStore):
         until: Position | None,
         at_most: int,
         after: Position | None = None,
+        tenant: str = "",
     ) -> int:
         """Counted in the server, which stops at the limit."""
         if until is None:
@@ -360,16 +361,24 @@ class PostgresStore(EventStore):
         self._check(until)
         rows = self._ask(
             SQL(
-                "SELECT count(*) FROM (SELECT FROM {} WHERE {} AND {} AND {} LIMIT {}) AS counted"
+                "SELECT count(*) FROM (SELECT FROM {} WHERE {} AND {} AND {} AND {} LIMIT {}) "
+                "AS counted"
             ).format(
                 self.layout.events,
                 self.layout.where(filter),
                 self.layout.beyond(after) if after is not None else SQL("TRUE"),
                 self.layout.up_to(until),
+                self._of_tenant(tenant),
                 Literal(at_most),
             )
         )
         return int(rows[0][0])
+
+    def _of_tenant(self, tenant: str) -> Composable:
+        column = self.layout.tenant_column
+        if not tenant or column is None:
+            return SQL("TRUE")
+        return SQL("{} = {}").format(Identifier(column), Literal(tenant))
 
     def count_parts(self, parts: Sequence[StreamPart], *, archived: bool = False) -> list[int]:
         """Counted in the server, by the index on streams and versions."""
