@@ -8,6 +8,7 @@ and are decoded where they are needed.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -282,9 +283,25 @@ class Checkpoint:
             return f"{stream}: {version}"
         return self.position
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its name, and where the library keeps a row for each version and partition `name/version`
+        and `name/version/partition`.
+        """
+        parts = [self.name]
+        for more in filter(None, map(self.detail.get, ("version", "partition"))):
+            parts.append(f"{parts[-1]}/{more}")
+        return tuple(parts)
+
     def called(self, name: str) -> bool:
-        """Whether a name is its own, or `name/version` where the library keeps versions apart."""
-        return name in {self.name, f"{self.name}/{self.detail.get('version')}"}
+        """Whether a name is one of its own."""
+        return name in self.names
+
+
+def own_names(found: Sequence[Checkpoint]) -> list[tuple[str, ...]]:
+    """Of each of some checkpoints, the names that no other one has: the shortest first."""
+    known = Counter(name for each in found for name in each.names)
+    return [tuple(name for name in each.names if known[name] == 1) for each in found]
 
 
 def is_uuid(text: str) -> bool:

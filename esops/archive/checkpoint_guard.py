@@ -17,7 +17,7 @@ from esops.archive.registered import Registered
 from esops.archive.unread import RunEvents
 from esops.config import Config
 from esops.errors import Refused, UsageError, nearest
-from esops.events import Checkpoint, StreamKey
+from esops.events import Checkpoint, StreamKey, own_names
 from esops.readmodel import registry
 from esops.readmodel.registry import Version
 from esops.stores.base import EventStore
@@ -63,12 +63,11 @@ def behind(config: Config, store: EventStore, store_name: str, unread: Unread) -
 
 
 def _processors_behind(processors: Sequence[Checkpoint], unread: Unread) -> Iterator[Late]:
-    names = [each.name for each in processors]
-    for each in processors:
+    for each, names in zip(processors, own_names(processors), strict=True):
         if events := unread(each):
-            version = each.detail.get("version")
-            own = f"{each.name}/{version}" if names.count(each.name) > 1 else each.name
-            known = frozenset({each.name, f"{each.name}/{version}", own})
+            # A name of several would ignore others as well.
+            own = names[0] if names else each.names[-1]
+            known = frozenset(names or each.names)
             yield Late(f"processor {own!r}", _where(each), events, known, own)
 
 
@@ -167,7 +166,8 @@ def refuse_unless_read(
     late = [each for each in found if each not in ignored]
     if late:
         more = f" and {len(late) - _SHOWN} more" if len(late) > _SHOWN else ""
-        named = " ".join(f"--despite {quoted(each.name)}" for each in late[:_SHOWN])
+        # Those that were given belong to it: what is printed is to be run as it is.
+        named = " ".join(f"--despite {quoted(each.name)}" for each in (*ignored, *late))
         raise Refused(
             f"the run would remove events up to position {events.last}, and "
             f"{count(len(late), 'reader has', 'readers have')} not read all of them yet: "

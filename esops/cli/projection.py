@@ -48,7 +48,7 @@ def show(context: typer.Context, name: str = _NAME) -> None:
 
     esops projection show cart_summary --output json
     """
-    from esops.cli.version_text import notes
+    from esops.cli.version_text import notes, with_keeper
     from esops.readmodel.renamed import in_words
     from esops.rebuild.overview import describe
 
@@ -67,7 +67,7 @@ def show(context: typer.Context, name: str = _NAME) -> None:
         output.line(f"It has never been built. Build it with: esops rebuild {name} --blue-green")
         return
     rows = [{**each, "tables": ", ".join(each["tables"].values())} for each in found["versions"]]
-    _rows(output, rows, [*_SHOWN, "followed_by"])
+    _rows(output, with_keeper(rows), [*_SHOWN, "followed_by"])
     for line in notes(name, found["versions"]):
         output.line(line)
 

@@ -59,6 +59,8 @@ def _in_words(rebuild: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(output: Output, found: Status) -> None:
+    from esops.cli.version_text import with_keeper
+
     # Name, version and what is wrong stay at any width; the store of a processor, for example, can
     # be found with --store.
     sections: list[tuple[str, list[dict[str, Any]], list[str], list[str]]] = [
@@ -84,7 +86,7 @@ def _show(output: Output, found: Status) -> None:
         ),
         (
             "projections",
-            found.projections,
+            with_keeper(found.projections),
             [
                 *("projection", "version", "state", "position", "lag_events", "lag_seconds"),
                 *("rows", "followed_by"),

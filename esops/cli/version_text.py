@@ -9,6 +9,18 @@ from esops.rebuild.outcome import rows_of_old_code
 from esops.wording import became_dead_letters, count
 
 
+def with_keeper(versions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The versions for a table, with the application as the follower of what it keeps fresh."""
+    return [
+        {**each, "followed_by": "the application"}
+        if each["state"] == "active"
+        and each.get("kept_by") == "application"
+        and each["followed_by"] is None
+        else {**each}
+        for each in versions
+    ]
+
+
 def notes(name: str, versions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A line for each thing that an operator should know of a projection's versions."""
     for each in versions:

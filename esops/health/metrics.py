@@ -144,7 +144,9 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
             yield "esops_version_of_log", labels, float(each["same_log"])
         if each["state"] == "active" and "mixed_since" in each:
             yield "esops_version_mixed", labels, float(each["mixed_since"] is not None)
-        yield "esops_version_followed", labels, float(each["followed_by"] is not None)
+        # Nobody knows here whether the application keeps its own version fresh.
+        if each.get("kept_by") != "application":
+            yield "esops_version_followed", labels, float(each["followed_by"] is not None)
     for each in status.rebuilds:
         yield "esops_rebuild", [each["projection"], each["state"]], 1.0
         yield "esops_rebuild_seconds", [each["projection"]], float(each["seconds"])

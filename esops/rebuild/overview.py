@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 
@@ -50,6 +50,8 @@ class VersionStatus:
     """Where code that did not build it began to advance it."""
     failure: conduct.FollowFailure | None = None
     """Why no process keeps it fresh, where one tried."""
+    kept_by: Literal["esops", "application"] = "esops"
+    """Who keeps the projection fresh, as esops.toml says."""
     mixed_since: datetime | None = None
     """Since when the application's old code may have written rows of it (live = "inline")."""
     back_from: int | None = None
@@ -68,6 +70,7 @@ class VersionStatus:
             "updated_at": version.updated_at,
             "events": version.events,
             "followed_by": self.followed_by,
+            "kept_by": self.kept_by,
             "ok": not (self.trouble or self.missing or self.by_hand or self.failure),
             "detail": self._detail(),
             "same_log": self.trouble is None and version.lost is None,
@@ -160,14 +163,20 @@ def show(config: Config, name: str, store: str | None = None) -> list[VersionSta
             ]
             head = events.head(LOOKING, _lowest(known)).position
             by_hand = served.look(config, connection, name)
+            by: Literal["esops", "application"] = "esops"
+            if settings.live != "esops" or settings.kind == "external":
+                by = "application"
             return [
-                _status(
-                    connection,
-                    events,
-                    head,
-                    version,
-                    trouble,
-                    [each for each in by_hand if each.version == version.version],
+                replace(
+                    _status(
+                        connection,
+                        events,
+                        head,
+                        version,
+                        trouble,
+                        [each for each in by_hand if each.version == version.version],
+                    ),
+                    kept_by=by,
                 )
                 for version, trouble in zip(there, troubles, strict=True)
             ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from esops.errors import Refused
-from esops.events import Checkpoint, EventFilter, Position
+from esops.events import Checkpoint, EventFilter, Position, own_names
 from esops.stores.base import EventStore
 
 SET_BACK = (
@@ -14,17 +14,24 @@ SET_BACK = (
 
 
 def checkpoint_of(store: EventStore, name: str) -> Checkpoint | None:
-    """The application's processor of that name, or of `name/version` where the library keeps
-    versions apart (Emmett); None where there is none.
+    """The application's processor of that name, or of `name/version` or `name/version/partition`
+    where the library keeps these apart (Emmett); None where there is none.
 
     Raises Refused where a name alone is that of several.
     """
-    found = [each for each in store.checkpoints() if each.called(name)]
+    there = store.checkpoints()
+    # A name of its own comes first: an id may end as a version does.
+    found = [each for each in there if each.name == name]
+    found = found or [each for each in there if each.called(name)]
     if len(found) > 1:
-        versions = ", ".join(f"{each.name}/{each.detail.get('version')}" for each in found)
+        own = [
+            names[0]
+            for each, names in zip(there, own_names(there), strict=True)
+            if each in found and names
+        ]
         raise Refused(
             f"{name!r} names several of the application's processors",
-            hint=f"Name one of: {versions}.",
+            hint=f"Name one of: {', '.join(own)}.",
         )
     return found[0] if found else None
 

@@ -158,6 +158,10 @@ def test_martens_versions_are_begun_watched_verified_switched_and_retired(
     )
     codes = [each["code"] for each in project.run("doctor", "--output", "json").json["findings"]]
     assert "ESOPS-D022" not in codes, "the application keeps it fresh"
+    metrics = project.ok("metrics").out
+    assert "esops_version_rows{" in metrics
+    assert "esops_version_followed{" not in metrics
+    assert {each["kept_by"] for each in shown["versions"]} == {"application"}
     refused = project.run("projection", "retire", "cart_summary", "--yes")
     # V1 still stands at its last event and was moved just now.
     assert refused.code == 6

@@ -840,3 +840,38 @@ def test_eventsourcings_rows_that_follow_another_application(dsn, connection):
         with connection.transaction():
             store.sql.set_checkpoint(connection, "elsewhere.sums/Bank", Position((5,)))
     assert rows("bank")["elsewhere.sums/Bank"] == Position((5,))
+
+
+def test_names_of_emmetts_processors(bank, connection, project, dsn):
+    """A row for each version and partition; and an id may end as a version does."""
+    for name, partition in (
+        ("mail", "emt:default"),
+        ("mail/2", "emt:default"),
+        ("twin", "emt:default"),
+        ("twin", "b"),
+    ):
+        connection.execute(
+            "INSERT INTO emt_processors (processor_id, partition, last_processed_checkpoint, "
+            "last_processed_transaction_id) VALUES (%s, %s, lpad('1', 19, '0'), '0')",
+            (name, partition),
+        )
+
+    def hand_over(name: str) -> str:
+        with pytest.raises(Refused) as refused, connection.transaction():
+            bank.sql.set_checkpoint(connection, name, bank.head().position)
+            raise Refused("taken", hint="")
+        return f"{refused.value.message} {refused.value.hint}"
+
+    for name in ("mail", "mail/1", "mail/2", "mail/2/1", "twin/1/b", "twin/1/emt:default"):
+        assert hand_over(name) == "taken ", name
+        assert checkpoint_of(bank, name) is not None
+    for name in ("twin", "twin/1"):
+        assert "Name one of: twin/1/b, twin/1/emt:default." in hand_over(name)
+        with pytest.raises(Refused, match="names several") as refused:
+            checkpoint_of(bank, name)
+        assert "twin/1/b, twin/1/emt:default" in refused.value.hint
+    assert "Did you mean 'mail/2'" in hand_over("mail/3")
+    project.configure(stores={"s": {"dsn": dsn}})
+    config = load_config(project.folder / "esops.toml")
+    names = {each.name for each in behind(config, bank, "s", lambda _: 1)}
+    assert names == {"mail", "mail/2", "twin/1/b", "twin/1/emt:default"}

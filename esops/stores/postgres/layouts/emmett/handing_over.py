@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import sql
 
-from esops.errors import Refused, nearest
+from esops.errors import Refused
 from esops.events import Position
 from esops.postgres import catalog
 from esops.postgres.statements import statements
 from esops.stores.checkpoints import SET_BACK, moved
 from esops.stores.postgres.drawn import highest_drawn
-from esops.stores.postgres.layouts.emmett import inline
 from esops.stores.postgres.layouts.emmett.inline import PROJECTOR
+from esops.stores.postgres.layouts.emmett.named import Rows, called, the_one
 from esops.stores.postgres.layouts.emmett.processors import PAIR, beyond_all, number_in
 from esops.stores.postgres.settle import SequenceLockers
 from esops.wording import count
@@ -90,9 +90,8 @@ class HandingOver:
 
     def row_of(self, connection: psycopg.Connection, name: str) -> str | None:
         """The rows of a processor's versions as a text: one that works moves its own."""
-        identity, _, version = name.rpartition("/")
         statement = sql.SQL(_SQL["row"]).format(processors=_C(self.schema, self.processors))
-        names = [name, identity] if version.isdigit() else [name]
+        names = [each.name for each in called(connection, self._rows(), name)]
         row = connection.execute(statement, {"names": names}).fetchone()
         return None if row is None else row[0]
 
@@ -148,31 +147,21 @@ class HandingOver:
 
         Raises Refused where there is none, or where it cannot be handed over to.
         """
-        identity, _, version = (
-            name.rpartition("/") if name.rpartition("/")[2].isdigit() else (name, "", "")
-        )
         table = _C(self.schema, self.processors)
+        only = the_one(connection, self._rows(), name)
+        identity, detail = only.name, only.detail
         rows = connection.execute(
             sql.SQL(_SQL["processors"]).format(
                 processors=table, lock=sql.SQL("FOR UPDATE" if lock else "")
             ),
-            {"name": identity, "version": version, "only": self.only},
+            {
+                "name": identity,
+                "version": int(detail["version"]),
+                "partition": detail["partition"],
+            },
         ).fetchall()
-        # It would look like a mistyped name, while there is such a projection.
-        projection = identity.removeprefix(PROJECTOR)
-        if not rows and (status := inline.status(connection, self.schema, projection)):
-            raise Refused(
-                f"Emmett writes the projection {identity!r} inline, with each append ({status}): "
-                "it has no checkpoint to hand over",
-                hint='Set live = "inline", and leave out `checkpoint`.',
-            )
-        if len(rows) != 1:
-            known = connection.execute(
-                sql.SQL("SELECT DISTINCT processor_id FROM {}").format(table)
-            ).fetchall()
-            what = "several versions or partitions of the processor" if rows else "no processor"
-            hint = "Name id/version." if rows else nearest(identity, [each[0] for each in known])
-            raise Refused(f"Emmett has {what} {identity!r}", hint=hint)
+        if not rows:
+            raise Refused(f"Emmett has no processor {name!r} any more", hint=_AGAIN)
         row = _Row(identity, *rows[0])
         if row.version > 1:
             raise Refused(
@@ -183,6 +172,9 @@ class HandingOver:
                 f"N are that: {PROJECTOR}NAME_vN.",
             )
         return row
+
+    def _rows(self) -> Rows:
+        return Rows(self.schema, self.processors, self.only)
 
     def _store(self, connection: psycopg.Connection, row: _Row, text: str) -> None:
         statement = sql.SQL(_SQL["store"]).format(function=_C(self.schema, _STORES))

@@ -1,10 +1,16 @@
 -- processors --
--- The rows of a processor's name. Locked until the end, none of its processes can register.
+-- The row of a processor. Locked until the end, none of its processes can register.
 SELECT version, partition, last_processed_checkpoint, status, processor_instance_id, last_updated
 FROM {processors}
-WHERE processor_id = %(name)s AND (%(version)s = '' OR version::text = %(version)s)
-    AND (%(only)s::text IS NULL OR partition = %(only)s)
+WHERE processor_id = %(name)s AND version = %(version)s AND partition = %(partition)s
 {lock}
+
+-- names --
+-- What tells the rows of some processors apart.
+SELECT processor_id, version, partition FROM {processors}
+WHERE (processor_id = ANY(%(names)s) OR %(names)s::text[] IS NULL)
+    AND (%(only)s::text IS NULL OR partition = %(only)s)
+ORDER BY 1, 2, 3
 
 -- indexed --
 -- Whether 0.43 has migrated these tables. The form of a checkpoint does not tell.
