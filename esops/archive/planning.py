@@ -157,16 +157,22 @@ STREAM_COLUMNS = (
 )
 
 
-def plan(config: Config, name: str, removal: Removal | None = None) -> ArchivePlan:
-    """What a run would do now. Changes nothing. Raises UsageError, Unavailable."""
-    with _planned(config, name, removal) as (found, streams, store):
+def plan(
+    config: Config, name: str, removal: Removal | None = None, despite: Sequence[str] = ()
+) -> ArchivePlan:
+    """What a run would do now. Changes nothing. `despite` names readers that need not have read the
+    events. Raises UsageError, Unavailable.
+    """
+    with _planned(config, name, removal, despite) as (found, streams, store):
+        if despite:
+            checkpoint_guard.check_despite(config, store, found.store, despite)
         newest = NewestStreams()
         for stream in streams:
             found.add(stream)
             newest.add(stream)
         if found.streams and found.remove != "keep":
             found.late, found.readers_unknown = _late(
-                config, store, found.store, newest.unread_of(store)
+                config, store, found.store, newest.unread_of(store), despite
             )
             found.application = own_projections(store)
         settings = config.policy(name)[2]
@@ -177,11 +183,19 @@ def plan(config: Config, name: str, removal: Removal | None = None) -> ArchivePl
 
 
 def _late(
-    config: Config, store: EventStore, store_name: str, unread: checkpoint_guard.Unread
+    config: Config,
+    store: EventStore,
+    store_name: str,
+    unread: checkpoint_guard.Unread,
+    despite: Sequence[str] = (),
 ) -> tuple[list[dict[str, str]], str | None]:
     """The readers that have not read all, or why it is not known which these are."""
     try:
-        late = checkpoint_guard.behind(config, store, store_name, unread)
+        late = [
+            each
+            for each in checkpoint_guard.behind(config, store, store_name, unread)
+            if each.names.isdisjoint(despite)
+        ]
     except EsopsError as error:
         return [], error.message
     return [{"reader": each.who, "where": each.where, "despite": each.name} for each in late], None
@@ -206,7 +220,7 @@ def planned_streams(
 
 @contextmanager
 def _planned(
-    config: Config, name: str, removal: Removal | None
+    config: Config, name: str, removal: Removal | None, despite: Sequence[str] = ()
 ) -> Iterator[tuple[ArchivePlan, Iterator[PlannedStream], EventStore]]:
     archive, archive_settings, settings = config.policy(name)
     store_name, store_settings = config.store(settings.store)
@@ -228,7 +242,7 @@ def _planned(
         found.statements, found.what = strategy.statements, strategy.what
         found.stays = 0 if found.part == "head" else strategy.keeps
         if begun is not None:
-            found.unfinished = _unfinished(config, name, store, begun, asked)
+            found.unfinished = _unfinished(config, name, store, begun, asked, despite)
         earlier = _own_runs(catalog, store, store_settings)
         archived = policy.ArchivedVersions(earlier) if removal == "keep" and earlier else None
         if catalog is not None:
@@ -252,7 +266,12 @@ def _planned(
 
 
 def _unfinished(
-    config: Config, name: str, store: EventStore, begun: UnfinishedRun, asked: Removal | None
+    config: Config,
+    name: str,
+    store: EventStore,
+    begun: UnfinishedRun,
+    asked: Removal | None,
+    despite: Sequence[str],
 ) -> UnfinishedPlan:
     settings, manifest = config.policy(name)[2], begun.manifest
     removal = asked or begun.removal or settings.remove
@@ -266,7 +285,8 @@ def _unfinished(
         what = policy.removal_strategy(store, settings, removal, part).what
         if manifest is not None and removal != "keep":
             store_name = config.store(settings.store)[0]
-            late, _ = _late(config, store, store_name, RunEvents(begun.run, manifest).unread)
+            unread = RunEvents(begun.run, manifest).unread
+            late, _ = _late(config, store, store_name, unread, despite)
     return UnfinishedPlan(
         begun.run.name,
         manifest is not None,

@@ -51,6 +51,13 @@ _REMOVE = typer.Option(
     help="What happens to the streams in the store: keep, delete, archive, truncate or tombstone. "
     "Default: as the policy says.",
 )
+_DESPITE = typer.Option(
+    [],
+    "--despite",
+    metavar="NAME",
+    help="Remove events although the projection or processor of this name has not read them "
+    "yet; repeatable.",
+)
 _RUN = typer.Argument(
     ..., help="The run's id, as `esops archive list` shows it.", autocompletion=complete_run
 )
@@ -61,6 +68,7 @@ def plan(
     context: typer.Context,
     policy: str = _POLICY,
     remove: str | None = _REMOVE,
+    despite: list[str] = _DESPITE,
     streams: bool = typer.Option(
         False,
         "--streams",
@@ -94,7 +102,7 @@ def plan(
         else:
             output.records((each.as_row() for each in planned), STREAM_COLUMNS)
         return
-    found = make_plan(config, policy, _removal(remove))
+    found = make_plan(config, policy, _removal(remove), despite)
     if output.format("table", "json") == "json":
         output.json(found.as_dict())
     else:
@@ -106,13 +114,7 @@ def run(
     context: typer.Context,
     policy: str = _POLICY,
     remove: str | None = _REMOVE,
-    despite: list[str] = typer.Option(
-        [],
-        "--despite",
-        metavar="NAME",
-        help="Remove events although the projection or processor of this name has not read them "
-        "yet; repeatable.",
-    ),
+    despite: list[str] = _DESPITE,
     despite_checkpoints: bool = typer.Option(
         False,
         "--despite-checkpoints",

@@ -196,8 +196,14 @@ def _switched(outcome: Outcome, settings: ProjectionSettings, did: str) -> list[
     elif outcome.from_version and settings.live == "app" and settings.kind != "external":
         lines.append(
             f"v{outcome.from_version} does not advance, so there is no rollback to it: to go back, "
-            f"rebuild with the code before. When all is well, drop v{outcome.from_version}: esops "
-            f"projection retire {name}"
+            "rebuild with the code before, and let the application run that code. When all is "
+            f"well, drop v{outcome.from_version}: esops projection retire {name}"
+        )
+    elif outcome.back_is_stale:
+        lines.append(
+            f"esops does not keep v{outcome.from_version} fresh. To go back to its rows, however "
+            f"old: esops projection rollback {name} --allow-stale. When all is well, drop "
+            f"v{outcome.from_version}: esops projection retire {name}"
         )
     elif outcome.from_version:
         lines.append(
@@ -226,7 +232,7 @@ def _kept_fresh(outcome: Outcome, settings: ProjectionSettings) -> str:
     if settings.live == "inline":
         return "The application writes it with each append."
     if settings.live == "app":
-        return "The application keeps it fresh: start its projector."
+        return "The application keeps it fresh: start its projector, with the code of these rows."
     if outcome.followed:
         return "`esops run` starts keeping it fresh within seconds."
     return "Nothing keeps it fresh now: start `esops run`."

@@ -133,20 +133,8 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
         yield from _known("esops_processor_lag_events", labels, each["lag_events"])
         yield from _known("esops_processor_lag_seconds", labels, each["lag_seconds"])
     for each in status.projections:
-        if each.get("version") is None:
-            continue
-        labels = [each["projection"], str(each["version"]), each["state"]]
-        yield from _known("esops_version_lag_events", labels, each["lag_events"])
-        yield from _known("esops_version_lag_seconds", labels, each.get("lag_seconds"))
-        yield from _known("esops_version_rows", labels, each["rows"])
-        yield from _known("esops_version_dead_letters", labels, each.get("dead_letters"))
-        if "same_log" in each:
-            yield "esops_version_of_log", labels, float(each["same_log"])
-        if each["state"] == "active" and "mixed_since" in each:
-            yield "esops_version_mixed", labels, float(each["mixed_since"] is not None)
-        # Nobody knows here whether the application keeps its own version fresh.
-        if each.get("kept_by") != "application":
-            yield "esops_version_followed", labels, float(each["followed_by"] is not None)
+        if each.get("version") is not None:
+            yield from _of_version(each)
     for each in status.rebuilds:
         yield "esops_rebuild", [each["projection"], each["state"]], 1.0
         yield "esops_rebuild_seconds", [each["projection"]], float(each["seconds"])
@@ -156,6 +144,21 @@ def samples(status: Status) -> Iterator[tuple[str, list[str], float]]:
         if each.get("finished_at"):
             ended = datetime.fromisoformat(each["finished_at"]).timestamp()
             yield "esops_archive_run_time_seconds", [each["archive"], policy], ended
+
+
+def _of_version(each: Mapping[str, Any]) -> Iterator[tuple[str, list[str], float]]:
+    labels = [each["projection"], str(each["version"]), each["state"]]
+    yield from _known("esops_version_lag_events", labels, each["lag_events"])
+    yield from _known("esops_version_lag_seconds", labels, each.get("lag_seconds"))
+    yield from _known("esops_version_rows", labels, each["rows"])
+    yield from _known("esops_version_dead_letters", labels, each.get("dead_letters"))
+    if "same_log" in each:
+        yield "esops_version_of_log", labels, float(each["same_log"])
+    if each["state"] == "active" and "mixed_since" in each:
+        yield "esops_version_mixed", labels, float(each["mixed_since"] is not None)
+    # Nobody knows here whether the application keeps its own version fresh.
+    if each.get("kept_by") != "application":
+        yield "esops_version_followed", labels, float(each["followed_by"] is not None)
 
 
 def _known(name: str, labels: list[str], value: Any) -> Iterator[tuple[str, list[str], float]]:

@@ -365,7 +365,7 @@ class RebuildContext:
             seconds = self._session.do(
                 lambda on: journal.add_seconds(on, entry.rebuild, self._take_seconds())
             )
-        green = self._green()
+        green, blue = self._green(), None if self.in_place else self._blue()
         return Outcome(
             entry.rebuild,
             entry.projection,
@@ -379,6 +379,7 @@ class RebuildContext:
             entry.verification,
             findings,
             followed=self._will_be_followed,
+            back_is_stale=blue is not None and blue.position is None and blue.checkpoint is None,
             warnings=() if entry.state in _DROPPED else tuple(self._concerns()),
             lock=None if self._lock is None else self._lock.as_dict(),
             dead_letters=0 if entry.state == journal.ABORTED else self._dead_letters(),

@@ -56,6 +56,8 @@ class Outcome:
     """Where the application writes the read model itself: for how many seconds the switch held its
     lock, in which try it got it, and how many events were applied under it.
     """
+    back_is_stale: bool = False
+    """Whether the version before was adopted, and does not advance: esops never followed it."""
     warnings: Sequence[str] = ()
     """What speaks against taking the version for the whole read model, such as 0 rows."""
 

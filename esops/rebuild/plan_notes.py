@@ -236,8 +236,8 @@ def of_end(target: Target, options: Options) -> list[str]:
                 f"the switch sets the application's checkpoint {target.settings.checkpoint} to "
                 "green's position. The process of the application's projector must have ended by "
                 "then, or the switch is refused: hooks.before_switch can stop it, "
-                "hooks.after_switch start it. For one that was killed, and whose row cannot say "
-                "that, there is --processor-stopped"
+                "hooks.after_switch start it, with the code that builds green. For one that was "
+                "killed, and whose row cannot say that, there is --processor-stopped"
             )
         ]
     return []

@@ -154,7 +154,15 @@ def test_martens_bookkeeping_and_other_tenants_hold_nothing_back(project, dumps,
     # Who is named is ignored, and nobody else.
     connection.execute("UPDATE mt_event_progression SET last_seq_id = 4 WHERE name LIKE '%:acme'")
     told = ("archive", "run", "all", "--remove", "delete", "--despite", "ShoppingCart:All:acme")
-    assert project.run(*told).code == 6
+    refused = project.run(*told)
+    assert refused.code == 6
+    # What is printed is to be run as it is: with those that were given.
+    for each in ("ShoppingCart", "ClientTotals"):
+        assert f"--despite {each}:All:acme" in refused.err
+    plan = ("archive", "plan", "all", "--remove", "delete", "--output", "json")
+    shown = project.ok(*plan, "--despite", "ShoppingCart:All:acme").json
+    assert [each["despite"] for each in shown["late"]] == ["ClientTotals:All:acme"]
+    assert project.run(*plan, "--despite", "Nobody").code == 2
     project.ok(*told, "--despite", "ClientTotals:All:acme")
 
 

@@ -74,7 +74,7 @@ def test_the_shard_goes_on_where_green_is(carts, connection, dsn):
     assert "CartSummary:All" in plan
     done = carts.ok("rebuild", "--blue-green", "--max-diff", "100%")
     assert "handed over to the application: CartSummary:All at 2000, from 1500" in done.err
-    assert "The application keeps it fresh: start its projector." in done.out
+    assert "The application keeps it fresh: start its projector" in done.out
     assert shard(connection) == EVENTS
     assert shop.table(connection, "cart_summary") == shop.truth(connection, EVENTS)
     shown = carts.ok("projection", "show", "cart_summary", "--output", "json").json

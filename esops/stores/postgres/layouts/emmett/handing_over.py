@@ -22,7 +22,7 @@ from esops.postgres.statements import statements
 from esops.stores.checkpoints import SET_BACK, moved
 from esops.stores.postgres.drawn import highest_drawn
 from esops.stores.postgres.layouts.emmett.inline import PROJECTOR
-from esops.stores.postgres.layouts.emmett.named import Rows, called, the_one
+from esops.stores.postgres.layouts.emmett.named import ProcessorRows, called, the_one
 from esops.stores.postgres.layouts.emmett.processors import PAIR, beyond_all, number_in
 from esops.stores.postgres.settle import SequenceLockers
 from esops.wording import count
@@ -173,8 +173,8 @@ class HandingOver:
             )
         return row
 
-    def _rows(self) -> Rows:
-        return Rows(self.schema, self.processors, self.only)
+    def _rows(self) -> ProcessorRows:
+        return ProcessorRows(self.schema, self.processors, self.only)
 
     def _store(self, connection: psycopg.Connection, row: _Row, text: str) -> None:
         statement = sql.SQL(_SQL["store"]).format(function=_C(self.schema, _STORES))

@@ -18,7 +18,7 @@ from esops.stores.postgres.layouts.emmett.inline import PROJECTOR
 _SQL = statements(__package__, "handing_over")
 
 
-class Rows(NamedTuple):
+class ProcessorRows(NamedTuple):
     """The rows of a schema: its table, and the only partition that is read (None: all)."""
 
     schema: str
@@ -26,7 +26,7 @@ class Rows(NamedTuple):
     only: str | None
 
 
-def called(connection: psycopg.Connection, rows: Rows, name: str) -> list[Checkpoint]:
+def called(connection: psycopg.Connection, rows: ProcessorRows, name: str) -> list[Checkpoint]:
     """The processors of a name: an id, `id/version` or `id/version/partition`."""
     parts = name.split("/")
     ids = ["/".join(parts[:number]) for number in range(1, len(parts) + 1)]
@@ -37,7 +37,9 @@ def called(connection: psycopg.Connection, rows: Rows, name: str) -> list[Checkp
     ]
 
 
-def named(connection: psycopg.Connection, rows: Rows, ids: list[str] | None) -> list[Checkpoint]:
+def named(
+    connection: psycopg.Connection, rows: ProcessorRows, ids: list[str] | None
+) -> list[Checkpoint]:
     """The processors of some ids (None: all), by their names alone."""
     table = sql.Identifier(rows.schema, rows.table)
     statement = sql.SQL(_SQL["names"]).format(processors=table)
@@ -48,7 +50,7 @@ def named(connection: psycopg.Connection, rows: Rows, ids: list[str] | None) -> 
     ]
 
 
-def the_one(connection: psycopg.Connection, rows: Rows, name: str) -> Checkpoint:
+def the_one(connection: psycopg.Connection, rows: ProcessorRows, name: str) -> Checkpoint:
     """The one processor of a name. Raises Refused where there is none, or several."""
     found = called(connection, rows, name)
     # It would look like a mistyped name, while there is such a projection.

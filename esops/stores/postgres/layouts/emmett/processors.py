@@ -69,7 +69,7 @@ def checkpoints(connection: psycopg.Connection, where: Processors) -> list[Check
     rows = connection.execute(
         sql.SQL(
             "SELECT {}, version, {}::text, {}, {}, partition FROM {} "
-            "WHERE %(only)s::text IS NULL OR partition = %(only)s ORDER BY 1, 2"
+            "WHERE %(only)s::text IS NULL OR partition = %(only)s ORDER BY 1, 2, partition"
         ).format(_C(identity), _C(text), state, updated, _C(where.schema, where.table)),
         {"only": where.only},
     ).fetchall()
