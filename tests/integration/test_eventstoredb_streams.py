@@ -164,6 +164,7 @@ def test_who_prefers_followers_asks_the_leader_for_what_only_it_knows_and_reads_
     with Nodes("--nodes", "3") as nodes:
         uri = nodes.uri_of(0, 1, 2, query="nodePreference=follower&defaultDeadline=3")
         with open_store("s", settings(uri)) as store:
+            until(lambda: store.admin.projections.runs("$by_category"))  # it has just begun
             began = time.monotonic()
             assert "$streams" in {one.name for one in store.admin.projections.all()}
             assert store.admin.projections.runs("$by_category")

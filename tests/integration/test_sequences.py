@@ -72,7 +72,8 @@ def test_a_position_that_is_given_twice_is_refused_until_a_rebuild(dsn, connecti
     layout.insert(connection, [None] * 3)
     project.ok("rebuild", "numbers", "--blue-green")
     connection.execute(f"SELECT setval('{layout.sequence}', 3, FALSE)")
-    connection.execute(layout.row.replace("'cart-1'", "'cart-2'").format(number=3))
+    second = layout.row.replace("'cart-1', n", "'cart-2', 1").format(number=3)
+    connection.execute(second)
     connection.execute(f"SELECT setval('{layout.sequence}', 3)")
     for command in (["run", "numbers", "--until-caught-up"], ["status"]):
         done = project.run(*command)

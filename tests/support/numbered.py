@@ -76,7 +76,7 @@ LAYOUTS = {
         "message_store.messages",
         "global_position",
         "WITH n AS (SELECT {number} AS n) INSERT INTO message_store.messages (global_position, "
-        "position, stream_name, type, data) SELECT n, n, 'cart-1', 'x', '{{}}' FROM n",
+        "position, stream_name, type, data) SELECT n, n - 1, 'cart-1', 'x', '{{}}' FROM n",
     ),
     "eventsourcing": Numbered(
         eventsourcing.create,
