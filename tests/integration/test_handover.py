@@ -234,8 +234,9 @@ def test_a_row_that_moves_is_at_work_whatever_the_operator_says(impatient, conne
     # Between the last look and the switch.
     impatient.patch(
         """
+        import datetime
         import esops.rebuild.phases.switching as steps
-        steps._BETWEEN_LOOKS = steps._STILLNESS
+        steps._STILLNESS = datetime.timedelta(seconds=1)
         before = steps.switch.perform
         def perform(connection, *arguments, **named):
             connection.execute("UPDATE shop.mt_event_progression SET last_seq_id = 1700 WHERE name = 'CartSummary:All'")
