@@ -36,7 +36,7 @@ from esops.rebuild.inline_switch import Lock
 from esops.rebuild.options import Options
 from esops.rebuild.session import Session
 from esops.rebuild.snapshots import SnapshotPatience
-from esops.rebuild.standing_rows import Checked, StandingRows
+from esops.rebuild.standing_rows import MOST_ONLY_HERE, Checked, StandingRows
 from esops.rebuild.target import Target
 from esops.rebuild.verification.comparer import Comparer
 from esops.rebuild.verification.result import Verification
@@ -53,6 +53,8 @@ _GLANCE = timedelta(milliseconds=50)
 _LOCK_PATIENCE = timedelta(seconds=10)
 _SETTLING = timedelta(seconds=60)
 """How long the events from before the last switch may take to settle."""
+_SETTLING_BEFORE = timedelta(seconds=5)
+"""How long those that came since may take before the last of them are applied under the lock."""
 _NEAR = Options().switch_lag
 _SHOWN = 5
 
@@ -225,7 +227,9 @@ def _record(connection: psycopg.Connection, going: Going, ready: Ready, rows: in
     if kept is not None and not code.made(kept):
         accepted = {"position": str(at), "before": kept, "now": code.fingerprint}
         journal.note(connection, rebuild, journal.SWITCHED, "code accepted", accepted)
-    elif standing.old_code_is_gone(connection, serving, code):
+    elif standing.old_code_is_gone(connection, serving, code) and standing.is_right(
+        connection, wanted, code
+    ):
         journal.note(connection, rebuild, journal.SWITCHED, journal.HEALED)
     return rebuild
 
@@ -373,6 +377,14 @@ def _check_rows(going: Going, found: Checked) -> None:
             hint=f"Nothing was changed. Delete them from {table}, or let them come back: "
             "--allow-stale",
         )
+    if found.more_only_here and not going.accept_stale:
+        raise Refused(
+            f"v{wanted.version} of {name} has more than {MOST_ONLY_HERE:,} rows that "
+            f"v{serving.version} does not have: too many to look for each one's stream, which may "
+            "be gone",
+            hint="Nothing was changed. If rows of streams that are gone may come back: "
+            f"--allow-stale. Or {going.from_the_events}",
+        )
 
 
 # -- how it is done
@@ -381,6 +393,10 @@ def _check_rows(going: Going, found: Checked) -> None:
 def _keep_up(store: EventStore, runner: Runner, stop: Callable[[], bool]) -> None:
     """Follow until the lag has been small twice in a row."""
     small = 0
+    # Else numbers that nobody will use hide what is settled, and it is applied under the lock.
+    settled = store.head(_SETTLING_BEFORE, runner.position, stop).position
+    if settled is not None:
+        runner.run_until(settled)
     while small < 2:
         if stop():
             raise Stopped(f"stopped at position {runner.position}; nothing was switched")

@@ -50,13 +50,14 @@ ORDER BY l.at DESC
 LIMIT 1;
 
 -- composition --
--- What the tables of a version had when the other one was made like them, or took their place.
+-- What the tables of a version had when the other one was made like them, or took their place; of
+-- one that other versions have served since, what the one had that took its place.
 SELECT l.detail -> 'tables'
 FROM esops.rebuilds r
 JOIN esops.rebuild_log l ON l.rebuild = r.rebuild AND l.event = %(event)s
 WHERE r.projection = %(projection)s
-  AND (l.detail ->> 'of')::integer = %(of)s AND (l.detail ->> 'for')::integer = %(for)s
-ORDER BY l.at DESC
+  AND (l.detail ->> 'for')::integer = %(for)s
+ORDER BY (l.detail ->> 'of')::integer = %(of)s DESC, l.at DESC
 LIMIT 1;
 
 -- accepted_code --

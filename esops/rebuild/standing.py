@@ -108,3 +108,11 @@ def old_code_is_gone(connection: psycopg.Connection, before: Version, code: Code
     if found is None or not code.made(found.code):
         return False
     return found.healed or found.old_code_ended
+
+
+def is_right(connection: psycopg.Connection, version: Version, code: Code) -> bool:
+    """Whether the rows of a version that stands by were all found right, as this code makes them,
+    while it served: what was made right since is in another table.
+    """
+    found = journal.switched_inline(connection, version.projection, version.version)
+    return found is not None and found.healed and code.made(found.code)

@@ -29,6 +29,8 @@ from esops.stores.base import EventStore
 _SQL = statements(__package__, "standing_rows")
 MOST = 1_000
 """Rows of each of these three that are looked at."""
+MOST_ONLY_HERE = 100_000
+"""Rows that the version that serves does not have, of which each one's stream is looked for."""
 _BATCH = 50
 _FEW_PAGES = 500
 
@@ -36,13 +38,14 @@ _FEW_PAGES = 500
 @dataclass
 class Checked:
     """What was found: how many rows were looked at; those that the code makes otherwise; those of
-    streams that are gone, which the version that serves does not have either; and the Python types
-    of the columns.
+    streams that are gone, which the version that serves does not have either, and whether there are
+    more than were looked for; and the Python types of the columns.
     """
 
     rows: int = 0
     unlike: list[str] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
+    more_only_here: bool = False
     types: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -72,12 +75,12 @@ class StandingRows:
         Raises Refused where the code fails, and Stopped.
         """
         found = Checked()
-        only_here = set(self._only_here(serving))
-        keys = dict.fromkeys([*only_here, *self._random()])
+        only_here = self._only_here(serving)
+        living = {self._rows.key(each) for each in self._streams(only_here)}
+        found.deleted = sorted(self._name(key) for key in only_here if key not in living)
+        found.more_only_here = len(only_here) > MOST_ONLY_HERE
+        keys = dict.fromkeys([*only_here[:MOST], *self._random()])
         streams = dict.fromkeys([*around[:MOST], *self._streams(list(keys))])
-        found.deleted = sorted(
-            key[-1] for key in only_here - {self._rows.key(each) for each in streams}
-        )
         for some in pieces(streams, _BATCH):
             if stop():
                 raise Stopped("stopped; nothing was changed")
@@ -98,16 +101,20 @@ class StandingRows:
         made = set(self._keys("made", table=FOLDED))
         unlike = {tuple(key) for _, *key in keys_unlike(self._connection, self._rows.sides)}
         found.rows += len(here | made)
-        found.unlike += sorted(key[-1] for key in unlike | (here - made))
+        found.unlike += sorted(self._name(key) for key in unlike | (here - made))
 
     def _streams(self, keys: Sequence[Key]) -> Iterator[StreamKey]:
         """The streams of rows, as far as they have events."""
         wanted = set(keys)
         for some in pieces(keys, MOST):
-            names = sorted({key[-1] for key in some})
+            names = sorted({self._name(key) for key in some})
             for each in self._rows.inline.streams(self._connection, names):
                 if self._rows.key(each) in wanted:
                     yield each
+
+    def _name(self, key: Key) -> str:
+        """The name of the stream whose row has a key, which may have a tenant before or after."""
+        return self._rows.stream(key).stream
 
     def _random(self) -> list[Key]:
         table = self._rows.name.as_string(self._connection)
@@ -130,7 +137,7 @@ class StandingRows:
             table=self._rows.name,
             serving=qualified(*serving.table),
             same=self._rows.same_key(),
-            most=sql.Literal(MOST),
+            most=sql.Literal(MOST_ONLY_HERE + 1),
         )
 
     def _keys(self, which: str, **parts: sql.Composable) -> list[Key]:
